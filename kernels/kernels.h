@@ -1,0 +1,152 @@
+/* kernels.h: every numeric operation of the suite, behind one dispatch table, with the scalar reference as definition.
+ *
+ * Variants. kernels/ref holds the definition in plain C; kernels/x86 holds AVX2 and AVX-512 bodies, one operation per file,
+ * flags set per source file. kern_init() detects CPU features once (CPUID and OS register state), ANDs them with the mask
+ * from HF_ISA (or --isa): "scalar", "avx2", "avx512", "avx512bf16"…, and fills the table. "Present but slow" is its own flag.
+ *
+ * Activation rounding belongs to the weight format (kern_act_of), never to the ISA or the device:
+ *     weights      activations before the product           exact mode
+ *     F32          F32                                       F32
+ *     F16          F16 (round to nearest even)               F32
+ *     BF16         BF16 (round to nearest even)              F32
+ *     Q8_0         Q8B32: per block of 32, d = amax/127 as   F32
+ *                  f32, q = roundevenf(x/d), int8
+ * Products and sums are f32 (integer dots inside a Q8_0 block are exact, then scaled by d_w * d_x in f32).
+ *
+ * Batch invariance. Within one candidate the value of y[t][r] depends on row r and token t alone: same bits for any n_tok, any
+ * row range, any number of threads. Different candidates may differ in summation order (rounding).
+ *
+ * Threads. Every function is re-entrant and allocates nothing; callers split rows, heads or tokens. */
+#ifndef HF_KERNELS_KERNELS_H
+#define HF_KERNELS_KERNELS_H
+
+#include "base/status.h"
+
+/* Weight formats that kernels compute with (a subset of model/format.h, mapped by name in the loader: kernels knows no model). */
+typedef enum { KF_F32, KF_F16, KF_BF16, KF_Q8_0, KF_N } kern_format;
+typedef enum { KA_F32, KA_F16, KA_BF16, KA_Q8B32, KA_N } kern_act;
+
+/* Layout: KL_ROWS is the stored layout, rows one after another. Repacked layouts interleave row_block rows; a layout is sliceable at
+ * multiples of row_block rows and of the format's block in columns. */
+typedef enum { KL_ROWS, KL_N } kern_layout;
+
+typedef struct {
+  kern_format format;
+  kern_layout layout;
+  int n_rows, n_cols;    /* y has n_rows values, x has n_cols */
+  size_t row_bytes;      /* distance between rows; >= kern_row_bytes(format, n_cols) */
+  const void *data;      /* at least 2-byte aligned (GGUF guarantees 32, safetensors nothing) */
+} kern_mat;
+
+size_t kern_row_bytes(kern_format f, int n_cols);
+/* Elements per block along a row: n_cols must be a multiple (F32, F16, BF16: 1; Q8_0: 32). */
+int kern_block(kern_format f);
+const char *kern_format_name(kern_format f); /* "q8_0", as in the database */
+bool kern_format_parse(const char *name, kern_format *out);
+kern_act kern_act_of(kern_format f, bool exact); /* the contract above */
+const char *kern_act_name(kern_act a);
+/* Bytes of one packed activation vector of n elements, a multiple of 64. n may be any number; Q8B32 pads with zeros. */
+size_t kern_act_bytes(kern_act a, int n);
+
+/* y[t][r] = sum_c W[r][c] x[t][c] for r in [row0, row1), t in [0, n_tok).
+ * x[t] points to a packed activation (kern_act_bytes, 64-byte aligned); y[t] points to the float of row 0 of token t. Only rows
+ * row0..row1-1 are written. Arrays of pointers let callers gather tokens without copying. */
+typedef void kern_mm_fn(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y);
+
+typedef struct {
+  const char *name;      /* "q8_0.avx512vnni": what the profiler stores and the plan names */
+  unsigned isa;          /* KERN_ISA_* needed */
+  kern_format format;
+  kern_act act;
+  kern_layout layout;
+  int max_tok;           /* accepts 1..max_tok tokens a call; 0 = any */
+  int col_multiple;      /* accepts n_cols that are multiples of this */
+  kern_mm_fn *fn;
+} kern_mm_candidate;
+
+enum { KERN_ISA_SCALAR = 0, KERN_ISA_AVX2 = 1 << 0 /* with FMA, F16C */, KERN_ISA_AVX512 = 1 << 1 /* F, BW, VL, DQ */,
+       KERN_ISA_AVX512_VNNI = 1 << 2, KERN_ISA_AVX512_BF16 = 1 << 3, KERN_ISA_AMX_INT8 = 1 << 4, KERN_ISA_AMX_BF16 = 1 << 5,
+       KERN_ISA_SLOW_GATHER = 1 << 16 };
+
+/* Packs n floats. Every variant gives the same bits. */
+typedef void kern_pack_fn(const float *x, int n, void *out);
+
+/* Paged KV cache of one layer. Row r of page p starts at base + p*page_bytes + r*row_bytes. MLA row: [kv_lora + rope]
+ * elements; GQA row: K [n_kv_heads*head_dim], then V the same. */
+typedef enum { KV_F32, KV_F16, KV_BF16, KV_N } kern_kv_type;
+typedef struct {
+  const char *base;
+  size_t page_bytes, row_bytes;
+  const int32_t *pages;   /* page table of the sequence: token i lies in page pages[i / page_tokens], row i % page_tokens */
+  int page_tokens;        /* power of two */
+  int n_ctx;              /* tokens visible to this query, itself included */
+  kern_kv_type type;
+} kern_kv;
+size_t kern_kv_elem_bytes(kern_kv_type t);
+
+typedef struct {
+  const char *isa_name;   /* best instruction set in use, e.g. "avx512+vnni+bf16" */
+  unsigned isa;
+
+  kern_pack_fn *pack[KA_N];
+
+  /* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]; mean accumulated in f32, fixed order within a variant. y may be x. */
+  void (*rmsnorm)(const float *x, const float *w, float eps, int n, float *y);
+  /* out[i] = silu(gate[i]) * up[i]; out may be gate */
+  void (*swiglu)(const float *gate, const float *up, int n, float *out);
+  /* y += a * x */
+  void (*axpy)(float a, const float *x, int n, float *y);
+  float (*dot)(const float *a, const float *b, int n);
+
+  /* One query token, heads [h0, h1). Online softmax in f32.
+   * MLA, absorbed: q [n_heads][lora+rope] = latent query | rotated query; out [n_heads][lora] = sum_i softmax_i(scale * q.k_i) c_i. */
+  void (*attn_mla)(const kern_kv *kv, const float *q, int h0, int h1, int lora, int rope, float scale, float *out);
+  /* GQA: q [n_heads][hd]; head h reads KV head h / (n_heads/n_kv_heads); tokens before n_ctx - window are not seen when
+   * window > 0; sinks [n_heads] (or NULL) takes part in the denominator only. out [n_heads][hd]. */
+  void (*attn_gqa)(const kern_kv *kv, const float *q, int h0, int h1, int n_heads, int n_kv_heads, int hd, float scale,
+                   int window, const float *sinks, float *out);
+  /* n floats to KV elements and back */
+  void (*kv_store)(kern_kv_type t, const float *x, int n, void *dst);
+  void (*kv_load)(kern_kv_type t, const void *src, int n, float *x);
+} kern_table;
+
+/* Fills the table once; later calls return at once. mask_name NULL: $HF_ISA, else everything the machine has. HF_INPUT for an
+ * unknown name; asking for more than the machine has is HF_UNSUPPORTED. */
+HF_MUST hf_status kern_init(const char *mask_name);
+/* For tests: a table for any mask the machine supports, independent of the global one. */
+HF_MUST hf_status kern_table_for(unsigned isa_mask, kern_table *out);
+const kern_table *kern_get(void);       /* after kern_init */
+unsigned kern_isa_detected(void);
+HF_MUST hf_status kern_isa_parse(const char *name, unsigned *mask);
+
+/* All candidates of (format, act) that the mask allows, best first, the reference last. Returns how many; writes at most max. */
+int kern_mm_candidates(unsigned isa_mask, kern_format f, kern_act a, const kern_mm_candidate **out, int max);
+/* First candidate that accepts the shape under the global table; never NULL (the reference accepts everything).
+ * preferred: a name from the plan or NULL. */
+const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, int n_cols, int n_tok, const char *preferred);
+
+/* To f32, exact (Q8_0: d * q). The definition used by exact mode, by tests and for rows of the embedding. */
+void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out);
+/* From f32 (Q8_0: as ggml's reference: d = amax/127 stored f16, q = roundf(x / d)). For the synthetic generator and tests. */
+void kern_quant_row(kern_format f, const float *x, int n_cols, void *row);
+
+/* Rotates `n_heads` heads in place. head_stride in floats; the rotated part is x[h*head_stride + offset ..+dim). cos, sin [dim/2]
+ * for this token's position. pairs: adjacent (2i, 2i+1), else halves (i, i+dim/2). */
+void kern_rope(float *x, int n_heads, int head_stride, int offset, int dim, const float *cos, const float *sin, bool pairs);
+
+/* Router choice for one token. See model.h for the meaning of the fields. ids ascending, weights in the order of ids, normalised
+ * and scaled as the family wants. Ties: lower index. n_experts <= 1024, top_k <= 64. */
+typedef struct {
+  int n_experts, top_k, n_group, topk_group;
+  int score;         /* 0 softmax over all, 1 sigmoid, 2 softmax over the chosen */
+  int group;         /* 0 none, 1 sum of the two best, 2 maximum */
+  bool norm;
+  float scale;
+  const float *bias; /* choice only, or NULL */
+} kern_router;
+void kern_route(const kern_router *r, const float *logits, int32_t *ids, float *weights);
+
+/* Start-up self-check: each function of the global table against the reference on random data, once; HF_MACHINE names the
+ * variant that differs. Under 50 ms. */
+HF_MUST hf_status kern_self_check(void);
+#endif

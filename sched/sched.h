@@ -1,0 +1,58 @@
+/* sched.h: the serving policy as a pure library: admission, chunked prefill, micro-batches, KV pages. No clock, no I/O, no
+ * threads. The executor runs by it and the simulator predicts by it.
+ *
+ * Life of a request: waiting -> (pages reserved, micro-batch chosen) -> prefill in chunks -> decode -> finished.
+ * Policy: first come, first served. A request is admitted when a sequence slot and all KV pages for prompt + max_tokens are free (so no
+ * running request is ever evicted for lack of pages) and goes to the micro-batch with the fewest sequences (lower index on ties).
+ * A step of micro-batch m holds one decode token of each of its decoding sequences, then prompt tokens of its oldest prefilling
+ * sequences up to chunk_tokens in all. Micro-batches step independently: depth D pipelining falls out.
+ *
+ * Invariants (asserted): pages_free + pages held by live sequences == pages total; a sequence is in exactly one
+ * micro-batch; a micro-batch has at most one step in flight. */
+#ifndef HF_SCHED_SCHED_H
+#define HF_SCHED_SCHED_H
+#include "base/status.h"
+
+enum { SCHED_MAX_SEQS = 64, SCHED_MAX_DEPTH = 8 };
+
+typedef struct {
+  int depth;            /* micro-batches, 1..SCHED_MAX_DEPTH */
+  int max_seqs;         /* running at once, 1..SCHED_MAX_SEQS */
+  int chunk_tokens;     /* most prompt tokens a step */
+  int page_tokens;      /* power of two */
+  int n_pages;
+} sched_options;
+
+typedef struct {
+  int seq;              /* slot 0..max_seqs-1 */
+  int64_t request;      /* caller's id */
+  int start_pos;        /* position of the first token of this piece */
+  int n_tokens;         /* decode: 1 */
+  bool decode;
+  bool wants_logits;    /* last prompt chunk or decode: a token comes out */
+} sched_piece;
+
+typedef struct {
+  int n_pieces, n_tokens, n_decode;
+  sched_piece piece[SCHED_MAX_SEQS];
+} sched_step;
+
+typedef struct sched sched;
+HF_MUST hf_status sched_new(const sched_options *o, sched **out);
+void sched_free(sched *s);
+
+/* HF_NO when the request can never run (longer than all pages): the error line says how many tokens would fit. */
+HF_MUST hf_status sched_add(sched *s, int64_t request, int prompt_tokens, int max_tokens);
+/* Next step of an idle micro-batch; false when it has nothing to do. Admits waiting requests first. */
+bool sched_next(sched *s, int micro_batch, sched_step *out);
+/* The step given last to this micro-batch is complete. finished[i] != 0: the sequence of piece i ends now (end token, stop); the
+ * scheduler itself ends sequences that reached max_tokens. ended (may be NULL) receives the requests that ended, *n_ended how many. */
+void sched_done(sched *s, int micro_batch, const uint8_t *finished, int64_t *ended, int *n_ended);
+void sched_cancel(sched *s, int64_t request);
+
+/* Page table of a running sequence: entry i is the page of tokens i*page_tokens... */
+const int32_t *sched_pages(const sched *s, int seq, int *n_pages);
+int sched_pages_free(const sched *s);
+int sched_waiting(const sched *s);
+int sched_running(const sched *s);
+#endif

@@ -1,0 +1,74 @@
+/* stages.h: how long each stage of a step takes, as tables. The pivot between the rooms:
+ *   planner/cost fills it for (model, format, machine) from database rows;  the ILP tabulates T_l(k) from it;  the simulator and the
+ *   paced device end stages by it. One struct, so that they cannot disagree. Pure: no clock, no I/O but JSON text.
+ *
+ * A step of a micro-batch with T tokens passes, per layer, through
+ *   attn     device: norm, projections, rope, KV write, attention over context, output projection, residual, ffn norm, router
+ *   hand     hand-over of activations device -> CPU and of results back (CPU experts needed only)
+ *   shared   device: shared experts (or the dense FFN of a dense layer)
+ *   dexp     device: resident routed experts
+ *   cexp     CPU: the other routed experts, all workers
+ * and after the last layer `head` (final norm, logits, sampling). Times in ns, non-negative, non-decreasing in tokens. */
+#ifndef HF_SCHED_STAGES_H
+#define HF_SCHED_STAGES_H
+#include "base/json.h"
+
+enum { STAGE_CURVE_MAX = 16 };
+/* Piecewise linear over tokens; linear from the first point to 0 tokens = ns[0]; beyond the last: its last slope. n >= 1. */
+typedef struct {
+  int n;
+  double tok[STAGE_CURVE_MAX], ns[STAGE_CURVE_MAX];
+} stage_curve;
+double stage_curve_at(const stage_curve *c, double tokens);
+
+typedef struct {
+  bool moe;
+  stage_curve attn;              /* over T, context part not included */
+  double attn_ctx_ns;            /* per query token and token of context */
+  double attn_seq_ctx_ns;        /* per sequence and token of context (KV bytes read once per sequence) */
+  stage_curve shared;            /* shared experts or dense FFN, over T; n = 1, ns 0 when there is none */
+  stage_curve dexp;              /* one resident expert, over its tokens M */
+  stage_curve cexp;              /* one CPU expert on all workers, over M */
+  double cexp_fixed_ns;          /* per layer that has CPU experts: wake, barriers */
+  double dexp_fixed_ns;          /* per layer that has resident experts */
+  double hand_ns;                /* per layer that has CPU experts: both directions, fixed */
+  double hand_tok_ns;            /* per token of the micro-batch, both directions */
+  double upload_ns;              /* one expert's weights over the link (prefill by upload) */
+} stage_layer;
+
+typedef struct {
+  int n_layers, n_experts, top_k;
+  stage_layer *layer;            /* [n_layers], owned */
+  stage_curve head;              /* over tokens that want logits */
+  double step_fixed_ns;          /* per step: scheduling, embedding, launch */
+  bool one_resource;             /* no device: everything runs on the CPU, nothing overlaps */
+  char tag[16];                  /* weakest tag among what went in: measured, scaled, spec, assumed */
+} stage_table;
+
+HF_MUST hf_status stage_table_new(int n_layers, stage_table **out);
+void stage_table_free(stage_table *t);
+HF_MUST hf_status stage_table_to_json(const stage_table *t, json *parent);                            /* members into parent */
+HF_MUST hf_status stage_table_from_json(const json *obj, const char *where, stage_table **out);
+
+/* Popularity of experts: p[layer][expert] = probability that a token chooses it (sums to top_k per layer). */
+typedef struct {
+  int n_layers, n_experts;
+  double *p;                     /* [n_layers * n_experts], owned */
+  char source[64];               /* "uniform", "zipf:0.8", "run 12", "census" */
+} popularity;
+HF_MUST hf_status popularity_new(int n_layers, int n_experts, popularity **out);
+void popularity_free(popularity *p);
+/* P(at least one of T tokens chooses it) = 1 - (1-p)^T, tokens independent. */
+double expert_hit(double p, double tokens);
+/* Expected time of one expert for T tokens of the micro-batch: sum over M of Binomial(T, p)(M) * curve(M); exact up to T = 64,
+ * beyond by hit * curve(mean tokens given hit). */
+double expert_time_ns(const stage_curve *c, double p, int tokens);
+
+/* Device part and CPU part of layer l for a micro-batch of T tokens with mean context ctx, experts in on_device (1 byte each, or NULL =
+ * all on the CPU). */
+typedef struct {
+  double attn_ns, hand_ns, shared_ns, dexp_ns, cexp_ns;
+} layer_times;
+layer_times stage_layer_times(const stage_table *t, const popularity *pop, int layer, int tokens, double ctx,
+                              const uint8_t *on_device);
+#endif
