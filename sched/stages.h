@@ -71,4 +71,13 @@ typedef struct {
 } layer_times;
 layer_times stage_layer_times(const stage_table *t, const popularity *pop, int layer, int tokens, double ctx,
                               const uint8_t *on_device);
+/* The same for any mixture of decode tokens and prompt pieces. stage_layer_times is the case of one token per sequence:
+ * query_context = seq_context = tokens * ctx. */
+typedef struct {
+  int tokens;                    /* of the micro-batch's step */
+  double query_context;          /* sum over its tokens of the context each attends to */
+  double seq_context;            /* sum over its sequences of the context read */
+} stage_load;
+layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *load,
+                                   const uint8_t *on_device);
 #endif

@@ -1,0 +1,249 @@
+/* stages.c: see stages.h. The arithmetic is ordered (sums run over experts in index order), so that the planner, the simulator and the
+ * paced device get the same bits from the same table. */
+#include "sched/stages.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Above this many tokens the binomial sum gives way to its mean: by then the curve is nearly straight over the spread of M. */
+enum { EXACT_TOKENS = 64, MAX_LAYERS = 4096, MAX_EXPERTS = 1024 };
+
+double stage_curve_at(const stage_curve *c, double tokens) {
+  int last = c->n - 1;
+  if (last < 1 || tokens <= c->tok[0]) return c->ns[0];
+  int i = 1;
+  while (i < last && tokens > c->tok[i]) i++;
+  double slope = (c->ns[i] - c->ns[i - 1]) / (c->tok[i] - c->tok[i - 1]);
+  return c->ns[i - 1] + slope * (tokens - c->tok[i - 1]);
+}
+
+hf_status stage_table_new(int n_layers, stage_table **out) {
+  if (n_layers < 1 || n_layers > MAX_LAYERS)
+    return hf_fail(HF_INPUT, "stage table: %d layers is not between 1 and %d", n_layers, (int)MAX_LAYERS);
+  stage_table *t = NULL;
+  HF_TRY(hf_alloc(&t, 1, sizeof *t, "stage table"));
+  hf_status st = hf_alloc(&t->layer, (size_t)n_layers, sizeof *t->layer, "layers of a stage table");
+  if (st != HF_OK) {
+    free(t);
+    return st;
+  }
+  t->n_layers = n_layers;
+  for (int l = 0; l < n_layers; l++) {
+    stage_layer *y = &t->layer[l];
+    y->attn.n = y->shared.n = y->dexp.n = y->cexp.n = 1;
+  }
+  t->head.n = 1;
+  snprintf(t->tag, sizeof t->tag, "assumed");
+  *out = t;
+  return HF_OK;
+}
+
+void stage_table_free(stage_table *t) {
+  if (t == NULL) return;
+  free(t->layer);
+  free(t);
+}
+
+/* ---- JSON ---- */
+
+static void curve_to_json(const stage_curve *c, json *parent, const char *key) {
+  json *o = json_add_object(parent, key), *tok = json_add_array(o, "tokens"), *ns = json_add_array(o, "ns");
+  for (int i = 0; i < c->n; i++) {
+    json_add_num(tok, NULL, c->tok[i]);
+    json_add_num(ns, NULL, c->ns[i]);
+  }
+}
+
+static hf_status curve_from_json(const json *obj, const char *where, const char *key, stage_curve *out) {
+  const json *o = json_get(obj, key), *tok = json_get(o, "tokens"), *ns = json_get(o, "ns");
+  int n = json_len(tok);
+  if (json_type(tok) != JSON_ARRAY || json_type(ns) != JSON_ARRAY || n != json_len(ns) || n < 1 || n > STAGE_CURVE_MAX)
+    return hf_fail(HF_INPUT, "%s: field %s: needs arrays tokens and ns of one length, 1 to %d", where, key, (int)STAGE_CURVE_MAX);
+  out->n = n;
+  const json *a = json_first(tok), *b = json_first(ns);
+  for (int i = 0; i < n; i++, a = json_next(a), b = json_next(b)) {
+    out->tok[i] = json_number(a, -1);
+    out->ns[i] = json_number(b, -1);
+    bool rising = i == 0 || (out->tok[i] > out->tok[i - 1] && out->ns[i] >= out->ns[i - 1]);
+    if (!(out->tok[i] >= 0) || !(out->ns[i] >= 0) || !isfinite(out->tok[i]) || !isfinite(out->ns[i]) || !rising)
+      return hf_fail(HF_INPUT, "%s: field %s: point %d: tokens must rise and times must not fall or be negative", where, key, i);
+  }
+  return HF_OK;
+}
+
+/* The scalar members of a layer, once for both directions. */
+static const struct {
+  const char *key;
+  size_t offset;
+} layer_num[] = {
+    {"attn_ctx_ns", offsetof(stage_layer, attn_ctx_ns)},     {"attn_seq_ctx_ns", offsetof(stage_layer, attn_seq_ctx_ns)},
+    {"cexp_fixed_ns", offsetof(stage_layer, cexp_fixed_ns)}, {"dexp_fixed_ns", offsetof(stage_layer, dexp_fixed_ns)},
+    {"hand_ns", offsetof(stage_layer, hand_ns)},             {"hand_tok_ns", offsetof(stage_layer, hand_tok_ns)},
+    {"upload_ns", offsetof(stage_layer, upload_ns)},
+};
+static const struct {
+  const char *key;
+  size_t offset;
+} layer_curve[] = {
+    {"attn", offsetof(stage_layer, attn)},
+    {"shared", offsetof(stage_layer, shared)},
+    {"dexp", offsetof(stage_layer, dexp)},
+    {"cexp", offsetof(stage_layer, cexp)},
+};
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+hf_status stage_table_to_json(const stage_table *t, json *parent) {
+  if (parent == NULL) return hf_fail(HF_MACHINE, "out of memory: JSON of a stage table");
+  json_add_int(parent, "n_layers", t->n_layers);
+  json_add_int(parent, "n_experts", t->n_experts);
+  json_add_int(parent, "top_k", t->top_k);
+  json_add_num(parent, "step_fixed_ns", t->step_fixed_ns);
+  json_add_bool(parent, "one_resource", t->one_resource);
+  json_add_str(parent, "tag", t->tag);
+  curve_to_json(&t->head, parent, "head");
+  json *layers = json_add_array(parent, "layers");
+  for (int l = 0; l < t->n_layers; l++) {
+    const stage_layer *y = &t->layer[l];
+    json *o = json_add_object(layers, NULL);
+    json_add_bool(o, "moe", y->moe);
+    for (size_t i = 0; i < COUNT(layer_curve); i++)
+      curve_to_json((const stage_curve *)((const char *)y + layer_curve[i].offset), o, layer_curve[i].key);
+    for (size_t i = 0; i < COUNT(layer_num); i++)
+      json_add_num(o, layer_num[i].key, *(const double *)((const char *)y + layer_num[i].offset));
+  }
+  return layers != NULL ? HF_OK : hf_fail(HF_MACHINE, "out of memory: JSON of a stage table");
+}
+
+static hf_status layer_from_json(const json *o, const char *where, stage_layer *y) {
+  HF_TRY(json_get_bool(o, where, "moe", &y->moe));
+  for (size_t i = 0; i < COUNT(layer_curve); i++)
+    HF_TRY(curve_from_json(o, where, layer_curve[i].key, (stage_curve *)((char *)y + layer_curve[i].offset)));
+  for (size_t i = 0; i < COUNT(layer_num); i++)
+    HF_TRY(json_get_num(o, where, layer_num[i].key, 0, 1e18, (double *)((char *)y + layer_num[i].offset)));
+  return HF_OK;
+}
+
+hf_status stage_table_from_json(const json *obj, const char *where, stage_table **out) {
+  int64_t n_layers = 0, n_experts = 0, top_k = 0;
+  const char *tag = NULL;
+  stage_table *t = NULL;
+  hf_status st = HF_OK;
+  HF_TRY(json_get_int(obj, where, "n_layers", 1, MAX_LAYERS, &n_layers));
+  HF_TRY(json_get_int(obj, where, "n_experts", 0, MAX_EXPERTS, &n_experts));
+  HF_TRY(json_get_int(obj, where, "top_k", 0, n_experts, &top_k));
+  HF_TRY(json_get_str(obj, where, "tag", &tag));
+  const json *layers = json_get(obj, "layers");
+  if (json_type(layers) != JSON_ARRAY || json_len(layers) != n_layers)
+    return hf_fail(HF_INPUT, "%s: field layers: needs an array of n_layers = %d objects", where, (int)n_layers);
+  HF_TRY(stage_table_new((int)n_layers, &t));
+  t->n_experts = (int)n_experts;
+  t->top_k = (int)top_k;
+  snprintf(t->tag, sizeof t->tag, "%s", tag);
+  HF_GO(fail, json_get_num(obj, where, "step_fixed_ns", 0, 1e18, &t->step_fixed_ns));
+  HF_GO(fail, json_get_bool(obj, where, "one_resource", &t->one_resource));
+  HF_GO(fail, curve_from_json(obj, where, "head", &t->head));
+  int l = 0;
+  for (const json *o = json_first(layers); o != NULL; o = json_next(o), l++) {
+    st = layer_from_json(o, where, &t->layer[l]);
+    if (st != HF_OK) {
+      hf_note(st, "layers[%d]", l);
+      goto fail;
+    }
+  }
+  *out = t;
+  return HF_OK;
+fail:
+  stage_table_free(t);
+  return st;
+}
+
+/* ---- popularity and expected times ---- */
+
+hf_status popularity_new(int n_layers, int n_experts, popularity **out) {
+  if (n_layers < 1 || n_layers > MAX_LAYERS || n_experts < 0 || n_experts > MAX_EXPERTS)
+    return hf_fail(HF_INPUT, "popularity: %d layers of %d experts is out of range", n_layers, n_experts);
+  popularity *p = NULL;
+  HF_TRY(hf_alloc(&p, 1, sizeof *p, "popularity"));
+  size_t n = (size_t)n_layers * (size_t)n_experts;
+  hf_status st = hf_alloc(&p->p, n > 0 ? n : 1, sizeof *p->p, "popularity of experts");
+  if (st != HF_OK) {
+    free(p);
+    return st;
+  }
+  p->n_layers = n_layers;
+  p->n_experts = n_experts;
+  *out = p;
+  return HF_OK;
+}
+
+void popularity_free(popularity *p) {
+  if (p == NULL) return;
+  free(p->p);
+  free(p);
+}
+
+double expert_hit(double p, double tokens) {
+  if (p <= 0 || tokens <= 0) return 0;
+  if (p >= 1) return 1;
+  return -expm1(tokens * log1p(-p));
+}
+
+double expert_time_ns(const stage_curve *c, double p, int tokens) {
+  if (p <= 0 || tokens <= 0) return 0;
+  if (p >= 1) return stage_curve_at(c, tokens);
+  if (tokens > EXACT_TOKENS) {
+    double hit = expert_hit(p, tokens);
+    return hit * stage_curve_at(c, tokens * p / hit);
+  }
+  /* From the end where the probability cannot underflow: p or 1-p is at least 1/2 and 2^-64 is far from it. */
+  double sum = 0, q = 1 - p;
+  if (p <= 0.5) {
+    double pmf = pow(q, tokens);
+    for (int m = 1; m <= tokens; m++) {
+      pmf *= (double)(tokens - m + 1) / m * (p / q);
+      sum += pmf * stage_curve_at(c, m);
+    }
+  } else {
+    double pmf = pow(p, tokens);
+    for (int m = tokens; m >= 1; m--) {
+      sum += pmf * stage_curve_at(c, m);
+      pmf *= (double)m / (tokens - m + 1) * (q / p);
+    }
+  }
+  return sum;
+}
+
+layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *load,
+                                   const uint8_t *on_device) {
+  const stage_layer *y = &t->layer[layer];
+  layer_times r = {0};
+  if (load->tokens <= 0) return r;
+  r.attn_ns = stage_curve_at(&y->attn, load->tokens) + y->attn_ctx_ns * load->query_context +
+              y->attn_seq_ctx_ns * load->seq_context;
+  r.shared_ns = stage_curve_at(&y->shared, load->tokens);
+  if (!y->moe) return r;
+  int n = pop->n_experts, resident = 0;
+  const double *p = pop->p + (size_t)layer * (size_t)n;
+  for (int e = 0; e < n; e++) {
+    bool dev = on_device != NULL && on_device[e] != 0;
+    resident += dev;
+    if (dev)
+      r.dexp_ns += expert_time_ns(&y->dexp, p[e], load->tokens);
+    else
+      r.cexp_ns += expert_time_ns(&y->cexp, p[e], load->tokens);
+  }
+  if (resident > 0) r.dexp_ns += y->dexp_fixed_ns;
+  if (resident < n) {
+    r.cexp_ns += y->cexp_fixed_ns;
+    r.hand_ns = y->hand_ns + y->hand_tok_ns * load->tokens;
+  }
+  return r;
+}
+
+layer_times stage_layer_times(const stage_table *t, const popularity *pop, int layer, int tokens, double ctx,
+                              const uint8_t *on_device) {
+  stage_load load = {.tokens = tokens, .query_context = tokens * ctx, .seq_context = tokens * ctx};
+  return stage_layer_times_load(t, pop, layer, &load, on_device);
+}

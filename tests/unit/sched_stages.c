@@ -1,0 +1,204 @@
+/* Stage tables: curve arithmetic, expected expert times against brute force, layer sums, JSON both ways. */
+#include "sched/stages.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+#include <cmocka.h>
+
+static void near(double a, double b, double rel) {
+  if (!(fabs(a - b) <= rel * fmax(1e-300, fmax(fabs(a), fabs(b))))) fail_msg("%.17g differs from %.17g", a, b);
+}
+
+static void curve_is_piecewise_linear(void **state) {
+  (void)state;
+  stage_curve c = {.n = 3, .tok = {1, 2, 4}, .ns = {10, 12, 20}};
+  near(stage_curve_at(&c, 0), 10, 0);
+  near(stage_curve_at(&c, 1), 10, 0);
+  near(stage_curve_at(&c, 1.5), 11, 1e-15);
+  near(stage_curve_at(&c, 2), 12, 0);
+  near(stage_curve_at(&c, 3), 16, 1e-15);
+  near(stage_curve_at(&c, 10), 44, 1e-15);
+  stage_curve one = {.n = 1, .tok = {8}, .ns = {5}};
+  near(stage_curve_at(&one, 0), 5, 0);
+  near(stage_curve_at(&one, 99), 5, 0);
+}
+
+/* By enumeration of all 2^T outcomes. */
+static double brute_time(const stage_curve *c, double p, int tokens) {
+  double sum = 0;
+  for (unsigned mask = 1; mask < 1u << tokens; mask++) {
+    double prob = 1;
+    int m = 0;
+    for (int t = 0; t < tokens; t++) {
+      bool hit = mask >> t & 1;
+      m += hit;
+      prob *= hit ? p : 1 - p;
+    }
+    sum += prob * stage_curve_at(c, m);
+  }
+  return sum;
+}
+
+static void expected_time_equals_enumeration(void **state) {
+  (void)state;
+  stage_curve c = {.n = 3, .tok = {1, 4, 8}, .ns = {100, 130, 400}};
+  const double p[] = {1e-12, 0.01, 0.125, 0.5, 0.51, 0.9, 0.999999};
+  for (size_t i = 0; i < sizeof p / sizeof p[0]; i++)
+    for (int t = 1; t <= 10; t++) near(expert_time_ns(&c, p[i], t), brute_time(&c, p[i], t), 1e-11);
+  assert_true(expert_time_ns(&c, 0, 5) == 0 && expert_time_ns(&c, 0.3, 0) == 0);
+  near(expert_time_ns(&c, 1, 8), 400, 0);
+}
+
+static void hit_is_one_minus_product(void **state) {
+  (void)state;
+  for (int t = 0; t < 40; t++) {
+    double miss = 1;
+    for (int i = 0; i < t; i++) miss *= 1 - 0.03125;
+    near(expert_hit(0.03125, t), 1 - miss, 1e-13);
+  }
+  near(expert_hit(1e-17, 3), 3e-17, 1e-12); /* 1 - (1-p)^T computed naively would be 0 */
+  near(expert_hit(1, 1), 1, 0);
+}
+
+/* The two branches (exact sum, mean) meet without a jump worth noticing, and time does not fall with tokens. */
+static void long_batches_continue_the_sum(void **state) {
+  (void)state;
+  stage_curve c = {.n = 4, .tok = {1, 4, 16, 64}, .ns = {100, 110, 150, 500}};
+  for (double p = 0.002; p < 0.9; p *= 1.7) {
+    near(expert_time_ns(&c, p, 65), expert_time_ns(&c, p, 64), 0.03);
+    double before = 0;
+    for (int t = 1; t <= 64; t++) {
+      double now = expert_time_ns(&c, p, t);
+      assert_true(now >= before);
+      before = now;
+    }
+  }
+}
+
+static stage_table *example(void) {
+  stage_table *t = NULL;
+  assert_int_equal(stage_table_new(2, &t), HF_OK);
+  t->n_experts = 4;
+  t->top_k = 2;
+  t->step_fixed_ns = 7.25;
+  snprintf(t->tag, sizeof t->tag, "scaled");
+  t->head = (stage_curve){.n = 2, .tok = {1, 2}, .ns = {50, 60}};
+  t->layer[0].attn = (stage_curve){.n = 2, .tok = {1, 8}, .ns = {10, 17}};
+  t->layer[0].shared = (stage_curve){.n = 1, .tok = {1}, .ns = {3}};
+  t->layer[0].attn_ctx_ns = 0.5;
+  t->layer[0].attn_seq_ctx_ns = 0.25;
+  t->layer[1] = t->layer[0];
+  t->layer[1].moe = true;
+  t->layer[1].dexp = (stage_curve){.n = 1, .tok = {1}, .ns = {2}};
+  t->layer[1].cexp = (stage_curve){.n = 1, .tok = {1}, .ns = {8}};
+  t->layer[1].cexp_fixed_ns = 100;
+  t->layer[1].dexp_fixed_ns = 20;
+  t->layer[1].hand_ns = 30;
+  t->layer[1].hand_tok_ns = 4;
+  t->layer[1].upload_ns = 99;
+  return t;
+}
+
+static void layer_sums(void **state) {
+  (void)state;
+  stage_table *t = example();
+  popularity *p = NULL;
+  assert_int_equal(popularity_new(2, 4, &p), HF_OK);
+  const double q[4] = {1, 0.5, 0.25, 0.25};
+  memcpy(p->p + 4, q, sizeof q);
+  const uint8_t dev[4] = {1, 0, 0, 1}, all[4] = {1, 1, 1, 1};
+
+  layer_times r = stage_layer_times(t, p, 0, 2, 10, NULL);
+  near(r.attn_ns, 11 + 0.75 * 2 * 10, 1e-15);
+  near(r.shared_ns, 3, 0);
+  assert_true(r.hand_ns == 0 && r.cexp_ns == 0 && r.dexp_ns == 0);
+
+  r = stage_layer_times(t, p, 1, 2, 10, dev);
+  near(r.dexp_ns, 20 + 2 * 1 + 2 * (1 - 0.75 * 0.75), 1e-14);
+  near(r.cexp_ns, 100 + 8 * (1 - 0.25) + 8 * (1 - 0.75 * 0.75), 1e-14);
+  near(r.hand_ns, 38, 0);
+
+  r = stage_layer_times(t, p, 1, 2, 10, all);
+  assert_true(r.cexp_ns == 0 && r.hand_ns == 0);
+  r = stage_layer_times(t, p, 1, 2, 10, NULL);
+  assert_true(r.dexp_ns == 0 && r.cexp_ns > 100);
+
+  stage_load load = {.tokens = 8, .query_context = 100, .seq_context = 12};
+  r = stage_layer_times_load(t, p, 1, &load, NULL);
+  near(r.attn_ns, 17 + 50 + 3, 1e-15);
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+static json *round_trip_doc(const stage_table *t) {
+  json *o = json_new_object();
+  assert_int_equal(stage_table_to_json(t, o), HF_OK);
+  return o;
+}
+
+static void json_round_trip_keeps_every_bit(void **state) {
+  (void)state;
+  stage_table *t = example(), *u = NULL;
+  t->layer[1].hand_ns = 1.0 / 3;
+  json *o = round_trip_doc(t);
+  char *text = NULL;
+  json *back = NULL;
+  assert_int_equal(json_print(o, false, &text), HF_OK);
+  assert_int_equal(json_parse(text, strlen(text), "table", &back), HF_OK);
+  assert_int_equal(stage_table_from_json(back, "table", &u), HF_OK);
+  assert_int_equal(u->n_layers, 2);
+  assert_int_equal(u->n_experts, 4);
+  assert_int_equal(u->top_k, 2);
+  assert_string_equal(u->tag, "scaled");
+  assert_false(u->one_resource);
+  for (int l = 0; l < 2; l++) {
+    assert_int_equal(u->layer[l].moe, t->layer[l].moe);
+    assert_memory_equal(&u->layer[l].attn, &t->layer[l].attn, sizeof t->layer[l].attn);
+    assert_true(u->layer[l].hand_ns == t->layer[l].hand_ns && u->layer[l].upload_ns == t->layer[l].upload_ns);
+    assert_true(u->layer[l].attn_ctx_ns == t->layer[l].attn_ctx_ns);
+  }
+  free(text);
+  json_free(back);
+  json_free(o);
+  stage_table_free(u);
+  stage_table_free(t);
+}
+
+static void refuse(const char *text) {
+  json *o = NULL;
+  stage_table *t = NULL;
+  assert_int_equal(json_parse(text, strlen(text), "table", &o), HF_OK);
+  assert_int_equal(stage_table_from_json(o, "table", &t), HF_INPUT);
+  assert_null(t);
+  assert_non_null(strstr(hf_error_line(), "table"));
+  json_free(o);
+}
+
+static void bad_json_is_refused(void **state) {
+  (void)state;
+  refuse("{}");
+  refuse("{\"n_layers\":1,\"n_experts\":2,\"top_k\":3,\"tag\":\"spec\",\"layers\":[{}]}");
+  refuse("{\"n_layers\":2,\"n_experts\":2,\"top_k\":1,\"tag\":\"spec\",\"step_fixed_ns\":0,\"one_resource\":false,"
+         "\"head\":{\"tokens\":[1],\"ns\":[1]},\"layers\":[{}]}");
+  refuse("{\"n_layers\":1,\"n_experts\":2,\"top_k\":1,\"tag\":\"spec\",\"step_fixed_ns\":0,\"one_resource\":false,"
+         "\"head\":{\"tokens\":[2,1],\"ns\":[1,1]},\"layers\":[{}]}");
+  refuse("{\"n_layers\":1,\"n_experts\":2,\"top_k\":1,\"tag\":\"spec\",\"step_fixed_ns\":-1,\"one_resource\":false,"
+         "\"head\":{\"tokens\":[1],\"ns\":[1]},\"layers\":[{}]}");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(curve_is_piecewise_linear),
+      cmocka_unit_test(expected_time_equals_enumeration),
+      cmocka_unit_test(hit_is_one_minus_product),
+      cmocka_unit_test(long_batches_continue_the_sum),
+      cmocka_unit_test(layer_sums),
+      cmocka_unit_test(json_round_trip_keeps_every_bit),
+      cmocka_unit_test(bad_json_is_refused),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
