@@ -1,0 +1,170 @@
+/* device.h: what the executor sees of a GPU: memory, recordings of operations, launches on streams, flags.
+ *
+ * A micro-batch's whole step is one recording, made once, replayed every step: whatever changes from step to step (number
+ * of tokens, ids, positions, page tables, which experts are resident) is read through pointers of its step context when
+ * an operation runs. CUDA will record the same list as a graph; the devices here replay it on CPUs:
+ *   host      no device at all: operations run on the CPU pool, the host's experts in line (dev_host_new)
+ *   virtual   an own thread and an arena of a stated size; several streams, one runs while another waits (dev_virtual_new)
+ *   paced     virtual, where each stage also lasts at least as long as a modelled machine would need (dev_pace)
+ *
+ * One MoE layer of a recording:
+ *     device: norm .. attention .. router | COPY_OUT, SIGNAL | shared, resident experts | WAIT, ADD_IN
+ *     host:                                 sees the signal -> its experts -> done flag  ^
+ * Flags are monotonic counters in the step context: the device stores layer+1 into `ready` (release), the host stores layer+1
+ * into `done` (release) after it wrote host_y. launch resets both to 0 before anything runs.
+ *
+ * Nothing waits for ever: dev_sync has a deadline, a WAIT longer than wait_limit_ns marks the device lost. A lost device answers every
+ * call with HF_LOST; its memory may still be freed.
+ * Thread rule: one driver thread calls the device; host_y, done are written by that thread. */
+#ifndef HF_KERNELS_DEVICE_H
+#define HF_KERNELS_DEVICE_H
+
+#include <stdatomic.h>
+
+#include "kernels/kernels.h"
+#include "kernels/mem/pool.h"
+
+typedef uint64_t dev_addr; /* address in the device's memory; 0 = none */
+
+/* A weight matrix in device memory. */
+typedef struct {
+  kern_format format;
+  kern_layout layout;
+  int n_rows, n_cols;
+  size_t row_bytes;
+  dev_addr data;
+} dev_mat;
+
+/* One routed expert; gate.data == 0: not resident. */
+typedef struct {
+  dev_mat gate, up, down;
+} dev_expert;
+
+typedef enum { DEV_STAGE_ATTN, DEV_STAGE_SHARED, DEV_STAGE_DEXP, DEV_STAGE_HAND, DEV_STAGE_CEXP, DEV_STAGE_HEAD, DEV_STAGE_N } dev_stage;
+const char *dev_stage_name(dev_stage s); /* as in sched/stages.h and in the database */
+
+/* Activation buffers are f32 [rows][stride]; packed buffers hold kern_act_bytes(act, n) per row. rows: the step's tokens, or the tokens
+ * that want logits. */
+typedef enum { DEV_ROWS_TOKENS, DEV_ROWS_LOGITS } dev_rows;
+
+typedef enum {
+  DOP_EMBED,     /* out[t] = row ids[t] of w */
+  DOP_RMSNORM,   /* `count` vectors of n floats a row, `head_stride` apart: out = rmsnorm(in, vec, eps) */
+  DOP_PACK,      /* out (packed) = in, n floats a row, as `act` */
+  DOP_MATMUL,    /* out[t][r] = w in[t] (packed as act) (+ vec[r] when vec) (+ old out when add) */
+  DOP_HEADMM,    /* for each of `count` heads h: out[t][h*out_head ..] = rows h*n.. of w times in[t][h*head_stride ..]; n rows a head */
+  DOP_ROPE,      /* `count` heads: copies n floats from in (head_stride, offset) to out (out_head, out_offset), rotated by pos[t] */
+  DOP_KV_WRITE,  /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2 */
+  DOP_ATTN_MLA,  /* see kern_table.attn_mla: count heads, n = lora, n2 = rope */
+  DOP_ATTN_GQA,  /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */
+  DOP_ROUTE,     /* in = router logits -> step route_ids, route_weights of `layer` */
+  DOP_SWIGLU,    /* out = silu(in) * in2, n floats a row */
+  DOP_EXPERTS,   /* out[t] += sum of the resident experts chosen by t, in ascending expert order; in = f32 rows, n = d_model */
+  DOP_GATHER,    /* out[i] = in[logit_rows[i]], n floats: from token rows to logit rows */
+  DOP_COPY_OUT,  /* step host_x = in, n floats a row */
+  DOP_COPY_LOGITS, /* step logits = in, n floats a row */
+  DOP_SIGNAL,    /* ready = layer + 1 */
+  DOP_WAIT,      /* until done >= layer + 1; the host device runs the host's experts here */
+  DOP_ADD_IN,    /* out[t] += host_y[t], n floats */
+  DOP_STAGE,     /* the stage `n` (dev_stage) of `layer` ends here: trace record, pacing */
+} dev_op_kind;
+
+typedef struct {
+  dev_op_kind kind;
+  int layer;
+  dev_rows rows;
+  kern_act act;
+  bool add;
+  dev_mat w;
+  dev_addr in, in2, out, vec;
+  int in_stride, in2_stride, out_stride; /* floats; packed buffers: bytes */
+  int n, n2, count, head_stride, offset, out_head, out_offset, window;
+  float eps, scale;
+} dev_op;
+
+typedef struct {
+  int64_t start_ns, end_ns;
+  int layer;
+  dev_stage stage;
+  int tokens, distinct; /* distinct resident (dexp) or CPU (cexp) experts touched */
+} dev_trace;
+
+/* Step context: written by the driver before launch, read by the device. One per micro-batch. */
+typedef struct {
+  int stream;                         /* index of the micro-batch */
+  int n_tok, n_logits, n_seq;
+  double mean_context;                /* for pacing */
+  int32_t *ids, *pos, *seq;           /* [max_tok]; seq: row of page_table */
+  int32_t *logit_rows;                /* [max_logits] */
+  const int32_t *page_table;          /* [slots][pages_per_seq] */
+  int pages_per_seq;
+  int32_t *route_ids;                 /* [n_layers][max_tok][top_k], ascending */
+  float *route_weights;               /* same shape */
+  const int32_t *forced_ids;          /* imposed routing, same shape, or NULL */
+  float *host_x, *host_y;             /* [max_tok][d_model] */
+  float *logits;                      /* [max_logits][vocab] */
+  int max_tok, max_logits;
+  _Atomic int ready, done;            /* flags of the hand-over */
+  _Atomic int64_t done_at_ns;         /* paced: `done` counts from this moment on */
+  _Atomic int64_t ready_at_ns;        /* when ready was stored */
+  dev_trace *trace;                   /* [max_trace]; filled by the device, NULL = none */
+  int n_trace, max_trace;
+  int64_t launched_ns, finished_ns;
+} dev_step;
+
+/* What operations need beside the step: constant while a recording lives. All addresses are the device's. */
+typedef struct {
+  int n_layers, n_experts, top_k, d_model, d_ff_expert;
+  kern_router router;                 /* bias NULL: per layer below */
+  dev_addr *router_bias;              /* [n_layers] or 0 */
+  dev_addr rope_cos, rope_sin;        /* [max_context][rope_dim/2] */
+  int rope_dim;
+  bool rope_pairs;
+  kern_kv_type kv_type;
+  dev_addr *kv;                       /* [n_layers]: base of the layer's pages */
+  size_t kv_page_bytes, kv_row_bytes;
+  int kv_page_tokens;
+  bool exact;                         /* activations are not rounded */
+  dev_expert *experts;                /* [n_layers * n_experts], residency table, changed in place between steps */
+} dev_context;
+
+typedef struct dev dev;
+typedef struct dev_recording dev_recording;
+
+/* Called at the end of each stage: returns the ns the stage lasts on the modelled machine (0 = as long as it really took). */
+typedef int64_t dev_pace_fn(void *user, dev_stage stage, int layer, const dev_step *step, const dev_context *ctx);
+/* The host's part of layer `layer`, run by all threads of the pool together (host device only). */
+typedef void dev_host_fn(void *user, int layer, dev_step *step, int thread, int n_threads);
+
+/* pool is borrowed. mem_bytes 0 = no limit. */
+HF_MUST hf_status dev_host_new(pool *p, dev_host_fn *host, void *user, dev **out);
+/* Own thread. n_streams = micro-batches. pace NULL = plain. max_tok: most tokens a step (scratch). */
+HF_MUST hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, void *user, dev **out);
+void dev_free(dev *d); /* NULL ok; stops the thread */
+
+bool dev_is_host(const dev *d);        /* launches run in line: no signals to answer */
+int64_t dev_mem_bytes(const dev *d);   /* 0 = no limit */
+int64_t dev_mem_used(const dev *d);
+bool dev_lost(const dev *d);
+
+/* 64-byte aligned. HF_MACHINE "device memory: N bytes for WHAT do not fit …" */
+HF_MUST hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out);
+void dev_release(dev *d, dev_addr a, size_t bytes);
+HF_MUST hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes);
+/* Host device only: device memory is host memory, so a mapped tensor may be used where it is. 0 on other devices. */
+dev_addr dev_wrap(const dev *d, const void *host);
+
+/* ctx is borrowed until dev_recording_free. Ops are copied. HF_INPUT when an op is not valid (names it). */
+HF_MUST hf_status dev_record(dev *d, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
+                             dev_recording **out);
+void dev_recording_free(dev_recording *r);
+
+/* Starts a replay on step->stream. The host device returns when it is finished. */
+HF_MUST hf_status dev_launch(dev *d, dev_recording *r, dev_step *step);
+/* True when the launch on this stream is finished. */
+bool dev_finished(dev *d, int stream);
+/* Waits for it: HF_TIMEOUT after deadline_ns from now (device stays usable), HF_LOST. */
+HF_MUST hf_status dev_sync(dev *d, int stream, int64_t deadline_ns);
+/* The host's answer to a signal: results are in host_y; visible to the device not before at_ns (0 = now). */
+void dev_host_done(dev_step *step, int layer, int64_t at_ns);
+#endif
