@@ -1,0 +1,321 @@
+/* cpu_ops.c: each operation of device.h as a share of work per thread. Row-wise products split the rows of the matrix, per-token
+ * operations split tokens, per-head operations split heads, so that no two threads write the same float. */
+#include "kernels/dev/cpu_ops.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+static float *fp(dev_addr a) { return (float *)(uintptr_t)a; }
+static char *cp(dev_addr a) { return (char *)(uintptr_t)a; }
+
+static int op_rows(const dev_op *op, const dev_step *s) { return op->rows == DEV_ROWS_LOGITS ? s->n_logits : s->n_tok; }
+
+static kern_mat host_mat(const dev_mat *w) {
+  return (kern_mat){.format = w->format, .layout = w->layout, .n_rows = w->n_rows, .n_cols = w->n_cols,
+                    .row_bytes = w->row_bytes, .data = cp(w->data)};
+}
+
+/* [lo, hi) of n items for this thread, in multiples of `unit`. */
+static void share(int n, int unit, int thread, int n_threads, int *lo, int *hi) {
+  int units = (n + unit - 1) / unit;
+  *lo = (int)((int64_t)units * thread / n_threads) * unit;
+  *hi = (int)((int64_t)units * (thread + 1) / n_threads) * unit;
+  if (*lo > n) *lo = n;
+  if (*hi > n) *hi = n;
+}
+
+static void op_embed(const dev_op *op, dev_step *s, int thread, int n_threads) {
+  for (int t = thread; t < s->n_tok; t += n_threads)
+    kern_dequant_row(op->w.format, cp(op->w.data) + (size_t)s->ids[t] * op->w.row_bytes, op->w.n_cols,
+                     fp(op->out) + (size_t)t * (size_t)op->out_stride);
+}
+
+static void op_rmsnorm(const dev_op *op, int rows, int thread, int n_threads) {
+  for (int t = thread; t < rows; t += n_threads)
+    for (int i = 0; i < op->count; i++)
+      kern_get()->rmsnorm(fp(op->in) + (size_t)t * (size_t)op->in_stride + (size_t)i * (size_t)op->head_stride, fp(op->vec),
+                          op->eps, op->n, fp(op->out) + (size_t)t * (size_t)op->out_stride + (size_t)i * (size_t)op->head_stride);
+}
+
+static void op_pack(const dev_op *op, int rows, int thread, int n_threads) {
+  for (int t = thread; t < rows; t += n_threads)
+    kern_get()->pack[op->act](fp(op->in) + (size_t)t * (size_t)op->in_stride, op->n,
+                              cp(op->out) + (size_t)t * (size_t)op->out_stride);
+}
+
+static void op_matmul(dev_recording *r, const dev_op *op, int rows, int thread, int n_threads) {
+  int lo, hi;
+  share(op->w.n_rows, 16, thread, n_threads, &lo, &hi);
+  if (lo >= hi || rows == 0) return;
+  kern_mat w = host_mat(&op->w);
+  const kern_mm_candidate *c = kern_mm_pick(w.format, op->act, w.n_cols, rows, NULL);
+  const void **x = r->xptr + (size_t)thread * (size_t)r->max_rows;
+  float **y = r->yptr + (size_t)thread * (size_t)r->max_rows;
+  float *out = fp(op->out);
+  for (int t = 0; t < rows; t++) x[t] = cp(op->in) + (size_t)t * (size_t)op->in_stride;
+  if (!op->add) {
+    for (int t = 0; t < rows; t++) y[t] = out + (size_t)t * (size_t)op->out_stride;
+    c->fn(&w, lo, hi, rows, x, y);
+  } else { /* a block of rows at a time through scratch, then added */
+    float *tmp = r->tmp + (size_t)thread * (size_t)r->max_rows * CPU_OP_ROWS;
+    for (int r0 = lo; r0 < hi; r0 += CPU_OP_ROWS) {
+      int r1 = r0 + CPU_OP_ROWS < hi ? r0 + CPU_OP_ROWS : hi;
+      for (int t = 0; t < rows; t++) y[t] = tmp + (ptrdiff_t)t * CPU_OP_ROWS - r0;
+      c->fn(&w, r0, r1, rows, x, y);
+      for (int t = 0; t < rows; t++)
+        kern_get()->axpy(1.0f, tmp + (size_t)t * CPU_OP_ROWS, r1 - r0, out + (size_t)t * (size_t)op->out_stride + r0);
+    }
+  }
+  if (op->vec)
+    for (int t = 0; t < rows; t++)
+      kern_get()->axpy(1.0f, fp(op->vec) + lo, hi - lo, out + (size_t)t * (size_t)op->out_stride + lo);
+}
+
+static void op_headmm(dev_recording *r, const dev_op *op, const dev_context *ctx, int rows, int thread, int n_threads) {
+  int lo, hi;
+  share(op->count, 1, thread, n_threads, &lo, &hi);
+  kern_act act = kern_act_of(op->w.format, ctx->exact);
+  kern_mat w = host_mat(&op->w);
+  const void **x = r->xptr + (size_t)thread * (size_t)r->max_rows;
+  float **y = r->yptr + (size_t)thread * (size_t)r->max_rows;
+  char *pack = r->pack + (size_t)thread * (size_t)r->max_rows * r->pack_bytes;
+  const kern_mm_candidate *c = kern_mm_pick(w.format, act, w.n_cols, rows, NULL);
+  for (int h = lo; h < hi; h++) {
+    kern_mat head = w;
+    head.n_rows = op->n;
+    head.data = (const char *)w.data + (size_t)h * (size_t)op->n * w.row_bytes;
+    for (int t = 0; t < rows; t++) {
+      char *p = pack + (size_t)t * r->pack_bytes;
+      kern_get()->pack[act](fp(op->in) + (size_t)t * (size_t)op->in_stride + (size_t)h * (size_t)op->head_stride, w.n_cols, p);
+      x[t] = p;
+      y[t] = fp(op->out) + (size_t)t * (size_t)op->out_stride + (size_t)h * (size_t)op->out_head;
+    }
+    if (rows > 0) c->fn(&head, 0, op->n, rows, x, y);
+  }
+}
+
+static void op_rope(const dev_op *op, const dev_context *ctx, dev_step *s, int thread, int n_threads) {
+  int half = ctx->rope_dim / 2;
+  for (int t = thread; t < s->n_tok; t += n_threads) {
+    const float *in = fp(op->in) + (size_t)t * (size_t)op->in_stride;
+    float *out = fp(op->out) + (size_t)t * (size_t)op->out_stride;
+    const float *cos_row = fp(ctx->rope_cos) + (size_t)s->pos[t] * (size_t)half;
+    const float *sin_row = fp(ctx->rope_sin) + (size_t)s->pos[t] * (size_t)half;
+    if (op->in != op->out)
+      for (int h = 0; h < op->count; h++)
+        memcpy(out + (size_t)h * (size_t)op->out_head + op->out_offset, in + (size_t)h * (size_t)op->head_stride + op->offset,
+               (size_t)op->n * sizeof(float));
+    kern_rope(out, op->count, op->out_head, op->out_offset, ctx->rope_dim, cos_row, sin_row, ctx->rope_pairs);
+  }
+}
+
+static int32_t page_of(const dev_context *ctx, const dev_step *s, int t) {
+  return s->page_table[(size_t)s->seq[t] * (size_t)s->pages_per_seq + (size_t)(s->pos[t] / ctx->kv_page_tokens)];
+}
+
+static void op_kv_write(const dev_op *op, const dev_context *ctx, dev_step *s, int thread, int n_threads) {
+  size_t elem = kern_kv_elem_bytes(ctx->kv_type);
+  for (int t = thread; t < s->n_tok; t += n_threads) {
+    char *row = cp(ctx->kv[op->layer]) + (size_t)page_of(ctx, s, t) * ctx->kv_page_bytes +
+                (size_t)(s->pos[t] % ctx->kv_page_tokens) * ctx->kv_row_bytes;
+    kern_get()->kv_store(ctx->kv_type, fp(op->in) + (size_t)t * (size_t)op->in_stride, op->n, row);
+    kern_get()->kv_store(ctx->kv_type, fp(op->in2) + (size_t)t * (size_t)op->in2_stride, op->n2, row + (size_t)op->n * elem);
+  }
+}
+
+/* Tokens x heads are the units of work, so that one long sequence still uses all threads. */
+static void op_attn(const dev_op *op, const dev_context *ctx, dev_step *s, int thread, int n_threads) {
+  int group = op->kind == DOP_ATTN_GQA ? op->count / op->n2 : (op->count >= 2 * n_threads ? op->count / (2 * n_threads) : 1);
+  int per_tok = (op->count + group - 1) / group;
+  int lo, hi;
+  share(s->n_tok * per_tok, 1, thread, n_threads, &lo, &hi);
+  for (int u = lo; u < hi; u++) {
+    int t = u / per_tok, h0 = u % per_tok * group, h1 = h0 + group < op->count ? h0 + group : op->count;
+    kern_kv kv = {.base = cp(ctx->kv[op->layer]), .page_bytes = ctx->kv_page_bytes, .row_bytes = ctx->kv_row_bytes,
+                  .pages = s->page_table + (size_t)s->seq[t] * (size_t)s->pages_per_seq, .page_tokens = ctx->kv_page_tokens,
+                  .n_ctx = s->pos[t] + 1, .type = ctx->kv_type};
+    const float *q = fp(op->in) + (size_t)t * (size_t)op->in_stride;
+    float *out = fp(op->out) + (size_t)t * (size_t)op->out_stride;
+    if (op->kind == DOP_ATTN_MLA)
+      kern_get()->attn_mla(&kv, q, h0, h1, op->n, op->n2, op->scale, out);
+    else
+      kern_get()->attn_gqa(&kv, q, h0, h1, op->count, op->n2, op->n, op->scale, op->window, op->vec ? fp(op->vec) : NULL, out);
+  }
+}
+
+/* Weights of imposed experts, by the router's own rule: scores of the chosen, normalised and scaled. */
+static void route_forced(const kern_router *r, const float *logits, const int32_t *ids, float *weights) {
+  float max = -INFINITY, sum = 0;
+  for (int e = 0; e < r->n_experts; e++) max = fmaxf(max, logits[e]);
+  if (r->score == 0)
+    for (int e = 0; e < r->n_experts; e++) sum += expf(logits[e] - max);
+  float chosen = 0;
+  for (int k = 0; k < r->top_k; k++) {
+    float z = logits[ids[k]];
+    weights[k] = r->score == 1 ? 1.0f / (1.0f + expf(-z)) : r->score == 0 ? expf(z - max) / sum : expf(z - max);
+    chosen += weights[k];
+  }
+  float f = r->scale;
+  if (r->norm || r->score == 2) f /= chosen + (r->score == 1 ? 1e-20f : 0.0f);
+  for (int k = 0; k < r->top_k; k++) weights[k] *= f;
+}
+
+static void op_route(const dev_op *op, const dev_context *ctx, dev_step *s, int thread, int n_threads) {
+  kern_router router = ctx->router;
+  router.bias = ctx->router_bias && ctx->router_bias[op->layer] ? fp(ctx->router_bias[op->layer]) : NULL;
+  size_t base = (size_t)op->layer * (size_t)s->max_tok * (size_t)ctx->top_k;
+  for (int t = thread; t < s->n_tok; t += n_threads) {
+    size_t at = base + (size_t)t * (size_t)ctx->top_k;
+    const float *logits = fp(op->in) + (size_t)t * (size_t)op->in_stride;
+    const int32_t *forced = s->forced_ids ? s->forced_ids + at : NULL;
+    if (forced && forced[0] >= 0) {
+      memcpy(s->route_ids + at, forced, (size_t)ctx->top_k * sizeof *forced);
+      route_forced(&router, logits, forced, s->route_weights + at);
+    } else {
+      kern_route(&router, logits, s->route_ids + at, s->route_weights + at);
+    }
+  }
+}
+
+static void op_experts(dev_recording *r, const dev_op *op, const dev_context *ctx, dev_step *s) {
+  const dev_expert *e = ctx->experts + (size_t)op->layer * (size_t)ctx->n_experts;
+  for (int i = 0; i < ctx->n_experts; i++) {
+    r->table[i] = (moe_expert){.gate = host_mat(&e[i].gate), .up = host_mat(&e[i].up), .down = host_mat(&e[i].down)};
+    if (!e[i].gate.data) r->table[i].gate.data = NULL;
+  }
+  size_t at = (size_t)op->layer * (size_t)s->max_tok * (size_t)ctx->top_k;
+  moe_job job = {.experts = r->table, .n_tok = s->n_tok, .x = fp(op->in), .x_stride = op->in_stride, .ids = s->route_ids + at,
+                 .weights = s->route_weights + at, .y = fp(op->out), .y_stride = op->out_stride, .add = true};
+  moe_run(r->experts, &job, NULL, 0, 1);
+}
+
+int cpu_last_resident(const dev_recording *r) { return r->experts ? moe_last_distinct(r->experts) : 0; }
+
+static void copy_rows(float *dst, size_t dst_stride, const float *src, size_t src_stride, int rows, int n, int thread, int n_threads) {
+  for (int t = thread; t < rows; t += n_threads)
+    memcpy(dst + (size_t)t * dst_stride, src + (size_t)t * src_stride, (size_t)n * sizeof(float));
+}
+
+void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads) {
+  const dev_context *ctx = r->ctx;
+  int rows = op_rows(op, s);
+  size_t in_stride = (size_t)op->in_stride, out_stride = (size_t)op->out_stride;
+  switch (op->kind) {
+  case DOP_EMBED: op_embed(op, s, thread, n_threads); break;
+  case DOP_RMSNORM: op_rmsnorm(op, rows, thread, n_threads); break;
+  case DOP_PACK: op_pack(op, rows, thread, n_threads); break;
+  case DOP_MATMUL: op_matmul(r, op, rows, thread, n_threads); break;
+  case DOP_HEADMM: op_headmm(r, op, ctx, rows, thread, n_threads); break;
+  case DOP_ROPE: op_rope(op, ctx, s, thread, n_threads); break;
+  case DOP_KV_WRITE: op_kv_write(op, ctx, s, thread, n_threads); break;
+  case DOP_ATTN_MLA:
+  case DOP_ATTN_GQA: op_attn(op, ctx, s, thread, n_threads); break;
+  case DOP_ROUTE: op_route(op, ctx, s, thread, n_threads); break;
+  case DOP_SWIGLU:
+    for (int t = thread; t < rows; t += n_threads)
+      kern_get()->swiglu(fp(op->in) + (size_t)t * in_stride, fp(op->in2) + (size_t)t * (size_t)op->in2_stride, op->n,
+                         fp(op->out) + (size_t)t * out_stride);
+    break;
+  case DOP_EXPERTS:
+    if (thread == 0) op_experts(r, op, ctx, s);
+    break;
+  case DOP_GATHER:
+    for (int i = thread; i < s->n_logits; i += n_threads)
+      memcpy(fp(op->out) + (size_t)i * out_stride, fp(op->in) + (size_t)s->logit_rows[i] * in_stride, (size_t)op->n * sizeof(float));
+    break;
+  case DOP_COPY_OUT: copy_rows(s->host_x, (size_t)op->n, fp(op->in), in_stride, s->n_tok, op->n, thread, n_threads); break;
+  case DOP_COPY_LOGITS: copy_rows(s->logits, (size_t)op->n, fp(op->in), in_stride, s->n_logits, op->n, thread, n_threads); break;
+  case DOP_ADD_IN:
+    for (int t = thread; t < s->n_tok; t += n_threads)
+      kern_get()->axpy(1.0f, s->host_y + (size_t)t * (size_t)op->n, op->n, fp(op->out) + (size_t)t * out_stride);
+    break;
+  case DOP_SIGNAL:
+  case DOP_WAIT:
+  case DOP_STAGE: break;
+  }
+}
+
+void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_t end_ns, int tokens, int distinct) {
+  if (!s->trace || s->n_trace >= s->max_trace) return;
+  s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct};
+}
+
+static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
+  bool layered = op->kind == DOP_KV_WRITE || op->kind == DOP_ROUTE || op->kind == DOP_EXPERTS || op->kind == DOP_SIGNAL ||
+                 op->kind == DOP_WAIT || op->kind == DOP_ATTN_MLA || op->kind == DOP_ATTN_GQA;
+  if (layered && (op->layer < 0 || op->layer >= ctx->n_layers))
+    return hf_fail(HF_INPUT, "recording: operation %d names layer %d of %d", i, op->layer, ctx->n_layers);
+  bool product = op->kind == DOP_MATMUL || op->kind == DOP_HEADMM || op->kind == DOP_EMBED;
+  if (product && (!op->w.data || op->w.n_rows <= 0 || op->w.n_cols <= 0))
+    return hf_fail(HF_INPUT, "recording: operation %d has no weights", i);
+  if (product && op->w.n_cols % kern_block(op->w.format))
+    return hf_fail(HF_UNSUPPORTED, "recording: operation %d: %d columns are no multiple of the %s block", i, op->w.n_cols,
+                   kern_format_name(op->w.format));
+  if (op->kind == DOP_ATTN_GQA && (op->n2 <= 0 || op->count % op->n2))
+    return hf_fail(HF_INPUT, "recording: operation %d: %d heads over %d KV heads", i, op->count, op->n2);
+  return HF_OK;
+}
+
+static hf_status alloc_scratch(dev_recording *r) {
+  size_t slots = (size_t)r->n_threads * (size_t)r->max_rows;
+  bool resident = false;
+  int pack_cols = 1;
+  for (int i = 0; i < r->n_ops; i++) {
+    if (r->ops[i].kind == DOP_HEADMM && r->ops[i].w.n_cols > pack_cols) pack_cols = r->ops[i].w.n_cols;
+    resident = resident || r->ops[i].kind == DOP_EXPERTS;
+  }
+  r->pack_bytes = kern_act_bytes(KA_F32, pack_cols);
+  void *p;
+  HF_TRY(hf_alloc(&r->xptr, slots, sizeof *r->xptr, "recording scratch"));
+  HF_TRY(hf_alloc(&r->yptr, slots, sizeof *r->yptr, "recording scratch"));
+  HF_TRY(mem_alloc(slots * CPU_OP_ROWS * sizeof(float), -1, "recording scratch", &p));
+  r->tmp = p;
+  HF_TRY(mem_alloc(slots * r->pack_bytes, -1, "recording scratch", &p));
+  r->pack = p;
+  if (!resident) return HF_OK;
+  const dev_context *c = r->ctx;
+  HF_TRY(hf_alloc(&r->table, (size_t)c->n_experts, sizeof *r->table, "recording scratch"));
+  moe_shape shape = {.n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert,
+                     .max_tok = r->max_tok, .exact = c->exact};
+  return moe_new(&shape, 1, &r->experts);
+}
+
+hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits, int n_threads,
+                     dev_recording **out) {
+  hf_status st = HF_OK;
+  dev_recording *r = NULL;
+  HF_TRY(hf_alloc(&r, 1, sizeof *r, "recording"));
+  r->owner = owner;
+  r->ctx = ctx;
+  r->n_ops = n_ops;
+  r->max_tok = max_tok;
+  r->max_logits = max_logits;
+  r->max_rows = max_tok > max_logits ? max_tok : max_logits;
+  r->n_threads = n_threads;
+  HF_GO(fail, hf_alloc(&r->ops, (size_t)n_ops, sizeof *ops, "recording"));
+  memcpy(r->ops, ops, (size_t)n_ops * sizeof *ops);
+  for (int i = 0; i < n_ops; i++) HF_GO(fail, check_op(&ops[i], ctx, i));
+  HF_GO(fail, alloc_scratch(r));
+  *out = r;
+  return HF_OK;
+fail:
+  cpu_recording_free(r);
+  return st;
+}
+
+void cpu_recording_free(dev_recording *r) {
+  if (!r) return;
+  size_t slots = (size_t)r->n_threads * (size_t)r->max_rows;
+  moe_free(r->experts);
+  free(r->table);
+  mem_free(r->tmp, slots * CPU_OP_ROWS * sizeof(float), -1);
+  mem_free(r->pack, slots * r->pack_bytes, -1);
+  free(r->xptr);
+  free(r->yptr);
+  free(r->ops);
+  free(r);
+}

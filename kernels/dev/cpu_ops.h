@@ -1,0 +1,54 @@
+/* cpu_ops.h: the operations of device.h on CPU threads; shared by the host device and the virtual device. Private to
+ * kernels/dev. A device address is a host pointer here. */
+#ifndef HF_KERNELS_DEV_CPU_OPS_H
+#define HF_KERNELS_DEV_CPU_OPS_H
+
+#include "kernels/device.h"
+#include "kernels/moe.h"
+
+struct dev_recording {
+  dev *owner;
+  dev_op *ops;
+  int n_ops;
+  const dev_context *ctx;
+  int max_tok, max_logits;
+  int n_threads;
+  /* scratch, one slot per thread */
+  const void **xptr;     /* [n_threads][max_rows] */
+  float **yptr;
+  float *tmp;            /* [n_threads][max_rows][CPU_OP_ROWS] */
+  char *pack;            /* [n_threads][max_rows][pack_bytes]: head products */
+  size_t pack_bytes;
+  int max_rows;
+  moe *experts;          /* resident experts; NULL when the recording has none */
+  moe_expert *table;     /* [n_experts] of the layer at work, from the residency table */
+};
+
+enum { CPU_OP_ROWS = 64 };
+
+/* Checks every operation (HF_INPUT names the bad one), copies the list, allocates scratch. */
+HF_MUST hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
+                             int n_threads, dev_recording **out);
+void cpu_recording_free(dev_recording *r);
+
+/* Runs thread's share of one operation. SIGNAL, WAIT and STAGE are the device's business and not accepted here. DOP_EXPERTS runs whole
+ * on thread 0 (p NULL, n_threads 1 in practice: only devices with one thread have residents). */
+void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads);
+/* Distinct resident experts of the last DOP_EXPERTS of this recording. */
+int cpu_last_resident(const dev_recording *r);
+
+/* Appends a trace record if the step has room. */
+void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_t end_ns, int tokens, int distinct);
+
+struct dev {
+  bool host, lost;
+  int64_t mem_bytes;
+  _Atomic int64_t mem_used;
+  void *impl;
+  hf_status (*launch)(dev *d, dev_recording *r, dev_step *s);
+  bool (*finished)(dev *d, int stream);
+  hf_status (*sync)(dev *d, int stream, int64_t deadline_ns);
+  void (*free_impl)(dev *d);
+  int n_threads;
+};
+#endif

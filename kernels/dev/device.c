@@ -1,0 +1,80 @@
+/* device.c: the parts of device.h that all devices on CPUs share: memory accounting and calls through the device's own functions. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernels/dev/cpu_ops.h"
+
+const char *dev_stage_name(dev_stage s) {
+  static const char *const names[DEV_STAGE_N] = {"attn", "shared", "dexp", "hand", "cexp", "head"};
+  return s >= 0 && s < DEV_STAGE_N ? names[s] : "?";
+}
+
+void dev_free(dev *d) {
+  if (!d) return;
+  d->free_impl(d);
+  free(d);
+}
+
+bool dev_is_host(const dev *d) { return d->host; }
+int64_t dev_mem_bytes(const dev *d) { return d->mem_bytes; }
+int64_t dev_mem_used(const dev *d) { return atomic_load(&d->mem_used); }
+bool dev_lost(const dev *d) { return d->lost; }
+
+static size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out) {
+  size_t n = padded(bytes ? bytes : 1);
+  int64_t used = atomic_load(&d->mem_used);
+  if (d->mem_bytes && (int64_t)n > d->mem_bytes - used)
+    return hf_fail(HF_MACHINE, "device memory: %zu bytes for %s do not fit, %lld of %lld are in use", bytes, what, (long long)used,
+                   (long long)d->mem_bytes);
+  void *p;
+  HF_TRY(mem_alloc(n, -1, what, &p));
+  atomic_fetch_add(&d->mem_used, (int64_t)n);
+  *out = (dev_addr)(uintptr_t)p;
+  return HF_OK;
+}
+
+void dev_release(dev *d, dev_addr a, size_t bytes) {
+  if (!a) return;
+  size_t n = padded(bytes ? bytes : 1);
+  mem_free((void *)(uintptr_t)a, n, -1);
+  atomic_fetch_sub(&d->mem_used, (int64_t)n);
+}
+
+hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {
+  if (d->lost) return hf_fail(HF_LOST, "device is lost");
+  memcpy((void *)(uintptr_t)dst, src, bytes);
+  return HF_OK;
+}
+
+dev_addr dev_wrap(const dev *d, const void *host) { return d->host ? (dev_addr)(uintptr_t)host : 0; }
+
+hf_status dev_record(dev *d, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
+                     dev_recording **out) {
+  if (d->lost) return hf_fail(HF_LOST, "device is lost");
+  return cpu_record(d, ops, n_ops, ctx, max_tok, max_logits, d->n_threads, out);
+}
+
+void dev_recording_free(dev_recording *r) { cpu_recording_free(r); }
+
+hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
+  if (d->lost) return hf_fail(HF_LOST, "device is lost");
+  if (step->n_tok <= 0 || step->n_tok > r->max_tok || step->n_logits > r->max_logits)
+    return hf_fail(HF_INPUT, "device: a step of %d tokens and %d logit rows, recorded for %d and %d", step->n_tok, step->n_logits,
+                   r->max_tok, r->max_logits);
+  atomic_store_explicit(&step->ready, 0, memory_order_relaxed);
+  atomic_store_explicit(&step->done, 0, memory_order_relaxed);
+  atomic_store_explicit(&step->done_at_ns, 0, memory_order_relaxed);
+  step->n_trace = 0;
+  return d->launch(d, r, step);
+}
+
+bool dev_finished(dev *d, int stream) { return d->finished(d, stream); }
+hf_status dev_sync(dev *d, int stream, int64_t deadline_ns) { return d->sync(d, stream, deadline_ns); }
+
+void dev_host_done(dev_step *step, int layer, int64_t at_ns) {
+  atomic_store_explicit(&step->done_at_ns, at_ns, memory_order_relaxed);
+  atomic_store_explicit(&step->done, layer + 1, memory_order_release);
+}

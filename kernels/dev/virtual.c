@@ -1,0 +1,207 @@
+/* virtual.c: a device with a thread of its own and a memory of a stated size. It behaves as a GPU with several streams does:
+ * operations of one stream run in order, a stream that waits for the host lets another run. A stream keeps the device until it blocks or ends,
+ * which favours the micro-batch that is furthest along its layer.
+ *
+ * Paced: a stage that would take longer on the modelled machine is stretched to that time while the device counts as busy.
+ *
+ * States of a stream:  idle --launch--> running <--> blocked (at a WAIT whose answer is not there) --last op--> idle
+ * A stream blocked for longer than WAIT_LIMIT_NS marks the device lost: all streams end, later calls say HF_LOST. */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "kernels/dev/cpu_ops.h"
+
+#define WAIT_LIMIT_NS 120000000000LL /* a slow host is no lost device: far above any layer's experts */
+enum { MAX_STREAMS = 16, SPINS = 256 };
+
+typedef struct {
+  dev_recording *r;
+  dev_step *s;
+  int pc;
+  int64_t stage_start_ns, blocked_since_ns;
+  _Atomic bool active;
+} stream;
+
+typedef struct {
+  dev *d;
+  dev_pace_fn *pace;
+  void *user;
+  int n_streams;
+  stream st[MAX_STREAMS];
+  pthread_t thread;
+  pthread_mutex_t lock; /* guards launches, stop and the sleep of an idle device */
+  pthread_cond_t wake;
+  bool stop;
+  _Atomic bool lost;
+} virt;
+
+static bool answered(const dev_step *s, int layer) {
+  return atomic_load_explicit(&s->done, memory_order_acquire) >= layer + 1 &&
+         hf_now_ns() >= atomic_load_explicit(&s->done_at_ns, memory_order_relaxed);
+}
+
+static void end_stage(virt *v, stream *st, const dev_op *op) {
+  dev_stage stage = (dev_stage)op->n;
+  if (v->pace) {
+    int64_t ns = v->pace(v->user, stage, op->layer, st->s, st->r->ctx);
+    hf_sleep_until_ns(st->stage_start_ns + ns);
+  }
+  int64_t now = hf_now_ns();
+  cpu_trace(st->s, stage, op->layer, st->stage_start_ns, now, st->s->n_tok, stage == DEV_STAGE_DEXP ? cpu_last_resident(st->r) : 0);
+  st->stage_start_ns = now;
+}
+
+/* Runs a stream until it blocks (false) or ends (true). */
+static bool advance(virt *v, stream *st) {
+  dev_step *s = st->s;
+  for (; st->pc < st->r->n_ops; st->pc++) {
+    const dev_op *op = &st->r->ops[st->pc];
+    if (op->kind == DOP_WAIT) {
+      if (!answered(s, op->layer)) return false;
+      st->stage_start_ns = hf_now_ns();
+    } else if (op->kind == DOP_SIGNAL) {
+      atomic_store_explicit(&s->ready_at_ns, hf_now_ns(), memory_order_relaxed);
+      atomic_store_explicit(&s->ready, op->layer + 1, memory_order_release);
+    } else if (op->kind == DOP_STAGE) {
+      end_stage(v, st, op);
+    } else {
+      cpu_op_run(st->r, op, s, 0, 1);
+    }
+  }
+  s->finished_ns = hf_now_ns();
+  return true;
+}
+
+/* One round over the streams. Returns true when at least one moved. */
+static bool round_of_streams(virt *v, bool *any_active) {
+  bool moved = false;
+  *any_active = false;
+  for (int i = 0; i < v->n_streams; i++) {
+    stream *st = &v->st[i];
+    if (!atomic_load_explicit(&st->active, memory_order_acquire)) continue;
+    *any_active = true;
+    int pc = st->pc;
+    if (advance(v, st)) {
+      atomic_store_explicit(&st->active, false, memory_order_release);
+      moved = true;
+    } else if (st->pc != pc) {
+      moved = true;
+      st->blocked_since_ns = hf_now_ns();
+    } else if (hf_now_ns() - st->blocked_since_ns > WAIT_LIMIT_NS) {
+      atomic_store(&v->lost, true);
+    }
+  }
+  return moved;
+}
+
+static void lose(virt *v) {
+  for (int i = 0; i < v->n_streams; i++) atomic_store(&v->st[i].active, false);
+}
+
+static void *device_thread(void *arg) {
+  virt *v = arg;
+  int idle_rounds = 0;
+  for (;;) {
+    bool any;
+    if (round_of_streams(v, &any)) {
+      idle_rounds = 0;
+      continue;
+    }
+    if (atomic_load(&v->lost)) lose(v);
+    if (any) { /* all blocked on the host: poll, giving the core away now and then */
+      if (++idle_rounds % SPINS == 0) sched_yield();
+      continue;
+    }
+    pthread_mutex_lock(&v->lock);
+    bool active = false;
+    for (int i = 0; i < v->n_streams; i++) active = active || atomic_load(&v->st[i].active);
+    while (!active && !v->stop) {
+      pthread_cond_wait(&v->wake, &v->lock);
+      for (int i = 0; i < v->n_streams; i++) active = active || atomic_load(&v->st[i].active);
+    }
+    bool stop = v->stop;
+    pthread_mutex_unlock(&v->lock);
+    if (stop) return NULL;
+  }
+}
+
+static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
+  virt *v = d->impl;
+  if (s->stream < 0 || s->stream >= v->n_streams) return hf_fail(HF_INPUT, "virtual device: no stream %d", s->stream);
+  stream *st = &v->st[s->stream];
+  if (atomic_load(&st->active)) return hf_fail(HF_INPUT, "virtual device: stream %d is still running", s->stream);
+  pthread_mutex_lock(&v->lock);
+  st->r = r;
+  st->s = s;
+  st->pc = 0;
+  s->launched_ns = hf_now_ns();
+  st->stage_start_ns = st->blocked_since_ns = s->launched_ns;
+  atomic_store_explicit(&st->active, true, memory_order_release);
+  pthread_cond_signal(&v->wake);
+  pthread_mutex_unlock(&v->lock);
+  return HF_OK;
+}
+
+static bool virt_finished(dev *d, int i) {
+  virt *v = d->impl;
+  if (atomic_load(&v->lost)) d->lost = true;
+  return !atomic_load_explicit(&v->st[i].active, memory_order_acquire);
+}
+
+static hf_status virt_sync(dev *d, int i, int64_t deadline_ns) {
+  int64_t until = hf_now_ns() + deadline_ns;
+  for (int spins = 1; !virt_finished(d, i); spins++) {
+    if (spins % SPINS == 0) {
+      if (hf_now_ns() > until) return hf_fail(HF_TIMEOUT, "virtual device: stream %d not finished in %lld ms", i, (long long)(deadline_ns / 1000000));
+      sched_yield();
+    }
+  }
+  return d->lost ? hf_fail(HF_LOST, "virtual device: lost, it waited too long for the host") : HF_OK;
+}
+
+static void virt_free(dev *d) {
+  virt *v = d->impl;
+  pthread_mutex_lock(&v->lock);
+  v->stop = true;
+  for (int i = 0; i < v->n_streams; i++) atomic_store(&v->st[i].active, false);
+  pthread_cond_signal(&v->wake);
+  pthread_mutex_unlock(&v->lock);
+  pthread_join(v->thread, NULL);
+  pthread_cond_destroy(&v->wake);
+  pthread_mutex_destroy(&v->lock);
+  free(v);
+}
+
+hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, void *user, dev **out) {
+  if (n_streams < 1 || n_streams > MAX_STREAMS) return hf_fail(HF_INPUT, "virtual device: %d streams, 1 to %d are possible", n_streams, MAX_STREAMS);
+  if (mem_bytes <= 0) return hf_fail(HF_INPUT, "virtual device: its size must be above 0 bytes");
+  dev *d = NULL;
+  virt *v = NULL;
+  HF_TRY(hf_alloc(&d, 1, sizeof *d, "virtual device"));
+  hf_status st = hf_alloc(&v, 1, sizeof *v, "virtual device");
+  if (st != HF_OK) {
+    free(d);
+    return st;
+  }
+  v->d = d;
+  v->pace = pace;
+  v->user = user;
+  v->n_streams = n_streams;
+  pthread_mutex_init(&v->lock, NULL);
+  pthread_cond_init(&v->wake, NULL);
+  *d = (dev){.mem_bytes = mem_bytes, .impl = v, .launch = virt_launch, .finished = virt_finished, .sync = virt_sync,
+             .free_impl = virt_free, .n_threads = 1};
+  int err = pthread_create(&v->thread, NULL, device_thread, v);
+  if (err) {
+    free(v);
+    free(d);
+    return hf_fail(HF_MACHINE, "virtual device: no thread (error %d)", err);
+  }
+  *out = d;
+  return HF_OK;
+}
