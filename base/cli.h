@@ -39,6 +39,7 @@ typedef struct {
   const char *description; /* paragraphs separated by \n\n */
   const char *examples;    /* lines, each "  command\n      what it does\n" */
   const cli_option *options;
+  const char *environment; /* further variables, "NAME\nwhat it does" pairs of lines, or NULL */
 } cli_spec;
 
 /* Options that all programs share; fill `common` and splice by cli_parse itself. */

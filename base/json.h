@@ -14,12 +14,15 @@ typedef enum { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_
 enum { JSON_MAX_DEPTH = 64 };
 
 /* Parses n bytes. HF_INPUT with "where: line L: what" on a syntax error, trailing bytes, depth over JSON_MAX_DEPTH,
- * a NUL byte inside, or invalid UTF-8. *out is set only on success; free with json_free. */
+ * a NUL byte or \u0000 inside, a member named twice in one object, or invalid UTF-8. *out is set only on success; free with json_free. */
 HF_MUST hf_status json_parse(const char *text, size_t n, const char *where, json **out);
 /* Reads a whole file first. HF_NOT_FOUND when it does not exist, HF_INPUT over max_bytes, HF_MACHINE on a read error. */
 HF_MUST hf_status json_read_file(const char *path, size_t max_bytes, json **out);
 /* Reads a whole file into memory (NUL added); free(*out). Shared by every reader of small text files. */
 HF_MUST hf_status hf_read_file(const char *path, size_t max_bytes, char **out, size_t *n);
+/* Writes a whole file through a temporary one beside it and rename (devices and pipes: directly). On failure the old file is
+ * still there. HF_NOT_FOUND: no such folder; HF_INPUT: not allowed; HF_MACHINE: disk full, I/O error. */
+HF_MUST hf_status hf_write_file(const char *path, const void *bytes, size_t n);
 void json_free(json *root);
 
 json_kind json_type(const json *v);
@@ -44,7 +47,8 @@ HF_MUST hf_status json_opt_str(const json *obj, const char *where, const char *k
 HF_MUST hf_status json_opt_bool(const json *obj, const char *where, const char *key, bool *out);
 
 /* Building. Functions that add return the child, or NULL after an allocation failure; a NULL parent is accepted and gives
- * NULL, so a whole document is built without checks and json_print then reports HF_MACHINE. Non-finite numbers become null.
+ * NULL, so a whole document is built without checks and json_print then reports HF_MACHINE (so does a member added to an
+ * array, or an element to an object). Non-finite numbers and NULL strings become null; bytes that are not UTF-8 become U+FFFD.
  * Numbers print shortest-round-trip; integers up to 2^53 exactly. */
 json *json_new_object(void);
 json *json_new_array(void);
