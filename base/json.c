@@ -83,7 +83,7 @@ hf_status json_parse(const char *text, size_t n, const char *where, json **out) 
 }
 
 hf_status json_read_file(const char *path, size_t max_bytes, json **out) {
-  char *text;
+  char *text = NULL;
   size_t n;
   HF_TRY(hf_read_file(path, max_bytes, &text, &n));
   hf_status st = json_parse(text, n, path, out);
@@ -375,7 +375,7 @@ hf_status json_print(const json *v, bool pretty, char **out) {
 }
 
 hf_status json_write_file(const json *v, const char *path) {
-  char *text;
+  char *text = NULL;
   hf_status st = json_print(v, true, &text);
   if (st != HF_OK) return hf_note(st, "%s", path);
   size_t n = strlen(text);
