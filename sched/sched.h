@@ -41,13 +41,16 @@ typedef struct sched sched;
 HF_MUST hf_status sched_new(const sched_options *o, sched **out);
 void sched_free(sched *s);
 
-/* HF_NO when the request can never run (longer than all pages): the error line says how many tokens would fit. */
+/* HF_NO when the request can never run (longer than all pages): the error line says how many tokens would fit. HF_INPUT below one prompt
+ * token or one token to write. Ids of live requests must differ. */
 HF_MUST hf_status sched_add(sched *s, int64_t request, int prompt_tokens, int max_tokens);
 /* Next step of an idle micro-batch; false when it has nothing to do. Admits waiting requests first. */
 bool sched_next(sched *s, int micro_batch, sched_step *out);
 /* The step given last to this micro-batch is complete. finished[i] != 0: the sequence of piece i ends now (end token, stop); the
  * scheduler itself ends sequences that reached max_tokens. ended (may be NULL) receives the requests that ended, *n_ended how many. */
 void sched_done(sched *s, int micro_batch, const uint8_t *finished, int64_t *ended, int *n_ended);
+/* A waiting or idle request is gone at once; one with a step in flight ends with that step and is then among `ended`. Unknown
+ * requests (already ended) are ignored. */
 void sched_cancel(sched *s, int64_t request);
 
 /* Page table of a running sequence: entry i is the page of tokens i*page_tokens... */
@@ -55,4 +58,6 @@ const int32_t *sched_pages(const sched *s, int seq, int *n_pages);
 int sched_pages_free(const sched *s);
 int sched_waiting(const sched *s);
 int sched_running(const sched *s);
+/* The invariants above, for tests and assertions. */
+bool sched_check(const sched *s);
 #endif
