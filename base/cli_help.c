@@ -34,7 +34,8 @@ static hf_status wrap(hf_buf *page, const char *text, size_t n, int indent, int 
     if (length > n - at) length = n - at;
     size_t width = columns(text + at, length);
     if (column == 0) {
-      HF_TRY(hf_buf_printf(page, "%*s", indent, ""));
+      bool started = page->len > 0 && page->data[page->len - 1] != '\n'; /* a term stands there, padded to the indent */
+      if (!started) HF_TRY(hf_buf_printf(page, "%*s", indent, ""));
       column = (size_t)indent;
     } else if (column + 1 + width > WIDTH) {
       HF_TRY(hf_buf_printf(page, "\n%*s", hang, ""));
@@ -76,7 +77,8 @@ static hf_status paragraphs(hf_buf *page, const char *text, int indent) {
 static hf_status terms(hf_buf *page, const char *text) {
   while (text && *text) {
     size_t term = strcspn(text, "\n");
-    HF_TRY(hf_buf_printf(page, "%*s%.*s\n", INDENT, "", (int)term, text));
+    bool same_line = term < DEEP - INDENT; /* "0      Done" */
+    HF_TRY(hf_buf_printf(page, "%*s%-*.*s%s", INDENT, "", same_line ? DEEP - INDENT : 0, (int)term, text, same_line ? "" : "\n"));
     text += term + (text[term] == '\n');
     size_t meaning = strcspn(text, "\n");
     HF_TRY(wrap(page, text, meaning, DEEP, DEEP));

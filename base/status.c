@@ -30,7 +30,7 @@ static void format(char out[TRAIL_BYTES], const char *fmt, va_list args) {
   if (vsnprintf(out, TRAIL_BYTES, fmt, args) < 0) snprintf(out, TRAIL_BYTES, "(unprintable message)");
 }
 
-hf_status hf_fail(hf_status code, const char *fmt, ...) {
+hf_status (hf_fail)(hf_status code, const char *fmt, ...) {
   char message[TRAIL_BYTES]; /* apart from the trail: an argument may be hf_error_line() itself */
   va_list args;
   va_start(args, fmt);
@@ -38,7 +38,7 @@ hf_status hf_fail(hf_status code, const char *fmt, ...) {
   va_end(args);
   make_printable(message);
   memcpy(trail, message, sizeof trail);
-  return code == HF_OK ? HF_MACHINE : code; /* HF_OK here would turn a failure into success */
+  return code == HF_OK ? HF_MACHINE : code; /* hf_never_ok relies on it */
 }
 
 hf_status hf_note(hf_status code, const char *fmt, ...) {

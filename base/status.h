@@ -30,6 +30,13 @@ typedef enum {
 /* Starts a new trail with this message and returns code. code must not be HF_OK. */
 HF_MUST hf_status hf_fail(hf_status code, const char *fmt, ...) HF_PRINTF(2, 3);
 
+/* Tells the compiler that a failure is never HF_OK; without it, it warns of out-parameters used uninitialised after HF_TRY. */
+HF_MUST static inline hf_status hf_never_ok(hf_status code) {
+  if (code == HF_OK) __builtin_unreachable();
+  return code;
+}
+#define hf_fail(...) hf_never_ok((hf_fail)(__VA_ARGS__))
+
 /* Puts "message: " before the trail (outermost context first) and returns code; no-op when code is HF_OK. */
 hf_status hf_note(hf_status code, const char *fmt, ...) HF_PRINTF(2, 3);
 
