@@ -94,6 +94,22 @@ static const struct {
 };
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
+static bool same_curve(const stage_curve *a, const stage_curve *b) {
+  bool same = a->n == b->n;
+  for (int i = 0; same && i < a->n; i++) same = a->tok[i] == b->tok[i] && a->ns[i] == b->ns[i];
+  return same;
+}
+
+static bool same_layer(const stage_layer *a, const stage_layer *b) {
+  bool same = a->moe == b->moe;
+  for (size_t i = 0; same && i < COUNT(layer_curve); i++)
+    same = same_curve((const stage_curve *)((const char *)a + layer_curve[i].offset),
+                      (const stage_curve *)((const char *)b + layer_curve[i].offset));
+  for (size_t i = 0; same && i < COUNT(layer_num); i++)
+    same = *(const double *)((const char *)a + layer_num[i].offset) == *(const double *)((const char *)b + layer_num[i].offset);
+  return same;
+}
+
 hf_status stage_table_to_json(const stage_table *t, json *parent) {
   if (parent == NULL) return hf_fail(HF_MACHINE, "out of memory: JSON of a stage table");
   json_add_int(parent, "n_layers", t->n_layers);
@@ -104,9 +120,11 @@ hf_status stage_table_to_json(const stage_table *t, json *parent) {
   json_add_str(parent, "tag", t->tag);
   curve_to_json(&t->head, parent, "head");
   json *layers = json_add_array(parent, "layers");
-  for (int l = 0; l < t->n_layers; l++) {
+  for (int l = 0, run; l < t->n_layers; l += run) {
     const stage_layer *y = &t->layer[l];
+    for (run = 1; l + run < t->n_layers && same_layer(y, &t->layer[l + run]);) run++;
     json *o = json_add_object(layers, NULL);
+    json_add_int(o, "count", run);
     json_add_bool(o, "moe", y->moe);
     for (size_t i = 0; i < COUNT(layer_curve); i++)
       curve_to_json((const stage_curve *)((const char *)y + layer_curve[i].offset), o, layer_curve[i].key);
@@ -135,8 +153,7 @@ hf_status stage_table_from_json(const json *obj, const char *where, stage_table 
   HF_TRY(json_get_int(obj, where, "top_k", 0, n_experts, &top_k));
   HF_TRY(json_get_str(obj, where, "tag", &tag));
   const json *layers = json_get(obj, "layers");
-  if (json_type(layers) != JSON_ARRAY || json_len(layers) != n_layers)
-    return hf_fail(HF_INPUT, "%s: field layers: needs an array of n_layers = %d objects", where, (int)n_layers);
+  if (json_type(layers) != JSON_ARRAY) return hf_fail(HF_INPUT, "%s: field layers: needs an array", where);
   HF_TRY(stage_table_new((int)n_layers, &t));
   t->n_experts = (int)n_experts;
   t->top_k = (int)top_k;
@@ -144,13 +161,22 @@ hf_status stage_table_from_json(const json *obj, const char *where, stage_table 
   HF_GO(fail, json_get_num(obj, where, "step_fixed_ns", 0, 1e18, &t->step_fixed_ns));
   HF_GO(fail, json_get_bool(obj, where, "one_resource", &t->one_resource));
   HF_GO(fail, curve_from_json(obj, where, "head", &t->head));
-  int l = 0;
-  for (const json *o = json_first(layers); o != NULL; o = json_next(o), l++) {
-    st = layer_from_json(o, where, &t->layer[l]);
+  int64_t l = 0, index = 0;
+  for (const json *o = json_first(layers); o != NULL; o = json_next(o), index++) {
+    int64_t count = 1;
+    stage_layer y = {0};
+    st = json_opt_int(o, where, "count", 1, n_layers - l, &count);
+    if (st == HF_OK && l == n_layers) st = hf_fail(HF_INPUT, "%s: more layers than n_layers = %d", where, (int)n_layers);
+    if (st == HF_OK) st = layer_from_json(o, where, &y);
     if (st != HF_OK) {
-      hf_note(st, "layers[%d]", l);
+      hf_note(st, "layers[%d]", (int)index);
       goto fail;
     }
+    for (int64_t i = 0; i < count; i++) t->layer[l++] = y;
+  }
+  if (l != n_layers) {
+    st = hf_fail(HF_INPUT, "%s: field layers: describes %d layers, n_layers is %d", where, (int)l, (int)n_layers);
+    goto fail;
   }
   *out = t;
   return HF_OK;

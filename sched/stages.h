@@ -47,7 +47,8 @@ typedef struct {
 
 HF_MUST hf_status stage_table_new(int n_layers, stage_table **out);
 void stage_table_free(stage_table *t);
-HF_MUST hf_status stage_table_to_json(const stage_table *t, json *parent);                            /* members into parent */
+/* Members into parent. Equal neighbouring layers are written once with their count. */
+HF_MUST hf_status stage_table_to_json(const stage_table *t, json *parent);
 HF_MUST hf_status stage_table_from_json(const json *obj, const char *where, stage_table **out);
 
 /* Popularity of experts: p[layer][expert] = probability that a token chooses it (sums to top_k per layer). */

@@ -81,7 +81,7 @@ static void long_batches_continue_the_sum(void **state) {
 
 static stage_table *example(void) {
   stage_table *t = NULL;
-  assert_int_equal(stage_table_new(2, &t), HF_OK);
+  assert_int_equal(stage_table_new(3, &t), HF_OK);
   t->n_experts = 4;
   t->top_k = 2;
   t->step_fixed_ns = 7.25;
@@ -100,6 +100,7 @@ static stage_table *example(void) {
   t->layer[1].hand_ns = 30;
   t->layer[1].hand_tok_ns = 4;
   t->layer[1].upload_ns = 99;
+  t->layer[2] = t->layer[1];
   return t;
 }
 
@@ -107,7 +108,7 @@ static void layer_sums(void **state) {
   (void)state;
   stage_table *t = example();
   popularity *p = NULL;
-  assert_int_equal(popularity_new(2, 4, &p), HF_OK);
+  assert_int_equal(popularity_new(3, 4, &p), HF_OK);
   const double q[4] = {1, 0.5, 0.25, 0.25};
   memcpy(p->p + 4, q, sizeof q);
   const uint8_t dev[4] = {1, 0, 0, 1}, all[4] = {1, 1, 1, 1};
@@ -144,18 +145,20 @@ static void json_round_trip_keeps_every_bit(void **state) {
   (void)state;
   stage_table *t = example(), *u = NULL;
   t->layer[1].hand_ns = 1.0 / 3;
+  t->layer[2].hand_ns = 1.0 / 3;
   json *o = round_trip_doc(t);
+  assert_int_equal(json_len(json_get(o, "layers")), 2); /* 1 + 2 equal ones */
   char *text = NULL;
   json *back = NULL;
   assert_int_equal(json_print(o, false, &text), HF_OK);
   assert_int_equal(json_parse(text, strlen(text), "table", &back), HF_OK);
   assert_int_equal(stage_table_from_json(back, "table", &u), HF_OK);
-  assert_int_equal(u->n_layers, 2);
+  assert_int_equal(u->n_layers, 3);
   assert_int_equal(u->n_experts, 4);
   assert_int_equal(u->top_k, 2);
   assert_string_equal(u->tag, "scaled");
   assert_false(u->one_resource);
-  for (int l = 0; l < 2; l++) {
+  for (int l = 0; l < 3; l++) {
     assert_int_equal(u->layer[l].moe, t->layer[l].moe);
     assert_memory_equal(&u->layer[l].attn, &t->layer[l].attn, sizeof t->layer[l].attn);
     assert_true(u->layer[l].hand_ns == t->layer[l].hand_ns && u->layer[l].upload_ns == t->layer[l].upload_ns);
