@@ -1,0 +1,117 @@
+/* dispatch.c: one table, filled once: the reference first, then each instruction set in rising order overwrites what it has.
+ * Matrix products are an ordered list of candidates instead, best first and the reference last, because shape may decide. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/isa.h"
+#include "kernels/ref/ref.h"
+#include "kernels/x86/x86.h"
+
+static const kern_mm_candidate candidates[] = {
+    {"f32.ref", KERN_ISA_SCALAR, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_f32_ref},
+    {"f16.ref", KERN_ISA_SCALAR, KF_F16, KA_F16, KL_ROWS, 0, 1, kern_mm_f16_f16_ref},
+    {"f16.exact.ref", KERN_ISA_SCALAR, KF_F16, KA_F32, KL_ROWS, 0, 1, kern_mm_f16_f32_ref},
+    {"bf16.ref", KERN_ISA_SCALAR, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_bf16_ref},
+    {"bf16.exact.ref", KERN_ISA_SCALAR, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_ref},
+    {"q8_0.ref", KERN_ISA_SCALAR, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_q8b32_ref},
+    {"q8_0.exact.ref", KERN_ISA_SCALAR, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_ref},
+};
+enum { N_CANDIDATES = sizeof candidates / sizeof candidates[0] };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool ready;
+static kern_table global;
+
+static bool allowed(unsigned needed, unsigned mask) {
+  return (needed & ~mask) == 0;
+}
+
+static void fill_ref(kern_table *t) {
+  t->pack[KA_F32] = kern_pack_f32_ref;
+  t->pack[KA_F16] = kern_pack_f16_ref;
+  t->pack[KA_BF16] = kern_pack_bf16_ref;
+  t->pack[KA_Q8B32] = kern_pack_q8b32_ref;
+  t->rmsnorm = kern_rmsnorm_ref;
+  t->swiglu = kern_swiglu_ref;
+  t->axpy = kern_axpy_ref;
+  t->dot = kern_dot_ref;
+  t->attn_mla = kern_attn_mla_ref;
+  t->attn_gqa = kern_attn_gqa_ref;
+  t->kv_store = kern_kv_store_ref;
+  t->kv_load = kern_kv_load_ref;
+}
+
+/* isa_name outlives the table: one string per combination of the three bits that a name shows. */
+static const char *name_of(unsigned mask) {
+  static char text[16][32];
+  char *out = text[mask & 15u];
+  isa_name(mask, out, sizeof text[0]);
+  return out;
+}
+
+static hf_status table_for_locked(unsigned mask, kern_table *out) {
+  if (!allowed(mask, kern_isa_detected())) {
+    char wanted[32], have[32];
+    isa_name(mask, wanted, sizeof wanted);
+    isa_name(kern_isa_detected(), have, sizeof have);
+    return hf_fail(HF_UNSUPPORTED, "instruction set %s: this machine has %s only; leave HF_ISA unset", wanted, have);
+  }
+  memset(out, 0, sizeof *out);
+  out->isa = mask;
+  out->isa_name = name_of(mask);
+  fill_ref(out);
+  return HF_OK;
+}
+
+hf_status kern_table_for(unsigned isa_mask, kern_table *out) {
+  pthread_mutex_lock(&lock);
+  hf_status st = table_for_locked(isa_mask, out);
+  pthread_mutex_unlock(&lock);
+  return st;
+}
+
+hf_status kern_init(const char *mask_name) {
+  const char *name = mask_name ? mask_name : getenv("HF_ISA");
+  hf_status st = HF_OK;
+  pthread_mutex_lock(&lock);
+  if (!ready) {
+    unsigned mask = kern_isa_detected();
+    if (name && *name) st = kern_isa_parse(name, &mask);
+    if (st == HF_OK) st = table_for_locked(mask, &global);
+    ready = st == HF_OK;
+  }
+  pthread_mutex_unlock(&lock);
+  return st;
+}
+
+const kern_table *kern_get(void) {
+  return &global;
+}
+
+int kern_mm_candidates(unsigned isa_mask, kern_format f, kern_act a, const kern_mm_candidate **out, int max) {
+  int n = 0;
+  for (int i = 0; i < N_CANDIDATES; i++) {
+    const kern_mm_candidate *c = &candidates[i];
+    if (c->format != f || c->act != a || !allowed(c->isa, isa_mask)) continue;
+    if (n < max) out[n] = c;
+    n++;
+  }
+  return n;
+}
+
+static bool accepts(const kern_mm_candidate *c, int n_cols, int n_tok) {
+  return n_cols % c->col_multiple == 0 && (c->max_tok == 0 || n_tok <= c->max_tok);
+}
+
+const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, int n_cols, int n_tok, const char *preferred) {
+  const kern_mm_candidate *first = NULL;
+  for (int i = 0; i < N_CANDIDATES; i++) {
+    const kern_mm_candidate *c = &candidates[i];
+    if (c->format != f || c->act != a || !allowed(c->isa, global.isa) || !accepts(c, n_cols, n_tok)) continue;
+    if (!preferred) return c;
+    if (strcmp(c->name, preferred) == 0) return c;
+    if (!first) first = c;
+  }
+  return first;
+}

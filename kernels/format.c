@@ -1,0 +1,56 @@
+/* format.c: names and sizes of weight formats, packed activations and KV elements. */
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "kernels/layouts.h"
+
+static const struct {
+  const char *name;
+  int block, block_bytes;
+  kern_act act;
+} formats[KF_N] = {
+    [KF_F32] = {"f32", 1, 4, KA_F32},
+    [KF_F16] = {"f16", 1, 2, KA_F16},
+    [KF_BF16] = {"bf16", 1, 2, KA_BF16},
+    [KF_Q8_0] = {"q8_0", Q8_BLOCK, Q8_BLOCK_BYTES, KA_Q8B32},
+};
+
+size_t kern_row_bytes(kern_format f, int n_cols) {
+  return (size_t)(n_cols / formats[f].block) * (size_t)formats[f].block_bytes;
+}
+
+int kern_block(kern_format f) {
+  return formats[f].block;
+}
+
+const char *kern_format_name(kern_format f) {
+  return (unsigned)f < KF_N ? formats[f].name : "?";
+}
+
+bool kern_format_parse(const char *name, kern_format *out) {
+  for (int f = 0; f < KF_N; f++) {
+    if (strcmp(name, formats[f].name) == 0) {
+      *out = (kern_format)f;
+      return true;
+    }
+  }
+  return false;
+}
+
+kern_act kern_act_of(kern_format f, bool exact) {
+  return exact ? KA_F32 : formats[f].act;
+}
+
+const char *kern_act_name(kern_act a) {
+  static const char *const names[KA_N] = {"f32", "f16", "bf16", "q8b32"};
+  return (unsigned)a < KA_N ? names[a] : "?";
+}
+
+size_t kern_act_bytes(kern_act a, int n) {
+  if (a == KA_Q8B32) return q8b32_bytes(n);
+  return lay_round_up((size_t)n * (a == KA_F32 ? 4 : 2), 64);
+}
+
+size_t kern_kv_elem_bytes(kern_kv_type t) {
+  return t == KV_F32 ? 4 : 2;
+}

@@ -1,0 +1,87 @@
+/* alloc.c: memory on a node. Large pieces are mapped, aligned to 2 MB and advised to use huge pages (a weight matrix read
+ * through 4 KB pages spends its time in the TLB); small ones come from the heap. Which of the two follows from the size alone,
+ * so that mem_free needs no header in front of the block. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifdef HF_HAVE_NUMA
+#include <numa.h>
+#endif
+
+#include "base/mem.h"
+#include "kernels/mem/internal.h"
+#include "kernels/mem/topology.h"
+
+enum { HUGE_BYTES = 2 << 20, ALIGN_BYTES = 64 };
+
+static atomic_llong used[TOPO_MAX_NODES + 1]; /* the last counts memory that belongs to no node */
+
+static atomic_llong *counter_of(int node) {
+  return &used[node >= 0 && node < TOPO_MAX_NODES ? node : TOPO_MAX_NODES];
+}
+
+static size_t mapped_bytes(size_t bytes) {
+  return (bytes + HUGE_BYTES - 1) & ~((size_t)HUGE_BYTES - 1);
+}
+
+static void bind_to(void *p, size_t bytes, int node) {
+#ifdef HF_HAVE_NUMA
+  const char *fake = getenv("HF_TOPOLOGY");
+  int os_node = topo_os_node(node);
+  if ((fake && *fake) || os_node < 0 || topo_os_node_count() < 2 || numa_available() < 0) return;
+  numa_tonode_memory(p, bytes, os_node);
+#else
+  (void)p, (void)bytes, (void)node;
+#endif
+}
+
+/* Maps one huge page more than needed and gives the ends back, which leaves an aligned piece. */
+static void *map_aligned(size_t bytes) {
+  size_t all = bytes + HUGE_BYTES;
+  char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return NULL;
+  size_t head = (size_t)(-(uintptr_t)p & (HUGE_BYTES - 1)), tail = all - head - bytes;
+  if (head) munmap(p, head);
+  if (tail) munmap(p + head + bytes, tail);
+  return p + head;
+}
+
+hf_status mem_alloc(size_t bytes, int node, const char *what, void **out) {
+  void *p = NULL, *probe = NULL;
+  /* hf_alloc is where tests make the n-th allocation fail; asking it first puts ours under the same counter. */
+  HF_TRY(hf_alloc(&probe, 1, 1, what));
+  free(probe);
+  if (bytes > SIZE_MAX - 2 * (size_t)HUGE_BYTES) return hf_fail(HF_MACHINE, "out of memory: %zu bytes for %s", bytes, what);
+  if (bytes >= HUGE_BYTES) {
+    size_t mapped = mapped_bytes(bytes);
+    p = map_aligned(mapped);
+    if (p) {
+      bind_to(p, mapped, node);
+      (void)madvise(p, mapped, MADV_HUGEPAGE);
+    }
+  } else if (posix_memalign(&p, ALIGN_BYTES, bytes ? bytes : 1) == 0) {
+    memset(p, 0, bytes ? bytes : 1);
+  } else {
+    p = NULL;
+  }
+  if (!p) return hf_fail(HF_MACHINE, "out of memory: %zu bytes for %s", bytes, what);
+  atomic_fetch_add_explicit(counter_of(node), (long long)bytes, memory_order_relaxed);
+  *out = p;
+  return HF_OK;
+}
+
+void mem_free(void *p, size_t bytes, int node) {
+  if (!p) return;
+  if (bytes >= HUGE_BYTES) munmap(p, mapped_bytes(bytes));
+  else free(p);
+  atomic_fetch_sub_explicit(counter_of(node), (long long)bytes, memory_order_relaxed);
+}
+
+int64_t mem_used_bytes(int node) {
+  if (node >= 0) return node < TOPO_MAX_NODES ? atomic_load_explicit(&used[node], memory_order_relaxed) : 0;
+  int64_t sum = 0;
+  for (int i = 0; i <= TOPO_MAX_NODES; i++) sum += atomic_load_explicit(&used[i], memory_order_relaxed);
+  return sum;
+}

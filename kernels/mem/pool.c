@@ -1,0 +1,248 @@
+/* pool.c: the CPU workers.
+ *
+ * Invariants
+ *  1. `epoch` counts pool_run calls. A worker runs fn exactly once per epoch, after it has seen that epoch.
+ *  2. fn and arg are written before epoch is raised and not touched until `left` is zero again.
+ *  3. `left` is the number of workers that have not finished the current epoch; pool_run returns only at zero.
+ *
+ * Waiting, on both sides: spin for spin_ns, then park under the mutex. The parking side raises its counter (`parked`,
+ * `caller_parked`) and looks at the awaited value again, the waking side changes the value and then looks at the counter; all four
+ * accesses are sequentially consistent, so at least one of the two sees the other and no wake-up is lost. */
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "kernels/mem/internal.h"
+#include "kernels/mem/pool.h"
+
+enum { SPIN_NS = 50000, CHECKS_PER_CLOCK = 64, LINE_BYTES = 64, MAX_THREADS = TOPO_MAX_CPUS };
+
+typedef struct {
+  pool *p;
+  pthread_t handle;
+  int index, node;
+  _Alignas(LINE_BYTES) int barrier_sense; /* read and written by the thread itself alone */
+} worker;
+
+struct pool {
+  int n_threads, n_started;
+  int64_t spin_ns;
+  bool pin;
+  cpu_set_t *node_cpus; /* [n_nodes] */
+  int n_nodes;
+  pthread_mutex_t lock;
+  pthread_cond_t work, done;
+  pool_fn *fn;
+  void *arg;
+  _Alignas(LINE_BYTES) atomic_uint epoch;
+  atomic_bool stop;
+  _Alignas(LINE_BYTES) atomic_int left;
+  _Alignas(LINE_BYTES) atomic_int parked;
+  atomic_bool caller_parked;
+  _Alignas(LINE_BYTES) atomic_int barrier_left;
+  _Alignas(LINE_BYTES) atomic_int barrier_sense;
+  _Alignas(LINE_BYTES) worker w[]; /* [n_threads]; w[0] is the caller */
+};
+
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+/* Spins until happened(p, seen) or the time is over; true when it happened. */
+static bool spin_for(pool *p, bool (*happened)(pool *, unsigned), unsigned seen) {
+  if (happened(p, seen)) return true;
+  if (p->spin_ns == 0) return false;
+  int64_t until = hf_now_ns() + p->spin_ns;
+  do {
+    for (int i = 0; i < CHECKS_PER_CLOCK; i++) {
+      if (happened(p, seen)) return true;
+      relax();
+    }
+  } while (hf_now_ns() < until);
+  return false;
+}
+
+static bool epoch_moved(pool *p, unsigned seen) {
+  return atomic_load(&p->epoch) != seen;
+}
+
+static bool all_done(pool *p, unsigned unused) {
+  (void)unused;
+  return atomic_load(&p->left) == 0;
+}
+
+static void wait_for_work(pool *p, unsigned seen) {
+  if (spin_for(p, epoch_moved, seen)) return;
+  pthread_mutex_lock(&p->lock);
+  atomic_fetch_add(&p->parked, 1);
+  while (!epoch_moved(p, seen)) pthread_cond_wait(&p->work, &p->lock);
+  atomic_fetch_sub(&p->parked, 1);
+  pthread_mutex_unlock(&p->lock);
+}
+
+static void wait_for_workers(pool *p) {
+  if (spin_for(p, all_done, 0)) return;
+  pthread_mutex_lock(&p->lock);
+  atomic_store(&p->caller_parked, true);
+  while (!all_done(p, 0)) pthread_cond_wait(&p->done, &p->lock);
+  atomic_store(&p->caller_parked, false);
+  pthread_mutex_unlock(&p->lock);
+}
+
+static void start_epoch(pool *p) {
+  atomic_fetch_add(&p->epoch, 1);
+  if (atomic_load(&p->parked) == 0) return;
+  pthread_mutex_lock(&p->lock);
+  pthread_cond_broadcast(&p->work);
+  pthread_mutex_unlock(&p->lock);
+}
+
+static void finish_epoch(pool *p) {
+  if (atomic_fetch_sub(&p->left, 1) != 1 || !atomic_load(&p->caller_parked)) return;
+  pthread_mutex_lock(&p->lock);
+  pthread_cond_signal(&p->done);
+  pthread_mutex_unlock(&p->lock);
+}
+
+static void pin_to_node(const pool *p, int node) {
+  if (p->pin) (void)pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &p->node_cpus[node]);
+}
+
+static void *worker_main(void *arg) {
+  worker *w = arg;
+  pool *p = w->p;
+  pin_to_node(p, w->node);
+  for (unsigned seen = 0;;) {
+    wait_for_work(p, seen);
+    if (atomic_load(&p->stop)) return NULL;
+    seen++;
+    p->fn(p->arg, w->index, p->n_threads);
+    finish_epoch(p);
+  }
+}
+
+/* Threads go over the nodes in proportion to their cores: the middle of thread i's share of all cores lies in its node. */
+static int node_for(const topology *t, int total_cores, int i, int n_threads) {
+  double at = (i + 0.5) * total_cores / n_threads;
+  int last = 0;
+  for (int n = 0; n < t->n_nodes; n++) {
+    if (t->node[n].n_cores == 0) continue; /* memory without CPUs */
+    last = n;
+    if (at < t->node[n].n_cores) return n;
+    at -= t->node[n].n_cores;
+  }
+  return last;
+}
+
+static hf_status fill(pool *p, const topology *t, int total_cores) {
+  HF_TRY(hf_alloc(&p->node_cpus, (size_t)t->n_nodes, sizeof *p->node_cpus, "pool"));
+  p->n_nodes = t->n_nodes;
+  /* On one node pinning to "its CPUs" is what the scheduler does anyway. */
+  p->pin = !t->fake && t->n_nodes > 1;
+  p->spin_ns = p->n_threads > topo_usable_cpus() ? 0 : SPIN_NS;
+  for (int n = 0; n < t->n_nodes; n++) {
+    for (int c = 0; c < t->node[n].n_cpus; c++) {
+      if (t->node[n].cpus[c] < CPU_SETSIZE) CPU_SET(t->node[n].cpus[c], &p->node_cpus[n]);
+    }
+  }
+  for (int i = 0; i < p->n_threads; i++) {
+    p->w[i].p = p;
+    p->w[i].index = i;
+    p->w[i].node = node_for(t, total_cores, i, p->n_threads);
+  }
+  atomic_store(&p->barrier_left, p->n_threads);
+  return HF_OK;
+}
+
+static hf_status start_threads(pool *p) {
+  for (p->n_started = 1; p->n_started < p->n_threads; p->n_started++) {
+    worker *w = &p->w[p->n_started];
+    if (pthread_create(&w->handle, NULL, worker_main, w) != 0) {
+      return hf_fail(HF_MACHINE, "worker %d of %d cannot be started: out of threads or memory; use fewer threads", p->n_started,
+                     p->n_threads);
+    }
+  }
+  return HF_OK;
+}
+
+hf_status pool_new(const topology *t, int n_threads, pool **out) {
+  int total_cores = 0;
+  pool *p = NULL;
+  for (int n = 0; n < t->n_nodes; n++) total_cores += t->node[n].n_cores;
+  if (n_threads == 0) n_threads = total_cores < MAX_THREADS ? total_cores : MAX_THREADS;
+  if (n_threads < 1 || n_threads > MAX_THREADS) {
+    return hf_fail(HF_INPUT, "threads: %d is not between 1 and %d", n_threads, MAX_THREADS);
+  }
+  size_t bytes = (sizeof *p + (size_t)n_threads * sizeof(worker) + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
+  HF_TRY(mem_alloc(bytes, -1, "pool", (void **)&p));
+  p->n_threads = n_threads;
+  pthread_mutex_init(&p->lock, NULL);
+  pthread_cond_init(&p->work, NULL);
+  pthread_cond_init(&p->done, NULL);
+  hf_status st = fill(p, t, total_cores);
+  if (st == HF_OK) st = start_threads(p);
+  if (st != HF_OK) {
+    pool_free(p);
+    return st;
+  }
+  *out = p;
+  return HF_OK;
+}
+
+void pool_free(pool *p) {
+  if (!p) return;
+  atomic_store(&p->stop, true);
+  start_epoch(p);
+  for (int i = 1; i < p->n_started; i++) pthread_join(p->w[i].handle, NULL);
+  pthread_cond_destroy(&p->done);
+  pthread_cond_destroy(&p->work);
+  pthread_mutex_destroy(&p->lock);
+  free(p->node_cpus);
+  size_t bytes = (sizeof *p + (size_t)p->n_threads * sizeof(worker) + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
+  mem_free(p, bytes, -1);
+}
+
+int pool_threads(const pool *p) {
+  return p->n_threads;
+}
+
+int pool_node_of(const pool *p, int thread) {
+  return p->w[thread].node;
+}
+
+void pool_run(pool *p, pool_fn *fn, void *arg) {
+  static _Thread_local const pool *pinned_by;
+  if (p->pin && pinned_by != p) {
+    pin_to_node(p, p->w[0].node);
+    pinned_by = p;
+  }
+  p->fn = fn;
+  p->arg = arg;
+  atomic_store(&p->left, p->n_threads - 1);
+  if (p->n_threads > 1) start_epoch(p);
+  fn(arg, 0, p->n_threads);
+  if (p->n_threads > 1) wait_for_workers(p);
+}
+
+void pool_barrier(pool *p, int thread) {
+  worker *w = &p->w[thread];
+  int sense = w->barrier_sense = !w->barrier_sense;
+  if (atomic_fetch_sub(&p->barrier_left, 1) == 1) {
+    atomic_store_explicit(&p->barrier_left, p->n_threads, memory_order_relaxed);
+    atomic_store_explicit(&p->barrier_sense, sense, memory_order_release);
+    return;
+  }
+  int spins = p->spin_ns == 0 ? 0 : 20000;
+  while (atomic_load_explicit(&p->barrier_sense, memory_order_acquire) != sense) {
+    if (spins > 0) {
+      spins--;
+      relax();
+    } else {
+      sched_yield();
+    }
+  }
+}

@@ -1,0 +1,59 @@
+/* quant.c: whole rows to and from f32, exactly as the file formats define them. */
+#include <math.h>
+
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+#include "kernels/layouts.h"
+
+void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out) {
+  const char *p = row;
+  switch (f) {
+    case KF_F32: memcpy(out, row, (size_t)n_cols * 4); return;
+    case KF_F16:
+      for (int i = 0; i < n_cols; i++) out[i] = half_from_f16(half_load_u16(p + (size_t)i * 2));
+      return;
+    case KF_BF16:
+      for (int i = 0; i < n_cols; i++) out[i] = half_from_bf16(half_load_u16(p + (size_t)i * 2));
+      return;
+    case KF_Q8_0:
+      for (int i = 0; i < n_cols; i++) {
+        const char *block = p + (size_t)(i / Q8_BLOCK) * Q8_BLOCK_BYTES;
+        out[i] = half_from_f16(half_load_u16(block)) * (float)((const int8_t *)block)[2 + i % Q8_BLOCK];
+      }
+      return;
+    case KF_N: return;
+  }
+}
+
+/* q = round(x * (1/d)) with halves away from zero, d kept in f32 until it is stored: ggml's reference quantiser, bit for bit. */
+static void quant_block(const float *x, char *block) {
+  float amax = 0.0f;
+  for (int i = 0; i < Q8_BLOCK; i++) amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
+  float d = amax / 127.0f, inv = d != 0.0f ? 1.0f / d : 0.0f;
+  uint16_t h = half_to_f16(d);
+  memcpy(block, &h, sizeof h);
+  for (int i = 0; i < Q8_BLOCK; i++) {
+    float v = roundf(x[i] * inv);
+    v = v > -127.0f ? v : -127.0f; /* 1/d overflows for a subnormal d */
+    v = v < 127.0f ? v : 127.0f;
+    ((int8_t *)block)[2 + i] = (int8_t)v;
+  }
+}
+
+void kern_quant_row(kern_format f, const float *x, int n_cols, void *row) {
+  char *p = row;
+  switch (f) {
+    case KF_F32: memcpy(row, x, (size_t)n_cols * 4); return;
+    case KF_F16:
+    case KF_BF16:
+      for (int i = 0; i < n_cols; i++) {
+        uint16_t h = f == KF_F16 ? half_to_f16(x[i]) : half_to_bf16(x[i]);
+        memcpy(p + (size_t)i * 2, &h, 2);
+      }
+      return;
+    case KF_Q8_0:
+      for (int b = 0; b < n_cols / Q8_BLOCK; b++) quant_block(x + (size_t)b * Q8_BLOCK, p + (size_t)b * Q8_BLOCK_BYTES);
+      return;
+    case KF_N: return;
+  }
+}

@@ -1,0 +1,21 @@
+/* ref.h: the scalar reference of every operation, the definition that all variants are checked against; private to kernels.
+ * Contracts are in kernels.h. */
+#ifndef HF_KERNELS_REF_H
+#define HF_KERNELS_REF_H
+
+#include "kernels/kernels.h"
+
+kern_mm_fn kern_mm_f32_f32_ref, kern_mm_f16_f16_ref, kern_mm_f16_f32_ref, kern_mm_bf16_bf16_ref, kern_mm_bf16_f32_ref,
+    kern_mm_q8_0_q8b32_ref, kern_mm_q8_0_f32_ref;
+kern_pack_fn kern_pack_f32_ref, kern_pack_f16_ref, kern_pack_bf16_ref, kern_pack_q8b32_ref;
+void kern_rmsnorm_ref(const float *x, const float *w, float eps, int n, float *y);
+void kern_swiglu_ref(const float *gate, const float *up, int n, float *out);
+void kern_axpy_ref(float a, const float *x, int n, float *y);
+float kern_dot_ref(const float *a, const float *b, int n);
+void kern_attn_mla_ref(const kern_kv *kv, const float *q, int h0, int h1, int lora, int rope, float scale, float *out);
+void kern_attn_gqa_ref(const kern_kv *kv, const float *q, int h0, int h1, int n_heads, int n_kv_heads, int hd, float scale,
+                       int window, const float *sinks, float *out);
+void kern_kv_store_ref(kern_kv_type t, const float *x, int n, void *dst);
+void kern_kv_load_ref(kern_kv_type t, const void *src, int n, float *x);
+
+#endif

@@ -1,0 +1,133 @@
+/* selfcheck.c: at start-up each function of the global table meets the reference once on random data, so that a miscompiled or
+ * misdetected variant is refused before it computes anything that someone reads. Small shapes with odd tails: a few ms. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/mem/topology.h"
+#include "kernels/ref/ref.h"
+
+enum { COLS = 352, ROWS = 11, TOKENS = 5, VEC = 333, LORA = 72, ROPE = 24, HEADS = 5, CTX = 37, PAGE = 16 };
+
+typedef struct {
+  uint64_t random;
+  float x[TOKENS][COLS], w[ROWS][COLS];
+  float got[TOKENS][ROWS], want[TOKENS][ROWS];
+  _Alignas(64) char packed[TOKENS][2048];
+  _Alignas(64) char expected[2048];
+  char rows[ROWS][COLS * 4];
+  char kv[3 * PAGE * (LORA + ROPE) * 4];
+  float out[HEADS * LORA], ref[HEADS * LORA];
+} scratch;
+
+static float next_random(scratch *s) {
+  s->random = s->random * 6364136223846793005u + 1442695040888963407u;
+  return (float)(int32_t)(s->random >> 32) * 0x1p-31f;
+}
+
+static hf_status differs(const char *what) {
+  return hf_fail(HF_MACHINE, "self-check: %s under %s differs from the reference; run with HF_ISA=scalar and report it", what,
+                 kern_get()->isa_name);
+}
+
+static bool close_enough(const float *a, const float *b, int n, float tolerance) {
+  for (int i = 0; i < n; i++) {
+    if (!(fabsf(a[i] - b[i]) <= tolerance * (1.0f + fabsf(b[i])))) return false;
+  }
+  return true;
+}
+
+static hf_status check_pack(scratch *s, const kern_table *ref) {
+  for (int a = 0; a < KA_N; a++) {
+    kern_get()->pack[a](s->x[0], VEC, s->packed[0]);
+    ref->pack[a](s->x[0], VEC, s->expected);
+    if (memcmp(s->packed[0], s->expected, kern_act_bytes((kern_act)a, VEC)) != 0) return differs(kern_act_name((kern_act)a));
+  }
+  return HF_OK;
+}
+
+static hf_status check_mm(scratch *s, const kern_table *ref, kern_format f, kern_act a) {
+  const kern_mm_candidate *all[16];
+  const void *x[TOKENS];
+  float *got[TOKENS], *want[TOKENS];
+  int n = kern_mm_candidates(kern_get()->isa, f, a, all, 16);
+  n = n < 16 ? n : 16;
+  for (int t = 0; t < TOKENS; t++) {
+    ref->pack[a](s->x[t], COLS, s->packed[t]);
+    x[t] = s->packed[t];
+    got[t] = s->got[t];
+    want[t] = s->want[t];
+  }
+  for (int r = 0; r < ROWS; r++) kern_quant_row(f, s->w[r], COLS, s->rows[r]);
+  kern_mat m = {f, KL_ROWS, ROWS, COLS, sizeof s->rows[0], s->rows};
+  kern_mm_candidate reference = *all[n - 1];
+  reference.fn(&m, 0, ROWS, TOKENS, x, want);
+  for (int i = 0; i < n - 1; i++) {
+    if (all[i]->layout != KL_ROWS || COLS % all[i]->col_multiple != 0) continue;
+    all[i]->fn(&m, 0, ROWS, TOKENS, x, got);
+    if (!close_enough(s->got[0], s->want[0], TOKENS * ROWS, 1e-4f)) return differs(all[i]->name);
+  }
+  return HF_OK;
+}
+
+static hf_status check_vec(scratch *s, const kern_table *ref) {
+  const kern_table *k = kern_get();
+  k->rmsnorm(s->x[0], s->x[1], 1e-6f, VEC, s->out);
+  ref->rmsnorm(s->x[0], s->x[1], 1e-6f, VEC, s->ref);
+  if (!close_enough(s->out, s->ref, VEC, 1e-5f)) return differs("rmsnorm");
+  k->swiglu(s->x[0], s->x[1], VEC, s->out);
+  ref->swiglu(s->x[0], s->x[1], VEC, s->ref);
+  if (!close_enough(s->out, s->ref, VEC, 1e-6f)) return differs("swiglu");
+  k->axpy(0.75f, s->x[2], VEC, s->out);
+  ref->axpy(0.75f, s->x[2], VEC, s->ref);
+  if (!close_enough(s->out, s->ref, VEC, 1e-5f)) return differs("axpy");
+  float a = k->dot(s->x[0], s->x[1], VEC), b = ref->dot(s->x[0], s->x[1], VEC);
+  return close_enough(&a, &b, 1, 1e-4f) ? HF_OK : differs("dot");
+}
+
+static hf_status check_attn(scratch *s, const kern_table *ref, kern_kv_type type) {
+  const kern_table *k = kern_get();
+  static const int32_t pages[] = {2, 0, 1};
+  size_t row = (LORA + ROPE) * kern_kv_elem_bytes(type);
+  kern_kv kv = {s->kv, row * PAGE, row, pages, PAGE, CTX, type};
+  const float *q = &s->w[0][0];
+  for (int i = 0; i < 3 * PAGE; i++) ref->kv_store(type, s->x[i % TOKENS] + i, LORA + ROPE, s->kv + (size_t)i * row);
+  k->kv_store(type, s->x[1], LORA + ROPE, s->packed[0]);
+  ref->kv_store(type, s->x[1], LORA + ROPE, s->expected);
+  if (memcmp(s->packed[0], s->expected, row) != 0) return differs("kv_store");
+  k->kv_load(type, s->expected, LORA + ROPE, s->out);
+  ref->kv_load(type, s->expected, LORA + ROPE, s->ref);
+  if (memcmp(s->out, s->ref, (LORA + ROPE) * sizeof(float)) != 0) return differs("kv_load");
+  k->attn_mla(&kv, q, 0, HEADS, LORA, ROPE, 0.3f, s->out);
+  ref->attn_mla(&kv, q, 0, HEADS, LORA, ROPE, 0.3f, s->ref);
+  if (!close_enough(s->out, s->ref, HEADS * LORA, 1e-4f)) return differs("attn_mla");
+  enum { HD = (LORA + ROPE) / 2 };
+  k->attn_gqa(&kv, q, 0, 4, 4, 1, HD, 0.3f, 20, s->x[3], s->out);
+  ref->attn_gqa(&kv, q, 0, 4, 4, 1, HD, 0.3f, 20, s->x[3], s->ref);
+  return close_enough(s->out, s->ref, 4 * HD, 1e-4f) ? HF_OK : differs("attn_gqa");
+}
+
+static hf_status check_all(scratch *s) {
+  kern_table ref;
+  HF_TRY(kern_table_for(KERN_ISA_SCALAR, &ref));
+  float *x = &s->x[0][0], *w = &s->w[0][0];
+  for (int i = 0; i < TOKENS * COLS; i++) x[i] = next_random(s);
+  for (int i = 0; i < ROWS * COLS; i++) w[i] = next_random(s);
+  HF_TRY(check_pack(s, &ref));
+  for (int f = 0; f < KF_N; f++) {
+    HF_TRY(check_mm(s, &ref, (kern_format)f, kern_act_of((kern_format)f, false)));
+    if (f != KF_F32) HF_TRY(check_mm(s, &ref, (kern_format)f, KA_F32));
+  }
+  HF_TRY(check_vec(s, &ref));
+  for (int t = 0; t < KV_N; t++) HF_TRY(check_attn(s, &ref, (kern_kv_type)t));
+  return HF_OK;
+}
+
+hf_status kern_self_check(void) {
+  void *p = NULL;
+  HF_TRY(mem_alloc(sizeof(scratch), -1, "self-check", &p));
+  scratch *s = p;
+  s->random = 1;
+  hf_status st = check_all(s);
+  mem_free(p, sizeof(scratch), -1);
+  return st;
+}
