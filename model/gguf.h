@@ -1,0 +1,41 @@
+/* gguf.h: GGUF v2 and v3: header, metadata, tensor infos, split files. Private to model/.
+ *
+ * The header is read in place from the mapping; strings in it are not NUL-terminated, so getters copy or give a length. */
+#ifndef HF_MODEL_GGUF_H
+#define HF_MODEL_GGUF_H
+#include "model/internal.h"
+
+typedef enum {
+  GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STR, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
+  GGUF_TYPES
+} gguf_type;
+
+typedef struct {
+  const char *key;       /* NUL-terminated copy */
+  gguf_type type, elem;  /* elem: of an array */
+  uint64_t count;        /* of an array */
+  const uint8_t *value;  /* little-endian; a string's begins with its u64 length */
+} gguf_kv;
+
+typedef struct {
+  const char *path;
+  gguf_kv *kv;           /* arena of the set */
+  uint64_t n_kv, n_tensors;
+  bool header_only;      /* the data area is absent altogether: enough to plan */
+} gguf_file;
+
+/* Opens one file into the set: metadata and tensors. */
+HF_MUST hf_status gguf_open(tensor_set *s, const char *path, gguf_file *out);
+const gguf_kv *gguf_find(const gguf_file *g, const char *key);
+/* Optional members: absent leaves *out. Integers of any width, bool where bool is asked; floats of both widths, as the shortest
+ * decimal that the f32 stands for. Errors name file and key. */
+HF_MUST hf_status gguf_opt_int(const gguf_file *g, const char *key, int64_t lo, int64_t hi, int64_t *out);
+HF_MUST hf_status gguf_opt_num(const gguf_file *g, const char *key, double lo, double hi, double *out);
+HF_MUST hf_status gguf_opt_bool(const gguf_file *g, const char *key, bool *out);
+HF_MUST hf_status gguf_opt_str(const gguf_file *g, const char *key, char *buf, size_t n);
+
+/* Metadata to config; reads family rules of the architecture. */
+HF_MUST hf_status config_from_gguf(const gguf_file *g, const tensor_set *s, model_config *c);
+/* Opens path and, for a split, its other parts; config, slots. */
+HF_MUST hf_status gguf_open_model(model *m, const char *path);
+#endif
