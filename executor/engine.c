@@ -1,0 +1,401 @@
+/* engine.c: life of an engine and its steps. The driver's loop is engine_launch for idle micro-batches and engine_poll for the
+ * rest; while the driver computes CPU experts of one micro-batch the device goes on with another. */
+#include "executor/engine.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "executor/engine_int.h"
+
+static int64_t align_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+static bool has_device(const engine_options *o) { return strcmp(o->gpu, "none") != 0; }
+static bool paced(const engine_options *o) { return o->pace != NULL; }
+
+static size_t kv_row_bytes(const model_config *c, const engine_options *o) {
+  size_t elems = c->attn == ATTN_MLA ? (size_t)(c->kv_lora_rank + c->rope_dim) : 2 * (size_t)c->n_kv_heads * (size_t)c->head_dim;
+  return elems * kern_kv_elem_bytes(o->exact ? KV_F32 : o->kv_type);
+}
+
+static size_t kv_layer_bytes(const model_config *c, const engine_options *o) {
+  return (size_t)o->n_pages * (size_t)o->page_tokens * kv_row_bytes(c, o);
+}
+
+/* Which experts go to the device: the plan's, or an even spread of a percentage per layer. */
+static bool placed_on_device(const model_config *c, const engine_options *o, int l, int x) {
+  if (!has_device(o)) return false;
+  if (o->placement) return o->placement->layer[l].device && o->placement->layer[l].device[x] >= 0;
+  int n = (int)(o->experts_on_gpu_percent / 100.0 * c->n_experts + 0.5);
+  return (int64_t)(x + 1) * n / c->n_experts > (int64_t)x * n / c->n_experts;
+}
+
+typedef struct {
+  plan_budget *rows;
+  int n, max;
+} table;
+
+static void row(table *t, const char *where, const char *what, int64_t bytes, int64_t limit) {
+  if (t->n == t->max || bytes == 0) return;
+  plan_budget *r = &t->rows[t->n++];
+  snprintf(r->where, sizeof r->where, "%s", where);
+  snprintf(r->what, sizeof r->what, "%s", what);
+  r->bytes = bytes;
+  r->limit_bytes = limit;
+}
+
+typedef struct {
+  int64_t dense, dev_experts, ram_experts;
+} weight_bytes;
+
+static hf_status add_bytes(const model *m, model_tensor_id id, int layer, int expert, int64_t *sum) {
+  if (!model_has_tensor(m, id, layer)) return HF_OK;
+  model_tensor_info i;
+  HF_TRY(model_tensor(m, id, layer, expert, &i));
+  bool vector = i.rows == 1 || i.cols == 1;
+  *sum += align_up(vector ? i.rows * i.cols * 4 : (int64_t)i.bytes, 64);
+  return HF_OK;
+}
+
+static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
+  const model_config *c = model_get_config(m);
+  *w = (weight_bytes){0};
+  HF_TRY(add_bytes(m, MT_EMBED, -1, -1, &w->dense));
+  HF_TRY(add_bytes(m, MT_OUT_NORM, -1, -1, &w->dense));
+  if (!c->tied_embeddings) HF_TRY(add_bytes(m, MT_OUTPUT, -1, -1, &w->dense));
+  for (int l = 0; l < c->n_layers; l++) {
+    for (int id = MT_ATTN_NORM; id < MT_N; id++)
+      if (id != MT_EXP_GATE && id != MT_EXP_UP && id != MT_EXP_DOWN) HF_TRY(add_bytes(m, (model_tensor_id)id, l, -1, &w->dense));
+    for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
+      int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts;
+      for (int id = MT_EXP_GATE; id <= MT_EXP_DOWN; id++) HF_TRY(add_bytes(m, (model_tensor_id)id, l, x, to));
+    }
+  }
+  return HF_OK;
+}
+
+hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
+  const model_config *c = model_get_config(m);
+  table t = {.rows = rows, .max = max_rows};
+  weight_bytes w;
+  HF_TRY(sum_weights(m, o, &w));
+  bool with_dev = has_device(o);
+  int64_t dl = with_dev ? o->device_bytes : o->ram_limit_bytes;
+  const char *where = with_dev ? "gpu0" : "ram";
+  int64_t kv = (int64_t)c->n_layers * align_up((int64_t)kv_layer_bytes(c, o), 64);
+  int64_t act = (int64_t)o->depth * (int64_t)graph_buffer_bytes(c, o);
+  int64_t rope = 2 * (int64_t)o->context * (c->rope.dim / 2) * 4 + 64;
+  row(&t, where, "attention, dense and shared weights", w.dense, dl);
+  row(&t, where, "resident experts", w.dev_experts, dl);
+  row(&t, where, "KV cache", kv, dl);
+  row(&t, where, "activation buffers and rotary table", act + rope, dl);
+  row(&t, "ram", "experts on the CPU", w.ram_experts, o->ram_limit_bytes);
+  int64_t steps = (int64_t)o->depth * (2LL * o->max_tok * c->d_model * 4 + (int64_t)o->max_logits * c->vocab_size * 4);
+  row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
+  *n_rows = t.n;
+  int64_t dev_sum = 0, ram_sum = 0;
+  for (int i = 0; i < t.n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram_sum) += rows[i].bytes;
+  *fits = (!with_dev || dev_sum <= o->device_bytes) && (o->ram_limit_bytes == 0 || ram_sum <= o->ram_limit_bytes);
+  return HF_OK;
+}
+
+/* The host's experts of a layer: all threads of the pool together. */
+static void host_experts(void *user, int layer, dev_step *s, int thread, int n_threads) {
+  engine *e = user;
+  size_t at = (size_t)layer * (size_t)s->max_tok * (size_t)e->c.top_k;
+  moe_job job = {.experts = e->host_experts + (size_t)layer * (size_t)e->c.n_experts, .n_tok = s->n_tok, .x = s->host_x,
+                 .x_stride = e->c.d_model, .ids = s->route_ids + at, .weights = s->route_weights + at, .y = s->host_y,
+                 .y_stride = e->c.d_model};
+  int64_t start = thread == 0 ? hf_now_ns() : 0;
+  moe_run(e->cpu_moe, &job, e->p, thread, n_threads);
+  if (thread == 0) {
+    int n = moe_last_distinct(e->cpu_moe);
+    if (s->trace && s->n_trace < s->max_trace && dev_is_host(e->d))
+      s->trace[s->n_trace++] = (dev_trace){start, hf_now_ns(), layer, DEV_STAGE_CEXP, s->n_tok, n};
+    const moe_expert *x = job.experts;
+    size_t bytes = 0;
+    for (int i = 0; i < e->c.n_experts && !bytes; i++)
+      if (x[i].gate.data)
+        bytes = 2 * (size_t)x[i].gate.n_rows * x[i].gate.row_bytes + (size_t)x[i].down.n_rows * x[i].down.row_bytes;
+    e->traffic.cpu_expert_bytes += (int64_t)bytes * n;
+  }
+}
+
+static void host_experts_job(void *arg, int thread, int n_threads) {
+  engine *e = arg;
+  host_experts(e, e->cpu_layer, e->cpu_step, thread, n_threads);
+}
+
+static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *s, const dev_context *ctx) {
+  const engine *e = user;
+  const stage_table *t = e->o.pace;
+  double ns = 0;
+  if (st == DEV_STAGE_HEAD) return (int64_t)(stage_curve_at(&t->head, s->n_logits) + t->step_fixed_ns);
+  const stage_layer *sl = &t->layer[layer];
+  if (st == DEV_STAGE_ATTN) {
+    ns = stage_curve_at(&sl->attn, s->n_tok) + s->mean_context * (sl->attn_ctx_ns * s->n_tok + sl->attn_seq_ctx_ns * s->n_seq);
+  } else if (st == DEV_STAGE_SHARED) {
+    ns = stage_curve_at(&sl->shared, s->n_tok);
+  } else if (st == DEV_STAGE_DEXP) {
+    const int32_t *ids = s->route_ids + (size_t)layer * (size_t)s->max_tok * (size_t)ctx->top_k;
+    int count[1024] = {0};
+    for (int i = 0; i < s->n_tok * ctx->top_k; i++) count[ids[i]]++;
+    bool any = false;
+    for (int x = 0; x < ctx->n_experts; x++)
+      if (count[x] && ctx->experts[(size_t)layer * (size_t)ctx->n_experts + (size_t)x].gate.data) {
+        ns += stage_curve_at(&sl->dexp, count[x]);
+        any = true;
+      }
+    if (any) ns += sl->dexp_fixed_ns;
+  }
+  return (int64_t)ns;
+}
+
+int64_t engine_pace_cpu_ns(const engine *e, int layer) {
+  const stage_layer *sl = &e->o.pace->layer[layer];
+  int n = moe_last_distinct(e->cpu_moe);
+  double ns = n ? sl->cexp_fixed_ns : 0;
+  for (int i = 0; i < n; i++) ns += stage_curve_at(&sl->cexp, moe_last_expert_tokens(e->cpu_moe, i));
+  return (int64_t)ns;
+}
+
+static hf_status check_executable(const model_config *c) {
+  if (c->family != FAM_DEEPSEEK_V3 && c->family != FAM_DEEPSEEK_V2 && c->family != FAM_KIMI_K2 && c->family != FAM_QWEN3_MOE)
+    return hf_fail(HF_UNSUPPORTED, "%s models can be planned but not executed yet; deepseek_v3, deepseek_v2, kimi_k2 and qwen3_moe can",
+                   model_family_name(c->family));
+  if (c->n_experts > 1024 || c->top_k > 64)
+    return hf_fail(HF_UNSUPPORTED, "%d experts, top %d: at most 1024 and 64 can be executed", c->n_experts, c->top_k);
+  return HF_OK;
+}
+
+static hf_status open_context(engine *e) {
+  const model_config *c = &e->c;
+  dev_context *x = &e->ctx;
+  size_t nl = (size_t)c->n_layers, ne = (size_t)c->n_experts;
+  HF_TRY(hf_alloc(&e->layer, nl, sizeof *e->layer, "layers"));
+  HF_TRY(hf_alloc(&e->host_experts, nl * ne + 1, sizeof *e->host_experts, "expert table"));
+  HF_TRY(hf_alloc(&e->resident, nl * ne + 1, 1, "expert table"));
+  HF_TRY(hf_alloc(&x->experts, nl * ne + 1, sizeof *x->experts, "expert table"));
+  HF_TRY(hf_alloc(&x->kv, nl, sizeof *x->kv, "KV table"));
+  HF_TRY(hf_alloc(&x->router_bias, nl, sizeof *x->router_bias, "router table"));
+  for (int l = 0; l < c->n_layers; l++)
+    for (int k = 0; c->layer_is_moe[l] && k < c->n_experts; k++)
+      e->resident[(size_t)l * ne + (size_t)k] = placed_on_device(c, &e->o, l, k);
+  x->n_layers = c->n_layers;
+  x->n_experts = c->n_experts;
+  x->top_k = c->top_k;
+  x->d_model = c->d_model;
+  x->d_ff_expert = c->d_ff_expert;
+  x->router = (kern_router){.n_experts = c->n_experts, .top_k = c->top_k, .n_group = c->n_group, .topk_group = c->topk_group,
+                            .score = c->route == ROUTE_SIGMOID ? 1 : c->route == ROUTE_SOFTMAX_TOPK ? 2 : 0,
+                            .group = c->group == GROUP_TOP2SUM ? 1 : c->group == GROUP_MAX ? 2 : 0, .norm = c->norm_topk,
+                            .scale = (float)c->routed_scale};
+  x->rope_dim = c->rope.dim;
+  x->rope_pairs = c->rope.kind == ROPE_PAIRS;
+  x->kv_type = e->o.exact ? KV_F32 : e->o.kv_type;
+  x->kv_row_bytes = kv_row_bytes(c, &e->o);
+  x->kv_page_bytes = x->kv_row_bytes * (size_t)e->o.page_tokens;
+  x->kv_page_tokens = e->o.page_tokens;
+  x->exact = e->o.exact;
+  e->kv_layer_bytes = kv_layer_bytes(c, &e->o);
+  return HF_OK;
+}
+
+static hf_status open_micro_batch(engine *e, int i) {
+  micro_batch *mb = &e->mb[i];
+  dev_step *s = &mb->step;
+  const model_config *c = &e->c;
+  size_t nt = (size_t)e->o.max_tok, routed = (size_t)c->n_layers * nt * (size_t)(c->top_k > 0 ? c->top_k : 1);
+  s->stream = i;
+  s->max_tok = e->o.max_tok;
+  s->max_logits = e->o.max_logits;
+  s->page_table = e->page_table;
+  s->pages_per_seq = e->pages_per_seq;
+  s->max_trace = 6 * c->n_layers + 8;
+  HF_TRY(hf_alloc(&s->ids, nt, sizeof *s->ids, "step"));
+  HF_TRY(hf_alloc(&s->pos, nt, sizeof *s->pos, "step"));
+  HF_TRY(hf_alloc(&s->seq, nt, sizeof *s->seq, "step"));
+  HF_TRY(hf_alloc(&s->logit_rows, (size_t)e->o.max_logits, sizeof *s->logit_rows, "step"));
+  HF_TRY(hf_alloc(&s->route_ids, routed, sizeof *s->route_ids, "step"));
+  HF_TRY(hf_alloc(&s->route_weights, routed, sizeof *s->route_weights, "step"));
+  HF_TRY(hf_alloc(&s->host_x, nt * (size_t)c->d_model, sizeof(float), "step"));
+  HF_TRY(hf_alloc(&s->host_y, nt * (size_t)c->d_model, sizeof(float), "step"));
+  HF_TRY(hf_alloc(&s->logits, (size_t)e->o.max_logits * (size_t)c->vocab_size, sizeof(float), "logits"));
+  HF_TRY(hf_alloc(&s->trace, (size_t)s->max_trace, sizeof *s->trace, "trace"));
+  HF_TRY(hf_alloc(&mb->trace, (size_t)c->n_layers, sizeof *mb->trace, "trace"));
+  return graph_record(e, mb);
+}
+
+static void close_micro_batch(micro_batch *mb) {
+  dev_step *s = &mb->step;
+  dev_recording_free(mb->rec);
+  free(s->ids);
+  free(s->pos);
+  free(s->seq);
+  free(s->logit_rows);
+  free(s->route_ids);
+  free(s->route_weights);
+  free(s->host_x);
+  free(s->host_y);
+  free(s->logits);
+  free(s->trace);
+  free(mb->trace);
+}
+
+static hf_status open_device(engine *e) {
+  HF_TRY(hf_alloc(&e->topo, 1, sizeof *e->topo, "topology"));
+  HF_TRY(topo_get(e->topo));
+  int threads = e->o.threads;
+  if (threads == 0) {
+    for (int i = 0; i < e->topo->n_nodes; i++) threads += e->topo->node[i].n_cores;
+    if (has_device(&e->o) && threads > 1) threads--; /* the virtual device computes on a core, too */
+  }
+  HF_TRY(pool_new(e->topo, threads, &e->p));
+  if (!has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->d);
+  return dev_virtual_new(e->o.device_bytes, e->o.depth, paced(&e->o) ? pace_device : NULL, e, &e->d);
+}
+
+static hf_status refuse(const model *m, const engine_options *o) {
+  plan_budget rows[16];
+  int n;
+  bool fits;
+  HF_TRY(engine_budget(m, o, rows, 16, &n, &fits));
+  if (fits) return HF_OK;
+  int64_t dev_sum = 0, ram = 0;
+  for (int i = 0; i < n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram) += rows[i].bytes;
+  bool on_dev = has_device(o) && dev_sum > o->device_bytes;
+  return hf_fail(HF_NO, "does not fit: %s needs %.1f MiB and has %.1f MiB; fewer experts there, less context or fewer users would help",
+                 on_dev ? "the device" : "memory", (double)(on_dev ? dev_sum : ram) / 1048576.0,
+                 (double)(on_dev ? o->device_bytes : o->ram_limit_bytes) / 1048576.0);
+}
+
+hf_status engine_open(const model *m, const engine_options *o, engine **out) {
+  hf_status st = HF_OK;
+  engine *e = NULL;
+  HF_TRY(check_executable(model_get_config(m)));
+  HF_TRY(refuse(m, o));
+  HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
+  e->m = m;
+  e->c = *model_get_config(m);
+  e->o = *o;
+  e->pages_per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
+  HF_GO(fail, hf_alloc(&e->page_table, (size_t)o->max_seqs * (size_t)e->pages_per_seq, sizeof(int32_t), "page table"));
+  HF_GO(fail, open_context(e));
+  HF_GO(fail, open_device(e));
+  HF_GO(fail, load_weights(e));
+  moe_shape shape = {.n_experts = e->c.n_experts, .top_k = e->c.top_k, .d_model = e->c.d_model, .d_ff = e->c.d_ff_expert,
+                     .max_tok = o->max_tok, .exact = o->exact};
+  if (e->c.n_experts > 0) HF_GO(fail, moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
+  for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
+  *out = e;
+  return HF_OK;
+fail:
+  engine_close(e);
+  return st;
+}
+
+void engine_close(engine *e) {
+  if (!e) return;
+  for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
+  for (int i = 0; i < e->n_own; i++) {
+    if (e->own[i].on_device)
+      dev_release(e->d, e->own[i].addr, e->own[i].bytes);
+    else
+      mem_free((void *)(uintptr_t)e->own[i].addr, e->own[i].bytes, -1);
+  }
+  dev_free(e->d);
+  moe_free(e->cpu_moe);
+  if (e->p) pool_free(e->p);
+  free(e->topo);
+  free(e->own);
+  free(e->layer);
+  free(e->host_experts);
+  free(e->resident);
+  free(e->ctx.experts);
+  free(e->ctx.kv);
+  free(e->ctx.router_bias);
+  free(e->page_table);
+  free(e);
+}
+
+const model_config *engine_config(const engine *e) { return &e->c; }
+const engine_options *engine_opts(const engine *e) { return &e->o; }
+int engine_threads(const engine *e) { return pool_threads(e->p); }
+dev_step *engine_step(engine *e, int mb) { return &e->mb[mb].step; }
+const uint8_t *engine_residency(const engine *e, int layer) { return e->resident + (size_t)layer * (size_t)e->c.n_experts; }
+engine_traffic engine_get_traffic(const engine *e) { return e->traffic; }
+
+int32_t *engine_page_row(engine *e, int seq, int *n) {
+  *n = e->pages_per_seq;
+  return e->page_table + (size_t)seq * (size_t)e->pages_per_seq;
+}
+
+hf_status engine_launch(engine *e, int i) {
+  micro_batch *mb = &e->mb[i];
+  mb->answered = 0;
+  HF_TRY(dev_launch(e->d, mb->rec, &mb->step));
+  mb->running = true;
+  e->traffic.steps++;
+  return HF_OK;
+}
+
+static double hand_over_ns(const engine *e, const dev_step *s, int layer) {
+  if (!paced(&e->o)) return 0;
+  const stage_layer *sl = &e->o.pace->layer[layer];
+  return sl->hand_ns + sl->hand_tok_ns * s->n_tok;
+}
+
+/* Paced: half of the hand-over passes before the CPU sees the signal, half before the device sees the answer. */
+static bool signal_arrived(const engine *e, const dev_step *s, int layer) {
+  double hand = hand_over_ns(e, s, layer);
+  return hand == 0 || hf_now_ns() >= atomic_load(&s->ready_at_ns) + (int64_t)(hand / 2);
+}
+
+/* Runs the CPU experts of the layer that the micro-batch signalled; paced: the CPU is busy for the modelled time at least. */
+static void answer(engine *e, micro_batch *mb, int layer) {
+  dev_step *s = &mb->step;
+  int64_t start = hf_now_ns();
+  e->cpu_layer = layer;
+  e->cpu_step = s;
+  pool_run(e->p, host_experts_job, e);
+  if (paced(&e->o)) hf_sleep_until_ns(start + engine_pace_cpu_ns(e, layer));
+  int64_t end = hf_now_ns();
+  /* the device appends to step.trace meanwhile, so the CPU's records wait in a list of their own until the step is finished */
+  mb->trace[layer] = (dev_trace){start, end, layer, DEV_STAGE_CEXP, s->n_tok, moe_last_distinct(e->cpu_moe)};
+  dev_host_done(s, layer, paced(&e->o) ? end + (int64_t)(hand_over_ns(e, s, layer) / 2) : 0);
+}
+
+static void collect_trace(engine *e, micro_batch *mb) {
+  dev_step *s = &mb->step;
+  for (int l = 0; l < e->c.n_layers; l++) {
+    if (!mb->trace[l].end_ns || s->n_trace == s->max_trace) continue;
+    s->trace[s->n_trace++] = mb->trace[l];
+    mb->trace[l].end_ns = 0;
+  }
+}
+
+hf_status engine_poll(engine *e, int *finished) {
+  *finished = -1;
+  bool worked = false;
+  for (int i = 0; i < e->o.depth; i++) {
+    micro_batch *mb = &e->mb[i];
+    if (!mb->running) continue;
+    int ready = atomic_load_explicit(&mb->step.ready, memory_order_acquire);
+    if (ready > mb->answered && !dev_is_host(e->d)) {
+      if (!signal_arrived(e, &mb->step, ready - 1)) continue;
+      answer(e, mb, ready - 1);
+      mb->answered = ready;
+      worked = true;
+    } else if (dev_finished(e->d, i)) {
+      if (dev_lost(e->d)) return hf_fail(HF_LOST, "the device was lost");
+      mb->running = false;
+      collect_trace(e, mb);
+      *finished = i;
+      return HF_OK;
+    }
+  }
+  if (!worked) sched_yield();
+  return HF_OK;
+}

@@ -1,0 +1,67 @@
+/* engine.h: a model laid out as a plan says, ready to take steps.
+ *
+ * engine_open loads: dense parts, shared experts and the experts placed there go to the device; all other routed experts stay
+ * in host memory, where the file's mapping is used as it is when it can be (1x memory). Nothing is loaded before the
+ * budget was checked: engine_budget() gives the table that a refusal prints.
+ * Depth D: D step contexts, recordings and streams, all with the same weights and one KV cache.
+ *
+ * Thread rule: one driver thread owns an engine. */
+#ifndef HF_EXECUTOR_ENGINE_H
+#define HF_EXECUTOR_ENGINE_H
+
+#include "db/plan.h"
+#include "kernels/device.h"
+#include "kernels/moe.h"
+#include "model/model.h"
+#include "sched/stages.h"
+
+typedef struct {
+  bool exact;             /* activations are not rounded, KV cache in f32 */
+  kern_kv_type kv_type;   /* ignored when exact */
+  int depth;              /* micro-batches, 1..SCHED_MAX_DEPTH */
+  int max_seqs;           /* slots, 1..64 */
+  int context;            /* most tokens of a sequence */
+  int page_tokens, n_pages;
+  int max_tok;            /* most tokens of one micro-batch step */
+  int max_logits;         /* most logit rows of one step */
+  int threads;            /* 0 = default: all cores, one less when a virtual device has a thread of its own */
+  const plan *placement;  /* experts by plan; NULL: experts_on_gpu_percent */
+  double experts_on_gpu_percent;
+  char gpu[128];          /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
+  stage_table *pace;      /* paced devices: the modelled machine's stages; borrowed */
+  int64_t device_bytes;   /* size of a virtual or paced device */
+  int64_t ram_limit_bytes;/* 0 = what the machine has */
+} engine_options;
+
+typedef struct engine engine;
+
+/* Fills rows; returns how many. fits is false when a limit is exceeded. Rows of a place share its limit. */
+HF_MUST hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits);
+/* HF_NO when the budget does not fit (the error line names the place; print the table), HF_UNSUPPORTED for formats or families
+ * that cannot be executed yet. */
+HF_MUST hf_status engine_open(const model *m, const engine_options *o, engine **out);
+void engine_close(engine *e);
+
+const model_config *engine_config(const engine *e);
+const engine_options *engine_opts(const engine *e);
+int engine_threads(const engine *e);
+dev_step *engine_step(engine *e, int micro_batch);
+int32_t *engine_page_row(engine *e, int seq, int *n); /* page table row of a slot, to be filled by the caller */
+
+/* Starts the step that the caller filled in (tokens, positions, logit rows). On the host device it is complete on return. */
+HF_MUST hf_status engine_launch(engine *e, int micro_batch);
+/* Answers signals of all micro-batches (runs their CPU experts); *finished gets the index of a micro-batch whose step has ended
+ * since, or -1. Call until it is not -1. */
+HF_MUST hf_status engine_poll(engine *e, int *finished);
+
+/* Experts of `layer` on the device: 1 byte each. */
+const uint8_t *engine_residency(const engine *e, int layer);
+/* Distinct CPU experts and weight bytes they read in the last step's layer; summed over all steps: */
+typedef struct {
+  int64_t cpu_expert_bytes, dense_bytes_per_step, steps;
+} engine_traffic;
+engine_traffic engine_get_traffic(const engine *e);
+
+/* CPU share of a layer as the paced machine has it, for tests: ns. */
+int64_t engine_pace_cpu_ns(const engine *e, int layer);
+#endif

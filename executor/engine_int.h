@@ -1,0 +1,63 @@
+/* engine_int.h: inside of an engine, shared by engine.c (life, steps), load.c (weights), graph.c (recordings). */
+#ifndef HF_EXECUTOR_ENGINE_INT_H
+#define HF_EXECUTOR_ENGINE_INT_H
+
+#include "executor/engine.h"
+#include "sched/sched.h"
+
+/* Weights of a layer on the device. Matrices with data 0 do not exist in this family; vectors are f32. */
+typedef struct {
+  dev_addr attn_norm, ffn_norm, q_a_norm, kv_a_norm, q_norm, k_norm, q_bias, k_bias, v_bias, o_bias, sinks, router_bias;
+  dev_mat q, k, v, o, q_a, q_b, kv_a, k_b, v_b, router, gate, up, down, sh_gate, sh_up, sh_down;
+  bool has_host_experts, has_device_experts;
+} layer_weights;
+
+typedef struct {
+  dev_addr addr;
+  size_t bytes;
+  bool on_device;   /* dev_release, else mem_free */
+} owned;
+
+typedef struct {
+  dev_step step;
+  dev_recording *rec;
+  bool running;
+  int answered;     /* last value of ready that was answered */
+  dev_trace *trace; /* [n_layers] CPU experts of the step, written by the driver while the device writes step.trace */
+  dev_addr buffers;
+  size_t buffers_bytes;
+} micro_batch;
+
+struct engine {
+  const model *m;
+  model_config c;
+  engine_options o;
+  topology *topo;
+  pool *p;
+  dev *d;
+  dev_context ctx;
+  layer_weights *layer;      /* [n_layers] */
+  dev_mat embed, output;
+  dev_addr out_norm;
+  moe_expert *host_experts;  /* [n_layers * n_experts]; gate.data NULL when on the device */
+  uint8_t *resident;         /* [n_layers * n_experts] */
+  moe *cpu_moe;
+  micro_batch mb[SCHED_MAX_DEPTH];
+  int32_t *page_table;
+  int pages_per_seq;
+  size_t kv_layer_bytes;
+  owned *own;
+  int n_own, cap_own;
+  engine_traffic traffic;
+  int cpu_layer;             /* layer and step at work in the pool */
+  dev_step *cpu_step;
+  int64_t cpu_free_at_ns;    /* paced: when the modelled CPU is free again */
+};
+
+/* load.c */
+HF_MUST hf_status load_weights(engine *e);
+HF_MUST hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device);
+/* graph.c: allocates the micro-batch's buffers and records its step. */
+HF_MUST hf_status graph_record(engine *e, micro_batch *mb);
+size_t graph_buffer_bytes(const model_config *c, const engine_options *o);
+#endif

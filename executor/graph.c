@@ -1,0 +1,240 @@
+/* graph.c: a model's step as a list of device operations. One function per part of a layer; families differ only by what their
+ * config says, so a new family with the same parts needs no code here.
+ *
+ * Buffers, f32 [rows][width], one set per micro-batch:
+ *   x residual   xn normed   q, qm queries   kva latent|rope key (MLA) or k|v (GQA)   ol attention output   oh heads' values
+ *   g, u feed-forward   rl router logits   hx, lg rows that want logits   pk packed activations of the product at work */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "executor/engine_int.h"
+
+typedef struct {
+  dev_addr x, xn, q, qm, kva, ol, oh, g, u, rl, hx, lg, pk;
+  int q_w, qm_w, kva_w, ol_w, oh_w, ff_w, pk_bytes;
+} buffers;
+
+typedef struct {
+  engine *e;
+  buffers b;
+  dev_op *op;
+  int n, cap;
+  dev_addr packed_of; /* source of what pk holds now */
+  kern_act packed_act;
+  dev_rows packed_rows;
+  hf_status st;
+} graph;
+
+static int max_int(int a, int b) { return a > b ? a : b; }
+
+static void widths(const model_config *c, buffers *b) {
+  bool mla = c->attn == ATTN_MLA;
+  int qk = mla ? c->nope_dim + c->rope_dim : c->head_dim;
+  b->q_w = c->n_heads * qk;
+  b->qm_w = mla ? c->n_heads * (c->kv_lora_rank + c->rope_dim) : 0;
+  b->kva_w = mla ? c->kv_lora_rank + c->rope_dim : 2 * c->n_kv_heads * c->head_dim;
+  b->ol_w = mla ? c->n_heads * c->kv_lora_rank : 0;
+  b->oh_w = c->n_heads * (mla ? c->v_dim : c->head_dim);
+  b->ff_w = max_int(max_int(c->d_ff_dense, c->d_ff_shared), c->q_lora_rank);
+  int widest = max_int(max_int(c->d_model, b->oh_w), b->ff_w);
+  b->pk_bytes = (int)kern_act_bytes(KA_F32, widest);
+}
+
+/* Lays the buffers out from `base`; returns the bytes needed. */
+static size_t layout(const model_config *c, int max_tok, int max_logits, dev_addr base, buffers *b) {
+  widths(c, b);
+  size_t at = 0, rows = (size_t)max_tok;
+  struct { dev_addr *p; size_t bytes; } part[] = {
+      {&b->x, rows * (size_t)c->d_model * 4}, {&b->xn, rows * (size_t)c->d_model * 4}, {&b->q, rows * (size_t)b->q_w * 4},
+      {&b->qm, rows * (size_t)b->qm_w * 4}, {&b->kva, rows * (size_t)b->kva_w * 4}, {&b->ol, rows * (size_t)b->ol_w * 4},
+      {&b->oh, rows * (size_t)b->oh_w * 4}, {&b->g, rows * (size_t)b->ff_w * 4}, {&b->u, rows * (size_t)b->ff_w * 4},
+      {&b->rl, rows * (size_t)max_int(c->n_experts, 1) * 4}, {&b->hx, (size_t)max_logits * (size_t)c->d_model * 4},
+      {&b->lg, (size_t)max_logits * (size_t)c->vocab_size * 4},
+      {&b->pk, (size_t)max_int(max_tok, max_logits) * (size_t)b->pk_bytes}};
+  for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+    *part[i].p = base + at;
+    at += (part[i].bytes + 63) & ~(size_t)63;
+  }
+  return at;
+}
+
+size_t graph_buffer_bytes(const model_config *c, const engine_options *o) {
+  buffers b;
+  return layout(c, o->max_tok, o->max_logits, 0, &b);
+}
+
+static void emit(graph *g, dev_op op) {
+  if (g->st != HF_OK) return;
+  if (g->n == g->cap) {
+    g->cap = g->cap ? 2 * g->cap : 256;
+    g->st = hf_realloc(&g->op, (size_t)g->cap, sizeof *g->op, "recording");
+    if (g->st != HF_OK) return;
+  }
+  if (op.out && op.out == g->packed_of) g->packed_of = 0;
+  g->op[g->n++] = op;
+}
+
+/* out = w in, packing the input first unless pk already holds it. exact: activations are not rounded (router). */
+static void product(graph *g, dev_mat w, dev_addr in, int in_w, dev_addr out, int out_w, dev_rows rows, bool exact, bool add,
+                    dev_addr bias) {
+  kern_act act = kern_act_of(w.format, exact || g->e->ctx.exact);
+  if (g->packed_of != in || g->packed_act != act || g->packed_rows != rows) {
+    emit(g, (dev_op){.kind = DOP_PACK, .rows = rows, .act = act, .in = in, .in_stride = in_w, .n = w.n_cols, .out = g->b.pk,
+                     .out_stride = g->b.pk_bytes});
+    g->packed_of = in;
+    g->packed_act = act;
+    g->packed_rows = rows;
+  }
+  emit(g, (dev_op){.kind = DOP_MATMUL, .rows = rows, .act = act, .w = w, .in = g->b.pk, .in_stride = g->b.pk_bytes, .out = out,
+                   .out_stride = out_w, .add = add, .vec = bias});
+}
+
+static void norm(graph *g, dev_addr in, dev_addr out, int width, dev_addr vec, int n, int count, int head_stride, double eps,
+                 dev_rows rows) {
+  emit(g, (dev_op){.kind = DOP_RMSNORM, .rows = rows, .in = in, .in_stride = width, .out = out, .out_stride = width, .vec = vec,
+                   .n = n, .count = count, .head_stride = head_stride, .eps = (float)eps});
+}
+
+static void stage(graph *g, dev_stage s, int layer) { emit(g, (dev_op){.kind = DOP_STAGE, .layer = layer, .n = (int)s}); }
+
+/* Multi-head latent attention with absorbed weights (DeepSeek-V2, arXiv:2405.04434, 2.1): scores and values are taken on the
+ * latent, so that the cache holds kv_lora + rope numbers a token. */
+static void attention_mla(graph *g, int l) {
+  const model_config *c = &g->e->c;
+  const layer_weights *w = &g->e->layer[l];
+  const buffers *b = &g->b;
+  int qk = c->nope_dim + c->rope_dim, lat = c->kv_lora_rank + c->rope_dim;
+  if (w->q_a.data) {
+    product(g, w->q_a, b->xn, c->d_model, b->g, b->ff_w, DEV_ROWS_TOKENS, false, false, 0);
+    product(g, w->kv_a, b->xn, c->d_model, b->kva, lat, DEV_ROWS_TOKENS, false, false, 0);
+    norm(g, b->g, b->g, b->ff_w, w->q_a_norm, c->q_lora_rank, 1, 0, c->mla_norm_eps, DEV_ROWS_TOKENS);
+    product(g, w->q_b, b->g, b->ff_w, b->q, b->q_w, DEV_ROWS_TOKENS, false, false, 0);
+  } else {
+    product(g, w->q, b->xn, c->d_model, b->q, b->q_w, DEV_ROWS_TOKENS, false, false, 0);
+    product(g, w->kv_a, b->xn, c->d_model, b->kva, lat, DEV_ROWS_TOKENS, false, false, 0);
+  }
+  norm(g, b->kva, b->kva, lat, w->kv_a_norm, c->kv_lora_rank, 1, 0, c->mla_norm_eps, DEV_ROWS_TOKENS);
+  emit(g, (dev_op){.kind = DOP_ROPE, .in = b->kva, .in_stride = lat, .offset = c->kv_lora_rank, .out = b->kva, .out_stride = lat,
+                   .out_offset = c->kv_lora_rank, .n = c->rope_dim, .count = 1, .head_stride = lat, .out_head = lat});
+  emit(g, (dev_op){.kind = DOP_KV_WRITE, .layer = l, .in = b->kva, .in_stride = lat, .n = c->kv_lora_rank,
+                   .in2 = b->kva + (dev_addr)c->kv_lora_rank * 4, .in2_stride = lat, .n2 = c->rope_dim});
+  emit(g, (dev_op){.kind = DOP_HEADMM, .w = w->k_b, .in = b->q, .in_stride = b->q_w, .head_stride = qk, .count = c->n_heads,
+                   .n = c->kv_lora_rank, .out = b->qm, .out_stride = b->qm_w, .out_head = lat});
+  emit(g, (dev_op){.kind = DOP_ROPE, .in = b->q, .in_stride = b->q_w, .head_stride = qk, .offset = c->nope_dim, .out = b->qm,
+                   .out_stride = b->qm_w, .out_head = lat, .out_offset = c->kv_lora_rank, .n = c->rope_dim, .count = c->n_heads});
+  emit(g, (dev_op){.kind = DOP_ATTN_MLA, .layer = l, .in = b->qm, .in_stride = b->qm_w, .out = b->ol, .out_stride = b->ol_w,
+                   .count = c->n_heads, .n = c->kv_lora_rank, .n2 = c->rope_dim, .scale = (float)c->attn_scale});
+  emit(g, (dev_op){.kind = DOP_HEADMM, .w = w->v_b, .in = b->ol, .in_stride = b->ol_w, .head_stride = c->kv_lora_rank,
+                   .count = c->n_heads, .n = c->v_dim, .out = b->oh, .out_stride = b->oh_w, .out_head = c->v_dim});
+}
+
+static void attention_gqa(graph *g, int l) {
+  const model_config *c = &g->e->c;
+  const layer_weights *w = &g->e->layer[l];
+  const buffers *b = &g->b;
+  int kv_w = c->n_kv_heads * c->head_dim;
+  dev_addr k = b->kva, v = b->kva + (dev_addr)kv_w * 4;
+  product(g, w->q, b->xn, c->d_model, b->q, b->q_w, DEV_ROWS_TOKENS, false, false, w->q_bias);
+  product(g, w->k, b->xn, c->d_model, k, b->kva_w, DEV_ROWS_TOKENS, false, false, w->k_bias);
+  product(g, w->v, b->xn, c->d_model, v, b->kva_w, DEV_ROWS_TOKENS, false, false, w->v_bias);
+  if (c->qk_norm_head) {
+    norm(g, b->q, b->q, b->q_w, w->q_norm, c->head_dim, c->n_heads, c->head_dim, c->norm_eps, DEV_ROWS_TOKENS);
+    norm(g, k, k, b->kva_w, w->k_norm, c->head_dim, c->n_kv_heads, c->head_dim, c->norm_eps, DEV_ROWS_TOKENS);
+  } else if (c->qk_norm_full) {
+    norm(g, b->q, b->q, b->q_w, w->q_norm, b->q_w, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
+    norm(g, k, k, b->kva_w, w->k_norm, kv_w, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
+  }
+  emit(g, (dev_op){.kind = DOP_ROPE, .in = b->q, .in_stride = b->q_w, .head_stride = c->head_dim, .out = b->q, .out_stride = b->q_w,
+                   .out_head = c->head_dim, .n = c->head_dim, .count = c->n_heads});
+  emit(g, (dev_op){.kind = DOP_ROPE, .in = k, .in_stride = b->kva_w, .head_stride = c->head_dim, .out = k, .out_stride = b->kva_w,
+                   .out_head = c->head_dim, .n = c->head_dim, .count = c->n_kv_heads});
+  emit(g, (dev_op){.kind = DOP_KV_WRITE, .layer = l, .in = k, .in_stride = b->kva_w, .n = kv_w, .in2 = v, .in2_stride = b->kva_w,
+                   .n2 = kv_w});
+  bool slides = c->sliding_window > 0 && (!c->layer_slides || c->layer_slides[l]);
+  emit(g, (dev_op){.kind = DOP_ATTN_GQA, .layer = l, .in = b->q, .in_stride = b->q_w, .out = b->oh, .out_stride = b->oh_w,
+                   .count = c->n_heads, .n = c->head_dim, .n2 = c->n_kv_heads, .scale = (float)c->attn_scale,
+                   .window = slides ? c->sliding_window : 0, .vec = w->sinks});
+}
+
+/* out += down(silu(gate xn) * (up xn)) */
+static void feed_forward(graph *g, dev_mat gate, dev_mat up, dev_mat down) {
+  const buffers *b = &g->b;
+  int d = g->e->c.d_model;
+  product(g, gate, b->xn, d, b->g, b->ff_w, DEV_ROWS_TOKENS, false, false, 0);
+  product(g, up, b->xn, d, b->u, b->ff_w, DEV_ROWS_TOKENS, false, false, 0);
+  emit(g, (dev_op){.kind = DOP_SWIGLU, .in = b->g, .in_stride = b->ff_w, .in2 = b->u, .in2_stride = b->ff_w, .out = b->g,
+                   .out_stride = b->ff_w, .n = gate.n_rows});
+  product(g, down, b->g, b->ff_w, b->x, d, DEV_ROWS_TOKENS, false, true, 0);
+}
+
+static void moe_layer(graph *g, int l) {
+  const model_config *c = &g->e->c;
+  const layer_weights *w = &g->e->layer[l];
+  const buffers *b = &g->b;
+  product(g, w->router, b->xn, c->d_model, b->rl, c->n_experts, DEV_ROWS_TOKENS, true, false, 0);
+  emit(g, (dev_op){.kind = DOP_ROUTE, .layer = l, .in = b->rl, .in_stride = c->n_experts});
+  if (w->has_host_experts) emit(g, (dev_op){.kind = DOP_COPY_OUT, .in = b->xn, .in_stride = c->d_model, .n = c->d_model});
+  stage(g, DEV_STAGE_ATTN, l);
+  if (w->has_host_experts) emit(g, (dev_op){.kind = DOP_SIGNAL, .layer = l});
+  if (w->sh_gate.data) {
+    feed_forward(g, w->sh_gate, w->sh_up, w->sh_down);
+    stage(g, DEV_STAGE_SHARED, l);
+  }
+  if (w->has_device_experts) {
+    emit(g, (dev_op){.kind = DOP_EXPERTS, .layer = l, .in = b->xn, .in_stride = c->d_model, .out = b->x, .out_stride = c->d_model,
+                     .n = c->d_model});
+    stage(g, DEV_STAGE_DEXP, l);
+  }
+  if (w->has_host_experts) {
+    emit(g, (dev_op){.kind = DOP_WAIT, .layer = l});
+    emit(g, (dev_op){.kind = DOP_ADD_IN, .out = b->x, .out_stride = c->d_model, .n = c->d_model});
+  }
+}
+
+static void layer(graph *g, int l) {
+  const model_config *c = &g->e->c;
+  const layer_weights *w = &g->e->layer[l];
+  const buffers *b = &g->b;
+  norm(g, b->x, b->xn, c->d_model, w->attn_norm, c->d_model, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
+  if (c->attn == ATTN_MLA)
+    attention_mla(g, l);
+  else
+    attention_gqa(g, l);
+  product(g, w->o, b->oh, b->oh_w, b->x, c->d_model, DEV_ROWS_TOKENS, false, true, w->o_bias);
+  norm(g, b->x, b->xn, c->d_model, w->ffn_norm, c->d_model, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
+  if (c->layer_is_moe[l]) {
+    moe_layer(g, l);
+  } else {
+    stage(g, DEV_STAGE_ATTN, l);
+    feed_forward(g, w->gate, w->up, w->down);
+    stage(g, DEV_STAGE_SHARED, l);
+  }
+}
+
+static void head(graph *g) {
+  const engine *e = g->e;
+  const buffers *b = &g->b;
+  int d = e->c.d_model;
+  emit(g, (dev_op){.kind = DOP_GATHER, .rows = DEV_ROWS_LOGITS, .in = b->x, .in_stride = d, .out = b->hx, .out_stride = d, .n = d});
+  norm(g, b->hx, b->hx, d, e->out_norm, d, 1, 0, e->c.norm_eps, DEV_ROWS_LOGITS);
+  product(g, e->output, b->hx, d, b->lg, e->c.vocab_size, DEV_ROWS_LOGITS, false, false, 0);
+  emit(g, (dev_op){.kind = DOP_COPY_LOGITS, .rows = DEV_ROWS_LOGITS, .in = b->lg, .in_stride = e->c.vocab_size, .n = e->c.vocab_size});
+  stage(g, DEV_STAGE_HEAD, e->c.n_layers);
+}
+
+hf_status graph_record(engine *e, micro_batch *mb) {
+  graph g = {.e = e};
+  size_t bytes = graph_buffer_bytes(&e->c, &e->o);
+  HF_TRY(dev_alloc(e->d, bytes, "activation buffers", &mb->buffers));
+  mb->buffers_bytes = bytes;
+  HF_TRY(own_add(e, mb->buffers, bytes, true));
+  layout(&e->c, e->o.max_tok, e->o.max_logits, mb->buffers, &g.b);
+  emit(&g, (dev_op){.kind = DOP_EMBED, .w = e->embed, .out = g.b.x, .out_stride = e->c.d_model});
+  for (int l = 0; l < e->c.n_layers; l++) layer(&g, l);
+  head(&g);
+  hf_status st = g.st;
+  if (st == HF_OK) st = dev_record(e->d, g.op, g.n, &e->ctx, e->o.max_tok, e->o.max_logits, &mb->rec);
+  free(g.op);
+  return st;
+}

@@ -1,0 +1,191 @@
+/* load.c: from the model's tensors to where the plan wants them, and the table that says beforehand whether all of it fits. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "executor/engine_int.h"
+
+hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
+  if (e->n_own == e->cap_own) {
+    int cap = e->cap_own ? 2 * e->cap_own : 256;
+    HF_TRY(hf_realloc(&e->own, (size_t)cap, sizeof *e->own, "list of allocations"));
+    e->cap_own = cap;
+  }
+  e->own[e->n_own++] = (owned){addr, bytes, on_device};
+  return HF_OK;
+}
+
+static hf_status kernel_format(fmt f, kern_format *out) {
+  const fmt_info *i = fmt_get(f);
+  if (kern_format_parse(i->name, out)) return HF_OK;
+  return hf_fail(HF_UNSUPPORTED, "weights in %s cannot be executed yet; f32, f16, bf16 and q8_0 can", i->name);
+}
+
+static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, model_tensor_info *info, dev_mat *out) {
+  HF_TRY(model_tensor(e->m, id, layer, expert, info));
+  *out = (dev_mat){.layout = KL_ROWS, .n_rows = (int)info->rows, .n_cols = (int)info->cols,
+                   .row_bytes = fmt_row_bytes(info->format, info->cols)};
+  return kernel_format(info->format, &out->format);
+}
+
+/* A matrix on the device: wrapped where the device can use the mapping, else copied into its memory. */
+static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, dev_mat *out) {
+  model_tensor_info info;
+  HF_TRY(describe(e, id, layer, expert, &info, out));
+  const void *map;
+  HF_TRY(model_tensor_map(e->m, id, layer, expert, &map));
+  if (map && (out->data = dev_wrap(e->d, map))) return HF_OK;
+  HF_TRY(dev_alloc(e->d, info.bytes, "weights", &out->data));
+  HF_TRY(own_add(e, out->data, info.bytes, true));
+  if (map) return dev_upload(e->d, out->data, map, info.bytes);
+  void *tmp;
+  HF_TRY(hf_alloc(&tmp, 1, info.bytes, "a tensor"));
+  hf_status st = model_tensor_read(e->m, id, layer, expert, tmp, info.bytes);
+  if (st == HF_OK) st = dev_upload(e->d, out->data, tmp, info.bytes);
+  free(tmp);
+  return st;
+}
+
+/* A vector (norm, bias) as f32 on the device. */
+static hf_status device_vec(engine *e, model_tensor_id id, int layer, dev_addr *out) {
+  model_tensor_info info;
+  HF_TRY(model_tensor(e->m, id, layer, -1, &info));
+  int64_t n = info.rows * info.cols;
+  float *tmp;
+  HF_TRY(hf_alloc(&tmp, (size_t)n, sizeof *tmp, "a vector"));
+  hf_status st = HF_OK;
+  for (int64_t r = 0; r < info.rows && st == HF_OK; r++) st = model_row_f32(e->m, id, layer, r, tmp + r * info.cols, info.cols);
+  if (st == HF_OK) st = dev_alloc(e->d, (size_t)n * 4, "norms and biases", out);
+  if (st == HF_OK) st = own_add(e, *out, (size_t)n * 4, true);
+  if (st == HF_OK) st = dev_upload(e->d, *out, tmp, (size_t)n * 4);
+  free(tmp);
+  return st;
+}
+
+static hf_status opt_vec(engine *e, model_tensor_id id, int layer, dev_addr *out) {
+  return model_has_tensor(e->m, id, layer) ? device_vec(e, id, layer, out) : HF_OK;
+}
+
+static hf_status opt_mat(engine *e, model_tensor_id id, int layer, dev_mat *out) {
+  return model_has_tensor(e->m, id, layer) ? device_mat(e, id, layer, -1, out) : HF_OK;
+}
+
+static hf_status load_dense_part(engine *e, int l) {
+  layer_weights *w = &e->layer[l];
+  const struct { model_tensor_id id; dev_addr *to; } vec[] = {
+      {MT_ATTN_NORM, &w->attn_norm}, {MT_FFN_NORM, &w->ffn_norm}, {MT_Q_A_NORM, &w->q_a_norm}, {MT_KV_A_NORM, &w->kv_a_norm},
+      {MT_Q_NORM, &w->q_norm}, {MT_K_NORM, &w->k_norm}, {MT_Q_BIAS, &w->q_bias}, {MT_K_BIAS, &w->k_bias},
+      {MT_V_BIAS, &w->v_bias}, {MT_O_BIAS, &w->o_bias}, {MT_SINKS, &w->sinks}, {MT_ROUTER_BIAS, &w->router_bias}};
+  for (size_t i = 0; i < sizeof vec / sizeof *vec; i++) HF_TRY(opt_vec(e, vec[i].id, l, vec[i].to));
+  const struct { model_tensor_id id; dev_mat *to; } mat[] = {
+      {MT_Q, &w->q}, {MT_K, &w->k}, {MT_V, &w->v}, {MT_O, &w->o}, {MT_Q_A, &w->q_a}, {MT_Q_B, &w->q_b}, {MT_KV_A, &w->kv_a},
+      {MT_K_B, &w->k_b}, {MT_V_B, &w->v_b}, {MT_ROUTER, &w->router}, {MT_GATE, &w->gate}, {MT_UP, &w->up}, {MT_DOWN, &w->down},
+      {MT_SH_GATE, &w->sh_gate}, {MT_SH_UP, &w->sh_up}, {MT_SH_DOWN, &w->sh_down}};
+  for (size_t i = 0; i < sizeof mat / sizeof *mat; i++) HF_TRY(opt_mat(e, mat[i].id, l, mat[i].to));
+  return HF_OK;
+}
+
+/* One expert in host memory: the mapping itself where there is one, else read into own memory. */
+static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, kern_mat *out) {
+  model_tensor_info info;
+  dev_mat d;
+  HF_TRY(describe(e, id, layer, expert, &info, &d));
+  *out = (kern_mat){.format = d.format, .layout = KL_ROWS, .n_rows = d.n_rows, .n_cols = d.n_cols, .row_bytes = d.row_bytes};
+  HF_TRY(model_tensor_map(e->m, id, layer, expert, &out->data));
+  if (out->data) return HF_OK;
+  void *p;
+  HF_TRY(mem_alloc(info.bytes, -1, "an expert", &p));
+  hf_status st = own_add(e, (dev_addr)(uintptr_t)p, info.bytes, false);
+  if (st != HF_OK) {
+    mem_free(p, info.bytes, -1);
+    return st;
+  }
+  out->data = p;
+  return model_tensor_read(e->m, id, layer, expert, p, info.bytes);
+}
+
+static hf_status check_expert(const engine *e, kern_format gate, kern_format up, int gate_cols, int down_cols, int l) {
+  if (gate != up) return hf_fail(HF_UNSUPPORTED, "layer %d: gate and up experts in different formats cannot be executed", l);
+  if (gate_cols != e->c.d_model || down_cols != e->c.d_ff_expert)
+    return hf_fail(HF_INPUT, "layer %d: an expert of %d x %d, the config says %d x %d", l, down_cols, gate_cols, e->c.d_ff_expert,
+                   e->c.d_model);
+  return HF_OK;
+}
+
+static hf_status load_expert(engine *e, int l, int x) {
+  size_t at = (size_t)l * (size_t)e->c.n_experts + (size_t)x;
+  if (e->resident[at]) {
+    dev_expert *d = &e->ctx.experts[at];
+    HF_TRY(device_mat(e, MT_EXP_GATE, l, x, &d->gate));
+    HF_TRY(device_mat(e, MT_EXP_UP, l, x, &d->up));
+    HF_TRY(device_mat(e, MT_EXP_DOWN, l, x, &d->down));
+    return check_expert(e, d->gate.format, d->up.format, d->gate.n_cols, d->down.n_cols, l);
+  }
+  moe_expert *h = &e->host_experts[at];
+  HF_TRY(host_mat(e, MT_EXP_GATE, l, x, &h->gate));
+  HF_TRY(host_mat(e, MT_EXP_UP, l, x, &h->up));
+  HF_TRY(host_mat(e, MT_EXP_DOWN, l, x, &h->down));
+  return check_expert(e, h->gate.format, h->up.format, h->gate.n_cols, h->down.n_cols, l);
+}
+
+/* cos and sin of every position, [context][rope_dim/2], with the config's factor. Angles in double: at 128 K tokens f32 angles lose
+ * three digits. */
+static hf_status load_rope(engine *e) {
+  const model_rope *r = &e->c.rope;
+  size_t half = (size_t)r->dim / 2, n = (size_t)e->o.context * half;
+  float *t;
+  HF_TRY(hf_alloc(&t, 2 * n, sizeof *t, "rotary table"));
+  for (size_t p = 0; p < (size_t)e->o.context; p++) {
+    for (size_t i = 0; i < half; i++) {
+      double a = (double)p * r->inv_freq[i];
+      t[p * half + i] = (float)(__builtin_cos(a) * r->mscale);
+      t[n + p * half + i] = (float)(__builtin_sin(a) * r->mscale);
+    }
+  }
+  hf_status st = dev_alloc(e->d, 2 * n * 4, "rotary table", &e->ctx.rope_cos);
+  if (st == HF_OK) st = own_add(e, e->ctx.rope_cos, 2 * n * 4, true);
+  if (st == HF_OK) st = dev_upload(e->d, e->ctx.rope_cos, t, 2 * n * 4);
+  e->ctx.rope_sin = e->ctx.rope_cos + n * 4;
+  free(t);
+  return st;
+}
+
+static hf_status load_kv(engine *e) {
+  for (int l = 0; l < e->c.n_layers; l++) {
+    HF_TRY(dev_alloc(e->d, e->kv_layer_bytes, "KV cache", &e->ctx.kv[l]));
+    HF_TRY(own_add(e, e->ctx.kv[l], e->kv_layer_bytes, true));
+  }
+  return HF_OK;
+}
+
+hf_status load_weights(engine *e) {
+  const model_config *c = &e->c;
+  hf_progress bar;
+  hf_progress_begin(&bar, "loading", "layers", c->n_layers);
+  hf_status st = HF_OK;
+  HF_GO(end, device_mat(e, MT_EMBED, -1, -1, &e->embed));
+  HF_GO(end, device_vec(e, MT_OUT_NORM, -1, &e->out_norm));
+  if (c->tied_embeddings)
+    e->output = e->embed;
+  else
+    HF_GO(end, device_mat(e, MT_OUTPUT, -1, -1, &e->output));
+  for (int l = 0; l < c->n_layers; l++) {
+    HF_GO(end, load_dense_part(e, l));
+    e->ctx.router_bias[l] = e->layer[l].router_bias;
+    for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
+      HF_GO(end, load_expert(e, l, x));
+      if (e->resident[(size_t)l * (size_t)c->n_experts + (size_t)x])
+        e->layer[l].has_device_experts = true;
+      else
+        e->layer[l].has_host_experts = true;
+    }
+    hf_progress_add(&bar, 1);
+  }
+  HF_GO(end, load_rope(e));
+  HF_GO(end, load_kv(e));
+end:
+  hf_progress_end(&bar);
+  return st == HF_OK ? HF_OK : hf_note(st, "%s", model_path(e->m));
+}

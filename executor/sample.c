@@ -1,0 +1,53 @@
+#include "executor/sample.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+int32_t sample_argmax(const float *logits, int n) {
+  int best = 0;
+  for (int i = 1; i < n; i++)
+    if (logits[i] > logits[best]) best = i;
+  return best;
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014): one draw per (seed, request, step), no state to carry. */
+static double uniform(uint64_t seed, uint64_t request, int step) {
+  uint64_t z = seed * 0x9E3779B97F4A7C15ULL + request * 0xD1B54A32D192ED03ULL + (uint64_t)step * 0xBF58476D1CE4E5B9ULL;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+  return (double)((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
+}
+
+typedef struct {
+  float p;
+  int32_t id;
+} cand;
+
+static int by_probability(const void *a, const void *b) {
+  const cand *x = a, *y = b;
+  if (x->p != y->p) return x->p < y->p ? 1 : -1;
+  return x->id - y->id;
+}
+
+int32_t sample_token(const sample_options *o, uint64_t request, int step, const float *logits, int n, float *scratch) {
+  if (o->temperature <= 0 || o->top_k == 1) return sample_argmax(logits, n);
+  cand *c = (cand *)scratch;
+  float max = logits[sample_argmax(logits, n)];
+  for (int i = 0; i < n; i++) c[i] = (cand){expf((logits[i] - max) / (float)o->temperature), i};
+  qsort(c, (size_t)n, sizeof *c, by_probability);
+  int keep = o->top_k > 0 && o->top_k < n ? o->top_k : n;
+  double total = 0, kept = 0;
+  for (int i = 0; i < keep; i++) total += c[i].p;
+  int last = 0;
+  for (; last < keep; last++) {
+    kept += c[last].p;
+    if (kept >= o->top_p * total) break;
+  }
+  if (last == keep) last = keep - 1;
+  double r = uniform(o->seed, request, step) * kept;
+  for (int i = 0; i <= last; i++) {
+    r -= c[i].p;
+    if (r < 0) return c[i].id;
+  }
+  return c[last].id;
+}

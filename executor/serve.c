@@ -1,0 +1,321 @@
+/* serve.c: see serve.h. */
+#include "executor/serve.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+typedef struct {
+  sched_step step;
+  bool in_flight, prefills;
+} slot;
+
+typedef struct {
+  engine *e;
+  const serve_options *o;
+  serve_request *reqs;
+  int n_reqs, next_arrival, live;
+  int *order;              /* requests by arrival */
+  sched *s;
+  slot mb[SCHED_MAX_DEPTH];
+  int depth;
+  int32_t *forced[SCHED_MAX_DEPTH]; /* imposed routing of the step, allocated when any request has one */
+  float *scratch;
+  serve_stats *st;
+  int64_t start_ns, last_ns;
+  int full;                /* users that decode when the place is full */
+  double any_tokens, any_s;
+} server;
+
+static double seconds(int64_t ns) { return (double)ns / 1e9; }
+
+static hf_status stats_new(const engine *e, serve_stats *st) {
+  const model_config *c = engine_config(e);
+  int max_tok = engine_opts(e)->max_tok;
+  size_t nl = (size_t)c->n_layers, ne = (size_t)(c->n_experts > 0 ? c->n_experts : 1), nt = (size_t)max_tok + 1;
+  memset(st, 0, sizeof *st);
+  st->n_layers = c->n_layers;
+  st->n_experts = c->n_experts;
+  st->max_tok = max_tok;
+  HF_TRY(hf_alloc(&st->routing, 2 * nl * ne, sizeof *st->routing, "routing counts"));
+  HF_TRY(hf_alloc(&st->distinct_steps, 2 * nl * nt, sizeof(int64_t), "routing counts"));
+  HF_TRY(hf_alloc(&st->distinct_sum, 2 * nl * nt, sizeof(int64_t), "routing counts"));
+  HF_TRY(hf_alloc(&st->distinct_sq, 2 * nl * nt, sizeof(int64_t), "routing counts"));
+  return hf_alloc(&st->stage, 2 * (nl + 1) * DEV_STAGE_N, sizeof *st->stage, "stage times");
+}
+
+void serve_stats_free(serve_stats *s) {
+  free(s->routing);
+  free(s->distinct_steps);
+  free(s->distinct_sum);
+  free(s->distinct_sq);
+  free(s->stage);
+  memset(s, 0, sizeof *s);
+}
+
+double serve_decode_rate(const serve_stats *s) { return s->decode_s > 0 ? s->decode_tokens / s->decode_s : 0; }
+
+/* Requests whose time has come enter the scheduler. Returns the ns until the next one, -1 when there is none. */
+static hf_status admit(server *v, int64_t *next_ns) {
+  *next_ns = -1;
+  int64_t now = hf_now_ns();
+  while (v->next_arrival < v->n_reqs) {
+    serve_request *r = &v->reqs[v->order[v->next_arrival]];
+    int64_t at = v->start_ns + (int64_t)(r->arrival_s * 1e9);
+    if (at > now) {
+      *next_ns = at - now;
+      return HF_OK;
+    }
+    HF_TRY(hf_note(sched_add(v->s, v->order[v->next_arrival], r->n_ids, r->max_tokens), "request %s", r->ext_id));
+    v->next_arrival++;
+    v->live++;
+  }
+  return HF_OK;
+}
+
+static void impose(server *v, int m, dev_step *s, const serve_request *r, int pos, int t) {
+  if (!v->forced[m]) return;
+  const model_config *c = engine_config(v->e);
+  for (int l = 0; l < c->n_layers; l++) {
+    int32_t *to = v->forced[m] + ((size_t)l * (size_t)s->max_tok + (size_t)t) * (size_t)c->top_k;
+    if (r->forced && pos < r->n_ids)
+      memcpy(to, r->forced + ((size_t)l * (size_t)r->n_ids + (size_t)pos) * (size_t)c->top_k, (size_t)c->top_k * sizeof *to);
+    else
+      to[0] = -1;
+  }
+}
+
+/* Tokens, positions and wanted logits of the step that the scheduler gave. */
+static void fill(server *v, int m) {
+  slot *k = &v->mb[m];
+  dev_step *s = engine_step(v->e, m);
+  double context = 0;
+  s->n_tok = s->n_logits = 0;
+  s->n_seq = k->step.n_pieces;
+  k->prefills = false;
+  for (int p = 0; p < k->step.n_pieces; p++) {
+    const sched_piece *piece = &k->step.piece[p];
+    const serve_request *r = &v->reqs[piece->request];
+    int n_row, n_pages;
+    int32_t *row = engine_page_row(v->e, piece->seq, &n_row);
+    const int32_t *pages = sched_pages(v->s, piece->seq, &n_pages);
+    memcpy(row, pages, (size_t)(n_pages < n_row ? n_pages : n_row) * sizeof *row);
+    k->prefills = k->prefills || !piece->decode;
+    for (int i = 0; i < piece->n_tokens; i++) {
+      int t = s->n_tok++, pos = piece->start_pos + i;
+      s->ids[t] = pos < r->n_ids ? r->ids[pos] : r->out[pos - r->n_ids];
+      s->pos[t] = pos;
+      s->seq[t] = piece->seq;
+      context += pos + 1;
+      impose(v, m, s, r, pos, t);
+      bool last = i == piece->n_tokens - 1 && piece->wants_logits;
+      if (last || (r->all_logits && !piece->decode)) s->logit_rows[s->n_logits++] = t;
+    }
+  }
+  s->mean_context = s->n_tok ? context / s->n_tok : 0;
+  s->forced_ids = v->forced[m];
+}
+
+static void count_routing(server *v, const dev_step *s, const sched_step *what) {
+  serve_stats *st = v->st;
+  const model_config *c = engine_config(v->e);
+  int step_phase = what->n_decode == what->n_tokens;
+  uint8_t seen[1024];
+  for (int l = 0; l < c->n_layers; l++) {
+    if (!c->layer_is_moe[l]) continue;
+    memset(seen, 0, sizeof seen);
+    int distinct = 0, t = 0;
+    for (int p = 0; p < what->n_pieces; p++) {
+      int64_t *count = st->routing + ((size_t)what->piece[p].decode * (size_t)c->n_layers + (size_t)l) * (size_t)c->n_experts;
+      for (int i = 0; i < what->piece[p].n_tokens; i++, t++) {
+        const int32_t *ids = s->route_ids + ((size_t)l * (size_t)s->max_tok + (size_t)t) * (size_t)c->top_k;
+        for (int k = 0; k < c->top_k; k++) {
+          count[ids[k]]++;
+          distinct += !seen[ids[k]];
+          seen[ids[k]] = 1;
+        }
+      }
+    }
+    size_t at = ((size_t)step_phase * (size_t)c->n_layers + (size_t)l) * ((size_t)st->max_tok + 1) + (size_t)s->n_tok;
+    st->distinct_steps[at]++;
+    st->distinct_sum[at] += distinct;
+    st->distinct_sq[at] += (int64_t)distinct * distinct;
+  }
+}
+
+static void count_times(server *v, const dev_step *s, const sched_step *what) {
+  serve_stats *st = v->st;
+  int phase = what->n_decode == what->n_tokens;
+  for (int i = 0; i < s->n_trace; i++) {
+    const dev_trace *t = &s->trace[i];
+    struct serve_stage *g = &st->stage[((size_t)phase * ((size_t)st->n_layers + 1) + (size_t)t->layer) * DEV_STAGE_N + t->stage];
+    double ns = (double)(t->end_ns - t->start_ns);
+    g->steps++;
+    g->tokens += t->tokens;
+    g->distinct += t->distinct;
+    g->ns += ns;
+    g->ns_sq += ns * ns;
+  }
+  double ns = (double)(s->finished_ns - s->launched_ns);
+  st->step_ns_sum[phase] += ns;
+  st->step_ns_sq[phase] += ns * ns;
+  st->step_n[phase]++;
+}
+
+/* The interval since the last event belongs to prefill when anything prefilled in it, to steady decode when all users decoded. */
+static void account_interval(server *v, const slot *ended) {
+  int64_t now = hf_now_ns();
+  bool prefill = false;
+  int decoding = 0;
+  for (int m = 0; m < v->depth; m++) {
+    if (!v->mb[m].in_flight) continue;
+    prefill = prefill || v->mb[m].prefills;
+    decoding += v->mb[m].step.n_decode;
+  }
+  double dt = seconds(now - v->last_ns);
+  v->last_ns = now;
+  if (prefill) {
+    v->st->prefill_s += dt;
+    v->st->prefill_tokens += ended->step.n_tokens - ended->step.n_decode;
+    return;
+  }
+  v->any_s += dt;
+  v->any_tokens += ended->step.n_decode;
+  if (decoding == v->full) {
+    v->st->decode_s += dt;
+    v->st->decode_tokens += ended->step.n_decode;
+  }
+}
+
+static bool is_eos(const model_config *c, int32_t id) {
+  for (int i = 0; i < c->n_eos; i++)
+    if (c->eos_ids[i] == id) return true;
+  return false;
+}
+
+/* Takes the tokens of a finished step; finished[i] = 1 ends piece i. */
+static void take_tokens(server *v, int m, uint8_t *finished) {
+  slot *k = &v->mb[m];
+  const dev_step *s = engine_step(v->e, m);
+  const model_config *c = engine_config(v->e);
+  size_t vocab = (size_t)c->vocab_size;
+  int row = 0;
+  double now = seconds(hf_now_ns() - v->start_ns);
+  for (int p = 0; p < k->step.n_pieces; p++) {
+    const sched_piece *piece = &k->step.piece[p];
+    serve_request *r = &v->reqs[piece->request];
+    finished[p] = 0;
+    int rows = r->all_logits && !piece->decode ? piece->n_tokens : piece->wants_logits;
+    for (int i = 0; i < rows && v->o->on_logits; i++)
+      v->o->on_logits(v->o->user, r, piece->start_pos + piece->n_tokens - rows + i, s->logits + (size_t)(row + i) * vocab);
+    row += rows;
+    if (!piece->wants_logits) continue;
+    int32_t id = sample_token(&v->o->sample, (uint64_t)piece->request, r->n_out, s->logits + (size_t)(row - 1) * vocab, c->vocab_size,
+                              v->scratch);
+    if (r->n_out == 0) r->first_token_s = now;
+    r->out[r->n_out++] = id;
+    v->st->output_tokens++;
+    bool stop = !r->ignore_eos && is_eos(c, id);
+    bool cancelled = v->o->stop && *v->o->stop;
+    if (stop || cancelled || r->n_out == r->max_tokens) {
+      snprintf(r->finish, sizeof r->finish, "%s", stop ? "stop" : cancelled ? "cancelled" : "length");
+      r->end_s = now;
+      finished[p] = 1;
+    }
+    if (v->o->on_token) v->o->on_token(v->o->user, r, id);
+    if (finished[p] && v->o->on_finish) v->o->on_finish(v->o->user, r);
+  }
+}
+
+static void finish_step(server *v, int m) {
+  slot *k = &v->mb[m];
+  const dev_step *s = engine_step(v->e, m);
+  uint8_t finished[SCHED_MAX_SEQS];
+  int64_t ended[SCHED_MAX_SEQS];
+  int n_ended = 0;
+  account_interval(v, k);
+  count_routing(v, s, &k->step);
+  count_times(v, s, &k->step);
+  if (v->o->on_step) v->o->on_step(v->o->user, s, &k->step, v->st->steps);
+  v->st->steps++;
+  if (k->step.n_decode == k->step.n_tokens) v->st->decode_steps++;
+  v->st->prompt_tokens += k->step.n_tokens - k->step.n_decode;
+  take_tokens(v, m, finished);
+  k->in_flight = false;
+  sched_done(v->s, m, finished, ended, &n_ended);
+  v->live -= n_ended;
+}
+
+static hf_status loop(server *v) {
+  for (;;) {
+    int64_t next_ns;
+    bool stop = v->o->stop && *v->o->stop;
+    HF_TRY(admit(v, &next_ns));
+    bool busy = false;
+    for (int m = 0; m < v->depth; m++) {
+      slot *k = &v->mb[m];
+      if (!k->in_flight && !stop && sched_next(v->s, m, &k->step)) {
+        fill(v, m);
+        bool idle = true;
+        for (int i = 0; i < v->depth; i++) idle = idle && !v->mb[i].in_flight;
+        if (idle) v->last_ns = hf_now_ns();
+        k->in_flight = true;
+        HF_TRY(engine_launch(v->e, m));
+      }
+      busy = busy || k->in_flight;
+    }
+    if (!busy) {
+      if (stop || next_ns < 0) return HF_OK;
+      hf_sleep_until_ns(hf_now_ns() + (next_ns < 50000000 ? next_ns : 50000000));
+      continue;
+    }
+    int m;
+    HF_TRY(engine_poll(v->e, &m));
+    if (m >= 0) finish_step(v, m);
+  }
+}
+
+static hf_status prepare(server *v) {
+  const engine_options *eo = engine_opts(v->e);
+  const model_config *c = engine_config(v->e);
+  sched_options so = {.depth = eo->depth, .max_seqs = v->o->users, .chunk_tokens = v->o->chunk_tokens, .page_tokens = eo->page_tokens,
+                      .n_pages = eo->n_pages};
+  HF_TRY(sched_new(&so, &v->s));
+  HF_TRY(hf_alloc(&v->scratch, 2 * (size_t)c->vocab_size, sizeof(float), "sampling scratch"));
+  HF_TRY(hf_alloc(&v->order, (size_t)v->n_reqs + 1, sizeof *v->order, "arrivals"));
+  bool any_forced = false;
+  for (int i = 0; i < v->n_reqs; i++) { /* insertion by arrival: traces are nearly sorted, and stable matters more than speed */
+    int j = i;
+    for (; j > 0 && v->reqs[v->order[j - 1]].arrival_s > v->reqs[i].arrival_s; j--) v->order[j] = v->order[j - 1];
+    v->order[j] = i;
+    any_forced = any_forced || v->reqs[i].forced;
+  }
+  for (int m = 0; any_forced && m < v->depth; m++)
+    HF_TRY(hf_alloc(&v->forced[m], (size_t)c->n_layers * (size_t)eo->max_tok * (size_t)c->top_k, sizeof(int32_t), "imposed routing"));
+  v->full = v->n_reqs < v->o->users ? v->n_reqs : v->o->users;
+  return stats_new(v->e, v->st);
+}
+
+hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_options *o, serve_stats *stats) {
+  server v = {.e = e, .o = o, .reqs = reqs, .n_reqs = n_reqs, .st = stats, .depth = engine_opts(e)->depth};
+  memset(stats, 0, sizeof *stats);
+  hf_status st = prepare(&v);
+  v.start_ns = v.last_ns = hf_now_ns();
+  if (st == HF_OK) st = loop(&v);
+  stats->wall_s = seconds(hf_now_ns() - v.start_ns);
+  if (stats->decode_s == 0) {
+    stats->decode_s = v.any_s;
+    stats->decode_tokens = v.any_tokens;
+  }
+  for (int m = 0; m < SCHED_MAX_DEPTH; m++) {
+    engine_step(e, m)->forced_ids = NULL;
+    free(v.forced[m]);
+  }
+  free(v.scratch);
+  free(v.order);
+  sched_free(v.s);
+  return st;
+}

@@ -1,0 +1,59 @@
+/* serve.h: requests through an engine: the loop that joins the scheduler (sched.h), the engine and the clock.
+ *
+ * Each micro-batch in turn: finished step -> tokens out, sequences end -> sched_done; idle -> sched_next -> step filled -> launch. Nothing here
+ * decides policy (sched does) or placement (the plan does). Counters are kept in memory; the caller writes them to the database. */
+#ifndef HF_EXECUTOR_SERVE_H
+#define HF_EXECUTOR_SERVE_H
+
+#include <signal.h>
+
+#include "executor/engine.h"
+#include "executor/sample.h"
+#include "sched/sched.h"
+
+typedef struct {
+  char ext_id[64];
+  int32_t *ids;            /* prompt, owned by the caller */
+  int n_ids, max_tokens;
+  double arrival_s;        /* since the start of serving; 0 = at once */
+  bool ignore_eos;
+  bool all_logits;         /* on_logits for every prompt position, not only the last */
+  const int32_t *forced;   /* imposed routing of the prompt [n_layers][n_ids][top_k] (ids ascending; -1 = free), or NULL */
+  /* results */
+  int32_t *out;            /* [max_tokens], owned by the caller */
+  int n_out;
+  double first_token_s, end_s; /* since the start */
+  char finish[16];         /* stop, length, cancelled */
+} serve_request;
+
+typedef struct {
+  sample_options sample;
+  int chunk_tokens;
+  int users;               /* sequences at once */
+  void *user;
+  void (*on_token)(void *user, serve_request *r, int32_t id);
+  void (*on_finish)(void *user, serve_request *r);
+  void (*on_logits)(void *user, serve_request *r, int position, const float *logits);
+  /* every finished step, before its buffers are reused: trace, routing */
+  void (*on_step)(void *user, const dev_step *s, const sched_step *what, int64_t step_index);
+  volatile sig_atomic_t *stop; /* set by a signal handler: running sequences end as "cancelled" */
+} serve_options;
+
+/* Sums over the whole serving; arrays are owned, serve_stats_free. Index [phase][layer]…, phase 0 prefill, 1 decode. */
+typedef struct {
+  int n_layers, n_experts, max_tok;
+  int64_t *routing;        /* [2][n_layers][n_experts] */
+  int64_t *distinct_steps, *distinct_sum, *distinct_sq; /* [2][n_layers][max_tok + 1] by tokens of the step */
+  struct serve_stage { int64_t steps, tokens, distinct; double ns, ns_sq; } *stage; /* [2][n_layers + 1][DEV_STAGE_N] */
+  int64_t steps, decode_steps, prompt_tokens, output_tokens;
+  double decode_tokens, decode_s;   /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
+  double prefill_tokens, prefill_s; /* intervals in which something prefills */
+  double wall_s;
+  double step_ns_sum[2], step_ns_sq[2]; int64_t step_n[2];
+} serve_stats;
+
+HF_MUST hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_options *o, serve_stats *stats);
+void serve_stats_free(serve_stats *s);
+/* Output tokens of all users together per second in steady decode (design's definition). */
+double serve_decode_rate(const serve_stats *s);
+#endif
