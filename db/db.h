@@ -1,11 +1,13 @@
 /* db.h: the database. SQLite in WAL mode, STRICT tables, foreign keys; sqlite3.h and SQL appear in this room only.
  *
  * Durability: each call below is one transaction (or part of the one opened with db_begin); after it returns HF_OK a kill -9 loses
- * nothing of it (synchronous=FULL... see db.c for the measured choice). Two programs may use one file: writers wait up to 10 s
+ * nothing of it (WAL, synchronous=FULL; db_open.c says why). Write many rows between db_begin and db_commit: a commit is a disk flush. Two programs may use one file: writers wait up to 10 s
  * (busy_timeout), then HF_MACHINE "database is locked by another program".
  * Opening migrates an older schema inside one transaction; a newer one is HF_INPUT with the version. A file that is no
- * HeteroFlow database is HF_INPUT and is not touched.
+ * HeteroFlow database, or whose schema somebody changed, is HF_INPUT and is not touched. create: a missing or empty file becomes a
+ * database; without it that is HF_NOT_FOUND.
  * Errors: HF_MACHINE for disk full and I/O, HF_NOT_FOUND for a missing row, HF_INPUT for rows that break a constraint.
+ * A put whose id is set updates that row (HF_NOT_FOUND when it is gone). After an error inside db_begin ... db_commit, roll back.
  * Thread rule: one db handle per thread. */
 #ifndef HF_DB_DB_H
 #define HF_DB_DB_H
@@ -39,7 +41,7 @@ HF_MUST hf_status db_kernel_list(db *d, int64_t machine_id, rec_kernel_point **o
 HF_MUST hf_status db_link_list(db *d, int64_t machine_id, rec_link_point **out, int *n);
 
 /* Plans: put stores rows and the JSON text, sets p->id. */
-HF_MUST hf_status db_plan_put(db *d, plan *p);
+HF_MUST hf_status db_plan_put(db *d, plan *p);                          /* always a new row; p must pass plan_check */
 HF_MUST hf_status db_plan_get(db *d, int64_t id, plan **out);
 HF_MUST hf_status db_plan_latest(db *d, plan **out);
 HF_MUST hf_status db_plan_ids(db *d, int64_t **ids, int *n);
@@ -59,7 +61,12 @@ HF_MUST hf_status db_routing_list(db *d, int64_t run_id, rec_routing **out, int 
 HF_MUST hf_status db_distinct_list(db *d, int64_t run_id, rec_distinct **out, int *n);
 HF_MUST hf_status db_event_list(db *d, int64_t run_id, rec_event **out, int *n);
 
-/* View run_error: signed_error = (predicted - measured) / measured, one row per run and metric. */
+/* Single trace events of a run (plan_id 0) or of the simulation of a plan (run_id 0); list: those of one of the two, by start. */
+HF_MUST hf_status db_trace_put(db *d, int64_t run_id, int64_t plan_id, const rec_trace *r);
+HF_MUST hf_status db_trace_list(db *d, int64_t run_id, int64_t plan_id, rec_trace **out, int *n);
+
+/* View run_error: signed_error = (predicted - measured) / measured, one row per run and metric (decode_tok_per_s, ttft_p50_s,
+ * tpot_p50_s). Runs that are done or stopped, metrics where both numbers are above 0. */
 typedef struct {
   int64_t run_id;
   char model[256], metric[32];

@@ -1,12 +1,33 @@
 /* plan.h: the plan, as rows and as plan.json. Written by hf-plan, executed by hf-run, shown by hf-report.
  *
- * Valid when: every layer has n_experts entries, each -1 (CPU tier) or the index of a device; depth 1..PLAN_MAX_DEPTH; the budget
- * rows sum to the bytes the placement needs and none exceeds its limit. plan_read_json checks all of it (HF_INPUT, file and field). */
+ * Valid (plan_check) when
+ *   - n_layers is 1..PLAN_MAX_LAYERS; layer[].index rises; a MoE layer has n_experts entries, each -1 (CPU tier) or the index of a
+ *     device, 0..n_devices-1; a dense layer has none;
+ *   - depth 1..PLAN_MAX_DEPTH; users and context at least 1; every number finite and not negative; low <= likely <= high,
+ *     p50 <= p90 <= p99; bound_ns <= objective_ns (a millionth of slack for rounding);
+ *   - no physical device (spec "cuda:N...") appears twice;
+ *   - the budget names no (where, what) twice and has no rows of totals: the rows of one `where` add up, they state the same
+ *     limit_bytes (0 = no limit stated), and their sum does not exceed it.
+ * plan_read_json checks all of it (HF_INPUT, file and field). Whether the budget covers what the placement needs can only be said
+ * with the model at hand: hf-plan and hf-run do.
+ *
+ * plan.json, stable members (design, contract):
+ *   plan_id model machine users context depth
+ *   placement      per layer an array of runs [count, device]; [] for a dense layer. Reading also takes one device per expert
+ *   ilp            objective_ns bound_ns gap status seconds
+ *   predicted      decode_tok_per_s {low likely high}, ttft_s and tpot_s {p50 p90 p99}, tag
+ *   binding        and budget [{where what bytes limit_bytes}]
+ * and beside them: schema_version cost_model_version inputs_hash family format gpu machine_id from_run prompt_tokens output_tokens
+ * n_layers n_experts devices [{name spec mem_bytes}] layers [{layer moe n_experts attn_ns ... layer_ns binding prefill}]
+ * kv {type page_tokens bytes} max_seqs chunk_tokens threads kernels [{op format candidate tokens_lo tokens_hi}] popularity.
+ * Every further member of the object is kept in `extra` and written back as it was, after the others.
+ * May be missing when read: plan_id machine_id from_run inputs_hash family popularity kernels cost_model_version. */
 #ifndef HF_DB_PLAN_H
 #define HF_DB_PLAN_H
 #include "base/json.h"
 
-enum { PLAN_SCHEMA_VERSION = 1, PLAN_MAX_DEPTH = 8, PLAN_MAX_DEVICES = 16, PLAN_MAX_BUDGET = 64, PLAN_MAX_KERNELS = 64 };
+enum { PLAN_SCHEMA_VERSION = 1, PLAN_MAX_DEPTH = 8, PLAN_MAX_DEVICES = 16, PLAN_MAX_BUDGET = 64, PLAN_MAX_KERNELS = 64,
+       PLAN_MAX_LAYERS = 1024, PLAN_MAX_EXPERTS = 4096 };
 
 typedef struct { double low, likely, high; } plan_range;
 typedef struct { double p50, p90, p99; } plan_percentiles;
@@ -48,10 +69,14 @@ typedef struct {
   json *extra;                         /* further members kept for reports (baselines, advice, changes, fallback); may be NULL; owned */
 } plan;
 
+/* Zeroed, with n_layers dense layers of index 0.. and the versions set. */
 HF_MUST hf_status plan_new(int n_layers, plan **out);
 void plan_free(plan *p);
+/* All rules above; `where` starts the error line. plan_to_json does not ask for the budget, so that a plan that does not fit can be
+ * shown; reading and storing do. */
+HF_MUST hf_status plan_check(const plan *p, const char *where);
 HF_MUST hf_status plan_read_json(const json *doc, const char *where, plan **out);
 HF_MUST hf_status plan_read_file(const char *path, plan **out);
-/* Placement is written as runs: [[count, device], …] per layer. */
+/* HF_INPUT when a number is not finite or an index out of range. json_print reports a lack of memory, as for any document. */
 HF_MUST hf_status plan_to_json(const plan *p, json **out);
 #endif

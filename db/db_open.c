@@ -1,0 +1,223 @@
+/* db_open.c: opening, creating and migrating the file, without ever changing one that is not ours.
+ *
+ *   probe      the first 100 bytes, read without SQLite: magic, application_id, version. Refuses foreign and newer files.
+ *   attach     SQLite opens it. If a log was left behind it is not folded in at close until the file has been accepted.
+ *   admit      application_id and version as SQLite sees them (they may still be in the log), and the schema, word for word.
+ *   migrate    missing steps, in one transaction; a new file is version 0 and goes the same way. Still in rollback-journal mode when
+ *              new, so that the first page on disk always carries the application_id.
+ *   settle     WAL, foreign keys, synchronous=FULL.
+ *
+ * Why FULL: in WAL mode NORMAL survives kill -9 as well, but may lose the last commits on power loss. FULL is one fdatasync per
+ * commit. Measured on the development machine's disk (tests/bench/db_commit.c): rows are written in batches by one thread that is not
+ * on the hot path, so the price is paid a few times a second at most. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "db/sql.h"
+
+enum { HEADER_BYTES = 100, OFFSET_VERSION = 60, OFFSET_APPLICATION = 68 };
+
+/* ---- where ---- */
+
+static hf_status make_folders(const char *path) {
+  char part[1024];
+  snprintf(part, sizeof part, "%s", path);
+  for (char *p = part + 1; *p; p++) {
+    if (*p != '/') continue;
+    *p = 0;
+    if (mkdir(part, 0700) != 0 && errno != EEXIST) return hf_fail(HF_INPUT, "%s: cannot create: %s; use --db", part, strerror(errno));
+    *p = '/';
+  }
+  return HF_OK;
+}
+
+hf_status db_default_path(const char *option, char *out, size_t n) {
+  const char *given = option ? option : getenv("HETEROFLOW_DB");
+  const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+  int len;
+  if (option && !*option) return hf_fail(HF_INPUT, "option --db: the file name is empty");
+  if (given && *given) {
+    len = snprintf(out, n, "%s", given);
+  } else if (data && data[0] == '/') {
+    len = snprintf(out, n, "%s/heteroflow/heteroflow.db", data);
+  } else if (home && home[0] == '/') {
+    len = snprintf(out, n, "%s/.local/share/heteroflow/heteroflow.db", home);
+  } else {
+    return hf_fail(HF_INPUT, "no place for the database: neither --db, HETEROFLOW_DB, XDG_DATA_HOME nor HOME is set; use --db FILE");
+  }
+  if (len < 0 || (size_t)len >= n) return hf_fail(HF_INPUT, "the path of the database is longer than %zu bytes; use --db", n - 1);
+  return given && *given ? HF_OK : make_folders(out);
+}
+
+/* ---- probe ---- */
+
+static uint32_t big_endian(const unsigned char *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static hf_status not_ours(const char *path) {
+  return hf_fail(HF_INPUT, "%s: not a HeteroFlow database; it was left as it is, name another file with --db", path);
+}
+
+static hf_status check_version(const char *path, int64_t version) {
+  int newest = db_schema_version();
+  if (version < 0) return not_ours(path);
+  if (version <= newest) return HF_OK;
+  return hf_fail(HF_INPUT, "%s: schema version %lld is newer than this program's, %d; use a newer HeteroFlow or another file", path,
+                 (long long)version, newest);
+}
+
+/* *fresh: there is no file yet, or an empty one. *log: a write-ahead log with content lies beside it. */
+static hf_status probe(const char *path, bool create, bool *fresh, bool *log) {
+  char beside[1100];
+  struct stat info;
+  snprintf(beside, sizeof beside, "%s-wal", path);
+  *log = stat(beside, &info) == 0 && info.st_size > 0;
+  *fresh = false;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0 && errno != ENOENT) return hf_fail(HF_INPUT, "%s: cannot open: %s", path, strerror(errno));
+  if (fd < 0) {
+    *fresh = true;
+    return create ? HF_OK : hf_fail(HF_NOT_FOUND, "%s: no such database; run hf-profile first, or name another file with --db", path);
+  }
+  unsigned char head[HEADER_BYTES];
+  hf_status st = HF_OK;
+  bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  ssize_t n = regular ? pread(fd, head, sizeof head, 0) : 0;
+  close(fd);
+  if (!regular) {
+    st = hf_fail(HF_INPUT, "%s: not a regular file; name another with --db", path);
+  } else if (n < 0) {
+    st = hf_fail(HF_MACHINE, "%s: cannot read: %s", path, strerror(errno));
+  } else if (n == 0 && !*log) {
+    *fresh = true;
+    if (!create) st = hf_fail(HF_NOT_FOUND, "%s: an empty file, no database yet; run hf-profile first", path);
+  } else if (n < HEADER_BYTES || memcmp(head, "SQLite format 3", 16) != 0 ||
+             big_endian(head + OFFSET_APPLICATION) != DB_APPLICATION_ID) {
+    st = not_ours(path);
+  } else {
+    st = check_version(path, (int32_t)big_endian(head + OFFSET_VERSION));
+  }
+  return st;
+}
+
+/* ---- attach and admit ---- */
+
+static hf_status attach(db *d, bool create, bool log) {
+  int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (create ? SQLITE_OPEN_CREATE : 0);
+  int rc = sqlite3_open_v2(d->path, &d->handle, flags, NULL);
+  if (rc != SQLITE_OK) return db_fail(d, rc, "opening");
+  sqlite3_extended_result_codes(d->handle, 1);
+  sqlite3_busy_timeout(d->handle, DB_BUSY_MS);
+  sqlite3_db_config(d->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, log ? 1 : 0, NULL);
+  sqlite3_db_config(d->handle, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+  sqlite3_db_config(d->handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+  sqlite3_limit(d->handle, SQLITE_LIMIT_LENGTH, 256 << 20);
+  return db_exec(d, "PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL", "opening");
+}
+
+static hf_status pragma_int(db *d, const char *sql, int64_t *out) {
+  sqlite3_stmt *s;
+  bool found;
+  HF_TRY(db_statement(d, sql, &s));
+  HF_TRY(db_row(d, s, "reading the header", &found));
+  *out = found ? sqlite3_column_int64(s, 0) : 0;
+  sqlite3_reset(s);
+  return HF_OK;
+}
+
+/* Version of the file as SQLite sees it; 0 for an empty one. */
+static hf_status admit(db *d, int *version) {
+  int64_t pages, application, v;
+  HF_TRY(pragma_int(d, "PRAGMA page_count", &pages));
+  HF_TRY(pragma_int(d, "PRAGMA application_id", &application));
+  HF_TRY(pragma_int(d, "PRAGMA user_version", &v));
+  *version = 0;
+  if (pages == 0) return HF_OK;
+  if (application != DB_APPLICATION_ID) return not_ours(d->path);
+  HF_TRY(check_version(d->path, v));
+  *version = (int)v;
+  return db_check_schema(d, *version);
+}
+
+/* ---- migrate and settle ---- */
+
+static hf_status migrate_steps(db *d, int to) {
+  int64_t have;
+  char sql[96];
+  HF_TRY(pragma_int(d, "PRAGMA user_version", &have)); /* again: another program may have been faster */
+  if (have >= to) return HF_OK;
+  HF_TRY(db_migrate(d, (int)have, to));
+  sqlite3_stmt *s;
+  bool broken;
+  HF_TRY(db_statement(d, "PRAGMA foreign_key_check", &s));
+  HF_TRY(db_row(d, s, "checking references", &broken));
+  sqlite3_reset(s);
+  if (broken) return hf_fail(HF_INPUT, "%s: rows refer to rows that do not exist; the database is damaged", d->path);
+  snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %d", DB_APPLICATION_ID, to);
+  return db_exec(d, sql, "setting the schema version");
+}
+
+static hf_status migrate(db *d, int from, int to) {
+  HF_TRY(db_begin(d));
+  hf_status st = db_leave(d, true, migrate_steps(d, to));
+  return from == 0 ? hf_note(st, "creating the database") : hf_note(st, "migrating from schema version %d", from);
+}
+
+/* SQLite does not wait when a journal mode is busy to change, so this does. */
+static hf_status set_wal(db *d) {
+  int64_t deadline = hf_now_ns() + DB_BUSY_MS * INT64_C(1000000);
+  for (;;) {
+    sqlite3_stmt *s = NULL;
+    int rc = sqlite3_prepare_v2(d->handle, "PRAGMA journal_mode = WAL", -1, &s, NULL);
+    if (rc == SQLITE_OK) rc = sqlite3_step(s);
+    sqlite3_finalize(s);
+    /* A file system without shared memory answers with the old mode: slower, but as safe. A read-only file can still be read. */
+    if (rc == SQLITE_ROW || rc == SQLITE_DONE || (rc & 0xff) == SQLITE_READONLY) return HF_OK;
+    if ((rc & 0xff) != SQLITE_BUSY || hf_now_ns() > deadline) return db_fail(d, rc, "switching to WAL");
+    usleep(2000);
+  }
+}
+
+static hf_status open_steps(db *d, bool create, bool log) {
+  int version, newest = db_schema_version();
+  HF_TRY(attach(d, create, log));
+  HF_TRY(admit(d, &version));
+  if (version == 0 && !create) return hf_fail(HF_NOT_FOUND, "%s: an empty database; run hf-profile first", d->path);
+  if (version < newest) HF_TRY(migrate(d, version, newest));
+  HF_TRY(set_wal(d));
+  sqlite3_db_config(d->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+  return HF_OK;
+}
+
+hf_status db_open(const char *path, bool create, db **out) {
+  bool fresh, log;
+  if (!path || !*path) return hf_fail(HF_INPUT, "the name of the database file is empty; use --db FILE");
+  if (strlen(path) > 1000) return hf_fail(HF_INPUT, "%.60s...: the path of the database is longer than 1000 bytes", path);
+  HF_TRY(probe(path, create, &fresh, &log));
+  db *d;
+  HF_TRY(hf_alloc(&d, 1, sizeof *d, "database handle"));
+  /* "./" so that no name means something special to SQLite (":memory:"). */
+  snprintf(d->path, sizeof d->path, "%s%s", strchr(path, '/') ? "" : "./", path);
+  hf_status st = open_steps(d, create && fresh, log);
+  if (st != HF_OK) {
+    db_close(d);
+    return st;
+  }
+  *out = d;
+  return HF_OK;
+}
+
+void db_close(db *d) {
+  if (!d) return;
+  for (int i = 0; i < d->n_cached; i++) sqlite3_finalize(d->cache[i].stmt);
+  sqlite3_close(d->handle);
+  free(d);
+}
