@@ -1,0 +1,25 @@
+/* catalog_data.h (private to db): facts of catalog entries as ranges, and how ranges combine. */
+#ifndef HF_DB_CATALOG_DATA_H
+#define HF_DB_CATALOG_DATA_H
+#include "base/json.h"
+#include "db/records.h"
+
+/* low <= likely <= high, all finite and >= 0. Of a product or sum the tag is the weakest of its parts. */
+typedef struct {
+  double low, likely, high;
+  db_tag tag;
+} fact;
+
+/* obj[key] = {"value", "low"?, "high"?, "unit", "source", "date", "tag"?}. Checks all of it: the unit must be the one named, source not
+ * empty, date YYYY-MM-DD, low <= value <= high. HF_INPUT names where, key and member. */
+HF_MUST hf_status fact_get(const json *obj, const char *where, const char *key, const char *unit, fact *out);
+/* The same for a node already at hand; where names it. Units are not compared when unit is NULL. */
+HF_MUST hf_status fact_read(const json *node, const char *where, const char *unit, fact *out);
+/* A whole number 1..max in a fact without spread. */
+HF_MUST hf_status fact_count(const json *obj, const char *where, const char *key, int max, int *out);
+
+fact fact_of(double value, db_tag tag);
+fact fact_scale(fact a, double by);
+fact fact_product(fact a, fact b);
+fact fact_sum(fact a, fact b);
+#endif
