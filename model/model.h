@@ -57,6 +57,7 @@ typedef struct {
   group_kind group;
   bool norm_topk, router_bias;       /* router_bias: e_score_correction_bias, added for the choice only */
   double routed_scale;
+  bool router_lin_bias, expert_bias; /* gpt-oss: biases of the router's product and of the experts' three */
   bool swiglu_clamped;               /* gpt-oss */
   double swiglu_limit;
   bool *layer_is_moe;                /* [n_layers], always set */
@@ -92,6 +93,8 @@ typedef enum {
   MT_SH_GATE, MT_SH_UP, MT_SH_DOWN,     /* shared experts as one of width d_ff_shared */
   MT_SH_GATE_INP,                       /* [1][d_model] */
   MT_EXP_GATE, MT_EXP_UP, MT_EXP_DOWN,  /* one routed expert: [d_ff_expert][d_model] x2, [d_model][d_ff_expert] */
+  MT_ROUTER_LIN_BIAS,                   /* gpt-oss: [n_experts], part of the logits (unlike MT_ROUTER_BIAS) */
+  MT_EXP_GATE_BIAS, MT_EXP_UP_BIAS, MT_EXP_DOWN_BIAS, /* gpt-oss, one expert: [d_ff_expert] x2, [d_model] */
   MT_N
 } model_tensor_id;
 

@@ -1,0 +1,191 @@
+/* internal.h: what the files of this room share. Private to model/.
+ *
+ * How a model comes to be:
+ *
+ *   config.json  --config_from_json-->  model_config  <--config_from_gguf--  GGUF metadata
+ *   *.safetensors / *.gguf  --st_open, gguf_open-->  tensor_set: every stored tensor, checked against its file
+ *   model_config + tensor_set  --bind_hf, bind_gguf-->  slots: canonical tensor -> place in a file and how to read it
+ *
+ * Invariants after opening:
+ *  1. every tensor of a tensor_set lies inside its mapped file, overlaps no other, and bytes = dims x format;
+ *  2. a present slot has exactly the canonical shape that tensor_shape() derives from the config;
+ *  3. slots are indexed [layer + 1][id] (layer -1 = whole model), so a look-up hashes nothing. */
+#ifndef HF_MODEL_INTERNAL_H
+#define HF_MODEL_INTERNAL_H
+
+#include "model/model.h"
+
+/* ---- stored tensors ---- */
+
+enum { RAW_MAX_DIMS = 4 };
+#define FMT_OTHER ((fmt)-2)
+
+typedef struct {
+  const char *name;        /* arena or mapping lifetime: as long as the set; not NUL-terminated strings never occur here */
+  fmt format;              /* FMT_OTHER: a type that holds no weights (integers of packed formats); dtype says which */
+  const char *dtype;       /* as the file names it, for messages */
+  int n_dims;
+  int64_t dims[RAW_MAX_DIMS]; /* outermost first, whatever the file's order */
+  int file;
+  uint64_t offset;         /* from the start of the file */
+  uint64_t bytes;
+} raw_tensor;
+
+typedef struct {
+  char *path;
+  int fd;
+  const uint8_t *data;     /* NULL for an empty file */
+  uint64_t size;
+} mapped_file;
+
+typedef struct {
+  hf_arena *arena;         /* names, paths */
+  mapped_file *files;
+  int n_files;
+  raw_tensor *v;
+  size_t n, cap;
+  uint32_t *table;         /* open addressing over names: index + 1, 0 = free */
+  size_t table_mask;
+} tensor_set;
+
+HF_MUST hf_status tset_init(tensor_set *s);
+void tset_free(tensor_set *s);
+/* Opens and maps; *index is its number. HF_NOT_FOUND when it does not exist, HF_INPUT when it is no regular file. */
+HF_MUST hf_status tset_add_file(tensor_set *s, const char *path, int *index);
+HF_MUST hf_status tset_add(tensor_set *s, const raw_tensor *t);
+/* Builds the name table; HF_INPUT on a duplicate name. */
+HF_MUST hf_status tset_index(tensor_set *s);
+const raw_tensor *tset_find(const tensor_set *s, const char *name);
+/* Tensors [first, n) of one file: HF_INPUT when two overlap. no_holes: they must also fill [begin, end) entirely. */
+HF_MUST hf_status tset_check_layout(const tensor_set *s, size_t first, uint64_t begin, uint64_t end, bool no_holes);
+
+/* Product of dims and block sizes with overflow checks: bytes of a tensor. false when impossible. */
+bool raw_bytes(fmt f, int elem_bytes, int n_dims, const int64_t *dims, uint64_t *bytes);
+
+/* ---- canonical tensors ---- */
+
+typedef enum {
+  READ_DIRECT,        /* rows lie as they should */
+  READ_KVB_K,         /* MT_K_B out of kv_b_proj [heads*(nope+v)][lora]: transposed per head */
+  READ_KVB_V,         /* MT_V_B out of kv_b_proj: rows gathered per head */
+  READ_UNPERMUTE,     /* GGUF arch llama: q and k rows of a head from adjacent pairs back to halves */
+  READ_COLUMNS,       /* transposed per expert: canonical row r is stored column r*step + first (gpt-oss BF16 experts) */
+  READ_STRIDED,       /* vector or rows with a step: stored row r*step + first (gpt-oss gate and up, biases) */
+  READ_REFUSED,       /* known for planning, no reader: see why */
+} read_kind;
+
+typedef struct {
+  bool present;
+  read_kind how;
+  fmt format;              /* of what model_tensor_read gives */
+  fmt stored;              /* of the stored bytes */
+  int64_t rows, cols;      /* canonical, of one expert */
+  uint64_t bytes;          /* rows * row bytes in `format` */
+  int file;
+  uint64_t offset;         /* of expert 0 */
+  uint64_t expert_stride;  /* stacked experts; 0 with `experts` set */
+  struct expert_place {
+    uint64_t offset;
+    int file;
+  } *experts;              /* per expert, when each is a tensor of its own */
+  int step, first;         /* READ_COLUMNS, READ_STRIDED */
+  uint64_t extra_bytes;    /* scales in tensors of their own, one expert's */
+  const char *why;         /* READ_REFUSED */
+} tensor_slot;
+
+typedef enum { SRC_NONE, SRC_FILE, SRC_SYNTH } source_kind;
+
+struct model {
+  model_config c;
+  char *path;
+  bool gguf;
+  source_kind source;
+  char *missing;           /* why there are no weights, or NULL */
+  hf_arena *arena;         /* slots' expert tables */
+  tensor_set set;
+  tensor_slot *slots;      /* [(n_layers + 1) * MT_N] */
+  uint64_t seed;           /* SRC_SYNTH */
+  fmt synth_format;
+};
+
+static inline tensor_slot *model_slot(const model *m, model_tensor_id id, int layer) {
+  return &m->slots[(size_t)(layer + 1) * MT_N + (size_t)id];
+}
+
+/* Canonical shape by config alone; false when this model has no such tensor in this layer. */
+bool tensor_shape(const model_config *c, model_tensor_id id, int layer, int64_t *rows, int64_t *cols);
+bool tensor_is_expert(model_tensor_id id);
+bool tensor_is_global(model_tensor_id id);  /* MT_EMBED, MT_OUT_NORM, MT_OUTPUT */
+bool tensor_is_matrix(model_tensor_id id);  /* weights of a product that formats apply to: no norm, bias, router */
+const char *tensor_name(model_tensor_id id);
+
+/* ---- config ---- */
+
+typedef struct {
+  double theta;
+  bool yarn;
+  double factor;           /* YaRN or linear; 1 = none */
+  double orig_context, beta_fast, beta_slow;
+  bool truncate;
+  double mscale, mscale_all_dim; /* 0 = not given */
+  double attention_factor; /* 0 = not given */
+} rope_spec;
+
+void rope_spec_init(rope_spec *r);
+/* Sets c->rope.{theta,inv_freq,mscale} and c->attn_scale from kind and dim, which are set before. */
+HF_MUST hf_status config_resolve_rope(model_config *c, const rope_spec *r);
+/* Allocates layer_is_moe, all true. */
+HF_MUST hf_status config_alloc_layers(model_config *c);
+/* Sets n_dense_layers from layer_is_moe. */
+void config_count_dense(model_config *c);
+/* Relations between fields; `where` starts the error line. */
+HF_MUST hf_status config_check(const model_config *c, const char *where);
+void config_free(model_config *c);
+
+HF_MUST hf_status config_from_json(const json *j, const char *where, model_config *c);
+
+/* Readers shared by the family files: ints into int, with the room's limits. */
+HF_MUST hf_status cfg_int(const json *j, const char *where, const char *key, int lo, int hi, int *out);
+HF_MUST hf_status cfg_opt_int(const json *j, const char *where, const char *key, int lo, int hi, int *out);
+/* Rotary fields of config.json, in the old (rope_theta, rope_scaling) and the new (rope_parameters) form. */
+HF_MUST hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_spec *r);
+/* head_dim when given, else hidden_size / num_attention_heads, checked. */
+HF_MUST hf_status cfg_gqa(const json *j, const char *where, model_config *c);
+/* Families. Each fills everything but name, vocabulary, context, norm eps, ids and default_format, which config_from_json reads. */
+HF_MUST hf_status config_deepseek(const json *j, const char *where, model_config *c);
+HF_MUST hf_status config_qwen(const json *j, const char *where, model_config *c);
+HF_MUST hf_status config_mixtral(const json *j, const char *where, model_config *c);
+HF_MUST hf_status config_gpt_oss(const json *j, const char *where, model_config *c);
+HF_MUST hf_status config_glm4(const json *j, const char *where, model_config *c);
+
+/* ---- files ---- */
+
+/* Reads the header of one safetensors file into the set. */
+HF_MUST hf_status st_open(tensor_set *s, const char *path);
+/* Every weight file of a folder: index or model.safetensors. *missing says why weights are not complete (arena string), or NULL;
+ * nothing is added then. */
+HF_MUST hf_status st_open_folder(tensor_set *s, const char *folder, const char **missing);
+
+/* binding: fills m->slots from m->set */
+HF_MUST hf_status slots_alloc(model *m);
+HF_MUST hf_status bind_hf(model *m);
+HF_MUST hf_status bind_gguf(model *m);
+/* Checks a stored tensor's element count against rows x cols (leading dimensions may be split or merged) and fills the slot as
+ * READ_DIRECT. */
+HF_MUST hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int layer, int64_t rows, int64_t cols);
+
+/* ---- element conversions: F32, F16, BF16, Q8_0 ---- */
+
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f); /* round to nearest even */
+static inline float bf16_to_f32(uint16_t h) {
+  union {
+    uint32_t u;
+    float f;
+  } x = {(uint32_t)h << 16};
+  return x.f;
+}
+/* n elements starting at a block boundary. HF_UNSUPPORTED for any other format. */
+HF_MUST hf_status dequant_row(fmt f, const void *row, int64_t n, float *out);
+
+#endif

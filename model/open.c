@@ -1,0 +1,227 @@
+/* open.c: a model from a folder, a GGUF file, a config or a synth: name. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "model/gguf.h"
+#include "model/internal.h"
+#include "model/synth.h"
+
+#define CONFIG_LIMIT ((size_t)4 << 20)
+#define ARENA_LIMIT ((size_t)256 << 20)
+
+static model_catalog_hook catalog_hook;
+static void *catalog_user;
+
+void model_set_catalog_hook(model_catalog_hook hook, void *user) {
+  catalog_hook = hook;
+  catalog_user = user;
+}
+
+const model_config *model_get_config(const model *m) {
+  return &m->c;
+}
+
+const char *model_path(const model *m) {
+  return m->path;
+}
+
+bool model_has_weights(const model *m) {
+  return m->source != SRC_NONE;
+}
+
+bool model_is_gguf(const model *m) {
+  return m->gguf;
+}
+
+void model_close(model *m) {
+  if (!m) return;
+  config_free(&m->c);
+  tset_free(&m->set);
+  hf_arena_free(m->arena);
+  free(m->slots);
+  free(m->path);
+  free(m->missing);
+  free(m);
+}
+
+static hf_status new_model(const char *path, model **out) {
+  model *m = NULL;
+  HF_TRY(hf_alloc(&m, 1, sizeof *m, "model"));
+  hf_status st = hf_strdup(&m->path, path);
+  if (st == HF_OK) st = hf_arena_new(&m->arena, ARENA_LIMIT, "tensor index");
+  if (st == HF_OK) st = tset_init(&m->set);
+  if (st != HF_OK) {
+    model_close(m);
+    return st;
+  }
+  *out = m;
+  return HF_OK;
+}
+
+/* Last component of a path, without trailing slashes, for models that name themselves nowhere. */
+static void default_name(model_config *c, const char *path) {
+  if (c->name[0]) return;
+  size_t n = strlen(path);
+  while (n > 1 && path[n - 1] == '/') n--;
+  size_t b = n;
+  while (b > 0 && path[b - 1] != '/') b--;
+  snprintf(c->name, sizeof c->name, "%.*s", (int)(n - b < 120 ? n - b : 120), path + b);
+}
+
+hf_status model_from_config(const json *config, const char *where, model **out) {
+  model *m = NULL;
+  HF_TRY(new_model(where, &m));
+  hf_status st = config_from_json(config, where, &m->c);
+  if (st != HF_OK) {
+    model_close(m);
+    return st;
+  }
+  default_name(&m->c, where);
+  *out = m;
+  return HF_OK;
+}
+
+hf_status synth_model(const json *config, const char *where, int layers, int experts, uint64_t seed, fmt format, model **out) {
+  json *changed = NULL;
+  HF_TRY(synth_override_config(config, where, layers, experts, format, &changed));
+  model *m = NULL;
+  hf_status st = model_from_config(changed, where, &m);
+  json_free(changed);
+  if (st == HF_OK) st = synth_bind(m, seed, format == FMT_DEFAULT ? FMT_BF16 : format);
+  if (st != HF_OK) {
+    model_close(m);
+    return st;
+  }
+  *out = m;
+  return HF_OK;
+}
+
+static bool is_folder(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static bool is_file(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* A path of a folder or config.json, else a catalog name. */
+static hf_status find_config(const char *name, json **out, char *where, size_t where_size) {
+  bool folder = is_folder(name);
+  if (folder || is_file(name)) {
+    if ((size_t)snprintf(where, where_size, "%s%s", name, folder ? "/config.json" : "") >= where_size)
+      return hf_fail(HF_INPUT, "%.200s...: path too long", name);
+    return json_read_file(where, CONFIG_LIMIT, out);
+  }
+  snprintf(where, where_size, "%s", name);
+  if (catalog_hook) return catalog_hook(catalog_user, name, out);
+  return hf_fail(HF_NOT_FOUND, "%s: no such file or folder", name);
+}
+
+static hf_status open_synth(const char *name, model **out) {
+  synth_name n;
+  HF_TRY(synth_parse_name(name, &n));
+  json *config = NULL;
+  char where[4096];
+  HF_TRY(find_config(n.config, &config, where, sizeof where));
+  model *m = NULL;
+  hf_status st = synth_model(config, where, n.layers, n.experts, n.seed, n.format, &m);
+  json_free(config);
+  if (st != HF_OK) return st;
+  free(m->path);
+  m->path = NULL;
+  st = hf_strdup(&m->path, name);
+  if (st != HF_OK) {
+    model_close(m);
+    return st;
+  }
+  *out = m;
+  return HF_OK;
+}
+
+static hf_status bind_folder(model *m, const char *folder) {
+  const char *missing = NULL;
+  HF_TRY(st_open_folder(&m->set, folder, &missing));
+  if (missing) {
+    char text[4200];
+    snprintf(text, sizeof text, "%s does not exist", missing);
+    return hf_strdup(&m->missing, text);
+  }
+  HF_TRY(slots_alloc(m));
+  HF_TRY(bind_hf(m));
+  m->source = SRC_FILE;
+  for (int i = 0; i < m->c.n_layers; i++)
+    if (m->c.layer_is_moe[i]) m->c.default_format = model_slot(m, MT_EXP_GATE, i)->format;
+  return HF_OK;
+}
+
+static hf_status open_folder(const char *folder, model **out) {
+  char where[4096];
+  json *config = NULL;
+  HF_TRY(find_config(folder, &config, where, sizeof where));
+  model *m = NULL;
+  hf_status st = model_from_config(config, where, &m);
+  json_free(config);
+  if (st != HF_OK) return st;
+  free(m->path);
+  m->path = NULL;
+  if (!strcmp(m->c.name, "config.json")) m->c.name[0] = 0;
+  default_name(&m->c, folder);
+  st = hf_strdup(&m->path, folder);
+  if (st == HF_OK) st = bind_folder(m, folder);
+  if (st != HF_OK) {
+    model_close(m);
+    return st;
+  }
+  *out = m;
+  return HF_OK;
+}
+
+static hf_status open_gguf(const char *path, model **out) {
+  model *m = NULL;
+  HF_TRY(new_model(path, &m));
+  m->gguf = true;
+  hf_status st = gguf_open_model(m, path);
+  if (st != HF_OK) {
+    model_close(m);
+    return st;
+  }
+  default_name(&m->c, path);
+  *out = m;
+  return HF_OK;
+}
+
+static hf_status open_config_file(const char *path, model **out) {
+  json *config = NULL;
+  HF_TRY(json_read_file(path, CONFIG_LIMIT, &config));
+  hf_status st = model_from_config(config, path, out);
+  json_free(config);
+  return st;
+}
+
+hf_status model_open(const char *name_or_path, model **out) {
+  if (!strncmp(name_or_path, "synth:", 6)) return open_synth(name_or_path, out);
+  if (is_folder(name_or_path)) return open_folder(name_or_path, out);
+  if (!is_file(name_or_path)) {
+    if (catalog_hook && !strchr(name_or_path, '/')) {
+      json *config = NULL;
+      HF_TRY(catalog_hook(catalog_user, name_or_path, &config));
+      hf_status st = model_from_config(config, name_or_path, out);
+      json_free(config);
+      return st;
+    }
+    return hf_fail(HF_NOT_FOUND, "%s: no such file or folder", name_or_path);
+  }
+  char magic[4] = "";
+  FILE *f = fopen(name_or_path, "rb");
+  size_t n = f ? fread(magic, 1, 4, f) : 0;
+  if (f) fclose(f);
+  size_t len = strlen(name_or_path);
+  bool named = len > 5 && !strcmp(name_or_path + len - 5, ".gguf");
+  if (named || (n == 4 && !memcmp(magic, "GGUF", 4))) return open_gguf(name_or_path, out);
+  if (len > 5 && !strcmp(name_or_path + len - 5, ".json")) return open_config_file(name_or_path, out);
+  return hf_fail(HF_INPUT, "%s: neither a folder, a GGUF file nor a config.json", name_or_path);
+}

@@ -1,0 +1,201 @@
+/* synth.c: the generator behind synthetic models.
+ *
+ * A row's numbers come from a counter: word i of a row is mix(key + i * golden), key = mix(seed, tensor, layer, expert, row).
+ * No state, no order. Values are uniform with mean 0; the scale makes a product's output about as large as its input
+ * (variance 1 / columns), smaller for the two products that add to the residual stream, so that it grows slowly over layers.
+ * Router rows give logits of standard deviation about 1: every expert is chosen, none equally often. */
+#include "model/synth.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint64_t GOLDEN = 0x9e3779b97f4a7c15u;
+
+static inline uint64_t mix(uint64_t z) { /* the finaliser of splitmix64 */
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+static uint64_t row_key(const model *m, model_tensor_id id, int layer, int expert, int64_t row) {
+  uint64_t k = mix(m->seed + GOLDEN);
+  k = mix(k ^ ((uint64_t)id << 48 | (uint64_t)(uint32_t)(layer + 1) << 24 | (uint64_t)(uint32_t)(expert + 1)));
+  return mix(k + (uint64_t)row * GOLDEN);
+}
+
+static inline uint64_t word(uint64_t key, int64_t i) {
+  return mix(key + (uint64_t)i * GOLDEN);
+}
+
+static inline uint16_t to_bf16(float f) {
+  uint32_t u;
+  memcpy(&u, &f, sizeof u);
+  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* Centre and half-width of a tensor's uniform distribution. */
+static void distribution(const model *m, model_tensor_id id, int64_t cols, float *centre, float *half) {
+  float unit = sqrtf(3.0f / (float)cols), residual = 1 / sqrtf(2 * (float)m->c.n_layers);
+  *centre = 0;
+  *half = unit;
+  switch (id) {
+    case MT_OUT_NORM: case MT_ATTN_NORM: case MT_FFN_NORM: case MT_Q_NORM: case MT_K_NORM: case MT_Q_A_NORM: case MT_KV_A_NORM:
+      *centre = 1;
+      *half = 0.1f;
+      break;
+    case MT_EMBED: *half = 1.7320508f; break;
+    case MT_O: case MT_DOWN: case MT_SH_DOWN: case MT_EXP_DOWN: *half = unit * residual; break;
+    case MT_Q_BIAS: case MT_K_BIAS: case MT_V_BIAS: case MT_O_BIAS: case MT_ROUTER_BIAS: case MT_ROUTER_LIN_BIAS: case MT_EXP_GATE_BIAS:
+    case MT_EXP_UP_BIAS: case MT_EXP_DOWN_BIAS:
+      *half = 0.05f;
+      break;
+    case MT_SINKS: *half = 1; break;
+    default: break;
+  }
+}
+
+/* Four values of 16 bits a word. */
+static void row_f32(uint64_t key, int64_t n, float centre, float half, float *out) {
+  float scale = half / 32768.0f;
+  for (int64_t i = 0; i < n; i += 4) {
+    uint64_t w = word(key, i >> 2);
+    for (int64_t k = 0; k < 4 && i + k < n; k++) out[i + k] = centre + scale * (float)(int16_t)(w >> 16 * k);
+  }
+}
+
+static void row_16(fmt f, uint64_t key, int64_t n, float centre, float half, uint8_t *out) {
+  float scale = half / 32768.0f;
+  for (int64_t i = 0; i < n; i += 4) {
+    uint64_t w = word(key, i >> 2);
+    for (int64_t k = 0; k < 4 && i + k < n; k++) {
+      float v = centre + scale * (float)(int16_t)(w >> 16 * k);
+      uint16_t h = f == FMT_BF16 ? to_bf16(v) : f32_to_f16(v);
+      memcpy(out + 2 * (i + k), &h, 2);
+    }
+  }
+}
+
+/* Blocks of 32: scale one of 16 near half / 127, then four words of eight int8; -128, which no quantiser writes, becomes -127. */
+static void row_q8_0(uint64_t key, int64_t n, float half, uint8_t *out) {
+  uint16_t scales[16];
+  for (int i = 0; i < 16; i++) scales[i] = f32_to_f16(half / 127 * (0.7f + 0.04f * (float)i));
+  for (int64_t b = 0; b < n / 32; b++, out += 34) {
+    uint64_t w[4];
+    for (int i = 0; i < 4; i++) {
+      w[i] = word(key, b * 4 + i);
+      uint64_t x = w[i] ^ 0x8080808080808080u; /* a zero byte where int8 is -128 */
+      uint64_t low = (x & 0x7f7f7f7f7f7f7f7fu) + 0x7f7f7f7f7f7f7f7fu;
+      w[i] += ~(low | x) >> 7 & 0x0101010101010101u;
+    }
+    memcpy(out, &scales[w[0] >> 8 & 15], 2);
+    memcpy(out + 2, w, 32);
+  }
+}
+
+hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0, int64_t row1, void *dst) {
+  if (s->how != READ_DIRECT) return hf_fail(HF_UNSUPPORTED, "%s: layer %d tensor %s: %s", m->path, layer, tensor_name(id), s->why);
+  if (id == MT_OUTPUT && m->c.tied_embeddings) id = MT_EMBED;
+  float centre, half;
+  distribution(m, id, s->cols, &centre, &half);
+  size_t bytes = fmt_row_bytes(s->format, s->cols);
+  uint8_t *out = dst;
+  for (int64_t r = row0; r < row1; r++, out += bytes) {
+    uint64_t key = row_key(m, id, layer, expert, r);
+    if (s->format == FMT_Q8_0) row_q8_0(key, s->cols, half, out);
+    else if (s->format == FMT_F32) row_f32(key, s->cols, centre, half, (float *)(void *)out);
+    else row_16(s->format, key, s->cols, centre, half, out);
+  }
+  return HF_OK;
+}
+
+hf_status synth_bind(model *m, uint64_t seed, fmt format) {
+  m->seed = seed;
+  m->source = SRC_SYNTH;
+  m->synth_format = m->c.default_format = format;
+  HF_TRY(slots_alloc(m));
+  bool can = format == FMT_F32 || format == FMT_F16 || format == FMT_BF16 || format == FMT_Q8_0;
+  for (int layer = -1; layer < m->c.n_layers; layer++)
+    for (int id = 0; id < MT_N; id++) {
+      tensor_slot *s = model_slot(m, (model_tensor_id)id, layer);
+      if (!tensor_shape(&m->c, (model_tensor_id)id, layer, &s->rows, &s->cols)) continue;
+      s->present = true;
+      s->how = READ_DIRECT;
+      s->format = FMT_F32;
+      if (tensor_is_matrix((model_tensor_id)id)) {
+        s->format = s->cols % fmt_get(format)->block ? FMT_F16 : format;
+        if (!can && s->format == format) s->how = READ_REFUSED;
+      }
+      s->stored = s->format;
+      s->bytes = (uint64_t)s->rows * fmt_row_bytes(s->format, s->cols);
+      s->why = "synthetic weights exist in f32, f16, bf16 and q8_0 only; other formats are for planning";
+    }
+  return HF_OK;
+}
+
+/* ---- names ---- */
+
+static hf_status parse_option(const char *text, const char *key, size_t key_len, const char *value, size_t n, synth_name *out) {
+  char v[64], *end;
+  if (n == 0 || n >= sizeof v) return hf_fail(HF_INPUT, "%s: option %.*s has no value", text, (int)key_len, key);
+  memcpy(v, value, n);
+  v[n] = 0;
+  if (key_len == 6 && !memcmp(key, "format", 6)) return hf_note(fmt_parse(v, &out->format), "%s", text);
+  errno = 0;
+  unsigned long long x = strtoull(v, &end, 10);
+  bool number = !errno && !*end && v[0] >= '0' && v[0] <= '9';
+  if (number && key_len == 4 && !memcmp(key, "seed", 4)) out->seed = x;
+  else if (number && x >= 1 && x <= 4096 && key_len == 6 && !memcmp(key, "layers", 6)) out->layers = (int)x;
+  else if (number && x >= 1 && x <= 4096 && key_len == 7 && !memcmp(key, "experts", 7)) out->experts = (int)x;
+  else return hf_fail(HF_INPUT, "%s: option '%.*s=%s' is not one of layers=1..4096, experts=1..4096, seed=N, format=NAME", text, (int)key_len, key, v);
+  return HF_OK;
+}
+
+hf_status synth_parse_name(const char *text, synth_name *out) {
+  memset(out, 0, sizeof *out);
+  out->format = FMT_DEFAULT;
+  out->seed = 1;
+  const char *p = text + (strncmp(text, "synth:", 6) ? 0 : 6), *comma = strchrnul(p, ',');
+  size_t n = (size_t)(comma - p);
+  if (n == 0 || n >= sizeof out->config) return hf_fail(HF_INPUT, "%.200s: no config name after 'synth:'", text);
+  memcpy(out->config, p, n);
+  while (*comma) {
+    const char *key = comma + 1;
+    comma = strchrnul(key, ',');
+    const char *eq = memchr(key, '=', (size_t)(comma - key));
+    if (!eq) return hf_fail(HF_INPUT, "%.200s: option '%.*s' has no '='", text, (int)(comma - key), key);
+    HF_TRY(parse_option(text, key, (size_t)(eq - key), eq + 1, (size_t)(comma - eq - 1), out));
+  }
+  return HF_OK;
+}
+
+/* ---- config ---- */
+
+static bool one_of(const char *key, const char *const *list) {
+  for (; *list; list++)
+    if (!strcmp(key, *list)) return true;
+  return false;
+}
+
+hf_status synth_override_config(const json *config, const char *where, int layers, int experts, fmt format, json **out) {
+  static const char *const expert_keys[] = {"n_routed_experts", "num_experts", "num_local_experts", NULL};
+  /* quantization and list-per-layer fields describe the original; tokens of the original's vocabulary do not exist here */
+  static const char *const drop[] = {"quantization_config", "torch_dtype", "dtype", "num_nextn_predict_layers", NULL};
+  if (json_type(config) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: no JSON object", where);
+  json *o = json_new_object();
+  for (const json *e = json_first(config); e; e = json_next(e)) {
+    const char *key = json_key(e);
+    if (layers && !strcmp(key, "num_hidden_layers")) json_add_int(o, key, layers);
+    else if (experts && one_of(key, expert_keys)) json_add_int(o, key, experts);
+    else if (layers && !strcmp(key, "layer_types")) continue; /* the family's pattern applies */
+    else if (!one_of(key, drop)) json_add_copy(o, key, e);
+  }
+  const char *dtype = format == FMT_F32 ? "float32" : format == FMT_F16 ? "float16" : "bfloat16";
+  if (!json_add_str(o, "torch_dtype", dtype)) {
+    json_free(o);
+    return hf_fail(HF_MACHINE, "out of memory for a config");
+  }
+  *out = o;
+  return HF_OK;
+}
