@@ -2,32 +2,65 @@
 #include "model/gguf.h"
 #include "model/tokenizer_int.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* tokenizer.ggml.token_type */
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5, TYPE_BYTE = 6 };
 
-static hf_status string_array(const gguf *g, const char *key, uint64_t most, const gguf_kv **out) {
+typedef struct {
+  const char *s;
+  size_t n;
+} str;
+
+static uint64_t load(const uint8_t *p, size_t n) {
+  uint64_t v = 0;
+  for (size_t i = 0; i < n; i++) v |= (uint64_t)p[i] << (8 * i);
+  return v;
+}
+
+/* The string here; *at moves behind it. gguf_open has checked that it lies inside the file. */
+static str next_str(const uint8_t **at) {
+  size_t n = (size_t)load(*at, 8);
+  str s = {(const char *)*at + 8, n};
+  *at += 8 + n;
+  return s;
+}
+
+static hf_status get_str(const gguf_file *g, const char *where, const char *key, bool required, str *out) {
   const gguf_kv *kv = gguf_find(g, key);
-  if (!kv) return hf_fail(HF_INPUT, "%s: metadata %s is missing", g->where, key);
-  if (kv->type != GGUF_ARRAY || kv->elem != GGUF_STRING) {
-    return hf_fail(HF_INPUT, "%s: metadata %s is no array of strings", g->where, key);
+  if (!kv) return required ? hf_fail(HF_INPUT, "%s: metadata %s is missing", where, key) : HF_OK;
+  if (kv->type != GGUF_STR) return hf_fail(HF_INPUT, "%s: metadata %s is no string", where, key);
+  const uint8_t *at = kv->value;
+  *out = next_str(&at);
+  return HF_OK;
+}
+
+/* Element i of an array of integers; -1 when it is none (no valid type is negative). */
+static int64_t int_at(const gguf_kv *kv, uint64_t i) {
+  switch (kv->elem) {
+  case GGUF_U8: case GGUF_I8: return kv->value[i];
+  case GGUF_U16: case GGUF_I16: return (int64_t)load(kv->value + 2 * i, 2);
+  case GGUF_U32: case GGUF_I32: return (int64_t)load(kv->value + 4 * i, 4);
+  default: return -1;
   }
-  if (kv->n > most) {
-    return hf_fail(HF_INPUT, "%s: metadata %s: %llu entries are more than %llu", g->where, key, (unsigned long long)kv->n,
+}
+
+static hf_status string_array(const gguf_file *g, const char *where, const char *key, uint64_t most, const gguf_kv **out) {
+  const gguf_kv *kv = gguf_find(g, key);
+  if (!kv) return hf_fail(HF_INPUT, "%s: metadata %s is missing", where, key);
+  if (kv->type != GGUF_ARRAY || kv->elem != GGUF_STR) {
+    return hf_fail(HF_INPUT, "%s: metadata %s is no array of strings", where, key);
+  }
+  if (kv->count > most) {
+    return hf_fail(HF_INPUT, "%s: metadata %s: %llu entries are more than %llu", where, key, (unsigned long long)kv->count,
                    (unsigned long long)most);
   }
   *out = kv;
   return HF_OK;
 }
 
-static hf_status add_token(tokenizer *t, gguf_str s, int64_t id, int64_t type) {
+static hf_status add_token(tokenizer *t, str s, int64_t id, int64_t type) {
   switch (type) {
   case TYPE_CONTROL:
   case TYPE_USER_DEFINED: {
@@ -45,19 +78,19 @@ static hf_status add_token(tokenizer *t, gguf_str s, int64_t id, int64_t type) {
   }
 }
 
-static hf_status load_tokens(tokenizer *t, const gguf *g) {
+static hf_status load_tokens(tokenizer *t, const gguf_file *g) {
   const gguf_kv *tokens = NULL, *types = gguf_find(g, "tokenizer.ggml.token_type");
-  HF_TRY(string_array(g, "tokenizer.ggml.tokens", TOK_MAX_ID, &tokens));
-  if (tokens->n == 0) return hf_fail(HF_INPUT, "%s: metadata tokenizer.ggml.tokens is empty", t->where);
-  if (types && (types->type != GGUF_ARRAY || types->n != tokens->n)) {
+  HF_TRY(string_array(g, t->where, "tokenizer.ggml.tokens", TOK_MAX_ID, &tokens));
+  if (tokens->count == 0) return hf_fail(HF_INPUT, "%s: metadata tokenizer.ggml.tokens is empty", t->where);
+  if (types && (types->type != GGUF_ARRAY || types->count != tokens->count)) {
     return hf_fail(HF_INPUT, "%s: metadata tokenizer.ggml.token_type has not one entry per token (%llu)", t->where,
-                   (unsigned long long)tokens->n);
+                   (unsigned long long)tokens->count);
   }
-  const uint8_t *at = tokens->data;
-  for (uint64_t i = 0; i < tokens->n; i++) {
-    gguf_str s = gguf_next_str(&at);
+  const uint8_t *at = tokens->value;
+  for (uint64_t i = 0; i < tokens->count; i++) {
+    str s = next_str(&at);
     int64_t type = TYPE_NORMAL;
-    if (types) HF_TRY(gguf_int_at(g, types, i, &type));
+    if (types) type = int_at(types, i);
     HF_TRY(add_token(t, s, (int64_t)i, type));
   }
   tok_sort_added(t);
@@ -65,34 +98,34 @@ static hf_status load_tokens(tokenizer *t, const gguf *g) {
   return HF_OK;
 }
 
-static hf_status load_merges(tokenizer *t, const gguf *g) {
+static hf_status load_merges(tokenizer *t, const gguf_file *g) {
   const gguf_kv *merges = NULL;
-  HF_TRY(string_array(g, "tokenizer.ggml.merges", TOK_MAX_ID, &merges));
-  HF_TRY(tok_vocab_begin_merges(&t->vocab, (int)merges->n));
-  const uint8_t *at = merges->data;
-  for (uint64_t i = 0; i < merges->n; i++) {
-    gguf_str s = gguf_next_str(&at);
+  HF_TRY(string_array(g, t->where, "tokenizer.ggml.merges", TOK_MAX_ID, &merges));
+  HF_TRY(tok_vocab_begin_merges(&t->vocab, (int)merges->count));
+  const uint8_t *at = merges->value;
+  for (uint64_t i = 0; i < merges->count; i++) {
+    str s = next_str(&at);
     HF_TRY(tok_vocab_add_merge_line(&t->vocab, t->where, (int)i, s.s, s.n));
   }
   return HF_OK;
 }
 
-static hf_status load_pre(tokenizer *t, const gguf *g) {
-  gguf_str s = {"", 0};
+static hf_status load_pre(tokenizer *t, const gguf_file *g) {
+  str s = {"", 0};
   char name[64];
-  HF_TRY(gguf_get_str(g, "tokenizer.ggml.pre", &s));
+  HF_TRY(get_str(g, t->where, "tokenizer.ggml.pre", true, &s));
   size_t n = s.n < sizeof name - 1 ? s.n : sizeof name - 1;
   memcpy(name, s.s, n);
   name[n] = 0;
   return tok_pre_named(t->where, name, &t->splitter, &t->vocab.ignore_merges);
 }
 
-static hf_status load_all(tokenizer *t, const gguf *g) {
-  gguf_str model = {"", 0}, template = {NULL, 0};
-  HF_TRY(gguf_get_str(g, "tokenizer.ggml.model", &model));
-  if (!gguf_str_is(model, "gpt2")) {
+static hf_status load_all(tokenizer *t, const gguf_file *g) {
+  str kind = {"", 0}, template = {NULL, 0};
+  HF_TRY(get_str(g, t->where, "tokenizer.ggml.model", true, &kind));
+  if (kind.n != 4 || memcmp(kind.s, "gpt2", 4) != 0) {
     return hf_fail(HF_UNSUPPORTED, "%s: tokenizer.ggml.model: '%.*s' is not supported, only gpt2 (byte-level BPE)", t->where,
-                   (int)(model.n < 40 ? model.n : 40), model.s);
+                   (int)(kind.n < 40 ? kind.n : 40), kind.s);
   }
   HF_TRY(load_pre(t, g));
   HF_TRY(load_tokens(t, g));
@@ -104,7 +137,7 @@ static hf_status load_all(tokenizer *t, const gguf *g) {
   t->bos = (int)bos;
   t->eos = (int)eos;
   if (bos < 0) t->adds_bos = false;
-  HF_TRY(gguf_opt_str(g, "tokenizer.chat_template", &template));
+  HF_TRY(get_str(g, t->where, "tokenizer.chat_template", false, &template));
   if (!template.s) return HF_OK;
   HF_TRY(hf_alloc(&t->chat_template, template.n + 1, 1, "the chat template"));
   memcpy(t->chat_template, template.s, template.n);
@@ -112,23 +145,11 @@ static hf_status load_all(tokenizer *t, const gguf *g) {
 }
 
 hf_status tok_load_gguf(tokenizer *t, const char *path) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  struct stat sb;
-  if (fd < 0 || fstat(fd, &sb) != 0 || sb.st_size == 0) {
-    hf_status st = hf_fail(HF_INPUT, "%s: cannot be read: %s", path, fd < 0 ? strerror(errno) : "empty or no regular file");
-    if (fd >= 0) close(fd);
-    return st;
-  }
-  size_t size = (size_t)sb.st_size;
-  void *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-  close(fd);
-  if (map == MAP_FAILED) return hf_fail(HF_MACHINE, "%s: cannot be mapped: %s", path, strerror(errno));
-  gguf g;
-  hf_status st = gguf_parse(map, size, t->where, &g);
-  if (st == HF_OK) {
-    st = load_all(t, &g);
-    gguf_free(&g);
-  }
-  munmap(map, size);
+  tensor_set set;
+  gguf_file g;
+  HF_TRY(tset_init(&set));
+  hf_status st = gguf_open(&set, path, &g);
+  if (st == HF_OK) st = load_all(t, &g);
+  tset_free(&set);
   return st;
 }

@@ -74,7 +74,7 @@ static hf_status load_byte_level(loader *l, const json *v) {
   HF_TRY(json_opt_bool(v, l->where, "add_prefix_space", &prefix));
   HF_TRY(json_opt_bool(v, l->where, "use_regex", &use_regex));
   if (prefix && l->t->splitter.n > 0) {
-    return hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer: ByteLevel with add_prefix_space after other steps is not supported", l->where);
+    return hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer: ByteLevel.add_prefix_space after other steps is not supported", l->where);
   }
   l->t->add_prefix_space = prefix;
   l->byte_level = true;
@@ -88,7 +88,8 @@ static hf_status load_pre_tokenizer(loader *l, const json *v, int depth) {
   if (depth > 8) return hf_fail(HF_INPUT, "%s: pre_tokenizer: Sequences nested too deeply", l->where);
   if (l->byte_level) return hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer: '%s' after ByteLevel is not supported", l->where, type);
   if (strcmp(type, "Sequence") == 0) {
-    for (const json *p = json_first(json_get(v, "pretokenizers")); p; p = json_next(p)) HF_TRY(load_pre_tokenizer(l, p, depth + 1));
+    const json *p = json_first(json_get(v, "pretokenizers"));
+    for (; p; p = json_next(p)) HF_TRY(load_pre_tokenizer(l, p, depth + 1));
     return HF_OK;
   }
   if (strcmp(type, "Split") == 0) return load_split(l, v);
@@ -99,8 +100,8 @@ static hf_status load_pre_tokenizer(loader *l, const json *v, int depth) {
     const char *regex = individual ? "\\p{N}" : "\\p{N}+";
     return tok_split_add(&l->t->splitter, l->where, regex, strlen(regex), CUT_ISOLATED, false);
   }
-  return hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer.type: '%s' is not supported (known: Sequence, Split, Digits, ByteLevel)", l->where,
-                 type);
+  return hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer.type: '%s' is not supported (known: Sequence, Split, Digits, ByteLevel)",
+                 l->where, type);
 }
 
 /* --- model ----------------------------------------------------------------------------------------------------- */
@@ -112,7 +113,8 @@ static hf_status load_vocab(loader *l, const json *vocab) {
   for (const json *v = json_first(vocab); v; v = json_next(v)) {
     double id = json_number(v, -1);
     if (!(id >= 0 && id < TOK_MAX_ID) || id != (double)(int64_t)id) {
-      return hf_fail(HF_INPUT, "%s: model.vocab: the id of '%.40s' is no whole number in 0..%d", l->where, json_key(v), TOK_MAX_ID - 1);
+      return hf_fail(HF_INPUT, "%s: model.vocab: the id of '%.40s' is no whole number in 0..%d", l->where, json_key(v),
+                     TOK_MAX_ID - 1);
     }
     HF_TRY(tok_vocab_add(&l->t->vocab, l->where, json_key(v), strlen(json_key(v)), (int64_t)id));
   }
@@ -149,7 +151,7 @@ static hf_status load_model(loader *l, const json *model) {
   HF_TRY(json_opt_bool(model, l->where, "byte_fallback", &byte_fallback));
   HF_TRY(json_opt_bool(model, l->where, "ignore_merges", &l->t->vocab.ignore_merges));
   if (byte_fallback) {
-    return hf_fail(HF_UNSUPPORTED, "%s: model.byte_fallback: SentencePiece-style BPE is not supported, only byte-level BPE", l->where);
+    return hf_fail(HF_UNSUPPORTED, "%s: model.byte_fallback: only byte-level BPE is supported, not SentencePiece's", l->where);
   }
   static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
   for (int i = 0; i < 2; i++) {

@@ -44,7 +44,8 @@ static const named_pre table[] = {
     /* deepseek-ai/deepseek-llm-7b-base; DeepSeek-V2 writes the same name */
     {"deepseek-llm",
      false,
-     {"[\\r\\n]", "\\s?[" DEEPSEEK_LLM_LETTERS "]+", "\\s?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+", "\\s+$",
+     {"[\\r\\n]", "\\s?[" DEEPSEEK_LLM_LETTERS "]+",
+      "\\s?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+", "\\s+$",
       "[\\x{4e00}-\\x{9fa5}\\x{800}-\\x{4e00}\\x{ac00}-\\x{d7ff}]+", "\\p{N}+"}},
     /* deepseek-ai/deepseek-coder-6.7b-base */
     {"deepseek-coder",

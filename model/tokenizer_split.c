@@ -1,8 +1,8 @@
 /* tokenizer_split.c: the pre-tokenizer: a chain of regexes, each cutting every piece the one before left.
  *
  * Each piece is a subject of its own, as in the tokenizers library: look-ahead and $ do not see past its ends.
- * Interpreter, not JIT: prompts are small, and only the interpreter keeps the match limit exactly, which is what stops a regex that
- * backtracks without end. Known difference from Oniguruma: \s also takes U+180E, which Unicode no longer counts as white space. */
+ * Interpreter, not JIT: prompts are small, and only the interpreter keeps the match limit exactly, which is what stops a regex
+ * that backtracks without end. Known difference from Oniguruma: \s also takes U+180E, no white space in Unicode since 6.3. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/tokenizer_int.h"
 

@@ -1,8 +1,9 @@
 /* tokenizer_vocab.c: the vocabulary and the merge loop of byte-level BPE.
  *
- * A word starts as one symbol per byte; again and again the adjacent pair with the lowest rank is merged (the leftmost of equals).
- * Candidate pairs wait in a binary heap ordered by (rank, position); a pair whose symbols have changed since is dropped when
- * it comes up. Each merge adds at most two pairs, so a word of n bytes costs O(n log n), long ones included. */
+ * A word starts as one symbol per byte; again and again the adjacent pair with the lowest rank is merged (the
+ * leftmost of equals). Candidate pairs wait in a binary heap ordered by (rank, position); a pair whose symbols have changed
+ * since is dropped when it comes up. Each merge adds at most two pairs, so a word of n bytes costs
+ * O(n log n), long ones included. */
 #include "model/tokenizer_int.h"
 
 #include <stdlib.h>
@@ -147,10 +148,12 @@ hf_status tok_vocab_add_plain(tok_vocab *v, const char *where, const char *text,
   if (e->kind == TOK_ADDED || e->kind == TOK_SPECIAL) {
     return hf_fail(HF_INPUT, "%s: added token id %lld is given twice", where, (long long)id);
   }
+  /* An entry reachable by its bytes keeps them: hash table and merges refer to them. */
+  if (e->in_hash && (e->len != n || memcmp(bytes_of(v, (int32_t)id), text, n) != 0)) {
+    return hf_fail(HF_INPUT, "%s: added token id %lld has another text in the vocabulary", where, (long long)id);
+  }
   e->kind = (uint8_t)kind;
-  /* An entry reachable by its bytes stays as it is: hash table and merges refer to those bytes. */
-  if (e->in_hash) return HF_OK;
-  return put_bytes(v, e, text, n);
+  return e->in_hash ? HF_OK : put_bytes(v, e, text, n);
 }
 
 void tok_vocab_finish(tok_vocab *v) {
