@@ -225,7 +225,8 @@ static hf_status read_options(const cli_spec *spec, const option_table *t, int a
   int value;
   while ((value = getopt_long(argc, argv, t->shorts, t->longs, NULL)) != -1) {
     const cli_option *o = find_option(t, value == ':' ? optopt : value);
-    if (value == ':') return usage(spec, "option --%s needs a value: --%s %s", o ? o->name : "", o ? o->name : "", o ? o->arg : "");
+    if (value == ':')
+      return usage(spec, "option --%s needs a value: --%s %s", o ? o->name : "", o ? o->name : "", o ? o->arg : "");
     if (value == '?' || !o) return refuse_option(spec, t, argv[optind - 1]);
     HF_TRY(set_value(spec, o, optarg));
   }
@@ -236,9 +237,12 @@ hf_status cli_parse(const cli_spec *spec, int argc, char **argv, cli_common *com
                     bool *stop) {
   bool help = false, version = false;
   const cli_option shared[] = {
-      {"db", 0, CLI_STR, &common->db_path, "FILE", "The database. Default: $HETEROFLOW_DB, else heteroflow/heteroflow.db in the "
-       "user's data folder ($XDG_DATA_HOME or ~/.local/share).", 0, 0},
-      {"json", 0, CLI_FLAG, &common->json, NULL, "Print the result as one JSON object on standard output and nothing else there.", 0, 0},
+      {"db", 0, CLI_STR, &common->db_path, "FILE",
+       "The database. Default: $HETEROFLOW_DB, else heteroflow/heteroflow.db in the "
+       "user's data folder ($XDG_DATA_HOME or ~/.local/share).",
+       0, 0},
+      {"json", 0, CLI_FLAG, &common->json, NULL, "Print the result as one JSON object on standard output and nothing else there.",
+       0, 0},
       {"quiet", 'q', CLI_FLAG, &common->quiet, NULL, "Only warnings and errors on standard error.", 0, 0},
       {"verbose", 'v', CLI_FLAG, &common->verbose, NULL, "Details on standard error.", 0, 0},
       {"help", 'h', CLI_FLAG, &help, NULL, "Print this text.", 0, 0},

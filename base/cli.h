@@ -8,12 +8,12 @@
 #include "base/status.h"
 
 typedef enum {
-  CLI_FLAG,   /* bool *           */
-  CLI_STR,    /* const char **    */
-  CLI_INT,    /* int64_t *, lo..hi */
-  CLI_NUM,    /* double *, lo..hi */
-  CLI_SIZE,   /* int64_t * bytes; K M G T are binary */
-  CLI_LIST,   /* cli_int_list *: "1,5,16" */
+  CLI_FLAG, /* bool *           */
+  CLI_STR,  /* const char **    */
+  CLI_INT,  /* int64_t *, lo..hi */
+  CLI_NUM,  /* double *, lo..hi */
+  CLI_SIZE, /* int64_t * bytes; K M G T are binary */
+  CLI_LIST, /* cli_int_list *: "1,5,16" */
 } cli_kind;
 
 enum { CLI_LIST_MAX = 64 };
@@ -23,13 +23,13 @@ typedef struct {
 } cli_int_list;
 
 typedef struct {
-  const char *name;    /* long option without dashes; NULL ends the table */
-  char letter;         /* short option or 0 */
+  const char *name; /* long option without dashes; NULL ends the table */
+  char letter;      /* short option or 0 */
   cli_kind kind;
   void *out;
-  const char *arg;     /* metavariable, e.g. "FILE" */
-  const char *help;    /* one or more sentences; wrapped at 80 columns */
-  double lo, hi;       /* CLI_INT, CLI_NUM, CLI_LIST elements; lo == hi == 0: no limits but >= 0 */
+  const char *arg;  /* metavariable, e.g. "FILE" */
+  const char *help; /* one or more sentences; wrapped at 80 columns */
+  double lo, hi;    /* CLI_INT, CLI_NUM, CLI_LIST elements; lo == hi == 0: no limits but >= 0 */
 } cli_option;
 
 typedef struct {

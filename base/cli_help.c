@@ -7,11 +7,10 @@
 
 enum { WIDTH = 80, INDENT = 7, DEEP = 14, PAGE_LIMIT = 1 << 20 };
 
-static const char exit_status_text[] =
-    "0\nDone, and the answer is good.\n"
-    "1\nThe answer is no: a check failed, nothing feasible, a gate missed.\n"
-    "2\nBad input or usage.\n"
-    "3\nThe machine failed: device lost, out of memory, disk full.";
+static const char exit_status_text[] = "0\nDone, and the answer is good.\n"
+                                       "1\nThe answer is no: a check failed, nothing feasible, a gate missed.\n"
+                                       "2\nBad input or usage.\n"
+                                       "3\nThe machine failed: device lost, out of memory, disk full.";
 
 static const char environment_text[] =
     "HETEROFLOW_DB\nThe database when --db is not given.\n"

@@ -23,8 +23,7 @@ void hf_sleep_until_ns(int64_t t) {
   int64_t wake = t - SPIN_NS;
   if (wake > hf_now_ns()) {
     struct timespec until = {.tv_sec = wake / 1000000000, .tv_nsec = wake % 1000000000};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
-    }
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {}
   }
   while (hf_now_ns() < t) __builtin_ia32_pause();
 }

@@ -13,7 +13,7 @@
  * lenient (leading zeros, control characters, strings cut at \u0000); printing is our own, since cJSON rounds numbers to 15
  * digits where that is "nearly" right. */
 
-enum { POISON = 1 << 20 }; /* in cJSON's type, above its own bits: something below this node could not be added */
+enum { POISON = 1 << 20 };           /* in cJSON's type, above its own bits: something below this node could not be added */
 #define INT_EXACT 9007199254740992.0 /* 2^53 */
 #define PRINT_LIMIT ((size_t)1 << 31)
 

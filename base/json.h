@@ -26,14 +26,14 @@ HF_MUST hf_status hf_write_file(const char *path, const void *bytes, size_t n);
 void json_free(json *root);
 
 json_kind json_type(const json *v);
-const json *json_get(const json *obj, const char *key);  /* NULL when absent or obj is no object */
-int json_len(const json *v);                             /* elements of an array, members of an object, else 0 */
-const json *json_first(const json *v);                   /* first element/member or NULL; then json_next: O(1) each */
+const json *json_get(const json *obj, const char *key); /* NULL when absent or obj is no object */
+int json_len(const json *v);                            /* elements of an array, members of an object, else 0 */
+const json *json_first(const json *v);                  /* first element/member or NULL; then json_next: O(1) each */
 const json *json_next(const json *v);
-const json *json_at(const json *arr, int i);             /* O(i): for loops use json_first/json_next */
-const char *json_key(const json *member);                /* "" for array elements */
-const char *json_string(const json *v);                  /* NULL when v is NULL or not a string */
-double json_number(const json *v, double fallback);      /* fallback when v is NULL or not a number */
+const json *json_at(const json *arr, int i);        /* O(i): for loops use json_first/json_next */
+const char *json_key(const json *member);           /* "" for array elements */
+const char *json_string(const json *v);             /* NULL when v is NULL or not a string */
+double json_number(const json *v, double fallback); /* fallback when v is NULL or not a number */
 
 /* Required members; each error names where and key and what was expected. lo <= *out <= hi is checked. */
 HF_MUST hf_status json_get_int(const json *obj, const char *where, const char *key, int64_t lo, int64_t hi, int64_t *out);
@@ -59,7 +59,7 @@ json *json_add_int(json *parent, const char *key, int64_t v);
 json *json_add_str(json *parent, const char *key, const char *s);
 json *json_add_bool(json *parent, const char *key, bool v);
 json *json_add_null(json *parent, const char *key);
-json *json_add_copy(json *parent, const char *key, const json *v); /* deep copy */
+json *json_add_copy(json *parent, const char *key, const json *v);    /* deep copy */
 HF_MUST hf_status json_print(const json *v, bool pretty, char **out); /* free(*out) */
 /* Writes to path through a temporary file and rename, so that a reader never sees half of it. */
 HF_MUST hf_status json_write_file(const json *v, const char *path);

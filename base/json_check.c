@@ -53,10 +53,7 @@ static int hex4(scanner *s) {
   int v = 0;
   for (int i = 0; i < 4; i++) {
     int c = peek(s);
-    int digit = c >= '0' && c <= '9'   ? c - '0'
-                : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                       : -1;
+    int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
     if (digit < 0) return -1;
     v = v * 16 + digit;
     s->at++;

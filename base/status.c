@@ -30,7 +30,7 @@ static void format(char out[TRAIL_BYTES], const char *fmt, va_list args) {
   if (vsnprintf(out, TRAIL_BYTES, fmt, args) < 0) snprintf(out, TRAIL_BYTES, "(unprintable message)");
 }
 
-hf_status (hf_fail)(hf_status code, const char *fmt, ...) {
+hf_status(hf_fail)(hf_status code, const char *fmt, ...) {
   char message[TRAIL_BYTES]; /* apart from the trail: an argument may be hf_error_line() itself */
   va_list args;
   va_start(args, fmt);

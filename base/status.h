@@ -49,17 +49,17 @@ void hf_clear_error(void);
 int hf_exit_status(hf_status code);
 
 /* Forwards a failure to the caller unchanged. */
-#define HF_TRY(expr)                       \
-  do {                                     \
-    hf_status hf_try_status_ = (expr);     \
+#define HF_TRY(expr)                                    \
+  do {                                                  \
+    hf_status hf_try_status_ = (expr);                  \
     if (hf_try_status_ != HF_OK) return hf_try_status_; \
   } while (0)
 
 /* For functions with one cleanup label: needs a local `hf_status st`. */
-#define HF_GO(label, expr)          \
-  do {                              \
-    st = (expr);                    \
-    if (st != HF_OK) goto label;    \
+#define HF_GO(label, expr)       \
+  do {                           \
+    st = (expr);                 \
+    if (st != HF_OK) goto label; \
   } while (0)
 
 #endif

@@ -20,10 +20,11 @@ static tokenizer *fixed_tokenizer(void) {
   if (t) return t;
   hf_buf b;
   hf_buf_init(&b, 1 << 16);
-  hf_status st = hf_buf_printf(&b, "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
-                                   "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{N}{1,3}\"},\"behavior\":\"Isolated\"},"
-                                   "{\"type\":\"Split\",\"pattern\":{\"Regex\":\" ?[\\\\p{L}\\\\p{M}]+|\\\\s+(?!\\\\S)|\\\\s+\"}},"
-                                   "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}]},\"model\":{\"type\":\"BPE\",\"vocab\":{");
+  hf_status st =
+      hf_buf_printf(&b, "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+                        "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{N}{1,3}\"},\"behavior\":\"Isolated\"},"
+                        "{\"type\":\"Split\",\"pattern\":{\"Regex\":\" ?[\\\\p{L}\\\\p{M}]+|\\\\s+(?!\\\\S)|\\\\s+\"}},"
+                        "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}]},\"model\":{\"type\":\"BPE\",\"vocab\":{");
   for (int i = 0; i < 256 && st == HF_OK; i++) {
     bool same = (i >= 0x21 && i <= 0x7e) || (i >= 0xa1 && i <= 0xac) || i >= 0xae;
     int c = same ? i : i <= 0x20 ? 0x100 + i : i == 0xad ? 0x143 : 0x121 + i - 0x7f;
@@ -32,8 +33,9 @@ static tokenizer *fixed_tokenizer(void) {
     st = hf_buf_printf(&b, "\"%s%s\":%d,", c == '"' || c == '\\' ? "\\" : "", utf8, i);
   }
   if (st == HF_OK) {
-    st = hf_buf_printf(&b, "\"aa\":256,\"aaaa\":257,\"\u0120a\":258},\"merges\":[\"a a\",[\"aa\",\"aa\"],\"\u0120 a\"]},"
-                           "\"added_tokens\":[{\"id\":259,\"content\":\"<|x|>\",\"special\":true},{\"id\":260,\"content\":\"<|\"}]}");
+    st = hf_buf_printf(&b,
+                       "\"aa\":256,\"aaaa\":257,\"\u0120a\":258},\"merges\":[\"a a\",[\"aa\",\"aa\"],\"\u0120 a\"]},"
+                       "\"added_tokens\":[{\"id\":259,\"content\":\"<|x|>\",\"special\":true},{\"id\":260,\"content\":\"<|\"}]}");
   }
   require(st == HF_OK);
   require(tokenizer_open_json_text(b.data, b.len, "fixed", &t) == HF_OK);
