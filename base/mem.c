@@ -42,19 +42,20 @@ static hf_status out_of_memory(size_t n_items, size_t item_bytes, const char *wh
 }
 
 hf_status hf_alloc(void *out_ptr, size_t n_items, size_t item_bytes, const char *what) {
-  bool refuse = count_and_fail();
-  /* At least one byte, so that NULL always means failure. calloc checks the product. */
-  void *p = refuse ? NULL : calloc(n_items ? n_items : 1, item_bytes ? item_bytes : 1);
+  size_t bytes;
+  bool refuse = count_and_fail() || __builtin_mul_overflow(n_items, item_bytes, &bytes);
+  void *p = refuse ? NULL : calloc(bytes ? bytes : 1, 1); /* at least one byte, so that NULL always means failure */
   if (!p) return out_of_memory(n_items, item_bytes, what);
   memcpy(out_ptr, &p, sizeof p);
   return HF_OK;
 }
 
 hf_status hf_realloc(void *inout_ptr, size_t n_items, size_t item_bytes, const char *what) {
-  bool refuse = count_and_fail();
+  size_t bytes;
+  bool refuse = count_and_fail() || __builtin_mul_overflow(n_items, item_bytes, &bytes);
   void *p;
   memcpy(&p, inout_ptr, sizeof p);
-  void *grown = refuse ? NULL : reallocarray(p, n_items ? n_items : 1, item_bytes ? item_bytes : 1);
+  void *grown = refuse ? NULL : realloc(p, bytes ? bytes : 1);
   if (!grown) return out_of_memory(n_items, item_bytes, what);
   memcpy(inout_ptr, &grown, sizeof grown);
   return HF_OK;
