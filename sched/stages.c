@@ -241,13 +241,18 @@ double expert_time_ns(const stage_curve *c, double p, int tokens) {
   return sum;
 }
 
+double stage_attn_ns(const stage_table *t, int layer, const stage_load *load) {
+  const stage_layer *y = &t->layer[layer];
+  if (load->tokens <= 0) return 0;
+  return stage_curve_at(&y->attn, load->tokens) + y->attn_ctx_ns * load->query_context + y->attn_seq_ctx_ns * load->seq_context;
+}
+
 layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *load,
                                    const uint8_t *on_device) {
   const stage_layer *y = &t->layer[layer];
   layer_times r = {0};
   if (load->tokens <= 0) return r;
-  r.attn_ns = stage_curve_at(&y->attn, load->tokens) + y->attn_ctx_ns * load->query_context +
-              y->attn_seq_ctx_ns * load->seq_context;
+  r.attn_ns = stage_attn_ns(t, layer, load);
   r.shared_ns = stage_curve_at(&y->shared, load->tokens);
   if (!y->moe) return r;
   int n = pop->n_experts, resident = 0;

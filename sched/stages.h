@@ -79,6 +79,7 @@ typedef struct {
   double query_context;          /* sum over its tokens of the context each attends to */
   double seq_context;            /* sum over its sequences of the context read */
 } stage_load;
+double stage_attn_ns(const stage_table *t, int layer, const stage_load *load); /* its attn part alone: the only one that sees context */
 layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *load,
                                    const uint8_t *on_device);
 #endif

@@ -1,0 +1,102 @@
+/* cost.h: from database rows to stage tables. Each source of time is one small function; cost_table() puts them together.
+ *
+ * Where a kernel was measured (rec_kernel_point) its curve over tokens is used, scaled by bytes to other shapes (tag scaled). Elsewhere
+ *     time(M) = fixed + max(bytes / bytes_per_s, M * flops / flops_per_s)
+ * with the figures of the machine. The table carries the weakest tag of all it read. The same function makes the likely table and the ones
+ * of a slower or faster machine (cost_case), so that low, likely and high differ in figures only. */
+#ifndef HF_PLANNER_COST_COST_H
+#define HF_PLANNER_COST_COST_H
+
+#include "model/model.h"
+#include "planner/cost/rows.h"
+#include "sched/stages.h"
+
+/* ---- what runs where ---- */
+
+typedef enum {
+  GPU_NONE,     /* one_resource: everything on the CPU's workers */
+  GPU_VIRTUAL,  /* the device is one CPU thread with an arena; the workers have the others */
+  GPU_PACED,    /* the same, but stages last as long as on another machine of the database */
+  GPU_CUDA      /* gpuN of the machine, measured or from the catalog */
+} gpu_kind;
+
+typedef struct {
+  gpu_kind kind;
+  int64_t size_bytes;    /* 0 = not given: what the device has */
+  char machine[128];     /* paced: the machine whose rows count */
+  char device[16];       /* "gpu0"; "" for none and virtual */
+  char text[96];         /* as given */
+} gpu_spec;
+
+/* "none", "virtual:SIZE", "paced:MACHINE[:SIZE]", "cuda:N[:SIZE]"; HF_INPUT otherwise. */
+HF_MUST hf_status gpu_spec_parse(const char *text, gpu_spec *out);
+
+/* Who computes: the device column of the database, and how many threads of it. */
+typedef struct {
+  const cost_rows *rows;
+  bool cpu;
+  char device[16];
+  int threads;           /* CPU: 0 = all */
+} cost_unit;
+
+typedef struct {
+  const model *m;
+  fmt format;            /* FMT_DEFAULT = as stored */
+  const cost_rows *rows; /* the machine (paced: the one told) */
+  gpu_spec gpu;
+  int threads;           /* CPU threads altogether; 0 = all cores */
+  int kv_elem_bytes;
+  bool correlated;       /* popularity is assumed and several tokens go together: real gates touch fewer experts (distinct_factor) */
+} cost_input;
+
+cost_unit cost_device_unit(const cost_input *in); /* attention, shared and resident experts */
+cost_unit cost_pool_unit(const cost_input *in);   /* the other experts */
+/* Workers of the CPU pool: with a virtual device all but one thread. */
+int cost_pool_threads(const cost_input *in);
+
+/* ---- the parts of a step ---- */
+
+/* Experts of a layer that `tokens` tokens touch: sum over e of 1 - (1 - p_e)^tokens. */
+double cost_distinct_experts(const double *p, int n_experts, double tokens);
+double cost_roofline_ns(double bytes, double flops, double bytes_per_s, double flops_per_s);
+/* fixed + roofline over 1..512 tokens as an exact piecewise linear curve (its kink is a point). */
+stage_curve cost_roofline_curve(double fixed_ns, double bytes, double flops_per_token, double bytes_per_s, double flops_per_s);
+/* KV bytes of all layers for so many tokens of one sequence (MLA: latent and rope part only). */
+int64_t cost_kv_bytes(const model_config *c, int64_t tokens, int elem_bytes);
+/* Bytes that cross per token and layer when a layer has CPU experts: activations there, results back, float32, and the routing. */
+double cost_handover_bytes(const model_config *c);
+
+double cost_unit_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag);
+/* For weights of this format: the activation type decides which unit computes (int8, bf16, fp16, fp32). */
+double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag);
+
+typedef struct {
+  const char *kernel;    /* "expert_ffn" or "matmul" */
+  fmt format;
+  int n_out, n_in;
+  double bytes;          /* what one application reads */
+} cost_shape;
+/* Measured curve of the kernel for the shape, or of the measured shape nearest in bytes, scaled (tag scaled); false when nothing like it was
+ * measured on this unit. Per number of tokens the fastest candidate counts: the executor takes it too. */
+bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, stage_curve *out, db_tag *tag);
+/* ns per token of context for one query token, from attention points over context; false when none. work: FLOPs per token of context. */
+bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, db_tag *tag);
+
+/* Measured experts touched over 1 - (1 - p)^tokens with assumed p; 1 where the machine has no such figure. A slower case takes more. */
+double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag);
+
+HF_MUST hf_status cost_table(const cost_input *in, cost_case c, stage_table **out);
+
+/* ---- popularity ---- */
+
+HF_MUST hf_status popularity_uniform(const model_config *c, popularity **out);
+/* p ~ rank^-s, shuffled per layer by a fixed seed, no p above 1. */
+HF_MUST hf_status popularity_zipf(const model_config *c, double s, popularity **out);
+/* File of counts per kind of text: {kind: {"tokens": n, "counts": {layer: [per expert]}}}; kind NULL = all kinds together. */
+HF_MUST hf_status popularity_census(const model_config *c, const char *path, const char *kind, popularity **out);
+/* Routing counts of a run, prefill and decode together. HF_INPUT when the run has none or is of another shape. */
+HF_MUST hf_status popularity_run(const model_config *c, const rec_routing *rows, int n, int64_t run_id, popularity **out);
+/* p from counts, with one pseudo-token spread evenly, so that nothing is impossible. */
+void popularity_from_counts(const double *counts, int n_experts, int top_k, double *p);
+
+#endif

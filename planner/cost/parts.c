@@ -1,0 +1,230 @@
+/* parts.c: the sources of a step's time, one function each. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "planner/cost/cost.h"
+
+double cost_distinct_experts(const double *p, int n_experts, double tokens) {
+  double sum = 0;
+  for (int e = 0; e < n_experts; e++) sum += expert_hit(p[e], tokens);
+  return sum;
+}
+
+double cost_roofline_ns(double bytes, double flops, double bytes_per_s, double flops_per_s) {
+  return 1e9 * fmax(bytes / bytes_per_s, flops / flops_per_s);
+}
+
+stage_curve cost_roofline_curve(double fixed_ns, double bytes, double flops_per_token, double bytes_per_s, double flops_per_s) {
+  stage_curve c = {0};
+  double kink = flops_per_token > 0 ? bytes / bytes_per_s * flops_per_s / flops_per_token : 1e9, at[3] = {1, kink, 512};
+  for (int i = 0; i < 3; i++) {
+    if (i == 1 && (kink <= 1 || kink >= 512)) continue;
+    c.tok[c.n] = at[i];
+    c.ns[c.n] = fixed_ns + cost_roofline_ns(bytes, at[i] * flops_per_token, bytes_per_s, flops_per_s);
+    if (c.n > 0 && c.ns[c.n] < c.ns[c.n - 1]) c.ns[c.n] = c.ns[c.n - 1]; /* rounding at the kink */
+    c.n++;
+  }
+  if (kink >= 512) { /* beyond the last point the slope must be that of the arithmetic, not of the flat part */
+    c.tok[c.n] = kink > 1e6 ? 1e6 : kink;
+    c.ns[c.n] = c.ns[c.n - 1];
+    c.n++;
+    if (flops_per_token > 0 && kink <= 1e6) {
+      c.tok[c.n] = 2 * kink;
+      c.ns[c.n] = fixed_ns + cost_roofline_ns(bytes, 2 * kink * flops_per_token, bytes_per_s, flops_per_s);
+      c.n++;
+    }
+  }
+  return c;
+}
+
+int64_t cost_kv_bytes(const model_config *c, int64_t tokens, int elem_bytes) {
+  int64_t sum = 0;
+  for (int l = 0; l < c->n_layers; l++) sum += tokens * model_kv_bytes_per_token(c, l, elem_bytes);
+  return sum;
+}
+
+double cost_handover_bytes(const model_config *c) { return 2.0 * 4 * c->d_model + 8.0 * c->top_k; }
+
+/* ---- rates of a unit ---- */
+
+static const double CPU_BYTES[3] = {10e9, 25e9, 60e9}, GPU_BYTES[3] = {200e9, 500e9, 900e9};
+
+double cost_unit_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag) {
+  if (u->cpu) return cost_cpu_rate(u->rows, "dram_read_bytes_per_s", u->threads, COST_CPU_MEM, c, CPU_BYTES, tag);
+  return cost_rate(u->rows, u->device, "gpu_mem_bytes_per_s", COST_GPU_MEM, c, GPU_BYTES, tag);
+}
+
+/* Arithmetic units that can serve a weight format, best first; "" ends. */
+static const char *const *flops_classes(fmt f, bool cpu) {
+  static const char *const f32[] = {"fp32", "f32", ""}, *const f16[] = {"fp16", "f16", "bf16", "fp32", "f32", ""},
+                    *const bf16[] = {"bf16", "fp16", "f16", "fp32", "f32", ""},
+                    *const fp8[] = {"fp8", "bf16", "fp16", "int8", "fp32", "f32", ""},
+                    *const int8[] = {"int8", "bf16", "fp16", "fp32", "f32", ""};
+  switch (f) {
+    case FMT_F32: return f32;
+    case FMT_F16: return f16;
+    case FMT_BF16: return bf16;
+    case FMT_FP8_E4M3: return cpu ? bf16 : fp8;
+    default: return int8;
+  }
+}
+
+/* The best rate any measured product reached on this unit; 0 when none was measured. */
+static double measured_flops(const cost_unit *u, fmt f) {
+  double best = 0;
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (strncmp(k->device, u->device, strlen(u->device)) != 0 || strcmp(k->format, fmt_get(f)->name) != 0 || !(k->ns > 0)) continue;
+    if (u->threads > 0 && k->threads != u->threads) continue;
+    double products = strcmp(k->kernel, "expert_ffn") == 0 ? 3 : strcmp(k->kernel, "matmul") == 0 ? 1 : 0;
+    best = fmax(best, 1e9 * 2 * products * k->n_out * k->n_in * k->tokens / k->ns);
+  }
+  return best;
+}
+
+double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag) {
+  cost_group g = u->cpu ? COST_CPU_FLOPS : COST_GPU_FLOPS;
+  const char *const *classes = flops_classes(f, u->cpu);
+  for (int pass = 0; pass < 2; pass++)
+    for (int i = 0; classes[i][0] != '\0'; i++) {
+      char what[48];
+      snprintf(what, sizeof what, "%sflops_%s", pass == 1 ? "" : u->cpu ? "cpu_" : "gpu_", classes[i]);
+      cost_figure any;
+      static const double none[3] = {1, 1, 1};
+      if (!cost_find(u->rows, u->device, what, &any)) continue;
+      return u->cpu ? cost_cpu_rate(u->rows, what, u->threads, g, c, none, tag) : cost_rate(u->rows, u->device, what, g, c, none, tag);
+    }
+  double seen = measured_flops(u, f);
+  if (seen > 0) {
+    cost_weaken(tag, TAG_SCALED);
+    return seen;
+  }
+  cost_weaken(tag, TAG_ASSUMED);
+  int side = (c.groups & g) != 0 ? c.side : 0;
+  if (!u->cpu) return side < 0 ? 20e12 : side > 0 ? 120e12 : 60e12;
+  int threads = u->threads > 0 ? u->threads : cost_cpu_cores(u->rows);
+  return threads * (side < 0 ? 10e9 : side > 0 ? 60e9 : 25e9);
+}
+
+double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag) {
+  cost_figure f;
+  if (!cost_find(r, "cpu", "distinct_factor", &f)) return 1;
+  cost_weaken(tag, f.tag);
+  int side = (c.groups & COST_ROUTING) != 0 ? c.side : 0;
+  return side < 0 ? f.high : side > 0 ? f.low : f.likely;
+}
+
+/* ---- measured curves ---- */
+
+static double shape_bytes(const rec_kernel_point *k, fmt f) {
+  double matrices = strcmp(k->kernel, "expert_ffn") == 0 ? 3 : 1;
+  return matrices * k->n_out * k->n_in * fmt_get(f)->bits_per_weight / 8;
+}
+
+static bool on_unit(const rec_kernel_point *k, const cost_unit *u) {
+  if (u->cpu) return strncmp(k->device, "cpu", 3) == 0;
+  return strcmp(k->device, u->device) == 0;
+}
+
+/* Thread count of the points to use: the wanted one if it was measured, else the largest. 0: no such kernel at all. */
+static int usable_threads(const cost_unit *u, const char *kernel, const char *format) {
+  int most = 0;
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || k->load[0] != '\0') continue;
+    int threads = k->threads > 0 ? k->threads : 1;
+    if (threads == u->threads) return threads;
+    if (threads > most) most = threads;
+  }
+  return most;
+}
+
+static void curve_add(stage_curve *c, double tok, double ns) {
+  int i = 0;
+  while (i < c->n && c->tok[i] < tok) i++;
+  if (i < c->n && c->tok[i] == tok) {
+    c->ns[i] = fmin(c->ns[i], ns);
+    return;
+  }
+  if (c->n == STAGE_CURVE_MAX) return; /* more token counts than a curve holds: the first ones measured stay */
+  memmove(&c->tok[i + 1], &c->tok[i], (size_t)(c->n - i) * sizeof c->tok[0]);
+  memmove(&c->ns[i + 1], &c->ns[i], (size_t)(c->n - i) * sizeof c->ns[0]);
+  c->tok[i] = tok;
+  c->ns[i] = ns;
+  c->n++;
+}
+
+/* The measured shape nearest in bytes; returns its first point. */
+static const rec_kernel_point *nearest_shape(const cost_unit *u, const cost_shape *s, int threads) {
+  const rec_kernel_point *best = NULL;
+  double best_far = INFINITY;
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!on_unit(k, u) || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, fmt_get(s->format)->name) != 0) continue;
+    if (k->load[0] != '\0' || (u->cpu && (k->threads > 0 ? k->threads : 1) != threads) || !(k->ns > 0)) continue;
+    double far = k->n_out == s->n_out && k->n_in == s->n_in ? -1 : fabs(log(shape_bytes(k, s->format) / s->bytes));
+    if (far < best_far) {
+      best = k;
+      best_far = far;
+    }
+  }
+  return best;
+}
+
+bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, stage_curve *out, db_tag *tag) {
+  int threads = usable_threads(u, s->kernel, fmt_get(s->format)->name);
+  const rec_kernel_point *near = threads > 0 ? nearest_shape(u, s, threads) : NULL;
+  if (near == NULL) return false;
+  bool exact = near->n_out == s->n_out && near->n_in == s->n_in;
+  double scale = exact ? 1 : s->bytes / shape_bytes(near, s->format);
+  if (!exact) cost_weaken(tag, TAG_SCALED);
+  if (u->cpu && u->threads > 0 && threads != u->threads) { /* other threads were measured: by bandwidth */
+    db_tag ignored = TAG_MEASURED;
+    cost_unit other = *u;
+    other.threads = threads;
+    scale *= cost_unit_bytes_per_s(&other, (cost_case){0}, &ignored) / cost_unit_bytes_per_s(u, (cost_case){0}, &ignored);
+    cost_weaken(tag, TAG_SCALED);
+  }
+  int side = (c.groups & (u->cpu ? COST_CPU_MEM : COST_GPU_MEM)) != 0 ? c.side : 0;
+  stage_curve r = {0};
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!on_unit(k, u) || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, near->format) != 0 || k->load[0] != '\0') continue;
+    if (k->n_out != near->n_out || k->n_in != near->n_in || !(k->ns > 0) || k->tokens < 1) continue;
+    if (u->cpu && (k->threads > 0 ? k->threads : 1) != threads) continue;
+    double ns = side < 0 ? fmax(k->ns, k->ns_high) : side > 0 && k->ns_low > 0 ? fmin(k->ns, k->ns_low) : k->ns;
+    curve_add(&r, k->tokens, ns * scale);
+    cost_weaken(tag, k->tag);
+  }
+  for (int i = 1; i < r.n; i++) r.ns[i] = fmax(r.ns[i], r.ns[i - 1]);
+  *out = r;
+  return r.n > 0;
+}
+
+/* Work of a measured attention point per token of context, in multiply-adds of one head group. */
+static double point_work(const rec_kernel_point *k, attn_kind kind, const model_config *m) {
+  if (kind == ATTN_MLA) return 2.0 * m->n_heads * (2.0 * k->n_out + k->n_in);
+  return 2.0 * 2 * m->n_heads * k->n_out;
+}
+
+bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, db_tag *tag) {
+  const char *kernel = m->attn == ATTN_MLA ? "attn_mla" : "attn_gqa";
+  const rec_kernel_point *lo = NULL, *hi = NULL;
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || !(k->ns > 0) || k->tokens < 1) continue;
+    if (u->cpu && u->threads > 0 && k->threads > 0 && k->threads != u->threads) continue;
+    if (lo == NULL || k->context < lo->context) lo = k;
+    if (hi == NULL || k->context > hi->context) hi = k;
+  }
+  if (lo == NULL || hi->context <= lo->context) return false;
+  int side = (c.groups & (u->cpu ? COST_CPU_FLOPS : COST_GPU_FLOPS)) != 0 ? c.side : 0;
+  double spread = side < 0 && hi->ns_high > hi->ns ? hi->ns_high / hi->ns : side > 0 && hi->ns_low > 0 ? hi->ns_low / hi->ns : 1;
+  double slope = (hi->ns / hi->tokens - lo->ns / lo->tokens) / (hi->context - lo->context);
+  if (!(slope > 0)) slope = hi->ns / hi->tokens / hi->context;
+  *ns = slope * spread * work / point_work(hi, m->attn, m);
+  cost_weaken(tag, hi->tag);
+  cost_weaken(tag, TAG_SCALED);
+  return true;
+}

@@ -1,0 +1,164 @@
+/* popularity.c: how often each expert is chosen: assumed, from a census, or from a run. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "planner/cost/cost.h"
+
+hf_status popularity_uniform(const model_config *c, popularity **out) {
+  popularity *p = NULL;
+  HF_TRY(popularity_new(c->n_layers, c->n_experts, &p));
+  for (int l = 0; l < c->n_layers; l++)
+    for (int e = 0; c->layer_is_moe[l] && e < c->n_experts; e++)
+      p->p[(size_t)l * (size_t)c->n_experts + (size_t)e] = (double)c->top_k / c->n_experts;
+  snprintf(p->source, sizeof p->source, "uniform");
+  *out = p;
+  return HF_OK;
+}
+
+/* p = min(1, f * w) with f chosen so that the sum is top_k: the heaviest are fixed at 1 until the rest fits below. */
+static void scale_to_top_k(const double *w, int n, int top_k, double *p) {
+  double factor = 0;
+  for (int full = 0; full <= top_k; full++) {
+    double rest = 0;
+    int above = 0;
+    for (int e = 0; e < n; e++) {
+      bool is_full = factor > 0 && w[e] * factor >= 1;
+      above += is_full;
+      if (!is_full) rest += w[e];
+    }
+    double next = rest > 0 ? (top_k - above) / rest : factor;
+    if (full > 0 && next <= factor) break;
+    factor = next;
+  }
+  for (int e = 0; e < n; e++) p[e] = fmin(1, w[e] * factor);
+}
+
+static uint64_t mix(uint64_t *s) { /* splitmix64: a small well-known generator */
+  uint64_t z = *s += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+hf_status popularity_zipf(const model_config *c, double s, popularity **out) {
+  if (!(s >= 0) || s > 4) return hf_fail(HF_INPUT, "option --skew: zipf exponent %g is not between 0 and 4", s);
+  popularity *p = NULL;
+  double *w = NULL;
+  int n = c->n_experts;
+  HF_TRY(popularity_new(c->n_layers, n, &p));
+  hf_status st = hf_alloc(&w, (size_t)(n > 0 ? n : 1), sizeof *w, "weights of a skew");
+  if (st != HF_OK) {
+    popularity_free(p);
+    return st;
+  }
+  uint64_t seed = 1;
+  for (int l = 0; l < c->n_layers; l++) {
+    if (!c->layer_is_moe[l]) continue;
+    for (int e = 0; e < n; e++) w[e] = pow(e + 1, -s);
+    for (int e = n - 1; e > 0; e--) {
+      int k = (int)(mix(&seed) % (uint64_t)(e + 1));
+      double t = w[e];
+      w[e] = w[k];
+      w[k] = t;
+    }
+    scale_to_top_k(w, n, c->top_k, p->p + (size_t)l * (size_t)n);
+  }
+  free(w);
+  snprintf(p->source, sizeof p->source, "zipf:%g", s);
+  *out = p;
+  return HF_OK;
+}
+
+void popularity_from_counts(const double *counts, int n, int top_k, double *p) {
+  double sum = 0;
+  for (int e = 0; e < n; e++) sum += counts[e];
+  double tokens = sum / top_k + 1, pseudo = (double)top_k / n;
+  for (int e = 0; e < n; e++) p[e] = fmin(1, (counts[e] + pseudo) / tokens);
+}
+
+/* Adds the counts of one kind of text; every MoE layer must be there with one number per expert. */
+static hf_status add_kind(const model_config *c, const char *path, const json *kind, double *counts) {
+  const json *by_layer = json_get(kind, "counts");
+  for (int l = 0; l < c->n_layers; l++) {
+    if (!c->layer_is_moe[l]) continue;
+    char key[16];
+    snprintf(key, sizeof key, "%d", l);
+    const json *row = json_get(by_layer, key);
+    if (json_type(row) != JSON_ARRAY || json_len(row) != c->n_experts)
+      return hf_fail(HF_INPUT, "%s: %s: counts.%s: needs an array of %d counts, one per expert", path, json_key(kind), key, c->n_experts);
+    int e = 0;
+    for (const json *v = json_first(row); v != NULL; v = json_next(v), e++) {
+      double x = json_number(v, -1);
+      if (!(x >= 0 && x <= 1e15)) return hf_fail(HF_INPUT, "%s: %s: counts.%s[%d]: needs a count", path, json_key(kind), key, e);
+      counts[(size_t)l * (size_t)c->n_experts + (size_t)e] += x;
+    }
+  }
+  return HF_OK;
+}
+
+static void from_all_counts(const model_config *c, const double *counts, popularity *p) {
+  for (int l = 0; l < c->n_layers; l++) {
+    size_t at = (size_t)l * (size_t)c->n_experts;
+    if (c->layer_is_moe[l]) popularity_from_counts(counts + at, c->n_experts, c->top_k, p->p + at);
+  }
+}
+
+hf_status popularity_census(const model_config *c, const char *path, const char *kind, popularity **out) {
+  json *doc = NULL;
+  popularity *p = NULL;
+  double *counts = NULL;
+  hf_status st = HF_OK;
+  int used = 0;
+  HF_TRY(json_read_file(path, 64u << 20, &doc));
+  HF_GO(done, popularity_new(c->n_layers, c->n_experts, &p));
+  HF_GO(done, hf_alloc(&counts, (size_t)c->n_layers * (size_t)c->n_experts + 1, sizeof *counts, "counts of a census"));
+  for (const json *k = json_first(doc); k != NULL; k = json_next(k)) {
+    if (kind != NULL && strcmp(json_key(k), kind) != 0) continue;
+    HF_GO(done, add_kind(c, path, k, counts));
+    used++;
+  }
+  if (used == 0) {
+    st = hf_fail(HF_INPUT, "%s: has no kind of text '%s'", path, kind != NULL ? kind : "(any)");
+    goto done;
+  }
+  from_all_counts(c, counts, p);
+  snprintf(p->source, sizeof p->source, "census%s%.48s", kind != NULL ? ":" : "", kind != NULL ? kind : "");
+done:
+  json_free(doc);
+  free(counts);
+  if (st != HF_OK)
+    popularity_free(p);
+  else
+    *out = p;
+  return st;
+}
+
+hf_status popularity_run(const model_config *c, const rec_routing *rows, int n, int64_t run_id, popularity **out) {
+  popularity *p = NULL;
+  double *counts = NULL;
+  hf_status st = HF_OK;
+  if (n == 0)
+    return hf_fail(HF_INPUT, "run %lld: has no routing counts: it did not get far enough, or ran without experts", (long long)run_id);
+  HF_TRY(popularity_new(c->n_layers, c->n_experts, &p));
+  HF_GO(done, hf_alloc(&counts, (size_t)c->n_layers * (size_t)c->n_experts + 1, sizeof *counts, "routing counts"));
+  for (int i = 0; i < n; i++) {
+    const rec_routing *r = &rows[i];
+    if (r->layer < 0 || r->layer >= c->n_layers || r->expert < 0 || r->expert >= c->n_experts || !c->layer_is_moe[r->layer]) {
+      st = hf_fail(HF_INPUT, "run %lld: routing counts name layer %d expert %d, which this model has not: give the model of that run",
+                   (long long)run_id, r->layer, r->expert);
+      goto done;
+    }
+    counts[(size_t)r->layer * (size_t)c->n_experts + (size_t)r->expert] += (double)r->count;
+  }
+  from_all_counts(c, counts, p);
+  snprintf(p->source, sizeof p->source, "run %lld", (long long)run_id);
+done:
+  free(counts);
+  if (st != HF_OK)
+    popularity_free(p);
+  else
+    *out = p;
+  return st;
+}

@@ -1,0 +1,169 @@
+#include "planner/cost/rows.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One thread of a server core draws at most about this much from DRAM; more threads share the whole. */
+static const double THREAD_BYTES_PER_S = 12e9;
+
+hf_status cost_rows_load(db *d, const rec_machine *m, cost_rows **out) {
+  cost_rows *r = NULL;
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&r, 1, sizeof *r, "rows of a machine"));
+  r->machine = *m;
+  HF_GO(fail, db_device_list(d, m->id, &r->device, &r->n_device));
+  HF_GO(fail, db_figure_list(d, m->id, &r->figure, &r->n_figure));
+  HF_GO(fail, db_kernel_list(d, m->id, &r->kernel, &r->n_kernel));
+  HF_GO(fail, db_link_list(d, m->id, &r->link, &r->n_link));
+  *out = r;
+  return HF_OK;
+fail:
+  cost_rows_free(r);
+  return st;
+}
+
+void cost_rows_free(cost_rows *r) {
+  if (r == NULL) return;
+  free(r->device);
+  free(r->figure);
+  free(r->kernel);
+  free(r->link);
+  free(r);
+}
+
+void cost_weaken(db_tag *tag, db_tag with) {
+  if (with > *tag) *tag = with;
+}
+
+/* The thread count in "threads=N", 0 when there is none. */
+static int params_threads(const char *params) {
+  const char *p = strstr(params, "threads=");
+  return p != NULL ? atoi(p + 8) : 0;
+}
+
+/* The newest row that covers the whole device: without a thread count, or else the one with most threads. */
+static const rec_figure *row_of(const cost_rows *r, const char *device, const char *what) {
+  const rec_figure *best = NULL;
+  int best_threads = -1;
+  for (int i = 0; i < r->n_figure; i++) {
+    const rec_figure *f = &r->figure[i];
+    if (strcmp(f->device, device) != 0 || strcmp(f->what, what) != 0) continue;
+    int threads = params_threads(f->params);
+    if (threads == 0) threads = INT32_MAX;
+    if (best == NULL || threads > best_threads || (threads == best_threads && f->id > best->id)) {
+      best = f;
+      best_threads = threads;
+    }
+  }
+  return best;
+}
+
+static cost_figure figure_of(const rec_figure *f) {
+  cost_figure c = {f->low, f->likely, f->high, f->tag};
+  if (!(c.low > 0) || c.low > c.likely) c.low = c.likely;
+  if (c.high < c.likely) c.high = c.likely;
+  return c;
+}
+
+bool cost_find(const cost_rows *r, const char *device, const char *what, cost_figure *out) {
+  const rec_figure *f = row_of(r, device, what);
+  if (f != NULL) {
+    *out = figure_of(f);
+    return true;
+  }
+  if (strcmp(device, "cpu") != 0) return false;
+  f = row_of(r, "", what);
+  if (f != NULL) {
+    *out = figure_of(f);
+    return true;
+  }
+  size_t n = strlen(what);
+  bool time = n > 3 && strcmp(what + n - 3, "_ns") == 0;
+  int found = 0;
+  cost_figure sum = {0, 0, 0, TAG_MEASURED};
+  for (int i = 0; i < r->n_device; i++) {
+    if (strcmp(r->device[i].kind, "cpu") != 0) continue;
+    f = row_of(r, r->device[i].device, what);
+    if (f == NULL) continue;
+    cost_figure c = figure_of(f);
+    sum.low = time ? fmax(sum.low, c.low) : sum.low + c.low;
+    sum.likely = time ? fmax(sum.likely, c.likely) : sum.likely + c.likely;
+    sum.high = time ? fmax(sum.high, c.high) : sum.high + c.high;
+    cost_weaken(&sum.tag, c.tag);
+    found++;
+  }
+  if (found == 0) return false;
+  if (found > 1) cost_weaken(&sum.tag, TAG_SCALED);
+  *out = sum;
+  return true;
+}
+
+static double pick(const cost_figure *f, int side) { return side < 0 ? f->low : side > 0 ? f->high : f->likely; }
+
+static cost_figure find_or(const cost_rows *r, const char *device, const char *what, const double fallback[3]) {
+  cost_figure f = {fallback[0], fallback[1], fallback[2], TAG_ASSUMED};
+  if (!cost_find(r, device, what, &f) || !(f.likely > 0)) f = (cost_figure){fallback[0], fallback[1], fallback[2], TAG_ASSUMED};
+  return f;
+}
+
+double cost_rate(const cost_rows *r, const char *device, const char *what, cost_group g, cost_case c, const double fallback[3],
+                 db_tag *tag) {
+  cost_figure f = find_or(r, device, what, fallback);
+  cost_weaken(tag, f.tag);
+  return pick(&f, (c.groups & g) != 0 ? c.side : 0);
+}
+
+double cost_cpu_rate(const cost_rows *r, const char *what, int threads, cost_group g, cost_case c, const double fallback[3],
+                     db_tag *tag) {
+  int cores = cost_cpu_cores(r), side = (c.groups & g) != 0 ? c.side : 0;
+  if (threads > 0 && threads < cores) {
+    const rec_figure *exact = NULL;
+    for (int i = 0; i < r->n_figure; i++) {
+      const rec_figure *f = &r->figure[i];
+      if (strcmp(f->what, what) == 0 && strncmp(f->device, "cpu", 3) == 0 && params_threads(f->params) == threads &&
+          f->likely > 0 && (exact == NULL || f->id > exact->id))
+        exact = f;
+    }
+    if (exact != NULL) {
+      cost_figure f = figure_of(exact);
+      cost_weaken(tag, f.tag);
+      return pick(&f, side);
+    }
+  }
+  double all = cost_rate(r, "cpu", what, g, c, fallback, tag);
+  if (threads <= 0 || threads >= cores) return all;
+  cost_weaken(tag, TAG_SCALED);
+  double share = all * threads / cores;
+  return g == COST_CPU_MEM ? fmin(all, fmax(share, threads * THREAD_BYTES_PER_S)) : share;
+}
+
+double cost_time(const cost_rows *r, const char *device, const char *what, cost_case c, const double fallback[3], db_tag *tag) {
+  cost_figure f = find_or(r, device, what, fallback);
+  cost_weaken(tag, f.tag);
+  return pick(&f, (c.groups & COST_FIXED) != 0 ? -c.side : 0);
+}
+
+int cost_cpu_cores(const cost_rows *r) {
+  int n = 0;
+  for (int i = 0; i < r->n_device; i++)
+    if (strcmp(r->device[i].kind, "cpu") == 0) n += r->device[i].cores;
+  return n > 0 ? n : 1;
+}
+
+int64_t cost_mem_bytes(const cost_rows *r, const char *kind, int index) {
+  int64_t sum = 0;
+  for (int i = 0, k = 0; i < r->n_device; i++)
+    if (strcmp(r->device[i].kind, kind) == 0) {
+      if (index < 0 || index == k) sum += r->device[i].mem_bytes;
+      k++;
+    }
+  return sum;
+}
+
+const rec_device *cost_device(const cost_rows *r, const char *device) {
+  for (int i = 0; i < r->n_device; i++)
+    if (strcmp(r->device[i].device, device) == 0) return &r->device[i];
+  return NULL;
+}
