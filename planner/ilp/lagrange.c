@@ -1,0 +1,158 @@
+/* lagrange.c: the dual of the capacity row, and the placement made from it.
+ *
+ * L(theta) = sum over layers of min_k (T(k) + theta * units * k) - theta * cap is concave and piecewise linear; each minimiser is one line. The
+ * maximum is found by intersecting the line of a minimiser that fits with that of one that does not, until nothing lies between. */
+#include "planner/ilp/ilp_int.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+  double time;   /* sum of T(k) */
+  int64_t used;  /* units */
+} line;
+
+/* Minimisers at theta, smallest k on ties. */
+static line minimise(const ilp_depth *d, bool lower, double theta, int *k_out) {
+  line r = {0};
+  for (int i = 0; i < d->n; i++) {
+    const ilp_lay *y = &d->lay[i];
+    const double *t = lower ? y->lower : y->upper;
+    double price = theta * (double)y->units, best = INFINITY;
+    int at = y->k_lo;
+    for (int k = y->k_lo; k <= y->k_hi; k++) {
+      double v = t[k] + price * k;
+      if (v < best) {
+        best = v;
+        at = k;
+      }
+    }
+    r.time += t[at];
+    r.used += y->units * at;
+    k_out[i] = at;
+  }
+  return r;
+}
+
+static double dual_value(const ilp_depth *d, const line *s, double theta) {
+  return d->base_ns + s->time + theta * (double)(s->used - d->cap_units);
+}
+
+/* The multiplier at which every layer prefers its least k. */
+static double steepest(const ilp_depth *d, bool lower) {
+  double theta = 0;
+  for (int i = 0; i < d->n; i++) {
+    const ilp_lay *y = &d->lay[i];
+    const double *t = lower ? y->lower : y->upper;
+    for (int k = y->k_lo + 1; k <= y->k_hi; k++)
+      theta = fmax(theta, (t[y->k_lo] - t[k]) / ((double)y->units * (k - y->k_lo)));
+  }
+  return theta * (1 + 1e-9);
+}
+
+ilp_dual ilp_dual_solve(ilp_depth *d, bool lower) {
+  size_t bytes = (size_t)d->n * sizeof *d->k_fit;
+  line over = minimise(d, lower, 0, d->k_over);
+  ilp_dual r = {.theta = 0, .value = dual_value(d, &over, 0)};
+  if (over.used <= d->cap_units) {
+    memcpy(d->k_fit, d->k_over, bytes);
+    return r;
+  }
+  line fit = minimise(d, lower, steepest(d, lower), d->k_fit);
+  for (int step = 0; step < 500; step++) {
+    double theta = (fit.time - over.time) / (double)(over.used - fit.used);
+    line mid = minimise(d, lower, theta, d->order_k);
+    double value = dual_value(d, &mid, theta);
+    if (value > r.value) r = (ilp_dual){.theta = theta, .value = value};
+    if (mid.used >= over.used || mid.used <= fit.used) break; /* nothing strictly between the two lines: the kink itself */
+    if (mid.used > d->cap_units) {
+      over = mid;
+      memcpy(d->k_over, d->order_k, bytes);
+    } else {
+      fit = mid;
+      memcpy(d->k_fit, d->order_k, bytes);
+    }
+  }
+  return r;
+}
+
+/* ---- from the dual to a placement ---- */
+
+double ilp_upper_value(const ilp_depth *d, const int *k) {
+  double sum = d->base_ns;
+  for (int i = 0; i < d->n; i++) sum += d->lay[i].upper[k[i]];
+  return sum;
+}
+
+int64_t ilp_units_used(const ilp_depth *d, const int *k) {
+  int64_t used = 0;
+  for (int i = 0; i < d->n; i++) used += d->lay[i].units * k[i];
+  return used;
+}
+
+/* One step up for the layer that gains most per unit; false when none gains. */
+static bool fill_one(const ilp_depth *d, int *k, int64_t *slack) {
+  double best = 0;
+  int at = -1, to = 0;
+  for (int i = 0; i < d->n; i++) {
+    const ilp_lay *y = &d->lay[i];
+    double least = 1e-13 * y->upper[k[i]];
+    for (int j = k[i] + 1; j <= y->k_hi && (j - k[i]) * y->units <= *slack; j++) {
+      double gain = y->upper[k[i]] - y->upper[j], rate = gain / (double)((j - k[i]) * y->units);
+      if (gain > least && rate > best) {
+        best = rate;
+        at = i;
+        to = j;
+      }
+    }
+  }
+  if (at < 0) return false;
+  *slack -= (to - k[at]) * d->lay[at].units;
+  k[at] = to;
+  return true;
+}
+
+enum { STEP_DOWN = 4, STEP_UP = 8 };
+
+/* Best exchange: one layer gives up to STEP_DOWN experts, another takes up to STEP_UP. */
+static bool exchange_one(const ilp_depth *d, int *k, int64_t *slack, double total) {
+  double best = 1e-12 * total;
+  int from = -1, to = -1, down = 0, up = 0;
+  for (int a = 0; a < d->n; a++) {
+    const ilp_lay *ya = &d->lay[a];
+    for (int x = 1; x <= STEP_DOWN && k[a] - x >= ya->k_lo; x++) {
+      double loss = ya->upper[k[a] - x] - ya->upper[k[a]];
+      int64_t room = *slack + x * ya->units;
+      for (int b = 0; b < d->n; b++) {
+        const ilp_lay *yb = &d->lay[b];
+        if (b == a) continue;
+        for (int z = 1; z <= STEP_UP && k[b] + z <= yb->k_hi && z * yb->units <= room; z++) {
+          double gain = yb->upper[k[b]] - yb->upper[k[b] + z] - loss;
+          if (gain > best) {
+            best = gain;
+            from = a;
+            to = b;
+            down = x;
+            up = z;
+          }
+        }
+      }
+    }
+  }
+  if (from < 0) return false;
+  k[from] -= down;
+  k[to] += up;
+  *slack += down * d->lay[from].units - up * d->lay[to].units;
+  return true;
+}
+
+double ilp_fill(const ilp_depth *d, int *k) {
+  int64_t slack = d->cap_units - ilp_units_used(d, k);
+  while (fill_one(d, k, &slack)) {
+  }
+  double total = ilp_upper_value(d, k);
+  for (int step = 0; step < 64 && exchange_one(d, k, &slack, total); step++)
+    while (fill_one(d, k, &slack)) {
+    }
+  return ilp_upper_value(d, k);
+}

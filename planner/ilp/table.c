@@ -1,0 +1,504 @@
+/* table.c: the time of every expert on both sides, and the tables upper and lower over k.
+ *
+ * For a layer with k residents the time is max(alpha + beta*G, gamma_q + delta_q*X), rising in the device sum G and the CPU sum X. The points
+ * (G, X) of all sets of k experts have a lower-left hull; its vertices are the sets "k smallest m*g - (1-m)*c", m in [0,1], and
+ * m*G + (1-m)*X >= r(m) holds for every set, r(m) being that vertex's value. Hence for each m a bound (support_bound) and a concrete set. */
+#include "planner/ilp/ilp_int.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Bounds are lowered by this share, far above the rounding of their sums, far below any gap that is reported. */
+static const double ROUNDING = 1e-13;
+
+/* fmax and fmin without their care for NaN, which costs a call each in the inner loops. */
+static inline double max2(double a, double b) { return a > b ? a : b; }
+static inline double min2(double a, double b) { return a < b ? a : b; }
+
+typedef struct {
+  double G, X;
+  uint8_t *sel; /* [n_free] */
+} point;
+
+typedef struct {
+  double alpha, beta;            /* device side */
+  int n_cpu;                     /* CPU pieces: 0 when no expert is on the CPU */
+  double gamma[2], delta[2];
+} pieces;
+
+static pieces pieces_of(const ilp_depth *d, const ilp_lay *y, int k) {
+  pieces f = {.beta = d->depth};
+  f.alpha = d->depth * (y->attn + y->shared + (k > 0 ? y->dexp_fixed : 0));
+  if (k == d->n_experts) return f;
+  f.gamma[f.n_cpu] = y->attn + y->hand + y->cexp_fixed;
+  f.delta[f.n_cpu++] = 1;
+  if (d->depth > 1) {
+    f.gamma[f.n_cpu] = d->depth * y->cexp_fixed;
+    f.delta[f.n_cpu++] = d->depth;
+  }
+  return f;
+}
+
+static double cpu_side(const pieces *f, double X) {
+  double v = 0;
+  for (int q = 0; q < f->n_cpu; q++) v = max2(v, f->gamma[q] + f->delta[q] * X);
+  return v;
+}
+
+/* Least max of the sides over all (G, X) with m*G + (1-m)*X >= r. */
+static double support_bound(const pieces *f, double m, double r) {
+  double best = 0;
+  if (f->n_cpu == 0) return m == 1 ? f->alpha + f->beta * r : 0;
+  for (int q = 0; q < f->n_cpu; q++) {
+    double v = (r + m * f->alpha / f->beta + (1 - m) * f->gamma[q] / f->delta[q]) / (m / f->beta + (1 - m) / f->delta[q]);
+    best = max2(best, v);
+  }
+  return best;
+}
+
+/* The exact time of a column, through the one definition. */
+static double column_ns(const ilp_depth *d, const ilp_lay *y, int k, double G, double X) {
+  bool cpu = k < d->n_experts;
+  layer_times t = {.attn_ns = y->attn, .shared_ns = y->shared, .hand_ns = cpu ? y->hand : 0,
+                   .dexp_ns = k > 0 ? G + y->dexp_fixed : 0, .cexp_ns = cpu ? X + y->cexp_fixed : 0};
+  d->count->table_evaluations++;
+  return ilp_layer_ns(d->p->table, &t, true, d->depth, NULL);
+}
+
+/* ---- hull vertices ---- */
+
+static void set_scores(ilp_depth *d, const ilp_lay *y, double m) {
+  for (int i = 0; i < y->n_free; i++) {
+    d->score[i] = m * y->g[i] - (1 - m) * y->c[i];
+    d->tie[i] = y->g[i] - y->c[i];
+    d->order[i] = i;
+  }
+}
+
+/* Total order: score, then the side the score leaves out, then expert id. */
+static inline bool before(const ilp_depth *d, int a, int b) {
+  if (d->score[a] != d->score[b]) return d->score[a] < d->score[b];
+  if (d->tie[a] != d->tie[b]) return d->tie[a] < d->tie[b];
+  return a < b;
+}
+
+static int order_cmp(const void *pa, const void *pb, void *ctx) {
+  int a = *(const int *)pa, b = *(const int *)pb;
+  return a == b ? 0 : before(ctx, a, b) ? -1 : 1;
+}
+
+/* Puts the j smallest of order[0..n-1] first (quickselect, median of three). */
+static void select_smallest(ilp_depth *d, int n, int j) {
+  int *o = d->order, lo = 0, hi = n - 1;
+  while (lo < hi) {
+    int mid = lo + (hi - lo) / 2, a = o[lo], b = o[mid], c = o[hi];
+    int pivot = before(d, a, b) ? (before(d, b, c) ? b : before(d, a, c) ? c : a)
+                                : (before(d, a, c) ? a : before(d, b, c) ? c : b);
+    int i = lo, e = hi;
+    while (i <= e) {
+      while (before(d, o[i], pivot)) i++;
+      while (before(d, pivot, o[e])) e--;
+      if (i <= e) {
+        int t = o[i];
+        o[i++] = o[e];
+        o[e--] = t;
+      }
+    }
+    if (j - 1 <= e)
+      hi = e;
+    else if (j - 1 >= i)
+      lo = i;
+    else
+      return;
+  }
+}
+
+/* Sums in the order of ids, so that a set has one value however it was found. */
+static void sum_point(const ilp_lay *y, point *v) {
+  v->G = y->pin_g;
+  v->X = y->pin_c;
+  for (int i = 0; i < y->n_free; i++) {
+    if (v->sel[i])
+      v->G += y->g[i];
+    else
+      v->X += y->c[i];
+  }
+}
+
+static void vertex(ilp_depth *d, const ilp_lay *y, int j, double m, point *out) {
+  set_scores(d, y, m);
+  if (j > 0 && j < y->n_free) select_smallest(d, y->n_free, j);
+  memset(out->sel, 0, (size_t)y->n_free);
+  for (int i = 0; i < j; i++) out->sel[d->order[i]] = 1;
+  sum_point(y, out);
+}
+
+/* ---- refinement ---- */
+
+/* Best single exchange of a resident and a CPU expert; false when none helps. Experts that weigh more on the device mostly weigh more on the CPU:
+ * along rising g the device side rises and the CPU side falls, so for each resident the best partner is at the crossing. */
+static bool best_swap(ilp_depth *d, const ilp_lay *y, const pieces *f, point *v) {
+  double best = max2(f->alpha + f->beta * v->G, cpu_side(f, v->X)) * (1 - 1e-12);
+  int out = -1, in = -1, n = 0, *list = d->order;
+  for (int i = 0; i < y->n_free; i++)
+    if (!v->sel[y->by_g[i]]) list[n++] = y->by_g[i];
+  for (int i = 0; i < y->n_free; i++) {
+    if (!v->sel[i]) continue;
+    double g = f->alpha + f->beta * (v->G - y->g[i]), x = v->X + y->c[i];
+    int lo = 0, hi = n;
+    while (lo < hi) {
+      int mid = (lo + hi) / 2;
+      if (g + f->beta * y->g[list[mid]] < cpu_side(f, x - y->c[list[mid]]))
+        lo = mid + 1;
+      else
+        hi = mid;
+    }
+    for (int at = lo > 0 ? lo - 1 : 0; at <= lo && at < n; at++) {
+      double t = max2(g + f->beta * y->g[list[at]], cpu_side(f, x - y->c[list[at]]));
+      if (t < best) {
+        best = t;
+        out = i;
+        in = list[at];
+      }
+    }
+  }
+  if (out < 0) return false;
+  v->sel[out] = 0;
+  v->sel[in] = 1;
+  sum_point(y, v);
+  return true;
+}
+
+static void polish(ilp_depth *d, const ilp_lay *y, int k, const pieces *f, double floor_ns, point *v) {
+  for (int step = 0; step < 16; step++) {
+    if (column_ns(d, y, k, v->G, v->X) <= floor_ns * (1 + 1e-10)) return;
+    if (!best_swap(d, y, f, v)) return;
+  }
+}
+
+static void record(ilp_lay *y, int k, ilp_level level, double lower, double upper) {
+  y->upper[k] = min2(y->upper[k], upper);
+  y->lower[k] = min2(max2(y->lower[k], lower * (1 - ROUNDING)), y->upper[k]);
+  bool exact = y->upper[k] <= y->lower[k] * (1 + 1e-12);
+  if (y->refined[k] < level || exact) y->refined[k] = exact ? ILP_POLISHED : level;
+}
+
+/* Finds the hull edge that crosses the diagonal. Leaves the best set in *a. */
+static void refine_hull(ilp_depth *d, ilp_lay *y, int k, ilp_level level, point *a, point *b, point *v) {
+  int j = k - y->k_lo;
+  pieces f = pieces_of(d, y, k);
+  vertex(d, y, j, 0, a);
+  if (j == 0 || j == y->n_free || f.alpha + f.beta * a->G <= cpu_side(&f, a->X)) {
+    double t = column_ns(d, y, k, a->G, a->X); /* least X there is, and X decides */
+    record(y, k, level, t, t);
+    return;
+  }
+  vertex(d, y, j, 1, b);
+  if (f.alpha + f.beta * b->G >= cpu_side(&f, b->X)) {
+    double t = column_ns(d, y, k, b->G, b->X); /* least G there is, and G decides */
+    record(y, k, level, t, t);
+    point swap = *a;
+    *a = *b;
+    *b = swap;
+    return;
+  }
+  double lower = 0;
+  for (int step = 0; step < 64; step++) {
+    double dg = a->G - b->G, dx = b->X - a->X;
+    if (!(dg > 0 && dx > 0)) break;
+    double m = dx / (dg + dx), edge = m * a->G + (1 - m) * a->X;
+    vertex(d, y, j, m, v);
+    double r = m * v->G + (1 - m) * v->X;
+    lower = max2(lower, support_bound(&f, m, min2(r, edge)));
+    d->count->table_evaluations++;
+    if (r >= edge - 1e-13 * fabs(edge)) break;
+    point *side = f.alpha + f.beta * v->G > cpu_side(&f, v->X) ? a : b, swap = *side;
+    *side = *v;
+    *v = swap;
+  }
+  if (level == ILP_POLISHED) {
+    polish(d, y, k, &f, lower, a);
+    polish(d, y, k, &f, lower, b);
+  }
+  double ta = column_ns(d, y, k, a->G, a->X), tb = column_ns(d, y, k, b->G, b->X);
+  if (tb < ta) {
+    point swap = *a;
+    *a = *b;
+    *b = swap;
+  }
+  record(y, k, level, lower, min2(ta, tb));
+}
+
+/* ---- small layers: all sets ---- */
+
+static void enumerate(ilp_depth *d, ilp_lay *y, int only_k, uint8_t *sel) {
+  unsigned full = (1u << y->n_free) - 1;
+  d->enum_g[0] = d->enum_c[0] = 0;
+  for (unsigned mask = 1; mask <= full; mask++) {
+    int top = 31 - __builtin_clz(mask);
+    d->enum_g[mask] = d->enum_g[mask ^ (1u << top)] + y->g[top];
+    d->enum_c[mask] = d->enum_c[mask ^ (1u << top)] + y->c[top];
+  }
+  double best = INFINITY;
+  for (unsigned mask = 0; mask <= full; mask++) {
+    int k = y->k_lo + __builtin_popcount(mask);
+    if (k > y->k_hi || (only_k >= 0 && k != only_k)) continue;
+    double t = column_ns(d, y, k, y->pin_g + d->enum_g[mask], y->pin_c + d->enum_c[full ^ mask]);
+    if (only_k < 0) {
+      y->upper[k] = min2(y->upper[k], t);
+      y->lower[k] = y->upper[k];
+      y->refined[k] = ILP_POLISHED;
+    } else if (t < best) {
+      best = t;
+      for (int i = 0; i < y->n_free; i++) sel[i] = mask >> i & 1;
+    }
+  }
+}
+
+void ilp_refine(ilp_depth *d, ilp_lay *y, int k, ilp_level level, uint8_t *sel) {
+  if (sel == NULL && y->refined[k] >= level) return;
+  if (y->n_free <= ILP_ENUMERATE_MAX) {
+    enumerate(d, y, k, sel);
+    return;
+  }
+  point a = {.sel = d->sel[0]}, b = {.sel = d->sel[1]}, v = {.sel = d->sel[2]};
+  refine_hull(d, y, k, level, &a, &b, &v);
+  d->count->refined++;
+  if (sel != NULL) memcpy(sel, a.sel, (size_t)y->n_free);
+}
+
+/* ---- the grid ---- */
+
+static void grid_order(ilp_depth *d, ilp_lay *y, double m) {
+  set_scores(d, y, m);
+  qsort_r(d->order, (size_t)y->n_free, sizeof *d->order, order_cmp, d);
+  double G = y->pin_g, X = y->pin_c;
+  for (int i = 0; i < y->n_free; i++) X += y->c[i];
+  for (int j = 0; y->k_lo + j <= y->k_hi; j++) {
+    int k = y->k_lo + j;
+    if (j > 0) {
+      G += y->g[d->order[j - 1]];
+      X -= y->c[d->order[j - 1]];
+    }
+    pieces f = pieces_of(d, y, k);
+    y->upper[k] = min2(y->upper[k], column_ns(d, y, k, G, X > 0 ? X : 0));
+    y->lower[k] = max2(y->lower[k], support_bound(&f, m, m * G + (1 - m) * X));
+  }
+}
+
+/* m runs over slopes around the mean trade-off between the two sides, where the order of the experts changes. */
+static void fill_tables(ilp_depth *d, ilp_lay *y) {
+  static const double slope[] = {0, 0.1, 0.3, 0.6, 0.85, 1.15, 1.6, 3, 10};
+  for (int k = 0; k <= d->n_experts; k++) {
+    y->upper[k] = INFINITY;
+    y->lower[k] = 0;
+  }
+  if (y->n_free <= ILP_ENUMERATE_MAX) {
+    enumerate(d, y, -1, NULL);
+    return;
+  }
+  double g_lo = INFINITY, g_hi = 0, c_lo = INFINITY, c_hi = 0;
+  for (int i = 0; i < y->n_free; i++) {
+    g_lo = min2(g_lo, y->g[i]);
+    g_hi = max2(g_hi, y->g[i]);
+    c_lo = min2(c_lo, y->c[i]);
+    c_hi = max2(c_hi, y->c[i]);
+  }
+  grid_order(d, y, 1);
+  memcpy(y->by_g, d->order, (size_t)y->n_free * sizeof *d->order);
+  if (g_hi > g_lo && c_hi > c_lo) {
+    double mean = (c_hi - c_lo) / (g_hi - g_lo);
+    for (size_t i = 0; i < sizeof slope / sizeof slope[0]; i++) grid_order(d, y, slope[i] * mean / (1 + slope[i] * mean));
+  } else {
+    grid_order(d, y, 0);
+  }
+  for (int k = y->k_lo; k <= y->k_hi; k++) {
+    y->lower[k] = min2(y->lower[k] * (1 - ROUNDING), y->upper[k]);
+    y->refined[k] = y->upper[k] <= y->lower[k] * (1 + 1e-12) ? ILP_POLISHED : ILP_GRID;
+  }
+}
+
+/* ---- building a depth ---- */
+
+static int64_t gcd(int64_t a, int64_t b) {
+  while (b != 0) {
+    int64_t r = a % b;
+    a = b;
+    b = r;
+  }
+  return a;
+}
+
+static int pin_of(const ilp_problem *p, int layer, int e) {
+  return p->pin == NULL ? ILP_FREE : p->pin[(size_t)layer * (size_t)p->table->n_experts + (size_t)e];
+}
+
+int64_t ilp_pinned_bytes(const ilp_problem *p) {
+  int64_t sum = 0;
+  for (int l = 0; l < p->table->n_layers; l++)
+    for (int e = 0; p->table->layer[l].moe && e < p->table->n_experts; e++)
+      if (pin_of(p, l, e) == ILP_PIN_DEVICE) sum += p->expert_bytes[l];
+  return sum;
+}
+
+/* attn, shared and hand do not depend on which experts are where: asked for with the sums over experts cut to one. */
+static layer_times fixed_times(const ilp_problem *p, int layer, int tokens) {
+  static double none[ILP_MAX_LAYERS]; /* never written: popularity 0 for everything */
+  popularity one = {.n_layers = p->table->n_layers, .n_experts = 1, .p = none};
+  return stage_layer_times(p->table, &one, layer, tokens, p->context, NULL);
+}
+
+static hf_status fill_layer(ilp_depth *d, int i, int layer) {
+  const ilp_problem *p = d->p;
+  const stage_layer *s = &p->table->layer[layer];
+  ilp_lay *y = &d->lay[i];
+  size_t E = (size_t)d->n_experts;
+  int *id, *by_g;
+  double *g, *c;
+  HF_TRY(hf_arena_get(d->mem, &by_g, E + 1, sizeof *by_g));
+  HF_TRY(hf_arena_get(d->mem, &id, E + 1, sizeof *id));
+  HF_TRY(hf_arena_get(d->mem, &g, E + 1, sizeof *g));
+  HF_TRY(hf_arena_get(d->mem, &c, E + 1, sizeof *c));
+  HF_TRY(hf_arena_get(d->mem, &y->upper, E + 1, sizeof *y->upper));
+  HF_TRY(hf_arena_get(d->mem, &y->lower, E + 1, sizeof *y->lower));
+  HF_TRY(hf_arena_get(d->mem, &y->refined, E + 1, sizeof *y->refined));
+  layer_times t = fixed_times(p, layer, d->tokens);
+  *y = (ilp_lay){.layer = layer, .id = id, .by_g = by_g, .g = g, .c = c, .upper = y->upper, .lower = y->lower, .refined = y->refined,
+                 .attn = t.attn_ns, .shared = t.shared_ns, .hand = t.hand_ns,
+                 .dexp_fixed = s->dexp_fixed_ns, .cexp_fixed = s->cexp_fixed_ns, .units = p->expert_bytes[layer] / d->unit_bytes};
+  int pin_cpu = 0;
+  for (int e = 0; e < d->n_experts; e++) {
+    double pop = p->pop->p[(size_t)layer * E + (size_t)e];
+    double ge = expert_time_ns(&s->dexp, pop, d->tokens), ce = expert_time_ns(&s->cexp, pop, d->tokens);
+    d->g[(size_t)i * E + (size_t)e] = ge;
+    d->c[(size_t)i * E + (size_t)e] = ce;
+    int pin = pin_of(p, layer, e);
+    if (pin == ILP_FREE) {
+      id[y->n_free] = e;
+      g[y->n_free] = ge;
+      c[y->n_free++] = ce;
+    } else if (pin == ILP_PIN_DEVICE) {
+      y->pin_g += ge;
+      y->k_lo++;
+    } else {
+      y->pin_c += ce;
+      pin_cpu++;
+    }
+  }
+  d->count->expert_times += 2 * (int64_t)E;
+  y->k_hi = d->n_experts - pin_cpu;
+  return HF_OK;
+}
+
+static hf_status get_scratch(ilp_depth *d) {
+  size_t E = (size_t)d->n_experts + 1, n = (size_t)d->n + 1;
+  HF_TRY(hf_arena_get(d->mem, &d->lay, n, sizeof *d->lay));
+  HF_TRY(hf_arena_get(d->mem, &d->k_best, n, sizeof *d->k_best));
+  HF_TRY(hf_arena_get(d->mem, &d->order_k, n, sizeof *d->order_k));
+  HF_TRY(hf_arena_get(d->mem, &d->k_fit, n, sizeof *d->k_fit));
+  HF_TRY(hf_arena_get(d->mem, &d->k_over, n, sizeof *d->k_over));
+  HF_TRY(hf_arena_get(d->mem, &d->g, n * E, sizeof *d->g));
+  HF_TRY(hf_arena_get(d->mem, &d->c, n * E, sizeof *d->c));
+  HF_TRY(hf_arena_get(d->mem, &d->score, E, sizeof *d->score));
+  HF_TRY(hf_arena_get(d->mem, &d->tie, E, sizeof *d->tie));
+  HF_TRY(hf_arena_get(d->mem, &d->order, E, sizeof *d->order));
+  for (int i = 0; i < 4; i++) HF_TRY(hf_arena_get(d->mem, &d->sel[i], E, 1));
+  HF_TRY(hf_arena_get(d->mem, &d->enum_g, (size_t)1 << ILP_ENUMERATE_MAX, sizeof *d->enum_g));
+  return hf_arena_get(d->mem, &d->enum_c, (size_t)1 << ILP_ENUMERATE_MAX, sizeof *d->enum_c);
+}
+
+static hf_status build(ilp_depth *d) {
+  const stage_table *t = d->p->table;
+  int64_t total = 0, pinned = 0;
+  d->unit_bytes = 0;
+  for (int l = 0; l < t->n_layers; l++) {
+    if (!t->layer[l].moe) continue;
+    d->n++;
+    d->unit_bytes = gcd(d->unit_bytes, d->p->expert_bytes[l]);
+  }
+  if (d->unit_bytes == 0) d->unit_bytes = 1;
+  HF_TRY(get_scratch(d));
+  d->base_ns = t->step_fixed_ns + stage_curve_at(&t->head, d->p->users);
+  for (int l = 0, i = 0; l < t->n_layers; l++) {
+    if (t->layer[l].moe) {
+      HF_TRY(fill_layer(d, i++, l));
+    } else {
+      layer_times times = fixed_times(d->p, l, d->tokens);
+      d->base_ns += ilp_layer_ns(t, &times, false, d->depth, NULL);
+    }
+  }
+  for (int i = 0; i < d->n; i++) {
+    total += d->lay[i].units * d->n_experts;
+    pinned += d->lay[i].units * d->lay[i].k_lo;
+  }
+  d->cap_bytes = ilp_capacity_bytes(d->p, d->depth);
+  d->cap_units = d->cap_bytes / d->unit_bytes;
+  if (d->cap_units > total) d->cap_units = total;
+  for (int i = 0; i < d->n; i++) {
+    ilp_lay *y = &d->lay[i];
+    int64_t fit = y->k_lo + (d->cap_units - pinned) / y->units;
+    if (fit < y->k_hi) y->k_hi = (int)fit;
+    fill_tables(d, y);
+  }
+  return HF_OK;
+}
+
+hf_status ilp_depth_new(const ilp_problem *p, int depth, int max_refine, ilp_counters *count, ilp_depth **out) {
+  hf_arena *mem;
+  ilp_depth *d;
+  size_t cells = ((size_t)p->table->n_layers + 2) * ((size_t)p->table->n_experts + 16);
+  HF_TRY(hf_arena_new(&mem, cells * 96 + ((size_t)4 << 20), "placement tables"));
+  hf_status st = hf_arena_get(mem, &d, 1, sizeof *d);
+  if (st == HF_OK) {
+    *d = (ilp_depth){.p = p, .mem = mem, .depth = depth, .tokens = (p->users + depth - 1) / depth,
+                     .n_experts = p->table->n_experts, .refine_left = max_refine, .count = count};
+    st = build(d);
+  }
+  if (st != HF_OK) {
+    hf_arena_free(mem);
+    return st;
+  }
+  *out = d;
+  return HF_OK;
+}
+
+void ilp_depth_free(ilp_depth *d) {
+  if (d != NULL) hf_arena_free(d->mem);
+}
+
+/* ---- placements ---- */
+
+double ilp_depth_evaluate(const ilp_depth *d, const uint8_t *on_device) {
+  double sum = d->base_ns;
+  size_t E = (size_t)d->n_experts;
+  for (int i = 0; i < d->n; i++) {
+    const ilp_lay *y = &d->lay[i];
+    const uint8_t *row = on_device + (size_t)y->layer * E;
+    double G = 0, X = 0;
+    int k = 0;
+    for (size_t e = 0; e < E; e++) {
+      k += row[e] != 0;
+      if (row[e])
+        G += d->g[(size_t)i * E + e];
+      else
+        X += d->c[(size_t)i * E + e];
+    }
+    sum += column_ns(d, y, k, G, X);
+  }
+  return sum;
+}
+
+void ilp_depth_placement(ilp_depth *d, const int *k, uint8_t *on_device) {
+  size_t E = (size_t)d->n_experts;
+  uint8_t *sel = d->sel[3];
+  memset(on_device, 0, (size_t)d->p->table->n_layers * E);
+  for (int i = 0; i < d->n; i++) {
+    ilp_lay *y = &d->lay[i];
+    uint8_t *row = on_device + (size_t)y->layer * E;
+    ilp_refine(d, y, k[i], ILP_POLISHED, sel);
+    for (int e = 0; e < d->n_experts; e++) row[e] = pin_of(d->p, y->layer, e) == ILP_PIN_DEVICE;
+    for (int j = 0; j < y->n_free; j++)
+      if (sel[j]) row[y->id[j]] = 1;
+  }
+}

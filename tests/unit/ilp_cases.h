@@ -1,0 +1,179 @@
+/* ilp_cases.h: placement problems for the tests and the benchmark of planner/ilp. Hardware figures are round assumptions (effective rates
+ * of a 24 GB card, an 80 GB card and eight of them; two sockets of a server CPU): what is tested is the optimiser, not a prediction. */
+#ifndef HF_TESTS_ILP_CASES_H
+#define HF_TESTS_ILP_CASES_H
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "planner/ilp/ilp.h"
+
+typedef struct {
+  stage_table *t;
+  popularity *pop;
+  int64_t *bytes;
+  uint8_t *pin;
+  ilp_problem p;
+} ilp_case;
+
+static inline uint64_t case_u64(uint64_t *s) {
+  uint64_t z = *s += 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+static inline double case_uniform(uint64_t *s, double lo, double hi) {
+  return lo + (hi - lo) * (double)(case_u64(s) >> 11) * 0x1p-53;
+}
+static inline double case_normal(uint64_t *s) {
+  return sqrt(-2 * log(case_uniform(s, 1e-12, 1))) * cos(6.283185307179586 * case_uniform(s, 0, 1));
+}
+
+/* Scales w[n] to probabilities that sum to top_k, none above 1. */
+static inline void case_scale(double *w, int n, int top_k) {
+  for (int round = 0; round < 100; round++) {
+    double sum = 0, fixed = 0;
+    for (int e = 0; e < n; e++) {
+      if (w[e] >= 1)
+        fixed += 1;
+      else
+        sum += w[e];
+    }
+    double f = sum > 0 ? (top_k - fixed) / sum : 1;
+    bool over = false;
+    for (int e = 0; e < n; e++) {
+      if (w[e] >= 1) continue;
+      w[e] *= f;
+      if (w[e] > 1) w[e] = 1, over = true;
+    }
+    if (!over) return;
+  }
+}
+
+enum { SKEW_MIXED = -1, SKEW_LOGNORMAL = -2 };
+
+static inline void case_popularity(popularity *pop, int layer, int top_k, double skew, uint64_t *seed) {
+  int n = pop->n_experts;
+  double *w = pop->p + (size_t)layer * (size_t)n, s = skew == SKEW_MIXED ? case_uniform(seed, 0, 1.4) : skew;
+  for (int e = 0; e < n; e++)
+    w[e] = skew == SKEW_LOGNORMAL ? exp(case_normal(seed)) : pow(e + 1, -s) * (skew == 0 ? 1 : exp(0.1 * case_normal(seed)));
+  for (int e = n - 1; e > 0; e--) {
+    int j = (int)(case_u64(seed) % (uint64_t)(e + 1));
+    double x = w[e];
+    w[e] = w[j];
+    w[j] = x;
+  }
+  double sum = 0;
+  for (int e = 0; e < n; e++) sum += w[e];
+  for (int e = 0; e < n; e++) w[e] *= 0.5 / sum; /* below 1 before scaling */
+  case_scale(w, n, top_k);
+}
+
+static inline void case_free(ilp_case *c) {
+  stage_table_free(c->t);
+  popularity_free(c->pop);
+  free(c->bytes);
+  free(c->pin);
+  memset(c, 0, sizeof *c);
+}
+
+static inline bool case_alloc(ilp_case *c, int n_layers, int n_experts, int top_k) {
+  memset(c, 0, sizeof *c);
+  if (stage_table_new(n_layers, &c->t) != HF_OK || popularity_new(n_layers, n_experts, &c->pop) != HF_OK) return false;
+  c->t->n_experts = n_experts;
+  c->t->top_k = top_k;
+  c->bytes = calloc((size_t)n_layers, sizeof *c->bytes);
+  c->p = (ilp_problem){.table = c->t, .pop = c->pop, .expert_bytes = c->bytes, .n_devices = 1, .users = 1, .depths = 0xf};
+  c->p.device[0].name = "test device";
+  return c->bytes != NULL;
+}
+
+/* max(read the weights, compute) over tokens, with a fixed part. */
+static inline stage_curve case_curve(double fixed_ns, double bytes, double bytes_per_s, double flops, double flops_per_s) {
+  static const double tok[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
+  stage_curve c = {.n = 10};
+  for (int i = 0; i < c.n; i++) {
+    c.tok[i] = tok[i];
+    c.ns[i] = fixed_ns + 1e9 * fmax(bytes / bytes_per_s, tok[i] * flops / flops_per_s);
+  }
+  return c;
+}
+
+typedef struct {
+  const char *name;
+  double gpu_bytes_per_s, gpu_flops_per_s, gpu_bytes, launch_ns;
+  double cpu_bytes_per_s, cpu_flops_per_s;
+  double expert_bytes;
+} case_machine;
+
+static const case_machine case_machines[] = {
+    {"24GB card", 850e9, 120e12, 7e9, 2000, 440e9, 32e12, 24.8e6},
+    {"80GB card", 2800e9, 500e12, 60e9, 2000, 440e9, 32e12, 24.8e6},
+    {"8x80GB fp8", 18e12, 3200e12, 560e9, 250, 440e9, 32e12, 44.04e6},
+    {"slow card", 450e9, 40e12, 300e9, 3000, 440e9, 32e12, 24.8e6}, /* device-bound in most layers */
+};
+
+/* n_layers of n_experts on one of the machines above; the first `dense` layers are dense. mixed_sizes: three expert sizes in turn. */
+static inline bool case_large(ilp_case *c, int n_layers, int dense, int n_experts, const case_machine *m, int users, double skew,
+                              bool mixed_sizes, uint64_t seed) {
+  if (!case_alloc(c, n_layers, n_experts, 8)) return false;
+  double flops = 0.088e9, dense_bytes = 130e6;
+  for (int l = 0; l < n_layers; l++) {
+    stage_layer *y = &c->t->layer[l];
+    double size = m->expert_bytes * (mixed_sizes ? 1 + 0.25 * (l % 3) : 1);
+    y->moe = l >= dense;
+    y->attn = case_curve(20e3, dense_bytes, m->gpu_bytes_per_s, 2 * dense_bytes, m->gpu_flops_per_s);
+    y->attn_seq_ctx_ns = 1152 / m->gpu_bytes_per_s * 1e9;
+    y->shared = case_curve(2000, m->expert_bytes, m->gpu_bytes_per_s, flops, m->gpu_flops_per_s);
+    y->dexp = case_curve(m->launch_ns, size, m->gpu_bytes_per_s, flops, m->gpu_flops_per_s);
+    y->cexp = case_curve(500, size, m->cpu_bytes_per_s, flops, m->cpu_flops_per_s);
+    y->cexp_fixed_ns = 15e3;
+    y->dexp_fixed_ns = 4e3;
+    y->hand_ns = 30e3;
+    y->hand_tok_ns = 2 * 7168 * 2 / 25e9 * 1e9;
+    c->bytes[l] = (int64_t)size;
+    case_popularity(c->pop, l, 8, skew, &seed);
+  }
+  c->t->head = case_curve(50e3, 1e9, m->gpu_bytes_per_s, 2e9, m->gpu_flops_per_s);
+  c->t->step_fixed_ns = 100e3;
+  c->p.users = users;
+  c->p.context = 4096;
+  for (int d = 0; d < ILP_MAX_DEPTH; d++) c->p.device[0].expert_bytes_free[d] = (int64_t)(m->gpu_bytes - 64e6 * d);
+  return true;
+}
+
+/* A small random problem: every figure drawn, GPU-bound and CPU-bound alike, unequal sizes on request. */
+static inline bool case_small(ilp_case *c, int n_layers, int n_experts, bool unequal, uint64_t seed) {
+  uint64_t s = seed * 7919 + 17;
+  if (!case_alloc(c, n_layers, n_experts, n_experts > 2 ? 2 : 1)) return false;
+  double speed = exp(case_uniform(&s, log(0.3), log(12))); /* device faster than the CPU by this factor */
+  int64_t total = 0;
+  for (int l = 0; l < n_layers; l++) {
+    stage_layer *y = &c->t->layer[l];
+    y->moe = n_layers < 3 || l != 1; /* a dense layer in between */
+    double e = case_uniform(&s, 50e3, 150e3);
+    y->attn = case_curve(case_uniform(&s, 0, 60e3), 1e6, 1e12, 1e6, 1e12);
+    y->attn_seq_ctx_ns = case_uniform(&s, 0, 2);
+    y->shared = case_curve(case_uniform(&s, 0, 50e3), 1e5, 1e12, 1e6, 1e12);
+    y->cexp = case_curve(case_uniform(&s, 0, 5e3), e, 1e9, e * case_uniform(&s, 0.05, 0.6), 1e9);
+    y->dexp = case_curve(case_uniform(&s, 0, 5e3), e / speed, 1e9, e * case_uniform(&s, 0.01, 0.3) / speed, 1e9);
+    y->cexp_fixed_ns = case_u64(&s) % 2 ? case_uniform(&s, 0, 30e3) : 0;
+    y->dexp_fixed_ns = case_u64(&s) % 2 ? case_uniform(&s, 0, 30e3) : 0;
+    y->hand_ns = case_u64(&s) % 2 ? case_uniform(&s, 0, 80e3) : 0;
+    y->hand_tok_ns = case_uniform(&s, 0, 2e3);
+    c->bytes[l] = unequal ? 600 * (2 + (int64_t)(case_u64(&s) % 4)) : 1000;
+    if (y->moe) total += c->bytes[l] * n_experts;
+    case_popularity(c->pop, l, c->t->top_k, case_u64(&s) % 4 == 0 ? 0 : case_uniform(&s, 0.2, 1.6), &s);
+  }
+  c->t->head = case_curve(10e3, 1e6, 1e12, 1e6, 1e12);
+  c->t->step_fixed_ns = case_uniform(&s, 0, 50e3);
+  c->p.users = 1 + (int)(case_u64(&s) % 9);
+  c->p.context = 100;
+  double share = case_uniform(&s, 0, 1.1);
+  for (int d = 0; d < ILP_MAX_DEPTH; d++)
+    c->p.device[0].expert_bytes_free[d] = (int64_t)(share * (double)total) - 700 * d > 0 ? (int64_t)(share * (double)total) - 700 * d : 0;
+  return true;
+}
+
+#endif
