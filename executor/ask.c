@@ -1,0 +1,116 @@
+#include "executor/ask.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+extern char **environ;
+
+enum { MAX_ANSWER = 256 << 20, MAX_ARGS = 64 };
+
+/* hf-plan in the folder of this program. */
+static hf_status find_hf_plan(char *out, size_t n) {
+  char self[4096];
+  ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+  if (len < 0) return hf_fail(HF_MACHINE, "cannot read /proc/self/exe: %s", strerror(errno));
+  self[len] = 0;
+  char *slash = strrchr(self, '/');
+  if (!slash) return hf_fail(HF_MACHINE, "cannot tell the folder of this program");
+  *slash = 0;
+  if (snprintf(out, n, "%s/hf-plan", self) >= (int)n) return hf_fail(HF_MACHINE, "path of hf-plan is too long");
+  if (access(out, X_OK)) return hf_fail(HF_NOT_FOUND, "%s is not there; build or install hf-plan beside this program", out);
+  return HF_OK;
+}
+
+/* Reads both pipes until they close. */
+static hf_status drain(int out_fd, int err_fd, hf_buf *out, hf_buf *err) {
+  struct pollfd p[2] = {{out_fd, POLLIN, 0}, {err_fd, POLLIN, 0}};
+  hf_buf *to[2] = {out, err};
+  char chunk[65536];
+  while (p[0].fd >= 0 || p[1].fd >= 0) {
+    if (poll(p, 2, -1) < 0 && errno != EINTR) return hf_fail(HF_MACHINE, "poll: %s", strerror(errno));
+    for (int i = 0; i < 2; i++) {
+      if (p[i].fd < 0 || !p[i].revents) continue;
+      ssize_t n = read(p[i].fd, chunk, sizeof chunk);
+      if (n > 0)
+        HF_TRY(hf_buf_add(to[i], chunk, (size_t)n));
+      else if (n == 0 || errno != EINTR)
+        p[i].fd = -1;
+    }
+  }
+  return HF_OK;
+}
+
+static const char *last_line(hf_buf *err) {
+  if (!err->data) return "no message";
+  while (err->len && err->data[err->len - 1] == '\n') err->data[--err->len] = 0;
+  const char *nl = strrchr(err->data, '\n');
+  return nl ? nl + 1 : err->data;
+}
+
+static hf_status judge_exit(int status, hf_buf *err) {
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return HF_OK;
+  hf_status code = !WIFEXITED(status) ? HF_MACHINE : WEXITSTATUS(status) == 1 ? HF_NO : WEXITSTATUS(status) == 2 ? HF_INPUT : HF_MACHINE;
+  return hf_fail(code, "%s", last_line(err));
+}
+
+static hf_status start(const char *path, char **argv, int out_fd, int err_fd, pid_t *pid) {
+  posix_spawn_file_actions_t fa;
+  posix_spawn_file_actions_init(&fa);
+  posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", 0, 0);
+  posix_spawn_file_actions_adddup2(&fa, out_fd, 1);
+  posix_spawn_file_actions_adddup2(&fa, err_fd, 2);
+  int e = posix_spawn(pid, path, &fa, NULL, argv, environ);
+  posix_spawn_file_actions_destroy(&fa);
+  return e ? hf_fail(HF_MACHINE, "cannot start %s: %s", path, strerror(e)) : HF_OK;
+}
+
+hf_status ask_hf_plan(const char *const *args, json **out) {
+  char path[4200];
+  char *argv[MAX_ARGS + 2] = {path};
+  int n = 1, po[2] = {-1, -1}, pe[2] = {-1, -1}, status = 0;
+  pid_t pid = -1;
+  hf_buf text, err;
+  hf_status st;
+  hf_buf_init(&text, MAX_ANSWER);
+  hf_buf_init(&err, 1 << 20);
+  HF_TRY(find_hf_plan(path, sizeof path));
+  for (; args[n - 1] && n < MAX_ARGS; n++) argv[n] = (char *)(uintptr_t)args[n - 1];
+  if (pipe2(po, 02000000) || pipe2(pe, 02000000)) { /* O_CLOEXEC */
+    st = hf_fail(HF_MACHINE, "pipe: %s", strerror(errno));
+    goto end;
+  }
+  HF_GO(end, start(path, argv, po[1], pe[1], &pid));
+  close(po[1]);
+  close(pe[1]);
+  po[1] = pe[1] = -1;
+  st = drain(po[0], pe[0], &text, &err);
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+  if (st == HF_OK) st = judge_exit(status, &err);
+  if (st == HF_OK) st = json_parse(text.data ? text.data : "", text.len, "answer of hf-plan", out);
+end:
+  for (int i = 0; i < 2; i++) {
+    if (po[i] >= 0) close(po[i]);
+    if (pe[i] >= 0) close(pe[i]);
+  }
+  hf_buf_free(&text);
+  hf_buf_free(&err);
+  return st;
+}
+
+hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out) {
+  const char *argv[] = {"stages", "--db", db_path, "--model", model, "--machine", machine, "--gpu", gpu, "--json", "--quiet", NULL};
+  json *doc = NULL;
+  HF_TRY(hf_note(ask_hf_plan(argv, &doc), "asking hf-plan for the stage times of %s", machine));
+  const json *inner = json_get(doc, "stages");
+  hf_status st = stage_table_from_json(inner ? inner : doc, "answer of hf-plan stages", out);
+  json_free(doc);
+  return st;
+}

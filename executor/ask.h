@@ -1,0 +1,13 @@
+/* ask.h: asking hf-plan. The programs never link each other: hf-run starts the hf-plan that lies beside it with --json and reads what
+ * it prints on standard output. */
+#ifndef HF_EXECUTOR_ASK_H
+#define HF_EXECUTOR_ASK_H
+#include "base/json.h"
+#include "sched/stages.h"
+
+/* argv after the program name, NULL-terminated. The child's standard error passes through when verbose, else its last line becomes the
+ * error's text. HF_NO when it exits 1, HF_INPUT for 2, HF_MACHINE otherwise or when it cannot be started. *out: json_free. */
+HF_MUST hf_status ask_hf_plan(const char *const *argv, json **out);
+/* Stage times of `model` on `machine` with the device part as gpu says ("paced:…" gives the modelled machine's). */
+HF_MUST hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out);
+#endif

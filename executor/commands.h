@@ -1,0 +1,14 @@
+/* commands.h: what hf-run does, one function per job. Results for people and for --json go to standard output. */
+#ifndef HF_EXECUTOR_COMMANDS_H
+#define HF_EXECUTOR_COMMANDS_H
+#include "executor/options.h"
+
+HF_MUST hf_status cmd_check(const run_options *r);   /* --check-reference; HF_NO when the verdict is "failed" */
+HF_MUST hf_status cmd_prompts(const run_options *r); /* --prompts, --prompt */
+HF_MUST hf_status cmd_bench(const run_options *r);   /* --bench */
+
+/* The budget as a table on standard error; called before a refusal and with --verbose. */
+void print_budget(const plan_budget *rows, int n);
+/* engine_open, with the budget table printed first when it refuses. */
+HF_MUST hf_status open_engine_or_explain(const run_options *r, const model *m, const engine_options *o, engine **out);
+#endif

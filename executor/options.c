@@ -1,0 +1,111 @@
+#include "executor/options.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+#include "executor/ask.h"
+#include "sched/sched.h"
+
+enum { PAGE_TOKENS = 16, DEFAULT_CHUNK = 128 };
+
+hf_status gpu_parse(const char *text, gpu_spec *out) {
+  *out = (gpu_spec){0};
+  if (!strcmp(text, "none")) return HF_OK;
+  if (!strncmp(text, "virtual:", 8)) {
+    out->kind = GPU_VIRTUAL;
+    return cli_parse_size(text + 8, "--gpu", &out->bytes);
+  }
+  if (!strncmp(text, "paced:", 6)) {
+    out->kind = GPU_PACED;
+    const char *size = strchr(text + 6, ':');
+    size_t n = size ? (size_t)(size - text - 6) : strlen(text + 6);
+    if (n == 0 || n >= sizeof out->machine) return hf_fail(HF_INPUT, "--gpu: '%s' names no machine; paced:MACHINE[:SIZE]", text);
+    memcpy(out->machine, text + 6, n);
+    return size ? cli_parse_size(size + 1, "--gpu", &out->bytes) : HF_OK;
+  }
+  if (!strncmp(text, "cuda:", 5))
+    return hf_fail(HF_UNSUPPORTED, "--gpu: %s: this build has no CUDA device yet; use none, virtual:SIZE or paced:MACHINE[:SIZE]", text);
+  return hf_fail(HF_INPUT, "--gpu: '%s' is none of none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE]", text);
+}
+
+static bool is_number(const char *s) { return *s && strspn(s, "0123456789") == strlen(s); }
+
+hf_status plan_open(const run_options *r, db *d, plan **out) {
+  *out = NULL;
+  if (!r->plan) return HF_OK;
+  if (is_number(r->plan)) return db_plan_get(d, atoll(r->plan), out);
+  return plan_read_file(r->plan, out);
+}
+
+static int64_t ram_limit(void) {
+  struct sysinfo s;
+  return sysinfo(&s) ? 0 : (int64_t)s.totalram * s.mem_unit;
+}
+
+static hf_status check_plan(const plan *p, const model_config *c) {
+  if (p->n_layers != c->n_layers || p->n_experts != c->n_experts)
+    return hf_fail(HF_INPUT, "plan: made for %d layers of %d experts, the model has %d of %d", p->n_layers, p->n_experts, c->n_layers,
+                   c->n_experts);
+  for (int l = 0; l < p->n_layers; l++)
+    if (p->layer[l].moe != c->layer_is_moe[l] || (p->layer[l].moe && p->layer[l].n_experts != c->n_experts))
+      return hf_fail(HF_INPUT, "plan: placement[%d] does not fit the model's layer", l);
+  return HF_OK;
+}
+
+static hf_status kv_type_of(const plan *p, kern_kv_type *out) {
+  *out = KV_F16;
+  if (!p || !p->kv_type[0] || !strcmp(p->kv_type, "f16")) return HF_OK;
+  if (!strcmp(p->kv_type, "f32")) *out = KV_F32;
+  else if (!strcmp(p->kv_type, "bf16")) *out = KV_BF16;
+  else return hf_fail(HF_UNSUPPORTED, "plan: kv.type %s cannot be executed; f32, f16 and bf16 can", p->kv_type);
+  return HF_OK;
+}
+
+static hf_status device_part(const run_options *r, const char *db_path, const plan *p, engine_options *o, stage_table **pace) {
+  const char *gpu = r->gpu ? r->gpu : p ? p->gpu : "none";
+  gpu_spec g;
+  HF_TRY(gpu_parse(*gpu ? gpu : "none", &g));
+  snprintf(o->gpu, sizeof o->gpu, "%s", *gpu ? gpu : "none");
+  o->device_bytes = g.bytes;
+  if (g.kind == GPU_PACED) {
+    if (!o->device_bytes && p && p->n_devices) o->device_bytes = p->device[0].mem_bytes;
+    if (!o->device_bytes) o->device_bytes = 24LL << 30;
+    HF_TRY(ask_stages(db_path, r->model, g.machine, gpu, pace));
+    o->pace = *pace;
+  }
+  if (g.kind == GPU_VIRTUAL && g.bytes <= 0) return hf_fail(HF_INPUT, "--gpu: %s: its size must be above 0", gpu);
+  return HF_OK;
+}
+
+hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs, int context, int depth,
+                             engine_options *o, stage_table **pace) {
+  const model_config *c = model_get_config(m);
+  *pace = NULL;
+  memset(o, 0, sizeof *o);
+  if (seqs > SCHED_MAX_SEQS) return hf_fail(HF_INPUT, "%d sequences at once: at most %d are possible", seqs, SCHED_MAX_SEQS);
+  if (context > c->max_context)
+    return hf_fail(HF_INPUT, "%d tokens of context: this model has at most %d", context, c->max_context);
+  if (p) HF_TRY(check_plan(p, c));
+  o->exact = r->activations && !strcmp(r->activations, "exact");
+  HF_TRY(kv_type_of(p, &o->kv_type));
+  o->depth = depth;
+  o->max_seqs = seqs;
+  o->context = context;
+  o->page_tokens = p && p->kv_page_tokens > 0 ? p->kv_page_tokens : PAGE_TOKENS;
+  o->n_pages = seqs * ((context + o->page_tokens - 1) / o->page_tokens);
+  int chunk = r->chunk ? (int)r->chunk : p && p->chunk_tokens > 0 ? p->chunk_tokens : DEFAULT_CHUNK;
+  o->max_tok = chunk + seqs;
+  o->max_logits = seqs;
+  o->threads = r->threads ? (int)r->threads : 0;
+  o->placement = p;
+  o->experts_on_gpu_percent = r->experts_percent;
+  o->ram_limit_bytes = ram_limit();
+  HF_TRY(device_part(r, db_path, p, o, pace));
+  if (p && !strcmp(o->gpu, "none"))
+    for (int l = 0; l < p->n_layers; l++)
+      for (int x = 0; x < p->layer[l].n_experts; x++)
+        if (p->layer[l].device[x] >= 0) return hf_fail(HF_INPUT, "plan: places experts on a device, but --gpu is none");
+  return HF_OK;
+}

@@ -1,0 +1,37 @@
+/* options.h: what was asked of hf-run, and the engine options that follow from it. */
+#ifndef HF_EXECUTOR_OPTIONS_H
+#define HF_EXECUTOR_OPTIONS_H
+
+#include "base/cli.h"
+#include "db/db.h"
+#include "executor/engine.h"
+#include "executor/sample.h"
+
+typedef struct {
+  cli_common common;
+  const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *isa, *trace, *where, *machine;
+  bool bench, ignore_eos, stream, no_log;
+  int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k;
+  double experts_percent, temperature, top_p;
+  int64_t seed;
+  cli_int_list users, prompt_tokens;
+} run_options;
+
+/* A --gpu value taken apart. */
+typedef enum { GPU_NONE, GPU_VIRTUAL, GPU_PACED } gpu_kind;
+typedef struct {
+  gpu_kind kind;
+  char machine[96];  /* paced */
+  int64_t bytes;     /* 0 = not given */
+} gpu_spec;
+/* HF_INPUT for an unknown form, HF_UNSUPPORTED for cuda:N in a build or on a machine without it. */
+HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
+
+/* --plan: a row's id or a file. NULL when none was asked for. */
+HF_MUST hf_status plan_open(const run_options *r, db *d, plan **out);
+
+/* Fills engine options for `seqs` sequences of at most `context` tokens. p may be NULL. Asks hf-plan for the stage times of a paced
+ * machine (*pace is the caller's, stage_table_free). */
+HF_MUST hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs, int context,
+                                     int depth, engine_options *out, stage_table **pace);
+#endif

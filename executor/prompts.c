@@ -1,0 +1,219 @@
+#include "executor/prompts.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json.h"
+
+enum { MAX_FILE = 1 << 30, MAX_REQUESTS = 1 << 20 };
+
+static hf_status list_new(int cap, prompt_list *l) {
+  *l = (prompt_list){0};
+  HF_TRY(hf_arena_new(&l->a, (size_t)8 << 30, "requests"));
+  return hf_arena_get(l->a, &l->req, (size_t)cap + 1, sizeof *l->req);
+}
+
+void prompts_free(prompt_list *l) {
+  hf_arena_free(l->a);
+  *l = (prompt_list){0};
+}
+
+static hf_status add(prompt_list *l, const char *id, const int32_t *ids, int n_ids, int max_tokens, double arrival_s, bool ignore_eos) {
+  serve_request *r = &l->req[l->n];
+  snprintf(r->ext_id, sizeof r->ext_id, "%s", id);
+  HF_TRY(hf_arena_get(l->a, &r->ids, (size_t)n_ids, sizeof *ids));
+  memcpy(r->ids, ids, (size_t)n_ids * sizeof *ids);
+  HF_TRY(hf_arena_get(l->a, &r->out, (size_t)max_tokens, sizeof *r->out));
+  r->n_ids = n_ids;
+  r->max_tokens = max_tokens;
+  r->arrival_s = arrival_s;
+  r->ignore_eos = ignore_eos;
+  l->n++;
+  return HF_OK;
+}
+
+static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const char *text, int max_tokens,
+                          double arrival_s, bool ignore_eos) {
+  int32_t *ids = NULL;
+  int n = 0;
+  if (!tok) return hf_fail(HF_INPUT, "%s: a prompt of text, but the model has no tokenizer; give \"ids\"", where);
+  HF_TRY(tokenizer_encode(tok, text, strlen(text), true, true, &ids, &n));
+  hf_status st = n ? add(l, id, ids, n, max_tokens, arrival_s, ignore_eos) : hf_fail(HF_INPUT, "%s: field prompt: empty", where);
+  free(ids);
+  return st;
+}
+
+static hf_status add_ids(prompt_list *l, const json *v, const char *where, const char *id, int vocab, int max_tokens, double arrival_s,
+                         bool ignore_eos) {
+  int n = json_len(v), i = 0;
+  int32_t *ids;
+  if (json_type(v) != JSON_ARRAY || n == 0) return hf_fail(HF_INPUT, "%s: field ids: expected a non-empty array of token ids", where);
+  HF_TRY(hf_alloc(&ids, (size_t)n, sizeof *ids, "token ids"));
+  hf_status st = HF_OK;
+  for (const json *x = json_first(v); x && st == HF_OK; x = json_next(x), i++) {
+    double d = json_number(x, -1);
+    if (d < 0 || d >= vocab || d != floor(d)) st = hf_fail(HF_INPUT, "%s: field ids[%d]: no token id below %d", where, i, vocab);
+    else ids[i] = (int32_t)d;
+  }
+  if (st == HF_OK) st = add(l, id, ids, n, max_tokens, arrival_s, ignore_eos);
+  free(ids);
+  return st;
+}
+
+static hf_status read_line(prompt_list *l, const json *doc, const char *where, const tokenizer *tok, const prompt_options *o, int line) {
+  int64_t max_tokens = o->max_tokens;
+  double arrival = 0;
+  const char *prompt = NULL, *id = NULL;
+  char number[32];
+  if (json_type(doc) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: expected an object", where);
+  if (o->where_key) {
+    const char *v = json_string(json_get(doc, o->where_key));
+    if (!v || strcmp(v, o->where_value)) return HF_OK;
+  }
+  HF_TRY(json_opt_int(doc, where, "max_tokens", 1, 1 << 20, &max_tokens));
+  HF_TRY(json_opt_num(doc, where, "arrival_s", 0, 1e9, &arrival));
+  HF_TRY(json_opt_str(doc, where, "prompt", &prompt));
+  id = json_string(json_get(doc, "id"));
+  if (!id) {
+    snprintf(number, sizeof number, "%d", line);
+    id = number;
+  }
+  if (prompt) return add_text(l, tok, where, id, prompt, (int)max_tokens, arrival, o->ignore_eos);
+  if (json_get(doc, "ids")) return add_ids(l, json_get(doc, "ids"), where, id, o->vocab_size, (int)max_tokens, arrival, o->ignore_eos);
+  return hf_fail(HF_INPUT, "%s: neither \"prompt\" nor \"ids\"", where);
+}
+
+static hf_status repeat(prompt_list *l, int to) {
+  for (int n = l->n; l->n < to;) {
+    const serve_request *r = &l->req[l->n % n];
+    char id[96];
+    snprintf(id, sizeof id, "%.50s#%d", r->ext_id, l->n / n + 1);
+    HF_TRY(add(l, id, r->ids, r->n_ids, r->max_tokens, r->arrival_s, r->ignore_eos));
+  }
+  return HF_OK;
+}
+
+hf_status prompts_read(const char *path, const tokenizer *tok, const prompt_options *o, prompt_list *out) {
+  char *text = NULL;
+  size_t n;
+  int lines = 1, line = 0;
+  HF_TRY(hf_read_file(path, MAX_FILE, &text, &n));
+  for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
+  if (lines < o->repeat_to) lines = o->repeat_to;
+  hf_status st = lines > MAX_REQUESTS ? hf_fail(HF_INPUT, "%s: more than %d lines", path, MAX_REQUESTS) : list_new(lines, out);
+  for (char *p = text, *end; st == HF_OK && p < text + n && (o->limit == 0 || out->n < o->limit); p = end + 1) {
+    end = memchr(p, '\n', (size_t)(text + n - p));
+    if (!end) end = text + n;
+    line++;
+    if (strspn(p, " \t\r\n") >= (size_t)(end - p)) continue;
+    char where[4200];
+    json *doc = NULL;
+    snprintf(where, sizeof where, "%s: line %d", path, line);
+    st = json_parse(p, (size_t)(end - p), where, &doc);
+    if (st == HF_OK) st = read_line(out, doc, where, tok, o, line);
+    json_free(doc);
+  }
+  free(text);
+  if (st == HF_OK && out->n == 0) st = hf_fail(HF_INPUT, "%s: no prompts%s", path, o->where_key ? " match --where" : "");
+  if (st == HF_OK && o->repeat_to) st = repeat(out, o->repeat_to);
+  if (st != HF_OK) prompts_free(out);
+  return st;
+}
+
+hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const char *text, const prompt_options *o) {
+  if (!l->a) HF_TRY(list_new(1, l));
+  return add_text(l, tok, "--prompt", "prompt", text, o->max_tokens, 0, o->ignore_eos);
+}
+
+hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, const prompt_options *o, prompt_list *out) {
+  int32_t *ids;
+  HF_TRY(list_new(n_requests, out));
+  HF_TRY(hf_alloc(&ids, (size_t)n_ids, sizeof *ids, "token ids"));
+  hf_status st = HF_OK;
+  uint64_t z = seed * 0x9E3779B97F4A7C15ULL + 1;
+  for (int r = 0; r < n_requests && st == HF_OK; r++) {
+    char id[32];
+    for (int i = 0; i < n_ids; i++) { /* xorshift64 (Marsaglia 2003): other tokens in every sequence, so that they choose other experts */
+      z ^= z << 13;
+      z ^= z >> 7;
+      z ^= z << 17;
+      ids[i] = (int32_t)(z % (uint64_t)vocab);
+    }
+    snprintf(id, sizeof id, "%d", r);
+    st = add(out, id, ids, n_ids, o->max_tokens, 0, true);
+  }
+  free(ids);
+  return st;
+}
+
+int prompts_longest(const prompt_list *l) {
+  int n = 0;
+  for (int i = 0; i < l->n; i++)
+    if (l->req[i].n_ids + l->req[i].max_tokens > n) n = l->req[i].n_ids + l->req[i].max_tokens;
+  return n;
+}
+
+int prompts_longest_prompt(const prompt_list *l) {
+  int n = 0;
+  for (int i = 0; i < l->n; i++)
+    if (l->req[i].n_ids > n) n = l->req[i].n_ids;
+  return n;
+}
+
+hf_status prompts_text(const serve_request *r, const tokenizer *tok, hf_buf *out) {
+  for (int i = 0; i < r->n_out; i++) HF_TRY(tokenizer_decode(tok, r->out[i], false, out));
+  return HF_OK;
+}
+
+/* The text of an answer for JSON, which must be valid UTF-8: what follows an incomplete sequence at the end is left out. */
+static hf_status add_answer_text(json *obj, const serve_request *r, const tokenizer *tok) {
+  hf_buf b;
+  hf_buf_init(&b, 64u << 20);
+  hf_status st = prompts_text(r, tok, &b);
+  if (st == HF_OK) {
+    if (b.data) b.data[utf8_complete_prefix(b.data, b.len)] = 0;
+    json_add_str(obj, "text", b.data ? b.data : "");
+  }
+  hf_buf_free(&b);
+  return st;
+}
+
+static hf_status answer_line(const serve_request *r, const tokenizer *tok, char **line) {
+  json *o = json_new_object();
+  json_add_str(o, "id", r->ext_id);
+  json_add_int(o, "prompt_tokens", r->n_ids);
+  json_add_int(o, "output_tokens", r->n_out);
+  hf_status st = tok ? add_answer_text(o, r, tok) : HF_OK;
+  json *ids = json_add_array(o, "ids");
+  for (int i = 0; i < r->n_out; i++) json_add_int(ids, NULL, r->out[i]);
+  json_add_str(o, "finish", r->finish);
+  json_add_num(o, "arrival_s", r->arrival_s);
+  json_add_num(o, "ttft_s", r->first_token_s - r->arrival_s);
+  if (r->n_out > 1) json_add_num(o, "tpot_s", (r->end_s - r->first_token_s) / (r->n_out - 1));
+  json_add_num(o, "end_s", r->end_s);
+  if (st == HF_OK) st = json_print(o, false, line);
+  json_free(o);
+  return st;
+}
+
+hf_status prompts_write(const char *path, const prompt_list *l, const tokenizer *tok) {
+  char tmp[4200];
+  snprintf(tmp, sizeof tmp, "%s.tmp%d", path, (int)getpid());
+  FILE *f = fopen(tmp, "w");
+  if (!f) return hf_fail(HF_INPUT, "%s: cannot be written: %s", path, strerror(errno));
+  hf_status st = HF_OK;
+  for (int i = 0; i < l->n && st == HF_OK; i++) {
+    char *line = NULL;
+    st = answer_line(&l->req[i], tok, &line);
+    if (st == HF_OK && fprintf(f, "%s\n", line) < 0) st = hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
+    free(line);
+  }
+  if (fclose(f) && st == HF_OK) st = hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
+  if (st == HF_OK && rename(tmp, path)) st = hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
+  if (st != HF_OK) unlink(tmp);
+  return st;
+}

@@ -1,0 +1,36 @@
+/* prompts.h: prompts in, answers out, as JSON Lines.
+ * In:  {"prompt": TEXT} or {"ids": [...]}, optional "id", "arrival_s", "max_tokens"; other members can be filtered on.
+ * Out: {"id", "prompt_tokens", "output_tokens", "text", "ids", "finish", "arrival_s", "ttft_s", "tpot_s", "end_s"}. */
+#ifndef HF_EXECUTOR_PROMPTS_H
+#define HF_EXECUTOR_PROMPTS_H
+#include "executor/serve.h"
+#include "model/tokenizer.h"
+
+typedef struct {
+  int max_tokens;        /* where a line has none */
+  int limit;             /* most requests; 0 = all */
+  int repeat_to;         /* repeat the prompts until there are so many; 0 = no */
+  const char *where_key; /* only lines whose member where_key equals where_value; NULL = all */
+  const char *where_value;
+  bool ignore_eos;
+  int vocab_size;        /* ids must lie below it */
+} prompt_options;
+
+typedef struct {
+  serve_request *req;
+  int n;
+  hf_arena *a;           /* owns everything */
+} prompt_list;
+
+/* tok may be NULL when every line has ids. HF_INPUT with file and line. */
+HF_MUST hf_status prompts_read(const char *path, const tokenizer *tok, const prompt_options *o, prompt_list *out);
+/* One request from text, or n random ids (bench) when text is NULL. */
+HF_MUST hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const char *text, const prompt_options *o);
+HF_MUST hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, const prompt_options *o, prompt_list *out);
+void prompts_free(prompt_list *l);
+int prompts_longest(const prompt_list *l);       /* most prompt + output tokens of a request */
+int prompts_longest_prompt(const prompt_list *l);
+/* Writes all answers to path through a temporary file. tok may be NULL (no text then). */
+HF_MUST hf_status prompts_write(const char *path, const prompt_list *l, const tokenizer *tok);
+HF_MUST hf_status prompts_text(const serve_request *r, const tokenizer *tok, hf_buf *out);
+#endif

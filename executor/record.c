@@ -1,0 +1,190 @@
+#include "executor/record.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/mem.h"
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+percentiles percentiles_of(double *v, int n) {
+  if (n == 0) return (percentiles){0};
+  qsort(v, (size_t)n, sizeof *v, by_value);
+  int i50 = (int)ceil(0.50 * n) - 1, i90 = (int)ceil(0.90 * n) - 1, i99 = (int)ceil(0.99 * n) - 1;
+  return (percentiles){v[i50], v[i90], v[i99]};
+}
+
+hf_status record_latencies(const serve_request *reqs, int n, percentiles *ttft_s, percentiles *tpot_s) {
+  double *v;
+  int k = 0;
+  HF_TRY(hf_alloc(&v, (size_t)n + 1, sizeof *v, "latencies"));
+  for (int i = 0; i < n; i++)
+    if (reqs[i].n_out > 0) v[k++] = reqs[i].first_token_s - reqs[i].arrival_s;
+  *ttft_s = percentiles_of(v, k);
+  k = 0;
+  for (int i = 0; i < n; i++)
+    if (reqs[i].n_out > 1) v[k++] = (reqs[i].end_s - reqs[i].first_token_s) / (reqs[i].n_out - 1);
+  *tpot_s = percentiles_of(v, k);
+  free(v);
+  return HF_OK;
+}
+
+static const char *const phase_name[2] = {"prefill", "decode"};
+
+static hf_status put_requests(db *d, int64_t run, const serve_request *reqs, int n) {
+  for (int i = 0; i < n; i++) {
+    rec_request r = {.run_id = run, .request = i, .prompt_tokens = reqs[i].n_ids, .output_tokens = reqs[i].n_out,
+                     .arrival_s = reqs[i].arrival_s, .first_token_s = reqs[i].first_token_s, .end_s = reqs[i].end_s};
+    snprintf(r.ext_id, sizeof r.ext_id, "%s", reqs[i].ext_id);
+    snprintf(r.finish, sizeof r.finish, "%s", reqs[i].finish[0] ? reqs[i].finish : "cancelled");
+    HF_TRY(db_request_put(d, &r));
+  }
+  return HF_OK;
+}
+
+static hf_status put_stages(db *d, int64_t run, const serve_stats *st) {
+  for (int ph = 0; ph < 2; ph++) {
+    for (int l = 0; l <= st->n_layers; l++) {
+      for (int g = 0; g < DEV_STAGE_N; g++) {
+        const struct serve_stage *s = &st->stage[((size_t)ph * ((size_t)st->n_layers + 1) + (size_t)l) * DEV_STAGE_N + (size_t)g];
+        if (!s->steps) continue;
+        rec_stage r = {.run_id = run, .layer = l, .steps = s->steps, .tokens = s->tokens, .distinct = s->distinct, .ns_sum = s->ns,
+                       .ns_sq_sum = s->ns_sq};
+        snprintf(r.source, sizeof r.source, "run");
+        snprintf(r.stage, sizeof r.stage, "%s", dev_stage_name((dev_stage)g));
+        snprintf(r.phase, sizeof r.phase, "%s", phase_name[ph]);
+        snprintf(r.resource, sizeof r.resource, "%s", g == DEV_STAGE_CEXP ? "cpu" : "gpu0");
+        HF_TRY(db_stage_put(d, &r));
+      }
+    }
+    rec_stage step = {.run_id = run, .layer = -1, .steps = st->step_n[ph], .ns_sum = st->step_ns_sum[ph], .ns_sq_sum = st->step_ns_sq[ph]};
+    if (!step.steps) continue;
+    snprintf(step.source, sizeof step.source, "run");
+    snprintf(step.stage, sizeof step.stage, "step");
+    snprintf(step.phase, sizeof step.phase, "%s", phase_name[ph]);
+    snprintf(step.resource, sizeof step.resource, "all");
+    HF_TRY(db_stage_put(d, &step));
+  }
+  return HF_OK;
+}
+
+static hf_status put_routing(db *d, int64_t run, const serve_stats *st) {
+  for (int ph = 0; ph < 2; ph++) {
+    for (int l = 0; l < st->n_layers; l++) {
+      size_t layer = (size_t)ph * (size_t)st->n_layers + (size_t)l;
+      for (int e = 0; e < st->n_experts; e++) {
+        rec_routing r = {.run_id = run, .layer = l, .expert = e, .count = st->routing[layer * (size_t)st->n_experts + (size_t)e]};
+        if (!r.count) continue;
+        snprintf(r.phase, sizeof r.phase, "%s", phase_name[ph]);
+        HF_TRY(db_routing_put(d, &r));
+      }
+      for (int t = 0; t <= st->max_tok; t++) {
+        size_t at = layer * ((size_t)st->max_tok + 1) + (size_t)t;
+        rec_distinct r = {.run_id = run, .layer = l, .tokens = t, .steps = st->distinct_steps[at], .sum = st->distinct_sum[at],
+                          .sum_sq = st->distinct_sq[at]};
+        if (!r.steps) continue;
+        snprintf(r.phase, sizeof r.phase, "%s", phase_name[ph]);
+        HF_TRY(db_distinct_put(d, &r));
+      }
+    }
+  }
+  return HF_OK;
+}
+
+static hf_status put_all(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
+  HF_TRY(db_run_put(d, run));
+  HF_TRY(put_requests(d, run->id, reqs, n));
+  HF_TRY(put_stages(d, run->id, st));
+  HF_TRY(put_routing(d, run->id, st));
+  return db_commit(d);
+}
+
+hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
+  percentiles ttft, tpot;
+  HF_TRY(record_latencies(reqs, n, &ttft, &tpot));
+  run->created_ns = hf_wall_ns();
+  run->prompt_tokens = st->prompt_tokens;
+  run->output_tokens = st->output_tokens;
+  run->steps = st->steps;
+  run->wall_s = st->wall_s;
+  run->decode_s = st->decode_s;
+  run->decode_tok_per_s = serve_decode_rate(st);
+  run->tok_per_s_wall = st->wall_s > 0 ? (double)st->output_tokens / st->wall_s : 0;
+  run->prefill_tok_per_s = st->prefill_s > 0 ? st->prefill_tokens / st->prefill_s : 0;
+  run->ttft_p50_s = ttft.p50, run->ttft_p90_s = ttft.p90, run->ttft_p99_s = ttft.p99;
+  run->tpot_p50_s = tpot.p50, run->tpot_p90_s = tpot.p90, run->tpot_p99_s = tpot.p99;
+  HF_TRY(db_begin(d));
+  hf_status s = put_all(d, run, reqs, n, st);
+  if (s != HF_OK) db_rollback(d);
+  return s;
+}
+
+hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index) {
+  enum { MAX_EVENTS = 4000000 };
+  if (t->n + s->n_trace > t->cap) {
+    int64_t cap = t->cap ? 2 * t->cap : 65536;
+    if (cap < t->n + s->n_trace) cap = t->n + s->n_trace;
+    if (cap > MAX_EVENTS) return hf_fail(HF_INPUT, "--trace: more than %d events; run fewer tokens", MAX_EVENTS);
+    HF_TRY(hf_realloc(&t->ev, (size_t)cap, sizeof *t->ev, "trace events"));
+    t->cap = cap;
+  }
+  if (!t->origin_ns) t->origin_ns = s->launched_ns;
+  for (int i = 0; i < s->n_trace; i++) {
+    const dev_trace *d = &s->trace[i];
+    rec_trace *r = &t->ev[t->n++];
+    *r = (rec_trace){.step = (int)step_index, .micro_batch = s->stream, .layer = d->layer, .start_ns = d->start_ns - t->origin_ns,
+                     .end_ns = d->end_ns - t->origin_ns, .tokens = d->tokens, .distinct = d->distinct};
+    snprintf(r->source, sizeof r->source, "run");
+    snprintf(r->stage, sizeof r->stage, "%s", dev_stage_name(d->stage));
+    snprintf(r->resource, sizeof r->resource, "%s", d->stage == DEV_STAGE_CEXP ? "cpu" : "gpu0");
+  }
+  return HF_OK;
+}
+
+hf_status trace_write(const trace_log *t, const char *path) {
+  json *doc = json_new_object(), *list = json_add_array(doc, "traceEvents");
+  const char *const lanes[2] = {"gpu0", "cpu"};
+  for (int i = 0; i < 2; i++) {
+    json *m = json_add_object(list, NULL);
+    json_add_str(m, "name", "thread_name");
+    json_add_str(m, "ph", "M");
+    json_add_int(m, "pid", 1);
+    json_add_int(m, "tid", i);
+    json_add_str(json_add_object(m, "args"), "name", lanes[i]);
+  }
+  for (int64_t i = 0; i < t->n; i++) {
+    const rec_trace *r = &t->ev[i];
+    char name[64];
+    json *e = json_add_object(list, NULL);
+    snprintf(name, sizeof name, "%s L%d m%d", r->stage, r->layer, r->micro_batch);
+    json_add_str(e, "name", name);
+    json_add_str(e, "cat", r->stage);
+    json_add_str(e, "ph", "X");
+    json_add_int(e, "pid", 1);
+    json_add_int(e, "tid", strcmp(r->resource, "cpu") ? 0 : 1);
+    json_add_num(e, "ts", (double)r->start_ns / 1000.0);
+    json_add_num(e, "dur", (double)(r->end_ns - r->start_ns) / 1000.0);
+    json *a = json_add_object(e, "args");
+    json_add_int(a, "step", r->step);
+    json_add_int(a, "micro_batch", r->micro_batch);
+    json_add_int(a, "layer", r->layer);
+    json_add_int(a, "tokens", r->tokens);
+    json_add_int(a, "distinct_experts", r->distinct);
+  }
+  json_add_str(doc, "displayTimeUnit", "ns");
+  hf_status st = json_write_file(doc, path);
+  json_free(doc);
+  return st;
+}
+
+void trace_free(trace_log *t) {
+  free(t->ev);
+  *t = (trace_log){0};
+}

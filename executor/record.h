@@ -1,0 +1,29 @@
+/* record.h: a run into the database: the run's row, its requests, stage times, routing counts, distinct experts. The hot path only counts in
+ * memory; everything is written by one transaction after it. Also the Chrome trace file. */
+#ifndef HF_EXECUTOR_RECORD_H
+#define HF_EXECUTOR_RECORD_H
+
+#include "db/db.h"
+#include "executor/serve.h"
+
+/* Percentiles by nearest rank over n values (sorted in place). n 0: zeros. */
+typedef struct { double p50, p90, p99; } percentiles;
+percentiles percentiles_of(double *v, int n);
+
+/* TTFT and TPOT of all finished requests (design §7: TPOT = (E2E - TTFT) / (n - 1)). */
+HF_MUST hf_status record_latencies(const serve_request *reqs, int n, percentiles *ttft_s, percentiles *tpot_s);
+
+/* Fills the measured part of run from stats, writes everything in one transaction, sets run->id. */
+HF_MUST hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);
+
+/* Trace events of steps, bounded; for --trace. */
+typedef struct {
+  rec_trace *ev;
+  int64_t n, cap;
+  int64_t origin_ns;
+} trace_log;
+HF_MUST hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index);
+/* Chrome trace format (JSON array of "X" events; chrome://tracing, Perfetto). */
+HF_MUST hf_status trace_write(const trace_log *t, const char *path);
+void trace_free(trace_log *t);
+#endif
