@@ -151,7 +151,10 @@ is_c && of_product {
   if (FILENAME !~ /\/main\.c$/ && code ~ /(^|[^A-Za-z0-9_.>])(exit|abort)[ ]*\(/) {
     report("exit", "library code returns an hf_status; only a main.c ends the program")
   }
-  if (code ~ /(^|[^A-Za-z0-9_.>])(gets|strcpy|strcat|sprintf|vsprintf|strtok|alloca)[ ]*\(/) {
-    report("banned", "unbounded or not thread-safe: use snprintf, memcpy with a checked size, strtok_r")
+  if (code ~ /(^|[^A-Za-z0-9_.>])(gets|sprintf|vsprintf|strtok|alloca)[ ]*\(/) {
+    report("banned", "unbounded or not thread-safe: use snprintf, hf_buf, strtok_r")
+  }
+  if (code ~ /(^|[^A-Za-z0-9_.>])(strcpy|strcat)[ ]*\(/) {
+    report("warning", "strcpy and strcat check no length: memcpy with a checked size, or snprintf")
   }
 }

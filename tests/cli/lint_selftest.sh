@@ -68,8 +68,8 @@ printf 'static const char q[] = "SELECT a FROM b";\n' >"$tree/model/x.c"
 violation "SQL outside db" '^model/x.c:1: sql: '
 printf '/* may exit(1) */\n#include <stdlib.h>\nvoid f(void);\nvoid f(void) {\n  exit(1);\n}\n' >"$tree/model/x.c"
 violation "exit in a library" '^model/x.c:5: exit: '
-printf '#include <string.h>\nvoid f(char *a);\nvoid f(char *a) {\n  strcpy(a, "b");\n}\n' >"$tree/model/x.c"
-violation "strcpy" '^model/x.c:4: banned: '
+printf '#include <stdio.h>\nvoid f(char *a);\nvoid f(char *a) {\n  sprintf(a, "b");\n}\n' >"$tree/model/x.c"
+violation "sprintf" '^model/x.c:4: banned: '
 
 # A long function is a warning before it is an error.
 { echo "int f(int v) {"; for i in $(seq 125); do echo "  v += $i;"; done; printf '  return v;\n}\n'; } >"$tree/model/x.c"

@@ -170,6 +170,41 @@ static void log_levels(void **state) {
   assert_string_equal(text, "");
 }
 
+/* On a terminal the bar appears after half a second of work, steps aside for a message, and is cleared at the end. */
+static void progress_on_a_terminal(void **state) {
+  (void)state;
+  int terminal = posix_openpt(O_RDWR | O_NOCTTY), old = dup(STDERR_FILENO);
+  assert_true(terminal >= 0 && old >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+  int side = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+  assert_true(side >= 0);
+  hf_log_set_level(HF_LOG_INFO);
+  dup2(side, STDERR_FILENO);
+  hf_progress p, second;
+  hf_progress_begin(&p, "loading", "B", 4096);
+  hf_progress_add(&p, 1024); /* too early to be drawn */
+  p.started_ns -= 1000000000;
+  hf_progress_add(&p, 1024);
+  hf_progress_add(&p, 1); /* too soon to be drawn again */
+  hf_progress_begin(&second, "other", "", 10);
+  second.started_ns -= 1000000000;
+  hf_progress_add(&second, 5); /* one bar at a time */
+  hf_progress_end(&second);
+  hf_log(HF_LOG_INFO, "message");
+  hf_progress_end(&p);
+  dup2(old, STDERR_FILENO);
+  close(old);
+  char text[1024];
+  ssize_t n = read(terminal, text, sizeof text - 1);
+  assert_true(n > 0);
+  text[n] = '\0';
+  close(side);
+  close(terminal);
+  assert_string_equal(text, "\r\033[Kloading [###############...............] 2.0K/4.0K B"
+                            "\r\033[Kmessage\r\n"
+                            "\r\033[Kloading [###############...............] 2.0K/4.0K B"
+                            "\r\033[K");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(trail_reads_from_outside_in),
@@ -181,6 +216,7 @@ int main(void) {
       cmocka_unit_test(exit_statuses),
       cmocka_unit_test(clock_goes_forward),
       cmocka_unit_test(log_levels),
+      cmocka_unit_test(progress_on_a_terminal),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
