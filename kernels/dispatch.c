@@ -8,14 +8,39 @@
 #include "kernels/ref/ref.h"
 #include "kernels/x86/x86.h"
 
+enum {
+  SCALAR = KERN_ISA_SCALAR,
+  AVX2 = KERN_ISA_AVX2,
+  AVX512 = KERN_ISA_AVX2 | KERN_ISA_AVX512,
+  VNNI = AVX512 | KERN_ISA_AVX512_VNNI,
+  BF16 = AVX512 | KERN_ISA_AVX512_BF16
+};
+
 static const kern_mm_candidate candidates[] = {
-    {"f32.ref", KERN_ISA_SCALAR, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_f32_ref},
-    {"f16.ref", KERN_ISA_SCALAR, KF_F16, KA_F16, KL_ROWS, 0, 1, kern_mm_f16_f16_ref},
-    {"f16.exact.ref", KERN_ISA_SCALAR, KF_F16, KA_F32, KL_ROWS, 0, 1, kern_mm_f16_f32_ref},
-    {"bf16.ref", KERN_ISA_SCALAR, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_bf16_ref},
-    {"bf16.exact.ref", KERN_ISA_SCALAR, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_ref},
-    {"q8_0.ref", KERN_ISA_SCALAR, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_q8b32_ref},
-    {"q8_0.exact.ref", KERN_ISA_SCALAR, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_ref},
+#ifdef HF_X86
+    {"q8_0.avx512vnni", VNNI, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_avx512vnni},
+    {"bf16.avx512bf16", BF16, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_avx512bf16},
+    {"f32.avx512", AVX512, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_avx512},
+    {"f16.avx512", AVX512, KF_F16, KA_F16, KL_ROWS, 0, 1, kern_mm_f16_avx512},
+    {"f16.exact.avx512", AVX512, KF_F16, KA_F32, KL_ROWS, 0, 1, kern_mm_f16_f32_avx512},
+    {"bf16.avx512", AVX512, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_avx512},
+    {"bf16.exact.avx512", AVX512, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_avx512},
+    {"q8_0.exact.avx512", AVX512, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_avx512},
+    {"f32.avx2", AVX2, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_avx2},
+    {"f16.avx2", AVX2, KF_F16, KA_F16, KL_ROWS, 0, 1, kern_mm_f16_avx2},
+    {"f16.exact.avx2", AVX2, KF_F16, KA_F32, KL_ROWS, 0, 1, kern_mm_f16_f32_avx2},
+    {"bf16.avx2", AVX2, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_avx2},
+    {"bf16.exact.avx2", AVX2, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_avx2},
+    {"q8_0.avx2", AVX2, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_avx2},
+    {"q8_0.exact.avx2", AVX2, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_avx2},
+#endif
+    {"f32.ref", SCALAR, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_f32_ref},
+    {"f16.ref", SCALAR, KF_F16, KA_F16, KL_ROWS, 0, 1, kern_mm_f16_f16_ref},
+    {"f16.exact.ref", SCALAR, KF_F16, KA_F32, KL_ROWS, 0, 1, kern_mm_f16_f32_ref},
+    {"bf16.ref", SCALAR, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_bf16_ref},
+    {"bf16.exact.ref", SCALAR, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_ref},
+    {"q8_0.ref", SCALAR, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_q8b32_ref},
+    {"q8_0.exact.ref", SCALAR, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_ref},
 };
 enum { N_CANDIDATES = sizeof candidates / sizeof candidates[0] };
 
@@ -42,6 +67,35 @@ static void fill_ref(kern_table *t) {
   t->kv_load = kern_kv_load_ref;
 }
 
+#ifdef HF_X86
+/* Packing to F32 is a copy: the reference's is as good as any. */
+#define FILL(isa)                          \
+  do {                                     \
+    t->pack[KA_F16] = kern_pack_f16_##isa; \
+    t->pack[KA_BF16] = kern_pack_bf16_##isa; \
+    t->pack[KA_Q8B32] = kern_pack_q8b32_##isa; \
+    t->rmsnorm = kern_rmsnorm_##isa;       \
+    t->swiglu = kern_swiglu_##isa;         \
+    t->axpy = kern_axpy_##isa;             \
+    t->dot = kern_dot_##isa;               \
+    t->attn_mla = kern_attn_mla_##isa;     \
+    t->attn_gqa = kern_attn_gqa_##isa;     \
+    t->kv_store = kern_kv_store_##isa;     \
+    t->kv_load = kern_kv_load_##isa;       \
+  } while (0)
+
+static void fill_x86(kern_table *t) {
+  if (!allowed(AVX2, t->isa)) return;
+  FILL(avx2);
+  if (!allowed(AVX512, t->isa)) return;
+  FILL(avx512);
+}
+#else
+static void fill_x86(kern_table *t) {
+  (void)t;
+}
+#endif
+
 /* isa_name outlives the table: one string per combination of the three bits that a name shows. */
 static const char *name_of(unsigned mask) {
   static char text[16][32];
@@ -61,6 +115,7 @@ static hf_status table_for_locked(unsigned mask, kern_table *out) {
   out->isa = mask;
   out->isa_name = name_of(mask);
   fill_ref(out);
+  fill_x86(out);
   return HF_OK;
 }
 

@@ -1,0 +1,57 @@
+/* vec_avx2.h: small pieces that the AVX2 bodies share. */
+#ifndef HF_KERNELS_X86_VEC_AVX2_H
+#define HF_KERNELS_X86_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define MM_UNROLL _Pragma("GCC unroll 8")
+
+/* Sum of 8 lanes, always in the same order. */
+static inline float v256_sum(__m256 v) {
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+static inline __m256 v256_from_bf16(__m128i h) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+/* Lanes below n are set. */
+static inline __m256i v256_mask(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline __m256 v256_load_tail(const float *p, int n) {
+  return _mm256_maskload_ps(p, v256_mask(n));
+}
+
+/* n < 8 halves, the rest zero; reads nothing behind them. */
+static inline __m128i v128_load_u16_tail(const void *p, int n) {
+  uint16_t h[8] = {0};
+  memcpy(h, p, (size_t)n * 2);
+  return _mm_loadu_si128((const __m128i *)h);
+}
+
+/* exp(x) to about 1 ulp for normal results: see v512_exp. 2^n is applied in two halves, so that results reach infinity and
+ * subnormals as they should. */
+static inline __m256 v256_exp(__m256 x) {
+  x = _mm256_min_ps(_mm256_set1_ps(128.0f), _mm256_max_ps(_mm256_set1_ps(-128.0f), x)); /* operand order keeps NaN */
+  __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p0f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e400p-1f), x);
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
+  __m256 p = _mm256_set1_ps(0x1.6850e4p-10f);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.123bccp-7f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.555b98p-5f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.55548ep-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.fffff8p-2f));
+  p = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r), _mm256_set1_ps(1.0f));
+  __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
+  __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23));
+  return _mm256_mul_ps(_mm256_mul_ps(p, a), b);
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* vec_avx512.h: small pieces that the AVX-512 bodies share. */
+#ifndef HF_KERNELS_X86_VEC_AVX512_H
+#define HF_KERNELS_X86_VEC_AVX512_H
+
+#include <immintrin.h>
+
+#define MM_UNROLL _Pragma("GCC unroll 8")
+
+static inline __mmask16 v512_mask(int n) {
+  return (__mmask16)((1u << n) - 1u);
+}
+
+/* Sums of lanes, always in the same order: halves are added, 16 -> 8 -> 4 -> 2 -> 1. */
+static inline float v256_sum(__m256 v) {
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+static inline float v512_sum(__m512 v) {
+  return v256_sum(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
+}
+
+static inline __m512 v512_from_bf16(__m256i h) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+/* exp(x) to about 1 ulp: x = n ln 2 + r with |r| <= ln2 / 2, a polynomial of degree 6 for exp(r), then 2^n by VSCALEFPS, which
+ * rounds once into subnormals, overflows to infinity and passes NaN. ln 2 is split so that n * hi is exact. */
+static inline __m512 v512_exp(__m512 x) {
+  x = _mm512_min_ps(_mm512_set1_ps(128.0f), _mm512_max_ps(_mm512_set1_ps(-128.0f), x)); /* operand order keeps NaN */
+  __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p0f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e400p-1f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
+  __m512 p = _mm512_set1_ps(0x1.6850e4p-10f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.123bccp-7f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.555b98p-5f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.55548ep-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fffff8p-2f));
+  p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r);
+  return _mm512_scalef_ps(_mm512_add_ps(p, _mm512_set1_ps(1.0f)), n);
+}
+
+#endif
