@@ -90,7 +90,9 @@ static hf_status add_folder(entry_list *l) {
   return st;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(((const entry *)a)->name, ((const entry *)b)->name); }
+static int by_name(const void *a, const void *b) {
+  return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
+}
 
 static hf_status list_entries(const char *kind, entry_list *l) {
   const char *folder = getenv("HF_CATALOG");
@@ -186,8 +188,8 @@ static hf_status not_found(const entry_list *l, const char *name, const nearest 
   }
   /* A suggestion further away than half of what was typed would not help. */
   if (best->name[0] && best->distance <= (int)(strlen(name) + 1) / 2) {
-    return hf_fail(HF_NOT_FOUND, "the catalog has no '%.95s' among its %s; did you mean '%s'? (known: %s)", name, l->kind, best->name,
-                   known);
+    return hf_fail(HF_NOT_FOUND, "the catalog has no '%.95s' among its %s; did you mean '%s'? (known: %s)", name, l->kind,
+                   best->name, known);
   }
   return hf_fail(HF_NOT_FOUND, "the catalog has no '%.95s' among its %s (known: %s)", name, l->kind, known);
 }

@@ -10,8 +10,8 @@ typedef struct {
   db_tag tag;
 } fact;
 
-/* obj[key] = {"value", "low"?, "high"?, "unit", "source", "date", "tag"?}. Checks all of it: the unit must be the one named, source not
- * empty, date YYYY-MM-DD, low <= value <= high. HF_INPUT names where, key and member. */
+/* obj[key] = {"value", "low"?, "high"?, "unit", "source", "date", "tag"?}. Checks all of it: the unit must be the one named,
+ * source not empty, date YYYY-MM-DD, low <= value <= high. HF_INPUT names where, key and member. */
 HF_MUST hf_status fact_get(const json *obj, const char *where, const char *key, const char *unit, fact *out);
 /* The same for a node already at hand; where names it. Units are not compared when unit is NULL. */
 HF_MUST hf_status fact_read(const json *node, const char *where, const char *unit, fact *out);

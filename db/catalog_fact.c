@@ -71,9 +71,19 @@ hf_status fact_count(const json *obj, const char *where, const char *key, int ma
   return HF_OK;
 }
 
-static db_tag weaker(db_tag a, db_tag b) { return a > b ? a : b; }
+static db_tag weaker(db_tag a, db_tag b) {
+  return a > b ? a : b;
+}
 
-fact fact_of(double value, db_tag tag) { return (fact){value, value, value, tag}; }
-fact fact_scale(fact a, double by) { return (fact){a.low * by, a.likely * by, a.high * by, a.tag}; }
-fact fact_product(fact a, fact b) { return (fact){a.low * b.low, a.likely * b.likely, a.high * b.high, weaker(a.tag, b.tag)}; }
-fact fact_sum(fact a, fact b) { return (fact){a.low + b.low, a.likely + b.likely, a.high + b.high, weaker(a.tag, b.tag)}; }
+fact fact_of(double value, db_tag tag) {
+  return (fact){value, value, value, tag};
+}
+fact fact_scale(fact a, double by) {
+  return (fact){a.low * by, a.likely * by, a.high * by, a.tag};
+}
+fact fact_product(fact a, fact b) {
+  return (fact){a.low * b.low, a.likely * b.likely, a.high * b.high, weaker(a.tag, b.tag)};
+}
+fact fact_sum(fact a, fact b) {
+  return (fact){a.low + b.low, a.likely + b.likely, a.high + b.high, weaker(a.tag, b.tag)};
+}

@@ -1,7 +1,8 @@
 /* catalog_machine.c: a machine of the catalog, or a machine file, as rows of the database.
  *
- * Effective figures are datasheet value x efficiency prior, each with low, likely and high; the datasheet value stands beside them under a
- * name with "theoretical". Devices are cpu0, cpu1 (one per socket) and gpu0, gpu1; device "cpu" is all sockets together, "" the machine.
+ * Effective figures are datasheet value x efficiency prior, each with low, likely and high; the datasheet value stands beside
+ * them under a name with "theoretical". Devices are cpu0, cpu1 (one per socket) and gpu0, gpu1; device "cpu" is all sockets
+ * together, "" the machine.
  * Members of a machine file are explained in db/catalog/README.md. */
 #include <math.h>
 #include <stdio.h>
@@ -15,8 +16,8 @@
 enum { MAX_FILE_BYTES = 1 << 20, MAX_SOCKETS = 2, MAX_GPUS = 16, MAX_PRIORS = 4, MAX_CORES = 4096, MAX_CHANNELS = 64 };
 
 typedef struct {
-  char where[192];        /* "machine NAME" or the file; starts error lines */
-  const json *doc;        /* the machine entry; the others are owned */
+  char where[192]; /* "machine NAME" or the file; starts error lines */
+  const json *doc; /* the machine entry; the others are owned */
   json *cpu, *memory, *prior[MAX_PRIORS];
   const char *cpu_name, *memory_kind, *prior_name; /* of the entries */
   char cpu_where[128];
@@ -44,9 +45,11 @@ static hf_status get_entry(build *b, const char *kind, const char *name, json **
 static hf_status load_priors(build *b) {
   const char *name = b->prior_name;
   while (name != NULL) {
-    if (b->n_priors == MAX_PRIORS) return hf_fail(HF_INPUT, "priors %s: more than %d files lean on each other", b->prior_name, MAX_PRIORS);
-    HF_TRY(get_entry(b, "priors", name, &b->prior[b->n_priors]));
-    name = json_string(json_get(b->prior[b->n_priors++], "base"));
+    if (b->n_priors == MAX_PRIORS)
+      return hf_fail(HF_INPUT, "priors %s: more than %d files lean on each other", b->prior_name, MAX_PRIORS);
+    json **next = &b->prior[b->n_priors++];
+    HF_TRY(get_entry(b, "priors", name, next));
+    name = json_string(json_get(*next, "base"));
   }
   return HF_OK;
 }
@@ -108,7 +111,8 @@ static hf_status load_memory(build *b) {
   fact bytes, speed;
   double supported;
   snprintf(where, sizeof where, "%s: memory", b->where);
-  if (json_type(m) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: missing; {\"kind\", \"dimms_per_channel\", \"dimm_bytes\"}", where);
+  if (json_type(m) != JSON_OBJECT)
+    return hf_fail(HF_INPUT, "%s: missing; {\"kind\", \"dimms_per_channel\", \"dimm_bytes\"}", where);
   HF_TRY(json_get_str(m, where, "kind", &b->memory_kind));
   HF_TRY(json_opt_int(m, where, "dimms_per_channel", 1, 4, &dimms));
   HF_TRY(fact_get(m, where, "dimm_bytes", "B", &bytes));
@@ -137,9 +141,11 @@ static hf_status cpu_bandwidth(build *b) {
     snprintf(dev, sizeof dev, "cpu%d", i);
     HF_TRY(rows_figure(&b->r, dev, "dram_theoretical_bytes_per_s", "B/s", spec, "%d channels at %.0f MT/s: cpus/%s, memory/%s",
                        b->channels, b->transfers_per_s / 1e6, b->cpu_name, b->memory_kind));
-    HF_TRY(rows_figure(&b->r, dev, "dram_read_bytes_per_s", "B/s", socket, "theoretical x priors/%s dram_fraction", b->prior_name));
+    HF_TRY(
+        rows_figure(&b->r, dev, "dram_read_bytes_per_s", "B/s", socket, "theoretical x priors/%s dram_fraction", b->prior_name));
   }
-  HF_TRY(rows_figure(&b->r, "cpu", "dram_theoretical_bytes_per_s", "B/s", fact_scale(spec, b->sockets), "%d sockets added up", b->sockets));
+  HF_TRY(rows_figure(&b->r, "cpu", "dram_theoretical_bytes_per_s", "B/s", fact_scale(spec, b->sockets), "%d sockets added up",
+                     b->sockets));
   return rows_figure(&b->r, "cpu", "dram_read_bytes_per_s", "B/s", all, "cpu0%s, priors/%s",
                      b->sockets == 2 ? " x dual_socket_scaling" : "", b->prior_name);
 }
@@ -221,8 +227,8 @@ static hf_status add_cpus(build *b) {
 
 /* ---- GPU rows ---- */
 
-/* Bytes per second of one lane and direction after line coding: 8 GT/s with 128b/130b in generation 3, doubling each generation; 6 uses
- * FLITs of which 242 of 256 bytes carry packets. */
+/* Bytes per second of one lane and direction after line coding: 8 GT/s with 128b/130b in generation 3, doubling each generation;
+ * 6 uses FLITs of which 242 of 256 bytes carry packets. */
 static hf_status pcie_lane_rate(const char *where, int gen, double *out) {
   if (gen < 3 || gen > 6) return hf_fail(HF_INPUT, "%s: field pcie_gen: %d is none of 3 to 6", where, gen);
   *out = ldexp(8e9 / 8, gen - 3) * (gen == 6 ? 242.0 / 256 : 128.0 / 130);
@@ -239,20 +245,21 @@ static hf_status gpu_pcie(build *b, const json *g, const char *where, const char
   HF_TRY(fact_count(b->cpu, b->cpu_where, "pcie_lanes", 1024, &host_lanes));
   b->pcie_lanes_used += lanes;
   if (b->pcie_lanes_used > (double)host_lanes * b->sockets) {
-    return hf_fail(HF_INPUT, "%s: field gpus: they need %.0f PCIe lanes, %d x %s have %d", b->where, b->pcie_lanes_used, b->sockets,
-                   b->cpu_name, host_lanes * b->sockets);
+    return hf_fail(HF_INPUT, "%s: field gpus: they need %.0f PCIe lanes, %d x %s have %d", b->where, b->pcie_lanes_used,
+                   b->sockets, b->cpu_name, host_lanes * b->sockets);
   }
   if (host_gen < gen) gen = host_gen;
   HF_TRY(pcie_lane_rate(where, gen, &lane));
   HF_TRY(prior_fact(b, "pcie_fraction", "1", &fraction));
   fact spec = fact_of(lane * lanes, TAG_SPEC), rate = fact_product(spec, fraction);
-  HF_TRY(rows_figure(&b->r, dev, "pcie_theoretical_bytes_per_s", "B/s", spec, "PCIe %d.0 x%d after line coding, one direction", gen, lanes));
+  HF_TRY(rows_figure(&b->r, dev, "pcie_theoretical_bytes_per_s", "B/s", spec, "PCIe %d.0 x%d after line coding, one direction",
+                     gen, lanes));
   HF_TRY(rows_figure(&b->r, dev, "pcie_h2d_bytes_per_s", "B/s", rate, "theoretical x priors/%s pcie_fraction", b->prior_name));
   return rows_figure(&b->r, dev, "pcie_d2h_bytes_per_s", "B/s", rate, "theoretical x priors/%s pcie_fraction", b->prior_name);
 }
 
-static hf_status gpu_rate(build *b, const json *g, const char *where, const char *dev, const char *key, const char *unit, const char *what,
-                          const char *spec_what, const char *prior) {
+static hf_status gpu_rate(build *b, const json *g, const char *where, const char *dev, const char *key, const char *unit,
+                          const char *what, const char *spec_what, const char *prior) {
   fact spec, fraction;
   HF_TRY(fact_get(g, where, key, unit, &spec));
   HF_TRY(prior_fact(b, prior, "1", &fraction));
@@ -264,10 +271,10 @@ static hf_status add_gpu(build *b, const json *g, const char *where, int index) 
   static const struct {
     const char *key, *unit, *what, *spec, *prior;
   } rates[] = {
-    {"mem_bytes_per_s", "B/s", "gpu_mem_bytes_per_s", "gpu_theoretical_mem_bytes_per_s", "gpu_mem_fraction"},
-    {"flops_bf16", "FLOP/s", "gpu_flops_bf16", "gpu_theoretical_flops_bf16", "gpu_flops_fraction"},
-    {"flops_fp8", "FLOP/s", "gpu_flops_fp8", "gpu_theoretical_flops_fp8", "gpu_flops_fraction"},
-    {"flops_int8", "OP/s", "gpu_flops_int8", "gpu_theoretical_flops_int8", "gpu_flops_fraction"},
+      {"mem_bytes_per_s", "B/s", "gpu_mem_bytes_per_s", "gpu_theoretical_mem_bytes_per_s", "gpu_mem_fraction"},
+      {"flops_bf16", "FLOP/s", "gpu_flops_bf16", "gpu_theoretical_flops_bf16", "gpu_flops_fraction"},
+      {"flops_fp8", "FLOP/s", "gpu_flops_fp8", "gpu_theoretical_flops_fp8", "gpu_flops_fraction"},
+      {"flops_int8", "OP/s", "gpu_flops_int8", "gpu_theoretical_flops_int8", "gpu_flops_fraction"},
   };
   static const char *const fixed[] = {"handover_ns", "launch_ns"}, *const power[] = {"power_idle_w", "power_active_w"};
   char dev[16];
@@ -349,7 +356,8 @@ static hf_status add_total(build *b, const char *what, const char *unit) {
     complete = false;
   }
   if (!complete) return HF_OK;
-  return rows_figure(&b->r, "", what, unit, total, "sum of devices%s and the machine's platform.%s", price ? ", memory" : "", what);
+  return rows_figure(&b->r, "", what, unit, total, "sum of devices%s and the machine's platform.%s", price ? ", memory" : "",
+                     what);
 }
 
 static hf_status add_stated_devices(build *b) {
@@ -397,7 +405,8 @@ static hf_status add_links(build *b) {
     const char *dev = b->r.dev[i].device;
     for (int up = 0; up < 2; up++) {
       fact rate;
-      if (!rows_fact(&b->r, dev, up ? "pcie_h2d_bytes_per_s" : "pcie_d2h_bytes_per_s", &rate) || rate.low <= 0) continue;
+      if (!rows_fact(&b->r, dev, up ? "pcie_h2d_bytes_per_s" : "pcie_d2h_bytes_per_s", &rate)) continue;
+      if (rate.low < 1) return hf_fail(HF_INPUT, "%s: PCIe rate of %s: %g is below 1 B/s", b->where, dev, rate.low);
       for (int64_t bytes = 4096; bytes <= (int64_t)1 << 28; bytes *= 16) {
         rec_link_point p = {.pinned = true, .bytes = bytes, .tag = rate.tag > latency.tag ? rate.tag : latency.tag};
         strcpy(p.src, up ? "host" : dev);
@@ -438,8 +447,8 @@ static hf_status add_facts(build *b) {
 }
 
 static hf_status check_members(const build *b) {
-  static const char *const known[] = {"name", "aliases", "title", "kind", "assumptions", "cpu", "sockets", "memory", "gpus", "prior",
-                                      "platform", "devices", "figures", "source", "date"};
+  static const char *const known[] = {"name", "aliases", "title",    "kind",    "assumptions", "cpu",    "sockets", "memory",
+                                      "gpus", "prior",   "platform", "devices", "figures",     "source", "date"};
   if (json_type(b->doc) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: is no JSON object", b->where);
   for (const json *m = json_first(b->doc); m != NULL; m = json_next(m)) {
     bool found = false;
@@ -481,7 +490,8 @@ static hf_status build_rows(build *b, bool is_file) {
   }
   HF_TRY(add_stated_devices(b));
   HF_TRY(add_stated_figures(b));
-  if (rows_find_device(&b->r, "cpu0") == NULL) return hf_fail(HF_INPUT, "%s: has no device cpu0; name a cpu or state devices", b->where);
+  if (rows_find_device(&b->r, "cpu0") == NULL)
+    return hf_fail(HF_INPUT, "%s: has no device cpu0; name a cpu or state devices", b->where);
   if (rows_find_figure(&b->r, "cpu", "dram_read_bytes_per_s") == NULL) {
     return hf_fail(HF_INPUT, "%s: field figures: dram_read_bytes_per_s of device cpu is missing", b->where);
   }

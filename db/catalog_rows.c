@@ -1,4 +1,4 @@
-/* catalog_rows.c: rows of a catalog machine, collected in memory first so that nothing is written when something in them is wrong. */
+/* catalog_rows.c: rows of a catalog machine, collected in memory first: nothing is written when something in them is wrong. */
 #include "db/catalog_rows.h"
 
 #include <stdarg.h>
@@ -32,7 +32,9 @@ void rows_free(rows *r) {
   *r = (rows){0};
 }
 
-static bool fits(const char *s, size_t n) { return strlen(s) < n; }
+static bool fits(const char *s, size_t n) {
+  return strlen(s) < n;
+}
 
 const rec_device *rows_find_device(const rows *r, const char *device) {
   for (int i = 0; i < r->n_dev; i++) {
@@ -54,9 +56,11 @@ bool rows_fact(const rows *r, const char *device, const char *what, fact *out) {
   return f != NULL;
 }
 
-hf_status rows_device(rows *r, const char *where, const char *device, const char *kind, const char *name, int cores, int64_t mem_bytes) {
+hf_status rows_device(rows *r, const char *where, const char *device, const char *kind, const char *name, int cores,
+                      int64_t mem_bytes) {
   rec_device d = {.cores = cores, .mem_bytes = mem_bytes};
-  if (*device == 0 || !fits(device, sizeof d.device)) return hf_fail(HF_INPUT, "%s: field device: '%.40s' is no device name", where, device);
+  if (*device == 0 || !fits(device, sizeof d.device))
+    return hf_fail(HF_INPUT, "%s: field device: '%.40s' is no device name", where, device);
   if (strcmp(kind, "cpu") != 0 && strcmp(kind, "gpu") != 0) {
     return hf_fail(HF_INPUT, "%s: field kind: '%.40s' is neither cpu nor gpu", where, kind);
   }
@@ -134,7 +138,8 @@ static hf_status find_same(const rows *r, db *d, rec_machine *out, bool *found) 
   *found = false;
   HF_TRY(db_machine_list(d, &list, &n));
   for (int i = 0; i < n && !*found; i++) {
-    *found = list[i].kind == r->m.kind && strcmp(list[i].name, r->m.name) == 0 && strcmp(list[i].facts_json, r->m.facts_json) == 0;
+    *found =
+        list[i].kind == r->m.kind && strcmp(list[i].name, r->m.name) == 0 && strcmp(list[i].facts_json, r->m.facts_json) == 0;
     if (*found) *out = list[i];
   }
   free(list);

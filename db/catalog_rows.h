@@ -12,8 +12,8 @@ typedef struct {
   rec_figure *fig;
   rec_link_point *link;
   int n_dev, n_fig, n_link;
-  uint64_t hash;  /* over every catalog entry that went in */
-  json *facts;    /* becomes rec_machine.facts_json; owned */
+  uint64_t hash; /* over every catalog entry that went in */
+  json *facts;   /* becomes rec_machine.facts_json; owned */
 } rows;
 
 HF_MUST hf_status rows_init(rows *r);
@@ -22,8 +22,8 @@ void rows_free(rows *r);
 /* Adds, or replaces the one of the same device (and what). where starts error lines. */
 HF_MUST hf_status rows_device(rows *r, const char *where, const char *device, const char *kind, const char *name, int cores,
                               int64_t mem_bytes);
-HF_MUST hf_status rows_figure(rows *r, const char *device, const char *what, const char *unit, fact f, const char *source_fmt, ...)
-    HF_PRINTF(6, 7);
+HF_MUST hf_status rows_figure(rows *r, const char *device, const char *what, const char *unit, fact f, const char *source_fmt,
+                              ...) HF_PRINTF(6, 7);
 HF_MUST hf_status rows_link(rows *r, const rec_link_point *p);
 const rec_device *rows_find_device(const rows *r, const char *device);
 const rec_figure *rows_find_figure(const rows *r, const char *device, const char *what);
@@ -33,7 +33,7 @@ bool rows_fact(const rows *r, const char *device, const char *what, fact *out);
 /* Mixes the text of an entry into the hash. */
 HF_MUST hf_status rows_hash(rows *r, const json *doc);
 
-/* Writes everything in one transaction (or as part of the caller's), unless a machine with the same name, kind and facts, hash included,
- * is there already. *out: that machine or the new one. */
+/* Writes everything in one transaction (or as part of the caller's), unless a machine with the same name, kind and facts, hash
+ * included, is there already. *out: that machine or the new one. */
 HF_MUST hf_status rows_store(rows *r, db *d, rec_machine *out);
 #endif

@@ -1,4 +1,4 @@
-/* The embedded catalog: every file parses, every fact says where it comes from, references resolve, machines become the right rows. */
+/* The catalog: every file parses, every fact says where it comes from, references resolve, machines become the right rows. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -44,13 +44,13 @@ static double number(const char *kind, const char *name, const char *key) {
 
 static bool is_date(const char *s) {
   int y, m, d, end = 0;
-  return s && sscanf(s, "%4d-%2d-%2d%n", &y, &m, &d, &end) == 3 && end == 10 && s[10] == 0 && y >= 2015 && m >= 1 && m <= 12 && d >= 1 &&
-         d <= 31;
+  return s && sscanf(s, "%4d-%2d-%2d%n", &y, &m, &d, &end) == 3 && end == 10 && s[10] == 0 && y >= 2015 && m >= 1 && m <= 12 &&
+         d >= 1 && d <= 31;
 }
 
 static int facts_seen;
 
-/* An object with "value" is a fact: unit, source and date belong to it. Every bare number outside a config must be one of the few counts. */
+/* An object with "value" is a fact with unit, source and date. A bare number outside a config must be one of a few counts. */
 static void check_node(const json *v, const char *file, const char *key) {
   if (json_type(v) == JSON_OBJECT && json_get(v, "value") != NULL) {
     const char *source = json_string(json_get(v, "source")), *unit = json_string(json_get(v, "unit"));
@@ -59,12 +59,13 @@ static void check_node(const json *v, const char *file, const char *key) {
     if (!is_date(json_string(json_get(v, "date")))) fail_msg("%s: %s: no date", file, key);
     double x = json_number(json_get(v, "value"), NAN);
     if (json_type(json_get(v, "value")) != JSON_ARRAY && !(isfinite(x) && x >= 0)) fail_msg("%s: %s: no value", file, key);
-    if (json_number(json_get(v, "low"), x) > x || json_number(json_get(v, "high"), x) < x) fail_msg("%s: %s: low and high", file, key);
+    if (json_number(json_get(v, "low"), x) > x || json_number(json_get(v, "high"), x) < x)
+      fail_msg("%s: %s: low and high", file, key);
     facts_seen++;
     return;
   }
-  if (json_type(v) == JSON_NUMBER && strcmp(key, "sockets") != 0 && strcmp(key, "count") != 0 && strcmp(key, "dimms_per_channel") != 0 &&
-      strcmp(key, "cores") != 0) {
+  if (json_type(v) == JSON_NUMBER && strcmp(key, "sockets") != 0 && strcmp(key, "count") != 0 &&
+      strcmp(key, "dimms_per_channel") != 0 && strcmp(key, "cores") != 0) {
     fail_msg("%s: %s is a bare number without a source", file, key);
   }
   if (strcmp(key, "config") == 0) return;
@@ -87,7 +88,8 @@ static void every_file_parses_and_says_its_sources(void **state) {
       if (json_string(json_get(j, "title")) == NULL) fail_msg("%s: no title", file);
       check_node(j, file, "");
       if (strcmp(kinds[k], "models") == 0 || strcmp(kinds[k], "machines") == 0 || strcmp(kinds[k], "priors") == 0) {
-        if (json_string(json_get(j, "source")) == NULL || !is_date(json_string(json_get(j, "date")))) fail_msg("%s: no source", file);
+        if (json_string(json_get(j, "source")) == NULL || !is_date(json_string(json_get(j, "date"))))
+          fail_msg("%s: no source", file);
       }
       json_free(j);
     }
@@ -108,7 +110,8 @@ static void references_resolve(void **state) {
       json_free(get("cpus", cpu));
       json_free(get("memory", json_string(json_get(json_get(m, "memory"), "kind"))));
       json_free(get("priors", json_string(json_get(m, "prior"))));
-      for (const json *g = json_first(json_get(m, "gpus")); g; g = json_next(g)) json_free(get("gpus", json_string(json_get(g, "gpu"))));
+      for (const json *g = json_first(json_get(m, "gpus")); g; g = json_next(g))
+        json_free(get("gpus", json_string(json_get(g, "gpu"))));
     } else {
       assert_true(json_len(json_get(m, "figures")) > 0);
     }
@@ -128,7 +131,8 @@ static void references_resolve(void **state) {
 /* Parameters of the routed experts and of everything else, from the config, against the model card. */
 static double total_params(const json *c) {
 #define N(key) json_number(json_get(c, key), 0)
-  double d = N("hidden_size"), layers = N("num_hidden_layers"), heads = N("num_attention_heads"), attn, dense = N("first_k_dense_replace");
+  double d = N("hidden_size"), layers = N("num_hidden_layers"), heads = N("num_attention_heads"), attn,
+         dense = N("first_k_dense_replace");
   double experts = N("n_routed_experts") + N("num_experts") + N("num_local_experts");
   double ff = json_get(c, "moe_intermediate_size") ? N("moe_intermediate_size") : N("intermediate_size");
   if (json_get(c, "kv_lora_rank")) {
@@ -316,7 +320,8 @@ static void two_socket_machine_has_the_right_rows(void **state) {
   assert_true(x.dev[2].mem_bytes == (int64_t)24 << 30);
 
   json *p = get("priors", "heteroflow");
-  const json *facts = json_get(p, "facts"), *dram = json_get(facts, "dram_fraction"), *dual = json_get(facts, "dual_socket_scaling");
+  const json *facts = json_get(p, "facts"), *dram = json_get(facts, "dram_fraction"),
+             *dual = json_get(facts, "dual_socket_scaling");
   close_to(figure(&x, "cpu0", "dram_theoretical_bytes_per_s")->likely, 512e9);
   close_to(figure(&x, "cpu", "dram_theoretical_bytes_per_s")->likely, 1024e9);
   const rec_figure *one = figure(&x, "cpu1", "dram_read_bytes_per_s"), *all = figure(&x, "cpu", "dram_read_bytes_per_s");
@@ -341,13 +346,27 @@ static void every_machine_has_what_a_planner_reads(void **state) {
   (void)state;
   static const struct {
     const char *device, *what;
-  } need[] = {{"cpu0", "dram_read_bytes_per_s"}, {"cpu0", "dram_theoretical_bytes_per_s"}, {"cpu0", "cpu_flops_bf16"},
-              {"cpu0", "cpu_flops_int8"},        {"cpu0", "cpu_flops_f32"},                {"cpu", "dram_read_bytes_per_s"},
-              {"cpu", "cpu_flops_bf16"},         {"cpu", "cpu_flops_int8"},                {"cpu", "cpu_flops_f32"},
-              {"cpu", "layer_fixed_ns"},         {"gpu0", "gpu_mem_bytes_per_s"},          {"gpu0", "gpu_flops_bf16"},
-              {"gpu0", "gpu_flops_int8"},        {"gpu0", "pcie_h2d_bytes_per_s"},         {"gpu0", "pcie_d2h_bytes_per_s"},
-              {"gpu0", "handover_ns"},           {"gpu0", "launch_ns"},                    {"", "step_fixed_ns"},
-              {"", "power_idle_w"},              {"", "power_active_w"},                   {"", "price_usd"}};
+  } need[] = {{"cpu0", "dram_read_bytes_per_s"},
+              {"cpu0", "dram_theoretical_bytes_per_s"},
+              {"cpu0", "cpu_flops_bf16"},
+              {"cpu0", "cpu_flops_int8"},
+              {"cpu0", "cpu_flops_f32"},
+              {"cpu", "dram_read_bytes_per_s"},
+              {"cpu", "cpu_flops_bf16"},
+              {"cpu", "cpu_flops_int8"},
+              {"cpu", "cpu_flops_f32"},
+              {"cpu", "layer_fixed_ns"},
+              {"gpu0", "gpu_mem_bytes_per_s"},
+              {"gpu0", "gpu_flops_bf16"},
+              {"gpu0", "gpu_flops_int8"},
+              {"gpu0", "pcie_h2d_bytes_per_s"},
+              {"gpu0", "pcie_d2h_bytes_per_s"},
+              {"gpu0", "handover_ns"},
+              {"gpu0", "launch_ns"},
+              {"", "step_fixed_ns"},
+              {"", "power_idle_w"},
+              {"", "power_active_w"},
+              {"", "price_usd"}};
   char **names;
   int n;
   ok(catalog_names("machines", &names, &n));
@@ -407,12 +426,13 @@ static void importing_again_reuses_the_machine(void **state) {
   assert_int_equal(machines(), n);
 }
 
-static const char own_machine[] =
-    "{\"name\":\"bench-box\",\"title\":\"Bench box\",\"cpu\":\"9654\",\"sockets\":1,"
-    "\"memory\":{\"kind\":\"ddr5-6400\",\"dimm_bytes\":{\"value\":34359738368,\"unit\":\"B\",\"source\":\"invoice\",\"date\":\"2026-01-02\"}},"
-    "\"gpus\":[{\"gpu\":\"5090\",\"count\":2}],\"prior\":\"ik-llama-cpp\",%s"
-    "\"figures\":[{\"device\":\"gpu1\",\"what\":\"pcie_h2d_bytes_per_s\",\"value\":%s,\"unit\":\"B/s\",\"source\":\"measured by hand\","
-    "\"date\":\"2026-01-02\",\"tag\":\"measured\"}],\"source\":\"me\",\"date\":\"2026-01-02\"}";
+static const char own_machine[] = "{\"name\":\"bench-box\",\"title\":\"Bench box\",\"cpu\":\"9654\",\"sockets\":1,"
+                                  "\"memory\":{\"kind\":\"ddr5-6400\",\"dimm_bytes\":{\"value\":34359738368,\"unit\":\"B\","
+                                  "\"source\":\"invoice\",\"date\":\"2026-01-02\"}},"
+                                  "\"gpus\":[{\"gpu\":\"5090\",\"count\":2}],\"prior\":\"ik-llama-cpp\",%s"
+                                  "\"figures\":[{\"device\":\"gpu1\",\"what\":\"pcie_h2d_bytes_per_s\",\"value\":%s,\"unit\":\"B/"
+                                  "s\",\"source\":\"measured by hand\","
+                                  "\"date\":\"2026-01-02\",\"tag\":\"measured\"}],\"source\":\"me\",\"date\":\"2026-01-02\"}";
 
 static void own_machine_file(void **state) {
   (void)state;
@@ -434,7 +454,8 @@ static void own_machine_file(void **state) {
   close_to(figure(&x, "cpu0", "dram_read_bytes_per_s")->high,
            12 * 8 * 4800e6 * json_number(json_get(json_get(json_get(ik, "facts"), "dram_fraction"), "high"), 0));
   json_free(ik);
-  for (int i = 0; i < x.n_fig; i++) assert_false(x.fig[i].device[0] == 0 && strcmp(x.fig[i].what, "price_usd") == 0); /* no platform */
+  for (int i = 0; i < x.n_fig; i++)
+    assert_false(x.fig[i].device[0] == 0 && strcmp(x.fig[i].what, "price_usd") == 0); /* no platform */
   imported_free(&x);
 }
 
@@ -443,20 +464,20 @@ static void bad_machine_files_are_refused_and_nothing_is_written(void **state) {
   static const struct {
     const char *from, *to, *error;
   } bad[] = {
-    {"\"sockets\":1", "\"sockets\":3", "sockets"},
-    {"\"sockets\":1", "\"socket\":1", "socket: unknown"},
-    {"ddr5-6400", "mrdimm-8800", "does not take mrdimm at 1 per channel"},
-    {"\"cpu\":\"9654\"", "\"cpu\":\"9645\"", "did you mean '9654'"},
-    {"\"gpu\":\"5090\",\"count\":2", "\"gpu\":\"5090\",\"count\":9", "PCIe lanes"},
-    {"\"unit\":\"B\"", "\"unit\":\"GB\"", "'GB' where 'B' belongs"},
-    {"\"source\":\"invoice\"", "\"source\":\"\"", "source"},
-    {"2026-01-02", "02.01.2026", "is no date"},
-    {"\"value\":34359738368", "\"value\":-1", "value"},
-    {"gpu1", "gpu2", "no such device"},
-    {"\"prior\":\"ik-llama-cpp\"", "\"prior\":\"magic\"", "magic"},
-    {"\"tag\":\"measured\"", "\"tag\":\"sure\"", "'sure' is none of"},
-    {"\"name\":\"bench-box\"", "\"name\":\"\"", "field name"},
-    {"\"title\":\"Bench box\",", "", "title"},
+      {"\"sockets\":1", "\"sockets\":3", "sockets"},
+      {"\"sockets\":1", "\"socket\":1", "socket: unknown"},
+      {"ddr5-6400", "mrdimm-8800", "does not take mrdimm at 1 per channel"},
+      {"\"cpu\":\"9654\"", "\"cpu\":\"9645\"", "did you mean '9654'"},
+      {"\"gpu\":\"5090\",\"count\":2", "\"gpu\":\"5090\",\"count\":9", "PCIe lanes"},
+      {"\"unit\":\"B\"", "\"unit\":\"GB\"", "'GB' where 'B' belongs"},
+      {"\"source\":\"invoice\"", "\"source\":\"\"", "source"},
+      {"2026-01-02", "02.01.2026", "is no date"},
+      {"\"value\":34359738368", "\"value\":-1", "value"},
+      {"gpu1", "gpu2", "no such device"},
+      {"\"prior\":\"ik-llama-cpp\"", "\"prior\":\"magic\"", "magic"},
+      {"\"tag\":\"measured\"", "\"tag\":\"sure\"", "'sure' is none of"},
+      {"\"name\":\"bench-box\"", "\"name\":\"\"", "field name"},
+      {"\"title\":\"Bench box\",", "", "title"},
   };
   char good[1200], path[200];
   snprintf(path, sizeof path, "%s/bad.json", folder);
@@ -496,8 +517,8 @@ static void no_allocation_failure_leaves_half_a_machine(void **state) {
 
 /* ---- a check by hand ---- */
 
-/* Decode of DeepSeek-R1 at Q4_K_M with 5 users: distinct routed experts x bytes over the CPU's rate, then the GPU's part and the fixed costs,
- * one after the other. which: 0 slow end, 1 likely, 2 fast end of every figure. */
+/* Decode of DeepSeek-R1 at Q4_K_M with 5 users: distinct routed experts x bytes over the CPU's rate, then the GPU's part and the
+ * fixed costs, one after the other. which: 0 slow end, 1 likely, 2 fast end of every figure. */
 static double r1_tokens_per_s(const imported *x, int which, double users) {
 #define F(dev, what, fast) \
   (which == 1 ? figure(x, dev, what)->likely : (which == 2) == (fast) ? figure(x, dev, what)->high : figure(x, dev, what)->low)
@@ -519,8 +540,8 @@ static void r1_for_five_users_by_hand(void **state) {
     imported x = import(names[i]);
     double low = r1_tokens_per_s(&x, 0, 5), high = r1_tokens_per_s(&x, 2, 5);
     likely[i] = r1_tokens_per_s(&x, 1, 5);
-    print_message("  deepseek-r1, 5 users, %-32s %5.1f / %5.1f / %5.1f tokens/s (published 51: %s)\n", names[i], low, likely[i], high,
-                  low <= 51 && 51 <= high ? "inside" : "outside");
+    print_message("  deepseek-r1, 5 users, %-32s %5.1f / %5.1f / %5.1f tokens/s (published 51: %s)\n", names[i], low, likely[i],
+                  high, low <= 51 && 51 <= high ? "inside" : "outside");
     assert_true(low < likely[i] && likely[i] < high);
     assert_true(high / low < 2.5);
     imported_free(&x);
@@ -532,23 +553,23 @@ static void r1_for_five_users_by_hand(void **state) {
 
 int main(void) {
   const struct CMUnitTest files[] = {
-    cmocka_unit_test(every_file_parses_and_says_its_sources),
-    cmocka_unit_test(references_resolve),
-    cmocka_unit_test(model_shapes_give_the_published_sizes),
-    cmocka_unit_test(aliases_case_and_suggestions),
-    cmocka_unit_test_setup_teardown(own_folder_adds_and_overrides, make_folder, drop_folder),
+      cmocka_unit_test(every_file_parses_and_says_its_sources),
+      cmocka_unit_test(references_resolve),
+      cmocka_unit_test(model_shapes_give_the_published_sizes),
+      cmocka_unit_test(aliases_case_and_suggestions),
+      cmocka_unit_test_setup_teardown(own_folder_adds_and_overrides, make_folder, drop_folder),
   };
   const struct CMUnitTest rows[] = {
-    cmocka_unit_test(two_socket_machine_has_the_right_rows),
-    cmocka_unit_test(every_machine_has_what_a_planner_reads),
-    cmocka_unit_test(paced_desk_is_slow_and_says_it_is_made_up),
-    cmocka_unit_test(importing_again_reuses_the_machine),
-    cmocka_unit_test(own_machine_file),
-    cmocka_unit_test(bad_machine_files_are_refused_and_nothing_is_written),
-    cmocka_unit_test(r1_for_five_users_by_hand),
+      cmocka_unit_test(two_socket_machine_has_the_right_rows),
+      cmocka_unit_test(every_machine_has_what_a_planner_reads),
+      cmocka_unit_test(paced_desk_is_slow_and_says_it_is_made_up),
+      cmocka_unit_test(importing_again_reuses_the_machine),
+      cmocka_unit_test(own_machine_file),
+      cmocka_unit_test(bad_machine_files_are_refused_and_nothing_is_written),
+      cmocka_unit_test(r1_for_five_users_by_hand),
   };
   const struct CMUnitTest faults[] = {
-    cmocka_unit_test(no_allocation_failure_leaves_half_a_machine),
+      cmocka_unit_test(no_allocation_failure_leaves_half_a_machine),
   };
   unsetenv("HF_CATALOG");
   int failed = cmocka_run_group_tests_name("catalog files", files, NULL, NULL);
