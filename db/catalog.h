@@ -14,7 +14,7 @@ HF_MUST hf_status catalog_names(const char *kind, char ***names, int *n);
 
 /* Makes the machine's rows in the database from a catalog name or a machine JSON file: rec_machine (kind catalog or whatif),
  * devices, figures (spec values as low/likely/high after the efficiency priors, raw datasheet values beside them), links. Reuses
- * an existing identical one. Every figure says where it comes from; db/catalog/README.md lists them. One transaction, or part of the
- * caller's. HF_NOT_FOUND (name or file), HF_INPUT (file and field); then nothing was written. */
+ * an existing identical one. Every figure says where it comes from; db/catalog/README.md lists them. One transaction, or part of
+ * the caller's. HF_NOT_FOUND (name or file), HF_INPUT (file and field); then nothing was written. */
 HF_MUST hf_status catalog_machine_to_db(db *d, const char *name_or_file, rec_machine *out);
 #endif

@@ -1,5 +1,5 @@
-/* Machine files: no input crashes or writes half a machine; what is accepted has ordered, finite figures and times, and imports as
- * the same machine again. */
+/* Machine files: no input crashes or writes half a machine; what is accepted has ordered, finite figures and times, and
+ * imports as the same machine again. */
 #include "db/catalog.h"
 
 #include <math.h>
