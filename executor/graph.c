@@ -38,7 +38,7 @@ static void widths(const model_config *c, buffers *b) {
   b->oh_w = c->n_heads * (mla ? c->v_dim : c->head_dim);
   b->ff_w = max_int(max_int(c->d_ff_dense, c->d_ff_shared), c->q_lora_rank);
   int widest = max_int(max_int(c->d_model, b->oh_w), b->ff_w);
-  b->pk_bytes = (int)kern_act_bytes(KA_F32, widest);
+  b->pk_bytes = (int)kern_act_bytes_any(widest);
 }
 
 /* Lays the buffers out from `base`; returns the bytes needed. */

@@ -24,7 +24,7 @@ void prompts_free(prompt_list *l) {
 
 static hf_status add(prompt_list *l, const char *id, const int32_t *ids, int n_ids, int max_tokens, double arrival_s, bool ignore_eos) {
   serve_request *r = &l->req[l->n];
-  snprintf(r->ext_id, sizeof r->ext_id, "%s", id);
+  snprintf(r->ext_id, sizeof r->ext_id, "%.63s", id);
   HF_TRY(hf_arena_get(l->a, &r->ids, (size_t)n_ids, sizeof *ids));
   memcpy(r->ids, ids, (size_t)n_ids * sizeof *ids);
   HF_TRY(hf_arena_get(l->a, &r->out, (size_t)max_tokens, sizeof *r->out));

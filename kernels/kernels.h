@@ -47,6 +47,15 @@ kern_act kern_act_of(kern_format f, bool exact); /* the contract above */
 const char *kern_act_name(kern_act a);
 /* Bytes of one packed activation vector of n elements, a multiple of 64. n may be any number; Q8B32 pads with zeros. */
 size_t kern_act_bytes(kern_act a, int n);
+/* Room for n elements packed as any act: not every packing is smaller than f32 (Q8B32 of few elements is not). */
+static inline size_t kern_act_bytes_any(int n) {
+  size_t most = 0;
+  for (int a = 0; a < KA_N; a++) {
+    size_t b = kern_act_bytes((kern_act)a, n);
+    most = b > most ? b : most;
+  }
+  return most;
+}
 
 /* y[t][r] = sum_c W[r][c] x[t][c] for r in [row0, row1), t in [0, n_tok).
  * x[t] points to a packed activation (kern_act_bytes, 64-byte aligned); y[t] points to the float of row 0 of token t. Only rows

@@ -50,8 +50,8 @@ hf_status moe_new(const moe_shape *s, int n_threads, moe **out) {
   m->shape = *s;
   m->n_threads = n_threads;
   m->max_pairs = s->max_tok * s->top_k;
-  m->xp_bytes = kern_act_bytes(KA_F32, s->d_model); /* the widest packing */
-  m->hp_bytes = kern_act_bytes(KA_F32, s->d_ff);
+  m->xp_bytes = kern_act_bytes_any(s->d_model);
+  m->hp_bytes = kern_act_bytes_any(s->d_ff);
   size_t per_thread = (size_t)n_threads * (size_t)s->max_tok;
   HF_GO(fail, hf_alloc(&m->active, (size_t)s->n_experts, sizeof *m->active, "expert scratch"));
   HF_GO(fail, hf_alloc(&m->first, (size_t)s->n_experts + 1, sizeof *m->first, "expert scratch"));

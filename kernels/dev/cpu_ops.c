@@ -268,7 +268,7 @@ static hf_status alloc_scratch(dev_recording *r) {
     if (r->ops[i].kind == DOP_HEADMM && r->ops[i].w.n_cols > pack_cols) pack_cols = r->ops[i].w.n_cols;
     resident = resident || r->ops[i].kind == DOP_EXPERTS;
   }
-  r->pack_bytes = kern_act_bytes(KA_F32, pack_cols);
+  r->pack_bytes = kern_act_bytes_any(pack_cols);
   void *p;
   HF_TRY(hf_alloc(&r->xptr, slots, sizeof *r->xptr, "recording scratch"));
   HF_TRY(hf_alloc(&r->yptr, slots, sizeof *r->yptr, "recording scratch"));
