@@ -22,6 +22,10 @@ static const char *const names[MT_N] = {
   [MT_EXP_GATE_BIAS] = "ffn_gate_exps.bias", [MT_EXP_UP_BIAS] = "ffn_up_exps.bias", [MT_EXP_DOWN_BIAS] = "ffn_down_exps.bias",
 };
 
+const char *gguf_tensor_name(model_tensor_id id) {
+  return names[id];
+}
+
 static const raw_tensor *find(const model *m, int layer, const char *name) {
   char buf[160];
   if (layer < 0) return tset_find(&m->set, name);
@@ -161,8 +165,7 @@ hf_status gguf_open_model(model *m, const char *path) {
   if (m->missing) return HF_OK;
   HF_TRY(bind_gguf(m));
   if (header_only || m->set.n == 0) {
-    free(m->slots); /* sizes are known, bytes are not there */
-    m->slots = NULL;
+    /* the slots stay: sizes are known, bytes are not there */
     return hf_strdup(&m->missing, "the file holds a header only");
   }
   m->source = SRC_FILE;

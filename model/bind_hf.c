@@ -4,8 +4,6 @@
 
 #include "model/internal.h"
 
-enum { NAME_MAX_BYTES = 256 };
-
 /* %L is the layer, %E the expert. NULL: no such tensor under that id. */
 static const char *const names[MT_N] = {
   [MT_EMBED] = "model.embed_tokens.weight",
@@ -64,11 +62,10 @@ static const char *pattern(model_family f, model_tensor_id id) {
   return names[id];
 }
 
-/* `suffix` goes to the end ("_packed"). */
-static void full_name(const model *m, model_tensor_id id, int layer, int expert, const char *suffix, char buf[NAME_MAX_BYTES]) {
+void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix, char buf[NAME_MAX_BYTES]) {
   size_t k = 0;
   if (layer >= 0) k = (size_t)snprintf(buf, NAME_MAX_BYTES, "model.layers.%d.", layer);
-  const char *p = pattern(m->c.family, id), *mark = strstr(p, "%d");
+  const char *p = pattern(c->family, id), *mark = strstr(p, "%d");
   if (mark) snprintf(buf + k, NAME_MAX_BYTES - k, "%.*s%d%s%s", (int)(mark - p), p, expert, mark + 2, suffix);
   else snprintf(buf + k, NAME_MAX_BYTES - k, "%s%s", p, suffix);
 }
@@ -107,15 +104,15 @@ static hf_status bind_fp8(model *m, tensor_slot *s, const char *name, int64_t ro
 /* INT4 of compressed-tensors: weight_packed [rows][cols/8] I32 and weight_scale [rows][cols/32]. */
 static hf_status bind_int4(model *m, tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t rows, int64_t cols) {
   char buf[NAME_MAX_BYTES];
-  full_name(m, id, layer, expert, "_packed", buf);
+  hf_tensor_name(&m->c, id, layer, expert, "_packed", buf);
   const raw_tensor *p = tset_find(&m->set, buf);
   if (!p) {
-    full_name(m, id, layer, expert, "", buf);
+    hf_tensor_name(&m->c, id, layer, expert, "", buf);
     return absent(m, buf);
   }
   if (p->n_dims != 2 || p->dims[0] != rows || p->dims[1] * 8 != cols || strcmp(p->dtype, "I32"))
     return hf_fail(HF_INPUT, "%s: tensor %s: not I32 [%lld, %lld / 8]", m->set.files[p->file].path, buf, (long long)rows, (long long)cols);
-  full_name(m, id, layer, expert, "_scale", buf);
+  hf_tensor_name(&m->c, id, layer, expert, "_scale", buf);
   const raw_tensor *q = tset_find(&m->set, buf);
   if (!q) return absent(m, buf);
   if (q->n_dims != 2 || q->dims[0] != rows || q->dims[1] * 32 != cols || q->format != FMT_BF16)
@@ -129,14 +126,16 @@ static hf_status bind_int4(model *m, tensor_slot *s, model_tensor_id id, int lay
 /* One stored tensor into *s; used for plain tensors and for one expert at a time. */
 static hf_status bind_one(model *m, tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t rows, int64_t cols) {
   char name[NAME_MAX_BYTES];
-  full_name(m, id, layer, expert, "", name);
+  hf_tensor_name(&m->c, id, layer, expert, "", name);
   const raw_tensor *t = tset_find(&m->set, name);
   if (!t) return tensor_is_matrix(id) ? bind_int4(m, s, id, layer, expert, rows, cols) : absent(m, name);
   if (id == MT_K_B || id == MT_V_B) HF_TRY(bind_kv_b(m, s, t, id, layer, rows, cols));
   else HF_TRY(slot_set(m, s, t, id, layer, rows, cols));
   if (t->format != FMT_FP8_E4M3) return HF_OK;
-  if (id == MT_K_B || id == MT_V_B) return bind_fp8(m, s, name, (int64_t)m->c.n_heads * (m->c.nope_dim + m->c.v_dim), m->c.kv_lora_rank);
-  return bind_fp8(m, s, name, rows, cols);
+  if (id != MT_K_B && id != MT_V_B) return bind_fp8(m, s, name, rows, cols);
+  HF_TRY(bind_fp8(m, s, name, (int64_t)m->c.n_heads * (m->c.nope_dim + m->c.v_dim), m->c.kv_lora_rank));
+  if (id == MT_V_B) s->extra_bytes = 0; /* one tensor of scales for both */
+  return HF_OK;
 }
 
 /* Experts as tensors of their own: all must have the format of the first. */

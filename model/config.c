@@ -216,6 +216,32 @@ hf_status config_from_json(const json *j, const char *where, model_config *c) {
   return st;
 }
 
+static bool near(double a, double b) {
+  return fabs(a - b) <= 1e-9 * fabs(a) + 1e-15;
+}
+
+const char *config_differ(const model_config *a, const model_config *b) {
+#define SAME(field) \
+  if (a->field != b->field) return #field
+#define NEAR(field) \
+  if (!near(a->field, b->field)) return #field
+  SAME(n_layers); SAME(n_dense_layers); SAME(d_model); SAME(vocab_size); SAME(max_context); SAME(tied_embeddings); SAME(attn);
+  SAME(n_heads); SAME(n_kv_heads); SAME(head_dim); SAME(q_lora_rank); SAME(kv_lora_rank); SAME(nope_dim); SAME(rope_dim); SAME(v_dim);
+  SAME(qk_norm_head); SAME(qk_norm_full); SAME(qkv_bias); SAME(o_bias); SAME(sinks); SAME(sliding_window); SAME(rope.kind); SAME(rope.dim);
+  SAME(d_ff_dense); SAME(d_ff_expert); SAME(d_ff_shared); SAME(shared_gate); SAME(n_experts); SAME(top_k); SAME(n_group); SAME(topk_group);
+  SAME(route); SAME(group); SAME(norm_topk); SAME(router_bias); SAME(router_lin_bias); SAME(expert_bias); SAME(swiglu_clamped);
+  NEAR(norm_eps); NEAR(mla_norm_eps); NEAR(attn_scale); NEAR(routed_scale); NEAR(swiglu_limit); NEAR(rope.theta); NEAR(rope.mscale);
+#undef SAME
+#undef NEAR
+  for (int i = 0; i < a->rope.dim / 2; i++)
+    if (!near(a->rope.inv_freq[i], b->rope.inv_freq[i])) return "rope.inv_freq";
+  for (int i = 0; i < a->n_layers; i++) {
+    if (a->layer_is_moe[i] != b->layer_is_moe[i]) return "layer_is_moe";
+    if ((a->layer_slides && a->layer_slides[i]) != (b->layer_slides && b->layer_slides[i])) return "layer_slides";
+  }
+  return NULL;
+}
+
 /* ---- relations ---- */
 
 static hf_status check_attention(const model_config *c, const char *where) {

@@ -36,6 +36,8 @@ HF_MUST hf_status gguf_opt_str(const gguf_file *g, const char *key, char *buf, s
 
 /* Metadata to config; reads family rules of the architecture. */
 HF_MUST hf_status config_from_gguf(const gguf_file *g, const tensor_set *s, model_config *c);
+/* Name within a layer ("attn_q.weight") or of the whole model. */
+const char *gguf_tensor_name(model_tensor_id id);
 /* Opens path and, for a split, its other parts; config, slots. */
 HF_MUST hf_status gguf_open_model(model *m, const char *path);
 #endif

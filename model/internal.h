@@ -141,6 +141,8 @@ void config_count_dense(model_config *c);
 /* Relations between fields; `where` starts the error line. */
 HF_MUST hf_status config_check(const model_config *c, const char *where);
 void config_free(model_config *c);
+/* The field in which two configs describe different functions, or NULL: names, ids and stored form apart; numbers to 1e-9. */
+const char *config_differ(const model_config *a, const model_config *b);
 
 HF_MUST hf_status config_from_json(const json *j, const char *where, model_config *c);
 
@@ -169,6 +171,9 @@ HF_MUST hf_status st_open_folder(tensor_set *s, const char *folder, const char *
 /* binding: fills m->slots from m->set */
 HF_MUST hf_status slots_alloc(model *m);
 HF_MUST hf_status bind_hf(model *m);
+/* Name in a Hugging Face checkpoint; `suffix` goes to the end ("_packed"). */
+enum { NAME_MAX_BYTES = 256 };
+void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix, char buf[NAME_MAX_BYTES]);
 HF_MUST hf_status bind_gguf(model *m);
 /* Checks a stored tensor's element count against rows x cols (leading dimensions may be split or merged) and fills the slot as
  * READ_DIRECT. */

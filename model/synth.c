@@ -178,10 +178,18 @@ static bool one_of(const char *key, const char *const *list) {
   return false;
 }
 
+/* Layers that the shorter model still has. */
+static void keep_layers(json *parent, const char *key, const json *list, int layers) {
+  json *a = json_add_array(parent, key);
+  for (const json *v = json_first(list); v; v = json_next(v))
+    if (json_number(v, 0) < layers) json_add_copy(a, NULL, v);
+}
+
 hf_status synth_override_config(const json *config, const char *where, int layers, int experts, fmt format, json **out) {
   static const char *const expert_keys[] = {"n_routed_experts", "num_experts", "num_local_experts", NULL};
-  /* quantization and list-per-layer fields describe the original; tokens of the original's vocabulary do not exist here */
-  static const char *const drop[] = {"quantization_config", "torch_dtype", "dtype", "num_nextn_predict_layers", NULL};
+  /* what describes the original's stored form, and ids of its vocabulary: the synthetic one has begin and end last */
+  static const char *const drop[] = {"quantization_config", "torch_dtype", "dtype", "num_nextn_predict_layers", "bos_token_id",
+                                     "eos_token_id", "pad_token_id", NULL};
   if (json_type(config) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: no JSON object", where);
   json *o = json_new_object();
   for (const json *e = json_first(config); e; e = json_next(e)) {
@@ -189,7 +197,13 @@ hf_status synth_override_config(const json *config, const char *where, int layer
     if (layers && !strcmp(key, "num_hidden_layers")) json_add_int(o, key, layers);
     else if (experts && one_of(key, expert_keys)) json_add_int(o, key, experts);
     else if (layers && !strcmp(key, "layer_types")) continue; /* the family's pattern applies */
+    else if (layers && !strcmp(key, "mlp_only_layers")) keep_layers(o, key, e, layers);
     else if (!one_of(key, drop)) json_add_copy(o, key, e);
+  }
+  double vocab = json_number(json_get(config, "vocab_size"), 0);
+  if (vocab >= 2) {
+    json_add_num(o, "bos_token_id", vocab - 2);
+    json_add_num(o, "eos_token_id", vocab - 1);
   }
   const char *dtype = format == FMT_F32 ? "float32" : format == FMT_F16 ? "float16" : "bfloat16";
   if (!json_add_str(o, "torch_dtype", dtype)) {

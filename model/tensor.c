@@ -10,7 +10,7 @@
 #include "model/synth.h"
 
 bool model_has_tensor(const model *m, model_tensor_id id, int layer) {
-  return m->slots && (unsigned)id < MT_N && layer >= -1 && layer < m->c.n_layers && model_slot(m, id, layer)->present;
+  return m->source != SRC_NONE && (unsigned)id < MT_N && layer >= -1 && layer < m->c.n_layers && model_slot(m, id, layer)->present;
 }
 
 static hf_status look_up(const model *m, model_tensor_id id, int layer, int expert, const tensor_slot **out) {
