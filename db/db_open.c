@@ -1,6 +1,6 @@
 /* db_open.c: opening, creating and migrating the file, without ever changing one that is not ours.
  *
- *   probe      the first 100 bytes, read without SQLite: magic, application_id, version. Refuses foreign and newer files.
+ *   probe      the first 100 bytes, before SQLite looks: magic, application_id, version. Refuses foreign and newer files.
  *   attach     SQLite opens it. If a log was left behind it is not folded in at close until the file has been accepted.
  *   admit      application_id and version as SQLite sees them (they may still be in the log), and the schema, word for word.
  *   migrate    missing steps, in one transaction; a new file is version 0 and goes the same way. Still in rollback-journal mode when
@@ -11,8 +11,6 @@
  * commit. Measured on the development machine's disk (tests/bench/db_commit.c): rows are written in batches by one thread that is not
  * on the hot path, so the price is paid a few times a second at most. */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,38 +72,52 @@ static hf_status check_version(const char *path, int64_t version) {
                  (long long)version, newest);
 }
 
-/* *fresh: there is no file yet, or an empty one. *log: a write-ahead log with content lies beside it. */
-static hf_status probe(const char *path, bool create, bool *fresh, bool *log) {
-  char beside[1100];
-  struct stat info;
-  snprintf(beside, sizeof beside, "%s-wal", path);
-  *log = stat(beside, &info) == 0 && info.st_size > 0;
-  *fresh = false;
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0 && errno != ENOENT) return hf_fail(HF_INPUT, "%s: cannot open: %s", path, strerror(errno));
-  if (fd < 0) {
-    *fresh = true;
-    return create ? HF_OK : hf_fail(HF_NOT_FOUND, "%s: no such database; run hf-profile first, or name another file with --db", path);
-  }
-  unsigned char head[HEADER_BYTES];
-  hf_status st = HF_OK;
-  bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
-  ssize_t n = regular ? pread(fd, head, sizeof head, 0) : 0;
-  close(fd);
-  if (!regular) {
-    st = hf_fail(HF_INPUT, "%s: not a regular file; name another with --db", path);
-  } else if (n < 0) {
-    st = hf_fail(HF_MACHINE, "%s: cannot read: %s", path, strerror(errno));
-  } else if (n == 0 && !*log) {
-    *fresh = true;
-    if (!create) st = hf_fail(HF_NOT_FOUND, "%s: an empty file, no database yet; run hf-profile first", path);
-  } else if (n < HEADER_BYTES || memcmp(head, "SQLite format 3", 16) != 0 ||
-             big_endian(head + OFFSET_APPLICATION) != DB_APPLICATION_ID) {
-    st = not_ours(path);
-  } else {
-    st = check_version(path, (int32_t)big_endian(head + OFFSET_VERSION));
-  }
+/* The first bytes, read through SQLite's own file layer: a plain open and close here would drop every POSIX lock that this process has
+ * on the file through another handle. *n is less than HEADER_BYTES when the file is shorter. */
+static hf_status read_header(const db *d, unsigned char *head, size_t *n) {
+  sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+  sqlite3_file *file;
+  sqlite3_int64 size = 0;
+  char full[2048];
+  int rc = vfs && vfs->mxPathname < (int)sizeof full ? vfs->xFullPathname(vfs, d->path, sizeof full, full) : SQLITE_CANTOPEN;
+  if ((rc & 0xff) != SQLITE_OK) return db_fail(d, SQLITE_CANTOPEN, "opening");
+  sqlite3_filename name = sqlite3_create_filename(full, "", "", 0, NULL);
+  if (!name) return db_fail(d, SQLITE_NOMEM, "opening");
+  hf_status st = hf_alloc(&file, 1, (size_t)vfs->szOsFile, "database file");
+  if (st != HF_OK) goto out;
+  rc = vfs->xOpen(vfs, name, file, SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READONLY, NULL);
+  if (rc == SQLITE_OK) rc = file->pMethods->xFileSize(file, &size);
+  *n = size < HEADER_BYTES ? (size_t)size : HEADER_BYTES;
+  if (rc == SQLITE_OK && *n > 0) rc = file->pMethods->xRead(file, head, (int)*n, 0);
+  if (file->pMethods) file->pMethods->xClose(file);
+  free(file);
+  if (rc != SQLITE_OK) st = db_fail(d, rc, "reading the header");
+out:
+  sqlite3_free_filename(name);
   return st;
+}
+
+/* A missing or empty file is fine when it may be created. *log: a write-ahead log with content lies beside it. */
+static hf_status probe(const db *d, bool create, bool *log) {
+  char beside[1100];
+  unsigned char head[HEADER_BYTES] = {0};
+  struct stat info;
+  size_t n;
+  snprintf(beside, sizeof beside, "%s-wal", d->path);
+  *log = stat(beside, &info) == 0 && info.st_size > 0;
+  if (stat(d->path, &info) != 0) {
+    if (errno != ENOENT) return hf_fail(HF_INPUT, "%s: cannot open: %s", d->path, strerror(errno));
+    if (create) return HF_OK;
+    return hf_fail(HF_NOT_FOUND, "%s: no such database; run hf-profile first, or name another file with --db", d->path);
+  }
+  if (!S_ISREG(info.st_mode)) return hf_fail(HF_INPUT, "%s: not a regular file; name another with --db", d->path);
+  HF_TRY(read_header(d, head, &n));
+  if (n == 0 && !*log) {
+    return create ? HF_OK : hf_fail(HF_NOT_FOUND, "%s: an empty file, no database yet; run hf-profile first", d->path);
+  }
+  bool ours = n == HEADER_BYTES && memcmp(head, "SQLite format 3", 16) == 0 &&
+              big_endian(head + OFFSET_APPLICATION) == DB_APPLICATION_ID;
+  return ours ? check_version(d->path, (int32_t)big_endian(head + OFFSET_VERSION)) : not_ours(d->path);
 }
 
 /* ---- attach and admit ---- */
@@ -186,8 +198,10 @@ static hf_status set_wal(db *d) {
   }
 }
 
-static hf_status open_steps(db *d, bool create, bool log) {
+static hf_status open_steps(db *d, bool create) {
   int version, newest = db_schema_version();
+  bool log;
+  HF_TRY(probe(d, create, &log));
   HF_TRY(attach(d, create, log));
   HF_TRY(admit(d, &version));
   if (version == 0 && !create) return hf_fail(HF_NOT_FOUND, "%s: an empty database; run hf-profile first", d->path);
@@ -198,15 +212,13 @@ static hf_status open_steps(db *d, bool create, bool log) {
 }
 
 hf_status db_open(const char *path, bool create, db **out) {
-  bool fresh, log;
   if (!path || !*path) return hf_fail(HF_INPUT, "the name of the database file is empty; use --db FILE");
   if (strlen(path) > 1000) return hf_fail(HF_INPUT, "%.60s...: the path of the database is longer than 1000 bytes", path);
-  HF_TRY(probe(path, create, &fresh, &log));
   db *d;
   HF_TRY(hf_alloc(&d, 1, sizeof *d, "database handle"));
   /* "./" so that no name means something special to SQLite (":memory:"). */
   snprintf(d->path, sizeof d->path, "%s%s", strchr(path, '/') ? "" : "./", path);
-  hf_status st = open_steps(d, create && fresh, log);
+  hf_status st = open_steps(d, create);
   if (st != HF_OK) {
     db_close(d);
     return st;

@@ -1,6 +1,7 @@
 /* The file: created, migrated, shared, and left alone when it is not ours. */
+#include <fcntl.h>
 #include <sqlite3.h>
-#include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "db/sql.h"
 #include "tests/unit/db_common.h"
@@ -352,6 +353,29 @@ static void two_handles(void **state) {
   db_close(b);
 }
 
+/* Opening and closing a second handle must not drop the locks of the first (POSIX locks go with any close of the file). */
+static void locks_stay(void **state) {
+  db_place *p = *state;
+  db *a, *b;
+  rec_machine m;
+  int status;
+  make_new(p->path);
+  CHECK_OK(db_open(p->path, true, &a));
+  CHECK_OK(db_machine_find(a, "box", &m));
+  CHECK_OK(db_open(p->path, true, &b));
+  db_close(b);
+  pid_t child = fork();
+  assert_true(child >= 0);
+  if (child == 0) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000000, .l_len = 512};
+    int fd = open(p->path, O_RDWR);
+    _exit(fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? 0 : 1);
+  }
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  db_close(a);
+}
+
 static void full_disk(void **state) {
   db_place *p = *state;
   db *d;
@@ -426,7 +450,7 @@ int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
   const struct CMUnitTest tests[] = {
     TEST(created), TEST(empty_file), TEST(odd_names), TEST(not_ours), TEST(not_ours_with_log), TEST(changed_schema), TEST(newer_version),
-    TEST(newer_version_in_log), TEST(damaged), TEST(migrated), TEST(migration_fails), TEST(two_handles), TEST(full_disk),
+    TEST(newer_version_in_log), TEST(damaged), TEST(migrated), TEST(migration_fails), TEST(two_handles), TEST(locks_stay), TEST(full_disk),
     TEST(default_path),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
