@@ -1,0 +1,305 @@
+/* check_operations.c: packing and KV conversion bit for bit, vector operations and attention against double. */
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+static kern_table table, reference;
+static const char *isa;
+
+static void fill(float *x, int n, data_kind k) {
+  for (int i = 0; i < n; i++) x[i] = rnd_value(k);
+}
+
+/* Values that conversions get wrong: halves of a last place, the borders of each format, not-a-numbers with payloads. */
+static float special(int i) {
+  static const uint32_t bits[] = {
+      0x00000000, 0x80000000, 0x00000001, 0x807fffff, 0x00800000, 0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x7fc00000,
+      0x7f800001, 0xffc12345, 0x7fbfffff, 0x477fe000, 0x477fefff, 0x477ff000, 0x47800000, 0x38800000, 0x387fffff, 0x387fe000,
+      0x33800000, 0x33000000, 0x33000001, 0x32ffffff, 0x3f801000, 0x3f803000, 0x3f801001, 0x3f808000, 0x3f818000, 0x3f808001,
+      0x7f7f8000, 0x7f7f7fff, 0x00007fff, 0x00008000, 0x00018000, 0x0000ffff};
+  float f;
+  memcpy(&f, &bits[(unsigned)i % (sizeof bits / sizeof bits[0])], 4);
+  return f;
+}
+
+static void fill_any(float *x, int n, int kind) {
+  for (int i = 0; i < n; i++) {
+    uint32_t u = rnd();
+    if (kind == DATA_N) x[i] = special((int)(rnd() % 1000));
+    else if (kind > DATA_N) memcpy(&x[i], &u, 4);
+    else x[i] = rnd_value((data_kind)kind);
+  }
+}
+
+static void check_pack(int n, int kind) {
+  float *x = guarded((size_t)n * 4);
+  fill_any(x, n, kind);
+  for (int a = 0; a < KA_N; a++) {
+    size_t bytes = kern_act_bytes((kern_act)a, n);
+    char *want = guarded(bytes), *got = guarded(bytes);
+    memset(want, 0x55, bytes);
+    memset(got, 0xaa, bytes);
+    reference.pack[a](x, n, want);
+    table.pack[a](x, n, got);
+    expect(bytes % 64 == 0 && memcmp(want, got, bytes) == 0, "%s: pack %s, n %d, kind %d", isa, kern_act_name((kern_act)a), n, kind);
+    guarded_free(want, bytes);
+    guarded_free(got, bytes);
+  }
+  guarded_free(x, (size_t)n * 4);
+}
+
+static void check_kv_copy(int n, int kind) {
+  float *x = guarded((size_t)n * 4), *back = guarded((size_t)n * 4), *want_back = guarded((size_t)n * 4);
+  fill_any(x, n, kind);
+  for (int t = 0; t < KV_N; t++) {
+    size_t bytes = (size_t)n * kern_kv_elem_bytes((kern_kv_type)t);
+    char *want = guarded(bytes), *got = guarded(bytes);
+    reference.kv_store((kern_kv_type)t, x, n, want);
+    table.kv_store((kern_kv_type)t, x, n, got);
+    expect(memcmp(want, got, bytes) == 0, "%s: kv_store type %d, n %d, kind %d", isa, t, n, kind);
+    reference.kv_load((kern_kv_type)t, want, n, want_back);
+    table.kv_load((kern_kv_type)t, want, n, back);
+    expect(memcmp(want_back, back, (size_t)n * 4) == 0, "%s: kv_load type %d, n %d, kind %d", isa, t, n, kind);
+    guarded_free(want, bytes);
+    guarded_free(got, bytes);
+  }
+  guarded_free(x, (size_t)n * 4);
+  guarded_free(back, (size_t)n * 4);
+  guarded_free(want_back, (size_t)n * 4);
+}
+
+/* Every half there is, widened. */
+static void check_all_halves(void) {
+  enum { N = 65536 };
+  uint16_t *h = guarded(N * 2);
+  float *a = guarded(N * 4), *b = guarded(N * 4);
+  for (int i = 0; i < N; i++) h[i] = (uint16_t)i;
+  for (int t = KV_F16; t <= KV_BF16; t++) {
+    reference.kv_load((kern_kv_type)t, h, N, a);
+    table.kv_load((kern_kv_type)t, h, N, b);
+    expect(memcmp(a, b, N * 4) == 0, "%s: all 65536 halves of type %d", isa, t);
+  }
+  guarded_free(h, N * 2);
+  guarded_free(a, N * 4);
+  guarded_free(b, N * 4);
+}
+
+static void check_vectors(int n, data_kind k) {
+  float *x = guarded((size_t)n * 4), *w = guarded((size_t)n * 4), *y = canary_new(n);
+  double sum = 0, mag = 0, squares = 0;
+  float a = rnd_value(DATA_RANDOM);
+  fill(x, n, k);
+  fill(w, n, k);
+  for (int i = 0; i < n; i++) {
+    sum += (double)x[i] * w[i];
+    mag += fabs((double)x[i] * w[i]);
+    squares += (double)x[i] * x[i];
+  }
+  double eps = (n / 8.0 + 8) * FLT_EPSILON;
+  expect(fabs(table.dot(x, w, n) - sum) <= eps * mag + n * 0x1p-149, "%s: dot, n %d, %s", isa, n, data_name(k));
+  table.rmsnorm(x, w, 1e-6f, n, y);
+  for (int i = 0; i < n; i++) {
+    double want = x[i] / sqrt(squares / n + 1e-6f) * w[i];
+    if (!expect(fabs(y[i] - want) <= eps * fabs(want) + 1e-37, "%s: rmsnorm, n %d, %s: %g, exact %g", isa, n, data_name(k), (double)y[i], want)) break;
+  }
+  memcpy(y, x, (size_t)n * 4);
+  table.rmsnorm(y, w, 1e-6f, n, y);
+  float *z = canary_new(n);
+  table.rmsnorm(x, w, 1e-6f, n, z);
+  expect(memcmp(y, z, (size_t)n * 4) == 0, "%s: rmsnorm in place, n %d", isa, n);
+  for (int i = 0; i < n; i++) y[i] = z[i] = w[i];
+  table.axpy(a, x, n, y);
+  for (int i = 0; i < n; i++) {
+    double want = (double)a * x[i] + w[i];
+    if (!expect(fabs(y[i] - want) <= 2 * FLT_EPSILON * (fabs((double)a * x[i]) + fabs((double)w[i])) + 0x1p-148, "%s: axpy, n %d, %s", isa, n, data_name(k))) break;
+  }
+  expect(!canary_broken(y, n) && !canary_broken(z, n), "%s: vector operations write outside, n %d", isa, n);
+  canary_free(z);
+  canary_free(y);
+  guarded_free(x, (size_t)n * 4);
+  guarded_free(w, (size_t)n * 4);
+}
+
+/* The claim: silu within 4 units in the last place wherever exp(-g) is finite. Past that the definition itself gives -0. */
+static void check_swiglu(void) {
+  enum { N = 4099 };
+  float *g = guarded(N * 4), *up = guarded(N * 4), *out = canary_new(N);
+  for (int i = 0; i < N; i++) {
+    g[i] = i < 64 ? special(i) : i < 2048 ? (float)(i - 1024) * 0.1f : rnd_value(DATA_EXTREME);
+    up[i] = 1.0f;
+  }
+  table.swiglu(g, up, N, out);
+  double worst = 0;
+  for (int i = 0; i < N; i++) {
+    double want = g[i] / (1.0 + exp(-(double)g[i]));
+    if (isnan(g[i]) || g[i] == -INFINITY) {
+      expect(isnan(out[i]), "%s: swiglu(%g) = %g", isa, (double)g[i], (double)out[i]);
+    } else if (g[i] == INFINITY) {
+      expect(out[i] == INFINITY, "%s: swiglu(inf) = %g", isa, (double)out[i]);
+    } else if (g[i] > -88.0f && fabs(want) > FLT_MIN) {
+      double ulps = fabs(out[i] - want) / ldexp(1.0, ilogb(want) - 23);
+      worst = ulps > worst ? ulps : worst;
+      expect(ulps <= 4.0, "%s: swiglu(%.9g) = %.9g, exact %.9g: %.1f ulp", isa, (double)g[i], (double)out[i], want, ulps);
+    } else {
+      expect(fabs(out[i] - want) <= 1e-35, "%s: swiglu(%.9g) = %.9g", isa, (double)g[i], (double)out[i]);
+    }
+  }
+  printf("  swiglu: largest error %.2f ulp\n", worst);
+  memcpy(up, g, N * 4);
+  for (int i = 0; i < N; i++) g[i] = (float)(i % 40) - 20.0f;
+  table.swiglu(g, up, N, out);
+  float *again = canary_new(N);
+  memcpy(again, g, N * 4);
+  table.swiglu(again, up, N, again);
+  expect(memcmp(again, out, N * 4) == 0, "%s: swiglu in place", isa);
+  for (int n = 0; n < 40; n++) {
+    float *small = canary_new(n);
+    table.swiglu(g, up, n, small);
+    expect(!canary_broken(small, n) && memcmp(small, out, (size_t)n * 4) == 0, "%s: swiglu, n %d", isa, n);
+    canary_free(small);
+  }
+  expect(!canary_broken(out, N) && !canary_broken(again, N), "%s: swiglu writes outside", isa);
+  canary_free(again);
+  canary_free(out);
+  guarded_free(g, N * 4);
+  guarded_free(up, N * 4);
+}
+
+typedef struct {
+  int n_heads, n_kv_heads, dk, dv, page_tokens, n_ctx, window;
+  bool mla, sinks;
+  kern_kv_type type;
+  float sharp; /* scale of the scores: large makes the softmax one-hot */
+} attn_case;
+
+typedef struct {
+  kern_kv kv;
+  char *cache;
+  size_t cache_bytes;
+  int32_t *pages;
+  float *rows, *q, *sinks;
+} attn_data;
+
+static void attn_make(const attn_case *c, attn_data *d) {
+  const int width = c->mla ? c->dk : 2 * c->n_kv_heads * c->dk, n_pages = (c->n_ctx + c->page_tokens - 1) / c->page_tokens;
+  const size_t row = (size_t)width * kern_kv_elem_bytes(c->type);
+  d->cache_bytes = row * (size_t)(n_pages * c->page_tokens);
+  d->cache = guarded(d->cache_bytes);
+  d->pages = calloc((size_t)n_pages, sizeof *d->pages);
+  d->rows = calloc((size_t)(c->n_ctx * width), sizeof(float));
+  d->q = guarded((size_t)(c->n_heads * c->dk) * 4);
+  d->sinks = c->sinks ? guarded((size_t)c->n_heads * 4) : NULL;
+  for (int i = 0; i < n_pages; i++) d->pages[i] = n_pages - 1 - i;
+  for (int i = 0; i < c->n_ctx; i++) {
+    float *x = d->rows + (size_t)i * (size_t)width;
+    char *at = d->cache + (size_t)(d->pages[i / c->page_tokens] * c->page_tokens + i % c->page_tokens) * row;
+    fill(x, width, DATA_RANDOM);
+    reference.kv_store(c->type, x, width, at);
+    reference.kv_load(c->type, at, width, x);
+  }
+  fill(d->q, c->n_heads * c->dk, DATA_RANDOM);
+  if (d->sinks) fill(d->sinks, c->n_heads, DATA_RANDOM);
+  d->kv = (kern_kv){d->cache, row * (size_t)c->page_tokens, row, d->pages, c->page_tokens, c->n_ctx, c->type};
+}
+
+static void attn_drop(const attn_case *c, attn_data *d) {
+  guarded_free(d->cache, d->cache_bytes);
+  guarded_free(d->q, (size_t)(c->n_heads * c->dk) * 4);
+  if (d->sinks) guarded_free(d->sinks, (size_t)c->n_heads * 4);
+  free(d->pages);
+  free(d->rows);
+}
+
+/* Two passes in double: the textbook. */
+static void attn_exact(const attn_case *c, const attn_data *d, int h, double *out) {
+  const int width = c->mla ? c->dk : 2 * c->n_kv_heads * c->dk, g = h / (c->n_heads / c->n_kv_heads);
+  const int k0 = c->mla ? 0 : g * c->dk, v0 = c->mla ? 0 : (c->n_kv_heads + g) * c->dk;
+  const int first = c->window > 0 && c->n_ctx > c->window ? c->n_ctx - c->window : 0;
+  double *s = calloc((size_t)c->n_ctx, sizeof *s), max = d->sinks ? d->sinks[h] : -INFINITY, sum = 0;
+  for (int i = first; i < c->n_ctx; i++) {
+    for (int j = 0; j < c->dk; j++) s[i] += (double)d->q[h * c->dk + j] * d->rows[i * width + k0 + j];
+    s[i] *= c->sharp;
+    max = s[i] > max ? s[i] : max;
+  }
+  for (int i = first; i < c->n_ctx; i++) sum += s[i] = exp(s[i] - max);
+  if (d->sinks) sum += exp(d->sinks[h] - max);
+  for (int j = 0; j < c->dv; j++) {
+    out[j] = 0;
+    for (int i = first; i < c->n_ctx; i++) out[j] += s[i] / sum * d->rows[i * width + v0 + j];
+  }
+  free(s);
+}
+
+static void attn_call(const attn_case *c, const attn_data *d, int h0, int h1, float *out) {
+  if (c->mla) table.attn_mla(&d->kv, d->q, h0, h1, c->dv, c->dk - c->dv, c->sharp, out);
+  else table.attn_gqa(&d->kv, d->q, h0, h1, c->n_heads, c->n_kv_heads, c->dk, c->sharp, c->window, d->sinks, out);
+}
+
+static void check_attn(const attn_case *c) {
+  attn_data d;
+  const int n = c->n_heads * c->dv;
+  float *out = canary_new(n), *piece = canary_new(n);
+  double *want = calloc((size_t)c->dv, sizeof *want);
+  attn_make(c, &d);
+  attn_call(c, &d, 0, c->n_heads, out);
+  /* scores carry rounding of about dk/8 last places of sharp * sum |q k|, which exp turns into relative error */
+  double tolerance = 2e-6 + 4e-7 * c->sharp * sqrt(c->dk);
+  for (int h = 0; h < c->n_heads; h++) {
+    attn_exact(c, &d, h, want);
+    for (int j = 0; j < c->dv; j++) {
+      if (!expect(fabs(out[h * c->dv + j] - want[j]) <= tolerance, "%s: attention %s heads %d/%d dk %d ctx %d page %d type %d: [%d][%d] %g, exact %g",
+                  isa, c->mla ? "mla" : "gqa", c->n_heads, c->n_kv_heads, c->dk, c->n_ctx, c->page_tokens, c->type, h, j,
+                  (double)out[h * c->dv + j], want[j])) break;
+    }
+  }
+  for (int h = 0; h < c->n_heads;) {
+    int end = rnd_between(h + 1, c->n_heads);
+    attn_call(c, &d, h, end, piece);
+    h = end;
+  }
+  expect(memcmp(piece, out, (size_t)n * 4) == 0, "%s: attention %s ctx %d: other bits when heads are split", isa, c->mla ? "mla" : "gqa", c->n_ctx);
+  expect(!canary_broken(out, n) && !canary_broken(piece, n), "%s: attention writes outside", isa);
+  attn_drop(c, &d);
+  canary_free(out);
+  canary_free(piece);
+  free(want);
+}
+
+static void check_attention(void) {
+  static const int contexts[] = {1, 2, 15, 16, 17, 33, 70, 257};
+  for (size_t i = 0; i < sizeof contexts / sizeof contexts[0]; i++) {
+    for (int type = 0; type < KV_N; type++) {
+      int page = 1 << rnd_between(0, 6), ctx = contexts[i];
+      kern_kv_type t = (kern_kv_type)type;
+      check_attn(&(attn_case){6, 1, 40, 24, page, ctx, 0, true, false, t, 0.3f});
+      check_attn(&(attn_case){9, 1, 19, 13, page, ctx, 0, true, false, t, 20.0f});
+      check_attn(&(attn_case){4, 2, 64, 64, page, ctx, 0, false, false, t, 0.125f});
+      check_attn(&(attn_case){12, 2, 21, 21, page, ctx, 12, false, true, t, 1.0f});
+      check_attn(&(attn_case){3, 3, 7, 7, page, ctx, 1, false, true, t, 300.0f});
+    }
+  }
+  check_attn(&(attn_case){5, 1, 576, 512, 64, 130, 0, true, false, KV_BF16, 0.07f});
+}
+
+void check_operations(unsigned mask, const char *mask_name) {
+  static const int sizes[] = {1, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 255, 1000, 7168};
+  isa = mask_name;
+  if (kern_table_for(mask, &table) != HF_OK || kern_table_for(KERN_ISA_SCALAR, &reference) != HF_OK) {
+    expect(false, "%s: %s", mask_name, hf_error_line());
+    return;
+  }
+  check_all_halves();
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    for (int kind = 0; kind <= DATA_N + 1; kind++) {
+      check_pack(sizes[i], kind);
+      check_kv_copy(sizes[i], kind);
+    }
+    for (int k = 0; k < DATA_N; k++) check_vectors(sizes[i], (data_kind)k);
+  }
+  check_swiglu();
+  check_attention();
+}
