@@ -26,9 +26,8 @@ test: build
 	@ctest --test-dir build -j $(JOBS) --output-on-failure --no-tests=error
 
 bench: build
-	@for script in tests/bench/*.sh; do \
-	  [ -e "$$script" ] || { echo "no benchmark in tests/bench"; break; }; \
-	  echo "== $$script"; bash "$$script" build/bin || exit $$?; done
+	@cmake --build build -j $(JOBS) --target benches
+	@bash tools/bench.sh build
 
 # Each target for FUZZ_SECONDS under libFuzzer; new inputs go to build-fuzz/corpus, findings to build-fuzz/findings.
 fuzz:

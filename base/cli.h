@@ -1,7 +1,7 @@
 /* cli.h: options of the four programs, over getopt_long, with help text of manual-page quality from one table.
  *
- * Every program: --help (examples last), --version, --db FILE, --json, --quiet, --verbose. A usage error is one line on standard error
- * ("hf-plan: option --users: 'x' is no whole number between 1 and 4096; see hf-plan plan --help") and exit status 2. */
+ * Every program: --help (examples last), --version, --db FILE, --json, --quiet, --verbose. A usage error is one line on standard
+ * error ("hf-plan: option --users: 'x' is no whole number between 1 and 4096; see hf-plan plan --help") and exit status 2. */
 #ifndef HF_BASE_CLI_H
 #define HF_BASE_CLI_H
 
@@ -35,8 +35,8 @@ typedef struct {
 typedef struct {
   const char *program;     /* "hf-plan" */
   const char *verb;        /* "plan" or NULL */
-  const char *synopsis;    /* "--model NAME_OR_PATH --machine NAME --users N --context N [options]" */
-  const char *description; /* paragraphs separated by \n\n */
+  const char *synopsis;    /* "--model NAME_OR_PATH --users N [options]"; several lines: several forms of the command */
+  const char *description; /* paragraphs separated by \n\n, kept as they are when they start with a blank; the first sentence is NAME */
   const char *examples;    /* lines, each "  command\n      what it does\n" */
   const cli_option *options;
   const char *environment; /* further variables, "NAME\nwhat it does" pairs of lines, or NULL */

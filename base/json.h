@@ -14,7 +14,8 @@ typedef enum { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_
 enum { JSON_MAX_DEPTH = 64 };
 
 /* Parses n bytes. HF_INPUT with "where: line L: what" on a syntax error, trailing bytes, depth over JSON_MAX_DEPTH,
- * a NUL byte or \u0000 inside, a member named twice in one object, or invalid UTF-8. *out is set only on success; free with json_free. */
+ * a NUL byte or \u0000 inside, a member named twice in one object, or invalid UTF-8. *out is set only on success; free with
+ * json_free. */
 HF_MUST hf_status json_parse(const char *text, size_t n, const char *where, json **out);
 /* Reads a whole file first. HF_NOT_FOUND when it does not exist, HF_INPUT over max_bytes, HF_MACHINE on a read error. */
 HF_MUST hf_status json_read_file(const char *path, size_t max_bytes, json **out);

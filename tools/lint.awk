@@ -1,5 +1,5 @@
-# lint.awk: the rules of tools/lint.sh that look at lines. Input: C, CUDA, CMake, shell, awk, SQL and JavaScript files, paths relative
-# to the root. Prints "file:line: rule: message" for each violation.
+# lint.awk: the rules of tools/lint.sh that look at lines. Input: C, CUDA, CMake, shell, awk, SQL and JavaScript files, by paths
+# relative to the root. Prints "file:line: rule: message" for each violation.
 
 BEGIN {
   # The arrows of docs/design.md: what each room may include and link, besides itself.
