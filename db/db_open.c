@@ -102,7 +102,7 @@ static hf_status probe(const db *d, bool create, bool *log) {
   char beside[1100];
   unsigned char head[HEADER_BYTES] = {0};
   struct stat info;
-  size_t n;
+  size_t n = 0;
   snprintf(beside, sizeof beside, "%s-wal", d->path);
   *log = stat(beside, &info) == 0 && info.st_size > 0;
   if (stat(d->path, &info) != 0) {
