@@ -59,7 +59,8 @@ static void on_tree(glp_tree *tree, void *info) {
   bool have = glp_mip_status(s->lp) == GLP_FEAS || glp_mip_status(s->lp) == GLP_OPT;
   bool good = unscaled(s, s->bound) >= s->m->stop_bound || (have && unscaled(s, glp_mip_obj_val(s->lp)) <= s->m->stop_value);
   if (good) s->stopped_good = true;
-  if (good || total > s->m->max_nodes) glp_ios_terminate(tree);
+  double work = (double)glp_get_it_cnt(s->lp) * glp_get_num_cols(s->lp);
+  if (good || total > s->m->max_nodes || work > s->m->max_work) glp_ios_terminate(tree);
 }
 
 static double reduced(const ilp_mckp *m, int j) { return m->cost[j] + m->theta * (double)m->units[j]; }
@@ -147,8 +148,14 @@ static hf_status run(solve *s) {
   lp.meth = GLP_DUALP;
   lp.r_test = GLP_RT_FLIP;
   lp.msg_lev = GLP_MSG_OFF;
+  lp.it_lim = (int)(s->m->max_work / glp_get_num_cols(s->lp)) + 1;
   int rc = glp_simplex(s->lp, &lp);
   s->count->lp_iterations += glp_get_it_cnt(s->lp);
+  if (rc == GLP_EITLIM) {
+    s->out->bound = s->base; /* reduced costs are not negative */
+    read_solution(s);
+    return HF_OK;
+  }
   if (rc != 0 || glp_get_status(s->lp) != GLP_OPT)
     return hf_fail(HF_MACHINE, "GLPK: the LP relaxation was not solved (code %d, status %d)", rc, glp_get_status(s->lp));
   s->bound = glp_get_obj_val(s->lp);
@@ -182,6 +189,7 @@ hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mckp_result
   }
   s->m = m;
   s->out = out;
+  out->finished = false;
   s->count = count;
   count->glpk_solves++;
   if (setjmp(s->back) == 0) {

@@ -12,14 +12,15 @@
  * How it is solved (form M: one binary z[l,k] = "k experts of layer l are resident", not one per expert):
  *   1. For each depth the expected time of every expert on both sides is tabulated once.
  *   2. Two tables per layer over k. `upper`: the time of a concrete set of k experts (the best found). `lower`: a bound that holds for ALL
- *      sets of k experts, from the supporting lines of the points (device sum, CPU sum): for every mu, the k smallest mu*g - (1-mu)*c
- *      bound mu*G + (1-mu)*X from below. A grid of mu fills the tables; columns that decide anything are refined: the hull edge that
- *      crosses "device time = CPU time" is found exactly and the set is improved by swaps. Layers with up to ILP_ENUMERATE_MAX free
+ *      sets of k experts, from the supporting lines of the points (device sum, CPU sum): for every m, the k smallest m*g - (1-m)*c
+ *      bound m*G + (1-m)*X from below. A few m per layer fill the tables; columns that decide anything are refined: the hull edge that
+ *      crosses "device time = CPU time" is found exactly and the set is improved by exchanges. Layers with up to ILP_ENUMERATE_MAX free
  *      experts are enumerated: there both tables are exact.
  *   3. Lagrangian dual of the one capacity row over `lower`: the first certificate. The same over `upper`, then filling and exchanging between
  *      layers: the first placement. A depth whose bound reaches the best placement is pruned.
  *   4. Columns whose reduced cost exceeds objective - bound cannot be part of anything better and are dropped; GLPK solves form M over the
  *      rest, started from the placement of step 3. If a gap remains GLPK solves the same problem over `lower`: the second certificate.
+ *      Where GLPK drowns in ties (many layers alike) a dynamic program over the units of memory finishes, if its table is small.
  * The LP relaxation of the model with one variable per expert ("pooled LP") is not solved: `lower` holds that LP's value of each layer at every
  * whole k that matters, and the dual over whole k is never below the one over real k. tests/unit/planner_ilp_lp.c shows it with CBC.
  *
@@ -132,6 +133,7 @@ typedef struct {
   double bound_ns;             /* holds for all placements and all depths tried */
   double gap;                  /* objective / bound - 1 */
   const char *status;          /* "optimal": gap <= 1e-9; "proven": a certificate with that gap; "feasible": no certificate (bound 0) */
+  bool lp_exact;               /* form M of the chosen depth was solved to its optimum */
   const char *certificate;     /* of bound_depth: "lagrangian" (an LP), "milp", "exact" (one_resource: one placement only) */
   double tok_per_s;            /* users / objective */
   double seconds;              /* wall time of ilp_solve; the only field that may differ between runs */
@@ -150,9 +152,8 @@ HF_MUST hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, il
 void ilp_result_free(ilp_result *r);
 
 /* CPLEX LP text, minimise, ns, constants on the fixed column `one`. The first: form M of the chosen depth with every column of `upper`; its optimum is
- * objective_ns. The second: the problem over `lower` of bound_depth, with binaries only where the certificate is "milp"; its optimum is
- * bound_ns. Both to about 1e-9 relative when status is "optimal" or "proven"; where GLPK stopped at max_nodes another solver may find
- * up to `gap` less (first file) or more (second file). HF_MACHINE when path cannot be written. */
+ * objective_ns when lp_exact, else it may be up to `gap` less. The second: the problem over `lower` of bound_depth, with binaries only where
+ * the certificate is "milp"; its optimum is bound_ns. HF_MACHINE when path cannot be written. */
 HF_MUST hf_status ilp_write_lp(const ilp_result *r, const char *path);
 HF_MUST hf_status ilp_write_bound_lp(const ilp_result *r, const char *path);
 

@@ -40,6 +40,7 @@ typedef struct {
   int *order_k, *k_fit, *k_over; /* [n] scratch of the multiplier search */
   int *k_best;              /* [n] best placement found, k per layer */
   double best_ns;           /* its objective (upper table) */
+  bool exact;               /* best_ns is the optimum over upper */
   bool milp;                /* bound_ns comes from the integer problem over lower */
   int refine_left;
   ilp_counters *count;
@@ -57,8 +58,9 @@ HF_MUST hf_status ilp_depth_new(const ilp_problem *p, int depth, int max_refine,
 void ilp_depth_free(ilp_depth *d);
 /* Bytes of the experts pinned to the device. */
 int64_t ilp_pinned_bytes(const ilp_problem *p);
-/* Brings column (y, k) to that level; sel [n_free] receives the set behind `upper` when not NULL (level ILP_POLISHED then). Idempotent. */
-void ilp_refine(ilp_depth *d, ilp_lay *y, int k, ilp_level level, uint8_t *sel);
+/* Brings column (y, k) to that level; sel [n_free] receives the set behind `upper` when not NULL (level ILP_POLISHED then). Idempotent.
+ * Returns the m of the hull edge, -1 when nothing was to do. */
+double ilp_refine(ilp_depth *d, ilp_lay *y, int k, ilp_level level, uint8_t *sel);
 /* Objective of any placement from the tabulated expert times. */
 double ilp_depth_evaluate(const ilp_depth *d, const uint8_t *on_device);
 /* Writes the placement of k[] (per MoE layer) to on_device [n_layers * n_experts]. */
@@ -87,14 +89,18 @@ typedef struct {
   double stop_value;        /* stop when a solution is at or below it (-INFINITY: never) */
   double stop_bound;        /* stop when the bound reaches it (INFINITY: never) */
   int max_nodes;
+  double max_work;          /* simplex iterations * columns */
 } ilp_mckp;
 typedef struct {
-  bool finished;            /* solved to optimality, or stopped by stop_value or stop_bound */
+  bool finished;            /* solved to optimality, or stopped by stop_value or stop_bound; not by max_* */
   double value, bound;      /* of choice; proven */
   int *choice;              /* [n_groups], caller's; start when nothing better was found */
 } ilp_mckp_result;
 /* Any failure of GLPK (its aborts included) is HF_MACHINE; out->choice may then be undefined. */
 HF_MUST hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mckp_result *out);
+
+/* dynamic.c: the same problem solved exactly over a table of units; stop_* and max_* are not used. HF_UNSUPPORTED when it would be too large. */
+HF_MUST hf_status ilp_mckp_dynamic(const ilp_mckp *m, ilp_mckp_result *out);
 
 /* baseline.c */
 HF_MUST hf_status ilp_baselines(const ilp_problem *p, ilp_depth *const *depth, uint64_t seed, ilp_baseline *out);

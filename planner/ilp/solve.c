@@ -10,6 +10,7 @@ typedef struct {
   const ilp_problem *p;
   double gap_target;
   int max_nodes;
+  double max_work;
   ilp_depth **depth;      /* [ILP_MAX_DEPTH] */
   double best_ns;         /* of all depths so far */
   ilp_counters *count;
@@ -49,7 +50,7 @@ static void certify(ilp_depth *d, double enough) {
       int k[2] = {d->k_fit[i], d->k_over[i]};
       for (int s = 0; s < 2; s++) {
         if (d->lay[i].refined[k[s]] >= ILP_HULL) continue;
-        ilp_refine(d, &d->lay[i], k[s], ILP_HULL, NULL);
+        (void)ilp_refine(d, &d->lay[i], k[s], ILP_HULL, NULL);
         d->refine_left--;
         changed = true;
       }
@@ -65,7 +66,7 @@ static void improve(ilp_depth *d, int *k) {
     bool changed = false;
     for (int i = 0; i < d->n; i++) {
       if (d->lay[i].refined[k[i]] == ILP_POLISHED) continue;
-      ilp_refine(d, &d->lay[i], k[i], ILP_POLISHED, NULL);
+      (void)ilp_refine(d, &d->lay[i], k[i], ILP_POLISHED, NULL);
       changed = true;
     }
     if (changed) ns = ilp_upper_value(d, k);
@@ -103,7 +104,7 @@ static int survivors(const search *s, ilp_depth *d, uint8_t *alive) {
     for (int k = y->k_lo; k <= y->k_hi; k++) {
       bool in = y->lower[k] + price * k - least <= room;
       if (in && y->refined[k] < ILP_HULL && d->refine_left > 0) {
-        ilp_refine(d, y, k, ILP_HULL, NULL);
+        (void)ilp_refine(d, y, k, ILP_HULL, NULL);
         d->refine_left--;
         in = y->lower[k] + price * k - least <= room;
       }
@@ -145,16 +146,22 @@ static bool closed(const search *s, const ilp_depth *d) {
   return s->best_ns <= d->bound_ns * (1 + s->gap_target);
 }
 
-/* Form M over the columns left, then the same over lower. A GLPK failure leaves things as they are. */
-static void glpk_passes(search *s, ilp_depth *d, const columns *c) {
+/* GLPK first; where it fails or does not finish, the dynamic program if that is small enough. False: neither has a result. */
+static bool solve_columns(search *s, const ilp_mckp *m, ilp_mckp_result *r) {
+  bool have = ilp_mckp_solve(m, s->count, r) == HF_OK;
+  if (!have || !r->finished) have = ilp_mckp_dynamic(m, r) == HF_OK || have;
+  hf_clear_error();
+  return have;
+}
+
+/* Form M over the columns left, then the same over lower. */
+static void integer_passes(search *s, ilp_depth *d, const columns *c) {
   ilp_mckp m = {.n_groups = d->n, .first = c->first, .cost = c->upper, .units = c->units, .cap = d->cap_units, .theta = d->theta,
                 .start = c->start, .stop_value = d->bound_ns * (1 + s->gap_target) - d->base_ns, .stop_bound = INFINITY,
-                .max_nodes = s->max_nodes};
+                .max_nodes = s->max_nodes, .max_work = s->max_work};
   ilp_mckp_result r = {.choice = c->choice};
-  if (ilp_mckp_solve(&m, s->count, &r) != HF_OK) {
-    hf_clear_error();
-    return;
-  }
+  if (!solve_columns(s, &m, &r)) return;
+  d->exact = r.finished;
   if (r.value + d->base_ns < d->best_ns) {
     int *k = d->order_k;
     for (int i = 0; i < d->n; i++) k[i] = c->k[c->choice[i]];
@@ -165,26 +172,26 @@ static void glpk_passes(search *s, ilp_depth *d, const columns *c) {
   m.cost = c->lower;
   m.stop_value = -INFINITY;
   m.stop_bound = s->best_ns - d->base_ns;
-  if (ilp_mckp_solve(&m, s->count, &r) != HF_OK) {
-    hf_clear_error();
-    return;
-  }
+  if (!solve_columns(s, &m, &r) || !r.finished) return;
   double bound = fmin(s->best_ns, (r.bound + d->base_ns) * (1 - 1e-12));
-  if (r.finished && bound > d->bound_ns) {
+  if (bound > d->bound_ns) {
     d->bound_ns = bound;
     d->milp = true;
   }
 }
 
 static hf_status second_pass(search *s, ilp_depth *d) {
-  if (closed(s, d) || d->n == 0) return HF_OK;
+  if (closed(s, d) || d->n == 0) {
+    d->exact = d->best_ns <= d->bound_ns * (1 + s->gap_target);
+    return HF_OK;
+  }
   uint8_t *alive;
   columns c = {0};
   HF_TRY(hf_alloc(&alive, (size_t)d->n * ((size_t)d->n_experts + 1) + 1, 1, "placement columns"));
   (void)survivors(s, d, alive);
   certify(d, s->best_ns); /* refinement may have raised the bound: fewer columns are left */
   hf_status st = collect(d, alive, survivors(s, d, alive), &c);
-  if (st == HF_OK) glpk_passes(s, d, &c);
+  if (st == HF_OK) integer_passes(s, d, &c);
   if (!d->milp) certify(d, s->best_ns);
   columns_free(&c);
   free(alive);
@@ -279,6 +286,7 @@ static hf_status report(const ilp_problem *p, const search *s, ilp_result *r) {
   bool certified = r->bound_ns > 0 || r->objective_ns <= 0;
   r->status = !certified ? "feasible" : r->gap <= 1e-9 ? "optimal" : "proven";
   r->certificate = p->table->one_resource ? "exact" : s->depth[r->bound_depth - 1]->milp ? "milp" : "lagrangian";
+  r->lp_exact = d->exact;
   r->tok_per_s = e.tok_per_s;
   r->theta_ns_per_byte = r->by_depth[r->depth - 1].theta_ns_per_byte;
   r->bytes_used = e.bytes_used;
@@ -302,7 +310,7 @@ hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result
   HF_GO(fail, hf_alloc(&r->on_device, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
   HF_GO(fail, hf_alloc(&r->layer, (size_t)r->n_layers, sizeof *r->layer, "placement"));
   HF_GO(fail, open_depths(p, &o, r));
-  search s = {.p = p, .gap_target = o.gap_target, .max_nodes = o.max_nodes, .depth = r->tables->depth, .best_ns = INFINITY,
+  search s = {.p = p, .gap_target = o.gap_target, .max_nodes = o.max_nodes, .max_work = 2e6, .depth = r->tables->depth, .best_ns = INFINITY,
               .count = &r->counters};
   HF_GO(fail, solve_depths(r, &s));
   HF_GO(fail, report(p, &s, r));

@@ -184,50 +184,81 @@ static void record(ilp_lay *y, int k, ilp_level level, double lower, double uppe
   if (y->refined[k] < level || exact) y->refined[k] = exact ? ILP_POLISHED : level;
 }
 
-/* Finds the hull edge that crosses the diagonal. Leaves the best set in *a. */
-static void refine_hull(ilp_depth *d, ilp_lay *y, int k, ilp_level level, point *a, point *b, point *v) {
+static void swap_points(point *a, point *b) {
+  point t = *a;
+  *a = *b;
+  *b = t;
+}
+
+/* a and b are the ends of the hull edge; where experts tie on it they differ in many. Walks from a towards b, one exchange at a time along the
+ * edge, to the two neighbours that cross the diagonal. */
+static void narrow(ilp_depth *d, const ilp_lay *y, const pieces *f, point *a, point *b) {
+  int *from = d->order, *to = d->order + y->n_free, n_from = 0, n_to = 0;
+  for (int x = 0; x < y->n_free; x++) {
+    int i = y->by_g[x];
+    if (a->sel[i] && !b->sel[i]) from[n_from++] = i;
+    if (b->sel[i] && !a->sel[i]) *--to = i, n_to++;
+  }
+  /* from: rising g; to[0..]: falling g, so that each exchange is between the extremes that are left and steps stay even. */
+  if (n_from != n_to || n_from < 2) return;
+  double G = a->G, X = a->X;
+  for (int i = 0; i < n_from; i++) {
+    int out = from[n_from - 1 - i], in = to[n_to - 1 - i];
+    double g = G - y->g[out] + y->g[in], x = X + y->c[out] - y->c[in];
+    if (f->alpha + f->beta * g <= cpu_side(f, x)) {
+      memcpy(b->sel, a->sel, (size_t)y->n_free);
+      b->sel[out] = 0;
+      b->sel[in] = 1;
+      break;
+    }
+    a->sel[out] = 0;
+    a->sel[in] = 1;
+    G = g;
+    X = x;
+  }
+  sum_point(y, a);
+  sum_point(y, b);
+}
+
+/* Finds the hull edge that crosses the diagonal; returns its m. Leaves the best set in *a. */
+static double refine_hull(ilp_depth *d, ilp_lay *y, int k, ilp_level level, point *a, point *b, point *v) {
   int j = k - y->k_lo;
   pieces f = pieces_of(d, y, k);
   vertex(d, y, j, 0, a);
   if (j == 0 || j == y->n_free || f.alpha + f.beta * a->G <= cpu_side(&f, a->X)) {
     double t = column_ns(d, y, k, a->G, a->X); /* least X there is, and X decides */
     record(y, k, level, t, t);
-    return;
+    return 0;
   }
   vertex(d, y, j, 1, b);
   if (f.alpha + f.beta * b->G >= cpu_side(&f, b->X)) {
     double t = column_ns(d, y, k, b->G, b->X); /* least G there is, and G decides */
     record(y, k, level, t, t);
-    point swap = *a;
-    *a = *b;
-    *b = swap;
-    return;
+    swap_points(a, b);
+    return 1;
   }
-  double lower = 0;
+  double lower = 0, m = 0;
   for (int step = 0; step < 64; step++) {
     double dg = a->G - b->G, dx = b->X - a->X;
     if (!(dg > 0 && dx > 0)) break;
-    double m = dx / (dg + dx), edge = m * a->G + (1 - m) * a->X;
+    m = dx / (dg + dx);
+    double edge = m * a->G + (1 - m) * a->X;
     vertex(d, y, j, m, v);
     double r = m * v->G + (1 - m) * v->X;
     lower = max2(lower, support_bound(&f, m, min2(r, edge)));
     d->count->table_evaluations++;
-    if (r >= edge - 1e-13 * fabs(edge)) break;
-    point *side = f.alpha + f.beta * v->G > cpu_side(&f, v->X) ? a : b, swap = *side;
-    *side = *v;
-    *v = swap;
+    if (r >= edge - 1e-13 * edge) break;
+    swap_points(v, f.alpha + f.beta * v->G > cpu_side(&f, v->X) ? a : b);
   }
+  narrow(d, y, &f, a, b);
   if (level == ILP_POLISHED) {
     polish(d, y, k, &f, lower, a);
     polish(d, y, k, &f, lower, b);
   }
   double ta = column_ns(d, y, k, a->G, a->X), tb = column_ns(d, y, k, b->G, b->X);
-  if (tb < ta) {
-    point swap = *a;
-    *a = *b;
-    *b = swap;
-  }
+  if (tb < ta) swap_points(a, b);
   record(y, k, level, lower, min2(ta, tb));
+  return m;
 }
 
 /* ---- small layers: all sets ---- */
@@ -256,16 +287,17 @@ static void enumerate(ilp_depth *d, ilp_lay *y, int only_k, uint8_t *sel) {
   }
 }
 
-void ilp_refine(ilp_depth *d, ilp_lay *y, int k, ilp_level level, uint8_t *sel) {
-  if (sel == NULL && y->refined[k] >= level) return;
+double ilp_refine(ilp_depth *d, ilp_lay *y, int k, ilp_level level, uint8_t *sel) {
+  if (sel == NULL && y->refined[k] >= level) return -1;
   if (y->n_free <= ILP_ENUMERATE_MAX) {
     enumerate(d, y, k, sel);
-    return;
+    return -1;
   }
   point a = {.sel = d->sel[0]}, b = {.sel = d->sel[1]}, v = {.sel = d->sel[2]};
-  refine_hull(d, y, k, level, &a, &b, &v);
+  double m = refine_hull(d, y, k, level, &a, &b, &v);
   d->count->refined++;
   if (sel != NULL) memcpy(sel, a.sel, (size_t)y->n_free);
+  return m;
 }
 
 /* ---- the grid ---- */
@@ -287,9 +319,19 @@ static void grid_order(ilp_depth *d, ilp_lay *y, double m) {
   }
 }
 
-/* m runs over slopes around the mean trade-off between the two sides, where the order of the experts changes. */
+/* Columns whose bound is not exact yet: *n of them, the first at *from. */
+static void open_columns(const ilp_lay *y, int *from, int *n) {
+  *n = 0;
+  for (int k = y->k_hi; k >= y->k_lo; k--) {
+    if (y->upper[k] <= y->lower[k] * (1 + 1e-12)) continue;
+    *from = k;
+    ++*n;
+  }
+}
+
+/* m = 0 and m = 1 settle the columns where one side decides; in between the slopes of the hull edges at a few k serve all of their neighbours. */
 static void fill_tables(ilp_depth *d, ilp_lay *y) {
-  static const double slope[] = {0, 0.1, 0.3, 0.6, 0.85, 1.15, 1.6, 3, 10};
+  enum { SLOPES = 8 };
   for (int k = 0; k <= d->n_experts; k++) {
     y->upper[k] = INFINITY;
     y->lower[k] = 0;
@@ -298,24 +340,21 @@ static void fill_tables(ilp_depth *d, ilp_lay *y) {
     enumerate(d, y, -1, NULL);
     return;
   }
-  double g_lo = INFINITY, g_hi = 0, c_lo = INFINITY, c_hi = 0;
-  for (int i = 0; i < y->n_free; i++) {
-    g_lo = min2(g_lo, y->g[i]);
-    g_hi = max2(g_hi, y->g[i]);
-    c_lo = min2(c_lo, y->c[i]);
-    c_hi = max2(c_hi, y->c[i]);
-  }
   grid_order(d, y, 1);
   memcpy(y->by_g, d->order, (size_t)y->n_free * sizeof *d->order);
-  if (g_hi > g_lo && c_hi > c_lo) {
-    double mean = (c_hi - c_lo) / (g_hi - g_lo);
-    for (size_t i = 0; i < sizeof slope / sizeof slope[0]; i++) grid_order(d, y, slope[i] * mean / (1 + slope[i] * mean));
-  } else {
-    grid_order(d, y, 0);
+  grid_order(d, y, 0);
+  int from = 0, n = 0;
+  open_columns(y, &from, &n);
+  double last = -1;
+  for (int i = 0; i < SLOPES && n > 0; i++) {
+    int k = from + (int)((2 * i + 1) * (int64_t)n / (2 * SLOPES));
+    double m = ilp_refine(d, y, k, ILP_HULL, NULL);
+    if (m > 0 && m < 1 && m != last) grid_order(d, y, m);
+    last = m;
   }
   for (int k = y->k_lo; k <= y->k_hi; k++) {
     y->lower[k] = min2(y->lower[k] * (1 - ROUNDING), y->upper[k]);
-    y->refined[k] = y->upper[k] <= y->lower[k] * (1 + 1e-12) ? ILP_POLISHED : ILP_GRID;
+    if (y->upper[k] <= y->lower[k] * (1 + 1e-12)) y->refined[k] = ILP_POLISHED;
   }
 }
 
@@ -496,7 +535,7 @@ void ilp_depth_placement(ilp_depth *d, const int *k, uint8_t *on_device) {
   for (int i = 0; i < d->n; i++) {
     ilp_lay *y = &d->lay[i];
     uint8_t *row = on_device + (size_t)y->layer * E;
-    ilp_refine(d, y, k[i], ILP_POLISHED, sel);
+    (void)ilp_refine(d, y, k[i], ILP_POLISHED, sel);
     for (int e = 0; e < d->n_experts; e++) row[e] = pin_of(d->p, y->layer, e) == ILP_PIN_DEVICE;
     for (int j = 0; j < y->n_free; j++)
       if (sel[j]) row[y->id[j]] = 1;
