@@ -71,7 +71,7 @@ static hf_status skip_array(reader *r, gguf_kv *kv) {
   uint64_t n;
   if (elem == GGUF_STR) {
     if (kv->count > (uint64_t)(r->end - r->p) / 8)
-      return hf_fail(HF_INPUT, "%s: %s: array of %llu texts is longer than the file", r->path, kv->key, (unsigned long long)kv->count);
+      return hf_fail(HF_INPUT, "%s: %s: array of %llu texts is longer than the rest of the file; is it truncated?", r->path, kv->key, (unsigned long long)kv->count);
     for (uint64_t i = 0; i < kv->count; i++) HF_TRY(take_str(r, kv->key, r->size, &s, &n));
     return HF_OK;
   }
@@ -179,7 +179,7 @@ hf_status gguf_open(tensor_set *s, const char *path, gguf_file *g) {
   HF_TRY(take_uint(&r, 8, "tensor_count", &g->n_tensors));
   HF_TRY(take_uint(&r, 8, "metadata_kv_count", &g->n_kv));
   if (g->n_kv > MAX_KV || g->n_tensors > f->size / 24)
-    return hf_fail(HF_INPUT, "%s: %llu metadata entries and %llu tensors cannot be in a file of %llu bytes", path, (unsigned long long)g->n_kv,
+    return hf_fail(HF_INPUT, "%s: %llu metadata entries and %llu tensors cannot be in a file of %llu bytes; is it truncated?", path, (unsigned long long)g->n_kv,
                    (unsigned long long)g->n_tensors, (unsigned long long)f->size);
   HF_TRY(hf_arena_get(s->arena, &g->kv, (size_t)g->n_kv + 1, sizeof *g->kv));
   for (uint64_t i = 0; i < g->n_kv; i++) HF_TRY(take_kv(&r, s->arena, &g->kv[i]));

@@ -5,13 +5,12 @@
 /* What the rest of a model is stored in when its routed experts are in `f`, as published files of each kind do it:
  *   fp8      every product but router, embedding and output, which are BF16
  *   int4, mxfp4   routed experts only, the rest BF16
- *   floats   everything
+ *   floats   everything (norms and biases of all these: as the rest)
  *   GGUF quantised   every matrix; router, norms and biases F32. Mixtures: their average for every matrix */
 static fmt part_format(fmt f, model_tensor_id id, int64_t cols) {
   bool safetensors = f == FMT_FP8_E4M3 || f == FMT_INT4_G32 || f == FMT_MXFP4 || f == FMT_BF16 || f == FMT_F16 || f == FMT_F32;
   fmt rest = f == FMT_F16 || f == FMT_F32 ? f : FMT_BF16;
-  if (id == MT_ROUTER) return safetensors ? rest : FMT_F32;
-  if (!tensor_is_matrix(id)) return FMT_F32;
+  if (!tensor_is_matrix(id)) return safetensors ? rest : FMT_F32;
   bool routed = id == MT_EXP_GATE || id == MT_EXP_UP || id == MT_EXP_DOWN;
   if ((f == FMT_INT4_G32 || f == FMT_MXFP4) && !routed) return FMT_BF16;
   if (f == FMT_FP8_E4M3 && tensor_is_global(id)) return FMT_BF16;
