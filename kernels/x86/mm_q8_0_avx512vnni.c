@@ -18,7 +18,7 @@
 
 enum { GROUP = 8, GROUP_BYTES = GROUP * Q8_BLOCK_BYTES, LANES = 16, STRIP_BLOCKS = 32, LANE_ROWS = 64 };
 /* From here on the lanes body wins, measured on Zen 4. */
-enum { LANES_FROM_TOKENS = 6, LANES_FROM_ROWS = 16 };
+enum { LANES_FROM_TOKENS = 9, LANES_FROM_ROWS = 16 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -190,30 +190,44 @@ static void lanes_load(lane_strip *s, const void *const *x, int n_tok, int n_col
   }
 }
 
-/* What the lanes body needs of a row's eight blocks besides the quants. */
-INLINE void row_constants(const char *p, const int n, float d[GROUP], int32_t start[GROUP]) {
-  row_group g = load_group(p, n);
-  _mm256_storeu_ps(d, g.d);
-  _mm256_storeu_si256((void *)start, block_sums(g.start));
+/* What the lanes body needs of a row besides the quants. A pass of its own, so that the values come from memory as broadcasts
+ * instead of through shuffles. */
+typedef struct {
+  float d[STRIP_BLOCKS];
+  int32_t start[STRIP_BLOCKS];
+} row_constants;
+
+static __attribute__((noinline)) void constants_load(row_constants *k, const char *p, int n_blocks) {
+  int b = 0;
+  for (; b + GROUP <= n_blocks; b += GROUP, p += GROUP_BYTES) {
+    row_group g = load_group(p, GROUP);
+    _mm256_storeu_ps(k->d + b, g.d);
+    _mm256_storeu_si256((void *)(k->start + b), block_sums(g.start));
+  }
+  if (b == n_blocks) return;
+  row_group g = load_group(p, n_blocks - b);
+  _mm256_storeu_ps(k->d + b, g.d);
+  _mm256_storeu_si256((void *)(k->start + b), block_sums(g.start));
+}
+
+INLINE __m512i four_weights(const char *p, int j, int k) {
+  int32_t four;
+  memcpy(&four, p + j * Q8_BLOCK_BYTES + 2 + 4 * k, sizeof four);
+  return _mm512_set1_epi32(four);
 }
 
 /* n blocks (GROUP or fewer) of two rows for sixteen tokens. */
-INLINE void lanes_group(const lane_strip *s, int b, const int n, const char *const p[2], __m512 acc[2][GROUP]) {
-  float d[2][GROUP];
-  int32_t start[2][GROUP];
-  MM_UNROLL for (int r = 0; r < 2; r++) row_constants(p[r], n, d[r], start[r]);
+INLINE void lanes_group(const lane_strip *s, int b, const int n, const char *const p[2], const row_constants k[2],
+                        __m512 acc[2][GROUP]) {
   MM_UNROLL for (int j = 0; j < GROUP; j++) {
     if (j >= n) break;
-    __m512i sum[2] = {_mm512_set1_epi32(start[0][j]), _mm512_set1_epi32(start[1][j])};
-    MM_UNROLL for (int k = 0; k < 8; k++) {
-      MM_UNROLL for (int r = 0; r < 2; r++) {
-        int32_t four;
-        memcpy(&four, p[r] + j * Q8_BLOCK_BYTES + 2 + 4 * k, 4);
-        sum[r] = _mm512_dpbusd_epi32(sum[r], s->q[b + j][k], _mm512_set1_epi32(four));
-      }
+    __m512i sum[2] = {_mm512_set1_epi32(k[0].start[b + j]), _mm512_set1_epi32(k[1].start[b + j])};
+    MM_UNROLL for (int i = 0; i < 8; i++) {
+      sum[0] = _mm512_dpbusd_epi32(sum[0], s->q[b + j][i], four_weights(p[0], j, i));
+      sum[1] = _mm512_dpbusd_epi32(sum[1], s->q[b + j][i], four_weights(p[1], j, i));
     }
     MM_UNROLL for (int r = 0; r < 2; r++) {
-      __m512 scale = _mm512_mul_ps(_mm512_set1_ps(d[r][j]), s->d[b + j]);
+      __m512 scale = _mm512_mul_ps(_mm512_set1_ps(k[r].d[b + j]), s->d[b + j]);
       acc[r][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), scale, acc[r][j]);
     }
   }
@@ -221,18 +235,21 @@ INLINE void lanes_group(const lane_strip *s, int b, const int n, const char *con
 
 static void lanes_rows(const lane_strip *s, int n_blocks, const char *const row[2], __m512 chains[2][GROUP]) {
   __m512 acc[2][GROUP];
+  row_constants k[2];
   int b = 0;
+  constants_load(&k[0], row[0], n_blocks);
+  constants_load(&k[1], row[1], n_blocks);
   MM_UNROLL for (int j = 0; j < GROUP; j++) {
     acc[0][j] = chains[0][j];
     acc[1][j] = chains[1][j];
   }
   for (; b + GROUP <= n_blocks; b += GROUP) {
     const char *p[2] = {row[0] + (size_t)b * Q8_BLOCK_BYTES, row[1] + (size_t)b * Q8_BLOCK_BYTES};
-    lanes_group(s, b, GROUP, p, acc);
+    lanes_group(s, b, GROUP, p, k, acc);
   }
   if (b < n_blocks) {
     const char *p[2] = {row[0] + (size_t)b * Q8_BLOCK_BYTES, row[1] + (size_t)b * Q8_BLOCK_BYTES};
-    lanes_group(s, b, n_blocks - b, p, acc);
+    lanes_group(s, b, n_blocks - b, p, k, acc);
   }
   MM_UNROLL for (int j = 0; j < GROUP; j++) {
     chains[0][j] = acc[0][j];
