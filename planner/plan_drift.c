@@ -1,0 +1,185 @@
+#include "planner/plan_drift.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "planner/plan_eval.h"
+
+const char *const drift_name[DRIFT_N] = {"attn", "shared", "dexp", "cexp", "hand", "head"};
+
+/* Beyond this a factor says that something else was measured than modelled. */
+static const double MOST_DRIFT = 100;
+/* Fewer steps than this say nothing. */
+enum { LEAST_STEPS = 4 };
+
+static double part_of(const layer_times *t, int stage) {
+  switch (stage) {
+    case DRIFT_ATTN: return t->attn_ns;
+    case DRIFT_SHARED: return t->shared_ns;
+    case DRIFT_DEXP: return t->dexp_ns;
+    case DRIFT_CEXP: return t->cexp_ns;
+    default: return t->hand_ns;
+  }
+}
+
+/* Predicted time of one stage for a mean, hence not whole, number of tokens. */
+static double predicted(const stage_table *t, const popularity *pop, const uint8_t *placement, int stage, int layer, double tokens,
+                        double context) {
+  if (stage == DRIFT_HEAD) return stage_curve_at(&t->head, tokens);
+  const uint8_t *dev = placement != NULL ? placement + (size_t)layer * (size_t)t->n_experts : NULL;
+  int lo = (int)floor(tokens);
+  if (lo < 1) lo = 1;
+  layer_times a = stage_layer_times(t, pop, layer, lo, context, dev);
+  double w = tokens - lo;
+  if (w <= 0) return part_of(&a, stage);
+  layer_times b = stage_layer_times(t, pop, layer, lo + 1, context, dev);
+  return (1 - w) * part_of(&a, stage) + w * part_of(&b, stage);
+}
+
+static int stage_index(const char *name) {
+  for (int i = 0; i < DRIFT_N; i++)
+    if (strcmp(drift_name[i], name) == 0) return i;
+  return -1;
+}
+
+void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *placement, double context, const rec_stage *rows, int n,
+                   plan_drift *d) {
+  double measured[DRIFT_N] = {0}, expected[DRIFT_N] = {0}, step = 0, attn_tokens = 0, attn_steps = 0;
+  for (int s = 0; s < DRIFT_N; s++) d->factor[s] = 1;
+  d->step_fixed_ns = -1;
+  for (int i = 0; i < n; i++) {
+    const rec_stage *r = &rows[i];
+    if (strcmp(r->phase, "decode") != 0 || strcmp(r->source, "run") != 0 || r->steps < LEAST_STEPS) continue;
+    double tokens = (double)r->tokens / (double)r->steps;
+    if (strcmp(r->stage, "step") == 0) step = r->ns_sum / (double)r->steps;
+    int s = stage_index(r->stage);
+    if (s < 0 || (s != DRIFT_HEAD && (r->layer < 0 || r->layer >= t->n_layers))) continue;
+    if (s == DRIFT_ATTN) {
+      attn_tokens += (double)r->tokens;
+      attn_steps += (double)r->steps;
+    }
+    measured[s] += r->ns_sum;
+    expected[s] += (double)r->steps * predicted(t, pop, placement, s, r->layer, tokens, context);
+  }
+  for (int s = 0; s < DRIFT_N; s++) {
+    if (!(measured[s] > 0 && expected[s] > 0)) continue;
+    double f = measured[s] / expected[s];
+    d->used[s] = true;
+    d->factor[s] = fmin(MOST_DRIFT, fmax(1 / MOST_DRIFT, f));
+  }
+  if (!(step > 0) || !(attn_tokens > 0) || d->run.depth > 1) return; /* at depth 2 and more a step also waits for the others */
+  double step_tokens = attn_tokens / attn_steps;
+  double explained = d->factor[DRIFT_HEAD] * stage_curve_at(&t->head, step_tokens);
+  for (int l = 0; l < t->n_layers; l++) {
+    double p[DRIFT_N];
+    for (int s = 0; s < DRIFT_HEAD; s++) p[s] = d->factor[s] * predicted(t, pop, placement, s, l, step_tokens, context);
+    double device = p[DRIFT_SHARED] + p[DRIFT_DEXP], cpu = p[DRIFT_HAND] + p[DRIFT_CEXP];
+    explained += p[DRIFT_ATTN] + (t->one_resource ? device + cpu : fmax(device, cpu));
+  }
+  d->step_fixed_ns = fmax(0, step - explained);
+}
+
+void drift_distinct(const popularity *pop, const stage_table *t, const rec_distinct *rows, int n, plan_drift *d) {
+  double measured = 0, expected = 0, steps = 0;
+  for (int i = 0; i < n; i++) {
+    const rec_distinct *r = &rows[i];
+    if (strcmp(r->phase, "decode") != 0 || r->layer < 0 || r->layer >= t->n_layers || r->tokens < 1) continue;
+    const double *p = pop->p + (size_t)r->layer * (size_t)pop->n_experts;
+    measured += (double)r->sum;
+    expected += (double)r->steps * cost_distinct_experts(p, pop->n_experts, r->tokens);
+    steps += (double)r->steps;
+  }
+  if (!(steps > 0)) return;
+  d->distinct_measured = measured / steps;
+  d->distinct_predicted = expected / steps;
+}
+
+static void scale(stage_curve *c, double f) {
+  for (int i = 0; i < c->n; i++) c->ns[i] *= f;
+}
+
+void plan_drift_apply(const plan_drift *d, stage_table *t) {
+  double expert_rows = 1; /* without stage times the count of experts touched is the best correction there is */
+  if (!d->used[DRIFT_CEXP] && !d->used[DRIFT_DEXP] && d->distinct_predicted > 0) expert_rows = d->distinct_measured / d->distinct_predicted;
+  for (int l = 0; l < t->n_layers; l++) {
+    stage_layer *y = &t->layer[l];
+    scale(&y->attn, d->factor[DRIFT_ATTN]);
+    y->attn_ctx_ns *= d->factor[DRIFT_ATTN];
+    y->attn_seq_ctx_ns *= d->factor[DRIFT_ATTN];
+    scale(&y->shared, d->factor[DRIFT_SHARED]);
+    scale(&y->dexp, d->factor[DRIFT_DEXP] * expert_rows);
+    y->dexp_fixed_ns *= d->factor[DRIFT_DEXP];
+    scale(&y->cexp, d->factor[DRIFT_CEXP] * expert_rows);
+    y->cexp_fixed_ns *= d->factor[DRIFT_CEXP];
+    y->hand_ns *= d->factor[DRIFT_HAND];
+    y->hand_tok_ns *= d->factor[DRIFT_HAND];
+  }
+  scale(&t->head, d->factor[DRIFT_HEAD]);
+  if (d->step_fixed_ns >= 0) t->step_fixed_ns = d->step_fixed_ns;
+  bool any = false;
+  for (int s = 0; s < DRIFT_N; s++) any = any || d->used[s];
+  if (any) snprintf(t->tag, sizeof t->tag, "%s", db_tag_name(TAG_MEASURED));
+}
+
+void plan_drift_free(plan_drift *d) {
+  if (d == NULL) return;
+  plan_free(d->old);
+  free(d->old_placement);
+  free(d);
+}
+
+/* Mean context of the run's decode steps: prompt and half the output of its requests. */
+static hf_status run_context(const plan_inputs *in, double *out) {
+  rec_request *q = NULL;
+  int n = 0;
+  HF_TRY(db_request_list(in->d, in->req.from_run, &q, &n));
+  double sum = 0, weight = 0;
+  for (int i = 0; i < n; i++) {
+    sum += q[i].output_tokens * (q[i].prompt_tokens + 0.5 * q[i].output_tokens);
+    weight += q[i].output_tokens;
+  }
+  *out = weight > 0 ? sum / weight : in->mean_context;
+  free(q);
+  return HF_OK;
+}
+
+static hf_status read_run(const plan_inputs *in, const stage_table *t, plan_drift *d) {
+  rec_stage *stages = NULL;
+  rec_distinct *distinct = NULL;
+  int n = 0, n_distinct = 0;
+  double context = 0;
+  hf_status st = HF_OK;
+  HF_GO(done, db_run_get(in->d, in->req.from_run, &d->run));
+  if (d->run.plan_id > 0) {
+    HF_GO(done, db_plan_get(in->d, d->run.plan_id, &d->old));
+    st = plan_placement(d->old, t->n_layers, t->n_experts, &d->old_placement);
+    if (st != HF_OK) {
+      hf_note(st, "option --from-run: run %lld", (long long)in->req.from_run);
+      goto done;
+    }
+  }
+  HF_GO(done, run_context(in, &context));
+  HF_GO(done, db_distinct_list(in->d, in->req.from_run, &distinct, &n_distinct));
+  drift_distinct(in->pop, t, distinct, n_distinct, d);
+  HF_GO(done, db_stage_list(in->d, in->req.from_run, &stages, &n));
+  bool same_device = strcmp(d->run.gpu, in->gpu.text) == 0;
+  drift_compare(t, in->pop, d->old_placement, context, stages, same_device ? n : 0, d);
+done:
+  free(stages);
+  free(distinct);
+  return st;
+}
+
+hf_status plan_drift_of_run(const plan_inputs *in, const stage_table *t, plan_drift **out) {
+  plan_drift *d = NULL;
+  HF_TRY(hf_alloc(&d, 1, sizeof *d, "drift of a run"));
+  hf_status st = read_run(in, t, d);
+  if (st != HF_OK)
+    plan_drift_free(d);
+  else
+    *out = d;
+  return st;
+}

@@ -1,0 +1,136 @@
+#include "planner/plan_eval.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+void plan_eval_free(plan_eval *v) {
+  if (v == NULL) return;
+  stage_table_free(v->table);
+  popularity_free(v->pop);
+  free(v->expert_bytes);
+  free(v);
+}
+
+ilp_problem plan_eval_problem(const plan_eval *v, uint32_t depths) {
+  ilp_problem p = {.table = v->table, .pop = v->pop, .users = v->users, .context = v->mean_context, .depths = depths,
+                   .expert_bytes = v->expert_bytes, .n_devices = v->n_devices};
+  p.device[0].name = "gpu0";
+  memcpy(p.device[0].expert_bytes_free, v->room, sizeof v->room);
+  return p;
+}
+
+/* Runs [count, p] per layer: uniform popularity is one pair. */
+static void popularity_to_json(const popularity *pop, json *parent) {
+  json *o = json_add_object(parent, "popularity");
+  json_add_str(o, "source", pop->source);
+  json *layers = json_add_array(o, "p");
+  for (int l = 0; l < pop->n_layers; l++) {
+    const double *p = pop->p + (size_t)l * (size_t)pop->n_experts;
+    json *runs = json_add_array(layers, NULL);
+    for (int e = 0, n; e < pop->n_experts; e += n) {
+      for (n = 1; e + n < pop->n_experts && p[e + n] == p[e];) n++;
+      json *run = json_add_array(runs, NULL);
+      json_add_int(run, NULL, n);
+      json_add_num(run, NULL, p[e]);
+    }
+  }
+}
+
+hf_status plan_eval_to_json(const plan_eval *v, json *extra) {
+  json *o = json_add_object(extra, "inputs");
+  json_add_num(o, "mean_context", v->mean_context);
+  json_add_int(o, "n_devices", v->n_devices);
+  json *bytes = json_add_array(o, "expert_bytes");
+  for (int l = 0; l < v->table->n_layers; l++) json_add_int(bytes, NULL, v->expert_bytes[l]);
+  json *room = json_add_array(o, "expert_room_bytes");
+  for (int d = 0; d < ILP_MAX_DEPTH; d++) json_add_int(room, NULL, v->room[d]);
+  popularity_to_json(v->pop, o);
+  return stage_table_to_json(v->table, json_add_object(o, "stages"));
+}
+
+static hf_status read_row(const json *runs, const char *where, int l, int n_experts, double *p) {
+  int e = 0;
+  for (const json *r = json_first(runs); r != NULL; r = json_next(r)) {
+    const json *count = json_first(r), *value = json_next(count);
+    double n = json_number(count, -1), x = json_number(value, -1);
+    if (json_type(r) != JSON_ARRAY || json_len(r) != 2 || !(n >= 1 && n <= n_experts - e) || n != (int)n || !(x >= 0 && x <= 1))
+      return hf_fail(HF_INPUT, "%s: field popularity.p[%d]: needs pairs [count, probability] of %d experts in all", where, l, n_experts);
+    for (int i = 0; i < (int)n; i++) p[e++] = x;
+  }
+  if (e != n_experts) return hf_fail(HF_INPUT, "%s: field popularity.p[%d]: %d experts, not %d", where, l, e, n_experts);
+  return HF_OK;
+}
+
+static hf_status read_popularity(const json *o, const char *where, plan_eval *v) {
+  const json *pop = json_get(o, "popularity"), *p = json_get(pop, "p");
+  const char *source = json_string(json_get(pop, "source"));
+  if (json_type(p) != JSON_ARRAY || json_len(p) != v->table->n_layers || source == NULL)
+    return hf_fail(HF_INPUT, "%s: field popularity: needs source and p with one entry per layer", where);
+  HF_TRY(popularity_new(v->table->n_layers, v->table->n_experts, &v->pop));
+  snprintf(v->pop->source, sizeof v->pop->source, "%s", source);
+  int l = 0;
+  for (const json *r = json_first(p); r != NULL; r = json_next(r), l++)
+    HF_TRY(read_row(r, where, l, v->table->n_experts, v->pop->p + (size_t)l * (size_t)v->table->n_experts));
+  return HF_OK;
+}
+
+static hf_status read_ints(const json *o, const char *where, const char *key, int n, int64_t *out) {
+  const json *a = json_get(o, key);
+  if (json_type(a) != JSON_ARRAY || json_len(a) != n) return hf_fail(HF_INPUT, "%s: field %s: needs an array of %d numbers", where, key, n);
+  int i = 0;
+  for (const json *x = json_first(a); x != NULL; x = json_next(x), i++) {
+    double d = json_number(x, 1e300);
+    if (!(d >= -0x1p53 && d <= 0x1p53)) return hf_fail(HF_INPUT, "%s: field %s[%d]: needs a number of bytes", where, key, i);
+    out[i] = (int64_t)d;
+  }
+  return HF_OK;
+}
+
+static hf_status read_inputs(const plan *p, const json *o, const char *where, plan_eval *v) {
+  int64_t n_devices = 0;
+  HF_TRY(stage_table_from_json(json_get(o, "stages"), where, &v->table));
+  if (v->table->n_layers != p->n_layers || v->table->n_experts != p->n_experts)
+    return hf_fail(HF_INPUT, "%s: field stages: %d layers of %d experts, the plan has %d of %d", where, v->table->n_layers,
+                   v->table->n_experts, p->n_layers, p->n_experts);
+  for (int l = 0; l < p->n_layers; l++)
+    if (v->table->layer[l].moe != p->layer[l].moe)
+      return hf_fail(HF_INPUT, "%s: field stages: layer %d is %s there, but not in the plan", where, l, v->table->layer[l].moe ? "MoE" : "dense");
+  HF_TRY(read_popularity(o, where, v));
+  HF_TRY(json_get_num(o, where, "mean_context", 0, 1e12, &v->mean_context));
+  HF_TRY(json_get_int(o, where, "n_devices", 0, ILP_MAX_DEVICES, &n_devices));
+  v->n_devices = (int)n_devices;
+  v->users = p->users;
+  HF_TRY(hf_alloc(&v->expert_bytes, (size_t)p->n_layers, sizeof *v->expert_bytes, "sizes of experts"));
+  HF_TRY(read_ints(o, where, "expert_bytes", p->n_layers, v->expert_bytes));
+  return read_ints(o, where, "expert_room_bytes", ILP_MAX_DEPTH, v->room);
+}
+
+hf_status plan_eval_from_plan(const plan *p, const char *where, plan_eval **out) {
+  const json *o = json_get(p->extra, "inputs");
+  if (json_type(o) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: field inputs: missing; it was not written by hf-plan: plan again", where);
+  char inner[320];
+  snprintf(inner, sizeof inner, "%.280s: inputs", where);
+  plan_eval *v = NULL;
+  HF_TRY(hf_alloc(&v, 1, sizeof *v, "inputs of a plan"));
+  hf_status st = read_inputs(p, o, inner, v);
+  if (st != HF_OK)
+    plan_eval_free(v);
+  else
+    *out = v;
+  return st;
+}
+
+hf_status plan_placement(const plan *p, int n_layers, int n_experts, uint8_t **out) {
+  if (p->n_layers != n_layers || p->n_experts != n_experts)
+    return hf_fail(HF_INPUT, "the plan is for %d layers of %d experts, not %d of %d", p->n_layers, p->n_experts, n_layers, n_experts);
+  uint8_t *d = NULL;
+  HF_TRY(hf_alloc(&d, (size_t)n_layers * (size_t)n_experts + 1, 1, "placement"));
+  for (int l = 0; l < n_layers; l++)
+    for (int e = 0; p->layer[l].device != NULL && e < p->layer[l].n_experts; e++)
+      d[(size_t)l * (size_t)n_experts + (size_t)e] = p->layer[l].device[e] >= 0;
+  *out = d;
+  return HF_OK;
+}

@@ -1,0 +1,172 @@
+/* plan_extras.c: what a plan tells beyond what is executed: what simpler placements would give, what more memory is worth, what is left when
+ * the device is lost, and what a re-plan changed. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "planner/plan_make.h"
+
+static void add_baselines(const planned *p, json *extra) {
+  json *list = json_add_array(extra, "baselines");
+  for (int i = 0; i < ILP_N_BASELINES; i++) {
+    const ilp_baseline *b = &p->ilp->baseline[i];
+    if (b->name == NULL || !(b->objective_ns > 0)) continue;
+    json *o = json_add_object(list, NULL);
+    json_add_str(o, "name", b->name);
+    json_add_num(o, "objective_ns", b->objective_ns);
+    json_add_int(o, "depth", b->depth);
+    json_add_num(o, "decode_tok_per_s", 1e9 * p->eval->users / b->objective_ns);
+    json_add_num(o, "slower_by", b->objective_ns / p->ilp->objective_ns - 1);
+  }
+}
+
+static void add_depths(const planned *p, json *extra) {
+  static const char *const state[] = {"not tried", "does not fit", "pruned", "solved"};
+  json *list = json_add_array(extra, "by_depth");
+  for (int d = 0; d < ILP_MAX_DEPTH; d++) {
+    const ilp_depth_result *r = &p->ilp->by_depth[d];
+    if (r->state == ILP_DEPTH_NOT_TRIED) continue;
+    json *o = json_add_object(list, NULL);
+    json_add_int(o, "depth", d + 1);
+    json_add_str(o, "state", state[r->state]);
+    if (r->state == ILP_DEPTH_INFEASIBLE) continue;
+    json_add_num(o, "objective_ns", r->objective_ns);
+    json_add_num(o, "bound_ns", r->bound_ns);
+  }
+}
+
+static void add_advice(const planned *p, json *extra) {
+  if (p->eval->n_devices == 0) return;
+  json *o = json_add_object(extra, "advice");
+  double per_gib = p->ilp->theta_ns_per_byte * (1 << 30);
+  json_add_num(o, "device_memory_ns_per_gib", per_gib);
+  json_add_num(o, "device_memory_tok_per_s_per_gib", p->ilp->tok_per_s * per_gib / p->ilp->objective_ns);
+  double greedy = p->ilp->baseline[ILP_BASE_GREEDY].objective_ns / p->ilp->objective_ns - 1;
+  json_add_str(o, "placement", greedy < 1e-4 ? "filling the device by popularity is as good: the search adds nothing here"
+                                             : "the search beats filling the device by popularity");
+}
+
+/* Everything on the CPU, as after the loss of the device. */
+static hf_status add_fallback(const plan_inputs *in, const planned *p, json *extra) {
+  if (p->eval->n_devices == 0) return HF_OK;
+  cost_input ci = plan_cost_input(in);
+  ci.gpu = (gpu_spec){.kind = GPU_NONE};
+  stage_table *t = NULL;
+  HF_TRY(cost_table(&ci, (cost_case){0}, &t));
+  ilp_problem prob = plan_eval_problem(p->eval, 1);
+  prob.table = t;
+  prob.n_devices = 0;
+  ilp_evaluation e;
+  hf_status st = ilp_evaluate(&prob, NULL, 1, NULL, &e);
+  stage_table_free(t);
+  HF_TRY(st);
+  json *o = json_add_object(extra, "fallback");
+  json_add_str(o, "lost", "gpu0");
+  json_add_str(o, "placement", "everything on the CPU");
+  json_add_num(o, "decode_tok_per_s", e.tok_per_s);
+  return HF_OK;
+}
+
+hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
+  add_baselines(p, extra);
+  add_depths(p, extra);
+  add_advice(p, extra);
+  HF_TRY(add_fallback(in, p, extra));
+  json *o = json_add_object(extra, "simulation");
+  json_add_num(o, "tok_per_s_wall", p->sim.tok_per_s_wall);
+  json_add_num(o, "prefill_tok_per_s", p->sim.prefill_tok_per_s);
+  json_add_num(o, "device_busy", p->sim.device_busy);
+  json_add_num(o, "cpu_busy", p->sim.cpu_busy);
+  json_add_int(o, "requests", p->sim.requests);
+  json_add_int(o, "steps", p->sim.steps);
+  json_add_str(o, "definitions", "closed loop of users who start together; TTFT = first token - arrival; TPOT = (E2E - TTFT) / (tokens - 1); "
+                                 "decode_tok_per_s = output tokens of all users per second while every user decodes");
+  json_add_str(extra, "certificate", p->ilp->certificate);
+  return json_type(o) == JSON_OBJECT ? HF_OK : hf_fail(HF_MACHINE, "out of memory: extra members of a plan");
+}
+
+/* ---- changes ---- */
+
+typedef struct {
+  double hit_in, hit_out; /* summed probabilities that a decode step touches them */
+  int in, out;
+} moves;
+
+static void layer_changes(const planned *p, int l, int tokens, json *layers, moves *all) {
+  int n = p->eval->table->n_experts;
+  const uint8_t *now = p->ilp->on_device + (size_t)l * (size_t)n, *old = p->drift->old_placement + (size_t)l * (size_t)n;
+  const double *pop = p->eval->pop->p + (size_t)l * (size_t)n;
+  moves m = {0};
+  for (int e = 0; e < n; e++) {
+    double hit = expert_hit(pop[e], tokens);
+    if (now[e] != 0 && old[e] == 0) {
+      m.in++;
+      m.hit_in += hit;
+    }
+    if (now[e] == 0 && old[e] != 0) {
+      m.out++;
+      m.hit_out += hit;
+    }
+  }
+  if (m.in + m.out == 0) return;
+  json *o = json_add_object(layers, NULL);
+  json_add_int(o, "layer", l);
+  json *in = json_add_array(o, "in"), *out = json_add_array(o, "out");
+  for (int e = 0; e < n; e++) {
+    if (now[e] != 0 && old[e] == 0) json_add_int(in, NULL, e);
+    if (now[e] == 0 && old[e] != 0) json_add_int(out, NULL, e);
+  }
+  char why[160];
+  snprintf(why, sizeof why, "a step touches an expert that came in with %.0f %%, one that went out with %.0f %%",
+           m.in > 0 ? 100 * m.hit_in / m.in : 0, m.out > 0 ? 100 * m.hit_out / m.out : 0);
+  json_add_num(o, "hit_in", m.in > 0 ? m.hit_in / m.in : 0);
+  json_add_num(o, "hit_out", m.out > 0 ? m.hit_out / m.out : 0);
+  json_add_str(o, "why", why);
+  all->in += m.in;
+  all->out += m.out;
+  all->hit_in += m.hit_in;
+  all->hit_out += m.hit_out;
+}
+
+static void add_drift(const plan_drift *d, json *o) {
+  json *f = json_add_object(o, "drift");
+  for (int s = 0; s < DRIFT_N; s++)
+    if (d->used[s]) json_add_num(f, drift_name[s], d->factor[s]);
+  if (d->step_fixed_ns >= 0) json_add_num(f, "step_fixed_ns", d->step_fixed_ns);
+  if (!(d->distinct_predicted > 0)) return;
+  json *x = json_add_object(o, "distinct_experts");
+  json_add_num(x, "measured", d->distinct_measured);
+  json_add_num(x, "predicted", d->distinct_predicted);
+  json_add_num(x, "ratio", d->distinct_measured / d->distinct_predicted);
+}
+
+hf_status plan_changes(const plan_inputs *in, const planned *p, json *extra) {
+  const plan_drift *d = p->drift;
+  json *o = json_add_object(extra, "changes");
+  json_add_int(o, "from_run", in->req.from_run);
+  add_drift(d, o);
+  if (d->old == NULL) {
+    json_add_int(o, "moved", 0);
+    json_add_str(o, "note", "the run has no stored plan to compare with");
+    return HF_OK;
+  }
+  json_add_int(o, "old_plan_id", d->old->id);
+  json *layers = json_add_array(o, "layers");
+  moves all = {0};
+  int tokens = (p->eval->users + p->ilp->depth - 1) / p->ilp->depth;
+  for (int l = 0; l < p->eval->table->n_layers; l++)
+    if (p->eval->table->layer[l].moe) layer_changes(p, l, tokens, layers, &all);
+  json_add_int(o, "moved", all.in > all.out ? all.in : all.out);
+  json_add_int(o, "moved_in", all.in);
+  json_add_int(o, "moved_out", all.out);
+  bool device = p->eval->n_devices > 0;
+  ilp_problem prob = plan_eval_problem(p->eval, 1);
+  ilp_evaluation old;
+  HF_TRY(ilp_evaluate(&prob, device ? d->old_placement : NULL, device ? d->old->depth : 1, NULL, &old));
+  json_add_int(o, "old_depth", d->old->depth);
+  json_add_num(o, "old_objective_ns", old.objective_ns);
+  json_add_num(o, "gain_expected", old.objective_ns / p->ilp->objective_ns - 1);
+  return HF_OK;
+}

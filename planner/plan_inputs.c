@@ -1,0 +1,192 @@
+#include "planner/plan_inputs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "db/catalog.h"
+#include "sched/sched.h"
+
+static hf_status catalog_config(void *user, const char *name, json **config) {
+  (void)user;
+  json *doc = NULL;
+  HF_TRY(catalog_get("models", name, &doc));
+  json *o = json_new_object(), *copy = json_add_copy(o, "config", json_get(doc, "config"));
+  json_free(doc);
+  char *text = NULL;
+  hf_status st = copy != NULL ? json_print(copy, false, &text) : hf_fail(HF_MACHINE, "out of memory: config of model %s", name);
+  json_free(o);
+  if (st == HF_OK) st = json_parse(text, strlen(text), name, config);
+  free(text);
+  return st;
+}
+
+void plan_use_catalog(void) { model_set_catalog_hook(catalog_config, NULL); }
+
+/* ---- model ---- */
+
+static hf_status open_catalog_model(plan_inputs *in) {
+  json *doc = NULL;
+  const char *name = in->req.model, *format = NULL;
+  hf_status st = catalog_get("models", name, &doc);
+  if (st != HF_OK) return hf_note(st, "option --model: '%s' is neither a file or folder here nor a known name", name);
+  HF_GO(done, model_from_config(json_get(doc, "config"), name, &in->m));
+  if (json_opt_str(doc, name, "default_format", &format) != HF_OK) hf_clear_error();
+  if (in->format == FMT_DEFAULT && format != NULL) HF_GO(done, fmt_parse(format, &in->format));
+done:
+  json_free(doc);
+  return st;
+}
+
+static hf_status open_model(plan_inputs *in) {
+  const plan_request *r = &in->req;
+  in->format = FMT_DEFAULT;
+  if (r->model == NULL) return hf_fail(HF_INPUT, "option --model: missing; give a folder, a GGUF file, synth:… or a name of hf-plan catalog list");
+  if (r->format != NULL) HF_TRY(hf_note(fmt_parse(r->format, &in->format), "option --format"));
+  bool file = strncmp(r->model, "synth:", 6) == 0 || access(r->model, F_OK) == 0;
+  HF_TRY(file ? model_open(r->model, &in->m) : open_catalog_model(in));
+  in->c = model_get_config(in->m);
+  in->format_name = fmt_get(in->format != FMT_DEFAULT ? in->format : in->c->default_format)->name;
+  return HF_OK;
+}
+
+/* ---- machine and device ---- */
+
+static hf_status open_machine(db *d, const char *name, rec_machine *out) {
+  if (name == NULL) return db_machine_latest(d, MACHINE_MEASURED, out);
+  if (access(name, F_OK) == 0) return catalog_machine_to_db(d, name, out);
+  json *doc = NULL;
+  if (catalog_get("machines", name, &doc) == HF_OK) {
+    json_free(doc);
+    return catalog_machine_to_db(d, name, out);
+  }
+  char hint[400];
+  snprintf(hint, sizeof hint, "%s", hf_error_line());
+  hf_status st = db_machine_find(d, name, out);
+  if (st == HF_NOT_FOUND)
+    return hf_fail(HF_NOT_FOUND, "option --machine: '%s' is neither a machine of the database nor a file nor in the catalog (%s)", name, hint);
+  return st;
+}
+
+static hf_status open_device(plan_inputs *in) {
+  if (in->req.gpu != NULL)
+    HF_TRY(gpu_spec_parse(in->req.gpu, &in->gpu));
+  else
+    HF_TRY(gpu_spec_parse(cost_device(in->host, "gpu0") != NULL ? "cuda:0" : "none", &in->gpu));
+  if (in->gpu.kind == GPU_PACED) {
+    rec_machine m;
+    HF_TRY(hf_note(open_machine(in->d, in->gpu.machine, &m), "option --gpu"));
+    HF_TRY(cost_rows_load(in->d, &m, &in->paced));
+  }
+  if (in->gpu.kind == GPU_NONE) return HF_OK;
+  in->device_bytes = in->gpu.size_bytes;
+  if (in->gpu.kind == GPU_VIRTUAL) return HF_OK;
+  const cost_rows *rows = in->paced != NULL ? in->paced : in->host;
+  const rec_device *dev = cost_device(rows, in->gpu.device);
+  if (dev == NULL)
+    return hf_fail(HF_NOT_FOUND, "option --gpu: machine %s has no %s in the database: measure it with hf-profile there, or use --gpu none",
+                   rows->machine.name, in->gpu.device);
+  if (in->device_bytes == 0) in->device_bytes = dev->mem_bytes;
+  if (in->device_bytes <= 0)
+    return hf_fail(HF_INPUT, "option --gpu: the memory of %s is unknown; give it as %s:SIZE", dev->name, in->gpu.text);
+  return HF_OK;
+}
+
+/* ---- numbers ---- */
+
+static hf_status fill_numbers(plan_inputs *in) {
+  plan_request *r = &in->req;
+  int64_t most = in->c->max_context > 0 ? in->c->max_context : 1 << 20;
+  if (r->users == 0) r->users = 1;
+  if (r->context == 0) r->context = most < 4096 ? most : 4096;
+  if (r->users < 1 || r->users > SCHED_MAX_SEQS)
+    return hf_fail(HF_INPUT, "option --users: %lld is not between 1 and %d", (long long)r->users, (int)SCHED_MAX_SEQS);
+  if (r->context < 2 || r->context > most)
+    return hf_fail(HF_INPUT, "option --context: %lld is not between 2 and the model's %lld", (long long)r->context, (long long)most);
+  if (r->depth > r->users)
+    return hf_fail(HF_INPUT, "option --depth: %lld micro-batches need at least as many users, not %lld", (long long)r->depth, (long long)r->users);
+  if (r->output_tokens == 0) {
+    int64_t room = r->prompt_tokens > 0 ? r->context - r->prompt_tokens : r->context / 4;
+    r->output_tokens = room < 1 ? 1 : room < 512 ? room : 512;
+  }
+  if (r->prompt_tokens == 0) r->prompt_tokens = r->context - r->output_tokens > 0 ? r->context - r->output_tokens : 1;
+  if (r->prompt_tokens + r->output_tokens > r->context)
+    return hf_fail(HF_INPUT, "option --context: %lld tokens are less than prompt %lld plus output %lld", (long long)r->context,
+                   (long long)r->prompt_tokens, (long long)r->output_tokens);
+  in->mean_context = (double)r->prompt_tokens + 0.5 * (double)r->output_tokens;
+  return HF_OK;
+}
+
+/* Long chunks read each CPU expert once for many tokens; they need not be longer than all prompts together, and their buffers may take an
+ * eighth of the device. */
+static hf_status choose_chunk(plan_inputs *in) {
+  const plan_request *r = &in->req;
+  in->chunk_tokens = r->chunk_tokens > 0 ? (int)r->chunk_tokens : PLAN_CHUNK_TOKENS;
+  while (r->chunk_tokens == 0 && in->chunk_tokens > 16 && in->chunk_tokens / 2 >= r->users * r->prompt_tokens) in->chunk_tokens /= 2;
+  while (r->chunk_tokens == 0 && in->device_bytes > 0 && in->chunk_tokens > 16) {
+    plan_sizes s;
+    HF_TRY(plan_sizes_of(in, &s));
+    if (8 * s.activations <= in->device_bytes) break;
+    in->chunk_tokens /= 2;
+  }
+  return HF_OK;
+}
+
+hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
+  plan_inputs *in = NULL;
+  rec_machine m;
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&in, 1, sizeof *in, "planning inputs"));
+  in->req = *r;
+  in->d = d;
+  HF_GO(fail, open_model(in));
+  HF_GO(fail, fill_numbers(in));
+  HF_GO(fail, open_machine(d, r->machine, &m));
+  HF_GO(fail, cost_rows_load(d, &m, &in->host));
+  HF_GO(fail, open_device(in));
+  HF_GO(fail, choose_chunk(in));
+  *out = in;
+  return HF_OK;
+fail:
+  plan_inputs_close(in);
+  return st;
+}
+
+void plan_inputs_close(plan_inputs *in) {
+  if (in == NULL) return;
+  popularity_free(in->pop);
+  cost_rows_free(in->host);
+  cost_rows_free(in->paced);
+  model_close(in->m);
+  free(in);
+}
+
+static hf_status popularity_of_run(plan_inputs *in) {
+  rec_routing *rows = NULL;
+  int n = 0;
+  HF_TRY(db_routing_list(in->d, in->req.from_run, &rows, &n));
+  hf_status st = popularity_run(in->c, rows, n, in->req.from_run, &in->pop);
+  free(rows);
+  return st;
+}
+
+hf_status plan_inputs_popularity(plan_inputs *in) {
+  const plan_request *r = &in->req;
+  if (r->census != NULL) return popularity_census(in->c, r->census, r->census_kind, &in->pop);
+  if (r->from_run != 0 && r->skew == NULL) return popularity_of_run(in);
+  in->assumed_popularity = true;
+  if (r->skew == NULL || strcmp(r->skew, "uniform") == 0) return popularity_uniform(in->c, &in->pop);
+  char *end = NULL;
+  double s = strncmp(r->skew, "zipf:", 5) == 0 ? strtod(r->skew + 5, &end) : -1;
+  if (end == NULL || end == r->skew + 5 || *end != '\0')
+    return hf_fail(HF_INPUT, "option --skew: '%s': needs uniform or zipf:S, for example zipf:0.8", r->skew);
+  return popularity_zipf(in->c, s, &in->pop);
+}
+
+cost_input plan_cost_input(const plan_inputs *in) {
+  cost_input c = {.m = in->m, .format = in->format, .rows = in->paced != NULL ? in->paced : in->host, .gpu = in->gpu,
+                  .threads = in->paced != NULL ? 0 : (int)in->req.threads, .kv_elem_bytes = 2};
+  c.correlated = in->assumed_popularity && in->req.users > 1;
+  return c;
+}

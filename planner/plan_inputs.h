@@ -1,0 +1,70 @@
+/* plan_inputs.h: what a planning request names, found and opened: model, machine, device, popularity, and the sizes that follow. */
+#ifndef HF_PLANNER_PLAN_INPUTS_H
+#define HF_PLANNER_PLAN_INPUTS_H
+
+#include "planner/cost/cost.h"
+
+enum { COST_MODEL_VERSION = 1, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_TOKENS = 2048 };
+
+/* As on the command line; NULL and 0 = not given. */
+typedef struct {
+  const char *model, *machine, *gpu, *format, *skew, *census, *census_kind;
+  int64_t users, context, prompt_tokens, output_tokens, depth, threads, chunk_tokens, from_run;
+} plan_request;
+
+typedef struct {
+  plan_request req;        /* defaults filled in */
+  db *d;                   /* borrowed */
+  model *m;
+  const model_config *c;   /* of m */
+  fmt format;              /* FMT_DEFAULT: as stored */
+  const char *format_name;
+  cost_rows *host;         /* the machine the plan is for */
+  cost_rows *paced;        /* paced devices: the machine told, else NULL */
+  gpu_spec gpu;
+  int64_t device_bytes;    /* 0 with --gpu none */
+  popularity *pop;
+  bool assumed_popularity;
+  double mean_context;     /* of a decode step: prompt + half the output */
+  int chunk_tokens;
+} plan_inputs;
+
+/* Opens everything but popularity. HF_INPUT, HF_NOT_FOUND with the option's name. */
+HF_MUST hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out);
+void plan_inputs_close(plan_inputs *in);
+/* --skew, --census or the routing counts of --from-run, else uniform. */
+HF_MUST hf_status plan_inputs_popularity(plan_inputs *in);
+cost_input plan_cost_input(const plan_inputs *in);
+/* Sets the hook by which synth:NAME finds catalog models. */
+void plan_use_catalog(void);
+
+/* ---- sizes ---- */
+
+/* Bytes that a plan needs, by place. The device's arithmetic is the executor's: every matrix and vector outside the routed experts, KV pages
+ * for all users at full context, activation buffers per micro-batch. */
+typedef struct {
+  int64_t expert[4096];    /* [n_layers]; 0 for dense layers */
+  int64_t all_experts;     /* of all layers */
+  int64_t dense;           /* attention, routers, shared experts, dense layers, norms */
+  int64_t head;            /* embedding and output matrix */
+  int64_t kv;              /* pages for users * context */
+  int64_t activations;     /* of one micro-batch */
+  int64_t rope;
+  int64_t margin;          /* a real GPU's runtime, and slack for alignment */
+  int64_t host_step;       /* step contexts and logits, per micro-batch */
+  int64_t device_limit, ram_limit; /* 0 = unknown */
+} plan_sizes;
+HF_MUST hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s);
+/* What is left on the device for routed experts; may be negative. */
+int64_t plan_expert_room(const plan_sizes *s, int depth);
+
+/* "23.98 GiB" */
+void plan_bytes_text(int64_t bytes, char out[24]);
+/* Budget rows for a placement that keeps resident_bytes on the device. Returns how many. */
+int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident_bytes, plan_budget rows[PLAN_MAX_BUDGET]);
+/* The first place whose rows exceed their limit, or NULL. */
+const char *plan_budget_over(const plan_budget *rows, int n);
+/* What would make an infeasible request feasible, one line each. Returns how many lines. */
+enum { PLAN_MAX_REMEDIES = 8 };
+int plan_remedies(const plan_inputs *in, const plan_sizes *s, char lines[PLAN_MAX_REMEDIES][200]);
+#endif

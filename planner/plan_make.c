@@ -1,0 +1,380 @@
+#include "planner/plan_make.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+enum { SIM_MOST_OUTPUT = 1024, DEPTHS_TRIED = 4 };
+
+void planned_free(planned *p) {
+  plan_free(p->p);
+  ilp_result_free(p->ilp);
+  plan_eval_free(p->eval);
+  plan_drift_free(p->drift);
+  memset(p, 0, sizeof *p);
+}
+
+/* ---- table and problem ---- */
+
+static hf_status table_for(const plan_inputs *in, const planned *p, cost_case c, stage_table **out) {
+  cost_input ci = plan_cost_input(in);
+  HF_TRY(cost_table(&ci, c, out));
+  if (p->drift != NULL) plan_drift_apply(p->drift, *out);
+  return HF_OK;
+}
+
+static hf_status make_eval(const plan_inputs *in, const plan_sizes *s, planned *out) {
+  plan_eval *v = NULL;
+  int n = in->c->n_layers;
+  HF_TRY(hf_alloc(&v, 1, sizeof *v, "inputs of a plan"));
+  out->eval = v;
+  v->users = (int)in->req.users;
+  v->mean_context = in->mean_context;
+  v->n_devices = in->gpu.kind != GPU_NONE;
+  for (int d = 0; v->n_devices > 0 && d < ILP_MAX_DEPTH; d++) v->room[d] = plan_expert_room(s, d + 1);
+  HF_TRY(hf_alloc(&v->expert_bytes, (size_t)n, sizeof *v->expert_bytes, "sizes of experts"));
+  memcpy(v->expert_bytes, s->expert, (size_t)n * sizeof *v->expert_bytes);
+  HF_TRY(popularity_new(n, in->c->n_experts, &v->pop));
+  memcpy(v->pop->p, in->pop->p, (size_t)n * (size_t)in->c->n_experts * sizeof *v->pop->p);
+  snprintf(v->pop->source, sizeof v->pop->source, "%s", in->pop->source);
+  cost_input ci = plan_cost_input(in);
+  HF_TRY(cost_table(&ci, (cost_case){0}, &v->table));
+  if (in->req.from_run == 0) return HF_OK;
+  HF_TRY(plan_drift_of_run(in, v->table, &out->drift));
+  plan_drift_apply(out->drift, v->table);
+  return HF_OK;
+}
+
+static uint32_t depths_to_try(const plan_inputs *in) {
+  if (in->req.depth > 0) return 1u << (in->req.depth - 1);
+  int64_t most = in->req.users < DEPTHS_TRIED ? in->req.users : DEPTHS_TRIED;
+  return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
+}
+
+static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident, planned *out, const char *where) {
+  out->n_budget = plan_budget_rows(in, s, depth, resident, out->budget);
+  out->n_remedies = plan_remedies(in, s, out->remedy);
+  int64_t need = 0, limit = 0;
+  for (int i = 0; i < out->n_budget; i++)
+    if (strcmp(out->budget[i].where, where) == 0) {
+      need += out->budget[i].bytes;
+      limit = out->budget[i].limit_bytes;
+    }
+  char t[2][24];
+  plan_bytes_text(need, t[0]);
+  plan_bytes_text(limit, t[1]);
+  return hf_fail(HF_NO, "no plan fits: %s needs %s and has %s; possible: %s", where, t[0], t[1],
+                 out->n_remedies > 0 ? out->remedy[0] : "more memory there");
+}
+
+/* ---- prediction ---- */
+
+hf_status plan_step_ns(const plan_inputs *in, const planned *p, cost_case c, double *ns) {
+  stage_table *t = NULL;
+  ilp_evaluation e;
+  HF_TRY(table_for(in, p, c, &t));
+  ilp_problem prob = plan_eval_problem(p->eval, 1);
+  prob.table = t;
+  hf_status st = ilp_evaluate(&prob, p->eval->n_devices > 0 ? p->ilp->on_device : NULL, p->ilp->depth, NULL, &e);
+  if (st == HF_OK) *ns = e.objective_ns;
+  stage_table_free(t);
+  return st;
+}
+
+/* What the model leaves out even with perfect figures, as a factor's logarithm: assumed for machines nobody measured, from the bars this
+ * project holds itself to for its own runs elsewhere. */
+static double model_doubt(const stage_table *t) { return strcmp(t->tag, db_tag_name(TAG_MEASURED)) == 0 ? 0.05 : 0.15; }
+
+/* Uniform popularity is the slow end of what gates do: with SKEW_DOUBT, and experts placed by it, a step is faster. */
+static const double SKEW_DOUBT = 0.4;
+static hf_status skewed_step_ns(const plan_inputs *in, const planned *p, double *ns) {
+  popularity *skewed = NULL;
+  ilp_result *r = NULL;
+  HF_TRY(popularity_zipf(in->c, SKEW_DOUBT, &skewed));
+  ilp_problem prob = plan_eval_problem(p->eval, 1u << (p->ilp->depth - 1));
+  prob.pop = skewed;
+  ilp_options quick = {.gap_target = 1e-2, .max_nodes = 1, .max_refine = 1};
+  hf_status st = ilp_solve(&prob, &quick, &r);
+  if (st == HF_OK) *ns = r->objective_ns;
+  ilp_result_free(r);
+  popularity_free(skewed);
+  return st;
+}
+
+/* Moves each source of doubt alone to both ends; the effects add up as independent ones do. */
+static hf_status interval(const plan_inputs *in, const planned *p, double *slower, double *faster) {
+  double likely = 0, doubt = model_doubt(p->eval->table), sum[2] = {doubt * doubt, doubt * doubt};
+  HF_TRY(plan_step_ns(in, p, (cost_case){0}, &likely));
+  if (in->assumed_popularity && (in->req.skew == NULL || strcmp(in->req.skew, "uniform") == 0)) {
+    double ns = likely;
+    HF_TRY(skewed_step_ns(in, p, &ns));
+    if (ns < likely) sum[1] += log(ns / likely) * log(ns / likely);
+  }
+  for (int g = 0; g < COST_N_GROUPS; g++)
+    for (int side = 0; side < 2; side++) {
+      double ns = 0;
+      HF_TRY(plan_step_ns(in, p, (cost_case){side == 0 ? -1 : 1, 1u << g}, &ns));
+      double x = log(ns / likely);
+      sum[x < 0 ? 1 : 0] += x * x;
+    }
+  *slower = exp(sqrt(sum[0]));
+  *faster = exp(sqrt(sum[1]));
+  return HF_OK;
+}
+
+static hf_status simulate(const plan_inputs *in, planned *out, int n_pages, double *stretch) {
+  const plan_request *r = &in->req;
+  int output = r->output_tokens < SIM_MOST_OUTPUT ? (int)r->output_tokens : SIM_MOST_OUTPUT;
+  sim_options o = {.table = out->eval->table, .pop = out->eval->pop, .on_device = out->eval->n_devices > 0 ? out->ilp->on_device : NULL,
+                   .users = (int)r->users, .depth = out->ilp->depth, .prompt_tokens = (int)r->prompt_tokens, .output_tokens = output,
+                   .requests_per_user = output <= 128 ? 2 : 1, .seed = 1, .chunk_tokens = in->chunk_tokens, .page_tokens = PLAN_PAGE_TOKENS,
+                   .n_pages = n_pages};
+  HF_TRY(sim_run(&o, &out->sim));
+  *stretch = 1;
+  if (output == r->output_tokens) return HF_OK;
+  /* Long answers are simulated in part; the rest has a longer context. */
+  ilp_problem prob = plan_eval_problem(out->eval, 1);
+  ilp_evaluation whole, part;
+  HF_TRY(ilp_evaluate(&prob, o.on_device, o.depth, NULL, &whole));
+  prob.context = (double)r->prompt_tokens + 0.5 * output;
+  HF_TRY(ilp_evaluate(&prob, o.on_device, o.depth, NULL, &part));
+  *stretch = whole.objective_ns / part.objective_ns;
+  return HF_OK;
+}
+
+static hf_status predict(const plan_inputs *in, planned *out, int n_pages) {
+  plan *p = out->p;
+  double slower = 1, faster = 1, stretch = 1;
+  HF_TRY(simulate(in, out, n_pages, &stretch));
+  HF_TRY(interval(in, out, &slower, &faster));
+  double rate = out->sim.decode_tok_per_s > 0 ? out->sim.decode_tok_per_s / stretch : out->ilp->tok_per_s;
+  p->decode_tok_per_s = (plan_range){rate / slower, rate, rate * faster};
+  p->ttft_s = out->sim.ttft_s;
+  p->tpot_s = out->sim.tpot_s;
+  p->tpot_s.p50 *= stretch;
+  p->tpot_s.p90 *= stretch;
+  p->tpot_s.p99 *= stretch;
+  return HF_OK;
+}
+
+/* ---- binding resource ---- */
+
+/* What the CPU waits for in a layer it binds: its memory while a second token of an expert costs little more than the first. */
+static const char *cpu_binding(const stage_table *t, int layer, const ilp_layer *l) {
+  const stage_layer *y = &t->layer[layer];
+  if (y->cexp_fixed_ns > 0.5 * l->times.cexp_ns) return "CPU fixed cost";
+  return stage_curve_at(&y->cexp, 2) > 1.4 * stage_curve_at(&y->cexp, 1) ? "CPU compute" : "DRAM bandwidth";
+}
+
+static void name_binding(const planned *out, char *to, size_t n) {
+  const stage_table *t = out->eval->table;
+  double ns[3] = {0, 0, 0};
+  int example = -1;
+  for (int l = 0; l < t->n_layers; l++) {
+    ns[out->ilp->layer[l].binding] += out->ilp->layer[l].ns;
+    if (t->layer[l].moe && out->ilp->layer[l].binding == ILP_BIND_CPU) example = l;
+  }
+  int best = ns[ILP_BIND_GPU] > ns[ILP_BIND_CPU] ? ILP_BIND_GPU : ILP_BIND_CPU;
+  if (ns[ILP_BIND_PATH] > ns[best]) best = ILP_BIND_PATH;
+  if (t->one_resource) { /* attention and experts share the CPU; the experts name what it waits for */
+    for (int l = 0; l < t->n_layers && example < 0; l++)
+      if (t->layer[l].moe) example = l;
+    best = ILP_BIND_CPU;
+  }
+  const char *name = best == ILP_BIND_GPU ? "device" : best == ILP_BIND_PATH ? "way through device and CPU" : "CPU";
+  if (best == ILP_BIND_CPU && example >= 0) name = cpu_binding(t, example, &out->ilp->layer[example]);
+  snprintf(to, n, "%s", name);
+}
+
+/* ---- kernels measured fastest here ---- */
+
+static bool best_candidate(const cost_rows *r, const char *kernel, const char *format, int tokens, char out[48]) {
+  double best = INFINITY;
+  for (int i = 0; i < r->n_kernel; i++) {
+    const rec_kernel_point *k = &r->kernel[i];
+    if (k->tokens != tokens || strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || strncmp(k->device, "cpu", 3) != 0) continue;
+    if (k->candidate[0] == '\0' || !(k->ns > 0)) continue;
+    double per_weight = k->ns / ((double)k->n_out * k->n_in);
+    if (per_weight >= best) continue;
+    best = per_weight;
+    snprintf(out, 48, "%s", k->candidate);
+  }
+  return best < INFINITY;
+}
+
+static void add_kernels(const cost_rows *r, const char *kernel, const char *format, plan *p) {
+  int tokens[64], n = 0;
+  for (int i = 0; i < r->n_kernel; i++) {
+    const rec_kernel_point *k = &r->kernel[i];
+    if (strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || strncmp(k->device, "cpu", 3) != 0 || k->tokens < 1) continue;
+    int at = 0;
+    while (at < n && tokens[at] < k->tokens) at++;
+    if ((at < n && tokens[at] == k->tokens) || n == 64) continue;
+    memmove(&tokens[at + 1], &tokens[at], (size_t)(n - at) * sizeof tokens[0]);
+    tokens[at] = k->tokens;
+    n++;
+  }
+  plan_kernel *last = NULL;
+  for (int i = 0; i < n && p->n_kernels < PLAN_MAX_KERNELS; i++) {
+    char name[48] = "";
+    if (!best_candidate(r, kernel, format, tokens[i], name)) continue;
+    int lo = last == NULL ? 1 : tokens[i];
+    if (last != NULL) last->tokens_hi = tokens[i] - 1;
+    if (last != NULL && strcmp(last->candidate, name) == 0) {
+      last->tokens_hi = INT32_MAX;
+      continue;
+    }
+    last = &p->kernel[p->n_kernels++];
+    *last = (plan_kernel){.tokens_lo = lo, .tokens_hi = INT32_MAX};
+    snprintf(last->op, sizeof last->op, "%s", kernel);
+    snprintf(last->format, sizeof last->format, "%s", format);
+    snprintf(last->candidate, sizeof last->candidate, "%s", name);
+  }
+}
+
+static hf_status choose_kernels(const plan_inputs *in, plan *p) {
+  bool seen[FMT_N] = {false};
+  for (int l = 0; l < in->c->n_layers; l++) {
+    model_layer_parts parts;
+    HF_TRY(model_layer_parts_of(in->m, in->format, l, &parts));
+    const fmt used[4] = {parts.attn_fmt, parts.ffn_fmt, parts.shared_fmt, parts.expert_fmt};
+    for (int i = 0; i < 4; i++)
+      if (used[i] >= 0 && used[i] < FMT_N) seen[used[i]] = true;
+  }
+  for (int f = 0; f < FMT_N; f++) {
+    if (!seen[f]) continue;
+    add_kernels(in->host, "matmul", fmt_get((fmt)f)->name, p);
+    add_kernels(in->host, "expert_ffn", fmt_get((fmt)f)->name, p);
+  }
+  return HF_OK;
+}
+
+/* ---- putting it together ---- */
+
+static void fnv(uint64_t *h, const void *data, size_t n) {
+  const unsigned char *p = data;
+  for (size_t i = 0; i < n; i++) *h = (*h ^ p[i]) * 0x100000001b3u;
+}
+
+/* FNV-1a over everything that went in, from two starting points. */
+static hf_status hash_inputs(const plan_inputs *in, const planned *out, char *to, size_t n) {
+  json *o = json_new_object();
+  char *text = NULL;
+  hf_status st = plan_eval_to_json(out->eval, o);
+  if (st == HF_OK) st = json_print(o, false, &text);
+  json_free(o);
+  HF_TRY(st);
+  const plan_request *r = &in->req;
+  const int64_t numbers[] = {r->users, r->context, r->prompt_tokens, r->output_tokens, r->depth, in->chunk_tokens, COST_MODEL_VERSION};
+  uint64_t h[2] = {0xcbf29ce484222325u, 0x84222325cbf29ce4u};
+  for (int i = 0; i < 2; i++) {
+    fnv(&h[i], text, strlen(text));
+    fnv(&h[i], numbers, sizeof numbers);
+    fnv(&h[i], r->model, strlen(r->model));
+    fnv(&h[i], in->format_name, strlen(in->format_name));
+    fnv(&h[i], in->gpu.text, strlen(in->gpu.text));
+  }
+  free(text);
+  snprintf(to, n, "fnv1a64x2:%016llx%016llx", (unsigned long long)h[0], (unsigned long long)h[1]);
+  return HF_OK;
+}
+
+static hf_status fill_layers(const plan_inputs *in, const planned *out) {
+  plan *p = out->p;
+  for (int l = 0; l < p->n_layers; l++) {
+    plan_layer *y = &p->layer[l];
+    const ilp_layer *i = &out->ilp->layer[l];
+    *y = (plan_layer){.index = l, .moe = in->c->layer_is_moe[l], .attn_ns = i->times.attn_ns, .shared_ns = i->times.shared_ns,
+                      .dexp_ns = i->times.dexp_ns, .cexp_ns = i->times.cexp_ns, .hand_ns = i->times.hand_ns, .layer_ns = i->ns};
+    snprintf(y->binding, sizeof y->binding, "%s", ilp_binding_name(i->binding));
+    snprintf(y->prefill, sizeof y->prefill, "cpu");
+    if (!y->moe) continue;
+    y->n_experts = p->n_experts;
+    HF_TRY(hf_alloc(&y->device, (size_t)p->n_experts, sizeof *y->device, "placement"));
+    for (int e = 0; e < p->n_experts; e++)
+      y->device[e] = out->ilp->on_device[(size_t)l * (size_t)p->n_experts + (size_t)e] != 0 ? 0 : -1;
+  }
+  return HF_OK;
+}
+
+static void fill_device(const plan_inputs *in, plan *p) {
+  if (in->gpu.kind == GPU_NONE) return;
+  plan_device *d = &p->device[p->n_devices++];
+  const rec_device *row = cost_device(in->paced != NULL ? in->paced : in->host, in->gpu.device);
+  snprintf(d->name, sizeof d->name, "%.95s", row != NULL ? row->name : "virtual device");
+  snprintf(d->spec, sizeof d->spec, "%.95s", in->gpu.text);
+  d->mem_bytes = in->device_bytes;
+}
+
+static hf_status fill_plan(const plan_inputs *in, planned *out) {
+  plan *p = out->p;
+  const plan_request *r = &in->req;
+  p->cost_model_version = COST_MODEL_VERSION;
+  HF_TRY(hash_inputs(in, out, p->inputs_hash, sizeof p->inputs_hash));
+  snprintf(p->model, sizeof p->model, "%s", r->model);
+  snprintf(p->family, sizeof p->family, "%s", model_family_name(in->c->family));
+  snprintf(p->format, sizeof p->format, "%s", in->format_name);
+  snprintf(p->machine, sizeof p->machine, "%s", in->host->machine.name);
+  snprintf(p->gpu, sizeof p->gpu, "%s", in->gpu.text);
+  p->machine_id = in->host->machine.id;
+  p->from_run = r->from_run;
+  p->users = (int)r->users;
+  p->context = (int)r->context;
+  p->prompt_tokens = (int)r->prompt_tokens;
+  p->output_tokens = (int)r->output_tokens;
+  p->depth = out->ilp->depth;
+  p->n_experts = in->c->n_experts;
+  fill_device(in, p);
+  HF_TRY(fill_layers(in, out));
+  snprintf(p->kv_type, sizeof p->kv_type, "f16");
+  p->kv_page_tokens = PLAN_PAGE_TOKENS;
+  p->max_seqs = (int)r->users;
+  p->chunk_tokens = in->chunk_tokens;
+  cost_input host = plan_cost_input(in);
+  host.rows = in->host;
+  host.threads = (int)r->threads;
+  if (in->gpu.kind == GPU_PACED) host.gpu.kind = GPU_VIRTUAL; /* it keeps one thread of the machine that runs it, too */
+  p->threads = cost_pool_threads(&host);
+  HF_TRY(choose_kernels(in, p));
+  p->ilp.objective_ns = out->ilp->objective_ns;
+  p->ilp.bound_ns = out->ilp->bound_ns;
+  p->ilp.gap = out->ilp->gap;
+  p->ilp.seconds = out->ilp->seconds;
+  snprintf(p->ilp.status, sizeof p->ilp.status, "%s", out->ilp->status);
+  snprintf(p->tag, sizeof p->tag, "%s", out->eval->table->tag);
+  if (in->assumed_popularity && in->c->n_experts > 0) snprintf(p->tag, sizeof p->tag, "%s", db_tag_name(TAG_ASSUMED));
+  snprintf(p->popularity, sizeof p->popularity, "%s", in->pop->source);
+  name_binding(out, p->binding, sizeof p->binding);
+  return HF_OK;
+}
+
+static hf_status add_extra(const plan_inputs *in, planned *out) {
+  out->p->extra = json_new_object();
+  HF_TRY(plan_extras(in, out, out->p->extra));
+  if (out->drift != NULL) HF_TRY(plan_changes(in, out, out->p->extra));
+  return plan_eval_to_json(out->eval, out->p->extra);
+}
+
+hf_status plan_make(plan_inputs *in, planned *out) {
+  plan_sizes s;
+  memset(out, 0, sizeof *out);
+  HF_TRY(plan_inputs_popularity(in));
+  HF_TRY(plan_sizes_of(in, &s));
+  HF_TRY(make_eval(in, &s, out));
+  if (out->eval->n_devices > 0 && plan_expert_room(&s, in->req.depth > 0 ? (int)in->req.depth : 1) < 0)
+    return refuse(in, &s, in->req.depth > 0 ? (int)in->req.depth : 1, 0, out, "gpu0");
+  ilp_problem prob = plan_eval_problem(out->eval, depths_to_try(in));
+  HF_TRY(ilp_solve(&prob, NULL, &out->ilp));
+  HF_TRY(plan_new(in->c->n_layers, &out->p));
+  out->p->n_budget = plan_budget_rows(in, &s, out->ilp->depth, out->ilp->bytes_used, out->p->budget);
+  const char *over = plan_budget_over(out->p->budget, out->p->n_budget);
+  if (over != NULL) return refuse(in, &s, out->ilp->depth, out->ilp->bytes_used, out, over);
+  out->p->kv_bytes = s.kv;
+  HF_TRY(fill_plan(in, out));
+  int64_t pages = in->req.users * ((in->req.context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS);
+  HF_TRY(predict(in, out, (int)pages));
+  return add_extra(in, out);
+}

@@ -1,0 +1,138 @@
+#include "planner/plan_show.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static void time_text(double s, char out[24]) {
+  if (s < 1e-3)
+    snprintf(out, 24, "%.1f us", 1e6 * s);
+  else if (s < 1)
+    snprintf(out, 24, "%.2f ms", 1e3 * s);
+  else
+    snprintf(out, 24, "%.2f s", s);
+}
+
+hf_status plan_show_budget(const plan_budget *rows, int n, hf_buf *b) {
+  char need[24], limit[24];
+  for (int i = 0; i < n; i++) {
+    const char *where = rows[i].where;
+    bool first = true;
+    for (int k = 0; k < i; k++) first = first && strcmp(rows[k].where, where) != 0;
+    if (!first) continue;
+    int64_t sum = 0;
+    for (int k = i; k < n; k++) {
+      if (strcmp(rows[k].where, where) != 0) continue;
+      plan_bytes_text(rows[k].bytes, need);
+      HF_TRY(hf_buf_printf(b, "    %-6s %-50s %14s\n", where, rows[k].what, need));
+      sum += rows[k].bytes;
+    }
+    plan_bytes_text(sum, need);
+    plan_bytes_text(rows[i].limit_bytes, limit);
+    HF_TRY(hf_buf_printf(b, "    %-6s %-50s %14s of %s%s\n", where, "together", need, rows[i].limit_bytes > 0 ? limit : "unknown",
+                         rows[i].limit_bytes > 0 && sum > rows[i].limit_bytes ? "   DOES NOT FIT" : ""));
+  }
+  return HF_OK;
+}
+
+/* Resident experts per layer as one row of digits would be long for 58 layers: ranges of layers with equal counts. */
+static hf_status show_placement(const plan *p, hf_buf *b) {
+  int64_t all = 0;
+  int layers = 0, least = INT32_MAX, most = 0;
+  for (int l = 0; l < p->n_layers; l++) {
+    if (!p->layer[l].moe) continue;
+    int n = 0;
+    for (int e = 0; e < p->layer[l].n_experts; e++) n += p->layer[l].device[e] >= 0;
+    all += n;
+    layers++;
+    least = n < least ? n : least;
+    most = n > most ? n : most;
+  }
+  if (layers == 0) return HF_OK;
+  return hf_buf_printf(b, "  placement    %lld of %lld experts on the device (%d to %d per layer of %d), the rest on the CPU; popularity: %s\n",
+                       (long long)all, (long long)layers * p->n_experts, least, most, p->n_experts, p->popularity);
+}
+
+static hf_status show_baselines(const plan *p, hf_buf *b) {
+  const json *list = json_get(p->extra, "baselines");
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    double slower = json_number(json_get(o, "slower_by"), 0);
+    HF_TRY(hf_buf_printf(b, "    %-14s %8.2f tokens/s (depth %d)  %+.2f %%\n", json_string(json_get(o, "name")),
+                         json_number(json_get(o, "decode_tok_per_s"), 0), (int)json_number(json_get(o, "depth"), 0),
+                         100 * (1 / (1 + slower) - 1)));
+  }
+  const char *advice = json_string(json_get(json_get(p->extra, "advice"), "placement"));
+  double per_gib = json_number(json_get(json_get(p->extra, "advice"), "device_memory_tok_per_s_per_gib"), 0);
+  if (advice != NULL) HF_TRY(hf_buf_printf(b, "    %s; one more GiB on the device: %+.3g tokens/s\n", advice, per_gib));
+  const json *lost = json_get(p->extra, "fallback");
+  if (lost != NULL)
+    HF_TRY(hf_buf_printf(b, "    with the device lost: %.2f tokens/s on the CPU alone\n", json_number(json_get(lost, "decode_tok_per_s"), 0)));
+  return HF_OK;
+}
+
+static hf_status show_ids(const json *ids, hf_buf *b) {
+  int n = 0;
+  for (const json *i = json_first(ids); i != NULL; i = json_next(i)) {
+    if (++n > 12) return hf_buf_printf(b, " … (%d)", json_len(ids));
+    HF_TRY(hf_buf_printf(b, " %d", (int)json_number(i, 0)));
+  }
+  return n > 0 ? HF_OK : hf_buf_printf(b, " none");
+}
+
+static hf_status show_changes(const plan *p, hf_buf *b) {
+  const json *o = json_get(p->extra, "changes");
+  if (o == NULL) return HF_OK;
+  HF_TRY(hf_buf_printf(b, "  against run %lld%s\n", (long long)p->from_run, json_get(o, "old_plan_id") != NULL ? " and its plan" : ""));
+  for (const json *f = json_first(json_get(o, "drift")); f != NULL; f = json_next(f)) {
+    if (strcmp(json_key(f), "step_fixed_ns") == 0)
+      HF_TRY(hf_buf_printf(b, "    step fixed     %8.1f us as measured\n", 1e-3 * json_number(f, 0)));
+    else
+      HF_TRY(hf_buf_printf(b, "    %-14s x %.3f (measured over predicted)\n", json_key(f), json_number(f, 1)));
+  }
+  const json *x = json_get(o, "distinct_experts");
+  if (x != NULL)
+    HF_TRY(hf_buf_printf(b, "    experts touched %.2f per layer and step, %.2f if tokens were independent\n",
+                         json_number(json_get(x, "measured"), 0), json_number(json_get(x, "predicted"), 0)));
+  for (const json *l = json_first(json_get(o, "layers")); l != NULL; l = json_next(l)) {
+    HF_TRY(hf_buf_printf(b, "    layer %-3d in", (int)json_number(json_get(l, "layer"), 0)));
+    HF_TRY(show_ids(json_get(l, "in"), b));
+    HF_TRY(hf_buf_printf(b, "; out"));
+    HF_TRY(show_ids(json_get(l, "out"), b));
+    HF_TRY(hf_buf_printf(b, ": %s\n", json_string(json_get(l, "why"))));
+  }
+  return hf_buf_printf(b, "    %d experts moved; expected gain %+.1f %% over the old placement\n", (int)json_number(json_get(o, "moved"), 0),
+                       100 * json_number(json_get(o, "gain_expected"), 0));
+}
+
+static hf_status show_times(const plan *p, hf_buf *b) {
+  char t[3][24];
+  const plan_percentiles *both[2] = {&p->ttft_s, &p->tpot_s};
+  for (int i = 0; i < 2; i++) {
+    time_text(both[i]->p50, t[0]);
+    time_text(both[i]->p90, t[1]);
+    time_text(both[i]->p99, t[2]);
+    HF_TRY(hf_buf_printf(b, "  %s         p50 %s, p90 %s, p99 %s\n", i == 0 ? "TTFT" : "TPOT", t[0], t[1], t[2]));
+  }
+  return HF_OK;
+}
+
+hf_status plan_show(const plan *p, hf_buf *b) {
+  char step[24], bound[24];
+  time_text(1e-9 * p->ilp.objective_ns, step);
+  time_text(1e-9 * p->ilp.bound_ns, bound);
+  HF_TRY(hf_buf_printf(b, "Plan %lld: %s (%s) on %s, device %s\n", (long long)p->id, p->model, p->format, p->machine, p->gpu));
+  HF_TRY(hf_buf_printf(b, "  load         %d users, context %d (prompt %d, output %d)\n", p->users, p->context, p->prompt_tokens, p->output_tokens));
+  HF_TRY(hf_buf_printf(b, "  depth        %d\n", p->depth));
+  HF_TRY(show_placement(p, b));
+  HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement below %s: gap %.4f %%, %s, found in %.2f s\n", step, bound, 100 * p->ilp.gap,
+                       p->ilp.status, p->ilp.seconds));
+  HF_TRY(hf_buf_printf(b, "  binding      %s\n", p->binding));
+  HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s)\n", p->decode_tok_per_s.likely, p->decode_tok_per_s.low,
+                       p->decode_tok_per_s.high, p->tag));
+  HF_TRY(show_times(p, b));
+  HF_TRY(hf_buf_printf(b, "  simpler placements would give\n"));
+  HF_TRY(show_baselines(p, b));
+  HF_TRY(show_changes(p, b));
+  HF_TRY(hf_buf_printf(b, "  budget\n"));
+  return plan_show_budget(p->budget, p->n_budget, b);
+}
