@@ -1,6 +1,8 @@
 /* A config.json of any bytes: the model's parts are computed for a few formats, a synthetic one is made from it. */
 #include "tests/fuzz/fuzz_model.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   json *j = NULL;
   model *m = NULL;

@@ -1,6 +1,8 @@
 /* A GGUF file of any bytes: opened as a model; every tensor of one that is accepted can be read. */
 #include "tests/fuzz/fuzz_model.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   char path[64];
   if (size > 1 << 20) return 0;

@@ -7,6 +7,8 @@ static const char config[] =
   "{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":1,\"hidden_size\":4,\"vocab_size\":4,\"num_attention_heads\":2,"
   "\"num_key_value_heads\":1,\"head_dim\":2,\"moe_intermediate_size\":2,\"num_experts\":2,\"num_experts_per_tok\":1}";
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   char dir[64], path[96];
   if (size > 1 << 20) return 0;
