@@ -33,11 +33,12 @@ typedef struct {
 } cli_option;
 
 typedef struct {
-  const char *program;     /* "hf-plan" */
-  const char *verb;        /* "plan" or NULL */
-  const char *synopsis;    /* "--model NAME_OR_PATH --users N [options]"; several lines: several forms of the command */
-  const char *description; /* paragraphs separated by \n\n, kept as they are when they start with a blank; the first sentence is NAME */
-  const char *examples;    /* lines, each "  command\n      what it does\n" */
+  const char *program;  /* "hf-plan" */
+  const char *verb;     /* "plan" or NULL */
+  const char *synopsis; /* "--model NAME_OR_PATH --users N [options]"; several lines: several forms of the command */
+  const char
+      *description; /* paragraphs separated by \n\n, kept as they are when they start with a blank; the first sentence is NAME */
+  const char *examples; /* lines, each "  command\n      what it does\n" */
   const cli_option *options;
   const char *environment; /* further variables, "NAME\nwhat it does" pairs of lines, or NULL */
 } cli_spec;

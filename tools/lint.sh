@@ -67,7 +67,7 @@ fi
 
 # One line for each file: the first place that differs.
 if [ ${#c_files[@]} -gt 0 ] && [ -e .clang-format ]; then
-  printf '%s\n' "${c_files[@]}" | { xargs -P "$(nproc)" -n 8 clang-format --dry-run -Werror --ferror-limit=1 2>&1 || true; } |
+  printf '%s\n' "${c_files[@]}" | { xargs clang-format --dry-run -Werror --ferror-limit=1 2>&1 || true; } |
     awk -F: '/error: code should be clang-formatted/ && !($1 in seen) { seen[$1] = 1; print $1 ":" $2 ": format: run make format" }' >>"$findings"
 fi
 
