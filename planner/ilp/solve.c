@@ -162,11 +162,13 @@ static void integer_passes(search *s, ilp_depth *d, const columns *c) {
   ilp_mckp_result r = {.choice = c->choice};
   if (!solve_columns(s, &m, &r)) return;
   d->exact = r.finished;
-  if (r.value + d->base_ns < d->best_ns) {
+  double optimum = r.value + d->base_ns;
+  if (optimum < d->best_ns) {
     int *k = d->order_k;
     for (int i = 0; i < d->n; i++) k[i] = c->k[c->choice[i]];
     improve(d, k);
     s->best_ns = fmin(s->best_ns, d->best_ns);
+    d->exact = d->exact && d->best_ns >= optimum * (1 - 1e-10); /* better columns were found on the way: another optimum is possible */
   }
   if (closed(s, d)) return;
   m.cost = c->lower;

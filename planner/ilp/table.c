@@ -184,6 +184,47 @@ static void record(ilp_lay *y, int k, ilp_level level, double lower, double uppe
   if (y->refined[k] < level || exact) y->refined[k] = exact ? ILP_POLISHED : level;
 }
 
+/* Sets of j of n while there are few of them: all are tried. */
+enum { FEW_SETS = 5000 };
+
+static bool few_sets(int n, int j) {
+  double sets = 1;
+  if (j > n - j) j = n - j;
+  for (int i = 0; i < j && sets <= FEW_SETS; i++) sets = sets * (n - i) / (i + 1);
+  return sets <= FEW_SETS;
+}
+
+/* Walks the q-subsets in lexicographic order; they are the residents, or (remove) the free experts left on the CPU. */
+static void try_all_sets(ilp_depth *d, const ilp_lay *y, int k, int q, bool remove, point *best) {
+  int n = y->n_free, *pick = d->order, at = 0;
+  double *G = d->score, *X = d->tie, least = INFINITY, sign = remove ? -1 : 1; /* G[i], X[i]: sums with the first i picks */
+  memset(best->sel, remove, (size_t)n);
+  sum_point(y, best);
+  G[0] = best->G;
+  X[0] = best->X;
+  pick[0] = -1;
+  while (at >= 0) {
+    int i = ++pick[at];
+    if (i > n - (q - at)) {
+      at--;
+      continue;
+    }
+    G[at + 1] = G[at] + sign * y->g[i];
+    X[at + 1] = X[at] - sign * y->c[i];
+    if (at + 1 < q) {
+      pick[at + 1] = i;
+      at++;
+      continue;
+    }
+    double t = column_ns(d, y, k, G[q], X[q]);
+    if (t >= least) continue;
+    least = t;
+    memset(best->sel, remove, (size_t)n);
+    for (int x = 0; x < q; x++) best->sel[pick[x]] = !remove;
+  }
+  sum_point(y, best);
+}
+
 static void swap_points(point *a, point *b) {
   point t = *a;
   *a = *b;
@@ -236,6 +277,12 @@ static double refine_hull(ilp_depth *d, ilp_lay *y, int k, ilp_level level, poin
     record(y, k, level, t, t);
     swap_points(a, b);
     return 1;
+  }
+  if (few_sets(y->n_free, j)) {
+    try_all_sets(d, y, k, j <= y->n_free - j ? j : y->n_free - j, j > y->n_free - j, a);
+    double t = column_ns(d, y, k, a->G, a->X);
+    record(y, k, level, t, t);
+    return -1;
   }
   double lower = 0, m = 0;
   for (int step = 0; step < 64; step++) {

@@ -148,19 +148,20 @@ static inline bool case_small(ilp_case *c, int n_layers, int n_experts, bool une
   uint64_t s = seed * 7919 + 17;
   if (!case_alloc(c, n_layers, n_experts, n_experts > 2 ? 2 : 1)) return false;
   double speed = exp(case_uniform(&s, log(0.3), log(12))); /* device faster than the CPU by this factor */
+  bool linear = seed % 3 == 0; /* times proportional to tokens: where micro-batches pay */
   int64_t total = 0;
   for (int l = 0; l < n_layers; l++) {
     stage_layer *y = &c->t->layer[l];
     y->moe = n_layers < 3 || l != 1; /* a dense layer in between */
     double e = case_uniform(&s, 50e3, 150e3);
-    y->attn = case_curve(case_uniform(&s, 0, 60e3), 1e6, 1e12, 1e6, 1e12);
+    y->attn = case_curve(case_uniform(&s, 0, linear ? 1e3 : 60e3), 1e6, 1e12, linear ? case_uniform(&s, 2e4, 1e5) : 1e3, 1e9);
     y->attn_seq_ctx_ns = case_uniform(&s, 0, 2);
     y->shared = case_curve(case_uniform(&s, 0, 50e3), 1e5, 1e12, 1e6, 1e12);
-    y->cexp = case_curve(case_uniform(&s, 0, 5e3), e, 1e9, e * case_uniform(&s, 0.05, 0.6), 1e9);
+    y->cexp = case_curve(case_uniform(&s, 0, 5e3), e, 1e9, e * (linear ? 1.2 : case_uniform(&s, 0.05, 0.6)), 1e9);
     y->dexp = case_curve(case_uniform(&s, 0, 5e3), e / speed, 1e9, e * case_uniform(&s, 0.01, 0.3) / speed, 1e9);
     y->cexp_fixed_ns = case_u64(&s) % 2 ? case_uniform(&s, 0, 30e3) : 0;
     y->dexp_fixed_ns = case_u64(&s) % 2 ? case_uniform(&s, 0, 30e3) : 0;
-    y->hand_ns = case_u64(&s) % 2 ? case_uniform(&s, 0, 80e3) : 0;
+    y->hand_ns = case_u64(&s) % 2 ? case_uniform(&s, 0, linear ? 8e3 : 80e3) : 0;
     y->hand_tok_ns = case_uniform(&s, 0, 2e3);
     c->bytes[l] = unequal ? 600 * (2 + (int64_t)(case_u64(&s) % 4)) : 1000;
     if (y->moe) total += c->bytes[l] * n_experts;

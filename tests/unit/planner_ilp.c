@@ -1,0 +1,499 @@
+/* The placement solver against brute force, against placements that try to beat its bound, and at full size. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "planner/ilp/ilp_int.h"
+#include "tests/unit/ilp_cases.h"
+
+static void must(hf_status st) {
+  if (st != HF_OK) fail_msg("%s", hf_error_line());
+}
+
+static void assert_close(double a, double b, double rel, const char *what, uint64_t seed) {
+  if (!(fabs(a - b) <= rel * fmax(fabs(a), fabs(b)))) fail_msg("%s, seed %d: %.17g against %.17g", what, (int)seed, a, b);
+}
+
+/* Least objective over all placements of one depth: every subset of every layer through stage_layer_times and ilp_layer_ns, then every
+ * combination of counts (the bytes depend on counts alone). INFINITY when nothing fits. */
+static double brute_depth(const ilp_case *c, int depth) {
+  const stage_table *t = c->t;
+  int E = t->n_experts, tokens = (c->p.users + depth - 1) / depth, n = 0, layer[8], k[8] = {0};
+  double best[8][16], base = t->step_fixed_ns + stage_curve_at(&t->head, c->p.users), least = INFINITY;
+  for (int l = 0; l < t->n_layers; l++) {
+    if (!t->layer[l].moe) {
+      layer_times y = stage_layer_times(t, c->pop, l, tokens, c->p.context, NULL);
+      base += depth * (y.attn_ns + y.shared_ns);
+      continue;
+    }
+    for (int j = 0; j <= E; j++) best[n][j] = INFINITY;
+    for (unsigned mask = 0; mask < 1u << E; mask++) {
+      uint8_t on[16];
+      int count = 0;
+      bool allowed = true;
+      for (int e = 0; e < E; e++) {
+        on[e] = mask >> e & 1;
+        count += on[e];
+        int pin = c->pin != NULL ? c->pin[l * E + e] : ILP_FREE;
+        allowed = allowed && !(pin == ILP_PIN_DEVICE && !on[e]) && !(pin == ILP_PIN_CPU && on[e]);
+      }
+      layer_times y = stage_layer_times(t, c->pop, l, tokens, c->p.context, on);
+      double side = y.shared_ns + y.dexp_ns, path = y.attn_ns + fmax(side, y.hand_ns + y.cexp_ns);
+      double v = depth == 1 ? path : fmax(fmax(depth * (y.attn_ns + side), depth * y.cexp_ns), path);
+      if (allowed) best[n][count] = fmin(best[n][count], v);
+    }
+    layer[n++] = l;
+  }
+  for (;;) {
+    double sum = base;
+    int64_t bytes = 0;
+    for (int i = 0; i < n; i++) {
+      sum += best[i][k[i]];
+      bytes += k[i] * c->bytes[layer[i]];
+    }
+    if (bytes <= c->p.device[0].expert_bytes_free[depth - 1]) least = fmin(least, sum);
+    int i = 0;
+    while (i < n && ++k[i] > E) k[i++] = 0;
+    if (i == n) return least;
+  }
+}
+
+static double brute(const ilp_case *c) {
+  double least = INFINITY;
+  for (int d = 1; d <= 4 && d <= c->p.users; d++)
+    if (c->p.depths >> (d - 1) & 1) least = fmin(least, brute_depth(c, d));
+  return least;
+}
+
+static void check_invariants(const ilp_case *c, const ilp_result *r) {
+  ilp_evaluation e;
+  must(ilp_evaluate(&c->p, r->on_device, r->depth, NULL, &e));
+  assert_true(e.objective_ns == r->objective_ns);
+  assert_true(e.fits);
+  assert_int_equal(e.pins_broken, 0);
+  assert_true(r->bound_ns <= r->objective_ns);
+  assert_true(r->gap == r->objective_ns / r->bound_ns - 1);
+  for (int b = 0; b < ILP_N_BASELINES; b++) assert_true(r->baseline[b].objective_ns >= r->bound_ns * (1 - 1e-12));
+  for (int d = 0; d < ILP_MAX_DEPTH; d++)
+    if (r->by_depth[d].state >= ILP_DEPTH_PRUNED) assert_true(r->by_depth[d].bound_ns >= r->bound_ns);
+}
+
+static void test_brute_force(void **state) {
+  (void)state;
+  int gpu = 0, cpu = 0, deep = 0, milp = 0;
+  for (uint64_t seed = 0; seed < 120; seed++) {
+    ilp_case c;
+    ilp_result *r;
+    int layers = 2 + (int)(seed % 4), experts = seed % 5 == 0 ? 8 : seed % 3 == 0 ? 4 : 6;
+    assert_true(case_small(&c, layers, experts, seed % 2 == 1, seed));
+    must(ilp_solve(&c.p, NULL, &r));
+    double least = brute(&c);
+    assert_close(r->objective_ns, least, 1e-9, "optimum", seed);
+    assert_string_equal(r->status, "optimal");
+    assert_true(r->lp_exact);
+    check_invariants(&c, r);
+    for (int l = 0; l < r->n_layers; l++) {
+      gpu += c.t->layer[l].moe && r->layer[l].binding == ILP_BIND_GPU;
+      cpu += r->layer[l].binding == ILP_BIND_CPU;
+    }
+    deep += r->depth > 1;
+    milp += strcmp(r->certificate, "milp") == 0;
+    ilp_result_free(r);
+    case_free(&c);
+  }
+  /* The instances cover what they are meant to cover. */
+  assert_true(gpu > 20 && cpu > 20 && deep > 5 && milp > 5);
+}
+
+static void test_brute_force_every_placement(void **state) {
+  (void)state;
+  for (uint64_t seed = 500; seed < 510; seed++) {
+    ilp_case c;
+    ilp_result *r;
+    assert_true(case_small(&c, 2, 5, seed % 2, seed));
+    must(ilp_solve(&c.p, NULL, &r));
+    double least = INFINITY;
+    for (unsigned mask = 0; mask < 1u << 10; mask++)
+      for (int d = 1; d <= 4 && d <= c.p.users; d++) {
+        uint8_t on[10];
+        for (int i = 0; i < 10; i++) on[i] = mask >> i & 1;
+        ilp_evaluation e;
+        must(ilp_evaluate(&c.p, on, d, NULL, &e));
+        if (e.fits) least = fmin(least, e.objective_ns);
+      }
+    assert_close(r->objective_ns, least, 1e-9, "optimum", seed);
+    ilp_result_free(r);
+    case_free(&c);
+  }
+}
+
+static void test_pins(void **state) {
+  (void)state;
+  for (uint64_t seed = 0; seed < 30; seed++) {
+    ilp_case c;
+    ilp_result *r;
+    assert_true(case_small(&c, 4, 6, seed % 2, seed + 1000));
+    c.pin = calloc(4 * 6, 1);
+    assert_non_null(c.pin);
+    uint64_t s = seed;
+    for (int i = 0; i < 24; i++) c.pin[i] = case_u64(&s) % 6 == 0 ? ILP_PIN_CPU : case_u64(&s) % 12 == 0 ? ILP_PIN_DEVICE : ILP_FREE;
+    for (int e = 0; e < 6; e++) c.pin[6 + e] = ILP_FREE; /* layer 1 is dense */
+    c.p.pin = c.pin;
+    double least = brute(&c);
+    hf_status st = ilp_solve(&c.p, NULL, &r);
+    if (least == INFINITY) {
+      assert_int_equal(st, HF_NO);
+    } else {
+      must(st);
+      assert_close(r->objective_ns, least, 1e-9, "optimum with pins", seed);
+      check_invariants(&c, r);
+      ilp_result_free(r);
+    }
+    case_free(&c);
+  }
+}
+
+/* Layers too large to enumerate: nothing may get below the bound, however it is made. */
+static void test_bound_holds(void **state) {
+  (void)state;
+  for (uint64_t seed = 0; seed < 16; seed++) {
+    ilp_case c;
+    ilp_result *r;
+    enum { L = 5, E = 20 };
+    assert_true(case_small(&c, L, E, seed % 2, seed + 2000));
+    must(ilp_solve(&c.p, NULL, &r));
+    check_invariants(&c, r);
+    assert_true(r->gap < 0.02);
+    uint64_t s = seed;
+    for (int trial = 0; trial < 400; trial++) {
+      uint8_t on[L * E];
+      ilp_evaluation e;
+      memcpy(on, r->on_device, sizeof on);
+      int changes = trial % 4 == 0 ? L * E : 1 + trial % 7;
+      for (int i = 0; i < changes; i++) {
+        int a = (int)(case_u64(&s) % (L * E)), b = a / E * E + (int)(case_u64(&s) % E);
+        if (trial % 2 == 0) {
+          on[a] = case_u64(&s) % 2;
+        } else { /* swap within the layer: as many bytes as before */
+          uint8_t x = on[a];
+          on[a] = on[b];
+          on[b] = x;
+        }
+      }
+      for (int d = 1; d <= 4 && d <= c.p.users; d++) {
+        must(ilp_evaluate(&c.p, on, d, NULL, &e));
+        if (!e.fits) continue;
+        assert_true(e.objective_ns >= r->bound_ns * (1 - 1e-12));
+        assert_true(e.objective_ns >= r->by_depth[d - 1].bound_ns * (1 - 1e-12));
+      }
+    }
+    ilp_result_free(r);
+    case_free(&c);
+  }
+}
+
+static void test_more_memory_is_never_worse(void **state) {
+  (void)state;
+  for (uint64_t seed = 0; seed < 8; seed++) {
+    ilp_case c;
+    double before = INFINITY, bound_before = INFINITY;
+    assert_true(case_small(&c, 5, seed % 2 ? 6 : 24, seed % 3 == 0, seed + 3000));
+    for (int step = 0; step <= 12; step++) {
+      ilp_result *r;
+      for (int d = 0; d < ILP_MAX_DEPTH; d++) c.p.device[0].expert_bytes_free[d] = 9000 * step - 500 * d > 0 ? 9000 * step - 500 * d : 0;
+      must(ilp_solve(&c.p, NULL, &r));
+      assert_true(r->objective_ns <= before * (1 + r->gap + 1e-12));
+      assert_true(r->bound_ns <= bound_before);
+      before = r->objective_ns;
+      bound_before = r->objective_ns;
+      ilp_result_free(r);
+    }
+    case_free(&c);
+  }
+}
+
+/* The theta of a result is worth something: with one more expert's room the bound falls by about that much, not more. */
+static void test_multiplier(void **state) {
+  (void)state;
+  ilp_case c;
+  ilp_result *a, *b;
+  assert_true(case_large(&c, 12, 1, 64, &case_machines[1], 8, 0.8, false, 3));
+  c.p.depths = 1;
+  c.p.device[0].expert_bytes_free[0] = 200 * c.bytes[1];
+  must(ilp_solve(&c.p, NULL, &a));
+  assert_true(a->theta_ns_per_byte > 0);
+  c.p.device[0].expert_bytes_free[0] += 4 * c.bytes[1];
+  must(ilp_solve(&c.p, NULL, &b));
+  double gain = a->bound_ns - b->bound_ns, promised = 4 * a->theta_ns_per_byte * (double)c.bytes[1];
+  assert_true(gain > 0.5 * promised && gain <= promised * (1 + 1e-6));
+  ilp_result_free(a);
+  ilp_result_free(b);
+  case_free(&c);
+}
+
+/* 58 x 256 at depths 1 to 4: proven to 0.1 % everywhere; work counted, not timed. */
+static void test_full_size(void **state) {
+  (void)state;
+  static const double skews[] = {0, 0.8, 1.2, SKEW_MIXED};
+  static const int users[] = {1, 5, 64};
+  for (size_t m = 0; m < sizeof case_machines / sizeof case_machines[0]; m++)
+    for (size_t u = 0; u < sizeof users / sizeof users[0]; u++)
+      for (size_t k = 0; k < sizeof skews / sizeof skews[0]; k++) {
+        if ((m + u + k) % 2) continue; /* half of the grid: the benchmark does all */
+        ilp_case c;
+        ilp_result *r;
+        assert_true(case_large(&c, 61, 3, 256, &case_machines[m], users[u], skews[k], m == 1, 7 + m));
+        must(ilp_solve(&c.p, NULL, &r));
+        if (!(r->gap <= 1e-3)) fail_msg("%s, %d users, skew %g: gap %g", case_machines[m].name, users[u], skews[k], r->gap);
+        check_invariants(&c, r);
+        assert_true(r->counters.table_evaluations < 1500000);
+        assert_true(r->counters.refined < 20000);
+        assert_true(r->counters.lp_iterations < 5000);
+        assert_int_equal(r->counters.expert_times, 2 * 58 * 256 * (users[u] < 4 ? users[u] : 4));
+        ilp_result_free(r);
+        case_free(&c);
+      }
+}
+
+static void test_same_input_same_answer(void **state) {
+  (void)state;
+  ilp_case c;
+  ilp_result *a, *b;
+  assert_true(case_large(&c, 20, 2, 128, &case_machines[2], 16, SKEW_MIXED, true, 5));
+  for (int d = 0; d < ILP_MAX_DEPTH; d++) c.p.device[0].expert_bytes_free[d] /= 8;
+  must(ilp_solve(&c.p, NULL, &a));
+  must(ilp_solve(&c.p, NULL, &b));
+  assert_memory_equal(a->on_device, b->on_device, 20 * 128);
+  assert_true(a->objective_ns == b->objective_ns && a->bound_ns == b->bound_ns && a->depth == b->depth);
+  assert_memory_equal(&a->counters, &b->counters, sizeof a->counters);
+  for (int i = 0; i < ILP_N_BASELINES; i++) assert_true(a->baseline[i].objective_ns == b->baseline[i].objective_ns);
+  ilp_result_free(a);
+  ilp_result_free(b);
+  case_free(&c);
+}
+
+static void expect(ilp_case *c, hf_status want, const char *part) {
+  ilp_result *r = NULL;
+  hf_status st = ilp_solve(&c->p, NULL, &r);
+  if (st != want || strstr(hf_error_line(), part) == NULL) fail_msg("status %d, \"%s\"; wanted %d, \"%s\"", st, hf_error_line(), want, part);
+  assert_null(r);
+}
+
+static void test_bad_input(void **state) {
+  (void)state;
+  ilp_case c;
+  assert_true(case_small(&c, 4, 6, false, 42));
+  ilp_problem good = c.p;
+  for (int d = 0; d < ILP_MAX_DEPTH; d++) c.p.device[0].expert_bytes_free[d] = -5000;
+  expect(&c, HF_NO, "5000 bytes short");
+  c.p = good;
+  c.p.users = 0;
+  expect(&c, HF_INPUT, "users");
+  c.p = good;
+  c.p.depths = 0;
+  expect(&c, HF_INPUT, "depths");
+  c.p = good;
+  c.p.users = 1;
+  c.p.depths = 2;
+  expect(&c, HF_INPUT, "depths");
+  c.p = good;
+  c.p.context = NAN;
+  expect(&c, HF_INPUT, "context");
+  c.p = good;
+  c.p.n_devices = 2;
+  expect(&c, HF_UNSUPPORTED, "n_devices");
+  c.p = good;
+  c.p.pop = NULL;
+  expect(&c, HF_INPUT, "popularity");
+  c.p = good;
+  c.bytes[2] = 0;
+  expect(&c, HF_INPUT, "expert_bytes: layer 2");
+  c.bytes[2] = 1000;
+  c.pop->p[3] = 1.5;
+  expect(&c, HF_INPUT, "layer 0 expert 3");
+  c.pop->p[3] = NAN;
+  expect(&c, HF_INPUT, "layer 0 expert 3");
+  c.pop->p[3] = 0;
+  c.pin = calloc(24, 1);
+  assert_non_null(c.pin);
+  memset(c.pin, ILP_PIN_DEVICE, 24);
+  c.p.pin = c.pin;
+  for (int d = 0; d < ILP_MAX_DEPTH; d++) c.p.device[0].expert_bytes_free[d] = 100;
+  expect(&c, HF_NO, "pinned experts need 18000 bytes");
+  c.pin[5] = 9;
+  expect(&c, HF_INPUT, "pin: layer 0 expert 5");
+  case_free(&c);
+}
+
+static void test_only_deep_depths_infeasible(void **state) {
+  (void)state;
+  ilp_case c;
+  ilp_result *r;
+  assert_true(case_small(&c, 4, 6, false, 43));
+  c.p.users = 8;
+  for (int d = 1; d < ILP_MAX_DEPTH; d++) c.p.device[0].expert_bytes_free[d] = -1;
+  must(ilp_solve(&c.p, NULL, &r));
+  assert_int_equal(r->depth, 1);
+  assert_int_equal(r->by_depth[1].state, ILP_DEPTH_INFEASIBLE);
+  assert_int_equal(r->by_depth[4].state, ILP_DEPTH_NOT_TRIED);
+  assert_close(r->objective_ns, brute_depth(&c, 1), 1e-9, "depth 1", 43);
+  ilp_result_free(r);
+  case_free(&c);
+}
+
+static void test_no_device(void **state) {
+  (void)state;
+  ilp_case c;
+  ilp_result *r;
+  ilp_evaluation e;
+  uint8_t on[24] = {0};
+  assert_true(case_small(&c, 4, 6, false, 44));
+  c.t->one_resource = true;
+  c.p.n_devices = 0;
+  must(ilp_solve(&c.p, NULL, &r));
+  assert_int_equal(r->depth, 1);
+  assert_string_equal(r->status, "optimal");
+  assert_string_equal(r->certificate, "exact");
+  double sum = c.t->step_fixed_ns + stage_curve_at(&c.t->head, c.p.users);
+  for (int l = 0; l < 4; l++) {
+    layer_times y = stage_layer_times(c.t, c.pop, l, c.p.users, c.p.context, NULL);
+    sum += y.attn_ns + y.shared_ns + y.cexp_ns;
+    assert_int_equal(r->layer[l].binding, ILP_BIND_CPU);
+  }
+  assert_close(r->objective_ns, sum, 1e-12, "one resource", 44);
+  assert_int_equal(ilp_evaluate(&c.p, on, 2, NULL, &e), HF_INPUT);
+  on[0] = 1;
+  assert_int_equal(ilp_evaluate(&c.p, on, 1, NULL, &e), HF_INPUT);
+  ilp_result_free(r);
+  /* A table with a device, but none in the problem: everything on the CPU, at the best depth. */
+  c.t->one_resource = false;
+  must(ilp_solve(&c.p, NULL, &r));
+  assert_int_equal(r->bytes_used, 0);
+  assert_close(r->objective_ns, r->baseline[ILP_BASE_ALL_CPU].objective_ns, 1e-12, "all on the CPU", 44);
+  ilp_result_free(r);
+  case_free(&c);
+}
+
+static void test_layer_times(void **state) {
+  (void)state;
+  stage_table t = {0};
+  layer_times y = {.attn_ns = 10, .hand_ns = 7, .shared_ns = 5, .dexp_ns = 20, .cexp_ns = 30};
+  ilp_binding b;
+  assert_true(ilp_layer_ns(&t, &y, true, 1, &b) == 10 + 37);
+  assert_int_equal(b, ILP_BIND_CPU);
+  assert_true(ilp_layer_ns(&t, &y, true, 2, &b) == 70);
+  assert_int_equal(b, ILP_BIND_GPU);
+  y.cexp_ns = 45;
+  assert_true(ilp_layer_ns(&t, &y, true, 2, &b) == 90);
+  assert_int_equal(b, ILP_BIND_CPU);
+  y.hand_ns = 60;
+  assert_true(ilp_layer_ns(&t, &y, true, 2, &b) == 115);
+  assert_int_equal(b, ILP_BIND_PATH);
+  assert_true(ilp_layer_ns(&t, &y, false, 3, &b) == 45);
+  assert_string_equal(ilp_binding_name(b), "gpu");
+}
+
+/* GLPK and the dynamic program agree with trying everything, also when the multiplier given is poor. */
+static void test_knapsack(void **state) {
+  (void)state;
+  enum { G = 5, N = 6 };
+  for (uint64_t seed = 1; seed <= 60; seed++) {
+    uint64_t s = seed;
+    int first[G + 1], start[G], a[G], b[G], pick[G] = {0};
+    double cost[G * N], best = INFINITY;
+    int64_t units[G * N];
+    for (int i = 0; i <= G; i++) first[i] = i * N;
+    for (int i = 0; i < G; i++) {
+      start[i] = i * N;
+      for (int j = 0; j < N; j++) {
+        units[i * N + j] = j * (1 + (int64_t)(seed % 3) * i);
+        cost[i * N + j] = 1000 + case_uniform(&s, 0, 100) - 12.0 * j;
+      }
+    }
+    ilp_mckp m = {.n_groups = G, .first = first, .cost = cost, .units = units, .cap = 4 + (int64_t)(seed % 20), .theta = (double)(seed % 4) * 5,
+                  .start = start, .stop_value = -INFINITY, .stop_bound = INFINITY, .max_nodes = 10000, .max_work = 1e9};
+    for (;;) {
+      double sum = 0;
+      int64_t used = 0;
+      for (int i = 0; i < G; i++) {
+        sum += cost[i * N + pick[i]];
+        used += units[i * N + pick[i]];
+      }
+      if (used <= m.cap && sum < best) best = sum;
+      int i = 0;
+      while (i < G && ++pick[i] == N) pick[i++] = 0;
+      if (i == G) break;
+    }
+    ilp_counters count = {0};
+    ilp_mckp_result x = {.choice = a}, y = {.choice = b};
+    must(ilp_mckp_solve(&m, &count, &x));
+    must(ilp_mckp_dynamic(&m, &y));
+    assert_true(x.finished && y.finished);
+    assert_close(x.value, best, 1e-10, "GLPK", seed);
+    assert_close(y.value, best, 1e-10, "dynamic program", seed);
+    assert_close(x.bound, best, 1e-9, "GLPK's bound", seed);
+    assert_close(y.bound, best, 1e-9, "bound of the dynamic program", seed);
+  }
+}
+
+static void test_glpk_cannot_abort(void **state) {
+  (void)state;
+  int first[] = {0, 2}, start[] = {0}, choice[1];
+  double cost[] = {2, 1};
+  int64_t units[] = {0, 1};
+  ilp_counters count = {0};
+  ilp_mckp m = {.n_groups = 1, .first = first, .cost = cost, .units = units, .cap = 1, .start = start, .stop_value = -INFINITY,
+                .stop_bound = INFINITY, .max_nodes = 10, .max_work = -1000 /* GLPK calls abort() on a negative iteration limit */};
+  ilp_mckp_result r = {.choice = choice};
+  assert_int_equal(ilp_mckp_solve(&m, &count, &r), HF_MACHINE);
+  assert_non_null(strstr(hf_error_line(), "GLPK"));
+  m.max_work = 1e6;
+  must(ilp_mckp_solve(&m, &count, &r)); /* and it works again */
+  assert_int_equal(choice[0], 1);
+}
+
+static void test_failing_allocations(void **state) {
+  (void)state;
+  ilp_case c;
+  ilp_result *r = NULL;
+  assert_true(case_small(&c, 4, 16, true, 46));
+  long n = 1;
+  for (; n < 10000; n++) {
+    hf_fail_alloc_at(n);
+    hf_status st = ilp_solve(&c.p, NULL, &r);
+    hf_fail_alloc_at(0);
+    if (st == HF_OK) {
+      check_invariants(&c, r);
+      ilp_result_free(r);
+      r = NULL;
+      if (n > 200) break;
+    } else {
+      assert_int_equal(st, HF_MACHINE);
+      assert_null(r);
+    }
+  }
+  case_free(&c);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_layer_times),
+      cmocka_unit_test(test_brute_force),
+      cmocka_unit_test(test_brute_force_every_placement),
+      cmocka_unit_test(test_pins),
+      cmocka_unit_test(test_bound_holds),
+      cmocka_unit_test(test_more_memory_is_never_worse),
+      cmocka_unit_test(test_multiplier),
+      cmocka_unit_test(test_full_size),
+      cmocka_unit_test(test_same_input_same_answer),
+      cmocka_unit_test(test_bad_input),
+      cmocka_unit_test(test_only_deep_depths_infeasible),
+      cmocka_unit_test(test_no_device),
+      cmocka_unit_test(test_knapsack),
+      cmocka_unit_test(test_glpk_cannot_abort),
+      cmocka_unit_test(test_failing_allocations),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
