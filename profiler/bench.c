@@ -1,0 +1,178 @@
+/* bench.c: how a point is timed, and where results gather. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "profiler/profile.h"
+
+/* quick: a table for a demo in seconds; full: steadier medians. */
+static const struct {
+  int64_t point_ns;
+  int least, most;
+} modes[2] = {{60000000, 7, 63}, {6000000, 5, 31}};
+
+bool prof_over_budget(const profile *p) {
+  return hf_now_ns() > p->group_end_ns;
+}
+
+static stats time_once(profile *p, prof_sample_fn *sample, void *user) {
+  double v[STATS_MAX];
+  int n = 0, least = prof_over_budget(p) ? 3 : modes[p->o.quick].least;
+  int64_t until = hf_now_ns() + modes[p->o.quick].point_ns;
+  while (n < least || (n < modes[p->o.quick].most && hf_now_ns() < until)) v[n++] = sample(user);
+  return stats_of(v, n);
+}
+
+stats prof_time(profile *p, prof_sample_fn *sample, void *user) {
+  (void)sample(user); /* page faults, cold caches, parked threads */
+  stats s = time_once(p, sample, user);
+  if (stats_noisy(&s) && !prof_over_budget(p)) {
+    stats again = time_once(p, sample, user);
+    s = stats_better(&s, &again);
+  }
+  hf_progress_add(&p->bar, 1);
+  return s;
+}
+
+static void copy(char *out, size_t n, const char *s) {
+  snprintf(out, n, "%s", s);
+}
+
+hf_status prof_add_figure(profile *p, const char *device, const char *what, const char *params, const char *unit, const stats *s,
+                          const char *source) {
+  if (p->n_figure == p->cap_figure) {
+    int cap = p->cap_figure ? 2 * p->cap_figure : 64;
+    HF_TRY(hf_realloc(&p->figure, (size_t)cap, sizeof *p->figure, "figures"));
+    p->cap_figure = cap;
+  }
+  rec_figure *f = &p->figure[p->n_figure++];
+  *f = (rec_figure){.low = s->low, .likely = s->median, .high = s->high, .spread = s->spread, .n = s->n, .tag = TAG_MEASURED};
+  copy(f->device, sizeof f->device, device);
+  copy(f->what, sizeof f->what, what);
+  copy(f->params, sizeof f->params, params);
+  copy(f->unit, sizeof f->unit, unit);
+  copy(f->source, sizeof f->source, source);
+  return HF_OK;
+}
+
+hf_status prof_add_point(profile *p, const rec_kernel_point *k, const stats *s) {
+  if (p->n_point == p->cap_point) {
+    int cap = p->cap_point ? 2 * p->cap_point : 256;
+    HF_TRY(hf_realloc(&p->point, (size_t)cap, sizeof *p->point, "kernel points"));
+    p->cap_point = cap;
+  }
+  rec_kernel_point *own = &p->point[p->n_point++];
+  *own = *k;
+  own->ns_low = s->low;
+  own->ns = s->median;
+  own->ns_high = s->high;
+  own->spread = s->spread;
+  own->n = s->n;
+  own->tag = TAG_MEASURED;
+  copy(own->device, sizeof own->device, "cpu");
+  return HF_OK;
+}
+
+void prof_random(float *x, int n, uint64_t seed) {
+  uint64_t z = seed * 0x9e3779b97f4a7c15u + 1;
+  for (int i = 0; i < n; i++) {
+    z ^= z << 13;
+    z ^= z >> 7;
+    z ^= z << 17;
+    x[i] = (float)((double)(z >> 11) / 9007199254740992.0 - 0.5);
+  }
+}
+
+void prof_random_weights(kern_format f, int n_cols, int64_t n_rows, char *out) {
+  enum { DISTINCT = 16 }; /* rows that differ; the rest repeats them: what matters is that the bytes are ordinary numbers */
+  size_t row_bytes = kern_row_bytes(f, n_cols);
+  float *row = malloc((size_t)n_cols * sizeof *row);
+  if (!row) return; /* zeros are numbers too */
+  for (int64_t r = 0; r < n_rows; r++) {
+    if (r < DISTINCT) {
+      prof_random(row, n_cols, (uint64_t)r + 7);
+      for (int i = 0; i < n_cols; i++) row[i] *= 0.1f;
+      kern_quant_row(f, row, n_cols, out + (size_t)r * row_bytes);
+    } else {
+      memcpy(out + (size_t)r * row_bytes, out + (size_t)(r % DISTINCT) * row_bytes, row_bytes);
+    }
+  }
+  free(row);
+}
+
+/* --- the session --------------------------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *name;
+  hf_status (*run)(profile *p);
+  double quick_s, full_s; /* budget on two cores */
+} groups[] = {
+    {"dram", prof_dram, 2, 10},     {"fixed", prof_fixed, 1, 4},          {"experts", prof_experts, 7, 45},
+    {"matmul", prof_matmul, 5, 40}, {"attention", prof_attention, 2, 12}, {"norm", prof_norm, 0.5, 2},
+};
+enum { N_GROUPS = sizeof groups / sizeof groups[0] };
+
+static hf_status add_pool(profile *p, int threads) {
+  for (int i = 0; i < p->n_pools; i++) {
+    if (pool_threads(p->pools[i]) == threads) return HF_OK;
+  }
+  HF_TRY(pool_new(p->topo, threads, &p->pools[p->n_pools]));
+  p->n_pools++;
+  return HF_OK;
+}
+
+hf_status prof_new(const prof_options *o, const topology *topo, const char *model_or_null, profile **out) {
+  profile *p = NULL;
+  HF_TRY(hf_alloc(&p, 1, sizeof *p, "the profile"));
+  p->o = *o;
+  p->topo = topo;
+  hf_status st = prof_shapes_for(model_or_null, &p->shapes);
+  int all = o->threads;
+  for (int i = 0; i < topo->n_nodes && o->threads == 0; i++) all += topo->node[i].n_cores;
+  if (all < 1) all = 1;
+  /* With a virtual device one thread is the device's and the pool has the others, so these two counts are asked for as well. */
+  if (st == HF_OK) st = add_pool(p, all);
+  if (st == HF_OK && all > 2) st = add_pool(p, all - 1);
+  if (st == HF_OK && all > 1) st = add_pool(p, 1);
+  if (st != HF_OK) {
+    prof_free(p);
+    return st;
+  }
+  *out = p;
+  return HF_OK;
+}
+
+void prof_free(profile *p) {
+  if (!p) return;
+  for (int i = 0; i < p->n_pools; i++) pool_free(p->pools[i]);
+  free(p->figure);
+  free(p->point);
+  free(p);
+}
+
+static hf_status unknown_group(const char *name) {
+  char list[128] = "";
+  for (int i = 0; i < N_GROUPS; i++) {
+    strncat(list, i ? ", " : "", sizeof list - strlen(list) - 1);
+    strncat(list, groups[i].name, sizeof list - strlen(list) - 1);
+  }
+  return hf_fail(HF_INPUT, "option --only: '%.40s' is no group; the groups are %s", name, list);
+}
+
+hf_status prof_run(profile *p) {
+  bool any = false;
+  for (int i = 0; i < N_GROUPS; i++) any |= !p->o.only || strcmp(p->o.only, groups[i].name) == 0;
+  if (!any) return unknown_group(p->o.only);
+  for (int i = 0; i < N_GROUPS; i++) {
+    if (p->o.only && strcmp(p->o.only, groups[i].name) != 0) continue;
+    double seconds = p->o.quick ? groups[i].quick_s : groups[i].full_s;
+    p->group_end_ns = hf_now_ns() + (int64_t)(seconds * 1e9);
+    hf_progress_begin(&p->bar, groups[i].name, "points", 0);
+    hf_status st = groups[i].run(p);
+    hf_progress_end(&p->bar);
+    if (st != HF_OK) return hf_note(st, "measuring %s", groups[i].name);
+  }
+  return HF_OK;
+}

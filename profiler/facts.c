@@ -1,0 +1,93 @@
+/* facts.c: what this machine is: for people and reports, and the device rows. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kernels/mem/topology.h"
+#include "profiler/profile.h"
+#include "profiler/smbios.h"
+
+/* Linux lets a process use AMX tiles only after it has asked; asking is harmless. */
+enum { ARCH_REQUEST_XCOMP_PERMISSION = 0x1023, XFEATURE_TILE_DATA = 18 };
+
+static const char *amx_state(void) {
+  if (!(kern_isa_detected() & (KERN_ISA_AMX_INT8 | KERN_ISA_AMX_BF16))) return "absent";
+#ifdef SYS_arch_prctl
+  if (syscall(SYS_arch_prctl, ARCH_REQUEST_XCOMP_PERMISSION, XFEATURE_TILE_DATA) == 0) return "present, permitted";
+#endif
+  return "present, not permitted by the operating system";
+}
+
+static void add_isa(json *root) {
+  static const struct {
+    unsigned bit;
+    const char *name;
+  } names[] = {{KERN_ISA_AVX2, "avx2"},           {KERN_ISA_AVX512, "avx512"},     {KERN_ISA_AVX512_VNNI, "avx512_vnni"},
+               {KERN_ISA_AVX512_BF16, "avx512_bf16"}, {KERN_ISA_AMX_INT8, "amx_int8"}, {KERN_ISA_AMX_BF16, "amx_bf16"}};
+  json *list = json_add_array(root, "isa");
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    if (kern_isa_detected() & names[i].bit) json_add_str(list, NULL, names[i].name);
+  }
+  json_add_str(root, "isa_used", kern_get()->isa_name);
+  json_add_str(root, "amx", amx_state());
+}
+
+static void add_memory(json *root) {
+  dimm_list *l = malloc(sizeof *l);
+  const char *why = "out of memory";
+  if (l) smbios_read(smbios_path, l, &why);
+  if (l && l->n > 0) {
+    json_add_int(root, "dimm_slots", l->n_slots);
+    smbios_to_json(l, json_add_array(root, "dimms"));
+  } else {
+    json_add_str(root, "dimms", "unknown");
+    json_add_str(root, "dimms_why", why);
+  }
+  free(l);
+}
+
+hf_status prof_facts(const topology *t, char *out, size_t n) {
+  json *root = json_new_object();
+  json_add_str(root, "cpu", t->cpu_name);
+  int cores = 0, cpus = 0;
+  int64_t memory = 0;
+  for (int i = 0; i < t->n_nodes; i++) {
+    cores += t->node[i].n_cores;
+    cpus += t->node[i].n_cpus;
+    memory += t->node[i].mem_bytes;
+  }
+  json_add_int(root, "cores", cores);
+  json_add_int(root, "hardware_threads", cpus);
+  json_add_int(root, "numa_nodes", t->n_nodes);
+  if (t->fake) json_add_bool(root, "fake_topology", true);
+  json_add_int(root, "mem_bytes", memory);
+  json_add_int(root, "l1d_bytes", t->l1d_bytes);
+  json_add_int(root, "l2_bytes", t->l2_bytes);
+  json_add_int(root, "l3_bytes", t->l3_bytes);
+  json_add_int(root, "huge_page_bytes", t->huge_page_bytes);
+  add_isa(root);
+  add_memory(root);
+  json_add_str(root, "gpu", "no device");
+  char *text = NULL;
+  hf_status st = json_print(root, false, &text);
+  json_free(root);
+  if (st != HF_OK) return st;
+  if (strlen(text) >= n) st = hf_fail(HF_MACHINE, "the machine's facts take %zu bytes, over the limit of %zu", strlen(text), n - 1);
+  else memcpy(out, text, strlen(text) + 1);
+  free(text);
+  return st;
+}
+
+int prof_devices(const topology *t, rec_device *out, int max) {
+  int n = 0;
+  for (int i = 0; i < t->n_nodes && n < max; i++) {
+    rec_device *d = &out[n++];
+    *d = (rec_device){.kind = "cpu", .cores = t->node[i].n_cores, .mem_bytes = t->node[i].mem_bytes};
+    snprintf(d->device, sizeof d->device, "cpu%d", i);
+    snprintf(d->name, sizeof d->name, "%.95s", t->cpu_name);
+  }
+  return n;
+}

@@ -1,0 +1,154 @@
+/* hf-profile: measures this machine into the database. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cli.h"
+#include "db/catalog.h"
+#include "model/model.h"
+#include "profiler/profile.h"
+
+static const char program[] = "hf-profile";
+
+typedef struct {
+  bool quick;
+  int64_t threads;
+  const char *only, *model, *name, *isa;
+} options;
+
+static const char description[] =
+    "Measures this machine: how fast memory is read by how many threads, how long each kernel takes over the number of tokens, per "
+    "weight format and instruction set, attention over context, and what a layer costs beside its arithmetic. The figures go into the "
+    "database as a new machine; hf-plan predicts from them.\n\n"
+    "Every figure is a median with its 10th and 90th percentile. A point whose samples lie far apart is measured twice. Stop other "
+    "programs first: what they take is missing from the figures.\n\n"
+    "hf-profile show [ID_OR_NAME] prints a machine of the database, the newest measured one without a name.";
+
+static const char examples[] =
+    "  hf-profile --quick\n      under 20 seconds on two cores, enough for a first plan\n"
+    "  hf-profile --model examples/tiny-moe\n      the shapes of this model\n"
+    "  hf-profile --only dram --json\n      memory bandwidth alone, for a script\n"
+    "  hf-profile show\n      the last profile again\n";
+
+static const char show_examples[] = "  hf-profile show\n      the newest measured machine\n"
+                                    "  hf-profile show 3 --json\n      machine 3, for a script\n";
+
+static hf_status resolve_catalog(void *user, const char *name, json **config) {
+  (void)user;
+  json *entry = NULL;
+  HF_TRY(catalog_get("models", name, &entry));
+  json *holder = json_new_object();
+  json *copy = json_add_copy(holder, "config", json_get(entry, "config"));
+  json_free(entry);
+  char *text = NULL;
+  hf_status st = copy ? json_print(copy, false, &text) : hf_fail(HF_MACHINE, "out of memory: model %s", name);
+  json_free(holder);
+  if (st == HF_OK) st = json_parse(text, strlen(text), name, config);
+  free(text);
+  return st;
+}
+
+static hf_status open_db(const cli_common *common, bool create, db **out) {
+  char path[4096];
+  HF_TRY(db_default_path(common->db_path, path, sizeof path));
+  return db_open(path, create, out);
+}
+
+static hf_status print_machine(db *d, const rec_machine *m, bool as_json) {
+  prof_view v;
+  HF_TRY(prof_load(d, m, &v));
+  hf_status st = HF_OK;
+  if (as_json) st = prof_print_json(&v);
+  else prof_print_table(&v);
+  prof_view_free(&v);
+  return st;
+}
+
+static hf_status show(int argc, char **argv) {
+  const cli_option table[] = {{NULL}};
+  const cli_spec spec = {program, "show", "[ID_OR_NAME] [--db FILE] [--json]", "Prints a measured machine of the database.", show_examples,
+                         table};
+  cli_common common;
+  int n = 0;
+  char **operands = NULL;
+  bool stop = false;
+  HF_TRY(cli_parse(&spec, argc, argv, &common, &n, &operands, &stop));
+  if (stop) return HF_OK;
+  if (n > 1) return hf_fail(HF_INPUT, "one machine at a time: '%s' is too much; see hf-profile show --help", operands[1]);
+  db *d = NULL;
+  rec_machine m;
+  HF_TRY(open_db(&common, false, &d));
+  hf_status st = n == 1 ? db_machine_find(d, operands[0], &m) : db_machine_latest(d, MACHINE_MEASURED, &m);
+  if (st == HF_OK) st = print_machine(d, &m, common.json);
+  db_close(d);
+  return st;
+}
+
+static hf_status measure(const options *o, const topology *t, db *d, rec_machine *m) {
+  char name[128] = "", facts[sizeof m->facts_json];
+  if (o->name) snprintf(name, sizeof name, "%s", o->name);
+  else if (gethostname(name, sizeof name - 1) != 0 || name[0] == '\0') snprintf(name, sizeof name, "this-machine");
+  prof_options po = {.quick = o->quick, .threads = (int)o->threads, .only = o->only};
+  profile *p = NULL;
+  hf_status st;
+  HF_GO(out, prof_facts(t, facts, sizeof facts));
+  HF_GO(out, prof_new(&po, t, o->model, &p));
+  HF_GO(out, prof_run(p));
+  st = prof_store(d, p, name, facts, m);
+out:
+  prof_free(p);
+  return st;
+}
+
+/* A database that cannot be written is found out before minutes of measuring. */
+static hf_status check_writable(db *d) {
+  HF_TRY(db_begin(d));
+  db_rollback(d);
+  return HF_OK;
+}
+
+static hf_status profile_machine(int argc, char **argv) {
+  options o = {.threads = 0};
+  const cli_option table[] = {
+      {"quick", 'q', CLI_FLAG, &o.quick, NULL, "Fewer points and samples: under 20 seconds on two cores.", 0, 0},
+      {"threads", 't', CLI_INT, &o.threads, "N", "Workers to measure with. Default: all physical cores.", 1, TOPO_MAX_CPUS},
+      {"only", 0, CLI_STR, &o.only, "GROUP", "Measure one group: dram, fixed, experts, matmul, attention or norm.", 0, 0},
+      {"model", 'm', CLI_STR, &o.model, "PATH", "Take the shapes of this model (folder, GGUF file or synth:...) instead of common ones.", 0, 0},
+      {"name", 0, CLI_STR, &o.name, "NAME", "Name of the machine in the database. Default: the host name.", 0, 0},
+      {"isa", 0, CLI_STR, &o.isa, "MASK", "Use no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16. Default: $HF_ISA, else all.",
+       0, 0},
+      {NULL},
+  };
+  const cli_spec spec = {program, NULL, "[--quick] [options] | show [ID_OR_NAME]", description, examples, table};
+  cli_common common;
+  int n = 0;
+  char **operands = NULL;
+  bool stop = false;
+  HF_TRY(cli_parse(&spec, argc, argv, &common, &n, &operands, &stop));
+  if (stop) return HF_OK;
+  if (n > 0) return hf_fail(HF_INPUT, "'%s' is no verb of hf-profile; see hf-profile --help", operands[0]);
+  if (o.name && (o.name[0] == '\0' || strlen(o.name) > 127)) return hf_fail(HF_INPUT, "option --name: 1 to 127 bytes are needed");
+  HF_TRY(kern_init(o.isa));
+  model_set_catalog_hook(resolve_catalog, NULL);
+  db *d = NULL;
+  rec_machine m;
+  topology *t = NULL;
+  hf_status st;
+  HF_TRY(open_db(&common, true, &d));
+  HF_GO(out, check_writable(d));
+  HF_GO(out, hf_alloc(&t, 1, sizeof *t, "topology"));
+  HF_GO(out, topo_get(t));
+  HF_GO(out, measure(&o, t, d, &m));
+  hf_log(HF_LOG_INFO, "gpu: no device; stored as machine %lld (%s)", (long long)m.id, m.name);
+  st = print_machine(d, &m, common.json);
+out:
+  free(t);
+  db_close(d);
+  return st;
+}
+
+int main(int argc, char **argv) {
+  bool verb = argc > 1 && strcmp(argv[1], "show") == 0;
+  return cli_finish(program, verb ? show(argc - 1, argv + 1) : profile_machine(argc, argv));
+}

@@ -1,0 +1,174 @@
+/* matmul.c: matrix products of every candidate the dispatch table offers for a format's own activation type, and from the best one's
+ * point at 64 tokens the arithmetic rates of the machine.
+ *
+ * One sample is several products on matrices that follow each other in a ring, rows split over the workers as the executor splits
+ * them, no barrier between the products; the time of waking the workers for nothing is taken off. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "profiler/profile.h"
+#include "profiler/rings.h"
+
+enum { MOST_TOKENS = 64, MOST_MATRICES = 512, MOST_CANDIDATES = 8, SAMPLE_NS = 200000, FLOPS_COLS = 2048 };
+
+typedef struct {
+  pool *p;
+  const kern_mm_candidate *c;
+  kern_mat *w;
+  int n_matrices, next, per_sample, n_tok;
+  const void *x[MOST_TOKENS];
+  float *y[MOST_TOKENS];
+} bench;
+
+static void products(void *arg, int thread, int n_threads) {
+  bench *b = arg;
+  int blocks = (b->w[0].n_rows + 15) / 16; /* sixteen rows lie in one cache line of the result */
+  int lo = (int)((int64_t)blocks * thread / n_threads) * 16, hi = (int)((int64_t)blocks * (thread + 1) / n_threads) * 16;
+  if (hi > b->w[0].n_rows) hi = b->w[0].n_rows;
+  for (int i = 0; i < b->per_sample && lo < hi; i++) b->c->fn(&b->w[(b->next + i) % b->n_matrices], lo, hi, b->n_tok, b->x, b->y);
+}
+
+static double sample(void *user) {
+  bench *b = user;
+  int64_t t0 = hf_now_ns();
+  pool_run(b->p, products, b);
+  double ns = (double)(hf_now_ns() - t0);
+  b->next = (b->next + b->per_sample) % b->n_matrices;
+  return ns;
+}
+
+static void nothing(void *arg, int thread, int n_threads) {
+  (void)arg, (void)thread, (void)n_threads;
+}
+
+static double sample_wake(void *user) {
+  bench *b = user;
+  int64_t t0 = hf_now_ns();
+  pool_run(b->p, nothing, b);
+  return (double)(hf_now_ns() - t0);
+}
+
+static hf_status add_point(profile *p, const bench *b, const stats *each) {
+  const kern_mat *w = &b->w[0];
+  rec_kernel_point k = {.n_out = w->n_rows, .n_in = w->n_cols, .tokens = b->n_tok, .threads = pool_threads(b->p),
+                        .bytes = (int64_t)ring_matrix_bytes(w->format, w->n_rows, w->n_cols)};
+  snprintf(k.kernel, sizeof k.kernel, "matmul");
+  snprintf(k.candidate, sizeof k.candidate, "%s", b->c->name);
+  snprintf(k.format, sizeof k.format, "%s", kern_format_name(w->format));
+  snprintf(k.act, sizeof k.act, "%s", kern_act_name(b->c->act));
+  return prof_add_point(p, &k, each);
+}
+
+/* One candidate over tokens; best[i] is the fastest of the candidates so far at 2^i tokens. */
+static hf_status measure_candidate(profile *p, bench *b, double wake, double *best) {
+  for (int i = 0, tokens = 1; tokens <= MOST_TOKENS; tokens *= 2, i++) {
+    if (p->o.quick && (tokens == 2 || tokens == 32)) continue;
+    b->n_tok = tokens;
+    b->per_sample = 1;
+    (void)sample(b);
+    double once = sample(b);
+    b->per_sample = once > 0 && once < SAMPLE_NS ? (int)(SAMPLE_NS / once) : 1;
+    if (b->per_sample > b->n_matrices) b->per_sample = b->n_matrices;
+    if (b->per_sample < 1) b->per_sample = 1;
+    stats s = prof_time(p, sample, b);
+    stats each = stats_share(&s, wake, b->per_sample, 0.1);
+    HF_TRY(add_point(p, b, &each));
+    /* a candidate that is far behind at few tokens does not catch up, and would take most of the time */
+    if (best[i] > 0 && each.median > 3 * best[i]) return HF_OK;
+    if (!(best[i] > 0) || each.median < best[i]) best[i] = each.median;
+  }
+  return HF_OK;
+}
+
+static hf_status all_candidates(profile *p, bench *b, kern_format f, const char *packed, size_t packed_bytes, float *y) {
+  const kern_mm_candidate *list[MOST_CANDIDATES];
+  const kern_mat *w = &b->w[0];
+  kern_act act = kern_act_of(f, false);
+  int n = kern_mm_candidates(kern_get()->isa, f, act, list, MOST_CANDIDATES);
+  for (int t = 0; t < MOST_TOKENS; t++) {
+    b->x[t] = packed + (size_t)t * packed_bytes;
+    b->y[t] = y + (size_t)t * (size_t)w->n_rows;
+  }
+  for (int i = 0; i < p->n_pools; i++) {
+    double best[8] = {0};
+    b->p = p->pools[i];
+    b->next = 0;
+    stats wake = prof_time(p, sample_wake, b);
+    for (int c = 0; c < n && c < MOST_CANDIDATES; c++) {
+      b->c = list[c];
+      if (w->n_cols % b->c->col_multiple) continue;
+      if (c > 0 && p->o.quick && (prof_over_budget(p) || c == n - 1)) break; /* the scalar reference only when there is time */
+      HF_TRY(measure_candidate(p, b, wake.median, best));
+    }
+  }
+  return HF_OK;
+}
+
+static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) {
+  if (s->cols % kern_block(f)) return HF_OK;
+  size_t each = ring_matrix_bytes(f, s->rows, s->cols), packed_bytes = kern_act_bytes(kern_act_of(f, false), s->cols);
+  bench b = {.n_matrices = ring_items(p, s, (int64_t)each, MOST_MATRICES)};
+  size_t ring_bytes = each * (size_t)b.n_matrices;
+  void *ring = NULL, *packed = NULL, *y = NULL;
+  float *x = NULL;
+  hf_status st;
+  HF_GO(out, mem_alloc(ring_bytes, -1, "weights", &ring));
+  HF_GO(out, mem_alloc(MOST_TOKENS * packed_bytes, -1, "packed activations", &packed));
+  HF_GO(out, mem_alloc((size_t)MOST_TOKENS * (size_t)s->rows * sizeof(float), -1, "results", &y));
+  HF_GO(out, hf_alloc(&b.w, (size_t)b.n_matrices, sizeof *b.w, "matrices"));
+  HF_GO(out, hf_alloc(&x, (size_t)s->cols, sizeof *x, "activations"));
+  for (int i = 0; i < b.n_matrices; i++) {
+    b.w[i] = (kern_mat){f, KL_ROWS, s->rows, s->cols, kern_row_bytes(f, s->cols), (char *)ring + (size_t)i * each};
+    ring_fill(f, &b.w[i]);
+  }
+  for (int t = 0; t < MOST_TOKENS; t++) {
+    prof_random(x, s->cols, (uint64_t)t + 11);
+    kern_get()->pack[kern_act_of(f, false)](x, s->cols, (char *)packed + (size_t)t * packed_bytes);
+  }
+  st = all_candidates(p, &b, f, packed, packed_bytes, y);
+out:
+  mem_free(ring, ring_bytes, -1);
+  mem_free(packed, MOST_TOKENS * packed_bytes, -1);
+  mem_free(y, (size_t)MOST_TOKENS * (size_t)s->rows * sizeof(float), -1);
+  free(b.w);
+  free(x);
+  return st;
+}
+
+/* Rates: the most that any product of the format reached with that many threads at 64 tokens. */
+static hf_status add_flops(profile *p, kern_format f, const char *what, const char *unit) {
+  for (int i = 0; i < p->n_pools; i++) {
+    int threads = pool_threads(p->pools[i]);
+    stats best = {0};
+    for (int k = 0; k < p->n_point; k++) {
+      const rec_kernel_point *r = &p->point[k];
+      if (strcmp(r->kernel, "matmul") != 0 || r->tokens != MOST_TOKENS || r->threads != threads || !(r->ns > 0)) continue;
+      if (strcmp(r->format, kern_format_name(f)) != 0) continue;
+      stats ns = {.median = r->ns, .low = r->ns_low, .high = r->ns_high, .spread = r->spread, .n = r->n};
+      stats rate = stats_rate(&ns, 1e9 * 2 * MOST_TOKENS * (double)r->n_out * r->n_in);
+      if (rate.median > best.median) best = rate;
+    }
+    if (!(best.median > 0)) continue;
+    char params[32];
+    snprintf(params, sizeof params, "threads=%d", threads);
+    HF_TRY(prof_add_figure(p, "cpu", what, params, unit, &best, "hf-profile: the fastest product at 64 tokens"));
+  }
+  return HF_OK;
+}
+
+hf_status prof_matmul(profile *p) {
+  static const kern_format order[KF_N] = {KF_Q8_0, KF_BF16, KF_F16, KF_F32};
+  for (int k = 0; k < p->shapes.n_matmul; k++) {
+    const prof_shape *s = &p->shapes.matmul[k];
+    for (int i = 0; i < KF_N; i++) {
+      if ((s->large && p->o.quick) || (s->only_format >= 0 && s->only_format != (int)order[i])) continue;
+      HF_TRY(measure_format(p, s, order[i]));
+    }
+  }
+  HF_TRY(add_flops(p, KF_Q8_0, "cpu_flops_int8", "OP/s"));
+  HF_TRY(add_flops(p, KF_BF16, "cpu_flops_bf16", "FLOP/s"));
+  HF_TRY(add_flops(p, KF_F16, "cpu_flops_fp16", "FLOP/s"));
+  return add_flops(p, KF_F32, "cpu_flops_f32", "FLOP/s");
+}

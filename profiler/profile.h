@@ -1,0 +1,111 @@
+/* profile.h: one profiling session: what is measured, how each figure is timed, and where the results gather. Private to profiler/.
+ *
+ * A measurement is a function that does one piece of work and can be called again and again; prof_time() warms it up, calls it until
+ * the point's time is over (never fewer than the mode's least number of samples) and keeps median, 10th and 90th percentile. A point
+ * whose samples lie too far apart is measured once more and the quieter of the two kept.
+ *
+ * Groups run one after another, the important ones first: facts, dram, fixed, experts, matmul, attention, norm. Each has a time
+ * budget; when a group is over its budget its remaining points take the least number of samples, and points marked optional are left
+ * out. Results stay in memory until the end, then one transaction stores them. */
+#ifndef HF_PROFILER_PROFILE_H
+#define HF_PROFILER_PROFILE_H
+
+#include "base/log.h"
+#include "db/db.h"
+#include "kernels/kernels.h"
+#include "kernels/mem/pool.h"
+#include "profiler/stats.h"
+
+enum { PROF_MAX_SHAPES = 12, PROF_MAX_THREADS = 4 };
+
+/* A matrix (rows, cols) or an expert (d_ff = rows, d_model = cols). resident: the weights are meant to stay in cache, as those of a
+ * small model do; otherwise they stream from memory. */
+typedef struct {
+  int rows, cols;
+  int resident;          /* truth values as int: one size of field throughout keeps GCC 12 from a false overflow warning */
+  int large;             /* full mode only */
+  int only_format;       /* kern_format, or -1 = all */
+} prof_shape;
+
+typedef struct {
+  int heads, n_out, n_in; /* MLA: lora, rope; GQA: head_dim, KV heads */
+  bool mla;
+} prof_attn;
+
+typedef struct {
+  prof_shape matmul[PROF_MAX_SHAPES], expert[PROF_MAX_SHAPES];
+  prof_attn attn[4];
+  int norm[4];
+  int n_matmul, n_expert, n_attn, n_norm;
+} prof_shapes;
+
+/* The common shapes: the example model, a model of 2048 x 768 experts, DeepSeek-R1. With a model path: that model's. */
+HF_MUST hf_status prof_shapes_for(const char *model_or_null, prof_shapes *out);
+
+typedef struct {
+  bool quick;
+  int threads;           /* 0 = all cores */
+  const char *only;      /* group name or NULL */
+} prof_options;
+
+typedef struct {
+  prof_options o;
+  prof_shapes shapes;
+  const topology *topo;
+  pool *pools[PROF_MAX_THREADS]; /* by number of threads, most first: all, all but one, one */
+  int n_pools;
+  int64_t group_end_ns;  /* budget of the running group */
+  hf_progress bar;
+  rec_figure *figure;
+  int n_figure, cap_figure;
+  rec_kernel_point *point;
+  int n_point, cap_point;
+} profile;
+
+HF_MUST hf_status prof_new(const prof_options *o, const topology *topo, const char *model_or_null, profile **out);
+void prof_free(profile *p); /* NULL ok */
+/* All groups, or the one named; HF_INPUT for an unknown name (lists them). */
+HF_MUST hf_status prof_run(profile *p);
+
+/* One sample: returns its nanoseconds. */
+typedef double prof_sample_fn(void *user);
+stats prof_time(profile *p, prof_sample_fn *sample, void *user);
+bool prof_over_budget(const profile *p);
+
+/* Stores a figure of device ("cpu", "cpu0", ""); params "" or "threads=2". */
+HF_MUST hf_status prof_add_figure(profile *p, const char *device, const char *what, const char *params, const char *unit,
+                                  const stats *s, const char *source);
+HF_MUST hf_status prof_add_point(profile *p, const rec_kernel_point *k, const stats *s);
+
+/* Groups. */
+HF_MUST hf_status prof_dram(profile *p);
+HF_MUST hf_status prof_fixed(profile *p);
+HF_MUST hf_status prof_experts(profile *p);
+HF_MUST hf_status prof_matmul(profile *p);
+HF_MUST hf_status prof_attention(profile *p);
+HF_MUST hf_status prof_norm(profile *p);
+
+/* The machine's facts as one JSON object of at most 4,095 bytes. */
+HF_MUST hf_status prof_facts(const topology *t, char *out, size_t n);
+/* Device rows: one per NUMA node. */
+int prof_devices(const topology *t, rec_device *out, int max);
+
+/* Random values, the same ones each time. */
+void prof_random(float *x, int n, uint64_t seed);
+/* Fills a weight buffer with rows of the format; small values, so that nothing overflows. */
+void prof_random_weights(kern_format f, int n_cols, int64_t n_rows, char *out);
+
+/* Store and print. */
+HF_MUST hf_status prof_store(db *d, const profile *p, const char *name, const char *facts, rec_machine *m);
+typedef struct {
+  rec_machine machine;
+  rec_device *device;
+  rec_figure *figure;
+  rec_kernel_point *point;
+  int n_device, n_figure, n_point;
+} prof_view;
+HF_MUST hf_status prof_load(db *d, const rec_machine *m, prof_view *out);
+void prof_view_free(prof_view *v);
+HF_MUST hf_status prof_print_json(const prof_view *v);
+void prof_print_table(const prof_view *v);
+#endif

@@ -1,0 +1,23 @@
+#include "profiler/rings.h"
+
+enum { STREAM_LEAST = 64 << 20, RESIDENT_BYTES = 4 << 20 };
+
+size_t ring_matrix_bytes(kern_format f, int rows, int cols) {
+  return ((size_t)rows * kern_row_bytes(f, cols) + 63) & ~(size_t)63;
+}
+
+void ring_fill(kern_format f, const kern_mat *m) {
+  prof_random_weights(f, m->n_cols, m->n_rows, (char *)(uintptr_t)m->data);
+}
+
+int ring_items(const profile *p, const prof_shape *s, int64_t item_bytes, int most) {
+  int64_t wanted = 2 * p->topo->l3_bytes, memory = 0;
+  if (wanted < STREAM_LEAST) wanted = STREAM_LEAST;
+  /* a model that fits the cache is a few megabytes */
+  if (s->resident) wanted = p->topo->l3_bytes > 0 && p->topo->l3_bytes / 2 < RESIDENT_BYTES ? p->topo->l3_bytes / 2 : RESIDENT_BYTES;
+  for (int i = 0; i < p->topo->n_nodes; i++) memory += p->topo->node[i].mem_bytes;
+  int64_t n = (wanted + item_bytes - 1) / item_bytes;
+  if (n > most) n = most;
+  if (memory > 0 && n * item_bytes > memory / 4) n = memory / 4 / item_bytes;
+  return n < 1 ? 1 : (int)n;
+}

@@ -1,0 +1,12 @@
+/* rings.h: weights to measure on: as many equal items as it takes to be larger than the last-level cache, or few enough to stay in
+ * it, taken one after another. */
+#ifndef HF_PROFILER_RINGS_H
+#define HF_PROFILER_RINGS_H
+#include "profiler/profile.h"
+
+/* Bytes of a matrix in a ring, a multiple of 64. */
+size_t ring_matrix_bytes(kern_format f, int rows, int cols);
+void ring_fill(kern_format f, const kern_mat *m);
+/* How many items of item_bytes; at least 1, at most `most`, and never more than a quarter of the memory. */
+int ring_items(const profile *p, const prof_shape *s, int64_t item_bytes, int most);
+#endif
