@@ -1,11 +1,12 @@
 /* db.h: the database. SQLite in WAL mode, STRICT tables, foreign keys; sqlite3.h and SQL appear in this room only.
  *
- * Durability: each call below is one transaction (or part of the one opened with db_begin); after it returns HF_OK a kill -9 loses
- * nothing of it (WAL, synchronous=FULL; db_open.c says why). Write many rows between db_begin and db_commit: a commit is a disk flush. Two programs may use one file: writers wait up to 10 s
- * (busy_timeout), then HF_MACHINE "database is locked by another program".
+ * Durability: each call below is one transaction (or part of the one opened with db_begin); after it returns HF_OK a kill -9
+ * loses nothing of it (WAL, synchronous=FULL; db_open.c says why). Write many rows between db_begin and db_commit: a commit is
+ * a disk flush (milliseconds). Two programs may use one file: writers wait up to 10 s (busy_timeout), then HF_MACHINE
+ * "database is locked by another program".
  * Opening migrates an older schema inside one transaction; a newer one is HF_INPUT with the version. A file that is no
- * HeteroFlow database, or whose schema somebody changed, is HF_INPUT and is not touched. create: a missing or empty file becomes a
- * database; without it that is HF_NOT_FOUND.
+ * HeteroFlow database, or whose schema somebody changed, is HF_INPUT and is not touched. create: a missing or empty file
+ * becomes a database; without it that is HF_NOT_FOUND.
  * Errors: HF_MACHINE for disk full and I/O, HF_NOT_FOUND for a missing row, HF_INPUT for rows that break a constraint.
  * A put whose id is set updates that row (HF_NOT_FOUND when it is gone). After an error inside db_begin ... db_commit, roll back.
  * Thread rule: one db handle per thread. */
@@ -28,6 +29,7 @@ void db_rollback(db *d);
 /* Machines. put: inserts when id == 0 and sets it. find: by name or decimal id; the newest of that name. */
 HF_MUST hf_status db_machine_put(db *d, rec_machine *m);
 HF_MUST hf_status db_machine_find(db *d, const char *name_or_id, rec_machine *out);
+HF_MUST hf_status db_machine_get(db *d, int64_t id, rec_machine *out);
 HF_MUST hf_status db_machine_latest(db *d, machine_kind kind, rec_machine *out); /* HF_NOT_FOUND: "run hf-profile first" */
 HF_MUST hf_status db_device_put(db *d, const rec_device *r);
 HF_MUST hf_status db_figure_put(db *d, rec_figure *r);
@@ -41,19 +43,20 @@ HF_MUST hf_status db_kernel_list(db *d, int64_t machine_id, rec_kernel_point **o
 HF_MUST hf_status db_link_list(db *d, int64_t machine_id, rec_link_point **out, int *n);
 
 /* Plans: put stores rows and the JSON text, sets p->id. */
-HF_MUST hf_status db_plan_put(db *d, plan *p);                          /* always a new row; p must pass plan_check */
+HF_MUST hf_status db_plan_put(db *d, plan *p); /* always a new row; p must pass plan_check */
 HF_MUST hf_status db_plan_get(db *d, int64_t id, plan **out);
 HF_MUST hf_status db_plan_latest(db *d, plan **out);
 HF_MUST hf_status db_plan_ids(db *d, int64_t **ids, int *n);
+HF_MUST hf_status db_plan_heads(db *d, rec_plan_head **out, int *n); /* newest first; reads no JSON */
 
 /* Runs. put inserts when id == 0, else updates the row. */
 HF_MUST hf_status db_run_put(db *d, rec_run *r);
 HF_MUST hf_status db_run_get(db *d, int64_t id, rec_run *out);
-HF_MUST hf_status db_run_list(db *d, rec_run **out, int *n);         /* newest first */
+HF_MUST hf_status db_run_list(db *d, rec_run **out, int *n); /* newest first */
 HF_MUST hf_status db_request_put(db *d, const rec_request *r);
-HF_MUST hf_status db_stage_put(db *d, const rec_stage *r);           /* upsert: adds steps, tokens, sums */
-HF_MUST hf_status db_routing_put(db *d, const rec_routing *r);       /* upsert: adds count */
-HF_MUST hf_status db_distinct_put(db *d, const rec_distinct *r);     /* upsert: adds */
+HF_MUST hf_status db_stage_put(db *d, const rec_stage *r);       /* upsert: adds steps, tokens, sums */
+HF_MUST hf_status db_routing_put(db *d, const rec_routing *r);   /* upsert: adds count */
+HF_MUST hf_status db_distinct_put(db *d, const rec_distinct *r); /* upsert: adds */
 HF_MUST hf_status db_event_put(db *d, const rec_event *r);
 HF_MUST hf_status db_request_list(db *d, int64_t run_id, rec_request **out, int *n);
 HF_MUST hf_status db_stage_list(db *d, int64_t run_id, rec_stage **out, int *n);

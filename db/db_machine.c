@@ -5,42 +5,45 @@
 #include "db/sql.h"
 
 static const db_col machine_cols[] = {
-  DB_COL(rec_machine, id, DB_REF),           DB_COL(rec_machine, name, DB_TEXT),       DB_COL(rec_machine, kind, DB_KIND),
-  DB_COL(rec_machine, created_ns, DB_I64),   DB_COL(rec_machine, facts_json, DB_TEXT),
+    DB_COL(rec_machine, id, DB_REF),         DB_COL(rec_machine, name, DB_TEXT),       DB_COL(rec_machine, kind, DB_KIND),
+    DB_COL(rec_machine, created_ns, DB_I64), DB_COL(rec_machine, facts_json, DB_TEXT),
 };
 static const db_table machine_table = DB_TABLE("machine", machine_cols, rec_machine);
 
 static const db_col device_cols[] = {
-  DB_COL(rec_device, machine_id, DB_I64), DB_COL(rec_device, device, DB_TEXT), DB_COL(rec_device, kind, DB_TEXT),
-  DB_COL(rec_device, name, DB_TEXT),      DB_COL(rec_device, cores, DB_INT),   DB_COL(rec_device, mem_bytes, DB_I64),
+    DB_COL(rec_device, machine_id, DB_I64), DB_COL(rec_device, device, DB_TEXT), DB_COL(rec_device, kind, DB_TEXT),
+    DB_COL(rec_device, name, DB_TEXT),      DB_COL(rec_device, cores, DB_INT),   DB_COL(rec_device, mem_bytes, DB_I64),
 };
 static const db_table device_table = DB_TABLE("device", device_cols, rec_device);
 
 static const db_col figure_cols[] = {
-  DB_COL(rec_figure, id, DB_REF),      DB_COL(rec_figure, machine_id, DB_I64), DB_COL(rec_figure, device, DB_TEXT),
-  DB_COL(rec_figure, what, DB_TEXT),   DB_COL(rec_figure, params, DB_TEXT),    DB_COL(rec_figure, unit, DB_TEXT),
-  DB_COL(rec_figure, low, DB_NUM),     DB_COL(rec_figure, likely, DB_NUM),     DB_COL(rec_figure, high, DB_NUM),
-  DB_COL(rec_figure, spread, DB_NUM),  DB_COL(rec_figure, n, DB_INT),          DB_COL(rec_figure, tag, DB_TAG),
-  DB_COL(rec_figure, source, DB_TEXT),
+    DB_COL(rec_figure, id, DB_REF),      DB_COL(rec_figure, machine_id, DB_I64), DB_COL(rec_figure, device, DB_TEXT),
+    DB_COL(rec_figure, what, DB_TEXT),   DB_COL(rec_figure, params, DB_TEXT),    DB_COL(rec_figure, unit, DB_TEXT),
+    DB_COL(rec_figure, low, DB_NUM),     DB_COL(rec_figure, likely, DB_NUM),     DB_COL(rec_figure, high, DB_NUM),
+    DB_COL(rec_figure, spread, DB_NUM),  DB_COL(rec_figure, n, DB_INT),          DB_COL(rec_figure, tag, DB_TAG),
+    DB_COL(rec_figure, source, DB_TEXT),
 };
 static const db_table figure_table = DB_TABLE("figure", figure_cols, rec_figure);
 
 static const db_col kernel_cols[] = {
-  DB_COL(rec_kernel_point, machine_id, DB_I64), DB_COL(rec_kernel_point, device, DB_TEXT),  DB_COL(rec_kernel_point, kernel, DB_TEXT),
-  DB_COL(rec_kernel_point, candidate, DB_TEXT), DB_COL(rec_kernel_point, format, DB_TEXT),  DB_COL(rec_kernel_point, act, DB_TEXT),
-  DB_COL(rec_kernel_point, n_out, DB_INT),      DB_COL(rec_kernel_point, n_in, DB_INT),     DB_COL(rec_kernel_point, tokens, DB_INT),
-  DB_COL(rec_kernel_point, context, DB_INT),    DB_COL(rec_kernel_point, threads, DB_INT),  DB_COL(rec_kernel_point, load, DB_TEXT),
-  DB_COL(rec_kernel_point, ns_low, DB_NUM),     DB_COL(rec_kernel_point, ns, DB_NUM),       DB_COL(rec_kernel_point, ns_high, DB_NUM),
-  DB_COL(rec_kernel_point, spread, DB_NUM),     DB_COL(rec_kernel_point, bytes, DB_I64),    DB_COL(rec_kernel_point, n, DB_INT),
-  DB_COL(rec_kernel_point, tag, DB_TAG),
+    DB_COL(rec_kernel_point, machine_id, DB_I64), DB_COL(rec_kernel_point, device, DB_TEXT),
+    DB_COL(rec_kernel_point, kernel, DB_TEXT),    DB_COL(rec_kernel_point, candidate, DB_TEXT),
+    DB_COL(rec_kernel_point, format, DB_TEXT),    DB_COL(rec_kernel_point, act, DB_TEXT),
+    DB_COL(rec_kernel_point, n_out, DB_INT),      DB_COL(rec_kernel_point, n_in, DB_INT),
+    DB_COL(rec_kernel_point, tokens, DB_INT),     DB_COL(rec_kernel_point, context, DB_INT),
+    DB_COL(rec_kernel_point, threads, DB_INT),    DB_COL(rec_kernel_point, load, DB_TEXT),
+    DB_COL(rec_kernel_point, ns_low, DB_NUM),     DB_COL(rec_kernel_point, ns, DB_NUM),
+    DB_COL(rec_kernel_point, ns_high, DB_NUM),    DB_COL(rec_kernel_point, spread, DB_NUM),
+    DB_COL(rec_kernel_point, bytes, DB_I64),      DB_COL(rec_kernel_point, n, DB_INT),
+    DB_COL(rec_kernel_point, tag, DB_TAG),
 };
 static const db_table kernel_table = DB_TABLE("kernel_curve", kernel_cols, rec_kernel_point);
 
 static const db_col link_cols[] = {
-  DB_COL(rec_link_point, machine_id, DB_I64), DB_COL(rec_link_point, src, DB_TEXT),    DB_COL(rec_link_point, dst, DB_TEXT),
-  DB_COL(rec_link_point, pinned, DB_BOOL),    DB_COL(rec_link_point, load, DB_TEXT),   DB_COL(rec_link_point, bytes, DB_I64),
-  DB_COL(rec_link_point, ns_low, DB_NUM),     DB_COL(rec_link_point, ns, DB_NUM),      DB_COL(rec_link_point, ns_high, DB_NUM),
-  DB_COL(rec_link_point, n, DB_INT),          DB_COL(rec_link_point, tag, DB_TAG),
+    DB_COL(rec_link_point, machine_id, DB_I64), DB_COL(rec_link_point, src, DB_TEXT),  DB_COL(rec_link_point, dst, DB_TEXT),
+    DB_COL(rec_link_point, pinned, DB_BOOL),    DB_COL(rec_link_point, load, DB_TEXT), DB_COL(rec_link_point, bytes, DB_I64),
+    DB_COL(rec_link_point, ns_low, DB_NUM),     DB_COL(rec_link_point, ns, DB_NUM),    DB_COL(rec_link_point, ns_high, DB_NUM),
+    DB_COL(rec_link_point, n, DB_INT),          DB_COL(rec_link_point, tag, DB_TAG),
 };
 static const db_table link_table = DB_TABLE("link_curve", link_cols, rec_link_point);
 
@@ -51,7 +54,9 @@ static const char of_machine_by_device[] = "WHERE machine_id = ?1 ORDER BY devic
 static const char of_machine_by_id[] = "WHERE machine_id = ?1 ORDER BY id";
 static const char of_machine_by_row[] = "WHERE machine_id = ?1 ORDER BY rowid";
 
-hf_status db_machine_put(db *d, rec_machine *m) { return hf_note(db_put(d, &machine_table, m), "machine %.127s", m->name); }
+hf_status db_machine_put(db *d, rec_machine *m) {
+  return hf_note(db_put(d, &machine_table, m), "machine %.127s", m->name);
+}
 
 /* The row id of the newest machine a query with one text parameter finds; 0 when there is none. */
 static hf_status find_id(db *d, const char *sql, const char *text, int64_t *id) {
@@ -77,14 +82,19 @@ hf_status db_machine_find(db *d, const char *name_or_id, rec_machine *out) {
     hf_status st = db_get(d, &machine_table, by_id, id, out);
     if (st != HF_NOT_FOUND) return st;
   }
-  return hf_fail(HF_NOT_FOUND, "%s: no machine '%.100s'; hf-profile measures this one, the catalog knows others", d->path, name_or_id);
+  return hf_fail(HF_NOT_FOUND, "%s: no machine '%.100s'; hf-profile measures this one, the catalog knows others", d->path,
+                 name_or_id);
+}
+
+hf_status db_machine_get(db *d, int64_t id, rec_machine *out) {
+  return db_get(d, &machine_table, by_id, id, out);
 }
 
 hf_status db_machine_latest(db *d, machine_kind kind, rec_machine *out) {
   static const char *const latest[] = {
-    "SELECT id FROM machine WHERE kind = 'measured' AND ?1 = '' ORDER BY id DESC LIMIT 1",
-    "SELECT id FROM machine WHERE kind = 'catalog' AND ?1 = '' ORDER BY id DESC LIMIT 1",
-    "SELECT id FROM machine WHERE kind = 'whatif' AND ?1 = '' ORDER BY id DESC LIMIT 1",
+      "SELECT id FROM machine WHERE kind = 'measured' AND ?1 = '' ORDER BY id DESC LIMIT 1",
+      "SELECT id FROM machine WHERE kind = 'catalog' AND ?1 = '' ORDER BY id DESC LIMIT 1",
+      "SELECT id FROM machine WHERE kind = 'whatif' AND ?1 = '' ORDER BY id DESC LIMIT 1",
   };
   int64_t id = 0;
   if ((unsigned)kind > MACHINE_WHATIF) return hf_fail(HF_INPUT, "%s: no such kind of machine: %d", d->path, (int)kind);
@@ -94,15 +104,25 @@ hf_status db_machine_latest(db *d, machine_kind kind, rec_machine *out) {
   return hf_fail(HF_NOT_FOUND, "%s: no measured machine; run hf-profile first", d->path);
 }
 
-hf_status db_device_put(db *d, const rec_device *r) { return db_insert(d, &device_table, plain, r); }
+hf_status db_device_put(db *d, const rec_device *r) {
+  return db_insert(d, &device_table, plain, r);
+}
 
-hf_status db_figure_put(db *d, rec_figure *r) { return hf_note(db_put(d, &figure_table, r), "figure %.47s", r->what); }
+hf_status db_figure_put(db *d, rec_figure *r) {
+  return hf_note(db_put(d, &figure_table, r), "figure %.47s", r->what);
+}
 
-hf_status db_kernel_put(db *d, const rec_kernel_point *r) { return db_insert(d, &kernel_table, plain, r); }
+hf_status db_kernel_put(db *d, const rec_kernel_point *r) {
+  return db_insert(d, &kernel_table, plain, r);
+}
 
-hf_status db_link_put(db *d, const rec_link_point *r) { return db_insert(d, &link_table, plain, r); }
+hf_status db_link_put(db *d, const rec_link_point *r) {
+  return db_insert(d, &link_table, plain, r);
+}
 
-hf_status db_machine_list(db *d, rec_machine **out, int *n) { return db_list(d, &machine_table, newest_first, 0, out, n); }
+hf_status db_machine_list(db *d, rec_machine **out, int *n) {
+  return db_list(d, &machine_table, newest_first, 0, out, n);
+}
 
 hf_status db_device_list(db *d, int64_t machine_id, rec_device **out, int *n) {
   return db_list(d, &device_table, of_machine_by_device, machine_id, out, n);

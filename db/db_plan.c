@@ -12,33 +12,33 @@ typedef struct {
 } plan_row;
 
 static const db_col plan_cols[] = {
-  DB_COL_AS(plan_row, p.machine_id, "machine_id", DB_REF),
-  DB_COL_AS(plan_row, p.from_run, "from_run", DB_REF),
-  DB_COL_AS(plan_row, created_ns, "created_ns", DB_I64),
-  DB_COL_AS(plan_row, p.schema_version, "schema_version", DB_INT),
-  DB_COL_AS(plan_row, p.cost_model_version, "cost_model_version", DB_INT),
-  DB_COL_AS(plan_row, p.inputs_hash, "inputs_hash", DB_TEXT),
-  DB_COL_AS(plan_row, p.model, "model", DB_TEXT),
-  DB_COL_AS(plan_row, p.format, "format", DB_TEXT),
-  DB_COL_AS(plan_row, p.machine, "machine", DB_TEXT),
-  DB_COL_AS(plan_row, p.gpu, "gpu", DB_TEXT),
-  DB_COL_AS(plan_row, p.users, "users", DB_INT),
-  DB_COL_AS(plan_row, p.context, "context", DB_INT),
-  DB_COL_AS(plan_row, p.prompt_tokens, "prompt_tokens", DB_INT),
-  DB_COL_AS(plan_row, p.output_tokens, "output_tokens", DB_INT),
-  DB_COL_AS(plan_row, p.depth, "depth", DB_INT),
-  DB_COL_AS(plan_row, p.kv_bytes, "kv_bytes", DB_I64),
-  DB_COL_AS(plan_row, p.ilp.objective_ns, "objective_ns", DB_NUM),
-  DB_COL_AS(plan_row, p.ilp.bound_ns, "bound_ns", DB_NUM),
-  DB_COL_AS(plan_row, p.ilp.gap, "gap", DB_NUM),
-  DB_COL_AS(plan_row, p.decode_tok_per_s.low, "decode_tok_per_s_low", DB_NUM),
-  DB_COL_AS(plan_row, p.decode_tok_per_s.likely, "decode_tok_per_s", DB_NUM),
-  DB_COL_AS(plan_row, p.decode_tok_per_s.high, "decode_tok_per_s_high", DB_NUM),
-  DB_COL_AS(plan_row, p.ttft_s.p50, "ttft_p50_s", DB_NUM),
-  DB_COL_AS(plan_row, p.tpot_s.p50, "tpot_p50_s", DB_NUM),
-  DB_COL_AS(plan_row, p.tag, "tag", DB_TEXT),
-  DB_COL_AS(plan_row, p.binding, "binding", DB_TEXT),
-  DB_COL_AS(plan_row, p.kv_type, "json", DB_TEXT), /* holds the place; the text follows when the id is known */
+    DB_COL_AS(plan_row, p.machine_id, "machine_id", DB_REF),
+    DB_COL_AS(plan_row, p.from_run, "from_run", DB_REF),
+    DB_COL_AS(plan_row, created_ns, "created_ns", DB_I64),
+    DB_COL_AS(plan_row, p.schema_version, "schema_version", DB_INT),
+    DB_COL_AS(plan_row, p.cost_model_version, "cost_model_version", DB_INT),
+    DB_COL_AS(plan_row, p.inputs_hash, "inputs_hash", DB_TEXT),
+    DB_COL_AS(plan_row, p.model, "model", DB_TEXT),
+    DB_COL_AS(plan_row, p.format, "format", DB_TEXT),
+    DB_COL_AS(plan_row, p.machine, "machine", DB_TEXT),
+    DB_COL_AS(plan_row, p.gpu, "gpu", DB_TEXT),
+    DB_COL_AS(plan_row, p.users, "users", DB_INT),
+    DB_COL_AS(plan_row, p.context, "context", DB_INT),
+    DB_COL_AS(plan_row, p.prompt_tokens, "prompt_tokens", DB_INT),
+    DB_COL_AS(plan_row, p.output_tokens, "output_tokens", DB_INT),
+    DB_COL_AS(plan_row, p.depth, "depth", DB_INT),
+    DB_COL_AS(plan_row, p.kv_bytes, "kv_bytes", DB_I64),
+    DB_COL_AS(plan_row, p.ilp.objective_ns, "objective_ns", DB_NUM),
+    DB_COL_AS(plan_row, p.ilp.bound_ns, "bound_ns", DB_NUM),
+    DB_COL_AS(plan_row, p.ilp.gap, "gap", DB_NUM),
+    DB_COL_AS(plan_row, p.decode_tok_per_s.low, "decode_tok_per_s_low", DB_NUM),
+    DB_COL_AS(plan_row, p.decode_tok_per_s.likely, "decode_tok_per_s", DB_NUM),
+    DB_COL_AS(plan_row, p.decode_tok_per_s.high, "decode_tok_per_s_high", DB_NUM),
+    DB_COL_AS(plan_row, p.ttft_s.p50, "ttft_p50_s", DB_NUM),
+    DB_COL_AS(plan_row, p.tpot_s.p50, "tpot_p50_s", DB_NUM),
+    DB_COL_AS(plan_row, p.tag, "tag", DB_TEXT),
+    DB_COL_AS(plan_row, p.binding, "binding", DB_TEXT),
+    DB_COL_AS(plan_row, p.kv_type, "json", DB_TEXT), /* holds the place; the text follows when the id is known */
 };
 static const db_table plan_table = DB_TABLE("plan", plan_cols, plan_row);
 
@@ -49,9 +49,11 @@ typedef struct {
 } device_row;
 
 static const db_col device_cols[] = {
-  DB_COL(device_row, plan_id, DB_I64),             DB_COL(device_row, number, DB_INT),
-  DB_COL_AS(device_row, d.name, "name", DB_TEXT),  DB_COL_AS(device_row, d.spec, "spec", DB_TEXT),
-  DB_COL_AS(device_row, d.mem_bytes, "mem_bytes", DB_I64),
+    DB_COL(device_row, plan_id, DB_I64),
+    DB_COL(device_row, number, DB_INT),
+    DB_COL_AS(device_row, d.name, "name", DB_TEXT),
+    DB_COL_AS(device_row, d.spec, "spec", DB_TEXT),
+    DB_COL_AS(device_row, d.mem_bytes, "mem_bytes", DB_I64),
 };
 static const db_table device_table = DB_TABLE("plan_device", device_cols, device_row);
 
@@ -61,18 +63,18 @@ typedef struct {
 } layer_row;
 
 static const db_col layer_cols[] = {
-  DB_COL(layer_row, plan_id, DB_I64),
-  DB_COL_AS(layer_row, l.index, "layer", DB_INT),
-  DB_COL_AS(layer_row, l.moe, "moe", DB_BOOL),
-  DB_COL_AS(layer_row, l.n_experts, "n_experts", DB_INT),
-  DB_COL_AS(layer_row, l.attn_ns, "attn_ns", DB_NUM),
-  DB_COL_AS(layer_row, l.shared_ns, "shared_ns", DB_NUM),
-  DB_COL_AS(layer_row, l.dexp_ns, "dexp_ns", DB_NUM),
-  DB_COL_AS(layer_row, l.cexp_ns, "cexp_ns", DB_NUM),
-  DB_COL_AS(layer_row, l.hand_ns, "hand_ns", DB_NUM),
-  DB_COL_AS(layer_row, l.layer_ns, "layer_ns", DB_NUM),
-  DB_COL_AS(layer_row, l.binding, "binding", DB_TEXT),
-  DB_COL_AS(layer_row, l.prefill, "prefill", DB_TEXT),
+    DB_COL(layer_row, plan_id, DB_I64),
+    DB_COL_AS(layer_row, l.index, "layer", DB_INT),
+    DB_COL_AS(layer_row, l.moe, "moe", DB_BOOL),
+    DB_COL_AS(layer_row, l.n_experts, "n_experts", DB_INT),
+    DB_COL_AS(layer_row, l.attn_ns, "attn_ns", DB_NUM),
+    DB_COL_AS(layer_row, l.shared_ns, "shared_ns", DB_NUM),
+    DB_COL_AS(layer_row, l.dexp_ns, "dexp_ns", DB_NUM),
+    DB_COL_AS(layer_row, l.cexp_ns, "cexp_ns", DB_NUM),
+    DB_COL_AS(layer_row, l.hand_ns, "hand_ns", DB_NUM),
+    DB_COL_AS(layer_row, l.layer_ns, "layer_ns", DB_NUM),
+    DB_COL_AS(layer_row, l.binding, "binding", DB_TEXT),
+    DB_COL_AS(layer_row, l.prefill, "prefill", DB_TEXT),
 };
 static const db_table layer_table = DB_TABLE("plan_layer", layer_cols, layer_row);
 
@@ -83,8 +85,8 @@ typedef struct {
 } expert_row;
 
 static const db_col expert_cols[] = {
-  DB_COL(expert_row, plan_id, DB_I64), DB_COL(expert_row, layer, DB_INT), DB_COL(expert_row, first_expert, DB_INT),
-  DB_COL(expert_row, count, DB_INT),   DB_COL(expert_row, tier, DB_TEXT), DB_COL(expert_row, device, DB_INT),
+    DB_COL(expert_row, plan_id, DB_I64), DB_COL(expert_row, layer, DB_INT), DB_COL(expert_row, first_expert, DB_INT),
+    DB_COL(expert_row, count, DB_INT),   DB_COL(expert_row, tier, DB_TEXT), DB_COL(expert_row, device, DB_INT),
 };
 static const db_table expert_table = DB_TABLE("plan_expert", expert_cols, expert_row);
 
@@ -94,11 +96,11 @@ typedef struct {
 } budget_row;
 
 static const db_col budget_cols[] = {
-  DB_COL(budget_row, plan_id, DB_I64),
-  DB_COL_AS(budget_row, b.where, "place", DB_TEXT),
-  DB_COL_AS(budget_row, b.what, "what", DB_TEXT),
-  DB_COL_AS(budget_row, b.bytes, "bytes", DB_I64),
-  DB_COL_AS(budget_row, b.limit_bytes, "limit_bytes", DB_I64),
+    DB_COL(budget_row, plan_id, DB_I64),
+    DB_COL_AS(budget_row, b.where, "place", DB_TEXT),
+    DB_COL_AS(budget_row, b.what, "what", DB_TEXT),
+    DB_COL_AS(budget_row, b.bytes, "bytes", DB_I64),
+    DB_COL_AS(budget_row, b.limit_bytes, "limit_bytes", DB_I64),
 };
 static const db_table budget_table = DB_TABLE("plan_budget", budget_cols, budget_row);
 
@@ -108,12 +110,12 @@ typedef struct {
 } kernel_row;
 
 static const db_col kernel_cols[] = {
-  DB_COL(kernel_row, plan_id, DB_I64),
-  DB_COL_AS(kernel_row, k.op, "op", DB_TEXT),
-  DB_COL_AS(kernel_row, k.format, "format", DB_TEXT),
-  DB_COL_AS(kernel_row, k.tokens_lo, "tokens_lo", DB_INT),
-  DB_COL_AS(kernel_row, k.tokens_hi, "tokens_hi", DB_INT),
-  DB_COL_AS(kernel_row, k.candidate, "candidate", DB_TEXT),
+    DB_COL(kernel_row, plan_id, DB_I64),
+    DB_COL_AS(kernel_row, k.op, "op", DB_TEXT),
+    DB_COL_AS(kernel_row, k.format, "format", DB_TEXT),
+    DB_COL_AS(kernel_row, k.tokens_lo, "tokens_lo", DB_INT),
+    DB_COL_AS(kernel_row, k.tokens_hi, "tokens_hi", DB_INT),
+    DB_COL_AS(kernel_row, k.candidate, "candidate", DB_TEXT),
 };
 static const db_table kernel_table = DB_TABLE("plan_kernel", kernel_cols, kernel_row);
 
@@ -240,4 +242,26 @@ hf_status db_plan_ids(db *d, int64_t **ids, int *n) {
   static const db_table table = DB_TABLE("plan", cols, id_row);
   static const char newest_first[] = "ORDER BY id DESC";
   return db_list(d, &table, newest_first, 0, ids, n);
+}
+
+hf_status db_plan_heads(db *d, rec_plan_head **out, int *n) {
+  static const db_col cols[] = {
+      DB_COL(rec_plan_head, id, DB_REF),
+      DB_COL(rec_plan_head, machine_id, DB_REF),
+      DB_COL(rec_plan_head, from_run, DB_REF),
+      DB_COL(rec_plan_head, created_ns, DB_I64),
+      DB_COL(rec_plan_head, model, DB_TEXT),
+      DB_COL(rec_plan_head, format, DB_TEXT),
+      DB_COL(rec_plan_head, machine, DB_TEXT),
+      DB_COL(rec_plan_head, gpu, DB_TEXT),
+      DB_COL(rec_plan_head, users, DB_INT),
+      DB_COL(rec_plan_head, context, DB_INT),
+      DB_COL(rec_plan_head, depth, DB_INT),
+      DB_COL(rec_plan_head, decode_tok_per_s_low, DB_NUM),
+      DB_COL(rec_plan_head, decode_tok_per_s, DB_NUM),
+      DB_COL(rec_plan_head, decode_tok_per_s_high, DB_NUM),
+  };
+  static const db_table table = DB_TABLE("plan", cols, rec_plan_head);
+  static const char heads_newest_first[] = "ORDER BY id DESC";
+  return db_list(d, &table, heads_newest_first, 0, out, n);
 }

@@ -1,7 +1,8 @@
 # Text files as C arrays, with nothing but CMake.
-#   hf_embed(TARGET SYMBOL FOLDER FILE...)   adds a generated source to TARGET that defines `const hf_embedded SYMBOL[]` (db/embed.h);
-#                                            names are the paths of the files below FOLDER.
-# The same file is the script that writes the source at build time, so that an edited .sql or .json is picked up by the next build.
+#   hf_embed(TARGET SYMBOL FOLDER FILE...)   adds a generated source to TARGET that defines `const hf_embedded SYMBOL[]`
+#                                            (db/embed.h); names are the paths of the files below FOLDER.
+# The same file is the script that writes the source at build time, so that an edited .sql or .json is picked up by the next
+# build.
 if(CMAKE_SCRIPT_MODE_FILE)
   file(STRINGS ${LIST} files)
   list(SORT files)

@@ -9,15 +9,24 @@
 #include "db/plan_json.h"
 
 const plan_time_field plan_layer_time[PLAN_LAYER_TIMES] = {
-  {"attn_ns", offsetof(plan_layer, attn_ns)}, {"shared_ns", offsetof(plan_layer, shared_ns)}, {"dexp_ns", offsetof(plan_layer, dexp_ns)},
-  {"cexp_ns", offsetof(plan_layer, cexp_ns)}, {"hand_ns", offsetof(plan_layer, hand_ns)},     {"layer_ns", offsetof(plan_layer, layer_ns)},
+    {"attn_ns", offsetof(plan_layer, attn_ns)}, {"shared_ns", offsetof(plan_layer, shared_ns)},
+    {"dexp_ns", offsetof(plan_layer, dexp_ns)}, {"cexp_ns", offsetof(plan_layer, cexp_ns)},
+    {"hand_ns", offsetof(plan_layer, hand_ns)}, {"layer_ns", offsetof(plan_layer, layer_ns)},
 };
 
 bool plan_is_member(const char *key) {
   static const char *const members[] = {
-    "plan_id", "schema_version", "cost_model_version", "inputs_hash", "model", "family", "format", "machine", "gpu", "machine_id",
-    "from_run", "users", "context", "prompt_tokens", "output_tokens", "depth", "n_layers", "n_experts", "devices", "placement",
-    "layers", "kv", "max_seqs", "chunk_tokens", "threads", "kernels", "ilp", "predicted", "binding", "popularity", "budget",
+      "plan_id",     "schema_version", "cost_model_version",
+      "inputs_hash", "model",          "family",
+      "format",      "machine",        "gpu",
+      "machine_id",  "from_run",       "users",
+      "context",     "prompt_tokens",  "output_tokens",
+      "depth",       "n_layers",       "n_experts",
+      "devices",     "placement",      "layers",
+      "kv",          "max_seqs",       "chunk_tokens",
+      "threads",     "kernels",        "ilp",
+      "predicted",   "binding",        "popularity",
+      "budget",
   };
   for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
     if (strcmp(key, members[i]) == 0) return true;
@@ -61,7 +70,8 @@ static hf_status check_amount(const char *where, const char *field, double v) {
 
 static hf_status check_count(const char *where, const char *field, int64_t v, int64_t lo, int64_t hi) {
   if (v >= lo && v <= hi) return HF_OK;
-  return hf_fail(HF_INPUT, "%s: field %s: %lld is not between %lld and %lld", where, field, (long long)v, (long long)lo, (long long)hi);
+  return hf_fail(HF_INPUT, "%s: field %s: %lld is not between %lld and %lld", where, field, (long long)v, (long long)lo,
+                 (long long)hi);
 }
 
 static hf_status check_rising(const char *where, const char *field, double a, double b, double c) {
@@ -90,8 +100,10 @@ static hf_status check_layer(const plan *p, int i, const char *file) {
     memcpy(&ns, (const char *)l + plan_layer_time[k].offset, sizeof ns);
     HF_TRY(check_amount(where, plan_layer_time[k].name, ns));
   }
-  if (!one_of(l->binding, bindings)) return hf_fail(HF_INPUT, "%s: field binding: '%s' is none of cpu, gpu, path", where, l->binding);
-  if (!one_of(l->prefill, prefills)) return hf_fail(HF_INPUT, "%s: field prefill: '%s' is none of cpu, upload", where, l->prefill);
+  if (!one_of(l->binding, bindings))
+    return hf_fail(HF_INPUT, "%s: field binding: '%s' is none of cpu, gpu, path", where, l->binding);
+  if (!one_of(l->prefill, prefills))
+    return hf_fail(HF_INPUT, "%s: field prefill: '%s' is none of cpu, upload", where, l->prefill);
   int want = l->moe ? p->n_experts : 0;
   if (l->n_experts != want || (l->moe && want == 0)) {
     return hf_fail(HF_INPUT, "%s: field n_experts: %d, but the plan says %d for a %s layer", where, l->n_experts, want,
@@ -100,8 +112,8 @@ static hf_status check_layer(const plan *p, int i, const char *file) {
   for (int e = 0; e < l->n_experts; e++) {
     int device = l->device ? l->device[e] : -2;
     if (device < -1 || device >= p->n_devices) {
-      return hf_fail(HF_INPUT, "%.255s: placement[%d]: expert %d is on device %d, the plan has %d devices (-1 is the CPU)", file, i, e,
-                     device, p->n_devices);
+      return hf_fail(HF_INPUT, "%.255s: placement[%d]: expert %d is on device %d, the plan has %d devices (-1 is the CPU)", file,
+                     i, e, device, p->n_devices);
     }
   }
   return HF_OK;
@@ -137,7 +149,8 @@ static hf_status check_kernels(const plan *p, const char *where) {
       const plan_kernel *o = &p->kernel[j];
       bool same = strcmp(o->op, k->op) == 0 && strcmp(o->format, k->format) == 0;
       if (same && o->tokens_lo <= k->tokens_hi && k->tokens_lo <= o->tokens_hi) {
-        return hf_fail(HF_INPUT, "%s: field kernels: %s %s has two kernels for the same number of tokens", where, k->op, k->format);
+        return hf_fail(HF_INPUT, "%s: field kernels: %s %s has two kernels for the same number of tokens", where, k->op,
+                       k->format);
       }
     }
   }
@@ -173,7 +186,8 @@ static hf_status check_promises(const plan *p, const char *where) {
   HF_TRY(check_amount(where, "ilp.gap", p->ilp.gap));
   HF_TRY(check_amount(where, "ilp.seconds", p->ilp.seconds));
   if (p->ilp.bound_ns > p->ilp.objective_ns * (1 + 1e-6)) {
-    return hf_fail(HF_INPUT, "%s: field ilp.bound_ns: %.10g is above the objective, %.10g", where, p->ilp.bound_ns, p->ilp.objective_ns);
+    return hf_fail(HF_INPUT, "%s: field ilp.bound_ns: %.10g is above the objective, %.10g", where, p->ilp.bound_ns,
+                   p->ilp.objective_ns);
   }
   const plan_range *r = &p->decode_tok_per_s;
   HF_TRY(check_rising(where, "predicted.decode_tok_per_s", r->low, r->likely, r->high));
@@ -216,15 +230,16 @@ static hf_status check_budget(const plan *p, const char *where) {
       const plan_budget *o = &p->budget[k];
       if (strcmp(o->where, b->where) != 0) continue;
       sum += o->bytes;
-      if (strcmp(o->what, b->what) == 0) return hf_fail(HF_INPUT, "%s: budget[%d]: %s, %s appears twice", where, i, b->where, b->what);
+      if (strcmp(o->what, b->what) == 0)
+        return hf_fail(HF_INPUT, "%s: budget[%d]: %s, %s appears twice", where, i, b->where, b->what);
       if (o->limit_bytes != b->limit_bytes) {
         return hf_fail(HF_INPUT, "%s: budget[%d]: field limit_bytes: two limits for %s, %lld and %lld", where, i, b->where,
                        (long long)o->limit_bytes, (long long)b->limit_bytes);
       }
     }
     if (b->limit_bytes && sum > b->limit_bytes) {
-      return hf_fail(HF_INPUT, "%s: budget[%d]: %s needs %lld bytes and has %lld; plan again with a smaller context or placement", where,
-                     i, b->where, (long long)sum, (long long)b->limit_bytes);
+      return hf_fail(HF_INPUT, "%s: budget[%d]: %s needs %lld bytes and has %lld; plan again with a smaller context or placement",
+                     where, i, b->where, (long long)sum, (long long)b->limit_bytes);
     }
   }
   return HF_OK;

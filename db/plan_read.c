@@ -1,5 +1,5 @@
-/* plan_read.c: plan.json into the struct. The file may come from a stranger: every count is limited before memory is asked for, every
- * string must fit, and plan_check has the last word on what the numbers mean. */
+/* plan_read.c: plan.json into the struct. The file may come from a stranger: every count is limited before memory is asked
+ * for, every string must fit, and plan_check has the last word on what the numbers mean. */
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -44,7 +44,8 @@ static hf_status get_amount(const json *o, const char *where, const char *key, d
 static hf_status get_list(const json *o, const char *where, const char *key, int most, const json **out) {
   const json *v = json_get(o, key);
   if (!v || json_type(v) != JSON_ARRAY) return hf_fail(HF_INPUT, "%s: field %s: an array is expected", where, key);
-  if (json_len(v) > most) return hf_fail(HF_INPUT, "%s: field %s: %d entries, at most %d are possible", where, key, json_len(v), most);
+  if (json_len(v) > most)
+    return hf_fail(HF_INPUT, "%s: field %s: %d entries, at most %d are possible", where, key, json_len(v), most);
   *out = v;
   return HF_OK;
 }
@@ -58,7 +59,8 @@ static hf_status get_object(const json *o, const char *where, const char *key, c
 /* A whole number in an array; NaN never equals its floor. */
 static hf_status element(const json *v, const char *where, double lo, double hi, int *out) {
   double x = json_number(v, NAN);
-  if (!(x == floor(x) && x >= lo && x <= hi)) return hf_fail(HF_INPUT, "%s: a whole number from %.0f to %.0f is expected", where, lo, hi);
+  if (!(x == floor(x) && x >= lo && x <= hi))
+    return hf_fail(HF_INPUT, "%s: a whole number from %.0f to %.0f is expected", where, lo, hi);
   *out = (int)x;
   return HF_OK;
 }
@@ -145,7 +147,8 @@ static hf_status read_run(const json *v, const char *w, int room, int n_devices,
 
 static hf_status read_placement_layer(const json *list, const char *w, int n_devices, plan_layer *l) {
   int e = 0, entry = 0;
-  if (json_type(list) != JSON_ARRAY) return hf_fail(HF_INPUT, "%s: an array of devices or of runs [count, device] is expected", w);
+  if (json_type(list) != JSON_ARRAY)
+    return hf_fail(HF_INPUT, "%s: an array of devices or of runs [count, device] is expected", w);
   for (const json *v = json_first(list); v; v = json_next(v), entry++) {
     char where[WHERE_BYTES + 16];
     int count, device;

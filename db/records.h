@@ -1,5 +1,9 @@
-/* records.h: plain structs that mirror the tables. Units in names; one unit per quantity. Strings are fixed-size arrays so that a record
- * owns nothing. Every figure carries a tag, low/likely/high and a source. */
+/* records.h: plain structs that mirror the tables. Units in names; one unit per quantity. Strings are fixed-size arrays so
+ * that a record owns nothing. Every figure carries a tag, low/likely/high and a source.
+ *
+ * The database refuses (HF_INPUT) what no record may say: a negative or non-finite quantity, low > likely or likely > high
+ * (ns_low, ns, ns_high alike), a kind, phase, source, status or finish that is not listed here, a text without its NUL, a
+ * reference to a row that does not exist. The only negative number is layer -1, "the whole step". */
 #ifndef HF_DB_RECORDS_H
 #define HF_DB_RECORDS_H
 #include <stdbool.h>
@@ -15,15 +19,15 @@ typedef struct {
   char name[128];
   machine_kind kind;
   int64_t created_ns;
-  char facts_json[4096];   /* ISA, cores, caches, DIMMs, permissions: for people and reports */
+  char facts_json[4096]; /* ISA, cores, caches, DIMMs, permissions: for people and reports */
 } rec_machine;
 
 /* A thing in a machine that computes or holds: "cpu0" (NUMA node 0), "gpu0". */
 typedef struct {
   int64_t machine_id;
   char device[16];
-  char kind[8];            /* "cpu" or "gpu" */
-  char name[96];           /* "Intel Xeon 6787P", "NVIDIA GeForce RTX 4090" */
+  char kind[8];  /* "cpu" or "gpu" */
+  char name[96]; /* "Intel Xeon 6787P", "NVIDIA GeForce RTX 4090" */
   int cores;
   int64_t mem_bytes;
 } rec_device;
@@ -32,11 +36,11 @@ typedef struct {
  * handover_ns, launch_ns, power_idle_w, power_active_w, price_usd. params: "threads=2" or "". */
 typedef struct {
   int64_t id, machine_id;
-  char device[16];         /* "cpu0", "gpu0", "" for the whole machine */
+  char device[16]; /* "cpu0", "gpu0", "" for the whole machine */
   char what[48], params[96], unit[24];
   double low, likely, high;
-  double spread;           /* (p90 - p10) / median of the samples; 0 when not measured */
-  int n;                   /* samples */
+  double spread; /* (p90 - p10) / median of the samples; 0 when not measured */
+  int n;         /* samples */
   db_tag tag;
   char source[160];
 } rec_figure;
@@ -50,53 +54,63 @@ typedef struct {
   char format[16], act[8]; /* weight format; activation type */
   int n_out, n_in;         /* expert_ffn: d_ff, d_model; attn: lora, rope or head_dim, n_kv_heads */
   int tokens, context, threads;
-  char load[16];           /* concurrent load: "" or "dma" */
+  char load[16]; /* concurrent load: "" or "dma" */
   double ns_low, ns, ns_high, spread;
-  int64_t bytes;           /* weight or KV bytes read in that time */
+  int64_t bytes; /* weight or KV bytes read in that time */
   int n;
   db_tag tag;
 } rec_kernel_point;
 
 typedef struct {
   int64_t machine_id;
-  char src[16], dst[16];   /* "host", "gpu0" */
+  char src[16], dst[16]; /* "host", "gpu0" */
   bool pinned;
   char load[16];
-  int64_t bytes;           /* transfer size */
+  int64_t bytes; /* transfer size */
   double ns_low, ns, ns_high;
   int n;
   db_tag tag;
 } rec_link_point;
 
+/* The columns of a stored plan, without its placement: for finding and listing plans. */
+typedef struct {
+  int64_t id, machine_id, from_run; /* from_run 0 = made without one */
+  int64_t created_ns;
+  char model[256], format[32], machine[128], gpu[96];
+  int users, context, depth;
+  double decode_tok_per_s_low, decode_tok_per_s, decode_tok_per_s_high;
+} rec_plan_head;
+
 typedef struct {
   int64_t id, plan_id, machine_id;
-  char model[256], format[32], gpu[96], kind[16]; /* kind: prompts, bench, check */
+  char model[256], format[32], gpu[96], kind[16]; /* kind: prompts, bench, check, server */
   int64_t created_ns;
   int users, depth, threads;
   int64_t prompt_tokens, output_tokens, steps;
   double wall_s, decode_s;
   double decode_tok_per_s, tok_per_s_wall, prefill_tok_per_s;
   double ttft_p50_s, ttft_p90_s, ttft_p99_s, tpot_p50_s, tpot_p90_s, tpot_p99_s;
-  double dram_bytes_per_s;         /* probed at start */
+  double dram_bytes_per_s; /* probed at start */
   double predicted_decode_tok_per_s, predicted_low, predicted_high, predicted_ttft_p50_s, predicted_tpot_p50_s; /* 0 = none */
-  char status[16];                 /* running, done, failed, stopped */
+  char status[16]; /* running, done, failed, stopped */
 } rec_run;
 
 typedef struct {
   int64_t run_id, request;
   char ext_id[64];
   int prompt_tokens, output_tokens;
-  double arrival_s, first_token_s, end_s;  /* since the run's start, at the client side */
-  char finish[16];                 /* stop, length, error */
+  double arrival_s, first_token_s, end_s; /* since the run's start, at the client side; first_token_s 0 = none came */
+  char finish[16];                        /* stop, length, error, cancelled */
 } rec_request;
 
 /* Stage times of a run or a simulation, aggregated per (layer, stage, phase): the same record from both sources. */
 typedef struct {
   int64_t run_id;
-  char source[8];                  /* "run", "sim" */
-  char stage[12], phase[8], resource[8]; /* stage: attn, hand, shared, dexp, cexp, head, step; phase: prefill, decode; resource: cpu, gpu0 */
+  char source[8]; /* "run", "sim" */
+  char stage[12], phase[8],
+      resource[8]; /* stage: attn, hand, shared, dexp, cexp, head, step; phase: prefill, decode; resource: cpu, gpu0 */
   int layer;
-  int64_t steps, tokens, distinct;  /* distinct: experts touched, summed */
+  int64_t steps, tokens, distinct; /* distinct: experts touched, summed */
   double ns_sum, ns_sq_sum;
 } rec_stage;
 
@@ -120,12 +134,12 @@ typedef struct {
   int64_t run_id;
   int layer;
   char phase[8];
-  int tokens;                       /* tokens of the step */
-  int64_t steps, sum, sum_sq;       /* of distinct experts */
+  int tokens;                 /* tokens of the step */
+  int64_t steps, sum, sum_sq; /* of distinct experts */
 } rec_distinct;
 
 typedef struct {
   int64_t id, run_id, at_ns, recovery_ns;
-  char kind[24], detail[256];       /* fault, recovery, replan */
+  char kind[24], detail[256]; /* kind: fault, recovery, replan */
 } rec_event;
 #endif

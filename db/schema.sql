@@ -3,8 +3,8 @@
 -- A step that has been released is never edited.
 --
 -- Conventions: units are in the names; times are ns where the name says _ns and seconds where it says _s; sizes are bytes.
--- A missing reference is NULL (0 in the C records). tag says how far a number can be trusted: measured on this machine, scaled from a
--- similar measured one, spec of a datasheet, or assumed. low/likely/high is the interval somebody would bet on.
+-- A missing reference is NULL (0 in the C records). tag says how far a number can be trusted: measured on this machine, scaled
+-- from a similar measured one, spec of a datasheet, or assumed. low/likely/high is the interval somebody would bet on.
 
 -- A machine: measured here, described by the catalog, or a what-if. Profiling again makes a new row; the newest of a name counts.
 CREATE TABLE machine (
@@ -263,7 +263,8 @@ CREATE TABLE routing_count (
   PRIMARY KEY (run_id, phase, layer, expert)
 ) STRICT, WITHOUT ROWID;
 
--- Distinct experts a step of that many tokens touched: count, sum and sum of squares over steps. Marginal counts cannot give this curve.
+-- Distinct experts a step of that many tokens touched: count, sum and sum of squares over steps. Marginal counts cannot give
+-- this curve.
 CREATE TABLE distinct_experts (
   run_id INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
   layer INTEGER NOT NULL CHECK (layer >= 0),

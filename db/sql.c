@@ -13,31 +13,30 @@ hf_status db_fail(const db *d, int rc, const char *what) {
   switch (rc & 0xff) {
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-      return hf_fail(HF_MACHINE, "%s: %s: database is locked by another program; wait for it to end and try again", d->path, what);
-    case SQLITE_FULL:
-      return hf_fail(HF_MACHINE, "%s: %s: the disk is full; free some space and try again", d->path, what);
-    case SQLITE_NOMEM:
-      return hf_fail(HF_MACHINE, "%s: %s: out of memory", d->path, what);
+      return hf_fail(HF_MACHINE, "%s: %s: database is locked by another program; wait for it to end and try again", d->path,
+                     what);
+    case SQLITE_FULL: return hf_fail(HF_MACHINE, "%s: %s: the disk is full; free some space and try again", d->path, what);
+    case SQLITE_NOMEM: return hf_fail(HF_MACHINE, "%s: %s: out of memory", d->path, what);
     case SQLITE_IOERR:
       if (full == SQLITE_IOERR_NOMEM) return hf_fail(HF_MACHINE, "%s: %s: out of memory", d->path, what);
       return hf_fail(HF_MACHINE, "%s: %s: %s (code %d); check the disk", d->path, what, detail, full);
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_AUTH:
-      return hf_fail(HF_INPUT, "%s: %s: the file or its folder is read-only; give write permission or another --db", d->path, what);
+      return hf_fail(HF_INPUT, "%s: %s: the file or its folder is read-only; give write permission or another --db", d->path,
+                     what);
     case SQLITE_CANTOPEN:
       return hf_fail(HF_INPUT, "%s: %s: cannot open or create it (or a file beside it); check the folder and its permissions",
                      d->path, what);
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return hf_fail(HF_INPUT, "%s: %s: the database is damaged (%s); restore a copy or name another file", d->path, what, detail);
+      return hf_fail(HF_INPUT, "%s: %s: the database is damaged (%s); restore a copy or name another file", d->path, what,
+                     detail);
     case SQLITE_CONSTRAINT:
     case SQLITE_MISMATCH:
     case SQLITE_TOOBIG:
-    case SQLITE_RANGE:
-      return hf_fail(HF_INPUT, "%s: %s: row refused: %s", d->path, what, detail);
-    default:
-      return hf_fail(HF_INPUT, "%s: %s: %s (code %d)", d->path, what, detail, full);
+    case SQLITE_RANGE: return hf_fail(HF_INPUT, "%s: %s: row refused: %s", d->path, what, detail);
+    default: return hf_fail(HF_INPUT, "%s: %s: %s (code %d)", d->path, what, detail, full);
   }
 }
 
@@ -75,7 +74,9 @@ hf_status db_statement(db *d, const char *sql, sqlite3_stmt **out) {
   return *out ? HF_OK : cache_add(d, NULL, sql, VERB_TEXT, sql, out);
 }
 
-static bool has_row_id(const db_table *t) { return t->col[0].type == DB_REF && strcmp(t->col[0].name, "id") == 0; }
+static bool has_row_id(const db_table *t) {
+  return t->col[0].type == DB_REF && strcmp(t->col[0].name, "id") == 0;
+}
 
 static hf_status compose(const db_table *t, const char *clause, int verb, hf_buf *b) {
   int first = verb == VERB_UPDATE ? 1 : 0;
@@ -126,7 +127,8 @@ enum { KIND_N = sizeof(kind_names) / sizeof(kind_names[0]) };
 
 static hf_status bind_text(const db *d, const db_table *t, const db_col *c, sqlite3_stmt *s, int i, const char *text) {
   size_t n = strnlen(text, c->bytes);
-  if (n == c->bytes) return hf_fail(HF_INPUT, "%s: %s.%s: text without an end within %zu bytes", d->path, t->name, c->name, c->bytes);
+  if (n == c->bytes)
+    return hf_fail(HF_INPUT, "%s: %s.%s: text without an end within %zu bytes", d->path, t->name, c->name, c->bytes);
   int rc = sqlite3_bind_text(s, i, text, (int)n, SQLITE_STATIC);
   return rc == SQLITE_OK ? HF_OK : db_fail(d, rc, t->name);
 }
@@ -314,11 +316,14 @@ hf_status db_list(db *d, const db_table *t, const char *clause, int64_t key, voi
 
 /* ---- transactions ---- */
 
-hf_status db_begin(db *d) { return db_exec(d, "BEGIN IMMEDIATE", "begin"); }
+hf_status db_begin(db *d) {
+  return db_exec(d, "BEGIN IMMEDIATE", "begin");
+}
 
 hf_status db_commit(db *d) {
   hf_status st = db_exec(d, "COMMIT", "commit");
-  /* A commit that failed for want of space or by an I/O error leaves the transaction open: end it, so that the handle stays usable. */
+  /* A commit that failed for want of space or by an I/O error leaves the transaction open: end it, so that the handle stays
+   * usable. */
   if (st != HF_OK) db_rollback(d);
   return st;
 }

@@ -1,9 +1,9 @@
-/* sql.h: the room's own layer over SQLite, not for other rooms. One prepared statement per SQL text and handle, records described by
- * column tables, one place that turns an SQLite result into hf_status.
+/* sql.h: the room's own layer over SQLite, not for other rooms. One prepared statement per SQL text and handle, records
+ * described by column tables, one place that turns an SQLite result into hf_status.
  *
- * A db_table maps a record to columns by offset, so that reading and writing a record are loops and not lists of calls. Statements for
- * insert, update and list are composed from it; the pointer of the db_table (with the clause) is the key of the statement cache, so
- * tables and clauses must be static. */
+ * A db_table maps a record to columns by offset, so that reading and writing a record are loops and not lists of calls.
+ * Statements for insert, update and list are composed from it; the pointer of the db_table (with the clause) is the key of the
+ * statement cache, so tables and clauses must be static. */
 #ifndef HF_DB_SQL_H
 #define HF_DB_SQL_H
 #include <sqlite3.h>
@@ -14,7 +14,7 @@
 enum { DB_STATEMENTS = 96, DB_BUSY_MS = 10000, DB_APPLICATION_ID = 0x48464c57 /* "HFLW" */ };
 
 typedef struct {
-  const void *table;   /* db_table, or NULL for a plain text */
+  const void *table; /* db_table, or NULL for a plain text */
   const char *clause;
   int verb;
   sqlite3_stmt *stmt;
@@ -28,14 +28,14 @@ struct db {
 };
 
 typedef enum {
-  DB_INT,    /* int */
-  DB_BOOL,   /* bool */
-  DB_I64,    /* int64_t */
-  DB_REF,    /* int64_t, 0 <-> NULL */
-  DB_NUM,    /* double, finite */
-  DB_TEXT,   /* char[n], NUL-terminated inside */
-  DB_TAG,    /* db_tag <-> its name */
-  DB_KIND,   /* machine_kind <-> its name */
+  DB_INT,  /* int */
+  DB_BOOL, /* bool */
+  DB_I64,  /* int64_t */
+  DB_REF,  /* int64_t, 0 <-> NULL */
+  DB_NUM,  /* double, finite */
+  DB_TEXT, /* char[n], NUL-terminated inside */
+  DB_TAG,  /* db_tag <-> its name */
+  DB_KIND, /* machine_kind <-> its name */
 } db_type;
 
 typedef struct {
@@ -45,15 +45,17 @@ typedef struct {
 } db_col;
 
 typedef struct {
-  const char *name;    /* table or view */
-  const db_col *col;   /* a row id that SQLite assigns comes first and is DB_REF "id" */
+  const char *name;  /* table or view */
+  const db_col *col; /* a row id that SQLite assigns comes first and is DB_REF "id" */
   int n_col;
   size_t rec_bytes;
 } db_table;
 
-#define DB_COL_AS(rec, member, column, type) {column, type, offsetof(rec, member), sizeof(((rec *)0)->member)}
+#define DB_COL_AS(rec, member, column, type) \
+  { column, type, offsetof(rec, member), sizeof(((rec *)0)->member) }
 #define DB_COL(rec, member, type) DB_COL_AS(rec, member, #member, type)
-#define DB_TABLE(name, cols, rec) {name, cols, (int)(sizeof(cols) / sizeof((cols)[0])), sizeof(rec)}
+#define DB_TABLE(name, cols, rec) \
+  { name, cols, (int)(sizeof(cols) / sizeof((cols)[0])), sizeof(rec) }
 
 /* Starts a new trail for an SQLite result code: "PATH: WHAT: reason; remedy". */
 HF_MUST hf_status db_fail(const db *d, int rc, const char *what);
@@ -84,8 +86,8 @@ HF_MUST hf_status db_select(db *d, const db_table *t, const char *clause, sqlite
 HF_MUST hf_status db_enter(db *d, bool *own);
 HF_MUST hf_status db_leave(db *d, bool own, hf_status st);
 
-/* schema.c: the newest version; the steps that lead a file from version `from` to `to`; whether a file's schema is the one that its
- * version should have. */
+/* schema.c: the newest version; the steps that lead a file from version `from` to `to`; whether a file's schema is the one
+ * that its version should have. */
 int db_schema_version(void);
 HF_MUST hf_status db_migrate(db *d, int from, int to);
 HF_MUST hf_status db_check_schema(db *d, int version);

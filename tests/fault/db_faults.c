@@ -1,11 +1,12 @@
-/* The n-th allocation, read, write, sync or truncation fails: an error, never a damaged database, and nothing lost that was committed.
+/* The n-th allocation, read, write, sync or truncation fails: an error, never a damaged database, and nothing lost that was
+ * committed.
  *
- * One scenario (open, migrate, write every kind of row, read back, close) is repeated with a fault a little later each time, until it
- * ends without meeting one. Before it, the file holds a committed base; after it, the file must be sound, hold the base, and hold all
- * or nothing of each call that the scenario reported as done.
+ * One scenario (open, migrate, write every kind of row, read back, close) is repeated with a fault a little later each time,
+ * until it ends without meeting one. Before it, the file holds a committed base; after it, the file must be sound, hold the
+ * base, and hold all or nothing of each call that the scenario reported as done.
  *
- * Faults come from three places: hf_alloc's own hook, an allocator under SQLite, and a file layer between SQLite and the disk. The file
- * layer fails either once or, like a disk that died, for good. */
+ * Faults come from three places: hf_alloc's own hook, an allocator under SQLite, and a file layer between SQLite and the disk.
+ * The file layer fails either once or, like a disk that died, for good. */
 #include <sqlite3.h>
 
 #include "db/sql.h"
@@ -16,9 +17,15 @@
 static sqlite3_mem_methods real_memory;
 static long memory_calls, memory_fails_at;
 
-static bool memory_fails(void) { return ++memory_calls == memory_fails_at; }
-static void *mem_malloc(int n) { return memory_fails() ? NULL : real_memory.xMalloc(n); }
-static void *mem_realloc(void *p, int n) { return memory_fails() ? NULL : real_memory.xRealloc(p, n); }
+static bool memory_fails(void) {
+  return ++memory_calls == memory_fails_at;
+}
+static void *mem_malloc(int n) {
+  return memory_fails() ? NULL : real_memory.xMalloc(n);
+}
+static void *mem_realloc(void *p, int n) {
+  return memory_fails() ? NULL : real_memory.xRealloc(p, n);
+}
 
 /* ---- the file layer ---- */
 
@@ -37,9 +44,13 @@ static bool io_fails(void) {
   return io_fails_at && (io_dead ? call >= io_fails_at : call == io_fails_at);
 }
 
-static sqlite3_file *real_of(sqlite3_file *f) { return ((shim_file *)f)->real; }
+static sqlite3_file *real_of(sqlite3_file *f) {
+  return ((shim_file *)f)->real;
+}
 
-static int io_close(sqlite3_file *f) { return real_of(f)->pMethods->xClose(real_of(f)); }
+static int io_close(sqlite3_file *f) {
+  return real_of(f)->pMethods->xClose(real_of(f));
+}
 static int io_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at) {
   return io_fails() ? SQLITE_IOERR_READ : real_of(f)->pMethods->xRead(real_of(f), p, n, at);
 }
@@ -52,22 +63,42 @@ static int io_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at) {
 static int io_truncate(sqlite3_file *f, sqlite3_int64 n) {
   return io_fails() ? SQLITE_IOERR_TRUNCATE : real_of(f)->pMethods->xTruncate(real_of(f), n);
 }
-static int io_sync(sqlite3_file *f, int flags) { return io_fails() ? SQLITE_IOERR_FSYNC : real_of(f)->pMethods->xSync(real_of(f), flags); }
+static int io_sync(sqlite3_file *f, int flags) {
+  return io_fails() ? SQLITE_IOERR_FSYNC : real_of(f)->pMethods->xSync(real_of(f), flags);
+}
 static int io_size(sqlite3_file *f, sqlite3_int64 *n) {
   return io_fails() ? SQLITE_IOERR_FSTAT : real_of(f)->pMethods->xFileSize(real_of(f), n);
 }
-static int io_lock(sqlite3_file *f, int l) { return real_of(f)->pMethods->xLock(real_of(f), l); }
-static int io_unlock(sqlite3_file *f, int l) { return real_of(f)->pMethods->xUnlock(real_of(f), l); }
-static int io_reserved(sqlite3_file *f, int *out) { return real_of(f)->pMethods->xCheckReservedLock(real_of(f), out); }
-static int io_control(sqlite3_file *f, int op, void *p) { return real_of(f)->pMethods->xFileControl(real_of(f), op, p); }
-static int io_sector(sqlite3_file *f) { return real_of(f)->pMethods->xSectorSize(real_of(f)); }
-static int io_traits(sqlite3_file *f) { return real_of(f)->pMethods->xDeviceCharacteristics(real_of(f)); }
+static int io_lock(sqlite3_file *f, int l) {
+  return real_of(f)->pMethods->xLock(real_of(f), l);
+}
+static int io_unlock(sqlite3_file *f, int l) {
+  return real_of(f)->pMethods->xUnlock(real_of(f), l);
+}
+static int io_reserved(sqlite3_file *f, int *out) {
+  return real_of(f)->pMethods->xCheckReservedLock(real_of(f), out);
+}
+static int io_control(sqlite3_file *f, int op, void *p) {
+  return real_of(f)->pMethods->xFileControl(real_of(f), op, p);
+}
+static int io_sector(sqlite3_file *f) {
+  return real_of(f)->pMethods->xSectorSize(real_of(f));
+}
+static int io_traits(sqlite3_file *f) {
+  return real_of(f)->pMethods->xDeviceCharacteristics(real_of(f));
+}
 static int io_shm_map(sqlite3_file *f, int page, int bytes, int extend, void volatile **out) {
   return io_fails() ? SQLITE_IOERR_SHMMAP : real_of(f)->pMethods->xShmMap(real_of(f), page, bytes, extend, out);
 }
-static int io_shm_lock(sqlite3_file *f, int at, int n, int flags) { return real_of(f)->pMethods->xShmLock(real_of(f), at, n, flags); }
-static void io_shm_barrier(sqlite3_file *f) { real_of(f)->pMethods->xShmBarrier(real_of(f)); }
-static int io_shm_unmap(sqlite3_file *f, int remove) { return real_of(f)->pMethods->xShmUnmap(real_of(f), remove); }
+static int io_shm_lock(sqlite3_file *f, int at, int n, int flags) {
+  return real_of(f)->pMethods->xShmLock(real_of(f), at, n, flags);
+}
+static void io_shm_barrier(sqlite3_file *f) {
+  real_of(f)->pMethods->xShmBarrier(real_of(f));
+}
+static int io_shm_unmap(sqlite3_file *f, int remove) {
+  return real_of(f)->pMethods->xShmUnmap(real_of(f), remove);
+}
 
 static int shim_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *out) {
   shim_file *s = (shim_file *)f;
@@ -92,11 +123,23 @@ static void install_shim(void) {
   shim_vfs.szOsFile = (int)sizeof(shim_file) + real_vfs->szOsFile;
   shim_vfs.xOpen = shim_open;
   shim_vfs.pNext = NULL;
-  shim_methods = (sqlite3_io_methods){
-    .iVersion = 2, .xClose = io_close, .xRead = io_read, .xWrite = io_write, .xTruncate = io_truncate, .xSync = io_sync,
-    .xFileSize = io_size, .xLock = io_lock, .xUnlock = io_unlock, .xCheckReservedLock = io_reserved, .xFileControl = io_control,
-    .xSectorSize = io_sector, .xDeviceCharacteristics = io_traits, .xShmMap = io_shm_map, .xShmLock = io_shm_lock,
-    .xShmBarrier = io_shm_barrier, .xShmUnmap = io_shm_unmap};
+  shim_methods = (sqlite3_io_methods){.iVersion = 2,
+                                      .xClose = io_close,
+                                      .xRead = io_read,
+                                      .xWrite = io_write,
+                                      .xTruncate = io_truncate,
+                                      .xSync = io_sync,
+                                      .xFileSize = io_size,
+                                      .xLock = io_lock,
+                                      .xUnlock = io_unlock,
+                                      .xCheckReservedLock = io_reserved,
+                                      .xFileControl = io_control,
+                                      .xSectorSize = io_sector,
+                                      .xDeviceCharacteristics = io_traits,
+                                      .xShmMap = io_shm_map,
+                                      .xShmLock = io_shm_lock,
+                                      .xShmBarrier = io_shm_barrier,
+                                      .xShmUnmap = io_shm_unmap};
   assert_int_equal(sqlite3_vfs_register(&shim_vfs, 1), SQLITE_OK);
 }
 
@@ -185,11 +228,11 @@ static void assert_state(const char *path, const outcome *o) {
   assert_int_equal(ask(d, "SELECT count(*) FROM pragma_foreign_key_check"), 0);
   if (ask(d, "SELECT count(*) FROM machine WHERE name = 'base'") != 1) fail_msg("the base is gone");
   int64_t have[CALLS] = {
-    ask(d, "SELECT count(*) FROM machine WHERE name = 'scenario'"),
-    ask(d, "SELECT count(*) FROM run WHERE steps = 4711"),
-    ask(d, "SELECT count(*) FROM routing_count WHERE count = 7"),
-    ask(d, "SELECT count(*) FROM plan WHERE id > 1"),
-    ask(d, "SELECT count(*) FROM run WHERE steps = 4711 AND status = 'done'"),
+      ask(d, "SELECT count(*) FROM machine WHERE name = 'scenario'"),
+      ask(d, "SELECT count(*) FROM run WHERE steps = 4711"),
+      ask(d, "SELECT count(*) FROM routing_count WHERE count = 7"),
+      ask(d, "SELECT count(*) FROM plan WHERE id > 1"),
+      ask(d, "SELECT count(*) FROM run WHERE steps = 4711 AND status = 'done'"),
   };
   static const int64_t whole[CALLS] = {1, 1, 30, 1, 1};
   for (int i = 0; i < CALLS; i++) {
@@ -272,17 +315,37 @@ static void repeat(fixture *f, fault what, long most_rounds) {
   assert_true(failed > rounds / 4); /* the others SQLite got over by itself */
 }
 
-static void arm_alloc(long n) { hf_fail_alloc_at(n); }
-static void arm_memory(long n) { memory_fails_at = memory_calls + n; }
-static void arm_io_once(long n) { io_dead = false, io_fails_at = io_calls + n; }
-static void arm_io_dead(long n) { io_dead = true, io_fails_at = io_calls + n; }
-static long count_memory(void) { return memory_calls; }
-static long count_io(void) { return io_calls; }
+static void arm_alloc(long n) {
+  hf_fail_alloc_at(n);
+}
+static void arm_memory(long n) {
+  memory_fails_at = memory_calls + n;
+}
+static void arm_io_once(long n) {
+  io_dead = false, io_fails_at = io_calls + n;
+}
+static void arm_io_dead(long n) {
+  io_dead = true, io_fails_at = io_calls + n;
+}
+static long count_memory(void) {
+  return memory_calls;
+}
+static long count_io(void) {
+  return io_calls;
+}
 
-static void allocations(void **state) { repeat(*state, (fault){arm_alloc, hf_alloc_count}, 1000000); }
-static void allocations_of_sqlite(void **state) { repeat(*state, (fault){arm_memory, count_memory}, 250); }
-static void io_fails_once(void **state) { repeat(*state, (fault){arm_io_once, count_io}, 400); }
-static void io_fails_for_good(void **state) { repeat(*state, (fault){arm_io_dead, count_io}, 400); }
+static void allocations(void **state) {
+  repeat(*state, (fault){arm_alloc, hf_alloc_count}, 1000000);
+}
+static void allocations_of_sqlite(void **state) {
+  repeat(*state, (fault){arm_memory, count_memory}, 250);
+}
+static void io_fails_once(void **state) {
+  repeat(*state, (fault){arm_io_once, count_io}, 400);
+}
+static void io_fails_for_good(void **state) {
+  repeat(*state, (fault){arm_io_dead, count_io}, 400);
+}
 
 /* A new file: whatever fails, the next try makes it. */
 static void creation(void **state) {
@@ -309,7 +372,7 @@ static void creation(void **state) {
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
   const struct CMUnitTest tests[] = {
-    TEST(allocations), TEST(allocations_of_sqlite), TEST(io_fails_once), TEST(io_fails_for_good), TEST(creation),
+      TEST(allocations), TEST(allocations_of_sqlite), TEST(io_fails_once), TEST(io_fails_for_good), TEST(creation),
   };
   install_shim();
   return cmocka_run_group_tests(tests, NULL, NULL);

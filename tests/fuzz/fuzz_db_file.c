@@ -1,5 +1,5 @@
-/* A database file from anybody: opened, everything in it listed, one row written. Errors are fine, anything else is not. The file lies in
- * memory (/dev/shm) or in $TMPDIR. */
+/* A database file from anybody: opened, everything in it listed, one row written. Errors are fine, anything else is not. The
+ * file lies in memory (/dev/shm) or in $TMPDIR. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +28,11 @@ static void choose_path(void) {
 }
 
 /* Frees the list of a call whatever it said. */
-#define LIST(type, call)               \
-  do {                                 \
-    type *out = NULL;                  \
-    int n = 0;                         \
-    if ((call) == HF_OK) free(out);    \
+#define LIST(type, call)            \
+  do {                              \
+    type *out = NULL;               \
+    int n = 0;                      \
+    if ((call) == HF_OK) free(out); \
   } while (0)
 
 static void list_of(db *d, int64_t id) {

@@ -1,4 +1,5 @@
-/* Plan JSON from anybody. What is accepted must survive a round trip: writing it, reading that, writing again gives the same text. */
+/* Plan JSON from anybody. What is accepted must survive a round trip: writing it, reading that, writing again gives the same
+ * text. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

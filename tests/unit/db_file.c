@@ -33,10 +33,12 @@ static void schema_text(const char *path, char *out, size_t n) {
   sqlite3 *h = raw_open(path);
   sqlite3_stmt *s;
   size_t len = 0;
-  assert_int_equal(sqlite3_prepare_v2(h, "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name", -1, &s, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_prepare_v2(h, "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name", -1, &s, NULL),
+                   SQLITE_OK);
   while (sqlite3_step(s) == SQLITE_ROW) {
     const char *sql = (const char *)sqlite3_column_text(s, 2);
-    len += (size_t)snprintf(out + len, n - len, "%s %s %s\n", sqlite3_column_text(s, 0), sqlite3_column_text(s, 1), sql ? sql : "");
+    len +=
+        (size_t)snprintf(out + len, n - len, "%s %s %s\n", sqlite3_column_text(s, 0), sqlite3_column_text(s, 1), sql ? sql : "");
     assert_true(len < n);
   }
   sqlite3_finalize(s);
@@ -101,8 +103,10 @@ static void created(void **state) {
   CHECK_OK(db_machine_find(d, "box", &m));
   db_close(d);
   assert_string_equal(sqlite3_libversion_number() >= 3037000 ? "STRICT" : "too old", "STRICT");
-  assert_int_equal(raw_int(p->path, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND strict = 0 "
-                                    "AND name NOT LIKE 'sqlite_%'"), 0);
+  assert_int_equal(raw_int(p->path,
+                           "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND strict = 0 "
+                           "AND name NOT LIKE 'sqlite_%'"),
+                   0);
 }
 
 static void empty_file(void **state) {
@@ -181,11 +185,12 @@ static void not_ours_with_log(void **state) {
 static void changed_schema(void **state) {
   db_place *p = *state;
   static const char *const changes[] = {
-    "CREATE TRIGGER t AFTER INSERT ON machine BEGIN DELETE FROM machine; END",
-    "DROP TABLE request",
-    "DROP VIEW run_error; CREATE VIEW run_error AS SELECT 1 AS run_id, '' AS model, '' AS metric, 1.0 AS predicted, 1.0 AS measured, "
-    "1.0 AS signed_error",
-    "DROP TABLE event; CREATE TABLE event (id INTEGER PRIMARY KEY, run_id, at_ns, recovery_ns, kind, detail)",
+      "CREATE TRIGGER t AFTER INSERT ON machine BEGIN DELETE FROM machine; END",
+      "DROP TABLE request",
+      "DROP VIEW run_error; CREATE VIEW run_error AS SELECT 1 AS run_id, '' AS model, '' AS metric, 1.0 AS predicted, 1.0 AS "
+      "measured, "
+      "1.0 AS signed_error",
+      "DROP TABLE event; CREATE TABLE event (id INTEGER PRIMARY KEY, run_id, at_ns, recovery_ns, kind, detail)",
   };
   for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
     unlink(p->path);
@@ -449,9 +454,10 @@ static int teardown(void **state) {
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
   const struct CMUnitTest tests[] = {
-    TEST(created), TEST(empty_file), TEST(odd_names), TEST(not_ours), TEST(not_ours_with_log), TEST(changed_schema), TEST(newer_version),
-    TEST(newer_version_in_log), TEST(damaged), TEST(migrated), TEST(migration_fails), TEST(two_handles), TEST(locks_stay), TEST(full_disk),
-    TEST(default_path),
+      TEST(created),           TEST(empty_file),     TEST(odd_names),       TEST(not_ours),
+      TEST(not_ours_with_log), TEST(changed_schema), TEST(newer_version),   TEST(newer_version_in_log),
+      TEST(damaged),           TEST(migrated),       TEST(migration_fails), TEST(two_handles),
+      TEST(locks_stay),        TEST(full_disk),      TEST(default_path),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,8 +72,8 @@ static void contract_members(void **state) {
   plan *p = sample_plan();
   json *doc;
   CHECK_OK(plan_to_json(p, &doc));
-  static const char *const keys[] = {"plan_id", "model", "machine", "users", "context", "depth", "placement", "ilp", "predicted", "binding",
-                                     "budget", "baselines", "advice"};
+  static const char *const keys[] = {"plan_id", "model",     "machine", "users",  "context",   "depth", "placement",
+                                     "ilp",     "predicted", "binding", "budget", "baselines", "advice"};
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) assert_non_null(json_get(doc, keys[i]));
   const json *runs = json_at(json_get(doc, "placement"), 1);
   assert_int_equal(json_len(json_at(json_get(doc, "placement"), 0)), 0);
@@ -111,71 +111,72 @@ typedef struct {
 } edit;
 
 static const edit edits[] = {
-  {"\"users\":5", "\"users\":0", "users"},
-  {"\"users\":5", "\"users\":-5", "users"},
-  {"\"users\":5", "\"users\":5.5", "users"},
-  {"\"users\":5", "\"users\":1e300", "users"},
-  {"\"users\":5", "\"users\":\"5\"", "users"},
-  {"\"users\":5", "\"users\":null", "users"},
-  {"\"users\":5,", "", "users"},
-  {"\"users\":5", "\"users\":5,\"users\":6", "users"},
-  {"\"context\":4096", "\"context\":0", "context"},
-  {"\"context\":4096", "\"context\":99999999999", "context"},
-  {"\"depth\":2", "\"depth\":0", "depth"},
-  {"\"depth\":2", "\"depth\":9", "depth"},
-  {"\"schema_version\":1", "\"schema_version\":2", "schema_version"},
-  {"\"schema_version\":1", "\"schema_version\":0", "schema_version"},
-  {"\"n_layers\":3", "\"n_layers\":4", "n_layers"},
-  {"\"n_layers\":3", "\"n_layers\":1000000000", "n_layers"},
-  {"\"n_experts\":8", "\"n_experts\":9", "n_experts"},
-  {"\"n_experts\":8", "\"n_experts\":100000", "n_experts"},
-  {"\"placement\":[[],", "\"placement\":[", "placement"},
-  {"\"placement\":[[]", "\"placement\":[[[8,0]]", "placement[0]"},
-  {"[[3,-1]", "[[2,-1]", "placement[1]"},
-  {"[[3,-1]", "[[4,-1]", "placement[1]"},
-  {"[[3,-1]", "[[4000,-1]", "placement[1][0]"},
-  {"[[3,-1]", "[[0,-1]", "placement[1][0]"},
-  {"[[3,-1]", "[[-3,-1]", "placement[1][0]"},
-  {"[[3,-1]", "[[3,-2]", "placement[1][0]"},
-  {"[[3,-1]", "[[3,2]", "placement[1][0]"},
-  {"[[3,-1]", "[[3]", "placement[1][0]"},
-  {"[[3,-1]", "[[3,-1,0]", "placement[1][0]"},
-  {"[[3,-1]", "[[3,\"gpu\"]", "placement[1][0]"},
-  {"[[3,-1]", "[\"cpu\"", "placement[1][0]"},
-  {"[[3,-1]", "[[3,0.5]", "placement[1][0]"},
-  {"\"placement\":[[],", "\"placement\":[{},", "placement[0]"},
-  {"\"layer\":1,", "\"layer\":0,", "layers[1]"},
-  {"\"layer\":2,", "\"layer\":1,", "layers[2]"},
-  {"\"layer\":2,", "\"layer\":-2,", "layers[2]"},
-  {"\"layer\":1,\"moe\":true", "\"layer\":1,\"moe\":false", "layers[1]"},
-  {"\"layer\":1,\"moe\":true,\"n_experts\":8", "\"layer\":1,\"moe\":true,\"n_experts\":7", "placement[1]"},
-  {"\"layer\":1,\"moe\":true,\"n_experts\":8", "\"layer\":1,\"moe\":true,\"n_experts\":-8", "layers[1]"},
-  {"\"layer\":0,\"moe\":false", "\"layer\":0,\"moe\":true", "layers[0]"},
-  {"\"attn_ns\":12345.678", "\"attn_ns\":-1", "attn_ns"},
-  {"\"attn_ns\":12345.678", "\"attn_ns\":null", "attn_ns"},
-  {"\"binding\":\"cpu\"", "\"binding\":\"gremlins\"", "binding"},
-  {"\"binding\":\"cpu\"", "\"binding\":\"npu\"", "binding"},
-  {"\"prefill\":\"upload\"", "\"prefill\":\"wish\"", "prefill"},
-  {"\"spec\":\"virtual:8M\",\"mem_bytes\":8388608},", "\"spec\":\"cuda:0\",\"mem_bytes\":1},{\"name\":\"a\",\"spec\":\"cuda:0:1G\",\"mem_bytes\":1},", "cuda:0"},
-  {"\"mem_bytes\":8388608", "\"mem_bytes\":-8388608", "mem_bytes"},
-  {"\"devices\":[", "\"devices\":[1,", "devices[0]"},
-  {"\"gap\":0.00046", "\"gap\":-0.1", "gap"},
-  {"\"bound_ns\":1234000.5", "\"bound_ns\":9e9", "bound_ns"},
-  {"\"objective_ns\":1234567.25", "\"objective_ns\":1e308,\"objective_ms\":1e400", "too large"},
-  {"\"low\":80.5", "\"low\":180.5", "decode_tok_per_s"},
-  {"\"p99\":1}", "\"p99\":0.1}", "ttft_s"},
-  {"\"tag\":\"measured\"", "\"tag\":\"hoped\"", "tag"},
-  {"\"bytes\":4194304,", "\"bytes\":4194305,", "gpu0"},
-  {"\"bytes\":4194304,", "\"bytes\":-1,", "budget[0]"},
-  {"\"what\":\"KV cache\"", "\"what\":\"resident experts\"", "budget[1]"},
-  {"\"limit_bytes\":8388608}", "\"limit_bytes\":9388608}", "limit"},
-  {"\"tokens_lo\":5", "\"tokens_lo\":4", "kernels"},
-  {"\"tokens_hi\":512", "\"tokens_hi\":1", "kernels"},
-  {"\"kv\":{", "\"kv\":[],\"kw\":{", "kv"},
-  {"\"type\":\"bf16\"", "\"type\":\"a very long type\"", "type"},
-  {"\"family\":\"", "\"family\":\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "family"},
-  {"\"threads\":2", "\"threads\":70000", "threads"},
-  {"\"model\":\"tiny", "\"model\":\"\",\"was\":\"tiny", "model"},
+    {"\"users\":5", "\"users\":0", "users"},
+    {"\"users\":5", "\"users\":-5", "users"},
+    {"\"users\":5", "\"users\":5.5", "users"},
+    {"\"users\":5", "\"users\":1e300", "users"},
+    {"\"users\":5", "\"users\":\"5\"", "users"},
+    {"\"users\":5", "\"users\":null", "users"},
+    {"\"users\":5,", "", "users"},
+    {"\"users\":5", "\"users\":5,\"users\":6", "users"},
+    {"\"context\":4096", "\"context\":0", "context"},
+    {"\"context\":4096", "\"context\":99999999999", "context"},
+    {"\"depth\":2", "\"depth\":0", "depth"},
+    {"\"depth\":2", "\"depth\":9", "depth"},
+    {"\"schema_version\":1", "\"schema_version\":2", "schema_version"},
+    {"\"schema_version\":1", "\"schema_version\":0", "schema_version"},
+    {"\"n_layers\":3", "\"n_layers\":4", "n_layers"},
+    {"\"n_layers\":3", "\"n_layers\":1000000000", "n_layers"},
+    {"\"n_experts\":8", "\"n_experts\":9", "n_experts"},
+    {"\"n_experts\":8", "\"n_experts\":100000", "n_experts"},
+    {"\"placement\":[[],", "\"placement\":[", "placement"},
+    {"\"placement\":[[]", "\"placement\":[[[8,0]]", "placement[0]"},
+    {"[[3,-1]", "[[2,-1]", "placement[1]"},
+    {"[[3,-1]", "[[4,-1]", "placement[1]"},
+    {"[[3,-1]", "[[4000,-1]", "placement[1][0]"},
+    {"[[3,-1]", "[[0,-1]", "placement[1][0]"},
+    {"[[3,-1]", "[[-3,-1]", "placement[1][0]"},
+    {"[[3,-1]", "[[3,-2]", "placement[1][0]"},
+    {"[[3,-1]", "[[3,2]", "placement[1][0]"},
+    {"[[3,-1]", "[[3]", "placement[1][0]"},
+    {"[[3,-1]", "[[3,-1,0]", "placement[1][0]"},
+    {"[[3,-1]", "[[3,\"gpu\"]", "placement[1][0]"},
+    {"[[3,-1]", "[\"cpu\"", "placement[1][0]"},
+    {"[[3,-1]", "[[3,0.5]", "placement[1][0]"},
+    {"\"placement\":[[],", "\"placement\":[{},", "placement[0]"},
+    {"\"layer\":1,", "\"layer\":0,", "layers[1]"},
+    {"\"layer\":2,", "\"layer\":1,", "layers[2]"},
+    {"\"layer\":2,", "\"layer\":-2,", "layers[2]"},
+    {"\"layer\":1,\"moe\":true", "\"layer\":1,\"moe\":false", "layers[1]"},
+    {"\"layer\":1,\"moe\":true,\"n_experts\":8", "\"layer\":1,\"moe\":true,\"n_experts\":7", "placement[1]"},
+    {"\"layer\":1,\"moe\":true,\"n_experts\":8", "\"layer\":1,\"moe\":true,\"n_experts\":-8", "layers[1]"},
+    {"\"layer\":0,\"moe\":false", "\"layer\":0,\"moe\":true", "layers[0]"},
+    {"\"attn_ns\":12345.678", "\"attn_ns\":-1", "attn_ns"},
+    {"\"attn_ns\":12345.678", "\"attn_ns\":null", "attn_ns"},
+    {"\"binding\":\"cpu\"", "\"binding\":\"gremlins\"", "binding"},
+    {"\"binding\":\"cpu\"", "\"binding\":\"npu\"", "binding"},
+    {"\"prefill\":\"upload\"", "\"prefill\":\"wish\"", "prefill"},
+    {"\"spec\":\"virtual:8M\",\"mem_bytes\":8388608},",
+     "\"spec\":\"cuda:0\",\"mem_bytes\":1},{\"name\":\"a\",\"spec\":\"cuda:0:1G\",\"mem_bytes\":1},", "cuda:0"},
+    {"\"mem_bytes\":8388608", "\"mem_bytes\":-8388608", "mem_bytes"},
+    {"\"devices\":[", "\"devices\":[1,", "devices[0]"},
+    {"\"gap\":0.00046", "\"gap\":-0.1", "gap"},
+    {"\"bound_ns\":1234000.5", "\"bound_ns\":9e9", "bound_ns"},
+    {"\"objective_ns\":1234567.25", "\"objective_ns\":1e308,\"objective_ms\":1e400", "too large"},
+    {"\"low\":80.5", "\"low\":180.5", "decode_tok_per_s"},
+    {"\"p99\":1}", "\"p99\":0.1}", "ttft_s"},
+    {"\"tag\":\"measured\"", "\"tag\":\"hoped\"", "tag"},
+    {"\"bytes\":4194304,", "\"bytes\":4194305,", "gpu0"},
+    {"\"bytes\":4194304,", "\"bytes\":-1,", "budget[0]"},
+    {"\"what\":\"KV cache\"", "\"what\":\"resident experts\"", "budget[1]"},
+    {"\"limit_bytes\":8388608}", "\"limit_bytes\":9388608}", "limit"},
+    {"\"tokens_lo\":5", "\"tokens_lo\":4", "kernels"},
+    {"\"tokens_hi\":512", "\"tokens_hi\":1", "kernels"},
+    {"\"kv\":{", "\"kv\":[],\"kw\":{", "kv"},
+    {"\"type\":\"bf16\"", "\"type\":\"a very long type\"", "type"},
+    {"\"family\":\"", "\"family\":\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "family"},
+    {"\"threads\":2", "\"threads\":70000", "threads"},
+    {"\"model\":\"tiny", "\"model\":\"\",\"was\":\"tiny", "model"},
 };
 
 static void contradictions(void **state) {
@@ -274,6 +275,14 @@ static void in_the_database(void **state) {
   assert_int_equal(n, 2);
   assert_int_equal(ids[1], first);
   free(ids);
+  rec_plan_head *heads;
+  CHECK_OK(db_plan_heads(d, &heads, &n));
+  assert_int_equal(n, 2);
+  assert_int_equal(heads[0].id, p->id);
+  assert_int_equal(heads[1].from_run, r.id);
+  assert_string_equal(heads[1].model, p->model);
+  assert_true(heads[1].decode_tok_per_s == 100.1 && heads[1].depth == 2);
+  free(heads);
   p->machine_id = 4711; /* of another database */
   assert_int_equal(db_plan_put(d, p), HF_INPUT);
   p->machine_id = m.id;
@@ -367,9 +376,11 @@ static void allocations(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(round_trip), cmocka_unit_test(contract_members), cmocka_unit_test(plain_placement), cmocka_unit_test(contradictions),
-    cmocka_unit_test(cut_anywhere), cmocka_unit_test(bad_structs), cmocka_unit_test(in_the_database), cmocka_unit_test(large),
-    cmocka_unit_test(from_file), cmocka_unit_test(allocations),
+      cmocka_unit_test(round_trip),      cmocka_unit_test(contract_members),
+      cmocka_unit_test(plain_placement), cmocka_unit_test(contradictions),
+      cmocka_unit_test(cut_anywhere),    cmocka_unit_test(bad_structs),
+      cmocka_unit_test(in_the_database), cmocka_unit_test(large),
+      cmocka_unit_test(from_file),       cmocka_unit_test(allocations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,6 +57,9 @@ static void machines(void **state) {
   CHECK_OK(db_machine_latest(f->d, MACHINE_MEASURED, &got));
   assert_int_equal(got.id, newer.id);
   assert_int_equal(db_machine_latest(f->d, MACHINE_CATALOG, &got), HF_NOT_FOUND);
+  CHECK_OK(db_machine_get(f->d, 1, &got));
+  assert_memory_equal(&got, &f->m, sizeof got);
+  assert_int_equal(db_machine_get(f->d, 4711, &got), HF_NOT_FOUND);
   assert_int_equal(db_machine_find(f->d, "nobody", &got), HF_NOT_FOUND);
   assert_int_equal(db_machine_find(f->d, "99999999999999999999999", &got), HF_NOT_FOUND);
   assert_int_equal(db_machine_find(f->d, "", &got), HF_NOT_FOUND);
@@ -100,8 +103,17 @@ static void figures(void **state) {
   rec_figure *list;
   int n;
   for (int t = 0; t < TAG_N; t++) {
-    static rec_figure r = {.machine_id = THE_MACHINE, .device = "cpu0", .what = "dram_read_bytes_per_s", .params = "threads=2", .unit = "B/s",
-                    .low = 1e10, .likely = 1.0 / 3 * 1e11, .high = 5e10, .spread = 0.01, .n = 15, .source = "self"};
+    static rec_figure r = {.machine_id = THE_MACHINE,
+                           .device = "cpu0",
+                           .what = "dram_read_bytes_per_s",
+                           .params = "threads=2",
+                           .unit = "B/s",
+                           .low = 1e10,
+                           .likely = 1.0 / 3 * 1e11,
+                           .high = 5e10,
+                           .spread = 0.01,
+                           .n = 15,
+                           .source = "self"};
     r.id = 0;
     r.tag = (db_tag)t;
     CHECK_OK(db_figure_put(f->d, &r));
@@ -136,8 +148,8 @@ static void figures(void **state) {
 
 static void curves(void **state) {
   fixture *f = *state;
-  static rec_kernel_point k = {THE_MACHINE, "cpu", "expert_ffn", "avx2", "q8_0", "q8", 128, 64, 4, 2048, 2, "dma", 900.5, 1000.25, 1100, 0.1, 8704, 15,
-                        TAG_SCALED};
+  static rec_kernel_point k = {THE_MACHINE, "cpu", "expert_ffn", "avx2",  "q8_0", "q8", 128,  64, 4,         2048,
+                               2,           "dma", 900.5,        1000.25, 1100,   0.1,  8704, 15, TAG_SCALED};
   rec_kernel_point *kernels;
   static rec_link_point l = {THE_MACHINE, "host", "gpu0", true, "", 1 << 20, 90, 100, 110, 9, TAG_SPEC};
   rec_link_point *links;
@@ -265,8 +277,18 @@ static void counts_add_up(void **state) {
 
 static void traces(void **state) {
   fixture *f = *state;
-  static rec_trace t = {.source = "run", .stage = "attn", .resource = "gpu0", .step = 4, .micro_batch = 1, .layer = 2, .start_ns = 100,
-                 .end_ns = 150, .bytes = 64, .flops = 1e6, .tokens = 5, .distinct = 3};
+  static rec_trace t = {.source = "run",
+                        .stage = "attn",
+                        .resource = "gpu0",
+                        .step = 4,
+                        .micro_batch = 1,
+                        .layer = 2,
+                        .start_ns = 100,
+                        .end_ns = 150,
+                        .bytes = 64,
+                        .flops = 1e6,
+                        .tokens = 5,
+                        .distinct = 3};
   rec_trace *list;
   int n;
   CHECK_OK(db_trace_put(f->d, f->run.id, 0, &t));
@@ -349,8 +371,8 @@ static void transactions(void **state) {
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
   const struct CMUnitTest tests[] = {
-    TEST(machines), TEST(devices), TEST(figures), TEST(curves), TEST(runs), TEST(requests_and_events), TEST(counts_add_up), TEST(traces),
-    TEST(signed_errors), TEST(transactions),
+      TEST(machines),      TEST(devices), TEST(figures),       TEST(curves),       TEST(runs), TEST(requests_and_events),
+      TEST(counts_add_up), TEST(traces),  TEST(signed_errors), TEST(transactions),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
