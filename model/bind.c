@@ -10,7 +10,8 @@ hf_status slots_alloc(model *m) {
 /* "[16, 64]" */
 static const char *dims_text(const raw_tensor *t, char *buf, size_t n) {
   size_t k = 0;
-  for (int i = 0; i < t->n_dims && k < n; i++) k += (size_t)snprintf(buf + k, n - k, "%s%lld", i ? ", " : "", (long long)t->dims[i]);
+  for (int i = 0; i < t->n_dims && k < n; i++)
+    k += (size_t)snprintf(buf + k, n - k, "%s%lld", i ? ", " : "", (long long)t->dims[i]);
   return buf;
 }
 
@@ -24,8 +25,8 @@ hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_i
   int64_t n = tensor_is_expert(id) && s->expert_stride ? m->c.n_experts : 1;
   if (inner != cols || outer != rows * n) {
     char buf[128];
-    return hf_fail(HF_INPUT, "%s: tensor %s: shape [%s], the config demands [%s%lld, %lld]", path, t->name, dims_text(t, buf, sizeof buf),
-                   n > 1 ? "experts, " : "", (long long)rows, (long long)cols);
+    return hf_fail(HF_INPUT, "%s: tensor %s: shape [%s], the config demands [%s%lld, %lld]", path, t->name,
+                   dims_text(t, buf, sizeof buf), n > 1 ? "experts, " : "", (long long)rows, (long long)cols);
   }
   s->present = true;
   s->how = READ_DIRECT;

@@ -7,19 +7,45 @@
 #include "model/gguf.h"
 
 static const char *const names[MT_N] = {
-  [MT_EMBED] = "token_embd.weight", [MT_OUT_NORM] = "output_norm.weight", [MT_OUTPUT] = "output.weight",
-  [MT_ATTN_NORM] = "attn_norm.weight", [MT_FFN_NORM] = "ffn_norm.weight",
-  [MT_Q] = "attn_q.weight", [MT_K] = "attn_k.weight", [MT_V] = "attn_v.weight", [MT_O] = "attn_output.weight",
-  [MT_Q_BIAS] = "attn_q.bias", [MT_K_BIAS] = "attn_k.bias", [MT_V_BIAS] = "attn_v.bias", [MT_O_BIAS] = "attn_output.bias",
-  [MT_Q_NORM] = "attn_q_norm.weight", [MT_K_NORM] = "attn_k_norm.weight", [MT_SINKS] = "attn_sinks.weight",
-  [MT_Q_A] = "attn_q_a.weight", [MT_Q_A_NORM] = "attn_q_a_norm.weight", [MT_Q_B] = "attn_q_b.weight",
-  [MT_KV_A] = "attn_kv_a_mqa.weight", [MT_KV_A_NORM] = "attn_kv_a_norm.weight", [MT_K_B] = "attn_k_b.weight", [MT_V_B] = "attn_v_b.weight",
-  [MT_ROUTER] = "ffn_gate_inp.weight", [MT_ROUTER_BIAS] = "exp_probs_b.bias", [MT_ROUTER_LIN_BIAS] = "ffn_gate_inp.bias",
-  [MT_GATE] = "ffn_gate.weight", [MT_UP] = "ffn_up.weight", [MT_DOWN] = "ffn_down.weight",
-  [MT_SH_GATE] = "ffn_gate_shexp.weight", [MT_SH_UP] = "ffn_up_shexp.weight", [MT_SH_DOWN] = "ffn_down_shexp.weight",
-  [MT_SH_GATE_INP] = "ffn_gate_inp_shexp.weight",
-  [MT_EXP_GATE] = "ffn_gate_exps.weight", [MT_EXP_UP] = "ffn_up_exps.weight", [MT_EXP_DOWN] = "ffn_down_exps.weight",
-  [MT_EXP_GATE_BIAS] = "ffn_gate_exps.bias", [MT_EXP_UP_BIAS] = "ffn_up_exps.bias", [MT_EXP_DOWN_BIAS] = "ffn_down_exps.bias",
+    [MT_EMBED] = "token_embd.weight",
+    [MT_OUT_NORM] = "output_norm.weight",
+    [MT_OUTPUT] = "output.weight",
+    [MT_ATTN_NORM] = "attn_norm.weight",
+    [MT_FFN_NORM] = "ffn_norm.weight",
+    [MT_Q] = "attn_q.weight",
+    [MT_K] = "attn_k.weight",
+    [MT_V] = "attn_v.weight",
+    [MT_O] = "attn_output.weight",
+    [MT_Q_BIAS] = "attn_q.bias",
+    [MT_K_BIAS] = "attn_k.bias",
+    [MT_V_BIAS] = "attn_v.bias",
+    [MT_O_BIAS] = "attn_output.bias",
+    [MT_Q_NORM] = "attn_q_norm.weight",
+    [MT_K_NORM] = "attn_k_norm.weight",
+    [MT_SINKS] = "attn_sinks.weight",
+    [MT_Q_A] = "attn_q_a.weight",
+    [MT_Q_A_NORM] = "attn_q_a_norm.weight",
+    [MT_Q_B] = "attn_q_b.weight",
+    [MT_KV_A] = "attn_kv_a_mqa.weight",
+    [MT_KV_A_NORM] = "attn_kv_a_norm.weight",
+    [MT_K_B] = "attn_k_b.weight",
+    [MT_V_B] = "attn_v_b.weight",
+    [MT_ROUTER] = "ffn_gate_inp.weight",
+    [MT_ROUTER_BIAS] = "exp_probs_b.bias",
+    [MT_ROUTER_LIN_BIAS] = "ffn_gate_inp.bias",
+    [MT_GATE] = "ffn_gate.weight",
+    [MT_UP] = "ffn_up.weight",
+    [MT_DOWN] = "ffn_down.weight",
+    [MT_SH_GATE] = "ffn_gate_shexp.weight",
+    [MT_SH_UP] = "ffn_up_shexp.weight",
+    [MT_SH_DOWN] = "ffn_down_shexp.weight",
+    [MT_SH_GATE_INP] = "ffn_gate_inp_shexp.weight",
+    [MT_EXP_GATE] = "ffn_gate_exps.weight",
+    [MT_EXP_UP] = "ffn_up_exps.weight",
+    [MT_EXP_DOWN] = "ffn_down_exps.weight",
+    [MT_EXP_GATE_BIAS] = "ffn_gate_exps.bias",
+    [MT_EXP_UP_BIAS] = "ffn_up_exps.bias",
+    [MT_EXP_DOWN_BIAS] = "ffn_down_exps.bias",
 };
 
 const char *gguf_tensor_name(model_tensor_id id) {
@@ -73,7 +99,8 @@ static hf_status bind_single_experts(model *m, tensor_slot *s, model_tensor_id i
     tensor_slot one = {0};
     HF_TRY(slot_set(m, &one, t, id, layer, rows, cols));
     if (e == 0) first = one;
-    if (one.format != first.format) return hf_fail(HF_INPUT, "%s: tensor %s: format %s differs from expert 0's", m->path, t->name, t->dtype);
+    if (one.format != first.format)
+      return hf_fail(HF_INPUT, "%s: tensor %s: format %s differs from expert 0's", m->path, t->name, t->dtype);
     places[e].file = one.file;
     places[e].offset = one.offset;
   }
@@ -123,7 +150,8 @@ static hf_status open_parts(model *m, const char *path, const gguf_file *first, 
   char part[4096];
   for (int i = 2; i <= count; i++) {
     if (!part_path(path, i, (int)count, part, sizeof part))
-      return hf_fail(HF_INPUT, "%s: split.count: %lld, but the name does not end in -00001-of-%05lld.gguf", path, (long long)count, (long long)count);
+      return hf_fail(HF_INPUT, "%s: split.count: %lld, but the name does not end in -00001-of-%05lld.gguf", path,
+                     (long long)count, (long long)count);
     if (access(part, F_OK) != 0) {
       char text[4200];
       snprintf(text, sizeof text, "%s does not exist", part);
@@ -138,7 +166,8 @@ static hf_status open_parts(model *m, const char *path, const gguf_file *first, 
     HF_TRY(gguf_opt_int(&g, "split.no", 0, 4095, &part_no));
     HF_TRY(gguf_opt_int(&g, "split.count", 0, 4096, &part_count));
     if (part_no != i - 1 || part_count != count)
-      return hf_fail(HF_INPUT, "%s: split.no %lld of split.count %lld; %d of %lld was expected", part, (long long)part_no, (long long)part_count, i - 1, (long long)count);
+      return hf_fail(HF_INPUT, "%s: split.no %lld of split.count %lld; %d of %lld was expected", part, (long long)part_no,
+                     (long long)part_count, i - 1, (long long)count);
     *header_only = *header_only || g.header_only;
   }
   if (total >= 0 && (uint64_t)total != m->set.n)
@@ -162,7 +191,10 @@ hf_status gguf_open_model(model *m, const char *path) {
   HF_TRY(open_parts(m, path, &g, &header_only));
   HF_TRY(tset_index(&m->set));
   HF_TRY(config_from_gguf(&g, &m->set, &m->c));
-  if (m->missing) return HF_OK;
+  if (m->missing) {
+    m->c.tied_embeddings = false; /* output.weight may lie in a part that is not there */
+    return HF_OK;
+  }
   HF_TRY(bind_gguf(m));
   if (header_only || m->set.n == 0) {
     /* the slots stay: sizes are known, bytes are not there */

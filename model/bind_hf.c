@@ -6,42 +6,42 @@
 
 /* %L is the layer, %E the expert. NULL: no such tensor under that id. */
 static const char *const names[MT_N] = {
-  [MT_EMBED] = "model.embed_tokens.weight",
-  [MT_OUT_NORM] = "model.norm.weight",
-  [MT_OUTPUT] = "lm_head.weight",
-  [MT_ATTN_NORM] = "input_layernorm.weight",
-  [MT_FFN_NORM] = "post_attention_layernorm.weight",
-  [MT_Q] = "self_attn.q_proj.weight",
-  [MT_K] = "self_attn.k_proj.weight",
-  [MT_V] = "self_attn.v_proj.weight",
-  [MT_O] = "self_attn.o_proj.weight",
-  [MT_Q_BIAS] = "self_attn.q_proj.bias",
-  [MT_K_BIAS] = "self_attn.k_proj.bias",
-  [MT_V_BIAS] = "self_attn.v_proj.bias",
-  [MT_O_BIAS] = "self_attn.o_proj.bias",
-  [MT_Q_NORM] = "self_attn.q_norm.weight",
-  [MT_K_NORM] = "self_attn.k_norm.weight",
-  [MT_SINKS] = "self_attn.sinks",
-  [MT_Q_A] = "self_attn.q_a_proj.weight",
-  [MT_Q_A_NORM] = "self_attn.q_a_layernorm.weight",
-  [MT_Q_B] = "self_attn.q_b_proj.weight",
-  [MT_KV_A] = "self_attn.kv_a_proj_with_mqa.weight",
-  [MT_KV_A_NORM] = "self_attn.kv_a_layernorm.weight",
-  [MT_K_B] = "self_attn.kv_b_proj.weight",
-  [MT_V_B] = "self_attn.kv_b_proj.weight",
-  [MT_ROUTER] = "mlp.gate.weight",
-  [MT_ROUTER_BIAS] = "mlp.gate.e_score_correction_bias",
-  [MT_GATE] = "mlp.gate_proj.weight",
-  [MT_UP] = "mlp.up_proj.weight",
-  [MT_DOWN] = "mlp.down_proj.weight",
-  [MT_SH_GATE] = "mlp.shared_experts.gate_proj.weight",
-  [MT_SH_UP] = "mlp.shared_experts.up_proj.weight",
-  [MT_SH_DOWN] = "mlp.shared_experts.down_proj.weight",
-  [MT_SH_GATE_INP] = "mlp.shared_expert_gate.weight",
-  [MT_EXP_GATE] = "mlp.experts.%d.gate_proj.weight",
-  [MT_EXP_UP] = "mlp.experts.%d.up_proj.weight",
-  [MT_EXP_DOWN] = "mlp.experts.%d.down_proj.weight",
-  [MT_ROUTER_LIN_BIAS] = "mlp.router.bias",
+    [MT_EMBED] = "model.embed_tokens.weight",
+    [MT_OUT_NORM] = "model.norm.weight",
+    [MT_OUTPUT] = "lm_head.weight",
+    [MT_ATTN_NORM] = "input_layernorm.weight",
+    [MT_FFN_NORM] = "post_attention_layernorm.weight",
+    [MT_Q] = "self_attn.q_proj.weight",
+    [MT_K] = "self_attn.k_proj.weight",
+    [MT_V] = "self_attn.v_proj.weight",
+    [MT_O] = "self_attn.o_proj.weight",
+    [MT_Q_BIAS] = "self_attn.q_proj.bias",
+    [MT_K_BIAS] = "self_attn.k_proj.bias",
+    [MT_V_BIAS] = "self_attn.v_proj.bias",
+    [MT_O_BIAS] = "self_attn.o_proj.bias",
+    [MT_Q_NORM] = "self_attn.q_norm.weight",
+    [MT_K_NORM] = "self_attn.k_norm.weight",
+    [MT_SINKS] = "self_attn.sinks",
+    [MT_Q_A] = "self_attn.q_a_proj.weight",
+    [MT_Q_A_NORM] = "self_attn.q_a_layernorm.weight",
+    [MT_Q_B] = "self_attn.q_b_proj.weight",
+    [MT_KV_A] = "self_attn.kv_a_proj_with_mqa.weight",
+    [MT_KV_A_NORM] = "self_attn.kv_a_layernorm.weight",
+    [MT_K_B] = "self_attn.kv_b_proj.weight",
+    [MT_V_B] = "self_attn.kv_b_proj.weight",
+    [MT_ROUTER] = "mlp.gate.weight",
+    [MT_ROUTER_BIAS] = "mlp.gate.e_score_correction_bias",
+    [MT_GATE] = "mlp.gate_proj.weight",
+    [MT_UP] = "mlp.up_proj.weight",
+    [MT_DOWN] = "mlp.down_proj.weight",
+    [MT_SH_GATE] = "mlp.shared_experts.gate_proj.weight",
+    [MT_SH_UP] = "mlp.shared_experts.up_proj.weight",
+    [MT_SH_DOWN] = "mlp.shared_experts.down_proj.weight",
+    [MT_SH_GATE_INP] = "mlp.shared_expert_gate.weight",
+    [MT_EXP_GATE] = "mlp.experts.%d.gate_proj.weight",
+    [MT_EXP_UP] = "mlp.experts.%d.up_proj.weight",
+    [MT_EXP_DOWN] = "mlp.experts.%d.down_proj.weight",
+    [MT_ROUTER_LIN_BIAS] = "mlp.router.bias",
 };
 
 static const char *pattern(model_family f, model_tensor_id id) {
@@ -62,7 +62,8 @@ static const char *pattern(model_family f, model_tensor_id id) {
   return names[id];
 }
 
-void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix, char buf[NAME_MAX_BYTES]) {
+void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix,
+                    char buf[NAME_MAX_BYTES]) {
   size_t k = 0;
   if (layer >= 0) k = (size_t)snprintf(buf, NAME_MAX_BYTES, "model.layers.%d.", layer);
   const char *p = pattern(c->family, id), *mark = strstr(p, "%d");
@@ -75,7 +76,8 @@ static hf_status absent(const model *m, const char *name) {
 }
 
 /* kv_b_proj [heads*(nope+v)][lora], rows of a head: nope, then v. */
-static hf_status bind_kv_b(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int layer, int64_t rows, int64_t cols) {
+static hf_status bind_kv_b(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int layer, int64_t rows,
+                           int64_t cols) {
   const model_config *c = &m->c;
   HF_TRY(slot_set(m, s, t, id, layer, (int64_t)c->n_heads * (c->nope_dim + c->v_dim), c->kv_lora_rank));
   s->how = id == MT_K_B ? READ_KVB_K : READ_KVB_V;
@@ -111,14 +113,24 @@ static hf_status bind_int4(model *m, tensor_slot *s, model_tensor_id id, int lay
     return absent(m, buf);
   }
   if (p->n_dims != 2 || p->dims[0] != rows || p->dims[1] * 8 != cols || strcmp(p->dtype, "I32"))
-    return hf_fail(HF_INPUT, "%s: tensor %s: not I32 [%lld, %lld / 8]", m->set.files[p->file].path, buf, (long long)rows, (long long)cols);
+    return hf_fail(HF_INPUT, "%s: tensor %s: not I32 [%lld, %lld / 8]", m->set.files[p->file].path, buf, (long long)rows,
+                   (long long)cols);
   hf_tensor_name(&m->c, id, layer, expert, "_scale", buf);
   const raw_tensor *q = tset_find(&m->set, buf);
   if (!q) return absent(m, buf);
   if (q->n_dims != 2 || q->dims[0] != rows || q->dims[1] * 32 != cols || q->format != FMT_BF16)
-    return hf_fail(HF_INPUT, "%s: tensor %s: not BF16 [%lld, %lld / 32]", m->set.files[q->file].path, buf, (long long)rows, (long long)cols);
-  *s = (tensor_slot){.present = true, .how = READ_REFUSED, .format = FMT_INT4_G32, .stored = FMT_INT4_G32, .rows = rows, .cols = cols,
-                     .bytes = (uint64_t)rows * fmt_row_bytes(FMT_INT4_G32, cols), .file = p->file, .offset = p->offset, .experts = s->experts,
+    return hf_fail(HF_INPUT, "%s: tensor %s: not BF16 [%lld, %lld / 32]", m->set.files[q->file].path, buf, (long long)rows,
+                   (long long)cols);
+  *s = (tensor_slot){.present = true,
+                     .how = READ_REFUSED,
+                     .format = FMT_INT4_G32,
+                     .stored = FMT_INT4_G32,
+                     .rows = rows,
+                     .cols = cols,
+                     .bytes = (uint64_t)rows * fmt_row_bytes(FMT_INT4_G32, cols),
+                     .file = p->file,
+                     .offset = p->offset,
+                     .experts = s->experts,
                      .why = "packed int4 weights are recognised for planning but not executed yet; convert them to BF16"};
   return HF_OK;
 }
@@ -148,8 +160,8 @@ static hf_status bind_experts(model *m, tensor_slot *s, model_tensor_id id, int 
     HF_TRY(bind_one(m, &one, id, layer, e, rows, cols));
     if (e == 0) first = one;
     if (one.format != first.format)
-      return hf_fail(HF_INPUT, "%s: layer %d %s: expert %d is %s, expert 0 is %s", m->path, layer, tensor_name(id), e, fmt_get(one.format)->name,
-                     fmt_get(first.format)->name);
+      return hf_fail(HF_INPUT, "%s: layer %d %s: expert %d is %s, expert 0 is %s", m->path, layer, tensor_name(id), e,
+                     fmt_get(one.format)->name, fmt_get(first.format)->name);
     places[e].file = one.file;
     places[e].offset = one.offset;
   }
@@ -172,14 +184,22 @@ static hf_status gpt_oss_mxfp4(model *m, tensor_slot *s, model_tensor_id id, int
   }
   if (b->n_dims != 4 || b->dims[0] != m->c.n_experts || b->dims[1] != stored || b->dims[2] * 32 != cols || b->dims[3] != 16 ||
       strcmp(b->dtype, "U8"))
-    return hf_fail(HF_INPUT, "%s: tensor %s: not U8 [experts, %lld, %lld / 32, 16]", m->set.files[b->file].path, name, (long long)stored,
-                   (long long)cols);
+    return hf_fail(HF_INPUT, "%s: tensor %s: not U8 [experts, %lld, %lld / 32, 16]", m->set.files[b->file].path, name,
+                   (long long)stored, (long long)cols);
   snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s_scales", layer, base);
   const raw_tensor *q = tset_find(&m->set, name);
   if (!q) return absent(m, name);
-  if (q->bytes * 16 != b->bytes) return hf_fail(HF_INPUT, "%s: tensor %s: not one scale per block", m->set.files[q->file].path, name);
-  *s = (tensor_slot){.present = true, .how = READ_REFUSED, .format = FMT_MXFP4, .stored = FMT_MXFP4, .rows = rows, .cols = cols,
-                     .bytes = (uint64_t)rows * fmt_row_bytes(FMT_MXFP4, cols), .file = b->file, .offset = b->offset,
+  if (q->bytes * 16 != b->bytes)
+    return hf_fail(HF_INPUT, "%s: tensor %s: not one scale per block", m->set.files[q->file].path, name);
+  *s = (tensor_slot){.present = true,
+                     .how = READ_REFUSED,
+                     .format = FMT_MXFP4,
+                     .stored = FMT_MXFP4,
+                     .rows = rows,
+                     .cols = cols,
+                     .bytes = (uint64_t)rows * fmt_row_bytes(FMT_MXFP4, cols),
+                     .file = b->file,
+                     .offset = b->offset,
                      .expert_stride = b->bytes / (uint64_t)m->c.n_experts,
                      .why = "MXFP4 blocks and scales are recognised for planning but not executed yet; convert them to BF16"};
   return HF_OK;
@@ -189,7 +209,8 @@ static hf_status bind_gpt_oss(model *m, tensor_slot *s, model_tensor_id id, int 
   bool bias = id == MT_EXP_GATE_BIAS || id == MT_EXP_UP_BIAS || id == MT_EXP_DOWN_BIAS;
   bool down = id == MT_EXP_DOWN || id == MT_EXP_DOWN_BIAS;
   char name[NAME_MAX_BYTES];
-  snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s%s", layer, down ? "down_proj" : "gate_up_proj", bias ? "_bias" : "");
+  snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s%s", layer, down ? "down_proj" : "gate_up_proj",
+           bias ? "_bias" : "");
   const raw_tensor *t = tset_find(&m->set, name);
   if (!t) return bias ? absent(m, name) : gpt_oss_mxfp4(m, s, id, layer, rows, cols);
   int64_t out = bias ? cols : rows, in = bias ? 1 : cols, width = down ? out : 2 * out;
@@ -197,10 +218,20 @@ static hf_status bind_gpt_oss(model *m, tensor_slot *s, model_tensor_id id, int 
   bool fits = elem >= 2 && t->dims[0] == m->c.n_experts &&
               (bias ? t->n_dims == 2 && t->dims[1] == width : t->n_dims == 3 && t->dims[1] == in && t->dims[2] == width);
   if (!fits)
-    return hf_fail(HF_INPUT, "%s: tensor %s: not F32, F16 or BF16 [experts, %s%lld]", m->set.files[t->file].path, name, bias ? "" : "in, ", (long long)width);
-  *s = (tensor_slot){.present = true, .how = bias ? (down ? READ_DIRECT : READ_STRIDED) : READ_COLUMNS, .format = t->format, .stored = t->format,
-                     .rows = rows, .cols = cols, .bytes = (uint64_t)rows * fmt_row_bytes(t->format, cols), .file = t->file, .offset = t->offset,
-                     .expert_stride = (uint64_t)(in * width * elem), .step = down ? 1 : 2, .first = id == MT_EXP_UP || id == MT_EXP_UP_BIAS};
+    return hf_fail(HF_INPUT, "%s: tensor %s: not F32, F16 or BF16 [experts, %s%lld]", m->set.files[t->file].path, name,
+                   bias ? "" : "in, ", (long long)width);
+  *s = (tensor_slot){.present = true,
+                     .how = bias ? (down ? READ_DIRECT : READ_STRIDED) : READ_COLUMNS,
+                     .format = t->format,
+                     .stored = t->format,
+                     .rows = rows,
+                     .cols = cols,
+                     .bytes = (uint64_t)rows * fmt_row_bytes(t->format, cols),
+                     .file = t->file,
+                     .offset = t->offset,
+                     .expert_stride = (uint64_t)(in * width * elem),
+                     .step = down ? 1 : 2,
+                     .first = id == MT_EXP_UP || id == MT_EXP_UP_BIAS};
   return HF_OK;
 }
 

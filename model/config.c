@@ -27,15 +27,15 @@ static const struct {
   model_family family;
   hf_status (*read)(const json *, const char *, model_config *);
 } families[] = {
-  {"deepseek_v3", "DeepseekV3ForCausalLM", "deepseek_v3", FAM_DEEPSEEK_V3, config_deepseek},
-  {"deepseek_v2", "DeepseekV2ForCausalLM", "deepseek_v2", FAM_DEEPSEEK_V2, config_deepseek},
-  {"kimi_k2", NULL, "kimi_k2", FAM_KIMI_K2, config_deepseek},
-  {"qwen2_moe", "Qwen2MoeForCausalLM", "qwen2_moe", FAM_QWEN2_MOE, config_qwen},
-  {"qwen3_moe", "Qwen3MoeForCausalLM", "qwen3_moe", FAM_QWEN3_MOE, config_qwen},
-  {"mixtral", "MixtralForCausalLM", "mixtral", FAM_MIXTRAL, config_mixtral},
-  {"olmoe", "OlmoeForCausalLM", "olmoe", FAM_OLMOE, config_qwen},
-  {"gpt_oss", "GptOssForCausalLM", "gpt_oss", FAM_GPT_OSS, config_gpt_oss},
-  {"glm4_moe", "Glm4MoeForCausalLM", "glm4_moe", FAM_GLM4_MOE, config_glm4},
+    {"deepseek_v3", "DeepseekV3ForCausalLM", "deepseek_v3", FAM_DEEPSEEK_V3, config_deepseek},
+    {"deepseek_v2", "DeepseekV2ForCausalLM", "deepseek_v2", FAM_DEEPSEEK_V2, config_deepseek},
+    {"kimi_k2", NULL, "kimi_k2", FAM_KIMI_K2, config_deepseek},
+    {"qwen2_moe", "Qwen2MoeForCausalLM", "qwen2_moe", FAM_QWEN2_MOE, config_qwen},
+    {"qwen3_moe", "Qwen3MoeForCausalLM", "qwen3_moe", FAM_QWEN3_MOE, config_qwen},
+    {"mixtral", "MixtralForCausalLM", "mixtral", FAM_MIXTRAL, config_mixtral},
+    {"olmoe", "OlmoeForCausalLM", "olmoe", FAM_OLMOE, config_qwen},
+    {"gpt_oss", "GptOssForCausalLM", "gpt_oss", FAM_GPT_OSS, config_gpt_oss},
+    {"glm4_moe", "Glm4MoeForCausalLM", "glm4_moe", FAM_GLM4_MOE, config_glm4},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
@@ -49,7 +49,8 @@ static hf_status find_family(const json *j, const char *where, int *out) {
   const char *type = json_string(json_get(j, "model_type"));
   const char *arch = json_string(json_first(json_get(j, "architectures")));
   for (int i = 0; i < N_FAMILIES; i++)
-    if (type ? !strcmp(type, families[i].model_type) : arch && families[i].architecture && !strcmp(arch, families[i].architecture)) {
+    if (type ? !strcmp(type, families[i].model_type)
+             : arch && families[i].architecture && !strcmp(arch, families[i].architecture)) {
       *out = i;
       return HF_OK;
     }
@@ -89,8 +90,8 @@ hf_status cfg_gqa(const json *j, const char *where, model_config *c) {
   HF_TRY(cfg_opt_int(j, where, "head_dim", 2, LIM_HEAD_DIM, &c->head_dim));
   if (c->head_dim == 0) {
     if (c->d_model % c->n_heads)
-      return hf_fail(HF_INPUT, "%s: field hidden_size: %d is no multiple of num_attention_heads %d, and head_dim is not given", where,
-                     c->d_model, c->n_heads);
+      return hf_fail(HF_INPUT, "%s: field hidden_size: %d is no multiple of num_attention_heads %d, and head_dim is not given",
+                     where, c->d_model, c->n_heads);
     c->head_dim = c->d_model / c->n_heads;
   }
   c->rope.kind = ROPE_HALVES;
@@ -104,7 +105,8 @@ static hf_status rope_scaling(const json *s, const char *where, rope_spec *r) {
   if (!type) return hf_fail(HF_INPUT, "%s: field rope_scaling: rope_type is missing", where);
   if (!strcmp(type, "default")) return HF_OK;
   if (strcmp(type, "yarn") && strcmp(type, "linear"))
-    return hf_fail(HF_UNSUPPORTED, "%s: field rope_scaling: type '%.40s' is not supported; known: default, linear, yarn", where, type);
+    return hf_fail(HF_UNSUPPORTED, "%s: field rope_scaling: type '%.40s' is not supported; known: default, linear, yarn", where,
+                   type);
   HF_TRY(json_get_num(s, where, "factor", 1, 1e6, &r->factor));
   if (!strcmp(type, "linear")) return HF_OK;
   r->yarn = true;
@@ -115,7 +117,8 @@ static hf_status rope_scaling(const json *s, const char *where, rope_spec *r) {
   HF_TRY(json_opt_num(s, where, "mscale", 0, 100, &r->mscale));
   HF_TRY(json_opt_num(s, where, "mscale_all_dim", 0, 100, &r->mscale_all_dim));
   HF_TRY(json_opt_num(s, where, "attention_factor", 1e-3, 1e3, &r->attention_factor));
-  if (r->beta_fast < r->beta_slow) return hf_fail(HF_INPUT, "%s: field rope_scaling: beta_fast %g is below beta_slow %g", where, r->beta_fast, r->beta_slow);
+  if (r->beta_fast < r->beta_slow)
+    return hf_fail(HF_INPUT, "%s: field rope_scaling: beta_fast %g is below beta_slow %g", where, r->beta_fast, r->beta_slow);
   return HF_OK;
 }
 
@@ -160,12 +163,16 @@ static hf_status stored_format(const json *j, const char *where, model_config *c
       const json *w = json_get(json_get(json_get(q, "config_groups"), "group_0"), "weights");
       double bits = json_number(json_get(w, "num_bits"), 0), group = json_number(json_get(w, "group_size"), 0);
       if (bits != 4 || group != 32)
-        return hf_fail(HF_UNSUPPORTED, "%s: field quantization_config: compressed-tensors with %g bits in groups of %g; known: 4 bits, groups of 32",
-                       where, bits, group);
+        return hf_fail(
+            HF_UNSUPPORTED,
+            "%s: field quantization_config: compressed-tensors with %g bits in groups of %g; known: 4 bits, groups of 32", where,
+            bits, group);
       c->default_format = FMT_INT4_G32;
     } else
-      return hf_fail(HF_UNSUPPORTED, "%s: field quantization_config: quant_method '%.40s' is not supported; known: fp8, mxfp4, compressed-tensors",
-                     where, method);
+      return hf_fail(
+          HF_UNSUPPORTED,
+          "%s: field quantization_config: quant_method '%.40s' is not supported; known: fp8, mxfp4, compressed-tensors", where,
+          method);
     return HF_OK;
   }
   const char *dtype = json_string(json_get(j, "torch_dtype"));
@@ -177,7 +184,8 @@ static hf_status stored_format(const json *j, const char *where, model_config *c
 
 static hf_status check_act(const json *j, const char *where) {
   const char *act = json_string(json_get(j, "hidden_act"));
-  if (act && strcmp(act, "silu")) return hf_fail(HF_UNSUPPORTED, "%s: field hidden_act: '%.40s' is not supported; known: silu", where, act);
+  if (act && strcmp(act, "silu"))
+    return hf_fail(HF_UNSUPPORTED, "%s: field hidden_act: '%.40s' is not supported; known: silu", where, act);
   return HF_OK;
 }
 
@@ -225,12 +233,51 @@ const char *config_differ(const model_config *a, const model_config *b) {
   if (a->field != b->field) return #field
 #define NEAR(field) \
   if (!near(a->field, b->field)) return #field
-  SAME(n_layers); SAME(n_dense_layers); SAME(d_model); SAME(vocab_size); SAME(max_context); SAME(tied_embeddings); SAME(attn);
-  SAME(n_heads); SAME(n_kv_heads); SAME(head_dim); SAME(q_lora_rank); SAME(kv_lora_rank); SAME(nope_dim); SAME(rope_dim); SAME(v_dim);
-  SAME(qk_norm_head); SAME(qk_norm_full); SAME(qkv_bias); SAME(o_bias); SAME(sinks); SAME(sliding_window); SAME(rope.kind); SAME(rope.dim);
-  SAME(d_ff_dense); SAME(d_ff_expert); SAME(d_ff_shared); SAME(shared_gate); SAME(n_experts); SAME(top_k); SAME(n_group); SAME(topk_group);
-  SAME(route); SAME(group); SAME(norm_topk); SAME(router_bias); SAME(router_lin_bias); SAME(expert_bias); SAME(swiglu_clamped);
-  NEAR(norm_eps); NEAR(mla_norm_eps); NEAR(attn_scale); NEAR(routed_scale); NEAR(swiglu_limit); NEAR(rope.theta); NEAR(rope.mscale);
+  SAME(n_layers);
+  SAME(n_dense_layers);
+  SAME(d_model);
+  SAME(vocab_size);
+  SAME(max_context);
+  SAME(tied_embeddings);
+  SAME(attn);
+  SAME(n_heads);
+  SAME(n_kv_heads);
+  SAME(head_dim);
+  SAME(q_lora_rank);
+  SAME(kv_lora_rank);
+  SAME(nope_dim);
+  SAME(rope_dim);
+  SAME(v_dim);
+  SAME(qk_norm_head);
+  SAME(qk_norm_full);
+  SAME(qkv_bias);
+  SAME(o_bias);
+  SAME(sinks);
+  SAME(sliding_window);
+  SAME(rope.kind);
+  SAME(rope.dim);
+  SAME(d_ff_dense);
+  SAME(d_ff_expert);
+  SAME(d_ff_shared);
+  SAME(shared_gate);
+  SAME(n_experts);
+  SAME(top_k);
+  SAME(n_group);
+  SAME(topk_group);
+  SAME(route);
+  SAME(group);
+  SAME(norm_topk);
+  SAME(router_bias);
+  SAME(router_lin_bias);
+  SAME(expert_bias);
+  SAME(swiglu_clamped);
+  NEAR(norm_eps);
+  NEAR(mla_norm_eps);
+  NEAR(attn_scale);
+  NEAR(routed_scale);
+  NEAR(swiglu_limit);
+  NEAR(rope.theta);
+  NEAR(rope.mscale);
 #undef SAME
 #undef NEAR
   for (int i = 0; i < a->rope.dim / 2; i++)
@@ -247,13 +294,14 @@ const char *config_differ(const model_config *a, const model_config *b) {
 static hf_status check_attention(const model_config *c, const char *where) {
   if (c->attn == ATTN_GQA) {
     if (c->n_heads % c->n_kv_heads)
-      return hf_fail(HF_INPUT, "%s: %d attention heads are no multiple of %d key-value heads (num_key_value_heads)", where, c->n_heads,
-                     c->n_kv_heads);
+      return hf_fail(HF_INPUT, "%s: %d attention heads are no multiple of %d key-value heads (num_key_value_heads)", where,
+                     c->n_heads, c->n_kv_heads);
     if (c->rope.dim > c->head_dim)
       return hf_fail(HF_INPUT, "%s: %d rotary dimensions are more than head_dim %d", where, c->rope.dim, c->head_dim);
   }
   if (c->rope.dim < 2 || c->rope.dim % 2)
-    return hf_fail(HF_INPUT, "%s: %d rotary dimensions (qk_rope_head_dim, head_dim): must be even and at least 2", where, c->rope.dim);
+    return hf_fail(HF_INPUT, "%s: %d rotary dimensions (qk_rope_head_dim, head_dim): must be even and at least 2", where,
+                   c->rope.dim);
   if (!isfinite(c->attn_scale) || c->attn_scale <= 0 || !isfinite(c->rope.mscale) || c->rope.mscale <= 0)
     return hf_fail(HF_INPUT, "%s: field rope_scaling gives no finite attention scale", where);
   for (int i = 0; i < c->rope.dim / 2; i++)
@@ -268,7 +316,9 @@ static hf_status check_routing(const model_config *c, const char *where) {
     any = any || c->layer_is_moe[i];
     dense = dense || !c->layer_is_moe[i];
   }
-  if (!any) return hf_fail(HF_INPUT, "%s: no layer of %d has routed experts (first_k_dense_replace, decoder_sparse_step)", where, c->n_layers);
+  if (!any)
+    return hf_fail(HF_INPUT, "%s: no layer of %d has routed experts (first_k_dense_replace, decoder_sparse_step)", where,
+                   c->n_layers);
   if (dense && c->d_ff_dense < 1) return hf_fail(HF_INPUT, "%s: dense layers but no intermediate_size", where);
   if (c->top_k > c->n_experts)
     return hf_fail(HF_INPUT, "%s: field num_experts_per_tok: %d of only %d experts", where, c->top_k, c->n_experts);
@@ -276,12 +326,14 @@ static hf_status check_routing(const model_config *c, const char *where) {
   if (c->n_experts % c->n_group)
     return hf_fail(HF_INPUT, "%s: field n_group: %d experts are no multiple of %d groups", where, c->n_experts, c->n_group);
   int per = c->n_experts / c->n_group;
-  if (c->topk_group > c->n_group) return hf_fail(HF_INPUT, "%s: field topk_group: %d of only %d groups", where, c->topk_group, c->n_group);
+  if (c->topk_group > c->n_group)
+    return hf_fail(HF_INPUT, "%s: field topk_group: %d of only %d groups", where, c->topk_group, c->n_group);
   if (c->top_k > c->topk_group * per)
-    return hf_fail(HF_INPUT, "%s: field num_experts_per_tok: %d of the %d experts in %d groups of %d", where, c->top_k, c->topk_group * per,
-                   c->topk_group, per);
+    return hf_fail(HF_INPUT, "%s: field num_experts_per_tok: %d of the %d experts in %d groups of %d", where, c->top_k,
+                   c->topk_group * per, c->topk_group, per);
   if (c->group == GROUP_TOP2SUM && per < 2)
-    return hf_fail(HF_INPUT, "%s: field n_group: groups of one expert have no two best (%d experts, %d groups)", where, c->n_experts, c->n_group);
+    return hf_fail(HF_INPUT, "%s: field n_group: groups of one expert have no two best (%d experts, %d groups)", where,
+                   c->n_experts, c->n_group);
   return HF_OK;
 }
 

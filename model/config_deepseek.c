@@ -20,7 +20,8 @@ static hf_status read_mla(const json *j, const char *where, model_config *c) {
   c->mla_norm_eps = 1e-6; /* the class default of the published code, whatever rms_norm_eps says */
   bool bias = false, interleave = true;
   HF_TRY(json_opt_bool(j, where, "attention_bias", &bias));
-  if (bias) return hf_fail(HF_UNSUPPORTED, "%s: field attention_bias: true is not supported for %s", where, model_family_name(c->family));
+  if (bias)
+    return hf_fail(HF_UNSUPPORTED, "%s: field attention_bias: true is not supported for %s", where, model_family_name(c->family));
   HF_TRY(json_opt_bool(j, where, "rope_interleave", &interleave));
   c->rope.kind = interleave ? ROPE_PAIRS : ROPE_HALVES;
   c->rope.dim = c->rope_dim;
@@ -33,15 +34,21 @@ static hf_status read_route_v2(const json *j, const char *where, model_config *c
   const char *method = "greedy", *score = "softmax";
   HF_TRY(json_opt_str(j, where, "topk_method", &method));
   HF_TRY(json_opt_str(j, where, "scoring_func", &score));
-  if (strcmp(score, "softmax")) return hf_fail(HF_UNSUPPORTED, "%s: field scoring_func: '%.40s' is not supported for deepseek_v2; known: softmax", where, score);
+  if (strcmp(score, "softmax"))
+    return hf_fail(HF_UNSUPPORTED, "%s: field scoring_func: '%.40s' is not supported for deepseek_v2; known: softmax", where,
+                   score);
   c->route = ROUTE_SOFTMAX;
   if (!strcmp(method, "greedy")) c->n_group = c->topk_group = 1;
   else if (strcmp(method, "group_limited_greedy"))
-    return hf_fail(HF_UNSUPPORTED, "%s: field topk_method: '%.40s' is not supported for deepseek_v2; known: greedy, group_limited_greedy", where, method);
+    return hf_fail(HF_UNSUPPORTED,
+                   "%s: field topk_method: '%.40s' is not supported for deepseek_v2; known: greedy, group_limited_greedy", where,
+                   method);
   c->group = c->n_group > 1 ? GROUP_MAX : GROUP_NONE;
   bool norm = false;
   HF_TRY(json_opt_bool(j, where, "norm_topk_prob", &norm));
-  if (norm) return hf_fail(HF_UNSUPPORTED, "%s: field norm_topk_prob: true is not supported for deepseek_v2, whose code never normalises", where);
+  if (norm)
+    return hf_fail(HF_UNSUPPORTED, "%s: field norm_topk_prob: true is not supported for deepseek_v2, whose code never normalises",
+                   where);
   return HF_OK;
 }
 
@@ -50,8 +57,10 @@ static hf_status read_route_v3(const json *j, const char *where, model_config *c
   HF_TRY(json_opt_str(j, where, "topk_method", &method));
   HF_TRY(json_opt_str(j, where, "scoring_func", &score));
   if (strcmp(score, "sigmoid") || strcmp(method, "noaux_tc"))
-    return hf_fail(HF_UNSUPPORTED, "%s: fields scoring_func and topk_method: '%.40s' with '%.40s' is not supported for %s; known: sigmoid with noaux_tc",
-                   where, score, method, model_family_name(c->family));
+    return hf_fail(
+        HF_UNSUPPORTED,
+        "%s: fields scoring_func and topk_method: '%.40s' with '%.40s' is not supported for %s; known: sigmoid with noaux_tc",
+        where, score, method, model_family_name(c->family));
   c->route = ROUTE_SIGMOID;
   c->router_bias = true;
   c->group = c->n_group > 1 ? GROUP_TOP2SUM : GROUP_NONE;

@@ -31,7 +31,8 @@ hf_status config_gpt_oss(const json *j, const char *where, model_config *c) {
   HF_TRY(cfg_opt_int(j, where, "num_experts_per_tok", 1, LIM_TOP_K, &c->top_k));
   HF_TRY(cfg_opt_int(j, where, "experts_per_token", 1, LIM_TOP_K, &second));
   if (c->top_k && second && c->top_k != second)
-    return hf_fail(HF_INPUT, "%s: fields num_experts_per_tok %d and experts_per_token %d contradict each other", where, c->top_k, second);
+    return hf_fail(HF_INPUT, "%s: fields num_experts_per_tok %d and experts_per_token %d contradict each other", where, c->top_k,
+                   second);
   if (!c->top_k) c->top_k = second ? second : 4;
   c->route = ROUTE_SOFTMAX_TOPK;
   c->norm_topk = true; /* by construction: the softmax runs over the chosen logits */

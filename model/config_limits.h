@@ -4,12 +4,12 @@
 #define HF_MODEL_CONFIG_LIMITS_H
 enum {
   LIM_LAYERS = 1024,
-  LIM_WIDTH = 1 << 18,      /* d_model, feed-forward widths, ranks */
+  LIM_WIDTH = 1 << 18, /* d_model, feed-forward widths, ranks */
   LIM_VOCAB = 1 << 24,
   LIM_CONTEXT = 1 << 27,
   LIM_HEADS = 1024,
   LIM_HEAD_DIM = 4096,
-  LIM_EXPERTS = 1024,       /* kernels.h: kern_route's limit */
+  LIM_EXPERTS = 1024, /* kernels.h: kern_route's limit */
   LIM_TOP_K = 64,
   LIM_SHARED = 64,
 };

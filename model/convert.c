@@ -8,8 +8,7 @@ float f16_to_f32(uint16_t h) {
   if (e == 31) u = sign | 0x7f800000 | m << 13;
   else if (e > 0) u = sign | (e + 112) << 23 | m << 13;
   else if (m == 0) u = sign;
-  else { /* subnormal: normalise */
-    int shift = __builtin_clz(m) - 21;
+  else { /* subnormal: normalise */ int shift = __builtin_clz(m) - 21;
     u = sign | (uint32_t)(113 - shift) << 23 | (m << shift & 1023) << 13;
   }
   float f;
@@ -64,6 +63,8 @@ hf_status dequant_row(fmt f, const void *row, int64_t n, float *out) {
       }
       return HF_OK;
     case FMT_Q8_0: dequant_q8_0(p, n, out); return HF_OK;
-    default: return hf_fail(HF_UNSUPPORTED, "weight format %s cannot be read as numbers here; known: f32, f16, bf16, q8_0", fmt_get(f)->name);
+    default:
+      return hf_fail(HF_UNSUPPORTED, "weight format %s cannot be read as numbers here; known: f32, f16, bf16, q8_0",
+                     fmt_get(f)->name);
   }
 }

@@ -7,25 +7,52 @@
 
 /* Aliases of the database, command line and catalog: the lower-case names. Numbers are ours, not ggml's. */
 typedef enum {
-  FMT_F32, FMT_F16, FMT_BF16, FMT_Q8_0, FMT_Q4_0, FMT_Q4_1, FMT_Q5_0, FMT_Q5_1, FMT_Q2_K, FMT_Q3_K, FMT_Q4_K, FMT_Q5_K, FMT_Q6_K,
-  FMT_IQ4_NL, FMT_IQ4_XS, FMT_MXFP4, FMT_FP8_E4M3 /* 128x128 f32 block scales apart */, FMT_INT4_G32 /* group 32, bf16 scale */,
+  FMT_F32,
+  FMT_F16,
+  FMT_BF16,
+  FMT_Q8_0,
+  FMT_Q4_0,
+  FMT_Q4_1,
+  FMT_Q5_0,
+  FMT_Q5_1,
+  FMT_Q2_K,
+  FMT_Q3_K,
+  FMT_Q4_K,
+  FMT_Q5_K,
+  FMT_Q6_K,
+  FMT_IQ4_NL,
+  FMT_IQ4_XS,
+  FMT_MXFP4,
+  FMT_FP8_E4M3 /* 128x128 f32 block scales apart */,
+  FMT_INT4_G32 /* group 32, bf16 scale */,
   FMT_INT8 /* per channel, planning */,
-  FMT_IQ1_S, FMT_IQ1_M, FMT_IQ2_XXS, FMT_IQ2_XS, FMT_IQ2_S, FMT_IQ3_XXS, FMT_IQ3_S, FMT_TQ1_0, FMT_TQ2_0, FMT_NVFP4,
-  FMT_Q4_K_M /* planning only: llama.cpp's mixture */, FMT_Q2_K_XL /* planning only: a published mixture, bits per weight in the table */,
-  FMT_N, FMT_DEFAULT = -1
+  FMT_IQ1_S,
+  FMT_IQ1_M,
+  FMT_IQ2_XXS,
+  FMT_IQ2_XS,
+  FMT_IQ2_S,
+  FMT_IQ3_XXS,
+  FMT_IQ3_S,
+  FMT_TQ1_0,
+  FMT_TQ2_0,
+  FMT_NVFP4,
+  FMT_Q4_K_M /* planning only: llama.cpp's mixture */,
+  FMT_Q2_K_XL /* planning only: a published mixture, bits per weight in the table */,
+  FMT_N,
+  FMT_DEFAULT = -1
 } fmt;
 
 typedef struct {
-  const char *name;     /* "q8_0" */
-  int block;            /* elements per block along a row; 1 for plain floats */
-  int block_bytes;      /* 0 for planning-only mixtures */
+  const char *name; /* "q8_0" */
+  int block;        /* elements per block along a row; 1 for plain floats */
+  int block_bytes;  /* 0 for planning-only mixtures */
   double bits_per_weight;
-  int ggml_type;        /* -1 = not a GGUF type */
-  bool executable;      /* the kernels can compute with it now */
+  int ggml_type;   /* -1 = not a GGUF type */
+  bool executable; /* the kernels can compute with it now */
 } fmt_info;
 
 const fmt_info *fmt_get(fmt f);
-HF_MUST hf_status fmt_parse(const char *name, fmt *out);      /* HF_INPUT listing the known names */
+HF_MUST hf_status fmt_parse(const char *name, fmt *out); /* HF_INPUT listing the known names */
 bool fmt_from_ggml(int ggml_type, fmt *out);
 /* Bytes of a row of n elements; n must be a multiple of block (HF functions that open files check that). */
 size_t fmt_row_bytes(fmt f, int64_t n);

@@ -11,7 +11,7 @@ enum { MAX_KV = 1 << 16, MAX_NAME = 256, MAX_KEY = 512 };
 static const struct {
   const char *name;
   int bytes; /* 0: variable */
-} types[GGUF_TYPES] = {{"u8", 1},  {"i8", 1},   {"u16", 2}, {"i16", 2},  {"u32", 4}, {"i32", 4}, {"f32", 4},
+} types[GGUF_TYPES] = {{"u8", 1},   {"i8", 1},     {"u16", 2},   {"i16", 2}, {"u32", 4}, {"i32", 4}, {"f32", 4},
                        {"bool", 1}, {"string", 0}, {"array", 0}, {"u64", 8}, {"i64", 8}, {"f64", 8}};
 
 typedef struct {
@@ -28,8 +28,8 @@ static uint64_t le(const uint8_t *p, int n) {
 
 static hf_status take(reader *r, uint64_t n, const char *what, const uint8_t **out) {
   if (n > (uint64_t)(r->end - r->p))
-    return hf_fail(HF_INPUT, "%s: %s: %llu bytes wanted where the file has %llu left; is it truncated?", r->path, what, (unsigned long long)n,
-                   (unsigned long long)(r->end - r->p));
+    return hf_fail(HF_INPUT, "%s: %s: %llu bytes wanted where the file has %llu left; is it truncated?", r->path, what,
+                   (unsigned long long)n, (unsigned long long)(r->end - r->p));
   *out = r->p;
   r->p += n;
   return HF_OK;
@@ -44,7 +44,9 @@ static hf_status take_uint(reader *r, int bytes, const char *what, uint64_t *out
 
 static hf_status take_str(reader *r, const char *what, uint64_t max, const uint8_t **s, uint64_t *n) {
   HF_TRY(take_uint(r, 8, what, n));
-  if (*n > max) return hf_fail(HF_INPUT, "%s: %s: a text of %llu bytes is over the limit of %llu", r->path, what, (unsigned long long)*n, (unsigned long long)max);
+  if (*n > max)
+    return hf_fail(HF_INPUT, "%s: %s: a text of %llu bytes is over the limit of %llu", r->path, what, (unsigned long long)*n,
+                   (unsigned long long)max);
   return take(r, *n, what, s);
 }
 
@@ -64,14 +66,16 @@ static hf_status skip_array(reader *r, gguf_kv *kv) {
   uint64_t elem;
   HF_TRY(take_uint(r, 4, kv->key, &elem));
   HF_TRY(take_uint(r, 8, kv->key, &kv->count));
-  if (elem >= GGUF_TYPES || elem == GGUF_ARRAY) return hf_fail(HF_INPUT, "%s: %s: array of type %llu", r->path, kv->key, (unsigned long long)elem);
+  if (elem >= GGUF_TYPES || elem == GGUF_ARRAY)
+    return hf_fail(HF_INPUT, "%s: %s: array of type %llu", r->path, kv->key, (unsigned long long)elem);
   kv->elem = (gguf_type)elem;
   kv->value = r->p;
   const uint8_t *s;
   uint64_t n;
   if (elem == GGUF_STR) {
     if (kv->count > (uint64_t)(r->end - r->p) / 8)
-      return hf_fail(HF_INPUT, "%s: %s: array of %llu texts is longer than the rest of the file; is it truncated?", r->path, kv->key, (unsigned long long)kv->count);
+      return hf_fail(HF_INPUT, "%s: %s: array of %llu texts is longer than the rest of the file; is it truncated?", r->path,
+                     kv->key, (unsigned long long)kv->count);
     for (uint64_t i = 0; i < kv->count; i++) HF_TRY(take_str(r, kv->key, r->size, &s, &n));
     return HF_OK;
   }
@@ -84,7 +88,8 @@ static hf_status take_kv(reader *r, hf_arena *a, gguf_kv *kv) {
   const uint8_t *s;
   HF_TRY(take_name(r, a, "metadata key", MAX_KEY, &kv->key));
   HF_TRY(take_uint(r, 4, kv->key, &type));
-  if (type >= GGUF_TYPES) return hf_fail(HF_INPUT, "%s: %s: metadata type %llu is unknown", r->path, kv->key, (unsigned long long)type);
+  if (type >= GGUF_TYPES)
+    return hf_fail(HF_INPUT, "%s: %s: metadata type %llu is unknown", r->path, kv->key, (unsigned long long)type);
   kv->type = (gguf_type)type;
   if (type == GGUF_ARRAY) return skip_array(r, kv);
   kv->value = r->p;
@@ -113,12 +118,15 @@ static hf_status take_tensor(reader *r, tensor_set *s, int file) {
   uint64_t nd, type;
   HF_TRY(take_name(r, s->arena, "tensor name", MAX_NAME, &t.name));
   HF_TRY(take_uint(r, 4, t.name, &nd));
-  if (nd < 1 || nd > RAW_MAX_DIMS) return hf_fail(HF_INPUT, "%s: tensor %s: %llu dimensions; 1 to %d are possible", r->path, t.name, (unsigned long long)nd, RAW_MAX_DIMS);
+  if (nd < 1 || nd > RAW_MAX_DIMS)
+    return hf_fail(HF_INPUT, "%s: tensor %s: %llu dimensions; 1 to %d are possible", r->path, t.name, (unsigned long long)nd,
+                   RAW_MAX_DIMS);
   t.n_dims = (int)nd;
   for (int i = t.n_dims - 1; i >= 0; i--) { /* the file has the innermost first */
     uint64_t d;
     HF_TRY(take_uint(r, 8, t.name, &d));
-    if (d < 1 || d > (uint64_t)1 << 40) return hf_fail(HF_INPUT, "%s: tensor %s: dimension %llu", r->path, t.name, (unsigned long long)d);
+    if (d < 1 || d > (uint64_t)1 << 40)
+      return hf_fail(HF_INPUT, "%s: tensor %s: dimension %llu", r->path, t.name, (unsigned long long)d);
     t.dims[i] = (int64_t)d;
   }
   HF_TRY(take_uint(r, 4, t.name, &type));
@@ -128,8 +136,8 @@ static hf_status take_tensor(reader *r, tensor_set *s, int file) {
   else if (plain_type(type, &t.dtype, &elem)) t.format = FMT_OTHER;
   else return hf_fail(HF_UNSUPPORTED, "%s: tensor %s: ggml type %llu is unknown", r->path, t.name, (unsigned long long)type);
   if (!raw_bytes(t.format, elem, t.n_dims, t.dims, &t.bytes))
-    return hf_fail(HF_INPUT, "%s: tensor %s: a row of %lld values is no multiple of %s's block, or its size overflows", r->path, t.name,
-                   (long long)t.dims[t.n_dims - 1], t.dtype);
+    return hf_fail(HF_INPUT, "%s: tensor %s: a row of %lld values is no multiple of %s's block, or its size overflows", r->path,
+                   t.name, (long long)t.dims[t.n_dims - 1], t.dtype);
   return tset_add(s, &t);
 }
 
@@ -138,7 +146,9 @@ static hf_status place_tensors(reader *r, tensor_set *s, size_t first, uint64_t 
   uint64_t header = r->size - (uint64_t)(r->end - r->p), start = (header + align - 1) / align * align, total = 0;
   for (size_t i = first; i < s->n; i++) {
     raw_tensor *t = &s->v[i];
-    if (t->offset % align) return hf_fail(HF_INPUT, "%s: tensor %s: offset %llu is no multiple of the alignment %llu", r->path, t->name, (unsigned long long)t->offset, (unsigned long long)align);
+    if (t->offset % align)
+      return hf_fail(HF_INPUT, "%s: tensor %s: offset %llu is no multiple of the alignment %llu", r->path, t->name,
+                     (unsigned long long)t->offset, (unsigned long long)align);
     uint64_t end;
     if (__builtin_add_overflow(t->offset, t->bytes, &end) || end > UINT64_MAX / 4)
       return hf_fail(HF_INPUT, "%s: tensor %s: offset %llu is out of range", r->path, t->name, (unsigned long long)t->offset);
@@ -157,7 +167,8 @@ static hf_status place_tensors(reader *r, tensor_set *s, size_t first, uint64_t 
 static hf_status check_keys(const gguf_file *g) {
   for (uint64_t i = 0; i < g->n_kv; i++)
     for (uint64_t k = 0; k < i && g->n_kv < 4096; k++)
-      if (!strcmp(g->kv[i].key, g->kv[k].key)) return hf_fail(HF_INPUT, "%s: metadata key %s appears twice", g->path, g->kv[i].key);
+      if (!strcmp(g->kv[i].key, g->kv[k].key))
+        return hf_fail(HF_INPUT, "%s: metadata key %s appears twice", g->path, g->kv[i].key);
   return HF_OK;
 }
 
@@ -175,12 +186,13 @@ hf_status gguf_open(tensor_set *s, const char *path, gguf_file *g) {
   if (memcmp(p, "GGUF", 4)) return hf_fail(HF_INPUT, "%s: not a GGUF file (magic is missing)", path);
   HF_TRY(take_uint(&r, 4, "version", &version));
   if (version != 2 && version != 3)
-    return hf_fail(HF_UNSUPPORTED, "%s: GGUF version %llu; known: 2 and 3%s", path, (unsigned long long)version, version > 0xffff ? " in little-endian order" : "");
+    return hf_fail(HF_UNSUPPORTED, "%s: GGUF version %llu; known: 2 and 3%s", path, (unsigned long long)version,
+                   version > 0xffff ? " in little-endian order" : "");
   HF_TRY(take_uint(&r, 8, "tensor_count", &g->n_tensors));
   HF_TRY(take_uint(&r, 8, "metadata_kv_count", &g->n_kv));
   if (g->n_kv > MAX_KV || g->n_tensors > f->size / 24)
-    return hf_fail(HF_INPUT, "%s: %llu metadata entries and %llu tensors cannot be in a file of %llu bytes; is it truncated?", path, (unsigned long long)g->n_kv,
-                   (unsigned long long)g->n_tensors, (unsigned long long)f->size);
+    return hf_fail(HF_INPUT, "%s: %llu metadata entries and %llu tensors cannot be in a file of %llu bytes; is it truncated?",
+                   path, (unsigned long long)g->n_kv, (unsigned long long)g->n_tensors, (unsigned long long)f->size);
   HF_TRY(hf_arena_get(s->arena, &g->kv, (size_t)g->n_kv + 1, sizeof *g->kv));
   for (uint64_t i = 0; i < g->n_kv; i++) HF_TRY(take_kv(&r, s->arena, &g->kv[i]));
   HF_TRY(check_keys(g));
@@ -207,7 +219,10 @@ static hf_status wrong_type(const gguf_file *g, const gguf_kv *kv, const char *w
 static bool read_int(gguf_type type, const uint8_t *p, int64_t *out) {
   uint64_t u;
   switch (type) {
-    case GGUF_U8: case GGUF_U16: case GGUF_U32: case GGUF_U64:
+    case GGUF_U8:
+    case GGUF_U16:
+    case GGUF_U32:
+    case GGUF_U64:
       u = le(p, types[type].bytes);
       *out = u > INT64_MAX ? INT64_MAX : (int64_t)u;
       return true;
@@ -237,7 +252,9 @@ hf_status gguf_opt_int(const gguf_file *g, const char *key, int64_t lo, int64_t 
   int64_t v = 0;
   if (kv->type == GGUF_ARRAY) HF_TRY(array_int(g, kv, &v));
   else if (!read_int(kv->type, kv->value, &v)) return wrong_type(g, kv, "a whole number");
-  if (v < lo || v > hi) return hf_fail(HF_INPUT, "%s: %s: %lld is not between %lld and %lld", g->path, key, (long long)v, (long long)lo, (long long)hi);
+  if (v < lo || v > hi)
+    return hf_fail(HF_INPUT, "%s: %s: %lld is not between %lld and %lld", g->path, key, (long long)v, (long long)lo,
+                   (long long)hi);
   *out = v;
   return HF_OK;
 }

@@ -6,22 +6,34 @@
 #include "model/internal.h"
 
 typedef enum {
-  GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STR, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
+  GGUF_U8,
+  GGUF_I8,
+  GGUF_U16,
+  GGUF_I16,
+  GGUF_U32,
+  GGUF_I32,
+  GGUF_F32,
+  GGUF_BOOL,
+  GGUF_STR,
+  GGUF_ARRAY,
+  GGUF_U64,
+  GGUF_I64,
+  GGUF_F64,
   GGUF_TYPES
 } gguf_type;
 
 typedef struct {
-  const char *key;       /* NUL-terminated copy */
-  gguf_type type, elem;  /* elem: of an array */
-  uint64_t count;        /* of an array */
-  const uint8_t *value;  /* little-endian; a string's begins with its u64 length */
+  const char *key;      /* NUL-terminated copy */
+  gguf_type type, elem; /* elem: of an array */
+  uint64_t count;       /* of an array */
+  const uint8_t *value; /* little-endian; a string's begins with its u64 length */
 } gguf_kv;
 
 typedef struct {
   const char *path;
-  gguf_kv *kv;           /* arena of the set */
+  gguf_kv *kv; /* arena of the set */
   uint64_t n_kv, n_tensors;
-  bool header_only;      /* the data area is absent altogether: enough to plan */
+  bool header_only; /* the data area is absent altogether: enough to plan */
 } gguf_file;
 
 /* Opens one file into the set: metadata and tensors. */

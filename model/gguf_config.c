@@ -64,8 +64,9 @@ static hf_status read_rope(const source *in, rope_spec *r) {
   HF_TRY(opt_num(in, "rope.scaling.yarn_beta_slow", 1e-3, 1e6, &r->beta_slow));
   double log_mul = 0;
   HF_TRY(opt_num(in, "rope.scaling.yarn_log_multiplier", 0, 10, &log_mul));
-  if (in->c->attn == ATTN_MLA) r->mscale = r->mscale_all_dim = log_mul * 10; /* mscale itself is not stored: published files have both equal */
-  r->truncate = in->c->family != FAM_GPT_OSS;                                /* nor is truncate, false in gpt-oss's config */
+  if (in->c->attn == ATTN_MLA)
+    r->mscale = r->mscale_all_dim = log_mul * 10; /* mscale itself is not stored: published files have both equal */
+  r->truncate = in->c->family != FAM_GPT_OSS;     /* nor is truncate, false in gpt-oss's config */
   return HF_OK;
 }
 
@@ -80,11 +81,13 @@ static hf_status read_gqa(const source *in) {
   HF_TRY(opt_int(in, "attention.value_length", 2, LIM_HEAD_DIM, &value_length));
   if (!c->head_dim) {
     if (c->d_model % c->n_heads)
-      return hf_fail(HF_INPUT, "%s: %s.embedding_length: %d is no multiple of head_count %d, and key_length is not given", in->g->path, in->arch, c->d_model, c->n_heads);
+      return hf_fail(HF_INPUT, "%s: %s.embedding_length: %d is no multiple of head_count %d, and key_length is not given",
+                     in->g->path, in->arch, c->d_model, c->n_heads);
     c->head_dim = c->d_model / c->n_heads;
   }
   if (value_length && value_length != c->head_dim)
-    return hf_fail(HF_UNSUPPORTED, "%s: %s.attention.value_length: %d differs from key_length %d", in->g->path, in->arch, value_length, c->head_dim);
+    return hf_fail(HF_UNSUPPORTED, "%s: %s.attention.value_length: %d differs from key_length %d", in->g->path, in->arch,
+                   value_length, c->head_dim);
   c->rope.kind = ROPE_HALVES;
   c->rope.dim = c->head_dim;
   return opt_int(in, "rope.dimension_count", 2, LIM_HEAD_DIM, &c->rope.dim);
@@ -105,7 +108,9 @@ static hf_status read_deepseek2(const source *in) {
   HF_TRY(opt_int(in, "attention.key_length_mla", 1, LIM_HEAD_DIM, &key));
   HF_TRY(opt_int(in, "attention.value_length_mla", 1, LIM_HEAD_DIM, &value));
   if (key <= c->rope_dim || value < 1 || key > LIM_HEAD_DIM || value > LIM_HEAD_DIM)
-    return hf_fail(HF_INPUT, "%s: deepseek2.attention.key_length_mla and value_length_mla: %d and %d do not fit rope.dimension_count %d", in->g->path, key, value, c->rope_dim);
+    return hf_fail(HF_INPUT,
+                   "%s: deepseek2.attention.key_length_mla and value_length_mla: %d and %d do not fit rope.dimension_count %d",
+                   in->g->path, key, value, c->rope_dim);
   c->nope_dim = key - c->rope_dim;
   c->v_dim = value;
   c->mla_norm_eps = 1e-6;
@@ -127,7 +132,8 @@ static hf_status read_deepseek2(const source *in) {
   c->route = gating == 2 ? ROUTE_SIGMOID : ROUTE_SOFTMAX;
   c->group = !groups ? GROUP_NONE : gating == 2 ? GROUP_TOP2SUM : GROUP_MAX;
   c->family = gating != 2 ? FAM_DEEPSEEK_V2 : groups ? FAM_DEEPSEEK_V3 : FAM_KIMI_K2;
-  if (gating != 2 && norm) return hf_fail(HF_UNSUPPORTED, "%s: deepseek2.expert_weights_norm: true is not supported with softmax routing", in->g->path);
+  if (gating != 2 && norm)
+    return hf_fail(HF_UNSUPPORTED, "%s: deepseek2.expert_weights_norm: true is not supported with softmax routing", in->g->path);
   c->norm_topk = norm;
   c->router_bias = gating == 2;
   return HF_OK;
@@ -209,7 +215,7 @@ static hf_status read_glm4(const source *in) {
 static const struct {
   const char *arch;
   hf_status (*read)(const source *);
-} archs[] = {{"deepseek2", read_deepseek2}, {"qwen2moe", read_qwen},     {"qwen3moe", read_qwen}, {"llama", read_mixtral},
+} archs[] = {{"deepseek2", read_deepseek2}, {"qwen2moe", read_qwen},   {"qwen3moe", read_qwen}, {"llama", read_mixtral},
              {"olmoe", read_olmoe},         {"gpt-oss", read_gpt_oss}, {"glm4moe", read_glm4}};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 
@@ -232,7 +238,8 @@ static hf_status read_common(const source *in) {
   int nextn = 0;
   HF_TRY(need_int(in, "block_count", 1, LIM_LAYERS, &c->n_layers));
   HF_TRY(opt_int(in, "nextn_predict_layers", 0, LIM_LAYERS, &nextn)); /* stored after the last layer, counted, ignored here */
-  if (nextn >= c->n_layers) return hf_fail(HF_INPUT, "%s: %s.nextn_predict_layers: %d of block_count %d", in->g->path, in->arch, nextn, c->n_layers);
+  if (nextn >= c->n_layers)
+    return hf_fail(HF_INPUT, "%s: %s.nextn_predict_layers: %d of block_count %d", in->g->path, in->arch, nextn, c->n_layers);
   c->n_layers -= nextn;
   HF_TRY(need_int(in, "embedding_length", 1, LIM_WIDTH, &c->d_model));
   c->max_context = 4096;
@@ -244,7 +251,8 @@ static hf_status read_common(const source *in) {
   if (embed && embed->n_dims == 2 && embed->dims[0] <= LIM_VOCAB) c->vocab_size = (int)embed->dims[0];
   else if (tokens && tokens->type == GGUF_ARRAY && tokens->count <= LIM_VOCAB) c->vocab_size = (int)tokens->count;
   HF_TRY(opt_int(in, "vocab_size", 1, LIM_VOCAB, &c->vocab_size));
-  if (c->vocab_size < 1) return hf_fail(HF_INPUT, "%s: %s.vocab_size is missing, and so is token_embd.weight", in->g->path, in->arch);
+  if (c->vocab_size < 1)
+    return hf_fail(HF_INPUT, "%s: %s.vocab_size is missing, and so is token_embd.weight", in->g->path, in->arch);
   c->tied_embeddings = embed && !tset_find(in->s, "output.weight");
   c->default_format = FMT_BF16;
   if (!gguf_find(in->g, "tokenizer.ggml.bos_token_id")) c->bos_id = -1;
@@ -275,7 +283,9 @@ hf_status config_from_gguf(const gguf_file *g, const tensor_set *s, model_config
   while (a < N_ARCHS && strcmp(archs[a].arch, arch)) a++;
   if (a == N_ARCHS)
     return hf_fail(arch[0] ? HF_UNSUPPORTED : HF_INPUT,
-                   "%s: general.architecture: '%s' is not known here; known: deepseek2, qwen2moe, qwen3moe, llama (Mixtral), olmoe, gpt-oss, glm4moe", g->path, arch);
+                   "%s: general.architecture: '%s' is not known here; known: deepseek2, qwen2moe, qwen3moe, llama (Mixtral), "
+                   "olmoe, gpt-oss, glm4moe",
+                   g->path, arch);
   HF_TRY(gguf_opt_str(g, "general.name", c->name, sizeof c->name));
   c->routed_scale = 1;
   c->n_group = c->topk_group = 1;

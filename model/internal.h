@@ -21,30 +21,30 @@ enum { RAW_MAX_DIMS = 4 };
 #define FMT_OTHER ((fmt)-2)
 
 typedef struct {
-  const char *name;        /* arena or mapping lifetime: as long as the set; not NUL-terminated strings never occur here */
-  fmt format;              /* FMT_OTHER: a type that holds no weights (integers of packed formats); dtype says which */
-  const char *dtype;       /* as the file names it, for messages */
+  const char *name;  /* arena or mapping lifetime: as long as the set; not NUL-terminated strings never occur here */
+  fmt format;        /* FMT_OTHER: a type that holds no weights (integers of packed formats); dtype says which */
+  const char *dtype; /* as the file names it, for messages */
   int n_dims;
   int64_t dims[RAW_MAX_DIMS]; /* outermost first, whatever the file's order */
   int file;
-  uint64_t offset;         /* from the start of the file */
+  uint64_t offset; /* from the start of the file */
   uint64_t bytes;
 } raw_tensor;
 
 typedef struct {
   char *path;
   int fd;
-  const uint8_t *data;     /* NULL for an empty file */
+  const uint8_t *data; /* NULL for an empty file */
   uint64_t size;
 } mapped_file;
 
 typedef struct {
-  hf_arena *arena;         /* names, paths */
+  hf_arena *arena; /* names, paths */
   mapped_file *files;
   int n_files;
   raw_tensor *v;
   size_t n, cap;
-  uint32_t *table;         /* open addressing over names: index + 1, 0 = free */
+  uint32_t *table; /* open addressing over names: index + 1, 0 = free */
   size_t table_mask;
 } tensor_set;
 
@@ -65,32 +65,32 @@ bool raw_bytes(fmt f, int elem_bytes, int n_dims, const int64_t *dims, uint64_t 
 /* ---- canonical tensors ---- */
 
 typedef enum {
-  READ_DIRECT,        /* rows lie as they should */
-  READ_KVB_K,         /* MT_K_B out of kv_b_proj [heads*(nope+v)][lora]: transposed per head */
-  READ_KVB_V,         /* MT_V_B out of kv_b_proj: rows gathered per head */
-  READ_UNPERMUTE,     /* GGUF arch llama: q and k rows of a head from adjacent pairs back to halves */
-  READ_COLUMNS,       /* transposed per expert: canonical row r is stored column r*step + first (gpt-oss BF16 experts) */
-  READ_STRIDED,       /* vector or rows with a step: stored row r*step + first (gpt-oss gate and up, biases) */
-  READ_REFUSED,       /* known for planning, no reader: see why */
+  READ_DIRECT,    /* rows lie as they should */
+  READ_KVB_K,     /* MT_K_B out of kv_b_proj [heads*(nope+v)][lora]: transposed per head */
+  READ_KVB_V,     /* MT_V_B out of kv_b_proj: rows gathered per head */
+  READ_UNPERMUTE, /* GGUF arch llama: q and k rows of a head from adjacent pairs back to halves */
+  READ_COLUMNS,   /* transposed per expert: canonical row r is stored column r*step + first (gpt-oss BF16 experts) */
+  READ_STRIDED,   /* vector or rows with a step: stored row r*step + first (gpt-oss gate and up, biases) */
+  READ_REFUSED,   /* known for planning, no reader: see why */
 } read_kind;
 
 typedef struct {
   bool present;
   read_kind how;
-  fmt format;              /* of what model_tensor_read gives */
-  fmt stored;              /* of the stored bytes */
-  int64_t rows, cols;      /* canonical, of one expert */
-  uint64_t bytes;          /* rows * row bytes in `format` */
+  fmt format;         /* of what model_tensor_read gives */
+  fmt stored;         /* of the stored bytes */
+  int64_t rows, cols; /* canonical, of one expert */
+  uint64_t bytes;     /* rows * row bytes in `format` */
   int file;
-  uint64_t offset;         /* of expert 0 */
-  uint64_t expert_stride;  /* stacked experts; 0 with `experts` set */
+  uint64_t offset;        /* of expert 0 */
+  uint64_t expert_stride; /* stacked experts; 0 with `experts` set */
   struct expert_place {
     uint64_t offset;
     int file;
-  } *experts;              /* per expert, when each is a tensor of its own */
-  int step, first;         /* READ_COLUMNS, READ_STRIDED */
-  uint64_t extra_bytes;    /* scales in tensors of their own, one expert's */
-  const char *why;         /* READ_REFUSED */
+  } * experts;          /* per expert, when each is a tensor of its own */
+  int step, first;      /* READ_COLUMNS, READ_STRIDED */
+  uint64_t extra_bytes; /* scales in tensors of their own, one expert's */
+  const char *why;      /* READ_REFUSED */
 } tensor_slot;
 
 typedef enum { SRC_NONE, SRC_FILE, SRC_SYNTH } source_kind;
@@ -100,11 +100,11 @@ struct model {
   char *path;
   bool gguf;
   source_kind source;
-  char *missing;           /* why there are no weights, or NULL */
-  hf_arena *arena;         /* slots' expert tables */
+  char *missing;   /* why there are no weights, or NULL */
+  hf_arena *arena; /* slots' expert tables */
   tensor_set set;
-  tensor_slot *slots;      /* [(n_layers + 1) * MT_N] */
-  uint64_t seed;           /* SRC_SYNTH */
+  tensor_slot *slots; /* [(n_layers + 1) * MT_N] */
+  uint64_t seed;      /* SRC_SYNTH */
   fmt synth_format;
 };
 
@@ -115,8 +115,8 @@ static inline tensor_slot *model_slot(const model *m, model_tensor_id id, int la
 /* Canonical shape by config alone; false when this model has no such tensor in this layer. */
 bool tensor_shape(const model_config *c, model_tensor_id id, int layer, int64_t *rows, int64_t *cols);
 bool tensor_is_expert(model_tensor_id id);
-bool tensor_is_global(model_tensor_id id);  /* MT_EMBED, MT_OUT_NORM, MT_OUTPUT */
-bool tensor_is_matrix(model_tensor_id id);  /* weights of a product that formats apply to: no norm, bias, router */
+bool tensor_is_global(model_tensor_id id); /* MT_EMBED, MT_OUT_NORM, MT_OUTPUT */
+bool tensor_is_matrix(model_tensor_id id); /* weights of a product that formats apply to: no norm, bias, router */
 const char *tensor_name(model_tensor_id id);
 
 /* ---- config ---- */
@@ -124,11 +124,11 @@ const char *tensor_name(model_tensor_id id);
 typedef struct {
   double theta;
   bool yarn;
-  double factor;           /* YaRN or linear; 1 = none */
+  double factor; /* YaRN or linear; 1 = none */
   double orig_context, beta_fast, beta_slow;
   bool truncate;
   double mscale, mscale_all_dim; /* 0 = not given */
-  double attention_factor; /* 0 = not given */
+  double attention_factor;       /* 0 = not given */
 } rope_spec;
 
 void rope_spec_init(rope_spec *r);
@@ -153,7 +153,8 @@ HF_MUST hf_status cfg_opt_int(const json *j, const char *where, const char *key,
 HF_MUST hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_spec *r);
 /* head_dim when given, else hidden_size / num_attention_heads, checked. */
 HF_MUST hf_status cfg_gqa(const json *j, const char *where, model_config *c);
-/* Families. Each fills everything but name, vocabulary, context, norm eps, ids and default_format, which config_from_json reads. */
+/* Families. Each fills everything but name, vocabulary, context, norm eps, ids and default_format, which config_from_json
+ * reads. */
 HF_MUST hf_status config_deepseek(const json *j, const char *where, model_config *c);
 HF_MUST hf_status config_qwen(const json *j, const char *where, model_config *c);
 HF_MUST hf_status config_mixtral(const json *j, const char *where, model_config *c);
@@ -173,11 +174,13 @@ HF_MUST hf_status slots_alloc(model *m);
 HF_MUST hf_status bind_hf(model *m);
 /* Name in a Hugging Face checkpoint; `suffix` goes to the end ("_packed"). */
 enum { NAME_MAX_BYTES = 256 };
-void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix, char buf[NAME_MAX_BYTES]);
+void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix,
+                    char buf[NAME_MAX_BYTES]);
 HF_MUST hf_status bind_gguf(model *m);
 /* Checks a stored tensor's element count against rows x cols (leading dimensions may be split or merged) and fills the slot as
  * READ_DIRECT. */
-HF_MUST hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int layer, int64_t rows, int64_t cols);
+HF_MUST hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int layer, int64_t rows,
+                           int64_t cols);
 
 /* ---- element conversions: F32, F16, BF16, Q8_0 ---- */
 

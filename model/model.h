@@ -13,8 +13,18 @@
 #include "base/json.h"
 #include "model/format.h"
 
-typedef enum { FAM_DEEPSEEK_V3, FAM_DEEPSEEK_V2, FAM_KIMI_K2, FAM_QWEN2_MOE, FAM_QWEN3_MOE, FAM_MIXTRAL, FAM_OLMOE,
-               FAM_GPT_OSS, FAM_GLM4_MOE, FAM_N } model_family;
+typedef enum {
+  FAM_DEEPSEEK_V3,
+  FAM_DEEPSEEK_V2,
+  FAM_KIMI_K2,
+  FAM_QWEN2_MOE,
+  FAM_QWEN3_MOE,
+  FAM_MIXTRAL,
+  FAM_OLMOE,
+  FAM_GPT_OSS,
+  FAM_GLM4_MOE,
+  FAM_N
+} model_family;
 
 typedef enum { ATTN_MLA, ATTN_GQA } attn_kind;
 typedef enum { ROUTE_SOFTMAX, ROUTE_SIGMOID, ROUTE_SOFTMAX_TOPK /* softmax over the chosen logits: gpt-oss */ } route_kind;
@@ -25,44 +35,44 @@ typedef enum { ROPE_PAIRS /* (2i, 2i+1) */, ROPE_HALVES /* (i, i+d/2) */ } rope_
  * inv_freq [dim/2] includes YaRN interpolation (arXiv:2309.00071); cos and sin are multiplied by mscale. */
 typedef struct {
   rope_kind kind;
-  int dim;             /* rotated dimensions of a head (qk_rope_head_dim, or partial * head_dim) */
+  int dim; /* rotated dimensions of a head (qk_rope_head_dim, or partial * head_dim) */
   double theta;
-  double *inv_freq;    /* [dim/2], owned by the model */
-  double mscale;       /* factor on cos and sin */
+  double *inv_freq; /* [dim/2], owned by the model */
+  double mscale;    /* factor on cos and sin */
 } model_rope;
 
 typedef struct {
   model_family family;
   char name[128];
-  int n_layers, n_dense_layers;      /* layers 0 .. n_dense_layers-1 have a dense FFN (see layer_is_moe for exceptions) */
+  int n_layers, n_dense_layers; /* layers 0 .. n_dense_layers-1 have a dense FFN (see layer_is_moe for exceptions) */
   int d_model, vocab_size, max_context;
   double norm_eps;
   bool tied_embeddings;
   /* attention */
   attn_kind attn;
-  int n_heads, n_kv_heads, head_dim; /* GQA */
-  int q_lora_rank;                   /* MLA: 0 = plain q projection */
+  int n_heads, n_kv_heads, head_dim;           /* GQA */
+  int q_lora_rank;                             /* MLA: 0 = plain q projection */
   int kv_lora_rank, nope_dim, rope_dim, v_dim; /* MLA; q/k head = nope_dim + rope_dim */
-  double mla_norm_eps;               /* q_a and kv_a norms (1e-6) */
-  double attn_scale;                 /* factor on q.k: head_dim^-0.5, times YaRN's mscale^2 for MLA */
+  double mla_norm_eps;                         /* q_a and kv_a norms (1e-6) */
+  double attn_scale;                           /* factor on q.k: head_dim^-0.5, times YaRN's mscale^2 for MLA */
   bool qk_norm_head, qk_norm_full, qkv_bias, o_bias, sinks;
-  int sliding_window;                /* 0 = none; tokens a query sees, itself counted */
-  bool *layer_slides;                /* [n_layers] or NULL */
+  int sliding_window; /* 0 = none; tokens a query sees, itself counted */
+  bool *layer_slides; /* [n_layers] or NULL */
   model_rope rope;
   /* feed-forward */
   int d_ff_dense, d_ff_expert, d_ff_shared; /* d_ff_shared: all shared experts together; 0 = none */
-  bool shared_gate;                  /* qwen2_moe: shared expert * sigmoid(gate . x) */
+  bool shared_gate;                         /* qwen2_moe: shared expert * sigmoid(gate . x) */
   int n_experts, top_k, n_group, topk_group;
   route_kind route;
   group_kind group;
-  bool norm_topk, router_bias;       /* router_bias: e_score_correction_bias, added for the choice only */
+  bool norm_topk, router_bias; /* router_bias: e_score_correction_bias, added for the choice only */
   double routed_scale;
   bool router_lin_bias, expert_bias; /* gpt-oss: biases of the router's product and of the experts' three */
   bool swiglu_clamped;               /* gpt-oss */
   double swiglu_limit;
-  bool *layer_is_moe;                /* [n_layers], always set */
+  bool *layer_is_moe; /* [n_layers], always set */
   /* stored form */
-  fmt default_format;                /* of the routed experts, or the stated default of a catalog config */
+  fmt default_format; /* of the routed experts, or the stated default of a catalog config */
   int bos_id, eos_ids[8], n_eos;
 } model_config;
 
@@ -70,39 +80,53 @@ typedef struct {
  * For MT_K_B and MT_V_B of models that store kv_b_proj (Hugging Face) the tensor is derived: model_tensor_read
  * transposes or gathers; model_tensor_map returns NULL. The same holds wherever a file's layout differs from the canonical one. */
 typedef enum {
-  MT_EMBED,        /* [vocab][d_model] */
-  MT_OUT_NORM,     /* [d_model] f32-able */
-  MT_OUTPUT,       /* [vocab][d_model]; tied: the embedding */
-  MT_ATTN_NORM, MT_FFN_NORM,            /* [d_model] */
-  MT_Q,            /* GQA [n_heads*head_dim][d_model]; MLA without q lora [n_heads*(nope+rope)][d_model] */
-  MT_K, MT_V,      /* GQA [n_kv_heads*head_dim][d_model] */
-  MT_O,            /* [d_model][n_heads*head_dim or n_heads*v_dim] */
-  MT_Q_BIAS, MT_K_BIAS, MT_V_BIAS, MT_O_BIAS,
-  MT_Q_NORM, MT_K_NORM,                 /* [head_dim], or whole width for OLMoE */
-  MT_SINKS,                             /* [n_heads] */
-  MT_Q_A,          /* [q_lora][d_model] */
-  MT_Q_A_NORM,     /* [q_lora] */
-  MT_Q_B,          /* [n_heads*(nope+rope)][q_lora]; per head nope first, then rope */
-  MT_KV_A,         /* [kv_lora+rope][d_model] */
-  MT_KV_A_NORM,    /* [kv_lora] */
-  MT_K_B,          /* [n_heads*kv_lora][nope]: head h rows h*kv_lora.. : q_latent_h = K_B_h q_nope_h */
-  MT_V_B,          /* [n_heads*v_dim][kv_lora]: o_h = V_B_h (attention-weighted latent) */
-  MT_ROUTER,       /* [n_experts][d_model] */
-  MT_ROUTER_BIAS,  /* [n_experts] */
-  MT_GATE, MT_UP, MT_DOWN,              /* dense layers: [d_ff][d_model] x2, [d_model][d_ff] */
-  MT_SH_GATE, MT_SH_UP, MT_SH_DOWN,     /* shared experts as one of width d_ff_shared */
-  MT_SH_GATE_INP,                       /* [1][d_model] */
-  MT_EXP_GATE, MT_EXP_UP, MT_EXP_DOWN,  /* one routed expert: [d_ff_expert][d_model] x2, [d_model][d_ff_expert] */
-  MT_ROUTER_LIN_BIAS,                   /* gpt-oss: [n_experts], part of the logits (unlike MT_ROUTER_BIAS) */
-  MT_EXP_GATE_BIAS, MT_EXP_UP_BIAS, MT_EXP_DOWN_BIAS, /* gpt-oss, one expert: [d_ff_expert] x2, [d_model] */
+  MT_EMBED,    /* [vocab][d_model] */
+  MT_OUT_NORM, /* [d_model] f32-able */
+  MT_OUTPUT,   /* [vocab][d_model]; tied: the embedding */
+  MT_ATTN_NORM,
+  MT_FFN_NORM, /* [d_model] */
+  MT_Q,        /* GQA [n_heads*head_dim][d_model]; MLA without q lora [n_heads*(nope+rope)][d_model] */
+  MT_K,
+  MT_V, /* GQA [n_kv_heads*head_dim][d_model] */
+  MT_O, /* [d_model][n_heads*head_dim or n_heads*v_dim] */
+  MT_Q_BIAS,
+  MT_K_BIAS,
+  MT_V_BIAS,
+  MT_O_BIAS,
+  MT_Q_NORM,
+  MT_K_NORM,      /* [head_dim], or whole width for OLMoE */
+  MT_SINKS,       /* [n_heads] */
+  MT_Q_A,         /* [q_lora][d_model] */
+  MT_Q_A_NORM,    /* [q_lora] */
+  MT_Q_B,         /* [n_heads*(nope+rope)][q_lora]; per head nope first, then rope */
+  MT_KV_A,        /* [kv_lora+rope][d_model] */
+  MT_KV_A_NORM,   /* [kv_lora] */
+  MT_K_B,         /* [n_heads*kv_lora][nope]: head h rows h*kv_lora.. : q_latent_h = K_B_h q_nope_h */
+  MT_V_B,         /* [n_heads*v_dim][kv_lora]: o_h = V_B_h (attention-weighted latent) */
+  MT_ROUTER,      /* [n_experts][d_model] */
+  MT_ROUTER_BIAS, /* [n_experts] */
+  MT_GATE,
+  MT_UP,
+  MT_DOWN, /* dense layers: [d_ff][d_model] x2, [d_model][d_ff] */
+  MT_SH_GATE,
+  MT_SH_UP,
+  MT_SH_DOWN,     /* shared experts as one of width d_ff_shared */
+  MT_SH_GATE_INP, /* [1][d_model] */
+  MT_EXP_GATE,
+  MT_EXP_UP,
+  MT_EXP_DOWN,        /* one routed expert: [d_ff_expert][d_model] x2, [d_model][d_ff_expert] */
+  MT_ROUTER_LIN_BIAS, /* gpt-oss: [n_experts], part of the logits (unlike MT_ROUTER_BIAS) */
+  MT_EXP_GATE_BIAS,
+  MT_EXP_UP_BIAS,
+  MT_EXP_DOWN_BIAS, /* gpt-oss, one expert: [d_ff_expert] x2, [d_model] */
   MT_N
 } model_tensor_id;
 
 typedef struct {
   fmt format;
   int64_t rows, cols;
-  size_t bytes;      /* rows * fmt_row_bytes(format, cols) */
-  bool derived;      /* read only: no mapping exists */
+  size_t bytes; /* rows * fmt_row_bytes(format, cols) */
+  bool derived; /* read only: no mapping exists */
 } model_tensor_info;
 
 typedef struct model model;
@@ -145,11 +169,11 @@ typedef struct {
 typedef struct {
   model_part attn, norms, dense_ffn, router, shared, expert /* one expert */;
   fmt attn_fmt, ffn_fmt, shared_fmt, expert_fmt;
-  double flops_per_token_context;   /* attention: per token of context, absorbed form for MLA */
+  double flops_per_token_context; /* attention: per token of context, absorbed form for MLA */
 } model_layer_parts;
 HF_MUST hf_status model_layer_parts_of(const model *m, fmt expert_format_or_default, int layer, model_layer_parts *out);
 typedef struct {
-  model_part embed, output;         /* output = final norm + lm head */
+  model_part embed, output; /* output = final norm + lm head */
 } model_head_parts;
 HF_MUST hf_status model_head_parts_of(const model *m, fmt format_or_default, model_head_parts *out);
 /* KV cache bytes per token of one layer, elem_bytes per element: MLA (kv_lora + rope), GQA 2 * n_kv_heads * head_dim. */
@@ -161,9 +185,9 @@ int64_t model_total_params(const model_config *c);
  * 64 MB). Weights are drawn so that activations stay finite and routing is not degenerate. */
 typedef struct {
   uint64_t seed;
-  fmt format;         /* of matrices; norms and router F32 */
-  int layers;         /* 0 = as in the config */
-  int experts;        /* 0 = as in the config */
+  fmt format;  /* of matrices; norms and router F32 */
+  int layers;  /* 0 = as in the config */
+  int experts; /* 0 = as in the config */
   bool gguf;
 } model_synth_options;
 HF_MUST hf_status model_synth_write(const json *config, const char *where, const model_synth_options *o, const char *path);

@@ -62,13 +62,14 @@ static view view_of(const model *m, fmt f) {
 }
 
 hf_status model_layer_parts_of(const model *m, fmt f, int layer, model_layer_parts *out) {
-  static const model_tensor_id attn[] = {MT_Q, MT_K, MT_V, MT_Q_BIAS, MT_K_BIAS, MT_V_BIAS, MT_O_BIAS, MT_SINKS,
-                                         MT_Q_A, MT_Q_B, MT_KV_A, MT_K_B, MT_V_B, MT_O};
+  static const model_tensor_id attn[] = {MT_Q,     MT_K,   MT_V,   MT_Q_BIAS, MT_K_BIAS, MT_V_BIAS, MT_O_BIAS,
+                                         MT_SINKS, MT_Q_A, MT_Q_B, MT_KV_A,   MT_K_B,    MT_V_B,    MT_O};
   static const model_tensor_id norms[] = {MT_ATTN_NORM, MT_FFN_NORM, MT_Q_NORM, MT_K_NORM, MT_Q_A_NORM, MT_KV_A_NORM};
   static const model_tensor_id dense[] = {MT_GATE, MT_UP, MT_DOWN};
   static const model_tensor_id router[] = {MT_ROUTER, MT_ROUTER_BIAS, MT_ROUTER_LIN_BIAS};
   static const model_tensor_id shared[] = {MT_SH_GATE, MT_SH_UP, MT_SH_DOWN, MT_SH_GATE_INP};
-  static const model_tensor_id expert[] = {MT_EXP_GATE, MT_EXP_UP, MT_EXP_DOWN, MT_EXP_GATE_BIAS, MT_EXP_UP_BIAS, MT_EXP_DOWN_BIAS};
+  static const model_tensor_id expert[] = {MT_EXP_GATE,      MT_EXP_UP,      MT_EXP_DOWN,
+                                           MT_EXP_GATE_BIAS, MT_EXP_UP_BIAS, MT_EXP_DOWN_BIAS};
   const model_config *c = &m->c;
   if (layer < 0 || layer >= c->n_layers) return hf_fail(HF_NOT_FOUND, "%s: no layer %d of %d", m->path, layer, c->n_layers);
   *out = (model_layer_parts){0};
@@ -120,7 +121,8 @@ int64_t model_total_params(const model_config *c) {
   for (int layer = -1; layer < c->n_layers; layer++)
     for (int id = 0; id < MT_N; id++) {
       if (id == MT_OUTPUT && c->tied_embeddings) continue;
-      if (tensor_shape(c, (model_tensor_id)id, layer, &rows, &cols)) total += rows * cols * (tensor_is_expert((model_tensor_id)id) ? c->n_experts : 1);
+      if (tensor_shape(c, (model_tensor_id)id, layer, &rows, &cols))
+        total += rows * cols * (tensor_is_expert((model_tensor_id)id) ? c->n_experts : 1);
     }
   return total;
 }

@@ -15,10 +15,10 @@ static const struct {
   fmt format;
   int bytes;
 } dtypes[] = {
-  {"F32", FMT_F32, 4},      {"F16", FMT_F16, 2},  {"BF16", FMT_BF16, 2}, {"F8_E4M3", FMT_FP8_E4M3, 1},
-  {"F64", FMT_OTHER, 8},    {"I64", FMT_OTHER, 8}, {"I32", FMT_OTHER, 4}, {"I16", FMT_OTHER, 2},
-  {"I8", FMT_OTHER, 1},     {"U64", FMT_OTHER, 8}, {"U32", FMT_OTHER, 4}, {"U16", FMT_OTHER, 2},
-  {"U8", FMT_OTHER, 1},     {"BOOL", FMT_OTHER, 1}, {"F8_E5M2", FMT_OTHER, 1}, {"F8_E8M0", FMT_OTHER, 1},
+    {"F32", FMT_F32, 4},   {"F16", FMT_F16, 2},    {"BF16", FMT_BF16, 2},     {"F8_E4M3", FMT_FP8_E4M3, 1},
+    {"F64", FMT_OTHER, 8}, {"I64", FMT_OTHER, 8},  {"I32", FMT_OTHER, 4},     {"I16", FMT_OTHER, 2},
+    {"I8", FMT_OTHER, 1},  {"U64", FMT_OTHER, 8},  {"U32", FMT_OTHER, 4},     {"U16", FMT_OTHER, 2},
+    {"U8", FMT_OTHER, 1},  {"BOOL", FMT_OTHER, 1}, {"F8_E5M2", FMT_OTHER, 1}, {"F8_E8M0", FMT_OTHER, 1},
 };
 
 static hf_status parse_shape(const json *entry, const char *path, raw_tensor *t) {
@@ -34,7 +34,8 @@ static hf_status parse_shape(const json *entry, const char *path, raw_tensor *t)
   return HF_OK;
 }
 
-static hf_status parse_offsets(const json *entry, const char *path, uint64_t data_size, const raw_tensor *t, uint64_t *begin, uint64_t *end) {
+static hf_status parse_offsets(const json *entry, const char *path, uint64_t data_size, const raw_tensor *t, uint64_t *begin,
+                               uint64_t *end) {
   const json *offs = json_get(entry, "data_offsets");
   double v[2] = {-1, -1};
   if (offs && json_type(offs) == JSON_ARRAY && json_len(offs) == 2) {
@@ -47,8 +48,8 @@ static hf_status parse_offsets(const json *entry, const char *path, uint64_t dat
   *begin = (uint64_t)v[0];
   *end = (uint64_t)v[1];
   if (*begin > *end || *end > data_size)
-    return hf_fail(HF_INPUT, "%s: tensor %s: data_offsets [%llu, %llu] leave the %llu bytes of data; is the file truncated?", path,
-                   t->name, (unsigned long long)*begin, (unsigned long long)*end, (unsigned long long)data_size);
+    return hf_fail(HF_INPUT, "%s: tensor %s: data_offsets [%llu, %llu] leave the %llu bytes of data; is the file truncated?",
+                   path, t->name, (unsigned long long)*begin, (unsigned long long)*end, (unsigned long long)data_size);
   return HF_OK;
 }
 
@@ -80,7 +81,8 @@ hf_status st_open(tensor_set *s, const char *path) {
   int file;
   HF_TRY(tset_add_file(s, path, &file));
   const mapped_file *f = &s->files[file];
-  if (f->size < 8) return hf_fail(HF_INPUT, "%s: %llu bytes are too few for a safetensors file", path, (unsigned long long)f->size);
+  if (f->size < 8)
+    return hf_fail(HF_INPUT, "%s: %llu bytes are too few for a safetensors file", path, (unsigned long long)f->size);
   uint64_t len = 0;
   for (int i = 7; i >= 0; i--) len = len << 8 | f->data[i];
   if (len > HEADER_LIMIT || len > f->size - 8)
@@ -151,7 +153,8 @@ static hf_status open_shards(tensor_set *s, const char *folder, const json *inde
   hf_status st = HF_OK;
   char path[4096];
   for (int i = 0; i < n && !*missing && st == HF_OK; i++) {
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, names[i]) >= sizeof path) st = hf_fail(HF_INPUT, "%s: path too long", folder);
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, names[i]) >= sizeof path)
+      st = hf_fail(HF_INPUT, "%s: path too long", folder);
     else if (!exists(path)) {
       char *text;
       st = hf_arena_str(s->arena, &text, path, strlen(path));

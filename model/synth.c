@@ -35,22 +35,46 @@ static inline uint16_t to_bf16(float f) {
   return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+/* f32_to_f16 with its common case, a normal result, in line. */
+static inline uint16_t to_f16(float f) {
+  uint32_t u;
+  memcpy(&u, &f, sizeof u);
+  uint32_t a = u & 0x7fffffff;
+  if (a < 0x38800000 || a >= 0x47000000) return f32_to_f16(f);
+  a -= 0x38000000;
+  return (uint16_t)((u >> 16 & 0x8000) | (a + 0xfff + (a >> 13 & 1)) >> 13);
+}
+
 /* Centre and half-width of a tensor's uniform distribution. */
 static void distribution(const model *m, model_tensor_id id, int64_t cols, float *centre, float *half) {
   float unit = sqrtf(3.0f / (float)cols), residual = 1 / sqrtf(2 * (float)m->c.n_layers);
   *centre = 0;
   *half = unit;
   switch (id) {
-    case MT_OUT_NORM: case MT_ATTN_NORM: case MT_FFN_NORM: case MT_Q_NORM: case MT_K_NORM: case MT_Q_A_NORM: case MT_KV_A_NORM:
+    case MT_OUT_NORM:
+    case MT_ATTN_NORM:
+    case MT_FFN_NORM:
+    case MT_Q_NORM:
+    case MT_K_NORM:
+    case MT_Q_A_NORM:
+    case MT_KV_A_NORM:
       *centre = 1;
       *half = 0.1f;
       break;
     case MT_EMBED: *half = 1.7320508f; break;
-    case MT_O: case MT_DOWN: case MT_SH_DOWN: case MT_EXP_DOWN: *half = unit * residual; break;
-    case MT_Q_BIAS: case MT_K_BIAS: case MT_V_BIAS: case MT_O_BIAS: case MT_ROUTER_BIAS: case MT_ROUTER_LIN_BIAS: case MT_EXP_GATE_BIAS:
-    case MT_EXP_UP_BIAS: case MT_EXP_DOWN_BIAS:
-      *half = 0.05f;
-      break;
+    case MT_O:
+    case MT_DOWN:
+    case MT_SH_DOWN:
+    case MT_EXP_DOWN: *half = unit * residual; break;
+    case MT_Q_BIAS:
+    case MT_K_BIAS:
+    case MT_V_BIAS:
+    case MT_O_BIAS:
+    case MT_ROUTER_BIAS:
+    case MT_ROUTER_LIN_BIAS:
+    case MT_EXP_GATE_BIAS:
+    case MT_EXP_UP_BIAS:
+    case MT_EXP_DOWN_BIAS: *half = 0.05f; break;
     case MT_SINKS: *half = 1; break;
     default: break;
   }
@@ -71,7 +95,7 @@ static void row_16(fmt f, uint64_t key, int64_t n, float centre, float half, uin
     uint64_t w = word(key, i >> 2);
     for (int64_t k = 0; k < 4 && i + k < n; k++) {
       float v = centre + scale * (float)(int16_t)(w >> 16 * k);
-      uint16_t h = f == FMT_BF16 ? to_bf16(v) : f32_to_f16(v);
+      uint16_t h = f == FMT_BF16 ? to_bf16(v) : to_f16(v);
       memcpy(out + 2 * (i + k), &h, 2);
     }
   }
@@ -94,8 +118,10 @@ static void row_q8_0(uint64_t key, int64_t n, float half, uint8_t *out) {
   }
 }
 
-hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0, int64_t row1, void *dst) {
-  if (s->how != READ_DIRECT) return hf_fail(HF_UNSUPPORTED, "%s: layer %d tensor %s: %s", m->path, layer, tensor_name(id), s->why);
+hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0, int64_t row1,
+                     void *dst) {
+  if (s->how != READ_DIRECT)
+    return hf_fail(HF_UNSUPPORTED, "%s: layer %d tensor %s: %s", m->path, layer, tensor_name(id), s->why);
   if (id == MT_OUTPUT && m->c.tied_embeddings) id = MT_EMBED;
   float centre, half;
   distribution(m, id, s->cols, &centre, &half);
@@ -148,7 +174,9 @@ static hf_status parse_option(const char *text, const char *key, size_t key_len,
   if (number && key_len == 4 && !memcmp(key, "seed", 4)) out->seed = x;
   else if (number && x >= 1 && x <= 4096 && key_len == 6 && !memcmp(key, "layers", 6)) out->layers = (int)x;
   else if (number && x >= 1 && x <= 4096 && key_len == 7 && !memcmp(key, "experts", 7)) out->experts = (int)x;
-  else return hf_fail(HF_INPUT, "%s: option '%.*s=%s' is not one of layers=1..4096, experts=1..4096, seed=N, format=NAME", text, (int)key_len, key, v);
+  else
+    return hf_fail(HF_INPUT, "%s: option '%.*s=%s' is not one of layers=1..4096, experts=1..4096, seed=N, format=NAME", text,
+                   (int)key_len, key, v);
   return HF_OK;
 }
 
@@ -188,8 +216,8 @@ static void keep_layers(json *parent, const char *key, const json *list, int lay
 hf_status synth_override_config(const json *config, const char *where, int layers, int experts, fmt format, json **out) {
   static const char *const expert_keys[] = {"n_routed_experts", "num_experts", "num_local_experts", NULL};
   /* what describes the original's stored form, and ids of its vocabulary: the synthetic one has begin and end last */
-  static const char *const drop[] = {"quantization_config", "torch_dtype", "dtype", "num_nextn_predict_layers", "bos_token_id",
-                                     "eos_token_id", "pad_token_id", NULL};
+  static const char *const drop[] = {"quantization_config", "torch_dtype",  "dtype",        "num_nextn_predict_layers",
+                                     "bos_token_id",        "eos_token_id", "pad_token_id", NULL};
   if (json_type(config) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: no JSON object", where);
   json *o = json_new_object();
   for (const json *e = json_first(config); e; e = json_next(e)) {

@@ -95,7 +95,8 @@ static hf_status write_kv_b(synth_out *o, const model *m, int layer, fmt format)
   for (int h = 0; h < c->n_heads && st == HF_OK; h++) {
     st = synth_read(m, k, MT_K_B, layer, -1, h * lora, (h + 1) * lora, head);
     for (int64_t i = 0; i < lora; i++)
-      for (int64_t n = 0; n < nope; n++) memcpy(turned + (size_t)(n * lora + i) * elem, head + (size_t)(i * nope + n) * elem, elem);
+      for (int64_t n = 0; n < nope; n++)
+        memcpy(turned + (size_t)(n * lora + i) * elem, head + (size_t)(i * nope + n) * elem, elem);
     if (st == HF_OK) st = sw_put(o, turned, (size_t)(lora * nope) * elem);
     if (st == HF_OK) st = sw_rows(o, m, MT_V_B, layer, -1, h * c->v_dim, (h + 1) * c->v_dim);
   }
@@ -122,7 +123,8 @@ static hf_status write_stacked_expert(synth_out *o, const model *m, const entry 
         if (bias)
           for (int64_t j = 0; j < out; j++) memcpy(block + (size_t)(j * step + k) * elem, row + (size_t)j * elem, elem);
         else
-          for (int64_t i = 0; i < n; i++) memcpy(block + (size_t)(i * width + r * step + k) * elem, row + (size_t)(i0 + i) * elem, elem);
+          for (int64_t i = 0; i < n; i++)
+            memcpy(block + (size_t)(i * width + r * step + k) * elem, row + (size_t)(i0 + i) * elem, elem);
       }
     HF_TRY(sw_put(o, block, (size_t)(n * width) * elem));
   }
@@ -203,7 +205,8 @@ static hf_status write_tokenizer(const model *m, const char *path) {
   return st;
 }
 
-hf_status synth_write_folder(const model *m, const json *config, const char *where, const model_synth_options *o, const char *folder) {
+hf_status synth_write_folder(const model *m, const json *config, const char *where, const model_synth_options *o,
+                             const char *folder) {
   char path[4096];
   if (strlen(folder) > sizeof path - 64) return hf_fail(HF_INPUT, "%.200s...: path too long", folder);
   if (mkdir(folder, 0777) != 0 && errno != EEXIST) return hf_fail(HF_MACHINE, "%s: %s", folder, strerror(errno));

@@ -256,7 +256,9 @@ static hf_status check_header(synth_out *o, const model *m, const char *where) {
   if (st == HF_OK) st = config_from_gguf(&g, &s, &c);
   if (st == HF_OK) {
     const char *what = config_differ(&m->c, &c);
-    if (what) st = hf_fail(HF_UNSUPPORTED, "%s: GGUF cannot express this config: %s would be lost; write a safetensors folder", where, what);
+    if (what)
+      st = hf_fail(HF_UNSUPPORTED, "%s: GGUF cannot express this config: %s would be lost; write a safetensors folder", where,
+                   what);
     config_free(&c);
   }
   tset_free(&s);

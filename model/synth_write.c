@@ -86,8 +86,8 @@ void synth_token(int i, int vocab_size, char buf[32], int *kind) {
 static hf_status check_options(const char *where, const model_synth_options *o) {
   bool gguf = o->format == FMT_F32 || o->format == FMT_F16 || o->format == FMT_BF16 || o->format == FMT_Q8_0;
   if (!gguf || (!o->gguf && o->format == FMT_Q8_0))
-    return hf_fail(HF_UNSUPPORTED, "%s: a synthetic %s cannot be written in %s; known: f32, f16, bf16%s", where, o->gguf ? "GGUF" : "safetensors folder",
-                   fmt_get(o->format)->name, o->gguf ? ", q8_0" : "");
+    return hf_fail(HF_UNSUPPORTED, "%s: a synthetic %s cannot be written in %s; known: f32, f16, bf16%s", where,
+                   o->gguf ? "GGUF" : "safetensors folder", fmt_get(o->format)->name, o->gguf ? ", q8_0" : "");
   return HF_OK;
 }
 
@@ -99,7 +99,8 @@ hf_status model_synth_write(const json *config, const char *where, const model_s
   HF_TRY(synth_model(config, where, opt.layers, opt.experts, opt.seed, opt.format, &m));
   hf_status st = HF_OK;
   if (m->c.vocab_size < SYNTH_MIN_VOCAB)
-    st = hf_fail(HF_INPUT, "%s: field vocab_size: %d; a byte-level tokenizer needs at least %d", where, m->c.vocab_size, SYNTH_MIN_VOCAB);
+    st = hf_fail(HF_INPUT, "%s: field vocab_size: %d; a byte-level tokenizer needs at least %d", where, m->c.vocab_size,
+                 SYNTH_MIN_VOCAB);
   if (st == HF_OK) st = opt.gguf ? synth_write_gguf(m, config, where, path) : synth_write_folder(m, config, where, &opt, path);
   model_close(m);
   return st;

@@ -10,7 +10,8 @@
 #include "model/synth.h"
 
 bool model_has_tensor(const model *m, model_tensor_id id, int layer) {
-  return m->source != SRC_NONE && (unsigned)id < MT_N && layer >= -1 && layer < m->c.n_layers && model_slot(m, id, layer)->present;
+  return m->source != SRC_NONE && (unsigned)id < MT_N && layer >= -1 && layer < m->c.n_layers &&
+         model_slot(m, id, layer)->present;
 }
 
 static hf_status look_up(const model *m, model_tensor_id id, int layer, int expert, const tensor_slot **out) {
@@ -33,8 +34,7 @@ static void place(const tensor_slot *s, int expert, int *file, uint64_t *offset)
   if (expert >= 0 && s->experts) {
     *file = s->experts[expert].file;
     *offset = s->experts[expert].offset;
-  } else if (expert >= 0)
-    *offset += (uint64_t)expert * s->expert_stride;
+  } else if (expert >= 0) *offset += (uint64_t)expert * s->expert_stride;
 }
 
 static bool mappable(const model *m, const tensor_slot *s, int expert) {
@@ -48,7 +48,8 @@ static bool mappable(const model *m, const tensor_slot *s, int expert) {
 hf_status model_tensor(const model *m, model_tensor_id id, int layer, int expert, model_tensor_info *out) {
   const tensor_slot *s;
   HF_TRY(look_up(m, id, layer, expert, &s));
-  *out = (model_tensor_info){.format = s->format, .rows = s->rows, .cols = s->cols, .bytes = (size_t)s->bytes, .derived = !mappable(m, s, expert)};
+  *out = (model_tensor_info){
+      .format = s->format, .rows = s->rows, .cols = s->cols, .bytes = (size_t)s->bytes, .derived = !mappable(m, s, expert)};
   return HF_OK;
 }
 
@@ -74,7 +75,9 @@ static hf_status read_at(const model *m, int file, uint64_t offset, void *dst, s
   while (n > 0) {
     ssize_t k = pread(f->fd, p, n, (off_t)offset);
     if (k < 0 && errno == EINTR) continue;
-    if (k <= 0) return hf_fail(HF_MACHINE, "%s: read at %llu: %s", f->path, (unsigned long long)offset, k < 0 ? strerror(errno) : "the file has become shorter");
+    if (k <= 0)
+      return hf_fail(HF_MACHINE, "%s: read at %llu: %s", f->path, (unsigned long long)offset,
+                     k < 0 ? strerror(errno) : "the file has become shorter");
     p += k;
     offset += (uint64_t)k;
     n -= (size_t)k;
@@ -83,7 +86,8 @@ static hf_status read_at(const model *m, int file, uint64_t offset, void *dst, s
 }
 
 /* dst[c][r] = src[r][c] for elements of `size` bytes (2 or 4); src row length `stride` elements, from column `first` in steps. */
-static void transpose(const uint8_t *src, int64_t src_rows, int64_t stride, int64_t first, int64_t step, int64_t n_cols, size_t size, uint8_t *dst) {
+static void transpose(const uint8_t *src, int64_t src_rows, int64_t stride, int64_t first, int64_t step, int64_t n_cols,
+                      size_t size, uint8_t *dst) {
   for (int64_t c = 0; c < n_cols; c++)
     for (int64_t r = 0; r < src_rows; r++)
       memcpy(dst + (size_t)(c * src_rows + r) * size, src + (size_t)(r * stride + first + c * step) * size, size);
@@ -96,7 +100,8 @@ static hf_status read_kv_b(const model *m, const tensor_slot *s, uint8_t *dst) {
   bool k = s->how == READ_KVB_K, widen = s->format != s->stored;
   if (!k) {
     for (int h = 0; h < c->n_heads; h++)
-      HF_TRY(read_at(m, s->file, s->offset + h * head_bytes + (size_t)c->nope_dim * row, dst + (size_t)h * (size_t)c->v_dim * row, (size_t)c->v_dim * row));
+      HF_TRY(read_at(m, s->file, s->offset + h * head_bytes + (size_t)c->nope_dim * row, dst + (size_t)h * (size_t)c->v_dim * row,
+                     (size_t)c->v_dim * row));
     return HF_OK;
   }
   size_t elem = (size_t)fmt_get(s->format)->block_bytes, n = (size_t)c->nope_dim * (size_t)c->kv_lora_rank;
@@ -106,7 +111,8 @@ static hf_status read_kv_b(const model *m, const tensor_slot *s, uint8_t *dst) {
   for (int h = 0; h < c->n_heads && st == HF_OK; h++) {
     st = read_at(m, s->file, s->offset + h * head_bytes, raw, (size_t)c->nope_dim * row);
     if (st == HF_OK && widen) st = dequant_row(s->stored, raw, (int64_t)n, (float *)(void *)wide);
-    if (st == HF_OK) transpose(widen ? wide : raw, c->nope_dim, c->kv_lora_rank, 0, 1, c->kv_lora_rank, elem, dst + (size_t)h * n * elem);
+    if (st == HF_OK)
+      transpose(widen ? wide : raw, c->nope_dim, c->kv_lora_rank, 0, 1, c->kv_lora_rank, elem, dst + (size_t)h * n * elem);
   }
   free(raw);
   free(wide);
@@ -149,15 +155,18 @@ hf_status model_tensor_read(const model *m, model_tensor_id id, int layer, int e
   const tensor_slot *s;
   HF_TRY(look_up(m, id, layer, expert, &s));
   if (dst_bytes != s->bytes)
-    return hf_fail(HF_INPUT, "%s: tensor %s has %llu bytes, the buffer %zu", m->path, tensor_name(id), (unsigned long long)s->bytes, dst_bytes);
+    return hf_fail(HF_INPUT, "%s: tensor %s has %llu bytes, the buffer %zu", m->path, tensor_name(id),
+                   (unsigned long long)s->bytes, dst_bytes);
   if (m->source == SRC_SYNTH) return synth_read(m, s, id, layer, expert, 0, s->rows, dst);
   int file;
   uint64_t offset;
   switch (s->how) {
     case READ_DIRECT: place(s, expert, &file, &offset); return read_at(m, file, offset, dst, s->bytes);
-    case READ_KVB_K: case READ_KVB_V: return read_kv_b(m, s, dst);
+    case READ_KVB_K:
+    case READ_KVB_V: return read_kv_b(m, s, dst);
     case READ_UNPERMUTE: return read_unpermuted(m, s, dst);
-    case READ_COLUMNS: case READ_STRIDED: return read_columns(m, s, expert, dst);
+    case READ_COLUMNS:
+    case READ_STRIDED: return read_columns(m, s, expert, dst);
     case READ_REFUSED: break;
   }
   return hf_fail(HF_UNSUPPORTED, "%s: layer %d tensor %s: %s", m->path, layer, tensor_name(id), s->why);
@@ -167,8 +176,8 @@ hf_status model_row_f32(const model *m, model_tensor_id id, int layer, int64_t r
   const tensor_slot *s;
   HF_TRY(look_up(m, id, layer, -1, &s));
   if (row < 0 || row >= s->rows || n != s->cols)
-    return hf_fail(HF_INPUT, "%s: tensor %s is [%lld, %lld], asked for row %lld with %lld values", m->path, tensor_name(id), (long long)s->rows,
-                   (long long)s->cols, (long long)row, (long long)n);
+    return hf_fail(HF_INPUT, "%s: tensor %s is [%lld, %lld], asked for row %lld with %lld values", m->path, tensor_name(id),
+                   (long long)s->rows, (long long)s->cols, (long long)row, (long long)n);
   size_t bytes = fmt_row_bytes(s->format, n);
   uint8_t *buf = NULL;
   bool whole = m->source == SRC_FILE && s->how != READ_DIRECT; /* derived: no row of its own in the file */

@@ -44,7 +44,8 @@ hf_status tset_add_file(tensor_set *s, const char *path, int *index) {
   f->size = (uint64_t)st.st_size;
   if (f->size > 0) {
     void *p = mmap(NULL, f->size, PROT_READ, MAP_SHARED, f->fd, 0);
-    if (p == MAP_FAILED) return hf_fail(HF_MACHINE, "%s: cannot map %llu bytes: %s", path, (unsigned long long)f->size, strerror(errno));
+    if (p == MAP_FAILED)
+      return hf_fail(HF_MACHINE, "%s: cannot map %llu bytes: %s", path, (unsigned long long)f->size, strerror(errno));
     f->data = p;
   }
   *index = s->n_files - 1;
@@ -130,8 +131,7 @@ hf_status tset_check_layout(const tensor_set *s, size_t first, uint64_t begin, u
     else if (no_holes && t->offset > at)
       st = hf_fail(HF_INPUT, "%s: tensor %s: %llu bytes before it belong to no tensor", path, t->name,
                    (unsigned long long)(t->offset - at));
-    else if (t->bytes > 0)
-      at = t->offset + t->bytes;
+    else if (t->bytes > 0) at = t->offset + t->bytes;
   }
   if (st == HF_OK && no_holes && at != end)
     st = hf_fail(HF_INPUT, "%s: %llu bytes after the last tensor; the file is longer than its header says",

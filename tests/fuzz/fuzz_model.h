@@ -24,7 +24,7 @@ static inline bool fuzz_write(const char *path, const uint8_t *data, size_t size
   return fclose(f) == 0 && ok;
 }
 
-/* Opens; reads what is there, tensors over a megabyte left out. A tensor that a model has must be readable or refused politely. */
+/* Opens; reads what is there, tensors over a megabyte left out. A tensor that a model has must be readable or refused. */
 static inline void fuzz_open(const char *path) {
   model *m = NULL;
   if (model_open(path, &m) != HF_OK) {

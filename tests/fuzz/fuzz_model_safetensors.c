@@ -4,8 +4,8 @@
 #include "tests/fuzz/fuzz_model.h"
 
 static const char config[] =
-  "{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":1,\"hidden_size\":4,\"vocab_size\":4,\"num_attention_heads\":2,"
-  "\"num_key_value_heads\":1,\"head_dim\":2,\"moe_intermediate_size\":2,\"num_experts\":2,\"num_experts_per_tok\":1}";
+    "{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":1,\"hidden_size\":4,\"vocab_size\":4,\"num_attention_heads\":2,"
+    "\"num_key_value_heads\":1,\"head_dim\":2,\"moe_intermediate_size\":2,\"num_experts\":2,\"num_experts_per_tok\":1}";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

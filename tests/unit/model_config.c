@@ -42,18 +42,23 @@ static void refuse(const char *text, hf_status want, const char *field) {
     fail_msg("status %d where %d with '%s' was expected: %s", st, want, field, st ? hf_error_line() : "accepted");
 }
 
-#define QWEN3 "\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":4,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4," \
-              "\"num_key_value_heads\":2,\"head_dim\":32,\"moe_intermediate_size\":32,\"num_experts\":8,\"num_experts_per_tok\":2"
-#define MLA "\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":2,\"kv_lora_rank\":32,\"qk_nope_head_dim\":128,\"v_head_dim\":24," \
-            "\"intermediate_size\":96,\"moe_intermediate_size\":32,\"n_routed_experts\":16,\"num_experts_per_tok\":4,\"n_shared_experts\":2"
+#define QWEN3                                                                                                             \
+  "\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":4,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4," \
+  "\"num_key_value_heads\":2,\"head_dim\":32,\"moe_intermediate_size\":32,\"num_experts\":8,\"num_experts_per_tok\":2"
+#define MLA                                                                                                                      \
+  "\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":2,\"kv_lora_rank\":32,\"qk_nope_head_dim\":128,\"v_head_dim\":" \
+  "24,"                                                                                                                          \
+  "\"intermediate_size\":96,\"moe_intermediate_size\":32,\"n_routed_experts\":16,\"num_experts_per_tok\":4,\"n_shared_"          \
+  "experts\":2"
 #define V3 "\"model_type\":\"deepseek_v3\",\"num_hidden_layers\":4,\"qk_rope_head_dim\":64,\"q_lora_rank\":32," MLA
 #define V2 "\"model_type\":\"deepseek_v2\",\"num_hidden_layers\":4,\"qk_rope_head_dim\":64," MLA
 #define YARN "\"type\":\"yarn\",\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1"
 
 static void test_deepseek_rules(void **state) {
   (void)state;
-  model *m = from_text("{" V3 ",\"first_k_dense_replace\":1,\"moe_layer_freq\":2,\"n_group\":4,\"topk_group\":2,\"norm_topk_prob\":true,"
-                       "\"rope_scaling\":{" YARN ",\"mscale\":1.0,\"mscale_all_dim\":1.0}}");
+  model *m =
+      from_text("{" V3 ",\"first_k_dense_replace\":1,\"moe_layer_freq\":2,\"n_group\":4,\"topk_group\":2,\"norm_topk_prob\":true,"
+                "\"rope_scaling\":{" YARN ",\"mscale\":1.0,\"mscale_all_dim\":1.0}}");
   const model_config *c = model_get_config(m);
   assert_int_equal(c->family, FAM_DEEPSEEK_V3);
   assert_int_equal(c->route, ROUTE_SIGMOID);
@@ -71,11 +76,14 @@ static void test_deepseek_rules(void **state) {
   for (int i = 0; i < 32; i++) {
     double plain = pow(10000, -2.0 * i / 64), ramp = i < 10 ? 0 : i > 23 ? 1 : (i - 10) / 13.0;
     double want = plain / 40 * ramp + plain * (1 - ramp);
-    if (fabs(c->rope.inv_freq[i] - want) > 1e-12 * want) fail_msg("inv_freq[%d] %.12g, %.12g expected", i, c->rope.inv_freq[i], want);
+    if (fabs(c->rope.inv_freq[i] - want) > 1e-12 * want)
+      fail_msg("inv_freq[%d] %.12g, %.12g expected", i, c->rope.inv_freq[i], want);
   }
   model_close(m);
-  m = from_text("{" V2 ",\"q_lora_rank\":null,\"topk_method\":\"group_limited_greedy\",\"n_group\":4,\"topk_group\":2,\"norm_topk_prob\":false,"
-                "\"routed_scaling_factor\":16.0,\"rope_scaling\":{" YARN ",\"mscale\":1.0,\"mscale_all_dim\":0.707}}");
+  m = from_text(
+      "{" V2
+      ",\"q_lora_rank\":null,\"topk_method\":\"group_limited_greedy\",\"n_group\":4,\"topk_group\":2,\"norm_topk_prob\":false,"
+      "\"routed_scaling_factor\":16.0,\"rope_scaling\":{" YARN ",\"mscale\":1.0,\"mscale_all_dim\":0.707}}");
   c = model_get_config(m);
   assert_int_equal(c->group, GROUP_MAX);
   assert_int_equal(c->route, ROUTE_SOFTMAX);
@@ -107,7 +115,8 @@ static void test_gpt_oss_rules(void **state) {
 
 static void test_other_families(void **state) {
   (void)state;
-  model *m = from_text("{" QWEN3 ",\"decoder_sparse_step\":2,\"mlp_only_layers\":[3],\"intermediate_size\":64,\"norm_topk_prob\":true}");
+  model *m =
+      from_text("{" QWEN3 ",\"decoder_sparse_step\":2,\"mlp_only_layers\":[3],\"intermediate_size\":64,\"norm_topk_prob\":true}");
   const model_config *c = model_get_config(m);
   static const bool moe[] = {false, true, false, false};
   for (int i = 0; i < 4; i++) assert_int_equal(c->layer_is_moe[i], moe[i]);
@@ -121,13 +130,15 @@ static void test_other_families(void **state) {
   assert_int_equal(c->n_eos, 3);
   assert_true(c->qk_norm_head && c->qkv_bias && !c->o_bias && c->router_bias && c->norm_topk);
   model_close(m);
-  m = from_text("{\"model_type\":\"olmoe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,"
-                "\"intermediate_size\":32,\"num_experts\":4,\"num_experts_per_tok\":2,\"norm_topk_prob\":false}");
+  m = from_text(
+      "{\"model_type\":\"olmoe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,"
+      "\"intermediate_size\":32,\"num_experts\":4,\"num_experts_per_tok\":2,\"norm_topk_prob\":false}");
   assert_true(model_get_config(m)->qk_norm_full && !model_get_config(m)->norm_topk);
   model_close(m);
-  m = from_text("{\"model_type\":\"qwen2_moe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,"
-                "\"moe_intermediate_size\":32,\"shared_expert_intermediate_size\":64,\"num_experts\":6,\"num_experts_per_tok\":2,"
-                "\"sliding_window\":32768,\"use_sliding_window\":false}");
+  m = from_text(
+      "{\"model_type\":\"qwen2_moe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,"
+      "\"moe_intermediate_size\":32,\"shared_expert_intermediate_size\":64,\"num_experts\":6,\"num_experts_per_tok\":2,"
+      "\"sliding_window\":32768,\"use_sliding_window\":false}");
   c = model_get_config(m);
   assert_true(c->qkv_bias && c->shared_gate && !c->norm_topk && !c->o_bias);
   assert_int_equal(c->sliding_window, 0);
@@ -161,9 +172,11 @@ static void test_refusals(void **state) {
   refuse("{" QWEN3 ",\"mlp_only_layers\":[0]}", HF_INPUT, "intermediate_size");
   refuse("{\"model_type\":\"olmoe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":1e300}", HF_INPUT, "vocab_size");
   refuse("{\"model_type\":\"mixtral\",\"num_hidden_layers\":2,\"hidden_size\":65,\"vocab_size\":300,\"num_attention_heads\":4,"
-         "\"intermediate_size\":64,\"num_local_experts\":4}", HF_INPUT, "hidden_size");
+         "\"intermediate_size\":64,\"num_local_experts\":4}",
+         HF_INPUT, "hidden_size");
   refuse("{\"model_type\":\"mixtral\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,"
-         "\"num_key_value_heads\":3,\"intermediate_size\":64,\"num_local_experts\":4}", HF_INPUT, "num_key_value_heads");
+         "\"num_key_value_heads\":3,\"intermediate_size\":64,\"num_local_experts\":4}",
+         HF_INPUT, "num_key_value_heads");
 }
 
 static void test_published_sizes(void **state) {
@@ -171,12 +184,14 @@ static void test_published_sizes(void **state) {
   static const struct {
     const char *name;
     double params, tolerance;
-  } known[] = {{"deepseek-r1", 671.0e9, 5e-4}, {"deepseek-v3", 671.0e9, 5e-4}, {"qwen3-235b-a22b", 235.1e9, 5e-4}, {"qwen3-30b-a3b", 30.5e9, 2e-3},
-               {"gpt-oss-120b", 116.8e9, 5e-4}, {"glm-4.5", 355e9, 1e-2}, {"kimi-k2", 1.03e12, 5e-3}};
+  } known[] = {{"deepseek-r1", 671.0e9, 5e-4},  {"deepseek-v3", 671.0e9, 5e-4},  {"qwen3-235b-a22b", 235.1e9, 5e-4},
+               {"qwen3-30b-a3b", 30.5e9, 2e-3}, {"gpt-oss-120b", 116.8e9, 5e-4}, {"glm-4.5", 355e9, 1e-2},
+               {"kimi-k2", 1.03e12, 5e-3}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     model *m = from_catalog(known[i].name);
     double n = (double)model_total_params(model_get_config(m));
-    if (fabs(n / known[i].params - 1) > known[i].tolerance) fail_msg("%s: %.4g parameters, %.4g expected", known[i].name, n, known[i].params);
+    if (fabs(n / known[i].params - 1) > known[i].tolerance)
+      fail_msg("%s: %.4g parameters, %.4g expected", known[i].name, n, known[i].params);
     assert_false(model_has_weights(m));
     model_close(m);
   }
@@ -271,9 +286,9 @@ static void test_dequant(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_deepseek_rules), cmocka_unit_test(test_gpt_oss_rules), cmocka_unit_test(test_other_families),
-    cmocka_unit_test(test_refusals), cmocka_unit_test(test_published_sizes), cmocka_unit_test(test_parts_of_r1),
-    cmocka_unit_test(test_format_table), cmocka_unit_test(test_dequant),
+      cmocka_unit_test(test_deepseek_rules), cmocka_unit_test(test_gpt_oss_rules),   cmocka_unit_test(test_other_families),
+      cmocka_unit_test(test_refusals),       cmocka_unit_test(test_published_sizes), cmocka_unit_test(test_parts_of_r1),
+      cmocka_unit_test(test_format_table),   cmocka_unit_test(test_dequant),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

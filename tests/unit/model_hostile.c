@@ -51,7 +51,8 @@ static void expect(const char *path, hf_status want, const char *file, const cha
   hf_status st = model_open(path, &m);
   if (st == HF_OK) model_close(m);
   const char *line = st ? hf_error_line() : "accepted";
-  if (st != want || !strstr(line, file) || !strstr(line, field)) fail_msg("status %d where %d with '%s' was expected: %s", st, want, field, line);
+  if (st != want || !strstr(line, file) || !strstr(line, field))
+    fail_msg("status %d where %d with '%s' was expected: %s", st, want, field, line);
   if (st && strchr(line, '\n')) fail_msg("more than one line: %s", line);
 }
 
@@ -277,12 +278,15 @@ static void test_safetensors(void **state) {
   st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]}}", 4, HF_INPUT, "data_offsets");
   st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, HF_INPUT, "data_offsets");
   st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, HF_INPUT, "data_offsets");
-  st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[2,6]}}", 6,
-          HF_INPUT, "overlap");
-  st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12,
-          HF_INPUT, "no tensor");
-  st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
-          HF_INPUT, "twice");
+  st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_"
+          "offsets\":[2,6]}}",
+          6, HF_INPUT, "overlap");
+  st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_"
+          "offsets\":[8,12]}}",
+          12, HF_INPUT, "no tensor");
+  st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_"
+          "offsets\":[4,8]}}",
+          8, HF_INPUT, "twice");
   char path[128];
   snprintf(path, sizeof path, "%s/model.safetensors", dir);
   unlink(path);
@@ -294,11 +298,11 @@ static void test_safetensors(void **state) {
 static void test_index(void **state) {
   (void)state;
   static const char *const bad[][2] = {
-    {"{}", "weight_map"},
-    {"{\"weight_map\":{}}", "weight_map"},
-    {"{\"weight_map\":{\"a\":7}}", "weight_map"},
-    {"{\"weight_map\":{\"a\":\"../evil\"}}", "weight_map"},
-    {"{\"weight_map\":{\"a\":\"model.safetensors\"}}", "tensor a"},
+      {"{}", "weight_map"},
+      {"{\"weight_map\":{}}", "weight_map"},
+      {"{\"weight_map\":{\"a\":7}}", "weight_map"},
+      {"{\"weight_map\":{\"a\":\"../evil\"}}", "weight_map"},
+      {"{\"weight_map\":{\"a\":\"model.safetensors\"}}", "tensor a"},
   };
   put("config.json", config_bytes, config_len);
   put("model.safetensors", st_bytes, st_len);
@@ -324,11 +328,11 @@ static void test_contradicting_config(void **state) {
   (void)state;
   put("model.safetensors", st_bytes, st_len);
   static const char *const change[][3] = {
-    {"\"num_experts\": 16", "\"num_experts\": 17", "mlp.gate.weight"},
-    {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.layers.2."},
-    {"\"head_dim\": 24", "\"head_dim\": 22", "q_proj"},
-    {"\"vocab_size\": 320", "\"vocab_size\": 321", "embed_tokens"},
-    {"\"moe_intermediate_size\": 24", "\"moe_intermediate_size\": 25", "experts.0."},
+      {"\"num_experts\": 16", "\"num_experts\": 17", "mlp.gate.weight"},
+      {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.layers.2."},
+      {"\"head_dim\": 24", "\"head_dim\": 22", "q_proj"},
+      {"\"vocab_size\": 320", "\"vocab_size\": 321", "embed_tokens"},
+      {"\"moe_intermediate_size\": 24", "\"moe_intermediate_size\": 25", "experts.0."},
   };
   for (size_t i = 0; i < sizeof change / sizeof *change; i++) {
     char *text = malloc(config_len + 1), *at;
@@ -355,7 +359,8 @@ static void test_paths(void **state) {
 /* Every allocation of an opening may fail. */
 static void test_allocation_failures(void **state) {
   (void)state;
-  static const char *const paths[] = {"tests/golden/deepseek_v3", "tests/golden/deepseek_v3_gguf/model.gguf", "synth:tests/golden/qwen3_moe,seed=3"};
+  static const char *const paths[] = {"tests/golden/deepseek_v3", "tests/golden/deepseek_v3_gguf/model.gguf",
+                                      "synth:tests/golden/qwen3_moe,seed=3"};
   for (int p = 0; p < 3; p++) {
     int failures = 0;
     for (long n = 1; n < 2000; n++) {
@@ -376,9 +381,11 @@ static void test_allocation_failures(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_gguf_truncated), cmocka_unit_test(test_gguf_header_only), cmocka_unit_test(test_gguf_fields),
-    cmocka_unit_test(test_gguf_shrinks), cmocka_unit_test(test_gguf_split), cmocka_unit_test(test_safetensors), cmocka_unit_test(test_index),
-    cmocka_unit_test(test_contradicting_config), cmocka_unit_test(test_paths), cmocka_unit_test(test_allocation_failures),
+      cmocka_unit_test(test_gguf_truncated), cmocka_unit_test(test_gguf_header_only),
+      cmocka_unit_test(test_gguf_fields),    cmocka_unit_test(test_gguf_shrinks),
+      cmocka_unit_test(test_gguf_split),     cmocka_unit_test(test_safetensors),
+      cmocka_unit_test(test_index),          cmocka_unit_test(test_contradicting_config),
+      cmocka_unit_test(test_paths),          cmocka_unit_test(test_allocation_failures),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }

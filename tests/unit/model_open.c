@@ -48,7 +48,9 @@ static void same_tensors(const model *a, const model *b) {
         float *x = values(a, (model_tensor_id)id, layer, e, &n), *y = values(b, (model_tensor_id)id, layer, e, &k);
         assert_int_equal(n, k);
         for (int64_t i = 0; i < n; i++)
-          if (x[i] != y[i]) fail_msg("%s layer %d expert %d value %lld: %g against %g", tensor_name((model_tensor_id)id), layer, e, (long long)i, (double)x[i], (double)y[i]);
+          if (x[i] != y[i])
+            fail_msg("%s layer %d expert %d value %lld: %g against %g", tensor_name((model_tensor_id)id), layer, e, (long long)i,
+                     (double)x[i], (double)y[i]);
         free(x);
         free(y);
       }
@@ -82,8 +84,8 @@ static void test_qwen3_pair(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_deepseek_pair),
-    cmocka_unit_test(test_qwen3_pair),
+      cmocka_unit_test(test_deepseek_pair),
+      cmocka_unit_test(test_qwen3_pair),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

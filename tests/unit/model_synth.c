@@ -30,30 +30,46 @@ static int remove_dir(void **state) {
 
 /* A small model of each family, vocabulary 300, two or three layers. */
 static const char *const family_config[] = {
-  "{\"model_type\":\"deepseek_v3\",\"num_hidden_layers\":3,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":2,\"q_lora_rank\":32,"
-  "\"kv_lora_rank\":32,\"qk_nope_head_dim\":32,\"qk_rope_head_dim\":16,\"v_head_dim\":24,\"intermediate_size\":96,\"moe_intermediate_size\":32,"
-  "\"n_routed_experts\":8,\"num_experts_per_tok\":3,\"n_shared_experts\":1,\"n_group\":4,\"topk_group\":2,\"first_k_dense_replace\":1,"
-  "\"routed_scaling_factor\":2.5,\"max_position_embeddings\":1024,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,"
-  "\"original_max_position_embeddings\":256,\"mscale\":1.0,\"mscale_all_dim\":1.0,\"beta_fast\":32,\"beta_slow\":1}}",
-  "{\"model_type\":\"deepseek_v2\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":2,\"q_lora_rank\":null,"
-  "\"kv_lora_rank\":32,\"qk_nope_head_dim\":16,\"qk_rope_head_dim\":16,\"v_head_dim\":16,\"intermediate_size\":96,\"moe_intermediate_size\":32,"
-  "\"n_routed_experts\":6,\"num_experts_per_tok\":2,\"n_shared_experts\":2,\"first_k_dense_replace\":1,\"max_position_embeddings\":1024}",
-  "{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
-  "\"head_dim\":32,\"moe_intermediate_size\":32,\"intermediate_size\":96,\"num_experts\":6,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
-  "\"mlp_only_layers\":[0],\"tie_word_embeddings\":true}",
-  "{\"model_type\":\"qwen2_moe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"moe_intermediate_size\":32,"
-  "\"shared_expert_intermediate_size\":64,\"num_experts\":6,\"num_experts_per_tok\":2}",
-  "{\"model_type\":\"mixtral\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
-  "\"intermediate_size\":64,\"num_local_experts\":4}",
-  "{\"model_type\":\"olmoe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"intermediate_size\":32,"
-  "\"num_experts\":4,\"num_experts_per_tok\":2,\"rms_norm_eps\":1e-5}",
-  "{\"model_type\":\"gpt_oss\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
-  "\"head_dim\":16,\"intermediate_size\":32,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"sliding_window\":12,\"rms_norm_eps\":1e-5,"
-  "\"max_position_embeddings\":131072,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32.0,\"original_max_position_embeddings\":4096,"
-  "\"beta_fast\":32.0,\"beta_slow\":1.0,\"truncate\":false}}",
-  "{\"model_type\":\"glm4_moe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
-  "\"head_dim\":32,\"intermediate_size\":96,\"moe_intermediate_size\":32,\"n_routed_experts\":4,\"num_experts_per_tok\":2,\"n_shared_experts\":1,"
-  "\"first_k_dense_replace\":1,\"attention_bias\":true,\"use_qk_norm\":true,\"routed_scaling_factor\":2.5}",
+    "{\"model_type\":\"deepseek_v3\",\"num_hidden_layers\":3,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":2,\"q_"
+    "lora_rank\":32,"
+    "\"kv_lora_rank\":32,\"qk_nope_head_dim\":32,\"qk_rope_head_dim\":16,\"v_head_dim\":24,\"intermediate_size\":96,\"moe_"
+    "intermediate_size\":32,"
+    "\"n_routed_experts\":8,\"num_experts_per_tok\":3,\"n_shared_experts\":1,\"n_group\":4,\"topk_group\":2,\"first_k_dense_"
+    "replace\":1,"
+    "\"routed_scaling_factor\":2.5,\"max_position_embeddings\":1024,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,"
+    "\"original_max_position_embeddings\":256,\"mscale\":1.0,\"mscale_all_dim\":1.0,\"beta_fast\":32,\"beta_slow\":1}}",
+    "{\"model_type\":\"deepseek_v2\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":2,\"q_"
+    "lora_rank\":null,"
+    "\"kv_lora_rank\":32,\"qk_nope_head_dim\":16,\"qk_rope_head_dim\":16,\"v_head_dim\":16,\"intermediate_size\":96,\"moe_"
+    "intermediate_size\":32,"
+    "\"n_routed_experts\":6,\"num_experts_per_tok\":2,\"n_shared_experts\":2,\"first_k_dense_replace\":1,\"max_position_"
+    "embeddings\":1024}",
+    "{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"num_"
+    "key_value_heads\":2,"
+    "\"head_dim\":32,\"moe_intermediate_size\":32,\"intermediate_size\":96,\"num_experts\":6,\"num_experts_per_tok\":2,\"norm_"
+    "topk_prob\":true,"
+    "\"mlp_only_layers\":[0],\"tie_word_embeddings\":true}",
+    "{\"model_type\":\"qwen2_moe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"moe_"
+    "intermediate_size\":32,"
+    "\"shared_expert_intermediate_size\":64,\"num_experts\":6,\"num_experts_per_tok\":2}",
+    "{\"model_type\":\"mixtral\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"num_"
+    "key_value_heads\":2,"
+    "\"intermediate_size\":64,\"num_local_experts\":4}",
+    "{\"model_type\":\"olmoe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,"
+    "\"intermediate_size\":32,"
+    "\"num_experts\":4,\"num_experts_per_tok\":2,\"rms_norm_eps\":1e-5}",
+    "{\"model_type\":\"gpt_oss\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"num_"
+    "key_value_heads\":2,"
+    "\"head_dim\":16,\"intermediate_size\":32,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"sliding_window\":12,\"rms_norm_"
+    "eps\":1e-5,"
+    "\"max_position_embeddings\":131072,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32.0,\"original_max_position_"
+    "embeddings\":4096,"
+    "\"beta_fast\":32.0,\"beta_slow\":1.0,\"truncate\":false}}",
+    "{\"model_type\":\"glm4_moe\",\"num_hidden_layers\":2,\"hidden_size\":64,\"vocab_size\":300,\"num_attention_heads\":4,\"num_"
+    "key_value_heads\":2,"
+    "\"head_dim\":32,\"intermediate_size\":96,\"moe_intermediate_size\":32,\"n_routed_experts\":4,\"num_experts_per_tok\":2,\"n_"
+    "shared_experts\":1,"
+    "\"first_k_dense_replace\":1,\"attention_bias\":true,\"use_qk_norm\":true,\"routed_scaling_factor\":2.5}",
 };
 enum { N_CONFIGS = sizeof family_config / sizeof *family_config };
 
@@ -220,8 +236,11 @@ static void test_refusals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_gguf_round_trip), cmocka_unit_test(test_folder_round_trip), cmocka_unit_test(test_seeds_and_overrides),
-    cmocka_unit_test(test_written_tokenizers), cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_gguf_round_trip),
+      cmocka_unit_test(test_folder_round_trip),
+      cmocka_unit_test(test_seeds_and_overrides),
+      cmocka_unit_test(test_written_tokenizers),
+      cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
