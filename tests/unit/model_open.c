@@ -3,8 +3,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -82,10 +84,102 @@ static void test_qwen3_pair(void **state) {
   pair("tests/golden/qwen3_moe", "tests/golden/qwen3_moe_gguf/model.gguf");
 }
 
+/* A copy in a folder of its own under /tmp; the caller removes it. */
+static void write_file(const char *path, const void *p, size_t n) {
+  FILE *f = fopen(path, "wb");
+  assert_non_null(f);
+  assert_int_equal(fwrite(p, 1, n, f), n);
+  assert_int_equal(fclose(f), 0);
+}
+
+/* Files from before the absorbed form store attn_kv_b, here Q8_0 with random quants: K is widened, transposed per head; V gathered. */
+static void test_old_kv_b(void **state) {
+  (void)state;
+  static const char from[] = "tests/fuzz/corpus/model_gguf/deepseek2_kv_b_q8_0";
+  char path[] = "/tmp/hf-old-kvb-XXXXXX.gguf", *bytes;
+  size_t n;
+  assert_int_equal(hf_read_file(from, 1 << 20, &bytes, &n), HF_OK);
+  model *m = open_ok(from);
+  const raw_tensor *t = tset_find(&m->set, "blk.1.attn_kv_b.weight");
+  assert_non_null(t);
+  uint32_t x = 1;
+  for (uint64_t i = 0; i < t->bytes; i++)
+    if (i % 34 >= 2) bytes[t->offset + i] = (char)((x = x * 1664525 + 1013904223) >> 24);
+  uint64_t at = t->offset;
+  model_close(m);
+  int fd = mkstemps(path, 5);
+  assert_true(fd >= 0);
+  close(fd);
+  write_file(path, bytes, n);
+  m = open_ok(path);
+  int64_t nk, nv;
+  float *k = values(m, MT_K_B, 1, -1, &nk), *v = values(m, MT_V_B, 1, -1, &nv), row[32];
+  enum { HEADS = 2, NOPE = 32, V = 32, LORA = 32 };
+  assert_int_equal(nk, HEADS * LORA * NOPE);
+  assert_int_equal(nv, HEADS * V * LORA);
+  for (int h = 0; h < HEADS; h++)
+    for (int r = 0; r < NOPE + V; r++) {
+      assert_int_equal(dequant_row(FMT_Q8_0, bytes + at + (size_t)(h * (NOPE + V) + r) * 34, LORA, row), HF_OK);
+      for (int l = 0; l < LORA; l++)
+        assert_true(row[l] == (r < NOPE ? k[(h * LORA + l) * NOPE + r] : v[(h * V + r - NOPE) * LORA + l]));
+    }
+  model_tensor_info info;
+  assert_int_equal(model_tensor(m, MT_K_B, 1, -1, &info), HF_OK);
+  assert_int_equal(info.format, FMT_F32);
+  assert_int_equal(model_tensor(m, MT_V_B, 1, -1, &info), HF_OK);
+  assert_int_equal(info.format, FMT_Q8_0);
+  free(k);
+  free(v);
+  free(bytes);
+  model_close(m);
+  unlink(path);
+}
+
+/* safetensors promises no alignment: at an odd place a tensor is not mapped, but read. */
+static void test_misaligned(void **state) {
+  (void)state;
+  static const char config[] =
+      "{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":1,\"hidden_size\":4,\"vocab_size\":4,\"num_attention_heads\":2,"
+      "\"num_key_value_heads\":1,\"head_dim\":2,\"moe_intermediate_size\":2,\"num_experts\":2,\"num_experts_per_tok\":1}";
+  char dir[] = "/tmp/hf-odd-XXXXXX", path[64], *bytes;
+  size_t n;
+  assert_non_null(mkdtemp(dir));
+  assert_int_equal(hf_read_file("tests/fuzz/corpus/model_safetensors/valid", 1 << 20, &bytes, &n), HF_OK);
+  size_t head = (uint8_t)bytes[0] + 256u * (uint8_t)bytes[1];
+  char *odd = malloc(n + 1);
+  memcpy(odd, bytes, 8 + head);
+  odd[8 + head] = ' ';
+  memcpy(odd + 9 + head, bytes + 8 + head, n - 8 - head);
+  odd[0] = (char)(head + 1);
+  snprintf(path, sizeof path, "%s/config.json", dir);
+  write_file(path, config, sizeof config - 1);
+  snprintf(path, sizeof path, "%s/model.safetensors", dir);
+  for (int i = 0; i < 2; i++) {
+    write_file(path, i ? odd : bytes, n + (size_t)i);
+    model *m = open_ok(dir);
+    model_tensor_info info;
+    assert_int_equal(model_tensor(m, MT_EXP_UP, 0, 1, &info), HF_OK);
+    assert_int_equal(info.derived, i);
+    int64_t k;
+    float *v = values(m, MT_EXP_UP, 0, 1, &k);
+    for (int64_t j = 0; j < k; j++) assert_true(v[j] == bf16_to_f32(0x3f01));
+    free(v);
+    model_close(m);
+  }
+  unlink(path);
+  snprintf(path, sizeof path, "%s/config.json", dir);
+  unlink(path);
+  rmdir(dir);
+  free(bytes);
+  free(odd);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_deepseek_pair),
       cmocka_unit_test(test_qwen3_pair),
+      cmocka_unit_test(test_old_kv_b),
+      cmocka_unit_test(test_misaligned),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
