@@ -59,6 +59,7 @@ static void end_stage(virt *v, stream *st, const dev_op *op) {
 /* Runs a stream until it blocks (false) or ends (true). */
 static bool advance(virt *v, stream *st) {
   dev_step *s = st->s;
+  if (st->pc == 0) st->stage_start_ns = hf_now_ns(); /* the time in the queue is no part of the first stage */
   for (; st->pc < st->r->n_ops; st->pc++) {
     const dev_op *op = &st->r->ops[st->pc];
     if (op->kind == DOP_WAIT) {
@@ -140,7 +141,7 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   st->s = s;
   st->pc = 0;
   s->launched_ns = hf_now_ns();
-  st->stage_start_ns = st->blocked_since_ns = s->launched_ns;
+  st->blocked_since_ns = s->launched_ns;
   atomic_store_explicit(&st->active, true, memory_order_release);
   pthread_cond_signal(&v->wake);
   pthread_mutex_unlock(&v->lock);
