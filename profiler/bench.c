@@ -114,6 +114,18 @@ static const struct {
 };
 enum { N_GROUPS = sizeof groups / sizeof groups[0] };
 
+static hf_status check_group(const char *name) {
+  char list[128] = "";
+  for (int i = 0; i < N_GROUPS; i++) {
+    if (!name || strcmp(name, groups[i].name) == 0) return HF_OK;
+  }
+  for (int i = 0; i < N_GROUPS; i++) {
+    strncat(list, i ? ", " : "", sizeof list - strlen(list) - 1);
+    strncat(list, groups[i].name, sizeof list - strlen(list) - 1);
+  }
+  return hf_fail(HF_INPUT, "option --only: '%.40s' is no group; the groups are %s", name, list);
+}
+
 static hf_status add_pool(profile *p, int threads) {
   for (int i = 0; i < p->n_pools; i++) {
     if (pool_threads(p->pools[i]) == threads) return HF_OK;
@@ -128,7 +140,8 @@ hf_status prof_new(const prof_options *o, const topology *topo, const char *mode
   HF_TRY(hf_alloc(&p, 1, sizeof *p, "the profile"));
   p->o = *o;
   p->topo = topo;
-  hf_status st = prof_shapes_for(model_or_null, &p->shapes);
+  hf_status st = check_group(o->only);
+  if (st == HF_OK) st = prof_shapes_for(model_or_null, &p->shapes);
   int all = o->threads;
   for (int i = 0; i < topo->n_nodes && o->threads == 0; i++) all += topo->node[i].n_cores;
   if (all < 1) all = 1;
@@ -152,19 +165,7 @@ void prof_free(profile *p) {
   free(p);
 }
 
-static hf_status unknown_group(const char *name) {
-  char list[128] = "";
-  for (int i = 0; i < N_GROUPS; i++) {
-    strncat(list, i ? ", " : "", sizeof list - strlen(list) - 1);
-    strncat(list, groups[i].name, sizeof list - strlen(list) - 1);
-  }
-  return hf_fail(HF_INPUT, "option --only: '%.40s' is no group; the groups are %s", name, list);
-}
-
 hf_status prof_run(profile *p) {
-  bool any = false;
-  for (int i = 0; i < N_GROUPS; i++) any |= !p->o.only || strcmp(p->o.only, groups[i].name) == 0;
-  if (!any) return unknown_group(p->o.only);
   for (int i = 0; i < N_GROUPS; i++) {
     if (p->o.only && strcmp(p->o.only, groups[i].name) != 0) continue;
     double seconds = p->o.quick ? groups[i].quick_s : groups[i].full_s;

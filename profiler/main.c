@@ -85,27 +85,41 @@ static hf_status show(int argc, char **argv) {
   return st;
 }
 
-static hf_status measure(const options *o, const topology *t, db *d, rec_machine *m) {
-  char name[128] = "", facts[sizeof m->facts_json];
-  if (o->name) snprintf(name, sizeof name, "%s", o->name);
-  else if (gethostname(name, sizeof name - 1) != 0 || name[0] == '\0') snprintf(name, sizeof name, "this-machine");
-  prof_options po = {.quick = o->quick, .threads = (int)o->threads, .only = o->only};
-  profile *p = NULL;
-  hf_status st;
-  HF_GO(out, prof_facts(t, facts, sizeof facts));
-  HF_GO(out, prof_new(&po, t, o->model, &p));
-  HF_GO(out, prof_run(p));
-  st = prof_store(d, p, name, facts, m);
-out:
-  prof_free(p);
-  return st;
-}
-
 /* A database that cannot be written is found out before minutes of measuring. */
 static hf_status check_writable(db *d) {
   HF_TRY(db_begin(d));
   db_rollback(d);
   return HF_OK;
+}
+
+/* Others at work are the usual reason for figures that nobody can use. */
+static void warn_if_busy(void) {
+  double load;
+  long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  if (getloadavg(&load, 1) == 1 && cpus > 0 && load > 0.3 * (double)cpus + 0.2) {
+    hf_log(HF_LOG_WARN, "other programs are running (load average %.1f on %ld CPUs): figures will be lower than this machine can do",
+           load, cpus);
+  }
+}
+
+static hf_status measure(const options *o, const cli_common *common, profile *p) {
+  rec_machine m = {.name = ""};
+  char name[128] = "", facts[sizeof m.facts_json];
+  db *d = NULL;
+  if (o->name) snprintf(name, sizeof name, "%s", o->name);
+  else if (gethostname(name, sizeof name - 1) != 0 || name[0] == '\0') snprintf(name, sizeof name, "this-machine");
+  HF_TRY(prof_facts(p->topo, facts, sizeof facts));
+  HF_TRY(open_db(common, true, &d));
+  hf_status st;
+  HF_GO(out, check_writable(d));
+  warn_if_busy();
+  HF_GO(out, prof_run(p));
+  HF_GO(out, prof_store(d, p, name, facts, &m));
+  hf_log(HF_LOG_INFO, "gpu: no device; stored as machine %lld (%s)", (long long)m.id, m.name);
+  st = print_machine(d, &m, common->json);
+out:
+  db_close(d);
+  return st;
 }
 
 static hf_status profile_machine(int argc, char **argv) {
@@ -131,20 +145,17 @@ static hf_status profile_machine(int argc, char **argv) {
   if (o.name && (o.name[0] == '\0' || strlen(o.name) > 127)) return hf_fail(HF_INPUT, "option --name: 1 to 127 bytes are needed");
   HF_TRY(kern_init(o.isa));
   model_set_catalog_hook(resolve_catalog, NULL);
-  db *d = NULL;
-  rec_machine m;
+  prof_options po = {.quick = o.quick, .threads = (int)o.threads, .only = o.only};
   topology *t = NULL;
+  profile *p = NULL;
   hf_status st;
-  HF_TRY(open_db(&common, true, &d));
-  HF_GO(out, check_writable(d));
-  HF_GO(out, hf_alloc(&t, 1, sizeof *t, "topology"));
+  HF_TRY(hf_alloc(&t, 1, sizeof *t, "topology"));
   HF_GO(out, topo_get(t));
-  HF_GO(out, measure(&o, t, d, &m));
-  hf_log(HF_LOG_INFO, "gpu: no device; stored as machine %lld (%s)", (long long)m.id, m.name);
-  st = print_machine(d, &m, common.json);
+  HF_GO(out, prof_new(&po, t, o.model, &p));
+  st = measure(&o, &common, p);
 out:
+  prof_free(p);
   free(t);
-  db_close(d);
   return st;
 }
 

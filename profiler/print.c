@@ -68,6 +68,15 @@ static const char *human(char out[32], double v, const char *unit) {
   return out;
 }
 
+/* Sizes of caches and memory: "1 MiB", "23.5 GiB" */
+static const char *human_size(char out[32], double bytes) {
+  static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int i = 0;
+  for (; i < 4 && bytes >= 1024; i++) bytes /= 1024;
+  snprintf(out, 32, "%.4g %s", bytes, units[i]);
+  return out;
+}
+
 static const char *text_of(const json *facts, const char *key) {
   const char *s = json_string(json_get(facts, key));
   return s ? s : "unknown";
@@ -83,7 +92,7 @@ static void print_dimms(const json *facts) {
     char size[32];
     printf("  memory modules  %g x %s", json_number(json_get(d, "count"), 0), text_of(d, "type"));
     double bytes = json_number(json_get(d, "bytes"), 0), speed = json_number(json_get(d, "configured_mt_s"), 0);
-    if (bytes > 0) printf(", %s", human(size, bytes, "B"));
+    if (bytes > 0) printf(", %s each", human_size(size, bytes));
     if (speed > 0) printf(", %g MT/s", speed);
     printf(", MRDIMM: %s\n", text_of(d, "mrdimm"));
   }
@@ -95,10 +104,11 @@ static void print_facts(const prof_view *v) {
   if (json_parse(v->machine.facts_json, strlen(v->machine.facts_json), "facts", &facts) != HF_OK) return;
   char l2[32], l3[32], mem[32];
   printf("  cpu             %s\n", text_of(facts, "cpu"));
-  printf("  cores           %g on %g NUMA node(s)\n", json_number(json_get(facts, "cores"), 0), json_number(json_get(facts, "numa_nodes"), 0));
-  printf("  caches          L2 %s, L3 %s\n", human(l2, json_number(json_get(facts, "l2_bytes"), 0), "B"),
-         human(l3, json_number(json_get(facts, "l3_bytes"), 0), "B"));
-  printf("  memory          %s\n", human(mem, json_number(json_get(facts, "mem_bytes"), 0), "B"));
+  double nodes = json_number(json_get(facts, "numa_nodes"), 0);
+  printf("  cores           %g on %g NUMA node%s\n", json_number(json_get(facts, "cores"), 0), nodes, nodes == 1 ? "" : "s");
+  printf("  caches          L2 %s, L3 %s\n", human_size(l2, json_number(json_get(facts, "l2_bytes"), 0)),
+         human_size(l3, json_number(json_get(facts, "l3_bytes"), 0)));
+  printf("  memory          %s\n", human_size(mem, json_number(json_get(facts, "mem_bytes"), 0)));
   print_dimms(facts);
   printf("  kernels         %s; AMX %s\n", text_of(facts, "isa_used"), text_of(facts, "amx"));
   printf("  gpu             %s\n", text_of(facts, "gpu"));
@@ -146,6 +156,27 @@ static void print_row(const prof_view *v, int first, const int *columns, int n) 
   printf(" %11s\n", human(rate, best, "B/s"));
 }
 
+/* What n_out and n_in stand for differs by kernel (db/records.h). */
+static void print_title(const rec_kernel_point *k) {
+  char shape[96];
+  const char *one = "call";
+  if (strcmp(k->kernel, "expert_ffn") == 0) {
+    snprintf(shape, sizeof shape, "d_ff %d, d_model %d", k->n_out, k->n_in);
+    one = "active expert";
+  } else if (strcmp(k->kernel, "attn_mla") == 0) {
+    snprintf(shape, sizeof shape, "latent %d + rotary %d, %s heads", k->n_out, k->n_in, k->act + (k->act[0] == 'h'));
+    one = "query token";
+  } else if (strcmp(k->kernel, "attn_gqa") == 0) {
+    snprintf(shape, sizeof shape, "%s heads of %d, %d KV heads", k->act + (k->act[0] == 'h'), k->n_out, k->n_in);
+    one = "query token";
+  } else if (strcmp(k->kernel, "rmsnorm") == 0) {
+    snprintf(shape, sizeof shape, "%d values", k->n_out);
+  } else {
+    snprintf(shape, sizeof shape, "%d x %d", k->n_out, k->n_in);
+  }
+  printf("\n%s, %s; %d thread%s; time of one %s\n", k->kernel, shape, k->threads, k->threads == 1 ? "" : "s", one);
+}
+
 enum { MOST_COLUMNS = 12 };
 
 static void print_kernel_table(const prof_view *v, int first) {
@@ -160,8 +191,7 @@ static void print_kernel_table(const prof_view *v, int first) {
     columns[c] = at;
     n++;
   }
-  printf("\n%s %d x %d, %d thread%s, time of one %s\n", k->kernel, k->n_out, k->n_in, k->threads, k->threads == 1 ? "" : "s",
-         strcmp(k->kernel, "expert_ffn") == 0 ? "active expert" : "call");
+  print_title(k);
   printf("  %-20s %-5s %-6s", k->context ? "context" : "tokens", "", "");
   for (int c = 0; c < n; c++) printf(" %9d", columns[c]);
   printf(" %11s\n", "most read");

@@ -62,9 +62,10 @@ typedef struct {
   int n_point, cap_point;
 } profile;
 
+/* HF_INPUT for a group that does not exist (lists them) or a model that cannot be opened. */
 HF_MUST hf_status prof_new(const prof_options *o, const topology *topo, const char *model_or_null, profile **out);
 void prof_free(profile *p); /* NULL ok */
-/* All groups, or the one named; HF_INPUT for an unknown name (lists them). */
+/* All groups, or the one named. */
 HF_MUST hf_status prof_run(profile *p);
 
 /* One sample: returns its nanoseconds. */
