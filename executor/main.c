@@ -11,7 +11,7 @@ static const char description[] =
     "Runs a Mixture-of-Experts model exactly as a plan says: attention, dense parts, shared experts and the experts placed there on the "
     "device, all other routed experts on the CPU, both at work at the same time. What happened goes to the database: times per stage, "
     "expert choices, and how far the prediction was off, with sign.\n\n"
-    "One of --prompts, --prompt, --check-reference or --bench says what to do. Without --plan hf-plan is asked for one.\n\n"
+    "One of --prompts, --prompt, --check-reference, --bench or --write-model says what to do. Without --plan hf-plan is asked for one.\n\n"
     "The device is --gpu none (the whole model on the CPU), virtual:SIZE (a device with SIZE bytes of memory that computes on a CPU core), or "
     "paced:MACHINE[:SIZE] (the same, but every stage lasts as long as on MACHINE of the database or the catalog).";
 
@@ -23,7 +23,9 @@ static const char examples[] =
     "  hf-run --check-reference tests/golden/deepseek_v3/reference.json --model tests/golden/deepseek_v3 --experts-on-gpu 50 --depth 2\n"
     "      Holds logits, expert choices and greedy tokens against known answers.\n"
     "  hf-run --bench --model model.gguf --users 1,5,16 --json\n"
-    "      Decode speed, bytes read per token, share of the memory bandwidth measured beside it.\n";
+    "      Decode speed, bytes read per token, share of the memory bandwidth measured beside it.\n"
+    "  hf-run --model synth:tests/bench/moe-700m.json,format=q8_0,seed=1 --write-model /tmp/moe-700m.gguf\n"
+    "      A synthetic model of 700 MB for benchmarks.\n";
 
 static hf_status catalog_config(void *user, const char *name, json **config) {
   (void)user;
@@ -46,8 +48,9 @@ static hf_status catalog_config(void *user, const char *name, json **config) {
 }
 
 static hf_status dispatch(const run_options *r) {
-  int jobs = (r->prompts != NULL) + (r->prompt != NULL) + (r->reference != NULL) + r->bench;
-  if (jobs != 1) return hf_fail(HF_INPUT, "say one of --prompts FILE, --prompt TEXT, --check-reference FILE, --bench; see hf-run --help");
+  int jobs = (r->prompts != NULL) + (r->prompt != NULL) + (r->reference != NULL) + (r->write_model != NULL) + r->bench;
+  if (jobs != 1)
+    return hf_fail(HF_INPUT, "say one of --prompts FILE, --prompt TEXT, --check-reference FILE, --bench, --write-model PATH; see hf-run --help");
   if (!r->model) return hf_fail(HF_INPUT, "--model is missing: a Hugging Face folder, a GGUF file or synth:...");
   if (r->activations && strcmp(r->activations, "exact") && strcmp(r->activations, "fast"))
     return hf_fail(HF_INPUT, "--activations: '%s' is neither exact nor fast", r->activations);
@@ -56,6 +59,7 @@ static hf_status dispatch(const run_options *r) {
   HF_TRY(kern_init(r->isa));
   HF_TRY(kern_self_check());
   model_set_catalog_hook(catalog_config, NULL);
+  if (r->write_model) return model_synth_export(r->model, r->write_model);
   if (r->reference) return cmd_check(r);
   if (r->bench) return cmd_bench(r);
   return cmd_prompts(r);
@@ -95,6 +99,8 @@ int main(int argc, char **argv) {
       {"prompt-tokens", 0, CLI_LIST, &r.prompt_tokens, "N[,N...]", "With --bench: lengths of the random prompts; default 16.", 1, 1048576},
       {"output-tokens", 0, CLI_INT, &r.output_tokens, "N", "With --bench: tokens written by each user; default 32.", 2, 1048576},
       {"no-log", 0, CLI_FLAG, &r.no_log, NULL, "With --bench: do not write runs to the database.", 0, 0},
+      {"write-model", 0, CLI_STR, &r.write_model, "PATH",
+       "Write the weights of --model synth:... as a GGUF file (PATH ends in .gguf) or a safetensors folder.", 0, 0},
       {"trace", 0, CLI_STR, &r.trace, "FILE", "Write a Chrome trace of every stage (chrome://tracing, Perfetto).", 0, 0},
       {0}};
   const cli_spec spec = {.program = "hf-run", .synopsis = "--model PATH (--prompts FILE | --prompt TEXT | --check-reference FILE | --bench) [options]",

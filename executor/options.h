@@ -9,7 +9,7 @@
 
 typedef struct {
   cli_common common;
-  const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *isa, *trace, *where, *machine;
+  const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *isa, *trace, *where, *machine, *write_model;
   bool bench, ignore_eos, stream, no_log;
   int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k;
   double experts_percent, temperature, top_p;

@@ -191,6 +191,8 @@ typedef struct {
   bool gguf;
 } model_synth_options;
 HF_MUST hf_status model_synth_write(const json *config, const char *where, const model_synth_options *o, const char *path);
+/* Writes what "synth:CONFIG,..." names: a GGUF file when path ends in .gguf, else a safetensors folder. */
+HF_MUST hf_status model_synth_export(const char *name, const char *path);
 
 const char *model_family_name(model_family f);
 #endif

@@ -142,6 +142,21 @@ static hf_status open_synth(const char *name, model **out) {
   return HF_OK;
 }
 
+hf_status model_synth_export(const char *name, const char *path) {
+  synth_name n;
+  if (strncmp(name, "synth:", 6)) return hf_fail(HF_INPUT, "%s: only synth:CONFIG,... names can be written as a file", name);
+  HF_TRY(synth_parse_name(name + 6, &n));
+  json *config = NULL;
+  char where[4096];
+  HF_TRY(find_config(n.config, &config, where, sizeof where));
+  size_t len = strlen(path);
+  model_synth_options o = {.seed = n.seed, .format = n.format, .layers = n.layers, .experts = n.experts,
+                           .gguf = len > 5 && !strcmp(path + len - 5, ".gguf")};
+  hf_status st = model_synth_write(config, where, &o, path);
+  json_free(config);
+  return st;
+}
+
 static hf_status bind_folder(model *m, const char *folder) {
   const char *missing = NULL;
   HF_TRY(st_open_folder(&m->set, folder, &missing));
