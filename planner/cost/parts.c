@@ -1,6 +1,7 @@
 /* parts.c: the sources of a step's time, one function each. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "planner/cost/cost.h"
@@ -202,29 +203,44 @@ bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, s
   return r.n > 0;
 }
 
-/* Work of a measured attention point per token of context, in multiply-adds of one head group. */
-static double point_work(const rec_kernel_point *k, attn_kind kind, const model_config *m) {
-  if (kind == ATTN_MLA) return 2.0 * m->n_heads * (2.0 * k->n_out + k->n_in);
-  return 2.0 * 2 * m->n_heads * k->n_out;
+/* FLOPs per token of context of a measured attention point: `act` says how many heads ("h16"). MLA: n_out = lora, n_in = rope; GQA: n_out =
+ * head_dim. */
+static double point_work(const rec_kernel_point *k, attn_kind kind) {
+  int heads = k->act[0] == 'h' ? atoi(k->act + 1) : 0;
+  return 2.0 * heads * (kind == ATTN_MLA ? 2.0 * k->n_out + k->n_in : 2.0 * k->n_out);
+}
+
+static bool attention_point(const cost_unit *u, const rec_kernel_point *k, attn_kind kind, int threads) {
+  if (!on_unit(k, u) || strcmp(k->kernel, kind == ATTN_MLA ? "attn_mla" : "attn_gqa") != 0 || !(k->ns > 0)) return false;
+  return k->tokens == 1 && k->context > 0 && point_work(k, kind) > 0 && (!u->cpu || threads == 0 || k->threads == threads);
 }
 
 bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, db_tag *tag) {
-  const char *kernel = m->attn == ATTN_MLA ? "attn_mla" : "attn_gqa";
-  const rec_kernel_point *lo = NULL, *hi = NULL;
+  const rec_kernel_point *near = NULL, *lo = NULL, *hi = NULL;
+  double best = INFINITY;
+  int threads = u->cpu ? usable_threads(u, m->attn == ATTN_MLA ? "attn_mla" : "attn_gqa", "f16") : 0;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || !(k->ns > 0) || k->tokens < 1) continue;
-    if (u->cpu && u->threads > 0 && k->threads > 0 && k->threads != u->threads) continue;
+    if (!attention_point(u, k, m->attn, threads)) continue;
+    double far = fabs(log(point_work(k, m->attn) / work));
+    if (far >= best) continue;
+    best = far;
+    near = k;
+  }
+  for (int i = 0; near != NULL && i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!attention_point(u, k, m->attn, threads) || k->n_out != near->n_out || k->n_in != near->n_in) continue;
+    if (strcmp(k->act, near->act) != 0) continue;
     if (lo == NULL || k->context < lo->context) lo = k;
     if (hi == NULL || k->context > hi->context) hi = k;
   }
-  if (lo == NULL || hi->context <= lo->context) return false;
+  if (near == NULL) return false;
   int side = (c.groups & (u->cpu ? COST_CPU_FLOPS : COST_GPU_FLOPS)) != 0 ? c.side : 0;
   double spread = side < 0 && hi->ns_high > hi->ns ? hi->ns_high / hi->ns : side > 0 && hi->ns_low > 0 ? hi->ns_low / hi->ns : 1;
-  double slope = (hi->ns / hi->tokens - lo->ns / lo->tokens) / (hi->context - lo->context);
-  if (!(slope > 0)) slope = hi->ns / hi->tokens / hi->context;
-  *ns = slope * spread * work / point_work(hi, m->attn, m);
+  double slope = hi->context > lo->context ? (hi->ns - lo->ns) / (hi->context - lo->context) : 0;
+  if (!(slope > 0)) slope = hi->ns / hi->context;
+  *ns = slope * spread * work / point_work(hi, m->attn);
   cost_weaken(tag, hi->tag);
-  cost_weaken(tag, TAG_SCALED);
+  if (best > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
   return true;
 }

@@ -115,17 +115,22 @@ double cost_rate(const cost_rows *r, const char *device, const char *what, cost_
   return pick(&f, (c.groups & g) != 0 ? c.side : 0);
 }
 
+/* The CPU's row of exactly so many threads. */
+static const rec_figure *row_of_threads(const cost_rows *r, const char *what, int threads) {
+  const rec_figure *exact = NULL;
+  for (int i = 0; i < r->n_figure; i++) {
+    const rec_figure *f = &r->figure[i];
+    if (strcmp(f->what, what) != 0 || strncmp(f->device, "cpu", 3) != 0 || params_threads(f->params) != threads || !(f->likely > 0)) continue;
+    if (exact == NULL || f->id > exact->id) exact = f;
+  }
+  return exact;
+}
+
 double cost_cpu_rate(const cost_rows *r, const char *what, int threads, cost_group g, cost_case c, const double fallback[3],
                      db_tag *tag) {
   int cores = cost_cpu_cores(r), side = (c.groups & g) != 0 ? c.side : 0;
   if (threads > 0 && threads < cores) {
-    const rec_figure *exact = NULL;
-    for (int i = 0; i < r->n_figure; i++) {
-      const rec_figure *f = &r->figure[i];
-      if (strcmp(f->what, what) == 0 && strncmp(f->device, "cpu", 3) == 0 && params_threads(f->params) == threads &&
-          f->likely > 0 && (exact == NULL || f->id > exact->id))
-        exact = f;
-    }
+    const rec_figure *exact = row_of_threads(r, what, threads);
     if (exact != NULL) {
       cost_figure f = figure_of(exact);
       cost_weaken(tag, f.tag);
@@ -141,6 +146,14 @@ double cost_cpu_rate(const cost_rows *r, const char *what, int threads, cost_gro
 
 double cost_time(const cost_rows *r, const char *device, const char *what, cost_case c, const double fallback[3], db_tag *tag) {
   cost_figure f = find_or(r, device, what, fallback);
+  cost_weaken(tag, f.tag);
+  return pick(&f, (c.groups & COST_FIXED) != 0 ? -c.side : 0);
+}
+
+double cost_cpu_time(const cost_rows *r, const char *what, int threads, cost_case c, const double fallback[3], db_tag *tag) {
+  const rec_figure *exact = threads > 0 ? row_of_threads(r, what, threads) : NULL;
+  if (exact == NULL) return cost_time(r, "cpu", what, c, fallback, tag);
+  cost_figure f = figure_of(exact);
   cost_weaken(tag, f.tag);
   return pick(&f, (c.groups & COST_FIXED) != 0 ? -c.side : 0);
 }

@@ -46,6 +46,9 @@ double cost_cpu_rate(const cost_rows *r, const char *what, int threads, cost_gro
 /* A time in ns; fallback[0] is the fastest. */
 double cost_time(const cost_rows *r, const char *device, const char *what, cost_case c, const double fallback[3], db_tag *tag);
 
+/* The same of `threads` threads of the CPU (params "threads=N"); 0, or where that was not measured, the row of most threads. */
+double cost_cpu_time(const cost_rows *r, const char *what, int threads, cost_case c, const double fallback[3], db_tag *tag);
+
 int cost_cpu_cores(const cost_rows *r);            /* >= 1 */
 int64_t cost_mem_bytes(const cost_rows *r, const char *kind, int index); /* of the index-th device of a kind ("cpu", "gpu"); index -1: sum; 0 = unknown */
 const rec_device *cost_device(const cost_rows *r, const char *device);   /* NULL when there is none */

@@ -85,20 +85,36 @@ typedef struct {
   cost_case c;
   cost_unit dev, pool;
   db_tag tag;
-  double attn_fixed, cexp_fixed, hand_fixed, h2d, d2h, distinct;
+  double attn_fixed, shared_fixed, cexp_fixed, hand_fixed, h2d, d2h, distinct;
 } builder;
+
+/* Operations of a layer, each followed by a barrier of the workers when the CPU does everything. */
+enum { ATTN_BARRIERS = 20, SHARED_BARRIERS = 5 };
+
+static void find_cpu_fixed(builder *b) {
+  const cost_rows *r = b->in->rows;
+  cost_figure f;
+  int threads = b->pool.threads;
+  if (b->in->gpu.kind == GPU_VIRTUAL || threads == 1) {
+    b->attn_fixed = cost_time(r, "cpu", "thread_layer_fixed_ns", b->c, THREAD_LAYER, &b->tag);
+  } else if (cost_find(r, "cpu", "barrier_ns", &f)) {
+    double barrier = cost_cpu_time(r, "barrier_ns", threads, b->c, THREAD_LAYER, &b->tag);
+    b->attn_fixed = ATTN_BARRIERS * barrier;
+    b->shared_fixed = SHARED_BARRIERS * barrier;
+  } else {
+    b->attn_fixed = b->cexp_fixed;
+  }
+}
 
 static void find_fixed(builder *b) {
   const cost_rows *r = b->in->rows;
   bool real = !b->dev.cpu;
   b->distinct = b->in->correlated ? cost_distinct_factor(r, b->c, &b->tag) : 1;
-  b->cexp_fixed = cost_time(r, "cpu", "layer_fixed_ns", b->c, CPU_LAYER, &b->tag);
+  b->cexp_fixed = cost_cpu_time(r, "layer_fixed_ns", b->pool.threads, b->c, CPU_LAYER, &b->tag);
   if (real)
     b->attn_fixed = cost_time(r, b->dev.device, "launch_ns", b->c, LAUNCH, &b->tag);
-  else if (b->in->gpu.kind == GPU_VIRTUAL)
-    b->attn_fixed = cost_time(r, "cpu", "thread_layer_fixed_ns", b->c, THREAD_LAYER, &b->tag);
   else
-    b->attn_fixed = b->cexp_fixed;
+    find_cpu_fixed(b);
   if (b->in->gpu.kind == GPU_NONE) return;
   cost_figure f;
   const char *from = real && cost_find(r, b->dev.device, "handover_ns", &f) ? b->dev.device : "cpu";
@@ -155,10 +171,10 @@ static hf_status layer_cost(builder *b, int l, stage_layer *y) {
   y->attn = part_curve(b, &b->dev, "matmul", p.attn_fmt, 0, m->d_model, &attn, b->attn_fixed);
   context_cost(b, l, p.flops_per_token_context, y);
   if (!y->moe) {
-    y->shared = part_curve(b, &b->dev, "expert_ffn", p.ffn_fmt, m->d_ff_dense, m->d_model, &p.dense_ffn, 0);
+    y->shared = part_curve(b, &b->dev, "expert_ffn", p.ffn_fmt, m->d_ff_dense, m->d_model, &p.dense_ffn, b->shared_fixed);
     return HF_OK;
   }
-  y->shared = part_curve(b, &b->dev, "expert_ffn", p.shared_fmt, m->d_ff_shared, m->d_model, &p.shared, 0);
+  y->shared = part_curve(b, &b->dev, "expert_ffn", p.shared_fmt, m->d_ff_shared, m->d_model, &p.shared, b->shared_fixed);
   y->cexp = part_curve(b, &b->pool, "expert_ffn", p.expert_fmt, m->d_ff_expert, m->d_model, &p.expert, 0);
   curve_scale(&y->cexp, b->distinct);
   y->cexp_fixed_ns = b->cexp_fixed;

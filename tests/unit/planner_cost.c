@@ -178,6 +178,50 @@ static void measured_curves(void **state) {
   assert_false(cost_measured_curve(&gpu, &s, likely, &c, &tag));
 }
 
+static void attention_point(cost_rows *r, int heads, int lora, int rope, int context, int threads, double ns) {
+  point(r, "attn_mla", "f16", lora, rope, 1, threads, ns);
+  kernels[r->n_kernel - 1].context = context;
+  snprintf(kernels[r->n_kernel - 1].act, sizeof kernels[0].act, "h%d", heads);
+}
+
+/* ns per token of context is the slope over context of the shape nearest in work, scaled by work. */
+static void measured_attention(void **state) {
+  (void)state;
+  cost_rows r = machine();
+  attention_point(&r, 4, 64, 16, 128, 1, 1000 + 128 * 5);
+  attention_point(&r, 4, 64, 16, 8192, 1, 1000 + 8192 * 5);
+  attention_point(&r, 4, 64, 16, 8192, 2, 1e9);
+  attention_point(&r, 16, 512, 64, 8192, 1, 1e9);
+  model *m = open_model("examples/tiny-moe");
+  const model_config *c = model_get_config(m);
+  cost_unit one = {.rows = &r, .cpu = true, .device = "cpu", .threads = 1};
+  double work = 2.0 * 4 * (2 * 64 + 16), ns = 0;
+  db_tag tag = TAG_MEASURED;
+  assert_true(cost_measured_attention(&one, c, work, likely, &ns, &tag));
+  near(ns, 5, 1e-12);
+  assert_int_equal(tag, TAG_MEASURED);
+  assert_true(cost_measured_attention(&one, c, 2 * work, likely, &ns, &tag));
+  near(ns, 10, 1e-12);
+  assert_int_equal(tag, TAG_SCALED);
+  model_layer_parts p;
+  assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 1, &p), HF_OK);
+  near(p.flops_per_token_context, work, 1e-12); /* the model room counts the same work */
+  model_close(m);
+}
+
+static void fixed_costs_by_threads(void **state) {
+  (void)state;
+  cost_rows r = machine();
+  figure(&r, "cpu", "layer_fixed_ns", "threads=16", 900, 1000, 1100, TAG_MEASURED);
+  figure(&r, "cpu", "layer_fixed_ns", "threads=1", 90, 100, 110, TAG_MEASURED);
+  db_tag tag = TAG_MEASURED;
+  near(cost_cpu_time(&r, "layer_fixed_ns", 1, likely, any, &tag), 100, 0);
+  near(cost_cpu_time(&r, "layer_fixed_ns", 16, slow, any, &tag), 1100, 0);
+  near(cost_cpu_time(&r, "layer_fixed_ns", 7, likely, any, &tag), 1000, 0);
+  near(cost_cpu_time(&r, "layer_fixed_ns", 0, likely, any, &tag), 1000, 0);
+  assert_int_equal(tag, TAG_MEASURED);
+}
+
 static void gpu_texts(void **state) {
   (void)state;
   gpu_spec g;
@@ -364,6 +408,8 @@ int main(void) {
       cmocka_unit_test(distinct_experts),
       cmocka_unit_test(kv_and_handover),
       cmocka_unit_test(measured_curves),
+      cmocka_unit_test(measured_attention),
+      cmocka_unit_test(fixed_costs_by_threads),
       cmocka_unit_test(gpu_texts),
       cmocka_unit_test(table_by_hand),
       cmocka_unit_test(correlated_batches_touch_fewer),
