@@ -42,17 +42,19 @@ INLINE __m256i quants(const char *block) {
   return _mm256_loadu_si256((const void *)(block + 2));
 }
 
-/* n blocks from p, GROUP when all are there; the missing ones are zero. */
+/* n blocks from p, GROUP when all are there; in place of the missing ones the last is repeated: callers mask them off. */
 INLINE row_group load_group(const char *p, const int n) {
   row_group g;
-  uint16_t d[GROUP] = {0};
+  uint16_t d[GROUP];
+  const char *block[GROUP];
+  MM_UNROLL for (int i = 0; i < GROUP; i++) {
+    block[i] = p + (i < n ? i : n - 1) * Q8_BLOCK_BYTES;
+    d[i] = half_load_u16(block[i]);
+  }
   MM_UNROLL for (int i = 0; i < 4; i++) {
-    __m256i lo = 2 * i < n ? quants(p + 2 * i * Q8_BLOCK_BYTES) : _mm256_setzero_si256();
-    __m256i hi = 2 * i + 1 < n ? quants(p + (2 * i + 1) * Q8_BLOCK_BYTES) : _mm256_setzero_si256();
-    g.q[i] = _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
+    g.q[i] = _mm512_inserti64x4(_mm512_castsi256_si512(quants(block[2 * i])), quants(block[2 * i + 1]), 1);
     g.start[i] = surplus(g.q[i]);
   }
-  MM_UNROLL for (int i = 0; i < GROUP; i++) d[i] = i < n ? half_load_u16(p + i * Q8_BLOCK_BYTES) : 0;
   g.d = _mm256_cvtph_ps(_mm_setr_epi16((short)d[0], (short)d[1], (short)d[2], (short)d[3], (short)d[4], (short)d[5], (short)d[6],
                                        (short)d[7]));
   return g;
@@ -91,7 +93,7 @@ INLINE void rows_tile(const int n_r, const int n_t, const kern_mat *w, int r0, c
     MM_UNROLL for (int r = 0; r < n_r; r++) {
       const char *p = row_at(w, r0 + r) + (size_t)b * Q8_BLOCK_BYTES;
       if (ahead) {
-        MM_UNROLL for (int i = 0; i < 5; i++) __builtin_prefetch(p + next + 64 * i, 0, 3);
+        MM_UNROLL for (int i = 0; i < 5; i++) __builtin_prefetch(p + next + 64 * i, 0, 2);
       }
       row_group g = load_group(p, GROUP);
       MM_UNROLL for (int t = 0; t < n_t; t++) {
