@@ -112,6 +112,18 @@ static bool fill_one(const ilp_depth *d, int *k, int64_t *slack) {
   return true;
 }
 
+/* Fewer residents and faster: where the device binds, `upper` can rise with k. */
+static void settle(const ilp_depth *d, int *k, int64_t *slack) {
+  for (int i = 0; i < d->n; i++) {
+    const ilp_lay *y = &d->lay[i];
+    int to = k[i];
+    for (int j = y->k_lo; j < k[i]; j++)
+      if (y->upper[j] < y->upper[to] * (1 - 1e-13)) to = j;
+    *slack += (k[i] - to) * y->units;
+    k[i] = to;
+  }
+}
+
 enum { STEP_DOWN = 4, STEP_UP = 8 };
 
 /* Best exchange: one layer gives up to STEP_DOWN experts, another takes up to STEP_UP. */
@@ -148,6 +160,7 @@ static bool exchange_one(const ilp_depth *d, int *k, int64_t *slack, double tota
 
 double ilp_fill(const ilp_depth *d, int *k) {
   int64_t slack = d->cap_units - ilp_units_used(d, k);
+  settle(d, k, &slack);
   while (fill_one(d, k, &slack)) {
   }
   double total = ilp_upper_value(d, k);

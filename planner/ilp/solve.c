@@ -116,6 +116,29 @@ static int survivors(const search *s, ilp_depth *d, uint8_t *alive) {
   return n;
 }
 
+/* Improves the sets behind the most promising columns of each layer, then the placement by them: `lower` was refined where it decides, and
+ * without this `upper` would be good only where the multiplier happened to lead. */
+static void polish_promising(search *s, ilp_depth *d, const uint8_t *alive) {
+  enum { PER_LAYER = 10 };
+  size_t row = (size_t)d->n_experts + 1;
+  for (int i = 0; i < d->n; i++) {
+    ilp_lay *y = &d->lay[i];
+    double price = d->theta * (double)y->units;
+    for (int step = 0; step < PER_LAYER; step++) {
+      int at = -1;
+      for (int k = y->k_lo; k <= y->k_hi; k++)
+        if (alive[(size_t)i * row + (size_t)k] && y->refined[k] < ILP_POLISHED &&
+            (at < 0 || y->lower[k] + price * k < y->lower[at] + price * at))
+          at = k;
+      if (at < 0) break;
+      (void)ilp_refine(d, y, at, ILP_POLISHED, NULL);
+    }
+  }
+  memcpy(d->k_fit, d->k_best, (size_t)d->n * sizeof *d->k_fit);
+  improve(d, d->k_fit);
+  s->best_ns = fmin(s->best_ns, d->best_ns);
+}
+
 static hf_status collect(ilp_depth *d, const uint8_t *alive, int n_columns, columns *c) {
   size_t row = (size_t)d->n_experts + 1, n = (size_t)n_columns + 1;
   HF_TRY(hf_alloc(&c->first, (size_t)d->n + 2, sizeof *c->first, "placement columns"));
@@ -191,6 +214,7 @@ static hf_status second_pass(search *s, ilp_depth *d) {
   columns c = {0};
   HF_TRY(hf_alloc(&alive, (size_t)d->n * ((size_t)d->n_experts + 1) + 1, 1, "placement columns"));
   (void)survivors(s, d, alive);
+  polish_promising(s, d, alive);
   certify(d, s->best_ns); /* refinement may have raised the bound: fewer columns are left */
   hf_status st = collect(d, alive, survivors(s, d, alive), &c);
   if (st == HF_OK) integer_passes(s, d, &c);
