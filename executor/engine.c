@@ -112,7 +112,7 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
   moe_run(e->cpu_moe, &job, e->p, thread, n_threads);
   if (thread == 0) {
     int n = moe_last_distinct(e->cpu_moe);
-    if (s->trace && s->n_trace < s->max_trace && dev_is_host(e->d))
+    if (dev_is_host(e->d) && s->trace && s->n_trace < s->max_trace) /* another device appends to the trace itself meanwhile */
       s->trace[s->n_trace++] = (dev_trace){start, hf_now_ns(), layer, DEV_STAGE_CEXP, s->n_tok, n};
     const moe_expert *x = job.experts;
     size_t bytes = 0;
