@@ -69,19 +69,19 @@ static void fill_ref(kern_table *t) {
 
 #ifdef HF_X86
 /* Packing to F32 is a copy: the reference's is as good as any. */
-#define FILL(isa)                          \
-  do {                                     \
-    t->pack[KA_F16] = kern_pack_f16_##isa; \
-    t->pack[KA_BF16] = kern_pack_bf16_##isa; \
+#define FILL(isa)                              \
+  do {                                         \
+    t->pack[KA_F16] = kern_pack_f16_##isa;     \
+    t->pack[KA_BF16] = kern_pack_bf16_##isa;   \
     t->pack[KA_Q8B32] = kern_pack_q8b32_##isa; \
-    t->rmsnorm = kern_rmsnorm_##isa;       \
-    t->swiglu = kern_swiglu_##isa;         \
-    t->axpy = kern_axpy_##isa;             \
-    t->dot = kern_dot_##isa;               \
-    t->attn_mla = kern_attn_mla_##isa;     \
-    t->attn_gqa = kern_attn_gqa_##isa;     \
-    t->kv_store = kern_kv_store_##isa;     \
-    t->kv_load = kern_kv_load_##isa;       \
+    t->rmsnorm = kern_rmsnorm_##isa;           \
+    t->swiglu = kern_swiglu_##isa;             \
+    t->axpy = kern_axpy_##isa;                 \
+    t->dot = kern_dot_##isa;                   \
+    t->attn_mla = kern_attn_mla_##isa;         \
+    t->attn_gqa = kern_attn_gqa_##isa;         \
+    t->kv_store = kern_kv_store_##isa;         \
+    t->kv_load = kern_kv_load_##isa;           \
   } while (0)
 
 static void fill_x86(kern_table *t) {

@@ -91,8 +91,10 @@ static hf_status parse_word(const char *name, const char *word, size_t n, unsign
       return HF_OK;
     }
   }
-  return hf_fail(HF_INPUT, "instruction set \"%s\": \"%.*s\" is unknown; use native, scalar, avx2, avx512, avx512vnni or avx512bf16, "
-                 "joined by +", name, (int)n, word);
+  return hf_fail(HF_INPUT,
+                 "instruction set \"%s\": \"%.*s\" is unknown; use native, scalar, avx2, avx512, avx512vnni or avx512bf16, "
+                 "joined by +",
+                 name, (int)n, word);
 }
 
 hf_status kern_isa_parse(const char *name, unsigned *mask) {

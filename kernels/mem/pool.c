@@ -6,8 +6,8 @@
  *  3. `left` is the number of workers that have not finished the current epoch; pool_run returns only at zero.
  *
  * Waiting, on both sides: spin for spin_ns, then park under the mutex. The parking side raises its counter (`parked`,
- * `caller_parked`) and looks at the awaited value again, the waking side changes the value and then looks at the counter; all four
- * accesses are sequentially consistent, so at least one of the two sees the other and no wake-up is lost. */
+ * `caller_parked`) and looks at the awaited value again, the waking side changes the value and then looks at the counter; all
+ * four accesses are sequentially consistent, so at least one of the two sees the other and no wake-up is lost. */
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>

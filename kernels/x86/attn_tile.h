@@ -142,8 +142,8 @@ static void at_mla(const kern_kv *kv, const float *q, int h0, int h1, int lora, 
   }
 }
 
-static void at_gqa(const kern_kv *kv, const float *q, int h0, int h1, int n_heads, int n_kv_heads, int hd, float scale, int window,
-                   const float *sinks, float *out) {
+static void at_gqa(const kern_kv *kv, const float *q, int h0, int h1, int n_heads, int n_kv_heads, int hd, float scale,
+                   int window, const float *sinks, float *out) {
   const int per_kv = n_heads / n_kv_heads, first = window > 0 && kv->n_ctx > window ? kv->n_ctx - window : 0;
   for (int h = h0; h < h1;) {
     int kv_head = h / per_kv, end = (kv_head + 1) * per_kv < h1 ? (kv_head + 1) * per_kv : h1;

@@ -1,5 +1,5 @@
-/* BF16 x BF16 with VDPBF16PS. The instruction adds a pair of exact products to the f32 accumulator, rounds to nearest even whatever MXCSR
- * says, and takes subnormal inputs and results as zero; so it differs from the reference by rounding order and by at most the
+/* BF16 x BF16 with VDPBF16PS. The instruction adds a pair of exact products to the f32 accumulator, rounds to nearest even
+ * whatever MXCSR says, and takes subnormal inputs and results as zero; so it differs from the reference by rounding order and by at most the
  * smallest normal number per step, which the contract's tolerance covers. */
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
@@ -8,7 +8,7 @@
 #define MM_ZERO() _mm512_setzero_ps()
 #define MM_SUM(v) v512_sum(v)
 #define MM_STEP 32
-#define MM_BYTES(c) ((size_t)(c) * 2)
+#define MM_BYTES(c) ((size_t)(c)*2)
 #define MM_R1 8
 #define MM_R 4
 #define MM_T 4

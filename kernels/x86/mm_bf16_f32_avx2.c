@@ -6,7 +6,7 @@
 #define MM_ZERO() _mm256_setzero_ps()
 #define MM_SUM(v) v256_sum(v)
 #define MM_STEP 16
-#define MM_BYTES(c) ((size_t)(c) * 2)
+#define MM_BYTES(c) ((size_t)(c)*2)
 #define MM_R1 8
 #define MM_R 2
 #define MM_T 4

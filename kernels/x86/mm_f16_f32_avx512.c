@@ -6,7 +6,7 @@
 #define MM_ZERO() _mm512_setzero_ps()
 #define MM_SUM(v) v512_sum(v)
 #define MM_STEP 32
-#define MM_BYTES(c) ((size_t)(c) * 2)
+#define MM_BYTES(c) ((size_t)(c)*2)
 #define MM_R1 8
 #define MM_R 4
 #define MM_T 4

@@ -4,12 +4,12 @@
  * float(sum_b) * (dw_b * dx_b) by FMA over the blocks b = j, j + 8, j + 16 ... in rising order, and the chains are added in the
  * fixed order of v256_sum.
  *
- * VPDPBUSD multiplies unsigned by signed bytes. The activation is made unsigned by adding 128 (xor 0x80); the surplus 128 * sum(w)
- * depends on the weights alone and goes in as the negative start of the integer sum.
+ * VPDPBUSD multiplies unsigned by signed bytes. The activation is made unsigned by adding 128 (xor 0x80); the surplus
+ * 128 * sum(w) depends on the weights alone and goes in as the negative start of the integer sum.
  *
  *  rows body    few tokens: eight blocks of a row at a time, their sums brought into the eight lanes of a vector = the chains.
- *  lanes body   many tokens: sixteen tokens lie in the lanes, weights are broadcast four bytes at a time, so no sum across lanes is
- *               needed. Activations are transposed once per strip of columns that stays in the first-level cache, for up to
+ *  lanes body   many tokens: sixteen tokens lie in the lanes, weights are broadcast four bytes at a time, so no sum across lanes
+ *               is needed. Activations are transposed once per strip of columns that stays in the first-level cache, for up to
  *               LANE_ROWS rows; the chains of those rows wait in memory between strips. */
 #include "kernels/half.h"
 #include "kernels/layouts.h"
@@ -55,8 +55,8 @@ INLINE row_group load_group(const char *p, const int n) {
     g.q[i] = _mm512_inserti64x4(_mm512_castsi256_si512(quants(block[2 * i])), quants(block[2 * i + 1]), 1);
     g.start[i] = surplus(g.q[i]);
   }
-  g.d = _mm256_cvtph_ps(_mm_setr_epi16((short)d[0], (short)d[1], (short)d[2], (short)d[3], (short)d[4], (short)d[5], (short)d[6],
-                                       (short)d[7]));
+  g.d = _mm256_cvtph_ps(
+      _mm_setr_epi16((short)d[0], (short)d[1], (short)d[2], (short)d[3], (short)d[4], (short)d[5], (short)d[6], (short)d[7]));
   return g;
 }
 
@@ -137,7 +137,7 @@ static void rows_body(const kern_mat *w, int row0, int row1, int n_tok, const vo
   for (; r < row1; r++) rows_strip(1, w, r, n_tok, x, y, false);
 }
 
-/* One strip of columns of up to LANES tokens, tokens in lanes. q[b][k] holds bytes 4k..4k+3 of block b for each token, plus 128. */
+/* One strip of columns of up to LANES tokens, tokens in lanes. q[b][k] holds bytes 4k..4k+3 of block b of each token, plus 128. */
 typedef struct {
   __m512i q[STRIP_BLOCKS][8];
   __m512 d[STRIP_BLOCKS];

@@ -55,8 +55,8 @@ static inline __attribute__((always_inline)) void mm_tile(const int n_r, const i
 }
 
 /* One strip of n_r rows for all tokens. */
-static inline __attribute__((always_inline)) void mm_strip(const int n_r, const kern_mat *w, int r, int n_tok, const void *const *x,
-                                                           float *const *y, bool more) {
+static inline __attribute__((always_inline)) void mm_strip(const int n_r, const kern_mat *w, int r, int n_tok,
+                                                           const void *const *x, float *const *y, bool more) {
   int t = 0;
   if (n_tok >= MM_T) {
     if (more) mm_tile(n_r, MM_T, w, r, x, y, true);

@@ -49,7 +49,8 @@ static void check_start(void) {
   for (int f = 0; f < KF_N; f++) {
     kern_act a = kern_act_of((kern_format)f, false);
     const kern_mm_candidate *best = kern_mm_pick((kern_format)f, a, 4096, 1, NULL), *all[1];
-    expect(best && kern_mm_candidates(kern_get()->isa, (kern_format)f, a, all, 1) > 0 && best == all[0], "pick: the first that accepts");
+    expect(best && kern_mm_candidates(kern_get()->isa, (kern_format)f, a, all, 1) > 0 && best == all[0],
+           "pick: the first that accepts");
     char ref[32];
     snprintf(ref, sizeof ref, "%s.ref", kern_format_name((kern_format)f));
     expect(strcmp(kern_mm_pick((kern_format)f, a, 4096, 1, ref)->name, ref) == 0, "pick: the preferred one");

@@ -16,11 +16,11 @@ static void fill(float *x, int n, data_kind k) {
 
 /* Values that conversions get wrong: halves of a last place, the borders of each format, not-a-numbers with payloads. */
 static float special(int i) {
-  static const uint32_t bits[] = {
-      0x00000000, 0x80000000, 0x00000001, 0x807fffff, 0x00800000, 0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x7fc00000,
-      0x7f800001, 0xffc12345, 0x7fbfffff, 0x477fe000, 0x477fefff, 0x477ff000, 0x47800000, 0x38800000, 0x387fffff, 0x387fe000,
-      0x33800000, 0x33000000, 0x33000001, 0x32ffffff, 0x3f801000, 0x3f803000, 0x3f801001, 0x3f808000, 0x3f818000, 0x3f808001,
-      0x7f7f8000, 0x7f7f7fff, 0x00007fff, 0x00008000, 0x00018000, 0x0000ffff};
+  static const uint32_t bits[] = {0x00000000, 0x80000000, 0x00000001, 0x807fffff, 0x00800000, 0x7f7fffff, 0xff7fffff, 0x7f800000,
+                                  0xff800000, 0x7fc00000, 0x7f800001, 0xffc12345, 0x7fbfffff, 0x477fe000, 0x477fefff, 0x477ff000,
+                                  0x47800000, 0x38800000, 0x387fffff, 0x387fe000, 0x33800000, 0x33000000, 0x33000001, 0x32ffffff,
+                                  0x3f801000, 0x3f803000, 0x3f801001, 0x3f808000, 0x3f818000, 0x3f808001, 0x7f7f8000, 0x7f7f7fff,
+                                  0x00007fff, 0x00008000, 0x00018000, 0x0000ffff};
   float f;
   memcpy(&f, &bits[(unsigned)i % (sizeof bits / sizeof bits[0])], 4);
   return f;
@@ -45,7 +45,8 @@ static void check_pack(int n, int kind) {
     memset(got, 0xaa, bytes);
     reference.pack[a](x, n, want);
     table.pack[a](x, n, got);
-    expect(bytes % 64 == 0 && memcmp(want, got, bytes) == 0, "%s: pack %s, n %d, kind %d", isa, kern_act_name((kern_act)a), n, kind);
+    expect(bytes % 64 == 0 && memcmp(want, got, bytes) == 0, "%s: pack %s, n %d, kind %d", isa, kern_act_name((kern_act)a), n,
+           kind);
     guarded_free(want, bytes);
     guarded_free(got, bytes);
   }
@@ -104,7 +105,9 @@ static void check_vectors(int n, data_kind k) {
   table.rmsnorm(x, w, 1e-6f, n, y);
   for (int i = 0; i < n; i++) {
     double want = x[i] / sqrt(squares / n + 1e-6f) * w[i];
-    if (!expect(fabs(y[i] - want) <= eps * fabs(want) + 1e-37, "%s: rmsnorm, n %d, %s: %g, exact %g", isa, n, data_name(k), (double)y[i], want)) break;
+    if (!expect(fabs(y[i] - want) <= eps * fabs(want) + 1e-37, "%s: rmsnorm, n %d, %s: %g, exact %g", isa, n, data_name(k),
+                (double)y[i], want))
+      break;
   }
   memcpy(y, x, (size_t)n * 4);
   table.rmsnorm(y, w, 1e-6f, n, y);
@@ -115,7 +118,9 @@ static void check_vectors(int n, data_kind k) {
   table.axpy(a, x, n, y);
   for (int i = 0; i < n; i++) {
     double want = (double)a * x[i] + w[i];
-    if (!expect(fabs(y[i] - want) <= 2 * FLT_EPSILON * (fabs((double)a * x[i]) + fabs((double)w[i])) + 0x1p-148, "%s: axpy, n %d, %s", isa, n, data_name(k))) break;
+    if (!expect(fabs(y[i] - want) <= 2 * FLT_EPSILON * (fabs((double)a * x[i]) + fabs((double)w[i])) + 0x1p-148,
+                "%s: axpy, n %d, %s", isa, n, data_name(k)))
+      break;
   }
   expect(!canary_broken(y, n) && !canary_broken(z, n), "%s: vector operations write outside, n %d", isa, n);
   canary_free(z);
@@ -251,9 +256,10 @@ static void check_attn(const attn_case *c) {
   for (int h = 0; h < c->n_heads; h++) {
     attn_exact(c, &d, h, want);
     for (int j = 0; j < c->dv; j++) {
-      if (!expect(fabs(out[h * c->dv + j] - want[j]) <= tolerance, "%s: attention %s heads %d/%d dk %d ctx %d page %d type %d: [%d][%d] %g, exact %g",
-                  isa, c->mla ? "mla" : "gqa", c->n_heads, c->n_kv_heads, c->dk, c->n_ctx, c->page_tokens, c->type, h, j,
-                  (double)out[h * c->dv + j], want[j])) break;
+      if (!expect(fabs(out[h * c->dv + j] - want[j]) <= tolerance,
+                  "%s: attention %s heads %d/%d dk %d ctx %d page %d type %d: [%d][%d] %g, exact %g", isa, c->mla ? "mla" : "gqa",
+                  c->n_heads, c->n_kv_heads, c->dk, c->n_ctx, c->page_tokens, c->type, h, j, (double)out[h * c->dv + j], want[j]))
+        break;
     }
   }
   for (int h = 0; h < c->n_heads;) {
@@ -261,7 +267,8 @@ static void check_attn(const attn_case *c) {
     attn_call(c, &d, h, end, piece);
     h = end;
   }
-  expect(memcmp(piece, out, (size_t)n * 4) == 0, "%s: attention %s ctx %d: other bits when heads are split", isa, c->mla ? "mla" : "gqa", c->n_ctx);
+  expect(memcmp(piece, out, (size_t)n * 4) == 0, "%s: attention %s ctx %d: other bits when heads are split", isa,
+         c->mla ? "mla" : "gqa", c->n_ctx);
   expect(!canary_broken(out, n) && !canary_broken(piece, n), "%s: attention writes outside", isa);
   attn_drop(c, &d);
   canary_free(out);

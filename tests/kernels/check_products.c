@@ -14,12 +14,12 @@ typedef struct {
   kern_mat w;
   size_t w_bytes;
   char *w_data;
-  float *w_f32;              /* [n_rows][n_cols] */
-  void *x[MAX_TOK];          /* packed, each ends at a forbidden page */
-  float *x_f32[MAX_TOK];     /* what the packed activation stands for */
+  float *w_f32;          /* [n_rows][n_cols] */
+  void *x[MAX_TOK];      /* packed, each ends at a forbidden page */
+  float *x_f32[MAX_TOK]; /* what the packed activation stands for */
   kern_act act;
-  double *want, *magnitude;  /* [MAX_TOK][n_rows]: sum, sum of absolute values */
-  double *flushed;           /* what flushing subnormal factors to zero may lose */
+  double *want, *magnitude; /* [MAX_TOK][n_rows]: sum, sum of absolute values */
+  double *flushed;          /* what flushing subnormal factors to zero may lose */
   float *y[MAX_TOK];
 } product;
 
@@ -141,10 +141,12 @@ static void check_values(const kern_mm_candidate *c, product *p, int n_tok, data
   for (int t = 0; t < n_tok; t++) {
     for (int r = 0; r < rows; r++) {
       int i = t * rows + r;
-      if (!expect(near(c, p, t, r, p->y[t][r]), "%s %dx%d, %d tokens, %s: y[%d][%d] = %.9g, exact %.9g", c->name, rows, p->w.n_cols, n_tok,
-                  data_name(k), t, r, (double)p->y[t][r], p->want[i])) return;
+      if (!expect(near(c, p, t, r, p->y[t][r]), "%s %dx%d, %d tokens, %s: y[%d][%d] = %.9g, exact %.9g", c->name, rows,
+                  p->w.n_cols, n_tok, data_name(k), t, r, (double)p->y[t][r], p->want[i]))
+        return;
     }
-    if (!expect(!canary_broken(p->y[t], rows), "%s %dx%d, %d tokens: writes outside y[%d]", c->name, rows, p->w.n_cols, n_tok, t)) return;
+    if (!expect(!canary_broken(p->y[t], rows), "%s %dx%d, %d tokens: writes outside y[%d]", c->name, rows, p->w.n_cols, n_tok, t))
+      return;
   }
 }
 
@@ -159,8 +161,9 @@ static void check_piece(const kern_mm_candidate *c, product *p, int t0, int n_to
   for (int t = t0; t < t0 + n_tok; t++) {
     for (int r = 0; r < rows; r++) {
       float want = r >= r0 && r < r1 ? whole[t * rows + r] : mark;
-      if (!expect(memcmp(&want, &p->y[t][r], 4) == 0, "%s %dx%d: rows %d..%d of tokens %d..%d: y[%d][%d] = %.9g, alone %.9g", c->name, rows,
-                  p->w.n_cols, r0, r1, t0, t0 + n_tok, t, r, (double)p->y[t][r], (double)want)) return;
+      if (!expect(memcmp(&want, &p->y[t][r], 4) == 0, "%s %dx%d: rows %d..%d of tokens %d..%d: y[%d][%d] = %.9g, alone %.9g",
+                  c->name, rows, p->w.n_cols, r0, r1, t0, t0 + n_tok, t, r, (double)p->y[t][r], (double)want))
+        return;
     }
   }
 }
@@ -176,8 +179,9 @@ static void check_invariance(const kern_mm_candidate *c, product *p) {
   check_piece(c, p, 0, MAX_TOK, whole);
   c->fn(&p->w, 0, rows, MAX_TOK, (const void *const *)p->x, p->y);
   for (int t = 0; t < MAX_TOK; t++) {
-    if (!expect(memcmp(p->y[t], whole + t * rows, (size_t)rows * 4) == 0, "%s %dx%d: 64 tokens at once differ from one by one", c->name,
-                rows, p->w.n_cols)) break;
+    if (!expect(memcmp(p->y[t], whole + t * rows, (size_t)rows * 4) == 0, "%s %dx%d: 64 tokens at once differ from one by one",
+                c->name, rows, p->w.n_cols))
+      break;
   }
   free(whole);
 }
@@ -202,7 +206,8 @@ static void check_not_finite(const kern_mm_candidate *c, kern_format f, kern_act
 }
 
 static void check_candidate(const kern_mm_candidate *c) {
-  static const int shapes[][3] = {{1, 1, 0}, {2, 7, 2}, {3, 16, 0}, {5, 31, 6}, {9, 33, 2}, {17, 100, 0}, {13, 255, 2}, {8, 512, 64}, {21, 1000, 0}};
+  static const int shapes[][3] = {{1, 1, 0},    {2, 7, 2},    {3, 16, 0},   {5, 31, 6},   {9, 33, 2},
+                                  {17, 100, 0}, {13, 255, 2}, {8, 512, 64}, {21, 1000, 0}};
   const int block = kern_block(c->format);
   for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
     int cols = block == 1 ? shapes[s][1] : (shapes[s][1] + block - 1) / block * block;
@@ -216,7 +221,8 @@ static void check_candidate(const kern_mm_candidate *c) {
   static const int big[][2] = {{69, 37 * 32}, {35, 11 * 32}};
   for (size_t s = 0; s < sizeof big / sizeof big[0]; s++) {
     product p;
-    product_make(&p, c->format, c->act, big[s][0], block == 1 ? big[s][1] + 5 : big[s][1], 2, MAX_TOK, s ? DATA_EXTREME : DATA_RANDOM);
+    product_make(&p, c->format, c->act, big[s][0], block == 1 ? big[s][1] + 5 : big[s][1], 2, MAX_TOK,
+                 s ? DATA_EXTREME : DATA_RANDOM);
     check_values(c, &p, MAX_TOK, DATA_RANDOM);
     check_invariance(c, &p);
     product_drop(&p, MAX_TOK);

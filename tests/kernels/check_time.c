@@ -108,9 +108,10 @@ static void time_candidate(pool *p, const kern_mm_candidate *c, char *data) {
     double read_s, s = 0;
     if (c->isa == KERN_ISA_SCALAR && tokens[i] > 1) break;
     s = best_seconds(p, &j, &plain, &read_s);
-    double bytes = (double)row * w.n_rows / s, flops = 2.0 * w.n_rows * COLS * tokens[i] / s, dram = (double)matrix_bytes / read_s;
-    printf("%-20s %5dx%d %3d tok %7.2f GB/s of %6.2f (%3.0f %%) %8.1f GFLOP/s\n", c->name, w.n_rows, COLS, tokens[i], bytes * 1e-9,
-           dram * 1e-9, 100.0 * bytes / dram, flops * 1e-9);
+    double bytes = (double)row * w.n_rows / s, flops = 2.0 * w.n_rows * COLS * tokens[i] / s,
+           dram = (double)matrix_bytes / read_s;
+    printf("%-20s %5dx%d %3d tok %7.2f GB/s of %6.2f (%3.0f %%) %8.1f GFLOP/s\n", c->name, w.n_rows, COLS, tokens[i],
+           bytes * 1e-9, dram * 1e-9, 100.0 * bytes / dram, flops * 1e-9);
   }
   for (int t = 0; t < MAX_TOK; t++) {
     mem_free(x[t], kern_act_bytes(c->act, COLS), -1);
@@ -137,7 +138,8 @@ static void time_attention(const kern_table *t) {
     best[0] = t1 - t0 < best[0] ? t1 - t0 : best[0];
     best[1] = t2 - t1 < best[1] ? t2 - t1 : best[1];
   }
-  printf("%-20s attn_mla 16 heads %.2f ms (%.1f GFLOP/s), attn_gqa 16/4 heads %.2f ms (%.1f GFLOP/s), 4096 tokens, bf16, one thread\n",
+  printf("%-20s attn_mla 16 heads %.2f ms (%.1f GFLOP/s), attn_gqa 16/4 heads %.2f ms (%.1f GFLOP/s), 4096 tokens, bf16, one "
+         "thread\n",
          t->isa_name, (double)best[0] * 1e-6, 2.0 * CTX * HEADS * (LORA + ROPE + LORA) / (double)best[0], (double)best[1] * 1e-6,
          2.0 * CTX * HEADS * HD * 2 / (double)best[1]);
   mem_free(cache, (size_t)CTX * ROW * 2, -1);

@@ -68,9 +68,9 @@ static void halves_round_to_nearest_even(void **state) {
     kern_format f;
     float x, want;
   } cases[] = {
-      {KF_F16, 2049, 2048},         {KF_F16, 2051, 2052},          {KF_F16, 65519.0f, 65504},   {KF_F16, 65520.0f, INFINITY},
-      {KF_F16, 0x1p-24f, 0x1p-24f}, {KF_F16, 0x1p-25f, 0},         {KF_F16, 0x1.8p-24f, 0x1p-23f}, {KF_F16, -0x1.1p-25f, -0x1p-24f},
-      {KF_BF16, 257, 256},          {KF_BF16, 259, 260},           {KF_BF16, 3.4e38f, INFINITY}, {KF_BF16, 0x1p-133f, 0x1p-133f},
+      {KF_F16, 2049, 2048},         {KF_F16, 2051, 2052},  {KF_F16, 65519.0f, 65504},      {KF_F16, 65520.0f, INFINITY},
+      {KF_F16, 0x1p-24f, 0x1p-24f}, {KF_F16, 0x1p-25f, 0}, {KF_F16, 0x1.8p-24f, 0x1p-23f}, {KF_F16, -0x1.1p-25f, -0x1p-24f},
+      {KF_BF16, 257, 256},          {KF_BF16, 259, 260},   {KF_BF16, 3.4e38f, INFINITY},   {KF_BF16, 0x1p-133f, 0x1p-133f},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     float got;
@@ -120,9 +120,9 @@ static void names_and_sizes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(golden_rows_are_bit_exact),    cmocka_unit_test(q8_0_of_known_values),
+      cmocka_unit_test(golden_rows_are_bit_exact),           cmocka_unit_test(q8_0_of_known_values),
       cmocka_unit_test(small_numbers_survive_the_quantiser), cmocka_unit_test(halves_round_to_nearest_even),
-      cmocka_unit_test(every_half_goes_there_and_back), cmocka_unit_test(names_and_sizes),
+      cmocka_unit_test(every_half_goes_there_and_back),      cmocka_unit_test(names_and_sizes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

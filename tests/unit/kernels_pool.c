@@ -1,5 +1,5 @@
-/* The worker pool: every thread runs every call exactly once, barriers hold, claims cover the range, with fewer and with many more
- * threads than cores. */
+/* The worker pool: every thread runs every call exactly once, barriers hold, claims cover the range, with fewer and with many
+ * more threads than cores. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -141,9 +141,12 @@ static void refuses_a_bad_number(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_thread_runs_once_per_call), cmocka_unit_test(wakes_parked_workers),
-      cmocka_unit_test(barriers_separate_phases),        cmocka_unit_test(claims_cover_the_range_once),
-      cmocka_unit_test(threads_follow_the_cores_of_the_nodes), cmocka_unit_test(refuses_a_bad_number),
+      cmocka_unit_test(every_thread_runs_once_per_call),
+      cmocka_unit_test(wakes_parked_workers),
+      cmocka_unit_test(barriers_separate_phases),
+      cmocka_unit_test(claims_cover_the_range_once),
+      cmocka_unit_test(threads_follow_the_cores_of_the_nodes),
+      cmocka_unit_test(refuses_a_bad_number),
   };
   topo = calloc(1, sizeof *topo);
   if (!topo || topo_get(topo) != HF_OK) return 1;

@@ -95,7 +95,8 @@ static void largest_size_and_odd_values(void **state) {
   static float logits[1024];
   int32_t ids[64];
   float w[64];
-  kern_router r = {.n_experts = 1024, .top_k = 64, .n_group = 32, .topk_group = 8, .score = 1, .group = 1, .norm = true, .scale = 1};
+  kern_router r = {
+      .n_experts = 1024, .top_k = 64, .n_group = 32, .topk_group = 8, .score = 1, .group = 1, .norm = true, .scale = 1};
   for (int i = 0; i < 1024; i++) logits[i] = (float)((i * 611) % 1024) * 0.01f;
   logits[5] = NAN;
   logits[6] = INFINITY;
