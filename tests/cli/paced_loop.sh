@@ -1,0 +1,30 @@
+# The closed loop on a paced device (every stage lasts at least as long as on the catalog's paced-desk, so the figures do not depend on this
+# machine): plan for unknown routing, run one kind of text, plan again from the run's counts, run again. The experts that come in must
+# be the ones that kind of text uses, and the gain must have the expected sign and lie within a factor of two.
+. tests/cli/lib.sh
+tiny=examples/tiny-moe
+
+run() { # PLAN -> tokens/s
+  expect_exit 0 "$bin/hf-run" --plan "$1" --model $tiny --prompts $tiny/prompts.jsonl --where domain=swedish --limit 5 --max-tokens 96 --ignore-eos --quiet --json
+  expect_json '.decode_tok_per_s > 0 and .signed_error.decode_tok_per_s != null and .run_id > 0'
+  json .decode_tok_per_s
+}
+
+expect_exit 0 "$bin/hf-plan" plan --model $tiny --machine paced-desk --users 5 --context 224 --prompt-tokens 70 --output-tokens 96 \
+  --gpu paced:paced-desk:7.5M --depth 1 --out "$tmp/plan1.json" --json --quiet
+before=$(run "$tmp/plan1.json")
+expect_exit 0 "$bin/hf-plan" plan --from-run latest --depth 1 --out "$tmp/plan2.json" --json --quiet
+expect_json '.changes.moved > 0 and .changes.gain_expected > 0.1'
+gain=$(json .changes.gain_expected)
+
+# What came in is chosen more often in Swedish text than what went out, in every layer that changed.
+jq -e --slurpfile census $tiny/census.json '
+  def mean(f): if length == 0 then null else (map(f) | add) / length end;
+  [.changes.layers[] | ($census[0].swedish.counts["\(.layer)"]) as $c | (.in | mean($c[.])) as $in | (.out | mean($c[.])) as $out
+   | select($in != null and $out != null) | $in > $out] | length > 0 and all' "$out" >/dev/null || fail "experts moved that Swedish text does not use"
+
+after=$(run "$tmp/plan2.json")
+jq -en --argjson before "$before" --argjson after "$after" --argjson gain "$gain" '
+  ($after / $before - 1) as $measured | $measured > 0 and $measured > $gain / 2 and $measured < $gain * 2' >/dev/null ||
+  fail "expected gain $gain, measured $before -> $after tokens/s"
+echo "expected gain $(jq -n "$gain * 1000 | round / 10") %, measured $(jq -n "($after / $before - 1) * 1000 | round / 10") % ($before -> $after tokens/s)"
