@@ -136,7 +136,7 @@ const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, int n_cols, int
 
 /* To f32, exact (Q8_0: d * q). The definition used by exact mode, by tests and for rows of the embedding. */
 void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out);
-/* From f32 (Q8_0: as ggml's reference: d = amax/127 stored f16, q = roundf(x / d)). For the synthetic generator and tests. */
+/* From f32 (Q8_0: as ggml's reference: d = amax/127 stored f16, q = roundf(x * (1/d))). For the generator and tests. */
 void kern_quant_row(kern_format f, const float *x, int n_cols, void *row);
 
 /* Rotates `n_heads` heads in place. head_stride in floats; the rotated part is x[h*head_stride + offset ..+dim). cos, sin [dim/2]

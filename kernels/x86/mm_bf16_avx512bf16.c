@@ -1,6 +1,6 @@
 /* BF16 x BF16 with VDPBF16PS. The instruction adds a pair of exact products to the f32 accumulator, rounds to nearest even
- * whatever MXCSR says, and takes subnormal inputs and results as zero; so it differs from the reference by rounding order and by at most the
- * smallest normal number per step, which the contract's tolerance covers. */
+ * whatever MXCSR says, and takes subnormal inputs and results as zero. So it differs from the reference by rounding order, which
+ * every candidate may, and where a factor is below 2^-126: there it loses that product. No trained weight is that small. */
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 

@@ -137,7 +137,7 @@ static void rows_body(const kern_mat *w, int row0, int row1, int n_tok, const vo
   for (; r < row1; r++) rows_strip(1, w, r, n_tok, x, y, false);
 }
 
-/* One strip of columns of up to LANES tokens, tokens in lanes. q[b][k] holds bytes 4k..4k+3 of block b of each token, plus 128. */
+/* One strip of columns of up to LANES tokens, tokens in lanes. q[b][k] holds bytes 4k..4k+3 of block b of each token, +128. */
 typedef struct {
   __m512i q[STRIP_BLOCKS][8];
   __m512 d[STRIP_BLOCKS];
