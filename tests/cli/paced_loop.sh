@@ -17,14 +17,18 @@ expect_exit 0 "$bin/hf-plan" plan --from-run latest --depth 1 --out "$tmp/plan2.
 expect_json '.changes.moved > 0 and .changes.gain_expected > 0.1'
 gain=$(json .changes.gain_expected)
 
-# What came in is chosen more often in Swedish text than what went out, in every layer that changed.
+# What came in is chosen more often in Swedish text (census of all prompts of that kind) than what went out.
 jq -e --slurpfile census $tiny/census.json '
-  def mean(f): if length == 0 then null else (map(f) | add) / length end;
-  [.changes.layers[] | ($census[0].swedish.counts["\(.layer)"]) as $c | (.in | mean($c[.])) as $in | (.out | mean($c[.])) as $out
-   | select($in != null and $out != null) | $in > $out] | length > 0 and all' "$out" >/dev/null || fail "experts moved that Swedish text does not use"
+  [.changes.layers[] | $census[0].swedish.counts["\(.layer)"] as $c | {in: [.in[] | $c[.]], out: [.out[] | $c[.]]}]
+  | (map(.in[]) | add / length) > 1.5 * (map(.out[]) | add / length)' "$out" >/dev/null || fail "experts moved that Swedish text does not use"
 
-after=$(run "$tmp/plan2.json")
-jq -en --argjson before "$before" --argjson after "$after" --argjson gain "$gain" '
-  ($after / $before - 1) as $measured | $measured > 0 and $measured > $gain / 2 and $measured < $gain * 2' >/dev/null ||
-  fail "expected gain $gain, measured $before -> $after tokens/s"
-echo "expected gain $(jq -n "$gain * 1000 | round / 10") %, measured $(jq -n "($after / $before - 1) * 1000 | round / 10") % ($before -> $after tokens/s)"
+# Old and new plan in turn, three pairs: the median of the ratios is what a busy moment of this machine spoils least.
+ratios="$(jq -n "$(run "$tmp/plan2.json") / $before")"
+for _ in 1 2; do
+  before=$(run "$tmp/plan1.json")
+  ratios="$ratios $(jq -n "$(run "$tmp/plan2.json") / $before")"
+done
+measured=$(tr ' ' '\n' <<<"$ratios" | sort -n | sed -n 2p)
+jq -en --argjson ratio "$measured" --argjson gain "$gain" '($ratio - 1) as $m | $m > 0 and $m > $gain / 2 and $m < $gain * 2' >/dev/null ||
+  fail "expected gain $gain, measured ratios $ratios"
+echo "expected gain $(jq -n "$gain * 1000 | round / 10") %, measured $(jq -n "($measured - 1) * 1000 | round / 10") % (ratios $ratios)"
