@@ -1,8 +1,10 @@
 /* hf-plan: chooses by integer programming where each expert lives and how deep to pipeline; answers before download and purchase. */
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cli.h"
 #include "base/log.h"
@@ -127,6 +129,16 @@ static hf_status finish_plan(db *d, const plan_command *c, planned *p) {
   return st;
 }
 
+/* A file that cannot be written is told before anything is planned or stored. */
+static hf_status check_folder(const char *option, const char *file) {
+  if (file == NULL) return HF_OK;
+  char folder[4096];
+  const char *slash = strrchr(file, '/');
+  snprintf(folder, sizeof folder, "%.*s", slash != NULL ? (int)(slash - file) + 1 : 1, slash != NULL ? file : ".");
+  if (access(folder, W_OK) == 0) return HF_OK;
+  return hf_fail(HF_INPUT, "option %s: %s: nothing can be written to %s: %s", option, file, folder, strerror(errno));
+}
+
 static hf_status run_plan(plan_command *c) {
   db *d = NULL;
   plan *old = NULL;
@@ -135,6 +147,9 @@ static hf_status run_plan(plan_command *c) {
   rec_run run;
   char machine[32];
   hf_status st = HF_OK;
+  HF_TRY(check_folder("--out", c->out));
+  HF_TRY(check_folder("--write-lp", c->write_lp));
+  HF_TRY(check_folder("--write-bound-lp", c->write_bound_lp));
   HF_TRY(open_db(&c->common, &d));
   HF_GO(done, run_id(d, c->from_run, &c->req.from_run));
   HF_GO(done, defaults_of_run(d, &c->req, &run, &old, machine));

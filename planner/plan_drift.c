@@ -45,11 +45,43 @@ static int stage_index(const char *name) {
   return -1;
 }
 
+/* A decode step with every factor found so far, and f on hand-over and fixed cost. */
+static double step_with(const stage_table *t, const popularity *pop, const uint8_t *placement, double tokens, double context, double f,
+                        const plan_drift *d) {
+  double sum = f * t->step_fixed_ns + d->factor[DRIFT_HEAD] * stage_curve_at(&t->head, tokens);
+  for (int l = 0; l < t->n_layers; l++) {
+    double p[DRIFT_N];
+    for (int s = 0; s < DRIFT_HEAD; s++) p[s] = d->factor[s] * predicted(t, pop, placement, s, l, tokens, context);
+    if (!d->used[DRIFT_HAND]) p[DRIFT_HAND] *= f;
+    double device = p[DRIFT_SHARED] + p[DRIFT_DEXP], cpu = p[DRIFT_HAND] + p[DRIFT_CEXP];
+    sum += p[DRIFT_ATTN] + (t->one_resource ? device + cpu : fmax(device, cpu));
+  }
+  return sum;
+}
+
+/* The factor at which the whole step takes what it took; by bisection, the sum does not fall with f. */
+static void explain_step(const stage_table *t, const popularity *pop, const uint8_t *placement, double tokens, double context, double step,
+                         plan_drift *d) {
+  double lo = 0, hi = MOST_DRIFT, most = step_with(t, pop, placement, tokens, context, hi, d);
+  if (most < step) {
+    lo = hi;
+    d->step_extra_ns = step - most;
+  }
+  for (int i = 0; i < 60 && lo < hi; i++) {
+    double mid = 0.5 * (lo + hi);
+    if (step_with(t, pop, placement, tokens, context, mid, d) < step)
+      lo = mid;
+    else
+      hi = mid;
+  }
+  d->fixed_factor = hi;
+}
+
 void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *placement, double context, const rec_stage *rows, int n,
                    plan_drift *d) {
   double measured[DRIFT_N] = {0}, expected[DRIFT_N] = {0}, step = 0, attn_tokens = 0, attn_steps = 0;
   for (int s = 0; s < DRIFT_N; s++) d->factor[s] = 1;
-  d->step_fixed_ns = -1;
+  d->fixed_factor = 1;
   for (int i = 0; i < n; i++) {
     const rec_stage *r = &rows[i];
     if (strcmp(r->phase, "decode") != 0 || strcmp(r->source, "run") != 0 || r->steps < LEAST_STEPS) continue;
@@ -70,16 +102,8 @@ void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *p
     d->used[s] = true;
     d->factor[s] = fmin(MOST_DRIFT, fmax(1 / MOST_DRIFT, f));
   }
-  if (!(step > 0) || !(attn_tokens > 0) || d->run.depth > 1) return; /* at depth 2 and more a step also waits for the others */
-  double step_tokens = attn_tokens / attn_steps;
-  double explained = d->factor[DRIFT_HEAD] * stage_curve_at(&t->head, step_tokens);
-  for (int l = 0; l < t->n_layers; l++) {
-    double p[DRIFT_N];
-    for (int s = 0; s < DRIFT_HEAD; s++) p[s] = d->factor[s] * predicted(t, pop, placement, s, l, step_tokens, context);
-    double device = p[DRIFT_SHARED] + p[DRIFT_DEXP], cpu = p[DRIFT_HAND] + p[DRIFT_CEXP];
-    explained += p[DRIFT_ATTN] + (t->one_resource ? device + cpu : fmax(device, cpu));
-  }
-  d->step_fixed_ns = fmax(0, step - explained);
+  if (step > 0 && attn_tokens > 0 && d->run.depth <= 1) /* at depth 2 and more a step also waits for the others */
+    explain_step(t, pop, placement, attn_tokens / attn_steps, context, step, d);
 }
 
 void drift_distinct(const popularity *pop, const stage_table *t, const rec_distinct *rows, int n, plan_drift *d) {
@@ -104,6 +128,7 @@ static void scale(stage_curve *c, double f) {
 void plan_drift_apply(const plan_drift *d, stage_table *t) {
   double expert_rows = 1; /* without stage times the count of experts touched is the best correction there is */
   if (!d->used[DRIFT_CEXP] && !d->used[DRIFT_DEXP] && d->distinct_predicted > 0) expert_rows = d->distinct_measured / d->distinct_predicted;
+  double hand = d->used[DRIFT_HAND] ? d->factor[DRIFT_HAND] : d->fixed_factor;
   for (int l = 0; l < t->n_layers; l++) {
     stage_layer *y = &t->layer[l];
     scale(&y->attn, d->factor[DRIFT_ATTN]);
@@ -114,11 +139,11 @@ void plan_drift_apply(const plan_drift *d, stage_table *t) {
     y->dexp_fixed_ns *= d->factor[DRIFT_DEXP];
     scale(&y->cexp, d->factor[DRIFT_CEXP] * expert_rows);
     y->cexp_fixed_ns *= d->factor[DRIFT_CEXP];
-    y->hand_ns *= d->factor[DRIFT_HAND];
-    y->hand_tok_ns *= d->factor[DRIFT_HAND];
+    y->hand_ns *= hand;
+    y->hand_tok_ns *= hand;
   }
   scale(&t->head, d->factor[DRIFT_HEAD]);
-  if (d->step_fixed_ns >= 0) t->step_fixed_ns = d->step_fixed_ns;
+  t->step_fixed_ns = t->step_fixed_ns * d->fixed_factor + d->step_extra_ns;
   bool any = false;
   for (int s = 0; s < DRIFT_N; s++) any = any || d->used[s];
   if (any) snprintf(t->tag, sizeof t->tag, "%s", db_tag_name(TAG_MEASURED));

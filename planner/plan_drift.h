@@ -14,7 +14,8 @@ typedef struct {
   uint8_t *old_placement;    /* [n_layers * n_experts], or NULL */
   bool used[DRIFT_N];        /* measured in that run */
   double factor[DRIFT_N];    /* measured / predicted; 1 where not measured */
-  double step_fixed_ns;      /* what the stages do not explain of a step; negative = not known */
+  double fixed_factor;       /* on what no stage shows, hand-over and fixed cost of a step: the whole step then comes out right; 1 = not known */
+  double step_extra_ns;      /* and what even a hundred times those would not explain */
   double distinct_measured, distinct_predicted; /* experts touched per step and layer, decode; 0 = not recorded */
 } plan_drift;
 

@@ -134,7 +134,7 @@ static void add_drift(const plan_drift *d, json *o) {
   json *f = json_add_object(o, "drift");
   for (int s = 0; s < DRIFT_N; s++)
     if (d->used[s]) json_add_num(f, drift_name[s], d->factor[s]);
-  if (d->step_fixed_ns >= 0) json_add_num(f, "step_fixed_ns", d->step_fixed_ns);
+  if (d->fixed_factor != 1) json_add_num(f, "fixed", d->fixed_factor);
   if (!(d->distinct_predicted > 0)) return;
   json *x = json_add_object(o, "distinct_experts");
   json_add_num(x, "measured", d->distinct_measured);

@@ -83,12 +83,8 @@ static hf_status show_changes(const plan *p, hf_buf *b) {
   const json *o = json_get(p->extra, "changes");
   if (o == NULL) return HF_OK;
   HF_TRY(hf_buf_printf(b, "  against run %lld%s\n", (long long)p->from_run, json_get(o, "old_plan_id") != NULL ? " and its plan" : ""));
-  for (const json *f = json_first(json_get(o, "drift")); f != NULL; f = json_next(f)) {
-    if (strcmp(json_key(f), "step_fixed_ns") == 0)
-      HF_TRY(hf_buf_printf(b, "    step fixed     %8.1f us as measured\n", 1e-3 * json_number(f, 0)));
-    else
-      HF_TRY(hf_buf_printf(b, "    %-14s x %.3f (measured over predicted)\n", json_key(f), json_number(f, 1)));
-  }
+  for (const json *f = json_first(json_get(o, "drift")); f != NULL; f = json_next(f))
+    HF_TRY(hf_buf_printf(b, "    %-14s x %.3f (measured over predicted)\n", json_key(f), json_number(f, 1)));
   const json *x = json_get(o, "distinct_experts");
   if (x != NULL)
     HF_TRY(hf_buf_printf(b, "    experts touched %.2f per layer and step, %.2f if tokens were independent\n",

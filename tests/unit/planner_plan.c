@@ -1,0 +1,403 @@
+/* Plans: what they carry recomputes their objective to the bit; what a run measured corrects the table and moves the right experts;
+ * memory is accounted for and refusals say what would help. */
+#include "planner/plan_make.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static void near(double a, double b, double rel) {
+  if (!(fabs(a - b) <= rel * fmax(1e-300, fmax(fabs(a), fabs(b))))) fail_msg("%.17g differs from %.17g", a, b);
+}
+
+static void ok(hf_status st) {
+  if (st != HF_OK) fail_msg("%s", hf_error_line());
+}
+
+static char path[64];
+static db *database;
+
+static int open_database(void **state) {
+  (void)state;
+  snprintf(path, sizeof path, "/tmp/hf-plan-test-%d.db", (int)getpid());
+  return db_open(path, true, &database) == HF_OK ? 0 : -1;
+}
+
+static int close_database(void **state) {
+  (void)state;
+  db_close(database);
+  unlink(path);
+  char more[80];
+  snprintf(more, sizeof more, "%s-wal", path);
+  unlink(more);
+  snprintf(more, sizeof more, "%s-shm", path);
+  unlink(more);
+  return 0;
+}
+
+static plan_request tiny(void) {
+  plan_request r = {.model = "examples/tiny-moe", .machine = "paced-desk", .users = 5, .context = 192, .prompt_tokens = 64, .output_tokens = 32};
+  return r;
+}
+
+static void make(const plan_request *r, plan_inputs **in, planned *p) {
+  ok(plan_inputs_open(database, r, in));
+  ok(plan_make(*in, p));
+}
+
+static void done(plan_inputs *in, planned *p) {
+  planned_free(p);
+  plan_inputs_close(in);
+}
+
+/* Through JSON text and back: the same objective bits, the same feasibility. */
+static void objective_survives_the_file(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  r.skew = "zipf:0.8";
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  json *doc = NULL, *back = NULL;
+  char *text = NULL;
+  ok(plan_to_json(p.p, &doc));
+  ok(json_print(doc, true, &text));
+  ok(json_parse(text, strlen(text), "plan", &back));
+  plan *q = NULL;
+  ok(plan_read_json(back, "plan", &q));
+  plan_eval *v = NULL;
+  ok(plan_eval_from_plan(q, "plan", &v));
+  uint8_t *placement = NULL;
+  ok(plan_placement(q, q->n_layers, q->n_experts, &placement));
+  ilp_problem prob = plan_eval_problem(v, 1);
+  ilp_evaluation e;
+  ok(ilp_evaluate(&prob, placement, q->depth, NULL, &e));
+  assert_true(e.objective_ns == p.p->ilp.objective_ns);
+  assert_true(e.fits);
+  assert_true(q->ilp.bound_ns <= q->ilp.objective_ns && q->ilp.gap <= 1e-3);
+  for (int i = 0; i < q->n_layers * q->n_experts; i++) placement[i] = 1; /* everything on the device: too much */
+  ok(ilp_evaluate(&prob, placement, q->depth, NULL, &e));
+  assert_false(e.fits);
+  free(placement);
+  plan_eval_free(v);
+  plan_free(q);
+  json_free(back);
+  json_free(doc);
+  free(text);
+  done(in, &p);
+}
+
+static void same_request_same_plan(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *a_in = NULL, *b_in = NULL;
+  planned a, b;
+  make(&r, &a_in, &a);
+  make(&r, &b_in, &b);
+  assert_string_equal(a.p->inputs_hash, b.p->inputs_hash);
+  assert_true(a.p->ilp.objective_ns == b.p->ilp.objective_ns && a.p->decode_tok_per_s.low == b.p->decode_tok_per_s.low);
+  for (int l = 0; l < a.p->n_layers; l++)
+    if (a.p->layer[l].moe) assert_memory_equal(a.p->layer[l].device, b.p->layer[l].device, 32 * sizeof(int16_t));
+  done(b_in, &b);
+  r.users = 4;
+  make(&r, &b_in, &b);
+  assert_string_not_equal(a.p->inputs_hash, b.p->inputs_hash);
+  done(a_in, &a);
+  done(b_in, &b);
+}
+
+static void prediction_is_an_interval(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  const plan_range *t = &p.p->decode_tok_per_s;
+  assert_true(0 < t->low && t->low < t->likely && t->likely < t->high && t->high / t->low < 2.5);
+  assert_true(p.p->ttft_s.p50 <= p.p->ttft_s.p99 && p.p->tpot_s.p50 > 0);
+  assert_string_equal(p.p->tag, "assumed");
+  double slow = 0, fast = 0, mid = 0;
+  ok(plan_step_ns(in, &p, (cost_case){-1, COST_ALL}, &slow));
+  ok(plan_step_ns(in, &p, (cost_case){1, COST_ALL}, &fast));
+  ok(plan_step_ns(in, &p, (cost_case){0}, &mid));
+  assert_true(fast <= mid && mid <= slow);
+  near(mid, p.p->ilp.objective_ns, 1e-12);
+  done(in, &p);
+}
+
+/* Rows of a place add up to what is needed there; with one byte less per expert than the plan uses it does not fit. */
+static void memory_is_accounted_for(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  plan_sizes s;
+  ok(plan_sizes_of(in, &s));
+  int64_t sum = 0, resident = 0;
+  for (int i = 0; i < p.p->n_budget; i++) {
+    if (strcmp(p.p->budget[i].where, "gpu0") == 0) sum += p.p->budget[i].bytes;
+    if (strcmp(p.p->budget[i].what, "resident experts") == 0) resident = p.p->budget[i].bytes;
+  }
+  int n = 0;
+  for (int l = 0; l < p.p->n_layers; l++)
+    for (int e = 0; e < p.p->layer[l].n_experts; e++) n += p.p->layer[l].device[e] >= 0;
+  assert_int_equal(resident, n * s.expert[1]);
+  assert_int_equal(s.expert[1], 3 * 64 * 128 * 2);
+  assert_true(sum <= in->device_bytes);
+  assert_int_equal(plan_expert_room(&s, p.p->depth) + sum - resident, in->device_bytes);
+  assert_int_equal(s.kv, 5 * 192 * 6 * (64 + 16) * 2 + 64 * 6);
+  done(in, &p);
+}
+
+static void refusal_says_what_would_help(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  r.gpu = "virtual:1M";
+  plan_inputs *in = NULL;
+  planned p;
+  ok(plan_inputs_open(database, &r, &in));
+  assert_int_equal(plan_make(in, &p), HF_NO);
+  assert_non_null(strstr(hf_error_line(), "gpu0"));
+  assert_true(p.n_budget >= 4 && p.n_remedies >= 1);
+  int64_t need = 0;
+  assert_int_equal(sscanf(strchr(p.remedy[0], '('), "(%ld bytes)", &need), 1);
+  done(in, &p);
+  /* With what it asked for it fits, with a little less it does not. */
+  char gpu[40];
+  for (int less = 0; less < 2; less++) {
+    snprintf(gpu, sizeof gpu, "virtual:%ld", (long)(less ? need - need / 20 : need + need / 20));
+    r.gpu = gpu;
+    r.chunk_tokens = 16;
+    ok(plan_inputs_open(database, &r, &in));
+    hf_status st = plan_make(in, &p);
+    assert_int_equal(st, less ? HF_NO : HF_OK);
+    done(in, &p);
+  }
+}
+
+static void bad_requests(void **state) {
+  (void)state;
+  plan_inputs *in = NULL;
+  plan_request r = tiny();
+  r.context = 5000; /* the model can 1024 */
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_INPUT);
+  assert_non_null(strstr(hf_error_line(), "--context"));
+  r = tiny();
+  r.prompt_tokens = 190;
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_INPUT);
+  r = tiny();
+  r.depth = 6;
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_INPUT);
+  r = tiny();
+  r.machine = "no-such-machine";
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_NOT_FOUND);
+  assert_non_null(strstr(hf_error_line(), "--machine"));
+  r = tiny();
+  r.model = "no-such-model";
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_NOT_FOUND);
+  assert_non_null(strstr(hf_error_line(), "--model"));
+  r = tiny();
+  r.gpu = "cuda:3";
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_NOT_FOUND);
+  r = tiny();
+  r.format = "q99";
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_INPUT);
+  assert_null(in);
+}
+
+/* ---- what a run teaches ---- */
+
+static rec_stage row(const char *stage, int layer, int64_t steps, int64_t tokens, double ns_each) {
+  rec_stage r = {.layer = layer, .steps = steps, .tokens = tokens, .ns_sum = ns_each * (double)steps};
+  snprintf(r.source, sizeof r.source, "run");
+  snprintf(r.phase, sizeof r.phase, "decode");
+  snprintf(r.stage, sizeof r.stage, "%s", stage);
+  return r;
+}
+
+/* A run whose stages took known multiples of the prediction gives exactly these factors back, and the corrected table predicts it. */
+static void drift_finds_the_factors(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  const stage_table *t = p.eval->table;
+  const double truth[DRIFT_N] = {1.5, 0.5, 3, 2, 1, 1.25};
+  const uint8_t *dev = p.ilp->on_device;
+  rec_stage rows[64];
+  int n = 0;
+  double step = 4 * t->step_fixed_ns + truth[DRIFT_HEAD] * stage_curve_at(&t->head, 5);
+  for (int l = 0; l < t->n_layers; l++) {
+    layer_times y = stage_layer_times(t, in->pop, l, 5, 80, dev + l * t->n_experts);
+    rows[n++] = row("attn", l, 50, 250, truth[DRIFT_ATTN] * y.attn_ns);
+    rows[n++] = row("shared", l, 50, 250, truth[DRIFT_SHARED] * y.shared_ns);
+    if (y.dexp_ns > 0) rows[n++] = row("dexp", l, 50, 250, truth[DRIFT_DEXP] * y.dexp_ns);
+    if (y.cexp_ns > 0) rows[n++] = row("cexp", l, 50, 250, truth[DRIFT_CEXP] * y.cexp_ns);
+    step += truth[DRIFT_ATTN] * y.attn_ns + fmax(truth[DRIFT_SHARED] * y.shared_ns + truth[DRIFT_DEXP] * y.dexp_ns,
+                                                 truth[DRIFT_CEXP] * y.cexp_ns + 4 * y.hand_ns); /* hand-over: four times, unseen */
+  }
+  rows[n++] = row("head", t->n_layers, 50, 250, truth[DRIFT_HEAD] * stage_curve_at(&t->head, 5));
+  rows[n] = row("attn", 0, 50, 250, 1e9); /* another phase must not count */
+  snprintf(rows[n++].phase, sizeof rows[0].phase, "prefill");
+  rows[n++] = row("step", -1, 50, 0, step);
+  plan_drift d = {.run = {.depth = 1}};
+  drift_compare(t, in->pop, dev, 80, rows, n, &d);
+  for (int s = 0; s < DRIFT_N; s++) {
+    assert_int_equal(d.used[s], s != DRIFT_HAND);
+    if (d.used[s]) near(d.factor[s], truth[s], 1e-9);
+  }
+  near(d.fixed_factor, 4, 1e-9);
+  double hand = t->layer[2].hand_ns, cexp = stage_curve_at(&t->layer[2].cexp, 1);
+  plan_drift_apply(&d, p.eval->table);
+  near(p.eval->table->layer[2].hand_ns, 4 * hand, 1e-9);
+  near(stage_curve_at(&p.eval->table->layer[2].cexp, 1), 2 * cexp, 1e-9);
+  assert_string_equal(p.eval->table->tag, "measured");
+  done(in, &p);
+}
+
+static void put_run(const plan *p, rec_run *run) {
+  *run = (rec_run){.plan_id = p->id, .machine_id = p->machine_id, .users = p->users, .depth = p->depth, .output_tokens = 160};
+  snprintf(run->model, sizeof run->model, "%s", p->model);
+  snprintf(run->gpu, sizeof run->gpu, "%s", p->gpu);
+  snprintf(run->kind, sizeof run->kind, "prompts");
+  snprintf(run->status, sizeof run->status, "done");
+  ok(db_run_put(database, run));
+}
+
+/* A run in which 8 known experts of each layer take nearly everything: they must come to the device, and a gain be promised. */
+static void replanning_moves_the_hot_experts(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  r.depth = 1;
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  ok(db_plan_put(database, p.p));
+  rec_run run;
+  put_run(p.p, &run);
+  for (int l = 1; l < 6; l++)
+    for (int e = 0; e < 32; e++) {
+      bool hot = e % 4 == l % 4;
+      rec_routing c = {.run_id = run.id, .layer = l, .expert = e, .count = hot ? 480 + e : 10};
+      snprintf(c.phase, sizeof c.phase, "decode");
+      ok(db_routing_put(database, &c));
+    }
+  rec_distinct x = {.run_id = run.id, .layer = 1, .phase = "decode", .tokens = 5, .steps = 10, .sum = 70, .sum_sq = 500};
+  ok(db_distinct_put(database, &x));
+  done(in, &p);
+
+  r.from_run = run.id;
+  make(&r, &in, &p);
+  int hot_resident = 0, cold_resident = 0;
+  for (int l = 1; l < 6; l++)
+    for (int e = 0; e < 32; e++) {
+      bool resident = p.p->layer[l].device[e] >= 0;
+      *(e % 4 == l % 4 ? &hot_resident : &cold_resident) += resident;
+    }
+  assert_true(hot_resident > 0);
+  assert_int_equal(cold_resident, 0);
+  const json *c = json_get(p.p->extra, "changes");
+  assert_true(json_number(json_get(c, "moved"), 0) >= 1);
+  double gain = json_number(json_get(c, "gain_expected"), -1);
+  assert_true(gain > 0.02);
+  assert_true(json_number(json_get(json_get(c, "distinct_experts"), "measured"), 0) == 7);
+  assert_true(json_len(json_get(c, "layers")) >= 1);
+  assert_string_equal(p.p->popularity, p.eval->pop->source);
+  assert_non_null(strstr(p.p->popularity, "run "));
+  assert_int_equal(p.p->from_run, run.id);
+  /* The promise is the exact objective of the old placement over the new one. */
+  ilp_problem prob = plan_eval_problem(p.eval, 1);
+  ilp_evaluation old;
+  ok(ilp_evaluate(&prob, p.drift->old_placement, 1, NULL, &old));
+  near(gain, old.objective_ns / p.p->ilp.objective_ns - 1, 1e-12);
+  done(in, &p);
+}
+
+static void runs_of_other_models_are_refused(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  r.from_run = 123456;
+  plan_inputs *in = NULL;
+  planned p;
+  ok(plan_inputs_open(database, &r, &in));
+  hf_status st = plan_make(in, &p);
+  assert_true(st == HF_NOT_FOUND || st == HF_INPUT);
+  done(in, &p);
+}
+
+/* The published case: proven gap, interval narrow enough to mean something. */
+static void deepseek_r1_from_the_catalog(void **state) {
+  (void)state;
+  plan_request r = {.model = "deepseek-r1", .machine = "xeon6-mrdimm-rtx4090", .users = 5, .context = 2048, .prompt_tokens = 256, .output_tokens = 64};
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  assert_true(p.p->ilp.gap <= 1e-3);
+  assert_string_equal(p.p->format, "q4_k_m");
+  const plan_range *t = &p.p->decode_tok_per_s;
+  assert_true(t->high / t->low < 2.5);
+  assert_true(t->low < 51 && 51 < t->high);
+  assert_string_equal(p.p->binding, "DRAM bandwidth");
+  assert_true(json_len(json_get(p.p->extra, "baselines")) == ILP_N_BASELINES);
+  done(in, &p);
+}
+
+static void damaged_inputs_are_refused(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  json *doc = NULL;
+  char *text = NULL;
+  ok(plan_to_json(p.p, &doc));
+  ok(json_print(doc, false, &text));
+  const char *const damage[][2] = {{"\"inputs\"", "\"outputs\""}, {"\"mean_context\":", "\"mean_contexts\":"}, {"\"expert_bytes\":[0,", "\"expert_bytes\":["},
+                                   {"\"source\":", "\"sources\":"}, {"\"n_devices\":1", "\"n_devices\":7"}, {"\"moe\":true", "\"moe\":7"}};
+  for (size_t i = 0; i < sizeof damage / sizeof damage[0]; i++) {
+    char *inputs = strstr(text, "\"inputs\""), *at = strstr(inputs, damage[i][0]);
+    assert_non_null(at);
+    size_t before = (size_t)(at - text), n = strlen(text) + 32;
+    char *bad = calloc(n, 1);
+    assert_non_null(bad);
+    snprintf(bad, n, "%.*s%s%s", (int)before, text, damage[i][1], at + strlen(damage[i][0]));
+    json *o = NULL;
+    plan *q = NULL;
+    plan_eval *v = NULL;
+    ok(json_parse(bad, strlen(bad), "bad.json", &o));
+    ok(plan_read_json(o, "bad.json", &q));
+    assert_int_equal(plan_eval_from_plan(q, "bad.json", &v), HF_INPUT);
+    assert_non_null(strstr(hf_error_line(), "bad.json"));
+    assert_null(v);
+    plan_free(q);
+    json_free(o);
+    free(bad);
+  }
+  free(text);
+  json_free(doc);
+  done(in, &p);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(objective_survives_the_file),
+      cmocka_unit_test(same_request_same_plan),
+      cmocka_unit_test(prediction_is_an_interval),
+      cmocka_unit_test(memory_is_accounted_for),
+      cmocka_unit_test(refusal_says_what_would_help),
+      cmocka_unit_test(bad_requests),
+      cmocka_unit_test(drift_finds_the_factors),
+      cmocka_unit_test(replanning_moves_the_hot_experts),
+      cmocka_unit_test(runs_of_other_models_are_refused),
+      cmocka_unit_test(deepseek_r1_from_the_catalog),
+      cmocka_unit_test(damaged_inputs_are_refused),
+  };
+  return cmocka_run_group_tests(tests, open_database, close_database);
+}
