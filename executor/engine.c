@@ -271,9 +271,24 @@ static hf_status refuse(const model *m, const engine_options *o) {
                  (double)(on_dev ? o->device_bytes : o->ram_limit_bytes) / 1048576.0);
 }
 
+static hf_status check_options(const engine_options *o) {
+  const struct { const char *what; int64_t v, lo, hi; } limit[] = {
+      {"depth", o->depth, 1, SCHED_MAX_DEPTH},       {"sequences", o->max_seqs, 1, SCHED_MAX_SEQS},
+      {"context", o->context, 1, 1 << 24},           {"page tokens", o->page_tokens, 1, 1 << 24},
+      {"pages", o->n_pages, 1, 1 << 30},             {"tokens a step", o->max_tok, 1, 1 << 20},
+      {"logit rows a step", o->max_logits, 1, 1 << 20}};
+  for (size_t i = 0; i < sizeof limit / sizeof *limit; i++)
+    if (limit[i].v < limit[i].lo || limit[i].v > limit[i].hi)
+      return hf_fail(HF_INPUT, "engine: %s: %lld is not between %lld and %lld", limit[i].what, (long long)limit[i].v,
+                     (long long)limit[i].lo, (long long)limit[i].hi);
+  if (o->page_tokens & (o->page_tokens - 1)) return hf_fail(HF_INPUT, "engine: pages of %d tokens: needs a power of two", o->page_tokens);
+  return HF_OK;
+}
+
 hf_status engine_open(const model *m, const engine_options *o, engine **out) {
   hf_status st = HF_OK;
   engine *e = NULL;
+  HF_TRY(check_options(o));
   HF_TRY(check_executable(model_get_config(m)));
   HF_TRY(refuse(m, o));
   HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
@@ -296,8 +311,18 @@ fail:
   return st;
 }
 
+void engine_drain(engine *e) {
+  for (bool running = true; running;) {
+    int m;
+    running = false;
+    for (int i = 0; i < e->o.depth; i++) running = running || e->mb[i].running;
+    if (running && engine_poll(e, &m) != HF_OK) return; /* lost: the device has let go of all of them */
+  }
+}
+
 void engine_close(engine *e) {
   if (!e) return;
+  engine_drain(e);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
   for (int i = 0; i < e->n_own; i++) {
     if (e->own[i].on_device)

@@ -53,6 +53,9 @@ HF_MUST hf_status engine_launch(engine *e, int micro_batch);
 /* Answers signals of all micro-batches (runs their CPU experts); *finished gets the index of a micro-batch whose step has ended
  * since, or -1. Call until it is not -1. */
 HF_MUST hf_status engine_poll(engine *e, int *finished);
+/* Lets steps in flight come to an end, results unseen, so that buffers they use may go. engine_close does it first. Keeps the
+ * error trail as it is unless the device gets lost meanwhile. */
+void engine_drain(engine *e);
 
 /* Experts of `layer` on the device: 1 byte each. */
 const uint8_t *engine_residency(const engine *e, int layer);

@@ -249,6 +249,18 @@ static void finish_step(server *v, int m) {
   v->live -= n_ended;
 }
 
+/* What did not come to an end when serving was stopped ends now; requests that had not arrived yet end as they arrive. */
+static void cancel_rest(server *v) {
+  double now = seconds(hf_now_ns() - v->start_ns);
+  for (int i = 0; i < v->n_reqs; i++) {
+    serve_request *r = &v->reqs[i];
+    if (r->finish[0]) continue;
+    snprintf(r->finish, sizeof r->finish, "cancelled");
+    r->end_s = now > r->arrival_s ? now : r->arrival_s;
+    if (v->o->on_finish) v->o->on_finish(v->o->user, r);
+  }
+}
+
 static hf_status loop(server *v) {
   for (;;) {
     int64_t next_ns;
@@ -268,7 +280,10 @@ static hf_status loop(server *v) {
       busy = busy || k->in_flight;
     }
     if (!busy) {
-      if (stop || next_ns < 0) return HF_OK;
+      if (stop || next_ns < 0) {
+        if (stop) cancel_rest(v);
+        return HF_OK;
+      }
       hf_sleep_until_ns(hf_now_ns() + (next_ns < 50000000 ? next_ns : 50000000));
       continue;
     }
@@ -278,21 +293,50 @@ static hf_status loop(server *v) {
   }
 }
 
+/* fill() writes into the engine's buffers, so the options must fit what the engine was opened for. */
+static hf_status check_options(const server *v, const engine_options *eo) {
+  const serve_options *o = v->o;
+  if (o->users > eo->max_seqs)
+    return hf_fail(HF_INPUT, "serving %d sequences at once: the engine was opened for %d", o->users, eo->max_seqs);
+  if (o->chunk_tokens > eo->max_tok - o->users)
+    return hf_fail(HF_INPUT, "serving with chunks of %d tokens beside %d sequences: the engine was opened for steps of %d tokens",
+                   o->chunk_tokens, o->users, eo->max_tok);
+  bool all_logits = false;
+  for (int i = 0; i < v->n_reqs; i++) {
+    const serve_request *r = &v->reqs[i];
+    all_logits = all_logits || r->all_logits;
+    if ((int64_t)r->n_ids + r->max_tokens > eo->context)
+      return hf_fail(HF_NO, "request %s: %d prompt tokens and up to %d more are over the context of %d", r->ext_id, r->n_ids,
+                     r->max_tokens, eo->context);
+  }
+  int rows = all_logits ? o->chunk_tokens + o->users : o->users;
+  if (rows > eo->max_logits)
+    return hf_fail(HF_INPUT, "serving needs logits of %d rows a step: the engine was opened for %d", rows, eo->max_logits);
+  return HF_OK;
+}
+
+static int by_arrival(const void *a, const void *b, void *reqs) {
+  int i = *(const int *)a, j = *(const int *)b;
+  const serve_request *r = reqs;
+  if (r[i].arrival_s != r[j].arrival_s) return r[i].arrival_s < r[j].arrival_s ? -1 : 1;
+  return i - j;
+}
+
 static hf_status prepare(server *v) {
   const engine_options *eo = engine_opts(v->e);
   const model_config *c = engine_config(v->e);
   sched_options so = {.depth = eo->depth, .max_seqs = v->o->users, .chunk_tokens = v->o->chunk_tokens, .page_tokens = eo->page_tokens,
                       .n_pages = eo->n_pages};
   HF_TRY(sched_new(&so, &v->s));
+  HF_TRY(check_options(v, eo));
   HF_TRY(hf_alloc(&v->scratch, 2 * (size_t)c->vocab_size, sizeof(float), "sampling scratch"));
   HF_TRY(hf_alloc(&v->order, (size_t)v->n_reqs + 1, sizeof *v->order, "arrivals"));
   bool any_forced = false;
-  for (int i = 0; i < v->n_reqs; i++) { /* insertion by arrival: traces are nearly sorted, and stable matters more than speed */
-    int j = i;
-    for (; j > 0 && v->reqs[v->order[j - 1]].arrival_s > v->reqs[i].arrival_s; j--) v->order[j] = v->order[j - 1];
-    v->order[j] = i;
+  for (int i = 0; i < v->n_reqs; i++) {
+    v->order[i] = i;
     any_forced = any_forced || v->reqs[i].forced;
   }
+  qsort_r(v->order, (size_t)v->n_reqs, sizeof *v->order, by_arrival, v->reqs);
   for (int m = 0; any_forced && m < v->depth; m++)
     HF_TRY(hf_alloc(&v->forced[m], (size_t)c->n_layers * (size_t)eo->max_tok * (size_t)c->top_k, sizeof(int32_t), "imposed routing"));
   v->full = v->n_reqs < v->o->users ? v->n_reqs : v->o->users;
@@ -302,9 +346,15 @@ static hf_status prepare(server *v) {
 hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_options *o, serve_stats *stats) {
   server v = {.e = e, .o = o, .reqs = reqs, .n_reqs = n_reqs, .st = stats, .depth = engine_opts(e)->depth};
   memset(stats, 0, sizeof *stats);
+  for (int i = 0; i < n_reqs; i++) {
+    reqs[i].n_out = 0;
+    reqs[i].first_token_s = reqs[i].end_s = 0;
+    reqs[i].finish[0] = 0;
+  }
   hf_status st = prepare(&v);
   v.start_ns = v.last_ns = hf_now_ns();
   if (st == HF_OK) st = loop(&v);
+  if (st != HF_OK) engine_drain(e); /* steps in flight read what is freed below */
   stats->wall_s = seconds(hf_now_ns() - v.start_ns);
   if (stats->decode_s == 0) {
     stats->decode_s = v.any_s;

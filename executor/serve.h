@@ -52,6 +52,10 @@ typedef struct {
   double step_ns_sum[2], step_ns_sq[2]; int64_t step_n[2];
 } serve_stats;
 
+/* Serves all requests to their ends; results of an earlier serving in reqs are forgotten. HF_INPUT when the options exceed what the
+ * engine was opened for (sequences, tokens and logit rows of a step), HF_NO for a request longer than its context; else what the
+ * engine says. With *stop set it returns HF_OK as soon as the steps in flight have ended, every unfinished request "cancelled".
+ * stats is set in every case: serve_stats_free. */
 HF_MUST hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_options *o, serve_stats *stats);
 void serve_stats_free(serve_stats *s);
 /* Output tokens of all users together per second in steady decode (design's definition). */
