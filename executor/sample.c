@@ -12,11 +12,14 @@ int32_t sample_argmax(const float *logits, int n) {
 
 /* SplitMix64 (Steele, Lea, Flood 2014): one draw per (seed, request, step), no state to carry. */
 static double uniform(uint64_t seed, uint64_t request, int step) {
-  uint64_t z = seed * 0x9E3779B97F4A7C15ULL + request * 0xD1B54A32D192ED03ULL + (uint64_t)step * 0xBF58476D1CE4E5B9ULL;
+  uint64_t z = (seed + 1) * 0x9E3779B97F4A7C15ULL + request * 0xD1B54A32D192ED03ULL + (uint64_t)step * 0xBF58476D1CE4E5B9ULL;
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
   return (double)((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
 }
+
+/* Below it all weight is on the most likely token anyway, and dividing by it leaves the range of floats. */
+#define LEAST_TEMPERATURE 1e-6
 
 typedef struct {
   float p;
@@ -30,7 +33,7 @@ static int by_probability(const void *a, const void *b) {
 }
 
 int32_t sample_token(const sample_options *o, uint64_t request, int step, const float *logits, int n, float *scratch) {
-  if (o->temperature <= 0 || o->top_k == 1) return sample_argmax(logits, n);
+  if (!(o->temperature >= LEAST_TEMPERATURE) || o->top_k == 1) return sample_argmax(logits, n);
   cand *c = (cand *)scratch;
   float max = logits[sample_argmax(logits, n)];
   for (int i = 0; i < n; i++) c[i] = (cand){expf((logits[i] - max) / (float)o->temperature), i};
