@@ -63,28 +63,49 @@ static hf_status num_array(hf_arena *a, const json *obj, const char *where, cons
     return hf_fail(HF_INPUT, "%s: field %s: expected an array of %d numbers", where, key, want);
   HF_TRY(hf_arena_get(a, out, (size_t)want + 1, sizeof **out));
   int i = 0;
-  for (const json *x = json_first(v); x; x = json_next(x)) (*out)[i++] = json_number(x, NAN);
+  for (const json *x = json_first(v); x; x = json_next(x), i++) {
+    if (json_type(x) != JSON_NUMBER) return hf_fail(HF_INPUT, "%s: field %s[%d]: not a number", where, key, i);
+    (*out)[i] = json_number(x, 0);
+  }
+  return HF_OK;
+}
+
+/* The experts of one token: as many as the model takes, in rising order (a kernel given the same expert twice would overrun). */
+static hf_status read_choice(const model_config *c, const json *tok, const char *where, int layer, int t, int32_t *out) {
+  if (json_type(tok) != JSON_ARRAY || json_len(tok) != c->top_k)
+    return hf_fail(HF_INPUT, "%s: field routing.%d[%d]: expected an array of %d experts", where, layer, t, c->top_k);
+  double last = -1;
+  for (const json *x = json_first(tok); x; x = json_next(x)) {
+    double e = json_number(x, -1);
+    if (e <= last || e >= c->n_experts || e != floor(e))
+      return hf_fail(HF_INPUT, "%s: field routing.%d[%d]: expected experts in rising order, 0 to %d", where, layer, t, c->n_experts - 1);
+    *out++ = (int32_t)e;
+    last = e;
+  }
   return HF_OK;
 }
 
 static hf_status read_routing(check_ref *r, const json *obj, const char *where, ref_prompt *p) {
-  size_t per_layer = (size_t)p->n_ids * (size_t)r->c->top_k;
-  HF_TRY(hf_arena_get(r->a, &p->routing, (size_t)r->c->n_layers * per_layer, sizeof(int32_t)));
-  memset(p->routing, 0xff, (size_t)r->c->n_layers * per_layer * sizeof(int32_t));
-  for (const json *l = json_first(json_get(obj, "routing")); l; l = json_next(l)) {
-    int layer = atoi(json_key(l)), t = 0;
-    if (layer < 0 || layer >= r->c->n_layers || json_len(l) != p->n_ids)
-      return hf_fail(HF_INPUT, "%s: field routing.%s: no layer of this model, or not one entry per prompt token", where, json_key(l));
-    for (const json *tok = json_first(l); tok; tok = json_next(tok), t++) {
-      if (json_len(tok) != r->c->top_k) return hf_fail(HF_INPUT, "%s: field routing.%s[%d]: expected %d experts", where, json_key(l), t, r->c->top_k);
-      int k = 0;
-      for (const json *x = json_first(tok); x; x = json_next(x), k++) {
-        double e = json_number(x, -1);
-        if (e < 0 || e >= r->c->n_experts) return hf_fail(HF_INPUT, "%s: field routing.%s[%d]: no such expert", where, json_key(l), t);
-        p->routing[((size_t)layer * (size_t)p->n_ids + (size_t)t) * (size_t)r->c->top_k + (size_t)k] = (int32_t)e;
-      }
-    }
+  const model_config *c = r->c;
+  size_t per_layer = (size_t)p->n_ids * (size_t)c->top_k;
+  HF_TRY(hf_arena_get(r->a, &p->routing, (size_t)c->n_layers * per_layer, sizeof(int32_t)));
+  memset(p->routing, 0xff, (size_t)c->n_layers * per_layer * sizeof(int32_t));
+  const json *routing = json_get(obj, "routing");
+  int n_moe = 0;
+  for (int layer = 0; layer < c->n_layers; layer++) {
+    if (!c->layer_is_moe[layer]) continue;
+    char key[16];
+    snprintf(key, sizeof key, "%d", layer);
+    const json *l = json_get(routing, key);
+    n_moe++;
+    if (json_type(l) != JSON_ARRAY || json_len(l) != p->n_ids)
+      return hf_fail(HF_INPUT, "%s: field routing.%d: expected an array with one entry per prompt token", where, layer);
+    int t = 0;
+    for (const json *tok = json_first(l); tok; tok = json_next(tok), t++)
+      HF_TRY(read_choice(c, tok, where, layer, t, p->routing + (size_t)layer * per_layer + (size_t)t * (size_t)c->top_k));
   }
+  if (json_len(routing) != n_moe)
+    return hf_fail(HF_INPUT, "%s: field routing: %d layers, this model has %d with routed experts", where, json_len(routing), n_moe);
   return HF_OK;
 }
 
@@ -119,7 +140,7 @@ hf_status check_open(const char *path, const model *m, check_ref **out) {
   HF_GO(end, hf_arena_new(&r->a, 1u << 30, "reference data"));
   const json *prompts = json_get(doc, "prompts");
   r->n_prompts = json_len(prompts);
-  if (!prompts || r->n_prompts < 1) {
+  if (json_type(prompts) != JSON_ARRAY || r->n_prompts < 1) {
     st = hf_fail(HF_INPUT, "%s: field prompts: expected a non-empty array", path);
     goto end;
   }
