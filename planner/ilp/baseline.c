@@ -8,19 +8,22 @@
 typedef struct {
   const ilp_problem *p;
   ilp_depth *d;
-  int *order;        /* [n_layers * n_experts] scratch */
-  uint8_t *place;    /* [n_layers * n_experts] */
-  int64_t left;      /* bytes */
+  int *order;     /* [n_layers * n_experts] scratch */
+  uint8_t *place; /* [n_layers * n_experts] */
+  int64_t left;   /* bytes */
 } fill_state;
 
-static size_t row_of(const ilp_problem *p, int layer) { return (size_t)layer * (size_t)p->table->n_experts; }
+static size_t row_of(const ilp_problem *p, int layer) {
+  return (size_t)layer * (size_t)p->table->n_experts;
+}
 
 static void start(fill_state *s) {
   const ilp_problem *p = s->p;
   s->left = s->d->cap_bytes - ilp_pinned_bytes(p);
   for (int l = 0; l < p->table->n_layers; l++)
     for (int e = 0; e < p->table->n_experts; e++)
-      s->place[row_of(p, l) + (size_t)e] = p->table->layer[l].moe && p->pin != NULL && p->pin[row_of(p, l) + (size_t)e] == ILP_PIN_DEVICE;
+      s->place[row_of(p, l) + (size_t)e] =
+          p->table->layer[l].moe && p->pin != NULL && p->pin[row_of(p, l) + (size_t)e] == ILP_PIN_DEVICE;
 }
 
 static bool put(fill_state *s, int at) {

@@ -1,8 +1,8 @@
-/* dynamic.c: exact dynamic program for the problem of glpk.c, over units used. Takes over where branch and bound drowns in ties (layers
- * that are all alike), as long as the table stays small.
+/* dynamic.c: exact dynamic program for the problem of glpk.c, over units used. Takes over where branch and bound drowns in ties
+ * (layers that are all alike), as long as the table stays small.
  *
- * value[i][u] = least reduced cost of the first i groups using u units. Only u are kept from which a better total than the start can still
- * come: slack costs theta a unit, so a better solution leaves at most (start - base) / theta of it unused. */
+ * value[i][u] = least reduced cost of the first i groups using u units. Only u are kept from which a better total than the start
+ * can still come: slack costs theta a unit, so a better solution leaves at most (start - base) / theta of it unused. */
 #include "planner/ilp/ilp_int.h"
 
 #include <math.h>
@@ -14,9 +14,9 @@ static const double MAX_WORK = 3e8; /* cell updates */
 
 typedef struct {
   const ilp_mckp *m;
-  double *cost;            /* [columns] reduced costs, >= 0 */
-  int64_t *low, *high;     /* [groups + 1] units kept after i groups */
-  size_t *at;              /* [groups + 2] where row i starts in value */
+  double *cost;        /* [columns] reduced costs, >= 0 */
+  int64_t *low, *high; /* [groups + 1] units kept after i groups */
+  size_t *at;          /* [groups + 2] where row i starts in value */
   double *value;
 } table;
 

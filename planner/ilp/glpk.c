@@ -1,12 +1,14 @@
 /* glpk.c: the only file that knows GLPK. Solves the multiple-choice knapsack of form M.
  *
- * GLPK ends the process on any misuse or failed allocation. Here its error hook jumps back instead, the thread's GLPK environment is thrown
- * away, and the caller gets HF_MACHINE. Whatever GLPK wants to print is swallowed; the last line is kept for the message.
+ * GLPK ends the process on any misuse or failed allocation. Here its error hook jumps back instead, the thread's GLPK environment
+ * is thrown away, and the caller gets HF_MACHINE. Whatever GLPK wants to print is swallowed; the last line is kept for the
+ * message.
  *
- * Settings are from measurements on this kind of problem: dual simplex with the flip ratio test, no LP presolve (100 times slower), no scaling, no
- * advanced basis, no cuts. GLPK does not see times but reduced costs at the given multiplier: cost + theta * units, less the least of its group,
- * and a column for the slack of the capacity row at price theta. That is the same objective, base + sum, but its size is the gap in question
- * instead of the whole step, so that GLPK's tolerances (1e-7) are shares of the gap. */
+ * Settings are from measurements on this kind of problem: dual simplex with the flip ratio test, no LP presolve (100 times
+ * slower), no scaling, no advanced basis, no cuts. GLPK does not see times but reduced costs at the given multiplier: cost +
+ * theta * units, less the least of its group, and a column for the slack of the capacity row at price theta. That is the same
+ * objective, base + sum, but its size is the gap in question instead of the whole step, so that GLPK's tolerances (1e-7) are
+ * shares of the gap. */
 #include "planner/ilp/ilp_int.h"
 
 #include <glpk.h>
@@ -21,10 +23,10 @@ typedef struct {
   ilp_mckp_result *out;
   ilp_counters *count;
   glp_prob *lp;
-  double *x;         /* [columns + 2] the injected solution */
-  double base;       /* dual value at theta */
-  double scale;      /* GLPK's objective = (cost - base) / scale */
-  double bound;      /* best known, in GLPK's cost */
+  double *x;    /* [columns + 2] the injected solution */
+  double base;  /* dual value at theta */
+  double scale; /* GLPK's objective = (cost - base) / scale */
+  double bound; /* best known, in GLPK's cost */
   int nodes;
   bool stopped_good, injected;
   jmp_buf back;
@@ -43,7 +45,9 @@ static int on_text(void *info, const char *text) {
   return 1; /* swallowed */
 }
 
-static double unscaled(const solve *s, double v) { return s->base + v * s->scale; }
+static double unscaled(const solve *s, double v) {
+  return s->base + v * s->scale;
+}
 
 static void on_tree(glp_tree *tree, void *info) {
   solve *s = info;
@@ -63,7 +67,9 @@ static void on_tree(glp_tree *tree, void *info) {
   if (good || total > s->m->max_nodes || work > s->m->max_work) glp_ios_terminate(tree);
 }
 
-static double reduced(const ilp_mckp *m, int j) { return m->cost[j] + m->theta * (double)m->units[j]; }
+static double reduced(const ilp_mckp *m, int j) {
+  return m->cost[j] + m->theta * (double)m->units[j];
+}
 
 static double least_reduced(const ilp_mckp *m, int group) {
   double least = INFINITY;
@@ -133,10 +139,8 @@ static void read_solution(solve *s) {
     value += m->cost[out->choice[i]];
     used += m->units[out->choice[i]];
   }
-  if (used <= m->cap && value < start)
-    out->value = value;
-  else
-    memcpy(out->choice, m->start, (size_t)m->n_groups * sizeof *out->choice);
+  if (used <= m->cap && value < start) out->value = value;
+  else memcpy(out->choice, m->start, (size_t)m->n_groups * sizeof *out->choice);
 }
 
 static hf_status run(solve *s) {
@@ -169,8 +173,7 @@ static hf_status run(solve *s) {
   rc = glp_intopt(s->lp, &mip);
   s->count->lp_iterations += glp_get_it_cnt(s->lp) - before;
   s->count->nodes += s->nodes;
-  if (rc != 0 && rc != GLP_ESTOP && rc != GLP_EMIPGAP)
-    return hf_fail(HF_MACHINE, "GLPK: branch and bound failed (code %d)", rc);
+  if (rc != 0 && rc != GLP_ESTOP && rc != GLP_EMIPGAP) return hf_fail(HF_MACHINE, "GLPK: branch and bound failed (code %d)", rc);
   bool optimal = rc == 0 && glp_mip_status(s->lp) == GLP_OPT;
   if (optimal) s->bound = fmax(s->bound, glp_mip_obj_val(s->lp));
   s->out->finished = optimal || s->stopped_good;

@@ -5,43 +5,43 @@
 #include "base/mem.h"
 #include "planner/ilp/ilp.h"
 
-/* How good a column is: bounds from the grid; lower exact (the hull's edge); upper improved by exchanges too, or equal to lower. */
+/* How good a column is: bounds from the grid; lower exact (the hull's edge); upper improved too, or equal to lower. */
 typedef enum { ILP_GRID, ILP_HULL, ILP_POLISHED } ilp_level;
 
-/* One MoE layer at one depth. Sums G (device) and X (CPU) are over routed experts, pinned ones included, fixed costs not. k counts resident
- * experts, pinned ones included: k_lo (pinned to the device) .. k_hi (also limited by what fits at all). */
+/* One MoE layer at one depth. Sums G (device) and X (CPU) are over routed experts, pinned ones included, fixed costs not. k
+ * counts resident experts, pinned ones included: k_lo (pinned to the device) .. k_hi (also limited by what fits at all). */
 typedef struct {
-  int layer;                /* index in the model */
+  int layer; /* index in the model */
   int n_free, k_lo, k_hi;
-  int64_t units;            /* of one expert, in ilp_depth.unit_bytes */
-  const int *id;            /* [n_free] expert ids, rising */
-  int *by_g;                /* [n_free] indices by rising g; set for layers that are not enumerated */
-  const double *g, *c;      /* [n_free] expected ns on the device, on the CPU */
-  double pin_g, pin_c;      /* sums over pinned experts */
+  int64_t units;       /* of one expert, in ilp_depth.unit_bytes */
+  const int *id;       /* [n_free] expert ids, rising */
+  int *by_g;           /* [n_free] indices by rising g; set for layers that are not enumerated */
+  const double *g, *c; /* [n_free] expected ns on the device, on the CPU */
+  double pin_g, pin_c; /* sums over pinned experts */
   double attn, shared, hand, dexp_fixed, cexp_fixed;
-  double *upper, *lower;    /* [n_experts + 1] by k; valid for k_lo..k_hi */
-  uint8_t *refined;         /* [n_experts + 1] of ilp_level */
+  double *upper, *lower; /* [n_experts + 1] by k; valid for k_lo..k_hi */
+  uint8_t *refined;      /* [n_experts + 1] of ilp_level */
 } ilp_lay;
 
 typedef struct {
   const ilp_problem *p;
   hf_arena *mem;
   int depth, tokens;
-  int n_experts, n;         /* n: MoE layers */
-  ilp_lay *lay;             /* [n] */
-  double *g, *c;            /* [n * n_experts] expected times of all experts */
-  double base_ns;           /* step_fixed + head + dense layers */
+  int n_experts, n; /* n: MoE layers */
+  ilp_lay *lay;     /* [n] */
+  double *g, *c;    /* [n * n_experts] expected times of all experts */
+  double base_ns;   /* step_fixed + head + dense layers */
   int64_t unit_bytes, cap_units, cap_bytes;
-  double *score, *tie;      /* [n_experts] scratch of table.c */
-  int *order;               /* [n_experts] scratch */
-  uint8_t *sel[4];          /* [n_experts] scratch */
-  double *enum_g, *enum_c;  /* [2^ILP_ENUMERATE_MAX] scratch, NULL when no layer is small */
-  double bound_ns, theta;   /* Lagrangian certificate over lower: value, ns per unit */
+  double *score, *tie;           /* [n_experts] scratch of table.c */
+  int *order;                    /* [n_experts] scratch */
+  uint8_t *sel[4];               /* [n_experts] scratch */
+  double *enum_g, *enum_c;       /* [2^ILP_ENUMERATE_MAX] scratch, NULL when no layer is small */
+  double bound_ns, theta;        /* Lagrangian certificate over lower: value, ns per unit */
   int *order_k, *k_fit, *k_over; /* [n] scratch of the multiplier search */
-  int *k_best;              /* [n] best placement found, k per layer */
-  double best_ns;           /* its objective (upper table) */
-  bool exact;               /* best_ns is the optimum over upper */
-  bool milp;                /* bound_ns comes from the integer problem over lower */
+  int *k_best;                   /* [n] best placement found, k per layer */
+  double best_ns;                /* its objective (upper table) */
+  bool exact;                    /* best_ns is the optimum over upper */
+  bool milp;                     /* bound_ns comes from the integer problem over lower */
   int refine_left;
   ilp_counters *count;
 } ilp_depth;
@@ -58,8 +58,8 @@ HF_MUST hf_status ilp_depth_new(const ilp_problem *p, int depth, int max_refine,
 void ilp_depth_free(ilp_depth *d);
 /* Bytes of the experts pinned to the device. */
 int64_t ilp_pinned_bytes(const ilp_problem *p);
-/* Brings column (y, k) to that level; sel [n_free] receives the set behind `upper` when not NULL (level ILP_POLISHED then). Idempotent.
- * Returns the m of the hull edge, -1 when nothing was to do. */
+/* Brings column (y, k) to that level; sel [n_free] receives the set behind `upper` when not NULL (level ILP_POLISHED then).
+ * Idempotent. Returns the m of the hull edge, -1 when nothing was to do. */
 double ilp_refine(ilp_depth *d, ilp_lay *y, int k, ilp_level level, uint8_t *sel);
 /* Objective of any placement from the tabulated expert times. */
 double ilp_depth_evaluate(const ilp_depth *d, const uint8_t *on_device);
@@ -68,7 +68,7 @@ void ilp_depth_placement(ilp_depth *d, const int *k, uint8_t *on_device);
 
 /* lagrange.c */
 typedef struct {
-  double theta, value;      /* multiplier (ns per unit) and dual value, base_ns included */
+  double theta, value; /* multiplier (ns per unit) and dual value, base_ns included */
 } ilp_dual;
 /* Also sets d->k_fit, the minimisers at theta that fit, and d->k_over, those on the other side of the kink (they may not fit). */
 ilp_dual ilp_dual_solve(ilp_depth *d, bool lower);
@@ -80,26 +80,27 @@ int64_t ilp_units_used(const ilp_depth *d, const int *k);
 /* glpk.c: multiple-choice knapsack, minimise sum of cost of one column per group, sum of units <= cap. */
 typedef struct {
   int n_groups;
-  const int *first;         /* [n_groups + 1] columns of group i: first[i] .. first[i+1]-1 */
+  const int *first; /* [n_groups + 1] columns of group i: first[i] .. first[i+1]-1 */
   const double *cost;
   const int64_t *units;
   int64_t cap;
-  double theta;             /* >= 0, a good multiplier of cap: decides accuracy and speed, not the answer */
-  const int *start;         /* [n_groups] a feasible choice (column indices), injected */
-  double stop_value;        /* stop when a solution is at or below it (-INFINITY: never) */
-  double stop_bound;        /* stop when the bound reaches it (INFINITY: never) */
+  double theta;      /* >= 0, a good multiplier of cap: decides accuracy and speed, not the answer */
+  const int *start;  /* [n_groups] a feasible choice (column indices), injected */
+  double stop_value; /* stop when a solution is at or below it (-INFINITY: never) */
+  double stop_bound; /* stop when the bound reaches it (INFINITY: never) */
   int max_nodes;
-  double max_work;          /* simplex iterations * columns */
+  double max_work; /* simplex iterations * columns */
 } ilp_mckp;
 typedef struct {
-  bool finished;            /* solved to optimality, or stopped by stop_value or stop_bound; not by max_* */
-  double value, bound;      /* of choice; proven */
-  int *choice;              /* [n_groups], caller's; start when nothing better was found */
+  bool finished;       /* solved to optimality, or stopped by stop_value or stop_bound; not by max_* */
+  double value, bound; /* of choice; proven */
+  int *choice;         /* [n_groups], caller's; start when nothing better was found */
 } ilp_mckp_result;
 /* Any failure of GLPK (its aborts included) is HF_MACHINE; out->choice may then be undefined. */
 HF_MUST hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mckp_result *out);
 
-/* dynamic.c: the same problem solved exactly over a table of units; stop_* and max_* are not used. HF_UNSUPPORTED when it would be too large. */
+/* dynamic.c: the same problem solved exactly over a table of units; stop_* and max_* are not used. HF_UNSUPPORTED when it would
+ * be too large. */
 HF_MUST hf_status ilp_mckp_dynamic(const ilp_mckp *m, ilp_mckp_result *out);
 
 /* baseline.c */

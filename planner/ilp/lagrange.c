@@ -1,15 +1,16 @@
 /* lagrange.c: the dual of the capacity row, and the placement made from it.
  *
- * L(theta) = sum over layers of min_k (T(k) + theta * units * k) - theta * cap is concave and piecewise linear; each minimiser is one line. The
- * maximum is found by intersecting the line of a minimiser that fits with that of one that does not, until nothing lies between. */
+ * L(theta) = sum over layers of min_k (T(k) + theta * units * k) - theta * cap is concave and piecewise linear; each minimiser is
+ * one line. The maximum is found by intersecting the line of a minimiser that fits with that of one that does not, until nothing
+ * lies between. */
 #include "planner/ilp/ilp_int.h"
 
 #include <math.h>
 #include <string.h>
 
 typedef struct {
-  double time;   /* sum of T(k) */
-  int64_t used;  /* units */
+  double time;  /* sum of T(k) */
+  int64_t used; /* units */
 } line;
 
 /* Minimisers at theta, smallest k on ties. */
@@ -44,8 +45,7 @@ static double steepest(const ilp_depth *d, bool lower) {
   for (int i = 0; i < d->n; i++) {
     const ilp_lay *y = &d->lay[i];
     const double *t = lower ? y->lower : y->upper;
-    for (int k = y->k_lo + 1; k <= y->k_hi; k++)
-      theta = fmax(theta, (t[y->k_lo] - t[k]) / ((double)y->units * (k - y->k_lo)));
+    for (int k = y->k_lo + 1; k <= y->k_hi; k++) theta = fmax(theta, (t[y->k_lo] - t[k]) / ((double)y->units * (k - y->k_lo)));
   }
   return theta * (1 + 1e-9);
 }
@@ -161,11 +161,9 @@ static bool exchange_one(const ilp_depth *d, int *k, int64_t *slack, double tota
 double ilp_fill(const ilp_depth *d, int *k) {
   int64_t slack = d->cap_units - ilp_units_used(d, k);
   settle(d, k, &slack);
-  while (fill_one(d, k, &slack)) {
-  }
+  while (fill_one(d, k, &slack)) {}
   double total = ilp_upper_value(d, k);
   for (int step = 0; step < 64 && exchange_one(d, k, &slack, total); step++)
-    while (fill_one(d, k, &slack)) {
-    }
+    while (fill_one(d, k, &slack)) {}
   return ilp_upper_value(d, k);
 }

@@ -11,18 +11,18 @@ typedef struct {
   double gap_target;
   int max_nodes;
   double max_work;
-  ilp_depth **depth;      /* [ILP_MAX_DEPTH] */
-  double best_ns;         /* of all depths so far */
+  ilp_depth **depth; /* [ILP_MAX_DEPTH] */
+  double best_ns;    /* of all depths so far */
   ilp_counters *count;
 } search;
 
 /* The columns left for GLPK: one group per layer. */
 typedef struct {
-  int *first;             /* [n + 1] */
-  int *k;                 /* per column */
+  int *first; /* [n + 1] */
+  int *k;     /* per column */
   double *lower, *upper;
   int64_t *units;
-  int *start, *choice;    /* [n] */
+  int *start, *choice; /* [n] */
 } columns;
 
 static void columns_free(columns *c) {
@@ -37,8 +37,8 @@ static void columns_free(columns *c) {
 
 /* ---- step 3: duals and first placements ---- */
 
-/* Maximises the dual over lower, refining the columns that carry it until all of them are exact; stops early when the bound reaches
- * `enough`: nothing at this depth can beat that. */
+/* Maximises the dual over lower, refining the columns that carry it until all of them are exact; stops early when the bound
+ * reaches `enough`: nothing at this depth can beat that. */
 static void certify(ilp_depth *d, double enough) {
   for (int round = 0; round < 100; round++) {
     ilp_dual dual = ilp_dual_solve(d, true);
@@ -116,8 +116,8 @@ static int survivors(const search *s, ilp_depth *d, uint8_t *alive) {
   return n;
 }
 
-/* Improves the sets behind the most promising columns of each layer, then the placement by them: `lower` was refined where it decides, and
- * without this `upper` would be good only where the multiplier happened to lead. */
+/* Improves the sets behind the most promising columns of each layer, then the placement by them: `lower` was refined where it
+ * decides, and without this `upper` would be good only where the multiplier happened to lead. */
 static void polish_promising(search *s, ilp_depth *d, const uint8_t *alive) {
   enum { PER_LAYER = 10 };
   size_t row = (size_t)d->n_experts + 1;
@@ -179,9 +179,17 @@ static bool solve_columns(search *s, const ilp_mckp *m, ilp_mckp_result *r) {
 
 /* Form M over the columns left, then the same over lower. */
 static void integer_passes(search *s, ilp_depth *d, const columns *c) {
-  ilp_mckp m = {.n_groups = d->n, .first = c->first, .cost = c->upper, .units = c->units, .cap = d->cap_units, .theta = d->theta,
-                .start = c->start, .stop_value = d->bound_ns * (1 + s->gap_target) - d->base_ns, .stop_bound = INFINITY,
-                .max_nodes = s->max_nodes, .max_work = s->max_work};
+  ilp_mckp m = {.n_groups = d->n,
+                .first = c->first,
+                .cost = c->upper,
+                .units = c->units,
+                .cap = d->cap_units,
+                .theta = d->theta,
+                .start = c->start,
+                .stop_value = d->bound_ns * (1 + s->gap_target) - d->base_ns,
+                .stop_bound = INFINITY,
+                .max_nodes = s->max_nodes,
+                .max_work = s->max_work};
   ilp_mckp_result r = {.choice = c->choice};
   if (!solve_columns(s, &m, &r)) return;
   d->exact = r.finished;
@@ -191,7 +199,8 @@ static void integer_passes(search *s, ilp_depth *d, const columns *c) {
     for (int i = 0; i < d->n; i++) k[i] = c->k[c->choice[i]];
     improve(d, k);
     s->best_ns = fmin(s->best_ns, d->best_ns);
-    d->exact = d->exact && d->best_ns >= optimum * (1 - 1e-10); /* better columns were found on the way: another optimum is possible */
+    /* Better sets found on the way: form M has changed and another combination may be its optimum now. */
+    d->exact = d->exact && d->best_ns >= optimum * (1 - 1e-10);
   }
   if (closed(s, d)) return;
   m.cost = c->lower;
@@ -245,8 +254,8 @@ static hf_status open_depths(const ilp_problem *p, const ilp_options *o, ilp_res
     return hf_fail(HF_INPUT, "depths: none of the depths asked for can be tried with %d users%s", p->users,
                    p->table->one_resource ? " and no device (depth 1 only)" : "");
   if (most < 0)
-    return hf_fail(HF_NO, "%s: %lld bytes short before any expert is placed; use fewer users, less context or a larger device", name,
-                   (long long)-most);
+    return hf_fail(HF_NO, "%s: %lld bytes short before any expert is placed; use fewer users, less context or a larger device",
+                   name, (long long)-most);
   return hf_fail(HF_NO, "%s: pinned experts need %lld bytes, %lld are free; pin fewer", name, (long long)pinned, (long long)most);
 }
 
@@ -336,7 +345,12 @@ hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result
   HF_GO(fail, hf_alloc(&r->on_device, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
   HF_GO(fail, hf_alloc(&r->layer, (size_t)r->n_layers, sizeof *r->layer, "placement"));
   HF_GO(fail, open_depths(p, &o, r));
-  search s = {.p = p, .gap_target = o.gap_target, .max_nodes = o.max_nodes, .max_work = 2e6, .depth = r->tables->depth, .best_ns = INFINITY,
+  search s = {.p = p,
+              .gap_target = o.gap_target,
+              .max_nodes = o.max_nodes,
+              .max_work = 2e6,
+              .depth = r->tables->depth,
+              .best_ns = INFINITY,
               .count = &r->counters};
   HF_GO(fail, solve_depths(r, &s));
   HF_GO(fail, report(p, &s, r));

@@ -1,8 +1,9 @@
 /* table.c: the time of every expert on both sides, and the tables upper and lower over k.
  *
- * For a layer with k residents the time is max(alpha + beta*G, gamma_q + delta_q*X), rising in the device sum G and the CPU sum X. The points
- * (G, X) of all sets of k experts have a lower-left hull; its vertices are the sets "k smallest m*g - (1-m)*c", m in [0,1], and
- * m*G + (1-m)*X >= r(m) holds for every set, r(m) being that vertex's value. Hence for each m a bound (support_bound) and a concrete set. */
+ * For a layer with k residents the time is max(alpha + beta*G, gamma_q + delta_q*X), rising in the device sum G and the CPU sum
+ * X. The points (G, X) of all sets of k experts have a lower-left hull; its vertices are the sets "k smallest m*g - (1-m)*c", m
+ * in [0,1], and m*G + (1-m)*X >= r(m) holds for every set, r(m) being that vertex's value. Hence for each m a bound
+ * (support_bound) and a concrete set. */
 #include "planner/ilp/ilp_int.h"
 
 #include <math.h>
@@ -13,8 +14,12 @@
 static const double ROUNDING = 1e-13;
 
 /* fmax and fmin without their care for NaN, which costs a call each in the inner loops. */
-static inline double max2(double a, double b) { return a > b ? a : b; }
-static inline double min2(double a, double b) { return a < b ? a : b; }
+static inline double max2(double a, double b) {
+  return a > b ? a : b;
+}
+static inline double min2(double a, double b) {
+  return a < b ? a : b;
+}
 
 typedef struct {
   double G, X;
@@ -22,8 +27,8 @@ typedef struct {
 } point;
 
 typedef struct {
-  double alpha, beta;            /* device side */
-  int n_cpu;                     /* CPU pieces: 0 when no expert is on the CPU */
+  double alpha, beta; /* device side */
+  int n_cpu;          /* CPU pieces: 0 when no expert is on the CPU */
   double gamma[2], delta[2];
 } pieces;
 
@@ -60,8 +65,11 @@ static double support_bound(const pieces *f, double m, double r) {
 /* The exact time of a column, through the one definition. */
 static double column_ns(const ilp_depth *d, const ilp_lay *y, int k, double G, double X) {
   bool cpu = k < d->n_experts;
-  layer_times t = {.attn_ns = y->attn, .shared_ns = y->shared, .hand_ns = cpu ? y->hand : 0,
-                   .dexp_ns = k > 0 ? G + y->dexp_fixed : 0, .cexp_ns = cpu ? X + y->cexp_fixed : 0};
+  layer_times t = {.attn_ns = y->attn,
+                   .shared_ns = y->shared,
+                   .hand_ns = cpu ? y->hand : 0,
+                   .dexp_ns = k > 0 ? G + y->dexp_fixed : 0,
+                   .cexp_ns = cpu ? X + y->cexp_fixed : 0};
   d->count->table_evaluations++;
   return ilp_layer_ns(d->p->table, &t, true, d->depth, NULL);
 }
@@ -93,8 +101,12 @@ static void select_smallest(ilp_depth *d, int n, int j) {
   int *o = d->order, lo = 0, hi = n - 1;
   while (lo < hi) {
     int mid = lo + (hi - lo) / 2, a = o[lo], b = o[mid], c = o[hi];
-    int pivot = before(d, a, b) ? (before(d, b, c) ? b : before(d, a, c) ? c : a)
-                                : (before(d, a, c) ? a : before(d, b, c) ? c : b);
+    int pivot = before(d, a, b) ? (before(d, b, c)   ? b
+                                   : before(d, a, c) ? c
+                                                     : a)
+                                : (before(d, a, c)   ? a
+                                   : before(d, b, c) ? c
+                                                     : b);
     int i = lo, e = hi;
     while (i <= e) {
       while (before(d, o[i], pivot)) i++;
@@ -105,12 +117,9 @@ static void select_smallest(ilp_depth *d, int n, int j) {
         o[e--] = t;
       }
     }
-    if (j - 1 <= e)
-      hi = e;
-    else if (j - 1 >= i)
-      lo = i;
-    else
-      return;
+    if (j - 1 <= e) hi = e;
+    else if (j - 1 >= i) lo = i;
+    else return;
   }
 }
 
@@ -119,10 +128,8 @@ static void sum_point(const ilp_lay *y, point *v) {
   v->G = y->pin_g;
   v->X = y->pin_c;
   for (int i = 0; i < y->n_free; i++) {
-    if (v->sel[i])
-      v->G += y->g[i];
-    else
-      v->X += y->c[i];
+    if (v->sel[i]) v->G += y->g[i];
+    else v->X += y->c[i];
   }
 }
 
@@ -136,8 +143,9 @@ static void vertex(ilp_depth *d, const ilp_lay *y, int j, double m, point *out) 
 
 /* ---- refinement ---- */
 
-/* Best single exchange of a resident and a CPU expert; false when none helps. Experts that weigh more on the device mostly weigh more on the CPU:
- * along rising g the device side rises and the CPU side falls, so for each resident the best partner is at the crossing. */
+/* Best single exchange of a resident and a CPU expert; false when none helps. Experts that weigh more on the device mostly weigh
+ * more on the CPU: along rising g the device side rises and the CPU side falls, so for each resident the best partner is at the
+ * crossing. */
 static bool best_swap(ilp_depth *d, const ilp_lay *y, const pieces *f, point *v) {
   double best = max2(f->alpha + f->beta * v->G, cpu_side(f, v->X)) * (1 - 1e-12);
   int out = -1, in = -1, n = 0, *list = d->order;
@@ -149,10 +157,8 @@ static bool best_swap(ilp_depth *d, const ilp_lay *y, const pieces *f, point *v)
     int lo = 0, hi = n;
     while (lo < hi) {
       int mid = (lo + hi) / 2;
-      if (g + f->beta * y->g[list[mid]] < cpu_side(f, x - y->c[list[mid]]))
-        lo = mid + 1;
-      else
-        hi = mid;
+      if (g + f->beta * y->g[list[mid]] < cpu_side(f, x - y->c[list[mid]])) lo = mid + 1;
+      else hi = mid;
     }
     for (int at = lo > 0 ? lo - 1 : 0; at <= lo && at < n; at++) {
       double t = max2(g + f->beta * y->g[list[at]], cpu_side(f, x - y->c[list[at]]));
@@ -231,8 +237,8 @@ static void swap_points(point *a, point *b) {
   *b = t;
 }
 
-/* a and b are the ends of the hull edge; where experts tie on it they differ in many. Walks from a towards b, one exchange at a time along the
- * edge, to the two neighbours that cross the diagonal. */
+/* a and b are the ends of the hull edge; where experts tie on it they differ in many. Walks from a towards b, one exchange at a
+ * time along the edge, to the two neighbours that cross the diagonal. */
 static void narrow(ilp_depth *d, const ilp_lay *y, const pieces *f, point *a, point *b) {
   int *from = d->order, *to = d->order + y->n_free, n_from = 0, n_to = 0;
   for (int x = 0; x < y->n_free; x++) {
@@ -376,7 +382,8 @@ static void open_columns(const ilp_lay *y, int *from, int *n) {
   }
 }
 
-/* m = 0 and m = 1 settle the columns where one side decides; in between the slopes of the hull edges at a few k serve all of their neighbours. */
+/* m = 0 and m = 1 settle the columns where one side decides; in between the slopes of the hull edges at a few k serve all of
+ * their neighbours. */
 static void fill_tables(ilp_depth *d, ilp_lay *y) {
   enum { SLOPES = 8 };
   for (int k = 0; k <= d->n_experts; k++) {
@@ -450,9 +457,20 @@ static hf_status fill_layer(ilp_depth *d, int i, int layer) {
   HF_TRY(hf_arena_get(d->mem, &y->lower, E + 1, sizeof *y->lower));
   HF_TRY(hf_arena_get(d->mem, &y->refined, E + 1, sizeof *y->refined));
   layer_times t = fixed_times(p, layer, d->tokens);
-  *y = (ilp_lay){.layer = layer, .id = id, .by_g = by_g, .g = g, .c = c, .upper = y->upper, .lower = y->lower, .refined = y->refined,
-                 .attn = t.attn_ns, .shared = t.shared_ns, .hand = t.hand_ns,
-                 .dexp_fixed = s->dexp_fixed_ns, .cexp_fixed = s->cexp_fixed_ns, .units = p->expert_bytes[layer] / d->unit_bytes};
+  *y = (ilp_lay){.layer = layer,
+                 .id = id,
+                 .by_g = by_g,
+                 .g = g,
+                 .c = c,
+                 .upper = y->upper,
+                 .lower = y->lower,
+                 .refined = y->refined,
+                 .attn = t.attn_ns,
+                 .shared = t.shared_ns,
+                 .hand = t.hand_ns,
+                 .dexp_fixed = s->dexp_fixed_ns,
+                 .cexp_fixed = s->cexp_fixed_ns,
+                 .units = p->expert_bytes[layer] / d->unit_bytes};
   int pin_cpu = 0;
   for (int e = 0; e < d->n_experts; e++) {
     double pop = p->pop->p[(size_t)layer * E + (size_t)e];
@@ -537,8 +555,13 @@ hf_status ilp_depth_new(const ilp_problem *p, int depth, int max_refine, ilp_cou
   HF_TRY(hf_arena_new(&mem, cells * 96 + ((size_t)4 << 20), "placement tables"));
   hf_status st = hf_arena_get(mem, &d, 1, sizeof *d);
   if (st == HF_OK) {
-    *d = (ilp_depth){.p = p, .mem = mem, .depth = depth, .tokens = (p->users + depth - 1) / depth,
-                     .n_experts = p->table->n_experts, .refine_left = max_refine, .count = count};
+    *d = (ilp_depth){.p = p,
+                     .mem = mem,
+                     .depth = depth,
+                     .tokens = (p->users + depth - 1) / depth,
+                     .n_experts = p->table->n_experts,
+                     .refine_left = max_refine,
+                     .count = count};
     st = build(d);
   }
   if (st != HF_OK) {
@@ -565,10 +588,8 @@ double ilp_depth_evaluate(const ilp_depth *d, const uint8_t *on_device) {
     int k = 0;
     for (size_t e = 0; e < E; e++) {
       k += row[e] != 0;
-      if (row[e])
-        G += d->g[(size_t)i * E + e];
-      else
-        X += d->c[(size_t)i * E + e];
+      if (row[e]) G += d->g[(size_t)i * E + e];
+      else X += d->c[(size_t)i * E + e];
     }
     sum += column_ns(d, y, k, G, X);
   }

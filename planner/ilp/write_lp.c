@@ -1,4 +1,5 @@
-/* write_lp.c: the two ends of the certificate as CPLEX LP text, for any other solver. Written through a temporary file and a rename. */
+/* write_lp.c: the two ends of the certificate as CPLEX LP text, for any other solver. Written to a temporary
+ * file, then renamed. */
 #include "planner/ilp/ilp_int.h"
 
 #include <errno.h>
@@ -51,7 +52,8 @@ static void write_model(FILE *f, const ilp_depth *d, bool lower, bool binary) {
     fprintf(f, "Binaries\n");
     for (int i = 0; i < d->n; i++) {
       const ilp_lay *y = &d->lay[i];
-      for (int k = y->k_lo; k <= y->k_hi; k++) fprintf(f, "%sz_%d_%d", (k - y->k_lo) % TERMS_PER_LINE == 0 ? "\n " : " ", y->layer, k);
+      for (int k = y->k_lo; k <= y->k_hi; k++)
+        fprintf(f, "%sz_%d_%d", (k - y->k_lo) % TERMS_PER_LINE == 0 ? "\n " : " ", y->layer, k);
     }
     fprintf(f, "\n");
   }

@@ -1,5 +1,6 @@
-/* ilp_cases.h: placement problems for the tests and the benchmark of planner/ilp. Hardware figures are round assumptions (effective rates
- * of a 24 GB card, an 80 GB card and eight of them; two sockets of a server CPU): what is tested is the optimiser, not a prediction. */
+/* ilp_cases.h: placement problems for the tests and the benchmark of planner/ilp. Hardware figures are round assumptions
+ * (effective rates of a 24 GB card, an 80 GB card and eight of them; two sockets of a server CPU): what is tested is the
+ * optimiser, not a prediction. */
 #ifndef HF_TESTS_ILP_CASES_H
 #define HF_TESTS_ILP_CASES_H
 
@@ -35,10 +36,8 @@ static inline void case_scale(double *w, int n, int top_k) {
   for (int round = 0; round < 100; round++) {
     double sum = 0, fixed = 0;
     for (int e = 0; e < n; e++) {
-      if (w[e] >= 1)
-        fixed += 1;
-      else
-        sum += w[e];
+      if (w[e] >= 1) fixed += 1;
+      else sum += w[e];
     }
     double f = sum > 0 ? (top_k - fixed) / sum : 1;
     bool over = false;
@@ -114,7 +113,8 @@ static const case_machine case_machines[] = {
     {"slow card", 450e9, 40e12, 300e9, 3000, 440e9, 32e12, 24.8e6}, /* device-bound in most layers */
 };
 
-/* n_layers of n_experts on one of the machines above; the first `dense` layers are dense. mixed_sizes: three expert sizes in turn. */
+/* n_layers of n_experts on one of the machines above; the first `dense` layers are dense. mixed_sizes: three expert sizes in
+ * turn. */
 static inline bool case_large(ilp_case *c, int n_layers, int dense, int n_experts, const case_machine *m, int users, double skew,
                               bool mixed_sizes, uint64_t seed) {
   if (!case_alloc(c, n_layers, n_experts, 8)) return false;
@@ -148,7 +148,7 @@ static inline bool case_small(ilp_case *c, int n_layers, int n_experts, bool une
   uint64_t s = seed * 7919 + 17;
   if (!case_alloc(c, n_layers, n_experts, n_experts > 2 ? 2 : 1)) return false;
   double speed = exp(case_uniform(&s, log(0.3), log(12))); /* device faster than the CPU by this factor */
-  bool linear = seed % 3 == 0; /* times proportional to tokens: where micro-batches pay */
+  bool linear = seed % 3 == 0;                             /* times proportional to tokens: where micro-batches pay */
   int64_t total = 0;
   for (int l = 0; l < n_layers; l++) {
     stage_layer *y = &c->t->layer[l];
@@ -173,7 +173,8 @@ static inline bool case_small(ilp_case *c, int n_layers, int n_experts, bool une
   c->p.context = 100;
   double share = case_uniform(&s, 0, 1.1);
   for (int d = 0; d < ILP_MAX_DEPTH; d++)
-    c->p.device[0].expert_bytes_free[d] = (int64_t)(share * (double)total) - 700 * d > 0 ? (int64_t)(share * (double)total) - 700 * d : 0;
+    c->p.device[0].expert_bytes_free[d] =
+        (int64_t)(share * (double)total) - 700 * d > 0 ? (int64_t)(share * (double)total) - 700 * d : 0;
   return true;
 }
 

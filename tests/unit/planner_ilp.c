@@ -16,8 +16,8 @@ static void assert_close(double a, double b, double rel, const char *what, uint6
   if (!(fabs(a - b) <= rel * fmax(fabs(a), fabs(b)))) fail_msg("%s, seed %d: %.17g against %.17g", what, (int)seed, a, b);
 }
 
-/* Least objective over all placements of one depth: every subset of every layer through stage_layer_times and ilp_layer_ns, then every
- * combination of counts (the bytes depend on counts alone). INFINITY when nothing fits. */
+/* Least objective over all placements of one depth: every subset of every layer through stage_layer_times and ilp_layer_ns, then
+ * every combination of counts (the bytes depend on counts alone). INFINITY when nothing fits. */
 static double brute_depth(const ilp_case *c, int depth) {
   const stage_table *t = c->t;
   int E = t->n_experts, tokens = (c->p.users + depth - 1) / depth, n = 0, layer[8], k[8] = {0};
@@ -138,7 +138,8 @@ static void test_pins(void **state) {
     c.pin = calloc(4 * 6, 1);
     assert_non_null(c.pin);
     uint64_t s = seed;
-    for (int i = 0; i < 24; i++) c.pin[i] = case_u64(&s) % 6 == 0 ? ILP_PIN_CPU : case_u64(&s) % 12 == 0 ? ILP_PIN_DEVICE : ILP_FREE;
+    for (int i = 0; i < 24; i++)
+      c.pin[i] = case_u64(&s) % 6 == 0 ? ILP_PIN_CPU : case_u64(&s) % 12 == 0 ? ILP_PIN_DEVICE : ILP_FREE;
     for (int e = 0; e < 6; e++) c.pin[6 + e] = ILP_FREE; /* layer 1 is dense */
     c.p.pin = c.pin;
     double least = brute(&c);
@@ -202,7 +203,8 @@ static void test_more_memory_is_never_worse(void **state) {
     assert_true(case_small(&c, 5, seed % 2 ? 6 : 24, seed % 3 == 0, seed + 3000));
     for (int step = 0; step <= 12; step++) {
       ilp_result *r;
-      for (int d = 0; d < ILP_MAX_DEPTH; d++) c.p.device[0].expert_bytes_free[d] = 9000 * step - 500 * d > 0 ? 9000 * step - 500 * d : 0;
+      for (int d = 0; d < ILP_MAX_DEPTH; d++)
+        c.p.device[0].expert_bytes_free[d] = 9000 * step - 500 * d > 0 ? 9000 * step - 500 * d : 0;
       must(ilp_solve(&c.p, NULL, &r));
       assert_true(r->objective_ns <= before * (1 + r->gap + 1e-12));
       assert_true(r->bound_ns <= bound_before);
@@ -277,7 +279,8 @@ static void test_same_input_same_answer(void **state) {
 static void expect(ilp_case *c, hf_status want, const char *part) {
   ilp_result *r = NULL;
   hf_status st = ilp_solve(&c->p, NULL, &r);
-  if (st != want || strstr(hf_error_line(), part) == NULL) fail_msg("status %d, \"%s\"; wanted %d, \"%s\"", st, hf_error_line(), want, part);
+  if (st != want || strstr(hf_error_line(), part) == NULL)
+    fail_msg("status %d, \"%s\"; wanted %d, \"%s\"", st, hf_error_line(), want, part);
   assert_null(r);
 }
 
@@ -412,8 +415,17 @@ static void test_knapsack(void **state) {
         cost[i * N + j] = 1000 + case_uniform(&s, 0, 100) - 12.0 * j;
       }
     }
-    ilp_mckp m = {.n_groups = G, .first = first, .cost = cost, .units = units, .cap = 4 + (int64_t)(seed % 20), .theta = (double)(seed % 4) * 5,
-                  .start = start, .stop_value = -INFINITY, .stop_bound = INFINITY, .max_nodes = 10000, .max_work = 1e9};
+    ilp_mckp m = {.n_groups = G,
+                  .first = first,
+                  .cost = cost,
+                  .units = units,
+                  .cap = 4 + (int64_t)(seed % 20),
+                  .theta = (double)(seed % 4) * 5,
+                  .start = start,
+                  .stop_value = -INFINITY,
+                  .stop_bound = INFINITY,
+                  .max_nodes = 10000,
+                  .max_work = 1e9};
     for (;;) {
       double sum = 0;
       int64_t used = 0;
@@ -444,8 +456,16 @@ static void test_glpk_cannot_abort(void **state) {
   double cost[] = {2, 1};
   int64_t units[] = {0, 1};
   ilp_counters count = {0};
-  ilp_mckp m = {.n_groups = 1, .first = first, .cost = cost, .units = units, .cap = 1, .start = start, .stop_value = -INFINITY,
-                .stop_bound = INFINITY, .max_nodes = 10, .max_work = -1000 /* GLPK calls abort() on a negative iteration limit */};
+  ilp_mckp m = {.n_groups = 1,
+                .first = first,
+                .cost = cost,
+                .units = units,
+                .cap = 1,
+                .start = start,
+                .stop_value = -INFINITY,
+                .stop_bound = INFINITY,
+                .max_nodes = 10};
+  m.max_work = -1000; /* GLPK calls abort() on a negative iteration limit */
   ilp_mckp_result r = {.choice = choice};
   assert_int_equal(ilp_mckp_solve(&m, &count, &r), HF_MACHINE);
   assert_non_null(strstr(hf_error_line(), "GLPK"));

@@ -1,5 +1,6 @@
-/* Both ends of the certificate, reproduced by another solver: CBC (Debian: coinor-cbc) reads the two LP files and finds objective_ns and
- * bound_ns. And the LP with one variable per expert, written here on its own, never has a better bound than ours. */
+/* Both ends of the certificate, reproduced by another solver: CBC (Debian: coinor-cbc) reads the two LP files and finds
+ * objective_ns and bound_ns. And the LP with one variable per expert, written here on its own, never has a better bound than
+ * ours. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,7 +16,9 @@ static void must(hf_status st) {
   if (st != HF_OK) fail_msg("%s", hf_error_line());
 }
 
-static void name_file(char *out, size_t n, const char *name) { snprintf(out, n, "%s/%s", folder, name); }
+static void name_file(char *out, size_t n, const char *name) {
+  snprintf(out, n, "%s/%s", folder, name);
+}
 
 /* Objective value CBC proves for an LP file. */
 static double cbc(const char *path) {
@@ -23,8 +26,10 @@ static double cbc(const char *path) {
   double value = NAN;
   name_file(sol, sizeof sol, "solution.txt");
   unlink(sol);
-  snprintf(cmd, sizeof cmd, "timeout 120 cbc '%s' ratioGap 0 allowableGap 0 solve solution '%s' >'%s/cbc.log' 2>&1", path, sol, folder);
-  if (system("command -v cbc >/dev/null 2>&1") != 0) fail_msg("cbc is not installed (Debian package coinor-cbc); the LP files cannot be checked");
+  snprintf(cmd, sizeof cmd, "timeout 120 cbc '%s' ratioGap 0 allowableGap 0 solve solution '%s' >'%s/cbc.log' 2>&1", path, sol,
+           folder);
+  if (system("command -v cbc >/dev/null 2>&1") != 0)
+    fail_msg("cbc is not installed (Debian package coinor-cbc); the LP files cannot be checked");
   int rc = system(cmd);
   FILE *f = fopen(sol, "r");
   if (rc != 0 || f == NULL) fail_msg("cbc failed on %s (status %d)", path, rc);
@@ -70,7 +75,8 @@ static void test_cbc_reproduces_medium(void **state) {
     ilp_case c;
     ilp_result *r;
     assert_true(case_large(&c, 8, 1, 40, &case_machines[2], 16, seed % 2 ? SKEW_MIXED : 0.8, seed > 1, seed));
-    for (int d = 0; d < ILP_MAX_DEPTH; d++) c.p.device[0].expert_bytes_free[d] = (140 + 30 * (int64_t)seed) * c.bytes[1] - d * 1000000;
+    for (int d = 0; d < ILP_MAX_DEPTH; d++)
+      c.p.device[0].expert_bytes_free[d] = (140 + 30 * (int64_t)seed) * c.bytes[1] - d * 1000000;
     must(ilp_solve(&c.p, NULL, &r));
     exact += r->lp_exact;
     assert_reproduced(&c, r, seed);
@@ -96,7 +102,8 @@ static void write_pooled(const ilp_case *c, int depth, const char *path) {
     if (t->layer[l].moe) fprintf(f, " + t_%d", l);
   fprintf(f, "\nSubject To\n capacity: 0 one");
   for (int l = 0; l < t->n_layers; l++)
-    for (int e = 0; t->layer[l].moe && e < t->n_experts; e++) fprintf(f, "%s+ %lld x_%d_%d", e % 6 ? " " : "\n ", (long long)c->bytes[l], l, e);
+    for (int e = 0; t->layer[l].moe && e < t->n_experts; e++)
+      fprintf(f, "%s+ %lld x_%d_%d", e % 6 ? " " : "\n ", (long long)c->bytes[l], l, e);
   fprintf(f, " <= %lld\n", (long long)c->p.device[0].expert_bytes_free[depth - 1]);
   for (int l = 0; l < t->n_layers; l++) {
     const stage_layer *s = &t->layer[l];
@@ -106,11 +113,14 @@ static void write_pooled(const ilp_case *c, int depth, const char *path) {
     double all = 0;
     for (int e = 0; e < t->n_experts; e++) all += expert_time_ns(&s->cexp, p[e], tokens);
     fprintf(f, " gpu_%d: t_%d", l, l);
-    for (int e = 0; e < t->n_experts; e++) fprintf(f, "%s- %.17g x_%d_%d", e % 6 ? " " : "\n ", depth * expert_time_ns(&s->dexp, p[e], tokens), l, e);
+    for (int e = 0; e < t->n_experts; e++)
+      fprintf(f, "%s- %.17g x_%d_%d", e % 6 ? " " : "\n ", depth * expert_time_ns(&s->dexp, p[e], tokens), l, e);
     fprintf(f, " >= %.17g\n cpu_%d: t_%d", depth * (y.attn_ns + y.shared_ns), l, l);
-    for (int e = 0; e < t->n_experts; e++) fprintf(f, "%s+ %.17g x_%d_%d", e % 6 ? " " : "\n ", depth * expert_time_ns(&s->cexp, p[e], tokens), l, e);
+    for (int e = 0; e < t->n_experts; e++)
+      fprintf(f, "%s+ %.17g x_%d_%d", e % 6 ? " " : "\n ", depth * expert_time_ns(&s->cexp, p[e], tokens), l, e);
     fprintf(f, " >= %.17g\n path_%d: t_%d", depth * all, l, l);
-    for (int e = 0; e < t->n_experts; e++) fprintf(f, "%s+ %.17g x_%d_%d", e % 6 ? " " : "\n ", expert_time_ns(&s->cexp, p[e], tokens), l, e);
+    for (int e = 0; e < t->n_experts; e++)
+      fprintf(f, "%s+ %.17g x_%d_%d", e % 6 ? " " : "\n ", expert_time_ns(&s->cexp, p[e], tokens), l, e);
     fprintf(f, " >= %.17g\n", y.attn_ns + all);
   }
   fprintf(f, "Bounds\n 1 <= one <= 1\n");
