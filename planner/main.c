@@ -48,7 +48,8 @@ static hf_status run_id(db *d, const char *text, int64_t *id) {
   char *end = NULL;
   *id = strtoll(text, &end, 10);
   if (isdigit((unsigned char)text[0]) && *end == '\0' && *id > 0) return HF_OK;
-  if (strcmp(text, "latest") != 0) return hf_fail(HF_INPUT, "option --from-run: '%s' is neither the number of a run nor latest", text);
+  if (strcmp(text, "latest") != 0)
+    return hf_fail(HF_INPUT, "option --from-run: '%s' is neither the number of a run nor latest", text);
   rec_run *runs = NULL;
   int n = 0;
   HF_TRY(db_run_list(d, &runs, &n));
@@ -168,13 +169,15 @@ done:
   return st;
 }
 
-static const char plan_description[] =
-    "Chooses, by integer programming with a proven gap, which routed experts live on the device and how deep to pipeline, for N users "
-    "and a context length; checks memory; simulates the result; stores the plan.\n\n"
-    "The model may be a folder, a GGUF file (its header is enough), synth:CONFIG,… or a name of the catalog; the machine one of the "
-    "database, of the catalog, or a JSON file. Nothing needs to be owned or downloaded.\n\n"
-    "With --from-run the popularity of experts and the times of stages come from what a run measured; whatever is not said again is "
-    "taken from that run.";
+static const char plan_description[] = "Chooses, by integer programming with a proven gap, which routed experts live on the "
+                                       "device and how deep to pipeline, for N users "
+                                       "and a context length; checks memory; simulates the result; stores the plan.\n\n"
+                                       "The model may be a folder, a GGUF file (its header is enough), synth:CONFIG,… or a name "
+                                       "of the catalog; the machine one of the "
+                                       "database, of the catalog, or a JSON file. Nothing needs to be owned or downloaded.\n\n"
+                                       "With --from-run the popularity of experts and the times of stages come from what a run "
+                                       "measured; whatever is not said again is "
+                                       "taken from that run.";
 static const char plan_examples[] =
     "  hf-plan plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192\n"
     "      What this machine would do, before it is bought.\n"
@@ -188,27 +191,38 @@ static hf_status cmd_plan(int argc, char **argv) {
   plan_request *r = &c.req;
   const cli_option options[] = {
       {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,… or a catalog name.", 0, 0},
-      {"machine", 'M', CLI_STR, &r->machine, "NAME_OR_ID_OR_FILE", "Machine of the database or catalog, or a JSON file; default the last one measured.", 0, 0},
+      {"machine", 'M', CLI_STR, &r->machine, "NAME_OR_ID_OR_FILE",
+       "Machine of the database or catalog, or a JSON file; default the last one measured.", 0, 0},
       {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
-      {"context", 'c', CLI_INT, &r->context, "N", "Most tokens of a sequence, prompt and answer; default 4096 or what the model can.", 2, 16777216},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1, 16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
-      {"format", 'f', CLI_STR, &r->format, "F", "Weight format of the experts, for example q4_k_m; default as stored or as the catalog says.", 0, 0},
-      {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE]; default the machine's GPU, else none.", 0, 0},
+      {"context", 'c', CLI_INT, &r->context, "N",
+       "Most tokens of a sequence, prompt and answer; default 4096 or what the model can.", 2, 16777216},
+      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
+       16777216},
+      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
+       1, 16777216},
+      {"format", 'f', CLI_STR, &r->format, "F",
+       "Weight format of the experts, for example q4_k_m; default as stored or as the catalog says.", 0, 0},
+      {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE",
+       "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE]; default the machine's GPU, else none.", 0, 0},
       {"depth", 'd', CLI_INT, &r->depth, "D", "Pipeline depth; default the best of 1 to 4.", 1, ILP_MAX_DEPTH},
       {"from-run", 0, CLI_STR, &c.from_run, "RUN", "Use routing counts and stage times of this run (a number or latest).", 0, 0},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
       {"census", 0, CLI_STR, &r->census, "FILE", "Popularity from counted choices per kind of text.", 0, 0},
       {"census-kind", 0, CLI_STR, &r->census_kind, "KIND", "Only this kind of text of the census; default all.", 0, 0},
       {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads; default all cores.", 1, 4096},
-      {"chunk-tokens", 0, CLI_INT, &r->chunk_tokens, "N", "Most prompt tokens of a step; default at most 2048, less for short prompts and small devices.", 1, 4000},
+      {"chunk-tokens", 0, CLI_INT, &r->chunk_tokens, "N",
+       "Most prompt tokens of a step; default at most 2048, less for short prompts and small devices.", 1, 4000},
       {"out", 'o', CLI_STR, &c.out, "PLAN.json", "Also write the plan there.", 0, 0},
       {"write-lp", 0, CLI_STR, &c.write_lp, "FILE", "Write the complete model as CPLEX LP; its optimum is objective_ns.", 0, 0},
       {"write-bound-lp", 0, CLI_STR, &c.write_bound_lp, "FILE", "Write the lower-bound problem; its optimum is bound_ns.", 0, 0},
       {"no-store", 0, CLI_FLAG, &c.no_store, NULL, "Do not store the plan in the database.", 0, 0},
       {0}};
-  const cli_spec spec = {.program = "hf-plan", .verb = "plan", .synopsis = "--model NAME_OR_PATH --machine NAME --users N --context N [options]",
-                         .description = plan_description, .examples = plan_examples, .options = options};
+  const cli_spec spec = {.program = "hf-plan",
+                         .verb = "plan",
+                         .synopsis = "--model NAME_OR_PATH --machine NAME --users N --context N [options]",
+                         .description = plan_description,
+                         .examples = plan_examples,
+                         .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;
@@ -216,7 +230,8 @@ static hf_status cmd_plan(int argc, char **argv) {
   if (stop) return HF_OK;
   HF_TRY(no_operands(n, rest, "plan"));
   if (r->model == NULL && c.from_run == NULL)
-    return hf_fail(HF_INPUT, "option --model: missing: a folder, a GGUF file, synth:… or a catalog name; see hf-plan plan --help");
+    return hf_fail(HF_INPUT,
+                   "option --model: missing: a folder, a GGUF file, synth:… or a catalog name; see hf-plan plan --help");
   if (r->census_kind != NULL && r->census == NULL) return hf_fail(HF_INPUT, "option --census-kind: needs --census FILE");
   if (r->census != NULL && r->skew != NULL) return hf_fail(HF_INPUT, "option --skew: not together with --census");
   return run_plan(&c);
@@ -224,7 +239,9 @@ static hf_status cmd_plan(int argc, char **argv) {
 
 /* ---- evaluate ---- */
 
-static bool is_number(const char *s) { return s[0] != '\0' && strspn(s, "0123456789") == strlen(s); }
+static bool is_number(const char *s) {
+  return s[0] != '\0' && strspn(s, "0123456789") == strlen(s);
+}
 
 static hf_status read_plan(const cli_common *common, const char *name, plan **out) {
   if (!is_number(name)) return plan_read_file(name, out);
@@ -299,13 +316,17 @@ static hf_status show_evaluation(const cli_common *common, const json *o) {
 static hf_status cmd_evaluate(int argc, char **argv) {
   const char *name = NULL;
   cli_common common = {0};
-  const cli_option options[] = {{"plan", 'p', CLI_STR, &name, "PLAN.json", "A plan file, or the number of a stored plan.", 0, 0}, {0}};
-  const cli_spec spec = {.program = "hf-plan", .verb = "evaluate", .synopsis = "--plan PLAN.json [options]",
-                         .description = "Computes the exact objective of a plan's placement and depth from the times, popularity and sizes the plan "
-                                        "carries, and tells whether it fits. The placement may have been edited by hand or by another program: "
-                                        "this is the judge of any solver.",
-                         .examples = "  hf-plan evaluate --plan plan.json --json\n      Prints objective_ns, feasible and violations.\n",
-                         .options = options};
+  const cli_option options[] = {{"plan", 'p', CLI_STR, &name, "PLAN.json", "A plan file, or the number of a stored plan.", 0, 0},
+                                {0}};
+  const cli_spec spec = {
+      .program = "hf-plan",
+      .verb = "evaluate",
+      .synopsis = "--plan PLAN.json [options]",
+      .description = "Computes the exact objective of a plan's placement and depth from the times, popularity and sizes the plan "
+                     "carries, and tells whether it fits. The placement may have been edited by hand or by another program: "
+                     "this is the judge of any solver.",
+      .examples = "  hf-plan evaluate --plan plan.json --json\n      Prints objective_ns, feasible and violations.\n",
+      .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;
@@ -349,7 +370,8 @@ static void print_table(const stage_table *t) {
     if (!y->moe) continue;
     print_curve("cexp", &y->cexp);
     if (!t->one_resource) print_curve("dexp", &y->dexp);
-    printf("    fixed   cexp %.3g, hand %.3g + %.3g per token\n", 1e-3 * y->cexp_fixed_ns, 1e-3 * y->hand_ns, 1e-3 * y->hand_tok_ns);
+    printf("    fixed   cexp %.3g, hand %.3g + %.3g per token\n", 1e-3 * y->cexp_fixed_ns, 1e-3 * y->hand_ns,
+           1e-3 * y->hand_tok_ns);
   }
   print_curve("head", &t->head);
 }
@@ -382,11 +404,14 @@ static hf_status cmd_stages(int argc, char **argv) {
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU threads; default all cores.", 1, 4096},
       {"case", 0, CLI_STR, &side, "low|likely|high", "Machine at the low, likely or high end of every figure.", 0, 0},
       {0}};
-  const cli_spec spec = {.program = "hf-plan", .verb = "stages", .synopsis = "--model NAME_OR_PATH --machine NAME [options]",
-                         .description = "Prints how long each stage of a step takes, over tokens, as the planner has it from the database: what the "
-                                        "placement is chosen by and what a paced device keeps to.",
-                         .examples = "  hf-plan stages --model deepseek-r1 --machine xeon6-mrdimm-rtx4090\n      Times per layer on that machine.\n",
-                         .options = options};
+  const cli_spec spec = {
+      .program = "hf-plan",
+      .verb = "stages",
+      .synopsis = "--model NAME_OR_PATH --machine NAME [options]",
+      .description = "Prints how long each stage of a step takes, over tokens, as the planner has it from the database: what the "
+                     "placement is chosen by and what a paced device keeps to.",
+      .examples = "  hf-plan stages --model deepseek-r1 --machine xeon6-mrdimm-rtx4090\n      Times per layer on that machine.\n",
+      .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;
@@ -394,7 +419,8 @@ static hf_status cmd_stages(int argc, char **argv) {
   if (stop) return HF_OK;
   HF_TRY(no_operands(n, rest, "stages"));
   cost_case c = {.groups = COST_ALL, .side = strcmp(side, "low") == 0 ? -1 : strcmp(side, "high") == 0 ? 1 : 0};
-  if (c.side == 0 && strcmp(side, "likely") != 0) return hf_fail(HF_INPUT, "option --case: '%s' is none of low, likely, high", side);
+  if (c.side == 0 && strcmp(side, "likely") != 0)
+    return hf_fail(HF_INPUT, "option --case: '%s' is none of low, likely, high", side);
   if (r.model == NULL) return hf_fail(HF_INPUT, "option --model: missing; see hf-plan stages --help");
   db *d = NULL;
   plan_inputs *in = NULL;
@@ -451,7 +477,8 @@ static hf_status catalog_show(int n, char **rest) {
     st = catalog_get(rest[0], rest[1], &doc);
   } else {
     for (int i = 0; i < N_KINDS && st == HF_NOT_FOUND; i++) st = catalog_get(kinds[i], rest[0], &doc);
-    if (st == HF_NOT_FOUND) return hf_fail(HF_NOT_FOUND, "catalog show: nothing is named '%s'; see hf-plan catalog list", rest[0]);
+    if (st == HF_NOT_FOUND)
+      return hf_fail(HF_NOT_FOUND, "catalog show: nothing is named '%s'; see hf-plan catalog list", rest[0]);
   }
   HF_TRY(st);
   hf_clear_error();
@@ -463,12 +490,15 @@ static hf_status catalog_show(int n, char **rest) {
 static hf_status cmd_catalog(int argc, char **argv) {
   cli_common common = {0};
   const cli_option options[] = {{0}};
-  const cli_spec spec = {.program = "hf-plan", .verb = "catalog", .synopsis = "list [KIND] | show [KIND] NAME",
-                         .description = "Lists known models and hardware, or prints an entry with the source and date of each fact. KIND is models, "
-                                        "gpus, cpus, memory, machines or priors. $HF_CATALOG names a folder that adds or overrides entries.",
-                         .examples = "  hf-plan catalog list machines\n      Complete machines by name.\n"
-                                     "  hf-plan catalog show rtx4090\n      One entry.\n",
-                         .options = options};
+  const cli_spec spec = {
+      .program = "hf-plan",
+      .verb = "catalog",
+      .synopsis = "list [KIND] | show [KIND] NAME",
+      .description = "Lists known models and hardware, or prints an entry with the source and date of each fact. KIND is models, "
+                     "gpus, cpus, memory, machines or priors. $HF_CATALOG names a folder that adds or overrides entries.",
+      .examples = "  hf-plan catalog list machines\n      Complete machines by name.\n"
+                  "  hf-plan catalog show rtx4090\n      One entry.\n",
+      .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;
@@ -484,20 +514,20 @@ static hf_status cmd_catalog(int argc, char **argv) {
 static hf_status cmd_none(int argc, char **argv) {
   cli_common common = {0};
   const cli_option options[] = {{0}};
-  const cli_spec spec = {
-      .program = "hf-plan",
-      .synopsis = "VERB [options]",
-      .description =
-          "Chooses where each expert of a Mixture-of-Experts model lives and how deep to pipeline, proven to a gap, and predicts what that "
-          "gives; for machines that were measured and for machines nobody owns yet.\n\n"
-          "   plan      choose placement and depth, check memory, simulate, store\n"
-          "   evaluate  the exact objective of any placement\n"
-          "   stages    how long each stage takes on a machine\n"
-          "   catalog   known models and hardware\n\n"
-          "Each verb has its own page: hf-plan VERB --help.",
-      .examples = "  hf-plan plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192\n"
-                  "      DeepSeek-R1 for five users on one 24 GB GPU and two Xeon 6 with MRDIMM.\n",
-      .options = options};
+  const cli_spec spec = {.program = "hf-plan",
+                         .synopsis = "VERB [options]",
+                         .description = "Chooses where each expert of a Mixture-of-Experts model lives and how deep to pipeline, "
+                                        "proven to a gap, and predicts what that "
+                                        "gives; for machines that were measured and for machines nobody owns yet.\n\n"
+                                        "   plan      choose placement and depth, check memory, simulate, store\n"
+                                        "   evaluate  the exact objective of any placement\n"
+                                        "   stages    how long each stage takes on a machine\n"
+                                        "   catalog   known models and hardware\n\n"
+                                        "Each verb has its own page: hf-plan VERB --help.",
+                         .examples =
+                             "  hf-plan plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192\n"
+                             "      DeepSeek-R1 for five users on one 24 GB GPU and two Xeon 6 with MRDIMM.\n",
+                         .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;

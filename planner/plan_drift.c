@@ -26,8 +26,8 @@ static double part_of(const layer_times *t, int stage) {
 }
 
 /* Predicted time of one stage for a mean, hence not whole, number of tokens. */
-static double predicted(const stage_table *t, const popularity *pop, const uint8_t *placement, int stage, int layer, double tokens,
-                        double context) {
+static double predicted(const stage_table *t, const popularity *pop, const uint8_t *placement, int stage, int layer,
+                        double tokens, double context) {
   if (stage == DRIFT_HEAD) return stage_curve_at(&t->head, tokens);
   const uint8_t *dev = placement != NULL ? placement + (size_t)layer * (size_t)t->n_experts : NULL;
   int lo = (int)floor(tokens);
@@ -46,8 +46,8 @@ static int stage_index(const char *name) {
 }
 
 /* A decode step with every factor found so far, and f on hand-over and fixed cost. */
-static double step_with(const stage_table *t, const popularity *pop, const uint8_t *placement, double tokens, double context, double f,
-                        const plan_drift *d) {
+static double step_with(const stage_table *t, const popularity *pop, const uint8_t *placement, double tokens, double context,
+                        double f, const plan_drift *d) {
   double sum = f * t->step_fixed_ns + d->factor[DRIFT_HEAD] * stage_curve_at(&t->head, tokens);
   for (int l = 0; l < t->n_layers; l++) {
     double p[DRIFT_N];
@@ -60,8 +60,8 @@ static double step_with(const stage_table *t, const popularity *pop, const uint8
 }
 
 /* The factor at which the whole step takes what it took; by bisection, the sum does not fall with f. */
-static void explain_step(const stage_table *t, const popularity *pop, const uint8_t *placement, double tokens, double context, double step,
-                         plan_drift *d) {
+static void explain_step(const stage_table *t, const popularity *pop, const uint8_t *placement, double tokens, double context,
+                         double step, plan_drift *d) {
   double lo = 0, hi = MOST_DRIFT, most = step_with(t, pop, placement, tokens, context, hi, d);
   if (most < step) {
     lo = hi;
@@ -69,16 +69,14 @@ static void explain_step(const stage_table *t, const popularity *pop, const uint
   }
   for (int i = 0; i < 60 && lo < hi; i++) {
     double mid = 0.5 * (lo + hi);
-    if (step_with(t, pop, placement, tokens, context, mid, d) < step)
-      lo = mid;
-    else
-      hi = mid;
+    if (step_with(t, pop, placement, tokens, context, mid, d) < step) lo = mid;
+    else hi = mid;
   }
   d->fixed_factor = hi;
 }
 
-void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *placement, double context, const rec_stage *rows, int n,
-                   plan_drift *d) {
+void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *placement, double context, const rec_stage *rows,
+                   int n, plan_drift *d) {
   double measured[DRIFT_N] = {0}, expected[DRIFT_N] = {0}, step = 0, attn_tokens = 0, attn_steps = 0;
   for (int s = 0; s < DRIFT_N; s++) d->factor[s] = 1;
   d->fixed_factor = 1;
@@ -127,7 +125,8 @@ static void scale(stage_curve *c, double f) {
 
 void plan_drift_apply(const plan_drift *d, stage_table *t) {
   double expert_rows = 1; /* without stage times the count of experts touched is the best correction there is */
-  if (!d->used[DRIFT_CEXP] && !d->used[DRIFT_DEXP] && d->distinct_predicted > 0) expert_rows = d->distinct_measured / d->distinct_predicted;
+  if (!d->used[DRIFT_CEXP] && !d->used[DRIFT_DEXP] && d->distinct_predicted > 0)
+    expert_rows = d->distinct_measured / d->distinct_predicted;
   double hand = d->used[DRIFT_HAND] ? d->factor[DRIFT_HAND] : d->fixed_factor;
   for (int l = 0; l < t->n_layers; l++) {
     stage_layer *y = &t->layer[l];
@@ -202,9 +201,7 @@ hf_status plan_drift_of_run(const plan_inputs *in, const stage_table *t, plan_dr
   plan_drift *d = NULL;
   HF_TRY(hf_alloc(&d, 1, sizeof *d, "drift of a run"));
   hf_status st = read_run(in, t, d);
-  if (st != HF_OK)
-    plan_drift_free(d);
-  else
-    *out = d;
+  if (st != HF_OK) plan_drift_free(d);
+  else *out = d;
   return st;
 }

@@ -10,12 +10,13 @@ extern const char *const drift_name[DRIFT_N];
 
 typedef struct {
   rec_run run;
-  plan *old;                 /* the plan of that run, or NULL */
-  uint8_t *old_placement;    /* [n_layers * n_experts], or NULL */
-  bool used[DRIFT_N];        /* measured in that run */
-  double factor[DRIFT_N];    /* measured / predicted; 1 where not measured */
-  double fixed_factor;       /* on what no stage shows, hand-over and fixed cost of a step: the whole step then comes out right; 1 = not known */
-  double step_extra_ns;      /* and what even a hundred times those would not explain */
+  plan *old;              /* the plan of that run, or NULL */
+  uint8_t *old_placement; /* [n_layers * n_experts], or NULL */
+  bool used[DRIFT_N];     /* measured in that run */
+  double factor[DRIFT_N]; /* measured / predicted; 1 where not measured */
+  double
+      fixed_factor; /* on what no stage shows, hand-over and fixed cost of a step: the whole step then comes out right; 1 = not known */
+  double step_extra_ns;                         /* and what even a hundred times those would not explain */
   double distinct_measured, distinct_predicted; /* experts touched per step and layer, decode; 0 = not recorded */
 } plan_drift;
 
@@ -26,7 +27,7 @@ void plan_drift_free(plan_drift *d);
 void plan_drift_apply(const plan_drift *d, stage_table *t);
 
 /* Pure parts, for tests: measured over predicted per stage from a run's rows; placement may be NULL (all on the CPU). */
-void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *placement, double context, const rec_stage *rows, int n,
-                   plan_drift *d);
+void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *placement, double context, const rec_stage *rows,
+                   int n, plan_drift *d);
 void drift_distinct(const popularity *pop, const stage_table *t, const rec_distinct *rows, int n, plan_drift *d);
 #endif

@@ -15,8 +15,13 @@ void plan_eval_free(plan_eval *v) {
 }
 
 ilp_problem plan_eval_problem(const plan_eval *v, uint32_t depths) {
-  ilp_problem p = {.table = v->table, .pop = v->pop, .users = v->users, .context = v->mean_context, .depths = depths,
-                   .expert_bytes = v->expert_bytes, .n_devices = v->n_devices};
+  ilp_problem p = {.table = v->table,
+                   .pop = v->pop,
+                   .users = v->users,
+                   .context = v->mean_context,
+                   .depths = depths,
+                   .expert_bytes = v->expert_bytes,
+                   .n_devices = v->n_devices};
   p.device[0].name = "gpu0";
   memcpy(p.device[0].expert_bytes_free, v->room, sizeof v->room);
   return p;
@@ -57,7 +62,8 @@ static hf_status read_row(const json *runs, const char *where, int l, int n_expe
     const json *count = json_first(r), *value = json_next(count);
     double n = json_number(count, -1), x = json_number(value, -1);
     if (json_type(r) != JSON_ARRAY || json_len(r) != 2 || !(n >= 1 && n <= n_experts - e) || n != (int)n || !(x >= 0 && x <= 1))
-      return hf_fail(HF_INPUT, "%s: field popularity.p[%d]: needs pairs [count, probability] of %d experts in all", where, l, n_experts);
+      return hf_fail(HF_INPUT, "%s: field popularity.p[%d]: needs pairs [count, probability] of %d experts in all", where, l,
+                     n_experts);
     for (int i = 0; i < (int)n; i++) p[e++] = x;
   }
   if (e != n_experts) return hf_fail(HF_INPUT, "%s: field popularity.p[%d]: %d experts, not %d", where, l, e, n_experts);
@@ -79,7 +85,8 @@ static hf_status read_popularity(const json *o, const char *where, plan_eval *v)
 
 static hf_status read_ints(const json *o, const char *where, const char *key, int n, int64_t *out) {
   const json *a = json_get(o, key);
-  if (json_type(a) != JSON_ARRAY || json_len(a) != n) return hf_fail(HF_INPUT, "%s: field %s: needs an array of %d numbers", where, key, n);
+  if (json_type(a) != JSON_ARRAY || json_len(a) != n)
+    return hf_fail(HF_INPUT, "%s: field %s: needs an array of %d numbers", where, key, n);
   int i = 0;
   for (const json *x = json_first(a); x != NULL; x = json_next(x), i++) {
     double d = json_number(x, 1e300);
@@ -97,7 +104,8 @@ static hf_status read_inputs(const plan *p, const json *o, const char *where, pl
                    v->table->n_experts, p->n_layers, p->n_experts);
   for (int l = 0; l < p->n_layers; l++)
     if (v->table->layer[l].moe != p->layer[l].moe)
-      return hf_fail(HF_INPUT, "%s: field stages: layer %d is %s there, but not in the plan", where, l, v->table->layer[l].moe ? "MoE" : "dense");
+      return hf_fail(HF_INPUT, "%s: field stages: layer %d is %s there, but not in the plan", where, l,
+                     v->table->layer[l].moe ? "MoE" : "dense");
   HF_TRY(read_popularity(o, where, v));
   HF_TRY(json_get_num(o, where, "mean_context", 0, 1e12, &v->mean_context));
   HF_TRY(json_get_int(o, where, "n_devices", 0, ILP_MAX_DEVICES, &n_devices));
@@ -110,22 +118,22 @@ static hf_status read_inputs(const plan *p, const json *o, const char *where, pl
 
 hf_status plan_eval_from_plan(const plan *p, const char *where, plan_eval **out) {
   const json *o = json_get(p->extra, "inputs");
-  if (json_type(o) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: field inputs: missing; it was not written by hf-plan: plan again", where);
+  if (json_type(o) != JSON_OBJECT)
+    return hf_fail(HF_INPUT, "%s: field inputs: missing; it was not written by hf-plan: plan again", where);
   char inner[320];
   snprintf(inner, sizeof inner, "%.280s: inputs", where);
   plan_eval *v = NULL;
   HF_TRY(hf_alloc(&v, 1, sizeof *v, "inputs of a plan"));
   hf_status st = read_inputs(p, o, inner, v);
-  if (st != HF_OK)
-    plan_eval_free(v);
-  else
-    *out = v;
+  if (st != HF_OK) plan_eval_free(v);
+  else *out = v;
   return st;
 }
 
 hf_status plan_placement(const plan *p, int n_layers, int n_experts, uint8_t **out) {
   if (p->n_layers != n_layers || p->n_experts != n_experts)
-    return hf_fail(HF_INPUT, "the plan is for %d layers of %d experts, not %d of %d", p->n_layers, p->n_experts, n_layers, n_experts);
+    return hf_fail(HF_INPUT, "the plan is for %d layers of %d experts, not %d of %d", p->n_layers, p->n_experts, n_layers,
+                   n_experts);
   uint8_t *d = NULL;
   HF_TRY(hf_alloc(&d, (size_t)n_layers * (size_t)n_experts + 1, 1, "placement"));
   for (int l = 0; l < n_layers; l++)

@@ -7,9 +7,9 @@
 #include "planner/ilp/ilp.h"
 
 typedef struct {
-  stage_table *table;      /* owned */
-  popularity *pop;         /* owned */
-  int64_t *expert_bytes;   /* [n_layers], owned */
+  stage_table *table;          /* owned */
+  popularity *pop;             /* owned */
+  int64_t *expert_bytes;       /* [n_layers], owned */
   int64_t room[ILP_MAX_DEPTH]; /* [depth-1] device bytes left for experts */
   double mean_context;
   int users, n_devices;

@@ -44,8 +44,9 @@ static void add_advice(const planned *p, json *extra) {
   json_add_num(o, "device_memory_ns_per_gib", per_gib);
   json_add_num(o, "device_memory_tok_per_s_per_gib", p->ilp->tok_per_s * per_gib / p->ilp->objective_ns);
   double greedy = p->ilp->baseline[ILP_BASE_GREEDY].objective_ns / p->ilp->objective_ns - 1;
-  json_add_str(o, "placement", greedy < 1e-4 ? "filling the device by popularity is as good: the search adds nothing here"
-                                             : "the search beats filling the device by popularity");
+  json_add_str(o, "placement",
+               greedy < 1e-4 ? "filling the device by popularity is as good: the search adds nothing here"
+                             : "the search beats filling the device by popularity");
 }
 
 /* Everything on the CPU, as after the loss of the device. */
@@ -81,8 +82,9 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   json_add_num(o, "cpu_busy", p->sim.cpu_busy);
   json_add_int(o, "requests", p->sim.requests);
   json_add_int(o, "steps", p->sim.steps);
-  json_add_str(o, "definitions", "closed loop of users who start together; TTFT = first token - arrival; TPOT = (E2E - TTFT) / (tokens - 1); "
-                                 "decode_tok_per_s = output tokens of all users per second while every user decodes");
+  json_add_str(o, "definitions",
+               "closed loop of users who start together; TTFT = first token - arrival; TPOT = (E2E - TTFT) / (tokens - 1); "
+               "decode_tok_per_s = output tokens of all users per second while every user decodes");
   json_add_str(extra, "certificate", p->ilp->certificate);
   return json_type(o) == JSON_OBJECT ? HF_OK : hf_fail(HF_MACHINE, "out of memory: extra members of a plan");
 }

@@ -22,7 +22,9 @@ static hf_status catalog_config(void *user, const char *name, json **config) {
   return st;
 }
 
-void plan_use_catalog(void) { model_set_catalog_hook(catalog_config, NULL); }
+void plan_use_catalog(void) {
+  model_set_catalog_hook(catalog_config, NULL);
+}
 
 /* ---- model ---- */
 
@@ -42,7 +44,8 @@ done:
 static hf_status open_model(plan_inputs *in) {
   const plan_request *r = &in->req;
   in->format = FMT_DEFAULT;
-  if (r->model == NULL) return hf_fail(HF_INPUT, "option --model: missing; give a folder, a GGUF file, synth:… or a name of hf-plan catalog list");
+  if (r->model == NULL)
+    return hf_fail(HF_INPUT, "option --model: missing; give a folder, a GGUF file, synth:… or a name of hf-plan catalog list");
   if (r->format != NULL) HF_TRY(hf_note(fmt_parse(r->format, &in->format), "option --format"));
   bool file = strncmp(r->model, "synth:", 6) == 0 || access(r->model, F_OK) == 0;
   HF_TRY(file ? model_open(r->model, &in->m) : open_catalog_model(in));
@@ -65,15 +68,14 @@ static hf_status open_machine(db *d, const char *name, rec_machine *out) {
   snprintf(hint, sizeof hint, "%s", hf_error_line());
   hf_status st = db_machine_find(d, name, out);
   if (st == HF_NOT_FOUND)
-    return hf_fail(HF_NOT_FOUND, "option --machine: '%s' is neither a machine of the database nor a file nor in the catalog (%s)", name, hint);
+    return hf_fail(HF_NOT_FOUND, "option --machine: '%s' is neither a machine of the database nor a file nor in the catalog (%s)",
+                   name, hint);
   return st;
 }
 
 static hf_status open_device(plan_inputs *in) {
-  if (in->req.gpu != NULL)
-    HF_TRY(gpu_spec_parse(in->req.gpu, &in->gpu));
-  else
-    HF_TRY(gpu_spec_parse(cost_device(in->host, "gpu0") != NULL ? "cuda:0" : "none", &in->gpu));
+  if (in->req.gpu != NULL) HF_TRY(gpu_spec_parse(in->req.gpu, &in->gpu));
+  else HF_TRY(gpu_spec_parse(cost_device(in->host, "gpu0") != NULL ? "cuda:0" : "none", &in->gpu));
   if (in->gpu.kind == GPU_PACED) {
     rec_machine m;
     HF_TRY(hf_note(open_machine(in->d, in->gpu.machine, &m), "option --gpu"));
@@ -85,7 +87,8 @@ static hf_status open_device(plan_inputs *in) {
   const cost_rows *rows = in->paced != NULL ? in->paced : in->host;
   const rec_device *dev = cost_device(rows, in->gpu.device);
   if (dev == NULL)
-    return hf_fail(HF_NOT_FOUND, "option --gpu: machine %s has no %s in the database: measure it with hf-profile there, or use --gpu none",
+    return hf_fail(HF_NOT_FOUND,
+                   "option --gpu: machine %s has no %s in the database: measure it with hf-profile there, or use --gpu none",
                    rows->machine.name, in->gpu.device);
   if (in->device_bytes == 0) in->device_bytes = dev->mem_bytes;
   if (in->device_bytes <= 0)
@@ -103,9 +106,11 @@ static hf_status fill_numbers(plan_inputs *in) {
   if (r->users < 1 || r->users > SCHED_MAX_SEQS)
     return hf_fail(HF_INPUT, "option --users: %lld is not between 1 and %d", (long long)r->users, (int)SCHED_MAX_SEQS);
   if (r->context < 2 || r->context > most)
-    return hf_fail(HF_INPUT, "option --context: %lld is not between 2 and the model's %lld", (long long)r->context, (long long)most);
+    return hf_fail(HF_INPUT, "option --context: %lld is not between 2 and the model's %lld", (long long)r->context,
+                   (long long)most);
   if (r->depth > r->users)
-    return hf_fail(HF_INPUT, "option --depth: %lld micro-batches need at least as many users, not %lld", (long long)r->depth, (long long)r->users);
+    return hf_fail(HF_INPUT, "option --depth: %lld micro-batches need at least as many users, not %lld", (long long)r->depth,
+                   (long long)r->users);
   if (r->output_tokens == 0) {
     int64_t room = r->prompt_tokens > 0 ? r->context - r->prompt_tokens : r->context / 4;
     r->output_tokens = room < 1 ? 1 : room < 512 ? room : 512;
@@ -123,7 +128,8 @@ static hf_status fill_numbers(plan_inputs *in) {
 static hf_status choose_chunk(plan_inputs *in) {
   const plan_request *r = &in->req;
   in->chunk_tokens = r->chunk_tokens > 0 ? (int)r->chunk_tokens : PLAN_CHUNK_TOKENS;
-  while (r->chunk_tokens == 0 && in->chunk_tokens > 16 && in->chunk_tokens / 2 >= r->users * r->prompt_tokens) in->chunk_tokens /= 2;
+  while (r->chunk_tokens == 0 && in->chunk_tokens > 16 && in->chunk_tokens / 2 >= r->users * r->prompt_tokens)
+    in->chunk_tokens /= 2;
   while (r->chunk_tokens == 0 && in->device_bytes > 0 && in->chunk_tokens > 16) {
     plan_sizes s;
     HF_TRY(plan_sizes_of(in, &s));
@@ -185,8 +191,12 @@ hf_status plan_inputs_popularity(plan_inputs *in) {
 }
 
 cost_input plan_cost_input(const plan_inputs *in) {
-  cost_input c = {.m = in->m, .format = in->format, .rows = in->paced != NULL ? in->paced : in->host, .gpu = in->gpu,
-                  .threads = in->paced != NULL ? 0 : (int)in->req.threads, .kv_elem_bytes = 2};
+  cost_input c = {.m = in->m,
+                  .format = in->format,
+                  .rows = in->paced != NULL ? in->paced : in->host,
+                  .gpu = in->gpu,
+                  .threads = in->paced != NULL ? 0 : (int)in->req.threads,
+                  .kv_elem_bytes = 2};
   c.correlated = in->assumed_popularity && in->req.users > 1;
   return c;
 }

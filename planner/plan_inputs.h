@@ -13,19 +13,19 @@ typedef struct {
 } plan_request;
 
 typedef struct {
-  plan_request req;        /* defaults filled in */
-  db *d;                   /* borrowed */
+  plan_request req; /* defaults filled in */
+  db *d;            /* borrowed */
   model *m;
-  const model_config *c;   /* of m */
-  fmt format;              /* FMT_DEFAULT: as stored */
+  const model_config *c; /* of m */
+  fmt format;            /* FMT_DEFAULT: as stored */
   const char *format_name;
-  cost_rows *host;         /* the machine the plan is for */
-  cost_rows *paced;        /* paced devices: the machine told, else NULL */
+  cost_rows *host;  /* the machine the plan is for */
+  cost_rows *paced; /* paced devices: the machine told, else NULL */
   gpu_spec gpu;
-  int64_t device_bytes;    /* 0 with --gpu none */
+  int64_t device_bytes; /* 0 with --gpu none */
   popularity *pop;
   bool assumed_popularity;
-  double mean_context;     /* of a decode step: prompt + half the output */
+  double mean_context; /* of a decode step: prompt + half the output */
   int chunk_tokens;
 } plan_inputs;
 
@@ -43,15 +43,15 @@ void plan_use_catalog(void);
 /* Bytes that a plan needs, by place. The device's arithmetic is the executor's: every matrix and vector outside the routed experts, KV pages
  * for all users at full context, activation buffers per micro-batch. */
 typedef struct {
-  int64_t expert[4096];    /* [n_layers]; 0 for dense layers */
-  int64_t all_experts;     /* of all layers */
-  int64_t dense;           /* attention, routers, shared experts, dense layers, norms */
-  int64_t head;            /* embedding and output matrix */
-  int64_t kv;              /* pages for users * context */
-  int64_t activations;     /* of one micro-batch */
+  int64_t expert[4096]; /* [n_layers]; 0 for dense layers */
+  int64_t all_experts;  /* of all layers */
+  int64_t dense;        /* attention, routers, shared experts, dense layers, norms */
+  int64_t head;         /* embedding and output matrix */
+  int64_t kv;           /* pages for users * context */
+  int64_t activations;  /* of one micro-batch */
   int64_t rope;
-  int64_t margin;          /* a real GPU's runtime, and slack for alignment */
-  int64_t host_step;       /* step contexts and logits, per micro-batch */
+  int64_t margin;                  /* a real GPU's runtime, and slack for alignment */
+  int64_t host_step;               /* step contexts and logits, per micro-batch */
   int64_t device_limit, ram_limit; /* 0 = unknown */
 } plan_sizes;
 HF_MUST hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s);
@@ -61,7 +61,8 @@ int64_t plan_expert_room(const plan_sizes *s, int depth);
 /* "23.98 GiB" */
 void plan_bytes_text(int64_t bytes, char out[24]);
 /* Budget rows for a placement that keeps resident_bytes on the device. Returns how many. */
-int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident_bytes, plan_budget rows[PLAN_MAX_BUDGET]);
+int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident_bytes,
+                     plan_budget rows[PLAN_MAX_BUDGET]);
 /* The first place whose rows exceed their limit, or NULL. */
 const char *plan_budget_over(const plan_budget *rows, int n);
 /* What would make an infeasible request feasible, one line each. Returns how many lines. */

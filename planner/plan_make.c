@@ -54,7 +54,8 @@ static uint32_t depths_to_try(const plan_inputs *in) {
   return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
 }
 
-static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident, planned *out, const char *where) {
+static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident, planned *out,
+                        const char *where) {
   out->n_budget = plan_budget_rows(in, s, depth, resident, out->budget);
   out->n_remedies = plan_remedies(in, s, out->remedy);
   int64_t need = 0, limit = 0;
@@ -86,7 +87,9 @@ hf_status plan_step_ns(const plan_inputs *in, const planned *p, cost_case c, dou
 
 /* What the model leaves out even with perfect figures, as a factor's logarithm: assumed for machines nobody measured, from the bars this
  * project holds itself to for its own runs elsewhere. */
-static double model_doubt(const stage_table *t) { return strcmp(t->tag, db_tag_name(TAG_MEASURED)) == 0 ? 0.05 : 0.15; }
+static double model_doubt(const stage_table *t) {
+  return strcmp(t->tag, db_tag_name(TAG_MEASURED)) == 0 ? 0.05 : 0.15;
+}
 
 /* Uniform popularity is the slow end of what gates do: with SKEW_DOUBT, and experts placed by it, a step is faster. */
 static const double SKEW_DOUBT = 0.4;
@@ -128,9 +131,17 @@ static hf_status interval(const plan_inputs *in, const planned *p, double *slowe
 static hf_status simulate(const plan_inputs *in, planned *out, int n_pages, double *stretch) {
   const plan_request *r = &in->req;
   int output = r->output_tokens < SIM_MOST_OUTPUT ? (int)r->output_tokens : SIM_MOST_OUTPUT;
-  sim_options o = {.table = out->eval->table, .pop = out->eval->pop, .on_device = out->eval->n_devices > 0 ? out->ilp->on_device : NULL,
-                   .users = (int)r->users, .depth = out->ilp->depth, .prompt_tokens = (int)r->prompt_tokens, .output_tokens = output,
-                   .requests_per_user = output <= 128 ? 2 : 1, .seed = 1, .chunk_tokens = in->chunk_tokens, .page_tokens = PLAN_PAGE_TOKENS,
+  sim_options o = {.table = out->eval->table,
+                   .pop = out->eval->pop,
+                   .on_device = out->eval->n_devices > 0 ? out->ilp->on_device : NULL,
+                   .users = (int)r->users,
+                   .depth = out->ilp->depth,
+                   .prompt_tokens = (int)r->prompt_tokens,
+                   .output_tokens = output,
+                   .requests_per_user = output <= 128 ? 2 : 1,
+                   .seed = 1,
+                   .chunk_tokens = in->chunk_tokens,
+                   .page_tokens = PLAN_PAGE_TOKENS,
                    .n_pages = n_pages};
   HF_TRY(sim_run(&o, &out->sim));
   *stretch = 1;
@@ -195,7 +206,9 @@ static bool best_candidate(const cost_rows *r, const char *kernel, const char *f
   double best = INFINITY;
   for (int i = 0; i < r->n_kernel; i++) {
     const rec_kernel_point *k = &r->kernel[i];
-    if (k->tokens != tokens || strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || strncmp(k->device, "cpu", 3) != 0) continue;
+    if (k->tokens != tokens || strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 ||
+        strncmp(k->device, "cpu", 3) != 0)
+      continue;
     if (k->candidate[0] == '\0' || !(k->ns > 0)) continue;
     double per_weight = k->ns / ((double)k->n_out * k->n_in);
     if (per_weight >= best) continue;
@@ -209,7 +222,8 @@ static void add_kernels(const cost_rows *r, const char *kernel, const char *form
   int tokens[64], n = 0;
   for (int i = 0; i < r->n_kernel; i++) {
     const rec_kernel_point *k = &r->kernel[i];
-    if (strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || strncmp(k->device, "cpu", 3) != 0 || k->tokens < 1) continue;
+    if (strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || strncmp(k->device, "cpu", 3) != 0 || k->tokens < 1)
+      continue;
     int at = 0;
     while (at < n && tokens[at] < k->tokens) at++;
     if ((at < n && tokens[at] == k->tokens) || n == 64) continue;
@@ -268,7 +282,8 @@ static hf_status hash_inputs(const plan_inputs *in, const planned *out, char *to
   json_free(o);
   HF_TRY(st);
   const plan_request *r = &in->req;
-  const int64_t numbers[] = {r->users, r->context, r->prompt_tokens, r->output_tokens, r->depth, in->chunk_tokens, COST_MODEL_VERSION};
+  const int64_t numbers[] = {r->users, r->context,       r->prompt_tokens,  r->output_tokens,
+                             r->depth, in->chunk_tokens, COST_MODEL_VERSION};
   uint64_t h[2] = {0xcbf29ce484222325u, 0x84222325cbf29ce4u};
   for (int i = 0; i < 2; i++) {
     fnv(&h[i], text, strlen(text));
@@ -287,8 +302,14 @@ static hf_status fill_layers(const plan_inputs *in, const planned *out) {
   for (int l = 0; l < p->n_layers; l++) {
     plan_layer *y = &p->layer[l];
     const ilp_layer *i = &out->ilp->layer[l];
-    *y = (plan_layer){.index = l, .moe = in->c->layer_is_moe[l], .attn_ns = i->times.attn_ns, .shared_ns = i->times.shared_ns,
-                      .dexp_ns = i->times.dexp_ns, .cexp_ns = i->times.cexp_ns, .hand_ns = i->times.hand_ns, .layer_ns = i->ns};
+    *y = (plan_layer){.index = l,
+                      .moe = in->c->layer_is_moe[l],
+                      .attn_ns = i->times.attn_ns,
+                      .shared_ns = i->times.shared_ns,
+                      .dexp_ns = i->times.dexp_ns,
+                      .cexp_ns = i->times.cexp_ns,
+                      .hand_ns = i->times.hand_ns,
+                      .layer_ns = i->ns};
     snprintf(y->binding, sizeof y->binding, "%s", ilp_binding_name(i->binding));
     snprintf(y->prefill, sizeof y->prefill, "cpu");
     if (!y->moe) continue;

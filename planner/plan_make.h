@@ -9,10 +9,10 @@
 #include "planner/sim/sim.h"
 
 typedef struct {
-  plan *p;               /* not stored yet */
-  ilp_result *ilp;       /* for the LP files */
+  plan *p;         /* not stored yet */
+  ilp_result *ilp; /* for the LP files */
   plan_eval *eval;
-  plan_drift *drift;     /* with --from-run, else NULL */
+  plan_drift *drift; /* with --from-run, else NULL */
   sim_result sim;
   /* Set when the answer is HF_NO: what needs how much, and what would help. */
   int n_budget, n_remedies;

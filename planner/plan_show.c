@@ -5,12 +5,9 @@
 #include <string.h>
 
 static void time_text(double s, char out[24]) {
-  if (s < 1e-3)
-    snprintf(out, 24, "%.1f us", 1e6 * s);
-  else if (s < 1)
-    snprintf(out, 24, "%.2f ms", 1e3 * s);
-  else
-    snprintf(out, 24, "%.2f s", s);
+  if (s < 1e-3) snprintf(out, 24, "%.1f us", 1e6 * s);
+  else if (s < 1) snprintf(out, 24, "%.2f ms", 1e3 * s);
+  else snprintf(out, 24, "%.2f s", s);
 }
 
 hf_status plan_show_budget(const plan_budget *rows, int n, hf_buf *b) {
@@ -49,8 +46,9 @@ static hf_status show_placement(const plan *p, hf_buf *b) {
     most = n > most ? n : most;
   }
   if (layers == 0) return HF_OK;
-  return hf_buf_printf(b, "  placement    %lld of %lld experts on the device (%d to %d per layer of %d), the rest on the CPU; popularity: %s\n",
-                       (long long)all, (long long)layers * p->n_experts, least, most, p->n_experts, p->popularity);
+  return hf_buf_printf(
+      b, "  placement    %lld of %lld experts on the device (%d to %d per layer of %d), the rest on the CPU; popularity: %s\n",
+      (long long)all, (long long)layers * p->n_experts, least, most, p->n_experts, p->popularity);
 }
 
 static hf_status show_baselines(const plan *p, hf_buf *b) {
@@ -66,7 +64,8 @@ static hf_status show_baselines(const plan *p, hf_buf *b) {
   if (advice != NULL) HF_TRY(hf_buf_printf(b, "    %s; one more GiB on the device: %+.3g tokens/s\n", advice, per_gib));
   const json *lost = json_get(p->extra, "fallback");
   if (lost != NULL)
-    HF_TRY(hf_buf_printf(b, "    with the device lost: %.2f tokens/s on the CPU alone\n", json_number(json_get(lost, "decode_tok_per_s"), 0)));
+    HF_TRY(hf_buf_printf(b, "    with the device lost: %.2f tokens/s on the CPU alone\n",
+                         json_number(json_get(lost, "decode_tok_per_s"), 0)));
   return HF_OK;
 }
 
@@ -82,7 +81,8 @@ static hf_status show_ids(const json *ids, hf_buf *b) {
 static hf_status show_changes(const plan *p, hf_buf *b) {
   const json *o = json_get(p->extra, "changes");
   if (o == NULL) return HF_OK;
-  HF_TRY(hf_buf_printf(b, "  against run %lld%s\n", (long long)p->from_run, json_get(o, "old_plan_id") != NULL ? " and its plan" : ""));
+  HF_TRY(hf_buf_printf(b, "  against run %lld%s\n", (long long)p->from_run,
+                       json_get(o, "old_plan_id") != NULL ? " and its plan" : ""));
   for (const json *f = json_first(json_get(o, "drift")); f != NULL; f = json_next(f))
     HF_TRY(hf_buf_printf(b, "    %-14s x %.3f (measured over predicted)\n", json_key(f), json_number(f, 1)));
   const json *x = json_get(o, "distinct_experts");
@@ -96,8 +96,8 @@ static hf_status show_changes(const plan *p, hf_buf *b) {
     HF_TRY(show_ids(json_get(l, "out"), b));
     HF_TRY(hf_buf_printf(b, ": %s\n", json_string(json_get(l, "why"))));
   }
-  return hf_buf_printf(b, "    %d experts moved; expected gain %+.1f %% over the old placement\n", (int)json_number(json_get(o, "moved"), 0),
-                       100 * json_number(json_get(o, "gain_expected"), 0));
+  return hf_buf_printf(b, "    %d experts moved; expected gain %+.1f %% over the old placement\n",
+                       (int)json_number(json_get(o, "moved"), 0), 100 * json_number(json_get(o, "gain_expected"), 0));
 }
 
 static hf_status show_times(const plan *p, hf_buf *b) {
@@ -117,14 +117,15 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   time_text(1e-9 * p->ilp.objective_ns, step);
   time_text(1e-9 * p->ilp.bound_ns, bound);
   HF_TRY(hf_buf_printf(b, "Plan %lld: %s (%s) on %s, device %s\n", (long long)p->id, p->model, p->format, p->machine, p->gpu));
-  HF_TRY(hf_buf_printf(b, "  load         %d users, context %d (prompt %d, output %d)\n", p->users, p->context, p->prompt_tokens, p->output_tokens));
+  HF_TRY(hf_buf_printf(b, "  load         %d users, context %d (prompt %d, output %d)\n", p->users, p->context, p->prompt_tokens,
+                       p->output_tokens));
   HF_TRY(hf_buf_printf(b, "  depth        %d\n", p->depth));
   HF_TRY(show_placement(p, b));
-  HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement below %s: gap %.4f %%, %s, found in %.2f s\n", step, bound, 100 * p->ilp.gap,
-                       p->ilp.status, p->ilp.seconds));
+  HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement below %s: gap %.4f %%, %s, found in %.2f s\n", step, bound,
+                       100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
   HF_TRY(hf_buf_printf(b, "  binding      %s\n", p->binding));
-  HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s)\n", p->decode_tok_per_s.likely, p->decode_tok_per_s.low,
-                       p->decode_tok_per_s.high, p->tag));
+  HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s)\n", p->decode_tok_per_s.likely,
+                       p->decode_tok_per_s.low, p->decode_tok_per_s.high, p->tag));
   HF_TRY(show_times(p, b));
   HF_TRY(hf_buf_printf(b, "  simpler placements would give\n"));
   HF_TRY(show_baselines(p, b));

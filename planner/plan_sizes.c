@@ -4,15 +4,20 @@
 
 #include "planner/plan_inputs.h"
 
-static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t round_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+static int64_t most(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 
 /* Float32 buffers of one micro-batch: the widths of the operations of a step, for every token of a decode step with a prompt chunk, and the
  * logits of all users. */
 static int64_t activation_bytes(const model_config *c, int64_t tokens, int64_t logits) {
   bool mla = c->attn == ATTN_MLA;
   int64_t q = (int64_t)c->n_heads * (mla ? c->nope_dim + c->rope_dim : c->head_dim);
-  int64_t latent_q = mla ? (int64_t)c->n_heads * (c->kv_lora_rank + c->rope_dim) : 0, latent_o = mla ? (int64_t)c->n_heads * c->kv_lora_rank : 0;
+  int64_t latent_q = mla ? (int64_t)c->n_heads * (c->kv_lora_rank + c->rope_dim) : 0,
+          latent_o = mla ? (int64_t)c->n_heads * c->kv_lora_rank : 0;
   int64_t kv = mla ? c->kv_lora_rank + c->rope_dim : 2LL * c->n_kv_heads * c->head_dim;
   int64_t o = (int64_t)c->n_heads * (mla ? c->v_dim : c->head_dim);
   int64_t ff = most(most(c->d_ff_dense, c->d_ff_shared), c->q_lora_rank), widest = most(most(c->d_model, o), ff);
@@ -45,7 +50,8 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
   s->host_step = 8LL * tokens * c->d_model + 4LL * r->users * c->vocab_size;
   s->device_limit = in->device_bytes;
   s->ram_limit = cost_mem_bytes(in->host, "cpu", -1);
-  if (in->gpu.kind == GPU_CUDA) s->margin = (in->device_bytes > 8LL << 30 ? 512LL << 20 : in->device_bytes / 16) + in->device_bytes / 50;
+  if (in->gpu.kind == GPU_CUDA)
+    s->margin = (in->device_bytes > 8LL << 30 ? 512LL << 20 : in->device_bytes / 16) + in->device_bytes / 50;
   if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED) s->margin = (64 << 10) + in->device_bytes / 100;
   return HF_OK;
 }
@@ -67,7 +73,8 @@ static void add(table *t, const char *where, const char *what, int64_t bytes, in
   snprintf(b->what, sizeof b->what, "%s", what);
 }
 
-int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident_bytes, plan_budget rows[PLAN_MAX_BUDGET]) {
+int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident_bytes,
+                     plan_budget rows[PLAN_MAX_BUDGET]) {
   table t = {rows, 0};
   bool device = in->gpu.kind != GPU_NONE;
   const char *where = device ? "gpu0" : "ram";
@@ -80,7 +87,8 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int6
   add(&t, where, "runtime and margin", s->margin, limit);
   add(&t, "ram", "experts on the CPU", s->all_experts - resident_bytes, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
-  if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED) add(&t, "ram", "memory of the virtual device", s->device_limit, s->ram_limit);
+  if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED)
+    add(&t, "ram", "memory of the virtual device", s->device_limit, s->ram_limit);
   return t.n;
 }
 
@@ -114,16 +122,20 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, char lines[PLAN_MA
     plan_bytes_text(need, t[0]);
     plan_bytes_text(s->device_limit, t[1]);
     snprintf(lines[n++], 200, "a device of at least %s (%lld bytes) instead of %s", t[0], (long long)need, t[1]);
-    if (s->kv > over && users >= 1) snprintf(lines[n++], 200, "at most %lld users at context %lld", (long long)users, (long long)r->context);
+    if (s->kv > over && users >= 1)
+      snprintf(lines[n++], 200, "at most %lld users at context %lld", (long long)users, (long long)r->context);
     if (s->kv > over && pages >= 1)
-      snprintf(lines[n++], 200, "a context of at most %lld for %lld users", (long long)(pages * PLAN_PAGE_TOKENS), (long long)r->users);
-    if (s->activations > 0 && in->chunk_tokens > 16) snprintf(lines[n++], 200, "shorter prompt chunks (--chunk-tokens below %d)", in->chunk_tokens);
+      snprintf(lines[n++], 200, "a context of at most %lld for %lld users", (long long)(pages * PLAN_PAGE_TOKENS),
+               (long long)r->users);
+    if (s->activations > 0 && in->chunk_tokens > 16)
+      snprintf(lines[n++], 200, "shorter prompt chunks (--chunk-tokens below %d)", in->chunk_tokens);
   }
   int64_t ram = s->all_experts + s->host_step + (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations);
   if (device && room > 0) ram -= room < s->all_experts ? room : s->all_experts;
   if (s->ram_limit > 0 && ram > s->ram_limit) {
-    double bits = 8.0 * (double)(s->ram_limit - (ram - s->all_experts)) / ((double)s->all_experts * 8 /
-                  fmt_get(in->format != FMT_DEFAULT ? in->format : in->c->default_format)->bits_per_weight);
+    double bits =
+        8.0 * (double)(s->ram_limit - (ram - s->all_experts)) /
+        ((double)s->all_experts * 8 / fmt_get(in->format != FMT_DEFAULT ? in->format : in->c->default_format)->bits_per_weight);
     char t[2][24];
     plan_bytes_text(ram, t[0]);
     plan_bytes_text(s->ram_limit, t[1]);

@@ -25,11 +25,11 @@ typedef enum { SLOT_FREE, SLOT_PREFILL, SLOT_DECODE } slot_state;
 typedef struct {
   slot_state state;
   waiting w;
-  int64_t order;    /* admission number: older is smaller */
+  int64_t order; /* admission number: older is smaller */
   int micro_batch;
-  int pos;          /* tokens whose KV is written or being written before the next piece */
-  int produced;     /* output tokens so far */
-  bool cancelled;   /* goes with the step in flight */
+  int pos;        /* tokens whose KV is written or being written before the next piece */
+  int produced;   /* output tokens so far */
+  bool cancelled; /* goes with the step in flight */
 } slot;
 
 struct sched {
@@ -252,10 +252,8 @@ void sched_cancel(sched *s, int64_t request) {
   }
   for (int i = 0; i < s->o.max_seqs; i++) {
     if (s->slot[i].state == SLOT_FREE || s->slot[i].w.request != request) continue;
-    if (in_flight(s, i))
-      s->slot[i].cancelled = true;
-    else
-      release(s, i);
+    if (in_flight(s, i)) s->slot[i].cancelled = true;
+    else release(s, i);
     break;
   }
   assert(sched_check(s));
@@ -267,6 +265,12 @@ const int32_t *sched_pages(const sched *s, int seq, int *n_pages) {
   return q->state == SLOT_FREE ? NULL : q->w.pages;
 }
 
-int sched_pages_free(const sched *s) { return s->n_free; }
-int sched_waiting(const sched *s) { return (int)s->n_waiting; }
-int sched_running(const sched *s) { return s->n_running; }
+int sched_pages_free(const sched *s) {
+  return s->n_free;
+}
+int sched_waiting(const sched *s) {
+  return (int)s->n_waiting;
+}
+int sched_running(const sched *s) {
+  return s->n_running;
+}

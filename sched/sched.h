@@ -16,20 +16,20 @@
 enum { SCHED_MAX_SEQS = 64, SCHED_MAX_DEPTH = 8 };
 
 typedef struct {
-  int depth;            /* micro-batches, 1..SCHED_MAX_DEPTH */
-  int max_seqs;         /* running at once, 1..SCHED_MAX_SEQS */
-  int chunk_tokens;     /* most prompt tokens a step */
-  int page_tokens;      /* power of two */
+  int depth;        /* micro-batches, 1..SCHED_MAX_DEPTH */
+  int max_seqs;     /* running at once, 1..SCHED_MAX_SEQS */
+  int chunk_tokens; /* most prompt tokens a step */
+  int page_tokens;  /* power of two */
   int n_pages;
 } sched_options;
 
 typedef struct {
-  int seq;              /* slot 0..max_seqs-1 */
-  int64_t request;      /* caller's id */
-  int start_pos;        /* position of the first token of this piece */
-  int n_tokens;         /* decode: 1 */
+  int seq;         /* slot 0..max_seqs-1 */
+  int64_t request; /* caller's id */
+  int start_pos;   /* position of the first token of this piece */
+  int n_tokens;    /* decode: 1 */
   bool decode;
-  bool wants_logits;    /* last prompt chunk or decode: a token comes out */
+  bool wants_logits; /* last prompt chunk or decode: a token comes out */
 } sched_piece;
 
 typedef struct {

@@ -78,9 +78,12 @@ static const struct {
   const char *key;
   size_t offset;
 } layer_num[] = {
-    {"attn_ctx_ns", offsetof(stage_layer, attn_ctx_ns)},     {"attn_seq_ctx_ns", offsetof(stage_layer, attn_seq_ctx_ns)},
-    {"cexp_fixed_ns", offsetof(stage_layer, cexp_fixed_ns)}, {"dexp_fixed_ns", offsetof(stage_layer, dexp_fixed_ns)},
-    {"hand_ns", offsetof(stage_layer, hand_ns)},             {"hand_tok_ns", offsetof(stage_layer, hand_tok_ns)},
+    {"attn_ctx_ns", offsetof(stage_layer, attn_ctx_ns)},
+    {"attn_seq_ctx_ns", offsetof(stage_layer, attn_seq_ctx_ns)},
+    {"cexp_fixed_ns", offsetof(stage_layer, cexp_fixed_ns)},
+    {"dexp_fixed_ns", offsetof(stage_layer, dexp_fixed_ns)},
+    {"hand_ns", offsetof(stage_layer, hand_ns)},
+    {"hand_tok_ns", offsetof(stage_layer, hand_tok_ns)},
     {"upload_ns", offsetof(stage_layer, upload_ns)},
 };
 static const struct {
@@ -260,10 +263,8 @@ layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, 
   for (int e = 0; e < n; e++) {
     bool dev = on_device != NULL && on_device[e] != 0;
     resident += dev;
-    if (dev)
-      r.dexp_ns += expert_time_ns(&y->dexp, p[e], load->tokens);
-    else
-      r.cexp_ns += expert_time_ns(&y->cexp, p[e], load->tokens);
+    if (dev) r.dexp_ns += expert_time_ns(&y->dexp, p[e], load->tokens);
+    else r.cexp_ns += expert_time_ns(&y->cexp, p[e], load->tokens);
   }
   if (resident > 0) r.dexp_ns += y->dexp_fixed_ns;
   if (resident < n) {

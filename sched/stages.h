@@ -23,26 +23,26 @@ double stage_curve_at(const stage_curve *c, double tokens);
 
 typedef struct {
   bool moe;
-  stage_curve attn;              /* over T, context part not included */
-  double attn_ctx_ns;            /* per query token and token of context */
-  double attn_seq_ctx_ns;        /* per sequence and token of context (KV bytes read once per sequence) */
-  stage_curve shared;            /* shared experts or dense FFN, over T; n = 1, ns 0 when there is none */
-  stage_curve dexp;              /* one resident expert, over its tokens M */
-  stage_curve cexp;              /* one CPU expert on all workers, over M */
-  double cexp_fixed_ns;          /* per layer that has CPU experts: wake, barriers */
-  double dexp_fixed_ns;          /* per layer that has resident experts */
-  double hand_ns;                /* per layer that has CPU experts: both directions, fixed */
-  double hand_tok_ns;            /* per token of the micro-batch, both directions */
-  double upload_ns;              /* one expert's weights over the link (prefill by upload) */
+  stage_curve attn;       /* over T, context part not included */
+  double attn_ctx_ns;     /* per query token and token of context */
+  double attn_seq_ctx_ns; /* per sequence and token of context (KV bytes read once per sequence) */
+  stage_curve shared;     /* shared experts or dense FFN, over T; n = 1, ns 0 when there is none */
+  stage_curve dexp;       /* one resident expert, over its tokens M */
+  stage_curve cexp;       /* one CPU expert on all workers, over M */
+  double cexp_fixed_ns;   /* per layer that has CPU experts: wake, barriers */
+  double dexp_fixed_ns;   /* per layer that has resident experts */
+  double hand_ns;         /* per layer that has CPU experts: both directions, fixed */
+  double hand_tok_ns;     /* per token of the micro-batch, both directions */
+  double upload_ns;       /* one expert's weights over the link (prefill by upload) */
 } stage_layer;
 
 typedef struct {
   int n_layers, n_experts, top_k;
-  stage_layer *layer;            /* [n_layers], owned */
-  stage_curve head;              /* over tokens that want logits */
-  double step_fixed_ns;          /* per step: scheduling, embedding, launch */
-  bool one_resource;             /* no device: everything runs on the CPU, nothing overlaps */
-  char tag[16];                  /* weakest tag among what went in: measured, scaled, spec, assumed */
+  stage_layer *layer;   /* [n_layers], owned */
+  stage_curve head;     /* over tokens that want logits */
+  double step_fixed_ns; /* per step: scheduling, embedding, launch */
+  bool one_resource;    /* no device: everything runs on the CPU, nothing overlaps */
+  char tag[16];         /* weakest tag among what went in: measured, scaled, spec, assumed */
 } stage_table;
 
 HF_MUST hf_status stage_table_new(int n_layers, stage_table **out);
@@ -54,8 +54,8 @@ HF_MUST hf_status stage_table_from_json(const json *obj, const char *where, stag
 /* Popularity of experts: p[layer][expert] = probability that a token chooses it (sums to top_k per layer). */
 typedef struct {
   int n_layers, n_experts;
-  double *p;                     /* [n_layers * n_experts], owned */
-  char source[64];               /* "uniform", "zipf:0.8", "run 12", "census" */
+  double *p;       /* [n_layers * n_experts], owned */
+  char source[64]; /* "uniform", "zipf:0.8", "run 12", "census" */
 } popularity;
 HF_MUST hf_status popularity_new(int n_layers, int n_experts, popularity **out);
 void popularity_free(popularity *p);
@@ -75,11 +75,12 @@ layer_times stage_layer_times(const stage_table *t, const popularity *pop, int l
 /* The same for any mixture of decode tokens and prompt pieces. stage_layer_times is the case of one token per sequence:
  * query_context = seq_context = tokens * ctx. */
 typedef struct {
-  int tokens;                    /* of the micro-batch's step */
-  double query_context;          /* sum over its tokens of the context each attends to */
-  double seq_context;            /* sum over its sequences of the context read */
+  int tokens;           /* of the micro-batch's step */
+  double query_context; /* sum over its tokens of the context each attends to */
+  double seq_context;   /* sum over its sequences of the context read */
 } stage_load;
-double stage_attn_ns(const stage_table *t, int layer, const stage_load *load); /* its attn part alone: the only one that sees context */
+double stage_attn_ns(const stage_table *t, int layer,
+                     const stage_load *load); /* its attn part alone: the only one that sees context */
 layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *load,
                                    const uint8_t *on_device);
 #endif

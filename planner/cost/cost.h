@@ -14,18 +14,18 @@
 /* ---- what runs where ---- */
 
 typedef enum {
-  GPU_NONE,     /* one_resource: everything on the CPU's workers */
-  GPU_VIRTUAL,  /* the device is one CPU thread with an arena; the workers have the others */
-  GPU_PACED,    /* the same, but stages last as long as on another machine of the database */
-  GPU_CUDA      /* gpuN of the machine, measured or from the catalog */
+  GPU_NONE,    /* one_resource: everything on the CPU's workers */
+  GPU_VIRTUAL, /* the device is one CPU thread with an arena; the workers have the others */
+  GPU_PACED,   /* the same, but stages last as long as on another machine of the database */
+  GPU_CUDA     /* gpuN of the machine, measured or from the catalog */
 } gpu_kind;
 
 typedef struct {
   gpu_kind kind;
-  int64_t size_bytes;    /* 0 = not given: what the device has */
-  char machine[128];     /* paced: the machine whose rows count */
-  char device[16];       /* "gpu0"; "" for none and virtual */
-  char text[96];         /* as given */
+  int64_t size_bytes; /* 0 = not given: what the device has */
+  char machine[128];  /* paced: the machine whose rows count */
+  char device[16];    /* "gpu0"; "" for none and virtual */
+  char text[96];      /* as given */
 } gpu_spec;
 
 /* "none", "virtual:SIZE", "paced:MACHINE[:SIZE]", "cuda:N[:SIZE]"; HF_INPUT otherwise. */
@@ -36,7 +36,7 @@ typedef struct {
   const cost_rows *rows;
   bool cpu;
   char device[16];
-  int threads;           /* CPU: 0 = all */
+  int threads; /* CPU: 0 = all */
 } cost_unit;
 
 typedef struct {
@@ -44,9 +44,9 @@ typedef struct {
   fmt format;            /* FMT_DEFAULT = as stored */
   const cost_rows *rows; /* the machine (paced: the one told) */
   gpu_spec gpu;
-  int threads;           /* CPU threads altogether; 0 = all cores */
+  int threads; /* CPU threads altogether; 0 = all cores */
   int kv_elem_bytes;
-  bool correlated;       /* popularity is assumed and several tokens go together: real gates touch fewer experts (distinct_factor) */
+  bool correlated; /* popularity is assumed and several tokens go together: real gates touch fewer experts (distinct_factor) */
 } cost_input;
 
 cost_unit cost_device_unit(const cost_input *in); /* attention, shared and resident experts */
@@ -71,10 +71,10 @@ double cost_unit_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag);
 double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag);
 
 typedef struct {
-  const char *kernel;    /* "expert_ffn" or "matmul" */
+  const char *kernel; /* "expert_ffn" or "matmul" */
   fmt format;
   int n_out, n_in;
-  double bytes;          /* what one application reads */
+  double bytes; /* what one application reads */
 } cost_shape;
 /* Measured curve of the kernel for the shape, or of the measured shape nearest in bytes, scaled (tag scaled); false when nothing like it was
  * measured on this unit. Per number of tokens the fastest candidate counts: the executor takes it too. */

@@ -45,7 +45,9 @@ int64_t cost_kv_bytes(const model_config *c, int64_t tokens, int elem_bytes) {
   return sum;
 }
 
-double cost_handover_bytes(const model_config *c) { return 2.0 * 4 * c->d_model + 8.0 * c->top_k; }
+double cost_handover_bytes(const model_config *c) {
+  return 2.0 * 4 * c->d_model + 8.0 * c->top_k;
+}
 
 /* ---- rates of a unit ---- */
 
@@ -59,9 +61,10 @@ double cost_unit_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag) {
 /* Arithmetic units that can serve a weight format, best first; "" ends. */
 static const char *const *flops_classes(fmt f, bool cpu) {
   static const char *const f32[] = {"fp32", "f32", ""}, *const f16[] = {"fp16", "f16", "bf16", "fp32", "f32", ""},
-                    *const bf16[] = {"bf16", "fp16", "f16", "fp32", "f32", ""},
-                    *const fp8[] = {"fp8", "bf16", "fp16", "int8", "fp32", "f32", ""},
-                    *const int8[] = {"int8", "bf16", "fp16", "fp32", "f32", ""};
+                           *const bf16[] = {"bf16", "fp16", "f16", "fp32", "f32", ""},
+                           *const fp8[] = {"fp8", "bf16", "fp16", "int8", "fp32", "f32", ""}, *const int8[] = {"int8", "bf16",
+                                                                                                               "fp16", "fp32",
+                                                                                                               "f32",  ""};
   switch (f) {
     case FMT_F32: return f32;
     case FMT_F16: return f16;
@@ -76,7 +79,8 @@ static double measured_flops(const cost_unit *u, fmt f) {
   double best = 0;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (strncmp(k->device, u->device, strlen(u->device)) != 0 || strcmp(k->format, fmt_get(f)->name) != 0 || !(k->ns > 0)) continue;
+    if (strncmp(k->device, u->device, strlen(u->device)) != 0 || strcmp(k->format, fmt_get(f)->name) != 0 || !(k->ns > 0))
+      continue;
     if (u->threads > 0 && k->threads != u->threads) continue;
     double products = strcmp(k->kernel, "expert_ffn") == 0 ? 3 : strcmp(k->kernel, "matmul") == 0 ? 1 : 0;
     best = fmax(best, 1e9 * 2 * products * k->n_out * k->n_in * k->tokens / k->ns);
@@ -94,7 +98,8 @@ double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag) {
       cost_figure any;
       static const double none[3] = {1, 1, 1};
       if (!cost_find(u->rows, u->device, what, &any)) continue;
-      return u->cpu ? cost_cpu_rate(u->rows, what, u->threads, g, c, none, tag) : cost_rate(u->rows, u->device, what, g, c, none, tag);
+      return u->cpu ? cost_cpu_rate(u->rows, what, u->threads, g, c, none, tag)
+                    : cost_rate(u->rows, u->device, what, g, c, none, tag);
     }
   double seen = measured_flops(u, f);
   if (seen > 0) {
@@ -191,7 +196,8 @@ bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, s
   stage_curve r = {0};
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!on_unit(k, u) || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, near->format) != 0 || k->load[0] != '\0') continue;
+    if (!on_unit(k, u) || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, near->format) != 0 || k->load[0] != '\0')
+      continue;
     if (k->n_out != near->n_out || k->n_in != near->n_in || !(k->ns > 0) || k->tokens < 1) continue;
     if (u->cpu && (k->threads > 0 ? k->threads : 1) != threads) continue;
     double ns = side < 0 ? fmax(k->ns, k->ns_high) : side > 0 && k->ns_low > 0 ? fmin(k->ns, k->ns_low) : k->ns;

@@ -87,7 +87,8 @@ static hf_status add_kind(const model_config *c, const char *path, const json *k
     snprintf(key, sizeof key, "%d", l);
     const json *row = json_get(by_layer, key);
     if (json_type(row) != JSON_ARRAY || json_len(row) != c->n_experts)
-      return hf_fail(HF_INPUT, "%s: %s: counts.%s: needs an array of %d counts, one per expert", path, json_key(kind), key, c->n_experts);
+      return hf_fail(HF_INPUT, "%s: %s: counts.%s: needs an array of %d counts, one per expert", path, json_key(kind), key,
+                     c->n_experts);
     int e = 0;
     for (const json *v = json_first(row); v != NULL; v = json_next(v), e++) {
       double x = json_number(v, -1);
@@ -128,10 +129,8 @@ hf_status popularity_census(const model_config *c, const char *path, const char 
 done:
   json_free(doc);
   free(counts);
-  if (st != HF_OK)
-    popularity_free(p);
-  else
-    *out = p;
+  if (st != HF_OK) popularity_free(p);
+  else *out = p;
   return st;
 }
 
@@ -140,13 +139,15 @@ hf_status popularity_run(const model_config *c, const rec_routing *rows, int n, 
   double *counts = NULL;
   hf_status st = HF_OK;
   if (n == 0)
-    return hf_fail(HF_INPUT, "run %lld: has no routing counts: it did not get far enough, or ran without experts", (long long)run_id);
+    return hf_fail(HF_INPUT, "run %lld: has no routing counts: it did not get far enough, or ran without experts",
+                   (long long)run_id);
   HF_TRY(popularity_new(c->n_layers, c->n_experts, &p));
   HF_GO(done, hf_alloc(&counts, (size_t)c->n_layers * (size_t)c->n_experts + 1, sizeof *counts, "routing counts"));
   for (int i = 0; i < n; i++) {
     const rec_routing *r = &rows[i];
     if (r->layer < 0 || r->layer >= c->n_layers || r->expert < 0 || r->expert >= c->n_experts || !c->layer_is_moe[r->layer]) {
-      st = hf_fail(HF_INPUT, "run %lld: routing counts name layer %d expert %d, which this model has not: give the model of that run",
+      st = hf_fail(HF_INPUT,
+                   "run %lld: routing counts name layer %d expert %d, which this model has not: give the model of that run",
                    (long long)run_id, r->layer, r->expert);
       goto done;
     }
@@ -156,9 +157,7 @@ hf_status popularity_run(const model_config *c, const rec_routing *rows, int n, 
   snprintf(p->source, sizeof p->source, "run %lld", (long long)run_id);
 done:
   free(counts);
-  if (st != HF_OK)
-    popularity_free(p);
-  else
-    *out = p;
+  if (st != HF_OK) popularity_free(p);
+  else *out = p;
   return st;
 }

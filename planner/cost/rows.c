@@ -100,7 +100,9 @@ bool cost_find(const cost_rows *r, const char *device, const char *what, cost_fi
   return true;
 }
 
-static double pick(const cost_figure *f, int side) { return side < 0 ? f->low : side > 0 ? f->high : f->likely; }
+static double pick(const cost_figure *f, int side) {
+  return side < 0 ? f->low : side > 0 ? f->high : f->likely;
+}
 
 static cost_figure find_or(const cost_rows *r, const char *device, const char *what, const double fallback[3]) {
   cost_figure f = {fallback[0], fallback[1], fallback[2], TAG_ASSUMED};
@@ -120,7 +122,9 @@ static const rec_figure *row_of_threads(const cost_rows *r, const char *what, in
   const rec_figure *exact = NULL;
   for (int i = 0; i < r->n_figure; i++) {
     const rec_figure *f = &r->figure[i];
-    if (strcmp(f->what, what) != 0 || strncmp(f->device, "cpu", 3) != 0 || params_threads(f->params) != threads || !(f->likely > 0)) continue;
+    if (strcmp(f->what, what) != 0 || strncmp(f->device, "cpu", 3) != 0 || params_threads(f->params) != threads ||
+        !(f->likely > 0))
+      continue;
     if (exact == NULL || f->id > exact->id) exact = f;
   }
   return exact;

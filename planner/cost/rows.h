@@ -30,8 +30,15 @@ typedef struct {
 /* Which figures are moved away from their likely value: side -1 makes the machine slower, +1 faster, 0 leaves it. Groups are independent
  * sources of doubt; the interval of a prediction comes from moving them one by one (planner/plan_make.h). */
 typedef enum {
-  COST_CPU_MEM = 1, COST_CPU_FLOPS = 2, COST_GPU_MEM = 4, COST_GPU_FLOPS = 8, COST_LINK = 16, COST_FIXED = 32, COST_ROUTING = 64,
-  COST_N_GROUPS = 7, COST_ALL = 127
+  COST_CPU_MEM = 1,
+  COST_CPU_FLOPS = 2,
+  COST_GPU_MEM = 4,
+  COST_GPU_FLOPS = 8,
+  COST_LINK = 16,
+  COST_FIXED = 32,
+  COST_ROUTING = 64,
+  COST_N_GROUPS = 7,
+  COST_ALL = 127
 } cost_group;
 typedef struct {
   int side;
@@ -40,17 +47,20 @@ typedef struct {
 
 bool cost_find(const cost_rows *r, const char *device, const char *what, cost_figure *out);
 /* Bytes or FLOPs per second; fallback (low, likely, high, tag assumed) when there is no row. */
-double cost_rate(const cost_rows *r, const char *device, const char *what, cost_group g, cost_case c, const double fallback[3], db_tag *tag);
+double cost_rate(const cost_rows *r, const char *device, const char *what, cost_group g, cost_case c, const double fallback[3],
+                 db_tag *tag);
 /* The same for `threads` threads of the CPU; 0 = all. */
-double cost_cpu_rate(const cost_rows *r, const char *what, int threads, cost_group g, cost_case c, const double fallback[3], db_tag *tag);
+double cost_cpu_rate(const cost_rows *r, const char *what, int threads, cost_group g, cost_case c, const double fallback[3],
+                     db_tag *tag);
 /* A time in ns; fallback[0] is the fastest. */
 double cost_time(const cost_rows *r, const char *device, const char *what, cost_case c, const double fallback[3], db_tag *tag);
 
 /* The same of `threads` threads of the CPU (params "threads=N"); 0, or where that was not measured, the row of most threads. */
 double cost_cpu_time(const cost_rows *r, const char *what, int threads, cost_case c, const double fallback[3], db_tag *tag);
 
-int cost_cpu_cores(const cost_rows *r);            /* >= 1 */
-int64_t cost_mem_bytes(const cost_rows *r, const char *kind, int index); /* of the index-th device of a kind ("cpu", "gpu"); index -1: sum; 0 = unknown */
-const rec_device *cost_device(const cost_rows *r, const char *device);   /* NULL when there is none */
+int cost_cpu_cores(const cost_rows *r); /* >= 1 */
+int64_t cost_mem_bytes(const cost_rows *r, const char *kind,
+                       int index); /* of the index-th device of a kind ("cpu", "gpu"); index -1: sum; 0 = unknown */
+const rec_device *cost_device(const cost_rows *r, const char *device); /* NULL when there is none */
 void cost_weaken(db_tag *tag, db_tag with);
 #endif

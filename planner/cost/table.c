@@ -8,9 +8,8 @@
 #include "planner/cost/cost.h"
 
 /* Used where a machine has no row; fastest, likely, slowest. */
-static const double CPU_LAYER[3] = {3e3, 10e3, 30e3}, THREAD_LAYER[3] = {1e3, 3e3, 10e3},
-                    HANDOVER[3] = {4e3, 12e3, 40e3}, LAUNCH[3] = {8e3, 20e3, 50e3}, STEP[3] = {20e3, 60e3, 300e3},
-                    PCIE[3] = {8e9, 20e9, 26e9};
+static const double CPU_LAYER[3] = {3e3, 10e3, 30e3}, THREAD_LAYER[3] = {1e3, 3e3, 10e3}, HANDOVER[3] = {4e3, 12e3, 40e3},
+                    LAUNCH[3] = {8e3, 20e3, 50e3}, STEP[3] = {20e3, 60e3, 300e3}, PCIE[3] = {8e9, 20e9, 26e9};
 
 static hf_status size_suffix(const char *text, const char *from, gpu_spec *g) {
   HF_TRY(cli_parse_size(from, "--gpu", &g->size_bytes));
@@ -111,10 +110,8 @@ static void find_fixed(builder *b) {
   bool real = !b->dev.cpu;
   b->distinct = b->in->correlated ? cost_distinct_factor(r, b->c, &b->tag) : 1;
   b->cexp_fixed = cost_cpu_time(r, "layer_fixed_ns", b->pool.threads, b->c, CPU_LAYER, &b->tag);
-  if (real)
-    b->attn_fixed = cost_time(r, b->dev.device, "launch_ns", b->c, LAUNCH, &b->tag);
-  else
-    find_cpu_fixed(b);
+  if (real) b->attn_fixed = cost_time(r, b->dev.device, "launch_ns", b->c, LAUNCH, &b->tag);
+  else find_cpu_fixed(b);
   if (b->in->gpu.kind == GPU_NONE) return;
   cost_figure f;
   const char *from = real && cost_find(r, b->dev.device, "handover_ns", &f) ? b->dev.device : "cpu";
@@ -190,8 +187,10 @@ static hf_status layer_cost(builder *b, int l, stage_layer *y) {
 hf_status cost_table(const cost_input *in, cost_case c, stage_table **out) {
   const model_config *m = model_get_config(in->m);
   if (in->gpu.kind != GPU_NONE && in->gpu.kind != GPU_VIRTUAL && cost_device(in->rows, in->gpu.device) == NULL)
-    return hf_fail(HF_NOT_FOUND, "option --gpu: machine %s has no %s in the database: measure it with hf-profile on that machine, or plan with "
-                   "--gpu none", in->rows->machine.name, in->gpu.device);
+    return hf_fail(HF_NOT_FOUND,
+                   "option --gpu: machine %s has no %s in the database: measure it with hf-profile on that machine, or plan with "
+                   "--gpu none",
+                   in->rows->machine.name, in->gpu.device);
   stage_table *t = NULL;
   builder b = {.in = in, .c = c, .dev = cost_device_unit(in), .pool = cost_pool_unit(in), .tag = TAG_MEASURED};
   hf_status st = HF_OK;

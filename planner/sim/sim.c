@@ -23,7 +23,9 @@ typedef struct {
   int64_t order;
 } heap;
 
-static bool before(const event *a, const event *b) { return a->at != b->at ? a->at < b->at : a->order < b->order; }
+static bool before(const event *a, const event *b) {
+  return a->at != b->at ? a->at < b->at : a->order < b->order;
+}
 
 static void heap_push(heap *h, int64_t at, event_kind kind, int mb) {
   event e = {at, h->order++, kind, mb};
@@ -57,7 +59,7 @@ typedef struct {
   bool active, head;
   sched_step step;
   stage_load load;
-  int logits, layer, parts;      /* parts of the layer still running */
+  int logits, layer, parts; /* parts of the layer still running */
   stage_ns ns;
   int64_t device_start, cpu_start, number;
 } micro_batch;
@@ -80,11 +82,11 @@ typedef struct {
   int64_t now;
   micro_batch mb[SCHED_MAX_DEPTH];
   resource device, cpu;
-  request *req;                  /* [users * requests_per_user]; user u's i-th is u + i * users */
+  request *req; /* [users * requests_per_user]; user u's i-th is u + i * users */
   int64_t n_ended, n_added, steps;
-  layer_times *cache;            /* [CACHE_TOKENS + 1][n_layers], by tokens of the step */
-  uint8_t *cached;               /* [CACHE_TOKENS + 1] */
-  int decoding;                  /* requests between first and last token */
+  layer_times *cache; /* [CACHE_TOKENS + 1][n_layers], by tokens of the step */
+  uint8_t *cached;    /* [CACHE_TOKENS + 1] */
+  int decoding;       /* requests between first and last token */
   int64_t decode_since, decode_ns, decode_tokens, in_system_ns, counted_to;
   int64_t n_in_system;
   uint64_t rng;
@@ -92,7 +94,9 @@ typedef struct {
 
 /* ---- stage times ---- */
 
-static int64_t ns_of(double t) { return (int64_t)llround(t); }
+static int64_t ns_of(double t) {
+  return (int64_t)llround(t);
+}
 
 /* Times of the routed part depend on the number of tokens only: computed once per number. */
 static const layer_times *routed_times(sim *s, int tokens) {
@@ -132,7 +136,9 @@ static void emit(const sim *s, int m, const char *stage, const char *where, int6
 
 /* ---- resources ---- */
 
-static bool inline_cpu(const sim *s) { return s->o->table->one_resource; }
+static bool inline_cpu(const sim *s) {
+  return s->o->table->one_resource;
+}
 
 /* Starts the job of micro-batch m on the device; the CPU takes its place when there is none. */
 static void device_start(sim *s, int m) {
@@ -154,10 +160,8 @@ static void cpu_start(sim *s, int m) {
 }
 
 static void take(sim *s, resource *r, int m, void (*start)(sim *, int)) {
-  if (r->busy)
-    r->queue[r->n++] = m;
-  else
-    start(s, m);
+  if (r->busy) r->queue[r->n++] = m;
+  else start(s, m);
 }
 
 static void release(sim *s, resource *r, void (*start)(sim *, int)) {
@@ -318,7 +322,8 @@ static hf_status check(const sim_options *o) {
   if (!(o->length_spread >= 0 && o->length_spread < 1))
     return hf_fail(HF_INPUT, "simulation: length spread %g is not between 0 and 1", o->length_spread);
   if (o->chunk_tokens + SCHED_MAX_SEQS > CACHE_TOKENS)
-    return hf_fail(HF_INPUT, "simulation: chunk of %d tokens is above %d", o->chunk_tokens, (int)CACHE_TOKENS - (int)SCHED_MAX_SEQS);
+    return hf_fail(HF_INPUT, "simulation: chunk of %d tokens is above %d", o->chunk_tokens,
+                   (int)CACHE_TOKENS - (int)SCHED_MAX_SEQS);
   return HF_OK;
 }
 
@@ -336,7 +341,10 @@ static hf_status set_up(sim *s) {
     int64_t pages = (s->req[i].prompt + s->req[i].output + o->page_tokens - 1) / (o->page_tokens > 0 ? o->page_tokens : 1);
     if (pages > longest) longest = pages;
   }
-  sched_options so = {.depth = o->depth, .max_seqs = o->users, .chunk_tokens = o->chunk_tokens, .page_tokens = o->page_tokens,
+  sched_options so = {.depth = o->depth,
+                      .max_seqs = o->users,
+                      .chunk_tokens = o->chunk_tokens,
+                      .page_tokens = o->page_tokens,
                       .n_pages = o->n_pages > 0 ? o->n_pages : (int)(longest * o->users)};
   HF_TRY(sched_new(&so, &s->s));
   for (int u = 0; u < o->users; u++) HF_TRY(add_request(s, u));

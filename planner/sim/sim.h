@@ -22,27 +22,27 @@
 #include "sched/stages.h"
 
 typedef struct {
-  const stage_table *table;    /* borrowed */
-  const popularity *pop;       /* borrowed; routing is priced by expected times */
-  const uint8_t *on_device;    /* [n_layers * n_experts] or NULL */
-  int users, depth;            /* 1..SCHED_MAX_SEQS, 1..SCHED_MAX_DEPTH */
+  const stage_table *table; /* borrowed */
+  const popularity *pop;    /* borrowed; routing is priced by expected times */
+  const uint8_t *on_device; /* [n_layers * n_experts] or NULL */
+  int users, depth;         /* 1..SCHED_MAX_SEQS, 1..SCHED_MAX_DEPTH */
   int prompt_tokens, output_tokens;
-  int requests_per_user;       /* >= 1 */
-  double length_spread;        /* 0: all equal; s: lengths uniform in [1-s, 1+s] times the above, drawn by seed; s < 1 */
+  int requests_per_user; /* >= 1 */
+  double length_spread;  /* 0: all equal; s: lengths uniform in [1-s, 1+s] times the above, drawn by seed; s < 1 */
   uint64_t seed;
   int chunk_tokens, page_tokens;
-  int n_pages;                 /* 0 = enough for everybody */
+  int n_pages;                                   /* 0 = enough for everybody */
   void (*trace)(void *user, const rec_trace *r); /* each stage as it ends, or NULL */
   void *trace_user;
 } sim_options;
 
 typedef struct {
-  double decode_tok_per_s, decode_s;     /* 0 when no moment had every user decoding */
+  double decode_tok_per_s, decode_s; /* 0 when no moment had every user decoding */
   double tok_per_s_wall, prefill_tok_per_s, wall_s;
   plan_percentiles ttft_s, tpot_s, e2e_s;
   int64_t requests, steps, prompt_tokens, output_tokens;
-  double device_busy, cpu_busy;          /* share of wall time */
-  double in_system;                      /* mean number of requests waiting or running, integrated over time */
+  double device_busy, cpu_busy; /* share of wall time */
+  double in_system;             /* mean number of requests waiting or running, integrated over time */
   double e2e_sum_s;
 } sim_result;
 

@@ -20,7 +20,8 @@ static rec_figure figures[40];
 static rec_kernel_point kernels[64];
 static rec_device devices[4];
 
-static void figure(cost_rows *r, const char *device, const char *what, const char *params, double low, double likely, double high, db_tag tag) {
+static void figure(cost_rows *r, const char *device, const char *what, const char *params, double low, double likely, double high,
+                   db_tag tag) {
   rec_figure *f = &figures[r->n_figure];
   *f = (rec_figure){.id = ++r->n_figure, .low = low, .likely = likely, .high = high, .tag = tag};
   snprintf(f->device, sizeof f->device, "%s", device);
@@ -30,7 +31,13 @@ static void figure(cost_rows *r, const char *device, const char *what, const cha
 
 static void point(cost_rows *r, const char *kernel, const char *format, int n_out, int n_in, int tokens, int threads, double ns) {
   rec_kernel_point *k = &kernels[r->n_kernel++];
-  *k = (rec_kernel_point){.n_out = n_out, .n_in = n_in, .tokens = tokens, .threads = threads, .ns = ns, .ns_low = 0.9 * ns, .ns_high = 1.2 * ns,
+  *k = (rec_kernel_point){.n_out = n_out,
+                          .n_in = n_in,
+                          .tokens = tokens,
+                          .threads = threads,
+                          .ns = ns,
+                          .ns_low = 0.9 * ns,
+                          .ns_high = 1.2 * ns,
                           .tag = TAG_MEASURED};
   snprintf(k->device, sizeof k->device, "cpu");
   snprintf(k->kernel, sizeof k->kernel, "%s", kernel);
@@ -235,7 +242,8 @@ static void gpu_texts(void **state) {
   assert_true(g.size_bytes == 0 && strcmp(g.machine, "some-machine") == 0);
   assert_int_equal(gpu_spec_parse("cuda:1:20G", &g), HF_OK);
   assert_true(g.kind == GPU_CUDA && g.size_bytes == 20LL << 30 && strcmp(g.device, "gpu1") == 0);
-  const char *const bad[] = {"", "virtual", "virtual:", "virtual:0", "virtual:x", "paced:", "cuda:", "cuda:-1", "cuda:1x", "cuda:99", "rtx4090"};
+  const char *const bad[] = {
+      "", "virtual", "virtual:", "virtual:0", "virtual:x", "paced:", "cuda:", "cuda:-1", "cuda:1x", "cuda:99", "rtx4090"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_int_equal(gpu_spec_parse(bad[i], &g), HF_INPUT);
 }
 
@@ -388,7 +396,8 @@ static void counted_popularity(void **state) {
   assert_int_equal(popularity_census(c, "examples/tiny-moe/config.json", NULL, &p), HF_INPUT);
   assert_int_equal(popularity_census(c, "no/such/file.json", NULL, &p), HF_NOT_FOUND);
 
-  rec_routing rows[] = {{.layer = 1, .expert = 3, .count = 30}, {.layer = 1, .expert = 3, .count = 10}, {.layer = 1, .expert = 5, .count = 60}};
+  rec_routing rows[] = {
+      {.layer = 1, .expert = 3, .count = 30}, {.layer = 1, .expert = 3, .count = 10}, {.layer = 1, .expert = 5, .count = 60}};
   assert_int_equal(popularity_run(c, rows, 3, 7, &p), HF_OK);
   assert_string_equal(p->source, "run 7");
   assert_true(p->p[32 + 3] == 1 && p->p[32 + 5] == 1); /* more choices than tokens: clipped */

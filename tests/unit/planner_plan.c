@@ -41,7 +41,12 @@ static int close_database(void **state) {
 }
 
 static plan_request tiny(void) {
-  plan_request r = {.model = "examples/tiny-moe", .machine = "paced-desk", .users = 5, .context = 192, .prompt_tokens = 64, .output_tokens = 32};
+  plan_request r = {.model = "examples/tiny-moe",
+                    .machine = "paced-desk",
+                    .users = 5,
+                    .context = 192,
+                    .prompt_tokens = 64,
+                    .output_tokens = 32};
   return r;
 }
 
@@ -240,8 +245,9 @@ static void drift_finds_the_factors(void **state) {
     rows[n++] = row("shared", l, 50, 250, truth[DRIFT_SHARED] * y.shared_ns);
     if (y.dexp_ns > 0) rows[n++] = row("dexp", l, 50, 250, truth[DRIFT_DEXP] * y.dexp_ns);
     if (y.cexp_ns > 0) rows[n++] = row("cexp", l, 50, 250, truth[DRIFT_CEXP] * y.cexp_ns);
-    step += truth[DRIFT_ATTN] * y.attn_ns + fmax(truth[DRIFT_SHARED] * y.shared_ns + truth[DRIFT_DEXP] * y.dexp_ns,
-                                                 truth[DRIFT_CEXP] * y.cexp_ns + 4 * y.hand_ns); /* hand-over: four times, unseen */
+    step +=
+        truth[DRIFT_ATTN] * y.attn_ns + fmax(truth[DRIFT_SHARED] * y.shared_ns + truth[DRIFT_DEXP] * y.dexp_ns,
+                                             truth[DRIFT_CEXP] * y.cexp_ns + 4 * y.hand_ns); /* hand-over: four times, unseen */
   }
   rows[n++] = row("head", t->n_layers, 50, 250, truth[DRIFT_HEAD] * stage_curve_at(&t->head, 5));
   rows[n] = row("attn", 0, 50, 250, 1e9); /* another phase must not count */
@@ -335,7 +341,12 @@ static void runs_of_other_models_are_refused(void **state) {
 /* The published case: proven gap, interval narrow enough to mean something. */
 static void deepseek_r1_from_the_catalog(void **state) {
   (void)state;
-  plan_request r = {.model = "deepseek-r1", .machine = "xeon6-mrdimm-rtx4090", .users = 5, .context = 2048, .prompt_tokens = 256, .output_tokens = 64};
+  plan_request r = {.model = "deepseek-r1",
+                    .machine = "xeon6-mrdimm-rtx4090",
+                    .users = 5,
+                    .context = 2048,
+                    .prompt_tokens = 256,
+                    .output_tokens = 64};
   plan_inputs *in = NULL;
   planned p;
   make(&r, &in, &p);
@@ -359,8 +370,12 @@ static void damaged_inputs_are_refused(void **state) {
   char *text = NULL;
   ok(plan_to_json(p.p, &doc));
   ok(json_print(doc, false, &text));
-  const char *const damage[][2] = {{"\"inputs\"", "\"outputs\""}, {"\"mean_context\":", "\"mean_contexts\":"}, {"\"expert_bytes\":[0,", "\"expert_bytes\":["},
-                                   {"\"source\":", "\"sources\":"}, {"\"n_devices\":1", "\"n_devices\":7"}, {"\"moe\":true", "\"moe\":7"}};
+  const char *const damage[][2] = {{"\"inputs\"", "\"outputs\""},
+                                   {"\"mean_context\":", "\"mean_contexts\":"},
+                                   {"\"expert_bytes\":[0,", "\"expert_bytes\":["},
+                                   {"\"source\":", "\"sources\":"},
+                                   {"\"n_devices\":1", "\"n_devices\":7"},
+                                   {"\"moe\":true", "\"moe\":7"}};
   for (size_t i = 0; i < sizeof damage / sizeof damage[0]; i++) {
     char *inputs = strstr(text, "\"inputs\""), *at = strstr(inputs, damage[i][0]);
     assert_non_null(at);
@@ -387,16 +402,11 @@ static void damaged_inputs_are_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(objective_survives_the_file),
-      cmocka_unit_test(same_request_same_plan),
-      cmocka_unit_test(prediction_is_an_interval),
-      cmocka_unit_test(memory_is_accounted_for),
-      cmocka_unit_test(refusal_says_what_would_help),
-      cmocka_unit_test(bad_requests),
-      cmocka_unit_test(drift_finds_the_factors),
-      cmocka_unit_test(replanning_moves_the_hot_experts),
-      cmocka_unit_test(runs_of_other_models_are_refused),
-      cmocka_unit_test(deepseek_r1_from_the_catalog),
+      cmocka_unit_test(objective_survives_the_file),      cmocka_unit_test(same_request_same_plan),
+      cmocka_unit_test(prediction_is_an_interval),        cmocka_unit_test(memory_is_accounted_for),
+      cmocka_unit_test(refusal_says_what_would_help),     cmocka_unit_test(bad_requests),
+      cmocka_unit_test(drift_finds_the_factors),          cmocka_unit_test(replanning_moves_the_hot_experts),
+      cmocka_unit_test(runs_of_other_models_are_refused), cmocka_unit_test(deepseek_r1_from_the_catalog),
       cmocka_unit_test(damaged_inputs_are_refused),
   };
   return cmocka_run_group_tests(tests, open_database, close_database);

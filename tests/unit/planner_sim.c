@@ -45,8 +45,17 @@ static popularity *even(void) {
 }
 
 static sim_options options(const stage_table *t, const popularity *p, const uint8_t *dev, int users, int depth) {
-  sim_options o = {.table = t, .pop = p, .on_device = dev, .users = users, .depth = depth, .prompt_tokens = 20, .output_tokens = 30,
-                   .requests_per_user = 2, .seed = 1, .chunk_tokens = 64, .page_tokens = 16};
+  sim_options o = {.table = t,
+                   .pop = p,
+                   .on_device = dev,
+                   .users = users,
+                   .depth = depth,
+                   .prompt_tokens = 20,
+                   .output_tokens = 30,
+                   .requests_per_user = 2,
+                   .seed = 1,
+                   .chunk_tokens = 64,
+                   .page_tokens = 16};
   return o;
 }
 

@@ -241,10 +241,8 @@ static void soak_cancel(soak *k) {
   for (int m = 0; m < k->depth; m++)
     for (int i = 0; k->busy[m] && i < k->flight[m].n_pieces; i++) flying |= k->flight[m].piece[i].request == r;
   sched_cancel(k->s, r);
-  if (flying)
-    a->cancelled = true;
-  else
-    a->ended = true;
+  if (flying) a->cancelled = true;
+  else a->ended = true;
 }
 
 static void random_soak(void **state) {
@@ -284,10 +282,8 @@ static void random_soak(void **state) {
       idle = 0;
       for (int m = 0; m < k->depth; m++) {
         if (!k->busy[m]) soak_next(k, m);
-        if (k->busy[m])
-          soak_done(k, m);
-        else
-          idle++;
+        if (k->busy[m]) soak_done(k, m);
+        else idle++;
       }
     }
     for (int i = 0; i < k->n; i++) assert_true(k->a[i].ended);
