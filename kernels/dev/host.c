@@ -1,5 +1,6 @@
-/* host.c: the device that is none: the whole step runs on the CPU pool, all threads walking the list of operations together with a
- * barrier after each, the host's experts in line at WAIT. One wake-up of the pool per step. */
+/* host.c: the device that is none: the whole step runs on the CPU pool, all threads walking the list of operations together, the host's
+ * experts in line at WAIT. One wake-up of the pool per step. A barrier stands only where a thread may need what another wrote
+ * (needs_barrier): about half of the operations, which matters when a layer is short. */
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -14,6 +15,40 @@ typedef struct {
   dev_recording *r;
   dev_step *s;
 } host_dev;
+
+/* Operations that treat each row alone, row r always on thread r % n_threads. */
+static bool by_row(const dev_op *op) {
+  switch (op->kind) {
+  case DOP_EMBED:
+  case DOP_RMSNORM:
+  case DOP_PACK:
+  case DOP_ROPE:
+  case DOP_KV_WRITE:
+  case DOP_ROUTE:
+  case DOP_SWIGLU:
+  case DOP_COPY_OUT:
+  case DOP_COPY_LOGITS:
+  case DOP_ADD_IN: return true;
+  default: return false;
+  }
+}
+
+/* Between an operation and the next real one. None is needed when both keep to the rows of their thread, when the second product reads
+ * the same input as the first, or when the rotation of queries follows the product that fills the other columns of its output. */
+static bool needs_barrier(const dev_op *op, const dev_op *next) {
+  if (by_row(op) && by_row(next)) return op->rows != next->rows;
+  if (op->kind == DOP_GATHER && by_row(next)) return next->rows != DEV_ROWS_LOGITS;
+  if (op->kind == DOP_MATMUL && next->kind == DOP_MATMUL) return op->in != next->in || op->out == next->out;
+  return !(op->kind == DOP_HEADMM && next->kind == DOP_ROPE && op->in == next->in);
+}
+
+static bool is_marker(const dev_op *op) { return op->kind == DOP_STAGE || op->kind == DOP_SIGNAL; }
+
+static bool barrier_after(const dev_recording *r, int i) {
+  int n = i + 1;
+  while (n < r->n_ops && is_marker(&r->ops[n])) n++;
+  return n < r->n_ops && needs_barrier(&r->ops[i], &r->ops[n]);
+}
 
 static void walk(void *arg, int thread, int n_threads) {
   host_dev *h = arg;
@@ -37,7 +72,7 @@ static void walk(void *arg, int thread, int n_threads) {
       continue;
     }
     cpu_op_run(r, op, s, thread, n_threads);
-    if (n_threads > 1) pool_barrier(h->p, thread);
+    if (n_threads > 1 && barrier_after(r, i)) pool_barrier(h->p, thread);
   }
 }
 
