@@ -21,7 +21,7 @@ typedef struct {
   model *m;
   db *d;
   char db_path[4096];
-  plan *fixed;
+  plan *fixed; /* the one of --plan */
   topology *topo;
 } bench;
 
@@ -211,6 +211,7 @@ hf_status cmd_bench(const run_options *r) {
   HF_GO(end, plan_open(r, b.d, &b.fixed));
   HF_GO(end, hf_alloc(&b.topo, 1, sizeof *b.topo, "topology"));
   HF_GO(end, topo_get(b.topo));
+  if (b.fixed && !r->no_log) HF_GO(end, plan_adopt(b.d, b.fixed));
   st = run_cells(&b);
 end:
   free(b.topo);

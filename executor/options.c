@@ -39,6 +39,40 @@ hf_status plan_open(const run_options *r, db *d, plan **out) {
   return plan_read_file(r->plan, out);
 }
 
+static hf_status plan_text(const plan *p, char **out) {
+  json *doc;
+  HF_TRY(plan_to_json(p, &doc));
+  hf_status st = json_print(doc, false, out);
+  json_free(doc);
+  return st;
+}
+
+static hf_status same_plan(const plan *a, const plan *b, bool *same) {
+  char *x = NULL, *y = NULL;
+  hf_status st = plan_text(a, &x);
+  if (st == HF_OK) st = plan_text(b, &y);
+  *same = st == HF_OK && !strcmp(x, y);
+  free(x);
+  free(y);
+  return st;
+}
+
+hf_status plan_adopt(db *d, plan *p) {
+  plan *row = NULL;
+  bool same = false;
+  hf_status st = p->id ? db_plan_get(d, p->id, &row) : HF_NOT_FOUND;
+  if (st == HF_OK) st = same_plan(p, row, &same);
+  plan_free(row);
+  if (st != HF_OK && st != HF_NOT_FOUND) return st;
+  if (same) return HF_OK;
+  rec_machine m;
+  st = p->machine_id ? db_machine_get(d, p->machine_id, &m) : HF_NOT_FOUND;
+  if (st != HF_OK && st != HF_NOT_FOUND) return st;
+  if (st == HF_NOT_FOUND || strcmp(m.name, p->machine)) p->machine_id = 0;
+  p->from_run = 0; /* a run of the database that the plan was made in */
+  return db_plan_put(d, p);
+}
+
 static int64_t ram_limit(void) {
   struct sysinfo s;
   return sysinfo(&s) ? 0 : (int64_t)s.totalram * s.mem_unit;

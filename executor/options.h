@@ -30,6 +30,10 @@ HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
 /* --plan: a row's id or a file. NULL when none was asked for. */
 HF_MUST hf_status plan_open(const run_options *r, db *d, plan **out);
 
+/* Makes p a plan of this database, so that a run can name it: a plan from a file may carry the id of another database's row. Kept
+ * when the row of its id is the very same plan, else stored as a new row. */
+HF_MUST hf_status plan_adopt(db *d, plan *p);
+
 /* Fills engine options for `seqs` sequences of at most `context` tokens. p may be NULL. Asks hf-plan for the stage times of a paced
  * machine (*pace is the caller's, stage_table_free). */
 HF_MUST hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs, int context,
