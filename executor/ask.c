@@ -92,6 +92,9 @@ hf_status ask_hf_plan(const char *const *args, json **out) {
   close(pe[1]);
   po[1] = pe[1] = -1;
   st = drain(po[0], pe[0], &text, &err);
+  close(po[0]); /* before waiting: after a failure the child may still be writing, and must not wait for a reader */
+  close(pe[0]);
+  po[0] = pe[0] = -1;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
   if (st == HF_OK) st = judge_exit(status, &err);
   if (st == HF_OK) st = json_parse(text.data ? text.data : "", text.len, "answer of hf-plan", out);
