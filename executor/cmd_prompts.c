@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "executor/ask.h"
@@ -61,7 +62,7 @@ static void on_token(void *user, serve_request *q, int32_t id) {
   hf_progress_add(&s->bar, 1);
   if (!s->tok || !s->r->stream) return;
   hf_buf *b = &s->text[q - s->first];
-  hf_status st = tokenizer_decode(s->tok, id, false, b);
+  hf_status st = prompts_token_text(s->tok, id, b);
   if (st != HF_OK) s->st = st;
   else if (b->data) flush_text(s, q, b, false);
 }
@@ -107,7 +108,8 @@ static hf_status read_prompts(const run_options *r, job *j) {
     po.where_value = eq + 1;
   }
   hf_status st = tokenizer_open(r->model, &j->tok);
-  if (st != HF_OK) hf_log(HF_LOG_DEBUG, "no tokenizer: %s", hf_error_line());
+  if (st != HF_OK && st != HF_NOT_FOUND && st != HF_UNSUPPORTED) return st;
+  if (st != HF_OK) hf_log(st == HF_NOT_FOUND ? HF_LOG_DEBUG : HF_LOG_WARN, "ids only, no text: %s", hf_error_line());
   if (r->prompt) return prompts_add_text(&j->list, j->tok, r->prompt, &po);
   return prompts_read(r->prompts, j->tok, &po, &j->list);
 }
@@ -138,12 +140,19 @@ static hf_status make_plan(const run_options *r, job *j, int users, int context)
   return HF_OK;
 }
 
+/* Where what is given settles everything the database is not created before it has been found good. */
+static hf_status open_plan_or_database(const run_options *r, job *j) {
+  bool row = r->plan && strspn(r->plan, "0123456789") == strlen(r->plan);
+  struct stat s;
+  if (row || (stat(j->db_path, &s) == 0 && s.st_size > 0)) HF_TRY(db_open(j->db_path, false, &j->d));
+  return plan_open(r, j->d, &j->p);
+}
+
 static hf_status prepare(const run_options *r, job *j) {
   HF_TRY(db_default_path(r->common.db_path, j->db_path, sizeof j->db_path));
   HF_TRY(model_open(r->model, &j->m));
-  HF_TRY(db_open(j->db_path, true, &j->d));
-  HF_TRY(plan_open(r, j->d, &j->p));
   HF_TRY(read_prompts(r, j));
+  HF_TRY(open_plan_or_database(r, j));
   int need = prompts_longest(&j->list);
   j->users = r->users.n ? (int)r->users.v[0] : r->batch ? (int)r->batch : j->p ? j->p->users : j->list.n;
   if (j->users > SCHED_MAX_SEQS) j->users = SCHED_MAX_SEQS;
@@ -155,7 +164,8 @@ static hf_status prepare(const run_options *r, job *j) {
     return hf_fail(HF_INPUT, "--users %d: the plan was made for %d; make one with --users %d", j->users, j->p->users, j->users);
   if (!j->p) HF_TRY(make_plan(r, j, j->users, context));
   int depth = r->depth ? (int)r->depth : j->p ? j->p->depth : 1;
-  return engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace);
+  HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));
+  return j->d ? HF_OK : db_open(j->db_path, true, &j->d);
 }
 
 static void add_percentiles(json *to, const char *key, double p50, double p90, double p99) {
@@ -270,6 +280,7 @@ static hf_status run_job(const run_options *r, job *j) {
   HF_TRY(prepare(r, j));
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
   HF_TRY(serve(r, j));
+  if (j->p) HF_TRY(plan_adopt(j->d, j->p));
   fill_run(r, j);
   HF_TRY(record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats));
   if (r->out) HF_TRY(prompts_write(r->out, &j->list, j->tok));

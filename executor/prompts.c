@@ -1,11 +1,9 @@
 #include "executor/prompts.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/json.h"
 
@@ -24,7 +22,9 @@ void prompts_free(prompt_list *l) {
 
 static hf_status add(prompt_list *l, const char *id, const int32_t *ids, int n_ids, int max_tokens, double arrival_s, bool ignore_eos) {
   serve_request *r = &l->req[l->n];
-  snprintf(r->ext_id, sizeof r->ext_id, "%.63s", id);
+  size_t n = strlen(id) < sizeof r->ext_id ? strlen(id) : utf8_complete_prefix(id, sizeof r->ext_id - 1);
+  memcpy(r->ext_id, id, n);
+  r->ext_id[n] = 0;
   HF_TRY(hf_arena_get(l->a, &r->ids, (size_t)n_ids, sizeof *ids));
   memcpy(r->ids, ids, (size_t)n_ids * sizeof *ids);
   HF_TRY(hf_arena_get(l->a, &r->out, (size_t)max_tokens, sizeof *r->out));
@@ -41,8 +41,8 @@ static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *wher
   int32_t *ids = NULL;
   int n = 0;
   if (!tok) return hf_fail(HF_INPUT, "%s: a prompt of text, but the model has no tokenizer; give \"ids\"", where);
-  HF_TRY(tokenizer_encode(tok, text, strlen(text), true, true, &ids, &n));
-  hf_status st = n ? add(l, id, ids, n, max_tokens, arrival_s, ignore_eos) : hf_fail(HF_INPUT, "%s: field prompt: empty", where);
+  HF_TRY(hf_note(tokenizer_encode(tok, text, strlen(text), true, true, &ids, &n), "%s: field prompt", where));
+  hf_status st = n ? hf_note(add(l, id, ids, n, max_tokens, arrival_s, ignore_eos), "%s", where) : hf_fail(HF_INPUT, "%s: field prompt: empty", where);
   free(ids);
   return st;
 }
@@ -59,7 +59,7 @@ static hf_status add_ids(prompt_list *l, const json *v, const char *where, const
     if (d < 0 || d >= vocab || d != floor(d)) st = hf_fail(HF_INPUT, "%s: field ids[%d]: no token id below %d", where, i, vocab);
     else ids[i] = (int32_t)d;
   }
-  if (st == HF_OK) st = add(l, id, ids, n, max_tokens, arrival_s, ignore_eos);
+  if (st == HF_OK) st = hf_note(add(l, id, ids, n, max_tokens, arrival_s, ignore_eos), "%s", where);
   free(ids);
   return st;
 }
@@ -79,7 +79,7 @@ static hf_status read_line(prompt_list *l, const json *doc, const char *where, c
   HF_TRY(json_opt_str(doc, where, "prompt", &prompt));
   id = json_string(json_get(doc, "id"));
   if (!id) {
-    snprintf(number, sizeof number, "%d", line);
+    snprintf(number, sizeof number, "%.15g", json_number(json_get(doc, "id"), line));
     id = number;
   }
   if (prompt) return add_text(l, tok, where, id, prompt, (int)max_tokens, arrival, o->ignore_eos);
@@ -91,7 +91,8 @@ static hf_status repeat(prompt_list *l, int to) {
   for (int n = l->n; l->n < to;) {
     const serve_request *r = &l->req[l->n % n];
     char id[96];
-    snprintf(id, sizeof id, "%.50s#%d", r->ext_id, l->n / n + 1);
+    size_t keep = strlen(r->ext_id) <= 50 ? strlen(r->ext_id) : utf8_complete_prefix(r->ext_id, 50);
+    snprintf(id, sizeof id, "%.*s#%d", (int)keep, r->ext_id, l->n / n + 1);
     HF_TRY(add(l, id, r->ids, r->n_ids, r->max_tokens, r->arrival_s, r->ignore_eos));
   }
   return HF_OK;
@@ -164,25 +165,34 @@ int prompts_longest_prompt(const prompt_list *l) {
   return n;
 }
 
+hf_status prompts_token_text(const tokenizer *tok, int32_t id, hf_buf *out) {
+  return id < tokenizer_vocab_size(tok) ? tokenizer_decode(tok, id, false, out) : HF_OK;
+}
+
 hf_status prompts_text(const serve_request *r, const tokenizer *tok, hf_buf *out) {
-  for (int i = 0; i < r->n_out; i++) HF_TRY(tokenizer_decode(tok, r->out[i], false, out));
+  for (int i = 0; i < r->n_out; i++) HF_TRY(prompts_token_text(tok, r->out[i], out));
   return HF_OK;
 }
 
-/* The text of an answer for JSON, which must be valid UTF-8: what follows an incomplete sequence at the end is left out. */
+/* The text of an answer. JSON must be valid UTF-8 while a model may write any bytes: an incomplete character at the end, where the answer
+ * was cut, is left out; whatever else is invalid becomes U+FFFD (json_add_str), and so does the zero byte. */
 static hf_status add_answer_text(json *obj, const serve_request *r, const tokenizer *tok) {
   hf_buf b;
   hf_buf_init(&b, 64u << 20);
   hf_status st = prompts_text(r, tok, &b);
   if (st == HF_OK) {
-    if (b.data) b.data[utf8_complete_prefix(b.data, b.len)] = 0;
+    size_t n = utf8_complete_prefix(b.data ? b.data : "", b.len);
+    for (size_t i = 0; i < n; i++)
+      if (!b.data[i]) b.data[i] = (char)0xff; /* no byte of UTF-8 */
+    if (b.data) b.data[n] = 0;
     json_add_str(obj, "text", b.data ? b.data : "");
   }
   hf_buf_free(&b);
   return st;
 }
 
-static hf_status answer_line(const serve_request *r, const tokenizer *tok, char **line) {
+static hf_status answer_line(const serve_request *r, const tokenizer *tok, hf_buf *out) {
+  char *line = NULL;
   json *o = json_new_object();
   json_add_str(o, "id", r->ext_id);
   json_add_int(o, "prompt_tokens", r->n_ids);
@@ -192,28 +202,23 @@ static hf_status answer_line(const serve_request *r, const tokenizer *tok, char 
   for (int i = 0; i < r->n_out; i++) json_add_int(ids, NULL, r->out[i]);
   json_add_str(o, "finish", r->finish);
   json_add_num(o, "arrival_s", r->arrival_s);
-  json_add_num(o, "ttft_s", r->first_token_s - r->arrival_s);
+  if (r->n_out > 0) json_add_num(o, "ttft_s", r->first_token_s - r->arrival_s);
   if (r->n_out > 1) json_add_num(o, "tpot_s", (r->end_s - r->first_token_s) / (r->n_out - 1));
   json_add_num(o, "end_s", r->end_s);
-  if (st == HF_OK) st = json_print(o, false, line);
+  if (st == HF_OK) st = json_print(o, false, &line);
   json_free(o);
+  if (st == HF_OK) st = hf_buf_add(out, line, strlen(line));
+  if (st == HF_OK) st = hf_buf_add(out, "\n", 1);
+  free(line);
   return st;
 }
 
 hf_status prompts_write(const char *path, const prompt_list *l, const tokenizer *tok) {
-  char tmp[4200];
-  snprintf(tmp, sizeof tmp, "%s.tmp%d", path, (int)getpid());
-  FILE *f = fopen(tmp, "w");
-  if (!f) return hf_fail(HF_INPUT, "%s: cannot be written: %s", path, strerror(errno));
+  hf_buf b;
   hf_status st = HF_OK;
-  for (int i = 0; i < l->n && st == HF_OK; i++) {
-    char *line = NULL;
-    st = answer_line(&l->req[i], tok, &line);
-    if (st == HF_OK && fprintf(f, "%s\n", line) < 0) st = hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
-    free(line);
-  }
-  if (fclose(f) && st == HF_OK) st = hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
-  if (st == HF_OK && rename(tmp, path)) st = hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
-  if (st != HF_OK) unlink(tmp);
+  hf_buf_init(&b, (size_t)4 << 30);
+  for (int i = 0; i < l->n && st == HF_OK; i++) st = answer_line(&l->req[i], tok, &b);
+  if (st == HF_OK) st = hf_write_file(path, b.data ? b.data : "", b.len);
+  hf_buf_free(&b);
   return st;
 }

@@ -1,6 +1,7 @@
 /* prompts.h: prompts in, answers out, as JSON Lines.
  * In:  {"prompt": TEXT} or {"ids": [...]}, optional "id", "arrival_s", "max_tokens"; other members can be filtered on.
- * Out: {"id", "prompt_tokens", "output_tokens", "text", "ids", "finish", "arrival_s", "ttft_s", "tpot_s", "end_s"}. */
+ * Out: {"id", "prompt_tokens", "output_tokens", "text", "ids", "finish", "arrival_s", "ttft_s", "tpot_s", "end_s"}; ttft_s where a token
+ * came, tpot_s where two did. "text" is valid UTF-8 whatever the model wrote. */
 #ifndef HF_EXECUTOR_PROMPTS_H
 #define HF_EXECUTOR_PROMPTS_H
 #include "executor/serve.h"
@@ -30,7 +31,9 @@ HF_MUST hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t 
 void prompts_free(prompt_list *l);
 int prompts_longest(const prompt_list *l);       /* most prompt + output tokens of a request */
 int prompts_longest_prompt(const prompt_list *l);
-/* Writes all answers to path through a temporary file. tok may be NULL (no text then). */
+/* Writes all answers to path as hf_write_file does (a failure leaves the old file). tok may be NULL (no text then). */
 HF_MUST hf_status prompts_write(const char *path, const prompt_list *l, const tokenizer *tok);
+/* The bytes of one token, or of all that came out; ids that the vocabulary does not have (models round its size up) give nothing. */
+HF_MUST hf_status prompts_token_text(const tokenizer *tok, int32_t id, hf_buf *out);
 HF_MUST hf_status prompts_text(const serve_request *r, const tokenizer *tok, hf_buf *out);
 #endif

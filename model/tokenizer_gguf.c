@@ -122,6 +122,8 @@ static hf_status load_pre(tokenizer *t, const gguf_file *g) {
 
 static hf_status load_all(tokenizer *t, const gguf_file *g) {
   str kind = {"", 0}, template = {NULL, 0};
+  if (!gguf_find(g, "tokenizer.ggml.model")) /* a file of weights alone: not wrong, but there is no tokenizer */
+    return hf_fail(HF_NOT_FOUND, "%s: holds no tokenizer: metadata tokenizer.ggml.model is missing", t->where);
   HF_TRY(get_str(g, t->where, "tokenizer.ggml.model", true, &kind));
   if (kind.n != 4 || memcmp(kind.s, "gpt2", 4) != 0) {
     return hf_fail(HF_UNSUPPORTED, "%s: tokenizer.ggml.model: '%.*s' is not supported, only gpt2 (byte-level BPE)", t->where,
