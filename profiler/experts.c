@@ -84,8 +84,8 @@ static hf_status measure(profile *p, bench *b, const prof_shape *s, kern_format 
     if (prof_over_budget(p) && p->o.quick && tokens > 16) break;
     b->job.n_tok = tokens;
     stats t = prof_time(p, sample, b);
-    /* the fixed part is never more than nine tenths of what was measured */
-    stats each = stats_share(&t, empty.median, b->active, 0.1);
+    /* the fixed part is never more than nine tenths of what was measured; its low value, so that a bad moment hides no work */
+    stats each = stats_share(&t, empty.low, b->active, 0.1);
     HF_TRY(add_point(p, b, s, f, tokens, &each, expert_bytes));
   }
   return HF_OK;

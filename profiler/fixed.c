@@ -228,7 +228,10 @@ static hf_status with_device(profile *p) {
   hf_status st;
   HF_GO(out, hf_alloc(&v.logits, LOGITS, sizeof *v.logits, "logits"));
   prof_random(v.logits, LOGITS, 51);
-  HF_GO(out, dev_virtual_new(1 << 20, 1, NULL, NULL, &v.d));
+  prof_pin(p, 1); /* the device's thread stays there */
+  st = dev_virtual_new(1 << 20, 1, NULL, NULL, &v.d);
+  prof_pin(p, 0);
+  HF_GO(out, st);
   HF_GO(out, dev_alloc(v.d, 2 * WIDTH * sizeof(float), "operands", &v.data));
   HF_GO(out, record_all(&v));
   st = measure_device(p, &v);

@@ -1,8 +1,9 @@
 /* profile.h: one profiling session: what is measured, how each figure is timed, and where the results gather. Private to profiler/.
  *
  * A measurement is a function that does one piece of work and can be called again and again; prof_time() warms it up, calls it until
- * the point's time is over (never fewer than the mode's least number of samples) and keeps median, 10th and 90th percentile. A point
- * whose samples lie too far apart is measured once more and the quieter of the two kept.
+ * the point's time is over (never fewer than the mode's least number of samples) and keeps median, 10th and 90th percentile. Samples
+ * during which the system gave a CPU to another program are left out if enough others remain. A point whose samples lie too far
+ * apart is measured once more and the quieter of the two kept.
  *
  * Groups run one after another, the important ones first: facts, dram, fixed, experts, matmul, attention, norm. Each has a time
  * budget; when a group is over its budget its remaining points take the least number of samples, and points marked optional are left
@@ -55,6 +56,7 @@ typedef struct {
   pool *pools[PROF_MAX_THREADS]; /* by number of threads, most first: all, all but one, one */
   int n_pools;
   int64_t group_end_ns;  /* budget of the running group */
+  int point_times;       /* of the running group: its points' time over the usual one */
   hf_progress bar;
   rec_figure *figure;
   int n_figure, cap_figure;
@@ -67,6 +69,9 @@ HF_MUST hf_status prof_new(const prof_options *o, const topology *topo, const ch
 void prof_free(profile *p); /* NULL ok */
 /* All groups, or the one named. */
 HF_MUST hf_status prof_run(profile *p);
+
+/* Moves the calling thread, and threads it starts from here on, to a core (counted over all nodes); ignored when there is none. */
+void prof_pin(const profile *p, int core);
 
 /* One sample: returns its nanoseconds. */
 typedef double prof_sample_fn(void *user);
