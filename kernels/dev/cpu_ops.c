@@ -244,19 +244,63 @@ void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_
   s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct};
 }
 
-static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
-  bool layered = op->kind == DOP_KV_WRITE || op->kind == DOP_ROUTE || op->kind == DOP_EXPERTS || op->kind == DOP_SIGNAL ||
-                 op->kind == DOP_WAIT || op->kind == DOP_ATTN_MLA || op->kind == DOP_ATTN_GQA;
-  if (layered && (op->layer < 0 || op->layer >= ctx->n_layers))
-    return hf_fail(HF_INPUT, "recording: operation %d names layer %d of %d", i, op->layer, ctx->n_layers);
-  bool product = op->kind == DOP_MATMUL || op->kind == DOP_HEADMM || op->kind == DOP_EMBED;
-  if (product && (!op->w.data || op->w.n_rows <= 0 || op->w.n_cols <= 0))
-    return hf_fail(HF_INPUT, "recording: operation %d has no weights", i);
-  if (product && op->w.n_cols % kern_block(op->w.format))
+static const char *op_name(dev_op_kind k) {
+  static const char *const names[] = {"embed", "rmsnorm", "pack", "matmul", "headmm", "rope", "kv_write", "attn_mla", "attn_gqa", "route",
+                                      "swiglu", "experts", "gather", "copy_out", "copy_logits", "signal", "wait", "add_in", "stage"};
+  return names[k];
+}
+
+static hf_status bad_op(int i, const dev_op *op, const char *what) {
+  return hf_fail(HF_INPUT, "recording: operation %d (%s): %s", i, op_name(op->kind), what);
+}
+
+static bool is_one_of(dev_op_kind k, unsigned kinds) { return kinds >> k & 1; }
+#define OP(kind) (1u << (kind))
+
+/* Which members an operation needs, as sets of kinds. */
+enum {
+  WITH_LAYER = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA),
+  WITH_WEIGHTS = OP(DOP_EMBED) | OP(DOP_MATMUL) | OP(DOP_HEADMM),
+  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_STAGE),
+  NO_OUT = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_STAGE),
+  WITH_IN2 = OP(DOP_KV_WRITE) | OP(DOP_SWIGLU),
+  WITH_N = OP(DOP_RMSNORM) | OP(DOP_PACK) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA) |
+           OP(DOP_SWIGLU) | OP(DOP_EXPERTS) | OP(DOP_GATHER) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN),
+  WITH_COUNT = OP(DOP_RMSNORM) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA),
+};
+
+static hf_status check_weights(const dev_op *op, int i) {
+  if (!op->w.data || op->w.n_rows <= 0 || op->w.n_cols <= 0) return bad_op(i, op, "has no weights");
+  if ((unsigned)op->w.format >= KF_N) return bad_op(i, op, "weights in no known format");
+  if (op->w.n_cols % kern_block(op->w.format))
     return hf_fail(HF_UNSUPPORTED, "recording: operation %d: %d columns are no multiple of the %s block", i, op->w.n_cols,
                    kern_format_name(op->w.format));
-  if (op->kind == DOP_ATTN_GQA && (op->n2 <= 0 || op->count % op->n2))
+  if (op->w.row_bytes < kern_row_bytes(op->w.format, op->w.n_cols)) return bad_op(i, op, "rows overlap");
+  if (op->kind == DOP_MATMUL && ((unsigned)op->act >= KA_N || !kern_mm_pick(op->w.format, op->act, op->w.n_cols, 1, NULL)))
+    return bad_op(i, op, "no kernel for activations of this type");
+  if (op->kind == DOP_HEADMM && (int64_t)op->count * op->n > op->w.n_rows) return bad_op(i, op, "more heads than the weights have rows");
+  return HF_OK;
+}
+
+static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
+  dev_op_kind k = op->kind;
+  if ((unsigned)k > DOP_STAGE) return hf_fail(HF_INPUT, "recording: operation %d: no such kind, %d", i, (int)k);
+  if (is_one_of(k, WITH_LAYER) && (op->layer < 0 || op->layer >= ctx->n_layers))
+    return hf_fail(HF_INPUT, "recording: operation %d (%s) names layer %d of %d", i, op_name(k), op->layer, ctx->n_layers);
+  if (is_one_of(k, WITH_N) && op->n <= 0) return bad_op(i, op, "n is not above 0");
+  if (is_one_of(k, WITH_COUNT) && op->count <= 0) return bad_op(i, op, "count is not above 0");
+  if (is_one_of(k, WITH_WEIGHTS)) HF_TRY(check_weights(op, i));
+  if (!is_one_of(k, NO_IN) && !op->in) return bad_op(i, op, "has no input");
+  if (is_one_of(k, WITH_IN2) && !op->in2) return bad_op(i, op, "has no second input");
+  if (!is_one_of(k, NO_OUT) && !op->out) return bad_op(i, op, "has no output");
+  if (k == DOP_RMSNORM && !op->vec) return bad_op(i, op, "has no weights");
+  if (k == DOP_PACK && (unsigned)op->act >= KA_N) return bad_op(i, op, "packs as no known type");
+  if (k == DOP_ATTN_GQA && (op->n2 <= 0 || op->count % op->n2))
     return hf_fail(HF_INPUT, "recording: operation %d: %d heads over %d KV heads", i, op->count, op->n2);
+  if (k == DOP_ROUTE && (ctx->top_k < 1 || ctx->top_k > ctx->n_experts)) return bad_op(i, op, "the context routes to no experts");
+  /* layer n_layers is that of the head */
+  if (k == DOP_STAGE && (op->n < 0 || op->n >= DEV_STAGE_N || op->layer < 0 || op->layer > ctx->n_layers))
+    return bad_op(i, op, "no such stage or layer");
   return HF_OK;
 }
 
@@ -288,6 +332,8 @@ hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev_context
                      dev_recording **out) {
   hf_status st = HF_OK;
   dev_recording *r = NULL;
+  if (n_ops < 1 || max_tok < 1 || max_logits < 0)
+    return hf_fail(HF_INPUT, "recording: %d operations for steps of %d tokens and %d logit rows", n_ops, max_tok, max_logits);
   HF_TRY(hf_alloc(&r, 1, sizeof *r, "recording"));
   r->owner = owner;
   r->ctx = ctx;

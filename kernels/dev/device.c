@@ -24,8 +24,9 @@ bool dev_lost(const dev *d) { return d->lost; }
 static size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out) {
-  size_t n = padded(bytes ? bytes : 1);
+  if (d->lost) return hf_fail(HF_LOST, "device is lost");
   int64_t used = atomic_load(&d->mem_used);
+  size_t n = bytes > INT64_MAX - 64 ? INT64_MAX : padded(bytes ? bytes : 1); /* the former fits nowhere, and does not wrap around */
   if (d->mem_bytes && (int64_t)n > d->mem_bytes - used)
     return hf_fail(HF_MACHINE, "device memory: %zu bytes for %s do not fit, %lld of %lld are in use", bytes, what, (long long)used,
                    (long long)d->mem_bytes);
@@ -61,7 +62,8 @@ void dev_recording_free(dev_recording *r) { cpu_recording_free(r); }
 
 hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
   if (d->lost) return hf_fail(HF_LOST, "device is lost");
-  if (step->n_tok <= 0 || step->n_tok > r->max_tok || step->n_logits > r->max_logits)
+  if (r->owner != d) return hf_fail(HF_INPUT, "device: the recording belongs to another device");
+  if (step->n_tok <= 0 || step->n_tok > r->max_tok || step->n_logits < 0 || step->n_logits > r->max_logits)
     return hf_fail(HF_INPUT, "device: a step of %d tokens and %d logit rows, recorded for %d and %d", step->n_tok, step->n_logits,
                    r->max_tok, r->max_logits);
   atomic_store_explicit(&step->ready, 0, memory_order_relaxed);
@@ -71,6 +73,7 @@ hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
   return d->launch(d, r, step);
 }
 
+/* A stream that does not exist has nothing to finish. */
 bool dev_finished(dev *d, int stream) { return d->finished(d, stream); }
 hf_status dev_sync(dev *d, int stream, int64_t deadline_ns) { return d->sync(d, stream, deadline_ns); }
 

@@ -148,10 +148,11 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   return HF_OK;
 }
 
+/* `lost` of the device itself belongs to the driver's thread: this is where that learns of it. */
 static bool virt_finished(dev *d, int i) {
   virt *v = d->impl;
   if (atomic_load(&v->lost)) d->lost = true;
-  return !atomic_load_explicit(&v->st[i].active, memory_order_acquire);
+  return i < 0 || i >= v->n_streams || !atomic_load_explicit(&v->st[i].active, memory_order_acquire);
 }
 
 static hf_status virt_sync(dev *d, int i, int64_t deadline_ns) {
