@@ -106,8 +106,13 @@ static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, 
   return model_tensor_read(e->m, id, layer, expert, p, info.bytes);
 }
 
-static hf_status check_expert(const engine *e, kern_format gate, kern_format up, int gate_cols, int down_cols, int l) {
-  if (gate != up) return hf_fail(HF_UNSUPPORTED, "layer %d: gate and up experts in different formats cannot be executed", l);
+/* moe.h packs a token once for all experts of a layer, so gate and up must agree on the format. */
+static hf_status check_expert(engine *e, kern_format gate, kern_format up, int gate_cols, int down_cols, int l) {
+  int *format = &e->layer[l].expert_format;
+  if (!*format) *format = (int)gate + 1;
+  if (gate != up || (int)gate + 1 != *format)
+    return hf_fail(HF_UNSUPPORTED, "layer %d: gate and up of its experts in different formats (%s and %s) cannot be executed", l,
+                   kern_format_name(gate == up ? (kern_format)(*format - 1) : up), kern_format_name(gate));
   if (gate_cols != e->c.d_model || down_cols != e->c.d_ff_expert)
     return hf_fail(HF_INPUT, "layer %d: an expert of %d x %d, the config says %d x %d", l, down_cols, gate_cols, e->c.d_ff_expert,
                    e->c.d_model);
