@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "profiler/profile.h"
 
-enum { PAGE_TOKENS = 64, MOST_CONTEXT = 8192, MOST_PAGES = MOST_CONTEXT / PAGE_TOKENS, RING_LEAST = 64 << 20 };
+enum { PAGE_TOKENS = 64, MOST_CONTEXT = 8192, MOST_PAGES = MOST_CONTEXT / PAGE_TOKENS, RING_LEAST = 128 << 20, L3_TIMES = 4 };
 static const kern_kv_type kv_type = KV_F16; /* what plans use unless told otherwise */
 
 typedef struct {
@@ -61,7 +61,7 @@ static hf_status add_point(profile *p, const bench *b, const stats *ns) {
 static hf_status measure(profile *p, const prof_attn *a) {
   bench b = {.a = a, .row_elems = a->mla ? a->n_out + a->n_in : 2 * a->n_in * a->n_out, .scale = 0.05f};
   size_t row_bytes = (size_t)b.row_elems * kern_kv_elem_bytes(kv_type), page_bytes = row_bytes * PAGE_TOKENS;
-  int64_t ring = 2 * p->topo->l3_bytes > RING_LEAST ? 2 * p->topo->l3_bytes : RING_LEAST;
+  int64_t ring = L3_TIMES * p->topo->l3_bytes > RING_LEAST ? L3_TIMES * p->topo->l3_bytes : RING_LEAST;
   b.ring_pages = (int)(ring / (int64_t)page_bytes);
   if (b.ring_pages < MOST_PAGES || p->o.quick) b.ring_pages = MOST_PAGES;
   size_t bytes = (size_t)b.ring_pages * page_bytes, q_floats = (size_t)a->heads * (size_t)(a->n_out + (a->mla ? a->n_in : 0));

@@ -19,9 +19,9 @@ typedef struct {
 } options;
 
 static const char description[] =
-    "Measures this machine: how fast memory is read by how many threads, how long each kernel takes over the number of tokens, per "
-    "weight format and instruction set, attention over context, and what a layer costs beside its arithmetic. The figures go into the "
-    "database as a new machine; hf-plan predicts from them.\n\n"
+    "Measures this machine into the database. It finds out how fast memory is read by how many threads, how long each kernel takes "
+    "over the number of tokens, per weight format and instruction set, attention over context, and what a layer costs beside its "
+    "arithmetic. hf-plan predicts from these figures.\n\n"
     "Every figure is a median with its 10th and 90th percentile. A point whose samples lie far apart is measured twice. Stop other "
     "programs first: what they take is missing from the figures.\n\n"
     "hf-profile show [ID_OR_NAME] prints a machine of the database, the newest measured one without a name.";
