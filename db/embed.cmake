@@ -26,7 +26,6 @@ if(CMAKE_SCRIPT_MODE_FILE)
   return()
 endif()
 
-set(HF_EMBED_SCRIPT ${CMAKE_CURRENT_LIST_FILE})
 function(hf_embed target symbol folder)
   set(dir ${CMAKE_BINARY_DIR}/generated/db)
   file(MAKE_DIRECTORY ${dir})
@@ -39,7 +38,7 @@ function(hf_embed target symbol folder)
   file(CONFIGURE OUTPUT ${dir}/${symbol}.list CONTENT "${names}\n" @ONLY)
   add_custom_command(OUTPUT ${dir}/${symbol}.c
     COMMAND ${CMAKE_COMMAND} -DLIST=${dir}/${symbol}.list -DFOLDER=${folder} -DSYMBOL=${symbol} -DOUT=${dir}/${symbol}.c
-            -P ${HF_EMBED_SCRIPT}
-    DEPENDS ${ARGN} ${dir}/${symbol}.list ${HF_EMBED_SCRIPT} VERBATIM)
+            -P ${CMAKE_CURRENT_FUNCTION_LIST_FILE}
+    DEPENDS ${ARGN} ${dir}/${symbol}.list ${CMAKE_CURRENT_FUNCTION_LIST_FILE} VERBATIM)
   target_sources(${target} PRIVATE ${dir}/${symbol}.c)
 endfunction()

@@ -1,0 +1,174 @@
+/* report.c: the kinds of report: which rows, which sections, and the sentence on top. */
+#include "reports/report.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "reports/data.h"
+#include "reports/sections.h"
+
+enum { VERDICT_LIMIT = 1 << 14 };
+
+/* A verdict is made of sentences; st is that of the last one. */
+static void set_verdict(page *p, hf_status st, const hf_buf *b) {
+  page_failed(p, st);
+  page_verdict(p, "%s", b->len > 0 ? b->data : "");
+}
+
+static hf_status id_of(const report_options *o, int64_t chosen, int64_t *id) {
+  char *end;
+  if (o->operand == NULL) {
+    *id = chosen;
+    return HF_OK;
+  }
+  long long v = strtoll(o->operand, &end, 10);
+  if (end == o->operand || *end || v < 1) return hf_fail(HF_INPUT, "%s: '%.100s' is no id: a whole number from 1", o->kind, o->operand);
+  *id = v;
+  return HF_OK;
+}
+
+/* ---- one thing ---- */
+
+static hf_status build_machine(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  rec_machine row;
+  data_machine *m = NULL;
+  const char *which = o->operand != NULL ? o->operand : o->machine;
+  HF_TRY(which != NULL ? db_machine_find(d, which, &row) : db_machine_latest(d, MACHINE_MEASURED, &row));
+  HF_TRY(data_machine_get(d, row.id, &m));
+  page_title(p, "machine", "Machine %s", machine_title(m));
+  set_verdict(p, say_machine(m, verdict), verdict);
+  section_machine(p, "machine", "Machine", m);
+  data_machine_free(m);
+  return HF_OK;
+}
+
+static hf_status build_plan(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  data_plan *pl = NULL;
+  int64_t id = o->plan[0];
+  if (o->operand == NULL && id == 0) HF_TRY(data_latest_plan(d, &id));
+  HF_TRY(id_of(o, id, &id));
+  HF_TRY(data_plan_get(d, id, &pl));
+  page_title(p, "plan", "Plan %lld: %s", (long long)id, pl->p->model);
+  set_verdict(p, say_plan(pl->p, verdict), verdict);
+  section_plan(p, "plan", "Plan", pl);
+  if (pl->machine != NULL) section_machine(p, "machine", "Machine", pl->machine);
+  data_plan_free(pl);
+  return HF_OK;
+}
+
+static hf_status build_run(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  data_run *r = NULL;
+  data_plan *pl = NULL;
+  int64_t id = o->run[0];
+  if (o->operand == NULL && id == 0) HF_TRY(data_latest_run(d, &id));
+  HF_TRY(id_of(o, id, &id));
+  HF_TRY(data_run_get(d, id, &r));
+  hf_status st = r->r.plan_id > 0 ? data_plan_get(d, r->r.plan_id, &pl) : HF_OK;
+  if (st == HF_OK) {
+    page_title(p, "run", "Run %lld: %s", (long long)id, r->r.model);
+    set_verdict(p, say_run(r, verdict), verdict);
+    section_run(p, "run", "Run", r);
+    if (pl != NULL) section_plan(p, "plan", "Its plan", pl);
+  }
+  data_run_free(r);
+  data_plan_free(pl);
+  return st;
+}
+
+static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  data_plan *pl = NULL;
+  int64_t id = o->whatif;
+  if (o->operand == NULL && id == 0) HF_TRY(data_latest_whatif(d, &id));
+  HF_TRY(id_of(o, id, &id));
+  HF_TRY(data_plan_get(d, id, &pl));
+  page_title(p, "whatif", "What if: %s on %s", pl->p->model, machine_title(pl->machine));
+  set_verdict(p, say_whatif(pl, o->published, verdict), verdict);
+  section_whatif(p, "whatif", pl, o->published, o->published_source);
+  if (pl->machine != NULL) section_machine(p, "machine", "The machine", pl->machine);
+  data_plan_free(pl);
+  return HF_OK;
+}
+
+/* ---- the loop ---- */
+
+static hf_status say_loop(const data_loop *l, const report_options *o, hf_buf *b) {
+  const data_run *last = l->run[1] != NULL ? l->run[1] : l->run[0];
+  if (last != NULL)
+    HF_TRY(say_run(last, b));
+  else if (l->plan[0] != NULL)
+    HF_TRY(say_plan(l->plan[0]->p, b));
+  else if (l->machine != NULL)
+    HF_TRY(say_machine(l->machine, b));
+  if (l->plan[1] != NULL) {
+    HF_TRY(hf_buf_printf(b, " "));
+    HF_TRY(say_gain(l->plan[1], l->run[0], l->run[1], b));
+  }
+  if (l->whatif == NULL) return HF_OK;
+  HF_TRY(hf_buf_printf(b, "%s", b->len > 0 ? " " : ""));
+  return say_whatif(l->whatif, o->published, b);
+}
+
+static void missing(page *p, const data_loop *l) {
+  page_section(p, "missing", "Not in this report");
+  page_raw(p, "<ul>\n");
+  if (l->machine == NULL) page_raw(p, "<li>no measured machine: run hf-profile</li>\n");
+  if (l->plan[0] == NULL) page_raw(p, "<li>no plan that was run: run hf-plan plan, then hf-run</li>\n");
+  if (l->run[0] == NULL) page_raw(p, "<li>no finished run: run hf-run --plan ID</li>\n");
+  if (l->plan[1] == NULL) page_raw(p, "<li>no re-plan: run hf-plan plan --from-run RUN</li>\n");
+  if (l->plan[1] != NULL && l->run[1] == NULL) page_raw(p, "<li>no run of the re-plan: run hf-run --plan ID</li>\n");
+  if (l->whatif == NULL) page_raw(p, "<li>no what-if: run hf-plan plan --machine NAME with a machine of the catalog</li>\n");
+  page_raw(p, "</ul>\n");
+}
+
+static hf_status build_loop(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  data_loop l;
+  HF_TRY(data_loop_get(d, o, &l));
+  page_title(p, "loop", "Profile, plan, run, re-plan%s%.100s", l.plan[0] != NULL ? ": " : "", l.plan[0] != NULL ? l.plan[0]->p->model : "");
+  set_verdict(p, say_loop(&l, o, verdict), verdict);
+  if (l.machine != NULL) section_machine(p, "machine", "Machine", l.machine);
+  if (l.plan[0] != NULL) section_plan(p, "plan", "First plan", l.plan[0]);
+  if (l.run[0] != NULL) section_run(p, "run", "First run", l.run[0]);
+  if (l.plan[1] != NULL) section_replan(p, "replan", l.plan[1], l.plan[0], l.run[0], l.run[1]);
+  if (l.run[1] != NULL) section_run(p, "run-2", "Second run", l.run[1]);
+  if (l.whatif != NULL) section_whatif(p, "whatif", l.whatif, o->published, o->published_source);
+  bool whole = l.machine != NULL && l.plan[0] != NULL && l.run[0] != NULL && l.plan[1] != NULL && l.run[1] != NULL && l.whatif != NULL;
+  if (!whole) missing(p, &l);
+  data_loop_free(&l);
+  return HF_OK;
+}
+
+/* ---- all kinds ---- */
+
+static const struct {
+  const char *name;
+  hf_status (*build)(db *d, const report_options *o, page *p, hf_buf *verdict);
+  bool operand;
+} kinds[] = {{"machine", build_machine, true}, {"plan", build_plan, true}, {"run", build_run, true}, {"whatif", build_whatif, true}, {"loop", build_loop, false}};
+
+const char *report_kinds(void) { return "machine, plan, run, whatif, loop"; }
+
+hf_status report_build(db *d, const report_options *o, page **out) {
+  page *p = NULL;
+  hf_buf verdict;
+  size_t k = 0, n = sizeof kinds / sizeof *kinds;
+  while (k < n && strcmp(kinds[k].name, o->kind) != 0) k++;
+  if (k == n) return hf_fail(HF_INPUT, "unknown kind of report '%.60s'; known are %s", o->kind, report_kinds());
+  if (o->operand != NULL && !kinds[k].operand) return hf_fail(HF_INPUT, "%s: unexpected '%.60s'; name rows by --machine, --plan, --run, --whatif", o->kind, o->operand);
+  HF_TRY(page_new(&p));
+  hf_buf_init(&verdict, VERDICT_LIMIT);
+  hf_status st = kinds[k].build(d, o, p, &verdict);
+  hf_buf_free(&verdict);
+  if (st == HF_OK) {
+    section_definitions(p);
+    page_sources(p);
+    st = page_status(p);
+  }
+  if (st != HF_OK)
+    page_free(p);
+  else
+    *out = p;
+  return st;
+}

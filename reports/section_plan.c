@@ -1,0 +1,236 @@
+/* section_plan.c: what was planned, how well it is proven, and what else was possible. */
+#include "reports/sections.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "reports/draw.h"
+
+double signed_error(double predicted, double measured) {
+  return predicted > 0 && measured > 0 ? (predicted - measured) / measured : NAN;
+}
+
+/* ---- head ---- */
+
+hf_status say_plan(const plan *pl, hf_buf *b) {
+  char likely[FORMAT_MAX], low[FORMAT_MAX], high[FORMAT_MAX], gap[FORMAT_MAX];
+  format_number(pl->decode_tok_per_s.likely, FMT_TOK_S, likely);
+  format_number(pl->decode_tok_per_s.low, FMT_TOK_S, low);
+  format_number(pl->decode_tok_per_s.high, FMT_TOK_S, high);
+  format_number(pl->ilp.gap, FMT_GAP, gap);
+  return hf_buf_printf(b, "Plan %lld for %s, %d users, is expected to decode %s tokens/s (%s to %s); no placement can beat its step by more than %s.",
+                       (long long)pl->id, pl->model, pl->users, likely, low, high, gap);
+}
+
+static void tiles_of_plan(page *p, const plan *pl) {
+  char v[FORMAT_MAX], w[FORMAT_MAX], x[FORMAT_MAX];
+  page_tiles(p);
+  format_number(pl->decode_tok_per_s.likely, FMT_TOK_S, v);
+  format_number(pl->decode_tok_per_s.low, FMT_TOK_S, w);
+  format_number(pl->decode_tok_per_s.high, FMT_TOK_S, x);
+  page_tile(p, "Decode, all users", v, "tokens/s predicted, %s to %s, %s", w, x, pl->tag);
+  format_number(pl->ilp.objective_ns, FMT_NS, v);
+  format_number(pl->ilp.bound_ns, FMT_NS, w);
+  page_tile(p, "Decode step", v, "no placement below %s", w);
+  format_number(pl->ilp.gap, FMT_GAP, v);
+  format_number(pl->ilp.seconds, FMT_SECONDS, w);
+  page_tile(p, "Proven gap", v, "%s, solved in %s", pl->ilp.status, w);
+  page_tile(p, "Binding resource", pl->binding[0] ? pl->binding : "–", "of the whole step");
+  format_number(pl->depth, FMT_INT, v);
+  page_tile(p, "Pipeline depth", v, "%d users, context %d tokens", pl->users, pl->context);
+  format_number(pl->ttft_s.p50, FMT_SECONDS, v);
+  format_number(pl->ttft_s.p90, FMT_SECONDS, w);
+  page_tile(p, "TTFT, half of requests", v, "p90 %s, simulated", w);
+  format_number(pl->tpot_s.p50, FMT_SECONDS, v);
+  format_number(pl->tpot_s.p90, FMT_SECONDS, w);
+  page_tile(p, "TPOT, half of requests", v, "p90 %s, simulated", w);
+  page_tiles_end(p);
+}
+
+static const rep_col key_cols[] = {{"item", "Item", FMT_TEXT}, {"value", "Value", FMT_TEXT}};
+
+static void table_head(page *p, const char *id, const data_plan *d) {
+  const plan *pl = d->p;
+  char name[SECTION_ID_MAX], date[FORMAT_MAX], kv[FORMAT_MAX];
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "head"), key_cols, "Plan %lld", (long long)pl->id);
+  format_date(d->head.created_ns, date);
+  format_number((double)pl->kv_bytes, FMT_BYTES, kv);
+  table_text(p, t, "model"), table_printf(p, t, "%s (%s), weights %s", pl->model, pl->family, pl->format);
+  table_text(p, t, "machine"), table_text(p, t, d->machine != NULL ? machine_title(d->machine) : pl->machine);
+  table_text(p, t, "device"), table_text(p, t, pl->gpu);
+  for (int i = 0; i < pl->n_devices; i++) {
+    char mem[FORMAT_MAX];
+    format_number((double)pl->device[i].mem_bytes, FMT_BYTES, mem);
+    table_printf(p, t, "device %d", i), table_printf(p, t, "%s, %s, %s", pl->device[i].name, pl->device[i].spec, mem);
+  }
+  table_text(p, t, "load"), table_printf(p, t, "%d users, context %d tokens, prompts of %d and answers of %d tokens", pl->users, pl->context,
+                                         pl->prompt_tokens, pl->output_tokens);
+  table_text(p, t, "KV cache"), table_printf(p, t, "%s, %s, pages of %d tokens, at most %d sequences", kv, pl->kv_type, pl->kv_page_tokens, pl->max_seqs);
+  table_text(p, t, "prefill"), table_printf(p, t, "chunks of %d tokens", pl->chunk_tokens);
+  table_text(p, t, "threads"), table_printf(p, t, "%d", pl->threads);
+  table_text(p, t, "popularity of experts"), table_text(p, t, pl->popularity);
+  if (pl->from_run > 0) table_text(p, t, "made from run"), table_printf(p, t, "%lld", (long long)pl->from_run);
+  table_text(p, t, "made"), table_text(p, t, date);
+  table_text(p, t, "cost model, inputs"), table_printf(p, t, "version %d, %s", pl->cost_model_version, pl->inputs_hash);
+  page_table_end(p, t, false);
+}
+
+/* ---- placement ---- */
+
+/* Sum of the popularity of the layer's experts on a device, as a share of the layer; NAN when the plan does not tell. */
+static double popular_share(const plan *pl, int i, double *pop) {
+  const plan_layer *l = &pl->layer[i];
+  double on = 0, all = 0;
+  if (!l->moe || !plan_popularity(pl, i, pop)) return NAN;
+  for (int e = 0; e < l->n_experts; e++) {
+    all += pop[e];
+    if (l->device[e] >= 0) on += pop[e];
+  }
+  return all > 0 ? on / all : NAN;
+}
+
+static void table_layers(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"layer", "Layer", FMT_INT},        {"experts_on_device", "Experts on device", FMT_INT}, {"experts", "of", FMT_INT},
+                                 {"choices_on_device", "Share of choices", FMT_SHARE}, {"binding", "Binds", FMT_TEXT},
+                                 {"layer_ns", "Layer", FMT_NS},      {"attn_ns", "Attention", FMT_NS}, {"shared_ns", "Shared, dense", FMT_NS},
+                                 {"dexp_ns", "Device experts", FMT_NS}, {"cexp_ns", "CPU experts", FMT_NS}, {"hand_ns", "Hand-over", FMT_NS}};
+  char name[SECTION_ID_MAX];
+  double *pop = NULL;
+  page_failed(p, hf_alloc(&pop, PLAN_MAX_EXPERTS, sizeof *pop, "popularity"));
+  if (pop == NULL) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "layers"), cols, "Layers of plan %lld: placement, what binds, expected times of a micro-batch in decode",
+                            (long long)pl->id);
+  for (int i = 0; i < pl->n_layers; i++) {
+    const plan_layer *l = &pl->layer[i];
+    int64_t on = 0, all = 0;
+    data_placed(pl, l->index, &on, &all);
+    table_num(p, t, l->index), table_num(p, t, l->moe ? (double)on : NAN), table_num(p, t, l->moe ? (double)all : NAN);
+    table_num(p, t, popular_share(pl, i, pop)), table_text(p, t, l->binding), table_num(p, t, l->layer_ns), table_num(p, t, l->attn_ns);
+    table_num(p, t, l->shared_ns), table_num(p, t, l->dexp_ns), table_num(p, t, l->cexp_ns), table_num(p, t, l->hand_ns);
+  }
+  free(pop);
+  page_table_end(p, t, true);
+}
+
+void part_placement(page *p, const char *id, const plan *pl, const plan *old) {
+  char name[SECTION_ID_MAX];
+  int64_t on = 0, all = 0;
+  data_placed(pl, -1, &on, &all);
+  if (all > 0) {
+    page_heading(p, "Placement");
+    page_text(p, "%lld of %lld routed experts (%.1f %%) live on the device, all others in CPU memory. Popularity: %s.", (long long)on, (long long)all,
+              100.0 * (double)on / (double)all, pl->popularity[0] ? pl->popularity : "not stated");
+    draw_map(p, section_id(name, id, "map"), pl, old);
+  }
+  table_layers(p, id, pl);
+}
+
+/* ---- alternatives ---- */
+
+static void table_baselines(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"placement", "Placement", FMT_TEXT}, {"depth", "Depth", FMT_INT}, {"decode_tok_per_s", "Tokens/s", FMT_TOK_S},
+                                 {"step_ns", "Step", FMT_NS},         {"slower_by", "Longer step", FMT_SIGNED}};
+  const json *list = json_get(pl->extra, "baselines");
+  char name[SECTION_ID_MAX];
+  if (json_len(list) == 0) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "baselines"), cols, "What simpler placements would give, by the same cost model");
+  table_text(p, t, "this plan"), table_num(p, t, pl->depth);
+  table_num(p, t, pl->ilp.objective_ns > 0 ? 1e9 * pl->users / pl->ilp.objective_ns : NAN), table_num(p, t, pl->ilp.objective_ns), table_num(p, t, 0);
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    table_text(p, t, json_string(json_get(o, "name"))), table_num(p, t, json_number(json_get(o, "depth"), NAN));
+    table_num(p, t, json_number(json_get(o, "decode_tok_per_s"), NAN)), table_num(p, t, json_number(json_get(o, "objective_ns"), NAN));
+    table_num(p, t, json_number(json_get(o, "slower_by"), NAN));
+  }
+  page_table_end(p, t, false);
+}
+
+static void table_depths(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"depth", "Depth", FMT_INT}, {"state", "Result", FMT_TEXT}, {"objective_ns", "Step", FMT_NS}, {"bound_ns", "Proven bound", FMT_NS}};
+  const json *list = json_get(pl->extra, "by_depth");
+  char name[SECTION_ID_MAX];
+  if (json_len(list) == 0) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "depths"), cols, "Pipeline depths tried");
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    table_num(p, t, json_number(json_get(o, "depth"), NAN)), table_text(p, t, json_string(json_get(o, "state")));
+    table_num(p, t, json_number(json_get(o, "objective_ns"), NAN)), table_num(p, t, json_number(json_get(o, "bound_ns"), NAN));
+  }
+  page_table_end(p, t, false);
+}
+
+void part_alternatives(page *p, const char *id, const plan *pl) {
+  const json *advice = json_get(pl->extra, "advice"), *lost = json_get(pl->extra, "fallback"), *sim = json_get(pl->extra, "simulation");
+  const char *placement = json_string(json_get(advice, "placement")), *certificate = json_string(json_get(pl->extra, "certificate"));
+  double per_gib = json_number(json_get(advice, "device_memory_tok_per_s_per_gib"), NAN), cpu = json_number(json_get(lost, "decode_tok_per_s"), NAN);
+  double device_busy = json_number(json_get(sim, "device_busy"), NAN), cpu_busy = json_number(json_get(sim, "cpu_busy"), NAN);
+  char v[FORMAT_MAX], w[FORMAT_MAX];
+  if (json_len(json_get(pl->extra, "baselines")) + json_len(json_get(pl->extra, "by_depth")) > 0) page_heading(p, "What else was possible");
+  table_baselines(p, id, pl);
+  if (placement != NULL) page_text(p, "Advice: %s.", placement);
+  format_number(per_gib, FMT_TOK_S, v);
+  if (isfinite(per_gib)) page_text(p, "One more GiB on the device is worth %s tokens/s.", v);
+  format_number(cpu, FMT_TOK_S, v);
+  if (isfinite(cpu)) page_text(p, "With the device lost, the CPU alone would give %s tokens/s.", v);
+  format_number(device_busy, FMT_SHARE, v);
+  format_number(cpu_busy, FMT_SHARE, w);
+  if (isfinite(device_busy) && isfinite(cpu_busy)) page_text(p, "In the simulation the device is busy %s of the time, the CPU %s.", v, w);
+  table_depths(p, id, pl);
+  if (certificate != NULL && certificate[0]) page_note(p, "Certificate of the bound: %s.", certificate);
+}
+
+void part_budget(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"where", "Where", FMT_TEXT}, {"what", "What", FMT_TEXT}, {"bytes", "Needs", FMT_BYTES}, {"limit_bytes", "Limit of the place", FMT_BYTES}};
+  char name[SECTION_ID_MAX];
+  if (pl->n_budget == 0) return;
+  page_heading(p, "Budget");
+  draw_budget(p, pl);
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "budget"), cols, "Budget of plan %lld", (long long)pl->id);
+  for (int i = 0; i < pl->n_budget; i++) {
+    const plan_budget *b = &pl->budget[i];
+    table_text(p, t, b->where), table_text(p, t, b->what), table_num(p, t, (double)b->bytes);
+    table_num(p, t, b->limit_bytes > 0 ? (double)b->limit_bytes : NAN);
+  }
+  page_table_end(p, t, true);
+}
+
+static void table_kernels(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"op", "Operation", FMT_TEXT}, {"format", "Weights", FMT_TEXT}, {"candidate", "Variant", FMT_TEXT},
+                                 {"tokens_lo", "From tokens", FMT_INT}, {"tokens_hi", "to", FMT_TEXT}};
+  char name[SECTION_ID_MAX];
+  if (pl->n_kernels == 0) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "plan-kernels"), cols, "Kernel variants chosen, by operation, format and number of tokens");
+  for (int i = 0; i < pl->n_kernels; i++) {
+    const plan_kernel *k = &pl->kernel[i];
+    table_text(p, t, k->op), table_text(p, t, k->format), table_text(p, t, k->candidate), table_num(p, t, k->tokens_lo);
+    if (k->tokens_hi == INT32_MAX)
+      table_text(p, t, "any");
+    else
+      table_as(p, t, k->tokens_hi, FMT_INT);
+  }
+  page_table_end(p, t, true);
+}
+
+void source_of_plan(page *p, const data_plan *pl, const char *name) {
+  char date[FORMAT_MAX], source[320];
+  format_date(pl->head.created_ns, date);
+  snprintf(source, sizeof source, "hf-plan, plan %lld of %s, cost model %d, machine %.60s; tag = weakest of its inputs", (long long)pl->p->id, date,
+           pl->p->cost_model_version, pl->p->machine);
+  page_source(p, pl->p->tag, source, "%s: decode tokens/s with interval, TTFT, TPOT (simulated), step, bound", name);
+  bool from_run = strncmp(pl->p->popularity, "run ", 4) == 0;
+  page_source(p, from_run ? "measured" : "assumed", pl->p->popularity, "%s: popularity of experts", name);
+}
+
+void section_plan(page *p, const char *id, const char *title, const data_plan *pl) {
+  char name[SECTION_ID_MAX];
+  page_section(p, id, "%s: %s on %s", title, pl->p->model, pl->p->machine);
+  tiles_of_plan(p, pl->p);
+  table_head(p, id, pl);
+  part_placement(p, id, pl->p, NULL);
+  part_alternatives(p, id, pl->p);
+  part_budget(p, id, pl->p);
+  table_kernels(p, id, pl->p);
+  snprintf(name, sizeof name, "Plan %lld", (long long)pl->p->id);
+  source_of_plan(p, pl, name);
+}

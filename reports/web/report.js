@@ -1,0 +1,128 @@
+/* Draws the charts of a report and names the cell of a placement map under the pointer. Without it the page is complete but for the
+ * charts, whose numbers are in the tables. */
+(function () {
+  'use strict';
+  var data = JSON.parse(document.getElementById('report-data').textContent);
+  var root = document.documentElement;
+  var shapes = ['circle', 'rect', 'triangle', 'rectRot', 'crossRot', 'star'];
+  var charts = [];
+
+  function colour(name) {
+    return getComputedStyle(root).getPropertyValue('--' + name).trim();
+  }
+
+  function plain(v) {
+    var a = Math.abs(v);
+    if (a === 0) return '0';
+    if (a >= 1000) return v.toLocaleString('en', { maximumFractionDigits: 0 });
+    return String(Number(v.toPrecision(3)));
+  }
+
+  /* On a logarithmic axis only powers of two or ten get a label. */
+  function tick(log, base) {
+    return function (v) {
+      if (!log) return plain(v);
+      var e = Math.log(v) / Math.log(base);
+      return Math.abs(e - Math.round(e)) < 1e-6 ? plain(v) : '';
+    };
+  }
+
+  function axis(title, log, base) {
+    var a = {
+      type: log ? 'logarithmic' : 'linear',
+      title: { display: true, text: title, color: colour('muted'), font: { size: 12 } },
+      grid: { color: colour('line'), drawBorder: false },
+      ticks: { color: colour('muted'), font: { size: 11 }, maxRotation: 0, callback: tick(log, base) }
+    };
+    if (log) a.afterBuildTicks = function (scale) { scale.ticks = powers(scale.min, scale.max, base); };
+    return a;
+  }
+
+  function powers(lo, hi, base) {
+    var list = [], e = Math.ceil(Math.log(lo) / Math.log(base) - 1e-9);
+    for (; Math.pow(base, e) <= hi * (1 + 1e-9); e++) list.push({ value: Math.pow(base, e) });
+    return list.length > 1 ? list : [{ value: lo }, { value: hi }];
+  }
+
+  function series(s, i, bar) {
+    var c = colour(s.role || 's' + i % 8);
+    return {
+      label: s.name, data: bar ? s.points.map(function (p) { return p.y; }) : s.points,
+      borderColor: c, backgroundColor: bar ? c : colour('surface'), borderWidth: bar ? 0 : 2, borderRadius: bar ? 2 : 0,
+      pointStyle: shapes[i % shapes.length], pointRadius: 3, pointBorderWidth: 1.5, tension: 0
+    };
+  }
+
+  function options(c, bar) {
+    var x = axis(c.x, c.log_x, 2), y = axis(c.y, c.log_y, 10);
+    if (bar) {
+      x.type = 'category';
+      x.grid.display = false;
+      delete x.ticks.callback;
+    } else if (!c.log_x) {
+      x.ticks.stepSize = 1;
+    }
+    if (!c.log_y) y.beginAtZero = true;
+    return {
+      animation: false, responsive: true, maintainAspectRatio: false, scales: { x: x, y: y },
+      plugins: {
+        legend: { display: c.series.length > 1, position: 'bottom', labels: { color: colour('text'), usePointStyle: true, boxHeight: 7, font: { size: 12 } } },
+        tooltip: { callbacks: { title: function (items) { return c.x + ' ' + items[0].label; },
+          label: function (item) { return item.dataset.label + ': ' + plain(item.parsed.y) + ' ' + c.y; } } }
+      }
+    };
+  }
+
+  function draw() {
+    charts.forEach(function (c) { c.destroy(); });
+    charts = data.charts.map(function (c) {
+      var bar = c.type === 'bar', config = { type: c.type, data: { datasets: [] } };
+      if (bar) config.data.labels = c.series[0].points.map(function (p) { return p.x; });
+      config.data.datasets = c.series.map(function (s, i) { return series(s, i, bar); });
+      config.options = options(c, bar);
+      return new Chart(document.getElementById(c.id), config);
+    });
+  }
+
+  function place(runs, expert) {
+    for (var i = 0; i < runs.length; i += 2) {
+      if (expert < runs[i]) return runs[i + 1];
+      expert -= runs[i];
+    }
+    return null;
+  }
+
+  function watchMap(svg) {
+    var map = data[svg.getAttribute('data-map')], tip = svg.closest('figure').querySelector('.tip');
+    if (!map) return;
+    svg.addEventListener('pointermove', function (event) {
+      var box = svg.getBoundingClientRect();
+      var row = map.rows[Math.floor((event.clientY - box.top) / box.height * map.rows.length)];
+      var expert = Math.floor((event.clientX - box.left) / box.width * map.columns);
+      var where = row ? place(row.runs, expert) : null;
+      if (where === null) return;
+      tip.textContent = 'Layer ' + row.layer + ', expert ' + expert + ': ' + (where < 0 ? 'CPU' : 'device ' + where) +
+        (row.p ? ', expected to be chosen by ' + plain(100 * row.p[expert]) + ' % of the tokens' : '');
+    });
+    svg.addEventListener('pointerleave', function () { tip.textContent = ''; });
+  }
+
+  Array.prototype.forEach.call(document.querySelectorAll('svg.map-cells'), watchMap);
+  if (typeof Chart === 'undefined') {
+    root.className += ' no-charts';
+    return;
+  }
+  Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
+  draw();
+  window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
+  /* Paper is white, and its columns are narrower than the window's. */
+  window.addEventListener('beforeprint', function () {
+    root.setAttribute('data-theme', 'light');
+    draw();
+    charts.forEach(function (c) { c.resize(); });
+  });
+  window.addEventListener('afterprint', function () {
+    root.removeAttribute('data-theme');
+    draw();
+  });
+})();
