@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "executor/engine_int.h"
+#include "sched/footprint.h"
 
 typedef struct {
   dev_addr x, xn, q, qm, kva, ol, oh, g, u, rl, hx, lg, pk;
@@ -26,37 +27,27 @@ typedef struct {
   hf_status st;
 } graph;
 
-static int max_int(int a, int b) { return a > b ? a : b; }
-
-static void widths(const model_config *c, buffers *b) {
-  bool mla = c->attn == ATTN_MLA;
-  int qk = mla ? c->nope_dim + c->rope_dim : c->head_dim;
-  b->q_w = c->n_heads * qk;
-  b->qm_w = mla ? c->n_heads * (c->kv_lora_rank + c->rope_dim) : 0;
-  b->kva_w = mla ? c->kv_lora_rank + c->rope_dim : 2 * c->n_kv_heads * c->head_dim;
-  b->ol_w = mla ? c->n_heads * c->kv_lora_rank : 0;
-  b->oh_w = c->n_heads * (mla ? c->v_dim : c->head_dim);
-  b->ff_w = max_int(max_int(c->d_ff_dense, c->d_ff_shared), c->q_lora_rank);
-  int widest = max_int(max_int(c->d_model, b->oh_w), b->ff_w);
-  b->pk_bytes = (int)kern_act_bytes_any(widest);
+static footprint_shape shape_of(const model_config *c) {
+  return (footprint_shape){.mla = c->attn == ATTN_MLA, .d_model = c->d_model, .vocab_size = c->vocab_size, .n_heads = c->n_heads,
+                           .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .q_lora_rank = c->q_lora_rank,
+                           .kv_lora_rank = c->kv_lora_rank, .nope_dim = c->nope_dim, .rope_dim = c->rope_dim, .v_dim = c->v_dim,
+                           .d_ff_dense = c->d_ff_dense, .d_ff_shared = c->d_ff_shared, .n_experts = c->n_experts};
 }
 
 /* Lays the buffers out from `base`; returns the bytes needed. */
 static size_t layout(const model_config *c, int max_tok, int max_logits, dev_addr base, buffers *b) {
-  widths(c, b);
-  size_t at = 0, rows = (size_t)max_tok;
-  struct { dev_addr *p; size_t bytes; } part[] = {
-      {&b->x, rows * (size_t)c->d_model * 4}, {&b->xn, rows * (size_t)c->d_model * 4}, {&b->q, rows * (size_t)b->q_w * 4},
-      {&b->qm, rows * (size_t)b->qm_w * 4}, {&b->kva, rows * (size_t)b->kva_w * 4}, {&b->ol, rows * (size_t)b->ol_w * 4},
-      {&b->oh, rows * (size_t)b->oh_w * 4}, {&b->g, rows * (size_t)b->ff_w * 4}, {&b->u, rows * (size_t)b->ff_w * 4},
-      {&b->rl, rows * (size_t)max_int(c->n_experts, 1) * 4}, {&b->hx, (size_t)max_logits * (size_t)c->d_model * 4},
-      {&b->lg, (size_t)max_logits * (size_t)c->vocab_size * 4},
-      {&b->pk, (size_t)max_int(max_tok, max_logits) * (size_t)b->pk_bytes}};
-  for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-    *part[i].p = base + at;
-    at += (part[i].bytes + 63) & ~(size_t)63;
+  const footprint_shape s = shape_of(c);
+  const footprint_widths w = footprint_of(&s);
+  dev_addr *const at[FOOTPRINT_BUFFERS] = {&b->x, &b->xn, &b->q, &b->qm, &b->kva, &b->ol, &b->oh, &b->g, &b->u, &b->rl, &b->hx, &b->lg, &b->pk};
+  int64_t bytes[FOOTPRINT_BUFFERS];
+  int64_t sum = footprint_bytes(&s, max_tok, max_logits, bytes);
+  for (int i = 0; i < FOOTPRINT_BUFFERS; i++) {
+    *at[i] = base;
+    base += (dev_addr)bytes[i];
   }
-  return at;
+  b->q_w = w.query, b->qm_w = w.latent_query, b->kva_w = w.kv, b->ol_w = w.latent_out, b->oh_w = w.heads_out;
+  b->ff_w = w.ff, b->pk_bytes = w.packed;
+  return (size_t)sum;
 }
 
 size_t graph_buffer_bytes(const model_config *c, const engine_options *o) {
@@ -79,6 +70,8 @@ static void emit(graph *g, dev_op op) {
 static void product(graph *g, dev_mat w, dev_addr in, int in_w, dev_addr out, int out_w, dev_rows rows, bool exact, bool add,
                     dev_addr bias) {
   kern_act act = kern_act_of(w.format, exact || g->e->ctx.exact);
+  if (kern_act_bytes_any(w.n_cols) > (size_t)g->b.pk_bytes && g->st == HF_OK)
+    g->st = hf_fail(HF_INPUT, "a product of %d columns is wider than any part the config describes", w.n_cols);
   if (g->packed_of != in || g->packed_act != act || g->packed_rows != rows) {
     emit(g, (dev_op){.kind = DOP_PACK, .rows = rows, .act = act, .in = in, .in_stride = in_w, .n = w.n_cols, .out = g->b.pk,
                      .out_stride = g->b.pk_bytes});

@@ -3,26 +3,28 @@
 #include <string.h>
 
 #include "planner/plan_inputs.h"
+#include "sched/footprint.h"
 
 static int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
-static int64_t most(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
-/* Float32 buffers of one micro-batch: the widths of the operations of a step, for every token of a decode step with a prompt chunk, and the
- * logits of all users. */
 static int64_t activation_bytes(const model_config *c, int64_t tokens, int64_t logits) {
-  bool mla = c->attn == ATTN_MLA;
-  int64_t q = (int64_t)c->n_heads * (mla ? c->nope_dim + c->rope_dim : c->head_dim);
-  int64_t latent_q = mla ? (int64_t)c->n_heads * (c->kv_lora_rank + c->rope_dim) : 0,
-          latent_o = mla ? (int64_t)c->n_heads * c->kv_lora_rank : 0;
-  int64_t kv = mla ? c->kv_lora_rank + c->rope_dim : 2LL * c->n_kv_heads * c->head_dim;
-  int64_t o = (int64_t)c->n_heads * (mla ? c->v_dim : c->head_dim);
-  int64_t ff = most(most(c->d_ff_dense, c->d_ff_shared), c->q_lora_rank), widest = most(most(c->d_model, o), ff);
-  int64_t row = 2LL * c->d_model + q + latent_q + kv + latent_o + o + 2 * ff + c->n_experts + round_up(widest, 16);
-  return 4 * (tokens * row + logits * ((int64_t)c->d_model + c->vocab_size)) + 16 * 64;
+  const footprint_shape s = {.mla = c->attn == ATTN_MLA,
+                             .d_model = c->d_model,
+                             .vocab_size = c->vocab_size,
+                             .n_heads = c->n_heads,
+                             .n_kv_heads = c->n_kv_heads,
+                             .head_dim = c->head_dim,
+                             .q_lora_rank = c->q_lora_rank,
+                             .kv_lora_rank = c->kv_lora_rank,
+                             .nope_dim = c->nope_dim,
+                             .rope_dim = c->rope_dim,
+                             .v_dim = c->v_dim,
+                             .d_ff_dense = c->d_ff_dense,
+                             .d_ff_shared = c->d_ff_shared,
+                             .n_experts = c->n_experts};
+  int64_t bytes[FOOTPRINT_BUFFERS];
+  return footprint_bytes(&s, tokens, logits, bytes);
 }
 
 hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
