@@ -11,7 +11,7 @@
 const char *const drift_name[DRIFT_N] = {"attn", "shared", "dexp", "cexp", "hand", "head"};
 
 /* Beyond this a factor says that something else was measured than modelled. */
-static const double MOST_DRIFT = 100;
+static const double MOST_DRIFT = 1000;
 /* Fewer steps than this say nothing. */
 enum { LEAST_STEPS = 4 };
 
@@ -100,8 +100,11 @@ void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *p
     d->used[s] = true;
     d->factor[s] = fmin(MOST_DRIFT, fmax(1 / MOST_DRIFT, f));
   }
-  if (step > 0 && attn_tokens > 0 && d->run.depth <= 1) /* at depth 2 and more a step also waits for the others */
-    explain_step(t, pop, placement, attn_tokens / attn_steps, context, step, d);
+  if (!(step > 0) || !(attn_tokens > 0)) return;
+  double tokens = attn_tokens / attn_steps;
+  /* At depth 2 and more a step also waits for the others: it can only show that its own way is shorter than predicted. */
+  if (d->run.depth <= 1 || step_with(t, pop, placement, tokens, context, 1, d) > step)
+    explain_step(t, pop, placement, tokens, context, step, d);
 }
 
 void drift_distinct(const popularity *pop, const stage_table *t, const rec_distinct *rows, int n, plan_drift *d) {

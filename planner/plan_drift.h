@@ -16,7 +16,7 @@ typedef struct {
   double factor[DRIFT_N]; /* measured / predicted; 1 where not measured */
   double
       fixed_factor; /* on what no stage shows, hand-over and fixed cost of a step: the whole step then comes out right; 1 = not known */
-  double step_extra_ns;                         /* and what even a hundred times those would not explain */
+  double step_extra_ns;                         /* and what even a thousand times those would not explain */
   double distinct_measured, distinct_predicted; /* experts touched per step and layer, decode; 0 = not recorded */
 } plan_drift;
 

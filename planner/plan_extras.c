@@ -26,7 +26,7 @@ static void add_depths(const planned *p, json *extra) {
   static const char *const state[] = {"not tried", "does not fit", "pruned", "solved"};
   json *list = json_add_array(extra, "by_depth");
   for (int d = 0; d < ILP_MAX_DEPTH; d++) {
-    const ilp_depth_result *r = &p->ilp->by_depth[d];
+    const ilp_depth_result *r = &p->by_depth[d];
     if (r->state == ILP_DEPTH_NOT_TRIED) continue;
     json *o = json_add_object(list, NULL);
     json_add_int(o, "depth", d + 1);
@@ -34,6 +34,7 @@ static void add_depths(const planned *p, json *extra) {
     if (r->state == ILP_DEPTH_INFEASIBLE) continue;
     json_add_num(o, "objective_ns", r->objective_ns);
     json_add_num(o, "bound_ns", r->bound_ns);
+    if (p->depth_tok_per_s[d] > 0) json_add_num(o, "decode_tok_per_s", p->depth_tok_per_s[d]);
   }
 }
 
@@ -144,6 +145,27 @@ static void add_drift(const plan_drift *d, json *o) {
   json_add_num(x, "ratio", d->distinct_measured / d->distinct_predicted);
 }
 
+/* What the old placement would give now, simulated like the new one: the promise is in tokens per second, and measurable. */
+static hf_status add_gain(const plan_inputs *in, const planned *p, json *o) {
+  const plan_drift *d = p->drift;
+  bool device = p->eval->n_devices > 0;
+  int depth = device ? d->old->depth : 1;
+  if (depth > p->eval->users) depth = p->eval->users;
+  ilp_problem prob = plan_eval_problem(p->eval, 1);
+  ilp_evaluation old;
+  HF_TRY(ilp_evaluate(&prob, device ? d->old_placement : NULL, depth, NULL, &old));
+  sim_result sim;
+  double stretch = 1;
+  HF_TRY(plan_simulate(in, p, d->old_placement, depth, &sim, &stretch));
+  double rate = sim.decode_tok_per_s > 0 ? sim.decode_tok_per_s / stretch : old.tok_per_s;
+  json_add_int(o, "old_depth", depth);
+  json_add_num(o, "old_objective_ns", old.objective_ns);
+  json_add_num(o, "old_decode_tok_per_s", rate);
+  json_add_num(o, "objective_gain", old.objective_ns / p->ilp->objective_ns - 1);
+  json_add_num(o, "gain_expected", p->p->decode_tok_per_s.likely / rate - 1);
+  return HF_OK;
+}
+
 hf_status plan_changes(const plan_inputs *in, const planned *p, json *extra) {
   const plan_drift *d = p->drift;
   json *o = json_add_object(extra, "changes");
@@ -163,12 +185,5 @@ hf_status plan_changes(const plan_inputs *in, const planned *p, json *extra) {
   json_add_int(o, "moved", all.in > all.out ? all.in : all.out);
   json_add_int(o, "moved_in", all.in);
   json_add_int(o, "moved_out", all.out);
-  bool device = p->eval->n_devices > 0;
-  ilp_problem prob = plan_eval_problem(p->eval, 1);
-  ilp_evaluation old;
-  HF_TRY(ilp_evaluate(&prob, device ? d->old_placement : NULL, device ? d->old->depth : 1, NULL, &old));
-  json_add_int(o, "old_depth", d->old->depth);
-  json_add_num(o, "old_objective_ns", old.objective_ns);
-  json_add_num(o, "gain_expected", old.objective_ns / p->ilp->objective_ns - 1);
-  return HF_OK;
+  return add_gain(in, p, o);
 }

@@ -9,6 +9,12 @@
 
 enum { SIM_MOST_OUTPUT = 1024, DEPTHS_TRIED = 4 };
 
+/* A depth whose objective is worse than the best by more than this cannot win in the simulation. */
+static const double DEPTH_SLACK = 1.5;
+/* The objective's own choice of depth stands unless the simulation finds another one better by more than this, the error that predictions
+ * of own runs are allowed. */
+static const double DEPTH_MARGIN = 1.05;
+
 void planned_free(planned *p) {
   plan_free(p->p);
   ilp_result_free(p->ilp);
@@ -52,6 +58,47 @@ static uint32_t depths_to_try(const plan_inputs *in) {
   if (in->req.depth > 0) return 1u << (in->req.depth - 1);
   int64_t most = in->req.users < DEPTHS_TRIED ? in->req.users : DEPTHS_TRIED;
   return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
+}
+
+/* Decode rate of a result at its depth. */
+static hf_status simulated_rate(const plan_inputs *in, const planned *p, const ilp_result *r, double *rate) {
+  sim_result sim;
+  double stretch = 1;
+  HF_TRY(plan_simulate(in, p, r->on_device, r->depth, &sim, &stretch));
+  *rate = sim.decode_tok_per_s > 0 ? sim.decode_tok_per_s / stretch : r->tok_per_s;
+  return HF_OK;
+}
+
+/* The objective adds up the slowest resource of each layer; micro-batches that sit in different layers do better than that. So every depth
+ * that could win is solved for itself and simulated, and the simulation decides; gap and bound are those of the depth chosen. */
+static hf_status choose_depth(const plan_inputs *in, planned *p) {
+  ilp_problem prob = plan_eval_problem(p->eval, depths_to_try(in));
+  HF_TRY(ilp_solve(&prob, NULL, &p->ilp));
+  memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
+  p->seconds = p->ilp->seconds;
+  double least = p->ilp->objective_ns, best = 0;
+  int first = p->ilp->depth;
+  HF_TRY(simulated_rate(in, p, p->ilp, &p->depth_tok_per_s[first - 1]));
+  best = p->depth_tok_per_s[first - 1];
+  for (int d = 1; d <= ILP_MAX_DEPTH; d++) {
+    ilp_depth_state state = p->by_depth[d - 1].state;
+    if (d == first || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) continue;
+    if (p->by_depth[d - 1].objective_ns > DEPTH_SLACK * least) continue;
+    ilp_result *r = NULL;
+    prob = plan_eval_problem(p->eval, 1u << (d - 1));
+    HF_TRY(ilp_solve(&prob, NULL, &r));
+    p->seconds += r->seconds;
+    hf_status st = simulated_rate(in, p, r, &p->depth_tok_per_s[d - 1]);
+    if (st == HF_OK && p->depth_tok_per_s[d - 1] > DEPTH_MARGIN * best) {
+      best = p->depth_tok_per_s[d - 1];
+      ilp_result *worse = p->ilp;
+      p->ilp = r;
+      r = worse;
+    }
+    ilp_result_free(r);
+    HF_TRY(st);
+  }
+  return HF_OK;
 }
 
 static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident, planned *out,
@@ -128,38 +175,40 @@ static hf_status interval(const plan_inputs *in, const planned *p, double *slowe
   return HF_OK;
 }
 
-static hf_status simulate(const plan_inputs *in, planned *out, int n_pages, double *stretch) {
+hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth, sim_result *out,
+                        double *stretch) {
   const plan_request *r = &in->req;
   int output = r->output_tokens < SIM_MOST_OUTPUT ? (int)r->output_tokens : SIM_MOST_OUTPUT;
-  sim_options o = {.table = out->eval->table,
-                   .pop = out->eval->pop,
-                   .on_device = out->eval->n_devices > 0 ? out->ilp->on_device : NULL,
+  int64_t pages = r->users * ((r->context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS);
+  sim_options o = {.table = p->eval->table,
+                   .pop = p->eval->pop,
+                   .on_device = p->eval->n_devices > 0 ? placement : NULL,
                    .users = (int)r->users,
-                   .depth = out->ilp->depth,
+                   .depth = depth,
                    .prompt_tokens = (int)r->prompt_tokens,
                    .output_tokens = output,
-                   .requests_per_user = output <= 128 ? 2 : 1,
+                   .requests_per_user = 1,
                    .seed = 1,
                    .chunk_tokens = in->chunk_tokens,
                    .page_tokens = PLAN_PAGE_TOKENS,
-                   .n_pages = n_pages};
-  HF_TRY(sim_run(&o, &out->sim));
+                   .n_pages = (int)pages};
+  HF_TRY(sim_run(&o, out));
   *stretch = 1;
   if (output == r->output_tokens) return HF_OK;
   /* Long answers are simulated in part; the rest has a longer context. */
-  ilp_problem prob = plan_eval_problem(out->eval, 1);
+  ilp_problem prob = plan_eval_problem(p->eval, 1);
   ilp_evaluation whole, part;
-  HF_TRY(ilp_evaluate(&prob, o.on_device, o.depth, NULL, &whole));
+  HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &whole));
   prob.context = (double)r->prompt_tokens + 0.5 * output;
-  HF_TRY(ilp_evaluate(&prob, o.on_device, o.depth, NULL, &part));
+  HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &part));
   *stretch = whole.objective_ns / part.objective_ns;
   return HF_OK;
 }
 
-static hf_status predict(const plan_inputs *in, planned *out, int n_pages) {
+static hf_status predict(const plan_inputs *in, planned *out) {
   plan *p = out->p;
   double slower = 1, faster = 1, stretch = 1;
-  HF_TRY(simulate(in, out, n_pages, &stretch));
+  HF_TRY(plan_simulate(in, out, out->ilp->on_device, out->ilp->depth, &out->sim, &stretch));
   HF_TRY(interval(in, out, &slower, &faster));
   double rate = out->sim.decode_tok_per_s > 0 ? out->sim.decode_tok_per_s / stretch : out->ilp->tok_per_s;
   p->decode_tok_per_s = (plan_range){rate / slower, rate, rate * faster};
@@ -363,7 +412,7 @@ static hf_status fill_plan(const plan_inputs *in, planned *out) {
   p->ilp.objective_ns = out->ilp->objective_ns;
   p->ilp.bound_ns = out->ilp->bound_ns;
   p->ilp.gap = out->ilp->gap;
-  p->ilp.seconds = out->ilp->seconds;
+  p->ilp.seconds = out->seconds;
   snprintf(p->ilp.status, sizeof p->ilp.status, "%s", out->ilp->status);
   snprintf(p->tag, sizeof p->tag, "%s", out->eval->table->tag);
   if (in->assumed_popularity && in->c->n_experts > 0) snprintf(p->tag, sizeof p->tag, "%s", db_tag_name(TAG_ASSUMED));
@@ -387,15 +436,13 @@ hf_status plan_make(plan_inputs *in, planned *out) {
   HF_TRY(make_eval(in, &s, out));
   if (out->eval->n_devices > 0 && plan_expert_room(&s, in->req.depth > 0 ? (int)in->req.depth : 1) < 0)
     return refuse(in, &s, in->req.depth > 0 ? (int)in->req.depth : 1, 0, out, "gpu0");
-  ilp_problem prob = plan_eval_problem(out->eval, depths_to_try(in));
-  HF_TRY(ilp_solve(&prob, NULL, &out->ilp));
+  HF_TRY(choose_depth(in, out));
   HF_TRY(plan_new(in->c->n_layers, &out->p));
   out->p->n_budget = plan_budget_rows(in, &s, out->ilp->depth, out->ilp->bytes_used, out->p->budget);
   const char *over = plan_budget_over(out->p->budget, out->p->n_budget);
   if (over != NULL) return refuse(in, &s, out->ilp->depth, out->ilp->bytes_used, out, over);
   out->p->kv_bytes = s.kv;
   HF_TRY(fill_plan(in, out));
-  int64_t pages = in->req.users * ((in->req.context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS);
-  HF_TRY(predict(in, out, (int)pages));
+  HF_TRY(predict(in, out));
   return add_extra(in, out);
 }

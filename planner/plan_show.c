@@ -112,6 +112,19 @@ static hf_status show_times(const plan *p, hf_buf *b) {
   return HF_OK;
 }
 
+static hf_status show_depths(const plan *p, hf_buf *b) {
+  HF_TRY(hf_buf_printf(b, "  depth        %d", p->depth));
+  bool first = true;
+  for (const json *o = json_first(json_get(p->extra, "by_depth")); o != NULL; o = json_next(o)) {
+    double rate = json_number(json_get(o, "decode_tok_per_s"), 0);
+    int depth = (int)json_number(json_get(o, "depth"), 0);
+    if (depth == p->depth || !(rate > 0)) continue;
+    HF_TRY(hf_buf_printf(b, "%s%d: %.2f tokens/s", first ? " (simulated at " : ", ", depth, rate));
+    first = false;
+  }
+  return hf_buf_printf(b, "%s\n", first ? "" : ")");
+}
+
 hf_status plan_show(const plan *p, hf_buf *b) {
   char step[24], bound[24];
   time_text(1e-9 * p->ilp.objective_ns, step);
@@ -119,7 +132,7 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "Plan %lld: %s (%s) on %s, device %s\n", (long long)p->id, p->model, p->format, p->machine, p->gpu));
   HF_TRY(hf_buf_printf(b, "  load         %d users, context %d (prompt %d, output %d)\n", p->users, p->context, p->prompt_tokens,
                        p->output_tokens));
-  HF_TRY(hf_buf_printf(b, "  depth        %d\n", p->depth));
+  HF_TRY(show_depths(p, b));
   HF_TRY(show_placement(p, b));
   HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement below %s: gap %.4f %%, %s, found in %.2f s\n", step, bound,
                        100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
