@@ -22,7 +22,7 @@ step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 
 step "1. Profile this machine (quick)"
-show $bin/hf-profile --quick --summary
+show $bin/hf-profile --quick
 
 step "2. Plan: $users users of $model, a device of ${device#virtual:} for about a quarter of the experts"
 show $bin/hf-plan plan --model $model --users $users --context $((prompt + answer)) --prompt-tokens $prompt --output-tokens $answer \
