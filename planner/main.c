@@ -13,7 +13,7 @@
 #include "planner/plan_show.h"
 
 enum { TEXT_LIMIT = 64 << 20 };
-static const char verbs[] = "plan, evaluate, stages, catalog";
+static const char verbs[] = "plan, evaluate, stages, catalog, validate";
 
 static hf_status print_json(const json *o) {
   char *text = NULL;
@@ -509,6 +509,31 @@ static hf_status cmd_catalog(int argc, char **argv) {
   return hf_fail(HF_INPUT, "catalog: say list [KIND] or show [KIND] NAME; see hf-plan catalog --help");
 }
 
+/* ---- validate ---- */
+
+/* The form is settled (docs/design.md), the comparison comes with the priors per engine; until then it refuses instead of guessing. */
+static hf_status cmd_validate(int argc, char **argv) {
+  cli_common common = {0};
+  const cli_option options[] = {{0}};
+  const cli_spec spec = {
+      .program = "hf-plan",
+      .verb = "validate",
+      .synopsis = "CASES.csv [options]",
+      .description =
+          "Will compare predictions with published measurements, row by row, with signed errors. This version refuses: "
+          "it has no priors per engine to predict other people's programs with. Own runs are compared by hf-run "
+          "and hf-report.",
+      .examples = "  hf-plan validate tests/validation/published-cases.csv --json\n      Exit status 2 in this version.\n",
+      .options = options};
+  int n = 0;
+  char **rest = NULL;
+  bool stop = false;
+  HF_TRY(cli_parse(&spec, argc, argv, &common, &n, &rest, &stop));
+  if (stop) return HF_OK;
+  return hf_fail(HF_UNSUPPORTED,
+                 "validate: this version cannot predict other engines yet; own runs: hf-report runs, or hf-run --json");
+}
+
 /* ---- top ---- */
 
 static hf_status cmd_none(int argc, char **argv) {
@@ -522,7 +547,8 @@ static hf_status cmd_none(int argc, char **argv) {
                                         "   plan      choose placement and depth, check memory, simulate, store\n"
                                         "   evaluate  the exact objective of any placement\n"
                                         "   stages    how long each stage takes on a machine\n"
-                                        "   catalog   known models and hardware\n\n"
+                                        "   catalog   known models and hardware\n"
+                                        "   validate  predictions against published measurements (refuses in this version)\n\n"
                                         "Each verb has its own page: hf-plan VERB --help.",
                          .examples =
                              "  hf-plan plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192\n"
@@ -541,7 +567,11 @@ int main(int argc, char **argv) {
   static const struct {
     const char *name;
     hf_status (*run)(int, char **);
-  } table[] = {{"plan", cmd_plan}, {"evaluate", cmd_evaluate}, {"stages", cmd_stages}, {"catalog", cmd_catalog}};
+  } table[] = {{"plan", cmd_plan},
+               {"evaluate", cmd_evaluate},
+               {"stages", cmd_stages},
+               {"catalog", cmd_catalog},
+               {"validate", cmd_validate}};
   plan_use_catalog();
   for (size_t i = 0; argc > 1 && i < sizeof table / sizeof table[0]; i++)
     if (strcmp(argv[1], table[i].name) == 0) return cli_finish("hf-plan", table[i].run(argc - 1, argv + 1));

@@ -83,14 +83,15 @@ static hf_status read_popularity(const json *o, const char *where, plan_eval *v)
   return HF_OK;
 }
 
-static hf_status read_ints(const json *o, const char *where, const char *key, int n, int64_t *out) {
+/* Limits keep the sum over all experts of all layers below 2^63. */
+static hf_status read_ints(const json *o, const char *where, const char *key, int n, double lo, double hi, int64_t *out) {
   const json *a = json_get(o, key);
   if (json_type(a) != JSON_ARRAY || json_len(a) != n)
     return hf_fail(HF_INPUT, "%s: field %s: needs an array of %d numbers", where, key, n);
   int i = 0;
   for (const json *x = json_first(a); x != NULL; x = json_next(x), i++) {
     double d = json_number(x, 1e300);
-    if (!(d >= -0x1p53 && d <= 0x1p53)) return hf_fail(HF_INPUT, "%s: field %s[%d]: needs a number of bytes", where, key, i);
+    if (!(d >= lo && d <= hi)) return hf_fail(HF_INPUT, "%s: field %s[%d]: needs a number of bytes", where, key, i);
     out[i] = (int64_t)d;
   }
   return HF_OK;
@@ -112,8 +113,8 @@ static hf_status read_inputs(const plan *p, const json *o, const char *where, pl
   v->n_devices = (int)n_devices;
   v->users = p->users;
   HF_TRY(hf_alloc(&v->expert_bytes, (size_t)p->n_layers, sizeof *v->expert_bytes, "sizes of experts"));
-  HF_TRY(read_ints(o, where, "expert_bytes", p->n_layers, v->expert_bytes));
-  return read_ints(o, where, "expert_room_bytes", ILP_MAX_DEPTH, v->room);
+  HF_TRY(read_ints(o, where, "expert_bytes", p->n_layers, 0, 0x1p40, v->expert_bytes));
+  return read_ints(o, where, "expert_room_bytes", ILP_MAX_DEPTH, -0x1p53, 0x1p53, v->room);
 }
 
 hf_status plan_eval_from_plan(const plan *p, const char *where, plan_eval **out) {
