@@ -13,8 +13,8 @@ export HETEROFLOW_DB=$dir/heteroflow.db
 # Five users write Italian on a device that holds about a quarter of the routed experts.
 device=virtual:7M
 users=5
-prompt=72
-answer=184
+prompt=96
+answer=160
 kind=italian
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
@@ -22,11 +22,17 @@ step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 
 step "1. Profile this machine (quick)"
-show $bin/hf-profile --quick
+printf '$ %s\n' "$bin/hf-profile --quick"
+$bin/hf-profile --quick >$dir/profile.txt
+sed '/^expert_ffn/,$d' $dir/profile.txt
+printf '(curves of every kernel: %s show, and %s)\n' "$bin/hf-profile" "$dir/profile.txt"
 
+# One micro-batch: on two cores the virtual device is no faster than the CPU beside it, and a deeper pipeline would rather keep it free
+# of experts than show what a placement does.
+depth=1
 step "2. Plan: $users users of $model, a device of ${device#virtual:} for about a quarter of the experts"
 show $bin/hf-plan plan --model $model --users $users --context $((prompt + answer)) --prompt-tokens $prompt --output-tokens $answer \
-  --gpu $device --out $dir/plan1.json
+  --gpu $device --depth $depth --out $dir/plan1.json
 
 run() { # PLAN
   show $bin/hf-run --plan "$1" --model $model --prompts $model/prompts.jsonl --where domain=$kind --limit $users --users $users \
@@ -37,7 +43,7 @@ run $dir/plan1.json --stream --trace $dir/trace.json
 run1=$(sqlite3 "$HETEROFLOW_DB" "select max(id) from run")
 
 step "4. Plan again from what that run measured: expert choices and times"
-show $bin/hf-plan plan --from-run "$run1" --out $dir/plan2.json
+show $bin/hf-plan plan --from-run "$run1" --depth $depth --out $dir/plan2.json
 
 step "5. Run the new plan"
 run $dir/plan2.json
