@@ -531,7 +531,7 @@ static hf_status cmd_validate(int argc, char **argv) {
   HF_TRY(cli_parse(&spec, argc, argv, &common, &n, &rest, &stop));
   if (stop) return HF_OK;
   return hf_fail(HF_UNSUPPORTED,
-                 "validate: this version cannot predict other engines yet; own runs: hf-report runs, or hf-run --json");
+                 "validate: this version cannot predict other engines yet; own runs are compared by hf-run and hf-report");
 }
 
 /* ---- top ---- */

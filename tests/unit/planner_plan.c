@@ -135,6 +135,32 @@ static void prediction_is_an_interval(void **state) {
   done(in, &p);
 }
 
+/* The depth is the one the simulation finds fastest, but for the margin it must win by; gap and objective are those of that depth. */
+static void depth_is_the_fastest_simulated(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  const json *depths = json_get(p.p->extra, "by_depth");
+  int simulated = 0;
+  for (const json *o = json_first(depths); o != NULL; o = json_next(o)) {
+    double rate = json_number(json_get(o, "decode_tok_per_s"), 0);
+    simulated += rate > 0;
+    assert_true(rate <= 1.05 * p.p->decode_tok_per_s.likely * (1 + 1e-12));
+    if ((int)json_number(json_get(o, "depth"), 0) == p.p->depth) near(rate, p.p->decode_tok_per_s.likely, 1e-12);
+  }
+  assert_true(simulated >= 2);
+  assert_int_equal(p.p->depth, p.ilp->depth);
+  r.depth = p.p->depth;
+  plan_inputs *fixed_in = NULL;
+  planned fixed;
+  make(&r, &fixed_in, &fixed);
+  assert_true(fixed.p->ilp.objective_ns == p.p->ilp.objective_ns);
+  done(fixed_in, &fixed);
+  done(in, &p);
+}
+
 /* Rows of a place add up to what is needed there; with one byte less per expert than the plan uses it does not fit. */
 static void memory_is_accounted_for(void **state) {
   (void)state;
@@ -403,11 +429,17 @@ static void damaged_inputs_are_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(objective_survives_the_file),      cmocka_unit_test(same_request_same_plan),
-      cmocka_unit_test(prediction_is_an_interval),        cmocka_unit_test(memory_is_accounted_for),
-      cmocka_unit_test(refusal_says_what_would_help),     cmocka_unit_test(bad_requests),
-      cmocka_unit_test(drift_finds_the_factors),          cmocka_unit_test(replanning_moves_the_hot_experts),
-      cmocka_unit_test(runs_of_other_models_are_refused), cmocka_unit_test(deepseek_r1_from_the_catalog),
+      cmocka_unit_test(objective_survives_the_file),
+      cmocka_unit_test(same_request_same_plan),
+      cmocka_unit_test(prediction_is_an_interval),
+      cmocka_unit_test(depth_is_the_fastest_simulated),
+      cmocka_unit_test(memory_is_accounted_for),
+      cmocka_unit_test(refusal_says_what_would_help),
+      cmocka_unit_test(bad_requests),
+      cmocka_unit_test(drift_finds_the_factors),
+      cmocka_unit_test(replanning_moves_the_hot_experts),
+      cmocka_unit_test(runs_of_other_models_are_refused),
+      cmocka_unit_test(deepseek_r1_from_the_catalog),
       cmocka_unit_test(damaged_inputs_are_refused),
   };
   return cmocka_run_group_tests(tests, open_database, close_database);
