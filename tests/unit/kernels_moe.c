@@ -1,0 +1,342 @@
+/* The routed experts of a layer: against a plain loop in double, and bit for bit the same whatever the number of threads and whoever else
+ * is in the batch. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "base/mem.h"
+#include "kernels/moe.h"
+
+enum { MAX_TOK = 70, MAX_EXPERTS = 24, MAX_K = 8, PAD = 5 };
+static const float GUARD = 12345.0f;
+
+static topology topo;
+static uint64_t rng = 88172645463325252ULL;
+
+static uint32_t next_random(void) {
+  rng ^= rng << 13;
+  rng ^= rng >> 7;
+  rng ^= rng << 17;
+  return (uint32_t)(rng >> 32);
+}
+static int between(int lo, int hi) { return lo + (int)(next_random() % (uint32_t)(hi - lo + 1)); }
+static float real(void) { return (float)((double)next_random() / 4294967296.0 * 2 - 1); }
+
+typedef struct {
+  moe_shape shape;
+  kern_format up_format, down_format;
+  moe_expert expert[MAX_EXPERTS];
+  int n_tok, x_stride, y_stride;
+  float *x, *weights;
+  int32_t *ids;
+} layer;
+
+static void *get(size_t n, size_t bytes) {
+  void *p = calloc(n ? n : 1, bytes);
+  assert_non_null(p);
+  return p;
+}
+
+static kern_mat random_mat(kern_format f, int rows, int cols) {
+  kern_mat w = {.format = f, .layout = KL_ROWS, .n_rows = rows, .n_cols = cols, .row_bytes = kern_row_bytes(f, cols)};
+  char *data = get((size_t)rows, w.row_bytes);
+  float *row = get((size_t)cols, sizeof *row);
+  for (int r = 0; r < rows; r++) {
+    for (int c = 0; c < cols; c++) row[c] = real() / 4;
+    kern_quant_row(f, row, cols, data + (size_t)r * w.row_bytes);
+  }
+  free(row);
+  w.data = data;
+  return w;
+}
+
+static int random_width(kern_format f, int most) {
+  int block = kern_block(f);
+  return block * between(1, most / block);
+}
+
+/* Distinct experts in rising order, as a router gives them. */
+static void random_choice(int n_experts, int top_k, int32_t *ids) {
+  bool taken[MAX_EXPERTS] = {false};
+  for (int k = 0; k < top_k;) {
+    int e = between(0, n_experts - 1);
+    k += !taken[e];
+    taken[e] = true;
+  }
+  for (int e = 0; e < n_experts; e++)
+    if (taken[e]) *ids++ = e;
+}
+
+static void random_layer(layer *l, kern_format up, kern_format down, bool exact, int n_tok) {
+  moe_shape *s = &l->shape;
+  *l = (layer){.up_format = up, .down_format = down, .n_tok = n_tok};
+  s->n_experts = between(1, MAX_EXPERTS);
+  s->top_k = between(1, s->n_experts < MAX_K ? s->n_experts : MAX_K);
+  s->d_model = random_width(up, 192);
+  s->d_ff = random_width(down, 160);
+  s->max_tok = n_tok + between(0, 3);
+  s->exact = exact;
+  for (int e = 0; e < s->n_experts; e++) {
+    if (between(0, 5) == 0 && s->n_experts > 1) continue; /* this expert is somewhere else */
+    l->expert[e] = (moe_expert){random_mat(up, s->d_ff, s->d_model), random_mat(up, s->d_ff, s->d_model),
+                                random_mat(down, s->d_model, s->d_ff)};
+  }
+  l->x_stride = s->d_model + PAD;
+  l->y_stride = s->d_model + PAD;
+  l->x = get((size_t)n_tok * (size_t)l->x_stride, sizeof(float));
+  l->ids = get((size_t)n_tok * (size_t)s->top_k, sizeof *l->ids);
+  l->weights = get((size_t)n_tok * (size_t)s->top_k, sizeof(float));
+  for (int i = 0; i < n_tok * l->x_stride; i++) l->x[i] = real();
+  for (int t = 0; t < n_tok; t++) random_choice(s->n_experts, s->top_k, l->ids + t * s->top_k);
+  for (int i = 0; i < n_tok * s->top_k; i++) l->weights[i] = real();
+}
+
+static void free_layer(layer *l) {
+  for (int e = 0; e < l->shape.n_experts; e++) {
+    free((void *)(uintptr_t)l->expert[e].gate.data);
+    free((void *)(uintptr_t)l->expert[e].up.data);
+    free((void *)(uintptr_t)l->expert[e].down.data);
+  }
+  free(l->x);
+  free(l->ids);
+  free(l->weights);
+}
+
+static double product(const kern_mat *w, int row, const double *x) {
+  float *v = get((size_t)w->n_cols, sizeof *v);
+  double sum = 0;
+  kern_dequant_row(w->format, (const char *)w->data + (size_t)row * w->row_bytes, w->n_cols, v);
+  for (int c = 0; c < w->n_cols; c++) sum += (double)v[c] * x[c];
+  free(v);
+  return sum;
+}
+
+/* y of one token, added to what is there; nothing is rounded. */
+static void plain(const layer *l, int t, double *y) {
+  const moe_shape *s = &l->shape;
+  double x[192], h[160];
+  for (int i = 0; i < s->d_model; i++) x[i] = l->x[t * l->x_stride + i];
+  for (int k = 0; k < s->top_k; k++) {
+    const moe_expert *e = &l->expert[l->ids[t * s->top_k + k]];
+    if (!e->gate.data) continue;
+    for (int i = 0; i < s->d_ff; i++) {
+      double g = product(&e->gate, i, x);
+      h[i] = g / (1 + exp(-g)) * product(&e->up, i, x);
+    }
+    for (int i = 0; i < s->d_model; i++) y[i] += (double)l->weights[t * s->top_k + k] * product(&e->down, i, h);
+  }
+}
+
+typedef struct {
+  moe *m;
+  moe_job job;
+  pool *p;
+} call;
+
+static void in_pool(void *arg, int thread, int n_threads) {
+  call *c = arg;
+  moe_run(c->m, &c->job, c->p, thread, n_threads);
+}
+
+/* Tokens first .. first + n_tok - 1 of the layer on n_threads; y gets the guards that the kernel must leave alone. */
+static float *run(const layer *l, int first, int n_tok, int n_threads, bool add, moe **out) {
+  const moe_shape *s = &l->shape;
+  size_t n = (size_t)n_tok * (size_t)l->y_stride;
+  float *y = get(n, sizeof *y);
+  call c = {0};
+  for (size_t i = 0; i < n; i++) y[i] = GUARD;
+  assert_int_equal(moe_new(s, n_threads, &c.m), HF_OK);
+  c.job = (moe_job){.experts = l->expert, .n_tok = n_tok, .x = l->x + first * l->x_stride, .x_stride = l->x_stride,
+                    .ids = l->ids + first * s->top_k, .weights = l->weights + first * s->top_k, .y = y, .y_stride = l->y_stride,
+                    .add = add};
+  if (n_threads == 1) {
+    moe_run(c.m, &c.job, NULL, 0, 1);
+  } else {
+    assert_int_equal(pool_new(&topo, n_threads, &c.p), HF_OK);
+    pool_run(c.p, in_pool, &c);
+    pool_free(c.p);
+  }
+  for (int t = 0; t < n_tok; t++)
+    for (int i = s->d_model; i < l->y_stride; i++) assert_true(y[t * l->y_stride + i] == GUARD);
+  if (out) *out = c.m;
+  else moe_free(c.m);
+  return y;
+}
+
+/* Relative RMS that rounding activations to the format costs, with room to spare: 8 bits of a block's range, 8 and 11 bits of mantissa. */
+static double tolerance(kern_format up, kern_format down, bool exact) {
+  if (exact) return 1e-5;
+  double of[KF_N] = {[KF_F32] = 1e-5, [KF_F16] = 3e-3, [KF_BF16] = 2e-2, [KF_Q8_0] = 4e-2};
+  return of[up] > of[down] ? of[up] : of[down];
+}
+
+static void check_against_plain(const layer *l) {
+  const moe_shape *s = &l->shape;
+  moe *m;
+  float *y = run(l, 0, l->n_tok, 1, false, &m);
+  double err = 0, ref = 0;
+  int pairs = 0, distinct = 0, used[MAX_EXPERTS] = {0};
+  for (int t = 0; t < l->n_tok; t++) {
+    double want[192] = {0};
+    plain(l, t, want);
+    for (int i = 0; i < s->d_model; i++) {
+      double d = y[t * l->y_stride + i] - want[i];
+      err += d * d;
+      ref += want[i] * want[i];
+    }
+    for (int k = 0; k < s->top_k; k++) {
+      int e = l->ids[t * s->top_k + k];
+      if (!l->expert[e].gate.data) continue;
+      pairs++;
+      distinct += !used[e]++;
+    }
+  }
+  if (!(sqrt(err / (ref > 0 ? ref : 1)) <= tolerance(l->up_format, l->down_format, s->exact)))
+    fail_msg("%s/%s exact %d, %d experts top %d, %d x %d, %d tokens: relative RMS %g", kern_format_name(l->up_format),
+             kern_format_name(l->down_format), s->exact, s->n_experts, s->top_k, s->d_model, s->d_ff, l->n_tok, sqrt(err / ref));
+  assert_int_equal(moe_last_pairs(m), pairs);
+  assert_int_equal(moe_last_distinct(m), distinct);
+  int i = 0;
+  for (int e = 0; e < s->n_experts; e++)
+    if (used[e]) assert_int_equal(moe_last_expert_tokens(m, i++), used[e]);
+  moe_free(m);
+  free(y);
+}
+
+static const kern_format mixes[][2] = {{KF_F32, KF_F32}, {KF_F16, KF_F16}, {KF_BF16, KF_BF16}, {KF_Q8_0, KF_Q8_0},
+                                       {KF_Q8_0, KF_F16}, {KF_BF16, KF_F32}};
+enum { N_MIXES = sizeof mixes / sizeof mixes[0] };
+
+static void computes_what_a_plain_loop_computes(void **state) {
+  (void)state;
+  for (int i = 0; i < 6 * N_MIXES; i++) {
+    layer l;
+    random_layer(&l, mixes[i % N_MIXES][0], mixes[i % N_MIXES][1], i / N_MIXES % 2, i < 2 * N_MIXES ? between(1, 3) : between(1, MAX_TOK));
+    check_against_plain(&l);
+    free_layer(&l);
+  }
+}
+
+static void same_bits(const layer *l, const float *a, const float *b, int n_tok, const char *what) {
+  for (int t = 0; t < n_tok; t++)
+    if (memcmp(a + t * l->y_stride, b + t * l->y_stride, (size_t)l->shape.d_model * sizeof *a))
+      fail_msg("%s: token %d of %d differs (%s, %d experts)", what, t, n_tok, kern_format_name(l->up_format), l->shape.n_experts);
+}
+
+static void threads_change_no_bit(void **state) {
+  (void)state;
+  for (int i = 0; i < 2 * N_MIXES; i++) {
+    layer l;
+    random_layer(&l, mixes[i % N_MIXES][0], mixes[i % N_MIXES][1], i < N_MIXES, between(1, MAX_TOK));
+    float *one = run(&l, 0, l.n_tok, 1, true, NULL);
+    for (int n = 2; n <= 4; n++) {
+      float *many = run(&l, 0, l.n_tok, n, true, NULL);
+      same_bits(&l, one, many, l.n_tok, "threads");
+      free(many);
+    }
+    free(one);
+    free_layer(&l);
+  }
+}
+
+static void neighbours_change_no_bit(void **state) {
+  (void)state;
+  for (int i = 0; i < 2 * N_MIXES; i++) {
+    layer l;
+    random_layer(&l, mixes[i % N_MIXES][0], mixes[i % N_MIXES][1], i < N_MIXES, between(20, MAX_TOK));
+    float *all = run(&l, 0, l.n_tok, 1, false, NULL);
+    for (int first = 0, n; first < l.n_tok; first += n) { /* groups of 1, 2, 3, … tokens, and the rest */
+      n = first % 7 + 1 < l.n_tok - first ? first % 7 + 1 : l.n_tok - first;
+      float *part = run(&l, first, n, 1, false, NULL);
+      same_bits(&l, all + first * l.y_stride, part, n, "neighbours");
+      free(part);
+    }
+    free(all);
+    free_layer(&l);
+  }
+}
+
+/* Experts here and experts elsewhere add up to all experts: what makes a placement exact. */
+static void parts_add_up_to_the_whole(void **state) {
+  (void)state;
+  layer l, half;
+  random_layer(&l, KF_BF16, KF_BF16, true, 33);
+  for (int e = 0; e < l.shape.n_experts; e++) {
+    if (l.expert[e].gate.data) continue;
+    l.expert[e] = (moe_expert){random_mat(KF_BF16, l.shape.d_ff, l.shape.d_model), random_mat(KF_BF16, l.shape.d_ff, l.shape.d_model),
+                               random_mat(KF_BF16, l.shape.d_model, l.shape.d_ff)};
+  }
+  float *whole = run(&l, 0, l.n_tok, 1, false, NULL), *sum = get((size_t)l.n_tok * (size_t)l.y_stride, sizeof *sum);
+  for (int part = 0; part < 2; part++) {
+    half = l;
+    for (int e = part; e < l.shape.n_experts; e += 2) half.expert[e].gate.data = NULL;
+    float *y = run(&half, 0, l.n_tok, 2, false, NULL);
+    for (int i = 0; i < l.n_tok * l.y_stride; i++) sum[i] += y[i];
+    free(y);
+  }
+  for (int t = 0; t < l.n_tok; t++)
+    for (int i = 0; i < l.shape.d_model; i++)
+      assert_true(fabsf(sum[t * l.y_stride + i] - whole[t * l.y_stride + i]) <= 1e-4f * (1 + fabsf(whole[t * l.y_stride + i])));
+  free(sum);
+  free(whole);
+  free_layer(&l);
+}
+
+static void no_expert_here_is_zero_or_nothing(void **state) {
+  (void)state;
+  layer l;
+  random_layer(&l, KF_F32, KF_F32, true, 3);
+  layer none = l;
+  for (int e = 0; e < MAX_EXPERTS; e++) none.expert[e].gate.data = NULL;
+  moe *m;
+  float *set = run(&none, 0, 3, 2, false, &m), *added = run(&none, 0, 3, 2, true, NULL);
+  for (int t = 0; t < 3; t++)
+    for (int i = 0; i < l.shape.d_model; i++) {
+      assert_true(set[t * l.y_stride + i] == 0);
+      assert_true(added[t * l.y_stride + i] == GUARD);
+    }
+  assert_int_equal(moe_last_distinct(m), 0);
+  assert_int_equal(moe_last_pairs(m), 0);
+  moe_free(m);
+  free(set);
+  free(added);
+  free_layer(&l);
+}
+
+static void lack_of_memory_is_an_error(void **state) {
+  (void)state;
+  moe_shape s = {.n_experts = 4, .top_k = 2, .d_model = 64, .d_ff = 64, .max_tok = 4};
+  int failed = 0;
+  for (int n = 1;; n++) {
+    moe *m = NULL;
+    hf_fail_alloc_at(n);
+    hf_status st = moe_new(&s, 2, &m);
+    hf_fail_alloc_at(0);
+    if (st == HF_OK) {
+      moe_free(m);
+      break;
+    }
+    assert_int_equal(st, HF_MACHINE);
+    assert_null(m);
+    failed++;
+  }
+  assert_true(failed >= 5);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(computes_what_a_plain_loop_computes), cmocka_unit_test(threads_change_no_bit),
+      cmocka_unit_test(neighbours_change_no_bit),            cmocka_unit_test(parts_add_up_to_the_whole),
+      cmocka_unit_test(no_expert_here_is_zero_or_nothing),   cmocka_unit_test(lack_of_memory_is_an_error),
+  };
+  if (kern_init(NULL) != HF_OK || topo_get(&topo) != HF_OK) {
+    fprintf(stderr, "%s\n", hf_error_line());
+    return 1;
+  }
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
