@@ -305,8 +305,8 @@ static hf_status open_folder(const char *dir, tokenizer **out) {
     st = join_path(&other, dir, strlen(dir), "tokenizer.model");
     if (st == HF_OK) {
       st = access(other.data, F_OK) == 0
-             ? hf_fail(HF_UNSUPPORTED, "%s: SentencePiece is not supported and the folder has no tokenizer.json", other.data)
-             : hf_fail(HF_NOT_FOUND, "%s: no such file", path.data);
+               ? hf_fail(HF_UNSUPPORTED, "%s: SentencePiece is not supported and the folder has no tokenizer.json", other.data)
+               : hf_fail(HF_NOT_FOUND, "%s: no such file", path.data);
     }
     hf_buf_free(&other);
   }

@@ -39,10 +39,13 @@ static hf_status get_str(const gguf_file *g, const char *where, const char *key,
 /* Element i of an array of integers; -1 when it is none (no valid type is negative). */
 static int64_t int_at(const gguf_kv *kv, uint64_t i) {
   switch (kv->elem) {
-  case GGUF_U8: case GGUF_I8: return kv->value[i];
-  case GGUF_U16: case GGUF_I16: return (int64_t)load(kv->value + 2 * i, 2);
-  case GGUF_U32: case GGUF_I32: return (int64_t)load(kv->value + 4 * i, 4);
-  default: return -1;
+    case GGUF_U8:
+    case GGUF_I8: return kv->value[i];
+    case GGUF_U16:
+    case GGUF_I16: return (int64_t)load(kv->value + 2 * i, 2);
+    case GGUF_U32:
+    case GGUF_I32: return (int64_t)load(kv->value + 4 * i, 4);
+    default: return -1;
   }
 }
 
@@ -62,19 +65,17 @@ static hf_status string_array(const gguf_file *g, const char *where, const char 
 
 static hf_status add_token(tokenizer *t, str s, int64_t id, int64_t type) {
   switch (type) {
-  case TYPE_CONTROL:
-  case TYPE_USER_DEFINED: {
-    tok_added a = {(int32_t)id, type == TYPE_CONTROL, false, false, s.s, s.n};
-    return tok_add_added(t, t->where, &a);
-  }
-  case TYPE_UNKNOWN:
-  case TYPE_UNUSED:
-    return tok_vocab_add_plain(&t->vocab, t->where, s.s, s.n, id, TOK_SPECIAL);
-  case TYPE_NORMAL:
-    return tok_vocab_add(&t->vocab, t->where, s.s, s.n, id);
-  default:
-    return hf_fail(HF_INPUT, "%s: tokenizer.ggml.token_type[%lld]: %lld is not a type of byte-level BPE", t->where, (long long)id,
-                   (long long)type);
+    case TYPE_CONTROL:
+    case TYPE_USER_DEFINED: {
+      tok_added a = {(int32_t)id, type == TYPE_CONTROL, false, false, s.s, s.n};
+      return tok_add_added(t, t->where, &a);
+    }
+    case TYPE_UNKNOWN:
+    case TYPE_UNUSED: return tok_vocab_add_plain(&t->vocab, t->where, s.s, s.n, id, TOK_SPECIAL);
+    case TYPE_NORMAL: return tok_vocab_add(&t->vocab, t->where, s.s, s.n, id);
+    default:
+      return hf_fail(HF_INPUT, "%s: tokenizer.ggml.token_type[%lld]: %lld is not a type of byte-level BPE", t->where,
+                     (long long)id, (long long)type);
   }
 }
 

@@ -16,35 +16,35 @@
 #include "model/tokenizer.h"
 
 enum {
-  TOK_MAX_ID = 1 << 22,            /* ids at or above this are refused: no vocabulary comes near */
+  TOK_MAX_ID = 1 << 22, /* ids at or above this are refused: no vocabulary comes near */
   TOK_MAX_STEPS = 16,
-  TOK_MAX_TEXT = 1 << 28,          /* bytes of text one encode accepts */
+  TOK_MAX_TEXT = 1 << 28, /* bytes of text one encode accepts */
   TOK_MAX_FILE = 256 << 20,
 };
 
 typedef enum { TOK_HOLE, TOK_NORMAL, TOK_ADDED, TOK_SPECIAL } tok_kind;
 
 typedef struct {
-  uint32_t offset, len;            /* in vocab.pool */
-  uint8_t kind;                    /* tok_kind */
-  bool in_hash;                    /* reachable by its bytes */
+  uint32_t offset, len; /* in vocab.pool */
+  uint8_t kind;         /* tok_kind */
+  bool in_hash;         /* reachable by its bytes */
 } tok_entry;
 
 typedef struct {
-  uint64_t key;                    /* left id << 32 | right id */
-  int32_t rank, id;                /* rank -1 = empty slot */
+  uint64_t key;     /* left id << 32 | right id */
+  int32_t rank, id; /* rank -1 = empty slot */
 } tok_merge;
 
 typedef struct {
-  tok_entry *tok;                  /* [n], index = id */
+  tok_entry *tok; /* [n], index = id */
   int n, cap;
-  hf_buf pool;                     /* bytes of all tokens */
-  int32_t *hash;                   /* id or -1, hash_cap slots, a power of two, open addressing */
+  hf_buf pool;   /* bytes of all tokens */
+  int32_t *hash; /* id or -1, hash_cap slots, a power of two, open addressing */
   uint32_t hash_cap, hash_used;
   tok_merge *merge;
   uint32_t merge_cap, merge_used;
-  int32_t byte_id[256];            /* -1 = the vocabulary has no token for this byte */
-  bool ignore_merges;              /* a word that is a token as a whole is that token */
+  int32_t byte_id[256]; /* -1 = the vocabulary has no token for this byte */
+  bool ignore_merges;   /* a word that is a token as a whole is that token */
 } tok_vocab;
 
 void tok_vocab_init(tok_vocab *v);
@@ -60,7 +60,7 @@ HF_MUST hf_status tok_vocab_add_merge(tok_vocab *v, const char *where, int rank,
                                       const char *right, size_t n_right);
 /* "a b": splits at the blank. */
 HF_MUST hf_status tok_vocab_add_merge_line(tok_vocab *v, const char *where, int rank, const char *line, size_t n);
-void tok_vocab_finish(tok_vocab *v); /* after the last token: fills byte_id */
+void tok_vocab_finish(tok_vocab *v);                                     /* after the last token: fills byte_id */
 int32_t tok_vocab_find(const tok_vocab *v, const char *bytes, size_t n); /* -1 = none */
 
 typedef struct {
@@ -81,7 +81,7 @@ HF_MUST hf_status tok_vocab_word(const tok_vocab *v, tok_scratch *s, const char 
 /* Pre-tokenizer: each step cuts every piece of the step before. Names as in tokenizer.json. */
 typedef enum { CUT_ISOLATED, CUT_REMOVED, CUT_MERGED_WITH_PREVIOUS, CUT_MERGED_WITH_NEXT, CUT_CONTIGUOUS } tok_cut;
 typedef struct {
-  void *code;                      /* pcre2_code */
+  void *code; /* pcre2_code */
   tok_cut cut;
   bool invert;
 } tok_step;
@@ -98,15 +98,15 @@ HF_MUST hf_status tok_split(const tok_splitter *s, const char *text, size_t n, t
 typedef struct {
   int32_t id;
   bool special, lstrip, rstrip;
-  const char *text;                /* in the arena */
+  const char *text; /* in the arena */
   size_t n;
 } tok_added;
 
 struct tokenizer {
-  char *where;                     /* file name, starts error lines */
+  char *where; /* file name, starts error lines */
   tok_vocab vocab;
   tok_splitter splitter;
-  tok_added *added;                /* sorted by bytes */
+  tok_added *added; /* sorted by bytes */
   int n_added, cap_added;
   hf_arena *arena;
   bool add_prefix_space, nfc, adds_bos;

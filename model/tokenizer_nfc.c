@@ -6,8 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_DECOMP = sizeof nfc_decomp / sizeof *nfc_decomp, N_COMP = sizeof nfc_comp / sizeof *nfc_comp,
-       N_CLASS = sizeof nfc_class / sizeof *nfc_class };
+enum {
+  N_DECOMP = sizeof nfc_decomp / sizeof *nfc_decomp,
+  N_COMP = sizeof nfc_comp / sizeof *nfc_comp,
+  N_CLASS = sizeof nfc_class / sizeof *nfc_class
+};
 /* Hangul syllables are laid out so that arithmetic composes them. */
 enum { S_BASE = 0xac00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11a7, L_N = 19, V_N = 21, T_N = 28, S_N = L_N * V_N * T_N };
 

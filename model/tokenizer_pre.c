@@ -30,10 +30,10 @@ const char tok_gpt2_regex[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\
   "\\x{2ceb}-\\x{2cee}\\x{2cf2}\\x{2cf3}\\x{a640}-\\x{a66d}\\x{a680}-\\x{a69b}\\x{a722}-\\x{a76f}\\x{a771}-\\x{a787}"         \
   "\\x{a78b}-\\x{a78e}\\x{ab70}-\\x{abbf}\\x{fb00}-\\x{fb06}\\x{fb13}-\\x{fb17}\\x{ff21}-\\x{ff3a}\\x{ff41}-\\x{ff5a}"        \
   "\\x{10400}-\\x{1044f}\\x{104b0}-\\x{104d3}\\x{104d8}-\\x{104fb}\\x{10c80}-\\x{10cb2}\\x{10cc0}-\\x{10cf2}"                 \
-  "\\x{118a0}-\\x{118df}\\x{1e900}-\\x{1e943}"                                                                               
+  "\\x{118a0}-\\x{118df}\\x{1e900}-\\x{1e943}"
 
 typedef struct {
-  const char *names;       /* separated by blanks */
+  const char *names; /* separated by blanks */
   bool ignore_merges;
   const char *regex[6];
 } named_pre;
@@ -103,7 +103,7 @@ hf_status tok_pre_named(const char *where, const char *name, tok_splitter *s, bo
     size_t at = strlen(known);
     if (at + strlen(table[i].names) + 2 < sizeof known) {
       known[at] = ' ';
-      strcpy(known + at + 1, table[i].names);
+      memcpy(known + at + 1, table[i].names, strlen(table[i].names) + 1);
     }
   }
   return hf_fail(HF_UNSUPPORTED, "%s: tokenizer.ggml.pre: '%.60s' is not known (known:%s)", where, name, known);

@@ -87,13 +87,13 @@ static hf_status put(joiner *j, const char *piece, size_t n, bool match) {
   if (n == 0) return HF_OK;
   bool join = false;
   switch (j->cut) {
-  case CUT_REMOVED:
-    if (match) return HF_OK;
-    break;
-  case CUT_MERGED_WITH_PREVIOUS: join = match && !j->held_match; break;
-  case CUT_MERGED_WITH_NEXT: join = !match && j->held_match; break;
-  case CUT_CONTIGUOUS: join = match == j->held_match; break;
-  case CUT_ISOLATED: break;
+    case CUT_REMOVED:
+      if (match) return HF_OK;
+      break;
+    case CUT_MERGED_WITH_PREVIOUS: join = match && !j->held_match; break;
+    case CUT_MERGED_WITH_NEXT: join = !match && j->held_match; break;
+    case CUT_CONTIGUOUS: join = match == j->held_match; break;
+    case CUT_ISOLATED: break;
   }
   if (join && j->n_held > 0) {
     j->n_held += n;

@@ -198,7 +198,9 @@ hf_status tok_vocab_add_merge(tok_vocab *v, const char *where, int rank, const c
   if (l < 0 || r < 0 || both < 0) {
     return hf_fail(HF_INPUT, "%s: merge %d ('%.*s' + '%.*s'): %s is not in the vocabulary", where, rank,
                    (int)(n_left < 40 ? n_left : 40), left, (int)(n_right < 40 ? n_right : 40), right,
-                   l < 0 ? "the left part" : r < 0 ? "the right part" : "the result");
+                   l < 0   ? "the left part"
+                   : r < 0 ? "the right part"
+                           : "the result");
   }
   tok_merge *m = merge_slot(v, pair_key(l, r));
   if (m->rank >= 0) return hf_fail(HF_INPUT, "%s: merges %d and %d are the same", where, m->rank, rank);

@@ -1,5 +1,5 @@
-/* attention.c: one query token against a KV cache of growing length, all heads, split over the workers as the executor splits them;
- * and the norm of one vector.
+/* attention.c: one query token against a KV cache of growing length, all heads, split over the workers as the executor splits
+ * them; and the norm of one vector.
  *
  * A point's ns is for all heads of one query token; act says how many heads ("h16"), format is the KV type. */
 #include <stdio.h>
@@ -16,7 +16,7 @@ typedef struct {
   pool *p;
   const prof_attn *a;
   kern_kv kv;
-  int32_t *pages;      /* [ring_pages]: a sequence is a window of it, the next one begins where it ends */
+  int32_t *pages; /* [ring_pages]: a sequence is a window of it, the next one begins where it ends */
   int ring_pages, next, row_elems;
   float *q, *out;
   float scale;
@@ -49,7 +49,11 @@ static double sample(void *user) {
 
 static hf_status add_point(profile *p, const bench *b, const stats *ns) {
   const prof_attn *a = b->a;
-  rec_kernel_point k = {.n_out = a->n_out, .n_in = a->n_in, .tokens = 1, .context = b->kv.n_ctx, .threads = pool_threads(b->p),
+  rec_kernel_point k = {.n_out = a->n_out,
+                        .n_in = a->n_in,
+                        .tokens = 1,
+                        .context = b->kv.n_ctx,
+                        .threads = pool_threads(b->p),
                         .bytes = (int64_t)b->kv.n_ctx * (int64_t)b->kv.row_bytes};
   snprintf(k.kernel, sizeof k.kernel, "%s", a->mla ? "attn_mla" : "attn_gqa");
   snprintf(k.candidate, sizeof k.candidate, "%s", kern_get()->isa_name);

@@ -44,7 +44,8 @@ static void read_node(void *arg, int thread, int n_threads) {
   (void)n_threads;
   int rank = o->rank[thread];
   if (rank < 0) return;
-  size_t lines = o->words / 8, lo = lines * (size_t)rank / (size_t)o->workers * 8, hi = lines * ((size_t)rank + 1) / (size_t)o->workers * 8;
+  size_t lines = o->words / 8, lo = lines * (size_t)rank / (size_t)o->workers * 8,
+         hi = lines * ((size_t)rank + 1) / (size_t)o->workers * 8;
   uint64_t s[8] = {0};
   for (size_t i = lo; i < hi; i += 8)
     for (int k = 0; k < 8; k++) s[k] += o->data[i + (size_t)k];
@@ -62,7 +63,8 @@ static hf_status add(profile *p, const char *device, int threads, const stats *n
   char params[32];
   snprintf(params, sizeof params, "threads=%d", threads);
   stats rate = stats_rate(ns, 1e9 * bytes);
-  return prof_add_figure(p, device, "dram_read_bytes_per_s", params, "B/s", &rate, "hf-profile: sequential 64-bit loads, 8 streams a thread");
+  return prof_add_figure(p, device, "dram_read_bytes_per_s", params, "B/s", &rate,
+                         "hf-profile: sequential 64-bit loads, 8 streams a thread");
 }
 
 static hf_status measure_node(profile *p, int node, size_t bytes) {

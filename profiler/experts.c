@@ -1,9 +1,9 @@
 /* experts.c: routed experts as the executor computes them: kernels/moe.h, every worker, one barrier between the phases.
  *
- * ACTIVE different experts with M tokens each run in one call; a ring of experts larger than the last-level cache makes
- * sure that their weights come from memory (or a small ring, that they come from cache: small models). The time of a call without
- * any active expert is the fixed cost of a layer, which is stored apart (layer_fixed_ns): it is taken off, and the rest divided by the
- * number of active experts. */
+ * ACTIVE different experts with M tokens each run in one call; a ring of experts larger than the last-level cache makes sure
+ * that their weights come from memory (or a small ring, that they come from cache: small models). The time of a call without
+ * any active expert is the fixed cost of a layer, which is stored apart (layer_fixed_ns): it is taken off, and the rest
+ * divided by the number of active experts. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@ typedef struct {
   moe_job job;
   moe_expert *experts; /* ring */
   int n_experts, active, next;
-  int32_t *ids;        /* [MOST_TOKENS][active] */
+  int32_t *ids; /* [MOST_TOKENS][active] */
 } bench;
 
 static void run_job(void *arg, int thread, int n_threads) {
@@ -35,7 +35,8 @@ static void choose(bench *b) {
   b->next = (b->next + b->active) % b->n_experts;
   int wrapped = first + b->active - b->n_experts; /* how many lie at the ring's begin */
   for (int k = 0; k < b->active; k++) b->ids[k] = k < wrapped ? k : wrapped > 0 ? first + k - wrapped : first + k;
-  for (int t = 1; t < b->job.n_tok; t++) memcpy(b->ids + (size_t)t * (size_t)b->active, b->ids, (size_t)b->active * sizeof *b->ids);
+  for (int t = 1; t < b->job.n_tok; t++)
+    memcpy(b->ids + (size_t)t * (size_t)b->active, b->ids, (size_t)b->active * sizeof *b->ids);
 }
 
 static double sample(void *user) {
@@ -66,7 +67,8 @@ static kern_mat matrix(kern_format f, int rows, int cols, char **at) {
   return m;
 }
 
-static hf_status add_point(profile *p, const bench *b, const prof_shape *s, kern_format f, int tokens, const stats *ns, int64_t bytes) {
+static hf_status add_point(profile *p, const bench *b, const prof_shape *s, kern_format f, int tokens, const stats *ns,
+                           int64_t bytes) {
   rec_kernel_point k = {.n_out = s->rows, .n_in = s->cols, .tokens = tokens, .threads = pool_threads(b->p), .bytes = bytes};
   kern_act act = kern_act_of(f, false);
   snprintf(k.kernel, sizeof k.kernel, "expert_ffn");
@@ -91,10 +93,12 @@ static hf_status measure(profile *p, bench *b, const prof_shape *s, kern_format 
   return HF_OK;
 }
 
-static hf_status with_pool(profile *p, bench *b, const prof_shape *s, kern_format f, int64_t expert_bytes, float *x, float *y, float *w) {
+static hf_status with_pool(profile *p, bench *b, const prof_shape *s, kern_format f, int64_t expert_bytes, float *x, float *y,
+                           float *w) {
   moe_shape shape = {b->n_experts, b->active, s->cols, s->rows, MOST_TOKENS, false};
   HF_TRY(moe_new(&shape, pool_threads(b->p), &b->m));
-  b->job = (moe_job){.experts = b->experts, .x = x, .x_stride = s->cols, .ids = b->ids, .weights = w, .y = y, .y_stride = s->cols};
+  b->job =
+      (moe_job){.experts = b->experts, .x = x, .x_stride = s->cols, .ids = b->ids, .weights = w, .y = y, .y_stride = s->cols};
   hf_status st = measure(p, b, s, f, expert_bytes);
   moe_free(b->m);
   b->m = NULL;

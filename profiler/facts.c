@@ -25,8 +25,12 @@ static void add_isa(json *root) {
   static const struct {
     unsigned bit;
     const char *name;
-  } names[] = {{KERN_ISA_AVX2, "avx2"},           {KERN_ISA_AVX512, "avx512"},     {KERN_ISA_AVX512_VNNI, "avx512_vnni"},
-               {KERN_ISA_AVX512_BF16, "avx512_bf16"}, {KERN_ISA_AMX_INT8, "amx_int8"}, {KERN_ISA_AMX_BF16, "amx_bf16"}};
+  } names[] = {{KERN_ISA_AVX2, "avx2"},
+               {KERN_ISA_AVX512, "avx512"},
+               {KERN_ISA_AVX512_VNNI, "avx512_vnni"},
+               {KERN_ISA_AVX512_BF16, "avx512_bf16"},
+               {KERN_ISA_AMX_INT8, "amx_int8"},
+               {KERN_ISA_AMX_BF16, "amx_bf16"}};
   json *list = json_add_array(root, "isa");
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     if (kern_isa_detected() & names[i].bit) json_add_str(list, NULL, names[i].name);
@@ -75,7 +79,8 @@ hf_status prof_facts(const topology *t, char *out, size_t n) {
   hf_status st = json_print(root, false, &text);
   json_free(root);
   if (st != HF_OK) return st;
-  if (strlen(text) >= n) st = hf_fail(HF_MACHINE, "the machine's facts take %zu bytes, over the limit of %zu", strlen(text), n - 1);
+  if (strlen(text) >= n)
+    st = hf_fail(HF_MACHINE, "the machine's facts take %zu bytes, over the limit of %zu", strlen(text), n - 1);
   else memcpy(out, text, strlen(text) + 1);
   free(text);
   return st;

@@ -6,7 +6,7 @@
  *   thread_layer_fixed_ns   walking one layer's operations on the virtual device's one thread, nothing in them
  *   handover_ns             virtual device signals, host answers, device goes on
  *   launch_ns               launching an empty recording and seeing that it is finished
- *   step_fixed_ns           launching it on a device that sleeps, waking sleeping workers, one greedy choice among 32,768 logits */
+ *   step_fixed_ns           launching it on a sleeping device, waking sleeping workers, a greedy choice among 32,768 logits */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -16,7 +16,16 @@
 #include "kernels/moe.h"
 #include "profiler/profile.h"
 
-enum { BARRIERS = 500, RUNS = 32, LAYERS = 64, OPS_A_LAYER = 24, STAGES_A_LAYER = 4, WIDTH = 64, LOGITS = 32768, PAUSE_NS = 1000000 };
+enum {
+  BARRIERS = 500,
+  RUNS = 32,
+  LAYERS = 64,
+  OPS_A_LAYER = 24,
+  STAGES_A_LAYER = 4,
+  WIDTH = 64,
+  LOGITS = 32768,
+  PAUSE_NS = 1000000
+};
 #define DEADLINE_NS 10000000000LL
 
 /* --- the pool ---------------------------------------------------------------------------------------------------------- */
@@ -88,7 +97,8 @@ static hf_status measure_pool(profile *p, pool *of) {
   int threads = pool_threads(of);
   moe_shape shape = {EXPERTS, TOP_K, WIDTH, WIDTH, 1, false};
   HF_TRY(moe_new(&shape, threads, &w.m));
-  w.job = (moe_job){.experts = none, .n_tok = 1, .x = x, .x_stride = WIDTH, .ids = ids, .weights = weights, .y = y, .y_stride = WIDTH};
+  w.job = (moe_job){
+      .experts = none, .n_tok = 1, .x = x, .x_stride = WIDTH, .ids = ids, .weights = weights, .y = y, .y_stride = WIDTH};
   stats s = prof_time(p, sample_wake, &w);
   hf_status st = add(p, "pool_wake_ns", threads, &s, "hf-profile: empty pool_run");
   if (st == HF_OK && threads > 1) {
@@ -187,8 +197,20 @@ static hf_status record_all(device *v) {
   int n = 0;
   for (int l = 0; l < LAYERS; l++) {
     for (int i = 0; i < OPS_A_LAYER; i++) {
-      ops[n++] = (dev_op){.kind = kinds[i % 3], .layer = l, .act = KA_F32, .in = d, .in2 = d, .vec = d, .out = d + WIDTH * 4, .n = WIDTH,
-                          .count = 1, .in_stride = WIDTH, .in2_stride = WIDTH, .out_stride = WIDTH, .head_stride = WIDTH, .eps = 1e-6f};
+      ops[n++] = (dev_op){.kind = kinds[i % 3],
+                          .layer = l,
+                          .act = KA_F32,
+                          .in = d,
+                          .in2 = d,
+                          .vec = d,
+                          .out = d + WIDTH * 4,
+                          .n = WIDTH,
+                          .count = 1,
+                          .in_stride = WIDTH,
+                          .in2_stride = WIDTH,
+                          .out_stride = WIDTH,
+                          .head_stride = WIDTH,
+                          .eps = 1e-6f};
       if (i % (OPS_A_LAYER / STAGES_A_LAYER) == 0) ops[n++] = (dev_op){.kind = DOP_STAGE, .layer = l};
     }
   }

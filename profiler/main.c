@@ -19,18 +19,19 @@ typedef struct {
 } options;
 
 static const char description[] =
-    "Measures this machine into the database. It finds out how fast memory is read by how many threads, how long each kernel takes "
+    "Measures this machine into the database. It finds out how fast memory is read by how many threads, how long each kernel "
+    "takes "
     "over the number of tokens, per weight format and instruction set, attention over context, and what a layer costs beside its "
     "arithmetic. hf-plan predicts from these figures.\n\n"
-    "Every figure is a median with its 10th and 90th percentile. A point whose samples lie far apart is measured twice. Stop other "
+    "Every figure is a median with its 10th and 90th percentile. A point whose samples lie far apart is measured twice. Stop "
+    "other "
     "programs first: what they take is missing from the figures.\n\n"
     "hf-profile show [ID_OR_NAME] prints a machine of the database, the newest measured one without a name.";
 
-static const char examples[] =
-    "  hf-profile --quick\n      under 20 seconds on two cores, enough for a first plan\n"
-    "  hf-profile --model examples/tiny-moe\n      the shapes of this model\n"
-    "  hf-profile --only dram --json\n      memory bandwidth alone, for a script\n"
-    "  hf-profile show\n      the last profile again\n";
+static const char examples[] = "  hf-profile --quick\n      under 20 seconds on two cores, enough for a first plan\n"
+                               "  hf-profile --model examples/tiny-moe\n      the shapes of this model\n"
+                               "  hf-profile --only dram --json\n      memory bandwidth alone, for a script\n"
+                               "  hf-profile show\n      the last profile again\n";
 
 static const char show_examples[] = "  hf-profile show\n      the newest measured machine\n"
                                     "  hf-profile show 3 --json\n      machine 3, for a script\n";
@@ -68,8 +69,8 @@ static hf_status print_machine(db *d, const rec_machine *m, bool as_json) {
 
 static hf_status show(int argc, char **argv) {
   const cli_option table[] = {{NULL}};
-  const cli_spec spec = {program, "show", "[ID_OR_NAME] [--db FILE] [--json]", "Prints a measured machine of the database.", show_examples,
-                         table};
+  const cli_spec spec = {program,       "show", "[ID_OR_NAME] [--db FILE] [--json]", "Prints a measured machine of the database.",
+                         show_examples, table};
   cli_common common;
   int n = 0;
   char **operands = NULL;
@@ -93,16 +94,20 @@ static hf_status check_writable(db *d) {
   return HF_OK;
 }
 
-/* Others at work are the usual reason for figures that nobody can use: ask to go before them where that is permitted (threads started
- * from here on inherit it), and say so. */
+/* Others at work are the usual reason for figures that nobody can use: ask to go before them where that is permitted. Threads
+ * started from here on inherit it. */
 static void go_ahead(void) {
   enum { AHEAD = -10 };
   (void)setpriority(PRIO_PROCESS, 0, AHEAD);
+}
+
+static void warn_if_busy(void) {
   double load;
   long cpus = sysconf(_SC_NPROCESSORS_ONLN);
   if (getloadavg(&load, 1) == 1 && cpus > 0 && load > 0.3 * (double)cpus + 0.2) {
-    hf_log(HF_LOG_WARN, "other programs are running (load average %.1f on %ld CPUs): figures will be lower than this machine can do",
-           load, cpus);
+    hf_log(HF_LOG_WARN,
+           "other programs are running (load average %.1f on %ld CPUs): figures may be lower than this machine can do", load,
+           cpus);
   }
 }
 
@@ -116,6 +121,7 @@ static hf_status measure(const options *o, const cli_common *common, profile *p)
   HF_TRY(open_db(common, true, &d));
   hf_status st;
   HF_GO(out, check_writable(d));
+  warn_if_busy();
   HF_GO(out, prof_run(p));
   HF_GO(out, prof_store(d, p, name, facts, &m));
   hf_log(HF_LOG_INFO, "gpu: no device; stored as machine %lld (%s)", (long long)m.id, m.name);
@@ -131,10 +137,11 @@ static hf_status profile_machine(int argc, char **argv) {
       {"quick", 'q', CLI_FLAG, &o.quick, NULL, "Fewer points and samples: under 20 seconds on two cores.", 0, 0},
       {"threads", 't', CLI_INT, &o.threads, "N", "Workers to measure with. Default: all physical cores.", 1, TOPO_MAX_CPUS},
       {"only", 0, CLI_STR, &o.only, "GROUP", "Measure one group: dram, fixed, experts, matmul, attention or norm.", 0, 0},
-      {"model", 'm', CLI_STR, &o.model, "PATH", "Take the shapes of this model (folder, GGUF file or synth:...) instead of common ones.", 0, 0},
+      {"model", 'm', CLI_STR, &o.model, "PATH",
+       "Take the shapes of this model (folder, GGUF file or synth:...) instead of common ones.", 0, 0},
       {"name", 0, CLI_STR, &o.name, "NAME", "Name of the machine in the database. Default: the host name.", 0, 0},
-      {"isa", 0, CLI_STR, &o.isa, "MASK", "Use no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16. Default: $HF_ISA, else all.",
-       0, 0},
+      {"isa", 0, CLI_STR, &o.isa, "MASK",
+       "Use no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16. Default: $HF_ISA, else all.", 0, 0},
       {NULL},
   };
   const cli_spec spec = {program, NULL, "[--quick] [options] | show [ID_OR_NAME]", description, examples, table};

@@ -1,8 +1,8 @@
-/* matmul.c: matrix products of every candidate the dispatch table offers for a format's own activation type, and from the best one's
- * point at 64 tokens the arithmetic rates of the machine.
+/* matmul.c: matrix products of every candidate the dispatch table offers for a format's own activation type, and from the best
+ * one's point at 64 tokens the arithmetic rates of the machine.
  *
- * One sample is several products on matrices that follow each other in a ring, rows split over the workers as the executor splits
- * them, no barrier between the products; the time of waking the workers for nothing is taken off. */
+ * One sample is several products on matrices that follow each other in a ring, rows split over the workers as the executor
+ * splits them, no barrier between the products; the time of waking the workers for nothing is taken off. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +52,10 @@ static double sample_wake(void *user) {
 
 static hf_status add_point(profile *p, const bench *b, const stats *each) {
   const kern_mat *w = &b->w[0];
-  rec_kernel_point k = {.n_out = w->n_rows, .n_in = w->n_cols, .tokens = b->n_tok, .threads = pool_threads(b->p),
+  rec_kernel_point k = {.n_out = w->n_rows,
+                        .n_in = w->n_cols,
+                        .tokens = b->n_tok,
+                        .threads = pool_threads(b->p),
                         .bytes = (int64_t)ring_matrix_bytes(w->format, w->n_rows, w->n_cols)};
   snprintf(k.kernel, sizeof k.kernel, "matmul");
   snprintf(k.candidate, sizeof k.candidate, "%s", b->c->name);

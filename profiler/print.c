@@ -7,8 +7,8 @@
 
 /* --- JSON -------------------------------------------------------------------------------------------------------------- */
 
-static void add_measurement(json *list, const char *what, const char *device, const char *params, double value, double low, double high,
-                            const char *unit, double spread, int n, db_tag tag) {
+static void add_measurement(json *list, const char *what, const char *device, const char *params, double value, double low,
+                            double high, const char *unit, double spread, int n, db_tag tag) {
   json *o = json_add_object(list, NULL);
   json_add_str(o, "what", what);
   json_add_str(o, "device", device);
@@ -33,7 +33,8 @@ hf_status prof_print_json(const prof_view *v) {
   json *root = json_new_object(), *facts = NULL;
   json_add_int(root, "machine_id", v->machine.id);
   json_add_str(root, "machine", v->machine.name);
-  if (json_parse(v->machine.facts_json, strlen(v->machine.facts_json), "facts", &facts) == HF_OK) json_add_copy(root, "facts", facts);
+  if (json_parse(v->machine.facts_json, strlen(v->machine.facts_json), "facts", &facts) == HF_OK)
+    json_add_copy(root, "facts", facts);
   json_free(facts);
   json *list = json_add_array(root, "measurements");
   for (int i = 0; i < v->n_figure; i++) {
@@ -116,7 +117,8 @@ static void print_facts(const prof_view *v) {
 }
 
 static void print_figures(const prof_view *v) {
-  printf("\n%-24s %-6s %-12s %12s %12s %12s %8s %5s  %s\n", "figure", "device", "params", "median", "p10", "p90", "spread", "n", "tag");
+  printf("\n%-24s %-6s %-12s %12s %12s %12s %8s %5s  %s\n", "figure", "device", "params", "median", "p10", "p90", "spread", "n",
+         "tag");
   for (int i = 0; i < v->n_figure; i++) {
     const rec_figure *f = &v->figure[i];
     char a[32], b[32], c[32];

@@ -1,13 +1,14 @@
-/* profile.h: one profiling session: what is measured, how each figure is timed, and where the results gather. Private to profiler/.
+/* profile.h: one profiling session: what is measured, how each figure is timed, and where the results gather. Private to
+ * profiler/.
  *
- * A measurement is a function that does one piece of work and can be called again and again; prof_time() warms it up, calls it until
- * the point's time is over (never fewer than the mode's least number of samples) and keeps median, 10th and 90th percentile. Samples
- * during which the system gave a CPU to another program are left out if enough others remain. A point whose samples lie too far
- * apart is measured once more and the quieter of the two kept.
+ * A measurement is a function that does one piece of work and can be called again and again; prof_time() warms it up, calls it
+ * until the point's time is over (never fewer than the mode's least number of samples) and keeps median, 10th and 90th
+ * percentile. Samples during which the system gave a CPU to another program are left out if enough others remain. A point
+ * whose samples lie too far apart is measured once more and the quieter of the two kept.
  *
- * Groups run one after another, the important ones first: facts, dram, fixed, experts, matmul, attention, norm. Each has a time
- * budget; when a group is over its budget its remaining points take the least number of samples, and points marked optional are left
- * out. Results stay in memory until the end, then one transaction stores them. */
+ * Groups run one after another, the important ones first: dram, fixed, experts, matmul, attention, norm. Each has a time
+ * budget; over it, the points that remain take the least number of samples, and in quick mode the dearest are left out. Results
+ * stay in memory until the end, then one transaction stores them. */
 #ifndef HF_PROFILER_PROFILE_H
 #define HF_PROFILER_PROFILE_H
 
@@ -19,13 +20,13 @@
 
 enum { PROF_MAX_SHAPES = 12, PROF_MAX_THREADS = 4 };
 
-/* A matrix (rows, cols) or an expert (d_ff = rows, d_model = cols). resident: the weights are meant to stay in cache, as those of a
- * small model do; otherwise they stream from memory. */
+/* A matrix (rows, cols) or an expert (d_ff = rows, d_model = cols). resident: the weights are meant to stay in cache, as those
+ * of a small model do; otherwise they stream from memory. */
 typedef struct {
   int rows, cols;
-  int resident;          /* truth values as int: one size of field throughout keeps GCC 12 from a false overflow warning */
-  int large;             /* full mode only */
-  int only_format;       /* kern_format, or -1 = all */
+  int resident;    /* truth values as int: one size of field throughout keeps GCC 12 from a false overflow warning */
+  int large;       /* full mode only */
+  int only_format; /* kern_format, or -1 = all */
 } prof_shape;
 
 typedef struct {
@@ -45,8 +46,8 @@ HF_MUST hf_status prof_shapes_for(const char *model_or_null, prof_shapes *out);
 
 typedef struct {
   bool quick;
-  int threads;           /* 0 = all cores */
-  const char *only;      /* group name or NULL */
+  int threads;      /* 0 = all cores */
+  const char *only; /* group name or NULL */
 } prof_options;
 
 typedef struct {
@@ -55,8 +56,8 @@ typedef struct {
   const topology *topo;
   pool *pools[PROF_MAX_THREADS]; /* by number of threads, most first: all, all but one, one */
   int n_pools;
-  int64_t group_end_ns;  /* budget of the running group */
-  int point_times;       /* of the running group: its points' time over the usual one */
+  int64_t group_end_ns; /* budget of the running group */
+  int point_times;      /* of the running group: its points' time over the usual one */
   hf_progress bar;
   rec_figure *figure;
   int n_figure, cap_figure;
@@ -70,7 +71,8 @@ void prof_free(profile *p); /* NULL ok */
 /* All groups, or the one named. */
 HF_MUST hf_status prof_run(profile *p);
 
-/* Moves the calling thread, and threads it starts from here on, to a core (counted over all nodes); ignored when there is none. */
+/* Moves the calling thread, and threads it starts from here on, to a core (counted over all nodes); ignored when there is
+ * none. */
 void prof_pin(const profile *p, int core);
 
 /* One sample: returns its nanoseconds. */

@@ -1,7 +1,7 @@
 #include "profiler/rings.h"
 
-/* Twice the last-level cache is not enough: a cache that keeps some of a ring larger than itself made products look a fifth faster
- * than memory is. */
+/* Twice the last-level cache is not enough: a cache that keeps some of a ring larger than itself made products look a fifth
+ * faster than memory is. */
 enum { STREAM_LEAST = 128 << 20, L3_TIMES = 4, RESIDENT_BYTES = 4 << 20 };
 
 size_t ring_matrix_bytes(kern_format f, int rows, int cols) {
@@ -16,7 +16,8 @@ int ring_items(const profile *p, const prof_shape *s, int64_t item_bytes, int mo
   int64_t wanted = L3_TIMES * p->topo->l3_bytes, memory = 0;
   if (wanted < STREAM_LEAST) wanted = STREAM_LEAST;
   /* a model that fits the cache is a few megabytes */
-  if (s->resident) wanted = p->topo->l3_bytes > 0 && p->topo->l3_bytes / 2 < RESIDENT_BYTES ? p->topo->l3_bytes / 2 : RESIDENT_BYTES;
+  if (s->resident)
+    wanted = p->topo->l3_bytes > 0 && p->topo->l3_bytes / 2 < RESIDENT_BYTES ? p->topo->l3_bytes / 2 : RESIDENT_BYTES;
   for (int i = 0; i < p->topo->n_nodes; i++) memory += p->topo->node[i].mem_bytes;
   int64_t n = (wanted + item_bytes - 1) / item_bytes;
   if (n > most) n = most;

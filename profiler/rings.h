@@ -1,5 +1,5 @@
-/* rings.h: weights to measure on: as many equal items as it takes to be larger than the last-level cache, or few enough to stay in
- * it, taken one after another. */
+/* rings.h: weights to measure on: as many equal items as it takes to be larger than the last-level cache, or few enough to
+ * stay in it, taken one after another. */
 #ifndef HF_PROFILER_RINGS_H
 #define HF_PROFILER_RINGS_H
 #include "profiler/profile.h"

@@ -1,15 +1,21 @@
-/* shapes.c: which shapes are worth measuring. The planner scales to others by bytes, so a small, a middle and a large one are kept. */
+/* shapes.c: which shapes are worth measuring. The planner scales to others by bytes, so a small, a middle and a large one are
+ * kept. */
 #include <string.h>
 
 #include "model/model.h"
 #include "profiler/profile.h"
 
 static const prof_shapes common = {
-    .matmul = {{128, 128, true, false, -1}, {4096, 128, true, false, -1}, {2048, 2048, false, false, -1},
+    .matmul = {{128, 128, true, false, -1},
+               {4096, 128, true, false, -1},
+               {2048, 2048, false, false, -1},
                {7168, 2048, false, true, -1}},
     .n_matmul = 4,
-    .expert = {{64, 128, true, false, -1}, {256, 128, true, false, -1}, {768, 2048, false, false, -1},
-               {2048, 7168, false, true, KF_Q8_0}, {2048, 7168, false, true, KF_BF16}},
+    .expert = {{64, 128, true, false, -1},
+               {256, 128, true, false, -1},
+               {768, 2048, false, false, -1},
+               {2048, 7168, false, true, KF_Q8_0},
+               {2048, 7168, false, true, KF_BF16}},
     .n_expert = 5,
     .attn = {{16, 512, 64, true}, {4, 64, 16, true}, {32, 128, 4, false}},
     .n_attn = 3,

@@ -11,8 +11,16 @@ const char smbios_path[] = "/sys/firmware/dmi/tables/DMI";
 
 enum { MAX_TABLE = 1 << 20, TYPE_MEMORY_DEVICE = 17, TYPE_END = 127, HEADER = 4, MR_ABOVE_MT_S = 7200 };
 /* Offsets inside a memory device structure, DSP0134 section 7.18. */
-enum { AT_SIZE = 0x0c, AT_TYPE = 0x12, AT_DETAIL = 0x13, AT_SPEED = 0x15, AT_EXT_SIZE = 0x1c, AT_CONFIGURED = 0x20,
-       AT_EXT_SPEED = 0x54, AT_EXT_CONFIGURED = 0x58 };
+enum {
+  AT_SIZE = 0x0c,
+  AT_TYPE = 0x12,
+  AT_DETAIL = 0x13,
+  AT_SPEED = 0x15,
+  AT_EXT_SIZE = 0x1c,
+  AT_CONFIGURED = 0x20,
+  AT_EXT_SPEED = 0x54,
+  AT_EXT_CONFIGURED = 0x58
+};
 enum { DETAIL_REGISTERED = 1 << 13, TYPE_DDR5 = 0x22, TYPE_MRDIMM = 0x25 };
 
 typedef struct {
@@ -32,9 +40,9 @@ static const char *type_name(uint32_t t) {
   static const struct {
     uint32_t t;
     const char *name;
-  } names[] = {{0x12, "DDR"},      {0x13, "DDR2"},  {0x18, "DDR3"},   {0x1a, "DDR4"}, {0x1b, "LPDDR"}, {0x1c, "LPDDR2"},
-               {0x1d, "LPDDR3"},   {0x1e, "LPDDR4"}, {0x20, "HBM"},   {0x21, "HBM2"}, {TYPE_DDR5, "DDR5"},
-               {0x23, "LPDDR5"},   {0x24, "HBM3"},  {TYPE_MRDIMM, "DDR5"}};
+  } names[] = {{0x12, "DDR"},       {0x13, "DDR2"},   {0x18, "DDR3"},   {0x1a, "DDR4"},       {0x1b, "LPDDR"},
+               {0x1c, "LPDDR2"},    {0x1d, "LPDDR3"}, {0x1e, "LPDDR4"}, {0x20, "HBM"},        {0x21, "HBM2"},
+               {TYPE_DDR5, "DDR5"}, {0x23, "LPDDR5"}, {0x24, "HBM3"},   {TYPE_MRDIMM, "DDR5"}};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     if (names[i].t == t) return names[i].name;
   }
@@ -63,7 +71,8 @@ static void add_device(record r, dimm_list *out) {
   if (bytes < 0 || out->n == SMBIOS_MAX_DIMMS) return;
   uint32_t type = field(r, AT_TYPE, 1);
   dimm *d = &out->v[out->n++];
-  *d = (dimm){.bytes = bytes, .rated_mt_s = speed(r, AT_SPEED, AT_EXT_SPEED),
+  *d = (dimm){.bytes = bytes,
+              .rated_mt_s = speed(r, AT_SPEED, AT_EXT_SPEED),
               .configured_mt_s = speed(r, AT_CONFIGURED, AT_EXT_CONFIGURED),
               .registered = (field(r, AT_DETAIL, 2) & DETAIL_REGISTERED) != 0};
   snprintf(d->type, sizeof d->type, "%s", type_name(type));

@@ -11,16 +11,16 @@ enum { SMBIOS_MAX_DIMMS = 256 };
 typedef enum { DIMM_NOT_MR, DIMM_MR, DIMM_MR_BY_SPEED, DIMM_MR_UNKNOWN } dimm_mr;
 
 typedef struct {
-  char type[16];           /* "DDR5", "unknown" */
-  int64_t bytes;           /* 0 = unknown size (an empty slot is not listed) */
-  int rated_mt_s;          /* 0 = unknown */
-  int configured_mt_s;     /* 0 = unknown */
+  char type[16];       /* "DDR5", "unknown" */
+  int64_t bytes;       /* 0 = unknown size (an empty slot is not listed) */
+  int rated_mt_s;      /* 0 = unknown */
+  int configured_mt_s; /* 0 = unknown */
   bool registered;
-  dimm_mr mr;              /* BY_SPEED: DDR5 above 7,200 MT/s on a registered module is a multiplexed-rank one */
+  dimm_mr mr; /* BY_SPEED: DDR5 above 7,200 MT/s on a registered module is a multiplexed-rank one */
 } dimm;
 
 typedef struct {
-  int n_slots, n;          /* slots, and filled ones listed in v */
+  int n_slots, n; /* slots, and filled ones listed in v */
   dimm v[SMBIOS_MAX_DIMMS];
 } dimm_list;
 

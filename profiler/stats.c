@@ -46,8 +46,10 @@ static double share(double x, double minus, double by, double floor) {
 }
 
 stats stats_share(const stats *s, double minus, double by, double floor) {
-  stats r = {.median = share(s->median, minus, by, floor), .low = share(s->low, minus, by, floor),
-             .high = share(s->high, minus, by, floor), .n = s->n};
+  stats r = {.median = share(s->median, minus, by, floor),
+             .low = share(s->low, minus, by, floor),
+             .high = share(s->high, minus, by, floor),
+             .n = s->n};
   if (r.median > 0) r.spread = (r.high - r.low) / r.median;
   return r;
 }

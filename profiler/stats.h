@@ -11,7 +11,8 @@ typedef struct {
   int n;
 } stats;
 
-/* Sorts v in place. n = 0 gives all zeros. Percentiles are interpolated between neighbours, so that three samples have some too. */
+/* Sorts v in place. n = 0 gives all zeros. Percentiles are interpolated between neighbours, so that three samples have some
+ * too. */
 stats stats_of(double *v, int n);
 
 /* The samples are too far apart to be trusted: measure again. */

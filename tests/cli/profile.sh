@@ -20,7 +20,8 @@ db=$tmp/machine.db
 expect_exit 0 "$prof" --quick --name box --db "$db" --json
 cp "$out" "$tmp/quick.json"
 expect_json '.machine_id == 1 and .machine == "box"'
-expect_json '.facts.gpu == "no device" and .facts.cores >= 1 and (.facts.isa | type) == "array" and (.facts.amx | type) == "string"'
+expect_json '.facts.gpu == "no device" and .facts.cores >= 1'
+expect_json '(.facts.isa | type) == "array" and (.facts.amx | type) == "string"'
 expect_json '.facts.dimms == "unknown" or (.facts.dimms | type) == "array"'
 expect_json '.measurements | all(has("what") and has("params") and has("unit") and .value >= 0 and .spread >= 0 and .n >= 1
              and .low <= .value and .value <= .high and .tag == "measured")'

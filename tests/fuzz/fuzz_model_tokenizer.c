@@ -1,6 +1,6 @@
-/* Tokenizer. Input: a tokenizer.json, then perhaps a zero byte and a text. No input crashes; a refusal is one line; the text is
- * encoded by the file's own tokenizer where that opens, and always by a fixed one with a token for every byte, which gives it back
- * unchanged. */
+/* Tokenizer. Input: a tokenizer.json, then perhaps a zero byte and a text. No input crashes; a refusal is one line; the text
+ * is encoded by the file's own tokenizer where that opens, and always by a fixed one with a token for every byte, which gives
+ * it back unchanged. */
 #include "model/tokenizer_int.h"
 
 #include <stdlib.h>

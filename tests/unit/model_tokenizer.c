@@ -229,15 +229,15 @@ static void check_nfc(const char *text, const char *expected) {
 static void nfc(void **state) {
   (void)state;
   check_nfc("plain", "plain");
-  check_nfc("e\u0301", "\u00e9");                         /* composes */
+  check_nfc("e\u0301", "\u00e9"); /* composes */
   check_nfc("\u00e9", "\u00e9");
-  check_nfc("\u212b", "\u00c5");                          /* a singleton: the Angstrom sign */
-  check_nfc("q\u0307\u0323", "q\u0323\u0307");            /* marks are put in order */
+  check_nfc("\u212b", "\u00c5");               /* a singleton: the Angstrom sign */
+  check_nfc("q\u0307\u0323", "q\u0323\u0307"); /* marks are put in order */
   check_nfc("d\u0323\u0307", "\u1e0d\u0307");
-  check_nfc("\u1e0b\u0323", "\u1e0d\u0307");              /* decomposed, ordered, composed again */
-  check_nfc("\u1100\u1161\u11a8", "\uac01");              /* Hangul */
+  check_nfc("\u1e0b\u0323", "\u1e0d\u0307"); /* decomposed, ordered, composed again */
+  check_nfc("\u1100\u1161\u11a8", "\uac01"); /* Hangul */
   check_nfc("\uac00\u11a8", "\uac01");
-  check_nfc("\u0958", "\u0915\u093c");                    /* excluded from composition */
+  check_nfc("\u0958", "\u0915\u093c"); /* excluded from composition */
   check_nfc("a\u0315\u0300\u05aeb", "\u00e0\u05ae\u0315b");
   check_nfc("\u0344", "\u0308\u0301");
   check_nfc("\U0001D15E", "\U0001D157\U0001D165");
@@ -307,8 +307,8 @@ static void behaviours(void **state) {
 
 /* --- hostile and odd files ---------------------------------------------------------------------------------------- */
 
-#define PRE(regex)                                                                                                      \
-  "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},"     \
+#define PRE(regex)                                                                                                         \
+  "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"}," \
   "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}"
 #define BYTES "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"
 #define BPE(vocab, merges) "\"model\":{\"type\":\"BPE\",\"vocab\":" vocab ",\"merges\":" merges "}"
@@ -347,7 +347,8 @@ static void refused(void **state) {
   check_refused("{" BYTES "," BPE("{\"a\":0}", "[]") ",\"added_tokens\":[{\"id\":1}]}", HF_INPUT, "content");
   check_refused("{" BYTES "," BPE("{\"a\":0}", "[]") ",\"added_tokens\":[{\"id\":1,\"content\":\"\"}]}", HF_INPUT, "no text");
   check_refused("{" BYTES "," BPE("{\"a\":0}", "[]") ",\"added_tokens\":[{\"id\":1,\"content\":\"x\"},"
-                "{\"id\":1,\"content\":\"y\"}]}", HF_INPUT, "given twice");
+                                                     "{\"id\":1,\"content\":\"y\"}]}",
+                HF_INPUT, "given twice");
   check_refused("{" BYTES "," BPE("{\"a\":0}", "[]") ",\"added_tokens\":[{\"id\":0,\"content\":\"x\"}]}", HF_INPUT,
                 "another text");
   check_refused("{" BYTES "," BPE("{\"a\":0}", "[]") ",\"added_tokens\":[{\"id\":1e9,\"content\":\"x\"}]}", HF_INPUT, "id");
@@ -381,8 +382,8 @@ static void catastrophic_regex(void **state) {
 static void merges_by_rank(void **state) {
   (void)state;
   /* rank, not position, decides: b+c first, so a stays alone; of equal pairs the leftmost goes first */
-  tokenizer *t = from_text("{" BYTES ","
-                           BPE("{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4,\"aa\":5}", "[\"b c\",\"a b\",\"a a\"]") "}");
+  tokenizer *t =
+      from_text("{" BYTES "," BPE("{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4,\"aa\":5}", "[\"b c\",\"a b\",\"a a\"]") "}");
   check_ids(t, "abc", 3, (int32_t[]){0, 4}, 2, false, false);
   check_ids(t, "aaa", 3, (int32_t[]){5, 0}, 2, false, false);
   check_ids(t, "aab", 3, (int32_t[]){0, 3}, 2, false, false);
@@ -429,11 +430,21 @@ static void refused_files(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(vectors_gpt_2),      cmocka_unit_test(vectors_deepseek_llm), cmocka_unit_test(tiny_references),
-      cmocka_unit_test(any_bytes_round_trip), cmocka_unit_test(special_tokens),     cmocka_unit_test(long_word),
-      cmocka_unit_test(utf8_prefix),        cmocka_unit_test(nfc),                  cmocka_unit_test(named_chains),
-      cmocka_unit_test(behaviours),         cmocka_unit_test(refused),              cmocka_unit_test(catastrophic_regex),
-      cmocka_unit_test(merges_by_rank),     cmocka_unit_test(ignore_merges),        cmocka_unit_test(stripping_and_prefix),
+      cmocka_unit_test(vectors_gpt_2),
+      cmocka_unit_test(vectors_deepseek_llm),
+      cmocka_unit_test(tiny_references),
+      cmocka_unit_test(any_bytes_round_trip),
+      cmocka_unit_test(special_tokens),
+      cmocka_unit_test(long_word),
+      cmocka_unit_test(utf8_prefix),
+      cmocka_unit_test(nfc),
+      cmocka_unit_test(named_chains),
+      cmocka_unit_test(behaviours),
+      cmocka_unit_test(refused),
+      cmocka_unit_test(catastrophic_regex),
+      cmocka_unit_test(merges_by_rank),
+      cmocka_unit_test(ignore_merges),
+      cmocka_unit_test(stripping_and_prefix),
       cmocka_unit_test(refused_files),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

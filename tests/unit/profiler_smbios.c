@@ -61,7 +61,8 @@ static void a_server(void **state) {
   add(&t, 0, 24, "vendor\0", 8);
   add(&t, 1, 27, no_strings, 2);
   for (int i = 0; i < 4; i++) {
-    add_module(&t, (module){.size = 0x7fff, .ext_size = 65536, .type = 0x22, .detail = REGISTERED, .speed = 6400, .configured = 5600});
+    add_module(
+        &t, (module){.size = 0x7fff, .ext_size = 65536, .type = 0x22, .detail = REGISTERED, .speed = 6400, .configured = 5600});
   }
   add_module(&t, (module){.size = 0, .type = 0x02}); /* an empty slot */
   add(&t, 127, 4, no_strings, 2);
@@ -94,7 +95,8 @@ static dimm only(module m) {
 
 static void multiplexed_ranks(void **state) {
   (void)state;
-  assert_int_equal(only((module){.size = 0x7fff, .ext_size = 65536, .type = 0x25, .speed = 8800, .configured = 8000}).mr, DIMM_MR);
+  assert_int_equal(only((module){.size = 0x7fff, .ext_size = 65536, .type = 0x25, .speed = 8800, .configured = 8000}).mr,
+                   DIMM_MR);
   assert_string_equal(only((module){.size = 64, .type = 0x25}).type, "DDR5");
   assert_int_equal(only((module){.size = 64, .type = 0x22, .detail = REGISTERED, .speed = 8800, .configured = 8800}).mr,
                    DIMM_MR_BY_SPEED);
@@ -109,7 +111,8 @@ static void sizes_and_speeds(void **state) {
   assert_true(only((module){.size = 0x8000 | 512, .type = 0x12}).bytes == 512 << 10); /* kilobytes */
   assert_true(only((module){.size = 0xffff, .type = 0x1a}).bytes == 0);               /* unknown */
   assert_true(only((module){.size = 16384, .type = 0x1a}).bytes == (int64_t)16 << 30);
-  dimm d = only((module){.size = 64, .type = 0x22, .speed = 0xffff, .ext_speed = 70000, .configured = 0xffff, .ext_configured = 68000});
+  dimm d = only(
+      (module){.size = 64, .type = 0x22, .speed = 0xffff, .ext_speed = 70000, .configured = 0xffff, .ext_configured = 68000});
   assert_int_equal(d.rated_mt_s, 70000);
   assert_int_equal(d.configured_mt_s, 68000);
   /* a table of SMBIOS 2.1 ends before the speeds */
@@ -124,7 +127,8 @@ static void sizes_and_speeds(void **state) {
   json_free(a);
 }
 
-/* Cut anywhere, or with a length that lies: what was complete before is kept, nothing behind the end is read (the sanitizer sees). */
+/* Cut anywhere, or with a length that lies: what was complete before is kept, nothing behind the end is read (the sanitizer
+ * sees). */
 static void damaged(void **state) {
   (void)state;
   table t = {.n = 0};
