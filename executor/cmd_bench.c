@@ -63,16 +63,19 @@ end:
 }
 
 /* What hf-plan says of this cell; 0 when it cannot say (no profile yet). */
-static double predict(const bench *b, int users, int prompt, int output) {
-  char u[16], c[16], pt[16], ot[16];
+static double predict(const bench *b, int users, int prompt, int output, int depth) {
+  char u[16], c[16], pt[16], ot[16], d[16], th[16];
   snprintf(u, sizeof u, "%d", users);
   snprintf(c, sizeof c, "%d", prompt + output);
   snprintf(pt, sizeof pt, "%d", prompt);
   snprintf(ot, sizeof ot, "%d", output);
-  const char *argv[24] = {"plan", "--db", b->db_path, "--model", b->r->model, "--users", u, "--context", c, "--prompt-tokens", pt,
+  snprintf(d, sizeof d, "%d", depth);
+  snprintf(th, sizeof th, "%lld", (long long)b->r->threads);
+  const char *argv[32] = {"plan", "--depth", d, "--no-store", "--db", b->db_path, "--model", b->r->model, "--users", u, "--context", c, "--prompt-tokens", pt,
                           "--output-tokens", ot, "--gpu", b->r->gpu ? b->r->gpu : "none", "--json", "--quiet"};
-  int n = 17;
+  int n = 20;
   if (b->r->machine) argv[n++] = "--machine", argv[n++] = b->r->machine;
+  if (b->r->threads) argv[n++] = "--threads", argv[n++] = th;
   json *doc = NULL;
   if (ask_hf_plan(argv, &doc) != HF_OK) {
     hf_log(HF_LOG_DEBUG, "no prediction: %s", hf_error_line());
@@ -131,7 +134,7 @@ static hf_status run_cell(const bench *b, cell *c) {
   double per_step = (double)dense + distinct;
   c->dram_bytes_per_token = per_step * depth / c->users; /* a step of a micro-batch gives users / depth tokens */
   c->bandwidth_fraction = c->dram_bytes_per_s > 0 ? c->dram_bytes_per_token * c->decode_tok_per_s / c->dram_bytes_per_s : 0;
-  c->predicted = predict(b, c->users, c->prompt_tokens, out);
+  c->predicted = predict(b, c->users, c->prompt_tokens, out, depth);
   if (!r->no_log) st = log_cell(b, e, &list, &stats, c);
 end:
   serve_stats_free(&stats);

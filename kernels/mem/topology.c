@@ -116,6 +116,14 @@ static int64_t node_mem_bytes(int os_node) {
   return 0;
 }
 
+/* The kernel's figures per node leave out memory that was plugged in later: shares of what the machine has in all. */
+static void spread_memory(topology *t) {
+  double all = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), sum = 0;
+  for (int i = 0; i < t->n_nodes; i++) sum += (double)t->node[i].mem_bytes;
+  if (sum <= 0 || sum > 0.95 * all) return;
+  for (int i = 0; i < t->n_nodes; i++) t->node[i].mem_bytes = (int64_t)((double)t->node[i].mem_bytes / sum * all);
+}
+
 static void read_nodes(topology *t) {
   for (int i = 0; i < n_os_nodes; i++) {
     char path[96], list[4096];
@@ -127,6 +135,7 @@ static void read_nodes(topology *t) {
   }
   int n_cpus = 0;
   for (int i = 0; i < t->n_nodes; i++) n_cpus += t->node[i].n_cpus;
+  spread_memory(t);
   if (n_cpus > 0) return;
   /* No node folder in /sys (a container may hide it): one node with every CPU that we may use. */
   t->n_nodes = 1;
