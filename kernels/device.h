@@ -165,6 +165,8 @@ HF_MUST hf_status dev_launch(dev *d, dev_recording *r, dev_step *step);
 bool dev_finished(dev *d, int stream);
 /* Waits for it: HF_TIMEOUT after deadline_ns from now (device stays usable), HF_LOST. */
 HF_MUST hf_status dev_sync(dev *d, int stream, int64_t deadline_ns);
+/* How long a WAIT may last before the device counts as lost; 120 s unless set. */
+void dev_set_wait_limit(dev *d, int64_t ns);
 /* The host's answer to a signal: results are in host_y; visible to the device not before at_ns (0 = now). */
 void dev_host_done(dev_step *step, int layer, int64_t at_ns);
 #endif

@@ -239,6 +239,14 @@ void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
   }
 }
 
+void cpu_step_begin(dev_step *s) {
+  atomic_store_explicit(&s->ready, 0, memory_order_relaxed);
+  atomic_store_explicit(&s->done, 0, memory_order_relaxed);
+  atomic_store_explicit(&s->done_at_ns, 0, memory_order_relaxed);
+  s->n_trace = 0;
+  s->launched_ns = hf_now_ns();
+}
+
 void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_t end_ns, int tokens, int distinct) {
   if (!s->trace || s->n_trace >= s->max_trace) return;
   s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct};

@@ -37,6 +37,8 @@ void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
 /* Distinct resident experts of the last DOP_EXPERTS of this recording. */
 int cpu_last_resident(const dev_recording *r);
 
+/* Flags and trace of a step that starts now; by a launch, once it cannot be refused any more: the step may be running. */
+void cpu_step_begin(dev_step *s);
 /* Appends a trace record if the step has room. */
 void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_t end_ns, int tokens, int distinct);
 
@@ -49,6 +51,7 @@ struct dev {
   bool (*finished)(dev *d, int stream);
   hf_status (*sync)(dev *d, int stream, int64_t deadline_ns);
   void (*free_impl)(dev *d);
+  void (*wait_limit)(dev *d, int64_t ns); /* NULL: nothing waits */
   int n_threads;
 };
 #endif

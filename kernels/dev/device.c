@@ -66,16 +66,16 @@ hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
   if (step->n_tok <= 0 || step->n_tok > r->max_tok || step->n_logits < 0 || step->n_logits > r->max_logits)
     return hf_fail(HF_INPUT, "device: a step of %d tokens and %d logit rows, recorded for %d and %d", step->n_tok, step->n_logits,
                    r->max_tok, r->max_logits);
-  atomic_store_explicit(&step->ready, 0, memory_order_relaxed);
-  atomic_store_explicit(&step->done, 0, memory_order_relaxed);
-  atomic_store_explicit(&step->done_at_ns, 0, memory_order_relaxed);
-  step->n_trace = 0;
   return d->launch(d, r, step);
 }
 
 /* A stream that does not exist has nothing to finish. */
 bool dev_finished(dev *d, int stream) { return d->finished(d, stream); }
 hf_status dev_sync(dev *d, int stream, int64_t deadline_ns) { return d->sync(d, stream, deadline_ns); }
+
+void dev_set_wait_limit(dev *d, int64_t ns) {
+  if (d->wait_limit) d->wait_limit(d, ns);
+}
 
 void dev_host_done(dev_step *step, int layer, int64_t at_ns) {
   atomic_store_explicit(&step->done_at_ns, at_ns, memory_order_relaxed);

@@ -80,7 +80,7 @@ static hf_status host_launch(dev *d, dev_recording *r, dev_step *s) {
   host_dev *h = d->impl;
   h->r = r;
   h->s = s;
-  s->launched_ns = hf_now_ns();
+  cpu_step_begin(s);
   pool_run(h->p, walk, h);
   s->finished_ns = hf_now_ns();
   return HF_OK;

@@ -5,7 +5,7 @@
  * Paced: a stage that would take longer on the modelled machine is stretched to that time while the device counts as busy.
  *
  * States of a stream:  idle --launch--> running <--> blocked (at a WAIT whose answer is not there) --last op--> idle
- * A stream blocked for longer than WAIT_LIMIT_NS marks the device lost: all streams end, later calls say HF_LOST. */
+ * A stream blocked for longer than wait_limit_ns marks the device lost: all streams end, later calls say HF_LOST. */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "kernels/dev/cpu_ops.h"
 
-#define WAIT_LIMIT_NS 120000000000LL /* a slow host is no lost device: far above any layer's experts */
+#define WAIT_LIMIT_NS INT64_C(120000000000) /* a slow host is no lost device: far above any layer's experts */
 enum { MAX_STREAMS = 16, SPINS = 256 };
 
 typedef struct {
@@ -38,6 +38,7 @@ typedef struct {
   pthread_cond_t wake;
   bool stop;
   _Atomic bool lost;
+  _Atomic int64_t wait_limit_ns;
 } virt;
 
 static bool answered(const dev_step *s, int layer) {
@@ -93,7 +94,7 @@ static bool round_of_streams(virt *v, bool *any_active) {
     } else if (st->pc != pc) {
       moved = true;
       st->blocked_since_ns = hf_now_ns();
-    } else if (hf_now_ns() - st->blocked_since_ns > WAIT_LIMIT_NS) {
+    } else if (hf_now_ns() - st->blocked_since_ns > atomic_load_explicit(&v->wait_limit_ns, memory_order_relaxed)) {
       atomic_store(&v->lost, true);
     }
   }
@@ -140,7 +141,7 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   st->r = r;
   st->s = s;
   st->pc = 0;
-  s->launched_ns = hf_now_ns();
+  cpu_step_begin(s);
   st->blocked_since_ns = s->launched_ns;
   atomic_store_explicit(&st->active, true, memory_order_release);
   pthread_cond_signal(&v->wake);
@@ -179,6 +180,11 @@ static void virt_free(dev *d) {
   free(v);
 }
 
+static void virt_wait_limit(dev *d, int64_t ns) {
+  virt *v = d->impl;
+  atomic_store(&v->wait_limit_ns, ns);
+}
+
 hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, void *user, dev **out) {
   if (n_streams < 1 || n_streams > MAX_STREAMS) return hf_fail(HF_INPUT, "virtual device: %d streams, 1 to %d are possible", n_streams, MAX_STREAMS);
   if (mem_bytes <= 0) return hf_fail(HF_INPUT, "virtual device: its size must be above 0 bytes");
@@ -194,10 +200,11 @@ hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, v
   v->pace = pace;
   v->user = user;
   v->n_streams = n_streams;
+  atomic_store(&v->wait_limit_ns, WAIT_LIMIT_NS);
   pthread_mutex_init(&v->lock, NULL);
   pthread_cond_init(&v->wake, NULL);
   *d = (dev){.mem_bytes = mem_bytes, .impl = v, .launch = virt_launch, .finished = virt_finished, .sync = virt_sync,
-             .free_impl = virt_free, .n_threads = 1};
+             .free_impl = virt_free, .wait_limit = virt_wait_limit, .n_threads = 1};
   int err = pthread_create(&v->thread, NULL, device_thread, v);
   if (err) {
     free(v);
