@@ -22,6 +22,7 @@ typedef struct {
   moe_expert *experts; /* ring */
   int n_experts, active, next;
   int32_t *ids; /* [MOST_TOKENS][active] */
+  int order[MOST_EXPERTS];
 } bench;
 
 static void run_job(void *arg, int thread, int n_threads) {
@@ -29,14 +30,33 @@ static void run_job(void *arg, int thread, int n_threads) {
   moe_run(b->m, &b->job, b->p, thread, n_threads);
 }
 
-/* The next `active` experts of the ring, the same ones for every token, ids ascending. */
+/* The next `active` experts of the ring in a scattered order, the same ones for every token, ids ascending. A router jumps from
+ * expert to expert too, and what was read one after another is prefetched too well; each comes once a round, so that none is
+ * still in cache when it comes again. */
 static void choose(bench *b) {
-  int first = b->next;
+  for (int k = 0; k < b->active; k++) {
+    int32_t id = b->order[(b->next + k) % b->n_experts];
+    int at = k;
+    for (; at > 0 && b->ids[at - 1] > id; at--) b->ids[at] = b->ids[at - 1];
+    b->ids[at] = id;
+  }
   b->next = (b->next + b->active) % b->n_experts;
-  int wrapped = first + b->active - b->n_experts; /* how many lie at the ring's begin */
-  for (int k = 0; k < b->active; k++) b->ids[k] = k < wrapped ? k : wrapped > 0 ? first + k - wrapped : first + k;
-  for (int t = 1; t < b->job.n_tok; t++)
+  for (int t = 1; t < b->job.n_tok; t++) {
     memcpy(b->ids + (size_t)t * (size_t)b->active, b->ids, (size_t)b->active * sizeof *b->ids);
+  }
+}
+
+static void scatter(bench *b) {
+  uint64_t z = 88172645463325252u;
+  for (int e = 0; e < b->n_experts; e++) b->order[e] = e;
+  for (int e = b->n_experts - 1; e > 0; e--) {
+    z ^= z << 13;
+    z ^= z >> 7;
+    z ^= z << 17;
+    int with = (int)(z % (uint64_t)(e + 1)), held = b->order[e];
+    b->order[e] = b->order[with];
+    b->order[with] = held;
+  }
 }
 
 static double sample(void *user) {
@@ -110,6 +130,7 @@ static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) 
   int64_t matrix_bytes = (int64_t)(2 * ring_matrix_bytes(f, s->rows, s->cols) + ring_matrix_bytes(f, s->cols, s->rows));
   bench b = {.n_experts = ring_items(p, s, matrix_bytes, MOST_EXPERTS)};
   b.active = b.n_experts < MOST_ACTIVE ? b.n_experts : MOST_ACTIVE;
+  scatter(&b);
   size_t ring_bytes = (size_t)(matrix_bytes * b.n_experts), xy = (size_t)MOST_TOKENS * (size_t)s->cols;
   void *ring = NULL;
   float *x = NULL;
