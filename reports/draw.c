@@ -166,6 +166,7 @@ static void map_data(page *p, const char *id, const map *m) {
 }
 
 static void draw_map_figure(page *p, const char *id, const map *m) {
+  char on_text[FORMAT_MAX], all_text[FORMAT_MAX];
   int64_t on = 0, all = 0;
   int height = m->n_rows * (m->n_rows <= 8 ? 26 : m->n_rows <= 30 ? 14 : 8);
   data_placed(m->now, -1, &on, &all);
@@ -180,8 +181,9 @@ static void draw_map_figure(page *p, const char *id, const map *m) {
   page_raw(p, "</svg>\n");
   draw_axes(p, m);
   page_raw(p, "</div><p class=\"tip\" aria-hidden=\"true\"></p>\n<p class=\"alt\" id=\"%s-alt\">", id);
-  page_escaped(p, "%lld of %lld experts in %d layers are on the device. The table below gives the count for each layer.", (long long)on,
-               (long long)all, m->n_rows);
+  format_number((double)on, FMT_INT, on_text);
+  format_number((double)all, FMT_INT, all_text);
+  page_escaped(p, "%s of %s experts in %d layers are on the device. The table below gives the count for each layer.", on_text, all_text, m->n_rows);
   page_raw(p, "</p></figure>\n");
 }
 
@@ -210,7 +212,10 @@ static void draw_place(page *p, const plan *pl, int first) {
   format_number((double)sum, FMT_BYTES, need);
   format_number((double)most, FMT_BYTES, limit);
   page_raw(p, "<figure class=\"budget\"><figcaption>");
-  page_escaped(p, most > 0 ? "%s: %s of %s (%.0f %%)" : "%s: %s, no limit stated", where, need, limit, most > 0 ? 100.0 * (double)sum / (double)most : 0);
+  if (most > 0)
+    page_escaped(p, "%s: %s of %s (%.3g %%)", where, need, limit, 100.0 * (double)sum / (double)most);
+  else
+    page_escaped(p, "%s: %s, no limit stated", where, need);
   page_raw(p, "</figcaption><div class=\"bar\" aria-hidden=\"true\">");
   double whole = (double)(most > sum ? most : sum > 0 ? sum : 1);
   for (int i = first, k = 0; i < pl->n_budget; i++)
@@ -257,7 +262,7 @@ void draw_range(page *p, const plan_range *r, const draw_mark *marks, int n) {
   }
   page_raw(p, "</figcaption><div class=\"axis\" aria-hidden=\"true\"><span class=\"label top predicted\" style=\"left:%.2f%%\">likely %s</span>",
            label_at(r->likely * full), likely);
-  page_raw(p, "<span class=\"interval\" style=\"left:%.2f%%;width:%.2f%%\"></span><span class=\"tick predicted\" style=\"left:%.2f%%\"></span>",
+  page_raw(p, "<span class=\"label ends\" style=\"left:0;transform:none\">0</span><span class=\"interval\" style=\"left:%.2f%%;width:%.2f%%\"></span><span class=\"tick predicted\" style=\"left:%.2f%%\"></span>",
            r->low * full, (r->high - r->low) * full, r->likely * full);
   page_raw(p, "<span class=\"label ends\" style=\"left:%.2f%%\">%s</span><span class=\"label ends\" style=\"left:%.2f%%\">%s</span>",
            label_at(r->low * full), low, label_at(r->high * full), high);

@@ -5,10 +5,12 @@
 #include <string.h>
 #include <time.h>
 
+#define NBSP "\xc2\xa0" /* a unit does not leave its number at the end of a line */
+
 /* Digits after the point so that `digits` significant ones are shown, without an exponent. */
 static int decimals(double v, int digits) {
   if (v == 0) return 0;
-  int before = (int)floor(log10(fabs(v))) + 1;
+  int before = (int)floor(log10(fabs(v) * (1 + 0.5 * pow(10, -digits)))) + 1; /* 0.9999 is going to be 1.00 */
   int d = digits - before;
   return d < 0 ? 0 : d > 12 ? 12 : d;
 }
@@ -24,7 +26,7 @@ static void grouped(double v, int n_decimals, char out[FORMAT_MAX]) {
   int whole = (int)strcspn(plain, "."), o = 0;
   if (v < 0 && strspn(plain, "0.") < (size_t)n) o = snprintf(out, FORMAT_MAX, "−");
   for (int i = 0; i < n && o < FORMAT_MAX - 2; i++) {
-    if (i > 0 && i < whole && (whole - i) % 3 == 0 && whole > 4) out[o++] = ',';
+    if (i > 0 && i < whole && (whole - i) % 3 == 0) out[o++] = ',';
     out[o++] = plain[i];
   }
   out[o] = 0;
@@ -38,10 +40,15 @@ typedef struct {
 static void scaled(double v, const scale *table, int n, char out[FORMAT_MAX]) {
   char number[FORMAT_MAX];
   int i = n - 1;
+  if (v == 0) { /* nothing has no scale: the plain unit */
+    while (table[i].least > 1) i--;
+    snprintf(out, FORMAT_MAX, "0" NBSP "%s", table[i].unit);
+    return;
+  }
   while (i > 0 && fabs(v) < table[i].least * 0.9995) i--;
   double x = v / table[i].least;
   grouped(x, decimals(x, 3), number);
-  snprintf(out, FORMAT_MAX, "%.30s %s", number, table[i].unit);
+  snprintf(out, FORMAT_MAX, "%.30s" NBSP "%s", number, table[i].unit);
 }
 
 #define SCALED(v, table, out) scaled(v, table, (int)(sizeof(table) / sizeof(table)[0]), out)
@@ -49,7 +56,7 @@ static void scaled(double v, const scale *table, int n, char out[FORMAT_MAX]) {
 static void percent(double v, int n_decimals, const char *plus, char out[FORMAT_MAX]) {
   char number[FORMAT_MAX];
   grouped(100 * v, n_decimals, number);
-  snprintf(out, FORMAT_MAX, "%s%.30s %%", v >= 0 ? plus : "", number);
+  snprintf(out, FORMAT_MAX, "%s%.30s" NBSP "%%", v >= 0 ? plus : "", number);
 }
 
 void format_number(double v, rep_format f, char out[FORMAT_MAX]) {
@@ -71,7 +78,12 @@ void format_number(double v, rep_format f, char out[FORMAT_MAX]) {
     case FMT_TOK_S: grouped(v, decimals(v, 3), out); return;
     case FMT_SHARE: percent(v, 1, "", out); return;
     case FMT_SIGNED: percent(v, 1, "+", out); return;
-    case FMT_GAP: percent(v, 4, "", out); return;
+    case FMT_GAP:
+      if (v > 0 && v < 1e-6)
+        snprintf(out, FORMAT_MAX, "< 0.0001" NBSP "%%");
+      else
+        percent(v, v == 0 ? 0 : 4, "", out);
+      return;
     case FMT_TEXT:
     case FMT_NUM: break;
   }

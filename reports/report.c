@@ -87,7 +87,6 @@ static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *v
   page_title(p, "whatif", "What if: %s on %s", pl->p->model, machine_title(pl->machine));
   set_verdict(p, say_whatif(pl, o->published, verdict), verdict);
   section_whatif(p, "whatif", pl, o->published, o->published_source);
-  if (pl->machine != NULL) section_machine(p, "machine", "The machine", pl->machine);
   data_plan_free(pl);
   return HF_OK;
 }
@@ -95,9 +94,8 @@ static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *v
 /* ---- the loop ---- */
 
 static hf_status say_loop(const data_loop *l, const report_options *o, hf_buf *b) {
-  const data_run *last = l->run[1] != NULL ? l->run[1] : l->run[0];
-  if (last != NULL)
-    HF_TRY(say_run(last, b));
+  if (l->run[0] != NULL)
+    HF_TRY(say_run(l->run[0], b));
   else if (l->plan[0] != NULL)
     HF_TRY(say_plan(l->plan[0]->p, b));
   else if (l->machine != NULL)
@@ -109,6 +107,37 @@ static hf_status say_loop(const data_loop *l, const report_options *o, hf_buf *b
   if (l->whatif == NULL) return HF_OK;
   HF_TRY(hf_buf_printf(b, "%s", b->len > 0 ? " " : ""));
   return say_whatif(l->whatif, o->published, b);
+}
+
+/* The figures of the sentence above them. */
+static void tiles_of_loop(page *p, const data_loop *l, double published) {
+  char v[FORMAT_MAX], w[FORMAT_MAX], x[FORMAT_MAX];
+  page_tiles(p);
+  for (int i = 0; i < 2; i++) {
+    if (l->run[i] == NULL) continue;
+    const rec_run *r = &l->run[i]->r;
+    format_number(r->decode_tok_per_s, FMT_TOK_S, v);
+    format_number(r->predicted_decode_tok_per_s, FMT_TOK_S, w);
+    format_number(signed_error(r->predicted_decode_tok_per_s, r->decode_tok_per_s), FMT_SIGNED, x);
+    page_tile(p, i == 0 ? "First run, tokens/s" : "Second run, tokens/s", v, "predicted %s, error %s", w, x);
+  }
+  if (l->plan[1] != NULL) {
+    format_number(replan_gain_measured(l->run[0], l->run[1]), FMT_SIGNED, v);
+    format_number(replan_gain_expected(l->plan[1]->p), FMT_SIGNED, w);
+    page_tile(p, "Gain of the re-plan", v, "expected %s", w);
+  }
+  if (l->whatif != NULL) {
+    const plan_range *r = &l->whatif->p->decode_tok_per_s;
+    format_number(r->likely, FMT_TOK_S, v);
+    format_number(r->low, FMT_TOK_S, w);
+    format_number(r->high, FMT_TOK_S, x);
+    page_tile(p, "What-if, tokens/s", v, "%s to %s", w, x);
+  }
+  if (l->whatif != NULL && published > 0) {
+    format_number(published, FMT_TOK_S, v);
+    page_tile(p, "Published for it", v, "beside the what-if");
+  }
+  page_tiles_end(p);
 }
 
 static void missing(page *p, const data_loop *l) {
@@ -128,6 +157,7 @@ static hf_status build_loop(db *d, const report_options *o, page *p, hf_buf *ver
   HF_TRY(data_loop_get(d, o, &l));
   page_title(p, "loop", "Profile, plan, run, re-plan%s%.100s", l.plan[0] != NULL ? ": " : "", l.plan[0] != NULL ? l.plan[0]->p->model : "");
   set_verdict(p, say_loop(&l, o, verdict), verdict);
+  tiles_of_loop(p, &l, o->published);
   if (l.machine != NULL) section_machine(p, "machine", "Machine", l.machine);
   if (l.plan[0] != NULL) section_plan(p, "plan", "First plan", l.plan[0]);
   if (l.run[0] != NULL) section_run(p, "run", "First run", l.run[0]);

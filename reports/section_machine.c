@@ -54,7 +54,7 @@ static void add_fact(page *p, rep_table *t, const char *name, const char *key, c
   hf_buf_free(&list);
 }
 
-static void table_facts(page *p, const char *id, const data_machine *m) {
+void table_facts(page *p, const char *id, const data_machine *m, bool folded) {
   char name[200];
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "facts"), fact_cols, "Facts of %s", m->m.name);
   table_text(p, t, "kind"), table_text(p, t, kind_name[m->m.kind]);
@@ -69,10 +69,10 @@ static void table_facts(page *p, const char *id, const data_machine *m) {
       add_fact(p, t, name, json_key(g), g);
     }
   }
-  page_table_end(p, t, false);
+  page_table_end(p, t, folded);
 }
 
-static void table_devices(page *p, const char *id, const data_machine *m) {
+void table_devices(page *p, const char *id, const data_machine *m) {
   static const rep_col cols[] = {
       {"device", "Device", FMT_TEXT}, {"kind", "Kind", FMT_TEXT}, {"name", "Name", FMT_TEXT}, {"cores", "Cores", FMT_INT}, {"mem_bytes", "Memory", FMT_BYTES}};
   char name[SECTION_ID_MAX];
@@ -128,9 +128,12 @@ static void chart_bandwidth(page *p, const char *id, const data_machine *m) {
   char name[SECTION_ID_MAX], best_text[FORMAT_MAX];
   json *chart = NULL;
   const rec_figure *best = best_bandwidth(m);
+  int nodes = 0;
+  for (int i = 0; i < m->n_device; i++) nodes += strcmp(m->device[i].kind, "cpu") == 0;
   for (int d = -1; d < m->n_device; d++) {
     const char *device = d < 0 ? "cpu" : m->device[d].device;
     json *s = NULL;
+    if (d >= 0 && nodes < 2) continue; /* the node is the machine */
     for (int i = 0; i < m->n_figure; i++) {
       const rec_figure *f = &m->figure[i];
       if (strcmp(f->what, "dram_read_bytes_per_s") != 0 || strcmp(f->device, device) != 0 || threads_of(f) == 0) continue;
@@ -146,7 +149,7 @@ static void chart_bandwidth(page *p, const char *id, const data_machine *m) {
 
 /* ---- kernel curves ---- */
 
-enum { MAX_SHAPES = 3, MAX_SERIES = 6 };
+enum { MAX_SHAPES = 3, MAX_SERIES = 6, MAX_POINTS = 10000 };
 
 static bool on_cpu(const rec_kernel_point *k, const char *kernel) {
   return strcmp(k->kernel, kernel) == 0 && strcmp(k->device, "cpu") == 0 && k->load[0] == 0;
@@ -203,6 +206,7 @@ static void chart_shape(page *p, const char *id, const char *title, const data_m
 static void charts_of_kernel(page *p, const char *id, const char *kernel, const char *title_fmt, const data_machine *m) {
   const rec_kernel_point *shapes[MAX_SHAPES];
   int n = 0, threads = most_threads(m, kernel);
+  if (m->n_point > MAX_POINTS) return; /* the search below is quadratic */
   for (int i = 0; i < m->n_point && n < MAX_SHAPES; i++) {
     const rec_kernel_point *k = &m->point[i];
     bool known = false;
@@ -304,7 +308,7 @@ void section_machine(page *p, const char *id, const char *title, const data_mach
   page_charts_end(p);
   if (page_chart_count(p) > before) page_note(p, "Curves show the fastest variant with the most threads; the tables below hold every point.");
   table_devices(p, id, m);
-  table_facts(p, id, m);
+  table_facts(p, id, m, false);
   table_figures(p, id, m, true);
   table_points(p, id, m);
   table_links(p, id, m);

@@ -43,10 +43,10 @@ static void tiles_of_plan(page *p, const plan *pl) {
   page_tile(p, "Pipeline depth", v, "%d users, context %d tokens", pl->users, pl->context);
   format_number(pl->ttft_s.p50, FMT_SECONDS, v);
   format_number(pl->ttft_s.p90, FMT_SECONDS, w);
-  page_tile(p, "TTFT, half of requests", v, "p90 %s, simulated", w);
+  page_tile(p, "TTFT, p50", v, "p90 %s, simulated", w);
   format_number(pl->tpot_s.p50, FMT_SECONDS, v);
   format_number(pl->tpot_s.p90, FMT_SECONDS, w);
-  page_tile(p, "TPOT, half of requests", v, "p90 %s, simulated", w);
+  page_tile(p, "TPOT, p50", v, "p90 %s, simulated", w);
   page_tiles_end(p);
 }
 
@@ -116,12 +116,14 @@ static void table_layers(page *p, const char *id, const plan *pl) {
 }
 
 void part_placement(page *p, const char *id, const plan *pl, const plan *old) {
-  char name[SECTION_ID_MAX];
+  char name[SECTION_ID_MAX], on_text[FORMAT_MAX], all_text[FORMAT_MAX];
   int64_t on = 0, all = 0;
   data_placed(pl, -1, &on, &all);
+  format_number((double)on, FMT_INT, on_text);
+  format_number((double)all, FMT_INT, all_text);
   if (all > 0) {
     page_heading(p, "Placement");
-    page_text(p, "%lld of %lld routed experts (%.1f %%) live on the device, all others in CPU memory. Popularity: %s.", (long long)on, (long long)all,
+    page_text(p, "%s of %s routed experts (%.1f %%) live on the device, all others in CPU memory. Popularity of experts: %s.", on_text, all_text,
               100.0 * (double)on / (double)all, pl->popularity[0] ? pl->popularity : "not stated");
     draw_map(p, section_id(name, id, "map"), pl, old);
   }

@@ -18,7 +18,7 @@ hf_status say_gain(const data_plan *now, const data_run *before, const data_run 
   format_number(replan_gain_expected(now->p), FMT_SIGNED, expected);
   format_number(replan_gain_measured(before, after), FMT_SIGNED, measured);
   int moved = (int)json_number(json_get(json_get(now->p->extra, "changes"), "moved"), -1);
-  HF_TRY(hf_buf_printf(b, "Re-planned from that run"));
+  HF_TRY(hf_buf_printf(b, "Re-planned from run %lld", (long long)now->p->from_run));
   if (moved >= 0) HF_TRY(hf_buf_printf(b, ", %d expert%s moved", moved, moved == 1 ? "" : "s"));
   if (isfinite(replan_gain_expected(now->p))) HF_TRY(hf_buf_printf(b, "; expected gain %s", expected));
   if (isfinite(replan_gain_measured(before, after))) HF_TRY(hf_buf_printf(b, ", measured %s", measured));
@@ -61,7 +61,29 @@ static const json *change_of(const plan *p, int layer) {
   return NULL;
 }
 
-static void row_of_moves(page *p, rep_table *t, const plan *now, const plan_layer *l, const plan_layer *before) {
+/* Probabilities that a step touches an expert that moved, over all layers. */
+typedef struct {
+  struct mean {
+    double sum;
+    int n;
+  } in, out;
+} hits;
+
+static void sum_hits(struct mean *m, double hit, int n) {
+  if (!isfinite(hit)) return;
+  m->sum += hit * n;
+  m->n += n;
+}
+
+static void say_why(page *p, const hits *h) {
+  char in[FORMAT_MAX], out[FORMAT_MAX];
+  if (h->in.n == 0 || h->out.n == 0) return;
+  format_number(h->in.sum / h->in.n, FMT_SHARE, in);
+  format_number(h->out.sum / h->out.n, FMT_SHARE, out);
+  page_text(p, "Why: by the run's counts a decode step touches an expert that came in with %s on average, one that went out with %s.", in, out);
+}
+
+static void row_of_moves(page *p, rep_table *t, const plan *now, const plan_layer *l, const plan_layer *before, hits *all) {
   moves m = {0};
   hf_buf_init(&m.in, IDS_LIMIT);
   hf_buf_init(&m.out, IDS_LIMIT);
@@ -70,8 +92,10 @@ static void row_of_moves(page *p, rep_table *t, const plan *now, const plan_laye
   if (m.n_in + m.n_out > 0) {
     table_num(p, t, l->index), table_num(p, t, m.n_in), table_num(p, t, m.n_out);
     table_text(p, t, m.n_in > 0 ? m.in.data : "none"), table_text(p, t, m.n_out > 0 ? m.out.data : "none");
-    table_num(p, t, json_number(json_get(why, "hit_in"), NAN)), table_num(p, t, json_number(json_get(why, "hit_out"), NAN));
-    table_text(p, t, json_string(json_get(why, "why")));
+    double hit_in = json_number(json_get(why, "hit_in"), NAN), hit_out = json_number(json_get(why, "hit_out"), NAN);
+    table_num(p, t, m.n_in > 0 ? hit_in : NAN), table_num(p, t, m.n_out > 0 ? hit_out : NAN);
+    sum_hits(&all->in, hit_in, m.n_in);
+    sum_hits(&all->out, hit_out, m.n_out);
   }
   hf_buf_free(&m.in);
   hf_buf_free(&m.out);
@@ -79,19 +103,21 @@ static void row_of_moves(page *p, rep_table *t, const plan *now, const plan_laye
 
 static void table_moves(page *p, const char *id, const plan *now, const plan *old) {
   static const rep_col cols[] = {{"layer", "Layer", FMT_INT}, {"moved_in", "In", FMT_INT}, {"moved_out", "Out", FMT_INT}, {"experts_in", "Experts that came in", FMT_TEXT},
-                                 {"experts_out", "Experts that went out", FMT_TEXT}, {"hit_in", "In: touched by a step", FMT_SHARE},
-                                 {"hit_out", "Out: touched by a step", FMT_SHARE}, {"why", "Why", FMT_TEXT}};
+                                 {"experts_out", "Experts that went out", FMT_TEXT}, {"hit_in", "Steps that touch one in", FMT_SHARE},
+                                 {"hit_out", "one out", FMT_SHARE}};
   char name[SECTION_ID_MAX];
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "moves"), cols, "Experts that moved to (in) and from (out) the device, plan %lld against plan %lld",
                             (long long)now->id, (long long)old->id);
+  hits all = {0};
   for (int i = 0; i < now->n_layers; i++) {
     const plan_layer *l = &now->layer[i], *before = layer_at(old, l->index);
-    if (l->moe && before != NULL && before->moe) row_of_moves(p, t, now, l, before);
+    if (l->moe && before != NULL && before->moe) row_of_moves(p, t, now, l, before, &all);
   }
   if (table_rows(t) == 0)
     page_text(p, "No expert moved: the placement was already the best for what the run measured.");
   else
     page_table_end(p, t, false);
+  say_why(p, &all);
 }
 
 static void table_drift(page *p, const char *id, const plan *now) {

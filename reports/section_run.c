@@ -37,10 +37,10 @@ static void tiles_of_run(page *p, const data_run *d) {
   page_tile(p, "Error of the prediction", v, r->predicted_decode_tok_per_s > 0 ? "predicted %s tokens/s" : "no prediction%.0s", w);
   format_number(r->ttft_p50_s, FMT_SECONDS, v);
   format_number(r->ttft_p90_s, FMT_SECONDS, w);
-  page_tile(p, "TTFT, half of requests", v, "p90 %s", w);
+  page_tile(p, "TTFT, p50", v, "p90 %s", w);
   format_number(r->tpot_p50_s, FMT_SECONDS, v);
   format_number(r->tpot_p90_s, FMT_SECONDS, w);
-  page_tile(p, "TPOT, half of requests", v, "p90 %s", w);
+  page_tile(p, "TPOT, p50", v, "p90 %s", w);
   format_number((double)r->output_tokens, FMT_INT, v);
   format_number(r->wall_s, FMT_SECONDS, w);
   page_tile(p, "Tokens written", v, "%d requests in %s", d->n_request, w);
@@ -57,14 +57,20 @@ static void tiles_of_run(page *p, const data_run *d) {
 
 /* ---- predicted against measured ---- */
 
-static void add_latency(page *p, rep_table *t, const char *what, double predicted, double measured) {
-  double absent = NAN;
+/* One metric: as the database's view run_error states it, else (percentiles that the view does not have, runs without prediction) from
+ * the numbers given. */
+static void add_metric(page *p, rep_table *t, const data_run *d, const char *metric, double predicted, double measured) {
+  bool rate = strcmp(metric, "decode_tok_per_s") == 0;
+  double error = signed_error(predicted, measured);
+  for (int i = 0; i < d->n_error; i++) {
+    const rec_signed_error *e = &d->error[i];
+    if (strcmp(e->metric, metric) == 0) predicted = e->predicted, measured = e->measured, error = e->signed_error;
+  }
   if (!(measured > 0)) return;
-  table_text(p, t, what), table_as(p, t, predicted > 0 ? predicted : absent, FMT_SECONDS), table_as(p, t, measured, FMT_SECONDS);
-  table_num(p, t, signed_error(predicted, measured)), table_text(p, t, "s");
+  table_text(p, t, metric), table_as(p, t, predicted > 0 ? predicted : NAN, rate ? FMT_TOK_S : FMT_SECONDS);
+  table_as(p, t, measured, rate ? FMT_TOK_S : FMT_SECONDS), table_num(p, t, error), table_text(p, t, rate ? "tokens/s" : "s");
 }
 
-/* The rows of the database's view run_error first, then percentiles that the view does not have. */
 static void table_errors(page *p, const char *id, const data_run *d) {
   static const rep_col cols[] = {{"metric", "Metric", FMT_TEXT}, {"predicted", "Predicted", FMT_NUM}, {"measured", "Measured", FMT_NUM},
                                  {"signed_error", "Error", FMT_SIGNED}, {"unit", "Unit", FMT_TEXT}};
@@ -73,21 +79,13 @@ static void table_errors(page *p, const char *id, const data_run *d) {
   char name[SECTION_ID_MAX];
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "errors"), cols, "Predicted against measured, run %lld: error = (predicted − measured) / measured",
                             (long long)r->id);
-  for (int i = 0; i < d->n_error; i++) {
-    const rec_signed_error *e = &d->error[i];
-    bool rate = strcmp(e->metric, "decode_tok_per_s") == 0;
-    table_text(p, t, e->metric), table_as(p, t, e->predicted, rate ? FMT_TOK_S : FMT_SECONDS);
-    table_as(p, t, e->measured, rate ? FMT_TOK_S : FMT_SECONDS), table_num(p, t, e->signed_error), table_text(p, t, rate ? "tokens/s" : "s");
-  }
-  if (d->n_error == 0) {
-    table_text(p, t, "decode_tok_per_s"), table_num(p, t, NAN), table_as(p, t, r->decode_tok_per_s, FMT_TOK_S), table_num(p, t, NAN), table_text(p, t, "tokens/s");
-    add_latency(p, t, "ttft_p50_s", 0, r->ttft_p50_s);
-    add_latency(p, t, "tpot_p50_s", 0, r->tpot_p50_s);
-  }
-  add_latency(p, t, "ttft_p90_s", pl != NULL ? pl->ttft_s.p90 : 0, r->ttft_p90_s);
-  add_latency(p, t, "ttft_p99_s", pl != NULL ? pl->ttft_s.p99 : 0, r->ttft_p99_s);
-  add_latency(p, t, "tpot_p90_s", pl != NULL ? pl->tpot_s.p90 : 0, r->tpot_p90_s);
-  add_latency(p, t, "tpot_p99_s", pl != NULL ? pl->tpot_s.p99 : 0, r->tpot_p99_s);
+  add_metric(p, t, d, "decode_tok_per_s", r->predicted_decode_tok_per_s, r->decode_tok_per_s);
+  add_metric(p, t, d, "ttft_p50_s", r->predicted_ttft_p50_s, r->ttft_p50_s);
+  add_metric(p, t, d, "ttft_p90_s", pl != NULL ? pl->ttft_s.p90 : 0, r->ttft_p90_s);
+  add_metric(p, t, d, "ttft_p99_s", pl != NULL ? pl->ttft_s.p99 : 0, r->ttft_p99_s);
+  add_metric(p, t, d, "tpot_p50_s", r->predicted_tpot_p50_s, r->tpot_p50_s);
+  add_metric(p, t, d, "tpot_p90_s", pl != NULL ? pl->tpot_s.p90 : 0, r->tpot_p90_s);
+  add_metric(p, t, d, "tpot_p99_s", pl != NULL ? pl->tpot_s.p99 : 0, r->tpot_p99_s);
   page_table_end(p, t, false);
 }
 

@@ -40,7 +40,7 @@ static void tiles_of_whatif(page *p, const plan *pl, double published) {
   format_number(pl->users > 0 ? r->likely / pl->users : NAN, FMT_TOK_S, v);
   page_tile(p, "Each user sees", v, "tokens/s, %d users", pl->users);
   format_number(pl->ttft_s.p50, FMT_SECONDS, v);
-  page_tile(p, "TTFT, half of requests", v, "prompts of %d tokens, all start together", pl->prompt_tokens);
+  page_tile(p, "TTFT, p50", v, "prompts of %d tokens, all start together", pl->prompt_tokens);
   page_tile(p, "Binding resource", pl->binding[0] ? pl->binding : "–", "of the decode step");
   page_tiles_end(p);
 }
@@ -90,7 +90,9 @@ void section_whatif(page *p, const char *id, const data_plan *d, double publishe
   if (d->machine != NULL) {
     list_assumptions(p, d->machine);
     table_tags(p, id, d->machine);
+    table_devices(p, id, d->machine);
     table_figures(p, id, d->machine, true);
+    table_facts(p, id, d->machine, true);
   }
   part_placement(p, id, pl, NULL);
   part_alternatives(p, id, pl);

@@ -10,6 +10,8 @@ enum { SECTION_ID_MAX = 64 };
 const char *section_id(char out[SECTION_ID_MAX], const char *id, const char *suffix);
 
 void section_machine(page *p, const char *id, const char *title, const data_machine *m);
+void table_devices(page *p, const char *id, const data_machine *m);
+void table_facts(page *p, const char *id, const data_machine *m, bool folded);
 /* Figures of a machine with interval, tag and source; all of it folded unless it decides (what-if). */
 void table_figures(page *p, const char *id, const data_machine *m, bool folded);
 

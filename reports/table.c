@@ -80,6 +80,9 @@ int table_rows(const rep_table *t) { return t->n_cols > 0 ? t->n_cells / t->n_co
 
 /* ---- HTML ---- */
 
+/* Numbers stand to the right, but for the column that names the rows and columns of mixed content. */
+static const char *align(const rep_table *t, int column) { return column == 0 || t->col[column].format == FMT_TEXT ? "" : " class=\"n\""; }
+
 static void show_cell(page *p, const rep_table *t, int i) {
   const rep_cell *c = &t->cell[i];
   int column = i % t->n_cols;
@@ -90,7 +93,7 @@ static void show_cell(page *p, const rep_table *t, int i) {
     page_escaped(p, "%s", c->text);
   } else {
     format_number(c->num, c->format, number);
-    page_raw(p, "<%s class=\"n\">", element);
+    page_raw(p, "<%s%s>", element, align(t, column));
     page_escaped(p, "%s", number);
   }
   page_raw(p, column == 0 ? "</th>" : "</td>");
@@ -104,12 +107,12 @@ void page_table_end(page *p, rep_table *t, bool folded) {
     page_escaped(p, "Table: %s", t->caption);
     page_raw(p, " <span class=\"count\">(%d row%s)</span></summary>\n", rows, rows == 1 ? "" : "s");
   }
-  page_raw(p, "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-labelledby=\"%s-caption\"><table id=\"%s\"><caption id=\"%s-caption\">", t->id,
-           t->id, t->id);
+  page_raw(p, "<div class=\"scroll%s\" role=\"region\" tabindex=\"0\" aria-labelledby=\"%s-caption\"><table id=\"%s\"><caption id=\"%s-caption\">",
+           t->n_cols == 2 ? " pairs" : "", t->id, t->id, t->id);
   page_escaped(p, "%s", t->caption);
   page_raw(p, "</caption>\n<thead><tr>");
   for (int i = 0; i < t->n_cols; i++) {
-    page_raw(p, "<th scope=\"col\"%s>", t->col[i].format == FMT_TEXT ? "" : " class=\"n\"");
+    page_raw(p, "<th scope=\"col\"%s>", align(t, i));
     page_escaped(p, "%s", t->col[i].title);
     page_raw(p, "</th>");
   }

@@ -18,30 +18,37 @@
     return String(Number(v.toPrecision(3)));
   }
 
-  /* On a logarithmic axis only powers of two or ten get a label. */
-  function tick(log, base) {
-    return function (v) {
-      if (!log) return plain(v);
-      var e = Math.log(v) / Math.log(base);
-      return Math.abs(e - Math.round(e)) < 1e-6 ? plain(v) : '';
-    };
-  }
-
-  function axis(title, log, base) {
+  function axis(title, log, steps) {
     var a = {
       type: log ? 'logarithmic' : 'linear',
       title: { display: true, text: title, color: colour('muted'), font: { size: 12 } },
       grid: { color: colour('line'), drawBorder: false },
-      ticks: { color: colour('muted'), font: { size: 11 }, maxRotation: 0, callback: tick(log, base) }
+      ticks: { color: colour('muted'), font: { size: 11 }, maxRotation: 0, callback: plain }
     };
-    if (log) a.afterBuildTicks = function (scale) { scale.ticks = powers(scale.min, scale.max, base); };
+    if (log) a.afterBuildTicks = function (scale) { scale.ticks = logTicks(scale.min, scale.max, steps); };
     return a;
   }
 
-  function powers(lo, hi, base) {
-    var list = [], e = Math.ceil(Math.log(lo) / Math.log(base) - 1e-9);
-    for (; Math.pow(base, e) <= hi * (1 + 1e-9); e++) list.push({ value: Math.pow(base, e) });
-    return list.length > 1 ? list : [{ value: lo }, { value: hi }];
+  /* steps: factors within a decade ([1] or [1, 2, 5]), or "two" for powers of two. */
+  function logTicks(lo, hi, steps) {
+    var list = [], e, base = steps === 'two' ? 2 : 10, factors = steps === 'two' ? [1] : steps;
+    for (e = Math.floor(Math.log(lo) / Math.log(base)); Math.pow(base, e) <= hi; e++) {
+      factors.forEach(function (f) {
+        var v = f * Math.pow(base, e);
+        if (v >= lo * (1 - 1e-9) && v <= hi * (1 + 1e-9)) list.push({ value: v });
+      });
+    }
+    return list;
+  }
+
+  /* A logarithmic axis ends near its data instead of at a power of ten. */
+  function fitLog(a, c) {
+    var lo = Infinity, hi = 0;
+    c.series.forEach(function (s) { s.points.forEach(function (p) { lo = Math.min(lo, p.y); hi = Math.max(hi, p.y); }); });
+    if (!(lo > 0 && hi > 0)) return [1];
+    a.min = lo / 1.25;
+    a.max = hi * 1.25;
+    return hi / lo < 100 ? [1, 2, 5] : [1];
   }
 
   function series(s, i, bar) {
@@ -49,12 +56,13 @@
     return {
       label: s.name, data: bar ? s.points.map(function (p) { return p.y; }) : s.points,
       borderColor: c, backgroundColor: bar ? c : colour('surface'), borderWidth: bar ? 0 : 2, borderRadius: bar ? 2 : 0,
-      pointStyle: shapes[i % shapes.length], pointRadius: 3, pointBorderWidth: 1.5, tension: 0
+      pointStyle: bar ? 'rect' : shapes[i % shapes.length], pointRadius: 3, pointBorderWidth: 1.5, tension: 0
     };
   }
 
   function options(c, bar) {
-    var x = axis(c.x, c.log_x, 2), y = axis(c.y, c.log_y, 10);
+    var span = {}, steps = c.log_y ? fitLog(span, c) : [1];
+    var x = axis(c.x, c.log_x, 'two'), y = Object.assign(axis(c.y, c.log_y, steps), span);
     if (bar) {
       x.type = 'category';
       x.grid.display = false;

@@ -1,0 +1,424 @@
+/* Every kind of report from a database whose texts are all hostile: the page is well-formed, holds no element, attribute or address
+ * that a text could have brought, and CSV and JSON can be read back. */
+#include <ctype.h>
+#include <strings.h>
+
+#include "reports/report.h"
+#include "tests/unit/db_common.h"
+
+/* Ends every context that a careless writer could put it into. */
+#define EVIL "\"'></td></script><script>alert(1)</script><img src=http://x/ onerror=alert(1)>{{body}}%s%n&<!--"
+
+typedef struct {
+  db_place place;
+  db *d;
+  int64_t machine, catalog, plan[2], run[2], whatif;
+} fixture;
+
+#define EVIL_INTO(field) snprintf(field, sizeof(field), "%.*s", (int)sizeof(field) - 1, EVIL)
+
+/* ---- a database ---- */
+
+static int64_t put_machine(db *d, machine_kind kind, const char *name) {
+  rec_machine m;
+  sample_machine(&m);
+  m.kind = kind;
+  snprintf(m.name, sizeof m.name, "%s", name);
+  snprintf(m.facts_json, sizeof m.facts_json,
+           "{\"title\":\"</script><img src=x>\",\"isa\":[\"<b>\",\"avx2\",7],\"mem_bytes\":1024,\"deep\":{\"<i>\":\"<u>\"},\"assumptions\":[\"</li><img>\",3]}");
+  CHECK_OK(db_machine_put(d, &m));
+  rec_device dev = {.machine_id = m.id, .device = "cpu0", .kind = "cpu", .cores = 8, .mem_bytes = 1 << 30};
+  EVIL_INTO(dev.name);
+  CHECK_OK(db_device_put(d, &dev));
+  for (int i = 0; i < TAG_N; i++) {
+    rec_figure f = {.machine_id = m.id, .device = "cpu", .what = "dram_read_bytes_per_s", .unit = "B/s", .low = 1e9, .likely = 2e9 + i, .high = 3e9, .tag = (db_tag)i};
+    snprintf(f.params, sizeof f.params, "threads=%d", i + 1);
+    EVIL_INTO(f.source);
+    CHECK_OK(db_figure_put(d, &f));
+    EVIL_INTO(f.what);
+    f.id = 0;
+    EVIL_INTO(f.params);
+    EVIL_INTO(f.unit);
+    CHECK_OK(db_figure_put(d, &f));
+  }
+  for (int i = 0; i < 12; i++) {
+    rec_kernel_point k = {.machine_id = m.id, .device = "cpu", .kernel = "expert_ffn", .act = "f32", .n_out = 64, .n_in = 128, .tokens = 1 << i / 2,
+                          .threads = 2, .ns_low = 90, .ns = 100 + i, .ns_high = 300, .bytes = 4096};
+    EVIL_INTO(k.candidate);
+    EVIL_INTO(k.format);
+    snprintf(k.act, sizeof k.act, "%d", i % 2);
+    CHECK_OK(db_kernel_put(d, &k));
+  }
+  rec_link_point l = {.machine_id = m.id, .src = "<a>", .dst = "gpu0", .bytes = 4096, .ns_low = 1, .ns = 2, .ns_high = 3};
+  CHECK_OK(db_link_put(d, &l));
+  return m.id;
+}
+
+static json *evil_extra(void) {
+  static const char text[] =
+      "{\"baselines\":[{\"name\":\"<img>\",\"objective_ns\":5,\"depth\":1,\"decode_tok_per_s\":7,\"slower_by\":0.1},{\"name\":3}],"
+      "\"by_depth\":[{\"depth\":1,\"state\":\"<script>\"}],\"advice\":{\"placement\":\"<script>alert(1)</script>\"},"
+      "\"fallback\":{\"decode_tok_per_s\":5},\"simulation\":{\"device_busy\":0.5,\"cpu_busy\":\"<b>\"},\"certificate\":\"<img>\","
+      "\"inputs\":{\"popularity\":{\"p\":[[],[[4,0.25],[4,0.5]],[[1,0.125],[7,0.75]]]}},"
+      "\"changes\":{\"moved\":3,\"gain_expected\":0.05,\"old_objective_ns\":9,\"note\":\"<img>\",\"drift\":{\"<img>\":1.5},"
+      "\"distinct_experts\":{\"measured\":3,\"predicted\":4},\"layers\":[{\"layer\":1,\"hit_in\":0.5,\"hit_out\":0.25,\"why\":\"<img>\"}]}}";
+  json *doc;
+  CHECK_OK(json_parse(text, sizeof text - 1, "extra", &doc));
+  return doc;
+}
+
+static int64_t put_plan(fixture *f, int64_t machine, int64_t from_run, int first_on_device) {
+  plan *p = sample_plan();
+  p->machine_id = machine;
+  p->from_run = from_run;
+  EVIL_INTO(p->model);
+  EVIL_INTO(p->family);
+  EVIL_INTO(p->machine);
+  EVIL_INTO(p->gpu);
+  EVIL_INTO(p->binding);
+  EVIL_INTO(p->popularity);
+  EVIL_INTO(p->device[0].name);
+  snprintf(p->device[0].spec, sizeof p->device[0].spec, "virtual:<img>");
+  for (int i = 0; i < p->n_budget; i++) snprintf(p->budget[i].what, sizeof p->budget[i].what, "%d%.80s", i, EVIL);
+  for (int l = 1; l < p->n_layers; l++)
+    for (int e = 0; e < 8; e++) p->layer[l].device[e] = e >= first_on_device && e < first_on_device + 3 ? 0 : -1;
+  json_free(p->extra);
+  p->extra = evil_extra();
+  CHECK_OK(db_plan_put(f->d, p));
+  int64_t id = p->id;
+  plan_free(p);
+  return id;
+}
+
+static int64_t put_run(fixture *f, int64_t plan_id, double tok_per_s) {
+  rec_run r;
+  sample_run(&r);
+  r.plan_id = plan_id;
+  r.machine_id = f->machine;
+  r.decode_tok_per_s = tok_per_s;
+  snprintf(r.status, sizeof r.status, "done");
+  EVIL_INTO(r.model);
+  EVIL_INTO(r.gpu);
+  CHECK_OK(db_run_put(f->d, &r));
+  for (int i = 0; i < 3; i++) {
+    rec_request q = {.run_id = r.id, .request = i, .prompt_tokens = 5, .output_tokens = i, .first_token_s = 0.5, .end_s = 1, .finish = "stop"};
+    EVIL_INTO(q.ext_id);
+    CHECK_OK(db_request_put(f->d, &q));
+  }
+  for (int l = 0; l < 3; l++) {
+    rec_stage s = {.run_id = r.id, .source = "run", .stage = "cexp", .phase = "decode", .resource = "cpu", .layer = l, .steps = 10, .ns_sum = 1000};
+    CHECK_OK(db_stage_put(f->d, &s));
+  }
+  for (int e = 0; e < 9; e++) { /* one expert more than the plan knows */
+    rec_routing c = {.run_id = r.id, .layer = 1, .expert = e, .phase = "decode", .count = 10};
+    CHECK_OK(db_routing_put(f->d, &c));
+  }
+  rec_distinct x = {.run_id = r.id, .layer = 1, .phase = "decode", .tokens = 5, .steps = 4, .sum = 12, .sum_sq = 40};
+  CHECK_OK(db_distinct_put(f->d, &x));
+  rec_event e = {.run_id = r.id, .at_ns = 5, .kind = "fault", .detail = EVIL "\xff\xfe\xc3("};
+  CHECK_OK(db_event_put(f->d, &e));
+  return r.id;
+}
+
+static int setup(void **state) {
+  fixture *f = calloc(1, sizeof *f);
+  place_make(&f->place);
+  CHECK_OK(db_open(f->place.path, true, &f->d));
+  f->machine = put_machine(f->d, MACHINE_MEASURED, EVIL);
+  f->catalog = put_machine(f->d, MACHINE_CATALOG, "catalog" EVIL);
+  f->plan[0] = put_plan(f, f->machine, 0, 0);
+  f->run[0] = put_run(f, f->plan[0], 100);
+  f->plan[1] = put_plan(f, f->machine, f->run[0], 1);
+  f->run[1] = put_run(f, f->plan[1], 120);
+  f->whatif = put_plan(f, f->catalog, 0, 2);
+  *state = f;
+  return 0;
+}
+
+static int teardown(void **state) {
+  fixture *f = *state;
+  db_close(f->d);
+  place_remove(&f->place);
+  free(f);
+  return 0;
+}
+
+/* ---- a reader of pages ---- */
+
+/* Just enough of HTML to see what a browser would see: tags in balance, attributes in quotes, what elements and attributes there are. */
+typedef struct {
+  const char *s;
+  char open[64][16];
+  int depth, scripts;
+  char *ids[4096];
+  int n_ids;
+} reader;
+
+static bool listed(const char *name, const char *list) {
+  size_t n = strlen(name);
+  for (const char *at = list; n > 0 && (at = strstr(at, name)) != NULL; at++)
+    if ((at == list || at[-1] == ' ') && (at[n] == ' ' || at[n] == 0)) return true;
+  return false;
+}
+
+static void check_attribute(reader *r, const char *name, const char *value, size_t n) {
+  static const char known[] = "lang charset http-equiv content name id class href aria-label aria-labelledby aria-describedby aria-hidden role tabindex scope "
+                              "nonce type style data-map viewBox preserveAspectRatio d";
+  if (!listed(name, known)) fail_msg("attribute %s", name);
+  if (strcmp(name, "href") == 0) assert_int_equal(value[0], '#');
+  if (strcmp(name, "id") != 0) return;
+  for (int i = 0; i < r->n_ids; i++)
+    if (strlen(r->ids[i]) == n && memcmp(r->ids[i], value, n) == 0) fail_msg("id %s twice", r->ids[i]);
+  r->ids[r->n_ids++] = strndup(value, n);
+}
+
+static void read_tag(reader *r) {
+  static const char known[] = "html head meta title style body a header p span h1 h2 h3 nav ol ul li main section footer script div dl dt dd table caption "
+                              "thead tbody tr th td details summary figure figcaption canvas svg path";
+  static const char empty[] = "meta path";
+  char name[24] = "";
+  bool close = *r->s == '/', self = false;
+  if (close) r->s++;
+  for (size_t n = 0; isalnum((unsigned char)*r->s) && n < sizeof name - 1;) name[n++] = *r->s++;
+  if (!listed(name, known)) fail_msg("element '%s' before: %.60s", name, r->s);
+  while (*r->s && *r->s != '>') {
+    char attr[32] = "";
+    if (isspace((unsigned char)*r->s) || *r->s == '/') {
+      self = *r->s++ == '/';
+      continue;
+    }
+    for (size_t n = 0; (isalnum((unsigned char)*r->s) || *r->s == '-') && n < sizeof attr - 1;) attr[n++] = *r->s++;
+    if (strncmp(r->s, "=\"", 2) != 0) fail_msg("attribute '%s' of %s without quotes: %.60s", attr, name, r->s);
+    size_t n = strcspn(r->s += 2, "\"<>");
+    assert_int_equal(r->s[n], '"');
+    check_attribute(r, attr, r->s, n);
+    r->s += n + 1;
+  }
+  assert_int_equal(*r->s++, '>');
+  if (close) {
+    assert_true(r->depth > 0);
+    assert_string_equal(r->open[--r->depth], name);
+  } else if (!self && !listed(name, empty)) {
+    assert_true(r->depth < 64);
+    snprintf(r->open[r->depth++], 16, "%s", name);
+  }
+  if (close || (strcmp(name, "script") != 0 && strcmp(name, "style") != 0)) return;
+  const char *end = strstr(r->s, strcmp(name, "script") == 0 ? "</script" : "</style");
+  assert_non_null(end);
+  r->scripts += strcmp(name, "script") == 0;
+  r->s = end;
+}
+
+static void check_html(const char *html) {
+  reader r = {.s = html};
+  assert_int_equal(strncmp(html, "<!DOCTYPE html>", 15), 0);
+  r.s += 15;
+  while (*r.s) {
+    if (*r.s++ == '<') read_tag(&r);
+  }
+  assert_int_equal(r.depth, 0);
+  assert_int_equal(r.scripts, 3);
+  for (int i = 0; i < r.n_ids; i++) free(r.ids[i]);
+  assert_null(strstr(html, "{{date}}"));
+  const char *data = strstr(html, "id=\"report-data\">"), *end = data != NULL ? strstr(data, "</script>") : NULL;
+  json *doc;
+  assert_non_null(end);
+  data += strlen("id=\"report-data\">");
+  CHECK_OK(json_parse(data, (size_t)(end - data), "data", &doc));
+  json_free(doc);
+}
+
+/* Reads a CSV record; returns the number of fields. */
+static int csv_record(const char **s, char first[64]) {
+  int n = 1;
+  size_t o = 0;
+  for (bool quoted = false; **s && (quoted || **s != '\n'); ++*s) {
+    if (**s == '"') quoted = !quoted;
+    if (**s == ',' && !quoted) n++;
+    if (n == 1 && o < 63) first[o++] = **s;
+  }
+  first[o] = 0;
+  if (**s) ++*s;
+  return o == 0 && n == 1 ? 0 : n;
+}
+
+static int check_csv(const char *s) {
+  char first[64];
+  int tables = 0;
+  while (*s) {
+    assert_int_equal(csv_record(&s, first), 3);
+    assert_string_equal(first, "table");
+    int columns = csv_record(&s, first), n;
+    assert_true(columns >= 2);
+    while (*s && (n = csv_record(&s, first)) > 0) assert_int_equal(n, columns);
+    tables++;
+  }
+  return tables;
+}
+
+static void check_json(const page *p, int tables) {
+  json *root = json_new_object(), *back;
+  char *text;
+  CHECK_OK(page_json(p, root));
+  CHECK_OK(json_print(root, false, &text));
+  json_free(root);
+  CHECK_OK(json_parse(text, strlen(text), "json", &back)); /* refuses a table named twice */
+  assert_int_equal(json_len(json_get(back, "tables")), tables);
+  json_free(back);
+  free(text);
+}
+
+static void check_page(const page *p) {
+  hf_buf html, csv;
+  hf_buf_init(&html, 1 << 28);
+  hf_buf_init(&csv, 1 << 28);
+  CHECK_OK(page_html(p, &html));
+  check_html(html.data);
+  assert_non_null(strstr(html.data, "alert(1)")); /* the texts did reach the page */
+  CHECK_OK(page_csv(p, &csv));
+  check_json(p, check_csv(csv.data));
+  hf_buf_free(&html);
+  hf_buf_free(&csv);
+}
+
+/* ---- tests ---- */
+
+static page *build(fixture *f, report_options o) {
+  page *p;
+  CHECK_OK(report_build(f->d, &o, &p));
+  return p;
+}
+
+static void every_kind(void **state) {
+  static const char *const kinds[] = {"machine", "plan", "run", "whatif", "loop"};
+  fixture *f = *state;
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    page *p = build(f, (report_options){.kind = kinds[i], .published = 51, .published_source = EVIL});
+    check_page(p);
+    page_free(p);
+  }
+}
+
+/* The reader must see what it is there for. */
+static void reader_finds(void **state) {
+  (void)state;
+  assert_true(listed("p", "head a p b"));
+  assert_true(listed("a", "head a"));
+  assert_false(listed("img", "p section"));
+  assert_false(listed("ect", "p section"));
+  const char *s = "a,\"b,\"\"c\n\",d\nnext";
+  char first[64];
+  assert_int_equal(csv_record(&s, first), 3);
+  assert_string_equal(s, "next");
+}
+
+static bool has(const page *p, const char *text) {
+  hf_buf b;
+  hf_buf_init(&b, 1 << 28);
+  CHECK_OK(page_html(p, &b));
+  bool found = strstr(b.data, text) != NULL;
+  hf_buf_free(&b);
+  return found;
+}
+
+static void loop_chooses(void **state) {
+  fixture *f = *state;
+  page *p = build(f, (report_options){.kind = "loop"});
+  assert_true(has(p, ">Second run: predicted against measured<"));
+  assert_true(has(p, "Experts moved"));
+  assert_true(has(p, "+20.0\xc2\xa0%")); /* 120 tokens/s after 100 */
+  assert_false(has(p, "Not in this report"));
+  page_free(p);
+  p = build(f, (report_options){.kind = "loop", .plan = {f->plan[0]}, .run = {f->run[0]}});
+  assert_false(has(p, ">Second run: predicted against measured<"));
+  assert_true(has(p, "no re-plan"));
+  page_free(p);
+}
+
+static void figures_of_a_run(void **state) {
+  fixture *f = *state;
+  char id[24];
+  snprintf(id, sizeof id, "%lld", (long long)f->run[0]);
+  page *p = build(f, (report_options){.kind = "run", .operand = id});
+  assert_true(has(p, "+10.0\xc2\xa0%"));    /* predicted 110, measured 100 */
+  assert_true(has(p, "37.5\xc2\xa0%"));     /* 3 of the 8 known experts, equally often chosen */
+  assert_true(has(p, "inside the predicted interval"));
+  page_free(p);
+}
+
+static void published(void **state) {
+  fixture *f = *state;
+  page *p = build(f, (report_options){.kind = "whatif", .published = 1e9});
+  assert_true(has(p, "outside that interval"));
+  page_free(p);
+  p = build(f, (report_options){.kind = "whatif"});
+  assert_false(has(p, "the published"));
+  page_free(p);
+}
+
+static void refuses(fixture *f, report_options o, hf_status want, const char *says) {
+  page *p = NULL;
+  assert_int_equal(report_build(f->d, &o, &p), want);
+  if (strstr(hf_error_line(), says) == NULL) fail_msg("'%s' does not say '%s'", hf_error_line(), says);
+  assert_null(p);
+}
+
+static void refusals(void **state) {
+  fixture *f = *state;
+  refuses(f, (report_options){.kind = "poem"}, HF_INPUT, "machine, plan, run, whatif, loop");
+  refuses(f, (report_options){.kind = "plan", .operand = "x"}, HF_INPUT, "'x' is no id");
+  refuses(f, (report_options){.kind = "plan", .operand = "99"}, HF_NOT_FOUND, "99");
+  refuses(f, (report_options){.kind = "run", .operand = "99"}, HF_NOT_FOUND, "99");
+  refuses(f, (report_options){.kind = "machine", .operand = "none"}, HF_NOT_FOUND, "none");
+  refuses(f, (report_options){.kind = "loop", .operand = "1"}, HF_INPUT, "unexpected '1'");
+  refuses(f, (report_options){.kind = "loop", .machine = "none"}, HF_NOT_FOUND, "none");
+  refuses(f, (report_options){.kind = "loop", .whatif = 99}, HF_NOT_FOUND, "99");
+}
+
+static void empty_database(void **state) {
+  fixture e = {0};
+  (void)state;
+  place_make(&e.place);
+  CHECK_OK(db_open(e.place.path, true, &e.d));
+  refuses(&e, (report_options){.kind = "machine"}, HF_NOT_FOUND, "hf-profile");
+  refuses(&e, (report_options){.kind = "plan"}, HF_NOT_FOUND, "hf-plan");
+  refuses(&e, (report_options){.kind = "run"}, HF_NOT_FOUND, "hf-run");
+  refuses(&e, (report_options){.kind = "whatif"}, HF_NOT_FOUND, "hf-plan");
+  refuses(&e, (report_options){.kind = "loop"}, HF_NOT_FOUND, "hf-profile");
+  put_machine(e.d, MACHINE_MEASURED, "box");
+  page *p = build(&e, (report_options){.kind = "loop"});
+  assert_true(has(p, "no plan that was run"));
+  page_free(p);
+  db_close(e.d);
+  place_remove(&e.place);
+}
+
+/* Without memory a report fails, and with one allocation more it gets further; nothing is left behind (the sanitizer looks). */
+static void out_of_memory(void **state) {
+  fixture *f = *state;
+  report_options o = {.kind = "loop", .published = 51};
+  hf_status st = HF_MACHINE;
+  long failures = 0;
+  for (long n = 1; st != HF_OK; n += 1 + n / 16) {
+    page *p = NULL;
+    hf_buf b;
+    hf_buf_init(&b, 1 << 28);
+    hf_fail_alloc_at(n);
+    st = report_build(f->d, &o, &p);
+    if (st == HF_OK) st = page_html(p, &b);
+    hf_fail_alloc_at(0);
+    if (st != HF_OK) assert_int_equal(st, HF_MACHINE);
+    failures += st != HF_OK;
+    hf_buf_free(&b);
+    page_free(p);
+    assert_true(n < 1000000);
+  }
+  assert_true(failures > 20);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_kind),  cmocka_unit_test(reader_finds),   cmocka_unit_test(loop_chooses),
+                                     cmocka_unit_test(figures_of_a_run), cmocka_unit_test(published), cmocka_unit_test(refusals),
+                                     cmocka_unit_test(empty_database), cmocka_unit_test(out_of_memory)};
+  return cmocka_run_group_tests(tests, setup, teardown);
+}
