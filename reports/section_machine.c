@@ -213,7 +213,7 @@ static void charts_of_kernel(page *p, const char *id, const char *kernel, const 
     if (!on_cpu(k, kernel) || k->threads != threads || k->tokens <= 0) continue;
     for (int s = 0; s < n; s++) known = known || same_shape(shapes[s], k);
     if (known) continue;
-    char name[SECTION_ID_MAX], suffix[24], title[96];
+    char name[SECTION_ID_MAX], suffix[40], title[96];
     shapes[n] = k;
     snprintf(suffix, sizeof suffix, "%.16s-%d", kernel, n++);
     snprintf(title, sizeof title, "%s %d × %d", title_fmt, k->n_out, k->n_in);

@@ -148,7 +148,7 @@ static int teardown(void **state) {
 /* Just enough of HTML to see what a browser would see: tags in balance, attributes in quotes, what elements and attributes there are. */
 typedef struct {
   const char *s;
-  char open[64][16];
+  char open[64][24];
   int depth, scripts;
   char *ids[4096];
   int n_ids;
@@ -200,7 +200,7 @@ static void read_tag(reader *r) {
     assert_string_equal(r->open[--r->depth], name);
   } else if (!self && !listed(name, empty)) {
     assert_true(r->depth < 64);
-    snprintf(r->open[r->depth++], 16, "%s", name);
+    snprintf(r->open[r->depth++], sizeof r->open[0], "%s", name);
   }
   if (close || (strcmp(name, "script") != 0 && strcmp(name, "style") != 0)) return;
   const char *end = strstr(r->s, strcmp(name, "script") == 0 ? "</script" : "</style");
