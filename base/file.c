@@ -1,6 +1,8 @@
 /* file.c: whole small files in and out; declared in json.h, whose documents are most of them. */
 #include "base/json.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -26,7 +28,7 @@ static hf_status read_all(int fd, const char *path, size_t max_bytes, size_t gue
   HF_TRY(hf_alloc(&chunk, step, 1, path));
   hf_status st = hf_buf_add(b, "", 0);
   while (st == HF_OK) {
-    ssize_t n = read(fd, chunk, step);
+    ssize_t n = hf_read(fd, chunk, step);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) st = hf_fail(errno == EISDIR ? HF_INPUT : HF_MACHINE, "%s: cannot be read: %s", path, strerror(errno));
     if (n <= 0) break;
@@ -103,8 +105,9 @@ static hf_status write_beside(const char *path, const char *bytes, size_t n) {
 
 hf_status hf_write_file(const char *path, const void *bytes, size_t n) {
   struct stat s;
-  if (stat(path, &s) == 0 && S_ISDIR(s.st_mode)) return hf_fail(HF_INPUT, "%s: is a folder where a file is expected", path);
-  if (stat(path, &s) == 0 && !S_ISREG(s.st_mode)) return write_special(path, bytes, n);
+  bool there = stat(path, &s) == 0;
+  if (there && S_ISDIR(s.st_mode)) return hf_fail(HF_INPUT, "%s: is a folder where a file is expected", path);
+  if (there && !S_ISREG(s.st_mode)) return write_special(path, bytes, n);
   char *target = realpath(path, NULL); /* a symbolic link stays one: its target is replaced */
   hf_status st = write_beside(target ? target : path, bytes, n);
   free(target);

@@ -153,7 +153,9 @@ bool model_is_gguf(const model *m);
  * tensor (not an error of the file: optional tensors are asked for with model_has_tensor). */
 bool model_has_tensor(const model *m, model_tensor_id id, int layer);
 HF_MUST hf_status model_tensor(const model *m, model_tensor_id id, int layer, int expert, model_tensor_info *out);
-/* Direct pointer into the mapping, valid until model_close; *out NULL when derived or synthetic: use _read then. */
+/* Direct pointer into the mapping, valid until model_close; *out NULL when derived or synthetic: use _read then. HF_MACHINE when the file
+ * has become shorter than it was when opened. What nobody can check is a file that is cut, or a disk that fails, after this call: touching a
+ * page that is no longer there ends the process with SIGBUS. Do not write into weight files that are in use; replace them. */
 HF_MUST hf_status model_tensor_map(const model *m, model_tensor_id id, int layer, int expert, const void **out);
 /* Writes info.bytes bytes in canonical layout and info.format to dst. HF_MACHINE on a read error (file shrank). */
 HF_MUST hf_status model_tensor_read(const model *m, model_tensor_id id, int layer, int expert, void *dst, size_t dst_bytes);

@@ -1,9 +1,13 @@
 /* open.c: a model from a folder, a GGUF file, a config or a synth: name. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/io.h"
 #include "model/gguf.h"
 #include "model/internal.h"
 #include "model/synth.h"
@@ -231,9 +235,12 @@ hf_status model_open(const char *name_or_path, model **out) {
     return hf_fail(HF_NOT_FOUND, "%s: no such file or folder", name_or_path);
   }
   char magic[4] = "";
-  FILE *f = fopen(name_or_path, "rb");
-  size_t n = f ? fread(magic, 1, 4, f) : 0;
-  if (f) fclose(f);
+  int fd = open(name_or_path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return hf_fail(HF_INPUT, "%s: %s", name_or_path, strerror(errno));
+  ssize_t n = hf_read(fd, magic, 4);
+  int error = errno;
+  close(fd);
+  if (n < 0) return hf_fail(HF_MACHINE, "%s: cannot be read: %s", name_or_path, strerror(error));
   size_t len = strlen(name_or_path);
   bool named = len > 5 && !strcmp(name_or_path + len - 5, ".gguf");
   if (named || (n == 4 && !memcmp(magic, "GGUF", 4))) return open_gguf(name_or_path, out);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "model/internal.h"
 #include "model/synth.h"
 
@@ -63,6 +64,7 @@ hf_status model_tensor_map(const model *m, model_tensor_id id, int layer, int ex
   place(s, expert, &file, &offset);
   const mapped_file *f = &m->set.files[file];
   struct stat st;
+  if (hf_read_fails()) return hf_fail(HF_MACHINE, "%s: %s", f->path, strerror(errno));
   if (fstat(f->fd, &st) != 0 || (uint64_t)st.st_size < f->size)
     return hf_fail(HF_MACHINE, "%s: the file has become shorter since it was opened", f->path);
   *out = f->data + offset;
@@ -73,7 +75,7 @@ static hf_status read_at(const model *m, int file, uint64_t offset, void *dst, s
   const mapped_file *f = &m->set.files[file];
   char *p = dst;
   while (n > 0) {
-    ssize_t k = pread(f->fd, p, n, (off_t)offset);
+    ssize_t k = hf_pread(f->fd, p, n, (off_t)offset);
     if (k < 0 && errno == EINTR) continue;
     if (k <= 0)
       return hf_fail(HF_MACHINE, "%s: read at %llu: %s", f->path, (unsigned long long)offset,

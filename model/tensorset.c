@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "model/internal.h"
 
 enum { MAX_FILES = 4096, MAX_TENSORS = 1 << 22 };
@@ -39,7 +40,7 @@ hf_status tset_add_file(tensor_set *s, const char *path, int *index) {
   if (f->fd < 0) return hf_fail(errno == ENOENT ? HF_NOT_FOUND : HF_INPUT, "%s: %s", path, strerror(errno));
   s->n_files++; /* from here on tset_free closes it */
   struct stat st;
-  if (fstat(f->fd, &st) != 0) return hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
+  if (hf_read_fails() || fstat(f->fd, &st) != 0) return hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
   if (!S_ISREG(st.st_mode)) return hf_fail(HF_INPUT, "%s: not a regular file", path);
   f->size = (uint64_t)st.st_size;
   if (f->size > 0) {
