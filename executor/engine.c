@@ -254,7 +254,9 @@ static hf_status open_device(engine *e) {
   }
   HF_TRY(pool_new(e->topo, threads, &e->p));
   if (!has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->d);
-  return dev_virtual_new(e->o.device_bytes, e->o.depth, paced(&e->o) ? pace_device : NULL, e, &e->d);
+  HF_TRY(dev_virtual_new(e->o.device_bytes, e->o.depth, paced(&e->o) ? pace_device : NULL, e, &e->d));
+  dev_keep_beside(e->d, e->p);
+  return HF_OK;
 }
 
 static hf_status refuse(const model *m, const engine_options *o) {

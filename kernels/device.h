@@ -140,6 +140,8 @@ typedef void dev_host_fn(void *user, int layer, dev_step *step, int thread, int 
 HF_MUST hf_status dev_host_new(pool *p, dev_host_fn *host, void *user, dev **out);
 /* Own thread. n_streams = micro-batches. pace NULL = plain. max_tok: most tokens a step (scratch). */
 HF_MUST hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, void *user, dev **out);
+/* Keeps the device's thread off the cores of the pool's workers where there are others. No-op on the host device. */
+void dev_keep_beside(dev *d, const pool *p);
 void dev_free(dev *d); /* NULL ok; stops the thread */
 
 bool dev_is_host(const dev *d);        /* launches run in line: no signals to answer */

@@ -116,6 +116,7 @@ static void *device_thread(void *arg) {
     }
     if (atomic_load(&v->lost)) lose(v);
     if (any) { /* all blocked on the host: poll, giving the core away now and then */
+      pool_relax();
       if (++idle_rounds % SPINS == 0) sched_yield();
       continue;
     }
@@ -183,6 +184,13 @@ static void virt_free(dev *d) {
 static void virt_wait_limit(dev *d, int64_t ns) {
   virt *v = d->impl;
   atomic_store(&v->wait_limit_ns, ns);
+}
+
+void dev_keep_beside(dev *d, const pool *p) {
+  cpu_set_t spare;
+  if (d->host || !pool_spare_cpus(p, &spare, sizeof spare)) return;
+  virt *v = d->impl;
+  (void)pthread_setaffinity_np(v->thread, sizeof spare, &spare);
 }
 
 hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, void *user, dev **out) {

@@ -11,18 +11,19 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "kernels/mem/internal.h"
 #include "kernels/mem/pool.h"
 
-enum { SPIN_NS = 50000, CHECKS_PER_CLOCK = 64, LINE_BYTES = 64, MAX_THREADS = TOPO_MAX_CPUS };
+enum { SPIN_NS = 50000, BARRIER_SPIN_NS = 200000, CHECKS_PER_CLOCK = 64, LINE_BYTES = 64, MAX_THREADS = TOPO_MAX_CPUS };
 
 typedef struct {
   pool *p;
   pthread_t handle;
-  int index, node;
+  int index, node, cpu; /* cpu -1: no core of its own */
   _Alignas(LINE_BYTES) int barrier_sense; /* read and written by the thread itself alone */
 } worker;
 
@@ -33,7 +34,7 @@ struct pool {
   cpu_set_t *node_cpus; /* [n_nodes] */
   int n_nodes;
   pthread_mutex_t lock;
-  pthread_cond_t work, done;
+  pthread_cond_t work, done, opened;
   pool_fn *fn;
   void *arg;
   _Alignas(LINE_BYTES) atomic_uint epoch;
@@ -43,24 +44,19 @@ struct pool {
   atomic_bool caller_parked;
   _Alignas(LINE_BYTES) atomic_int barrier_left;
   _Alignas(LINE_BYTES) atomic_int barrier_sense;
+  atomic_int barrier_asleep;
   _Alignas(LINE_BYTES) worker w[]; /* [n_threads]; w[0] is the caller */
 };
 
-static inline void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#endif
-}
-
 /* Spins until happened(p, seen) or the time is over; true when it happened. */
-static bool spin_for(pool *p, bool (*happened)(pool *, unsigned), unsigned seen) {
+static bool spin_for(pool *p, int64_t spin_ns, bool (*happened)(pool *, unsigned), unsigned seen) {
   if (happened(p, seen)) return true;
-  if (p->spin_ns == 0) return false;
-  int64_t until = hf_now_ns() + p->spin_ns;
+  if (spin_ns == 0) return false;
+  int64_t until = hf_now_ns() + spin_ns;
   do {
     for (int i = 0; i < CHECKS_PER_CLOCK; i++) {
       if (happened(p, seen)) return true;
-      relax();
+      pool_relax();
     }
   } while (hf_now_ns() < until);
   return false;
@@ -76,7 +72,7 @@ static bool all_done(pool *p, unsigned unused) {
 }
 
 static void wait_for_work(pool *p, unsigned seen) {
-  if (spin_for(p, epoch_moved, seen)) return;
+  if (spin_for(p, p->spin_ns, epoch_moved, seen)) return;
   pthread_mutex_lock(&p->lock);
   atomic_fetch_add(&p->parked, 1);
   while (!epoch_moved(p, seen)) pthread_cond_wait(&p->work, &p->lock);
@@ -85,7 +81,7 @@ static void wait_for_work(pool *p, unsigned seen) {
 }
 
 static void wait_for_workers(pool *p) {
-  if (spin_for(p, all_done, 0)) return;
+  if (spin_for(p, p->spin_ns, all_done, 0)) return;
   pthread_mutex_lock(&p->lock);
   atomic_store(&p->caller_parked, true);
   while (!all_done(p, 0)) pthread_cond_wait(&p->done, &p->lock);
@@ -108,14 +104,53 @@ static void finish_epoch(pool *p) {
   pthread_mutex_unlock(&p->lock);
 }
 
-static void pin_to_node(const pool *p, int node) {
-  if (p->pin) (void)pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &p->node_cpus[node]);
+/* One core each: left to itself the scheduler may keep two workers on one CPU for seconds, and then each barrier takes as long as the
+ * other spins. A thread without a core of its own may run on all of its node. */
+static void pin_worker(const pool *p, int i) {
+  cpu_set_t own;
+  const cpu_set_t *set = &p->node_cpus[p->w[i].node];
+  if (!p->pin) return;
+  if (p->w[i].cpu >= 0) {
+    CPU_ZERO(&own);
+    CPU_SET(p->w[i].cpu, &own);
+    set = &own;
+  }
+  (void)pthread_setaffinity_np(pthread_self(), sizeof *set, set);
+}
+
+/* The thread that calls pool_run is worker 0 and is pinned by its first call; pool_free gives it back what it was allowed before. */
+static _Thread_local const pool *pinned_by;
+static _Thread_local cpu_set_t unpinned;
+
+static void pin_caller(const pool *p) {
+  if (!p->pin || pinned_by == p) return;
+  if (!pinned_by && pthread_getaffinity_np(pthread_self(), sizeof unpinned, &unpinned)) return;
+  pin_worker(p, 0);
+  pinned_by = p;
+}
+
+static void unpin_caller(const pool *p) {
+  if (pinned_by != p) return;
+  (void)pthread_setaffinity_np(pthread_self(), sizeof unpinned, &unpinned);
+  pinned_by = NULL;
+}
+
+bool pool_spare_cpus(const pool *p, void *cpu_set, size_t bytes) {
+  cpu_set_t spare;
+  CPU_ZERO(&spare);
+  for (int n = 0; n < p->n_nodes; n++) CPU_OR(&spare, &spare, &p->node_cpus[n]);
+  for (int i = 0; i < p->n_threads; i++) {
+    if (p->w[i].cpu >= 0) CPU_CLR(p->w[i].cpu, &spare);
+  }
+  if (!p->pin || bytes != sizeof spare || CPU_COUNT(&spare) == 0) return false;
+  memcpy(cpu_set, &spare, sizeof spare);
+  return true;
 }
 
 static void *worker_main(void *arg) {
   worker *w = arg;
   pool *p = w->p;
-  pin_to_node(p, w->node);
+  pin_worker(p, w->index);
   for (unsigned seen = 0;;) {
     wait_for_work(p, seen);
     if (atomic_load(&p->stop)) return NULL;
@@ -141,8 +176,9 @@ static int node_for(const topology *t, int total_cores, int i, int n_threads) {
 static hf_status fill(pool *p, const topology *t, int total_cores) {
   HF_TRY(hf_alloc(&p->node_cpus, (size_t)t->n_nodes, sizeof *p->node_cpus, "pool"));
   p->n_nodes = t->n_nodes;
-  /* On one node pinning to "its CPUs" is what the scheduler does anyway. */
-  p->pin = !t->fake && t->n_nodes > 1;
+  /* A pool that is to have the machine gets a core per worker; a smaller one stays movable, or two programs would share its cores. */
+  bool own_cores = p->n_threads >= 2 && p->n_threads + 1 >= total_cores && p->n_threads <= topo_usable_cpus();
+  p->pin = !t->fake && (own_cores || t->n_nodes > 1);
   p->spin_ns = p->n_threads > topo_usable_cpus() ? 0 : SPIN_NS;
   for (int n = 0; n < t->n_nodes; n++) {
     for (int c = 0; c < t->node[n].n_cpus; c++) {
@@ -153,6 +189,10 @@ static hf_status fill(pool *p, const topology *t, int total_cores) {
     p->w[i].p = p;
     p->w[i].index = i;
     p->w[i].node = node_for(t, total_cores, i, p->n_threads);
+    int k = 0; /* how many threads before this one are in its node */
+    for (int j = 0; j < i; j++) k += p->w[j].node == p->w[i].node;
+    const topo_node *node = &t->node[p->w[i].node];
+    p->w[i].cpu = own_cores && k < node->n_cpus && node->cpus[k] < CPU_SETSIZE ? node->cpus[k] : -1;
   }
   atomic_store(&p->barrier_left, p->n_threads);
   return HF_OK;
@@ -183,6 +223,7 @@ hf_status pool_new(const topology *t, int n_threads, pool **out) {
   pthread_mutex_init(&p->lock, NULL);
   pthread_cond_init(&p->work, NULL);
   pthread_cond_init(&p->done, NULL);
+  pthread_cond_init(&p->opened, NULL);
   hf_status st = fill(p, t, total_cores);
   if (st == HF_OK) st = start_threads(p);
   if (st != HF_OK) {
@@ -195,9 +236,11 @@ hf_status pool_new(const topology *t, int n_threads, pool **out) {
 
 void pool_free(pool *p) {
   if (!p) return;
+  unpin_caller(p);
   atomic_store(&p->stop, true);
   start_epoch(p);
   for (int i = 1; i < p->n_started; i++) pthread_join(p->w[i].handle, NULL);
+  pthread_cond_destroy(&p->opened);
   pthread_cond_destroy(&p->done);
   pthread_cond_destroy(&p->work);
   pthread_mutex_destroy(&p->lock);
@@ -215,11 +258,7 @@ int pool_node_of(const pool *p, int thread) {
 }
 
 void pool_run(pool *p, pool_fn *fn, void *arg) {
-  static _Thread_local const pool *pinned_by;
-  if (p->pin && pinned_by != p) {
-    pin_to_node(p, p->w[0].node);
-    pinned_by = p;
-  }
+  pin_caller(p);
   p->fn = fn;
   p->arg = arg;
   atomic_store(&p->left, p->n_threads - 1);
@@ -228,21 +267,29 @@ void pool_run(pool *p, pool_fn *fn, void *arg) {
   if (p->n_threads > 1) wait_for_workers(p);
 }
 
+static bool barrier_open(pool *p, unsigned sense) {
+  return atomic_load(&p->barrier_sense) == (int)sense;
+}
+
+/* Waiting threads spin for a while, since a wake-up costs tens of microseconds, and then sleep: with other programs on the machine the
+ * thread they wait for may have lost its core, and gets one back only when a waiting one gives its own away (measured with one busy
+ * neighbour on two cores: a step of the example model took thirty times as long while waiting threads only yielded). */
 void pool_barrier(pool *p, int thread) {
   worker *w = &p->w[thread];
   int sense = w->barrier_sense = !w->barrier_sense;
   if (atomic_fetch_sub(&p->barrier_left, 1) == 1) {
     atomic_store_explicit(&p->barrier_left, p->n_threads, memory_order_relaxed);
-    atomic_store_explicit(&p->barrier_sense, sense, memory_order_release);
+    atomic_store(&p->barrier_sense, sense);
+    if (atomic_load(&p->barrier_asleep) == 0) return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_broadcast(&p->opened);
+    pthread_mutex_unlock(&p->lock);
     return;
   }
-  int spins = p->spin_ns == 0 ? 0 : 20000;
-  while (atomic_load_explicit(&p->barrier_sense, memory_order_acquire) != sense) {
-    if (spins > 0) {
-      spins--;
-      relax();
-    } else {
-      sched_yield();
-    }
-  }
+  if (spin_for(p, p->spin_ns ? BARRIER_SPIN_NS : 0, barrier_open, (unsigned)sense)) return;
+  pthread_mutex_lock(&p->lock);
+  atomic_fetch_add(&p->barrier_asleep, 1);
+  while (!barrier_open(p, (unsigned)sense)) pthread_cond_wait(&p->opened, &p->lock);
+  atomic_fetch_sub(&p->barrier_asleep, 1);
+  pthread_mutex_unlock(&p->lock);
 }

@@ -1,5 +1,6 @@
-/* pool.h: the CPU workers. pool_run() executes one function on all threads, the caller being thread 0. Workers are pinned to the
- * cores of their node (unless fake), spin briefly (default 50 us) and then park; with more threads than cores they do not spin.
+/* pool.h: the CPU workers. pool_run() executes one function on all threads, the caller being thread 0. Workers are pinned, one to a
+ * core when they take (nearly) all cores of the machine, else to the cores of their node where there are several nodes (never when the
+ * topology is fake); they spin briefly (50 us) and then park; with more threads than cores they do not spin.
  * One pool_run at a time (calls from several threads are serialised by the caller). Functions must not fail: they report through arg. */
 #ifndef HF_KERNELS_POOL_H
 #define HF_KERNELS_POOL_H
@@ -12,9 +13,17 @@ HF_MUST hf_status pool_new(const topology *t, int n_threads, pool **out);
 void pool_free(pool *p);
 int pool_threads(const pool *p);
 int pool_node_of(const pool *p, int thread);
+/* A cpu_set_t (sched.h) of the CPUs that no worker is pinned to, for a thread that works beside the pool; false when there are none. */
+bool pool_spare_cpus(const pool *p, void *cpu_set, size_t bytes);
 void pool_run(pool *p, pool_fn *fn, void *arg);
-/* Inside fn only, by all threads the same number of times. Sense-reversing; spins, then yields. */
+/* Inside fn only, by all threads the same number of times. Sense-reversing; spins, then sleeps. */
 void pool_barrier(pool *p, int thread);
+/* One breath of a thread that polls: leaves the core to its sibling. */
+static inline void pool_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
 /* Claims the next chunk of [0, n): returns the first index or -1. counter starts at 0. */
 static inline int pool_claim(atomic_int *counter, int n, int chunk) {
   int i = atomic_fetch_add_explicit(counter, chunk, memory_order_relaxed);
