@@ -3,6 +3,7 @@
 #include "base/cli_help.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -33,7 +34,6 @@ static hf_status usage(const cli_spec *spec, const char *fmt, ...) {
 hf_status cli_parse_size(const char *text, const char *what, int64_t *out) {
   static const char units[] = "KMGT";
   char *end;
-  errno = 0;
   double v = strtod(text, &end);
   bool number = end != text && isfinite(v) && v >= 0 && strchr("0123456789.", text[0]) && !strpbrk(text, "xXpP");
   double scale = 1;
@@ -46,7 +46,7 @@ hf_status cli_parse_size(const char *text, const char *what, int64_t *out) {
     else if (number && end[0] == 'B') end++;
   }
   double bytes = v * scale;
-  if (!number || *end || text[0] == '\0' || bytes > 9.0e18) {
+  if (!number || *end || bytes > 9.0e18) {
     return hf_fail(HF_INPUT, "%s: '%s' is no size such as 4096, 512M or 1.5G", what, text);
   }
   *out = (int64_t)bytes;
@@ -178,25 +178,6 @@ static const cli_option *find_option(const option_table *t, int value) {
   return NULL;
 }
 
-/* Levenshtein distance, stopped at names of up to 31 letters. */
-static int distance(const char *a, size_t n, const char *b) {
-  int row[32];
-  size_t m = strlen(b);
-  if (n > 31 || m > 31) return 99;
-  for (size_t j = 0; j <= m; j++) row[j] = (int)j;
-  for (size_t i = 1; i <= n; i++) {
-    int diagonal = row[0];
-    row[0] = (int)i;
-    for (size_t j = 1; j <= m; j++) {
-      int change = diagonal + (a[i - 1] != b[j - 1]);
-      int gap = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-      diagonal = row[j];
-      row[j] = change < gap ? change : gap;
-    }
-  }
-  return row[m];
-}
-
 /* getopt said '?': an unknown, ambiguous or needlessly valued option. */
 static hf_status refuse_option(const cli_spec *spec, const option_table *t, const char *word) {
   const cli_option *known = find_option(t, optopt);
@@ -207,7 +188,7 @@ static hf_status refuse_option(const cli_spec *spec, const option_table *t, cons
   const char *nearest = NULL;
   int least = 3, starts = 0;
   for (int i = 0; i < t->n; i++) {
-    int d = distance(name, n, t->all[i].name);
+    int d = hf_edit_distance(name, n, t->all[i].name);
     starts += strncmp(name, t->all[i].name, n) == 0;
     if (d < least) {
       least = d;

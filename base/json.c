@@ -1,6 +1,7 @@
 #include "base/json.h"
 
 #include "base/json_check.h"
+#include "base/text.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -291,7 +292,7 @@ static hf_status print_string(hf_buf *b, const char *s) {
   while (n > 0) {
     size_t plain = 0; /* bytes that stand for themselves go out in one piece */
     while (plain < n && at[plain] >= 0x20 && at[plain] != '"' && at[plain] != '\\') {
-      int length = json_utf8_length(at + plain, n - plain);
+      int length = hf_utf8((const char *)at + plain, n - plain, NULL);
       if (length == 0) break;
       plain += (size_t)length;
     }

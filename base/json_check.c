@@ -1,6 +1,7 @@
 #include "base/json_check.h"
 
 #include "base/json.h"
+#include "base/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -8,12 +9,15 @@
 
 enum { NUMBER_MAX = 60 }; /* cJSON copies a number into 64 bytes */
 
+_Static_assert(JSON_MAX_DEPTH == 64 && JSON_MAX_VALUES == 8388608, "the messages below state these limits");
+
 typedef struct {
   const unsigned char *text;
   size_t n, at;
   const char *where;
   bool is_object[JSON_MAX_DEPTH]; /* the open brackets, outermost first */
   int depth;
+  size_t n_values;
 } scanner;
 
 static hf_status refuse(const scanner *s, const char *what) {
@@ -21,22 +25,6 @@ static hf_status refuse(const scanner *s, const char *what) {
   size_t end = s->at < s->n ? s->at : s->n;
   for (size_t i = 0; i < end; i++) line += s->text[i] == '\n';
   return hf_fail(HF_INPUT, "%s: line %zu: %s", s->where, line, what);
-}
-
-int json_utf8_length(const unsigned char *s, size_t n) {
-  if (n == 0) return 0;
-  unsigned char c = s[0];
-  if (c < 0x80) return 1;
-  int length = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
-  if (c < 0xc2 || c > 0xf4 || (size_t)length > n) return 0;
-  for (int i = 1; i < length; i++) {
-    if ((s[i] & 0xc0) != 0x80) return 0;
-  }
-  if (c == 0xe0 && s[1] < 0xa0) return 0;  /* overlong */
-  if (c == 0xed && s[1] >= 0xa0) return 0; /* surrogate */
-  if (c == 0xf0 && s[1] < 0x90) return 0;  /* overlong */
-  if (c == 0xf4 && s[1] >= 0x90) return 0; /* over U+10FFFF */
-  return length;
 }
 
 /* The byte at the read position, -1 at the end. */
@@ -98,7 +86,7 @@ static hf_status scan_string(scanner *s) {
       s->at++;
       HF_TRY(scan_escape(s));
     } else {
-      int length = json_utf8_length(s->text + s->at, s->n - s->at);
+      int length = hf_utf8((const char *)s->text + s->at, s->n - s->at, NULL);
       if (length == 0) return refuse(s, "text is not valid UTF-8");
       s->at += (size_t)length;
     }
@@ -166,6 +154,7 @@ static hf_status scan_value(scanner *s, bool *open) {
   skip_space(s);
   int c = peek(s);
   if (c < 0) return refuse(s, "the text ends where a value is expected");
+  if (++s->n_values > JSON_MAX_VALUES) return refuse(s, "more than 8388608 values");
   if (c == '"') return scan_string(s);
   if (c == '-' || (c >= '0' && c <= '9')) return scan_number(s);
   if (c != '{' && c != '[') return scan_word(s);

@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/text.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -100,11 +101,9 @@ void hf_log(hf_log_level message_level, const char *fmt, ...) {
   va_start(args, fmt);
   int body = vsnprintf(line + head, sizeof line - 1 - (size_t)head, fmt, args);
   va_end(args);
-  size_t n = body < 0 ? (size_t)head : strlen(line);
-  for (size_t i = 0; i < n; i++) { /* one message is one line, and no terminal escapes from a file's contents */
-    unsigned char c = (unsigned char)line[i];
-    if (c < 0x20 || c == 0x7f) line[i] = ' ';
-  }
+  if (body < 0) line[head] = '\0';
+  hf_printable(line); /* one message is one line, and no terminal escapes from a file's contents */
+  size_t n = strlen(line);
   line[n] = '\n';
   pthread_mutex_lock(&lock);
   bool redraw = on_screen;

@@ -1,5 +1,7 @@
 #include "base/status.h"
 
+#include "base/text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,18 +10,10 @@ enum { TRAIL_BYTES = 1024 };
 
 static _Thread_local char trail[TRAIL_BYTES];
 
-/* An error line goes to a terminal and into one log line, and parts of it come from files that may be hostile: no control
- * character gets through (C0, DEL, and C1 in its UTF-8 form), nor half a UTF-8 sequence left by cutting the line short. */
+/* No control character gets through, nor half a UTF-8 sequence left by cutting the line short. */
 static void make_printable(char *s) {
+  hf_printable(s);
   size_t n = strlen(s);
-  for (size_t i = 0; i < n; i++) {
-    unsigned char c = (unsigned char)s[i];
-    if (c < 0x20 || c == 0x7f) {
-      s[i] = (c == '\n' || c == '\t') ? ' ' : '?';
-    } else if (c == 0xc2 && (unsigned char)s[i + 1] >= 0x80 && (unsigned char)s[i + 1] < 0xa0) {
-      s[i] = s[i + 1] = '?';
-    }
-  }
   if (n + 1 < TRAIL_BYTES) return;
   size_t lead = n;
   while (lead > 0 && ((unsigned char)s[lead - 1] & 0xc0) == 0x80) lead--;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/text.h"
 #include "db/catalog_data.h"
 #include "db/embed.h"
 
@@ -131,31 +132,13 @@ static hf_status load(const entry_list *l, const entry *e, json **out) {
   return st;
 }
 
-/* Fewest insertions, deletions and replacements of one character that turn a into b; case ignored. */
-static int edit_distance(const char *a, const char *b) {
-  int row[NAME_MAX_BYTES + 1];
-  size_t nb = strnlen(b, NAME_MAX_BYTES);
-  for (size_t j = 0; j <= nb; j++) row[j] = (int)j;
-  for (size_t i = 1; a[i - 1]; i++) {
-    int diagonal = row[0];
-    row[0] = (int)i;
-    for (size_t j = 1; j <= nb; j++) {
-      int replace = diagonal + (strncasecmp(&a[i - 1], &b[j - 1], 1) != 0);
-      diagonal = row[j];
-      int best = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
-      row[j] = replace < best ? replace : best;
-    }
-  }
-  return row[nb];
-}
-
 typedef struct {
   char name[NAME_MAX_BYTES];
   int distance;
 } nearest;
 
 static void consider(nearest *best, const char *asked, const char *candidate) {
-  int d = edit_distance(asked, candidate);
+  int d = hf_edit_distance(asked, strlen(asked), candidate);
   if (d >= best->distance) return;
   best->distance = d;
   snprintf(best->name, sizeof best->name, "%s", candidate);

@@ -1,4 +1,5 @@
 /* tokenizer.c: opening, encoding, decoding. */
+#include "base/text.h"
 #include "model/tokenizer_int.h"
 
 #include <stdlib.h>
@@ -9,26 +10,6 @@
 enum { ARENA_LIMIT = 64 << 20, MAX_CONFIG = 16 << 20 };
 
 /* --- UTF-8 ----------------------------------------------------------------------------------------------------- */
-
-int tok_utf8(const char *s, size_t n, uint32_t *cp) {
-  const unsigned char *u = (const unsigned char *)s;
-  if (n == 0) return 0;
-  if (u[0] < 0x80) {
-    *cp = u[0];
-    return 1;
-  }
-  int len = u[0] >= 0xc2 && u[0] < 0xe0 ? 2 : u[0] >= 0xe0 && u[0] < 0xf0 ? 3 : u[0] >= 0xf0 && u[0] < 0xf5 ? 4 : 0;
-  if (len == 0 || (size_t)len > n) return 0;
-  uint32_t c = u[0] & (0xffu >> (len + 1));
-  for (int i = 1; i < len; i++) {
-    if ((u[i] & 0xc0) != 0x80) return 0;
-    c = c << 6 | (u[i] & 0x3f);
-  }
-  static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
-  if (c < least[len] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return 0;
-  *cp = c;
-  return len;
-}
 
 size_t utf8_complete_prefix(const char *bytes, size_t n) {
   /* Only a sequence that is right so far and merely too short is held back; anything invalid may go out. */
@@ -43,15 +24,13 @@ size_t utf8_complete_prefix(const char *bytes, size_t n) {
 
 static size_t valid_run(const char *s, size_t n) {
   size_t at = 0;
-  uint32_t cp;
-  for (int len; at < n && (len = tok_utf8(s + at, n - at, &cp)) > 0;) at += (size_t)len;
+  for (int len; at < n && (len = hf_utf8(s + at, n - at, NULL)) > 0;) at += (size_t)len;
   return at;
 }
 
 static size_t invalid_run(const char *s, size_t n) {
   size_t at = 0;
-  uint32_t cp;
-  while (at < n && tok_utf8(s + at, n - at, &cp) == 0) at++;
+  while (at < n && hf_utf8(s + at, n - at, NULL) == 0) at++;
   return at;
 }
 

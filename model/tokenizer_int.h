@@ -128,8 +128,6 @@ extern const char tok_gpt2_regex[];
 
 /* Normalisation form C of valid UTF-8, appended to out. *same: the text is already in that form, nothing was appended. */
 HF_MUST hf_status tok_nfc(const char *text, size_t n, hf_buf *out, bool *same);
-/* Length of the valid UTF-8 sequence that starts here (1..4), 0 if none; *cp is its code point. */
-int tok_utf8(const char *s, size_t n, uint32_t *cp);
 
 /* Opens from memory: the fuzz target's way in. `where` names it in error lines. */
 HF_MUST hf_status tokenizer_open_json_text(const char *text, size_t n, const char *where, tokenizer **out);

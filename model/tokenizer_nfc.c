@@ -1,4 +1,5 @@
 /* tokenizer_nfc.c: Unicode normalisation form C (Unicode Standard Annex 15): decompose, order the combining marks, compose. */
+#include "base/text.h"
 #include "model/tokenizer_int.h"
 
 #include "model/tokenizer_nfc_table.h"
@@ -140,10 +141,10 @@ hf_status tok_nfc(const char *text, size_t n, hf_buf *out, bool *same) {
   uint32_t cp = 0;
   *same = true;
   /* below U+0300 nothing decomposes for good or composes, so most texts end here */
-  for (int len; at < n && (len = tok_utf8(text + at, n - at, &cp)) > 0 && cp < 0x300;) at += (size_t)len;
+  for (int len; at < n && (len = hf_utf8(text + at, n - at, &cp)) > 0 && cp < 0x300;) at += (size_t)len;
   if (at == n) return HF_OK;
   at = 0;
-  for (int len; at < n && (len = tok_utf8(text + at, n - at, &cp)) > 0; at += (size_t)len) HF_GO(out, decompose(&p, cp));
+  for (int len; at < n && (len = hf_utf8(text + at, n - at, &cp)) > 0; at += (size_t)len) HF_GO(out, decompose(&p, cp));
   HF_GO(out, order_marks(&p));
   compose(&p);
   size_t before = out->len;

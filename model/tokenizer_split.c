@@ -4,6 +4,7 @@
  * Interpreter, not JIT: prompts are small, and only the interpreter keeps the match limit exactly, which is what stops a regex
  * that backtracks without end. Known difference from Oniguruma: \s also takes U+180E, no white space in Unicode since 6.3. */
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include "base/text.h"
 #include "model/tokenizer_int.h"
 
 #include <pcre2.h>
@@ -135,8 +136,7 @@ static hf_status cut_from(run *r, int step, const char *text, size_t n) {
     done = end;
     at = end;
     if (end == begin) {
-      uint32_t cp;
-      at += at < n ? (size_t)tok_utf8(text + at, n - at, &cp) : 1;
+      at += at < n ? (size_t)hf_utf8(text + at, n - at, NULL) : 1;
     }
   }
   HF_TRY(put(&j, text + done, n - done, st->invert));

@@ -4,6 +4,7 @@
  * leftmost of equals). Candidate pairs wait in a binary heap ordered by (rank, position); a pair whose symbols have changed
  * since is dropped when it comes up. Each merge adds at most two pairs, so a word of n bytes costs
  * O(n log n), long ones included. */
+#include "base/text.h"
 #include "model/tokenizer_int.h"
 
 #include <stdlib.h>
@@ -37,7 +38,7 @@ static bool to_bytes(const char *text, size_t n, char *bytes, size_t *n_bytes) {
   *n_bytes = 0;
   while (at < n) {
     uint32_t cp = 0;
-    int len = tok_utf8(text + at, n - at, &cp);
+    int len = hf_utf8(text + at, n - at, &cp);
     int b = len > 0 ? byte_of_char(cp) : -1;
     if (b < 0) return false;
     bytes[(*n_bytes)++] = (char)b;

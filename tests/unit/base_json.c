@@ -138,6 +138,24 @@ static void depth_is_limited(void **state) {
   refuse_n(text, n, "nested more than 64 deep");
 }
 
+/* "[0,0,0,...]": two bytes of text would become a node of a hundred. */
+static void values_are_counted_before_memory_is_asked_for(void **state) {
+  (void)state;
+  size_t n = 2 * (size_t)JSON_MAX_VALUES + 2;
+  char *text = malloc(n);
+  assert_non_null(text);
+  memset(text, ',', n);
+  for (size_t i = 1; i < n; i += 2) text[i] = '0';
+  text[0] = '[';
+  text[n - 1] = ']';
+  long before = hf_alloc_count();
+  json *doc = NULL;
+  assert_int_equal(json_parse(text, n, "big.json", &doc), HF_INPUT);
+  assert_string_equal(hf_error_line(), "big.json: line 1: more than 8388608 values");
+  assert_int_equal(hf_alloc_count(), before);
+  free(text);
+}
+
 static void getters_name_what_is_wrong(void **state) {
   (void)state;
   json *v = parsed("{\"i\":7,\"f\":1.5,\"s\":\"x\",\"b\":true,\"n\":null,\"big\":1e300,\"o\":{}}");
@@ -372,6 +390,7 @@ int main(void) {
       cmocka_unit_test(refuses_numbers_that_are_none),
       cmocka_unit_test(refuses_nul_and_broken_utf8),
       cmocka_unit_test(depth_is_limited),
+      cmocka_unit_test(values_are_counted_before_memory_is_asked_for),
       cmocka_unit_test(getters_name_what_is_wrong),
       cmocka_unit_test(numbers_survive_printing),
       cmocka_unit_test(building_and_printing),
