@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/sysinfo.h>
 
+#include "base/log.h"
 #include "executor/ask.h"
 #include "sched/sched.h"
 
@@ -113,6 +114,19 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
   return HF_OK;
 }
 
+/* The kernels that the plan names. One made on another machine may name what this one lacks: the default stands in then. */
+static void prefer_kernels(const plan *p) {
+  kern_forget();
+  for (int i = 0; p && i < p->n_kernels; i++) {
+    const plan_kernel *k = &p->kernel[i];
+    kern_format f;
+    kern_use use = strcmp(k->op, "expert_ffn") ? KERN_USE_MATMUL : KERN_USE_EXPERTS;
+    if (!kern_format_parse(k->format, &f)) continue;
+    if (kern_prefer(use, f, k->tokens_lo, k->tokens_hi, k->candidate) != HF_OK)
+      hf_log(HF_LOG_DEBUG, "plan: %s; using the default", hf_error_line());
+  }
+}
+
 hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs, int context, int depth,
                              engine_options *o, stage_table **pace) {
   const model_config *c = model_get_config(m);
@@ -122,6 +136,7 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   if (context > c->max_context)
     return hf_fail(HF_INPUT, "%d tokens of context: this model has at most %d", context, c->max_context);
   if (p) HF_TRY(check_plan(p, c));
+  prefer_kernels(p);
   o->exact = r->activations && !strcmp(r->activations, "exact");
   HF_TRY(kv_type_of(p, &o->kv_type));
   o->depth = depth;

@@ -170,3 +170,38 @@ const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, int n_cols, int
   }
   return first;
 }
+
+enum { MAX_PREFERENCES = 64 };
+static struct {
+  kern_use use;
+  kern_format format;
+  int tokens_lo, tokens_hi;
+  const char *name;
+} preference[MAX_PREFERENCES];
+static int n_preferences;
+
+hf_status kern_prefer(kern_use use, kern_format f, int tokens_lo, int tokens_hi, const char *candidate) {
+  for (int i = 0; i < N_CANDIDATES; i++) {
+    const kern_mm_candidate *c = &candidates[i];
+    if (c->format != f || !allowed(c->isa, global.isa) || strcmp(c->name, candidate)) continue;
+    if (n_preferences == MAX_PREFERENCES) return hf_fail(HF_INPUT, "more than %d choices of kernels", (int)MAX_PREFERENCES);
+    preference[n_preferences].use = use;
+    preference[n_preferences].format = f;
+    preference[n_preferences].tokens_lo = tokens_lo;
+    preference[n_preferences].tokens_hi = tokens_hi;
+    preference[n_preferences++].name = c->name;
+    return HF_OK;
+  }
+  return hf_fail(HF_NOT_FOUND, "this machine has no kernel '%.40s' for %s", candidate, kern_format_name(f));
+}
+
+void kern_forget(void) {
+  n_preferences = 0;
+}
+
+const char *kern_preferred(kern_use use, kern_format f, int n_tok) {
+  for (int i = 0; i < n_preferences; i++)
+    if (preference[i].use == use && preference[i].format == f && n_tok >= preference[i].tokens_lo && n_tok <= preference[i].tokens_hi)
+      return preference[i].name;
+  return NULL;
+}

@@ -134,6 +134,15 @@ int kern_mm_candidates(unsigned isa_mask, kern_format f, kern_act a, const kern_
  * preferred: a name from the plan or NULL. */
 const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, int n_cols, int n_tok, const char *preferred);
 
+/* What a plan says about candidates: the one measured fastest for (use, format, tokens). Set before work starts, read by all threads
+ * afterwards; ranges of one use and format must not overlap. HF_NOT_FOUND when this machine or mask has no such candidate, HF_INPUT when the
+ * table (64 entries) is full. kern_forget drops all. */
+typedef enum { KERN_USE_MATMUL, KERN_USE_EXPERTS } kern_use;
+HF_MUST hf_status kern_prefer(kern_use use, kern_format f, int tokens_lo, int tokens_hi, const char *candidate);
+void kern_forget(void);
+/* Its name, or NULL: for kern_mm_pick. */
+const char *kern_preferred(kern_use use, kern_format f, int n_tok);
+
 /* To f32, exact (Q8_0: d * q). The definition used by exact mode, by tests and for rows of the embedding. */
 void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out);
 /* From f32 (Q8_0: as ggml's reference: d = amax/127 stored f16, q = roundf(x * (1/d))). For the generator and tests. */

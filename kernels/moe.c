@@ -138,7 +138,7 @@ static void up_block(moe *m, const moe_job *job, int item, int blocks_per_expert
   const void **x = m->xptr + (size_t)thread * (size_t)m->shape.max_tok;
   float **y = m->yptr + (size_t)thread * (size_t)m->shape.max_tok;
   float *up = m->tmp + (size_t)thread * (size_t)m->shape.max_tok * 2 * DOWN_ROWS;
-  const kern_mm_candidate *c = kern_mm_pick(e->gate.format, m->up_act, e->gate.n_cols, n, NULL);
+  const kern_mm_candidate *c = kern_mm_pick(e->gate.format, m->up_act, e->gate.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->gate.format, n));
   for (int j = 0; j < n; j++) {
     x[j] = m->xp + (size_t)m->pair_tok[m->first[i] + j] * m->xp_bytes;
     y[j] = m->h + (size_t)(m->first[i] + j) * (size_t)d_ff;
@@ -165,7 +165,7 @@ static void down_block(moe *m, const moe_job *job, int row0, int thread) {
     const moe_expert *e = &job->experts[m->active[i]];
     int n = m->first[i + 1] - m->first[i];
     kern_act act = kern_act_of(e->down.format, m->shape.exact);
-    const kern_mm_candidate *c = kern_mm_pick(e->down.format, act, e->down.n_cols, n, NULL);
+    const kern_mm_candidate *c = kern_mm_pick(e->down.format, act, e->down.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->down.format, n));
     for (int j = 0; j < n; j++) {
       x[j] = m->hp + (size_t)(m->first[i] + j) * m->hp_bytes;
       y[j] = tmp + (ptrdiff_t)j * DOWN_ROWS - row0;

@@ -52,7 +52,7 @@ static void op_matmul(dev_recording *r, const dev_op *op, int rows, int thread, 
   share(op->w.n_rows, 16, thread, n_threads, &lo, &hi);
   if (lo >= hi || rows == 0) return;
   kern_mat w = host_mat(&op->w);
-  const kern_mm_candidate *c = kern_mm_pick(w.format, op->act, w.n_cols, rows, NULL);
+  const kern_mm_candidate *c = kern_mm_pick(w.format, op->act, w.n_cols, rows, kern_preferred(KERN_USE_MATMUL, w.format, rows));
   const void **x = r->xptr + (size_t)thread * (size_t)r->max_rows;
   float **y = r->yptr + (size_t)thread * (size_t)r->max_rows;
   float *out = fp(op->out);
@@ -83,7 +83,7 @@ static void op_headmm(dev_recording *r, const dev_op *op, const dev_context *ctx
   const void **x = r->xptr + (size_t)thread * (size_t)r->max_rows;
   float **y = r->yptr + (size_t)thread * (size_t)r->max_rows;
   char *pack = r->pack + (size_t)thread * (size_t)r->max_rows * r->pack_bytes;
-  const kern_mm_candidate *c = kern_mm_pick(w.format, act, w.n_cols, rows, NULL);
+  const kern_mm_candidate *c = kern_mm_pick(w.format, act, w.n_cols, rows, kern_preferred(KERN_USE_MATMUL, w.format, rows));
   for (int h = lo; h < hi; h++) {
     kern_mat head = w;
     head.n_rows = op->n;
