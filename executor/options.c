@@ -9,7 +9,7 @@
 #include "executor/ask.h"
 #include "sched/sched.h"
 
-enum { PAGE_TOKENS = 16, DEFAULT_CHUNK = 128 };
+enum { PAGE_TOKENS = 16, MAX_PAGE_TOKENS = 1 << 16, DEFAULT_CHUNK = 128, MAX_CHUNK = 4096 };
 
 hf_status gpu_parse(const char *text, gpu_spec *out) {
   *out = (gpu_spec){0};
@@ -79,7 +79,12 @@ static int64_t ram_limit(void) {
   return sysinfo(&s) ? 0 : (int64_t)s.totalram * s.mem_unit;
 }
 
+/* plan_check knows what a plan may say; here is what can be executed. Zero leaves the choice to the executor. */
 static hf_status check_plan(const plan *p, const model_config *c) {
+  if (p->kv_page_tokens > MAX_PAGE_TOKENS || (p->kv_page_tokens & (p->kv_page_tokens - 1)))
+    return hf_fail(HF_INPUT, "plan: kv.page_tokens: %d is no power of two up to %d", p->kv_page_tokens, MAX_PAGE_TOKENS);
+  if (p->chunk_tokens > MAX_CHUNK)
+    return hf_fail(HF_INPUT, "plan: chunk_tokens: %d is over the most that a step can take, %d", p->chunk_tokens, MAX_CHUNK);
   if (p->n_layers != c->n_layers || p->n_experts != c->n_experts)
     return hf_fail(HF_INPUT, "plan: made for %d layers of %d experts, the model has %d of %d", p->n_layers, p->n_experts, c->n_layers,
                    c->n_experts);
