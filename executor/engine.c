@@ -326,12 +326,7 @@ void engine_close(engine *e) {
   if (!e) return;
   engine_drain(e);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
-  for (int i = 0; i < e->n_own; i++) {
-    if (e->own[i].on_device)
-      dev_release(e->d, e->own[i].addr, e->own[i].bytes);
-    else
-      mem_free((void *)(uintptr_t)e->own[i].addr, e->own[i].bytes, -1);
-  }
+  for (int i = 0; i < e->n_own; i++) own_release(e, &e->own[i]);
   dev_free(e->d);
   moe_free(e->cpu_moe);
   if (e->p) pool_free(e->p);

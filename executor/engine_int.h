@@ -57,7 +57,9 @@ struct engine {
 
 /* load.c */
 HF_MUST hf_status load_weights(engine *e);
+/* The engine frees the block from now on; on failure it is freed at once. */
 HF_MUST hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device);
+void own_release(engine *e, const owned *o);
 /* graph.c: allocates the micro-batch's buffers and records its step. */
 HF_MUST hf_status graph_record(engine *e, micro_batch *mb);
 size_t graph_buffer_bytes(const model_config *c, const engine_options *o);

@@ -7,10 +7,19 @@
 #include "base/mem.h"
 #include "executor/engine_int.h"
 
+void own_release(engine *e, const owned *o) {
+  if (o->on_device) dev_release(e->d, o->addr, o->bytes);
+  else mem_free((void *)(uintptr_t)o->addr, o->bytes, -1);
+}
+
 hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
   if (e->n_own == e->cap_own) {
     int cap = e->cap_own ? 2 * e->cap_own : 256;
-    HF_TRY(hf_realloc(&e->own, (size_t)cap, sizeof *e->own, "list of allocations"));
+    hf_status st = hf_realloc(&e->own, (size_t)cap, sizeof *e->own, "list of allocations");
+    if (st != HF_OK) {
+      own_release(e, &(owned){addr, bytes, on_device});
+      return st;
+    }
     e->cap_own = cap;
   }
   e->own[e->n_own++] = (owned){addr, bytes, on_device};
@@ -97,11 +106,7 @@ static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, 
   if (out->data) return HF_OK;
   void *p;
   HF_TRY(mem_alloc(info.bytes, -1, "an expert", &p));
-  hf_status st = own_add(e, (dev_addr)(uintptr_t)p, info.bytes, false);
-  if (st != HF_OK) {
-    mem_free(p, info.bytes, -1);
-    return st;
-  }
+  HF_TRY(own_add(e, (dev_addr)(uintptr_t)p, info.bytes, false));
   out->data = p;
   return model_tensor_read(e->m, id, layer, expert, p, info.bytes);
 }

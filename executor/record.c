@@ -135,12 +135,13 @@ hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index) {
     HF_TRY(hf_realloc(&t->ev, (size_t)cap, sizeof *t->ev, "trace events"));
     t->cap = cap;
   }
-  if (!t->origin_ns) t->origin_ns = s->launched_ns;
+  /* Steps come as they end; an earlier one may have started later. */
+  if (!t->origin_ns || s->launched_ns < t->origin_ns) t->origin_ns = s->launched_ns;
   for (int i = 0; i < s->n_trace; i++) {
     const dev_trace *d = &s->trace[i];
     rec_trace *r = &t->ev[t->n++];
-    *r = (rec_trace){.step = (int)step_index, .micro_batch = s->stream, .layer = d->layer, .start_ns = d->start_ns - t->origin_ns,
-                     .end_ns = d->end_ns - t->origin_ns, .tokens = d->tokens, .distinct = d->distinct};
+    *r = (rec_trace){.step = (int)step_index, .micro_batch = s->stream, .layer = d->layer, .start_ns = d->start_ns,
+                     .end_ns = d->end_ns, .tokens = d->tokens, .distinct = d->distinct};
     snprintf(r->source, sizeof r->source, "run");
     snprintf(r->stage, sizeof r->stage, "%s", dev_stage_name(d->stage));
     snprintf(r->resource, sizeof r->resource, "%s", d->stage == DEV_STAGE_CEXP ? "cpu" : "gpu0");
@@ -169,7 +170,7 @@ hf_status trace_write(const trace_log *t, const char *path) {
     json_add_str(e, "ph", "X");
     json_add_int(e, "pid", 1);
     json_add_int(e, "tid", strcmp(r->resource, "cpu") ? 0 : 1);
-    json_add_num(e, "ts", (double)r->start_ns / 1000.0);
+    json_add_num(e, "ts", (double)(r->start_ns - t->origin_ns) / 1000.0);
     json_add_num(e, "dur", (double)(r->end_ns - r->start_ns) / 1000.0);
     json *a = json_add_object(e, "args");
     json_add_int(a, "step", r->step);

@@ -16,7 +16,7 @@ HF_MUST hf_status record_latencies(const serve_request *reqs, int n, percentiles
 /* Fills the measured part of run from stats, writes everything in one transaction, sets run->id. */
 HF_MUST hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);
 
-/* Trace events of steps, bounded; for --trace. */
+/* Trace events of steps, bounded; for --trace. Times of ev are the clock's; the file counts from origin_ns, the first launch. */
 typedef struct {
   rec_trace *ev;
   int64_t n, cap;
