@@ -36,10 +36,8 @@ hf_status data_machine_get(db *d, int64_t id, data_machine **out) {
   data_machine *m = NULL;
   HF_TRY(hf_alloc(&m, 1, sizeof *m, "machine of a report"));
   hf_status st = read_machine(d, id, m);
-  if (st != HF_OK)
-    data_machine_free(m);
-  else
-    *out = m;
+  if (st != HF_OK) data_machine_free(m);
+  else *out = m;
   return st;
 }
 
@@ -66,10 +64,8 @@ hf_status data_plan_get(db *d, int64_t id, data_plan **out) {
   data_plan *p = NULL;
   HF_TRY(hf_alloc(&p, 1, sizeof *p, "plan of a report"));
   hf_status st = read_plan(d, id, p);
-  if (st != HF_OK)
-    data_plan_free(p);
-  else
-    *out = p;
+  if (st != HF_OK) data_plan_free(p);
+  else *out = p;
   return st;
 }
 
@@ -100,10 +96,8 @@ hf_status data_run_get(db *d, int64_t id, data_run **out) {
   data_run *r = NULL;
   HF_TRY(hf_alloc(&r, 1, sizeof *r, "run of a report"));
   hf_status st = read_run(d, id, r);
-  if (st != HF_OK)
-    data_run_free(r);
-  else
-    *out = r;
+  if (st != HF_OK) data_run_free(r);
+  else *out = r;
   return st;
 }
 
@@ -118,7 +112,9 @@ void data_loop_free(data_loop *l) {
 
 /* ---- choosing ---- */
 
-static bool finished(const rec_run *r) { return strcmp(r->status, "done") == 0 || strcmp(r->status, "stopped") == 0; }
+static bool finished(const rec_run *r) {
+  return strcmp(r->status, "done") == 0 || strcmp(r->status, "stopped") == 0;
+}
 
 hf_status data_latest_run(db *d, int64_t *id) {
   rec_run *runs = NULL;
@@ -158,13 +154,15 @@ hf_status data_latest_whatif(db *d, int64_t *id) {
   free(plans);
   free(machines);
   HF_TRY(st);
-  if (found == 0) return hf_fail(HF_NOT_FOUND, "no plan for a catalog machine in the database; hf-plan plan --machine NAME makes one");
+  if (found == 0)
+    return hf_fail(HF_NOT_FOUND, "no plan for a catalog machine in the database; hf-plan plan --machine NAME makes one");
   *id = found;
   return HF_OK;
 }
 
 /* Which rows make the loop when they are not named. */
-static void choose(const rec_plan_head *plans, int n_plans, const rec_run *runs, int n_runs, int64_t plan_id[2], int64_t run_id[2]) {
+static void choose(const rec_plan_head *plans, int n_plans, const rec_run *runs, int n_runs, int64_t plan_id[2],
+                   int64_t run_id[2]) {
   for (int i = 0; i < n_runs && plan_id[1] == 0 && plan_id[0] == 0 && run_id[0] == 0; i++) /* newest run of a re-plan */
     for (int k = 0; k < n_plans; k++)
       if (plans[k].id == runs[i].plan_id && plans[k].from_run > 0 && finished(&runs[i])) {
@@ -199,12 +197,9 @@ static hf_status choose_ids(db *d, int64_t plan_id[2], int64_t run_id[2]) {
 static hf_status read_loop_machine(db *d, const report_options *o, data_loop *l) {
   rec_machine m;
   hf_status st = HF_OK;
-  if (o->machine != NULL)
-    st = db_machine_find(d, o->machine, &m);
-  else if (l->plan[0] != NULL && l->plan[0]->head.machine_id > 0)
-    m.id = l->plan[0]->head.machine_id;
-  else
-    st = db_machine_latest(d, MACHINE_MEASURED, &m);
+  if (o->machine != NULL) st = db_machine_find(d, o->machine, &m);
+  else if (l->plan[0] != NULL && l->plan[0]->head.machine_id > 0) m.id = l->plan[0]->head.machine_id;
+  else st = db_machine_latest(d, MACHINE_MEASURED, &m);
   if (st == HF_NOT_FOUND && o->machine == NULL) { /* a loop without a measured machine is still worth a page */
     hf_clear_error();
     return HF_OK;
@@ -246,7 +241,8 @@ double data_stage_ns(const data_run *r, const char *stage, int layer) {
   bool found = false;
   for (int i = 0; i < r->n_stage; i++) {
     const rec_stage *s = &r->stage[i];
-    if (strcmp(s->source, "run") != 0 || strcmp(s->phase, "decode") != 0 || strcmp(s->stage, stage) != 0 || s->steps <= 0) continue;
+    if (strcmp(s->source, "run") != 0 || strcmp(s->phase, "decode") != 0 || strcmp(s->stage, stage) != 0 || s->steps <= 0)
+      continue;
     if (layer >= 0 && s->layer != layer) continue;
     sum += s->ns_sum / (double)s->steps;
     found = true;

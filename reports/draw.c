@@ -126,7 +126,8 @@ static void draw_axes(page *p, const map *m) {
 }
 
 static void legend_item(page *p, const char *class, const char *text) {
-  page_raw(p, "<li><svg class=\"key\" viewBox=\"0 0 1 1\" aria-hidden=\"true\"><path class=\"%s\" d=\"M0 .5h1\"/></svg>%s</li>\n", class, text);
+  page_raw(p, "<li><svg class=\"key\" viewBox=\"0 0 1 1\" aria-hidden=\"true\"><path class=\"%s\" d=\"M0 .5h1\"/></svg>%s</li>\n",
+           class, text);
 }
 
 static void draw_legend(page *p, const map *m) {
@@ -138,8 +139,10 @@ static void draw_legend(page *p, const map *m) {
     legend_item(p, "out2", "moved to the CPU");
   }
   page_raw(p, "</ul>\n");
-  if (m->shaded) page_note(p, "The stronger the colour, the more often the plan expects an expert to be chosen: under half of its layer's mean, under the mean, "
-                              "under twice, more.");
+  if (m->shaded)
+    page_note(p, "The stronger the colour, the more often the plan expects an expert to be chosen: under half of its layer's "
+                 "mean, under the mean, "
+                 "under twice, more.");
 }
 
 /* What the script needs to name the cell under the pointer: per row [layer, [[count, device], ...], [p, ...]]. */
@@ -174,8 +177,11 @@ static void draw_map_figure(page *p, const char *id, const map *m) {
   page_escaped(p, "Where each expert lives: one row per layer, one column per expert");
   page_raw(p, "</figcaption>\n");
   draw_legend(p, m);
-  page_raw(p, "<div class=\"map-box\"><svg class=\"map-cells\" data-map=\"%s\" role=\"img\" aria-labelledby=\"%s-caption %s-alt\" viewBox=\"0 0 %d %d\" "
-              "preserveAspectRatio=\"none\" style=\"height:%dpx\">\n", id, id, id, m->n_cols, m->n_rows, height);
+  page_raw(p,
+           "<div class=\"map-box\"><svg class=\"map-cells\" data-map=\"%s\" role=\"img\" aria-labelledby=\"%s-caption %s-alt\" "
+           "viewBox=\"0 0 %d %d\" "
+           "preserveAspectRatio=\"none\" style=\"height:%dpx\">\n",
+           id, id, id, m->n_cols, m->n_rows, height);
   draw_cells(p, m);
   draw_grid(p, m);
   page_raw(p, "</svg>\n");
@@ -183,7 +189,8 @@ static void draw_map_figure(page *p, const char *id, const map *m) {
   page_raw(p, "</div><p class=\"tip\" aria-hidden=\"true\"></p>\n<p class=\"alt\" id=\"%s-alt\">", id);
   format_number((double)on, FMT_INT, on_text);
   format_number((double)all, FMT_INT, all_text);
-  page_escaped(p, "%s of %s experts in %d layers are on the device. The table below gives the count for each layer.", on_text, all_text, m->n_rows);
+  page_escaped(p, "%s of %s experts in %d layers are on the device. The table below gives the count for each layer.", on_text,
+               all_text, m->n_rows);
   page_raw(p, "</p></figure>\n");
 }
 
@@ -212,15 +219,14 @@ static void draw_place(page *p, const plan *pl, int first) {
   format_number((double)sum, FMT_BYTES, need);
   format_number((double)most, FMT_BYTES, limit);
   page_raw(p, "<figure class=\"budget\"><figcaption>");
-  if (most > 0)
-    page_escaped(p, "%s: %s of %s (%.3g %%)", where, need, limit, 100.0 * (double)sum / (double)most);
-  else
-    page_escaped(p, "%s: %s, no limit stated", where, need);
+  if (most > 0) page_escaped(p, "%s: %s of %s (%.3g %%)", where, need, limit, 100.0 * (double)sum / (double)most);
+  else page_escaped(p, "%s: %s, no limit stated", where, need);
   page_raw(p, "</figcaption><div class=\"bar\" aria-hidden=\"true\">");
   double whole = (double)(most > sum ? most : sum > 0 ? sum : 1);
   for (int i = first, k = 0; i < pl->n_budget; i++)
     if (strcmp(pl->budget[i].where, where) == 0)
-      page_raw(p, "<span class=\"s%d\" style=\"width:%.3f%%\"></span>", k++ % BUDGET_COLOURS, 100 * (double)pl->budget[i].bytes / whole);
+      page_raw(p, "<span class=\"s%d\" style=\"width:%.3f%%\"></span>", k++ % BUDGET_COLOURS,
+               100 * (double)pl->budget[i].bytes / whole);
   page_raw(p, "</div><ul class=\"legend\">");
   for (int i = first, k = 0; i < pl->n_budget; i++) {
     if (strcmp(pl->budget[i].where, where) != 0) continue;
@@ -243,7 +249,9 @@ void draw_budget(page *p, const plan *pl) {
 /* ---- range ---- */
 
 /* Labels stay inside the box: their centre is kept away from its edges. */
-static double label_at(double percent) { return percent < 9 ? 9 : percent > 91 ? 91 : percent; }
+static double label_at(double percent) {
+  return percent < 9 ? 9 : percent > 91 ? 91 : percent;
+}
 
 void draw_range(page *p, const plan_range *r, const draw_mark *marks, int n) {
   char low[FORMAT_MAX], likely[FORMAT_MAX], high[FORMAT_MAX], value[FORMAT_MAX];
@@ -260,16 +268,21 @@ void draw_range(page *p, const plan_range *r, const draw_mark *marks, int n) {
     format_number(marks[i].value, FMT_TOK_S, value);
     page_escaped(p, "; %s %s", marks[i].label, value);
   }
-  page_raw(p, "</figcaption><div class=\"axis\" aria-hidden=\"true\"><span class=\"label top predicted\" style=\"left:%.2f%%\">likely %s</span>",
+  page_raw(p,
+           "</figcaption><div class=\"axis\" aria-hidden=\"true\"><span class=\"label top predicted\" "
+           "style=\"left:%.2f%%\">likely %s</span>",
            label_at(r->likely * full), likely);
-  page_raw(p, "<span class=\"label ends\" style=\"left:0;transform:none\">0</span><span class=\"interval\" style=\"left:%.2f%%;width:%.2f%%\"></span><span class=\"tick predicted\" style=\"left:%.2f%%\"></span>",
+  page_raw(p,
+           "<span class=\"label ends\" style=\"left:0;transform:none\">0</span><span class=\"interval\" "
+           "style=\"left:%.2f%%;width:%.2f%%\"></span><span class=\"tick predicted\" style=\"left:%.2f%%\"></span>",
            r->low * full, (r->high - r->low) * full, r->likely * full);
-  page_raw(p, "<span class=\"label ends\" style=\"left:%.2f%%\">%s</span><span class=\"label ends\" style=\"left:%.2f%%\">%s</span>",
+  page_raw(p,
+           "<span class=\"label ends\" style=\"left:%.2f%%\">%s</span><span class=\"label ends\" style=\"left:%.2f%%\">%s</span>",
            label_at(r->low * full), low, label_at(r->high * full), high);
   for (int i = 0; i < n; i++) {
     format_number(marks[i].value, FMT_TOK_S, value);
-    page_raw(p, "<span class=\"tick long %s\" style=\"left:%.2f%%\"></span><span class=\"label row%d %s\" style=\"left:%.2f%%\">", marks[i].role,
-             marks[i].value * full, i, marks[i].role, label_at(marks[i].value * full));
+    page_raw(p, "<span class=\"tick long %s\" style=\"left:%.2f%%\"></span><span class=\"label row%d %s\" style=\"left:%.2f%%\">",
+             marks[i].role, marks[i].value * full, i, marks[i].role, label_at(marks[i].value * full));
     page_escaped(p, "%s %s", marks[i].label, value);
     page_raw(p, "</span>");
   }

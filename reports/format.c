@@ -79,25 +79,21 @@ void format_number(double v, rep_format f, char out[FORMAT_MAX]) {
     case FMT_SHARE: percent(v, 1, "", out); return;
     case FMT_SIGNED: percent(v, 1, "+", out); return;
     case FMT_GAP:
-      if (v > 0 && v < 1e-6)
-        snprintf(out, FORMAT_MAX, "< 0.0001" NBSP "%%");
-      else
-        percent(v, v == 0 ? 0 : 4, "", out);
+      if (v > 0 && v < 1e-6) snprintf(out, FORMAT_MAX, "< 0.0001" NBSP "%%");
+      else percent(v, v == 0 ? 0 : 4, "", out);
       return;
     case FMT_TEXT:
     case FMT_NUM: break;
   }
-  if (v == floor(v) && fabs(v) < 1e15)
-    grouped(v, 0, out);
-  else
-    grouped(v, decimals(v, 4), out);
+  if (v == floor(v) && fabs(v) < 1e15) grouped(v, 0, out);
+  else grouped(v, decimals(v, 4), out);
 }
 
 rep_format format_of_unit(const char *unit) {
   static const struct {
     const char *unit;
     rep_format f;
-  } known[] = {{"B/s", FMT_RATE}, {"B", FMT_BYTES},         {"ns", FMT_NS},          {"s", FMT_SECONDS},
+  } known[] = {{"B/s", FMT_RATE}, {"B", FMT_BYTES},      {"ns", FMT_NS},         {"s", FMT_SECONDS},
                {"1", FMT_NUM},    {"FLOP/s", FMT_FLOPS}, {"tokens/s", FMT_TOK_S}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (strcmp(unit, known[i].unit) == 0) return known[i].f;

@@ -7,17 +7,17 @@
 
 typedef enum {
   FMT_TEXT,
-  FMT_INT,      /* 12,345 */
-  FMT_NUM,      /* four significant digits */
-  FMT_BYTES,    /* binary: 1.25 GiB */
-  FMT_RATE,     /* bytes per second, decimal: 21.3 GB/s */
-  FMT_FLOPS,    /* 1.2 TFLOP/s */
-  FMT_NS,       /* nanoseconds: 12.5 µs */
-  FMT_SECONDS,  /* seconds: 12.5 ms */
-  FMT_TOK_S,    /* 51.3; the column says tokens/s */
-  FMT_SHARE,    /* 0.25 -> 25.0 % */
-  FMT_SIGNED,   /* 0.094 -> +9.4 % */
-  FMT_GAP,      /* 0.00034 -> 0.034 % */
+  FMT_INT,     /* 12,345 */
+  FMT_NUM,     /* four significant digits */
+  FMT_BYTES,   /* binary: 1.25 GiB */
+  FMT_RATE,    /* bytes per second, decimal: 21.3 GB/s */
+  FMT_FLOPS,   /* 1.2 TFLOP/s */
+  FMT_NS,      /* nanoseconds: 12.5 µs */
+  FMT_SECONDS, /* seconds: 12.5 ms */
+  FMT_TOK_S,   /* 51.3; the column says tokens/s */
+  FMT_SHARE,   /* 0.25 -> 25.0 % */
+  FMT_SIGNED,  /* 0.094 -> +9.4 % */
+  FMT_GAP,     /* 0.00034 -> 0.034 % */
 } rep_format;
 
 enum { FORMAT_MAX = 48 };

@@ -8,8 +8,9 @@
 #include "reports/report.h"
 
 static const char description[] =
-    "Writes reports from the database: what a machine can do, what was planned and how well it is proven, what a run did against its "
-    "prediction, and what a machine that nobody here owns would do.\n\n"
+    "Reports from the database as one page of HTML, as CSV and as JSON. They show what a machine can do, what was planned and "
+    "how well it is "
+    "proven, what a run did against its prediction, and what a machine that nobody here owns would do.\n\n"
     "KIND is one of\n\n"
     "  machine [ID]    a machine: facts, bandwidth, kernel curves\n"
     "  plan [ID]       a plan: placement, bound and gap, budget, alternatives\n"
@@ -17,9 +18,12 @@ static const char description[] =
     "  whatif [ID]     a plan for a catalog machine: interval, assumptions\n"
     "  loop            everything on one page: machine, plan, run, re-plan\n"
     "                  with what moved and what it gained, what-if\n\n"
-    "Without ID the newest is taken. The page is one HTML file that needs no network and no other file: it can be mailed, printed on A4 and "
-    "read on a phone. The CSV holds every table of the page, each after a line 'table,ID,CAPTION'. Numbers in CSV and JSON are SI base units.\n\n"
-    "Text from the database is never trusted: it is escaped in HTML, quoted in CSV, and what a spreadsheet would take for a formula gets an "
+    "Without ID the newest is taken. The page is one HTML file that needs no network and no other file: it can be mailed, "
+    "printed on A4 and "
+    "read on a phone. The CSV holds every table of the page, each after a line 'table,ID,CAPTION'. Numbers in CSV and JSON are "
+    "SI base units.\n\n"
+    "Text from the database is never trusted: it is escaped in HTML, quoted in CSV, and what a spreadsheet would take for a "
+    "formula gets an "
     "apostrophe in front.";
 
 static const char examples[] =
@@ -56,7 +60,8 @@ static hf_status check(options *o, int n, char **operands) {
     return hf_fail(HF_INPUT, "option --published-source: says where a figure comes from that --published does not give");
   if (o->html != NULL && *o->html == 0) return hf_fail(HF_INPUT, "option --html: the file name is empty");
   if (o->csv != NULL && *o->csv == 0) return hf_fail(HF_INPUT, "option --csv: the file name is empty");
-  if (o->html != NULL && o->csv != NULL && strcmp(o->html, o->csv) == 0) return hf_fail(HF_INPUT, "options --html and --csv name the same file");
+  if (o->html != NULL && o->csv != NULL && strcmp(o->html, o->csv) == 0)
+    return hf_fail(HF_INPUT, "options --html and --csv name the same file");
   return HF_OK;
 }
 
@@ -107,15 +112,23 @@ int main(int argc, char **argv) {
   const cli_option table[] = {
       {"html", 'o', CLI_STR, &o.html, "FILE", "Write the page there.", 0, 0},
       {"csv", 0, CLI_STR, &o.csv, "FILE", "Write every table of the page there.", 0, 0},
-      {"machine", 0, CLI_STR, &o.report.machine, "NAME_OR_ID", "Machine of a loop; default the plan's, else the one measured last.", 0, 0},
-      {"plan", 0, CLI_LIST, &o.plans, "ID[,ID]", "First plan and re-plan of a loop; default the newest re-plan that was run, and the plan of the run it was made from.", 1, 9e15},
-      {"run", 0, CLI_LIST, &o.runs, "ID[,ID]", "First and second run of a loop; default the runs of its plans.", 1, 9e15},
-      {"whatif", 0, CLI_INT, &o.report.whatif, "PLAN_ID", "What-if of a loop; default the newest plan for a machine that was not measured here.", 1, 9e15},
-      {"published", 0, CLI_NUM, &o.report.published, "TOK_PER_S", "A published figure to set beside the what-if, in tokens per second of all users.", 0, 1e12},
+      {"machine", 0, CLI_STR, &o.report.machine, "NAME_OR_ID",
+       "Machine of a loop; default the plan's, else the one measured last.", 0, 0},
+      {"plan", 0, CLI_LIST, &o.plans, "ID[,ID]",
+       "First plan and re-plan of a loop; default the newest re-plan that was run, and the plan of the run it was made from.", 1,
+       1e12},
+      {"run", 0, CLI_LIST, &o.runs, "ID[,ID]", "First and second run of a loop; default the runs of its plans.", 1, 1e12},
+      {"whatif", 0, CLI_INT, &o.report.whatif, "PLAN_ID",
+       "What-if of a loop; default the newest plan for a machine that was not measured here.", 1, 1e12},
+      {"published", 0, CLI_NUM, &o.report.published, "TOK_PER_S",
+       "A published figure to set beside the what-if, in tokens per second of all users.", 0, 1e12},
       {"published-source", 0, CLI_STR, &o.report.published_source, "TEXT", "Where that figure comes from.", 0, 0},
       {0}};
-  const cli_spec spec = {.program = "hf-report", .synopsis = "KIND [ID] --html FILE [--csv FILE] [options]", .description = description,
-                         .examples = examples, .options = table};
+  const cli_spec spec = {.program = "hf-report",
+                         .synopsis = "KIND [ID] --html FILE [--csv FILE] [options]",
+                         .description = description,
+                         .examples = examples,
+                         .options = table};
   int n = 0;
   char **operands = NULL;
   bool stop = false;

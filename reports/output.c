@@ -83,7 +83,8 @@ typedef struct {
 
 static hf_status put_nonce(char out[33]) {
   unsigned char bytes[16];
-  if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) return hf_fail(HF_MACHINE, "no random numbers: %s", strerror(errno));
+  if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+    return hf_fail(HF_MACHINE, "no random numbers: %s", strerror(errno));
   for (int i = 0; i < 16; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
   return HF_OK;
 }
@@ -187,10 +188,8 @@ static void json_table(const rep_table *t, json *tables) {
   int n = table_rows(t) * t->n_cols;
   for (int i = 0; i < n; i++) {
     if (i % t->n_cols == 0) row = json_add_array(rows, NULL);
-    if (t->cell[i].text != NULL)
-      json_add_str(row, NULL, t->cell[i].text);
-    else
-      json_add_num(row, NULL, t->cell[i].num);
+    if (t->cell[i].text != NULL) json_add_str(row, NULL, t->cell[i].text);
+    else json_add_num(row, NULL, t->cell[i].num);
   }
 }
 

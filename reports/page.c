@@ -40,7 +40,9 @@ void page_free(page *p) {
   free(p);
 }
 
-hf_status page_status(const page *p) { return p->st; }
+hf_status page_status(const page *p) {
+  return p->st;
+}
 
 void page_failed(page *p, hf_status st) {
   if (p->st == HF_OK) p->st = st;
@@ -56,8 +58,7 @@ char *page_vprintf(page *p, const char *fmt, va_list args) {
   int n = vsnprintf(NULL, 0, fmt, args);
   if (n < 0 || n > PAGE_TEXT_LIMIT)
     page_failed(p, hf_fail(HF_INPUT, "report: a text over its limit of %d bytes", PAGE_TEXT_LIMIT));
-  else
-    page_failed(p, hf_alloc(&text, (size_t)n + 1, 1, "text of a report"));
+  else page_failed(p, hf_alloc(&text, (size_t)n + 1, 1, "text of a report"));
   if (p->st == HF_OK) vsnprintf(text, (size_t)n + 1, fmt, again);
   va_end(again);
   return text;
@@ -139,7 +140,9 @@ void page_verdict(page *p, const char *fmt, ...) {
   p->verdict = text;
 }
 
-const char *page_verdict_text(const page *p) { return p->verdict != NULL ? p->verdict : ""; }
+const char *page_verdict_text(const page *p) {
+  return p->verdict != NULL ? p->verdict : "";
+}
 
 void page_section(page *p, const char *id, const char *fmt, ...) {
   va_list args;
@@ -147,7 +150,8 @@ void page_section(page *p, const char *id, const char *fmt, ...) {
   char *text = page_vprintf(p, fmt, args);
   va_end(args);
   if (text == NULL) return;
-  page_raw(p, "%s<section id=\"%s\" aria-labelledby=\"%s-title\">\n<h2 id=\"%s-title\">", p->in_section ? "</section>\n" : "", id, id, id);
+  page_raw(p, "%s<section id=\"%s\" aria-labelledby=\"%s-title\">\n<h2 id=\"%s-title\">", p->in_section ? "</section>\n" : "", id,
+           id, id);
   put_escaped(p, text);
   page_raw(p, "</h2>\n");
   p->in_section = true;
@@ -159,8 +163,12 @@ void page_section(page *p, const char *id, const char *fmt, ...) {
 
 /* ---- key figures ---- */
 
-void page_tiles(page *p) { page_raw(p, "<dl class=\"tiles\">\n"); }
-void page_tiles_end(page *p) { page_raw(p, "</dl>\n"); }
+void page_tiles(page *p) {
+  page_raw(p, "<dl class=\"tiles\">\n");
+}
+void page_tiles_end(page *p) {
+  page_raw(p, "</dl>\n");
+}
 
 void page_tile(page *p, const char *label, const char *value, const char *note_fmt, ...) {
   va_list args;
@@ -177,12 +185,18 @@ void page_tile(page *p, const char *label, const char *value, const char *note_f
 
 /* ---- charts ---- */
 
-void page_charts(page *p) { page_raw(p, "<div class=\"charts\">\n"); }
-void page_charts_end(page *p) { page_raw(p, "</div>\n"); }
-int page_chart_count(const page *p) { return p->n_charts; }
+void page_charts(page *p) {
+  page_raw(p, "<div class=\"charts\">\n");
+}
+void page_charts_end(page *p) {
+  page_raw(p, "</div>\n");
+}
+int page_chart_count(const page *p) {
+  return p->n_charts;
+}
 
-json *page_chart(page *p, const char *id, const char *type, const char *title, const char *x_title, const char *y_title, int flags,
-                 const char *alt_fmt, ...) {
+json *page_chart(page *p, const char *id, const char *type, const char *title, const char *x_title, const char *y_title,
+                 int flags, const char *alt_fmt, ...) {
   va_list args;
   va_start(args, alt_fmt);
   char *alt = page_vprintf(p, alt_fmt, args);
@@ -191,7 +205,9 @@ json *page_chart(page *p, const char *id, const char *type, const char *title, c
   p->n_charts++;
   page_raw(p, "<figure class=\"chart%s\"><figcaption id=\"%s-caption\">", flags & CHART_SMALL ? " small" : "", id);
   put_escaped(p, title);
-  page_raw(p, "</figcaption>\n<div class=\"canvas\"><canvas id=\"%s\" role=\"img\" aria-labelledby=\"%s-caption\" aria-describedby=\"%s-alt\"></canvas></div>\n<p class=\"alt\" id=\"%s-alt\">",
+  page_raw(p,
+           "</figcaption>\n<div class=\"canvas\"><canvas id=\"%s\" role=\"img\" aria-labelledby=\"%s-caption\" "
+           "aria-describedby=\"%s-alt\"></canvas></div>\n<p class=\"alt\" id=\"%s-alt\">",
            id, id, id, id);
   put_escaped(p, alt);
   page_raw(p, "</p></figure>\n");
@@ -219,4 +235,6 @@ void chart_point(json *series, double x, double y) {
   json_add_num(o, "y", y);
 }
 
-json *page_data(page *p, const char *key) { return json_add_object(p->data, key); }
+json *page_data(page *p, const char *key) {
+  return json_add_object(p->data, key);
+}

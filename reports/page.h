@@ -67,8 +67,8 @@ int table_rows(const rep_table *t);
 enum { CHART_LOG_X = 1, CHART_LOG_Y = 2, CHART_SMALL = 4 };
 void page_charts(page *p);
 void page_charts_end(page *p);
-json *page_chart(page *p, const char *id, const char *type, const char *title, const char *x_title, const char *y_title, int flags,
-                 const char *alt_fmt, ...) HF_PRINTF(8, 9);
+json *page_chart(page *p, const char *id, const char *type, const char *title, const char *x_title, const char *y_title,
+                 int flags, const char *alt_fmt, ...) HF_PRINTF(8, 9);
 json *chart_series(json *chart, const char *name, const char *role);
 void chart_point(json *series, double x, double y);
 int page_chart_count(const page *p);

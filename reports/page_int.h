@@ -30,7 +30,7 @@ struct page {
   char *title, *verdict;
   hf_buf toc, body;
   bool in_section;
-  json *data, *charts; /* charts belongs to data */
+  json *data, *charts;           /* charts belongs to data */
   rep_table *first, *last, none; /* none: what page_table returns after a failure */
   rep_table *sources;
   int n_charts;

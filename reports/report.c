@@ -25,7 +25,8 @@ static hf_status id_of(const report_options *o, int64_t chosen, int64_t *id) {
     return HF_OK;
   }
   long long v = strtoll(o->operand, &end, 10);
-  if (end == o->operand || *end || v < 1) return hf_fail(HF_INPUT, "%s: '%.100s' is no id: a whole number from 1", o->kind, o->operand);
+  if (end == o->operand || *end || v < 1)
+    return hf_fail(HF_INPUT, "%s: '%.100s' is no id: a whole number from 1", o->kind, o->operand);
   *id = v;
   return HF_OK;
 }
@@ -94,12 +95,9 @@ static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *v
 /* ---- the loop ---- */
 
 static hf_status say_loop(const data_loop *l, const report_options *o, hf_buf *b) {
-  if (l->run[0] != NULL)
-    HF_TRY(say_run(l->run[0], b));
-  else if (l->plan[0] != NULL)
-    HF_TRY(say_plan(l->plan[0]->p, b));
-  else if (l->machine != NULL)
-    HF_TRY(say_machine(l->machine, b));
+  if (l->run[0] != NULL) HF_TRY(say_run(l->run[0], b));
+  else if (l->plan[0] != NULL) HF_TRY(say_plan(l->plan[0]->p, b));
+  else if (l->machine != NULL) HF_TRY(say_machine(l->machine, b));
   if (l->plan[1] != NULL) {
     HF_TRY(hf_buf_printf(b, " "));
     HF_TRY(say_gain(l->plan[1], l->run[0], l->run[1], b));
@@ -155,7 +153,8 @@ static void missing(page *p, const data_loop *l) {
 static hf_status build_loop(db *d, const report_options *o, page *p, hf_buf *verdict) {
   data_loop l;
   HF_TRY(data_loop_get(d, o, &l));
-  page_title(p, "loop", "Profile, plan, run, re-plan%s%.100s", l.plan[0] != NULL ? ": " : "", l.plan[0] != NULL ? l.plan[0]->p->model : "");
+  page_title(p, "loop", "Profile, plan, run, re-plan%s%.100s", l.plan[0] != NULL ? ": " : "",
+             l.plan[0] != NULL ? l.plan[0]->p->model : "");
   set_verdict(p, say_loop(&l, o, verdict), verdict);
   tiles_of_loop(p, &l, o->published);
   if (l.machine != NULL) section_machine(p, "machine", "Machine", l.machine);
@@ -164,7 +163,8 @@ static hf_status build_loop(db *d, const report_options *o, page *p, hf_buf *ver
   if (l.plan[1] != NULL) section_replan(p, "replan", l.plan[1], l.plan[0], l.run[0], l.run[1]);
   if (l.run[1] != NULL) section_run(p, "run-2", "Second run", l.run[1]);
   if (l.whatif != NULL) section_whatif(p, "whatif", l.whatif, o->published, o->published_source);
-  bool whole = l.machine != NULL && l.plan[0] != NULL && l.run[0] != NULL && l.plan[1] != NULL && l.run[1] != NULL && l.whatif != NULL;
+  bool whole =
+      l.machine != NULL && l.plan[0] != NULL && l.run[0] != NULL && l.plan[1] != NULL && l.run[1] != NULL && l.whatif != NULL;
   if (!whole) missing(p, &l);
   data_loop_free(&l);
   return HF_OK;
@@ -176,9 +176,15 @@ static const struct {
   const char *name;
   hf_status (*build)(db *d, const report_options *o, page *p, hf_buf *verdict);
   bool operand;
-} kinds[] = {{"machine", build_machine, true}, {"plan", build_plan, true}, {"run", build_run, true}, {"whatif", build_whatif, true}, {"loop", build_loop, false}};
+} kinds[] = {{"machine", build_machine, true},
+             {"plan", build_plan, true},
+             {"run", build_run, true},
+             {"whatif", build_whatif, true},
+             {"loop", build_loop, false}};
 
-const char *report_kinds(void) { return "machine, plan, run, whatif, loop"; }
+const char *report_kinds(void) {
+  return "machine, plan, run, whatif, loop";
+}
 
 hf_status report_build(db *d, const report_options *o, page **out) {
   page *p = NULL;
@@ -186,7 +192,8 @@ hf_status report_build(db *d, const report_options *o, page **out) {
   size_t k = 0, n = sizeof kinds / sizeof *kinds;
   while (k < n && strcmp(kinds[k].name, o->kind) != 0) k++;
   if (k == n) return hf_fail(HF_INPUT, "unknown kind of report '%.60s'; known are %s", o->kind, report_kinds());
-  if (o->operand != NULL && !kinds[k].operand) return hf_fail(HF_INPUT, "%s: unexpected '%.60s'; name rows by --machine, --plan, --run, --whatif", o->kind, o->operand);
+  if (o->operand != NULL && !kinds[k].operand)
+    return hf_fail(HF_INPUT, "%s: unexpected '%.60s'; name rows by --machine, --plan, --run, --whatif", o->kind, o->operand);
   HF_TRY(page_new(&p));
   hf_buf_init(&verdict, VERDICT_LIMIT);
   hf_status st = kinds[k].build(d, o, p, &verdict);
@@ -196,9 +203,7 @@ hf_status report_build(db *d, const report_options *o, page **out) {
     page_sources(p);
     st = page_status(p);
   }
-  if (st != HF_OK)
-    page_free(p);
-  else
-    *out = p;
+  if (st != HF_OK) page_free(p);
+  else *out = p;
   return st;
 }

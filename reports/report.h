@@ -6,10 +6,10 @@
 #include "reports/page.h"
 
 typedef struct {
-  const char *kind;             /* "machine", "plan", "run", "whatif", "loop" */
-  const char *operand;          /* the ID behind it, or NULL */
-  const char *machine;          /* name or id, or NULL */
-  int64_t plan[2], run[2];      /* 0 = choose: see report_build */
+  const char *kind;        /* "machine", "plan", "run", "whatif", "loop" */
+  const char *operand;     /* the ID behind it, or NULL */
+  const char *machine;     /* name or id, or NULL */
+  int64_t plan[2], run[2]; /* 0 = choose: see report_build */
   int64_t whatif;
   double published;             /* a published figure in tokens/s to set beside a what-if; 0 = none */
   const char *published_source; /* or NULL */

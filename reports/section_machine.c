@@ -73,8 +73,11 @@ void table_facts(page *p, const char *id, const data_machine *m, bool folded) {
 }
 
 void table_devices(page *p, const char *id, const data_machine *m) {
-  static const rep_col cols[] = {
-      {"device", "Device", FMT_TEXT}, {"kind", "Kind", FMT_TEXT}, {"name", "Name", FMT_TEXT}, {"cores", "Cores", FMT_INT}, {"mem_bytes", "Memory", FMT_BYTES}};
+  static const rep_col cols[] = {{"device", "Device", FMT_TEXT},
+                                 {"kind", "Kind", FMT_TEXT},
+                                 {"name", "Name", FMT_TEXT},
+                                 {"cores", "Cores", FMT_INT},
+                                 {"mem_bytes", "Memory", FMT_BYTES}};
   char name[SECTION_ID_MAX];
   if (m->n_device == 0) return;
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "devices"), cols, "Devices of %s", m->m.name);
@@ -89,13 +92,15 @@ void table_devices(page *p, const char *id, const data_machine *m) {
 /* ---- figures ---- */
 
 void table_figures(page *p, const char *id, const data_machine *m, bool folded) {
-  static const rep_col cols[] = {{"what", "Figure", FMT_TEXT},     {"device", "Device", FMT_TEXT}, {"params", "Conditions", FMT_TEXT},
-                                 {"low", "Low", FMT_NUM},          {"likely", "Likely", FMT_NUM},  {"high", "High", FMT_NUM},
-                                 {"unit", "Unit", FMT_TEXT},       {"tag", "Tag", FMT_TEXT},       {"spread", "Spread", FMT_SHARE},
-                                 {"samples", "Samples", FMT_INT},  {"source", "Source", FMT_TEXT}};
+  static const rep_col cols[] = {
+      {"what", "Figure", FMT_TEXT},    {"device", "Device", FMT_TEXT}, {"params", "Conditions", FMT_TEXT},
+      {"low", "Low", FMT_NUM},         {"likely", "Likely", FMT_NUM},  {"high", "High", FMT_NUM},
+      {"unit", "Unit", FMT_TEXT},      {"tag", "Tag", FMT_TEXT},       {"spread", "Spread", FMT_SHARE},
+      {"samples", "Samples", FMT_INT}, {"source", "Source", FMT_TEXT}};
   char name[SECTION_ID_MAX];
   if (m->n_figure == 0) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "figures"), cols, "Figures of %s, each with its interval, tag and source", m->m.name);
+  rep_table *t =
+      PAGE_TABLE(p, section_id(name, id, "figures"), cols, "Figures of %s, each with its interval, tag and source", m->m.name);
   for (int tag = 0; tag < TAG_N; tag++) {
     for (int i = 0; i < m->n_figure; i++) {
       const rec_figure *f = &m->figure[i];
@@ -114,7 +119,9 @@ static const rec_figure *best_bandwidth(const data_machine *m) {
   const rec_figure *best = NULL;
   for (int i = 0; i < m->n_figure; i++) {
     const rec_figure *f = &m->figure[i];
-    if (strcmp(f->what, "dram_read_bytes_per_s") == 0 && strcmp(f->device, "cpu") == 0 && (best == NULL || f->likely > best->likely)) best = f;
+    if (strcmp(f->what, "dram_read_bytes_per_s") == 0 && strcmp(f->device, "cpu") == 0 &&
+        (best == NULL || f->likely > best->likely))
+      best = f;
   }
   return best;
 }
@@ -139,8 +146,8 @@ static void chart_bandwidth(page *p, const char *id, const data_machine *m) {
       if (strcmp(f->what, "dram_read_bytes_per_s") != 0 || strcmp(f->device, device) != 0 || threads_of(f) == 0) continue;
       format_number(best != NULL ? best->likely : f->likely, FMT_RATE, best_text);
       if (chart == NULL)
-        chart = page_chart(p, section_id(name, id, "bandwidth"), "line", "Memory read bandwidth by threads", "threads", "GB/s", CHART_SMALL,
-                           "Line chart: read bandwidth over the number of threads; the best is %s.", best_text);
+        chart = page_chart(p, section_id(name, id, "bandwidth"), "line", "Memory read bandwidth by threads", "threads", "GB/s",
+                           CHART_SMALL, "Line chart: read bandwidth over the number of threads; the best is %s.", best_text);
       if (s == NULL) s = chart_series(chart, d < 0 ? "all nodes" : device, d < 0 ? "cpu" : "");
       chart_point(s, threads_of(f), 1e-9 * f->likely);
     }
@@ -169,8 +176,8 @@ static double best_ns(const data_machine *m, int at, bool *first) {
   *first = true;
   for (int i = 0; i < m->n_point; i++) {
     const rec_kernel_point *o = &m->point[i];
-    if (!on_cpu(o, k->kernel) || o->n_out != k->n_out || o->n_in != k->n_in || o->tokens != k->tokens || o->context != k->context ||
-        o->threads != k->threads || strcmp(o->format, k->format) != 0)
+    if (!on_cpu(o, k->kernel) || o->n_out != k->n_out || o->n_in != k->n_in || o->tokens != k->tokens ||
+        o->context != k->context || o->threads != k->threads || strcmp(o->format, k->format) != 0)
       continue;
     if (i < at) *first = false;
     if (o->ns < best) best = o->ns;
@@ -178,12 +185,17 @@ static double best_ns(const data_machine *m, int at, bool *first) {
   return best;
 }
 
-static bool same_shape(const rec_kernel_point *a, const rec_kernel_point *b) { return a->n_out == b->n_out && a->n_in == b->n_in; }
+static bool same_shape(const rec_kernel_point *a, const rec_kernel_point *b) {
+  return a->n_out == b->n_out && a->n_in == b->n_in;
+}
 
 /* Curves of one shape: one series for each weight format. */
-static void chart_shape(page *p, const char *id, const char *title, const data_machine *m, const rec_kernel_point *shape, int threads) {
-  json *chart = page_chart(p, id, "line", title, "tokens at once", "µs per call", CHART_SMALL | CHART_LOG_X | CHART_LOG_Y,
-                           "Line chart with logarithmic axes: time of one call over the number of tokens, %d threads, one line per weight format.", threads);
+static void chart_shape(page *p, const char *id, const char *title, const data_machine *m, const rec_kernel_point *shape,
+                        int threads) {
+  json *chart = page_chart(
+      p, id, "line", title, "tokens at once", "µs per call", CHART_SMALL | CHART_LOG_X | CHART_LOG_Y,
+      "Line chart with logarithmic axes: time of one call over the number of tokens, %d threads, one line per weight format.",
+      threads);
   const char *seen[MAX_SERIES];
   int n_seen = 0;
   for (int i = 0; i < m->n_point && n_seen < MAX_SERIES; i++) {
@@ -196,7 +208,8 @@ static void chart_shape(page *p, const char *id, const char *title, const data_m
     json *series = chart_series(chart, k->format, "");
     for (int j = i; j < m->n_point; j++) {
       const rec_kernel_point *q = &m->point[j];
-      if (!on_cpu(q, shape->kernel) || !same_shape(q, shape) || q->threads != threads || strcmp(q->format, k->format) != 0) continue;
+      if (!on_cpu(q, shape->kernel) || !same_shape(q, shape) || q->threads != threads || strcmp(q->format, k->format) != 0)
+        continue;
       double ns = best_ns(m, j, &first);
       if (first && q->tokens > 0 && ns > 0) chart_point(series, q->tokens, 1e-3 * ns);
     }
@@ -222,11 +235,12 @@ static void charts_of_kernel(page *p, const char *id, const char *kernel, const 
 }
 
 static void table_points(page *p, const char *id, const data_machine *m) {
-  static const rep_col cols[] = {{"kernel", "Kernel", FMT_TEXT},   {"device", "Device", FMT_TEXT}, {"candidate", "Variant", FMT_TEXT},
-                                 {"format", "Weights", FMT_TEXT},  {"act", "Activations", FMT_TEXT}, {"n_out", "Out", FMT_INT},
-                                 {"n_in", "In", FMT_INT},          {"tokens", "Tokens", FMT_INT},  {"context", "Context", FMT_INT},
-                                 {"threads", "Threads", FMT_INT},  {"load", "Beside it", FMT_TEXT}, {"ns", "Time", FMT_NS},
-                                 {"spread", "Spread", FMT_SHARE},  {"bytes_per_s", "Bytes read", FMT_RATE}, {"tag", "Tag", FMT_TEXT}};
+  static const rep_col cols[] = {
+      {"kernel", "Kernel", FMT_TEXT},  {"device", "Device", FMT_TEXT},          {"candidate", "Variant", FMT_TEXT},
+      {"format", "Weights", FMT_TEXT}, {"act", "Activations", FMT_TEXT},        {"n_out", "Out", FMT_INT},
+      {"n_in", "In", FMT_INT},         {"tokens", "Tokens", FMT_INT},           {"context", "Context", FMT_INT},
+      {"threads", "Threads", FMT_INT}, {"load", "Beside it", FMT_TEXT},         {"ns", "Time", FMT_NS},
+      {"spread", "Spread", FMT_SHARE}, {"bytes_per_s", "Bytes read", FMT_RATE}, {"tag", "Tag", FMT_TEXT}};
   char name[SECTION_ID_MAX];
   if (m->n_point == 0) return;
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "kernels"), cols, "Kernel curves of %s: every point", m->m.name);
@@ -242,14 +256,16 @@ static void table_points(page *p, const char *id, const data_machine *m) {
 }
 
 static void table_links(page *p, const char *id, const data_machine *m) {
-  static const rep_col cols[] = {{"src", "From", FMT_TEXT},   {"dst", "To", FMT_TEXT},   {"bytes", "Size", FMT_BYTES}, {"pinned", "Pinned", FMT_TEXT},
-                                 {"load", "Beside it", FMT_TEXT}, {"ns", "Time", FMT_NS}, {"bytes_per_s", "Rate", FMT_RATE}, {"tag", "Tag", FMT_TEXT}};
+  static const rep_col cols[] = {{"src", "From", FMT_TEXT},         {"dst", "To", FMT_TEXT},         {"bytes", "Size", FMT_BYTES},
+                                 {"pinned", "Pinned", FMT_TEXT},    {"load", "Beside it", FMT_TEXT}, {"ns", "Time", FMT_NS},
+                                 {"bytes_per_s", "Rate", FMT_RATE}, {"tag", "Tag", FMT_TEXT}};
   char name[SECTION_ID_MAX];
   if (m->n_link == 0) return;
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "links"), cols, "Links of %s: transfer times by size", m->m.name);
   for (int i = 0; i < m->n_link; i++) {
     const rec_link_point *l = &m->link[i];
-    table_text(p, t, l->src), table_text(p, t, l->dst), table_num(p, t, (double)l->bytes), table_text(p, t, l->pinned ? "yes" : "no");
+    table_text(p, t, l->src), table_text(p, t, l->dst), table_num(p, t, (double)l->bytes),
+        table_text(p, t, l->pinned ? "yes" : "no");
     table_text(p, t, l->load), table_num(p, t, l->ns), table_num(p, t, l->ns > 0 ? 1e9 * (double)l->bytes / l->ns : NAN);
     table_text(p, t, db_tag_name(l->tag));
   }
@@ -267,7 +283,8 @@ hf_status say_machine(const data_machine *m, hf_buf *b) {
     gpus += strcmp(m->device[i].kind, "gpu") == 0;
     cores += strcmp(m->device[i].kind, "cpu") == 0 ? m->device[i].cores : 0;
   }
-  HF_TRY(hf_buf_printf(b, "Machine %s (%s, %d cores, %d GPU%s)", machine_title(m), cpu != NULL ? cpu : "CPU not named", cores, gpus, gpus == 1 ? "" : "s"));
+  HF_TRY(hf_buf_printf(b, "Machine %s (%s, %d cores, %d GPU%s)", machine_title(m), cpu != NULL ? cpu : "CPU not named", cores,
+                       gpus, gpus == 1 ? "" : "s"));
   if (best == NULL) return hf_buf_printf(b, " has no figure for memory bandwidth yet.");
   format_number(best->likely, FMT_RATE, rate);
   return hf_buf_printf(b, " reads memory at %s (%s).", rate, db_tag_name(best->tag));
@@ -281,7 +298,10 @@ static void sources_of_machine(page *p, const data_machine *m) {
       if (m->figure[i].tag == (db_tag)tag) n++, source = m->figure[i].source;
     for (int i = 0; i < m->n_point; i++) points += m->point[i].tag == (db_tag)tag;
     if (n + points == 0) continue;
-    page_source(p, db_tag_name((db_tag)tag), n == 1 ? source : tag == TAG_MEASURED ? "hf-profile; table of figures" : "catalog and priors; table of figures, column Source",
+    page_source(p, db_tag_name((db_tag)tag),
+                n == 1                ? source
+                : tag == TAG_MEASURED ? "hf-profile; table of figures"
+                                      : "catalog and priors; table of figures, column Source",
                 "%s: %d figures, %d points of kernel curves", m->m.name, n, points);
   }
 }
@@ -306,7 +326,8 @@ void section_machine(page *p, const char *id, const char *title, const data_mach
   charts_of_kernel(p, id, "expert_ffn", "Expert", m);
   charts_of_kernel(p, id, "matmul", "Matrix product", m);
   page_charts_end(p);
-  if (page_chart_count(p) > before) page_note(p, "Curves show the fastest variant with the most threads; the tables below hold every point.");
+  if (page_chart_count(p) > before)
+    page_note(p, "Curves show the fastest variant with the most threads; the tables below hold every point.");
   table_devices(p, id, m);
   table_facts(p, id, m, false);
   table_figures(p, id, m, true);

@@ -21,8 +21,10 @@ hf_status say_plan(const plan *pl, hf_buf *b) {
   format_number(pl->decode_tok_per_s.low, FMT_TOK_S, low);
   format_number(pl->decode_tok_per_s.high, FMT_TOK_S, high);
   format_number(pl->ilp.gap, FMT_GAP, gap);
-  return hf_buf_printf(b, "Plan %lld for %s, %d users, is expected to decode %s tokens/s (%s to %s); no placement can beat its step by more than %s.",
-                       (long long)pl->id, pl->model, pl->users, likely, low, high, gap);
+  return hf_buf_printf(
+      b,
+      "Plan %lld for %s, %d users, is expected to decode %s tokens/s (%s to %s); no placement can beat its step by more than %s.",
+      (long long)pl->id, pl->model, pl->users, likely, low, high, gap);
 }
 
 static void tiles_of_plan(page *p, const plan *pl) {
@@ -66,9 +68,10 @@ static void table_head(page *p, const char *id, const data_plan *d) {
     format_number((double)pl->device[i].mem_bytes, FMT_BYTES, mem);
     table_printf(p, t, "device %d", i), table_printf(p, t, "%s, %s, %s", pl->device[i].name, pl->device[i].spec, mem);
   }
-  table_text(p, t, "load"), table_printf(p, t, "%d users, context %d tokens, prompts of %d and answers of %d tokens", pl->users, pl->context,
-                                         pl->prompt_tokens, pl->output_tokens);
-  table_text(p, t, "KV cache"), table_printf(p, t, "%s, %s, pages of %d tokens, at most %d sequences", kv, pl->kv_type, pl->kv_page_tokens, pl->max_seqs);
+  table_text(p, t, "load"), table_printf(p, t, "%d users, context %d tokens, prompts of %d and answers of %d tokens", pl->users,
+                                         pl->context, pl->prompt_tokens, pl->output_tokens);
+  table_text(p, t, "KV cache"),
+      table_printf(p, t, "%s, %s, pages of %d tokens, at most %d sequences", kv, pl->kv_type, pl->kv_page_tokens, pl->max_seqs);
   table_text(p, t, "prefill"), table_printf(p, t, "chunks of %d tokens", pl->chunk_tokens);
   table_text(p, t, "threads"), table_printf(p, t, "%d", pl->threads);
   table_text(p, t, "popularity of experts"), table_text(p, t, pl->popularity);
@@ -93,22 +96,31 @@ static double popular_share(const plan *pl, int i, double *pop) {
 }
 
 static void table_layers(page *p, const char *id, const plan *pl) {
-  static const rep_col cols[] = {{"layer", "Layer", FMT_INT},        {"experts_on_device", "Experts on device", FMT_INT}, {"experts", "of", FMT_INT},
-                                 {"choices_on_device", "Share of choices", FMT_SHARE}, {"binding", "Binds", FMT_TEXT},
-                                 {"layer_ns", "Layer", FMT_NS},      {"attn_ns", "Attention", FMT_NS}, {"shared_ns", "Shared, dense", FMT_NS},
-                                 {"dexp_ns", "Device experts", FMT_NS}, {"cexp_ns", "CPU experts", FMT_NS}, {"hand_ns", "Hand-over", FMT_NS}};
+  static const rep_col cols[] = {{"layer", "Layer", FMT_INT},
+                                 {"experts_on_device", "Experts on device", FMT_INT},
+                                 {"experts", "of", FMT_INT},
+                                 {"choices_on_device", "Share of choices", FMT_SHARE},
+                                 {"binding", "Binds", FMT_TEXT},
+                                 {"layer_ns", "Layer", FMT_NS},
+                                 {"attn_ns", "Attention", FMT_NS},
+                                 {"shared_ns", "Shared, dense", FMT_NS},
+                                 {"dexp_ns", "Device experts", FMT_NS},
+                                 {"cexp_ns", "CPU experts", FMT_NS},
+                                 {"hand_ns", "Hand-over", FMT_NS}};
   char name[SECTION_ID_MAX];
   double *pop = NULL;
   page_failed(p, hf_alloc(&pop, PLAN_MAX_EXPERTS, sizeof *pop, "popularity"));
   if (pop == NULL) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "layers"), cols, "Layers of plan %lld: placement, what binds, expected times of a micro-batch in decode",
-                            (long long)pl->id);
+  rep_table *t =
+      PAGE_TABLE(p, section_id(name, id, "layers"), cols,
+                 "Layers of plan %lld: placement, what binds, expected times of a micro-batch in decode", (long long)pl->id);
   for (int i = 0; i < pl->n_layers; i++) {
     const plan_layer *l = &pl->layer[i];
     int64_t on = 0, all = 0;
     data_placed(pl, l->index, &on, &all);
     table_num(p, t, l->index), table_num(p, t, l->moe ? (double)on : NAN), table_num(p, t, l->moe ? (double)all : NAN);
-    table_num(p, t, popular_share(pl, i, pop)), table_text(p, t, l->binding), table_num(p, t, l->layer_ns), table_num(p, t, l->attn_ns);
+    table_num(p, t, popular_share(pl, i, pop)), table_text(p, t, l->binding), table_num(p, t, l->layer_ns),
+        table_num(p, t, l->attn_ns);
     table_num(p, t, l->shared_ns), table_num(p, t, l->dexp_ns), table_num(p, t, l->cexp_ns), table_num(p, t, l->hand_ns);
   }
   free(pop);
@@ -123,8 +135,8 @@ void part_placement(page *p, const char *id, const plan *pl, const plan *old) {
   format_number((double)all, FMT_INT, all_text);
   if (all > 0) {
     page_heading(p, "Placement");
-    page_text(p, "%s of %s routed experts (%.1f %%) live on the device, all others in CPU memory. Popularity of experts: %s.", on_text, all_text,
-              100.0 * (double)on / (double)all, pl->popularity[0] ? pl->popularity : "not stated");
+    page_text(p, "%s of %s routed experts (%.1f %%) live on the device, all others in CPU memory. Popularity of experts: %s.",
+              on_text, all_text, 100.0 * (double)on / (double)all, pl->popularity[0] ? pl->popularity : "not stated");
     draw_map(p, section_id(name, id, "map"), pl, old);
   }
   table_layers(p, id, pl);
@@ -133,24 +145,33 @@ void part_placement(page *p, const char *id, const plan *pl, const plan *old) {
 /* ---- alternatives ---- */
 
 static void table_baselines(page *p, const char *id, const plan *pl) {
-  static const rep_col cols[] = {{"placement", "Placement", FMT_TEXT}, {"depth", "Depth", FMT_INT}, {"decode_tok_per_s", "Tokens/s", FMT_TOK_S},
-                                 {"step_ns", "Step", FMT_NS},         {"slower_by", "Longer step", FMT_SIGNED}};
+  static const rep_col cols[] = {{"placement", "Placement", FMT_TEXT},
+                                 {"depth", "Depth", FMT_INT},
+                                 {"decode_tok_per_s", "Tokens/s", FMT_TOK_S},
+                                 {"step_ns", "Step", FMT_NS},
+                                 {"slower_by", "Longer step", FMT_SIGNED}};
   const json *list = json_get(pl->extra, "baselines");
   char name[SECTION_ID_MAX];
   if (json_len(list) == 0) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "baselines"), cols, "What simpler placements would give, by the same cost model");
+  rep_table *t =
+      PAGE_TABLE(p, section_id(name, id, "baselines"), cols, "What simpler placements would give, by the same cost model");
   table_text(p, t, "this plan"), table_num(p, t, pl->depth);
-  table_num(p, t, pl->ilp.objective_ns > 0 ? 1e9 * pl->users / pl->ilp.objective_ns : NAN), table_num(p, t, pl->ilp.objective_ns), table_num(p, t, 0);
+  table_num(p, t, pl->ilp.objective_ns > 0 ? 1e9 * pl->users / pl->ilp.objective_ns : NAN), table_num(p, t, pl->ilp.objective_ns),
+      table_num(p, t, 0);
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
     table_text(p, t, json_string(json_get(o, "name"))), table_num(p, t, json_number(json_get(o, "depth"), NAN));
-    table_num(p, t, json_number(json_get(o, "decode_tok_per_s"), NAN)), table_num(p, t, json_number(json_get(o, "objective_ns"), NAN));
+    table_num(p, t, json_number(json_get(o, "decode_tok_per_s"), NAN)),
+        table_num(p, t, json_number(json_get(o, "objective_ns"), NAN));
     table_num(p, t, json_number(json_get(o, "slower_by"), NAN));
   }
   page_table_end(p, t, false);
 }
 
 static void table_depths(page *p, const char *id, const plan *pl) {
-  static const rep_col cols[] = {{"depth", "Depth", FMT_INT}, {"state", "Result", FMT_TEXT}, {"objective_ns", "Step", FMT_NS}, {"bound_ns", "Proven bound", FMT_NS}};
+  static const rep_col cols[] = {{"depth", "Depth", FMT_INT},
+                                 {"state", "Result", FMT_TEXT},
+                                 {"objective_ns", "Step", FMT_NS},
+                                 {"bound_ns", "Proven bound", FMT_NS}};
   const json *list = json_get(pl->extra, "by_depth");
   char name[SECTION_ID_MAX];
   if (json_len(list) == 0) return;
@@ -163,12 +184,16 @@ static void table_depths(page *p, const char *id, const plan *pl) {
 }
 
 void part_alternatives(page *p, const char *id, const plan *pl) {
-  const json *advice = json_get(pl->extra, "advice"), *lost = json_get(pl->extra, "fallback"), *sim = json_get(pl->extra, "simulation");
-  const char *placement = json_string(json_get(advice, "placement")), *certificate = json_string(json_get(pl->extra, "certificate"));
-  double per_gib = json_number(json_get(advice, "device_memory_tok_per_s_per_gib"), NAN), cpu = json_number(json_get(lost, "decode_tok_per_s"), NAN);
+  const json *advice = json_get(pl->extra, "advice"), *lost = json_get(pl->extra, "fallback"),
+             *sim = json_get(pl->extra, "simulation");
+  const char *placement = json_string(json_get(advice, "placement")),
+             *certificate = json_string(json_get(pl->extra, "certificate"));
+  double per_gib = json_number(json_get(advice, "device_memory_tok_per_s_per_gib"), NAN),
+         cpu = json_number(json_get(lost, "decode_tok_per_s"), NAN);
   double device_busy = json_number(json_get(sim, "device_busy"), NAN), cpu_busy = json_number(json_get(sim, "cpu_busy"), NAN);
   char v[FORMAT_MAX], w[FORMAT_MAX];
-  if (json_len(json_get(pl->extra, "baselines")) + json_len(json_get(pl->extra, "by_depth")) > 0) page_heading(p, "What else was possible");
+  if (json_len(json_get(pl->extra, "baselines")) + json_len(json_get(pl->extra, "by_depth")) > 0)
+    page_heading(p, "What else was possible");
   table_baselines(p, id, pl);
   if (placement != NULL) page_text(p, "Advice: %s.", placement);
   format_number(per_gib, FMT_TOK_S, v);
@@ -177,13 +202,17 @@ void part_alternatives(page *p, const char *id, const plan *pl) {
   if (isfinite(cpu)) page_text(p, "With the device lost, the CPU alone would give %s tokens/s.", v);
   format_number(device_busy, FMT_SHARE, v);
   format_number(cpu_busy, FMT_SHARE, w);
-  if (isfinite(device_busy) && isfinite(cpu_busy)) page_text(p, "In the simulation the device is busy %s of the time, the CPU %s.", v, w);
+  if (isfinite(device_busy) && isfinite(cpu_busy))
+    page_text(p, "In the simulation the device is busy %s of the time, the CPU %s.", v, w);
   table_depths(p, id, pl);
   if (certificate != NULL && certificate[0]) page_note(p, "Certificate of the bound: %s.", certificate);
 }
 
 void part_budget(page *p, const char *id, const plan *pl) {
-  static const rep_col cols[] = {{"where", "Where", FMT_TEXT}, {"what", "What", FMT_TEXT}, {"bytes", "Needs", FMT_BYTES}, {"limit_bytes", "Limit of the place", FMT_BYTES}};
+  static const rep_col cols[] = {{"where", "Where", FMT_TEXT},
+                                 {"what", "What", FMT_TEXT},
+                                 {"bytes", "Needs", FMT_BYTES},
+                                 {"limit_bytes", "Limit of the place", FMT_BYTES}};
   char name[SECTION_ID_MAX];
   if (pl->n_budget == 0) return;
   page_heading(p, "Budget");
@@ -198,18 +227,20 @@ void part_budget(page *p, const char *id, const plan *pl) {
 }
 
 static void table_kernels(page *p, const char *id, const plan *pl) {
-  static const rep_col cols[] = {{"op", "Operation", FMT_TEXT}, {"format", "Weights", FMT_TEXT}, {"candidate", "Variant", FMT_TEXT},
-                                 {"tokens_lo", "From tokens", FMT_INT}, {"tokens_hi", "to", FMT_TEXT}};
+  static const rep_col cols[] = {{"op", "Operation", FMT_TEXT},
+                                 {"format", "Weights", FMT_TEXT},
+                                 {"candidate", "Variant", FMT_TEXT},
+                                 {"tokens_lo", "From tokens", FMT_INT},
+                                 {"tokens_hi", "to", FMT_TEXT}};
   char name[SECTION_ID_MAX];
   if (pl->n_kernels == 0) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "plan-kernels"), cols, "Kernel variants chosen, by operation, format and number of tokens");
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "plan-kernels"), cols,
+                            "Kernel variants chosen, by operation, format and number of tokens");
   for (int i = 0; i < pl->n_kernels; i++) {
     const plan_kernel *k = &pl->kernel[i];
     table_text(p, t, k->op), table_text(p, t, k->format), table_text(p, t, k->candidate), table_num(p, t, k->tokens_lo);
-    if (k->tokens_hi == INT32_MAX)
-      table_text(p, t, "any");
-    else
-      table_as(p, t, k->tokens_hi, FMT_INT);
+    if (k->tokens_hi == INT32_MAX) table_text(p, t, "any");
+    else table_as(p, t, k->tokens_hi, FMT_INT);
   }
   page_table_end(p, t, true);
 }
@@ -217,8 +248,8 @@ static void table_kernels(page *p, const char *id, const plan *pl) {
 void source_of_plan(page *p, const data_plan *pl, const char *name) {
   char date[FORMAT_MAX], source[320];
   format_date(pl->head.created_ns, date);
-  snprintf(source, sizeof source, "hf-plan, plan %lld of %s, cost model %d, machine %.60s; tag = weakest of its inputs", (long long)pl->p->id, date,
-           pl->p->cost_model_version, pl->p->machine);
+  snprintf(source, sizeof source, "hf-plan, plan %lld of %s, cost model %d, machine %.60s; tag = weakest of its inputs",
+           (long long)pl->p->id, date, pl->p->cost_model_version, pl->p->machine);
   page_source(p, pl->p->tag, source, "%s: decode tokens/s with interval, TTFT, TPOT (simulated), step, bound", name);
   bool from_run = strncmp(pl->p->popularity, "run ", 4) == 0;
   page_source(p, from_run ? "measured" : "assumed", pl->p->popularity, "%s: popularity of experts", name);

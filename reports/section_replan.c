@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-double replan_gain_expected(const plan *now) { return json_number(json_get(json_get(now->extra, "changes"), "gain_expected"), NAN); }
+double replan_gain_expected(const plan *now) {
+  return json_number(json_get(json_get(now->extra, "changes"), "gain_expected"), NAN);
+}
 
 double replan_gain_measured(const data_run *before, const data_run *after) {
   if (before == NULL || after == NULL || !(before->r.decode_tok_per_s > 0) || !(after->r.decode_tok_per_s > 0)) return NAN;
@@ -33,7 +35,9 @@ typedef struct {
   int n_in, n_out;
 } moves;
 
-static hf_status add_id(hf_buf *b, int e) { return hf_buf_printf(b, "%s%d", b->len > 0 ? ", " : "", e); }
+static hf_status add_id(hf_buf *b, int e) {
+  return hf_buf_printf(b, "%s%d", b->len > 0 ? ", " : "", e);
+}
 
 static hf_status compare(const plan_layer *now, const plan_layer *old, moves *m) {
   for (int e = 0; e < now->n_experts && e < old->n_experts; e++) {
@@ -80,7 +84,10 @@ static void say_why(page *p, const hits *h) {
   if (h->in.n == 0 || h->out.n == 0) return;
   format_number(h->in.sum / h->in.n, FMT_SHARE, in);
   format_number(h->out.sum / h->out.n, FMT_SHARE, out);
-  page_text(p, "Why: by the run's counts a decode step touches an expert that came in with %s on average, one that went out with %s.", in, out);
+  page_text(p,
+            "Why: by the run's counts a decode step touches an expert that came in with a probability of %s on average, one that "
+            "went out with %s.",
+            in, out);
 }
 
 static void row_of_moves(page *p, rep_table *t, const plan *now, const plan_layer *l, const plan_layer *before, hits *all) {
@@ -102,33 +109,38 @@ static void row_of_moves(page *p, rep_table *t, const plan *now, const plan_laye
 }
 
 static void table_moves(page *p, const char *id, const plan *now, const plan *old) {
-  static const rep_col cols[] = {{"layer", "Layer", FMT_INT}, {"moved_in", "In", FMT_INT}, {"moved_out", "Out", FMT_INT}, {"experts_in", "Experts that came in", FMT_TEXT},
-                                 {"experts_out", "Experts that went out", FMT_TEXT}, {"hit_in", "Steps that touch one in", FMT_SHARE},
-                                 {"hit_out", "one out", FMT_SHARE}};
+  static const rep_col cols[] = {{"layer", "Layer", FMT_INT},
+                                 {"moved_in", "In", FMT_INT},
+                                 {"moved_out", "Out", FMT_INT},
+                                 {"experts_in", "Experts that came in", FMT_TEXT},
+                                 {"experts_out", "Experts that went out", FMT_TEXT},
+                                 {"hit_in", "A step touches one: in", FMT_SHARE},
+                                 {"hit_out", "out", FMT_SHARE}};
   char name[SECTION_ID_MAX];
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "moves"), cols, "Experts that moved to (in) and from (out) the device, plan %lld against plan %lld",
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "moves"), cols,
+                            "Experts that moved to (in) and from (out) the device, plan %lld against plan %lld",
                             (long long)now->id, (long long)old->id);
   hits all = {0};
   for (int i = 0; i < now->n_layers; i++) {
     const plan_layer *l = &now->layer[i], *before = layer_at(old, l->index);
     if (l->moe && before != NULL && before->moe) row_of_moves(p, t, now, l, before, &all);
   }
-  if (table_rows(t) == 0)
-    page_text(p, "No expert moved: the placement was already the best for what the run measured.");
-  else
-    page_table_end(p, t, false);
+  if (table_rows(t) == 0) page_text(p, "No expert moved: the placement was already the best for what the run measured.");
+  else page_table_end(p, t, false);
   say_why(p, &all);
 }
 
 static void table_drift(page *p, const char *id, const plan *now) {
   static const rep_col cols[] = {{"stage", "Stage", FMT_TEXT}, {"factor", "Measured over predicted", FMT_NUM}};
-  const json *drift = json_get(json_get(now->extra, "changes"), "drift"), *x = json_get(json_get(now->extra, "changes"), "distinct_experts");
+  const json *drift = json_get(json_get(now->extra, "changes"), "drift"),
+             *x = json_get(json_get(now->extra, "changes"), "distinct_experts");
   char name[SECTION_ID_MAX], measured[FORMAT_MAX], predicted[FORMAT_MAX];
   if (json_len(drift) > 0) {
     rep_table *t = PAGE_TABLE(p, section_id(name, id, "drift"), cols, "What the run taught the cost model, by stage");
     for (const json *f = json_first(drift); f != NULL; f = json_next(f)) {
       bool fixed = strcmp(json_key(f), "step_fixed_ns") == 0;
-      table_text(p, t, fixed ? "fixed time of a step (as measured)" : json_key(f)), table_as(p, t, json_number(f, NAN), fixed ? FMT_NS : FMT_NUM);
+      table_text(p, t, fixed ? "fixed time of a step (as measured)" : json_key(f)),
+          table_as(p, t, json_number(f, NAN), fixed ? FMT_NS : FMT_NUM);
     }
     page_table_end(p, t, true);
   }
@@ -137,8 +149,12 @@ static void table_drift(page *p, const char *id, const plan *now) {
   if (x != NULL) page_text(p, "A decode step touched %s experts per layer; %s had been expected.", measured, predicted);
 }
 
-static void table_gain(page *p, const char *id, const data_plan *now, const data_plan *old, const data_run *before, const data_run *after) {
-  static const rep_col cols[] = {{"what", "Decode, tokens/s", FMT_TEXT}, {"before", "First", FMT_TOK_S}, {"after", "After the re-plan", FMT_TOK_S}, {"gain", "Gain", FMT_SIGNED}};
+static void table_gain(page *p, const char *id, const data_plan *now, const data_plan *old, const data_run *before,
+                       const data_run *after) {
+  static const rep_col cols[] = {{"what", "Decode, tokens/s", FMT_TEXT},
+                                 {"before", "First", FMT_TOK_S},
+                                 {"after", "After the re-plan", FMT_TOK_S},
+                                 {"gain", "Gain", FMT_SIGNED}};
   char name[SECTION_ID_MAX];
   double was = json_number(json_get(json_get(now->p->extra, "changes"), "old_objective_ns"), NAN);
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "gain"), cols, "What the re-plan was expected to give, and gave");
@@ -160,7 +176,8 @@ static void table_gain(page *p, const char *id, const data_plan *now, const data
 
 /* ---- the section ---- */
 
-void section_replan(page *p, const char *id, const data_plan *now, const data_plan *old, const data_run *before, const data_run *after) {
+void section_replan(page *p, const char *id, const data_plan *now, const data_plan *old, const data_run *before,
+                    const data_run *after) {
   char v[FORMAT_MAX], w[FORMAT_MAX], source[32];
   const json *changes = json_get(now->p->extra, "changes");
   const char *note = json_string(json_get(changes, "note"));
@@ -168,7 +185,8 @@ void section_replan(page *p, const char *id, const data_plan *now, const data_pl
   page_section(p, id, "Re-plan from run %lld", (long long)now->p->from_run);
   page_tiles(p);
   format_number(json_number(json_get(changes, "moved"), NAN), FMT_INT, v);
-  page_tile(p, "Experts moved", v, "plan %lld against plan %lld", (long long)now->p->id, old != NULL ? (long long)old->p->id : 0LL);
+  page_tile(p, "Experts moved", v, "plan %lld against plan %lld", (long long)now->p->id,
+            old != NULL ? (long long)old->p->id : 0LL);
   format_number(expected, FMT_SIGNED, v);
   page_tile(p, "Gain expected", v, "over the old placement, with what the run measured");
   format_number(measured, FMT_SIGNED, v);

@@ -12,7 +12,11 @@
 enum { N_STAGES = 5 };
 static const struct {
   const char *stage, *name;
-} stages[N_STAGES] = {{"attn", "attention"}, {"hand", "hand-over"}, {"shared", "shared expert, dense layers"}, {"dexp", "experts on the device"}, {"cexp", "experts on the CPU"}};
+} stages[N_STAGES] = {{"attn", "attention"},
+                      {"hand", "hand-over"},
+                      {"shared", "shared expert, dense layers"},
+                      {"dexp", "experts on the device"},
+                      {"cexp", "experts on the CPU"}};
 
 hf_status say_run(const data_run *r, hf_buf *b) {
   char measured[FORMAT_MAX], predicted[FORMAT_MAX], error[FORMAT_MAX];
@@ -23,7 +27,8 @@ hf_status say_run(const data_run *r, hf_buf *b) {
   if (!isfinite(e)) return hf_buf_printf(b, "; there was no prediction for it.");
   format_number(e, FMT_SIGNED, error);
   bool inside = r->r.decode_tok_per_s >= r->r.predicted_low && r->r.decode_tok_per_s <= r->r.predicted_high;
-  return hf_buf_printf(b, "; predicted were %s, %s off, and the measured figure lies %s the predicted interval.", predicted, error, inside ? "inside" : "outside");
+  return hf_buf_printf(b, "; predicted were %s, %s off, and the measured figure lies %s the predicted interval.", predicted,
+                       error, inside ? "inside" : "outside");
 }
 
 static void tiles_of_run(page *p, const data_run *d) {
@@ -34,7 +39,8 @@ static void tiles_of_run(page *p, const data_run *d) {
   page_tile(p, "Decode, all users", v, "tokens/s measured");
   format_number(signed_error(r->predicted_decode_tok_per_s, r->decode_tok_per_s), FMT_SIGNED, v);
   format_number(r->predicted_decode_tok_per_s, FMT_TOK_S, w);
-  page_tile(p, "Error of the prediction", v, r->predicted_decode_tok_per_s > 0 ? "predicted %s tokens/s" : "no prediction%.0s", w);
+  page_tile(p, "Error of the prediction", v, r->predicted_decode_tok_per_s > 0 ? "predicted %s tokens/s" : "no prediction%.0s",
+            w);
   format_number(r->ttft_p50_s, FMT_SECONDS, v);
   format_number(r->ttft_p90_s, FMT_SECONDS, w);
   page_tile(p, "TTFT, p50", v, "p90 %s", w);
@@ -72,13 +78,16 @@ static void add_metric(page *p, rep_table *t, const data_run *d, const char *met
 }
 
 static void table_errors(page *p, const char *id, const data_run *d) {
-  static const rep_col cols[] = {{"metric", "Metric", FMT_TEXT}, {"predicted", "Predicted", FMT_NUM}, {"measured", "Measured", FMT_NUM},
-                                 {"signed_error", "Error", FMT_SIGNED}, {"unit", "Unit", FMT_TEXT}};
+  static const rep_col cols[] = {{"metric", "Metric", FMT_TEXT},
+                                 {"predicted", "Predicted", FMT_NUM},
+                                 {"measured", "Measured", FMT_NUM},
+                                 {"signed_error", "Error", FMT_SIGNED},
+                                 {"unit", "Unit", FMT_TEXT}};
   const rec_run *r = &d->r;
   const plan *pl = d->p;
   char name[SECTION_ID_MAX];
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "errors"), cols, "Predicted against measured, run %lld: error = (predicted − measured) / measured",
-                            (long long)r->id);
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "errors"), cols,
+                            "Predicted against measured, run %lld: error = (predicted − measured) / measured", (long long)r->id);
   add_metric(p, t, d, "decode_tok_per_s", r->predicted_decode_tok_per_s, r->decode_tok_per_s);
   add_metric(p, t, d, "ttft_p50_s", r->predicted_ttft_p50_s, r->ttft_p50_s);
   add_metric(p, t, d, "ttft_p90_s", pl != NULL ? pl->ttft_s.p90 : 0, r->ttft_p90_s);
@@ -99,7 +108,10 @@ static void range_of_run(page *p, const rec_run *r) {
 /* ---- stages ---- */
 
 static void table_stages(page *p, const char *id, const data_run *d) {
-  static const rep_col cols[] = {{"stage", "Stage", FMT_TEXT}, {"predicted_ns", "Predicted", FMT_NS}, {"measured_ns", "Measured", FMT_NS}, {"signed_error", "Error", FMT_SIGNED}};
+  static const rep_col cols[] = {{"stage", "Stage", FMT_TEXT},
+                                 {"predicted_ns", "Predicted", FMT_NS},
+                                 {"measured_ns", "Measured", FMT_NS},
+                                 {"signed_error", "Error", FMT_SIGNED}};
   char name[SECTION_ID_MAX];
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "stages"), cols, "Stages of a decode step, summed over layers");
   for (int s = 0; s <= N_STAGES + 1; s++) {
@@ -113,10 +125,14 @@ static void table_stages(page *p, const char *id, const data_run *d) {
 }
 
 static void table_layer_stages(page *p, const char *id, const data_run *d) {
-  static const rep_col cols[] = {{"layer", "Layer", FMT_INT}, {"stage", "Stage", FMT_TEXT}, {"predicted_ns", "Predicted", FMT_NS}, {"measured_ns", "Measured", FMT_NS},
+  static const rep_col cols[] = {{"layer", "Layer", FMT_INT},
+                                 {"stage", "Stage", FMT_TEXT},
+                                 {"predicted_ns", "Predicted", FMT_NS},
+                                 {"measured_ns", "Measured", FMT_NS},
                                  {"signed_error", "Error", FMT_SIGNED}};
   char name[SECTION_ID_MAX];
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "layer-stages"), cols, "Stages of each layer in decode, mean of a micro-batch");
+  rep_table *t =
+      PAGE_TABLE(p, section_id(name, id, "layer-stages"), cols, "Stages of each layer in decode, mean of a micro-batch");
   for (int l = 0; l < d->p->n_layers; l++) {
     for (int s = 0; s < N_STAGES; s++) {
       int layer = d->p->layer[l].index;
@@ -135,8 +151,10 @@ static void chart_stage(page *p, const char *id, const data_run *d, int s) {
   if (!isfinite(sum) || !(sum > 0)) return;
   format_number(sum, FMT_NS, total);
   format_number(data_planned_ns(d->p, stages[s].stage, -1), FMT_NS, planned);
-  json *c = page_chart(p, section_id(name, id, stages[s].stage), "bar", stages[s].name, "layer", "µs", CHART_SMALL,
-                       "Bar chart: time of this stage in each layer, predicted beside measured. All layers: predicted %s, measured %s.", planned, total);
+  json *c =
+      page_chart(p, section_id(name, id, stages[s].stage), "bar", stages[s].name, "layer", "µs", CHART_SMALL,
+                 "Bar chart: time of this stage in each layer, predicted beside measured. All layers: predicted %s, measured %s.",
+                 planned, total);
   json *predicted = chart_series(c, "predicted", "predicted"), *measured = chart_series(c, "measured", "measured");
   for (int l = 0; l < d->p->n_layers; l++) {
     int layer = d->p->layer[l].index;
@@ -161,12 +179,17 @@ static void part_stages(page *p, const char *id, const data_run *d) {
 /* ---- routing ---- */
 
 static void part_routing(page *p, const char *id, const data_run *d) {
-  static const rep_col hit_cols[] = {{"layer", "Layer", FMT_INT}, {"experts_on_device", "Experts on device", FMT_INT}, {"experts", "of", FMT_INT},
+  static const rep_col hit_cols[] = {{"layer", "Layer", FMT_INT},
+                                     {"experts_on_device", "Experts on device", FMT_INT},
+                                     {"experts", "of", FMT_INT},
                                      {"choices_on_device", "Choices served by it", FMT_SHARE}};
-  static const rep_col distinct_cols[] = {{"tokens", "Tokens in a step", FMT_INT}, {"steps", "Steps and layers", FMT_INT}, {"distinct_mean", "Distinct experts, mean", FMT_NUM}};
+  static const rep_col distinct_cols[] = {{"tokens", "Tokens in a step", FMT_INT},
+                                          {"steps", "Steps and layers", FMT_INT},
+                                          {"distinct_mean", "Distinct experts, mean", FMT_NUM}};
   char name[SECTION_ID_MAX];
   if (d->p != NULL && isfinite(data_hit_share(d, d->p, -1))) {
-    rep_table *t = PAGE_TABLE(p, section_id(name, id, "hits"), hit_cols, "Choices of the router in decode that the device served, by layer");
+    rep_table *t =
+        PAGE_TABLE(p, section_id(name, id, "hits"), hit_cols, "Choices of the router in decode that the device served, by layer");
     for (int i = 0; i < d->p->n_layers; i++) {
       int64_t on = 0, all = 0;
       if (!d->p->layer[i].moe) continue;
@@ -177,7 +200,8 @@ static void part_routing(page *p, const char *id, const data_run *d) {
     page_table_end(p, t, true);
   }
   if (d->n_distinct == 0) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "distinct"), distinct_cols, "Distinct experts that a decode step of that many tokens touched in a layer");
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "distinct"), distinct_cols,
+                            "Distinct experts that a decode step of that many tokens touched in a layer");
   for (int tokens = 1; tokens <= 4096; tokens++) {
     int64_t steps = 0, sum = 0;
     for (int i = 0; i < d->n_distinct; i++) {
@@ -194,19 +218,22 @@ static void part_routing(page *p, const char *id, const data_run *d) {
 /* ---- requests, events, head ---- */
 
 static void table_requests(page *p, const char *id, const data_run *d) {
-  static const rep_col cols[] = {{"request", "Request", FMT_TEXT}, {"prompt_tokens", "Prompt", FMT_INT}, {"output_tokens", "Output", FMT_INT},
-                                 {"arrival_s", "Arrival", FMT_SECONDS}, {"ttft_s", "TTFT", FMT_SECONDS}, {"tpot_s", "TPOT", FMT_SECONDS},
-                                 {"end_to_end_s", "End to end", FMT_SECONDS}, {"finish", "Ended by", FMT_TEXT}};
+  static const rep_col cols[] = {{"request", "Request", FMT_TEXT},
+                                 {"prompt_tokens", "Prompt", FMT_INT},
+                                 {"output_tokens", "Output", FMT_INT},
+                                 {"arrival_s", "Arrival", FMT_SECONDS},
+                                 {"ttft_s", "TTFT", FMT_SECONDS},
+                                 {"tpot_s", "TPOT", FMT_SECONDS},
+                                 {"end_to_end_s", "End to end", FMT_SECONDS},
+                                 {"finish", "Ended by", FMT_TEXT}};
   char name[SECTION_ID_MAX];
   if (d->n_request == 0) return;
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "requests"), cols, "Requests of run %lld", (long long)d->r.id);
   for (int i = 0; i < d->n_request; i++) {
     const rec_request *q = &d->request[i];
     bool any = q->output_tokens > 0;
-    if (q->ext_id[0])
-      table_text(p, t, q->ext_id);
-    else
-      table_printf(p, t, "%lld", (long long)q->request);
+    if (q->ext_id[0]) table_text(p, t, q->ext_id);
+    else table_printf(p, t, "%lld", (long long)q->request);
     table_num(p, t, q->prompt_tokens), table_num(p, t, q->output_tokens), table_num(p, t, q->arrival_s);
     table_num(p, t, any ? q->first_token_s - q->arrival_s : NAN);
     table_num(p, t, q->output_tokens > 1 ? (q->end_s - q->first_token_s) / (q->output_tokens - 1) : NAN);
@@ -216,13 +243,15 @@ static void table_requests(page *p, const char *id, const data_run *d) {
 }
 
 static void table_events(page *p, const char *id, const data_run *d) {
-  static const rep_col cols[] = {{"at_ns", "At", FMT_NS}, {"kind", "Event", FMT_TEXT}, {"recovery_ns", "Recovery", FMT_NS}, {"detail", "Detail", FMT_TEXT}};
+  static const rep_col cols[] = {
+      {"at_ns", "At", FMT_NS}, {"kind", "Event", FMT_TEXT}, {"recovery_ns", "Recovery", FMT_NS}, {"detail", "Detail", FMT_TEXT}};
   char name[SECTION_ID_MAX];
   if (d->n_event == 0) return;
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "events"), cols, "Events of run %lld", (long long)d->r.id);
   for (int i = 0; i < d->n_event; i++) {
     const rec_event *e = &d->event[i];
-    table_num(p, t, (double)e->at_ns), table_text(p, t, e->kind), table_num(p, t, e->recovery_ns > 0 ? (double)e->recovery_ns : NAN);
+    table_num(p, t, (double)e->at_ns), table_text(p, t, e->kind),
+        table_num(p, t, e->recovery_ns > 0 ? (double)e->recovery_ns : NAN);
     table_text(p, t, e->detail);
   }
   page_table_end(p, t, false);
@@ -234,14 +263,13 @@ static void table_run(page *p, const char *id, const rec_run *r) {
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "head"), cols, "Run %lld", (long long)r->id);
   table_text(p, t, "model"), table_printf(p, t, "%s, weights %s", r->model, r->format);
   table_text(p, t, "plan");
-  if (r->plan_id > 0)
-    table_printf(p, t, "%lld", (long long)r->plan_id);
-  else
-    table_text(p, t, "none stored");
+  if (r->plan_id > 0) table_printf(p, t, "%lld", (long long)r->plan_id);
+  else table_text(p, t, "none stored");
   table_text(p, t, "device"), table_text(p, t, r->gpu);
   table_text(p, t, "kind"), table_printf(p, t, "%s, %s", r->kind, r->status);
   table_text(p, t, "users, depth, threads"), table_printf(p, t, "%d, %d, %d", r->users, r->depth, r->threads);
-  table_text(p, t, "tokens"), table_printf(p, t, "%lld read, %lld written, %lld steps", (long long)r->prompt_tokens, (long long)r->output_tokens, (long long)r->steps);
+  table_text(p, t, "tokens"), table_printf(p, t, "%lld read, %lld written, %lld steps", (long long)r->prompt_tokens,
+                                           (long long)r->output_tokens, (long long)r->steps);
   format_number(r->prefill_tok_per_s, FMT_TOK_S, v);
   format_number(r->tok_per_s_wall, FMT_TOK_S, w);
   table_text(p, t, "speed"), table_printf(p, t, "prefill %s tokens/s; all in all %s tokens/s", v, w);

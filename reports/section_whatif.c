@@ -8,7 +8,9 @@
 
 #include "reports/draw.h"
 
-static bool inside(const plan_range *r, double v) { return v >= r->low && v <= r->high; }
+static bool inside(const plan_range *r, double v) {
+  return v >= r->low && v <= r->high;
+}
 
 hf_status say_whatif(const data_plan *pl, double published, hf_buf *b) {
   const plan *p = pl->p;
@@ -16,10 +18,12 @@ hf_status say_whatif(const data_plan *pl, double published, hf_buf *b) {
   format_number(p->decode_tok_per_s.likely, FMT_TOK_S, likely);
   format_number(p->decode_tok_per_s.low, FMT_TOK_S, low);
   format_number(p->decode_tok_per_s.high, FMT_TOK_S, high);
-  HF_TRY(hf_buf_printf(b, "%s for %d users on %s: about %s tokens/s (%s to %s)", p->model, p->users, machine_title(pl->machine), likely, low, high));
+  HF_TRY(hf_buf_printf(b, "%s for %d users on %s: about %s tokens/s (%s to %s)", p->model, p->users, machine_title(pl->machine),
+                       likely, low, high));
   if (!(published > 0)) return hf_buf_printf(b, ".");
   format_number(published, FMT_TOK_S, stated);
-  return hf_buf_printf(b, "; the published %s tokens/s lie %s that interval.", stated, inside(&p->decode_tok_per_s, published) ? "inside" : "outside");
+  return hf_buf_printf(b, "; the published %s tokens/s lie %s that interval.", stated,
+                       inside(&p->decode_tok_per_s, published) ? "inside" : "outside");
 }
 
 static void tiles_of_whatif(page *p, const plan *pl, double published) {
@@ -83,7 +87,8 @@ void section_whatif(page *p, const char *id, const data_plan *d, double publishe
   char name[64];
   const plan *pl = d->p;
   page_section(p, id, "What if: %s on %s", pl->model, machine_title(d->machine));
-  page_text(p, "Neither the machine nor the weights were at hand: this is the cost model on catalog figures, placed and simulated like any other plan.");
+  page_text(p, "Neither the machine nor the weights were at hand: this is the cost model on catalog figures, placed and "
+               "simulated like any other plan.");
   tiles_of_whatif(p, pl, published);
   draw_mark mark = {"published", published, "published"};
   draw_range(p, &pl->decode_tok_per_s, &mark, published > 0 ? 1 : 0);
@@ -102,9 +107,13 @@ void section_whatif(page *p, const char *id, const data_plan *d, double publishe
   for (int tag = 0; tag < TAG_N && d->machine != NULL; tag++) {
     int n = 0;
     for (int i = 0; i < d->machine->n_figure; i++) n += d->machine->figure[i].tag == (db_tag)tag;
-    if (n > 0) page_source(p, db_tag_name((db_tag)tag), "catalog; table of figures, column Source", "%s: %d figures", machine_title(d->machine), n);
+    if (n > 0)
+      page_source(p, db_tag_name((db_tag)tag), "catalog; table of figures, column Source", "%s: %d figures",
+                  machine_title(d->machine), n);
   }
-  if (published > 0) page_source(p, "spec", published_source != NULL ? published_source : "given on the command line without a source", "Published tokens/s");
+  if (published > 0)
+    page_source(p, "spec", published_source != NULL ? published_source : "given on the command line without a source",
+                "Published tokens/s");
 }
 
 /* ---- definitions ---- */
@@ -114,11 +123,13 @@ void section_definitions(page *p) {
     const char *term, *meaning;
   } list[] = {
       {"signed error", "(predicted − measured) / measured. Above zero: the prediction promised too much."},
-      {"decode tokens/s", "output tokens of all users together per second while every user decodes; prefill and waiting are left out."},
+      {"decode tokens/s",
+       "output tokens of all users together per second while every user decodes; prefill and waiting are left out."},
       {"TTFT", "time to first token: from the arrival of a request to its first output token, at the client."},
       {"TPOT", "time per output token: (end to end − TTFT) / (n − 1) of a request with n output tokens."},
       {"p50, p90, p99", "half, nine tenths, 99 of 100 requests are at or below this value."},
-      {"gap", "(step of the plan − proven lower bound) / step of the plan: what any other placement could gain at most, by the same cost model."},
+      {"gap", "(step of the plan − proven lower bound) / step of the plan: what any other placement could gain at most, by the "
+              "same cost model."},
       {"binding resource", "what the step waits for: CPU (bandwidth or compute), GPU, or path, the hand-over between them."},
       {"share of choices", "how often the router's choices fall on experts that live on the device."},
       {"depth", "micro-batches in flight: while one is in attention on the device another is in its experts on the CPU."},

@@ -24,7 +24,8 @@ void source_of_plan(page *p, const data_plan *pl, const char *name);
 
 void section_run(page *p, const char *id, const char *title, const data_run *r);
 /* A re-plan against the plan before; the runs may be NULL. */
-void section_replan(page *p, const char *id, const data_plan *now, const data_plan *old, const data_run *before, const data_run *after);
+void section_replan(page *p, const char *id, const data_plan *now, const data_plan *old, const data_run *before,
+                    const data_run *after);
 /* published 0: none. */
 void section_whatif(page *p, const char *id, const data_plan *pl, double published, const char *published_source);
 void section_definitions(page *p);

@@ -20,10 +20,8 @@ static rep_table *new_table(page *p, const char *id, const rep_col *cols, int n_
   t->caption = caption;
   t->col = cols;
   t->n_cols = n_cols;
-  if (p->last != NULL)
-    p->last->next = t;
-  else
-    p->first = t;
+  if (p->last != NULL) p->last->next = t;
+  else p->first = t;
   p->last = t;
   return t;
 }
@@ -76,12 +74,16 @@ void table_num(page *p, rep_table *t, double v) {
   if (c != NULL) c->num = v;
 }
 
-int table_rows(const rep_table *t) { return t->n_cols > 0 ? t->n_cells / t->n_cols : 0; }
+int table_rows(const rep_table *t) {
+  return t->n_cols > 0 ? t->n_cells / t->n_cols : 0;
+}
 
 /* ---- HTML ---- */
 
 /* Numbers stand to the right, but for the column that names the rows and columns of mixed content. */
-static const char *align(const rep_table *t, int column) { return column == 0 || t->col[column].format == FMT_TEXT ? "" : " class=\"n\""; }
+static const char *align(const rep_table *t, int column) {
+  return column == 0 || t->col[column].format == FMT_TEXT ? "" : " class=\"n\"";
+}
 
 static void show_cell(page *p, const rep_table *t, int i) {
   const rep_cell *c = &t->cell[i];
@@ -107,7 +109,9 @@ void page_table_end(page *p, rep_table *t, bool folded) {
     page_escaped(p, "Table: %s", t->caption);
     page_raw(p, " <span class=\"count\">(%d row%s)</span></summary>\n", rows, rows == 1 ? "" : "s");
   }
-  page_raw(p, "<div class=\"scroll%s\" role=\"region\" tabindex=\"0\" aria-labelledby=\"%s-caption\"><table id=\"%s\"><caption id=\"%s-caption\">",
+  page_raw(p,
+           "<div class=\"scroll%s\" role=\"region\" tabindex=\"0\" aria-labelledby=\"%s-caption\"><table id=\"%s\"><caption "
+           "id=\"%s-caption\">",
            t->n_cols == 2 ? " pairs" : "", t->id, t->id, t->id);
   page_escaped(p, "%s", t->caption);
   page_raw(p, "</caption>\n<thead><tr>");
@@ -127,7 +131,8 @@ void page_table_end(page *p, rep_table *t, bool folded) {
 
 /* ---- sources ---- */
 
-static const rep_col source_cols[] = {{"figure", "Figure", FMT_TEXT}, {"tag", "Tag", FMT_TEXT}, {"source", "Where it comes from", FMT_TEXT}};
+static const rep_col source_cols[] = {
+    {"figure", "Figure", FMT_TEXT}, {"tag", "Tag", FMT_TEXT}, {"source", "Where it comes from", FMT_TEXT}};
 
 void page_source(page *p, const char *tag, const char *source, const char *what_fmt, ...) {
   va_list args;
@@ -135,7 +140,8 @@ void page_source(page *p, const char *tag, const char *source, const char *what_
   char *what = page_vprintf(p, what_fmt, args);
   va_end(args);
   if (what == NULL) return;
-  if (p->sources == NULL) p->sources = PAGE_TABLE(p, "sources", source_cols, "Every figure of this report, how far it can be trusted, and its source");
+  if (p->sources == NULL)
+    p->sources = PAGE_TABLE(p, "sources", source_cols, "Every figure of this report, how far it can be trusted, and its source");
   table_text(p, p->sources, what);
   table_text(p, p->sources, tag);
   table_text(p, p->sources, source);
@@ -145,7 +151,8 @@ void page_source(page *p, const char *tag, const char *source, const char *what_
 void page_sources(page *p) {
   if (p->sources == NULL) return;
   page_section(p, "sources-section", "Where the figures come from");
-  page_text(p, "measured: timed on the machine it speaks of. scaled: carried over from a similar measured machine. spec: a datasheet's value. "
+  page_text(p, "measured: timed on the machine it speaks of. scaled: carried over from a similar measured machine. spec: a "
+               "datasheet's value. "
                "assumed: nobody says so; a what-if stands or falls with these.");
   page_table_end(p, p->sources, false);
 }

@@ -106,7 +106,7 @@ static void script(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(numbers), cmocka_unit_test(dates), cmocka_unit_test(html), cmocka_unit_test(csv),
-                                     cmocka_unit_test(script)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(numbers), cmocka_unit_test(dates), cmocka_unit_test(html),
+                                     cmocka_unit_test(csv), cmocka_unit_test(script)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,14 +24,23 @@ static int64_t put_machine(db *d, machine_kind kind, const char *name) {
   sample_machine(&m);
   m.kind = kind;
   snprintf(m.name, sizeof m.name, "%s", name);
-  snprintf(m.facts_json, sizeof m.facts_json,
-           "{\"title\":\"</script><img src=x>\",\"isa\":[\"<b>\",\"avx2\",7],\"mem_bytes\":1024,\"deep\":{\"<i>\":\"<u>\"},\"assumptions\":[\"</li><img>\",3]}");
+  snprintf(
+      m.facts_json, sizeof m.facts_json,
+      "{\"title\":\"</script><img "
+      "src=x>\",\"isa\":[\"<b>\",\"avx2\",7],\"mem_bytes\":1024,\"deep\":{\"<i>\":\"<u>\"},\"assumptions\":[\"</li><img>\",3]}");
   CHECK_OK(db_machine_put(d, &m));
   rec_device dev = {.machine_id = m.id, .device = "cpu0", .kind = "cpu", .cores = 8, .mem_bytes = 1 << 30};
   EVIL_INTO(dev.name);
   CHECK_OK(db_device_put(d, &dev));
   for (int i = 0; i < TAG_N; i++) {
-    rec_figure f = {.machine_id = m.id, .device = "cpu", .what = "dram_read_bytes_per_s", .unit = "B/s", .low = 1e9, .likely = 2e9 + i, .high = 3e9, .tag = (db_tag)i};
+    rec_figure f = {.machine_id = m.id,
+                    .device = "cpu",
+                    .what = "dram_read_bytes_per_s",
+                    .unit = "B/s",
+                    .low = 1e9,
+                    .likely = 2e9 + i,
+                    .high = 3e9,
+                    .tag = (db_tag)i};
     snprintf(f.params, sizeof f.params, "threads=%d", i + 1);
     EVIL_INTO(f.source);
     CHECK_OK(db_figure_put(d, &f));
@@ -42,8 +51,18 @@ static int64_t put_machine(db *d, machine_kind kind, const char *name) {
     CHECK_OK(db_figure_put(d, &f));
   }
   for (int i = 0; i < 12; i++) {
-    rec_kernel_point k = {.machine_id = m.id, .device = "cpu", .kernel = "expert_ffn", .act = "f32", .n_out = 64, .n_in = 128, .tokens = 1 << i / 2,
-                          .threads = 2, .ns_low = 90, .ns = 100 + i, .ns_high = 300, .bytes = 4096};
+    rec_kernel_point k = {.machine_id = m.id,
+                          .device = "cpu",
+                          .kernel = "expert_ffn",
+                          .act = "f32",
+                          .n_out = 64,
+                          .n_in = 128,
+                          .tokens = 1 << i / 2,
+                          .threads = 2,
+                          .ns_low = 90,
+                          .ns = 100 + i,
+                          .ns_high = 300,
+                          .bytes = 4096};
     EVIL_INTO(k.candidate);
     EVIL_INTO(k.format);
     snprintf(k.act, sizeof k.act, "%d", i % 2);
@@ -56,12 +75,14 @@ static int64_t put_machine(db *d, machine_kind kind, const char *name) {
 
 static json *evil_extra(void) {
   static const char text[] =
-      "{\"baselines\":[{\"name\":\"<img>\",\"objective_ns\":5,\"depth\":1,\"decode_tok_per_s\":7,\"slower_by\":0.1},{\"name\":3}],"
+      "{\"baselines\":[{\"name\":\"<img>\",\"objective_ns\":5,\"depth\":1,\"decode_tok_per_s\":7,\"slower_by\":0.1},{\"name\":3}]"
+      ","
       "\"by_depth\":[{\"depth\":1,\"state\":\"<script>\"}],\"advice\":{\"placement\":\"<script>alert(1)</script>\"},"
       "\"fallback\":{\"decode_tok_per_s\":5},\"simulation\":{\"device_busy\":0.5,\"cpu_busy\":\"<b>\"},\"certificate\":\"<img>\","
       "\"inputs\":{\"popularity\":{\"p\":[[],[[4,0.25],[4,0.5]],[[1,0.125],[7,0.75]]]}},"
       "\"changes\":{\"moved\":3,\"gain_expected\":0.05,\"old_objective_ns\":9,\"note\":\"<img>\",\"drift\":{\"<img>\":1.5},"
-      "\"distinct_experts\":{\"measured\":3,\"predicted\":4},\"layers\":[{\"layer\":1,\"hit_in\":0.5,\"hit_out\":0.25,\"why\":\"<img>\"}]}}";
+      "\"distinct_experts\":{\"measured\":3,\"predicted\":4},\"layers\":[{\"layer\":1,\"hit_in\":0.5,\"hit_out\":0.25,\"why\":\"<"
+      "img>\"}]}}";
   json *doc;
   CHECK_OK(json_parse(text, sizeof text - 1, "extra", &doc));
   return doc;
@@ -101,12 +122,20 @@ static int64_t put_run(fixture *f, int64_t plan_id, double tok_per_s) {
   EVIL_INTO(r.gpu);
   CHECK_OK(db_run_put(f->d, &r));
   for (int i = 0; i < 3; i++) {
-    rec_request q = {.run_id = r.id, .request = i, .prompt_tokens = 5, .output_tokens = i, .first_token_s = 0.5, .end_s = 1, .finish = "stop"};
+    rec_request q = {
+        .run_id = r.id, .request = i, .prompt_tokens = 5, .output_tokens = i, .first_token_s = 0.5, .end_s = 1, .finish = "stop"};
     EVIL_INTO(q.ext_id);
     CHECK_OK(db_request_put(f->d, &q));
   }
   for (int l = 0; l < 3; l++) {
-    rec_stage s = {.run_id = r.id, .source = "run", .stage = "cexp", .phase = "decode", .resource = "cpu", .layer = l, .steps = 10, .ns_sum = 1000};
+    rec_stage s = {.run_id = r.id,
+                   .source = "run",
+                   .stage = "cexp",
+                   .phase = "decode",
+                   .resource = "cpu",
+                   .layer = l,
+                   .steps = 10,
+                   .ns_sum = 1000};
     CHECK_OK(db_stage_put(f->d, &s));
   }
   for (int e = 0; e < 9; e++) { /* one expert more than the plan knows */
@@ -162,7 +191,8 @@ static bool listed(const char *name, const char *list) {
 }
 
 static void check_attribute(reader *r, const char *name, const char *value, size_t n) {
-  static const char known[] = "lang charset http-equiv content name id class href aria-label aria-labelledby aria-describedby aria-hidden role tabindex scope "
+  static const char known[] = "lang charset http-equiv content name id class href aria-label aria-labelledby aria-describedby "
+                              "aria-hidden role tabindex scope "
                               "nonce type style data-map viewBox preserveAspectRatio d";
   if (!listed(name, known)) fail_msg("attribute %s", name);
   if (strcmp(name, "href") == 0) assert_int_equal(value[0], '#');
@@ -173,7 +203,8 @@ static void check_attribute(reader *r, const char *name, const char *value, size
 }
 
 static void read_tag(reader *r) {
-  static const char known[] = "html head meta title style body a header p span h1 h2 h3 nav ol ul li main section footer script div dl dt dd table caption "
+  static const char known[] = "html head meta title style body a header p span h1 h2 h3 nav ol ul li main section footer script "
+                              "div dl dt dd table caption "
                               "thead tbody tr th td details summary figure figcaption canvas svg path";
   static const char empty[] = "meta path";
   char name[24] = "";
@@ -340,8 +371,8 @@ static void figures_of_a_run(void **state) {
   char id[24];
   snprintf(id, sizeof id, "%lld", (long long)f->run[0]);
   page *p = build(f, (report_options){.kind = "run", .operand = id});
-  assert_true(has(p, "+10.0\xc2\xa0%"));    /* predicted 110, measured 100 */
-  assert_true(has(p, "37.5\xc2\xa0%"));     /* 3 of the 8 known experts, equally often chosen */
+  assert_true(has(p, "+10.0\xc2\xa0%")); /* predicted 110, measured 100 */
+  assert_true(has(p, "37.5\xc2\xa0%"));  /* 3 of the 8 known experts, equally often chosen */
   assert_true(has(p, "inside the predicted interval"));
   page_free(p);
 }
@@ -417,8 +448,9 @@ static void out_of_memory(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_kind),  cmocka_unit_test(reader_finds),   cmocka_unit_test(loop_chooses),
-                                     cmocka_unit_test(figures_of_a_run), cmocka_unit_test(published), cmocka_unit_test(refusals),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_kind),     cmocka_unit_test(reader_finds),
+                                     cmocka_unit_test(loop_chooses),   cmocka_unit_test(figures_of_a_run),
+                                     cmocka_unit_test(published),      cmocka_unit_test(refusals),
                                      cmocka_unit_test(empty_database), cmocka_unit_test(out_of_memory)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }
