@@ -11,12 +11,12 @@
 typedef struct json json;
 typedef enum { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT } json_kind;
 
-/* A node takes about 100 bytes, so that a text of MB could ask for GB ("[0,0,0,..."): no document of ours comes near this many. */
+/* A node takes about 100 bytes, so that MB of text could ask for GB ("[0,0,0,..."). No document of ours comes near this many. */
 enum { JSON_MAX_DEPTH = 64, JSON_MAX_VALUES = 1 << 23 };
 
 /* Parses n bytes. HF_INPUT with "where: line L: what" on a syntax error, trailing bytes, depth over JSON_MAX_DEPTH,
- * more than JSON_MAX_VALUES values, a NUL byte or \u0000 inside, a member named twice in one object, or invalid UTF-8. *out is set only on success; free with
- * json_free. */
+ * more than JSON_MAX_VALUES values, a NUL byte or \u0000 inside, a member named twice in one object, or invalid UTF-8. *out is
+ * set only on success; free with json_free. */
 HF_MUST hf_status json_parse(const char *text, size_t n, const char *where, json **out);
 /* Reads a whole file first. HF_NOT_FOUND when it does not exist, HF_INPUT over max_bytes, HF_MACHINE on a read error. */
 HF_MUST hf_status json_read_file(const char *path, size_t max_bytes, json **out);

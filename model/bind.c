@@ -15,13 +15,18 @@ static const char *dims_text(const raw_tensor *t, char *buf, size_t n) {
   return buf;
 }
 
-hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int layer, int64_t rows, int64_t cols) {
-  (void)layer;
+fmt slots_expert_format(const model *m) {
+  int i = 0;
+  while (i + 1 < m->c.n_layers && !m->c.layer_is_moe[i]) i++; /* config_check: some layer has experts */
+  return model_slot(m, MT_EXP_GATE, i)->format;
+}
+
+hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int64_t rows, int64_t cols) {
   const char *path = m->set.files[t->file].path;
   if (t->format < 0 || t->format >= FMT_N)
     return hf_fail(HF_INPUT, "%s: tensor %s: dtype %s holds no weights", path, t->name, t->dtype);
   int64_t inner = t->n_dims ? t->dims[t->n_dims - 1] : 1, outer = 1;
-  for (int i = 0; i + 1 < t->n_dims; i++) outer *= t->dims[i]; /* no overflow: bytes were computed */
+  for (int i = 0; i + 1 < t->n_dims; i++) outer *= t->dims[i]; /* no overflow: raw_bytes */
   int64_t n = tensor_is_expert(id) && s->expert_stride ? m->c.n_experts : 1;
   if (inner != cols || outer != rows * n) {
     char buf[128];

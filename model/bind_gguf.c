@@ -70,7 +70,7 @@ static hf_status bind_old_kv_b(model *m, tensor_slot *s, model_tensor_id id, int
   const model_config *c = &m->c;
   const raw_tensor *t = find(m, layer, "attn_kv_b.weight");
   if (!t) return absent(m, layer, names[id]);
-  HF_TRY(slot_set(m, s, t, id, layer, (int64_t)c->n_heads * (c->nope_dim + c->v_dim), c->kv_lora_rank));
+  HF_TRY(slot_set(m, s, t, id, (int64_t)c->n_heads * (c->nope_dim + c->v_dim), c->kv_lora_rank));
   s->how = id == MT_K_B ? READ_KVB_K : READ_KVB_V;
   if (id == MT_K_B && fmt_get(t->format)->block > 1) {
     s->format = FMT_F32;
@@ -97,7 +97,7 @@ static hf_status bind_single_experts(model *m, tensor_slot *s, model_tensor_id i
     const raw_tensor *t = find(m, layer, name);
     if (!t) return absent(m, layer, e ? name : names[id]);
     tensor_slot one = {0};
-    HF_TRY(slot_set(m, &one, t, id, layer, rows, cols));
+    HF_TRY(slot_set(m, &one, t, id, rows, cols));
     if (e == 0) first = one;
     if (one.format != first.format)
       return hf_fail(HF_INPUT, "%s: tensor %s: format %s differs from expert 0's", m->path, t->name, t->dtype);
@@ -124,7 +124,7 @@ static hf_status bind_slot(model *m, model_tensor_id id, int layer) {
   if (!t && weight) return bind_single_experts(m, s, id, layer, rows, cols);
   if (!t) return absent(m, layer, names[id]);
   s->expert_stride = tensor_is_expert(id) ? 1 : 0; /* slot_set puts the true one */
-  HF_TRY(slot_set(m, s, t, id, layer, rows, cols));
+  HF_TRY(slot_set(m, s, t, id, rows, cols));
   if (m->c.family == FAM_MIXTRAL && (id == MT_Q || id == MT_K)) s->how = READ_UNPERMUTE;
   return HF_OK;
 }
@@ -179,8 +179,7 @@ hf_status bind_gguf(model *m) {
   HF_TRY(slots_alloc(m));
   for (int layer = -1; layer < m->c.n_layers; layer++)
     for (int id = 0; id < MT_N; id++) HF_TRY(bind_slot(m, (model_tensor_id)id, layer));
-  for (int i = 0; i < m->c.n_layers; i++)
-    if (m->c.layer_is_moe[i]) m->c.default_format = model_slot(m, MT_EXP_GATE, i)->format;
+  m->c.default_format = slots_expert_format(m);
   return HF_OK;
 }
 

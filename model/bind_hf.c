@@ -76,10 +76,9 @@ static hf_status absent(const model *m, const char *name) {
 }
 
 /* kv_b_proj [heads*(nope+v)][lora], rows of a head: nope, then v. */
-static hf_status bind_kv_b(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int layer, int64_t rows,
-                           int64_t cols) {
+static hf_status bind_kv_b(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int64_t rows, int64_t cols) {
   const model_config *c = &m->c;
-  HF_TRY(slot_set(m, s, t, id, layer, (int64_t)c->n_heads * (c->nope_dim + c->v_dim), c->kv_lora_rank));
+  HF_TRY(slot_set(m, s, t, id, (int64_t)c->n_heads * (c->nope_dim + c->v_dim), c->kv_lora_rank));
   s->how = id == MT_K_B ? READ_KVB_K : READ_KVB_V;
   if (id == MT_K_B && fmt_get(t->format)->block > 1) s->format = FMT_F32; /* a transposed block is no block */
   s->rows = rows;
@@ -141,8 +140,8 @@ static hf_status bind_one(model *m, tensor_slot *s, model_tensor_id id, int laye
   hf_tensor_name(&m->c, id, layer, expert, "", name);
   const raw_tensor *t = tset_find(&m->set, name);
   if (!t) return tensor_is_matrix(id) ? bind_int4(m, s, id, layer, expert, rows, cols) : absent(m, name);
-  if (id == MT_K_B || id == MT_V_B) HF_TRY(bind_kv_b(m, s, t, id, layer, rows, cols));
-  else HF_TRY(slot_set(m, s, t, id, layer, rows, cols));
+  if (id == MT_K_B || id == MT_V_B) HF_TRY(bind_kv_b(m, s, t, id, rows, cols));
+  else HF_TRY(slot_set(m, s, t, id, rows, cols));
   if (t->format != FMT_FP8_E4M3) return HF_OK;
   if (id != MT_K_B && id != MT_V_B) return bind_fp8(m, s, name, rows, cols);
   HF_TRY(bind_fp8(m, s, name, (int64_t)m->c.n_heads * (m->c.nope_dim + m->c.v_dim), m->c.kv_lora_rank));

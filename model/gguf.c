@@ -20,7 +20,7 @@ typedef struct {
   uint64_t size;
 } reader;
 
-static uint64_t le(const uint8_t *p, int n) {
+uint64_t gguf_le(const uint8_t *p, int n) {
   uint64_t v = 0;
   for (int i = n - 1; i >= 0; i--) v = v << 8 | p[i];
   return v;
@@ -38,7 +38,7 @@ static hf_status take(reader *r, uint64_t n, const char *what, const uint8_t **o
 static hf_status take_uint(reader *r, int bytes, const char *what, uint64_t *out) {
   const uint8_t *p;
   HF_TRY(take(r, (uint64_t)bytes, what, &p));
-  *out = le(p, bytes);
+  *out = gguf_le(p, bytes);
   return HF_OK;
 }
 
@@ -164,12 +164,20 @@ static hf_status place_tensors(reader *r, tensor_set *s, size_t first, uint64_t 
   return tset_check_layout(s, first, start, 0, false);
 }
 
+static int by_text(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 static hf_status check_keys(const gguf_file *g) {
-  for (uint64_t i = 0; i < g->n_kv; i++)
-    for (uint64_t k = 0; k < i && g->n_kv < 4096; k++)
-      if (!strcmp(g->kv[i].key, g->kv[k].key))
-        return hf_fail(HF_INPUT, "%s: metadata key %s appears twice", g->path, g->kv[i].key);
-  return HF_OK;
+  const char **keys;
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&keys, (size_t)g->n_kv, sizeof *keys, "metadata keys"));
+  for (uint64_t i = 0; i < g->n_kv; i++) keys[i] = g->kv[i].key;
+  if (g->n_kv > 1) qsort(keys, (size_t)g->n_kv, sizeof *keys, by_text);
+  for (uint64_t i = 1; i < g->n_kv && st == HF_OK; i++)
+    if (!strcmp(keys[i - 1], keys[i])) st = hf_fail(HF_INPUT, "%s: metadata key %s appears twice", g->path, keys[i]);
+  free(keys);
+  return st;
 }
 
 hf_status gguf_open(tensor_set *s, const char *path, gguf_file *g) {
@@ -223,15 +231,19 @@ static bool read_int(gguf_type type, const uint8_t *p, int64_t *out) {
     case GGUF_U16:
     case GGUF_U32:
     case GGUF_U64:
-      u = le(p, types[type].bytes);
+      u = gguf_le(p, types[type].bytes);
       *out = u > INT64_MAX ? INT64_MAX : (int64_t)u;
       return true;
     case GGUF_I8: *out = (int8_t)p[0]; return true;
-    case GGUF_I16: *out = (int16_t)le(p, 2); return true;
-    case GGUF_I32: *out = (int32_t)le(p, 4); return true;
-    case GGUF_I64: *out = (int64_t)le(p, 8); return true;
+    case GGUF_I16: *out = (int16_t)gguf_le(p, 2); return true;
+    case GGUF_I32: *out = (int32_t)gguf_le(p, 4); return true;
+    case GGUF_I64: *out = (int64_t)gguf_le(p, 8); return true;
     default: return false;
   }
+}
+
+bool gguf_int_at(const gguf_kv *kv, uint64_t i, int64_t *out) {
+  return read_int(kv->elem, kv->value + i * (uint64_t)types[kv->elem].bytes, out);
 }
 
 /* head_count_kv and the like may be arrays with one value a layer: all must be equal. */
@@ -239,7 +251,7 @@ static hf_status array_int(const gguf_file *g, const gguf_kv *kv, int64_t *out) 
   int64_t v = 0;
   if (types[kv->elem].bytes == 0 || kv->count == 0) return wrong_type(g, kv, "a whole number");
   for (uint64_t i = 0; i < kv->count; i++) {
-    if (!read_int(kv->elem, kv->value + i * (uint64_t)types[kv->elem].bytes, &v)) return wrong_type(g, kv, "a whole number");
+    if (!gguf_int_at(kv, i, &v)) return wrong_type(g, kv, "a whole number");
     if (i && v != *out) return hf_fail(HF_UNSUPPORTED, "%s: %s: differs from layer to layer", g->path, kv->key);
     *out = v;
   }
@@ -276,12 +288,12 @@ hf_status gguf_opt_num(const gguf_file *g, const char *key, double lo, double hi
   double v;
   int64_t i;
   if (kv->type == GGUF_F32) {
-    uint32_t u = (uint32_t)le(kv->value, 4);
+    uint32_t u = (uint32_t)gguf_le(kv->value, 4);
     float f;
     memcpy(&f, &u, sizeof f);
     v = isfinite(f) ? meant_by(f) : f;
   } else if (kv->type == GGUF_F64) {
-    uint64_t u = le(kv->value, 8);
+    uint64_t u = gguf_le(kv->value, 8);
     memcpy(&v, &u, sizeof v);
   } else if (read_int(kv->type, kv->value, &i)) v = (double)i;
   else return wrong_type(g, kv, "a number");
@@ -303,7 +315,7 @@ hf_status gguf_opt_str(const gguf_file *g, const char *key, char *buf, size_t n)
   const gguf_kv *kv = gguf_find(g, key);
   if (!kv) return HF_OK;
   if (kv->type != GGUF_STR) return wrong_type(g, kv, "string");
-  uint64_t len = le(kv->value, 8);
+  uint64_t len = gguf_le(kv->value, 8);
   size_t k = len < n - 1 ? (size_t)len : n - 1;
   memcpy(buf, kv->value + 8, k);
   buf[k] = 0;

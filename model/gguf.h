@@ -39,6 +39,10 @@ typedef struct {
 /* Opens one file into the set: metadata and tensors. */
 HF_MUST hf_status gguf_open(tensor_set *s, const char *path, gguf_file *out);
 const gguf_kv *gguf_find(const gguf_file *g, const char *key);
+/* n <= 8 bytes at p, little-endian. */
+uint64_t gguf_le(const uint8_t *p, int n);
+/* Element i < kv->count of an array; false when its elements are no integers. Over INT64_MAX gives INT64_MAX. */
+bool gguf_int_at(const gguf_kv *kv, uint64_t i, int64_t *out);
 /* Optional members: absent leaves *out. Integers of any width, bool where bool is asked; floats of both widths, as the shortest
  * decimal that the f32 stands for. Errors name file and key. */
 HF_MUST hf_status gguf_opt_int(const gguf_file *g, const char *key, int64_t lo, int64_t hi, int64_t *out);

@@ -59,7 +59,8 @@ const raw_tensor *tset_find(const tensor_set *s, const char *name);
 /* Tensors [first, n) of one file: HF_INPUT when two overlap. no_holes: they must also fill [begin, end) entirely. */
 HF_MUST hf_status tset_check_layout(const tensor_set *s, size_t first, uint64_t begin, uint64_t end, bool no_holes);
 
-/* Product of dims and block sizes with overflow checks: bytes of a tensor. false when impossible. */
+/* Product of dims and block sizes with overflow checks: bytes of a tensor. false when impossible. When true, the product of any
+ * leading dims fits int64_t too, also where a later dim is 0. */
 bool raw_bytes(fmt f, int elem_bytes, int n_dims, const int64_t *dims, uint64_t *bytes);
 
 /* ---- canonical tensors ---- */
@@ -179,8 +180,9 @@ void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int ex
 HF_MUST hf_status bind_gguf(model *m);
 /* Checks a stored tensor's element count against rows x cols (leading dimensions may be split or merged) and fills the slot as
  * READ_DIRECT. */
-HF_MUST hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int layer, int64_t rows,
-                           int64_t cols);
+HF_MUST hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int64_t rows, int64_t cols);
+/* Stored format of the routed experts, of the first MoE layer's where layers differ: "the model's format". m has slots. */
+fmt slots_expert_format(const model *m);
 
 /* ---- element conversions: F32, F16, BF16, Q8_0 ---- */
 

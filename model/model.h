@@ -138,7 +138,8 @@ void model_close(model *m);
 /* From a config.json that is already parsed (a catalog entry): planning only. `where` starts error lines. */
 HF_MUST hf_status model_from_config(const json *config, const char *where, model **out);
 
-/* Resolves "deepseek-r1" in synth:deepseek-r1,… to a config. Set by programs that link the catalog (db room). The hook
+/* Resolves "deepseek-r1" in synth:deepseek-r1,… to a config. Set by programs that link the catalog (db room), once, before they
+ * start threads or open a model: it is not guarded. The hook
  * returns HF_NOT_FOUND for an unknown name; *config is owned by the caller, json_free. */
 typedef hf_status (*model_catalog_hook)(void *user, const char *name, json **config);
 void model_set_catalog_hook(model_catalog_hook hook, void *user);

@@ -172,8 +172,7 @@ static hf_status bind_folder(model *m, const char *folder) {
   HF_TRY(slots_alloc(m));
   HF_TRY(bind_hf(m));
   m->source = SRC_FILE;
-  for (int i = 0; i < m->c.n_layers; i++)
-    if (m->c.layer_is_moe[i]) m->c.default_format = model_slot(m, MT_EXP_GATE, i)->format;
+  m->c.default_format = slots_expert_format(m);
   return HF_OK;
 }
 

@@ -29,9 +29,7 @@ typedef struct {
 } view;
 
 static fmt default_of(const model *m) {
-  for (int i = 0; m->slots && i < m->c.n_layers; i++)
-    if (m->c.layer_is_moe[i]) return model_slot(m, MT_EXP_GATE, i)->format;
-  return m->c.default_format;
+  return m->slots ? slots_expert_format(m) : m->c.default_format;
 }
 
 /* Adds one tensor (one expert's share of it) to a part; *f gets its format. */

@@ -4,6 +4,7 @@
  * No state, no order. Values are uniform with mean 0; the scale makes a product's output about as large as its input
  * (variance 1 / columns), smaller for the two products that add to the residual stream, so that it grows slowly over layers.
  * Router rows give logits of standard deviation about 1: every expert is chosen, none equally often. */
+#include "model/config_limits.h"
 #include "model/synth.h"
 
 #include <errno.h>
@@ -172,11 +173,11 @@ static hf_status parse_option(const char *text, const char *key, size_t key_len,
   unsigned long long x = strtoull(v, &end, 10);
   bool number = !errno && !*end && v[0] >= '0' && v[0] <= '9';
   if (number && key_len == 4 && !memcmp(key, "seed", 4)) out->seed = x;
-  else if (number && x >= 1 && x <= 4096 && key_len == 6 && !memcmp(key, "layers", 6)) out->layers = (int)x;
-  else if (number && x >= 1 && x <= 4096 && key_len == 7 && !memcmp(key, "experts", 7)) out->experts = (int)x;
+  else if (number && x >= 1 && x <= LIM_LAYERS && key_len == 6 && !memcmp(key, "layers", 6)) out->layers = (int)x;
+  else if (number && x >= 1 && x <= LIM_EXPERTS && key_len == 7 && !memcmp(key, "experts", 7)) out->experts = (int)x;
   else
-    return hf_fail(HF_INPUT, "%s: option '%.*s=%s' is not one of layers=1..4096, experts=1..4096, seed=N, format=NAME", text,
-                   (int)key_len, key, v);
+    return hf_fail(HF_INPUT, "%s: option '%.*s=%s' is not one of layers=1..%d, experts=1..%d, seed=N, format=NAME", text,
+                   (int)key_len, key, v, LIM_LAYERS, LIM_EXPERTS);
   return HF_OK;
 }
 

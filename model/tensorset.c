@@ -36,7 +36,7 @@ hf_status tset_add_file(tensor_set *s, const char *path, int *index) {
   mapped_file *f = &s->files[s->n_files];
   memset(f, 0, sizeof *f);
   HF_TRY(hf_arena_str(s->arena, &f->path, path, strlen(path)));
-  f->fd = open(path, O_RDONLY | O_CLOEXEC);
+  f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe in its place is refused below, not waited for */
   if (f->fd < 0) return hf_fail(errno == ENOENT ? HF_NOT_FOUND : HF_INPUT, "%s: %s", path, strerror(errno));
   s->n_files++; /* from here on tset_free closes it */
   struct stat st;
@@ -101,7 +101,7 @@ const raw_tensor *tset_find(const tensor_set *s, const char *name) {
 bool raw_bytes(fmt f, int elem_bytes, int n_dims, const int64_t *dims, uint64_t *bytes) {
   uint64_t n = 1;
   for (int i = 0; i < n_dims; i++)
-    if (dims[i] < 0 || __builtin_mul_overflow(n, (uint64_t)dims[i], &n)) return false;
+    if (dims[i] < 0 || __builtin_mul_overflow(n, (uint64_t)dims[i], &n) || n > INT64_MAX) return false;
   if (f == FMT_OTHER) return !__builtin_mul_overflow(n, (uint64_t)elem_bytes, bytes);
   const fmt_info *i = fmt_get(f);
   int64_t inner = n_dims > 0 ? dims[n_dims - 1] : 1;

@@ -13,15 +13,9 @@ typedef struct {
   size_t n;
 } str;
 
-static uint64_t load(const uint8_t *p, size_t n) {
-  uint64_t v = 0;
-  for (size_t i = 0; i < n; i++) v |= (uint64_t)p[i] << (8 * i);
-  return v;
-}
-
 /* The string here; *at moves behind it. gguf_open has checked that it lies inside the file. */
 static str next_str(const uint8_t **at) {
-  size_t n = (size_t)load(*at, 8);
+  size_t n = (size_t)gguf_le(*at, 8);
   str s = {(const char *)*at + 8, n};
   *at += 8 + n;
   return s;
@@ -34,19 +28,6 @@ static hf_status get_str(const gguf_file *g, const char *where, const char *key,
   const uint8_t *at = kv->value;
   *out = next_str(&at);
   return HF_OK;
-}
-
-/* Element i of an array of integers; -1 when it is none (no valid type is negative). */
-static int64_t int_at(const gguf_kv *kv, uint64_t i) {
-  switch (kv->elem) {
-    case GGUF_U8:
-    case GGUF_I8: return kv->value[i];
-    case GGUF_U16:
-    case GGUF_I16: return (int64_t)load(kv->value + 2 * i, 2);
-    case GGUF_U32:
-    case GGUF_I32: return (int64_t)load(kv->value + 4 * i, 4);
-    default: return -1;
-  }
 }
 
 static hf_status string_array(const gguf_file *g, const char *where, const char *key, uint64_t most, const gguf_kv **out) {
@@ -91,7 +72,7 @@ static hf_status load_tokens(tokenizer *t, const gguf_file *g) {
   for (uint64_t i = 0; i < tokens->count; i++) {
     str s = next_str(&at);
     int64_t type = TYPE_NORMAL;
-    if (types) type = int_at(types, i);
+    if (types && !gguf_int_at(types, i, &type)) type = -1; /* refused by add_token */
     HF_TRY(add_token(t, s, (int64_t)i, type));
   }
   tok_sort_added(t);

@@ -18,7 +18,7 @@
 enum {
   TOK_MAX_ID = 1 << 22, /* ids at or above this are refused: no vocabulary comes near */
   TOK_MAX_STEPS = 16,
-  TOK_MAX_TEXT = 1 << 28, /* bytes of text one encode accepts */
+  TOK_MAX_TEXT = 1 << 24, /* bytes of text one encode accepts: over ten of the longest contexts; scratch is 80 times a word */
   TOK_MAX_FILE = 256 << 20,
 };
 

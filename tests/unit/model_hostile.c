@@ -140,6 +140,44 @@ static void test_gguf_fields(void **state) {
   patched(find("blk.2.attn_q_a.weight", 21), "blk.1.attn_q_a.weight", 21, HF_INPUT, "twice");
   patched(find("blk.2.attn_q_a.weight", 21), "blk.2.attn_q_x.weight", 21, HF_INPUT, "blk.2.attn_q_a.weight is missing");
   patched(find("deepseek2.expert_group_used_count", 33), "deepseek2.expert_group_count\0\0\0\0\0", 33, HF_INPUT, "metadata key");
+  patched(find("tokenizer.ggml.bos_token_id", 27), "tokenizer.ggml.eos_token_id", 27, HF_INPUT, "eos_token_id appears twice");
+}
+
+/* A key given twice contradicts itself, among thousands of keys too. */
+static void test_gguf_many_keys(void **state) {
+  (void)state;
+  enum { KEYS = 6000, ENTRY = 8 + 5 + 4 + 1 };
+  size_t n = 24 + (size_t)KEYS * ENTRY;
+  char *file = calloc(1, n), *at = file + 24;
+  memcpy(file, "GGUF\3", 5);
+  file[16] = (char)(KEYS & 255), file[17] = (char)(KEYS >> 8);
+  for (int i = 0; i < KEYS; i++, at += ENTRY) {
+    char key[8];
+    snprintf(key, sizeof key, "k%04d", i == KEYS - 1 ? 17 : i);
+    at[0] = 5;
+    memcpy(at + 8, key, 5); /* type 0: u8 */
+  }
+  expect(put("x.gguf", file, n), HF_INPUT, "x.gguf", "k0017 appears twice");
+  free(file);
+}
+
+/* Layers may hold their experts in different formats; the model's format is that of the first, for every asker. */
+static void test_gguf_mixed_layers(void **state) {
+  (void)state;
+  model *m = NULL;
+  char *copy = malloc(gguf_len);
+  memcpy(copy, gguf_bytes, gguf_len);
+  size_t type = find("blk.2.ffn_gate_exps.weight", 26) + 26 + 4 + 3 * 8;
+  assert_int_equal(copy[type], 1); /* F16; BF16 takes as many bytes */
+  copy[type] = 30;
+  if (model_open(put("x.gguf", copy, gguf_len), &m) != HF_OK) fail_msg("%s", hf_error_line());
+  assert_int_equal(model_get_config(m)->default_format, FMT_F16);
+  model_layer_parts as_stored, asked;
+  assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 2, &as_stored), HF_OK);
+  assert_int_equal(model_layer_parts_of(m, model_get_config(m)->default_format, 2, &asked), HF_OK);
+  assert_memory_equal(&asked, &as_stored, sizeof asked);
+  model_close(m);
+  free(copy);
 }
 
 static void test_gguf_shrinks(void **state) {
@@ -266,6 +304,14 @@ static void test_safetensors(void **state) {
   expect(dir, HF_INPUT, "model.safetensors", "longer");
   put("model.safetensors", "\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10);
   expect(dir, HF_INPUT, "model.safetensors", "header length");
+  st_case("{\"model.embed_tokens.weight\":{\"dtype\":\"F32\",\"shape\":[9007199254740992,1024,0],\"data_offsets\":[0,0]}}", 0,
+          HF_INPUT, "shape times");
+  char fifo[64];
+  snprintf(fifo, sizeof fifo, "%s/model.safetensors", dir);
+  assert_int_equal(unlink(fifo), 0);
+  assert_int_equal(mkfifo(fifo, 0600), 0); /* nobody writes: a plain open would wait for ever */
+  expect(dir, HF_INPUT, "model.safetensors", "not a regular file");
+  assert_int_equal(unlink(fifo), 0);
   st_case("[]", 0, HF_INPUT, "object");
   st_case("{\"a\":1}", 0, HF_INPUT, "a");
   st_case("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},}", 4, HF_INPUT, "line");
@@ -383,6 +429,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_gguf_truncated), cmocka_unit_test(test_gguf_header_only),
       cmocka_unit_test(test_gguf_fields),    cmocka_unit_test(test_gguf_shrinks),
+      cmocka_unit_test(test_gguf_many_keys), cmocka_unit_test(test_gguf_mixed_layers),
       cmocka_unit_test(test_gguf_split),     cmocka_unit_test(test_safetensors),
       cmocka_unit_test(test_index),          cmocka_unit_test(test_contradicting_config),
       cmocka_unit_test(test_paths),          cmocka_unit_test(test_allocation_failures),

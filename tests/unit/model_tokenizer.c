@@ -280,6 +280,48 @@ static void named_chains(void **state) {
   assert_non_null(strstr(hf_error_line(), "deepseek-v3"));
 }
 
+static void cut_by(const char *regex, const char *text, size_t n, hf_buf *out) {
+  tok_splitter s = {.n = 0};
+  hf_buf_init(out, 1 << 16);
+  if (tok_split_add(&s, "test", regex, strlen(regex), CUT_ISOLATED, false) != HF_OK) fail_msg("%s", hf_error_line());
+  assert_int_equal(tok_split(&s, text, n, collect, out), HF_OK);
+  tok_split_free(&s);
+}
+
+/* \s+$ is searched for in a form of the same meaning that does not cost the square of a run of blanks. */
+static void blanks_at_the_end(void **state) {
+  (void)state;
+  static const char letters[] = "   \n\t\rx1";
+  uint32_t r = 1;
+  for (int i = 0; i < 3000; i++) {
+    char text[40];
+    size_t n = 1 + (size_t)(i % 39);
+    for (size_t k = 0; k < n; k++) text[k] = letters[(r = r * 1664525 + 1013904223) >> 29];
+    hf_buf plain, ours;
+    cut_by("(?:\\s+)$", text, n, &plain);
+    cut_by("\\s+$", text, n, &ours);
+    assert_string_equal(ours.data, plain.data);
+    hf_buf_free(&plain);
+    hf_buf_free(&ours);
+  }
+  tokenizer *t = open_ok(VECTORS "deepseek-llm.gguf");
+  size_t n = 400000; /* by squares: twenty minutes */
+  char *text = malloc(n + 1);
+  memset(text, ' ', n);
+  text[n] = '1';
+  int32_t *ids = NULL;
+  int n_ids = 0;
+  assert_int_equal(tokenizer_encode(t, text, n + 1, false, false, &ids, &n_ids), HF_OK);
+  hf_buf back;
+  decode_all(t, ids, n_ids, &back);
+  assert_int_equal(back.len, n + 1);
+  assert_memory_equal(back.data, text, n + 1);
+  hf_buf_free(&back);
+  free(ids);
+  free(text);
+  tokenizer_close(t);
+}
+
 /* Cutting behaviours, as the tokenizers library documents them for "the-final--countdown" cut at '-'. */
 static void behaviours(void **state) {
   (void)state;
@@ -439,6 +481,7 @@ int main(void) {
       cmocka_unit_test(utf8_prefix),
       cmocka_unit_test(nfc),
       cmocka_unit_test(named_chains),
+      cmocka_unit_test(blanks_at_the_end),
       cmocka_unit_test(behaviours),
       cmocka_unit_test(refused),
       cmocka_unit_test(catastrophic_regex),
