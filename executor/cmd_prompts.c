@@ -109,7 +109,12 @@ static hf_status read_prompts(const run_options *r, job *j) {
   }
   hf_status st = tokenizer_open(r->model, &j->tok);
   if (st != HF_OK && st != HF_NOT_FOUND && st != HF_UNSUPPORTED) return st;
-  if (st != HF_OK) hf_log(st == HF_NOT_FOUND ? HF_LOG_DEBUG : HF_LOG_WARN, "ids only, no text: %s", hf_error_line());
+  char why[512] = "";
+  if (st != HF_OK) {
+    snprintf(why, sizeof why, "%s", hf_error_line());
+    po.no_tokenizer = why;
+    hf_log(st == HF_NOT_FOUND ? HF_LOG_DEBUG : HF_LOG_INFO, "ids only, no text: %s", why);
+  }
   if (r->prompt) return prompts_add_text(&j->list, j->tok, r->prompt, &po);
   return prompts_read(r->prompts, j->tok, &po, &j->list);
 }

@@ -37,12 +37,14 @@ static hf_status add(prompt_list *l, const char *id, const int32_t *ids, int n_i
 }
 
 static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const char *text, int max_tokens,
-                          double arrival_s, bool ignore_eos) {
+                          double arrival_s, const prompt_options *o) {
   int32_t *ids = NULL;
   int n = 0;
-  if (!tok) return hf_fail(HF_INPUT, "%s: a prompt of text, but the model has no tokenizer; give \"ids\"", where);
+  if (!tok)
+    return hf_fail(HF_INPUT, "%s: a prompt of text, but the model has no tokenizer%s%s%s; give \"ids\"", where,
+                   o->no_tokenizer ? " (" : "", o->no_tokenizer ? o->no_tokenizer : "", o->no_tokenizer ? ")" : "");
   HF_TRY(hf_note(tokenizer_encode(tok, text, strlen(text), true, true, &ids, &n), "%s: field prompt", where));
-  hf_status st = n ? hf_note(add(l, id, ids, n, max_tokens, arrival_s, ignore_eos), "%s", where) : hf_fail(HF_INPUT, "%s: field prompt: empty", where);
+  hf_status st = n ? hf_note(add(l, id, ids, n, max_tokens, arrival_s, o->ignore_eos), "%s", where) : hf_fail(HF_INPUT, "%s: field prompt: empty", where);
   free(ids);
   return st;
 }
@@ -82,7 +84,7 @@ static hf_status read_line(prompt_list *l, const json *doc, const char *where, c
     snprintf(number, sizeof number, "%.15g", json_number(json_get(doc, "id"), line));
     id = number;
   }
-  if (prompt) return add_text(l, tok, where, id, prompt, (int)max_tokens, arrival, o->ignore_eos);
+  if (prompt) return add_text(l, tok, where, id, prompt, (int)max_tokens, arrival, o);
   if (json_get(doc, "ids")) return add_ids(l, json_get(doc, "ids"), where, id, o->vocab_size, (int)max_tokens, arrival, o->ignore_eos);
   return hf_fail(HF_INPUT, "%s: neither \"prompt\" nor \"ids\"", where);
 }
@@ -127,7 +129,7 @@ hf_status prompts_read(const char *path, const tokenizer *tok, const prompt_opti
 
 hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const char *text, const prompt_options *o) {
   if (!l->a) HF_TRY(list_new(1, l));
-  return add_text(l, tok, "--prompt", "prompt", text, o->max_tokens, 0, o->ignore_eos);
+  return add_text(l, tok, "--prompt", "prompt", text, o->max_tokens, 0, o);
 }
 
 hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, const prompt_options *o, prompt_list *out) {

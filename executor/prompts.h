@@ -15,6 +15,7 @@ typedef struct {
   const char *where_value;
   bool ignore_eos;
   int vocab_size;        /* ids must lie below it */
+  const char *no_tokenizer; /* why there is none, for the error of a prompt of text; may be NULL */
 } prompt_options;
 
 typedef struct {

@@ -142,7 +142,9 @@ static hf_status load_merges(loader *l, const json *merges) {
 }
 
 static hf_status load_model(loader *l, const json *model) {
-  const char *type = json_string(json_get(model, "type"));
+  const char *type = NULL;
+  if (model && json_type(model) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: model is no object", l->where);
+  HF_TRY(json_opt_str(model, l->where, "type", &type));
   /* old files leave the type out: BPE is then known by its merges */
   if (type ? strcmp(type, "BPE") != 0 : !json_get(model, "merges")) {
     return hf_fail(HF_UNSUPPORTED, "%s: model.type: '%s' is not supported, only BPE", l->where, type ? type : "(none)");
