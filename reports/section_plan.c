@@ -21,10 +21,10 @@ hf_status say_plan(const plan *pl, hf_buf *b) {
   format_number(pl->decode_tok_per_s.low, FMT_TOK_S, low);
   format_number(pl->decode_tok_per_s.high, FMT_TOK_S, high);
   format_number(pl->ilp.gap, FMT_GAP, gap);
-  return hf_buf_printf(
-      b,
-      "Plan %lld for %s, %d users, is expected to decode %s tokens/s (%s to %s); no placement can beat its step by more than %s.",
-      (long long)pl->id, pl->model, pl->users, likely, low, high, gap);
+  return hf_buf_printf(b,
+                       "Plan %lld for %s, %d users, is expected to decode %s tokens/s (%s to %s); no placement at this depth can "
+                       "beat its step by more than %s.",
+                       (long long)pl->id, pl->model, pl->users, likely, low, high, gap);
 }
 
 static void tiles_of_plan(page *p, const plan *pl) {
@@ -36,7 +36,7 @@ static void tiles_of_plan(page *p, const plan *pl) {
   page_tile(p, "Decode, all users", v, "tokens/s predicted, %s to %s, %s", w, x, pl->tag);
   format_number(pl->ilp.objective_ns, FMT_NS, v);
   format_number(pl->ilp.bound_ns, FMT_NS, w);
-  page_tile(p, "Decode step", v, "no placement below %s", w);
+  page_tile(p, "Decode step", v, "no placement at this depth below %s", w);
   format_number(pl->ilp.gap, FMT_GAP, v);
   format_number(pl->ilp.seconds, FMT_SECONDS, w);
   page_tile(p, "Proven gap", v, "%s, solved in %s", pl->ilp.status, w);
@@ -171,7 +171,8 @@ static void table_depths(page *p, const char *id, const plan *pl) {
   static const rep_col cols[] = {{"depth", "Depth", FMT_INT},
                                  {"state", "Result", FMT_TEXT},
                                  {"objective_ns", "Step", FMT_NS},
-                                 {"bound_ns", "Proven bound", FMT_NS}};
+                                 {"bound_ns", "Proven bound", FMT_NS},
+                                 {"decode_tok_per_s", "Tokens/s, simulated", FMT_TOK_S}};
   const json *list = json_get(pl->extra, "by_depth");
   char name[SECTION_ID_MAX];
   if (json_len(list) == 0) return;
@@ -179,6 +180,7 @@ static void table_depths(page *p, const char *id, const plan *pl) {
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
     table_num(p, t, json_number(json_get(o, "depth"), NAN)), table_text(p, t, json_string(json_get(o, "state")));
     table_num(p, t, json_number(json_get(o, "objective_ns"), NAN)), table_num(p, t, json_number(json_get(o, "bound_ns"), NAN));
+    table_num(p, t, json_number(json_get(o, "decode_tok_per_s"), NAN));
   }
   page_table_end(p, t, false);
 }

@@ -138,9 +138,7 @@ static void table_drift(page *p, const char *id, const plan *now) {
   if (json_len(drift) > 0) {
     rep_table *t = PAGE_TABLE(p, section_id(name, id, "drift"), cols, "What the run taught the cost model, by stage");
     for (const json *f = json_first(drift); f != NULL; f = json_next(f)) {
-      bool fixed = strcmp(json_key(f), "step_fixed_ns") == 0;
-      table_text(p, t, fixed ? "fixed time of a step (as measured)" : json_key(f)),
-          table_as(p, t, json_number(f, NAN), fixed ? FMT_NS : FMT_NUM);
+      table_text(p, t, strcmp(json_key(f), "fixed") == 0 ? "fixed times" : json_key(f)), table_num(p, t, json_number(f, NAN));
     }
     page_table_end(p, t, true);
   }
@@ -156,11 +154,17 @@ static void table_gain(page *p, const char *id, const data_plan *now, const data
                                  {"after", "After the re-plan", FMT_TOK_S},
                                  {"gain", "Gain", FMT_SIGNED}};
   char name[SECTION_ID_MAX];
-  double was = json_number(json_get(json_get(now->p->extra, "changes"), "old_objective_ns"), NAN);
+  const json *changes = json_get(now->p->extra, "changes");
+  double was = json_number(json_get(changes, "old_objective_ns"), NAN);
+  double simulated = json_number(json_get(changes, "old_decode_tok_per_s"), NAN);
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "gain"), cols, "What the re-plan was expected to give, and gave");
-  if (was > 0) {
-    table_text(p, t, "step time only, corrected by the run: old and new placement"), table_num(p, t, 1e9 * now->p->users / was);
-    table_num(p, t, 1e9 * now->p->users / now->p->ilp.objective_ns), table_num(p, t, replan_gain_expected(now->p));
+  if (simulated > 0) {
+    table_text(p, t, "expected: old and new placement simulated with what the run taught"), table_num(p, t, simulated);
+    table_num(p, t, now->p->decode_tok_per_s.likely), table_num(p, t, replan_gain_expected(now->p));
+  }
+  if (was > 0 && now->p->ilp.objective_ns > 0) {
+    table_text(p, t, "the same by the time of a full step alone"), table_num(p, t, 1e9 * now->p->users / was);
+    table_num(p, t, 1e9 * now->p->users / now->p->ilp.objective_ns), table_num(p, t, was / now->p->ilp.objective_ns - 1);
   }
   if (before != NULL && after != NULL) {
     table_text(p, t, "measured"), table_num(p, t, before->r.decode_tok_per_s), table_num(p, t, after->r.decode_tok_per_s);
