@@ -124,8 +124,10 @@ static hf_status make_plan(const run_options *r, job *j, int users, int context)
   char u[16], c[16], pt[16], ot[16];
   snprintf(u, sizeof u, "%d", users);
   snprintf(c, sizeof c, "%d", context);
-  snprintf(pt, sizeof pt, "%d", prompts_longest_prompt(&j->list));
-  snprintf(ot, sizeof ot, "%d", context - prompts_longest_prompt(&j->list));
+  int prompt, output;
+  prompts_mean(&j->list, &prompt, &output);
+  snprintf(pt, sizeof pt, "%d", prompt);
+  snprintf(ot, sizeof ot, "%d", output);
   const char *argv[24] = {"plan", "--db", j->db_path, "--model", r->model, "--users", u, "--context", c, "--prompt-tokens", pt,
                           "--output-tokens", ot, "--gpu", r->gpu ? r->gpu : "none", "--json", "--quiet"};
   int n = 17;
@@ -167,6 +169,8 @@ static hf_status prepare(const run_options *r, job *j) {
                    j->p ? "the plan" : "--context", context, need);
   if (j->p && j->users > j->p->users)
     return hf_fail(HF_INPUT, "--users %d: the plan was made for %d; make one with --users %d", j->users, j->p->users, j->users);
+  int most = model_get_config(j->m)->max_context;
+  if (context > most) return hf_fail(HF_INPUT, "%d tokens of context: this model has at most %d", context, most);
   if (!j->p) HF_TRY(make_plan(r, j, j->users, context));
   int depth = r->depth ? (int)r->depth : j->p ? j->p->depth : 1;
   HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));

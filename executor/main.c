@@ -110,7 +110,6 @@ int main(int argc, char **argv) {
   bool stop = false;
   hf_status st = cli_parse(&spec, argc, argv, &r.common, &n, &rest, &stop);
   if (st == HF_OK && !stop) {
-    hf_log_set_level(r.common.quiet ? HF_LOG_WARN : r.common.verbose ? HF_LOG_DEBUG : HF_LOG_INFO);
     if (r.prompt) r.stream = true;
     st = n ? hf_fail(HF_INPUT, "unexpected argument '%s'; see hf-run --help", rest[0]) : dispatch(&r);
   }

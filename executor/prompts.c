@@ -160,11 +160,14 @@ int prompts_longest(const prompt_list *l) {
   return n;
 }
 
-int prompts_longest_prompt(const prompt_list *l) {
-  int n = 0;
-  for (int i = 0; i < l->n; i++)
-    if (l->req[i].n_ids > n) n = l->req[i].n_ids;
-  return n;
+void prompts_mean(const prompt_list *l, int *prompt_tokens, int *output_tokens) {
+  int64_t in = 0, out = 0;
+  for (int i = 0; i < l->n; i++) {
+    in += l->req[i].n_ids;
+    out += l->req[i].max_tokens;
+  }
+  *prompt_tokens = l->n ? (int)((in + l->n / 2) / l->n) : 0;
+  *output_tokens = l->n ? (int)((out + l->n / 2) / l->n) : 0;
 }
 
 hf_status prompts_token_text(const tokenizer *tok, int32_t id, hf_buf *out) {

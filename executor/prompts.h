@@ -31,7 +31,8 @@ HF_MUST hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const c
 HF_MUST hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, const prompt_options *o, prompt_list *out);
 void prompts_free(prompt_list *l);
 int prompts_longest(const prompt_list *l);       /* most prompt + output tokens of a request */
-int prompts_longest_prompt(const prompt_list *l);
+/* Means over the requests, rounded; what a plan for this load is made for. */
+void prompts_mean(const prompt_list *l, int *prompt_tokens, int *output_tokens);
 /* Writes all answers to path as hf_write_file does (a failure leaves the old file). tok may be NULL (no text then). */
 HF_MUST hf_status prompts_write(const char *path, const prompt_list *l, const tokenizer *tok);
 /* The bytes of one token, or of all that came out; ids that the vocabulary does not have (models round its size up) give nothing. */

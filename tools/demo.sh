@@ -13,8 +13,9 @@ export HETEROFLOW_DB=$dir/heteroflow.db
 # Five users write Italian on a device that holds about a quarter of the routed experts.
 device=virtual:7M
 users=5
-prompt=96
+prompt=52 # tokens of these prompts on average; the longest has 96
 answer=160
+context=256
 kind=italian
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
@@ -31,7 +32,7 @@ printf '(curves of every kernel: %s show, and %s)\n' "$bin/hf-profile" "$dir/pro
 # of experts than show what a placement does.
 depth=1
 step "2. Plan: $users users of $model, a device of ${device#virtual:} for about a quarter of the experts"
-show $bin/hf-plan plan --model $model --users $users --context $((prompt + answer)) --prompt-tokens $prompt --output-tokens $answer \
+show $bin/hf-plan plan --model $model --users $users --context $context --prompt-tokens $prompt --output-tokens $answer \
   --gpu $device --depth $depth --out $dir/plan1.json
 
 run() { # PLAN
