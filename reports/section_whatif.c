@@ -128,7 +128,8 @@ void section_definitions(page *p) {
       {"TTFT", "time to first token: from the arrival of a request to its first output token, at the client."},
       {"TPOT", "time per output token: (end to end − TTFT) / (n − 1) of a request with n output tokens."},
       {"p50, p90, p99", "half, nine tenths, 99 of 100 requests are at or below this value."},
-      {"gap", "(step of the plan − proven lower bound) / step of the plan: what any other placement could gain at most, by the "
+      {"gap", "(step of the plan − proven lower bound) / step of the plan: what any other placement at the same depth could gain "
+              "at most, by the "
               "same cost model."},
       {"binding resource", "what the step waits for: CPU (bandwidth or compute), GPU, or path, the hand-over between them."},
       {"share of choices", "how often the router's choices fall on experts that live on the device."},
