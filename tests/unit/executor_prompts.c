@@ -48,7 +48,10 @@ static void lines_become_requests(void **state) {
   assert_true(l.req[1].arrival_s == 0.5);
   assert_string_equal(l.req[2].ext_id, "12");
   assert_int_equal(prompts_longest(&l), 10);
-  assert_int_equal(prompts_longest_prompt(&l), 3);
+  int prompt_tokens, output_tokens;
+  prompts_mean(&l, &prompt_tokens, &output_tokens);
+  assert_int_equal(prompt_tokens, 2);  /* 3, 2, 1 */
+  assert_int_equal(output_tokens, 5); /* 7, 2, 7 */
   prompts_free(&l);
   prompts_free(&l);
 }
