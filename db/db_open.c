@@ -116,7 +116,7 @@ static hf_status probe(const db *d, bool create, bool *log) {
   }
   if (!S_ISREG(info.st_mode)) return hf_fail(HF_INPUT, "%s: not a regular file; name another with --db", d->path);
   HF_TRY(read_header(d, head, &n));
-  if (n == 0 && !*log) {
+  if (n == 0 && info.st_size == 0 && !*log) { /* SQLite takes a file of one byte for an empty one, too, and would write over it */
     return create ? HF_OK : hf_fail(HF_NOT_FOUND, "%s: an empty file, no database yet; run hf-profile first", d->path);
   }
   bool ours =
