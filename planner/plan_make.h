@@ -31,6 +31,14 @@ void planned_free(planned *p);
 /* Decode step of a placement with the table of another case of the figures: for intervals and tests. */
 HF_MUST hf_status plan_step_ns(const plan_inputs *in, const planned *p, cost_case c, double *ns);
 
+/* The interval of a prediction: effect[i] is the logarithm of the step's time over the likely one with the i-th source of doubt at its slow
+ * and at its fast end. Sources are independent, so their squares add up, those that make a step longer apart from those that make it
+ * shorter, and with them that of what any such model misses. What the sources are: the groups of cost_group; their ends are the low and high
+ * of the rows, each with its origin (measured percentiles, or the catalog's priors, where the ends of two factors are multiplied: the
+ * bandwidth of two sockets is wider than it need be). Popularity adds nothing: what skewed gates do to the experts touched is the
+ * group COST_ROUTING (distinct_factor), and no catalog figure says how skewed an unknown model's gates are. */
+void plan_combine(const double effect[][2], int n, double *slower, double *faster);
+
 /* Users who start together, under the plan's table, with any placement and depth. stretch: how much slower the mean decode step is than
  * the simulated ones, where answers are too long to simulate whole. */
 HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth, sim_result *out,

@@ -365,7 +365,49 @@ static void runs_of_other_models_are_refused(void **state) {
   done(in, &p);
 }
 
-/* The published case: proven gap, interval narrow enough to mean something. */
+/* 0.12^2 + 0.09^2 = 0.15^2 and 0.4^2 + 0.09^2 = 0.41^2, 0.09 being what such models miss; an effect counts on the side it acts on. */
+static void doubts_add_up_as_independent_ones(void **state) {
+  (void)state;
+  double slower = 0, faster = 0;
+  plan_combine((const double[][2]){{0.12, -0.4}, {0, 0}}, 2, &slower, &faster);
+  near(slower, exp(0.15), 1e-12);
+  near(faster, exp(0.41), 1e-12);
+  plan_combine((const double[][2]){{-0.4, 0.12}}, 1, &slower, &faster);
+  near(slower, exp(0.15), 1e-12);
+  near(faster, exp(0.41), 1e-12);
+  plan_combine(NULL, 0, &slower, &faster);
+  near(slower, exp(0.09), 1e-12);
+  near(faster, exp(0.09), 1e-12);
+}
+
+/* The largest doubt of the published case by hand: two sockets read 58 % of theoretical (at least 44 %) times 1.51 (at least 1.4), so that
+ * the CPU experts take 1.42175 times as long; the rest of the step stays. */
+static void interval_of_deepseek_r1(const plan_inputs *in, const planned *p) {
+  double likely = 0, slow = 0, by_hand = 0, slower = 0, faster = 0, effect[COST_N_GROUPS][2];
+  const stage_table *t = p->eval->table;
+  ok(plan_step_ns(in, p, (cost_case){0}, &likely));
+  ok(plan_step_ns(in, p, (cost_case){-1, COST_CPU_MEM}, &slow));
+  for (int l = 0; l < t->n_layers; l++) {
+    const layer_times *y = &p->ilp->layer[l].times;
+    double experts = t->layer[l].moe ? y->cexp_ns - t->layer[l].cexp_fixed_ns : 0;
+    double more = experts * (0.58 / 0.44 * 1.51 / 1.4 - 1), device = y->shared_ns + y->dexp_ns, cpu = y->hand_ns + y->cexp_ns;
+    by_hand += fmax(device, cpu + more) - fmax(device, cpu);
+  }
+  assert_true(by_hand > 0.2 * likely);
+  near(slow - likely, by_hand, 1e-9);
+  for (int g = 0; g < COST_N_GROUPS; g++)
+    for (int side = 0; side < 2; side++) {
+      double ns = 0;
+      ok(plan_step_ns(in, p, (cost_case){side == 0 ? -1 : 1, 1u << g}, &ns));
+      effect[g][side] = log(ns / likely);
+    }
+  plan_combine(effect, COST_N_GROUPS, &slower, &faster);
+  near(p->p->decode_tok_per_s.likely / p->p->decode_tok_per_s.low, slower, 1e-12);
+  near(p->p->decode_tok_per_s.high / p->p->decode_tok_per_s.likely, faster, 1e-12);
+}
+
+/* The published case: proven gap, interval narrow enough to mean something. Whether the published 51 tokens/s lie inside is for the demo to
+ * print, not a property of the program. */
 static void deepseek_r1_from_the_catalog(void **state) {
   (void)state;
   plan_request r = {.model = "deepseek-r1",
@@ -373,15 +415,16 @@ static void deepseek_r1_from_the_catalog(void **state) {
                     .users = 5,
                     .context = 2048,
                     .prompt_tokens = 256,
-                    .output_tokens = 64};
+                    .output_tokens = 64,
+                    .depth = 1};
   plan_inputs *in = NULL;
   planned p;
   make(&r, &in, &p);
+  interval_of_deepseek_r1(in, &p);
   assert_true(p.p->ilp.gap <= 1e-3);
   assert_string_equal(p.p->format, "q4_k_m");
   const plan_range *t = &p.p->decode_tok_per_s;
   assert_true(t->high / t->low < 2.5);
-  assert_true(t->low < 51 && 51 < t->high);
   assert_string_equal(p.p->binding, "DRAM bandwidth");
   assert_true(json_len(json_get(p.p->extra, "baselines")) == ILP_N_BASELINES);
   done(in, &p);
@@ -439,6 +482,7 @@ int main(void) {
       cmocka_unit_test(drift_finds_the_factors),
       cmocka_unit_test(replanning_moves_the_hot_experts),
       cmocka_unit_test(runs_of_other_models_are_refused),
+      cmocka_unit_test(doubts_add_up_as_independent_ones),
       cmocka_unit_test(deepseek_r1_from_the_catalog),
       cmocka_unit_test(damaged_inputs_are_refused),
   };
