@@ -409,8 +409,8 @@ static hf_status add_links(build *b) {
       if (rate.low < 1) return hf_fail(HF_INPUT, "%s: PCIe rate of %s: %g is below 1 B/s", b->where, dev, rate.low);
       for (int64_t bytes = 4096; bytes <= (int64_t)1 << 28; bytes *= 16) {
         rec_link_point p = {.pinned = true, .bytes = bytes, .tag = rate.tag > latency.tag ? rate.tag : latency.tag};
-        strcpy(p.src, up ? "host" : dev);
-        strcpy(p.dst, up ? dev : "host");
+        if (!rows_text(p.src, sizeof p.src, up ? "host" : dev) || !rows_text(p.dst, sizeof p.dst, up ? dev : "host"))
+          return hf_fail(HF_INPUT, "%s: device name '%.40s' is too long", b->where, dev);
         p.ns_low = latency.low + 1e9 * (double)bytes / rate.high;
         p.ns = latency.likely + 1e9 * (double)bytes / rate.likely;
         p.ns_high = latency.high + 1e9 * (double)bytes / rate.low;
@@ -462,10 +462,9 @@ static hf_status read_head(build *b, bool is_file) {
   const char *name, *kind = is_file ? "whatif" : "catalog";
   HF_TRY(check_members(b));
   HF_TRY(json_get_str(b->doc, b->where, "name", &name));
-  if (*name == 0 || strlen(name) >= sizeof b->r.m.name) {
+  if (*name == 0 || !rows_text(b->r.m.name, sizeof b->r.m.name, name)) {
     return hf_fail(HF_INPUT, "%s: field name: 1 to %zu bytes", b->where, sizeof b->r.m.name - 1);
   }
-  strcpy(b->r.m.name, name);
   HF_TRY(json_opt_str(b->doc, b->where, "kind", &kind));
   if (strcmp(kind, "catalog") != 0 && strcmp(kind, "whatif") != 0) {
     return hf_fail(HF_INPUT, "%s: field kind: '%.40s' is neither catalog nor whatif", b->where, kind);

@@ -32,8 +32,11 @@ void rows_free(rows *r) {
   *r = (rows){0};
 }
 
-static bool fits(const char *s, size_t n) {
-  return strlen(s) < n;
+bool rows_text(char *out, size_t n, const char *s) {
+  size_t length = strlen(s);
+  if (length >= n) return false;
+  memcpy(out, s, length + 1);
+  return true;
 }
 
 const rec_device *rows_find_device(const rows *r, const char *device) {
@@ -59,15 +62,14 @@ bool rows_fact(const rows *r, const char *device, const char *what, fact *out) {
 hf_status rows_device(rows *r, const char *where, const char *device, const char *kind, const char *name, int cores,
                       int64_t mem_bytes) {
   rec_device d = {.cores = cores, .mem_bytes = mem_bytes};
-  if (*device == 0 || !fits(device, sizeof d.device))
+  if (*device == 0 || !rows_text(d.device, sizeof d.device, device))
     return hf_fail(HF_INPUT, "%s: field device: '%.40s' is no device name", where, device);
-  if (strcmp(kind, "cpu") != 0 && strcmp(kind, "gpu") != 0) {
+  if ((strcmp(kind, "cpu") != 0 && strcmp(kind, "gpu") != 0) || !rows_text(d.kind, sizeof d.kind, kind)) {
     return hf_fail(HF_INPUT, "%s: field kind: '%.40s' is neither cpu nor gpu", where, kind);
   }
-  if (!fits(name, sizeof d.name)) return hf_fail(HF_INPUT, "%s: field name: longer than %zu bytes", where, sizeof d.name - 1);
-  strcpy(d.device, device);
-  strcpy(d.kind, kind);
-  strcpy(d.name, name);
+  if (!rows_text(d.name, sizeof d.name, name)) {
+    return hf_fail(HF_INPUT, "%s: field name: longer than %zu bytes", where, sizeof d.name - 1);
+  }
   for (int i = 0; i < r->n_dev; i++) {
     if (strcmp(r->dev[i].device, device) == 0) {
       r->dev[i] = d;
@@ -82,12 +84,10 @@ hf_status rows_device(rows *r, const char *where, const char *device, const char
 
 hf_status rows_figure(rows *r, const char *device, const char *what, const char *unit, fact f, const char *source_fmt, ...) {
   rec_figure row = {.low = f.low, .likely = f.likely, .high = f.high, .tag = f.tag};
-  if (!fits(device, sizeof row.device) || *what == 0 || !fits(what, sizeof row.what) || !fits(unit, sizeof row.unit)) {
-    return hf_fail(HF_INPUT, "figure '%.60s' of device '%.20s' in '%.30s': a name is too long", what, device, unit);
+  if (*what == 0 || !rows_text(row.device, sizeof row.device, device) || !rows_text(row.what, sizeof row.what, what) ||
+      !rows_text(row.unit, sizeof row.unit, unit)) {
+    return hf_fail(HF_INPUT, "figure '%.60s' of device '%.20s' in '%.30s': a name is empty or too long", what, device, unit);
   }
-  strcpy(row.device, device);
-  strcpy(row.what, what);
-  strcpy(row.unit, unit);
   va_list args;
   va_start(args, source_fmt);
   vsnprintf(row.source, sizeof row.source, source_fmt, args); /* a longer source is cut; the catalog file has all of it */
@@ -124,8 +124,7 @@ static hf_status close_facts(rows *r) {
   snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->hash);
   json_add_str(r->facts, "inputs", hash);
   HF_TRY(json_print(r->facts, false, &text));
-  bool ok = fits(text, sizeof r->m.facts_json);
-  if (ok) strcpy(r->m.facts_json, text);
+  bool ok = rows_text(r->m.facts_json, sizeof r->m.facts_json, text);
   free(text);
   if (ok) return HF_OK;
   return hf_fail(HF_INPUT, "machine %.100s: titles, names and assumptions together exceed %zu bytes; shorten them", r->m.name,

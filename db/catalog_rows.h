@@ -16,6 +16,9 @@ typedef struct {
   json *facts;   /* becomes rec_machine.facts_json; owned */
 } rows;
 
+/* Copies s with its NUL into n bytes; false, and nothing is written, when it does not fit. */
+HF_MUST bool rows_text(char *out, size_t n, const char *s);
+
 HF_MUST hf_status rows_init(rows *r);
 void rows_free(rows *r);
 

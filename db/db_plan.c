@@ -159,10 +159,13 @@ static hf_status put_text(db *d, const plan *p) {
   HF_TRY(plan_to_json(p, &doc));
   hf_status st = json_print(doc, false, &text);
   json_free(doc);
+  if (st == HF_OK && strlen(text) > PLAN_MAX_BYTES) {
+    st = hf_fail(HF_INPUT, "field extra: the plan's text is longer than %d bytes and could not be read again", PLAN_MAX_BYTES);
+  }
   if (st == HF_OK) st = db_statement(d, "UPDATE plan SET json = ?2 WHERE id = ?1", &s);
   if (st == HF_OK) {
-    sqlite3_bind_int64(s, 1, p->id);
-    int rc = sqlite3_bind_text(s, 2, text, -1, SQLITE_STATIC);
+    int rc = sqlite3_bind_int64(s, 1, p->id);
+    if (rc == SQLITE_OK) rc = sqlite3_bind_text(s, 2, text, -1, SQLITE_STATIC);
     st = rc == SQLITE_OK ? db_done(d, s, "plan") : db_fail(d, rc, "plan");
     sqlite3_clear_bindings(s);
   }
@@ -202,8 +205,10 @@ static hf_status parse_row(const db *d, sqlite3_stmt *s, plan **out) {
   int64_t id = sqlite3_column_int64(s, 0);
   const char *text = (const char *)sqlite3_column_text(s, 1);
   if (!text) return db_fail(d, SQLITE_NOMEM, "plan");
+  size_t n = (size_t)sqlite3_column_bytes(s, 1);
   snprintf(where, sizeof where, "%s: plan %lld", d->path, (long long)id);
-  HF_TRY(json_parse(text, (size_t)sqlite3_column_bytes(s, 1), where, &doc));
+  if (n > PLAN_MAX_BYTES) return hf_fail(HF_INPUT, "%s: a text of %zu bytes, more than %d", where, n, PLAN_MAX_BYTES);
+  HF_TRY(json_parse(text, n, where, &doc));
   hf_status st = plan_read_json(doc, where, out);
   json_free(doc);
   if (st == HF_OK) (*out)->id = id;
@@ -214,7 +219,8 @@ hf_status db_plan_get(db *d, int64_t id, plan **out) {
   sqlite3_stmt *s;
   bool found;
   HF_TRY(db_statement(d, "SELECT id, json FROM plan WHERE id = ?1", &s));
-  sqlite3_bind_int64(s, 1, id);
+  int rc = sqlite3_bind_int64(s, 1, id);
+  if (rc != SQLITE_OK) return db_fail(d, rc, "plan");
   HF_TRY(db_row(d, s, "plan", &found));
   if (!found) return hf_fail(HF_NOT_FOUND, "%s: no plan %lld", d->path, (long long)id);
   hf_status st = parse_row(d, s, out);

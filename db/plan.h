@@ -34,7 +34,8 @@ enum {
   PLAN_MAX_BUDGET = 64,
   PLAN_MAX_KERNELS = 64,
   PLAN_MAX_LAYERS = 1024,
-  PLAN_MAX_EXPERTS = 4096
+  PLAN_MAX_EXPERTS = 4096,
+  PLAN_MAX_BYTES = 64 << 20 /* of the text of a plan */
 };
 
 typedef struct {

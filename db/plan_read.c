@@ -8,7 +8,7 @@
 
 #include "db/plan_json.h"
 
-enum { MAX_FILE_BYTES = 64 << 20, WHERE_BYTES = 320 };
+enum { WHERE_BYTES = 320 };
 static const int64_t EXACT = INT64_C(1) << 53;
 
 /* Counts checked by plan_check again, with its own words; here only what an int holds. */
@@ -292,7 +292,7 @@ hf_status plan_read_json(const json *doc, const char *where, plan **out) {
 
 hf_status plan_read_file(const char *path, plan **out) {
   json *doc;
-  HF_TRY(json_read_file(path, MAX_FILE_BYTES, &doc));
+  HF_TRY(json_read_file(path, PLAN_MAX_BYTES, &doc));
   hf_status st = plan_read_json(doc, path, out);
   json_free(doc);
   return st;

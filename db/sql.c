@@ -13,6 +13,7 @@ hf_status db_fail(const db *d, int rc, const char *what) {
   switch (rc & 0xff) {
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
+    case SQLITE_PROTOCOL: /* gave up in a race for the write-ahead log's locks */
       return hf_fail(HF_MACHINE, "%s: %s: database is locked by another program; wait for it to end and try again", d->path,
                      what);
     case SQLITE_FULL: return hf_fail(HF_MACHINE, "%s: %s: the disk is full; free some space and try again", d->path, what);
