@@ -9,6 +9,7 @@
 
 /* Above this many tokens the binomial sum gives way to its mean: by then the curve is nearly straight over the spread of M. */
 enum { EXACT_TOKENS = 64, MAX_LAYERS = 4096, MAX_EXPERTS = 1024 };
+static const double MAX_NS = 1e18; /* 32 years: what is more is no time of a stage */
 
 double stage_curve_at(const stage_curve *c, double tokens) {
   int last = c->n - 1;
@@ -66,9 +67,11 @@ static hf_status curve_from_json(const json *obj, const char *where, const char 
   for (int i = 0; i < n; i++, a = json_next(a), b = json_next(b)) {
     out->tok[i] = json_number(a, -1);
     out->ns[i] = json_number(b, -1);
-    bool rising = i == 0 || (out->tok[i] > out->tok[i - 1] && out->ns[i] >= out->ns[i - 1]);
-    if (!(out->tok[i] >= 0) || !(out->ns[i] >= 0) || !isfinite(out->tok[i]) || !isfinite(out->ns[i]) || !rising)
-      return hf_fail(HF_INPUT, "%s: field %s: point %d: tokens must rise and times must not fall or be negative", where, key, i);
+    double more = i > 0 ? out->tok[i] - out->tok[i - 1] : 1, longer = i > 0 ? out->ns[i] - out->ns[i - 1] : 0;
+    bool fits = out->tok[i] >= 0 && out->ns[i] >= 0 && out->ns[i] <= MAX_NS; /* false for NaN too */
+    if (!fits || !(more > 0) || !(longer >= 0) || longer > MAX_NS * more)
+      return hf_fail(HF_INPUT, "%s: field %s: point %d: tokens must rise; times must not fall, be negative or exceed %g ns",
+                     where, key, i, MAX_NS);
   }
   return HF_OK;
 }
@@ -142,7 +145,7 @@ static hf_status layer_from_json(const json *o, const char *where, stage_layer *
   for (size_t i = 0; i < COUNT(layer_curve); i++)
     HF_TRY(curve_from_json(o, where, layer_curve[i].key, (stage_curve *)((char *)y + layer_curve[i].offset)));
   for (size_t i = 0; i < COUNT(layer_num); i++)
-    HF_TRY(json_get_num(o, where, layer_num[i].key, 0, 1e18, (double *)((char *)y + layer_num[i].offset)));
+    HF_TRY(json_get_num(o, where, layer_num[i].key, 0, MAX_NS, (double *)((char *)y + layer_num[i].offset)));
   return HF_OK;
 }
 
@@ -161,20 +164,19 @@ hf_status stage_table_from_json(const json *obj, const char *where, stage_table 
   t->n_experts = (int)n_experts;
   t->top_k = (int)top_k;
   snprintf(t->tag, sizeof t->tag, "%s", tag);
-  HF_GO(fail, json_get_num(obj, where, "step_fixed_ns", 0, 1e18, &t->step_fixed_ns));
+  HF_GO(fail, json_get_num(obj, where, "step_fixed_ns", 0, MAX_NS, &t->step_fixed_ns));
   HF_GO(fail, json_get_bool(obj, where, "one_resource", &t->one_resource));
   HF_GO(fail, curve_from_json(obj, where, "head", &t->head));
   int64_t l = 0, index = 0;
   for (const json *o = json_first(layers); o != NULL; o = json_next(o), index++) {
+    char place[320];
     int64_t count = 1;
     stage_layer y = {0};
-    st = json_opt_int(o, where, "count", 1, n_layers - l, &count);
-    if (st == HF_OK && l == n_layers) st = hf_fail(HF_INPUT, "%s: more layers than n_layers = %d", where, (int)n_layers);
-    if (st == HF_OK) st = layer_from_json(o, where, &y);
-    if (st != HF_OK) {
-      hf_note(st, "layers[%d]", (int)index);
-      goto fail;
-    }
+    snprintf(place, sizeof place, "%.255s: layers[%d]", where, (int)index);
+    if (l == n_layers) HF_GO(fail, hf_fail(HF_INPUT, "%s: more layers than n_layers = %d", place, (int)n_layers));
+    HF_GO(fail, json_opt_int(o, place, "count", 1, n_layers - l, &count));
+    HF_GO(fail, layer_from_json(o, place, &y));
+    if (y.moe && top_k == 0) HF_GO(fail, hf_fail(HF_INPUT, "%s: field moe: true, but n_experts or top_k is 0", place));
     for (int64_t i = 0; i < count; i++) t->layer[l++] = y;
   }
   if (l != n_layers) {

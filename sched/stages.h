@@ -14,7 +14,7 @@
 #include "base/json.h"
 
 enum { STAGE_CURVE_MAX = 16 };
-/* Piecewise linear over tokens; linear from the first point to 0 tokens = ns[0]; beyond the last: its last slope. n >= 1. */
+/* Piecewise linear over tokens, which rise. Below the first point: its ns; beyond the last: the last slope (n = 1: a constant). */
 typedef struct {
   int n;
   double tok[STAGE_CURVE_MAX], ns[STAGE_CURVE_MAX];
@@ -49,6 +49,8 @@ HF_MUST hf_status stage_table_new(int n_layers, stage_table **out);
 void stage_table_free(stage_table *t);
 /* Members into parent. Equal neighbouring layers are written once with their count. */
 HF_MUST hf_status stage_table_to_json(const stage_table *t, json *parent);
+/* HF_INPUT unless tokens rise, times do not fall, are at most 1e18 ns and grow by at most that per token, and a MoE layer has
+ * experts to choose from. */
 HF_MUST hf_status stage_table_from_json(const json *obj, const char *where, stage_table **out);
 
 /* Popularity of experts: p[layer][expert] = probability that a token chooses it (sums to top_k per layer). */

@@ -171,26 +171,47 @@ static void json_round_trip_keeps_every_bit(void **state) {
   stage_table_free(t);
 }
 
-static void refuse(const char *text) {
+static void refuse(const char *text, const char *says) {
   json *o = NULL;
   stage_table *t = NULL;
   assert_int_equal(json_parse(text, strlen(text), "table", &o), HF_OK);
   assert_int_equal(stage_table_from_json(o, "table", &t), HF_INPUT);
   assert_null(t);
-  assert_non_null(strstr(hf_error_line(), "table"));
+  if (strncmp(hf_error_line(), "table: ", 7) != 0 || !strstr(hf_error_line(), says)) {
+    fail_msg("'%s' was expected in: %s", says, hf_error_line());
+  }
   json_free(o);
 }
 
+#define HEAD(n_layers, top_k, step, head)                                                                                      \
+  "{\"n_layers\":" n_layers ",\"n_experts\":2,\"top_k\":" top_k ",\"tag\":\"spec\",\"step_fixed_ns\":" step ","                  \
+  "\"one_resource\":false,\"head\":{\"tokens\":[" head "]},\"layers\":["
+#define CURVE(name) "\"" name "\":{\"tokens\":[1],\"ns\":[1]},"
+#define LAYER(moe)                                                                                                              \
+  "{" CURVE("attn") CURVE("shared") CURVE("dexp") CURVE("cexp") "\"moe\":" moe ",\"attn_ctx_ns\":0,\"attn_seq_ctx_ns\":0,"       \
+  "\"cexp_fixed_ns\":0,\"dexp_fixed_ns\":0,\"hand_ns\":0,\"hand_tok_ns\":0,\"upload_ns\":0}"
+
 static void bad_json_is_refused(void **state) {
   (void)state;
-  refuse("{}");
-  refuse("{\"n_layers\":1,\"n_experts\":2,\"top_k\":3,\"tag\":\"spec\",\"layers\":[{}]}");
-  refuse("{\"n_layers\":2,\"n_experts\":2,\"top_k\":1,\"tag\":\"spec\",\"step_fixed_ns\":0,\"one_resource\":false,"
-         "\"head\":{\"tokens\":[1],\"ns\":[1]},\"layers\":[{}]}");
-  refuse("{\"n_layers\":1,\"n_experts\":2,\"top_k\":1,\"tag\":\"spec\",\"step_fixed_ns\":0,\"one_resource\":false,"
-         "\"head\":{\"tokens\":[2,1],\"ns\":[1,1]},\"layers\":[{}]}");
-  refuse("{\"n_layers\":1,\"n_experts\":2,\"top_k\":1,\"tag\":\"spec\",\"step_fixed_ns\":-1,\"one_resource\":false,"
-         "\"head\":{\"tokens\":[1],\"ns\":[1]},\"layers\":[{}]}");
+  refuse("{}", "field n_layers");
+  refuse("{\"n_layers\":1,\"n_experts\":2,\"top_k\":3}", "field top_k");
+  refuse(HEAD("1", "1", "-1", "1],\"ns\":[1") LAYER("true") "]}", "field step_fixed_ns");
+  refuse(HEAD("1", "1", "0", "2,1],\"ns\":[1,1") LAYER("true") "]}", "field head: point 1");
+  refuse(HEAD("1", "1", "0", "1,2],\"ns\":[2,1") LAYER("true") "]}", "field head: point 1");
+  refuse(HEAD("1", "1", "0", "1],\"ns\":[2e18") LAYER("true") "]}", "field head: point 0");
+  refuse(HEAD("1", "1", "0", "0,5e-324],\"ns\":[0,1e18") LAYER("true") "]}", "field head: point 1");
+  refuse(HEAD("1", "1", "0", "1,2],\"ns\":[1") LAYER("true") "]}", "field head");
+  refuse(HEAD("1", "1", "0", "1],\"ns\":[1") "{}]}", "layers[0]: field moe");
+  refuse(HEAD("2", "1", "0", "1],\"ns\":[1") LAYER("true") "]}", "describes 1 layers");
+  refuse(HEAD("1", "1", "0", "1],\"ns\":[1") LAYER("true") "," LAYER("true") "]}", "layers[1]: more layers");
+  refuse(HEAD("1", "0", "0", "1],\"ns\":[1") LAYER("true") "]}", "layers[0]: field moe");
+  json *o = NULL; /* and what is right is taken, so that each case above is wrong in one thing only */
+  stage_table *t = NULL;
+  const char *good = HEAD("2", "1", "0", "1,2],\"ns\":[1,1") LAYER("true") "," LAYER("false") "]}";
+  assert_int_equal(json_parse(good, strlen(good), "table", &o), HF_OK);
+  if (stage_table_from_json(o, "table", &t) != HF_OK) fail_msg("%s", hf_error_line());
+  stage_table_free(t);
+  json_free(o);
 }
 
 int main(void) {
