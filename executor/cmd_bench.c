@@ -55,7 +55,7 @@ static hf_status probe_bandwidth(const bench *b, int threads, double *out) {
   HF_TRY(pool_new(b->topo, threads, &p));
   HF_GO(end, mem_probe_new(p, (size_t)bytes, &m));
   for (int i = 0; i < PASSES; i++) v[i] = mem_probe_pass(m, threads);
-  *out = percentiles_of(v, PASSES).p50;
+  *out = hf_percentiles_of(v, PASSES).p50;
 end:
   mem_probe_free(m);
   pool_free(p);

@@ -1,6 +1,5 @@
 #include "executor/record.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,29 +8,17 @@
 #include "base/json.h"
 #include "base/mem.h"
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-percentiles percentiles_of(double *v, int n) {
-  if (n == 0) return (percentiles){0};
-  qsort(v, (size_t)n, sizeof *v, by_value);
-  int i50 = (int)ceil(0.50 * n) - 1, i90 = (int)ceil(0.90 * n) - 1, i99 = (int)ceil(0.99 * n) - 1;
-  return (percentiles){v[i50], v[i90], v[i99]};
-}
-
-hf_status record_latencies(const serve_request *reqs, int n, percentiles *ttft_s, percentiles *tpot_s) {
+hf_status record_latencies(const serve_request *reqs, int n, hf_percentiles *ttft_s, hf_percentiles *tpot_s) {
   double *v;
   int k = 0;
   HF_TRY(hf_alloc(&v, (size_t)n + 1, sizeof *v, "latencies"));
   for (int i = 0; i < n; i++)
     if (reqs[i].n_out > 0) v[k++] = reqs[i].first_token_s - reqs[i].arrival_s;
-  *ttft_s = percentiles_of(v, k);
+  *ttft_s = hf_percentiles_of(v, (size_t)k);
   k = 0;
   for (int i = 0; i < n; i++)
     if (reqs[i].n_out > 1) v[k++] = (reqs[i].end_s - reqs[i].first_token_s) / (reqs[i].n_out - 1);
-  *tpot_s = percentiles_of(v, k);
+  *tpot_s = hf_percentiles_of(v, (size_t)k);
   free(v);
   return HF_OK;
 }
@@ -107,7 +94,7 @@ static hf_status put_all(db *d, rec_run *run, const serve_request *reqs, int n, 
 }
 
 hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
-  percentiles ttft, tpot;
+  hf_percentiles ttft, tpot;
   HF_TRY(record_latencies(reqs, n, &ttft, &tpot));
   run->created_ns = hf_wall_ns();
   run->prompt_tokens = st->prompt_tokens;

@@ -3,15 +3,12 @@
 #ifndef HF_EXECUTOR_RECORD_H
 #define HF_EXECUTOR_RECORD_H
 
+#include "base/stats.h"
 #include "db/db.h"
 #include "executor/serve.h"
 
-/* Percentiles by nearest rank over n values (sorted in place). n 0: zeros. */
-typedef struct { double p50, p90, p99; } percentiles;
-percentiles percentiles_of(double *v, int n);
-
 /* TTFT and TPOT of all finished requests (design §7: TPOT = (E2E - TTFT) / (n - 1)). */
-HF_MUST hf_status record_latencies(const serve_request *reqs, int n, percentiles *ttft_s, percentiles *tpot_s);
+HF_MUST hf_status record_latencies(const serve_request *reqs, int n, hf_percentiles *ttft_s, hf_percentiles *tpot_s);
 
 /* Fills the measured part of run from stats, writes everything in one transaction, sets run->id. */
 HF_MUST hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);

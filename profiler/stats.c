@@ -1,14 +1,10 @@
 #include "profiler/stats.h"
 
-#include <stdlib.h>
+#include "base/stats.h"
 
 static const double NOISY_SPREAD = 0.2;
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
+/* Between neighbours: the few samples of a point would make nearest ranks jump. */
 static double percentile(const double *sorted, int n, double p) {
   double at = p * (n - 1);
   int i = (int)at;
@@ -17,7 +13,7 @@ static double percentile(const double *sorted, int n, double p) {
 
 stats stats_of(double *v, int n) {
   if (n <= 0) return (stats){0};
-  qsort(v, (size_t)n, sizeof *v, by_value);
+  hf_sort(v, (size_t)n);
   stats s = {.median = percentile(v, n, 0.5), .low = percentile(v, n, 0.1), .high = percentile(v, n, 0.9), .n = n};
   if (s.median > 0) s.spread = (s.high - s.low) / s.median;
   return s;

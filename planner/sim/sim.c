@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/stats.h"
 
 /* ---- events: a binary heap over (time, order) ---- */
 
@@ -351,20 +352,9 @@ static hf_status set_up(sim *s) {
   return HF_OK;
 }
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-/* Nearest rank. */
 static plan_percentiles percentiles(double *v, int64_t n) {
-  plan_percentiles p = {0};
-  if (n == 0) return p;
-  qsort(v, (size_t)n, sizeof *v, by_value);
-  p.p50 = v[(int64_t)ceil(0.50 * (double)n) - 1];
-  p.p90 = v[(int64_t)ceil(0.90 * (double)n) - 1];
-  p.p99 = v[(int64_t)ceil(0.99 * (double)n) - 1];
-  return p;
+  hf_percentiles p = hf_percentiles_of(v, (size_t)n);
+  return (plan_percentiles){p.p50, p.p90, p.p99};
 }
 
 static hf_status summarise(sim *s, sim_result *r) {

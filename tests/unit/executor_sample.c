@@ -1,4 +1,4 @@
-/* From logits to tokens: what is drawn follows the probabilities, limits cut where they say, equal logits give the lower id; and percentiles. */
+/* From logits to tokens: what is drawn follows the probabilities, limits cut where they say, equal logits give the lower id; and latencies. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -121,31 +121,9 @@ static void odd_logits_give_a_valid_id(void **state) {
   for (int s = 0; s < 20; s++) assert_int_equal(sample_token(&o, 0, s, clear, 3, scratch), 1);
 }
 
-static void percentiles_by_nearest_rank(void **state) {
-  (void)state;
-  percentiles p = percentiles_of(NULL, 0);
-  assert_true(p.p50 == 0 && p.p90 == 0 && p.p99 == 0);
-  double one[] = {7};
-  p = percentiles_of(one, 1);
-  assert_true(p.p50 == 7 && p.p90 == 7 && p.p99 == 7);
-  double two[] = {9, 4};
-  p = percentiles_of(two, 2);
-  assert_true(p.p50 == 4 && p.p90 == 9 && p.p99 == 9);
-  double ten[] = {10, 9, 8, 7, 6, 5, 4, 3, 2, 1};
-  p = percentiles_of(ten, 10);
-  assert_true(p.p50 == 5 && p.p90 == 9 && p.p99 == 10);
-  double hundred[100], many[1000];
-  for (int i = 0; i < 100; i++) hundred[(i * 37) % 100] = i + 1;
-  p = percentiles_of(hundred, 100);
-  assert_true(p.p50 == 50 && p.p90 == 90 && p.p99 == 99);
-  for (int i = 0; i < 1000; i++) many[(i * 7) % 1000] = i + 1;
-  p = percentiles_of(many, 1000);
-  assert_true(p.p50 == 500 && p.p90 == 900 && p.p99 == 990);
-}
-
 static void latencies_of_requests(void **state) {
   (void)state;
-  percentiles ttft, tpot;
+  hf_percentiles ttft, tpot;
   serve_request r[4] = {{.arrival_s = 1, .first_token_s = 1.5, .end_s = 3.5, .n_out = 5},
                         {.arrival_s = 0, .first_token_s = 0.25, .end_s = 0.25, .n_out = 1}, /* one token: no time between tokens */
                         {.arrival_s = 2, .n_out = 0},                                       /* none: no time at all */
@@ -165,7 +143,6 @@ int main(void) {
       cmocka_unit_test(a_draw_depends_on_seed_request_and_step_alone),
       cmocka_unit_test(the_first_draw_is_a_draw),
       cmocka_unit_test(odd_logits_give_a_valid_id),
-      cmocka_unit_test(percentiles_by_nearest_rank),
       cmocka_unit_test(latencies_of_requests),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,14 @@
+/* stats.h: order statistics of a handful of doubles. Pure; values must be numbers (no NaN). */
+#ifndef HF_BASE_STATS_H
+#define HF_BASE_STATS_H
+#include <stddef.h>
+
+/* Ascending, in place. */
+void hf_sort(double *v, size_t n);
+
+/* By nearest rank: p90 is the least value that at least 90 % of the n values do not exceed. Sorts v in place; n 0 gives zeros. */
+typedef struct {
+  double p50, p90, p99;
+} hf_percentiles;
+hf_percentiles hf_percentiles_of(double *v, size_t n);
+#endif
