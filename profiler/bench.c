@@ -1,5 +1,4 @@
 /* bench.c: how a point is timed, and where results gather. */
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,45 +145,12 @@ static hf_status check_group(const char *name) {
   return hf_fail(HF_INPUT, "option --only: '%.40s' is no group; the groups are %s", name, list);
 }
 
-void prof_pin(const profile *p, int core) {
-  cpu_set_t set;
-  if (p->topo->fake) return;
-  for (int n = 0; n < p->topo->n_nodes; n++) {
-    const topo_node *node = &p->topo->node[n];
-    if (core < node->n_cores) {
-      CPU_ZERO(&set);
-      CPU_SET(node->cpus[core], &set);
-      (void)sched_setaffinity(0, sizeof set, &set);
-      return;
-    }
-    core -= node->n_cores;
-  }
-}
-
-typedef struct {
-  const profile *p;
-  pool *of;
-} pinning;
-
-/* Worker k of a node goes to the node's core k. */
-static void pin_worker(void *arg, int thread, int n_threads) {
-  const pinning *a = arg;
-  (void)n_threads;
-  int node = pool_node_of(a->of, thread), core = 0;
-  for (int n = 0; n < node; n++) core += a->p->topo->node[n].n_cores;
-  for (int i = 0; i < thread; i++) core += pool_node_of(a->of, i) == node;
-  prof_pin(a->p, core);
-}
-
-/* Workers are pinned one to a core: on a busy machine the scheduler may leave two of them on the same one for seconds, and then a
- * barrier takes as long as a worker spins. */
-static hf_status add_pool(profile *p, int threads, int cores) {
+static hf_status add_pool(profile *p, int threads) {
   for (int i = 0; i < p->n_pools; i++) {
     if (pool_threads(p->pools[i]) == threads) return HF_OK;
   }
   HF_TRY(pool_new(p->topo, threads, &p->pools[p->n_pools]));
-  pinning a = {p, p->pools[p->n_pools++]};
-  if (threads <= cores) pool_run(a.of, pin_worker, &a);
+  p->n_pools++;
   return HF_OK;
 }
 
@@ -195,13 +161,13 @@ hf_status prof_new(const prof_options *o, const topology *topo, const char *mode
   p->topo = topo;
   hf_status st = check_group(o->only);
   if (st == HF_OK) st = prof_shapes_for(model_or_null, &p->shapes);
-  int cores = 0;
-  for (int i = 0; i < topo->n_nodes; i++) cores += topo->node[i].n_cores;
-  int all = o->threads ? o->threads : cores > 1 ? cores : 1;
+  int all = o->threads;
+  for (int i = 0; i < topo->n_nodes && !o->threads; i++) all += topo->node[i].n_cores;
+  if (all < 1) all = 1;
   /* With a virtual device one thread is the device's and the pool has the others, so these two counts are asked for as well. */
-  if (st == HF_OK) st = add_pool(p, all, cores);
-  if (st == HF_OK && all > 2) st = add_pool(p, all - 1, cores);
-  if (st == HF_OK && all > 1) st = add_pool(p, 1, cores);
+  if (st == HF_OK) st = add_pool(p, all);
+  if (st == HF_OK && all > 2) st = add_pool(p, all - 1);
+  if (st == HF_OK && all > 1) st = add_pool(p, 1);
   if (st != HF_OK) {
     prof_free(p);
     return st;

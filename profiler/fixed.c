@@ -7,6 +7,8 @@
  *   handover_ns             virtual device signals, host answers, device goes on
  *   launch_ns               launching an empty recording and seeing that it is finished
  *   step_fixed_ns           launching it on a sleeping device, waking sleeping workers, a greedy choice among 32,768 logits */
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -245,15 +247,30 @@ static hf_status measure_device(profile *p, device *v) {
   return HF_OK;
 }
 
+/* The device's thread inherits the CPUs of the thread that starts it, which pool_run has pinned to a core: it gets the other ones, as
+ * beside a pool of all threads but one. */
+static hf_status new_device(const topology *t, dev **out) {
+  cpu_set_t own, others;
+  pthread_t self = pthread_self();
+  bool pinned = pthread_getaffinity_np(self, sizeof own, &own) == 0 && CPU_COUNT(&own) == 1;
+  CPU_ZERO(&others);
+  for (int n = 0; n < t->n_nodes; n++)
+    for (int i = 0; i < t->node[n].n_cpus; i++) {
+      int cpu = t->node[n].cpus[i];
+      if (cpu < CPU_SETSIZE && !(pinned && CPU_ISSET(cpu, &own))) CPU_SET(cpu, &others);
+    }
+  if (pinned) (void)pthread_setaffinity_np(self, sizeof others, &others); /* fails where there are no others */
+  hf_status st = dev_virtual_new(1 << 20, 1, NULL, NULL, out);
+  if (pinned) (void)pthread_setaffinity_np(self, sizeof own, &own);
+  return st;
+}
+
 static hf_status with_device(profile *p) {
   device v = {.ctx = {.n_layers = LAYERS}, .step = {.n_tok = 1}, .workers = p->pools[0]};
   hf_status st;
   HF_GO(out, hf_alloc(&v.logits, LOGITS, sizeof *v.logits, "logits"));
   prof_random(v.logits, LOGITS, 51);
-  prof_pin(p, 1); /* the device's thread stays there */
-  st = dev_virtual_new(1 << 20, 1, NULL, NULL, &v.d);
-  prof_pin(p, 0);
-  HF_GO(out, st);
+  HF_GO(out, new_device(p->topo, &v.d));
   HF_GO(out, dev_alloc(v.d, 2 * WIDTH * sizeof(float), "operands", &v.data));
   HF_GO(out, record_all(&v));
   st = measure_device(p, &v);

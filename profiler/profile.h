@@ -71,10 +71,6 @@ void prof_free(profile *p); /* NULL ok */
 /* All groups, or the one named. */
 HF_MUST hf_status prof_run(profile *p);
 
-/* Moves the calling thread, and threads it starts from here on, to a core (counted over all nodes); ignored when there is
- * none. */
-void prof_pin(const profile *p, int core);
-
 /* One sample: returns its nanoseconds. */
 typedef double prof_sample_fn(void *user);
 stats prof_time(profile *p, prof_sample_fn *sample, void *user);
