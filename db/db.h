@@ -45,8 +45,6 @@ HF_MUST hf_status db_link_list(db *d, int64_t machine_id, rec_link_point **out, 
 /* Plans: put stores rows and the JSON text, sets p->id. */
 HF_MUST hf_status db_plan_put(db *d, plan *p); /* always a new row; p must pass plan_check */
 HF_MUST hf_status db_plan_get(db *d, int64_t id, plan **out);
-HF_MUST hf_status db_plan_latest(db *d, plan **out);
-HF_MUST hf_status db_plan_ids(db *d, int64_t **ids, int *n);
 HF_MUST hf_status db_plan_heads(db *d, rec_plan_head **out, int *n); /* newest first; reads no JSON */
 
 /* Runs. put inserts when id == 0, else updates the row. */

@@ -228,28 +228,6 @@ hf_status db_plan_get(db *d, int64_t id, plan **out) {
   return st;
 }
 
-hf_status db_plan_latest(db *d, plan **out) {
-  sqlite3_stmt *s;
-  bool found;
-  HF_TRY(db_statement(d, "SELECT id, json FROM plan ORDER BY id DESC LIMIT 1", &s));
-  HF_TRY(db_row(d, s, "plan", &found));
-  if (!found) return hf_fail(HF_NOT_FOUND, "%s: no plan yet; make one with hf-plan", d->path);
-  hf_status st = parse_row(d, s, out);
-  sqlite3_reset(s);
-  return st;
-}
-
-typedef struct {
-  int64_t id;
-} id_row;
-
-hf_status db_plan_ids(db *d, int64_t **ids, int *n) {
-  static const db_col cols[] = {DB_COL(id_row, id, DB_I64)};
-  static const db_table table = DB_TABLE("plan", cols, id_row);
-  static const char newest_first[] = "ORDER BY id DESC";
-  return db_list(d, &table, newest_first, 0, ids, n);
-}
-
 hf_status db_plan_heads(db *d, rec_plan_head **out, int *n) {
   static const db_col cols[] = {
       DB_COL(rec_plan_head, id, DB_REF),

@@ -99,7 +99,6 @@ typedef enum { SRC_NONE, SRC_FILE, SRC_SYNTH } source_kind;
 struct model {
   model_config c;
   char *path;
-  bool gguf;
   source_kind source;
   char *missing;   /* why there are no weights, or NULL */
   hf_arena *arena; /* slots' expert tables */

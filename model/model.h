@@ -145,10 +145,8 @@ typedef hf_status (*model_catalog_hook)(void *user, const char *name, json **con
 void model_set_catalog_hook(model_catalog_hook hook, void *user);
 
 const model_config *model_get_config(const model *m);
-const char *model_path(const model *m);
+const char *model_path(const model *m); /* as opened; tokenizer_open takes it too, unless it is a synth: name */
 bool model_has_weights(const model *m);
-/* Folder or GGUF path the tokenizer is read from, see tokenizer.h. */
-bool model_is_gguf(const model *m);
 
 /* layer -1 for MT_EMBED, MT_OUT_NORM, MT_OUTPUT; expert -1 unless MT_EXP_*. HF_NOT_FOUND when this model has no such
  * tensor (not an error of the file: optional tensors are asked for with model_has_tensor). */

@@ -35,10 +35,6 @@ bool model_has_weights(const model *m) {
   return m->source != SRC_NONE;
 }
 
-bool model_is_gguf(const model *m) {
-  return m->gguf;
-}
-
 void model_close(model *m) {
   if (!m) return;
   config_free(&m->c);
@@ -201,7 +197,6 @@ static hf_status open_folder(const char *folder, model **out) {
 static hf_status open_gguf(const char *path, model **out) {
   model *m = NULL;
   HF_TRY(new_model(path, &m));
-  m->gguf = true;
   hf_status st = gguf_open_model(m, path);
   if (st != HF_OK) {
     model_close(m);

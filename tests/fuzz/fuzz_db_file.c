@@ -51,13 +51,15 @@ static void list_of(db *d, int64_t id) {
 
 static void use(db *d) {
   rec_machine m = {.name = "fuzz", .facts_json = "{}"};
-  plan *p = NULL;
   LIST(rec_machine, db_machine_list(d, &out, &n));
   LIST(rec_run, db_run_list(d, &out, &n));
   LIST(rec_signed_error, db_signed_errors(d, 0, &out, &n));
-  LIST(int64_t, db_plan_ids(d, &out, &n));
-  for (int64_t id = 1; id < 4; id++) list_of(d, id);
-  if (db_plan_latest(d, &p) == HF_OK) plan_free(p);
+  LIST(rec_plan_head, db_plan_heads(d, &out, &n));
+  for (int64_t id = 1; id < 4; id++) {
+    plan *p;
+    list_of(d, id);
+    if (db_plan_get(d, id, &p) == HF_OK) plan_free(p);
+  }
   if (db_machine_put(d, &m) != HF_OK) hf_clear_error();
 }
 
