@@ -99,6 +99,21 @@ hf_status cfg_gqa(const json *j, const char *where, model_config *c) {
   return HF_OK;
 }
 
+hf_status cfg_deepseek_ffn(const json *j, const char *where, model_config *c, int *first_dense) {
+  int shared = 0;
+  HF_TRY(cfg_int(j, where, "intermediate_size", 1, LIM_WIDTH, &c->d_ff_dense));
+  HF_TRY(cfg_int(j, where, "moe_intermediate_size", 1, LIM_WIDTH, &c->d_ff_expert));
+  HF_TRY(cfg_int(j, where, "n_routed_experts", 1, LIM_EXPERTS, &c->n_experts));
+  HF_TRY(cfg_int(j, where, "num_experts_per_tok", 1, LIM_TOP_K, &c->top_k));
+  HF_TRY(cfg_opt_int(j, where, "n_shared_experts", 0, LIM_SHARED, &shared));
+  HF_TRY(cfg_opt_int(j, where, "first_k_dense_replace", 0, LIM_LAYERS, first_dense));
+  HF_TRY(cfg_opt_int(j, where, "n_group", 1, LIM_EXPERTS, &c->n_group));
+  HF_TRY(cfg_opt_int(j, where, "topk_group", 1, LIM_EXPERTS, &c->topk_group));
+  HF_TRY(json_opt_num(j, where, "routed_scaling_factor", 1e-6, 1e6, &c->routed_scale));
+  c->d_ff_shared = shared * c->d_ff_expert;
+  return HF_OK;
+}
+
 static hf_status rope_scaling(const json *s, const char *where, rope_spec *r) {
   const char *type = json_string(json_get(s, "rope_type"));
   if (!type) type = json_string(json_get(s, "type"));

@@ -70,18 +70,9 @@ static hf_status read_route_v3(const json *j, const char *where, model_config *c
 
 hf_status config_deepseek(const json *j, const char *where, model_config *c) {
   HF_TRY(read_mla(j, where, c));
-  int shared = 0, first_dense = 0, freq = 1;
-  HF_TRY(cfg_int(j, where, "intermediate_size", 1, LIM_WIDTH, &c->d_ff_dense));
-  HF_TRY(cfg_int(j, where, "moe_intermediate_size", 1, LIM_WIDTH, &c->d_ff_expert));
-  HF_TRY(cfg_int(j, where, "n_routed_experts", 1, LIM_EXPERTS, &c->n_experts));
-  HF_TRY(cfg_int(j, where, "num_experts_per_tok", 1, LIM_TOP_K, &c->top_k));
-  HF_TRY(cfg_opt_int(j, where, "n_shared_experts", 0, LIM_SHARED, &shared));
-  HF_TRY(cfg_opt_int(j, where, "first_k_dense_replace", 0, LIM_LAYERS, &first_dense));
+  int first_dense = 0, freq = 1;
+  HF_TRY(cfg_deepseek_ffn(j, where, c, &first_dense));
   HF_TRY(cfg_opt_int(j, where, "moe_layer_freq", 1, LIM_LAYERS, &freq));
-  HF_TRY(cfg_opt_int(j, where, "n_group", 1, LIM_EXPERTS, &c->n_group));
-  HF_TRY(cfg_opt_int(j, where, "topk_group", 1, LIM_EXPERTS, &c->topk_group));
-  HF_TRY(json_opt_num(j, where, "routed_scaling_factor", 1e-6, 1e6, &c->routed_scale));
-  c->d_ff_shared = shared * c->d_ff_expert;
   for (int i = 0; i < c->n_layers; i++) c->layer_is_moe[i] = i >= first_dense && i % freq == 0;
   HF_TRY(c->family == FAM_DEEPSEEK_V2 ? read_route_v2(j, where, c) : read_route_v3(j, where, c));
   if (c->group == GROUP_NONE) c->n_group = c->topk_group = 1;

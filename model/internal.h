@@ -153,6 +153,9 @@ HF_MUST hf_status cfg_opt_int(const json *j, const char *where, const char *key,
 HF_MUST hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_spec *r);
 /* head_dim when given, else hidden_size / num_attention_heads, checked. */
 HF_MUST hf_status cfg_gqa(const json *j, const char *where, model_config *c);
+/* Feed-forward fields under the names of DeepSeek and GLM-4.5: widths, experts, groups, scale. Absent ones stay, so that a family
+ * sets its defaults before: *first_dense, c->n_group, c->topk_group, c->routed_scale. */
+HF_MUST hf_status cfg_deepseek_ffn(const json *j, const char *where, model_config *c, int *first_dense);
 /* Families. Each fills everything but name, vocabulary, context, norm eps, ids and default_format, which config_from_json
  * reads. */
 HF_MUST hf_status config_deepseek(const json *j, const char *where, model_config *c);
