@@ -84,25 +84,38 @@ typedef struct {
   cost_case c;
   cost_unit dev, pool;
   db_tag tag;
-  double attn_fixed, shared_fixed, cexp_fixed, hand_fixed, h2d, d2h, distinct;
+  double attn_fixed, shared_fixed, cexp_fixed, head_fixed, hand_fixed, h2d, d2h, distinct;
+  double barrier; /* of all workers, when they do everything together; else 0 */
 } builder;
 
-/* Operations of a layer, each followed by a barrier of the workers when the CPU does everything. */
-enum { ATTN_BARRIERS = 20, SHARED_BARRIERS = 5 };
+/* Barriers of a layer when all workers walk its operations together, counted from what a step records (executor/graph.c) by the host
+ * device's rule (needs_barrier in kernels/dev/host.c). Attention up to the norm before the feed-forward part; then the router, or the wait
+ * for the experts where nothing is shared; then gate and up, SwiGLU, down. Those inside the experts are in layer_fixed_ns. */
+enum { MLA_BARRIERS = 8, MLA_LOW_RANK_QUERY_BARRIERS = 10, GQA_BARRIERS = 6, ROUTER_BARRIERS = 2, FFN_BARRIERS = 4, HEAD_BARRIERS = 3 };
+
+static int attention_barriers(const model_config *m, bool moe) {
+  int n = m->attn == ATTN_GQA ? GQA_BARRIERS : m->q_lora_rank > 0 ? MLA_LOW_RANK_QUERY_BARRIERS : MLA_BARRIERS;
+  return n + (moe ? ROUTER_BARRIERS : 0) + (moe && m->d_ff_shared == 0);
+}
 
 static void find_cpu_fixed(builder *b) {
   const cost_rows *r = b->in->rows;
   cost_figure f;
   int threads = b->pool.threads;
-  if (b->in->gpu.kind == GPU_VIRTUAL || threads == 1) {
-    b->attn_fixed = cost_time(r, "cpu", "thread_layer_fixed_ns", b->c, THREAD_LAYER, &b->tag);
-  } else if (cost_find(r, "cpu", "barrier_ns", &f)) {
-    double barrier = cost_cpu_time(r, "barrier_ns", threads, b->c, THREAD_LAYER, &b->tag);
-    b->attn_fixed = ATTN_BARRIERS * barrier;
-    b->shared_fixed = SHARED_BARRIERS * barrier;
-  } else {
-    b->attn_fixed = b->cexp_fixed;
+  if (b->in->gpu.kind == GPU_NONE && cost_find(r, "cpu", "pool_wake_ns", &f)) {
+    /* measured as one pool_run, but here the workers are awake: the whole step is one */
+    double wake = cost_cpu_time(r, "pool_wake_ns", threads, b->c, THREAD_LAYER, &b->tag);
+    b->cexp_fixed = fmax(0, b->cexp_fixed - wake);
   }
+  bool together = b->in->gpu.kind == GPU_NONE && threads > 1;
+  if (together && !cost_find(r, "cpu", "barrier_ns", &f)) {
+    b->attn_fixed = b->cexp_fixed; /* as many barriers, roughly */
+    cost_weaken(&b->tag, TAG_ASSUMED);
+    return;
+  }
+  b->attn_fixed = cost_time(r, "cpu", "thread_layer_fixed_ns", b->c, THREAD_LAYER, &b->tag);
+  if (together) b->barrier = cost_cpu_time(r, "barrier_ns", threads, b->c, THREAD_LAYER, &b->tag);
+  b->shared_fixed = FFN_BARRIERS * b->barrier;
 }
 
 static void find_fixed(builder *b) {
@@ -112,6 +125,7 @@ static void find_fixed(builder *b) {
   b->cexp_fixed = cost_cpu_time(r, "layer_fixed_ns", b->pool.threads, b->c, CPU_LAYER, &b->tag);
   if (real) b->attn_fixed = cost_time(r, b->dev.device, "launch_ns", b->c, LAUNCH, &b->tag);
   else find_cpu_fixed(b);
+  b->head_fixed = b->dev.cpu ? HEAD_BARRIERS * b->barrier : b->attn_fixed;
   if (b->in->gpu.kind == GPU_NONE) return;
   cost_figure f;
   const char *from = real && cost_find(r, b->dev.device, "handover_ns", &f) ? b->dev.device : "cpu";
@@ -165,7 +179,8 @@ static hf_status layer_cost(builder *b, int l, stage_layer *y) {
   model_part attn = p.attn;
   attn.bytes += p.norms.bytes + p.router.bytes;
   attn.flops_per_token += p.norms.flops_per_token + p.router.flops_per_token;
-  y->attn = part_curve(b, &b->dev, "matmul", p.attn_fmt, 0, m->d_model, &attn, b->attn_fixed);
+  double fixed = b->attn_fixed + attention_barriers(m, y->moe) * b->barrier;
+  y->attn = part_curve(b, &b->dev, "matmul", p.attn_fmt, 0, m->d_model, &attn, fixed);
   context_cost(b, l, p.flops_per_token_context, y);
   if (!y->moe) {
     y->shared = part_curve(b, &b->dev, "expert_ffn", p.ffn_fmt, m->d_ff_dense, m->d_model, &p.dense_ffn, b->shared_fixed);
@@ -206,7 +221,7 @@ hf_status cost_table(const cost_input *in, cost_case c, stage_table **out) {
   model_tensor_info info;
   if (model_has_weights(in->m) && model_tensor(in->m, MT_OUTPUT, -1, -1, &info) == HF_OK) head_fmt = info.format;
   hf_clear_error();
-  t->head = part_curve(&b, &b.dev, "matmul", head_fmt, m->vocab_size, m->d_model, &h.output, b.attn_fixed);
+  t->head = part_curve(&b, &b.dev, "matmul", head_fmt, m->vocab_size, m->d_model, &h.output, b.head_fixed);
   t->step_fixed_ns = cost_time(in->rows, "cpu", "step_fixed_ns", c, STEP, &b.tag);
   snprintf(t->tag, sizeof t->tag, "%s", db_tag_name(b.tag));
   *out = t;

@@ -330,6 +330,52 @@ static void table_by_hand(void **state) {
   model_close(m);
 }
 
+static double read_ns(double bytes) {
+  return 1e9 * bytes / 10e9;
+}
+
+/* All workers walk a step together: operations and barriers instead of launches, and no wake-up within the step. */
+static void host_device_by_hand(void **state) {
+  (void)state;
+  cost_rows r = machine();
+  add_rates(&r);
+  figure(&r, "cpu", "barrier_ns", "threads=16", 9, 10, 11, TAG_MEASURED);
+  figure(&r, "cpu", "pool_wake_ns", "threads=16", 30, 40, 50, TAG_MEASURED);
+  figure(&r, "cpu", "thread_layer_fixed_ns", "", 90, 100, 110, TAG_MEASURED);
+  model *m = open_model("examples/tiny-moe");
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  assert_int_equal(gpu_spec_parse("none", &in.gpu), HF_OK);
+  stage_table *t = table_of(&in, likely);
+  model_layer_parts dense, moe;
+  model_head_parts head;
+  assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 0, &dense), HF_OK);
+  assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 1, &moe), HF_OK);
+  assert_int_equal(model_head_parts_of(m, FMT_DEFAULT, &head), HF_OK);
+  double dense_attn = (double)(dense.attn.bytes + dense.norms.bytes), moe_attn = (double)(moe.attn.bytes + moe.norms.bytes);
+  /* MLA with a low-rank query: 10 barriers, the router's 2 more; 4 of a feed-forward part; 3 of the head */
+  near(stage_curve_at(&t->layer[0].attn, 1), 100 + 10 * 10 + read_ns(dense_attn), 1e-9);
+  near(stage_curve_at(&t->layer[1].attn, 1), 100 + 12 * 10 + read_ns(moe_attn + (double)moe.router.bytes), 1e-9);
+  near(stage_curve_at(&t->layer[0].shared, 1), 4 * 10 + read_ns((double)dense.dense_ffn.bytes), 1e-9);
+  near(stage_curve_at(&t->layer[1].shared, 1), 4 * 10 + read_ns((double)moe.shared.bytes), 1e-9);
+  near(stage_curve_at(&t->head, 1), 3 * 10 + read_ns((double)head.output.bytes), 1e-9);
+  near(t->layer[1].cexp_fixed_ns, 1000 - 40, 1e-12);
+  stage_table_free(t);
+
+  in.threads = 1; /* nobody to wait for */
+  t = table_of(&in, likely);
+  near(stage_curve_at(&t->layer[1].attn, 1), 100 + read_ns(moe_attn + (double)moe.router.bytes), 1e-9);
+  near(stage_curve_at(&t->layer[1].shared, 1), read_ns((double)moe.shared.bytes), 1e-9);
+  stage_table_free(t);
+
+  r.n_figure -= 3; /* nothing but layer_fixed_ns: attention is assumed to cost as much, and the table says so */
+  in.threads = 0;
+  t = table_of(&in, likely);
+  near(stage_curve_at(&t->layer[1].attn, 1), 1000 + read_ns(moe_attn + (double)moe.router.bytes), 1e-9);
+  assert_string_equal(t->tag, "assumed");
+  stage_table_free(t);
+  model_close(m);
+}
+
 static void correlated_batches_touch_fewer(void **state) {
   (void)state;
   cost_rows r = machine();
@@ -421,6 +467,7 @@ int main(void) {
       cmocka_unit_test(fixed_costs_by_threads),
       cmocka_unit_test(gpu_texts),
       cmocka_unit_test(table_by_hand),
+      cmocka_unit_test(host_device_by_hand),
       cmocka_unit_test(correlated_batches_touch_fewer),
       cmocka_unit_test(assumed_popularity),
       cmocka_unit_test(counted_popularity),
