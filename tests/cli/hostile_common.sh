@@ -27,6 +27,10 @@ run() { refuse "$1" "$bin/hf-run" --db "$db" --model "$2" --prompts "$prompts" -
 plan() { refuse "$1" "$bin/hf-plan" plan --db "$db" --model "$2" --machine xeon6-mrdimm-rtx4090 --users 1 --context 64 --out "$work/plan.json" --write-lp "$work/plan.lp"; }
 both() { run "$1" "$2" && plan "$1" "$2"; }
 
+# new_folder NAME: $folder becomes a copy of this golden model.
+folder=$in/folder
+new_folder() { rm -rf "$folder" && mkdir "$folder" && cp "$golden/$1"/*.json "$golden/$1"/*.safetensors "$folder" && rm "$folder/reference.json"; }
+
 # le64 NUMBER, le32 NUMBER: its bytes, little-endian.
 le() { local n=$1 i; for ((i = 0; i < $2; i++)); do printf '%b' "\\x$(printf %02x $(((n >> (8 * i)) & 255)))"; done; }
 le64() { le "$1" 8; }
