@@ -37,7 +37,8 @@ static void write_reference(void) {
   const json *p = json_first(json_get(doc, "prompts"));
   json *q = json_add_object(json_add_array(small, "prompts"), NULL);
   const char *const keys[] = {"ids", "last_logits", "greedy", "greedy_margins", "top1", "top1_margins", "routing"};
-  for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) must(json_add_copy(q, keys[i], must((void *)(uintptr_t)json_get(p, keys[i]))));
+  for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+    must(json_add_copy(q, keys[i], must((void *)(uintptr_t)json_get(p, keys[i]))));
   assert_int_equal(json_write_file(small, reference_path), HF_OK);
   json_free(doc);
   json_free(small);
@@ -55,7 +56,8 @@ static void set_up_files(void) {
 }
 
 static run_options options(bool check) {
-  run_options r = {.model = MODEL, .gpu = "virtual:64M", .experts_percent = 50, .threads = 1, .depth = 2, .top_p = 1, .ignore_eos = true};
+  run_options r = {
+      .model = MODEL, .gpu = "virtual:64M", .experts_percent = 50, .threads = 1, .depth = 2, .top_p = 1, .ignore_eos = true};
   r.common.db_path = db_path;
   r.common.json = r.common.quiet = true;
   if (check) r.reference = reference_path, r.batch = 2;
@@ -179,7 +181,8 @@ static void a_weight_file_that_shrinks_is_an_error(void **state) {
   free(bytes);
   assert_int_equal(model_open(path, &m), HF_OK);
   assert_int_equal(truncate(path, (off_t)n / 2), 0);
-  engine_options o = {.depth = 1, .max_seqs = 1, .context = 16, .page_tokens = 16, .n_pages = 1, .max_tok = 8, .max_logits = 1, .threads = 1};
+  engine_options o = {
+      .depth = 1, .max_seqs = 1, .context = 16, .page_tokens = 16, .n_pages = 1, .max_tok = 8, .max_logits = 1, .threads = 1};
   snprintf(o.gpu, sizeof o.gpu, "none");
   assert_int_equal(engine_open(m, &o, &e), HF_MACHINE);
   assert_non_null(strstr(hf_error_line(), "shorter"));

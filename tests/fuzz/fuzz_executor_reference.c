@@ -22,10 +22,18 @@ static void close_all(void) {
 
 static void prepare(void) {
   fuzz_path(path, sizeof path, "hf-fuzz-reference-%d.json");
-  if (kern_init(NULL) != HF_OK || model_open("tests/golden/deepseek_v3", &m) != HF_OK) abort(); /* run from the repository's root */
+  if (kern_init(NULL) != HF_OK || model_open("tests/golden/deepseek_v3", &m) != HF_OK)
+    abort(); /* run from the repository's root */
   for (int i = 0; i < 2; i++) {
-    engine_options o = {.exact = i == 1, .depth = 1, .max_seqs = BATCH, .context = CONTEXT, .page_tokens = 16,
-                        .n_pages = BATCH * CONTEXT / 16, .max_tok = CHUNK + BATCH, .max_logits = CHUNK + BATCH, .threads = 1};
+    engine_options o = {.exact = i == 1,
+                        .depth = 1,
+                        .max_seqs = BATCH,
+                        .context = CONTEXT,
+                        .page_tokens = 16,
+                        .n_pages = BATCH * CONTEXT / 16,
+                        .max_tok = CHUNK + BATCH,
+                        .max_logits = CHUNK + BATCH,
+                        .threads = 1};
     snprintf(o.gpu, sizeof o.gpu, "none");
     if (engine_open(m, &o, &engines[i]) != HF_OK) abort();
   }

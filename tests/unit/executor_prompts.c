@@ -18,7 +18,9 @@ static char folder[] = "/tmp/hf-prompts-XXXXXX";
 static char path[256];
 static tokenizer *tok;
 
-static void put(const char *text, size_t n) { assert_int_equal(hf_write_file(path, text, n), HF_OK); }
+static void put(const char *text, size_t n) {
+  assert_int_equal(hf_write_file(path, text, n), HF_OK);
+}
 
 static hf_status read_text(const char *text, const tokenizer *t, prompt_options o, prompt_list *out) {
   put(text, strlen(text));
@@ -50,7 +52,7 @@ static void lines_become_requests(void **state) {
   assert_int_equal(prompts_longest(&l), 10);
   int prompt_tokens, output_tokens;
   prompts_mean(&l, &prompt_tokens, &output_tokens);
-  assert_int_equal(prompt_tokens, 2);  /* 3, 2, 1 */
+  assert_int_equal(prompt_tokens, 2); /* 3, 2, 1 */
   assert_int_equal(output_tokens, 5); /* 7, 2, 7 */
   prompts_free(&l);
   prompts_free(&l);
@@ -59,8 +61,9 @@ static void lines_become_requests(void **state) {
 static void limits_filters_and_repeats(void **state) {
   (void)state;
   prompt_list l;
-  const char text[] = "{\"id\":\"a\",\"ids\":[1],\"lang\":\"fr\"}\n{\"id\":\"b\",\"ids\":[2],\"lang\":\"de\"}\n"
-                      "{\"id\":\"c\",\"ids\":[3]}\n{\"id\":\"d\",\"ids\":[4],\"lang\":\"fr\"}\n{\"id\":\"e\",\"ids\":[5],\"lang\":7}\n";
+  const char text[] =
+      "{\"id\":\"a\",\"ids\":[1],\"lang\":\"fr\"}\n{\"id\":\"b\",\"ids\":[2],\"lang\":\"de\"}\n"
+      "{\"id\":\"c\",\"ids\":[3]}\n{\"id\":\"d\",\"ids\":[4],\"lang\":\"fr\"}\n{\"id\":\"e\",\"ids\":[5],\"lang\":7}\n";
   assert_int_equal(read_text(text, NULL, (prompt_options){.limit = 2}, &l), HF_OK);
   assert_int_equal(l.n, 2);
   prompts_free(&l);
@@ -103,7 +106,9 @@ static void text_goes_through_the_tokenizer(void **state) {
 
 static void bad_lines_are_named(void **state) {
   (void)state;
-  static const struct { const char *text, *says; } bad[] = {
+  static const struct {
+    const char *text, *says;
+  } bad[] = {
       {"", "no prompts"},
       {"\n\n", "no prompts"},
       {"{\"ids\":[1]}\n{\"ids\":[1]\n", "line 2"},
@@ -233,13 +238,27 @@ static json *answer_to(const int32_t *ids, int n) {
 
 static void answers_are_valid_json_whatever_the_bytes(void **state) {
   (void)state;
-  static const struct { const char *bytes; int n; const char *want; } c[] = {
+  static const struct {
+    const char *bytes;
+    int n;
+    const char *want;
+  } c[] = {
       {"ok", 2, "ok"},
-      {"a\xff" "b", 3, "a\xef\xbf\xbd" "b"},
-      {"\xc3\xa9", 2, "\xc3\xa9"},                /* a character of two tokens */
-      {"x\xe4\xb8", 3, "x"},                      /* cut in the middle of a character */
-      {"\xe4\xb8" "x", 3, "\xef\xbf\xbd\xef\xbf\xbd" "x"}, /* never completed */
-      {"a\0b", 3, "a\xef\xbf\xbd" "b"},
+      {"a\xff"
+       "b",
+       3,
+       "a\xef\xbf\xbd"
+       "b"},
+      {"\xc3\xa9", 2, "\xc3\xa9"}, /* a character of two tokens */
+      {"x\xe4\xb8", 3, "x"},       /* cut in the middle of a character */
+      {"\xe4\xb8"
+       "x",
+       3,
+       "\xef\xbf\xbd\xef\xbf\xbd"
+       "x"}, /* never completed */
+      {"a\0b", 3,
+       "a\xef\xbf\xbd"
+       "b"},
       {"\"\\\n\t\x01", 5, "\"\\\n\t\x01"},
       {"\x80\x80", 2, "\xef\xbf\xbd\xef\xbf\xbd"},
   };

@@ -105,7 +105,8 @@ static void the_first_draw_is_a_draw(void **state) {
 
 static void odd_logits_give_a_valid_id(void **state) {
   (void)state;
-  const float odd[][3] = {{NAN, NAN, NAN}, {NAN, 1, 2}, {INFINITY, 1, INFINITY}, {-INFINITY, -INFINITY, -INFINITY}, {1e38f, -1e38f, 0}};
+  const float odd[][3] = {
+      {NAN, NAN, NAN}, {NAN, 1, 2}, {INFINITY, 1, INFINITY}, {-INFINITY, -INFINITY, -INFINITY}, {1e38f, -1e38f, 0}};
   const double temperatures[] = {1e-320, 1e-50, 1e-6, 1, 100, 1e300};
   for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
     for (size_t t = 0; t < sizeof temperatures / sizeof temperatures[0]; t++) {
@@ -124,10 +125,11 @@ static void odd_logits_give_a_valid_id(void **state) {
 static void latencies_of_requests(void **state) {
   (void)state;
   hf_percentiles ttft, tpot;
-  serve_request r[4] = {{.arrival_s = 1, .first_token_s = 1.5, .end_s = 3.5, .n_out = 5},
-                        {.arrival_s = 0, .first_token_s = 0.25, .end_s = 0.25, .n_out = 1}, /* one token: no time between tokens */
-                        {.arrival_s = 2, .n_out = 0},                                       /* none: no time at all */
-                        {.arrival_s = 0, .first_token_s = 4, .end_s = 5, .n_out = 2}};
+  serve_request r[4] = {
+      {.arrival_s = 1, .first_token_s = 1.5, .end_s = 3.5, .n_out = 5},
+      {.arrival_s = 0, .first_token_s = 0.25, .end_s = 0.25, .n_out = 1}, /* one token: no time between tokens */
+      {.arrival_s = 2, .n_out = 0},                                       /* none: no time at all */
+      {.arrival_s = 0, .first_token_s = 4, .end_s = 5, .n_out = 2}};
   assert_int_equal(record_latencies(r, 4, &ttft, &tpot), HF_OK);
   assert_true(ttft.p50 == 0.5 && ttft.p99 == 4);
   assert_true(tpot.p50 == 0.5 && tpot.p99 == 1);

@@ -20,8 +20,14 @@ static const int out_len[REQUESTS] = {6, 1, 5, 6, 3, 2, 4};
 static model *m;
 
 static engine_options options(int depth, int users, int chunk, int page_tokens) {
-  engine_options o = {.depth = depth, .max_seqs = users, .context = 48, .page_tokens = page_tokens, .max_tok = chunk + users,
-                      .max_logits = users, .threads = 2, .kv_type = KV_F16};
+  engine_options o = {.depth = depth,
+                      .max_seqs = users,
+                      .context = 48,
+                      .page_tokens = page_tokens,
+                      .max_tok = chunk + users,
+                      .max_logits = users,
+                      .threads = 2,
+                      .kv_type = KV_F16};
   o.n_pages = users * ((o.context + page_tokens - 1) / page_tokens);
   snprintf(o.gpu, sizeof o.gpu, "none");
   return o;
@@ -49,7 +55,8 @@ static void fill(run *r) {
   memset(r, 0, sizeof *r);
   for (int i = 0; i < REQUESTS; i++) {
     for (int k = 0; k < prompt_len[i]; k++) r->ids[i][k] = (i * 31 + k * 17 + 5) % vocab;
-    r->req[i] = (serve_request){.ids = r->ids[i], .n_ids = prompt_len[i], .max_tokens = out_len[i], .ignore_eos = true, .out = r->out[i]};
+    r->req[i] =
+        (serve_request){.ids = r->ids[i], .n_ids = prompt_len[i], .max_tokens = out_len[i], .ignore_eos = true, .out = r->out[i]};
     snprintf(r->req[i].ext_id, sizeof r->req[i].ext_id, "%d", i);
   }
 }
@@ -73,8 +80,14 @@ static void on_step(void *user, const dev_step *s, const sched_step *what, int64
 }
 
 static serve_options serving(run *r, int users, int chunk) {
-  return (serve_options){.sample = {.top_p = 1}, .chunk_tokens = chunk, .users = users, .user = r, .on_token = on_token,
-                         .on_finish = on_finish, .on_step = on_step, .stop = &r->stop};
+  return (serve_options){.sample = {.top_p = 1},
+                         .chunk_tokens = chunk,
+                         .users = users,
+                         .user = r,
+                         .on_token = on_token,
+                         .on_finish = on_finish,
+                         .on_step = on_step,
+                         .stop = &r->stop};
 }
 
 static void serve_all(const engine_options *o, int users, int chunk, run *r, serve_stats *st) {
@@ -112,7 +125,8 @@ static void check_counts(const serve_stats *st, const model_config *c) {
   for (int ph = 0; ph < 2; ph++) {
     for (int l = 0; l < c->n_layers; l++) {
       int64_t sum = 0, steps = 0;
-      for (int e = 0; e < c->n_experts; e++) sum += st->routing[((size_t)ph * (size_t)c->n_layers + (size_t)l) * (size_t)c->n_experts + (size_t)e];
+      for (int e = 0; e < c->n_experts; e++)
+        sum += st->routing[((size_t)ph * (size_t)c->n_layers + (size_t)l) * (size_t)c->n_experts + (size_t)e];
       for (int t = 0; t <= st->max_tok; t++) {
         size_t at = ((size_t)ph * (size_t)c->n_layers + (size_t)l) * ((size_t)st->max_tok + 1) + (size_t)t;
         steps += st->distinct_steps[at];
@@ -150,8 +164,8 @@ static void every_request_gets_the_same_tokens_in_every_way(void **state) {
           check_counts(&st, model_get_config(m));
           for (int i = 0; i < REQUESTS; i++) {
             if (memcmp(got->out[i], want.out[i], (size_t)out_len[i] * sizeof(int32_t)))
-              fail_msg("request %d: other tokens at depth %d, %d users, chunks of %d, pages of %d, device %s", i, depth, users_of[u],
-                       chunk_of[c], page_of[p], o.gpu);
+              fail_msg("request %d: other tokens at depth %d, %d users, chunks of %d, pages of %d, device %s", i, depth,
+                       users_of[u], chunk_of[c], page_of[p], o.gpu);
           }
           serve_stats_free(&st);
         }
@@ -240,7 +254,8 @@ static void arrivals_are_kept_in_order(void **state) {
   serve_stats st;
   engine_options o = options(1, 1, 64, 8);
   fill(&r);
-  for (int i = 0; i < REQUESTS; i++) r.req[i].arrival_s = (REQUESTS - 1 - i) / 2 * 0.002; /* from the last to the first, two at a time */
+  for (int i = 0; i < REQUESTS; i++)
+    r.req[i].arrival_s = (REQUESTS - 1 - i) / 2 * 0.002; /* from the last to the first, two at a time */
   serve_all(&o, 1, 64, &r, &st);
   check_complete(&r, &st);
   for (int i = 0; i < REQUESTS; i++) assert_true(r.req[i].first_token_s >= r.req[i].arrival_s);
@@ -310,9 +325,15 @@ static void engine_options_are_checked(void **state) {
   (void)state;
   engine *e = NULL;
   engine_options good = options(2, 2, 8, 8), o;
-  struct { int *at; int value; } bad[] = {{&o.depth, 0},       {&o.depth, SCHED_MAX_DEPTH + 1}, {&o.max_seqs, 0}, {&o.max_seqs, 65},
-                                          {&o.context, 0},     {&o.page_tokens, 0},             {&o.page_tokens, 3}, {&o.page_tokens, -8},
-                                          {&o.n_pages, 0},     {&o.max_tok, 0},                 {&o.max_logits, 0},  {&o.max_logits, -1}};
+  struct {
+    int *at;
+    int value;
+  } bad[] = {{&o.depth, 0},       {&o.depth, SCHED_MAX_DEPTH + 1},
+             {&o.max_seqs, 0},    {&o.max_seqs, 65},
+             {&o.context, 0},     {&o.page_tokens, 0},
+             {&o.page_tokens, 3}, {&o.page_tokens, -8},
+             {&o.n_pages, 0},     {&o.max_tok, 0},
+             {&o.max_logits, 0},  {&o.max_logits, -1}};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     o = good;
     *bad[i].at = bad[i].value;

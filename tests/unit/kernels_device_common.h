@@ -96,7 +96,11 @@ static inline char *matrix_bytes(kern_format f, int rows, int cols, unsigned see
 static inline dev_mat put_matrix(rig *r, kern_format f, int rows, int cols, unsigned seed) {
   size_t row_bytes;
   char *data = matrix_bytes(f, rows, cols, seed, &row_bytes);
-  dev_mat w = {.format = f, .layout = KL_ROWS, .n_rows = rows, .n_cols = cols, .row_bytes = row_bytes,
+  dev_mat w = {.format = f,
+               .layout = KL_ROWS,
+               .n_rows = rows,
+               .n_cols = cols,
+               .row_bytes = row_bytes,
                .data = put(r, data, (size_t)rows * row_bytes)};
   free(data);
   return w;
@@ -112,8 +116,14 @@ static inline kern_mat host_matrix(kern_format f, int rows, int cols, unsigned s
 static void host_part(void *user, int layer, dev_step *s, int thread, int n_threads) {
   rig *r = user;
   size_t at = (size_t)layer * (size_t)s->max_tok * TOP_K;
-  moe_job job = {.experts = r->host + layer * EXPERTS, .n_tok = s->n_tok, .x = s->host_x, .x_stride = D, .ids = s->route_ids + at,
-                 .weights = s->route_weights + at, .y = s->host_y, .y_stride = D};
+  moe_job job = {.experts = r->host + layer * EXPERTS,
+                 .n_tok = s->n_tok,
+                 .x = s->host_x,
+                 .x_stride = D,
+                 .ids = s->route_ids + at,
+                 .weights = s->route_weights + at,
+                 .y = s->host_y,
+                 .y_stride = D};
   moe_run(r->host_moe, &job, r->p, thread, n_threads);
 }
 
@@ -135,19 +145,29 @@ static inline void put_weights(rig *r) {
   for (int i = 0; i < LAYERS * EXPERTS; i++) {
     unsigned seed = 100 + 3 * (unsigned)i;
     if (i % 2 == 0)
-      r->experts[i] = (dev_expert){put_matrix(r, x, FF, D, seed), put_matrix(r, x, FF, D, seed + 1), put_matrix(r, x, D, FF, seed + 2)};
-    else
-      r->host[i] = (moe_expert){host_matrix(x, FF, D, seed), host_matrix(x, FF, D, seed + 1), host_matrix(x, D, FF, seed + 2)};
+      r->experts[i] =
+          (dev_expert){put_matrix(r, x, FF, D, seed), put_matrix(r, x, FF, D, seed + 1), put_matrix(r, x, D, FF, seed + 2)};
+    else r->host[i] = (moe_expert){host_matrix(x, FF, D, seed), host_matrix(x, FF, D, seed + 1), host_matrix(x, D, FF, seed + 2)};
   }
 }
 
-static inline void add_op(rig *r, dev_op op) { r->ops[r->n_ops++] = op; }
+static inline void add_op(rig *r, dev_op op) {
+  r->ops[r->n_ops++] = op;
+}
 
 static inline void packed_product(rig *r, dev_mat w, dev_addr in, dev_addr pk, dev_addr out, int out_w, bool add, dev_rows rows) {
   kern_act act = kern_act_of(w.format, w.format == KF_F32);
   int pk_bytes = (int)kern_act_bytes_any(D);
-  add_op(r, (dev_op){.kind = DOP_PACK, .rows = rows, .act = act, .in = in, .in_stride = D, .n = D, .out = pk, .out_stride = pk_bytes});
-  add_op(r, (dev_op){.kind = DOP_MATMUL, .rows = rows, .act = act, .w = w, .in = pk, .in_stride = pk_bytes, .out = out, .out_stride = out_w,
+  add_op(r, (dev_op){
+                .kind = DOP_PACK, .rows = rows, .act = act, .in = in, .in_stride = D, .n = D, .out = pk, .out_stride = pk_bytes});
+  add_op(r, (dev_op){.kind = DOP_MATMUL,
+                     .rows = rows,
+                     .act = act,
+                     .w = w,
+                     .in = pk,
+                     .in_stride = pk_bytes,
+                     .out = out,
+                     .out_stride = out_w,
                      .add = add});
 }
 
@@ -155,23 +175,60 @@ static inline void packed_product(rig *r, dev_mat w, dev_addr in, dev_addr pk, d
 static inline void list_step(rig *r) {
   enum { KVW = 2 * KV_HEADS * HEAD };
   size_t row = TOKENS * sizeof(float);
-  dev_addr x = put(r, NULL, row * D), xn = put(r, NULL, row * D), q = put(r, NULL, row * HEADS * HEAD), kv = put(r, NULL, row * KVW),
-           oh = put(r, NULL, row * HEADS * HEAD), rl = put(r, NULL, row * EXPERTS), lg = put(r, NULL, row * VOCAB),
-           pk = put(r, NULL, TOKENS * kern_act_bytes_any(D));
+  dev_addr x = put(r, NULL, row * D), xn = put(r, NULL, row * D), q = put(r, NULL, row * HEADS * HEAD),
+           kv = put(r, NULL, row * KVW), oh = put(r, NULL, row * HEADS * HEAD), rl = put(r, NULL, row * EXPERTS),
+           lg = put(r, NULL, row * VOCAB), pk = put(r, NULL, TOKENS * kern_act_bytes_any(D));
   r->n_ops = 0;
   add_op(r, (dev_op){.kind = DOP_EMBED, .w = r->embed, .out = x, .out_stride = D});
   for (int l = 0; l < LAYERS; l++) {
-    add_op(r, (dev_op){.kind = DOP_RMSNORM, .in = x, .in_stride = D, .out = xn, .out_stride = D, .vec = r->norm, .n = D, .count = 1, .eps = 1e-6f});
+    add_op(r, (dev_op){.kind = DOP_RMSNORM,
+                       .in = x,
+                       .in_stride = D,
+                       .out = xn,
+                       .out_stride = D,
+                       .vec = r->norm,
+                       .n = D,
+                       .count = 1,
+                       .eps = 1e-6f});
     packed_product(r, r->q, xn, pk, q, HEADS * HEAD, false, DEV_ROWS_TOKENS);
     packed_product(r, r->kv_w, xn, pk, kv, KVW, false, DEV_ROWS_TOKENS);
-    add_op(r, (dev_op){.kind = DOP_ROPE, .in = q, .in_stride = HEADS * HEAD, .head_stride = HEAD, .out = q, .out_stride = HEADS * HEAD,
-                       .out_head = HEAD, .n = HEAD, .count = HEADS});
-    add_op(r, (dev_op){.kind = DOP_KV_WRITE, .layer = l, .in = kv, .in_stride = KVW, .n = KVW / 2, .in2 = kv + KVW / 2 * 4,
-                       .in2_stride = KVW, .n2 = KVW / 2});
-    add_op(r, (dev_op){.kind = DOP_ATTN_GQA, .layer = l, .in = q, .in_stride = HEADS * HEAD, .out = oh, .out_stride = HEADS * HEAD,
-                       .count = HEADS, .n = HEAD, .n2 = KV_HEADS, .scale = 0.25f});
+    add_op(r, (dev_op){.kind = DOP_ROPE,
+                       .in = q,
+                       .in_stride = HEADS * HEAD,
+                       .head_stride = HEAD,
+                       .out = q,
+                       .out_stride = HEADS * HEAD,
+                       .out_head = HEAD,
+                       .n = HEAD,
+                       .count = HEADS});
+    add_op(r, (dev_op){.kind = DOP_KV_WRITE,
+                       .layer = l,
+                       .in = kv,
+                       .in_stride = KVW,
+                       .n = KVW / 2,
+                       .in2 = kv + KVW / 2 * 4,
+                       .in2_stride = KVW,
+                       .n2 = KVW / 2});
+    add_op(r, (dev_op){.kind = DOP_ATTN_GQA,
+                       .layer = l,
+                       .in = q,
+                       .in_stride = HEADS * HEAD,
+                       .out = oh,
+                       .out_stride = HEADS * HEAD,
+                       .count = HEADS,
+                       .n = HEAD,
+                       .n2 = KV_HEADS,
+                       .scale = 0.25f});
     packed_product(r, r->o, oh, pk, x, D, true, DEV_ROWS_TOKENS);
-    add_op(r, (dev_op){.kind = DOP_RMSNORM, .in = x, .in_stride = D, .out = xn, .out_stride = D, .vec = r->norm, .n = D, .count = 1, .eps = 1e-6f});
+    add_op(r, (dev_op){.kind = DOP_RMSNORM,
+                       .in = x,
+                       .in_stride = D,
+                       .out = xn,
+                       .out_stride = D,
+                       .vec = r->norm,
+                       .n = D,
+                       .count = 1,
+                       .eps = 1e-6f});
     packed_product(r, r->router, xn, pk, rl, EXPERTS, false, DEV_ROWS_TOKENS);
     add_op(r, (dev_op){.kind = DOP_ROUTE, .layer = l, .in = rl, .in_stride = EXPERTS});
     add_op(r, (dev_op){.kind = DOP_COPY_OUT, .in = xn, .in_stride = D, .n = D});
@@ -190,8 +247,12 @@ static inline void list_step(rig *r) {
 
 static inline void open_step(rig *r, int stream) {
   dev_step *s = &r->step[stream];
-  *s = (dev_step){.stream = stream, .max_tok = TOKENS, .max_logits = TOKENS, .page_table = r->page_table[stream],
-                  .pages_per_seq = CONTEXT / PAGE, .max_trace = 64};
+  *s = (dev_step){.stream = stream,
+                  .max_tok = TOKENS,
+                  .max_logits = TOKENS,
+                  .page_table = r->page_table[stream],
+                  .pages_per_seq = CONTEXT / PAGE,
+                  .max_trace = 64};
   s->ids = zeroed(TOKENS, sizeof *s->ids);
   s->pos = zeroed(TOKENS, sizeof *s->pos);
   s->seq = zeroed(TOKENS, sizeof *s->seq);
@@ -210,9 +271,18 @@ static inline void open_rig_with(rig *r, dev *d, pool *p, int streams) {
   r->p = p;
   moe_shape shape = {.n_experts = EXPERTS, .top_k = TOP_K, .d_model = D, .d_ff = FF, .max_tok = TOKENS};
   assert_int_equal(moe_new(&shape, p ? pool_threads(p) : 1, &r->host_moe), HF_OK);
-  r->ctx = (dev_context){.n_layers = LAYERS, .n_experts = EXPERTS, .top_k = TOP_K, .d_model = D, .d_ff_expert = FF,
-                         .router = {.n_experts = EXPERTS, .top_k = TOP_K, .norm = true, .scale = 1}, .rope_dim = HEAD, .kv_type = KV_F16,
-                         .kv = r->kv, .kv_row_bytes = (size_t)4 * KV_HEADS * HEAD, .kv_page_tokens = PAGE, .experts = r->experts};
+  r->ctx = (dev_context){.n_layers = LAYERS,
+                         .n_experts = EXPERTS,
+                         .top_k = TOP_K,
+                         .d_model = D,
+                         .d_ff_expert = FF,
+                         .router = {.n_experts = EXPERTS, .top_k = TOP_K, .norm = true, .scale = 1},
+                         .rope_dim = HEAD,
+                         .kv_type = KV_F16,
+                         .kv = r->kv,
+                         .kv_row_bytes = (size_t)4 * KV_HEADS * HEAD,
+                         .kv_page_tokens = PAGE,
+                         .experts = r->experts};
   r->ctx.kv_page_bytes = r->ctx.kv_row_bytes * PAGE;
   put_weights(r);
   for (int l = 0; l < LAYERS; l++) r->kv[l] = put(r, NULL, (size_t)streams * PAGES * r->ctx.kv_page_bytes);
@@ -280,7 +350,9 @@ static inline void fill_step(rig *r, int stream, int round) {
   }
 }
 
-static inline void launch(rig *r, int stream) { assert_int_equal(dev_launch(r->d, r->rec[stream], &r->step[stream]), HF_OK); }
+static inline void launch(rig *r, int stream) {
+  assert_int_equal(dev_launch(r->d, r->rec[stream], &r->step[stream]), HF_OK);
+}
 
 /* Answers until the first `streams` streams are finished. */
 static inline void drive(rig *r, int streams) {

@@ -24,8 +24,12 @@ static uint32_t next_random(void) {
   rng ^= rng << 17;
   return (uint32_t)(rng >> 32);
 }
-static int between(int lo, int hi) { return lo + (int)(next_random() % (uint32_t)(hi - lo + 1)); }
-static float real(void) { return (float)((double)next_random() / 4294967296.0 * 2 - 1); }
+static int between(int lo, int hi) {
+  return lo + (int)(next_random() % (uint32_t)(hi - lo + 1));
+}
+static float real(void) {
+  return (float)((double)next_random() / 4294967296.0 * 2 - 1);
+}
 
 typedef struct {
   moe_shape shape;
@@ -151,8 +155,14 @@ static float *run(const layer *l, int first, int n_tok, int n_threads, bool add,
   call c = {0};
   for (size_t i = 0; i < n; i++) y[i] = GUARD;
   assert_int_equal(moe_new(s, n_threads, &c.m), HF_OK);
-  c.job = (moe_job){.experts = l->expert, .n_tok = n_tok, .x = l->x + first * l->x_stride, .x_stride = l->x_stride,
-                    .ids = l->ids + first * s->top_k, .weights = l->weights + first * s->top_k, .y = y, .y_stride = l->y_stride,
+  c.job = (moe_job){.experts = l->expert,
+                    .n_tok = n_tok,
+                    .x = l->x + first * l->x_stride,
+                    .x_stride = l->x_stride,
+                    .ids = l->ids + first * s->top_k,
+                    .weights = l->weights + first * s->top_k,
+                    .y = y,
+                    .y_stride = l->y_stride,
                     .add = add};
   if (n_threads == 1) {
     moe_run(c.m, &c.job, NULL, 0, 1);
@@ -208,15 +218,16 @@ static void check_against_plain(const layer *l) {
   free(y);
 }
 
-static const kern_format mixes[][2] = {{KF_F32, KF_F32}, {KF_F16, KF_F16}, {KF_BF16, KF_BF16}, {KF_Q8_0, KF_Q8_0},
-                                       {KF_Q8_0, KF_F16}, {KF_BF16, KF_F32}};
+static const kern_format mixes[][2] = {{KF_F32, KF_F32},   {KF_F16, KF_F16},  {KF_BF16, KF_BF16},
+                                       {KF_Q8_0, KF_Q8_0}, {KF_Q8_0, KF_F16}, {KF_BF16, KF_F32}};
 enum { N_MIXES = sizeof mixes / sizeof mixes[0] };
 
 static void computes_what_a_plain_loop_computes(void **state) {
   (void)state;
   for (int i = 0; i < 6 * N_MIXES; i++) {
     layer l;
-    random_layer(&l, mixes[i % N_MIXES][0], mixes[i % N_MIXES][1], i / N_MIXES % 2, i < 2 * N_MIXES ? between(1, 3) : between(1, MAX_TOK));
+    random_layer(&l, mixes[i % N_MIXES][0], mixes[i % N_MIXES][1], i / N_MIXES % 2,
+                 i < 2 * N_MIXES ? between(1, 3) : between(1, MAX_TOK));
     check_against_plain(&l);
     free_layer(&l);
   }
@@ -268,8 +279,9 @@ static void parts_add_up_to_the_whole(void **state) {
   random_layer(&l, KF_BF16, KF_BF16, true, 33);
   for (int e = 0; e < l.shape.n_experts; e++) {
     if (l.expert[e].gate.data) continue;
-    l.expert[e] = (moe_expert){random_mat(KF_BF16, l.shape.d_ff, l.shape.d_model), random_mat(KF_BF16, l.shape.d_ff, l.shape.d_model),
-                               random_mat(KF_BF16, l.shape.d_model, l.shape.d_ff)};
+    l.expert[e] =
+        (moe_expert){random_mat(KF_BF16, l.shape.d_ff, l.shape.d_model), random_mat(KF_BF16, l.shape.d_ff, l.shape.d_model),
+                     random_mat(KF_BF16, l.shape.d_model, l.shape.d_ff)};
   }
   float *whole = run(&l, 0, l.n_tok, 1, false, NULL), *sum = get((size_t)l.n_tok * (size_t)l.y_stride, sizeof *sum);
   for (int part = 0; part < 2; part++) {
@@ -330,9 +342,12 @@ static void lack_of_memory_is_an_error(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(computes_what_a_plain_loop_computes), cmocka_unit_test(threads_change_no_bit),
-      cmocka_unit_test(neighbours_change_no_bit),            cmocka_unit_test(parts_add_up_to_the_whole),
-      cmocka_unit_test(no_expert_here_is_zero_or_nothing),   cmocka_unit_test(lack_of_memory_is_an_error),
+      cmocka_unit_test(computes_what_a_plain_loop_computes),
+      cmocka_unit_test(threads_change_no_bit),
+      cmocka_unit_test(neighbours_change_no_bit),
+      cmocka_unit_test(parts_add_up_to_the_whole),
+      cmocka_unit_test(no_expert_here_is_zero_or_nothing),
+      cmocka_unit_test(lack_of_memory_is_an_error),
   };
   if (kern_init(NULL) != HF_OK || topo_get(&topo) != HF_OK) {
     fprintf(stderr, "%s\n", hf_error_line());
