@@ -246,6 +246,7 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
   double slope = hi->context > lo->context ? (hi->ns - lo->ns) / (hi->context - lo->context) : 0;
   if (!(slope > 0)) slope = hi->ns / hi->context;
   *ns = slope * spread * work / point_work(hi, m->attn);
+  if (u->cpu && u->threads > 0) *ns *= (double)threads / u->threads; /* arithmetic, split evenly over tokens and heads */
   cost_weaken(tag, hi->tag);
   if (best > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
   return true;

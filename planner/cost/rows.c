@@ -117,12 +117,12 @@ double cost_rate(const cost_rows *r, const char *device, const char *what, cost_
   return pick(&f, (c.groups & g) != 0 ? c.side : 0);
 }
 
-/* The CPU's row of exactly so many threads. */
+/* The pooled row of exactly so many threads; those of a node ("cpu0") are of threads that sit there together. */
 static const rec_figure *row_of_threads(const cost_rows *r, const char *what, int threads) {
   const rec_figure *exact = NULL;
   for (int i = 0; i < r->n_figure; i++) {
     const rec_figure *f = &r->figure[i];
-    if (strcmp(f->what, what) != 0 || strncmp(f->device, "cpu", 3) != 0 || params_threads(f->params) != threads ||
+    if (strcmp(f->what, what) != 0 || strcmp(f->device, "cpu") != 0 || params_threads(f->params) != threads ||
         !(f->likely > 0))
       continue;
     if (exact == NULL || f->id > exact->id) exact = f;

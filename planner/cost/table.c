@@ -183,10 +183,11 @@ static hf_status layer_cost(builder *b, int l, stage_layer *y) {
   y->attn = part_curve(b, &b->dev, "matmul", p.attn_fmt, 0, m->d_model, &attn, fixed);
   context_cost(b, l, p.flops_per_token_context, y);
   if (!y->moe) {
-    y->shared = part_curve(b, &b->dev, "expert_ffn", p.ffn_fmt, m->d_ff_dense, m->d_model, &p.dense_ffn, b->shared_fixed);
+    y->shared = part_curve(b, &b->dev, "matmul", p.ffn_fmt, 0, m->d_model, &p.dense_ffn, b->shared_fixed);
     return HF_OK;
   }
-  y->shared = part_curve(b, &b->dev, "expert_ffn", p.shared_fmt, m->d_ff_shared, m->d_model, &p.shared, b->shared_fixed);
+  /* dense and shared parts are three products of the recording; only routed experts run by kernels/moe.h */
+  y->shared = part_curve(b, &b->dev, "matmul", p.shared_fmt, 0, m->d_model, &p.shared, b->shared_fixed);
   y->cexp = part_curve(b, &b->pool, "expert_ffn", p.expert_fmt, m->d_ff_expert, m->d_model, &p.expert, 0);
   curve_scale(&y->cexp, b->distinct);
   y->cexp_fixed_ns = b->cexp_fixed;

@@ -79,6 +79,9 @@ static void lookups_say_how_sure_they_are(void **state) {
   near(cost_cpu_rate(&r, "dram_read_bytes_per_s", 0, COST_CPU_MEM, fast, any, &tag), 130, 0);
   near(cost_cpu_rate(&r, "dram_read_bytes_per_s", 0, COST_CPU_MEM, (cost_case){-1, COST_LINK}, any, &tag), 120, 0);
   near(cost_cpu_rate(&r, "dram_read_bytes_per_s", 1, COST_CPU_MEM, likely, any, &tag), 12, 0);
+  figure(&r, "cpu", "dram_read_bytes_per_s", "threads=8", 70, 80, 90, TAG_MEASURED);
+  figure(&r, "cpu1", "dram_read_bytes_per_s", "threads=8", 45, 50, 55, TAG_MEASURED); /* all of one node, not 8 of the pool */
+  near(cost_cpu_rate(&r, "dram_read_bytes_per_s", 8, COST_CPU_MEM, likely, any, &tag), 80, 0);
   assert_int_equal(tag, TAG_MEASURED);
   figure(&r, "", "step_fixed_ns", "", 10, 20, 40, TAG_SPEC);
   near(cost_time(&r, "cpu", "step_fixed_ns", slow, any, &tag), 40, 0);
@@ -210,6 +213,10 @@ static void measured_attention(void **state) {
   assert_true(cost_measured_attention(&one, c, 2 * work, likely, &ns, &tag));
   near(ns, 10, 1e-12);
   assert_int_equal(tag, TAG_SCALED);
+  cost_unit four = {.rows = &r, .cpu = true, .device = "cpu", .threads = 4}; /* not measured: from the points of most threads */
+  kernels[2].ns = 1000 + 8192 * 3;
+  assert_true(cost_measured_attention(&four, c, work, likely, &ns, &tag));
+  near(ns, 2.0 / 4 * (1000 + 8192 * 3) / 8192, 1e-12);
   model_layer_parts p;
   assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 1, &p), HF_OK);
   near(p.flops_per_token_context, work, 1e-12); /* the model room counts the same work */
@@ -327,6 +334,31 @@ static void table_by_hand(void **state) {
   stage_table_free(f);
   stage_table_free(none);
   stage_table_free(v);
+  model_close(m);
+}
+
+/* Routed experts by the curve of the experts, everything else by that of products: the code that runs. */
+static void parts_use_the_kernel_that_runs(void **state) {
+  (void)state;
+  cost_rows r = machine();
+  add_rates(&r);
+  for (int threads = 15; threads <= 16; threads++)
+    for (int tokens = 1; tokens <= 64; tokens *= 8) {
+      point(&r, "expert_ffn", "bf16", 64, 128, tokens, threads, 7000 * tokens);
+      point(&r, "matmul", "bf16", 128, 128, tokens, threads, 300 * tokens);
+    }
+  model *m = open_model("examples/tiny-moe");
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  assert_int_equal(gpu_spec_parse("none", &in.gpu), HF_OK);
+  stage_table *t = table_of(&in, likely);
+  model_layer_parts p;
+  assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 1, &p), HF_OK);
+  double product = 128 * 128 * 2; /* bytes */
+  near(stage_curve_at(&t->layer[1].cexp, 8), 56000, 1e-12);
+  near(stage_curve_at(&t->layer[1].shared, 8), 2400 * (double)p.shared.bytes / product, 1e-9);
+  assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 0, &p), HF_OK);
+  near(stage_curve_at(&t->layer[0].shared, 8), 2400 * (double)p.dense_ffn.bytes / product, 1e-9);
+  stage_table_free(t);
   model_close(m);
 }
 
@@ -467,6 +499,7 @@ int main(void) {
       cmocka_unit_test(fixed_costs_by_threads),
       cmocka_unit_test(gpu_texts),
       cmocka_unit_test(table_by_hand),
+      cmocka_unit_test(parts_use_the_kernel_that_runs),
       cmocka_unit_test(host_device_by_hand),
       cmocka_unit_test(correlated_batches_touch_fewer),
       cmocka_unit_test(assumed_popularity),
