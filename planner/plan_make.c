@@ -236,28 +236,54 @@ static void name_binding(const planned *out, char *to, size_t n) {
 
 /* ---- kernels measured fastest here ---- */
 
-static bool best_candidate(const cost_rows *r, const char *kernel, const char *format, int tokens, char out[48]) {
+/* Candidates are compared on one shape and one number of threads: those measured that are nearest to the model's and the plan's. */
+typedef struct {
+  const cost_rows *r;
+  const char *kernel, *format;
+  int n_out, n_in, threads;
+} contest;
+
+static bool takes_part(const contest *c, const rec_kernel_point *k) {
+  return strcmp(k->kernel, c->kernel) == 0 && strcmp(k->format, c->format) == 0 && strncmp(k->device, "cpu", 3) == 0 &&
+         k->tokens >= 1 && k->ns > 0 && k->candidate[0] != '\0' && k->load[0] == '\0';
+}
+
+static bool same_conditions(const contest *c, const rec_kernel_point *k) {
+  return takes_part(c, k) && k->n_out == c->n_out && k->n_in == c->n_in && k->threads == c->threads;
+}
+
+static bool find_contest(contest *c, int threads, double weights) {
   double best = INFINITY;
-  for (int i = 0; i < r->n_kernel; i++) {
-    const rec_kernel_point *k = &r->kernel[i];
-    if (k->tokens != tokens || strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 ||
-        strncmp(k->device, "cpu", 3) != 0)
-      continue;
-    if (k->candidate[0] == '\0' || !(k->ns > 0)) continue;
-    double per_weight = k->ns / ((double)k->n_out * k->n_in);
-    if (per_weight >= best) continue;
-    best = per_weight;
-    snprintf(out, 48, "%s", k->candidate);
+  for (int i = 0; i < c->r->n_kernel; i++) {
+    const rec_kernel_point *k = &c->r->kernel[i];
+    if (!takes_part(c, k)) continue;
+    /* the number of threads first: a shape is never so far off */
+    double far = fabs(log((double)k->n_out * k->n_in / weights)) + 1e3 * abs(k->threads - threads);
+    if (far >= best) continue;
+    best = far;
+    c->n_out = k->n_out;
+    c->n_in = k->n_in;
+    c->threads = k->threads;
   }
   return best < INFINITY;
 }
 
-static void add_kernels(const cost_rows *r, const char *kernel, const char *format, plan *p) {
+static const char *best_candidate(const contest *c, int tokens) {
+  const rec_kernel_point *best = NULL;
+  for (int i = 0; i < c->r->n_kernel; i++) {
+    const rec_kernel_point *k = &c->r->kernel[i];
+    if (k->tokens == tokens && same_conditions(c, k) && (best == NULL || k->ns < best->ns)) best = k;
+  }
+  return best->candidate;
+}
+
+static void add_kernels(const cost_rows *r, const char *kernel, const char *format, double weights, plan *p) {
+  contest c = {.r = r, .kernel = kernel, .format = format};
   int tokens[64], n = 0;
+  if (!find_contest(&c, p->threads, weights)) return;
   for (int i = 0; i < r->n_kernel; i++) {
     const rec_kernel_point *k = &r->kernel[i];
-    if (strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || strncmp(k->device, "cpu", 3) != 0 || k->tokens < 1)
-      continue;
+    if (!same_conditions(&c, k)) continue;
     int at = 0;
     while (at < n && tokens[at] < k->tokens) at++;
     if ((at < n && tokens[at] == k->tokens) || n == 64) continue;
@@ -267,8 +293,7 @@ static void add_kernels(const cost_rows *r, const char *kernel, const char *form
   }
   plan_kernel *last = NULL;
   for (int i = 0; i < n && p->n_kernels < PLAN_MAX_KERNELS; i++) {
-    char name[48] = "";
-    if (!best_candidate(r, kernel, format, tokens[i], name)) continue;
+    const char *name = best_candidate(&c, tokens[i]);
     int lo = last == NULL ? 1 : tokens[i];
     if (last != NULL) last->tokens_hi = tokens[i] - 1;
     if (last != NULL && strcmp(last->candidate, name) == 0) {
@@ -294,8 +319,9 @@ static hf_status choose_kernels(const plan_inputs *in, plan *p) {
   }
   for (int f = 0; f < FMT_N; f++) {
     if (!seen[f]) continue;
-    add_kernels(in->host, "matmul", fmt_get((fmt)f)->name, p);
-    add_kernels(in->host, "expert_ffn", fmt_get((fmt)f)->name, p);
+    double d = in->c->d_model;
+    add_kernels(in->host, "matmul", fmt_get((fmt)f)->name, d * d, p);
+    if (in->c->n_experts > 0) add_kernels(in->host, "expert_ffn", fmt_get((fmt)f)->name, d * in->c->d_ff_expert, p);
   }
   return HF_OK;
 }

@@ -365,6 +365,48 @@ static void runs_of_other_models_are_refused(void **state) {
   done(in, &p);
 }
 
+static void put_product(int64_t machine, const char *candidate, int rows, int tokens, int threads, double ns) {
+  rec_kernel_point k = {.machine_id = machine, .n_out = rows, .n_in = 128, .tokens = tokens, .threads = threads, .n = 5};
+  k.ns_low = k.ns = k.ns_high = ns;
+  snprintf(k.device, sizeof k.device, "cpu");
+  snprintf(k.kernel, sizeof k.kernel, "matmul");
+  snprintf(k.candidate, sizeof k.candidate, "%s", candidate);
+  snprintf(k.format, sizeof k.format, "bf16");
+  snprintf(k.act, sizeof k.act, "bf16");
+  ok(db_kernel_put(database, &k));
+}
+
+/* "wide" wins on a shape that the model has not and with threads that the plan does not use, whatever its times per weight there. */
+static void kernels_are_compared_like_for_like(void **state) {
+  (void)state;
+  rec_machine m = {.kind = MACHINE_MEASURED, .created_ns = 1, .facts_json = "{}"};
+  snprintf(m.name, sizeof m.name, "kernel-contest");
+  ok(db_machine_put(database, &m));
+  rec_device d = {.machine_id = m.id, .device = "cpu0", .kind = "cpu", .cores = 2, .mem_bytes = 1LL << 34};
+  ok(db_device_put(database, &d));
+  for (int tokens = 1; tokens <= 64; tokens *= 8) {
+    bool many = tokens > 1;
+    put_product(m.id, "few", 128, tokens, 2, many ? 200 * tokens : 100);
+    put_product(m.id, "many", 128, tokens, 2, many ? 100 * tokens : 200);
+    put_product(m.id, "wide", 128, tokens, 2, 900 * tokens);
+    put_product(m.id, "wide", 4096, tokens, 2, 32 * tokens);
+    put_product(m.id, "wide", 128, tokens, 1, 1 * tokens);
+  }
+  plan_request r = tiny();
+  r.machine = "kernel-contest";
+  r.gpu = "none";
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  assert_int_equal(p.p->threads, 2);
+  assert_int_equal(p.p->n_kernels, 2);
+  assert_string_equal(p.p->kernel[0].candidate, "few");
+  assert_string_equal(p.p->kernel[1].candidate, "many");
+  assert_true(p.p->kernel[0].tokens_lo == 1 && p.p->kernel[0].tokens_hi == 7);
+  assert_true(p.p->kernel[1].tokens_lo == 8 && p.p->kernel[1].tokens_hi == INT32_MAX);
+  done(in, &p);
+}
+
 /* 0.12^2 + 0.09^2 = 0.15^2 and 0.4^2 + 0.09^2 = 0.41^2, 0.09 being what such models miss; an effect counts on the side it acts on. */
 static void doubts_add_up_as_independent_ones(void **state) {
   (void)state;
@@ -482,6 +524,7 @@ int main(void) {
       cmocka_unit_test(drift_finds_the_factors),
       cmocka_unit_test(replanning_moves_the_hot_experts),
       cmocka_unit_test(runs_of_other_models_are_refused),
+      cmocka_unit_test(kernels_are_compared_like_for_like),
       cmocka_unit_test(doubts_add_up_as_independent_ones),
       cmocka_unit_test(deepseek_r1_from_the_catalog),
       cmocka_unit_test(damaged_inputs_are_refused),
