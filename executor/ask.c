@@ -39,10 +39,8 @@ static hf_status drain(int out_fd, int err_fd, hf_buf *out, hf_buf *err) {
     for (int i = 0; i < 2; i++) {
       if (p[i].fd < 0 || !p[i].revents) continue;
       ssize_t n = read(p[i].fd, chunk, sizeof chunk);
-      if (n > 0)
-        HF_TRY(hf_buf_add(to[i], chunk, (size_t)n));
-      else if (n == 0 || errno != EINTR)
-        p[i].fd = -1;
+      if (n > 0) HF_TRY(hf_buf_add(to[i], chunk, (size_t)n));
+      else if (n == 0 || errno != EINTR) p[i].fd = -1;
     }
   }
   return HF_OK;
@@ -57,7 +55,10 @@ static const char *last_line(hf_buf *err) {
 
 static hf_status judge_exit(int status, hf_buf *err) {
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return HF_OK;
-  hf_status code = !WIFEXITED(status) ? HF_MACHINE : WEXITSTATUS(status) == 1 ? HF_NO : WEXITSTATUS(status) == 2 ? HF_INPUT : HF_MACHINE;
+  hf_status code = !WIFEXITED(status)         ? HF_MACHINE
+                   : WEXITSTATUS(status) == 1 ? HF_NO
+                   : WEXITSTATUS(status) == 2 ? HF_INPUT
+                                              : HF_MACHINE;
   return hf_fail(code, "%s", last_line(err));
 }
 
@@ -109,7 +110,8 @@ end:
 }
 
 hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out) {
-  const char *argv[] = {"stages", "--db", db_path, "--model", model, "--machine", machine, "--gpu", gpu, "--json", "--quiet", NULL};
+  const char *argv[] = {"stages", "--db",  db_path, "--model", model,     "--machine",
+                        machine,  "--gpu", gpu,     "--json",  "--quiet", NULL};
   json *doc = NULL;
   HF_TRY(hf_note(ask_hf_plan(argv, &doc), "asking hf-plan for the stage times of %s", machine));
   const json *inner = json_get(doc, "stages");

@@ -4,7 +4,9 @@
 #include "base/log.h"
 #include "executor/commands.h"
 
-static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
+static double mib(int64_t bytes) {
+  return (double)bytes / 1048576.0;
+}
 
 void print_budget(const plan_budget *rows, int n) {
   fprintf(stderr, "  %-6s %-40s %12s %12s\n", "where", "what", "MiB", "limit MiB");

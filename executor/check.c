@@ -18,7 +18,7 @@ typedef struct {
   int32_t *ids, *greedy, *top1;
   double *greedy_margin, *top1_margin; /* top1_margin NULL: not given, top1 is not compared */
   float *last_logits;
-  int32_t *routing;          /* [n_layers][n_ids][top_k]; -1 for dense layers */
+  int32_t *routing; /* [n_layers][n_ids][top_k]; -1 for dense layers */
   double routing_gap, routing_gap_greedy;
 } ref_prompt;
 
@@ -31,8 +31,8 @@ struct check_ref {
 
 typedef struct {
   const ref_prompt *ref;
-  int32_t *routing;          /* as in the reference */
-  int32_t *top1;             /* [n_ids] */
+  int32_t *routing; /* as in the reference */
+  int32_t *top1;    /* [n_ids] */
   float *last_logits;
 } probe;
 
@@ -51,7 +51,8 @@ static hf_status int_array(hf_arena *a, const json *obj, const char *where, cons
   int i = 0;
   for (const json *x = json_first(v); x; x = json_next(x), i++) {
     double d = json_number(x, -1);
-    if (d < 0 || d > (double)hi || d != floor(d)) return hf_fail(HF_INPUT, "%s: field %s[%d]: not a whole number up to %lld", where, key, i, (long long)hi);
+    if (d < 0 || d > (double)hi || d != floor(d))
+      return hf_fail(HF_INPUT, "%s: field %s[%d]: not a whole number up to %lld", where, key, i, (long long)hi);
     (*out)[i] = (int32_t)d;
   }
   return HF_OK;
@@ -78,7 +79,8 @@ static hf_status read_choice(const model_config *c, const json *tok, const char 
   for (const json *x = json_first(tok); x; x = json_next(x)) {
     double e = json_number(x, -1);
     if (e <= last || e >= c->n_experts || e != floor(e))
-      return hf_fail(HF_INPUT, "%s: field routing.%d[%d]: expected experts in rising order, 0 to %d", where, layer, t, c->n_experts - 1);
+      return hf_fail(HF_INPUT, "%s: field routing.%d[%d]: expected experts in rising order, 0 to %d", where, layer, t,
+                     c->n_experts - 1);
     *out++ = (int32_t)e;
     last = e;
   }
@@ -105,7 +107,8 @@ static hf_status read_routing(check_ref *r, const json *obj, const char *where, 
       HF_TRY(read_choice(c, tok, where, layer, t, p->routing + (size_t)layer * per_layer + (size_t)t * (size_t)c->top_k));
   }
   if (json_len(routing) != n_moe)
-    return hf_fail(HF_INPUT, "%s: field routing: %d layers, this model has %d with routed experts", where, json_len(routing), n_moe);
+    return hf_fail(HF_INPUT, "%s: field routing: %d layers, this model has %d with routed experts", where, json_len(routing),
+                   n_moe);
   return HF_OK;
 }
 
@@ -153,10 +156,8 @@ hf_status check_open(const char *path, const model *m, check_ref **out) {
   }
 end:
   json_free(doc);
-  if (st == HF_OK)
-    *out = r;
-  else
-    check_close(r);
+  if (st == HF_OK) *out = r;
+  else check_close(r);
   return st;
 }
 
@@ -166,7 +167,9 @@ void check_close(check_ref *r) {
   free(r);
 }
 
-int check_prompts(const check_ref *r) { return r->n_prompts; }
+int check_prompts(const check_ref *r) {
+  return r->n_prompts;
+}
 
 int check_context(const check_ref *r) {
   int n = 0;
@@ -199,7 +202,8 @@ static void on_step(void *user, const dev_step *s, const sched_step *what, int64
       for (int l = 0; l < mc->n_layers; l++)
         if (mc->layer_is_moe[l])
           memcpy(p->routing + ((size_t)l * (size_t)p->ref->n_ids + (size_t)pos) * (size_t)mc->top_k,
-                 s->route_ids + ((size_t)l * (size_t)s->max_tok + (size_t)t) * (size_t)mc->top_k, (size_t)mc->top_k * sizeof(int32_t));
+                 s->route_ids + ((size_t)l * (size_t)s->max_tok + (size_t)t) * (size_t)mc->top_k,
+                 (size_t)mc->top_k * sizeof(int32_t));
     }
   }
 }
@@ -241,12 +245,9 @@ static bool judge_logits(const check_ref *r, const probe *p, bool exact, fmt f, 
   if (!(max <= out->max_abs_logit_diff)) out->max_abs_logit_diff = max;
   if (!(rms <= out->max_rel_rms)) out->max_rel_rms = rms;
   bool ok;
-  if (exact || f == FMT_F32)
-    ok = max <= 5e-4;
-  else if (f == FMT_F16)
-    ok = max <= 5e-2;
-  else
-    ok = rms <= (f == FMT_BF16 ? 0.08 : 0.05);
+  if (exact || f == FMT_F32) ok = max <= 5e-4;
+  else if (f == FMT_F16) ok = max <= 5e-2;
+  else ok = rms <= (f == FMT_BF16 ? 0.08 : 0.05);
   if (!ok) fail_once(out, "logit difference", prompt, p->ref->n_ids - 1, max);
   return ok;
 }
@@ -284,10 +285,8 @@ static void judge(const checker *c, int n, bool exact, fmt f, check_result *out)
     int prompt = i % c->r->n_prompts;
     int routing = judge_routing(c->r, p, prompt, out);
     bool ok = routing < 2;
-    if (routing == 1)
-      out->narrow++;
-    else
-      ok = judge_logits(c->r, p, exact, f, prompt, out) && ok;
+    if (routing == 1) out->narrow++;
+    else ok = judge_logits(c->r, p, exact, f, prompt, out) && ok;
     if (exact && routing == 0) ok = judge_tokens(p, &c->reqs[i], prompt, out) && ok;
     out->prompts++;
     out->passed += ok;

@@ -14,7 +14,7 @@ typedef struct {
   int prompts, passed;
   double max_abs_logit_diff, max_rel_rms;
   int64_t greedy_match, greedy_total, routing_match, routing_total, top1_match, top1_total;
-  int narrow;          /* comparisons that ended early at a narrow margin */
+  int narrow; /* comparisons that ended early at a narrow margin */
   char first_failure[256];
 } check_result;
 

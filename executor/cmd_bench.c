@@ -71,8 +71,26 @@ static double predict(const bench *b, int users, int prompt, int output, int dep
   snprintf(ot, sizeof ot, "%d", output);
   snprintf(d, sizeof d, "%d", depth);
   snprintf(th, sizeof th, "%lld", (long long)b->r->threads);
-  const char *argv[32] = {"plan", "--depth", d, "--no-store", "--db", b->db_path, "--model", b->r->model, "--users", u, "--context", c, "--prompt-tokens", pt,
-                          "--output-tokens", ot, "--gpu", b->r->gpu ? b->r->gpu : "none", "--json", "--quiet"};
+  const char *argv[32] = {"plan",
+                          "--depth",
+                          d,
+                          "--no-store",
+                          "--db",
+                          b->db_path,
+                          "--model",
+                          b->r->model,
+                          "--users",
+                          u,
+                          "--context",
+                          c,
+                          "--prompt-tokens",
+                          pt,
+                          "--output-tokens",
+                          ot,
+                          "--gpu",
+                          b->r->gpu ? b->r->gpu : "none",
+                          "--json",
+                          "--quiet"};
   int n = 20;
   if (b->r->machine) argv[n++] = "--machine", argv[n++] = b->r->machine;
   if (b->r->threads) argv[n++] = "--threads", argv[n++] = th;
@@ -87,8 +105,12 @@ static double predict(const bench *b, int users, int prompt, int output, int dep
 }
 
 static hf_status log_cell(const bench *b, const engine *e, const prompt_list *l, const serve_stats *st, const cell *c) {
-  rec_run n = {.users = c->users, .depth = engine_opts(e)->depth, .threads = engine_threads(e), .dram_bytes_per_s = c->dram_bytes_per_s,
-               .predicted_decode_tok_per_s = c->predicted, .plan_id = b->fixed ? b->fixed->id : 0};
+  rec_run n = {.users = c->users,
+               .depth = engine_opts(e)->depth,
+               .threads = engine_threads(e),
+               .dram_bytes_per_s = c->dram_bytes_per_s,
+               .predicted_decode_tok_per_s = c->predicted,
+               .plan_id = b->fixed ? b->fixed->id : 0};
   snprintf(n.model, sizeof n.model, "%s", b->r->model);
   snprintf(n.format, sizeof n.format, "%s", fmt_get(model_get_config(b->m)->default_format)->name);
   snprintf(n.gpu, sizeof n.gpu, "%.95s", engine_opts(e)->gpu);
@@ -173,14 +195,13 @@ static hf_status print_json(const cell *c, int n) {
 
 static void print_cell(const cell *c, bool first) {
   if (first)
-    printf("%6s %7s %12s %12s %12s %10s %12s %8s\n", "users", "prompt", "prefill t/s", "decode t/s", "MB/token", "of DRAM", "predicted",
-           "error");
+    printf("%6s %7s %12s %12s %12s %10s %12s %8s\n", "users", "prompt", "prefill t/s", "decode t/s", "MB/token", "of DRAM",
+           "predicted", "error");
   printf("%6d %7d %12.1f %12.2f %12.2f %9.0f%%", c->users, c->prompt_tokens, c->prefill_tok_per_s, c->decode_tok_per_s,
          c->dram_bytes_per_token / 1e6, 100 * c->bandwidth_fraction);
   if (c->predicted > 0)
     printf(" %12.2f %+7.1f%%\n", c->predicted, 100 * (c->predicted - c->decode_tok_per_s) / c->decode_tok_per_s);
-  else
-    printf(" %12s %8s\n", "-", "-");
+  else printf(" %12s %8s\n", "-", "-");
   fflush(stdout);
 }
 

@@ -7,12 +7,12 @@
 #include "executor/commands.h"
 
 static void print_people(const check_result *c, const engine_options *o, bool ok) {
-  printf("%s: %d of %d sequences pass (%s activations, device %s, depth %d, %s)\n", ok ? "passed" : "FAILED", c->passed, c->prompts,
-         o->exact ? "exact" : "fast", o->gpu, o->depth, kern_get()->isa_name);
+  printf("%s: %d of %d sequences pass (%s activations, device %s, depth %d, %s)\n", ok ? "passed" : "FAILED", c->passed,
+         c->prompts, o->exact ? "exact" : "fast", o->gpu, o->depth, kern_get()->isa_name);
   printf("  largest logit difference %.3g, relative RMS %.3g\n", c->max_abs_logit_diff, c->max_rel_rms);
-  printf("  expert choices %lld of %lld, greedy tokens %lld of %lld, most likely tokens %lld of %lld\n", (long long)c->routing_match,
-         (long long)c->routing_total, (long long)c->greedy_match, (long long)c->greedy_total, (long long)c->top1_match,
-         (long long)c->top1_total);
+  printf("  expert choices %lld of %lld, greedy tokens %lld of %lld, most likely tokens %lld of %lld\n",
+         (long long)c->routing_match, (long long)c->routing_total, (long long)c->greedy_match, (long long)c->greedy_total,
+         (long long)c->top1_match, (long long)c->top1_total);
   if (c->narrow) printf("  %d comparisons ended early at a narrow margin\n", c->narrow);
   if (c->first_failure[0]) printf("  first failure: %s\n", c->first_failure);
 }
@@ -64,11 +64,11 @@ static hf_status check_with(const run_options *r, const model *m, const plan *p,
   HF_GO(end, open_engine_or_explain(r, m, &o, &e));
   HF_GO(end, check_run(ref, e, batch, (int)opt.chunk, &res));
   bool ok = res.passed == res.prompts;
-  if (r->common.json)
-    HF_GO(end, print_json(&res, &o, ok));
-  else
-    print_people(&res, &o, ok);
-  if (!ok) st = hf_fail(HF_NO, "%s: %d of %d sequences differ from the reference; first: %s", r->reference, res.prompts - res.passed, res.prompts, res.first_failure);
+  if (r->common.json) HF_GO(end, print_json(&res, &o, ok));
+  else print_people(&res, &o, ok);
+  if (!ok)
+    st = hf_fail(HF_NO, "%s: %d of %d sequences differ from the reference; first: %s", r->reference, res.prompts - res.passed,
+                 res.prompts, res.first_failure);
 end:
   engine_close(e);
   stage_table_free(pace);

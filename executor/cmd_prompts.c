@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/stat.h>
 
 #include "base/log.h"
@@ -23,14 +24,16 @@ typedef struct {
   const run_options *r;
   const tokenizer *tok;
   const serve_request *first;
-  hf_buf *text;            /* per request: what was not printed yet */
+  hf_buf *text; /* per request: what was not printed yet */
   bool single;
-  hf_status st;            /* first error of a callback; serving goes on */
+  hf_status st; /* first error of a callback; serving goes on */
   trace_log trace;
   hf_progress bar;
 } stream_state;
 
-static FILE *text_out(const run_options *r) { return r->common.json ? stderr : stdout; }
+static FILE *text_out(const run_options *r) {
+  return r->common.json ? stderr : stdout;
+}
 
 /* Text of several users at once is readable only in whole lines: a line is printed when it is complete or long enough. */
 static void flush_text(stream_state *s, const serve_request *q, hf_buf *b, bool end) {
@@ -92,14 +95,18 @@ typedef struct {
   engine_options o;
   stage_table *pace;
   serve_stats stats;
+  trace_log trace;
   rec_run run;
   int users;
 } job;
 
 static hf_status read_prompts(const run_options *r, job *j) {
   char key[64] = "";
-  prompt_options po = {.max_tokens = (int)(r->max_tokens ? r->max_tokens : 64), .limit = (int)r->limit, .repeat_to = (int)r->batch,
-                       .ignore_eos = r->ignore_eos, .vocab_size = model_get_config(j->m)->vocab_size};
+  prompt_options po = {.max_tokens = (int)(r->max_tokens ? r->max_tokens : 64),
+                       .limit = (int)r->limit,
+                       .repeat_to = (int)r->batch,
+                       .ignore_eos = r->ignore_eos,
+                       .vocab_size = model_get_config(j->m)->vocab_size};
   if (r->where) {
     const char *eq = strchr(r->where, '=');
     if (!eq || (size_t)(eq - r->where) >= sizeof key) return hf_fail(HF_INPUT, "--where: '%s' is not KEY=VALUE", r->where);
@@ -128,8 +135,23 @@ static hf_status make_plan(const run_options *r, job *j, int users, int context)
   prompts_mean(&j->list, &prompt, &output);
   snprintf(pt, sizeof pt, "%d", prompt);
   snprintf(ot, sizeof ot, "%d", output);
-  const char *argv[24] = {"plan", "--db", j->db_path, "--model", r->model, "--users", u, "--context", c, "--prompt-tokens", pt,
-                          "--output-tokens", ot, "--gpu", r->gpu ? r->gpu : "none", "--json", "--quiet"};
+  const char *argv[24] = {"plan",
+                          "--db",
+                          j->db_path,
+                          "--model",
+                          r->model,
+                          "--users",
+                          u,
+                          "--context",
+                          c,
+                          "--prompt-tokens",
+                          pt,
+                          "--output-tokens",
+                          ot,
+                          "--gpu",
+                          r->gpu ? r->gpu : "none",
+                          "--json",
+                          "--quiet"};
   int n = 17;
   if (r->machine) argv[n++] = "--machine", argv[n++] = r->machine;
   json *doc = NULL;
@@ -138,8 +160,8 @@ static hf_status make_plan(const run_options *r, job *j, int users, int context)
   json_free(doc);
   if (st == HF_OK) {
     if (!r->common.json)
-      hf_log(HF_LOG_INFO, "no --plan: made plan %lld for %d users, context %d (depth %d, predicted %.1f tokens/s)", (long long)j->p->id,
-             users, context, j->p->depth, j->p->decode_tok_per_s.likely);
+      hf_log(HF_LOG_INFO, "no --plan: made plan %lld for %d users, context %d (depth %d, predicted %.1f tokens/s)",
+             (long long)j->p->id, users, context, j->p->depth, j->p->decode_tok_per_s.likely);
     return HF_OK;
   }
   if (st == HF_NO) return hf_note(st, "no plan fits");
@@ -165,7 +187,8 @@ static hf_status prepare(const run_options *r, job *j) {
   if (j->users > SCHED_MAX_SEQS) j->users = SCHED_MAX_SEQS;
   int context = r->context ? (int)r->context : j->p ? j->p->context : need;
   if (need > context)
-    return hf_fail(HF_INPUT, "a request needs %d tokens (prompt and answer), %s has a context of %d; make a plan with --context %d", need,
+    return hf_fail(HF_INPUT,
+                   "a request needs %d tokens (prompt and answer), %s has a context of %d; make a plan with --context %d", need,
                    j->p ? "the plan" : "--context", context, need);
   if (j->p && j->users > j->p->users)
     return hf_fail(HF_INPUT, "--users %d: the plan was made for %d; make one with --users %d", j->users, j->p->users, j->users);
@@ -184,7 +207,9 @@ static void add_percentiles(json *to, const char *key, double p50, double p90, d
   json_add_num(o, "p99", p99);
 }
 
-static double signed_error(double predicted, double measured) { return measured > 0 ? (predicted - measured) / measured : 0; }
+static double signed_error(double predicted, double measured) {
+  return measured > 0 ? (predicted - measured) / measured : 0;
+}
 
 static json *to_json(const job *j) {
   const rec_run *n = &j->run;
@@ -221,9 +246,9 @@ static json *to_json(const job *j) {
 
 static void row(const char *what, const char *unit, double scale, double predicted, double measured) {
   if (predicted > 0)
-    printf("  %-22s %12.2f %12.2f %-9s %+7.1f %%\n", what, predicted * scale, measured * scale, unit, 100 * signed_error(predicted, measured));
-  else
-    printf("  %-22s %12s %12.2f %-9s\n", what, "-", measured * scale, unit);
+    printf("  %-22s %12.2f %12.2f %-9s %+7.1f %%\n", what, predicted * scale, measured * scale, unit,
+           100 * signed_error(predicted, measured));
+  else printf("  %-22s %12s %12.2f %-9s\n", what, "-", measured * scale, unit);
 }
 
 static void print_people(const job *j) {
@@ -267,9 +292,15 @@ static hf_status serve(const run_options *r, job *j) {
     hf_buf_init(&s.text[i], 1 << 20);
     tokens += j->list.req[i].max_tokens;
   }
-  serve_options so = {.sample = {.temperature = r->temperature, .top_k = (int)r->top_k, .top_p = r->top_p, .seed = (uint64_t)r->seed},
-                      .chunk_tokens = j->o.max_tok - j->o.max_seqs, .users = j->users, .user = &s, .on_token = on_token,
-                      .on_finish = on_finish, .on_step = on_step, .stop = &interrupted};
+  serve_options so = {
+      .sample = {.temperature = r->temperature, .top_k = (int)r->top_k, .top_p = r->top_p, .seed = (uint64_t)r->seed},
+      .chunk_tokens = j->o.max_tok - j->o.max_seqs,
+      .users = j->users,
+      .user = &s,
+      .on_token = on_token,
+      .on_finish = on_finish,
+      .on_step = on_step,
+      .stop = &interrupted};
   struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old;
   sigaction(SIGINT, &sa, &old);
   if (!r->stream) hf_progress_begin(&s.bar, "running", "tokens", tokens);
@@ -277,21 +308,35 @@ static hf_status serve(const run_options *r, job *j) {
   if (!r->stream) hf_progress_end(&s.bar);
   sigaction(SIGINT, &old, NULL);
   if (st == HF_OK) st = s.st;
-  if (st == HF_OK && r->trace) st = trace_write(&s.trace, r->trace);
+  j->trace = s.trace; /* written after the run is safe in the database */
 end:
   for (int i = 0; s.text && i < j->list.n; i++) hf_buf_free(&s.text[i]);
   free(s.text);
-  trace_free(&s.trace);
   return st;
 }
 
+/* Said before the run, not after it. */
+static hf_status can_write(const char *option, const char *path) {
+  char folder[4096];
+  if (!path || !access(path, W_OK)) return HF_OK;
+  if (!access(path, F_OK)) return hf_fail(HF_INPUT, "%s: %s cannot be written", option, path);
+  const char *slash = strrchr(path, '/');
+  if (snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".") >= (int)sizeof folder ||
+      access(folder, W_OK))
+    return hf_fail(HF_INPUT, "%s: %s: its folder does not exist or cannot be written", option, path);
+  return HF_OK;
+}
+
 static hf_status run_job(const run_options *r, job *j) {
+  HF_TRY(can_write("--out", r->out));
+  HF_TRY(can_write("--trace", r->trace));
   HF_TRY(prepare(r, j));
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
   HF_TRY(serve(r, j));
   if (j->p) HF_TRY(plan_adopt(j->d, j->p));
   fill_run(r, j);
   HF_TRY(record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats));
+  if (r->trace) HF_TRY(trace_write(&j->trace, r->trace));
   if (r->out) HF_TRY(prompts_write(r->out, &j->list, j->tok));
   if (!r->common.json) {
     print_people(j);
@@ -313,6 +358,7 @@ hf_status cmd_prompts(const run_options *r) {
   engine_close(j.e);
   stage_table_free(j.pace);
   serve_stats_free(&j.stats);
+  trace_free(&j.trace);
   prompts_free(&j.list);
   plan_free(j.p);
   if (j.d) db_close(j.d);

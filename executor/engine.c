@@ -11,9 +11,15 @@
 #include "base/mem.h"
 #include "executor/engine_int.h"
 
-static int64_t align_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-static bool has_device(const engine_options *o) { return strcmp(o->gpu, "none") != 0; }
-static bool paced(const engine_options *o) { return o->pace != NULL; }
+static int64_t align_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+static bool has_device(const engine_options *o) {
+  return strcmp(o->gpu, "none") != 0;
+}
+static bool paced(const engine_options *o) {
+  return o->pace != NULL;
+}
 
 static size_t kv_row_bytes(const model_config *c, const engine_options *o) {
   size_t elems = c->attn == ATTN_MLA ? (size_t)(c->kv_lora_rank + c->rope_dim) : 2 * (size_t)c->n_kv_heads * (size_t)c->head_dim;
@@ -94,6 +100,10 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   row(&t, "ram", "experts on the CPU", w.ram_experts, o->ram_limit_bytes);
   int64_t steps = (int64_t)o->depth * (2LL * o->max_tok * c->d_model * 4 + (int64_t)o->max_logits * c->vocab_size * 4);
   row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
+  moe_shape scratch = {
+      .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
+  if (c->n_experts)
+    row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, o->threads ? o->threads : 1), o->ram_limit_bytes);
   *n_rows = t.n;
   int64_t dev_sum = 0, ram_sum = 0;
   for (int i = 0; i < t.n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram_sum) += rows[i].bytes;
@@ -105,8 +115,13 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
 static void host_experts(void *user, int layer, dev_step *s, int thread, int n_threads) {
   engine *e = user;
   size_t at = (size_t)layer * (size_t)s->max_tok * (size_t)e->c.top_k;
-  moe_job job = {.experts = e->host_experts + (size_t)layer * (size_t)e->c.n_experts, .n_tok = s->n_tok, .x = s->host_x,
-                 .x_stride = e->c.d_model, .ids = s->route_ids + at, .weights = s->route_weights + at, .y = s->host_y,
+  moe_job job = {.experts = e->host_experts + (size_t)layer * (size_t)e->c.n_experts,
+                 .n_tok = s->n_tok,
+                 .x = s->host_x,
+                 .x_stride = e->c.d_model,
+                 .ids = s->route_ids + at,
+                 .weights = s->route_weights + at,
+                 .y = s->host_y,
                  .y_stride = e->c.d_model};
   int64_t start = thread == 0 ? hf_now_ns() : 0;
   moe_run(e->cpu_moe, &job, e->p, thread, n_threads);
@@ -163,7 +178,8 @@ int64_t engine_pace_cpu_ns(const engine *e, int layer) {
 
 static hf_status check_executable(const model_config *c) {
   if (c->family != FAM_DEEPSEEK_V3 && c->family != FAM_DEEPSEEK_V2 && c->family != FAM_KIMI_K2 && c->family != FAM_QWEN3_MOE)
-    return hf_fail(HF_UNSUPPORTED, "%s models can be planned but not executed yet; deepseek_v3, deepseek_v2, kimi_k2 and qwen3_moe can",
+    return hf_fail(HF_UNSUPPORTED,
+                   "%s models can be planned but not executed yet; deepseek_v3, deepseek_v2, kimi_k2 and qwen3_moe can",
                    model_family_name(c->family));
   if (c->n_experts > 1024 || c->top_k > 64)
     return hf_fail(HF_UNSUPPORTED, "%d experts, top %d: at most 1024 and 64 can be executed", c->n_experts, c->top_k);
@@ -188,9 +204,17 @@ static hf_status open_context(engine *e) {
   x->top_k = c->top_k;
   x->d_model = c->d_model;
   x->d_ff_expert = c->d_ff_expert;
-  x->router = (kern_router){.n_experts = c->n_experts, .top_k = c->top_k, .n_group = c->n_group, .topk_group = c->topk_group,
-                            .score = c->route == ROUTE_SIGMOID ? 1 : c->route == ROUTE_SOFTMAX_TOPK ? 2 : 0,
-                            .group = c->group == GROUP_TOP2SUM ? 1 : c->group == GROUP_MAX ? 2 : 0, .norm = c->norm_topk,
+  x->router = (kern_router){.n_experts = c->n_experts,
+                            .top_k = c->top_k,
+                            .n_group = c->n_group,
+                            .topk_group = c->topk_group,
+                            .score = c->route == ROUTE_SIGMOID        ? 1
+                                     : c->route == ROUTE_SOFTMAX_TOPK ? 2
+                                                                      : 0,
+                            .group = c->group == GROUP_TOP2SUM ? 1
+                                     : c->group == GROUP_MAX   ? 2
+                                                               : 0,
+                            .norm = c->norm_topk,
                             .scale = (float)c->routed_scale};
   x->rope_dim = c->rope.dim;
   x->rope_pairs = c->rope.kind == ROPE_PAIRS;
@@ -268,22 +292,29 @@ static hf_status refuse(const model *m, const engine_options *o) {
   int64_t dev_sum = 0, ram = 0;
   for (int i = 0; i < n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram) += rows[i].bytes;
   bool on_dev = has_device(o) && dev_sum > o->device_bytes;
-  return hf_fail(HF_NO, "does not fit: %s needs %.1f MiB and has %.1f MiB; fewer experts there, less context or fewer users would help",
+  return hf_fail(HF_NO,
+                 "does not fit: %s needs %.1f MiB and has %.1f MiB; fewer experts there, less context or fewer users would help",
                  on_dev ? "the device" : "memory", (double)(on_dev ? dev_sum : ram) / 1048576.0,
                  (double)(on_dev ? o->device_bytes : o->ram_limit_bytes) / 1048576.0);
 }
 
 static hf_status check_options(const engine_options *o) {
-  const struct { const char *what; int64_t v, lo, hi; } limit[] = {
-      {"depth", o->depth, 1, SCHED_MAX_DEPTH},       {"sequences", o->max_seqs, 1, SCHED_MAX_SEQS},
-      {"context", o->context, 1, 1 << 24},           {"page tokens", o->page_tokens, 1, 1 << 24},
-      {"pages", o->n_pages, 1, 1 << 30},             {"tokens a step", o->max_tok, 1, 1 << 20},
-      {"logit rows a step", o->max_logits, 1, 1 << 20}};
+  const struct {
+    const char *what;
+    int64_t v, lo, hi;
+  } limit[] = {{"depth", o->depth, 1, SCHED_MAX_DEPTH},
+               {"sequences", o->max_seqs, 1, SCHED_MAX_SEQS},
+               {"context", o->context, 1, 1 << 24},
+               {"page tokens", o->page_tokens, 1, 1 << 24},
+               {"pages", o->n_pages, 1, 1 << 30},
+               {"tokens a step", o->max_tok, 1, 1 << 20},
+               {"logit rows a step", o->max_logits, 1, 1 << 20}};
   for (size_t i = 0; i < sizeof limit / sizeof *limit; i++)
     if (limit[i].v < limit[i].lo || limit[i].v > limit[i].hi)
       return hf_fail(HF_INPUT, "engine: %s: %lld is not between %lld and %lld", limit[i].what, (long long)limit[i].v,
                      (long long)limit[i].lo, (long long)limit[i].hi);
-  if (o->page_tokens & (o->page_tokens - 1)) return hf_fail(HF_INPUT, "engine: pages of %d tokens: needs a power of two", o->page_tokens);
+  if (o->page_tokens & (o->page_tokens - 1))
+    return hf_fail(HF_INPUT, "engine: pages of %d tokens: needs a power of two", o->page_tokens);
   return HF_OK;
 }
 
@@ -302,8 +333,12 @@ hf_status engine_open(const model *m, const engine_options *o, engine **out) {
   HF_GO(fail, open_context(e));
   HF_GO(fail, open_device(e));
   HF_GO(fail, load_weights(e));
-  moe_shape shape = {.n_experts = e->c.n_experts, .top_k = e->c.top_k, .d_model = e->c.d_model, .d_ff = e->c.d_ff_expert,
-                     .max_tok = o->max_tok, .exact = o->exact};
+  moe_shape shape = {.n_experts = e->c.n_experts,
+                     .top_k = e->c.top_k,
+                     .d_model = e->c.d_model,
+                     .d_ff = e->c.d_ff_expert,
+                     .max_tok = o->max_tok,
+                     .exact = o->exact};
   if (e->c.n_experts > 0) HF_GO(fail, moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   *out = e;
@@ -342,12 +377,24 @@ void engine_close(engine *e) {
   free(e);
 }
 
-const model_config *engine_config(const engine *e) { return &e->c; }
-const engine_options *engine_opts(const engine *e) { return &e->o; }
-int engine_threads(const engine *e) { return pool_threads(e->p); }
-dev_step *engine_step(engine *e, int mb) { return &e->mb[mb].step; }
-const uint8_t *engine_residency(const engine *e, int layer) { return e->resident + (size_t)layer * (size_t)e->c.n_experts; }
-engine_traffic engine_get_traffic(const engine *e) { return e->traffic; }
+const model_config *engine_config(const engine *e) {
+  return &e->c;
+}
+const engine_options *engine_opts(const engine *e) {
+  return &e->o;
+}
+int engine_threads(const engine *e) {
+  return pool_threads(e->p);
+}
+dev_step *engine_step(engine *e, int mb) {
+  return &e->mb[mb].step;
+}
+const uint8_t *engine_residency(const engine *e, int layer) {
+  return e->resident + (size_t)layer * (size_t)e->c.n_experts;
+}
+engine_traffic engine_get_traffic(const engine *e) {
+  return e->traffic;
+}
 
 int32_t *engine_page_row(engine *e, int seq, int *n) {
   *n = e->pages_per_seq;

@@ -16,27 +16,28 @@
 #include "sched/stages.h"
 
 typedef struct {
-  bool exact;             /* activations are not rounded, KV cache in f32 */
-  kern_kv_type kv_type;   /* ignored when exact */
-  int depth;              /* micro-batches, 1..SCHED_MAX_DEPTH */
-  int max_seqs;           /* slots, 1..64 */
-  int context;            /* most tokens of a sequence */
+  bool exact;           /* activations are not rounded, KV cache in f32 */
+  kern_kv_type kv_type; /* ignored when exact */
+  int depth;            /* micro-batches, 1..SCHED_MAX_DEPTH */
+  int max_seqs;         /* slots, 1..64 */
+  int context;          /* most tokens of a sequence */
   int page_tokens, n_pages;
-  int max_tok;            /* most tokens of one micro-batch step */
-  int max_logits;         /* most logit rows of one step */
-  int threads;            /* 0 = default: all cores, one less when a virtual device has a thread of its own */
-  const plan *placement;  /* experts by plan; NULL: experts_on_gpu_percent */
+  int max_tok;           /* most tokens of one micro-batch step */
+  int max_logits;        /* most logit rows of one step */
+  int threads;           /* 0 = default: all cores, one less when a virtual device has a thread of its own */
+  const plan *placement; /* experts by plan; NULL: experts_on_gpu_percent */
   double experts_on_gpu_percent;
-  char gpu[128];          /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
-  stage_table *pace;      /* paced devices: the modelled machine's stages; borrowed */
-  int64_t device_bytes;   /* size of a virtual or paced device */
-  int64_t ram_limit_bytes;/* 0 = what the machine has */
+  char gpu[128];           /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
+  stage_table *pace;       /* paced devices: the modelled machine's stages; borrowed */
+  int64_t device_bytes;    /* size of a virtual or paced device */
+  int64_t ram_limit_bytes; /* 0 = what the machine has */
 } engine_options;
 
 typedef struct engine engine;
 
 /* Fills rows; returns how many. fits is false when a limit is exceeded. Rows of a place share its limit. */
-HF_MUST hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits);
+HF_MUST hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows,
+                                bool *fits);
 /* HF_NO when the budget does not fit (the error line names the place; print the table), HF_UNSUPPORTED for formats or families
  * that cannot be executed yet. */
 HF_MUST hf_status engine_open(const model *m, const engine_options *o, engine **out);

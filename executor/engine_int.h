@@ -16,7 +16,7 @@ typedef struct {
 typedef struct {
   dev_addr addr;
   size_t bytes;
-  bool on_device;   /* dev_release, else mem_free */
+  bool on_device; /* dev_release, else mem_free */
 } owned;
 
 typedef struct {
@@ -37,11 +37,11 @@ struct engine {
   pool *p;
   dev *d;
   dev_context ctx;
-  layer_weights *layer;      /* [n_layers] */
+  layer_weights *layer; /* [n_layers] */
   dev_mat embed, output;
   dev_addr out_norm;
-  moe_expert *host_experts;  /* [n_layers * n_experts]; gate.data NULL when on the device */
-  uint8_t *resident;         /* [n_layers * n_experts] */
+  moe_expert *host_experts; /* [n_layers * n_experts]; gate.data NULL when on the device */
+  uint8_t *resident;        /* [n_layers * n_experts] */
   moe *cpu_moe;
   micro_batch mb[SCHED_MAX_DEPTH];
   int32_t *page_table;
@@ -50,9 +50,9 @@ struct engine {
   owned *own;
   int n_own, cap_own;
   engine_traffic traffic;
-  int cpu_layer;             /* layer and step at work in the pool */
+  int cpu_layer; /* layer and step at work in the pool */
   dev_step *cpu_step;
-  int64_t cpu_free_at_ns;    /* paced: when the modelled CPU is free again */
+  int64_t cpu_free_at_ns; /* paced: when the modelled CPU is free again */
 };
 
 /* load.c */

@@ -28,17 +28,28 @@ typedef struct {
 } graph;
 
 static footprint_shape shape_of(const model_config *c) {
-  return (footprint_shape){.mla = c->attn == ATTN_MLA, .d_model = c->d_model, .vocab_size = c->vocab_size, .n_heads = c->n_heads,
-                           .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .q_lora_rank = c->q_lora_rank,
-                           .kv_lora_rank = c->kv_lora_rank, .nope_dim = c->nope_dim, .rope_dim = c->rope_dim, .v_dim = c->v_dim,
-                           .d_ff_dense = c->d_ff_dense, .d_ff_shared = c->d_ff_shared, .n_experts = c->n_experts};
+  return (footprint_shape){.mla = c->attn == ATTN_MLA,
+                           .d_model = c->d_model,
+                           .vocab_size = c->vocab_size,
+                           .n_heads = c->n_heads,
+                           .n_kv_heads = c->n_kv_heads,
+                           .head_dim = c->head_dim,
+                           .q_lora_rank = c->q_lora_rank,
+                           .kv_lora_rank = c->kv_lora_rank,
+                           .nope_dim = c->nope_dim,
+                           .rope_dim = c->rope_dim,
+                           .v_dim = c->v_dim,
+                           .d_ff_dense = c->d_ff_dense,
+                           .d_ff_shared = c->d_ff_shared,
+                           .n_experts = c->n_experts};
 }
 
 /* Lays the buffers out from `base`; returns the bytes needed. */
 static size_t layout(const model_config *c, int max_tok, int max_logits, dev_addr base, buffers *b) {
   const footprint_shape s = shape_of(c);
   const footprint_widths w = footprint_of(&s);
-  dev_addr *const at[FOOTPRINT_BUFFERS] = {&b->x, &b->xn, &b->q, &b->qm, &b->kva, &b->ol, &b->oh, &b->g, &b->u, &b->rl, &b->hx, &b->lg, &b->pk};
+  dev_addr *const at[FOOTPRINT_BUFFERS] = {&b->x, &b->xn, &b->q,  &b->qm, &b->kva, &b->ol, &b->oh,
+                                           &b->g, &b->u,  &b->rl, &b->hx, &b->lg,  &b->pk};
   int64_t bytes[FOOTPRINT_BUFFERS];
   int64_t sum = footprint_bytes(&s, max_tok, max_logits, bytes);
   for (int i = 0; i < FOOTPRINT_BUFFERS; i++) {
@@ -73,23 +84,48 @@ static void product(graph *g, dev_mat w, dev_addr in, int in_w, dev_addr out, in
   if (kern_act_bytes_any(w.n_cols) > (size_t)g->b.pk_bytes && g->st == HF_OK)
     g->st = hf_fail(HF_INPUT, "a product of %d columns is wider than any part the config describes", w.n_cols);
   if (g->packed_of != in || g->packed_act != act || g->packed_rows != rows) {
-    emit(g, (dev_op){.kind = DOP_PACK, .rows = rows, .act = act, .in = in, .in_stride = in_w, .n = w.n_cols, .out = g->b.pk,
+    emit(g, (dev_op){.kind = DOP_PACK,
+                     .rows = rows,
+                     .act = act,
+                     .in = in,
+                     .in_stride = in_w,
+                     .n = w.n_cols,
+                     .out = g->b.pk,
                      .out_stride = g->b.pk_bytes});
     g->packed_of = in;
     g->packed_act = act;
     g->packed_rows = rows;
   }
-  emit(g, (dev_op){.kind = DOP_MATMUL, .rows = rows, .act = act, .w = w, .in = g->b.pk, .in_stride = g->b.pk_bytes, .out = out,
-                   .out_stride = out_w, .add = add, .vec = bias});
+  emit(g, (dev_op){.kind = DOP_MATMUL,
+                   .rows = rows,
+                   .act = act,
+                   .w = w,
+                   .in = g->b.pk,
+                   .in_stride = g->b.pk_bytes,
+                   .out = out,
+                   .out_stride = out_w,
+                   .add = add,
+                   .vec = bias});
 }
 
 static void norm(graph *g, dev_addr in, dev_addr out, int width, dev_addr vec, int n, int count, int head_stride, double eps,
                  dev_rows rows) {
-  emit(g, (dev_op){.kind = DOP_RMSNORM, .rows = rows, .in = in, .in_stride = width, .out = out, .out_stride = width, .vec = vec,
-                   .n = n, .count = count, .head_stride = head_stride, .eps = (float)eps});
+  emit(g, (dev_op){.kind = DOP_RMSNORM,
+                   .rows = rows,
+                   .in = in,
+                   .in_stride = width,
+                   .out = out,
+                   .out_stride = width,
+                   .vec = vec,
+                   .n = n,
+                   .count = count,
+                   .head_stride = head_stride,
+                   .eps = (float)eps});
 }
 
-static void stage(graph *g, dev_stage s, int layer) { emit(g, (dev_op){.kind = DOP_STAGE, .layer = layer, .n = (int)s}); }
+static void stage(graph *g, dev_stage s, int layer) {
+  emit(g, (dev_op){.kind = DOP_STAGE, .layer = layer, .n = (int)s});
+}
 
 /* Multi-head latent attention with absorbed weights (DeepSeek-V2, arXiv:2405.04434, 2.1): scores and values are taken on the
  * latent, so that the cache holds kv_lora + rope numbers a token. */
@@ -108,18 +144,66 @@ static void attention_mla(graph *g, int l) {
     product(g, w->kv_a, b->xn, c->d_model, b->kva, lat, DEV_ROWS_TOKENS, false, false, 0);
   }
   norm(g, b->kva, b->kva, lat, w->kv_a_norm, c->kv_lora_rank, 1, 0, c->mla_norm_eps, DEV_ROWS_TOKENS);
-  emit(g, (dev_op){.kind = DOP_ROPE, .in = b->kva, .in_stride = lat, .offset = c->kv_lora_rank, .out = b->kva, .out_stride = lat,
-                   .out_offset = c->kv_lora_rank, .n = c->rope_dim, .count = 1, .head_stride = lat, .out_head = lat});
-  emit(g, (dev_op){.kind = DOP_KV_WRITE, .layer = l, .in = b->kva, .in_stride = lat, .n = c->kv_lora_rank,
-                   .in2 = b->kva + (dev_addr)c->kv_lora_rank * 4, .in2_stride = lat, .n2 = c->rope_dim});
-  emit(g, (dev_op){.kind = DOP_HEADMM, .w = w->k_b, .in = b->q, .in_stride = b->q_w, .head_stride = qk, .count = c->n_heads,
-                   .n = c->kv_lora_rank, .out = b->qm, .out_stride = b->qm_w, .out_head = lat});
-  emit(g, (dev_op){.kind = DOP_ROPE, .in = b->q, .in_stride = b->q_w, .head_stride = qk, .offset = c->nope_dim, .out = b->qm,
-                   .out_stride = b->qm_w, .out_head = lat, .out_offset = c->kv_lora_rank, .n = c->rope_dim, .count = c->n_heads});
-  emit(g, (dev_op){.kind = DOP_ATTN_MLA, .layer = l, .in = b->qm, .in_stride = b->qm_w, .out = b->ol, .out_stride = b->ol_w,
-                   .count = c->n_heads, .n = c->kv_lora_rank, .n2 = c->rope_dim, .scale = (float)c->attn_scale});
-  emit(g, (dev_op){.kind = DOP_HEADMM, .w = w->v_b, .in = b->ol, .in_stride = b->ol_w, .head_stride = c->kv_lora_rank,
-                   .count = c->n_heads, .n = c->v_dim, .out = b->oh, .out_stride = b->oh_w, .out_head = c->v_dim});
+  emit(g, (dev_op){.kind = DOP_ROPE,
+                   .in = b->kva,
+                   .in_stride = lat,
+                   .offset = c->kv_lora_rank,
+                   .out = b->kva,
+                   .out_stride = lat,
+                   .out_offset = c->kv_lora_rank,
+                   .n = c->rope_dim,
+                   .count = 1,
+                   .head_stride = lat,
+                   .out_head = lat});
+  emit(g, (dev_op){.kind = DOP_KV_WRITE,
+                   .layer = l,
+                   .in = b->kva,
+                   .in_stride = lat,
+                   .n = c->kv_lora_rank,
+                   .in2 = b->kva + (dev_addr)c->kv_lora_rank * 4,
+                   .in2_stride = lat,
+                   .n2 = c->rope_dim});
+  emit(g, (dev_op){.kind = DOP_HEADMM,
+                   .w = w->k_b,
+                   .in = b->q,
+                   .in_stride = b->q_w,
+                   .head_stride = qk,
+                   .count = c->n_heads,
+                   .n = c->kv_lora_rank,
+                   .out = b->qm,
+                   .out_stride = b->qm_w,
+                   .out_head = lat});
+  emit(g, (dev_op){.kind = DOP_ROPE,
+                   .in = b->q,
+                   .in_stride = b->q_w,
+                   .head_stride = qk,
+                   .offset = c->nope_dim,
+                   .out = b->qm,
+                   .out_stride = b->qm_w,
+                   .out_head = lat,
+                   .out_offset = c->kv_lora_rank,
+                   .n = c->rope_dim,
+                   .count = c->n_heads});
+  emit(g, (dev_op){.kind = DOP_ATTN_MLA,
+                   .layer = l,
+                   .in = b->qm,
+                   .in_stride = b->qm_w,
+                   .out = b->ol,
+                   .out_stride = b->ol_w,
+                   .count = c->n_heads,
+                   .n = c->kv_lora_rank,
+                   .n2 = c->rope_dim,
+                   .scale = (float)c->attn_scale});
+  emit(g, (dev_op){.kind = DOP_HEADMM,
+                   .w = w->v_b,
+                   .in = b->ol,
+                   .in_stride = b->ol_w,
+                   .head_stride = c->kv_lora_rank,
+                   .count = c->n_heads,
+                   .n = c->v_dim,
+                   .out = b->oh,
+                   .out_stride = b->oh_w,
+                   .out_head = c->v_dim});
 }
 
 static void attention_gqa(graph *g, int l) {
@@ -138,16 +222,45 @@ static void attention_gqa(graph *g, int l) {
     norm(g, b->q, b->q, b->q_w, w->q_norm, b->q_w, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
     norm(g, k, k, b->kva_w, w->k_norm, kv_w, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
   }
-  emit(g, (dev_op){.kind = DOP_ROPE, .in = b->q, .in_stride = b->q_w, .head_stride = c->head_dim, .out = b->q, .out_stride = b->q_w,
-                   .out_head = c->head_dim, .n = c->head_dim, .count = c->n_heads});
-  emit(g, (dev_op){.kind = DOP_ROPE, .in = k, .in_stride = b->kva_w, .head_stride = c->head_dim, .out = k, .out_stride = b->kva_w,
-                   .out_head = c->head_dim, .n = c->head_dim, .count = c->n_kv_heads});
-  emit(g, (dev_op){.kind = DOP_KV_WRITE, .layer = l, .in = k, .in_stride = b->kva_w, .n = kv_w, .in2 = v, .in2_stride = b->kva_w,
+  emit(g, (dev_op){.kind = DOP_ROPE,
+                   .in = b->q,
+                   .in_stride = b->q_w,
+                   .head_stride = c->head_dim,
+                   .out = b->q,
+                   .out_stride = b->q_w,
+                   .out_head = c->head_dim,
+                   .n = c->head_dim,
+                   .count = c->n_heads});
+  emit(g, (dev_op){.kind = DOP_ROPE,
+                   .in = k,
+                   .in_stride = b->kva_w,
+                   .head_stride = c->head_dim,
+                   .out = k,
+                   .out_stride = b->kva_w,
+                   .out_head = c->head_dim,
+                   .n = c->head_dim,
+                   .count = c->n_kv_heads});
+  emit(g, (dev_op){.kind = DOP_KV_WRITE,
+                   .layer = l,
+                   .in = k,
+                   .in_stride = b->kva_w,
+                   .n = kv_w,
+                   .in2 = v,
+                   .in2_stride = b->kva_w,
                    .n2 = kv_w});
   bool slides = c->sliding_window > 0 && (!c->layer_slides || c->layer_slides[l]);
-  emit(g, (dev_op){.kind = DOP_ATTN_GQA, .layer = l, .in = b->q, .in_stride = b->q_w, .out = b->oh, .out_stride = b->oh_w,
-                   .count = c->n_heads, .n = c->head_dim, .n2 = c->n_kv_heads, .scale = (float)c->attn_scale,
-                   .window = slides ? c->sliding_window : 0, .vec = w->sinks});
+  emit(g, (dev_op){.kind = DOP_ATTN_GQA,
+                   .layer = l,
+                   .in = b->q,
+                   .in_stride = b->q_w,
+                   .out = b->oh,
+                   .out_stride = b->oh_w,
+                   .count = c->n_heads,
+                   .n = c->head_dim,
+                   .n2 = c->n_kv_heads,
+                   .scale = (float)c->attn_scale,
+                   .window = slides ? c->sliding_window : 0,
+                   .vec = w->sinks});
 }
 
 /* out += down(silu(gate xn) * (up xn)) */
@@ -156,8 +269,14 @@ static void feed_forward(graph *g, dev_mat gate, dev_mat up, dev_mat down) {
   int d = g->e->c.d_model;
   product(g, gate, b->xn, d, b->g, b->ff_w, DEV_ROWS_TOKENS, false, false, 0);
   product(g, up, b->xn, d, b->u, b->ff_w, DEV_ROWS_TOKENS, false, false, 0);
-  emit(g, (dev_op){.kind = DOP_SWIGLU, .in = b->g, .in_stride = b->ff_w, .in2 = b->u, .in2_stride = b->ff_w, .out = b->g,
-                   .out_stride = b->ff_w, .n = gate.n_rows});
+  emit(g, (dev_op){.kind = DOP_SWIGLU,
+                   .in = b->g,
+                   .in_stride = b->ff_w,
+                   .in2 = b->u,
+                   .in2_stride = b->ff_w,
+                   .out = b->g,
+                   .out_stride = b->ff_w,
+                   .n = gate.n_rows});
   product(g, down, b->g, b->ff_w, b->x, d, DEV_ROWS_TOKENS, false, true, 0);
 }
 
@@ -175,7 +294,12 @@ static void moe_layer(graph *g, int l) {
     stage(g, DEV_STAGE_SHARED, l);
   }
   if (w->has_device_experts) {
-    emit(g, (dev_op){.kind = DOP_EXPERTS, .layer = l, .in = b->xn, .in_stride = c->d_model, .out = b->x, .out_stride = c->d_model,
+    emit(g, (dev_op){.kind = DOP_EXPERTS,
+                     .layer = l,
+                     .in = b->xn,
+                     .in_stride = c->d_model,
+                     .out = b->x,
+                     .out_stride = c->d_model,
                      .n = c->d_model});
     stage(g, DEV_STAGE_DEXP, l);
   }
@@ -190,10 +314,8 @@ static void layer(graph *g, int l) {
   const layer_weights *w = &g->e->layer[l];
   const buffers *b = &g->b;
   norm(g, b->x, b->xn, c->d_model, w->attn_norm, c->d_model, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
-  if (c->attn == ATTN_MLA)
-    attention_mla(g, l);
-  else
-    attention_gqa(g, l);
+  if (c->attn == ATTN_MLA) attention_mla(g, l);
+  else attention_gqa(g, l);
   product(g, w->o, b->oh, b->oh_w, b->x, c->d_model, DEV_ROWS_TOKENS, false, true, w->o_bias);
   norm(g, b->x, b->xn, c->d_model, w->ffn_norm, c->d_model, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
   if (c->layer_is_moe[l]) {
@@ -209,10 +331,12 @@ static void head(graph *g) {
   const engine *e = g->e;
   const buffers *b = &g->b;
   int d = e->c.d_model;
-  emit(g, (dev_op){.kind = DOP_GATHER, .rows = DEV_ROWS_LOGITS, .in = b->x, .in_stride = d, .out = b->hx, .out_stride = d, .n = d});
+  emit(g,
+       (dev_op){.kind = DOP_GATHER, .rows = DEV_ROWS_LOGITS, .in = b->x, .in_stride = d, .out = b->hx, .out_stride = d, .n = d});
   norm(g, b->hx, b->hx, d, e->out_norm, d, 1, 0, e->c.norm_eps, DEV_ROWS_LOGITS);
   product(g, e->output, b->hx, d, b->lg, e->c.vocab_size, DEV_ROWS_LOGITS, false, false, 0);
-  emit(g, (dev_op){.kind = DOP_COPY_LOGITS, .rows = DEV_ROWS_LOGITS, .in = b->lg, .in_stride = e->c.vocab_size, .n = e->c.vocab_size});
+  emit(g, (dev_op){
+              .kind = DOP_COPY_LOGITS, .rows = DEV_ROWS_LOGITS, .in = b->lg, .in_stride = e->c.vocab_size, .n = e->c.vocab_size});
   stage(g, DEV_STAGE_HEAD, e->c.n_layers);
 }
 

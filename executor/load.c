@@ -34,7 +34,9 @@ static hf_status kernel_format(fmt f, kern_format *out) {
 
 static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, model_tensor_info *info, dev_mat *out) {
   HF_TRY(model_tensor(e->m, id, layer, expert, info));
-  *out = (dev_mat){.layout = KL_ROWS, .n_rows = (int)info->rows, .n_cols = (int)info->cols,
+  *out = (dev_mat){.layout = KL_ROWS,
+                   .n_rows = (int)info->rows,
+                   .n_cols = (int)info->cols,
                    .row_bytes = fmt_row_bytes(info->format, info->cols)};
   return kernel_format(info->format, &out->format);
 }
@@ -83,15 +85,25 @@ static hf_status opt_mat(engine *e, model_tensor_id id, int layer, dev_mat *out)
 
 static hf_status load_dense_part(engine *e, int l) {
   layer_weights *w = &e->layer[l];
-  const struct { model_tensor_id id; dev_addr *to; } vec[] = {
-      {MT_ATTN_NORM, &w->attn_norm}, {MT_FFN_NORM, &w->ffn_norm}, {MT_Q_A_NORM, &w->q_a_norm}, {MT_KV_A_NORM, &w->kv_a_norm},
-      {MT_Q_NORM, &w->q_norm}, {MT_K_NORM, &w->k_norm}, {MT_Q_BIAS, &w->q_bias}, {MT_K_BIAS, &w->k_bias},
-      {MT_V_BIAS, &w->v_bias}, {MT_O_BIAS, &w->o_bias}, {MT_SINKS, &w->sinks}, {MT_ROUTER_BIAS, &w->router_bias}};
+  const struct {
+    model_tensor_id id;
+    dev_addr *to;
+  } vec[] = {{MT_ATTN_NORM, &w->attn_norm}, {MT_FFN_NORM, &w->ffn_norm}, {MT_Q_A_NORM, &w->q_a_norm},
+             {MT_KV_A_NORM, &w->kv_a_norm}, {MT_Q_NORM, &w->q_norm},     {MT_K_NORM, &w->k_norm},
+             {MT_Q_BIAS, &w->q_bias},       {MT_K_BIAS, &w->k_bias},     {MT_V_BIAS, &w->v_bias},
+             {MT_O_BIAS, &w->o_bias},       {MT_SINKS, &w->sinks},       {MT_ROUTER_BIAS, &w->router_bias}};
   for (size_t i = 0; i < sizeof vec / sizeof *vec; i++) HF_TRY(opt_vec(e, vec[i].id, l, vec[i].to));
-  const struct { model_tensor_id id; dev_mat *to; } mat[] = {
-      {MT_Q, &w->q}, {MT_K, &w->k}, {MT_V, &w->v}, {MT_O, &w->o}, {MT_Q_A, &w->q_a}, {MT_Q_B, &w->q_b}, {MT_KV_A, &w->kv_a},
-      {MT_K_B, &w->k_b}, {MT_V_B, &w->v_b}, {MT_ROUTER, &w->router}, {MT_GATE, &w->gate}, {MT_UP, &w->up}, {MT_DOWN, &w->down},
-      {MT_SH_GATE, &w->sh_gate}, {MT_SH_UP, &w->sh_up}, {MT_SH_DOWN, &w->sh_down}};
+  const struct {
+    model_tensor_id id;
+    dev_mat *to;
+  } mat[] = {{MT_Q, &w->q},         {MT_K, &w->k},
+             {MT_V, &w->v},         {MT_O, &w->o},
+             {MT_Q_A, &w->q_a},     {MT_Q_B, &w->q_b},
+             {MT_KV_A, &w->kv_a},   {MT_K_B, &w->k_b},
+             {MT_V_B, &w->v_b},     {MT_ROUTER, &w->router},
+             {MT_GATE, &w->gate},   {MT_UP, &w->up},
+             {MT_DOWN, &w->down},   {MT_SH_GATE, &w->sh_gate},
+             {MT_SH_UP, &w->sh_up}, {MT_SH_DOWN, &w->sh_down}};
   for (size_t i = 0; i < sizeof mat / sizeof *mat; i++) HF_TRY(opt_mat(e, mat[i].id, l, mat[i].to));
   return HF_OK;
 }
@@ -177,19 +189,15 @@ hf_status load_weights(engine *e) {
   hf_status st = HF_OK;
   HF_GO(end, device_mat(e, MT_EMBED, -1, -1, &e->embed));
   HF_GO(end, device_vec(e, MT_OUT_NORM, -1, &e->out_norm));
-  if (c->tied_embeddings)
-    e->output = e->embed;
-  else
-    HF_GO(end, device_mat(e, MT_OUTPUT, -1, -1, &e->output));
+  if (c->tied_embeddings) e->output = e->embed;
+  else HF_GO(end, device_mat(e, MT_OUTPUT, -1, -1, &e->output));
   for (int l = 0; l < c->n_layers; l++) {
     HF_GO(end, load_dense_part(e, l));
     e->ctx.router_bias[l] = e->layer[l].router_bias;
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       HF_GO(end, load_expert(e, l, x));
-      if (e->resident[(size_t)l * (size_t)c->n_experts + (size_t)x])
-        e->layer[l].has_device_experts = true;
-      else
-        e->layer[l].has_host_experts = true;
+      if (e->resident[(size_t)l * (size_t)c->n_experts + (size_t)x]) e->layer[l].has_device_experts = true;
+      else e->layer[l].has_host_experts = true;
     }
     hf_progress_add(&bar, 1);
   }

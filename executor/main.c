@@ -8,19 +8,25 @@
 #include "executor/commands.h"
 
 static const char description[] =
-    "Runs a Mixture-of-Experts model exactly as a plan says: attention, dense parts, shared experts and the experts placed there on the "
-    "device, all other routed experts on the CPU, both at work at the same time. What happened goes to the database: times per stage, "
+    "Runs a Mixture-of-Experts model exactly as a plan says: attention, dense parts, shared experts and the experts placed there "
+    "on the "
+    "device, all other routed experts on the CPU, both at work at the same time. What happened goes to the database: times per "
+    "stage, "
     "expert choices, and how far the prediction was off, with sign.\n\n"
-    "One of --prompts, --prompt, --check-reference, --bench or --write-model says what to do. Without --plan hf-plan is asked for one.\n\n"
-    "The device is --gpu none (the whole model on the CPU), virtual:SIZE (a device with SIZE bytes of memory that computes on a CPU core), or "
+    "One of --prompts, --prompt, --check-reference, --bench or --write-model says what to do. Without --plan hf-plan is asked "
+    "for one.\n\n"
+    "The device is --gpu none (the whole model on the CPU), virtual:SIZE (a device with SIZE bytes of memory that computes on a "
+    "CPU core), or "
     "paced:MACHINE[:SIZE] (the same, but every stage lasts as long as on MACHINE of the database or the catalog).";
 
 static const char examples[] =
     "  hf-run --model examples/tiny-moe --prompt 'To be, or not'\n"
     "      Makes a plan for one user, runs it, prints the text and predicted against measured.\n"
-    "  hf-run --plan plan.json --model examples/tiny-moe --prompts examples/tiny-moe/prompts.jsonl --where domain=italian --limit 5 --stream\n"
+    "  hf-run --plan plan.json --model examples/tiny-moe --prompts examples/tiny-moe/prompts.jsonl --where domain=italian "
+    "--limit 5 --stream\n"
     "      Five users who write Italian, under a plan.\n"
-    "  hf-run --check-reference tests/golden/deepseek_v3/reference.json --model tests/golden/deepseek_v3 --experts-on-gpu 50 --depth 2\n"
+    "  hf-run --check-reference tests/golden/deepseek_v3/reference.json --model tests/golden/deepseek_v3 --experts-on-gpu 50 "
+    "--depth 2\n"
     "      Holds logits, expert choices and greedy tokens against known answers.\n"
     "  hf-run --bench --model model.gguf --users 1,5,16 --json\n"
     "      Decode speed, bytes read per token, share of the memory bandwidth measured beside it.\n"
@@ -50,7 +56,9 @@ static hf_status catalog_config(void *user, const char *name, json **config) {
 static hf_status dispatch(const run_options *r) {
   int jobs = (r->prompts != NULL) + (r->prompt != NULL) + (r->reference != NULL) + (r->write_model != NULL) + r->bench;
   if (jobs != 1)
-    return hf_fail(HF_INPUT, "say one of --prompts FILE, --prompt TEXT, --check-reference FILE, --bench, --write-model PATH; see hf-run --help");
+    return hf_fail(
+        HF_INPUT,
+        "say one of --prompts FILE, --prompt TEXT, --check-reference FILE, --bench, --write-model PATH; see hf-run --help");
   if (!r->model) return hf_fail(HF_INPUT, "--model is missing: a Hugging Face folder, a GGUF file or synth:...");
   if (r->activations && strcmp(r->activations, "exact") && strcmp(r->activations, "fast"))
     return hf_fail(HF_INPUT, "--activations: '%s' is neither exact nor fast", r->activations);
@@ -68,11 +76,14 @@ static hf_status dispatch(const run_options *r) {
 int main(int argc, char **argv) {
   run_options r = {.top_p = 1.0, .stream = false};
   const cli_option options[] = {
-      {"model", 'm', CLI_STR, &r.model, "PATH", "Hugging Face folder, GGUF file, or synth:CONFIG,key=value,... (weights from a seed).", 0, 0},
+      {"model", 'm', CLI_STR, &r.model, "PATH",
+       "Hugging Face folder, GGUF file, or synth:CONFIG,key=value,... (weights from a seed).", 0, 0},
       {"plan", 'p', CLI_STR, &r.plan, "ID_OR_FILE", "Plan to execute: a row's id in the database or a plan.json.", 0, 0},
-      {"prompts", 0, CLI_STR, &r.prompts, "FILE.jsonl", "Requests, one JSON object a line: prompt or ids, optional id, arrival_s, max_tokens.", 0, 0},
+      {"prompts", 0, CLI_STR, &r.prompts, "FILE.jsonl",
+       "Requests, one JSON object a line: prompt or ids, optional id, arrival_s, max_tokens.", 0, 0},
       {"prompt", 0, CLI_STR, &r.prompt, "TEXT", "One request; its text is printed as it comes.", 0, 0},
-      {"check-reference", 0, CLI_STR, &r.reference, "FILE", "Compare with a reference.json of known answers; exit status 1 when it differs.", 0, 0},
+      {"check-reference", 0, CLI_STR, &r.reference, "FILE",
+       "Compare with a reference.json of known answers; exit status 1 when it differs.", 0, 0},
       {"bench", 0, CLI_FLAG, &r.bench, NULL, "Measure decode and prefill speed over --users and --prompt-tokens.", 0, 0},
       {"out", 'o', CLI_STR, &r.out, "FILE.jsonl", "Write the answers there.", 0, 0},
       {"where", 0, CLI_STR, &r.where, "KEY=VALUE", "Only prompts whose member KEY is VALUE, e.g. domain=italian.", 0, 0},
@@ -86,25 +97,34 @@ int main(int argc, char **argv) {
       {"depth", 'd', CLI_INT, &r.depth, "N", "Pipeline depth; default the plan's, else 1.", 1, 8},
       {"chunk", 0, CLI_INT, &r.chunk, "N", "Most prompt tokens of a step; default the plan's, else 128.", 1, 4096},
       {"gpu", 'g', CLI_STR, &r.gpu, "DEVICE", "none, virtual:SIZE or paced:MACHINE[:SIZE]; default the plan's.", 0, 0},
-      {"experts-on-gpu", 0, CLI_NUM, &r.experts_percent, "PERCENT", "Without a plan: this share of every layer's experts on the device.", 0, 100},
-      {"machine", 0, CLI_STR, &r.machine, "NAME", "Machine that hf-plan plans for when there is no --plan; default the last one profiled.", 0, 0},
+      {"experts-on-gpu", 0, CLI_NUM, &r.experts_percent, "PERCENT",
+       "Without a plan: this share of every layer's experts on the device.", 0, 100},
+      {"machine", 0, CLI_STR, &r.machine, "NAME",
+       "Machine that hf-plan plans for when there is no --plan; default the last one profiled.", 0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU workers; default all cores, one less beside a virtual device.", 1, 1024},
       {"activations", 0, CLI_STR, &r.activations, "exact|fast",
-       "exact: activations are never rounded; fast: rounded as the weight format says. Default fast, for --check-reference exact.", 0, 0},
-      {"isa", 0, CLI_STR, &r.isa, "NAME", "Use no more than this instruction set: scalar, avx2, avx512, ...; also $HF_ISA.", 0, 0},
+       "exact: activations are never rounded; fast: rounded as the weight format says. Default fast, for --check-reference "
+       "exact.",
+       0, 0},
+      {"isa", 0, CLI_STR, &r.isa, "NAME", "Use no more than this instruction set: scalar, avx2, avx512, ...; also $HF_ISA.", 0,
+       0},
       {"temperature", 0, CLI_NUM, &r.temperature, "T", "0 = always the most likely token (default).", 0, 100},
       {"top-k", 0, CLI_INT, &r.top_k, "K", "Sample among the K most likely tokens; 0 = all.", 0, 1000000},
       {"top-p", 0, CLI_NUM, &r.top_p, "P", "Sample among the most likely tokens that make up P; default 1.", 0, 1},
       {"seed", 0, CLI_INT, &r.seed, "N", "Seed of sampling and of random prompts; default 0.", 0, 9007199254740992.0},
-      {"prompt-tokens", 0, CLI_LIST, &r.prompt_tokens, "N[,N...]", "With --bench: lengths of the random prompts; default 16.", 1, 1048576},
+      {"prompt-tokens", 0, CLI_LIST, &r.prompt_tokens, "N[,N...]", "With --bench: lengths of the random prompts; default 16.", 1,
+       1048576},
       {"output-tokens", 0, CLI_INT, &r.output_tokens, "N", "With --bench: tokens written by each user; default 32.", 2, 1048576},
       {"no-log", 0, CLI_FLAG, &r.no_log, NULL, "With --bench: do not write runs to the database.", 0, 0},
       {"write-model", 0, CLI_STR, &r.write_model, "PATH",
        "Write the weights of --model synth:... as a GGUF file (PATH ends in .gguf) or a safetensors folder.", 0, 0},
       {"trace", 0, CLI_STR, &r.trace, "FILE", "Write a Chrome trace of every stage (chrome://tracing, Perfetto).", 0, 0},
       {0}};
-  const cli_spec spec = {.program = "hf-run", .synopsis = "--model PATH (--prompts FILE | --prompt TEXT | --check-reference FILE | --bench) [options]",
-                         .description = description, .examples = examples, .options = options};
+  const cli_spec spec = {.program = "hf-run",
+                         .synopsis = "--model PATH (--prompts FILE | --prompt TEXT | --check-reference FILE | --bench) [options]",
+                         .description = description,
+                         .examples = examples,
+                         .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;

@@ -27,11 +27,14 @@ hf_status gpu_parse(const char *text, gpu_spec *out) {
     return size ? cli_parse_size(size + 1, "--gpu", &out->bytes) : HF_OK;
   }
   if (!strncmp(text, "cuda:", 5))
-    return hf_fail(HF_UNSUPPORTED, "--gpu: %s: this build has no CUDA device yet; use none, virtual:SIZE or paced:MACHINE[:SIZE]", text);
+    return hf_fail(HF_UNSUPPORTED, "--gpu: %s: this build has no CUDA device yet; use none, virtual:SIZE or paced:MACHINE[:SIZE]",
+                   text);
   return hf_fail(HF_INPUT, "--gpu: '%s' is none of none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE]", text);
 }
 
-static bool is_number(const char *s) { return *s && strspn(s, "0123456789") == strlen(s); }
+static bool is_number(const char *s) {
+  return *s && strspn(s, "0123456789") == strlen(s);
+}
 
 hf_status plan_open(const run_options *r, db *d, plan **out) {
   *out = NULL;
@@ -86,8 +89,8 @@ static hf_status check_plan(const plan *p, const model_config *c) {
   if (p->chunk_tokens > MAX_CHUNK)
     return hf_fail(HF_INPUT, "plan: chunk_tokens: %d is over the most that a step can take, %d", p->chunk_tokens, MAX_CHUNK);
   if (p->n_layers != c->n_layers || p->n_experts != c->n_experts)
-    return hf_fail(HF_INPUT, "plan: made for %d layers of %d experts, the model has %d of %d", p->n_layers, p->n_experts, c->n_layers,
-                   c->n_experts);
+    return hf_fail(HF_INPUT, "plan: made for %d layers of %d experts, the model has %d of %d", p->n_layers, p->n_experts,
+                   c->n_layers, c->n_experts);
   for (int l = 0; l < p->n_layers; l++)
     if (p->layer[l].moe != c->layer_is_moe[l] || (p->layer[l].moe && p->layer[l].n_experts != c->n_experts))
       return hf_fail(HF_INPUT, "plan: placement[%d] does not fit the model's layer", l);
@@ -132,8 +135,8 @@ static void prefer_kernels(const plan *p) {
   }
 }
 
-hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs, int context, int depth,
-                             engine_options *o, stage_table **pace) {
+hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs, int context,
+                             int depth, engine_options *o, stage_table **pace) {
   const model_config *c = model_get_config(m);
   *pace = NULL;
   memset(o, 0, sizeof *o);

@@ -21,8 +21,8 @@ typedef struct {
 typedef enum { GPU_NONE, GPU_VIRTUAL, GPU_PACED } gpu_kind;
 typedef struct {
   gpu_kind kind;
-  char machine[96];  /* paced */
-  int64_t bytes;     /* 0 = not given */
+  char machine[96]; /* paced */
+  int64_t bytes;    /* 0 = not given */
 } gpu_spec;
 /* HF_INPUT for an unknown form, HF_UNSUPPORTED for cuda:N in a build or on a machine without it. */
 HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
@@ -36,6 +36,6 @@ HF_MUST hf_status plan_adopt(db *d, plan *p);
 
 /* Fills engine options for `seqs` sequences of at most `context` tokens. p may be NULL. Asks hf-plan for the stage times of a paced
  * machine (*pace is the caller's, stage_table_free). */
-HF_MUST hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs, int context,
-                                     int depth, engine_options *out, stage_table **pace);
+HF_MUST hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs,
+                                     int context, int depth, engine_options *out, stage_table **pace);
 #endif

@@ -20,7 +20,8 @@ void prompts_free(prompt_list *l) {
   *l = (prompt_list){0};
 }
 
-static hf_status add(prompt_list *l, const char *id, const int32_t *ids, int n_ids, int max_tokens, double arrival_s, bool ignore_eos) {
+static hf_status add(prompt_list *l, const char *id, const int32_t *ids, int n_ids, int max_tokens, double arrival_s,
+                     bool ignore_eos) {
   serve_request *r = &l->req[l->n];
   size_t n = strlen(id) < sizeof r->ext_id ? strlen(id) : utf8_complete_prefix(id, sizeof r->ext_id - 1);
   memcpy(r->ext_id, id, n);
@@ -36,24 +37,26 @@ static hf_status add(prompt_list *l, const char *id, const int32_t *ids, int n_i
   return HF_OK;
 }
 
-static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const char *text, int max_tokens,
-                          double arrival_s, const prompt_options *o) {
+static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const char *text,
+                          int max_tokens, double arrival_s, const prompt_options *o) {
   int32_t *ids = NULL;
   int n = 0;
   if (!tok)
     return hf_fail(HF_INPUT, "%s: a prompt of text, but the model has no tokenizer%s%s%s; give \"ids\"", where,
                    o->no_tokenizer ? " (" : "", o->no_tokenizer ? o->no_tokenizer : "", o->no_tokenizer ? ")" : "");
   HF_TRY(hf_note(tokenizer_encode(tok, text, strlen(text), true, true, &ids, &n), "%s: field prompt", where));
-  hf_status st = n ? hf_note(add(l, id, ids, n, max_tokens, arrival_s, o->ignore_eos), "%s", where) : hf_fail(HF_INPUT, "%s: field prompt: empty", where);
+  hf_status st = n ? hf_note(add(l, id, ids, n, max_tokens, arrival_s, o->ignore_eos), "%s", where)
+                   : hf_fail(HF_INPUT, "%s: field prompt: empty", where);
   free(ids);
   return st;
 }
 
-static hf_status add_ids(prompt_list *l, const json *v, const char *where, const char *id, int vocab, int max_tokens, double arrival_s,
-                         bool ignore_eos) {
+static hf_status add_ids(prompt_list *l, const json *v, const char *where, const char *id, int vocab, int max_tokens,
+                         double arrival_s, bool ignore_eos) {
   int n = json_len(v), i = 0;
   int32_t *ids;
-  if (json_type(v) != JSON_ARRAY || n == 0) return hf_fail(HF_INPUT, "%s: field ids: expected a non-empty array of token ids", where);
+  if (json_type(v) != JSON_ARRAY || n == 0)
+    return hf_fail(HF_INPUT, "%s: field ids: expected a non-empty array of token ids", where);
   HF_TRY(hf_alloc(&ids, (size_t)n, sizeof *ids, "token ids"));
   hf_status st = HF_OK;
   for (const json *x = json_first(v); x && st == HF_OK; x = json_next(x), i++) {
@@ -66,7 +69,8 @@ static hf_status add_ids(prompt_list *l, const json *v, const char *where, const
   return st;
 }
 
-static hf_status read_line(prompt_list *l, const json *doc, const char *where, const tokenizer *tok, const prompt_options *o, int line) {
+static hf_status read_line(prompt_list *l, const json *doc, const char *where, const tokenizer *tok, const prompt_options *o,
+                           int line) {
   int64_t max_tokens = o->max_tokens;
   double arrival = 0;
   const char *prompt = NULL, *id = NULL;
@@ -85,7 +89,8 @@ static hf_status read_line(prompt_list *l, const json *doc, const char *where, c
     id = number;
   }
   if (prompt) return add_text(l, tok, where, id, prompt, (int)max_tokens, arrival, o);
-  if (json_get(doc, "ids")) return add_ids(l, json_get(doc, "ids"), where, id, o->vocab_size, (int)max_tokens, arrival, o->ignore_eos);
+  if (json_get(doc, "ids"))
+    return add_ids(l, json_get(doc, "ids"), where, id, o->vocab_size, (int)max_tokens, arrival, o->ignore_eos);
   return hf_fail(HF_INPUT, "%s: neither \"prompt\" nor \"ids\"", where);
 }
 
@@ -140,7 +145,8 @@ hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, co
   uint64_t z = seed * 0x9E3779B97F4A7C15ULL + 1;
   for (int r = 0; r < n_requests && st == HF_OK; r++) {
     char id[32];
-    for (int i = 0; i < n_ids; i++) { /* xorshift64 (Marsaglia 2003): other tokens in every sequence, so that they choose other experts */
+    for (int i = 0; i < n_ids;
+         i++) { /* xorshift64 (Marsaglia 2003): other tokens in every sequence, so that they choose other experts */
       z ^= z << 13;
       z ^= z >> 7;
       z ^= z << 17;

@@ -14,14 +14,14 @@ typedef struct {
   const char *where_key; /* only lines whose member where_key equals where_value; NULL = all */
   const char *where_value;
   bool ignore_eos;
-  int vocab_size;        /* ids must lie below it */
+  int vocab_size;           /* ids must lie below it */
   const char *no_tokenizer; /* why there is none, for the error of a prompt of text; may be NULL */
 } prompt_options;
 
 typedef struct {
   serve_request *req;
   int n;
-  hf_arena *a;           /* owns everything */
+  hf_arena *a; /* owns everything */
 } prompt_list;
 
 /* tok may be NULL when every line has ids. HF_INPUT with file and line. */
@@ -30,7 +30,7 @@ HF_MUST hf_status prompts_read(const char *path, const tokenizer *tok, const pro
 HF_MUST hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const char *text, const prompt_options *o);
 HF_MUST hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, const prompt_options *o, prompt_list *out);
 void prompts_free(prompt_list *l);
-int prompts_longest(const prompt_list *l);       /* most prompt + output tokens of a request */
+int prompts_longest(const prompt_list *l); /* most prompt + output tokens of a request */
 /* Means over the requests, rounded; what a plan for this load is made for. */
 void prompts_mean(const prompt_list *l, int *prompt_tokens, int *output_tokens);
 /* Writes all answers to path as hf_write_file does (a failure leaves the old file). tok may be NULL (no text then). */

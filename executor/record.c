@@ -27,8 +27,13 @@ static const char *const phase_name[2] = {"prefill", "decode"};
 
 static hf_status put_requests(db *d, int64_t run, const serve_request *reqs, int n) {
   for (int i = 0; i < n; i++) {
-    rec_request r = {.run_id = run, .request = i, .prompt_tokens = reqs[i].n_ids, .output_tokens = reqs[i].n_out,
-                     .arrival_s = reqs[i].arrival_s, .first_token_s = reqs[i].first_token_s, .end_s = reqs[i].end_s};
+    rec_request r = {.run_id = run,
+                     .request = i,
+                     .prompt_tokens = reqs[i].n_ids,
+                     .output_tokens = reqs[i].n_out,
+                     .arrival_s = reqs[i].arrival_s,
+                     .first_token_s = reqs[i].first_token_s,
+                     .end_s = reqs[i].end_s};
     snprintf(r.ext_id, sizeof r.ext_id, "%s", reqs[i].ext_id);
     snprintf(r.finish, sizeof r.finish, "%s", reqs[i].finish[0] ? reqs[i].finish : "cancelled");
     HF_TRY(db_request_put(d, &r));
@@ -42,7 +47,12 @@ static hf_status put_stages(db *d, int64_t run, const serve_stats *st) {
       for (int g = 0; g < DEV_STAGE_N; g++) {
         const struct serve_stage *s = &st->stage[((size_t)ph * ((size_t)st->n_layers + 1) + (size_t)l) * DEV_STAGE_N + (size_t)g];
         if (!s->steps) continue;
-        rec_stage r = {.run_id = run, .layer = l, .steps = s->steps, .tokens = s->tokens, .distinct = s->distinct, .ns_sum = s->ns,
+        rec_stage r = {.run_id = run,
+                       .layer = l,
+                       .steps = s->steps,
+                       .tokens = s->tokens,
+                       .distinct = s->distinct,
+                       .ns_sum = s->ns,
                        .ns_sq_sum = s->ns_sq};
         snprintf(r.source, sizeof r.source, "run");
         snprintf(r.stage, sizeof r.stage, "%s", dev_stage_name((dev_stage)g));
@@ -51,7 +61,8 @@ static hf_status put_stages(db *d, int64_t run, const serve_stats *st) {
         HF_TRY(db_stage_put(d, &r));
       }
     }
-    rec_stage step = {.run_id = run, .layer = -1, .steps = st->step_n[ph], .ns_sum = st->step_ns_sum[ph], .ns_sq_sum = st->step_ns_sq[ph]};
+    rec_stage step = {
+        .run_id = run, .layer = -1, .steps = st->step_n[ph], .ns_sum = st->step_ns_sum[ph], .ns_sq_sum = st->step_ns_sq[ph]};
     if (!step.steps) continue;
     snprintf(step.source, sizeof step.source, "run");
     snprintf(step.stage, sizeof step.stage, "step");
@@ -74,7 +85,11 @@ static hf_status put_routing(db *d, int64_t run, const serve_stats *st) {
       }
       for (int t = 0; t <= st->max_tok; t++) {
         size_t at = layer * ((size_t)st->max_tok + 1) + (size_t)t;
-        rec_distinct r = {.run_id = run, .layer = l, .tokens = t, .steps = st->distinct_steps[at], .sum = st->distinct_sum[at],
+        rec_distinct r = {.run_id = run,
+                          .layer = l,
+                          .tokens = t,
+                          .steps = st->distinct_steps[at],
+                          .sum = st->distinct_sum[at],
                           .sum_sq = st->distinct_sq[at]};
         if (!r.steps) continue;
         snprintf(r.phase, sizeof r.phase, "%s", phase_name[ph]);
@@ -127,8 +142,13 @@ hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index) {
   for (int i = 0; i < s->n_trace; i++) {
     const dev_trace *d = &s->trace[i];
     rec_trace *r = &t->ev[t->n++];
-    *r = (rec_trace){.step = (int)step_index, .micro_batch = s->stream, .layer = d->layer, .start_ns = d->start_ns,
-                     .end_ns = d->end_ns, .tokens = d->tokens, .distinct = d->distinct};
+    *r = (rec_trace){.step = (int)step_index,
+                     .micro_batch = s->stream,
+                     .layer = d->layer,
+                     .start_ns = d->start_ns,
+                     .end_ns = d->end_ns,
+                     .tokens = d->tokens,
+                     .distinct = d->distinct};
     snprintf(r->source, sizeof r->source, "run");
     snprintf(r->stage, sizeof r->stage, "%s", dev_stage_name(d->stage));
     snprintf(r->resource, sizeof r->resource, "%s", d->stage == DEV_STAGE_CEXP ? "cpu" : "gpu0");

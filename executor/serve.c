@@ -18,7 +18,7 @@ typedef struct {
   const serve_options *o;
   serve_request *reqs;
   int n_reqs, next_arrival, live;
-  int *order;              /* requests by arrival */
+  int *order; /* requests by arrival */
   sched *s;
   slot mb[SCHED_MAX_DEPTH];
   int depth;
@@ -26,11 +26,13 @@ typedef struct {
   float *scratch;
   serve_stats *st;
   int64_t start_ns, last_ns;
-  int full;                /* users that decode when the place is full */
+  int full; /* users that decode when the place is full */
   double any_tokens, any_s;
 } server;
 
-static double seconds(int64_t ns) { return (double)ns / 1e9; }
+static double seconds(int64_t ns) {
+  return (double)ns / 1e9;
+}
 
 static hf_status stats_new(const engine *e, serve_stats *st) {
   const model_config *c = engine_config(e);
@@ -56,7 +58,9 @@ void serve_stats_free(serve_stats *s) {
   memset(s, 0, sizeof *s);
 }
 
-double serve_decode_rate(const serve_stats *s) { return s->decode_s > 0 ? s->decode_tokens / s->decode_s : 0; }
+double serve_decode_rate(const serve_stats *s) {
+  return s->decode_s > 0 ? s->decode_tokens / s->decode_s : 0;
+}
 
 /* Requests whose time has come enter the scheduler. Returns the ns until the next one, -1 when there is none. */
 static hf_status admit(server *v, int64_t *next_ns) {
@@ -83,8 +87,7 @@ static void impose(server *v, int m, dev_step *s, const serve_request *r, int po
     int32_t *to = v->forced[m] + ((size_t)l * (size_t)s->max_tok + (size_t)t) * (size_t)c->top_k;
     if (r->forced && pos < r->n_ids)
       memcpy(to, r->forced + ((size_t)l * (size_t)r->n_ids + (size_t)pos) * (size_t)c->top_k, (size_t)c->top_k * sizeof *to);
-    else
-      to[0] = -1;
+    else to[0] = -1;
   }
 }
 
@@ -213,8 +216,8 @@ static void take_tokens(server *v, int m, uint8_t *finished) {
       v->o->on_logits(v->o->user, r, piece->start_pos + piece->n_tokens - rows + i, s->logits + (size_t)(row + i) * vocab);
     row += rows;
     if (!piece->wants_logits) continue;
-    int32_t id = sample_token(&v->o->sample, (uint64_t)piece->request, r->n_out, s->logits + (size_t)(row - 1) * vocab, c->vocab_size,
-                              v->scratch);
+    int32_t id = sample_token(&v->o->sample, (uint64_t)piece->request, r->n_out, s->logits + (size_t)(row - 1) * vocab,
+                              c->vocab_size, v->scratch);
     if (r->n_out == 0) r->first_token_s = now;
     r->out[r->n_out++] = id;
     v->st->output_tokens++;
@@ -325,7 +328,10 @@ static int by_arrival(const void *a, const void *b, void *reqs) {
 static hf_status prepare(server *v) {
   const engine_options *eo = engine_opts(v->e);
   const model_config *c = engine_config(v->e);
-  sched_options so = {.depth = eo->depth, .max_seqs = v->o->users, .chunk_tokens = v->o->chunk_tokens, .page_tokens = eo->page_tokens,
+  sched_options so = {.depth = eo->depth,
+                      .max_seqs = v->o->users,
+                      .chunk_tokens = v->o->chunk_tokens,
+                      .page_tokens = eo->page_tokens,
                       .n_pages = eo->n_pages};
   HF_TRY(sched_new(&so, &v->s));
   HF_TRY(check_options(v, eo));
@@ -338,7 +344,8 @@ static hf_status prepare(server *v) {
   }
   qsort_r(v->order, (size_t)v->n_reqs, sizeof *v->order, by_arrival, v->reqs);
   for (int m = 0; any_forced && m < v->depth; m++)
-    HF_TRY(hf_alloc(&v->forced[m], (size_t)c->n_layers * (size_t)eo->max_tok * (size_t)c->top_k, sizeof(int32_t), "imposed routing"));
+    HF_TRY(hf_alloc(&v->forced[m], (size_t)c->n_layers * (size_t)eo->max_tok * (size_t)c->top_k, sizeof(int32_t),
+                    "imposed routing"));
   v->full = v->n_reqs < v->o->users ? v->n_reqs : v->o->users;
   return stats_new(v->e, v->st);
 }

@@ -13,23 +13,23 @@
 
 typedef struct {
   char ext_id[64];
-  int32_t *ids;            /* prompt, owned by the caller */
+  int32_t *ids; /* prompt, owned by the caller */
   int n_ids, max_tokens;
-  double arrival_s;        /* since the start of serving; 0 = at once */
+  double arrival_s; /* since the start of serving; 0 = at once */
   bool ignore_eos;
-  bool all_logits;         /* on_logits for every prompt position, not only the last */
-  const int32_t *forced;   /* imposed routing of the prompt [n_layers][n_ids][top_k] (ids ascending; -1 = free), or NULL */
+  bool all_logits;       /* on_logits for every prompt position, not only the last */
+  const int32_t *forced; /* imposed routing of the prompt [n_layers][n_ids][top_k] (ids ascending; -1 = free), or NULL */
   /* results */
-  int32_t *out;            /* [max_tokens], owned by the caller */
+  int32_t *out; /* [max_tokens], owned by the caller */
   int n_out;
   double first_token_s, end_s; /* since the start */
-  char finish[16];         /* stop, length, cancelled */
+  char finish[16];             /* stop, length, cancelled */
 } serve_request;
 
 typedef struct {
   sample_options sample;
   int chunk_tokens;
-  int users;               /* sequences at once */
+  int users; /* sequences at once */
   void *user;
   void (*on_token)(void *user, serve_request *r, int32_t id);
   void (*on_finish)(void *user, serve_request *r);
@@ -42,14 +42,18 @@ typedef struct {
 /* Sums over the whole serving; arrays are owned, serve_stats_free. Index [phase][layer]…, phase 0 prefill, 1 decode. */
 typedef struct {
   int n_layers, n_experts, max_tok;
-  int64_t *routing;        /* [2][n_layers][n_experts] */
+  int64_t *routing;                                     /* [2][n_layers][n_experts] */
   int64_t *distinct_steps, *distinct_sum, *distinct_sq; /* [2][n_layers][max_tok + 1] by tokens of the step */
-  struct serve_stage { int64_t steps, tokens, distinct; double ns, ns_sq; } *stage; /* [2][n_layers + 1][DEV_STAGE_N] */
+  struct serve_stage {
+    int64_t steps, tokens, distinct;
+    double ns, ns_sq;
+  } * stage; /* [2][n_layers + 1][DEV_STAGE_N] */
   int64_t steps, decode_steps, prompt_tokens, output_tokens;
-  double decode_tokens, decode_s;   /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
+  double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
   double prefill_tokens, prefill_s; /* intervals in which something prefills */
   double wall_s;
-  double step_ns_sum[2], step_ns_sq[2]; int64_t step_n[2];
+  double step_ns_sum[2], step_ns_sq[2];
+  int64_t step_n[2];
 } serve_stats;
 
 /* Serves all requests to their ends; results of an earlier serving in reqs are forgotten. HF_INPUT when the options exceed what the

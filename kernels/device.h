@@ -40,7 +40,15 @@ typedef struct {
   dev_mat gate, up, down;
 } dev_expert;
 
-typedef enum { DEV_STAGE_ATTN, DEV_STAGE_SHARED, DEV_STAGE_DEXP, DEV_STAGE_HAND, DEV_STAGE_CEXP, DEV_STAGE_HEAD, DEV_STAGE_N } dev_stage;
+typedef enum {
+  DEV_STAGE_ATTN,
+  DEV_STAGE_SHARED,
+  DEV_STAGE_DEXP,
+  DEV_STAGE_HAND,
+  DEV_STAGE_CEXP,
+  DEV_STAGE_HEAD,
+  DEV_STAGE_N
+} dev_stage;
 const char *dev_stage_name(dev_stage s); /* as in sched/stages.h and in the database */
 
 /* Activation buffers are f32 [rows][stride]; packed buffers hold kern_act_bytes(act, n) per row. rows: the step's tokens, or the tokens
@@ -48,25 +56,25 @@ const char *dev_stage_name(dev_stage s); /* as in sched/stages.h and in the data
 typedef enum { DEV_ROWS_TOKENS, DEV_ROWS_LOGITS } dev_rows;
 
 typedef enum {
-  DOP_EMBED,     /* out[t] = row ids[t] of w */
-  DOP_RMSNORM,   /* `count` vectors of n floats a row, `head_stride` apart: out = rmsnorm(in, vec, eps) */
-  DOP_PACK,      /* out (packed) = in, n floats a row, as `act` */
-  DOP_MATMUL,    /* out[t][r] = w in[t] (packed as act) (+ vec[r] when vec) (+ old out when add) */
-  DOP_HEADMM,    /* for each of `count` heads h: out[t][h*out_head ..] = rows h*n.. of w times in[t][h*head_stride ..]; n rows a head */
-  DOP_ROPE,      /* `count` heads: copies n floats from in (head_stride, offset) to out (out_head, out_offset), rotated by pos[t] */
-  DOP_KV_WRITE,  /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2 */
-  DOP_ATTN_MLA,  /* see kern_table.attn_mla: count heads, n = lora, n2 = rope */
-  DOP_ATTN_GQA,  /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */
-  DOP_ROUTE,     /* in = router logits -> step route_ids, route_weights of `layer` */
-  DOP_SWIGLU,    /* out = silu(in) * in2, n floats a row */
-  DOP_EXPERTS,   /* out[t] += sum of the resident experts chosen by t, in ascending expert order; in = f32 rows, n = d_model */
-  DOP_GATHER,    /* out[i] = in[logit_rows[i]], n floats: from token rows to logit rows */
-  DOP_COPY_OUT,  /* step host_x = in, n floats a row */
+  DOP_EMBED,   /* out[t] = row ids[t] of w */
+  DOP_RMSNORM, /* `count` vectors of n floats a row, `head_stride` apart: out = rmsnorm(in, vec, eps) */
+  DOP_PACK,    /* out (packed) = in, n floats a row, as `act` */
+  DOP_MATMUL,  /* out[t][r] = w in[t] (packed as act) (+ vec[r] when vec) (+ old out when add) */
+  DOP_HEADMM, /* for each of `count` heads h: out[t][h*out_head ..] = rows h*n.. of w times in[t][h*head_stride ..]; n rows a head */
+  DOP_ROPE, /* `count` heads: copies n floats from in (head_stride, offset) to out (out_head, out_offset), rotated by pos[t] */
+  DOP_KV_WRITE,    /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2 */
+  DOP_ATTN_MLA,    /* see kern_table.attn_mla: count heads, n = lora, n2 = rope */
+  DOP_ATTN_GQA,    /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */
+  DOP_ROUTE,       /* in = router logits -> step route_ids, route_weights of `layer` */
+  DOP_SWIGLU,      /* out = silu(in) * in2, n floats a row */
+  DOP_EXPERTS,     /* out[t] += sum of the resident experts chosen by t, in ascending expert order; in = f32 rows, n = d_model */
+  DOP_GATHER,      /* out[i] = in[logit_rows[i]], n floats: from token rows to logit rows */
+  DOP_COPY_OUT,    /* step host_x = in, n floats a row */
   DOP_COPY_LOGITS, /* step logits = in, n floats a row */
-  DOP_SIGNAL,    /* ready = layer + 1 */
-  DOP_WAIT,      /* until done >= layer + 1; the host device runs the host's experts here */
-  DOP_ADD_IN,    /* out[t] += host_y[t], n floats */
-  DOP_STAGE,     /* the stage `n` (dev_stage) of `layer` ends here: trace record, pacing */
+  DOP_SIGNAL,      /* ready = layer + 1 */
+  DOP_WAIT,        /* until done >= layer + 1; the host device runs the host's experts here */
+  DOP_ADD_IN,      /* out[t] += host_y[t], n floats */
+  DOP_STAGE,       /* the stage `n` (dev_stage) of `layer` ends here: trace record, pacing */
 } dev_op_kind;
 
 typedef struct {
@@ -91,23 +99,23 @@ typedef struct {
 
 /* Step context: written by the driver before launch, read by the device. One per micro-batch. */
 typedef struct {
-  int stream;                         /* index of the micro-batch */
+  int stream; /* index of the micro-batch */
   int n_tok, n_logits, n_seq;
-  double mean_context;                /* for pacing */
-  int32_t *ids, *pos, *seq;           /* [max_tok]; seq: row of page_table */
-  int32_t *logit_rows;                /* [max_logits] */
-  const int32_t *page_table;          /* [slots][pages_per_seq] */
+  double mean_context;       /* for pacing */
+  int32_t *ids, *pos, *seq;  /* [max_tok]; seq: row of page_table */
+  int32_t *logit_rows;       /* [max_logits] */
+  const int32_t *page_table; /* [slots][pages_per_seq] */
   int pages_per_seq;
-  int32_t *route_ids;                 /* [n_layers][max_tok][top_k], ascending */
-  float *route_weights;               /* same shape */
-  const int32_t *forced_ids;          /* imposed routing, same shape, or NULL */
-  float *host_x, *host_y;             /* [max_tok][d_model] */
-  float *logits;                      /* [max_logits][vocab] */
+  int32_t *route_ids;        /* [n_layers][max_tok][top_k], ascending */
+  float *route_weights;      /* same shape */
+  const int32_t *forced_ids; /* imposed routing, same shape, or NULL */
+  float *host_x, *host_y;    /* [max_tok][d_model] */
+  float *logits;             /* [max_logits][vocab] */
   int max_tok, max_logits;
-  _Atomic int ready, done;            /* flags of the hand-over */
-  _Atomic int64_t done_at_ns;         /* paced: `done` counts from this moment on */
-  _Atomic int64_t ready_at_ns;        /* when ready was stored */
-  dev_trace *trace;                   /* [max_trace]; filled by the device, NULL = none */
+  _Atomic int ready, done;     /* flags of the hand-over */
+  _Atomic int64_t done_at_ns;  /* paced: `done` counts from this moment on */
+  _Atomic int64_t ready_at_ns; /* when ready was stored */
+  dev_trace *trace;            /* [max_trace]; filled by the device, NULL = none */
   int n_trace, max_trace;
   int64_t launched_ns, finished_ns;
 } dev_step;
@@ -115,17 +123,17 @@ typedef struct {
 /* What operations need beside the step: constant while a recording lives. All addresses are the device's. */
 typedef struct {
   int n_layers, n_experts, top_k, d_model, d_ff_expert;
-  kern_router router;                 /* bias NULL: per layer below */
-  dev_addr *router_bias;              /* [n_layers] or 0 */
-  dev_addr rope_cos, rope_sin;        /* [max_context][rope_dim/2] */
+  kern_router router;          /* bias NULL: per layer below */
+  dev_addr *router_bias;       /* [n_layers] or 0 */
+  dev_addr rope_cos, rope_sin; /* [max_context][rope_dim/2] */
   int rope_dim;
   bool rope_pairs;
   kern_kv_type kv_type;
-  dev_addr *kv;                       /* [n_layers]: base of the layer's pages */
+  dev_addr *kv; /* [n_layers]: base of the layer's pages */
   size_t kv_page_bytes, kv_row_bytes;
   int kv_page_tokens;
-  bool exact;                         /* activations are not rounded */
-  dev_expert *experts;                /* [n_layers * n_experts], residency table, changed in place between steps */
+  bool exact;          /* activations are not rounded */
+  dev_expert *experts; /* [n_layers * n_experts], residency table, changed in place between steps */
 } dev_context;
 
 typedef struct dev dev;
@@ -144,8 +152,8 @@ HF_MUST hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn 
 void dev_keep_beside(dev *d, const pool *p);
 void dev_free(dev *d); /* NULL ok; stops the thread */
 
-bool dev_is_host(const dev *d);        /* launches run in line: no signals to answer */
-int64_t dev_mem_bytes(const dev *d);   /* 0 = no limit */
+bool dev_is_host(const dev *d);      /* launches run in line: no signals to answer */
+int64_t dev_mem_bytes(const dev *d); /* 0 = no limit */
 int64_t dev_mem_used(const dev *d);
 bool dev_lost(const dev *d);
 

@@ -15,32 +15,41 @@ struct moe {
   int max_pairs;
   /* pairs, sorted by expert */
   int n_active, n_pairs;
-  int *active;        /* [n_experts] expert id */
-  int *first;         /* [n_experts + 1] first pair of the i-th active expert */
-  int *pair_tok;      /* [max_pairs] */
-  float *pair_w;      /* [max_pairs] */
-  int *count;         /* [n_experts] */
+  int *active;   /* [n_experts] expert id */
+  int *first;    /* [n_experts + 1] first pair of the i-th active expert */
+  int *pair_tok; /* [max_pairs] */
+  float *pair_w; /* [max_pairs] */
+  int *count;    /* [n_experts] */
   /* activations */
-  char *xp;           /* [max_tok][xp_bytes] packed inputs */
+  char *xp; /* [max_tok][xp_bytes] packed inputs */
   size_t xp_bytes;
-  float *h;           /* [max_pairs][d_ff] */
-  char *hp;           /* [max_pairs][hp_bytes] packed hidden */
+  float *h; /* [max_pairs][d_ff] */
+  char *hp; /* [max_pairs][hp_bytes] packed hidden */
   size_t hp_bytes;
-  kern_act up_act;    /* of the packed inputs of this run */
+  kern_act up_act; /* of the packed inputs of this run */
   /* per thread */
-  float *tmp;         /* [n_threads][max_tok][DOWN_ROWS] twice */
-  const void **xptr;  /* [n_threads][max_tok] */
-  float **yptr;       /* [n_threads][max_tok] */
+  float *tmp;        /* [n_threads][max_tok][DOWN_ROWS] twice */
+  const void **xptr; /* [n_threads][max_tok] */
+  float **yptr;      /* [n_threads][max_tok] */
   atomic_int next_up, next_pack, next_down;
 };
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+static size_t round64(size_t n) {
+  return (n + 63) & ~(size_t)63;
+}
 
 static hf_status alloc64(void *out, size_t bytes, const char *what) {
   void *p = NULL;
   HF_TRY(mem_alloc(round64(bytes), -1, what, &p));
   *(void **)out = p;
   return HF_OK;
+}
+
+int64_t moe_scratch_bytes(const moe_shape *s, int n_threads) {
+  int64_t pairs = (int64_t)s->max_tok * s->top_k, slots = (int64_t)n_threads * s->max_tok;
+  return (int64_t)s->max_tok * (int64_t)kern_act_bytes_any(s->d_model) +
+         pairs * (4LL * s->d_ff + (int64_t)kern_act_bytes_any(s->d_ff) + 8) + slots * (2 * DOWN_ROWS * 4 + 16) +
+         12LL * s->n_experts;
 }
 
 hf_status moe_new(const moe_shape *s, int n_threads, moe **out) {
@@ -88,9 +97,15 @@ void moe_free(moe *m) {
   free(m);
 }
 
-int moe_last_distinct(const moe *m) { return m->n_active; }
-int moe_last_pairs(const moe *m) { return m->n_pairs; }
-int moe_last_expert_tokens(const moe *m, int i) { return m->first[i + 1] - m->first[i]; }
+int moe_last_distinct(const moe *m) {
+  return m->n_active;
+}
+int moe_last_pairs(const moe *m) {
+  return m->n_pairs;
+}
+int moe_last_expert_tokens(const moe *m, int i) {
+  return m->first[i + 1] - m->first[i];
+}
 
 /* Pairs of the experts that are here, sorted by expert, tokens ascending within one. */
 static void sort_pairs(moe *m, const moe_job *job) {
@@ -128,7 +143,9 @@ static kern_act layer_up_act(const moe *m, const moe_job *job) {
   return KA_F32;
 }
 
-static int blocks(int n, int size) { return (n + size - 1) / size; }
+static int blocks(int n, int size) {
+  return (n + size - 1) / size;
+}
 
 static void up_block(moe *m, const moe_job *job, int item, int blocks_per_expert, int thread) {
   int i = item / blocks_per_expert, row0 = item % blocks_per_expert * UP_ROWS;
@@ -138,7 +155,8 @@ static void up_block(moe *m, const moe_job *job, int item, int blocks_per_expert
   const void **x = m->xptr + (size_t)thread * (size_t)m->shape.max_tok;
   float **y = m->yptr + (size_t)thread * (size_t)m->shape.max_tok;
   float *up = m->tmp + (size_t)thread * (size_t)m->shape.max_tok * 2 * DOWN_ROWS;
-  const kern_mm_candidate *c = kern_mm_pick(e->gate.format, m->up_act, e->gate.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->gate.format, n));
+  const kern_mm_candidate *c =
+      kern_mm_pick(e->gate.format, m->up_act, e->gate.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->gate.format, n));
   for (int j = 0; j < n; j++) {
     x[j] = m->xp + (size_t)m->pair_tok[m->first[i] + j] * m->xp_bytes;
     y[j] = m->h + (size_t)(m->first[i] + j) * (size_t)d_ff;
@@ -165,7 +183,8 @@ static void down_block(moe *m, const moe_job *job, int row0, int thread) {
     const moe_expert *e = &job->experts[m->active[i]];
     int n = m->first[i + 1] - m->first[i];
     kern_act act = kern_act_of(e->down.format, m->shape.exact);
-    const kern_mm_candidate *c = kern_mm_pick(e->down.format, act, e->down.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->down.format, n));
+    const kern_mm_candidate *c =
+        kern_mm_pick(e->down.format, act, e->down.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->down.format, n));
     for (int j = 0; j < n; j++) {
       x[j] = m->hp + (size_t)(m->first[i] + j) * m->hp_bytes;
       y[j] = tmp + (ptrdiff_t)j * DOWN_ROWS - row0;

@@ -25,22 +25,24 @@ typedef struct {
 
 typedef struct {
   int n_experts, top_k, d_model, d_ff, max_tok;
-  bool exact;            /* activations are not rounded (kern_act_of) */
+  bool exact; /* activations are not rounded (kern_act_of) */
 } moe_shape;
 
 typedef struct {
   const moe_expert *experts; /* [n_experts] of this layer */
   int n_tok;
-  const float *x;            /* [n_tok][x_stride] */
+  const float *x; /* [n_tok][x_stride] */
   int x_stride;
-  const int32_t *ids;        /* [n_tok][top_k] ascending */
-  const float *weights;      /* [n_tok][top_k] */
-  float *y;                  /* [n_tok][y_stride] */
+  const int32_t *ids;   /* [n_tok][top_k] ascending */
+  const float *weights; /* [n_tok][top_k] */
+  float *y;             /* [n_tok][y_stride] */
   int y_stride;
-  bool add;                  /* y += …, else y = … */
+  bool add; /* y += …, else y = … */
 } moe_job;
 
 typedef struct moe moe;
+/* What moe_new will allocate, for budgets. */
+int64_t moe_scratch_bytes(const moe_shape *s, int n_threads);
 HF_MUST hf_status moe_new(const moe_shape *s, int n_threads, moe **out);
 void moe_free(moe *m);
 /* Called by every thread of the pool inside pool_run with the same job; p may be NULL when n_threads is 1. */

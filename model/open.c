@@ -150,7 +150,10 @@ hf_status model_synth_export(const char *name, const char *path) {
   char where[4096];
   HF_TRY(find_config(n.config, &config, where, sizeof where));
   size_t len = strlen(path);
-  model_synth_options o = {.seed = n.seed, .format = n.format, .layers = n.layers, .experts = n.experts,
+  model_synth_options o = {.seed = n.seed,
+                           .format = n.format,
+                           .layers = n.layers,
+                           .experts = n.experts,
                            .gguf = len > 5 && !strcmp(path + len - 5, ".gguf")};
   hf_status st = model_synth_write(config, where, &o, path);
   json_free(config);

@@ -1,6 +1,8 @@
 #include "sched/footprint.h"
 
-static int most(int a, int b) { return a > b ? a : b; }
+static int most(int a, int b) {
+  return a > b ? a : b;
+}
 
 footprint_widths footprint_of(const footprint_shape *s) {
   footprint_widths w = {.residual = s->d_model, .normed = s->d_model, .router = most(s->n_experts, 1)};

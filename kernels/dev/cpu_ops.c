@@ -9,14 +9,24 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-static float *fp(dev_addr a) { return (float *)(uintptr_t)a; }
-static char *cp(dev_addr a) { return (char *)(uintptr_t)a; }
+static float *fp(dev_addr a) {
+  return (float *)(uintptr_t)a;
+}
+static char *cp(dev_addr a) {
+  return (char *)(uintptr_t)a;
+}
 
-static int op_rows(const dev_op *op, const dev_step *s) { return op->rows == DEV_ROWS_LOGITS ? s->n_logits : s->n_tok; }
+static int op_rows(const dev_op *op, const dev_step *s) {
+  return op->rows == DEV_ROWS_LOGITS ? s->n_logits : s->n_tok;
+}
 
 static kern_mat host_mat(const dev_mat *w) {
-  return (kern_mat){.format = w->format, .layout = w->layout, .n_rows = w->n_rows, .n_cols = w->n_cols,
-                    .row_bytes = w->row_bytes, .data = cp(w->data)};
+  return (kern_mat){.format = w->format,
+                    .layout = w->layout,
+                    .n_rows = w->n_rows,
+                    .n_cols = w->n_cols,
+                    .row_bytes = w->row_bytes,
+                    .data = cp(w->data)};
 }
 
 /* [lo, hi) of n items for this thread, in multiples of `unit`. */
@@ -135,15 +145,17 @@ static void op_attn(const dev_op *op, const dev_context *ctx, dev_step *s, int t
   share(s->n_tok * per_tok, 1, thread, n_threads, &lo, &hi);
   for (int u = lo; u < hi; u++) {
     int t = u / per_tok, h0 = u % per_tok * group, h1 = h0 + group < op->count ? h0 + group : op->count;
-    kern_kv kv = {.base = cp(ctx->kv[op->layer]), .page_bytes = ctx->kv_page_bytes, .row_bytes = ctx->kv_row_bytes,
-                  .pages = s->page_table + (size_t)s->seq[t] * (size_t)s->pages_per_seq, .page_tokens = ctx->kv_page_tokens,
-                  .n_ctx = s->pos[t] + 1, .type = ctx->kv_type};
+    kern_kv kv = {.base = cp(ctx->kv[op->layer]),
+                  .page_bytes = ctx->kv_page_bytes,
+                  .row_bytes = ctx->kv_row_bytes,
+                  .pages = s->page_table + (size_t)s->seq[t] * (size_t)s->pages_per_seq,
+                  .page_tokens = ctx->kv_page_tokens,
+                  .n_ctx = s->pos[t] + 1,
+                  .type = ctx->kv_type};
     const float *q = fp(op->in) + (size_t)t * (size_t)op->in_stride;
     float *out = fp(op->out) + (size_t)t * (size_t)op->out_stride;
-    if (op->kind == DOP_ATTN_MLA)
-      kern_get()->attn_mla(&kv, q, h0, h1, op->n, op->n2, op->scale, out);
-    else
-      kern_get()->attn_gqa(&kv, q, h0, h1, op->count, op->n2, op->n, op->scale, op->window, op->vec ? fp(op->vec) : NULL, out);
+    if (op->kind == DOP_ATTN_MLA) kern_get()->attn_mla(&kv, q, h0, h1, op->n, op->n2, op->scale, out);
+    else kern_get()->attn_gqa(&kv, q, h0, h1, op->count, op->n2, op->n, op->scale, op->window, op->vec ? fp(op->vec) : NULL, out);
   }
 }
 
@@ -188,14 +200,24 @@ static void op_experts(dev_recording *r, const dev_op *op, const dev_context *ct
     if (!e[i].gate.data) r->table[i].gate.data = NULL;
   }
   size_t at = (size_t)op->layer * (size_t)s->max_tok * (size_t)ctx->top_k;
-  moe_job job = {.experts = r->table, .n_tok = s->n_tok, .x = fp(op->in), .x_stride = op->in_stride, .ids = s->route_ids + at,
-                 .weights = s->route_weights + at, .y = fp(op->out), .y_stride = op->out_stride, .add = true};
+  moe_job job = {.experts = r->table,
+                 .n_tok = s->n_tok,
+                 .x = fp(op->in),
+                 .x_stride = op->in_stride,
+                 .ids = s->route_ids + at,
+                 .weights = s->route_weights + at,
+                 .y = fp(op->out),
+                 .y_stride = op->out_stride,
+                 .add = true};
   moe_run(r->experts, &job, NULL, 0, 1);
 }
 
-int cpu_last_resident(const dev_recording *r) { return r->experts ? moe_last_distinct(r->experts) : 0; }
+int cpu_last_resident(const dev_recording *r) {
+  return r->experts ? moe_last_distinct(r->experts) : 0;
+}
 
-static void copy_rows(float *dst, size_t dst_stride, const float *src, size_t src_stride, int rows, int n, int thread, int n_threads) {
+static void copy_rows(float *dst, size_t dst_stride, const float *src, size_t src_stride, int rows, int n, int thread,
+                      int n_threads) {
   for (int t = thread; t < rows; t += n_threads)
     memcpy(dst + (size_t)t * dst_stride, src + (size_t)t * src_stride, (size_t)n * sizeof(float));
 }
@@ -205,37 +227,40 @@ void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
   int rows = op_rows(op, s);
   size_t in_stride = (size_t)op->in_stride, out_stride = (size_t)op->out_stride;
   switch (op->kind) {
-  case DOP_EMBED: op_embed(op, s, thread, n_threads); break;
-  case DOP_RMSNORM: op_rmsnorm(op, rows, thread, n_threads); break;
-  case DOP_PACK: op_pack(op, rows, thread, n_threads); break;
-  case DOP_MATMUL: op_matmul(r, op, rows, thread, n_threads); break;
-  case DOP_HEADMM: op_headmm(r, op, ctx, rows, thread, n_threads); break;
-  case DOP_ROPE: op_rope(op, ctx, s, thread, n_threads); break;
-  case DOP_KV_WRITE: op_kv_write(op, ctx, s, thread, n_threads); break;
-  case DOP_ATTN_MLA:
-  case DOP_ATTN_GQA: op_attn(op, ctx, s, thread, n_threads); break;
-  case DOP_ROUTE: op_route(op, ctx, s, thread, n_threads); break;
-  case DOP_SWIGLU:
-    for (int t = thread; t < rows; t += n_threads)
-      kern_get()->swiglu(fp(op->in) + (size_t)t * in_stride, fp(op->in2) + (size_t)t * (size_t)op->in2_stride, op->n,
-                         fp(op->out) + (size_t)t * out_stride);
-    break;
-  case DOP_EXPERTS:
-    if (thread == 0) op_experts(r, op, ctx, s);
-    break;
-  case DOP_GATHER:
-    for (int i = thread; i < s->n_logits; i += n_threads)
-      memcpy(fp(op->out) + (size_t)i * out_stride, fp(op->in) + (size_t)s->logit_rows[i] * in_stride, (size_t)op->n * sizeof(float));
-    break;
-  case DOP_COPY_OUT: copy_rows(s->host_x, (size_t)op->n, fp(op->in), in_stride, s->n_tok, op->n, thread, n_threads); break;
-  case DOP_COPY_LOGITS: copy_rows(s->logits, (size_t)op->n, fp(op->in), in_stride, s->n_logits, op->n, thread, n_threads); break;
-  case DOP_ADD_IN:
-    for (int t = thread; t < s->n_tok; t += n_threads)
-      kern_get()->axpy(1.0f, s->host_y + (size_t)t * (size_t)op->n, op->n, fp(op->out) + (size_t)t * out_stride);
-    break;
-  case DOP_SIGNAL:
-  case DOP_WAIT:
-  case DOP_STAGE: break;
+    case DOP_EMBED: op_embed(op, s, thread, n_threads); break;
+    case DOP_RMSNORM: op_rmsnorm(op, rows, thread, n_threads); break;
+    case DOP_PACK: op_pack(op, rows, thread, n_threads); break;
+    case DOP_MATMUL: op_matmul(r, op, rows, thread, n_threads); break;
+    case DOP_HEADMM: op_headmm(r, op, ctx, rows, thread, n_threads); break;
+    case DOP_ROPE: op_rope(op, ctx, s, thread, n_threads); break;
+    case DOP_KV_WRITE: op_kv_write(op, ctx, s, thread, n_threads); break;
+    case DOP_ATTN_MLA:
+    case DOP_ATTN_GQA: op_attn(op, ctx, s, thread, n_threads); break;
+    case DOP_ROUTE: op_route(op, ctx, s, thread, n_threads); break;
+    case DOP_SWIGLU:
+      for (int t = thread; t < rows; t += n_threads)
+        kern_get()->swiglu(fp(op->in) + (size_t)t * in_stride, fp(op->in2) + (size_t)t * (size_t)op->in2_stride, op->n,
+                           fp(op->out) + (size_t)t * out_stride);
+      break;
+    case DOP_EXPERTS:
+      if (thread == 0) op_experts(r, op, ctx, s);
+      break;
+    case DOP_GATHER:
+      for (int i = thread; i < s->n_logits; i += n_threads)
+        memcpy(fp(op->out) + (size_t)i * out_stride, fp(op->in) + (size_t)s->logit_rows[i] * in_stride,
+               (size_t)op->n * sizeof(float));
+      break;
+    case DOP_COPY_OUT: copy_rows(s->host_x, (size_t)op->n, fp(op->in), in_stride, s->n_tok, op->n, thread, n_threads); break;
+    case DOP_COPY_LOGITS:
+      copy_rows(s->logits, (size_t)op->n, fp(op->in), in_stride, s->n_logits, op->n, thread, n_threads);
+      break;
+    case DOP_ADD_IN:
+      for (int t = thread; t < s->n_tok; t += n_threads)
+        kern_get()->axpy(1.0f, s->host_y + (size_t)t * (size_t)op->n, op->n, fp(op->out) + (size_t)t * out_stride);
+      break;
+    case DOP_SIGNAL:
+    case DOP_WAIT:
+    case DOP_STAGE: break;
   }
 }
 
@@ -253,8 +278,9 @@ void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_
 }
 
 static const char *op_name(dev_op_kind k) {
-  static const char *const names[] = {"embed", "rmsnorm", "pack", "matmul", "headmm", "rope", "kv_write", "attn_mla", "attn_gqa", "route",
-                                      "swiglu", "experts", "gather", "copy_out", "copy_logits", "signal", "wait", "add_in", "stage"};
+  static const char *const names[] = {"embed",       "rmsnorm",  "pack",  "matmul", "headmm",  "rope",   "kv_write",
+                                      "attn_mla",    "attn_gqa", "route", "swiglu", "experts", "gather", "copy_out",
+                                      "copy_logits", "signal",   "wait",  "add_in", "stage"};
   return names[k];
 }
 
@@ -262,18 +288,23 @@ static hf_status bad_op(int i, const dev_op *op, const char *what) {
   return hf_fail(HF_INPUT, "recording: operation %d (%s): %s", i, op_name(op->kind), what);
 }
 
-static bool is_one_of(dev_op_kind k, unsigned kinds) { return kinds >> k & 1; }
+static bool is_one_of(dev_op_kind k, unsigned kinds) {
+  return kinds >> k & 1;
+}
 #define OP(kind) (1u << (kind))
 
 /* Which members an operation needs, as sets of kinds. */
 enum {
-  WITH_LAYER = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA),
+  WITH_LAYER =
+      OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA),
   WITH_WEIGHTS = OP(DOP_EMBED) | OP(DOP_MATMUL) | OP(DOP_HEADMM),
   NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_STAGE),
-  NO_OUT = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_STAGE),
+  NO_OUT =
+      OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_STAGE),
   WITH_IN2 = OP(DOP_KV_WRITE) | OP(DOP_SWIGLU),
-  WITH_N = OP(DOP_RMSNORM) | OP(DOP_PACK) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA) |
-           OP(DOP_SWIGLU) | OP(DOP_EXPERTS) | OP(DOP_GATHER) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN),
+  WITH_N = OP(DOP_RMSNORM) | OP(DOP_PACK) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_MLA) |
+           OP(DOP_ATTN_GQA) | OP(DOP_SWIGLU) | OP(DOP_EXPERTS) | OP(DOP_GATHER) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) |
+           OP(DOP_ADD_IN),
   WITH_COUNT = OP(DOP_RMSNORM) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA),
 };
 
@@ -286,7 +317,8 @@ static hf_status check_weights(const dev_op *op, int i) {
   if (op->w.row_bytes < kern_row_bytes(op->w.format, op->w.n_cols)) return bad_op(i, op, "rows overlap");
   if (op->kind == DOP_MATMUL && ((unsigned)op->act >= KA_N || !kern_mm_pick(op->w.format, op->act, op->w.n_cols, 1, NULL)))
     return bad_op(i, op, "no kernel for activations of this type");
-  if (op->kind == DOP_HEADMM && (int64_t)op->count * op->n > op->w.n_rows) return bad_op(i, op, "more heads than the weights have rows");
+  if (op->kind == DOP_HEADMM && (int64_t)op->count * op->n > op->w.n_rows)
+    return bad_op(i, op, "more heads than the weights have rows");
   return HF_OK;
 }
 
@@ -331,8 +363,12 @@ static hf_status alloc_scratch(dev_recording *r) {
   if (!resident) return HF_OK;
   const dev_context *c = r->ctx;
   HF_TRY(hf_alloc(&r->table, (size_t)c->n_experts, sizeof *r->table, "recording scratch"));
-  moe_shape shape = {.n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert,
-                     .max_tok = r->max_tok, .exact = c->exact};
+  moe_shape shape = {.n_experts = c->n_experts,
+                     .top_k = c->top_k,
+                     .d_model = c->d_model,
+                     .d_ff = c->d_ff_expert,
+                     .max_tok = r->max_tok,
+                     .exact = c->exact};
   return moe_new(&shape, 1, &r->experts);
 }
 

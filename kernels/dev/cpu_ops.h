@@ -14,14 +14,14 @@ struct dev_recording {
   int max_tok, max_logits;
   int n_threads;
   /* scratch, one slot per thread */
-  const void **xptr;     /* [n_threads][max_rows] */
+  const void **xptr; /* [n_threads][max_rows] */
   float **yptr;
-  float *tmp;            /* [n_threads][max_rows][CPU_OP_ROWS] */
-  char *pack;            /* [n_threads][max_rows][pack_bytes]: head products */
+  float *tmp; /* [n_threads][max_rows][CPU_OP_ROWS] */
+  char *pack; /* [n_threads][max_rows][pack_bytes]: head products */
   size_t pack_bytes;
   int max_rows;
-  moe *experts;          /* resident experts; NULL when the recording has none */
-  moe_expert *table;     /* [n_experts] of the layer at work, from the residency table */
+  moe *experts;      /* resident experts; NULL when the recording has none */
+  moe_expert *table; /* [n_experts] of the layer at work, from the residency table */
 };
 
 enum { CPU_OP_ROWS = 64 };

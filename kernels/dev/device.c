@@ -16,20 +16,31 @@ void dev_free(dev *d) {
   free(d);
 }
 
-bool dev_is_host(const dev *d) { return d->host; }
-int64_t dev_mem_bytes(const dev *d) { return d->mem_bytes; }
-int64_t dev_mem_used(const dev *d) { return atomic_load(&d->mem_used); }
-bool dev_lost(const dev *d) { return d->lost; }
+bool dev_is_host(const dev *d) {
+  return d->host;
+}
+int64_t dev_mem_bytes(const dev *d) {
+  return d->mem_bytes;
+}
+int64_t dev_mem_used(const dev *d) {
+  return atomic_load(&d->mem_used);
+}
+bool dev_lost(const dev *d) {
+  return d->lost;
+}
 
-static size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+static size_t padded(size_t bytes) {
+  return (bytes + 63) & ~(size_t)63;
+}
 
 hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out) {
   if (d->lost) return hf_fail(HF_LOST, "device is lost");
   int64_t used = atomic_load(&d->mem_used);
-  size_t n = bytes > INT64_MAX - 64 ? INT64_MAX : padded(bytes ? bytes : 1); /* the former fits nowhere, and does not wrap around */
+  size_t n =
+      bytes > INT64_MAX - 64 ? INT64_MAX : padded(bytes ? bytes : 1); /* the former fits nowhere, and does not wrap around */
   if (d->mem_bytes && (int64_t)n > d->mem_bytes - used)
-    return hf_fail(HF_MACHINE, "device memory: %zu bytes for %s do not fit, %lld of %lld are in use", bytes, what, (long long)used,
-                   (long long)d->mem_bytes);
+    return hf_fail(HF_MACHINE, "device memory: %zu bytes for %s do not fit, %lld of %lld are in use", bytes, what,
+                   (long long)used, (long long)d->mem_bytes);
   void *p;
   HF_TRY(mem_alloc(n, -1, what, &p));
   atomic_fetch_add(&d->mem_used, (int64_t)n);
@@ -50,7 +61,9 @@ hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {
   return HF_OK;
 }
 
-dev_addr dev_wrap(const dev *d, const void *host) { return d->host ? (dev_addr)(uintptr_t)host : 0; }
+dev_addr dev_wrap(const dev *d, const void *host) {
+  return d->host ? (dev_addr)(uintptr_t)host : 0;
+}
 
 hf_status dev_record(dev *d, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
                      dev_recording **out) {
@@ -58,7 +71,9 @@ hf_status dev_record(dev *d, const dev_op *ops, int n_ops, const dev_context *ct
   return cpu_record(d, ops, n_ops, ctx, max_tok, max_logits, d->n_threads, out);
 }
 
-void dev_recording_free(dev_recording *r) { cpu_recording_free(r); }
+void dev_recording_free(dev_recording *r) {
+  cpu_recording_free(r);
+}
 
 hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
   if (d->lost) return hf_fail(HF_LOST, "device is lost");
@@ -70,8 +85,12 @@ hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
 }
 
 /* A stream that does not exist has nothing to finish. */
-bool dev_finished(dev *d, int stream) { return d->finished(d, stream); }
-hf_status dev_sync(dev *d, int stream, int64_t deadline_ns) { return d->sync(d, stream, deadline_ns); }
+bool dev_finished(dev *d, int stream) {
+  return d->finished(d, stream);
+}
+hf_status dev_sync(dev *d, int stream, int64_t deadline_ns) {
+  return d->sync(d, stream, deadline_ns);
+}
 
 void dev_set_wait_limit(dev *d, int64_t ns) {
   if (d->wait_limit) d->wait_limit(d, ns);

@@ -19,17 +19,17 @@ typedef struct {
 /* Operations that treat each row alone, row r always on thread r % n_threads. */
 static bool by_row(const dev_op *op) {
   switch (op->kind) {
-  case DOP_EMBED:
-  case DOP_RMSNORM:
-  case DOP_PACK:
-  case DOP_ROPE:
-  case DOP_KV_WRITE:
-  case DOP_ROUTE:
-  case DOP_SWIGLU:
-  case DOP_COPY_OUT:
-  case DOP_COPY_LOGITS:
-  case DOP_ADD_IN: return true;
-  default: return false;
+    case DOP_EMBED:
+    case DOP_RMSNORM:
+    case DOP_PACK:
+    case DOP_ROPE:
+    case DOP_KV_WRITE:
+    case DOP_ROUTE:
+    case DOP_SWIGLU:
+    case DOP_COPY_OUT:
+    case DOP_COPY_LOGITS:
+    case DOP_ADD_IN: return true;
+    default: return false;
   }
 }
 
@@ -42,7 +42,9 @@ static bool needs_barrier(const dev_op *op, const dev_op *next) {
   return !(op->kind == DOP_HEADMM && next->kind == DOP_ROPE && op->in == next->in);
 }
 
-static bool is_marker(const dev_op *op) { return op->kind == DOP_STAGE || op->kind == DOP_SIGNAL; }
+static bool is_marker(const dev_op *op) {
+  return op->kind == DOP_STAGE || op->kind == DOP_SIGNAL;
+}
 
 static bool barrier_after(const dev_recording *r, int i) {
   int n = i + 1;
@@ -99,7 +101,9 @@ static hf_status host_sync(dev *d, int stream, int64_t deadline_ns) {
   return HF_OK;
 }
 
-static void host_free(dev *d) { free(d->impl); }
+static void host_free(dev *d) {
+  free(d->impl);
+}
 
 hf_status dev_host_new(pool *p, dev_host_fn *host, void *user, dev **out) {
   dev *d = NULL;
@@ -111,7 +115,12 @@ hf_status dev_host_new(pool *p, dev_host_fn *host, void *user, dev **out) {
     return st;
   }
   *h = (host_dev){.p = p, .host = host, .user = user};
-  *d = (dev){.host = true, .impl = h, .launch = host_launch, .finished = host_finished, .sync = host_sync, .free_impl = host_free,
+  *d = (dev){.host = true,
+             .impl = h,
+             .launch = host_launch,
+             .finished = host_finished,
+             .sync = host_sync,
+             .free_impl = host_free,
              .n_threads = pool_threads(p)};
   *out = d;
   return HF_OK;

@@ -53,7 +53,8 @@ static void end_stage(virt *v, stream *st, const dev_op *op) {
     hf_sleep_until_ns(st->stage_start_ns + ns);
   }
   int64_t now = hf_now_ns();
-  cpu_trace(st->s, stage, op->layer, st->stage_start_ns, now, st->s->n_tok, stage == DEV_STAGE_DEXP ? cpu_last_resident(st->r) : 0);
+  cpu_trace(st->s, stage, op->layer, st->stage_start_ns, now, st->s->n_tok,
+            stage == DEV_STAGE_DEXP ? cpu_last_resident(st->r) : 0);
   st->stage_start_ns = now;
 }
 
@@ -161,7 +162,8 @@ static hf_status virt_sync(dev *d, int i, int64_t deadline_ns) {
   int64_t until = hf_now_ns() + deadline_ns;
   for (int spins = 1; !virt_finished(d, i); spins++) {
     if (spins % SPINS == 0) {
-      if (hf_now_ns() > until) return hf_fail(HF_TIMEOUT, "virtual device: stream %d not finished in %lld ms", i, (long long)(deadline_ns / 1000000));
+      if (hf_now_ns() > until)
+        return hf_fail(HF_TIMEOUT, "virtual device: stream %d not finished in %lld ms", i, (long long)(deadline_ns / 1000000));
       sched_yield();
     }
   }
@@ -194,7 +196,8 @@ void dev_keep_beside(dev *d, const pool *p) {
 }
 
 hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, void *user, dev **out) {
-  if (n_streams < 1 || n_streams > MAX_STREAMS) return hf_fail(HF_INPUT, "virtual device: %d streams, 1 to %d are possible", n_streams, MAX_STREAMS);
+  if (n_streams < 1 || n_streams > MAX_STREAMS)
+    return hf_fail(HF_INPUT, "virtual device: %d streams, 1 to %d are possible", n_streams, MAX_STREAMS);
   if (mem_bytes <= 0) return hf_fail(HF_INPUT, "virtual device: its size must be above 0 bytes");
   dev *d = NULL;
   virt *v = NULL;
@@ -211,8 +214,14 @@ hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, v
   atomic_store(&v->wait_limit_ns, WAIT_LIMIT_NS);
   pthread_mutex_init(&v->lock, NULL);
   pthread_cond_init(&v->wake, NULL);
-  *d = (dev){.mem_bytes = mem_bytes, .impl = v, .launch = virt_launch, .finished = virt_finished, .sync = virt_sync,
-             .free_impl = virt_free, .wait_limit = virt_wait_limit, .n_threads = 1};
+  *d = (dev){.mem_bytes = mem_bytes,
+             .impl = v,
+             .launch = virt_launch,
+             .finished = virt_finished,
+             .sync = virt_sync,
+             .free_impl = virt_free,
+             .wait_limit = virt_wait_limit,
+             .n_threads = 1};
   int err = pthread_create(&v->thread, NULL, device_thread, v);
   if (err) {
     free(v);

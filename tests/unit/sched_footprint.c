@@ -8,10 +8,20 @@
 
 #include "sched/footprint.h"
 
-static const footprint_shape mla = {.mla = true, .d_model = 64, .vocab_size = 100, .n_heads = 4, .q_lora_rank = 32, .kv_lora_rank = 16,
-                                    .nope_dim = 8, .rope_dim = 4, .v_dim = 6, .d_ff_dense = 96, .d_ff_shared = 20, .n_experts = 16};
-static const footprint_shape gqa = {.d_model = 64, .vocab_size = 100, .n_heads = 4, .n_kv_heads = 2, .head_dim = 24, .d_ff_dense = 10,
-                                    .n_experts = 8};
+static const footprint_shape mla = {.mla = true,
+                                    .d_model = 64,
+                                    .vocab_size = 100,
+                                    .n_heads = 4,
+                                    .q_lora_rank = 32,
+                                    .kv_lora_rank = 16,
+                                    .nope_dim = 8,
+                                    .rope_dim = 4,
+                                    .v_dim = 6,
+                                    .d_ff_dense = 96,
+                                    .d_ff_shared = 20,
+                                    .n_experts = 16};
+static const footprint_shape gqa = {
+    .d_model = 64, .vocab_size = 100, .n_heads = 4, .n_kv_heads = 2, .head_dim = 24, .d_ff_dense = 10, .n_experts = 8};
 
 static void widths_follow_from_the_shape(void **state) {
   (void)state;
@@ -49,6 +59,7 @@ static void bytes_add_up_and_are_aligned(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(widths_follow_from_the_shape), cmocka_unit_test(bytes_add_up_and_are_aligned)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(widths_follow_from_the_shape),
+                                     cmocka_unit_test(bytes_add_up_and_are_aligned)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
