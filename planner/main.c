@@ -239,8 +239,10 @@ static hf_status cmd_plan(int argc, char **argv) {
 
 /* ---- evaluate ---- */
 
+/* At most 18 digits: what does not fit 64 bits is no stored plan's number. */
 static bool is_number(const char *s) {
-  return s[0] != '\0' && strspn(s, "0123456789") == strlen(s);
+  size_t n = strspn(s, "0123456789");
+  return n > 0 && n <= 18 && s[n] == '\0';
 }
 
 static hf_status read_plan(const cli_common *common, const char *name, plan **out) {

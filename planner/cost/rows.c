@@ -122,8 +122,7 @@ static const rec_figure *row_of_threads(const cost_rows *r, const char *what, in
   const rec_figure *exact = NULL;
   for (int i = 0; i < r->n_figure; i++) {
     const rec_figure *f = &r->figure[i];
-    if (strcmp(f->what, what) != 0 || strcmp(f->device, "cpu") != 0 || params_threads(f->params) != threads ||
-        !(f->likely > 0))
+    if (strcmp(f->what, what) != 0 || strcmp(f->device, "cpu") != 0 || params_threads(f->params) != threads || !(f->likely > 0))
       continue;
     if (exact == NULL || f->id > exact->id) exact = f;
   }

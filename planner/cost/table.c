@@ -91,7 +91,14 @@ typedef struct {
 /* Barriers of a layer when all workers walk its operations together, counted from what a step records (executor/graph.c) by the host
  * device's rule (needs_barrier in kernels/dev/host.c). Attention up to the norm before the feed-forward part; then the router, or the wait
  * for the experts where nothing is shared; then gate and up, SwiGLU, down. Those inside the experts are in layer_fixed_ns. */
-enum { MLA_BARRIERS = 8, MLA_LOW_RANK_QUERY_BARRIERS = 10, GQA_BARRIERS = 6, ROUTER_BARRIERS = 2, FFN_BARRIERS = 4, HEAD_BARRIERS = 3 };
+enum {
+  MLA_BARRIERS = 8,
+  MLA_LOW_RANK_QUERY_BARRIERS = 10,
+  GQA_BARRIERS = 6,
+  ROUTER_BARRIERS = 2,
+  FFN_BARRIERS = 4,
+  HEAD_BARRIERS = 3
+};
 
 static int attention_barriers(const model_config *m, bool moe) {
   int n = m->attn == ATTN_GQA ? GQA_BARRIERS : m->q_lora_rank > 0 ? MLA_LOW_RANK_QUERY_BARRIERS : MLA_BARRIERS;

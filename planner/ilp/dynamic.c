@@ -94,7 +94,7 @@ static hf_status windows(table *t, double start) {
   return hf_alloc(&t->value, (size_t)cells, sizeof *t->value, "placement program");
 }
 
-/* The range of u in row i that column j reaches from row i-1; *from is the cell before. */
+/* How many cells of row i column j reaches from row i-1, from *first on. */
 static int64_t reach(const table *t, int i, int j, int64_t *first) {
   int64_t lo = t->low[i - 1] + t->m->units[j], hi = t->high[i - 1] + t->m->units[j];
   if (lo < t->low[i]) lo = t->low[i];
