@@ -11,7 +11,7 @@ enum { LEAST_BYTES = 256 << 20, L3_TIMES = 4 };
 
 /* At least four times the last-level cache, at most a quarter of the memory. */
 static size_t buffer_bytes(const topology *t) {
-  int64_t bytes = (int64_t)L3_TIMES * t->l3_bytes * (t->n_nodes > 0 ? t->n_nodes : 1), memory = 0;
+  int64_t bytes = L3_TIMES * t->l3_bytes, memory = 0;
   for (int i = 0; i < t->n_nodes; i++) memory += t->node[i].mem_bytes;
   if (bytes < LEAST_BYTES) bytes = LEAST_BYTES;
   if (memory > 0 && bytes > memory / 4) bytes = memory / 4;

@@ -13,7 +13,7 @@
 #include "profiler/profile.h"
 #include "profiler/rings.h"
 
-enum { MOST_TOKENS = 64, MOST_ACTIVE = 8, MOST_EXPERTS = 64 };
+enum { MOST_TOKENS = 64, MOST_ACTIVE = 8, MOST_EXPERTS = 256 };
 
 typedef struct {
   pool *p;

@@ -69,10 +69,10 @@ static int64_t parse_size(const char *s) {
   return *end == 'K' ? v << 10 : *end == 'M' ? v << 20 : *end == 'G' ? v << 30 : v;
 }
 
-/* The lowest CPU of the SMT siblings that we may use stands for the physical core. */
-static bool is_first_sibling(int cpu) {
-  char path[96], list[256];
-  snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+/* Whether cpu is the lowest one that we may use among those that share something with it, as a file "0-5,96-101" lists them. */
+static bool first_of_sharers(int cpu, const char *file) {
+  char path[128], list[4096];
+  snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, file);
   read_line(path, list, sizeof list);
   for (char *p = list; *p;) {
     char *end;
@@ -85,6 +85,11 @@ static bool is_first_sibling(int cpu) {
     p = *end == ',' ? end + 1 : end + strlen(end);
   }
   return true;
+}
+
+/* The first of the SMT siblings stands for the physical core. */
+static bool is_first_sibling(int cpu) {
+  return first_of_sharers(cpu, "topology/thread_siblings_list");
 }
 
 /* cpulist "0-3,8,10-11" into node: cores first, then their siblings. */
@@ -145,6 +150,15 @@ static void read_nodes(topology *t) {
   if (t->node[0].mem_bytes == 0) t->node[0].mem_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }
 
+/* Many machines have one third level per few cores: what all of them hold together is what a buffer must exceed to be read from memory. */
+static int count_shared(int index) {
+  char file[64];
+  int n = 0;
+  snprintf(file, sizeof file, "cache/index%d/shared_cpu_list", index);
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) n += CPU_ISSET(cpu, &allowed) && first_of_sharers(cpu, file);
+  return n > 0 ? n : 1;
+}
+
 static void read_caches(topology *t) {
   for (int i = 0; i < 8; i++) {
     char path[96], level[16], type[32], size[32];
@@ -158,7 +172,7 @@ static void read_caches(topology *t) {
     if (strcmp(type, "Instruction") == 0) continue;
     if (level[0] == '1') t->l1d_bytes = parse_size(size);
     if (level[0] == '2') t->l2_bytes = parse_size(size);
-    if (level[0] == '3') t->l3_bytes = parse_size(size);
+    if (level[0] == '3') t->l3_bytes = parse_size(size) * count_shared(i);
   }
 }
 

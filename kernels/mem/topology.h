@@ -17,7 +17,8 @@ typedef struct {
   bool fake;
   int n_nodes;
   topo_node node[TOPO_MAX_NODES];
-  int64_t l1d_bytes, l2_bytes, l3_bytes;
+  int64_t l1d_bytes, l2_bytes; /* of one core */
+  int64_t l3_bytes;            /* of all CPUs that we may use, all their third-level caches together */
   int64_t huge_page_bytes;   /* 0 = none */
   char cpu_name[128];
 } topology;

@@ -26,6 +26,21 @@ static hf_status read_fake(const char *text) {
   return st;
 }
 
+/* Together the third-level caches hold a whole number of times what the first CPU's holds, at most one per CPU. */
+static void caches_are_added_up(void **state) {
+  (void)state;
+  long kib = 0;
+  FILE *f = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r");
+  if (f && fscanf(f, "%ldK", &kib) != 1) kib = 0;
+  if (f) fclose(f);
+  if (kib <= 0) skip(); /* no such cache, or a system that does not tell */
+  assert_int_equal(topo_get(topo), HF_OK);
+  int cpus = 0;
+  for (int n = 0; n < topo->n_nodes; n++) cpus += topo->node[n].n_cpus;
+  assert_true(topo->l3_bytes >= kib << 10 && topo->l3_bytes <= cpus * (kib << 10));
+  assert_int_equal(topo->l3_bytes % (kib << 10), 0);
+}
+
 static void this_machine_has_a_core(void **state) {
   (void)state;
   unsetenv("HF_TOPOLOGY");
@@ -128,6 +143,7 @@ static void too_much_is_refused_with_its_name(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(this_machine_has_a_core),
+      cmocka_unit_test(caches_are_added_up),
       cmocka_unit_test(a_file_describes_nodes_that_are_not_there),
       cmocka_unit_test(a_bad_file_is_named),
       cmocka_unit_test(memory_is_zero_aligned_and_counted),
