@@ -26,7 +26,8 @@ HF_MUST hf_status db_begin(db *d);
 HF_MUST hf_status db_commit(db *d);
 void db_rollback(db *d);
 
-/* Machines. put: inserts when id == 0 and sets it. find: by name or decimal id; the newest of that name. */
+/* Machines. put: inserts when id == 0 and sets it. find: by name or decimal id; the newest of that name,
+ * one with kernel curves before one without (hf-profile --only). latest likewise. */
 HF_MUST hf_status db_machine_put(db *d, rec_machine *m);
 HF_MUST hf_status db_machine_find(db *d, const char *name_or_id, rec_machine *out);
 HF_MUST hf_status db_machine_get(db *d, int64_t id, rec_machine *out);

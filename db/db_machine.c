@@ -71,8 +71,11 @@ static hf_status find_id(db *d, const char *sql, const char *text, int64_t *id) 
   return HF_OK;
 }
 
+/* A profile of one group of figures (hf-profile --only) must not hide the complete one before it. */
+#define COMPLETE_FIRST "kind = 'measured' AND NOT EXISTS (SELECT 1 FROM kernel_curve AS k WHERE k.machine_id = m.id), "
+
 hf_status db_machine_find(db *d, const char *name_or_id, rec_machine *out) {
-  static const char by_name[] = "SELECT id FROM machine WHERE name = ?1 ORDER BY id DESC LIMIT 1";
+  static const char by_name[] = "SELECT id FROM machine AS m WHERE name = ?1 ORDER BY " COMPLETE_FIRST "id DESC LIMIT 1";
   int64_t id = 0;
   HF_TRY(find_id(d, by_name, name_or_id, &id));
   if (id == 0 && strlen(name_or_id) < 19 && *name_or_id && strspn(name_or_id, "0123456789") == strlen(name_or_id)) {
@@ -92,7 +95,7 @@ hf_status db_machine_get(db *d, int64_t id, rec_machine *out) {
 
 hf_status db_machine_latest(db *d, machine_kind kind, rec_machine *out) {
   static const char *const latest[] = {
-      "SELECT id FROM machine WHERE kind = 'measured' AND ?1 = '' ORDER BY id DESC LIMIT 1",
+      "SELECT id FROM machine AS m WHERE kind = 'measured' AND ?1 = '' ORDER BY " COMPLETE_FIRST "id DESC LIMIT 1",
       "SELECT id FROM machine WHERE kind = 'catalog' AND ?1 = '' ORDER BY id DESC LIMIT 1",
       "SELECT id FROM machine WHERE kind = 'whatif' AND ?1 = '' ORDER BY id DESC LIMIT 1",
   };

@@ -98,6 +98,7 @@ typedef struct {
   trace_log trace;
   rec_run run;
   int users;
+  char unlike[160]; /* why this run is not what the plan predicted; "" = it is */
 } job;
 
 static hf_status read_prompts(const run_options *r, job *j) {
@@ -188,8 +189,10 @@ static hf_status prepare(const run_options *r, job *j) {
   int context = r->context ? (int)r->context : j->p ? j->p->context : need;
   if (need > context)
     return hf_fail(HF_INPUT,
-                   "a request needs %d tokens (prompt and answer), %s has a context of %d; make a plan with --context %d", need,
-                   j->p ? "the plan" : "--context", context, need);
+                   "request %s needs %d tokens (prompt and answer), %s has a context of %d; lower --max-tokens or make a plan "
+                   "with --context %d",
+                   prompts_longest_request(&j->list)->ext_id, need, j->p ? "the plan" : "--context", context, need);
+  if (j->p) HF_TRY(plan_fits_model(j->p, model_get_config(j->m)));
   if (j->p && j->users > j->p->users)
     return hf_fail(HF_INPUT, "--users %d: the plan was made for %d; make one with --users %d", j->users, j->p->users, j->users);
   int most = model_get_config(j->m)->max_context;
@@ -211,6 +214,12 @@ static double signed_error(double predicted, double measured) {
   return measured > 0 ? (predicted - measured) / measured : 0;
 }
 
+static int unfinished(const prompt_list *l) {
+  int n = 0;
+  for (int i = 0; i < l->n; i++) n += !strcmp(l->req[i].finish, "cancelled") || !l->req[i].finish[0];
+  return n;
+}
+
 static json *to_json(const job *j) {
   const rec_run *n = &j->run;
   json *o = json_new_object();
@@ -228,39 +237,73 @@ static json *to_json(const job *j) {
   add_percentiles(o, "ttft_s", n->ttft_p50_s, n->ttft_p90_s, n->ttft_p99_s);
   add_percentiles(o, "tpot_s", n->tpot_p50_s, n->tpot_p90_s, n->tpot_p99_s);
   if (!j->p) {
+    json_add_int(o, "unfinished", unfinished(&j->list));
     json_add_null(o, "predicted");
     json_add_null(o, "signed_error");
     return o;
   }
-  json *p = json_add_object(o, "predicted"), *d = json_add_object(p, "decode_tok_per_s"), *e = json_add_object(o, "signed_error");
+  json *p = json_add_object(o, "predicted"), *d = json_add_object(p, "decode_tok_per_s");
   json_add_num(d, "low", j->p->decode_tok_per_s.low);
   json_add_num(d, "likely", j->p->decode_tok_per_s.likely);
   json_add_num(d, "high", j->p->decode_tok_per_s.high);
   add_percentiles(p, "ttft_s", j->p->ttft_s.p50, j->p->ttft_s.p90, j->p->ttft_s.p99);
   add_percentiles(p, "tpot_s", j->p->tpot_s.p50, j->p->tpot_s.p90, j->p->tpot_s.p99);
+  json_add_int(o, "unfinished", unfinished(&j->list));
+  if (j->unlike[0]) {
+    json_add_str(o, "unlike_plan", j->unlike);
+    json_add_null(o, "signed_error");
+    return o;
+  }
+  json *e = json_add_object(o, "signed_error");
   json_add_num(e, "decode_tok_per_s", signed_error(j->p->decode_tok_per_s.likely, n->decode_tok_per_s));
   json_add_num(e, "ttft_s", signed_error(j->p->ttft_s.p50, n->ttft_p50_s));
   json_add_num(e, "tpot_s", signed_error(j->p->tpot_s.p50, n->tpot_p50_s));
   return o;
 }
 
-static void row(const char *what, const char *unit, double scale, double predicted, double measured) {
-  if (predicted > 0)
+static void row(const char *what, const char *unit, double scale, double predicted, double measured, bool like) {
+  if (predicted > 0 && like)
     printf("  %-22s %12.2f %12.2f %-9s %+7.1f %%\n", what, predicted * scale, measured * scale, unit,
            100 * signed_error(predicted, measured));
+  else if (predicted > 0) printf("  %-22s %12.2f %12.2f %-9s\n", what, predicted * scale, measured * scale, unit);
   else printf("  %-22s %12s %12.2f %-9s\n", what, "-", measured * scale, unit);
+}
+
+static const char *plural(int64_t n) {
+  return n == 1 ? "" : "s";
 }
 
 static void print_people(const job *j) {
   const rec_run *n = &j->run;
-  printf("run %lld: %d requests, %d at once, depth %d, %d CPU threads, device %s: %lld prompt and %lld output tokens in %.2f s\n",
-         (long long)n->id, j->list.n, j->users, j->o.depth, n->threads, j->o.gpu, (long long)n->prompt_tokens,
-         (long long)n->output_tokens, n->wall_s);
-  printf("  %-22s %12s %12s\n", "", "predicted", "measured");
-  row("decode", "tokens/s", 1, j->p ? j->p->decode_tok_per_s.likely : 0, n->decode_tok_per_s);
-  row("time to first token", "ms (p50)", 1e3, j->p ? j->p->ttft_s.p50 : 0, n->ttft_p50_s);
-  row("time per output token", "ms (p50)", 1e3, j->p ? j->p->tpot_s.p50 : 0, n->tpot_p50_s);
-  row("prefill", "tokens/s", 1, 0, n->prefill_tok_per_s);
+  const plan *p = j->p;
+  bool like = p && !j->unlike[0];
+  int left = unfinished(&j->list);
+  printf(
+      "run %lld: %d request%s, %d at once, depth %d, %d CPU thread%s, device %s: %lld prompt and %lld output tokens in %.3g s\n",
+      (long long)n->id, j->list.n, plural(j->list.n), j->list.n < j->users ? j->list.n : j->users, j->o.depth, n->threads,
+      plural(n->threads), j->o.gpu, (long long)n->prompt_tokens, (long long)n->output_tokens, n->wall_s);
+  if (left) printf("  interrupted: %d of %d requests are not finished\n", left, j->list.n);
+  printf("  %-22s %12s %12s\n", "", p ? "predicted" : "", "measured");
+  row("decode", "tokens/s", 1, p ? p->decode_tok_per_s.likely : 0, n->decode_tok_per_s, like);
+  row("time to first token", "ms (p50)", 1e3, p ? p->ttft_s.p50 : 0, n->ttft_p50_s, like);
+  row("time per output token", "ms (p50)", 1e3, p ? p->tpot_s.p50 : 0, n->tpot_p50_s, like);
+  row("prefill", "tokens/s", 1, 0, n->prefill_tok_per_s, like);
+  if (p && !like) printf("  no error is stated: this run is not the planned one (%s)\n", j->unlike);
+}
+
+/* An error is stated only where like is compared with like: the planned load on the planned device of this machine. */
+static void compare_load(job *j) {
+  const plan *p = j->p;
+  rec_machine m;
+  size_t n = sizeof j->unlike;
+  if (!p) return;
+  if (interrupted) snprintf(j->unlike, n, "it was stopped before its end");
+  else if (j->users != p->users || j->list.n < p->users)
+    snprintf(j->unlike, n, "%d at once, the plan is for %d", j->list.n < j->users ? j->list.n : j->users, p->users);
+  else if (strcmp(j->o.gpu, p->gpu)) snprintf(j->unlike, n, "device %.40s, the plan is for %.40s", j->o.gpu, p->gpu);
+  else if (j->o.depth != p->depth) snprintf(j->unlike, n, "depth %d, the plan is for %d", j->o.depth, p->depth);
+  else if (!j->o.pace && p->machine_id && db_machine_get(j->d, p->machine_id, &m) == HF_OK && m.kind != MACHINE_MEASURED)
+    snprintf(j->unlike, n, "the plan is for machine %.80s, this is another", p->machine);
 }
 
 static void fill_run(const run_options *r, job *j) {
@@ -275,7 +318,8 @@ static void fill_run(const run_options *r, job *j) {
   n->users = j->users;
   n->depth = j->o.depth;
   n->threads = engine_threads(j->e);
-  if (!j->p) return;
+  compare_load(j);
+  if (!j->p || j->unlike[0]) return; /* no prediction of this run */
   n->predicted_decode_tok_per_s = j->p->decode_tok_per_s.likely;
   n->predicted_low = j->p->decode_tok_per_s.low;
   n->predicted_high = j->p->decode_tok_per_s.high;
@@ -338,18 +382,21 @@ static hf_status run_job(const run_options *r, job *j) {
   HF_TRY(record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats));
   if (r->trace) HF_TRY(trace_write(&j->trace, r->trace));
   if (r->out) HF_TRY(prompts_write(r->out, &j->list, j->tok));
-  if (!r->common.json) {
+  if (r->common.json) {
+    json *doc = to_json(j);
+    char *text;
+    hf_status st = json_print(doc, false, &text);
+    json_free(doc);
+    if (st != HF_OK) return st;
+    puts(text);
+    free(text);
+  } else {
     print_people(j);
-    return HF_OK;
   }
-  json *doc = to_json(j);
-  char *text;
-  hf_status st = json_print(doc, false, &text);
-  json_free(doc);
-  if (st != HF_OK) return st;
-  puts(text);
-  free(text);
-  return HF_OK;
+  int left = unfinished(&j->list);
+  return left ? hf_fail(HF_NO, "interrupted: %d of %d requests are not finished; run %lld holds the others", left, j->list.n,
+                        (long long)j->run.id)
+              : HF_OK;
 }
 
 hf_status cmd_prompts(const run_options *r) {

@@ -62,6 +62,8 @@ static hf_status dispatch(const run_options *r) {
   if (!r->model) return hf_fail(HF_INPUT, "--model is missing: a Hugging Face folder, a GGUF file or synth:...");
   if (r->activations && strcmp(r->activations, "exact") && strcmp(r->activations, "fast"))
     return hf_fail(HF_INPUT, "--activations: '%s' is neither exact nor fast", r->activations);
+  if (r->prompt && !*r->prompt) return hf_fail(HF_INPUT, "--prompt: empty");
+  if (r->where && !r->prompts) return hf_fail(HF_INPUT, "--where: chooses among --prompts; there are none");
   gpu_spec g;
   if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g)); /* before anything is opened or asked */
   HF_TRY(kern_init(r->isa));

@@ -83,14 +83,14 @@ static int64_t ram_limit(void) {
 }
 
 /* plan_check knows what a plan may say; here is what can be executed. Zero leaves the choice to the executor. */
-static hf_status check_plan(const plan *p, const model_config *c) {
+hf_status plan_fits_model(const plan *p, const model_config *c) {
   if (p->kv_page_tokens > MAX_PAGE_TOKENS || (p->kv_page_tokens & (p->kv_page_tokens - 1)))
     return hf_fail(HF_INPUT, "plan: kv.page_tokens: %d is no power of two up to %d", p->kv_page_tokens, MAX_PAGE_TOKENS);
   if (p->chunk_tokens > MAX_CHUNK)
     return hf_fail(HF_INPUT, "plan: chunk_tokens: %d is over the most that a step can take, %d", p->chunk_tokens, MAX_CHUNK);
   if (p->n_layers != c->n_layers || p->n_experts != c->n_experts)
-    return hf_fail(HF_INPUT, "plan: made for %d layers of %d experts, the model has %d of %d", p->n_layers, p->n_experts,
-                   c->n_layers, c->n_experts);
+    return hf_fail(HF_INPUT, "plan: made for %.80s, %d layers of %d experts; this model has %d of %d", p->model, p->n_layers,
+                   p->n_experts, c->n_layers, c->n_experts);
   for (int l = 0; l < p->n_layers; l++)
     if (p->layer[l].moe != c->layer_is_moe[l] || (p->layer[l].moe && p->layer[l].n_experts != c->n_experts))
       return hf_fail(HF_INPUT, "plan: placement[%d] does not fit the model's layer", l);
@@ -143,7 +143,7 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   if (seqs > SCHED_MAX_SEQS) return hf_fail(HF_INPUT, "%d sequences at once: at most %d are possible", seqs, SCHED_MAX_SEQS);
   if (context > c->max_context)
     return hf_fail(HF_INPUT, "%d tokens of context: this model has at most %d", context, c->max_context);
-  if (p) HF_TRY(check_plan(p, c));
+  if (p) HF_TRY(plan_fits_model(p, c));
   prefer_kernels(p);
   o->exact = r->activations && !strcmp(r->activations, "exact");
   HF_TRY(kv_type_of(p, &o->kv_type));

@@ -159,11 +159,16 @@ hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, co
   return st;
 }
 
+const serve_request *prompts_longest_request(const prompt_list *l) {
+  const serve_request *most = l->req;
+  for (int i = 1; i < l->n; i++)
+    if (l->req[i].n_ids + l->req[i].max_tokens > most->n_ids + most->max_tokens) most = &l->req[i];
+  return most;
+}
+
 int prompts_longest(const prompt_list *l) {
-  int n = 0;
-  for (int i = 0; i < l->n; i++)
-    if (l->req[i].n_ids + l->req[i].max_tokens > n) n = l->req[i].n_ids + l->req[i].max_tokens;
-  return n;
+  const serve_request *r = prompts_longest_request(l);
+  return l->n ? r->n_ids + r->max_tokens : 0;
 }
 
 void prompts_mean(const prompt_list *l, int *prompt_tokens, int *output_tokens) {

@@ -30,7 +30,8 @@ HF_MUST hf_status prompts_read(const char *path, const tokenizer *tok, const pro
 HF_MUST hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const char *text, const prompt_options *o);
 HF_MUST hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, const prompt_options *o, prompt_list *out);
 void prompts_free(prompt_list *l);
-int prompts_longest(const prompt_list *l); /* most prompt + output tokens of a request */
+const serve_request *prompts_longest_request(const prompt_list *l); /* n > 0 */
+int prompts_longest(const prompt_list *l);                          /* most prompt + output tokens of a request */
 /* Means over the requests, rounded; what a plan for this load is made for. */
 void prompts_mean(const prompt_list *l, int *prompt_tokens, int *output_tokens);
 /* Writes all answers to path as hf_write_file does (a failure leaves the old file). tok may be NULL (no text then). */
