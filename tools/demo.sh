@@ -52,7 +52,7 @@ run $dir/plan2.json
 step "6. What if: DeepSeek-R1 671B for 5 users on one 24 GB GPU and two Xeon 6 with MRDIMM (no weights, no GPU here)"
 show $bin/hf-plan plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 2048 --out $dir/plan-r1.json
 jq -r '.predicted.decode_tok_per_s as $p | "published for HeteroFlow on such a machine: 51 tokens/s (row INT-007 of tests/validation/published-cases.csv: SKU, sockets, lengths and format not stated)\n" +
-  "our prediction: \($p.likely * 10 | round / 10) tokens/s, from \($p.low * 10 | round / 10) to \($p.high * 10 | round / 10) (high/low \($p.high / $p.low * 100 | round / 100)): 51 lies " +
+  "our prediction: \($p.likely * 10 | round / 10) tokens/s, from \($p.low * 100 | round / 100) to \($p.high * 100 | round / 100) (high/low \($p.high / $p.low * 100 | round / 100)): 51 lies " +
   (if $p.low <= 51 and 51 <= $p.high then "inside" else "OUTSIDE" end)' $dir/plan-r1.json
 
 step "7. One page with all of it"

@@ -8,10 +8,10 @@
 enum { TOPO_MAX_NODES = 32, TOPO_MAX_CPUS = 1024 };
 typedef struct {
   int n_cpus;
-  int cpus[TOPO_MAX_CPUS];   /* OS numbers, one per physical core first, then SMT siblings */
-  int n_cores;               /* physical cores */
+  int cpus[TOPO_MAX_CPUS]; /* OS numbers, one per physical core first, then SMT siblings */
+  int n_cores;             /* physical cores */
   int64_t mem_bytes;
-  double dram_bytes_per_s;   /* fake topologies only, else 0 */
+  double dram_bytes_per_s; /* fake topologies only, else 0 */
 } topo_node;
 typedef struct {
   bool fake;
@@ -19,7 +19,7 @@ typedef struct {
   topo_node node[TOPO_MAX_NODES];
   int64_t l1d_bytes, l2_bytes; /* of one core */
   int64_t l3_bytes;            /* of all CPUs that we may use, all their third-level caches together */
-  int64_t huge_page_bytes;   /* 0 = none */
+  int64_t huge_page_bytes;     /* 0 = none */
   char cpu_name[128];
 } topology;
 HF_MUST hf_status topo_get(topology *out); /* reads /sys or HF_TOPOLOGY; HF_INPUT for a bad file. Large: not on small stacks */
