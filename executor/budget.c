@@ -20,6 +20,19 @@ void print_budget(const plan_budget *rows, int n) {
   }
 }
 
+hf_status open_model_to_run(const char *path, model **out) {
+  model *m = NULL;
+  HF_TRY(model_open(path, &m));
+  if (model_has_weights(m)) {
+    *out = m;
+    return HF_OK;
+  }
+  model_close(m);
+  return hf_fail(HF_INPUT,
+                 "%s: no weights; hf-run needs a folder with *.safetensors, a GGUF file or synth:..., hf-plan can do without",
+                 path);
+}
+
 hf_status open_engine_or_explain(const run_options *r, const model *m, const engine_options *o, engine **out) {
   plan_budget rows[16];
   int n = 0;

@@ -230,7 +230,7 @@ hf_status cmd_bench(const run_options *r) {
   hf_status st;
   bench b = {.r = r};
   HF_TRY(db_default_path(r->common.db_path, b.db_path, sizeof b.db_path));
-  HF_TRY(model_open(r->model, &b.m));
+  HF_TRY(open_model_to_run(r->model, &b.m));
   HF_GO(end, db_open(b.db_path, true, &b.d));
   HF_GO(end, plan_open(r, b.d, &b.fixed));
   HF_GO(end, hf_alloc(&b.topo, 1, sizeof *b.topo, "topology"));

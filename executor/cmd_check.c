@@ -83,7 +83,7 @@ hf_status cmd_check(const run_options *r) {
   db *d = NULL;
   char path[4096];
   HF_TRY(db_default_path(r->common.db_path, path, sizeof path));
-  HF_TRY(model_open(r->model, &m));
+  HF_TRY(open_model_to_run(r->model, &m));
   if (r->plan && strspn(r->plan, "0123456789") == strlen(r->plan)) HF_GO(end, db_open(path, false, &d));
   HF_GO(end, plan_open(r, d, &p));
   st = check_with(r, m, p, path);

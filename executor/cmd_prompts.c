@@ -180,7 +180,7 @@ static hf_status open_plan_or_database(const run_options *r, job *j) {
 
 static hf_status prepare(const run_options *r, job *j) {
   HF_TRY(db_default_path(r->common.db_path, j->db_path, sizeof j->db_path));
-  HF_TRY(model_open(r->model, &j->m));
+  HF_TRY(open_model_to_run(r->model, &j->m));
   HF_TRY(read_prompts(r, j));
   HF_TRY(open_plan_or_database(r, j));
   int need = prompts_longest(&j->list);

@@ -7,6 +7,8 @@ HF_MUST hf_status cmd_check(const run_options *r);   /* --check-reference; HF_NO
 HF_MUST hf_status cmd_prompts(const run_options *r); /* --prompts, --prompt */
 HF_MUST hf_status cmd_bench(const run_options *r);   /* --bench */
 
+/* model_open, and HF_INPUT when there is nothing to run: a config alone can be planned only. */
+HF_MUST hf_status open_model_to_run(const char *path, model **out);
 /* The budget as a table on standard error; called before a refusal and with --verbose. */
 void print_budget(const plan_budget *rows, int n);
 /* engine_open, with the budget table printed first when it refuses. */

@@ -114,6 +114,7 @@ static hf_status find_config(const char *name, json **out, char *where, size_t w
   if (folder || is_file(name)) {
     if ((size_t)snprintf(where, where_size, "%s%s", name, folder ? "/config.json" : "") >= where_size)
       return hf_fail(HF_INPUT, "%.200s...: path too long", name);
+    if (folder && !is_file(where)) return hf_fail(HF_NOT_FOUND, "%s: no model folder, config.json is missing", name);
     return json_read_file(where, CONFIG_LIMIT, out);
   }
   snprintf(where, where_size, "%s", name);

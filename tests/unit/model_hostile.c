@@ -397,7 +397,7 @@ static void test_contradicting_config(void **state) {
 static void test_paths(void **state) {
   (void)state;
   expect("no-such-thing", HF_NOT_FOUND, "no-such-thing", "");
-  expect("tests", HF_NOT_FOUND, "tests/config.json", "");
+  expect("tests", HF_NOT_FOUND, "tests", "config.json is missing");
   expect("tests/golden/README.md", HF_INPUT, "README.md", "neither");
   expect("tests/golden/tokenizers/gpt-2/gpt-2.gguf.none", HF_NOT_FOUND, "gpt-2", "");
 }
