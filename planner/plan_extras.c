@@ -38,16 +38,44 @@ static void add_depths(const planned *p, json *extra) {
   }
 }
 
+static const char *advice_on_placement(const planned *p) {
+  size_t n = (size_t)p->eval->table->n_layers * (size_t)p->eval->table->n_experts;
+  bool any = false, beaten = false;
+  for (size_t i = 0; i < n; i++) any = any || p->ilp->on_device[i];
+  for (int i = 0; i < ILP_N_BASELINES; i++) {
+    const ilp_baseline *b = &p->ilp->baseline[i];
+    beaten = beaten || (b->name != NULL && b->objective_ns > p->ilp->objective_ns * (1 + 1e-4));
+  }
+  double greedy = p->ilp->baseline[ILP_BASE_GREEDY].objective_ns / p->ilp->objective_ns - 1;
+  if (!any) return "no expert is worth its place on the device";
+  if (!beaten) return "every simple placement is as good: the search adds nothing here";
+  return greedy < 1e-4 ? "filling the device by popularity is as good: the search adds nothing here"
+                       : "the search beats filling the device by popularity";
+}
+
 static void add_advice(const planned *p, json *extra) {
   if (p->eval->n_devices == 0) return;
   json *o = json_add_object(extra, "advice");
   double per_gib = p->ilp->theta_ns_per_byte * (1 << 30);
   json_add_num(o, "device_memory_ns_per_gib", per_gib);
   json_add_num(o, "device_memory_tok_per_s_per_gib", p->ilp->tok_per_s * per_gib / p->ilp->objective_ns);
-  double greedy = p->ilp->baseline[ILP_BASE_GREEDY].objective_ns / p->ilp->objective_ns - 1;
-  json_add_str(o, "placement",
-               greedy < 1e-4 ? "filling the device by popularity is as good: the search adds nothing here"
-                             : "the search beats filling the device by popularity");
+  json_add_str(o, "placement", advice_on_placement(p));
+}
+
+/* What the machine costs and draws, where its rows say so. */
+static void add_hardware(const plan_inputs *in, json *extra) {
+  static const char *const what[] = {"price_usd", "power_idle_w", "power_active_w"};
+  json *o = NULL;
+  for (int i = 0; i < 3; i++) {
+    cost_figure f;
+    if (!cost_find(in->host, "", what[i], &f)) continue;
+    if (o == NULL) o = json_add_object(extra, "hardware");
+    json *v = json_add_object(o, what[i]);
+    json_add_num(v, "low", f.low);
+    json_add_num(v, "likely", f.likely);
+    json_add_num(v, "high", f.high);
+    json_add_str(v, "tag", db_tag_name(f.tag));
+  }
 }
 
 /* Everything on the CPU, as after the loss of the device. */
@@ -68,6 +96,7 @@ static hf_status add_fallback(const plan_inputs *in, const planned *p, json *ext
   json_add_str(o, "lost", "gpu0");
   json_add_str(o, "placement", "everything on the CPU");
   json_add_num(o, "decode_tok_per_s", e.tok_per_s);
+  json_add_bool(o, "corrected_by_run", false); /* no stage of a run with the device says how the CPU does alone */
   return HF_OK;
 }
 
@@ -75,6 +104,7 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   add_baselines(p, extra);
   add_depths(p, extra);
   add_advice(p, extra);
+  add_hardware(in, extra);
   HF_TRY(add_fallback(in, p, extra));
   json *o = json_add_object(extra, "simulation");
   json_add_num(o, "tok_per_s_wall", p->sim.tok_per_s_wall);

@@ -8,6 +8,8 @@
 #include "planner/plan_inputs.h"
 #include "planner/sim/sim.h"
 
+#define PLAN_DEPTH_MARGIN 1.02 /* another depth must simulate faster by this to replace the objective's choice */
+
 typedef struct {
   plan *p;         /* not stored yet */
   ilp_result *ilp; /* for the LP files */

@@ -61,12 +61,17 @@ static hf_status show_baselines(const plan *p, hf_buf *b) {
   }
   const char *advice = json_string(json_get(json_get(p->extra, "advice"), "placement"));
   double per_gib = json_number(json_get(json_get(p->extra, "advice"), "device_memory_tok_per_s_per_gib"), 0);
-  if (advice != NULL) HF_TRY(hf_buf_printf(b, "    %s; one more GiB on the device: %+.3g tokens/s\n", advice, per_gib));
+  bool small = p->n_devices > 0 && p->device[0].mem_bytes < (int64_t)1 << 30; /* a GiB would be another machine */
+  if (advice != NULL)
+    HF_TRY(hf_buf_printf(b, "    %s; one more %s on the device: %+.3g tokens/s\n", advice, small ? "MiB" : "GiB",
+                         small ? per_gib / 1024 : per_gib));
   const json *lost = json_get(p->extra, "fallback");
-  if (lost != NULL)
-    HF_TRY(hf_buf_printf(b, "    with the device lost: %.2f tokens/s on the CPU alone\n",
-                         json_number(json_get(lost, "decode_tok_per_s"), 0)));
-  return HF_OK;
+  double alone = json_number(json_get(lost, "decode_tok_per_s"), 0);
+  if (lost == NULL) return HF_OK;
+  return hf_buf_printf(b, "    with the device lost: %.2f tokens/s on the CPU alone%s\n", alone,
+                       p->from_run > 0                      ? " (not corrected by the run)"
+                       : alone > p->decode_tok_per_s.likely ? ": the device does not pay here, leave it out (--gpu none)"
+                                                            : "");
 }
 
 static hf_status show_ids(const json *ids, hf_buf *b) {
@@ -119,10 +124,19 @@ static hf_status show_depths(const plan *p, hf_buf *b) {
     double rate = json_number(json_get(o, "decode_tok_per_s"), 0);
     int depth = (int)json_number(json_get(o, "depth"), 0);
     if (depth == p->depth || !(rate > 0)) continue;
-    HF_TRY(hf_buf_printf(b, "%s%d: %.2f tokens/s", first ? " (simulated at " : ", ", depth, rate));
+    HF_TRY(hf_buf_printf(b, "%s%d: %.2f", first ? " (simulated at " : ", ", depth, rate));
     first = false;
   }
-  return hf_buf_printf(b, "%s\n", first ? "" : ")");
+  if (first) return hf_buf_printf(b, "\n");
+  return hf_buf_printf(b, " tokens/s; another depth than the objective's must win by %.0f %%)\n", 100 * (PLAN_DEPTH_MARGIN - 1));
+}
+
+static hf_status show_hardware(const plan *p, hf_buf *b) {
+  const json *price = json_get(json_get(p->extra, "hardware"), "price_usd");
+  if (price == NULL) return HF_OK;
+  return hf_buf_printf(b, "  hardware     about %.0f USD (%.0f to %.0f, %s)\n", json_number(json_get(price, "likely"), 0),
+                       json_number(json_get(price, "low"), 0), json_number(json_get(price, "high"), 0),
+                       json_string(json_get(price, "tag")));
 }
 
 hf_status plan_show(const plan *p, hf_buf *b) {
@@ -130,17 +144,23 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   time_text(1e-9 * p->ilp.objective_ns, step);
   time_text(1e-9 * p->ilp.bound_ns, bound);
   HF_TRY(hf_buf_printf(b, "Plan %lld: %s (%s) on %s, device %s\n", (long long)p->id, p->model, p->format, p->machine, p->gpu));
-  HF_TRY(hf_buf_printf(b, "  load         %d users, context %d (prompt %d, output %d)\n", p->users, p->context, p->prompt_tokens,
-                       p->output_tokens));
+  HF_TRY(hf_buf_printf(b, "  load         %d user%s, context %d (prompt %d, output %d)\n", p->users, p->users == 1 ? "" : "s",
+                       p->context, p->prompt_tokens, p->output_tokens));
   HF_TRY(show_depths(p, b));
   HF_TRY(show_placement(p, b));
   HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement below %s: gap %.4f %%, %s, found in %.2f s\n", step, bound,
                        100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
+  if (p->depth > 1)
+    HF_TRY(hf_buf_printf(
+        b, "               (step and bound are the placement model's, layer after layer; micro-batches in different layers "
+           "gain on it: see predicted)\n"));
   HF_TRY(hf_buf_printf(b, "  binding      %s\n", p->binding));
   HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s)\n", p->decode_tok_per_s.likely,
                        p->decode_tok_per_s.low, p->decode_tok_per_s.high, p->tag));
   HF_TRY(show_times(p, b));
-  HF_TRY(hf_buf_printf(b, "  simpler placements would give\n"));
+  HF_TRY(show_hardware(p, b));
+  HF_TRY(hf_buf_printf(b, "  simpler placements, by the placement model (this plan: %.2f tokens/s)\n",
+                       1e9 * p->users / p->ilp.objective_ns));
   HF_TRY(show_baselines(p, b));
   HF_TRY(show_changes(p, b));
   HF_TRY(hf_buf_printf(b, "  budget\n"));
