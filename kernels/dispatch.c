@@ -201,7 +201,8 @@ void kern_forget(void) {
 
 const char *kern_preferred(kern_use use, kern_format f, int n_tok) {
   for (int i = 0; i < n_preferences; i++)
-    if (preference[i].use == use && preference[i].format == f && n_tok >= preference[i].tokens_lo && n_tok <= preference[i].tokens_hi)
+    if (preference[i].use == use && preference[i].format == f && n_tok >= preference[i].tokens_lo &&
+        n_tok <= preference[i].tokens_hi)
       return preference[i].name;
   return NULL;
 }

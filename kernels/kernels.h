@@ -33,9 +33,9 @@ typedef enum { KL_ROWS, KL_N } kern_layout;
 typedef struct {
   kern_format format;
   kern_layout layout;
-  int n_rows, n_cols;    /* y has n_rows values, x has n_cols */
-  size_t row_bytes;      /* distance between rows; >= kern_row_bytes(format, n_cols) */
-  const void *data;      /* at least 2-byte aligned (GGUF guarantees 32, safetensors nothing) */
+  int n_rows, n_cols; /* y has n_rows values, x has n_cols */
+  size_t row_bytes;   /* distance between rows; >= kern_row_bytes(format, n_cols) */
+  const void *data;   /* at least 2-byte aligned (GGUF guarantees 32, safetensors nothing) */
 } kern_mat;
 
 size_t kern_row_bytes(kern_format f, int n_cols);
@@ -63,19 +63,26 @@ static inline size_t kern_act_bytes_any(int n) {
 typedef void kern_mm_fn(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y);
 
 typedef struct {
-  const char *name;      /* "q8_0.avx512vnni": what the profiler stores and the plan names */
-  unsigned isa;          /* KERN_ISA_* needed */
+  const char *name; /* "q8_0.avx512vnni": what the profiler stores and the plan names */
+  unsigned isa;     /* KERN_ISA_* needed */
   kern_format format;
   kern_act act;
   kern_layout layout;
-  int max_tok;           /* accepts 1..max_tok tokens a call; 0 = any */
-  int col_multiple;      /* accepts n_cols that are multiples of this */
+  int max_tok;      /* accepts 1..max_tok tokens a call; 0 = any */
+  int col_multiple; /* accepts n_cols that are multiples of this */
   kern_mm_fn *fn;
 } kern_mm_candidate;
 
-enum { KERN_ISA_SCALAR = 0, KERN_ISA_AVX2 = 1 << 0 /* with FMA, F16C */, KERN_ISA_AVX512 = 1 << 1 /* F, BW, VL, DQ */,
-       KERN_ISA_AVX512_VNNI = 1 << 2, KERN_ISA_AVX512_BF16 = 1 << 3, KERN_ISA_AMX_INT8 = 1 << 4, KERN_ISA_AMX_BF16 = 1 << 5,
-       KERN_ISA_SLOW_GATHER = 1 << 16 };
+enum {
+  KERN_ISA_SCALAR = 0,
+  KERN_ISA_AVX2 = 1 << 0 /* with FMA, F16C */,
+  KERN_ISA_AVX512 = 1 << 1 /* F, BW, VL, DQ */,
+  KERN_ISA_AVX512_VNNI = 1 << 2,
+  KERN_ISA_AVX512_BF16 = 1 << 3,
+  KERN_ISA_AMX_INT8 = 1 << 4,
+  KERN_ISA_AMX_BF16 = 1 << 5,
+  KERN_ISA_SLOW_GATHER = 1 << 16
+};
 
 /* Packs n floats. Every variant gives the same bits. */
 typedef void kern_pack_fn(const float *x, int n, void *out);
@@ -86,15 +93,15 @@ typedef enum { KV_F32, KV_F16, KV_BF16, KV_N } kern_kv_type;
 typedef struct {
   const char *base;
   size_t page_bytes, row_bytes;
-  const int32_t *pages;   /* page table of the sequence: token i lies in page pages[i / page_tokens], row i % page_tokens */
-  int page_tokens;        /* power of two */
-  int n_ctx;              /* tokens visible to this query, itself included */
+  const int32_t *pages; /* page table of the sequence: token i lies in page pages[i / page_tokens], row i % page_tokens */
+  int page_tokens;      /* power of two */
+  int n_ctx;            /* tokens visible to this query, itself included */
   kern_kv_type type;
 } kern_kv;
 size_t kern_kv_elem_bytes(kern_kv_type t);
 
 typedef struct {
-  const char *isa_name;   /* best instruction set in use, e.g. "avx512+vnni+bf16" */
+  const char *isa_name; /* best instruction set in use, e.g. "avx512+vnni+bf16" */
   unsigned isa;
 
   kern_pack_fn *pack[KA_N];
@@ -124,7 +131,7 @@ typedef struct {
 HF_MUST hf_status kern_init(const char *mask_name);
 /* For tests: a table for any mask the machine supports, independent of the global one. */
 HF_MUST hf_status kern_table_for(unsigned isa_mask, kern_table *out);
-const kern_table *kern_get(void);       /* after kern_init */
+const kern_table *kern_get(void); /* after kern_init */
 unsigned kern_isa_detected(void);
 HF_MUST hf_status kern_isa_parse(const char *name, unsigned *mask);
 
@@ -156,8 +163,8 @@ void kern_rope(float *x, int n_heads, int head_stride, int offset, int dim, cons
  * and scaled as the family wants. Ties: lower index. n_experts <= 1024, top_k <= 64. */
 typedef struct {
   int n_experts, top_k, n_group, topk_group;
-  int score;         /* 0 softmax over all, 1 sigmoid, 2 softmax over the chosen */
-  int group;         /* 0 none, 1 sum of the two best, 2 maximum */
+  int score; /* 0 softmax over all, 1 sigmoid, 2 softmax over the chosen */
+  int group; /* 0 none, 1 sum of the two best, 2 maximum */
   bool norm;
   float scale;
   const float *bias; /* choice only, or NULL */

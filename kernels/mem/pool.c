@@ -23,7 +23,7 @@ enum { SPIN_NS = 50000, BARRIER_SPIN_NS = 200000, CHECKS_PER_CLOCK = 64, LINE_BY
 typedef struct {
   pool *p;
   pthread_t handle;
-  int index, node, cpu; /* cpu -1: no core of its own */
+  int index, node, cpu;                   /* cpu -1: no core of its own */
   _Alignas(LINE_BYTES) int barrier_sense; /* read and written by the thread itself alone */
 } worker;
 

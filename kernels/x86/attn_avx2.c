@@ -45,7 +45,7 @@ static inline void at_exp(float *p, int n) {
   }
 }
 
-#include "kernels/x86/attn_tile.h"
+#include "kernels/x86/attn_tile.inc"
 
 void kern_attn_mla_avx2(const kern_kv *kv, const float *q, int h0, int h1, int lora, int rope, float scale, float *out) {
   at_mla(kv, q, h0, h1, lora, rope, scale, out);

@@ -42,7 +42,7 @@ static inline void at_exp(float *p, int n) {
   _mm512_mask_storeu_ps(p, v512_mask(n), v512_exp(_mm512_maskz_loadu_ps(v512_mask(n), p)));
 }
 
-#include "kernels/x86/attn_tile.h"
+#include "kernels/x86/attn_tile.inc"
 
 void kern_attn_mla_avx512(const kern_kv *kv, const float *q, int h0, int h1, int lora, int rope, float scale, float *out) {
   at_mla(kv, q, h0, h1, lora, rope, scale, out);

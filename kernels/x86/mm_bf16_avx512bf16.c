@@ -32,7 +32,7 @@ static inline __m512 mm_fma(__m512 acc, mm_wv w, mm_xv x) {
   return _mm512_dpbf16_ps(acc, w, x);
 }
 
-#include "kernels/x86/mm_tile.h"
+#include "kernels/x86/mm_tile.inc"
 
 void kern_mm_bf16_avx512bf16(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
   mm_walk(w, row0, row1, n_tok, x, y);

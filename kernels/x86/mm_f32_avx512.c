@@ -30,7 +30,7 @@ static inline __m512 mm_fma(__m512 acc, mm_wv w, mm_xv x) {
   return _mm512_fmadd_ps(w, x, acc);
 }
 
-#include "kernels/x86/mm_tile.h"
+#include "kernels/x86/mm_tile.inc"
 
 void kern_mm_f32_avx512(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
   mm_walk(w, row0, row1, n_tok, x, y);

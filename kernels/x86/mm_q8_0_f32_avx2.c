@@ -46,7 +46,7 @@ static inline __m256 mm_fma(__m256 acc, mm_wv w, mm_xv x) {
   return acc;
 }
 
-#include "kernels/x86/mm_tile.h"
+#include "kernels/x86/mm_tile.inc"
 
 void kern_mm_q8_0_f32_avx2(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
   mm_walk(w, row0, row1, n_tok, x, y);

@@ -30,8 +30,9 @@ static void every_code_point_is_read_back(void **state) {
 
 static void overlong_and_stray_bytes_are_refused(void **state) {
   (void)state;
-  static const char *const bad[] = {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xf5\x80\x80\x80",
-                                    "\xff", "\xc3(",  "\xe2\x82(", "\xf0\x9f\x98("};
+  static const char *const bad[] = {
+      "\x80", "\xbf",  "\xc0\x80",  "\xc1\xbf",     "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xf5\x80\x80\x80",
+      "\xff", "\xc3(", "\xe2\x82(", "\xf0\x9f\x98("};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_int_equal(hf_utf8(bad[i], strlen(bad[i]), NULL), 0);
   assert_int_equal(hf_utf8("", 0, NULL), 0);
   assert_int_equal(hf_utf8("\0", 1, NULL), 1);
@@ -41,7 +42,8 @@ static void printable_text_has_no_control_characters(void **state) {
   (void)state;
   char text[] = "a\033[2Jb\nc\td\x7f\xc2\x9b!\xc2\xa0\xc3\xa9\xc2";
   hf_printable(text);
-  assert_string_equal(text, "a?[2Jb c d??" "?!\xc2\xa0\xc3\xa9\xc2");
+  assert_string_equal(text, "a?[2Jb c d??"
+                            "?!\xc2\xa0\xc3\xa9\xc2");
 }
 
 static void distances_count_single_changes(void **state) {

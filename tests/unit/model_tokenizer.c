@@ -472,22 +472,14 @@ static void refused_files(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(vectors_gpt_2),
-      cmocka_unit_test(vectors_deepseek_llm),
-      cmocka_unit_test(tiny_references),
-      cmocka_unit_test(any_bytes_round_trip),
-      cmocka_unit_test(special_tokens),
-      cmocka_unit_test(long_word),
-      cmocka_unit_test(utf8_prefix),
-      cmocka_unit_test(nfc),
-      cmocka_unit_test(named_chains),
-      cmocka_unit_test(blanks_at_the_end),
-      cmocka_unit_test(behaviours),
-      cmocka_unit_test(refused),
-      cmocka_unit_test(catastrophic_regex),
-      cmocka_unit_test(merges_by_rank),
-      cmocka_unit_test(ignore_merges),
-      cmocka_unit_test(stripping_and_prefix),
+      cmocka_unit_test(vectors_gpt_2),      cmocka_unit_test(vectors_deepseek_llm),
+      cmocka_unit_test(tiny_references),    cmocka_unit_test(any_bytes_round_trip),
+      cmocka_unit_test(special_tokens),     cmocka_unit_test(long_word),
+      cmocka_unit_test(utf8_prefix),        cmocka_unit_test(nfc),
+      cmocka_unit_test(named_chains),       cmocka_unit_test(blanks_at_the_end),
+      cmocka_unit_test(behaviours),         cmocka_unit_test(refused),
+      cmocka_unit_test(catastrophic_regex), cmocka_unit_test(merges_by_rank),
+      cmocka_unit_test(ignore_merges),      cmocka_unit_test(stripping_and_prefix),
       cmocka_unit_test(refused_files),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -183,13 +183,14 @@ static void refuse(const char *text, const char *says) {
   json_free(o);
 }
 
-#define HEAD(n_layers, top_k, step, head)                                                                                      \
-  "{\"n_layers\":" n_layers ",\"n_experts\":2,\"top_k\":" top_k ",\"tag\":\"spec\",\"step_fixed_ns\":" step ","                  \
+#define HEAD(n_layers, top_k, step, head)                                                                       \
+  "{\"n_layers\":" n_layers ",\"n_experts\":2,\"top_k\":" top_k ",\"tag\":\"spec\",\"step_fixed_ns\":" step "," \
   "\"one_resource\":false,\"head\":{\"tokens\":[" head "]},\"layers\":["
 #define CURVE(name) "\"" name "\":{\"tokens\":[1],\"ns\":[1]},"
-#define LAYER(moe)                                                                                                              \
-  "{" CURVE("attn") CURVE("shared") CURVE("dexp") CURVE("cexp") "\"moe\":" moe ",\"attn_ctx_ns\":0,\"attn_seq_ctx_ns\":0,"       \
-  "\"cexp_fixed_ns\":0,\"dexp_fixed_ns\":0,\"hand_ns\":0,\"hand_tok_ns\":0,\"upload_ns\":0}"
+#define LAYER(moe)                                                             \
+  "{" CURVE("attn") CURVE("shared") CURVE("dexp")                              \
+      CURVE("cexp") "\"moe\":" moe ",\"attn_ctx_ns\":0,\"attn_seq_ctx_ns\":0," \
+                    "\"cexp_fixed_ns\":0,\"dexp_fixed_ns\":0,\"hand_ns\":0,\"hand_tok_ns\":0,\"upload_ns\":0}"
 
 static void bad_json_is_refused(void **state) {
   (void)state;
