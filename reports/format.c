@@ -59,10 +59,23 @@ static void percent(double v, int n_decimals, const char *plus, char out[FORMAT_
   snprintf(out, FORMAT_MAX, "%s%.30s" NBSP "%%", v >= 0 ? plus : "", number);
 }
 
+static void significant(double v, char out[FORMAT_MAX]) {
+  if (v == floor(v) && fabs(v) < 1e15) grouped(v, 0, out);
+  else grouped(v, decimals(v, 4), out);
+}
+
+static void with_unit(double v, const char *unit, char out[FORMAT_MAX]) {
+  char number[FORMAT_MAX];
+  significant(v, number);
+  snprintf(out, FORMAT_MAX, "%.30s" NBSP "%s", number, unit);
+}
+
 void format_number(double v, rep_format f, char out[FORMAT_MAX]) {
   static const scale bytes[] = {{1, "B"}, {1024.0, "KiB"}, {1048576.0, "MiB"}, {1073741824.0, "GiB"}, {1099511627776.0, "TiB"}};
   static const scale rate[] = {{1, "B/s"}, {1e3, "kB/s"}, {1e6, "MB/s"}, {1e9, "GB/s"}, {1e12, "TB/s"}};
   static const scale flops[] = {{1, "FLOP/s"}, {1e6, "MFLOP/s"}, {1e9, "GFLOP/s"}, {1e12, "TFLOP/s"}, {1e15, "PFLOP/s"}};
+  static const scale ops[] = {{1, "OP/s"}, {1e6, "MOP/s"}, {1e9, "GOP/s"}, {1e12, "TOP/s"}, {1e15, "POP/s"}};
+  static const scale transfers[] = {{1, "T/s"}, {1e6, "MT/s"}, {1e9, "GT/s"}};
   static const scale times[] = {{1e-9, "ns"}, {1e-6, "µs"}, {1e-3, "ms"}, {1, "s"}};
   if (!isfinite(v)) {
     snprintf(out, FORMAT_MAX, "–");
@@ -73,28 +86,30 @@ void format_number(double v, rep_format f, char out[FORMAT_MAX]) {
     case FMT_BYTES: SCALED(v, bytes, out); return;
     case FMT_RATE: SCALED(v, rate, out); return;
     case FMT_FLOPS: SCALED(v, flops, out); return;
+    case FMT_OPS: SCALED(v, ops, out); return;
+    case FMT_TRANSFERS: SCALED(v, transfers, out); return;
+    case FMT_WATTS: with_unit(v, "W", out); return;
+    case FMT_USD: with_unit(v, "USD", out); return;
     case FMT_NS: SCALED(1e-9 * v, times, out); return;
     case FMT_SECONDS: SCALED(v, times, out); return;
     case FMT_TOK_S: grouped(v, decimals(v, 3), out); return;
     case FMT_SHARE: percent(v, 1, "", out); return;
     case FMT_SIGNED: percent(v, 1, "+", out); return;
     case FMT_GAP:
-      if (v > 0 && v < 1e-6) snprintf(out, FORMAT_MAX, "< 0.0001" NBSP "%%");
+      if (v > 0 && v < 1e-6) snprintf(out, FORMAT_MAX, "<" NBSP "0.0001" NBSP "%%");
       else percent(v, v == 0 ? 0 : 4, "", out);
       return;
     case FMT_TEXT:
-    case FMT_NUM: break;
+    case FMT_NUM: significant(v, out); return;
   }
-  if (v == floor(v) && fabs(v) < 1e15) grouped(v, 0, out);
-  else grouped(v, decimals(v, 4), out);
 }
 
 rep_format format_of_unit(const char *unit) {
   static const struct {
     const char *unit;
     rep_format f;
-  } known[] = {{"B/s", FMT_RATE}, {"B", FMT_BYTES},      {"ns", FMT_NS},         {"s", FMT_SECONDS},
-               {"1", FMT_NUM},    {"FLOP/s", FMT_FLOPS}, {"tokens/s", FMT_TOK_S}};
+  } known[] = {{"B/s", FMT_RATE},     {"B", FMT_BYTES},        {"ns", FMT_NS},   {"s", FMT_SECONDS}, {"OP/s", FMT_OPS},
+               {"FLOP/s", FMT_FLOPS}, {"tokens/s", FMT_TOK_S}, {"W", FMT_WATTS}, {"USD", FMT_USD}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (strcmp(unit, known[i].unit) == 0) return known[i].f;
   return FMT_NUM;

@@ -99,7 +99,7 @@ static hf_status make(const options *o) {
   if (st == HF_OK && o->csv != NULL) st = write_file(p, o->csv, page_csv);
   if (st == HF_OK && o->common.json) st = print_json(o, p);
   if (st == HF_OK && !o->common.json) {
-    printf("%s\n", page_verdict_text(p));
+    for (int i = 0; i < page_verdict_count(p); i++) printf("%s\n", page_verdict_fact(p, i));
     if (o->html != NULL) printf("%s\n", o->html);
     if (o->csv != NULL) printf("%s\n", o->csv);
   }

@@ -97,11 +97,23 @@ static hf_status put_data(const page *p, hf_buf *out) {
   return st;
 }
 
+/* One fact is a paragraph, several are a list. */
+static hf_status put_verdict(const page *p, hf_buf *out) {
+  bool list = p->n_facts > 1;
+  HF_TRY(hf_buf_printf(out, list ? "<ul class=\"verdict\">\n" : "<p class=\"verdict\">"));
+  for (int i = 0; i < p->n_facts; i++) {
+    if (list) HF_TRY(hf_buf_printf(out, "<li>"));
+    HF_TRY(html_escape(out, p->fact[i]));
+    if (list) HF_TRY(hf_buf_printf(out, "</li>\n"));
+  }
+  return hf_buf_printf(out, list ? "</ul>" : "</p>");
+}
+
 static hf_status put_slot(const html_context *c, const char *name, size_t n, hf_buf *out) {
   const page *p = c->p;
 #define IS(s) (n == sizeof(s) - 1 && memcmp(name, s, n) == 0)
   if (IS("title")) return html_escape(out, p->title != NULL ? p->title : "");
-  if (IS("verdict")) return html_escape(out, page_verdict_text(p));
+  if (IS("verdict")) return put_verdict(p, out);
   if (IS("nonce")) return hf_buf_printf(out, "%s", c->nonce);
   if (IS("date")) return hf_buf_printf(out, "%s", c->date);
   if (IS("version")) return hf_buf_printf(out, "%s", HF_VERSION);

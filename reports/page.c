@@ -13,6 +13,7 @@ hf_status page_new(page **out) {
   HF_TRY(hf_alloc(&p, 1, sizeof *p, "report"));
   hf_buf_init(&p->toc, PAGE_LIMIT);
   hf_buf_init(&p->body, PAGE_LIMIT);
+  hf_buf_init(&p->verdict, PAGE_LIMIT);
   p->data = json_new_object();
   p->charts = json_add_array(p->data, "charts");
   if (p->charts == NULL) {
@@ -27,7 +28,10 @@ void page_free(page *p) {
   if (p == NULL) return;
   for (rep_table *t = p->first, *next; t != NULL; t = next) {
     next = t->next;
-    for (int i = 0; i < t->n_cells; i++) free(t->cell[i].text);
+    for (int i = 0; i < t->n_cells; i++) {
+      free(t->cell[i].text);
+      free(t->cell[i].shown);
+    }
     free(t->cell);
     free(t->caption);
     free(t);
@@ -36,7 +40,8 @@ void page_free(page *p) {
   hf_buf_free(&p->toc);
   hf_buf_free(&p->body);
   free(p->title);
-  free(p->verdict);
+  for (int i = 0; i < p->n_facts; i++) free(p->fact[i]);
+  hf_buf_free(&p->verdict);
   free(p);
 }
 
@@ -136,12 +141,26 @@ void page_verdict(page *p, const char *fmt, ...) {
   va_start(args, fmt);
   char *text = page_vprintf(p, fmt, args);
   va_end(args);
-  free(p->verdict);
-  p->verdict = text;
+  if (text == NULL) return;
+  if (p->n_facts == PAGE_FACTS) {
+    page_failed(p, hf_fail(HF_INPUT, "report: a verdict of more than %d facts", PAGE_FACTS));
+    free(text);
+    return;
+  }
+  p->fact[p->n_facts++] = text;
+  page_failed(p, hf_buf_printf(&p->verdict, "%s%s", p->n_facts > 1 ? " " : "", text));
 }
 
 const char *page_verdict_text(const page *p) {
-  return p->verdict != NULL ? p->verdict : "";
+  return p->verdict.len > 0 ? p->verdict.data : "";
+}
+
+int page_verdict_count(const page *p) {
+  return p->n_facts;
+}
+
+const char *page_verdict_fact(const page *p, int i) {
+  return p->fact[i];
 }
 
 void page_section(page *p, const char *id, const char *fmt, ...) {
@@ -172,7 +191,7 @@ void page_tiles_end(page *p) {
 
 void page_tile(page *p, const char *label, const char *value, const char *note_fmt, ...) {
   va_list args;
-  page_raw(p, "<div><dt>");
+  page_raw(p, "<div class=\"tile\"><dt>");
   put_escaped(p, label);
   page_raw(p, "</dt><dd>");
   put_escaped(p, value);

@@ -20,7 +20,7 @@
 
 typedef struct {
   const char *key;   /* name in CSV and JSON, with the unit: "attn_ns" */
-  const char *title; /* heading for people */
+  const char *title; /* heading for people; NULL: a column of CSV and JSON alone */
   rep_format format;
 } rep_col;
 
@@ -32,10 +32,12 @@ void page_free(page *p); /* NULL ok */
 HF_MUST hf_status page_status(const page *p);
 void page_failed(page *p, hf_status st); /* takes over a failure of something else; HF_OK is ignored */
 
-/* Head of the report. The verdict is one sentence. */
+/* Head of the report. The verdict is made of facts: a sentence each, at most eight. page_verdict_text: all in one line. */
 void page_title(page *p, const char *kind, const char *fmt, ...) HF_PRINTF(3, 4);
 void page_verdict(page *p, const char *fmt, ...) HF_PRINTF(2, 3);
 const char *page_verdict_text(const page *p);
+int page_verdict_count(const page *p);
+const char *page_verdict_fact(const page *p, int i);
 
 /* Sections appear in the table of contents. id: program text, unique. */
 void page_section(page *p, const char *id, const char *fmt, ...) HF_PRINTF(3, 4);
@@ -54,6 +56,9 @@ rep_table *page_table(page *p, const char *id, const rep_col *cols, int n_cols, 
 #define PAGE_TABLE(p, id, cols, ...) page_table(p, id, cols, (int)(sizeof(cols) / sizeof(cols)[0]), __VA_ARGS__)
 void table_text(page *p, rep_table *t, const char *text);
 void table_printf(page *p, rep_table *t, const char *fmt, ...) HF_PRINTF(3, 4);
+/* What the database calls key, in words on the page; the key in CSV and JSON. table_shown: words of the caller's. */
+void table_key(page *p, rep_table *t, const char *key);
+void table_shown(page *p, rep_table *t, const char *key, const char *fmt, ...) HF_PRINTF(4, 5);
 void table_num(page *p, rep_table *t, double v);
 void table_as(page *p, rep_table *t, double v, rep_format f); /* where one column holds several quantities */
 void page_table_end(page *p, rep_table *t, bool folded);

@@ -6,10 +6,11 @@
 
 #include "reports/page.h"
 
-enum { PAGE_LIMIT = 256 << 20, PAGE_TEXT_LIMIT = 1 << 20 };
+enum { PAGE_LIMIT = 256 << 20, PAGE_TEXT_LIMIT = 1 << 20, PAGE_FACTS = 8 };
 
 typedef struct {
-  char *text; /* NULL: a number */
+  char *text;  /* NULL: a number */
+  char *shown; /* what people read instead of text; NULL: the text */
   double num;
   rep_format format;
 } rep_cell;
@@ -27,7 +28,9 @@ struct rep_table {
 struct page {
   hf_status st;
   char kind[32];
-  char *title, *verdict;
+  char *title, *fact[PAGE_FACTS];
+  int n_facts;
+  hf_buf verdict; /* the facts in one line */
   hf_buf toc, body;
   bool in_section;
   json *data, *charts;           /* charts belongs to data */

@@ -12,10 +12,12 @@
 
 enum { VERDICT_LIMIT = 1 << 14 };
 
-/* A verdict is made of sentences; st is that of the last one. */
-static void set_verdict(page *p, hf_status st, const hf_buf *b) {
+/* One fact of the verdict: st is that of the function that wrote it into b. b is empty again afterwards. */
+static void add_fact(page *p, hf_status st, hf_buf *b) {
   page_failed(p, st);
   page_verdict(p, "%s", b->len > 0 ? b->data : "");
+  hf_buf_free(b);
+  hf_buf_init(b, VERDICT_LIMIT);
 }
 
 static hf_status id_of(const report_options *o, int64_t chosen, int64_t *id) {
@@ -40,7 +42,7 @@ static hf_status build_machine(db *d, const report_options *o, page *p, hf_buf *
   HF_TRY(which != NULL ? db_machine_find(d, which, &row) : db_machine_latest(d, MACHINE_MEASURED, &row));
   HF_TRY(data_machine_get(d, row.id, &m));
   page_title(p, "machine", "Machine %s", machine_title(m));
-  set_verdict(p, say_machine(m, verdict), verdict);
+  add_fact(p, say_machine(m, verdict), verdict);
   section_machine(p, "machine", "Machine", m);
   data_machine_free(m);
   return HF_OK;
@@ -53,7 +55,7 @@ static hf_status build_plan(db *d, const report_options *o, page *p, hf_buf *ver
   HF_TRY(id_of(o, id, &id));
   HF_TRY(data_plan_get(d, id, &pl));
   page_title(p, "plan", "Plan %lld: %s", (long long)id, pl->p->model);
-  set_verdict(p, say_plan(pl->p, verdict), verdict);
+  add_fact(p, say_plan(pl->p, verdict), verdict);
   section_plan(p, "plan", "Plan", pl);
   if (pl->machine != NULL) section_machine(p, "machine", "Machine", pl->machine);
   data_plan_free(pl);
@@ -70,7 +72,7 @@ static hf_status build_run(db *d, const report_options *o, page *p, hf_buf *verd
   hf_status st = r->r.plan_id > 0 ? data_plan_get(d, r->r.plan_id, &pl) : HF_OK;
   if (st == HF_OK) {
     page_title(p, "run", "Run %lld: %s", (long long)id, r->r.model);
-    set_verdict(p, say_run(r, verdict), verdict);
+    add_fact(p, say_run(r, verdict), verdict);
     section_run(p, "run", "Run", r);
     if (pl != NULL) section_plan(p, "plan", "Its plan", pl);
   }
@@ -86,7 +88,7 @@ static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *v
   HF_TRY(id_of(o, id, &id));
   HF_TRY(data_plan_get(d, id, &pl));
   page_title(p, "whatif", "What if: %s on %s", pl->p->model, machine_title(pl->machine));
-  set_verdict(p, say_whatif(pl, o->published, verdict), verdict);
+  add_fact(p, say_whatif(pl, o->published, verdict), verdict);
   section_whatif(p, "whatif", pl, o->published, o->published_source);
   data_plan_free(pl);
   return HF_OK;
@@ -94,17 +96,13 @@ static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *v
 
 /* ---- the loop ---- */
 
-static hf_status say_loop(const data_loop *l, const report_options *o, hf_buf *b) {
-  if (l->run[0] != NULL) HF_TRY(say_run(l->run[0], b));
-  else if (l->plan[0] != NULL) HF_TRY(say_plan(l->plan[0]->p, b));
-  else if (l->machine != NULL) HF_TRY(say_machine(l->machine, b));
-  if (l->plan[1] != NULL) {
-    HF_TRY(hf_buf_printf(b, " "));
-    HF_TRY(say_gain(l->plan[1], l->run[0], l->run[1], b));
-  }
-  if (l->whatif == NULL) return HF_OK;
-  HF_TRY(hf_buf_printf(b, "%s", b->len > 0 ? " " : ""));
-  return say_whatif(l->whatif, o->published, b);
+static void say_loop(const data_loop *l, const report_options *o, page *p, hf_buf *b) {
+  if (l->run[0] != NULL) add_fact(p, say_run(l->run[0], b), b);
+  else if (l->plan[0] != NULL) add_fact(p, say_plan(l->plan[0]->p, b), b);
+  else if (l->machine != NULL) add_fact(p, say_machine(l->machine, b), b);
+  if (l->plan[1] != NULL) add_fact(p, say_gain(l->plan[1], l->run[0], l->run[1], b), b);
+  if (l->run[1] != NULL) add_fact(p, say_run(l->run[1], b), b);
+  if (l->whatif != NULL) add_fact(p, say_whatif(l->whatif, o->published, b), b);
 }
 
 /* The figures of the sentence above them. */
@@ -117,7 +115,9 @@ static void tiles_of_loop(page *p, const data_loop *l, double published) {
     format_number(r->decode_tok_per_s, FMT_TOK_S, v);
     format_number(r->predicted_decode_tok_per_s, FMT_TOK_S, w);
     format_number(signed_error(r->predicted_decode_tok_per_s, r->decode_tok_per_s), FMT_SIGNED, x);
-    page_tile(p, i == 0 ? "First run, tokens/s" : "Second run, tokens/s", v, "predicted %s, error %s", w, x);
+    const char *label = i == 0 ? "First run, tokens/s" : "Second run, tokens/s";
+    if (run_comparable(l->run[i])) page_tile(p, label, v, "predicted %s, error %s", w, x);
+    else page_tile(p, label, v, strcmp(r->status, "done") == 0 ? "not the planned run: no error" : "not finished: no error");
   }
   if (l->plan[1] != NULL) {
     format_number(replan_gain_measured(l->run[0], l->run[1]), FMT_SIGNED, v);
@@ -155,7 +155,7 @@ static hf_status build_loop(db *d, const report_options *o, page *p, hf_buf *ver
   HF_TRY(data_loop_get(d, o, &l));
   page_title(p, "loop", "Profile, plan, run, re-plan%s%.100s", l.plan[0] != NULL ? ": " : "",
              l.plan[0] != NULL ? l.plan[0]->p->model : "");
-  set_verdict(p, say_loop(&l, o, verdict), verdict);
+  say_loop(&l, o, p, verdict);
   tiles_of_loop(p, &l, o->published);
   if (l.machine != NULL) section_machine(p, "machine", "Machine", l.machine);
   if (l.plan[0] != NULL) section_plan(p, "plan", "First plan", l.plan[0]);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "reports/words.h"
+
 static const char *const kind_name[] = {"measured", "catalog", "what-if"};
 
 const char *section_id(char out[SECTION_ID_MAX], const char *id, const char *suffix) {
@@ -23,20 +25,32 @@ const char *machine_title(const data_machine *m) {
 enum { FACT_LIMIT = 1 << 16 };
 static const rep_col fact_cols[] = {{"fact", "Fact", FMT_TEXT}, {"value", "Value", FMT_TEXT}};
 
-static bool names_bytes(const char *key) {
+static rep_format format_of_fact(const char *key) {
   size_t n = strlen(key);
-  return n > 6 && strcmp(key + n - 6, "_bytes") == 0;
+  if (n > 6 && strcmp(key + n - 6, "_bytes") == 0) return FMT_BYTES;
+  return strcmp(key, "transfers_per_s") == 0 ? FMT_TRANSFERS : FMT_NUM;
 }
 
-static void add_fact(page *p, rep_table *t, const char *name, const char *key, const json *v) {
+/* "memory: dimms" of an object within the facts. */
+static void fact_name(page *p, rep_table *t, const char *group, const char *key) {
+  char name[200];
+  if (group == NULL) {
+    table_key(p, t, key);
+    return;
+  }
+  snprintf(name, sizeof name, "%.90s: %.90s", group, key);
+  table_shown(p, t, name, "%.90s: %.90s", words_of(group), words_of(key));
+}
+
+static void add_fact(page *p, rep_table *t, const char *group, const char *key, const json *v) {
   hf_buf list;
   hf_buf_init(&list, FACT_LIMIT);
   hf_status st = HF_OK;
   switch (json_type(v)) {
-    case JSON_STRING: table_text(p, t, name), table_text(p, t, json_string(v)); break;
+    case JSON_STRING: fact_name(p, t, group, key), table_text(p, t, json_string(v)); break;
     case JSON_NUMBER:
-      table_text(p, t, name);
-      table_as(p, t, json_number(v, NAN), names_bytes(key) ? FMT_BYTES : FMT_NUM);
+      fact_name(p, t, group, key);
+      table_as(p, t, json_number(v, NAN), format_of_fact(key));
       break;
     case JSON_ARRAY:
       for (const json *e = json_first(v); e != NULL && st == HF_OK; e = json_next(e)) {
@@ -45,7 +59,7 @@ static void add_fact(page *p, rep_table *t, const char *name, const char *key, c
         else if (json_type(e) == JSON_NUMBER) st = hf_buf_printf(&list, "%s%g", list.len > 0 ? ", " : "", json_number(e, 0));
       }
       page_failed(p, st);
-      if (list.len > 0) table_text(p, t, name), table_text(p, t, list.data);
+      if (list.len > 0) fact_name(p, t, group, key), table_text(p, t, list.data);
       break;
     case JSON_BOOL:
     case JSON_NULL:
@@ -55,19 +69,17 @@ static void add_fact(page *p, rep_table *t, const char *name, const char *key, c
 }
 
 void table_facts(page *p, const char *id, const data_machine *m, bool folded) {
-  char name[200];
+  char name[SECTION_ID_MAX];
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "facts"), fact_cols, "Facts of %s", m->m.name);
-  table_text(p, t, "kind"), table_text(p, t, kind_name[m->m.kind]);
+  table_key(p, t, "kind"), table_text(p, t, kind_name[m->m.kind]);
   format_date(m->m.created_ns, name);
-  table_text(p, t, "entered"), table_text(p, t, name);
+  table_key(p, t, "entered"), table_text(p, t, name);
   for (const json *f = json_first(m->facts); f != NULL; f = json_next(f)) {
     const char *key = json_key(f);
     if (strcmp(key, "assumptions") == 0 || strcmp(key, "inputs") == 0) continue;
-    if (json_type(f) != JSON_OBJECT) add_fact(p, t, key, key, f);
-    for (const json *g = json_type(f) == JSON_OBJECT ? json_first(f) : NULL; g != NULL; g = json_next(g)) {
-      snprintf(name, sizeof name, "%.90s: %.90s", key, json_key(g));
-      add_fact(p, t, name, json_key(g), g);
-    }
+    if (json_type(f) != JSON_OBJECT) add_fact(p, t, NULL, key, f);
+    for (const json *g = json_type(f) == JSON_OBJECT ? json_first(f) : NULL; g != NULL; g = json_next(g))
+      add_fact(p, t, key, json_key(g), g);
   }
   page_table_end(p, t, folded);
 }
@@ -91,11 +103,26 @@ void table_devices(page *p, const char *id, const data_machine *m) {
 
 /* ---- figures ---- */
 
+/* A unit that the numbers do not carry stands behind the name. */
+static void figure_name(page *p, rep_table *t, const rec_figure *f) {
+  bool bare = format_of_unit(f->unit) == FMT_NUM && f->unit[0] && strcmp(f->unit, "1") != 0;
+  if (bare) table_shown(p, t, f->what, "%s, %s", words_of(f->what), f->unit);
+  else table_key(p, t, f->what);
+}
+
+/* "threads=2" as "2 threads"; other conditions as they are. */
+static void figure_params(page *p, rep_table *t, const rec_figure *f) {
+  int n = 0, end = 0;
+  if (sscanf(f->params, "threads=%d%n", &n, &end) == 1 && f->params[end] == 0)
+    table_shown(p, t, f->params, "%d thread%s", n, plural(n));
+  else table_text(p, t, f->params);
+}
+
 void table_figures(page *p, const char *id, const data_machine *m, bool folded) {
   static const rep_col cols[] = {
       {"what", "Figure", FMT_TEXT},    {"device", "Device", FMT_TEXT}, {"params", "Conditions", FMT_TEXT},
       {"low", "Low", FMT_NUM},         {"likely", "Likely", FMT_NUM},  {"high", "High", FMT_NUM},
-      {"unit", "Unit", FMT_TEXT},      {"tag", "Tag", FMT_TEXT},       {"spread", "Spread", FMT_SHARE},
+      {"unit", NULL, FMT_TEXT},        {"tag", "Tag", FMT_TEXT},       {"spread", "Spread", FMT_SHARE},
       {"samples", "Samples", FMT_INT}, {"source", "Source", FMT_TEXT}};
   char name[SECTION_ID_MAX];
   if (m->n_figure == 0) return;
@@ -106,7 +133,7 @@ void table_figures(page *p, const char *id, const data_machine *m, bool folded) 
       const rec_figure *f = &m->figure[i];
       rep_format fmt = format_of_unit(f->unit);
       if (f->tag != (db_tag)tag) continue;
-      table_text(p, t, f->what), table_text(p, t, f->device[0] ? f->device : "machine"), table_text(p, t, f->params);
+      figure_name(p, t, f), table_text(p, t, f->device[0] ? f->device : "machine"), figure_params(p, t, f);
       table_as(p, t, f->low, fmt), table_as(p, t, f->likely, fmt), table_as(p, t, f->high, fmt);
       table_text(p, t, f->unit), table_text(p, t, db_tag_name(f->tag));
       table_num(p, t, f->n > 0 ? f->spread : NAN), table_num(p, t, f->n > 0 ? f->n : NAN), table_text(p, t, f->source);
@@ -246,7 +273,7 @@ static void table_points(page *p, const char *id, const data_machine *m) {
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "kernels"), cols, "Kernel curves of %s: every point", m->m.name);
   for (int i = 0; i < m->n_point; i++) {
     const rec_kernel_point *k = &m->point[i];
-    table_text(p, t, k->kernel), table_text(p, t, k->device), table_text(p, t, k->candidate), table_text(p, t, k->format);
+    table_key(p, t, k->kernel), table_text(p, t, k->device), table_text(p, t, k->candidate), table_text(p, t, k->format);
     table_text(p, t, k->act), table_num(p, t, k->n_out), table_num(p, t, k->n_in), table_num(p, t, k->tokens);
     table_num(p, t, k->context), table_num(p, t, k->threads), table_text(p, t, k->load), table_num(p, t, k->ns);
     table_num(p, t, k->spread), table_num(p, t, k->ns > 0 && k->bytes > 0 ? 1e9 * (double)k->bytes / k->ns : NAN);
@@ -283,8 +310,8 @@ hf_status say_machine(const data_machine *m, hf_buf *b) {
     gpus += strcmp(m->device[i].kind, "gpu") == 0;
     cores += strcmp(m->device[i].kind, "cpu") == 0 ? m->device[i].cores : 0;
   }
-  HF_TRY(hf_buf_printf(b, "Machine %s (%s, %d cores, %d GPU%s)", machine_title(m), cpu != NULL ? cpu : "CPU not named", cores,
-                       gpus, gpus == 1 ? "" : "s"));
+  HF_TRY(hf_buf_printf(b, "Machine %s (%s, %d core%s, %d GPU%s)", machine_title(m), cpu != NULL ? cpu : "CPU not named", cores,
+                       plural(cores), gpus, plural(gpus)));
   if (best == NULL) return hf_buf_printf(b, " has no figure for memory bandwidth yet.");
   format_number(best->likely, FMT_RATE, rate);
   return hf_buf_printf(b, " reads memory at %s (%s).", rate, db_tag_name(best->tag));
@@ -302,7 +329,7 @@ static void sources_of_machine(page *p, const data_machine *m) {
                 n == 1                ? source
                 : tag == TAG_MEASURED ? "hf-profile; table of figures"
                                       : "catalog and priors; table of figures, column Source",
-                "%s: %d figures, %d points of kernel curves", m->m.name, n, points);
+                "%s: %d figure%s, %d point%s of kernel curves", m->m.name, n, plural(n), points, plural(points));
   }
 }
 
@@ -314,7 +341,10 @@ void section_machine(page *p, const char *id, const char *title, const data_mach
   page_tiles(p);
   if (best != NULL) {
     format_number(best->likely, FMT_RATE, rate);
-    page_tile(p, "Memory read bandwidth", rate, "%s%s%s", db_tag_name(best->tag), best->params[0] ? ", " : "", best->params);
+    int threads = threads_of(best);
+    if (threads > 0)
+      page_tile(p, "Memory read bandwidth", rate, "%s, %d thread%s", db_tag_name(best->tag), threads, plural(threads));
+    else page_tile(p, "Memory read bandwidth", rate, "%s%s%s", db_tag_name(best->tag), best->params[0] ? ", " : "", best->params);
   }
   format_number(m->n_figure + m->n_point + m->n_link, FMT_INT, rate);
   page_tile(p, "Figures", rate, "%d scalar, %d points of kernel curves, %d of links", m->n_figure, m->n_point, m->n_link);

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "reports/draw.h"
+#include "reports/words.h"
 
 double signed_error(double predicted, double measured) {
   return predicted > 0 && measured > 0 ? (predicted - measured) / measured : NAN;
@@ -21,10 +22,11 @@ hf_status say_plan(const plan *pl, hf_buf *b) {
   format_number(pl->decode_tok_per_s.low, FMT_TOK_S, low);
   format_number(pl->decode_tok_per_s.high, FMT_TOK_S, high);
   format_number(pl->ilp.gap, FMT_GAP, gap);
-  return hf_buf_printf(b,
-                       "Plan %lld for %s, %d users, is expected to decode %s tokens/s (%s to %s); no placement at this depth can "
-                       "beat its step by more than %s.",
-                       (long long)pl->id, pl->model, pl->users, likely, low, high, gap);
+  return hf_buf_printf(
+      b,
+      "Plan %lld for %s, %d user%s, is expected to decode %s tokens/s (%s to %s); no placement at this depth can "
+      "beat its step by more than %s.",
+      (long long)pl->id, pl->model, pl->users, plural(pl->users), likely, low, high, gap);
 }
 
 static void tiles_of_plan(page *p, const plan *pl) {
@@ -42,13 +44,13 @@ static void tiles_of_plan(page *p, const plan *pl) {
   page_tile(p, "Proven gap", v, "%s, solved in %s", pl->ilp.status, w);
   page_tile(p, "Binding resource", pl->binding[0] ? pl->binding : "–", "of the whole step");
   format_number(pl->depth, FMT_INT, v);
-  page_tile(p, "Pipeline depth", v, "%d users, context %d tokens", pl->users, pl->context);
+  page_tile(p, "Pipeline depth", v, "%d user%s, context %d tokens", pl->users, plural(pl->users), pl->context);
   format_number(pl->ttft_s.p50, FMT_SECONDS, v);
   format_number(pl->ttft_s.p90, FMT_SECONDS, w);
-  page_tile(p, "TTFT, p50", v, "p90 %s, simulated", w);
+  page_tile(p, "Time to first token", v, "median; 90 %% within %s, simulated", w);
   format_number(pl->tpot_s.p50, FMT_SECONDS, v);
   format_number(pl->tpot_s.p90, FMT_SECONDS, w);
-  page_tile(p, "TPOT, p50", v, "p90 %s, simulated", w);
+  page_tile(p, "Time per output token", v, "median; 90 %% within %s, simulated", w);
   page_tiles_end(p);
 }
 
@@ -68,10 +70,10 @@ static void table_head(page *p, const char *id, const data_plan *d) {
     format_number((double)pl->device[i].mem_bytes, FMT_BYTES, mem);
     table_printf(p, t, "device %d", i), table_printf(p, t, "%s, %s, %s", pl->device[i].name, pl->device[i].spec, mem);
   }
-  table_text(p, t, "load"), table_printf(p, t, "%d users, context %d tokens, prompts of %d and answers of %d tokens", pl->users,
-                                         pl->context, pl->prompt_tokens, pl->output_tokens);
-  table_text(p, t, "KV cache"),
-      table_printf(p, t, "%s, %s, pages of %d tokens, at most %d sequences", kv, pl->kv_type, pl->kv_page_tokens, pl->max_seqs);
+  table_text(p, t, "load"), table_printf(p, t, "%d user%s, context %d tokens, prompts of %d and answers of %d tokens", pl->users,
+                                         plural(pl->users), pl->context, pl->prompt_tokens, pl->output_tokens);
+  table_text(p, t, "KV cache"), table_printf(p, t, "%s, %s, pages of %d tokens, at most %d sequence%s", kv, pl->kv_type,
+                                             pl->kv_page_tokens, pl->max_seqs, plural(pl->max_seqs));
   table_text(p, t, "prefill"), table_printf(p, t, "chunks of %d tokens", pl->chunk_tokens);
   table_text(p, t, "threads"), table_printf(p, t, "%d", pl->threads);
   table_text(p, t, "popularity of experts"), table_text(p, t, pl->popularity);
@@ -119,7 +121,7 @@ static void table_layers(page *p, const char *id, const plan *pl) {
     int64_t on = 0, all = 0;
     data_placed(pl, l->index, &on, &all);
     table_num(p, t, l->index), table_num(p, t, l->moe ? (double)on : NAN), table_num(p, t, l->moe ? (double)all : NAN);
-    table_num(p, t, popular_share(pl, i, pop)), table_text(p, t, l->binding), table_num(p, t, l->layer_ns),
+    table_num(p, t, popular_share(pl, i, pop)), table_key(p, t, l->binding), table_num(p, t, l->layer_ns),
         table_num(p, t, l->attn_ns);
     table_num(p, t, l->shared_ns), table_num(p, t, l->dexp_ns), table_num(p, t, l->cexp_ns), table_num(p, t, l->hand_ns);
   }
@@ -167,22 +169,38 @@ static void table_baselines(page *p, const char *id, const plan *pl) {
   page_table_end(p, t, false);
 }
 
+static const char *depth_state(const char *state, bool chosen) {
+  if (chosen) return "chosen";
+  if (strcmp(state, "solved") == 0) return "solved, slower";
+  return strcmp(state, "pruned") == 0 ? "cannot win" : state;
+}
+
 static void table_depths(page *p, const char *id, const plan *pl) {
   static const rep_col cols[] = {{"depth", "Depth", FMT_INT},
                                  {"state", "Result", FMT_TEXT},
+                                 {"decode_tok_per_s", "Tokens/s, simulated", FMT_TOK_S},
                                  {"objective_ns", "Step", FMT_NS},
-                                 {"bound_ns", "Proven bound", FMT_NS},
-                                 {"decode_tok_per_s", "Tokens/s, simulated", FMT_TOK_S}};
+                                 {"bound_ns", "Proven bound", FMT_NS}};
   const json *list = json_get(pl->extra, "by_depth");
   char name[SECTION_ID_MAX];
+  bool simulated = false;
   if (json_len(list) == 0) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "depths"), cols, "Pipeline depths tried");
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "depths"), cols,
+                            "Pipeline depths tried: the simulated tokens/s decide, not the step alone");
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
-    table_num(p, t, json_number(json_get(o, "depth"), NAN)), table_text(p, t, json_string(json_get(o, "state")));
-    table_num(p, t, json_number(json_get(o, "objective_ns"), NAN)), table_num(p, t, json_number(json_get(o, "bound_ns"), NAN));
-    table_num(p, t, json_number(json_get(o, "decode_tok_per_s"), NAN));
+    double depth = json_number(json_get(o, "depth"), NAN), rate = json_number(json_get(o, "decode_tok_per_s"), NAN);
+    const char *state = json_string(json_get(o, "state"));
+    table_num(p, t, depth),
+        table_shown(p, t, state != NULL ? state : "", "%s", depth_state(state != NULL ? state : "", depth == pl->depth));
+    table_num(p, t, rate), table_num(p, t, json_number(json_get(o, "objective_ns"), NAN));
+    table_num(p, t, json_number(json_get(o, "bound_ns"), NAN));
+    simulated = simulated || rate > 0;
   }
   page_table_end(p, t, false);
+  if (json_len(list) > 1 && simulated)
+    page_note(p,
+              "Micro-batches in different layers overlap, which the step does not show: each depth that could win is simulated, "
+              "and a deeper pipeline has to be clearly faster. No figure: that depth could not win, or does not fit.");
 }
 
 void part_alternatives(page *p, const char *id, const plan *pl) {
@@ -198,8 +216,9 @@ void part_alternatives(page *p, const char *id, const plan *pl) {
     page_heading(p, "What else was possible");
   table_baselines(p, id, pl);
   if (placement != NULL) page_text(p, "Advice: %s.", placement);
-  format_number(per_gib, FMT_TOK_S, v);
-  if (isfinite(per_gib)) page_text(p, "One more GiB on the device is worth %s tokens/s.", v);
+  bool small = pl->n_devices > 0 && pl->device[0].mem_bytes < 1 << 30;
+  format_number(small ? per_gib / 1024 : per_gib, FMT_TOK_S, v);
+  if (isfinite(per_gib)) page_text(p, "One more %s on the device is worth about %s tokens/s.", small ? "MiB" : "GiB", v);
   format_number(cpu, FMT_TOK_S, v);
   if (isfinite(cpu)) page_text(p, "With the device lost, the CPU alone would give %s tokens/s.", v);
   format_number(device_busy, FMT_SHARE, v);
@@ -240,7 +259,7 @@ static void table_kernels(page *p, const char *id, const plan *pl) {
                             "Kernel variants chosen, by operation, format and number of tokens");
   for (int i = 0; i < pl->n_kernels; i++) {
     const plan_kernel *k = &pl->kernel[i];
-    table_text(p, t, k->op), table_text(p, t, k->format), table_text(p, t, k->candidate), table_num(p, t, k->tokens_lo);
+    table_key(p, t, k->op), table_text(p, t, k->format), table_text(p, t, k->candidate), table_num(p, t, k->tokens_lo);
     if (k->tokens_hi == INT32_MAX) table_text(p, t, "any");
     else table_as(p, t, k->tokens_hi, FMT_INT);
   }

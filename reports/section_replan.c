@@ -6,12 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "reports/words.h"
+
 double replan_gain_expected(const plan *now) {
   return json_number(json_get(json_get(now->extra, "changes"), "gain_expected"), NAN);
 }
 
 double replan_gain_measured(const data_run *before, const data_run *after) {
-  if (before == NULL || after == NULL || !(before->r.decode_tok_per_s > 0) || !(after->r.decode_tok_per_s > 0)) return NAN;
+  if (before == NULL || after == NULL || !run_alike(before, after) || !(before->r.decode_tok_per_s > 0) ||
+      !(after->r.decode_tok_per_s > 0))
+    return NAN;
   return after->r.decode_tok_per_s / before->r.decode_tok_per_s - 1;
 }
 
@@ -21,7 +25,7 @@ hf_status say_gain(const data_plan *now, const data_run *before, const data_run 
   format_number(replan_gain_measured(before, after), FMT_SIGNED, measured);
   int moved = (int)json_number(json_get(json_get(now->p->extra, "changes"), "moved"), -1);
   HF_TRY(hf_buf_printf(b, "Re-planned from run %lld", (long long)now->p->from_run));
-  if (moved >= 0) HF_TRY(hf_buf_printf(b, ", %d expert%s moved", moved, moved == 1 ? "" : "s"));
+  if (moved >= 0) HF_TRY(hf_buf_printf(b, ", %d expert%s moved", moved, plural(moved)));
   if (isfinite(replan_gain_expected(now->p))) HF_TRY(hf_buf_printf(b, "; expected gain %s", expected));
   if (isfinite(replan_gain_measured(before, after))) HF_TRY(hf_buf_printf(b, ", measured %s", measured));
   return hf_buf_printf(b, ".");
@@ -138,7 +142,7 @@ static void table_drift(page *p, const char *id, const plan *now) {
   if (json_len(drift) > 0) {
     rep_table *t = PAGE_TABLE(p, section_id(name, id, "drift"), cols, "What the run taught the cost model, by stage");
     for (const json *f = json_first(drift); f != NULL; f = json_next(f)) {
-      table_text(p, t, strcmp(json_key(f), "fixed") == 0 ? "fixed times" : json_key(f)), table_num(p, t, json_number(f, NAN));
+      table_key(p, t, json_key(f)), table_num(p, t, json_number(f, NAN));
     }
     page_table_end(p, t, true);
   }
@@ -194,7 +198,10 @@ void section_replan(page *p, const char *id, const data_plan *now, const data_pl
   format_number(expected, FMT_SIGNED, v);
   page_tile(p, "Gain expected", v, "over the old placement, with what the run measured");
   format_number(measured, FMT_SIGNED, v);
-  page_tile(p, "Gain measured", v, "%s", after != NULL ? "second run over first run" : "the new plan was not run yet");
+  page_tile(p, "Gain measured", v, "%s",
+            after == NULL || before == NULL ? "the new plan was not run yet"
+            : run_alike(before, after)      ? "second run over first run"
+                                            : "the two runs cannot be compared: stopped, or of different loads");
   format_number(now->p->decode_tok_per_s.likely, FMT_TOK_S, v);
   format_number(now->p->ilp.gap, FMT_GAP, w);
   page_tile(p, "New prediction", v, "tokens/s, %s; proven gap %s", now->p->tag, w);

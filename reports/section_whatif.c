@@ -7,9 +7,16 @@
 #include <string.h>
 
 #include "reports/draw.h"
+#include "reports/words.h"
 
 static bool inside(const plan_range *r, double v) {
   return v >= r->low && v <= r->high;
+}
+
+/* Rounded figures can hide on which side of an end a value lies. */
+static const char *where(const plan_range *r, double v) {
+  if (inside(r, v)) return "inside";
+  return v > 0.99 * r->low && v < 1.01 * r->high ? "just outside" : "outside";
 }
 
 hf_status say_whatif(const data_plan *pl, double published, hf_buf *b) {
@@ -18,12 +25,11 @@ hf_status say_whatif(const data_plan *pl, double published, hf_buf *b) {
   format_number(p->decode_tok_per_s.likely, FMT_TOK_S, likely);
   format_number(p->decode_tok_per_s.low, FMT_TOK_S, low);
   format_number(p->decode_tok_per_s.high, FMT_TOK_S, high);
-  HF_TRY(hf_buf_printf(b, "%s for %d users on %s: about %s tokens/s (%s to %s)", p->model, p->users, machine_title(pl->machine),
-                       likely, low, high));
+  HF_TRY(hf_buf_printf(b, "%s for %d user%s on %s: about %s tokens/s (%s to %s)", p->model, p->users, plural(p->users),
+                       machine_title(pl->machine), likely, low, high));
   if (!(published > 0)) return hf_buf_printf(b, ".");
   format_number(published, FMT_TOK_S, stated);
-  return hf_buf_printf(b, "; the published %s tokens/s lie %s that interval.", stated,
-                       inside(&p->decode_tok_per_s, published) ? "inside" : "outside");
+  return hf_buf_printf(b, "; the published %s tokens/s lie %s that interval.", stated, where(&p->decode_tok_per_s, published));
 }
 
 static void tiles_of_whatif(page *p, const plan *pl, double published) {
@@ -39,12 +45,12 @@ static void tiles_of_whatif(page *p, const plan *pl, double published) {
   if (published > 0) {
     format_number(published, FMT_TOK_S, v);
     format_number(signed_error(r->likely, published), FMT_SIGNED, w);
-    page_tile(p, "Published figure", v, "%s the interval; prediction %s off", inside(r, published) ? "inside" : "outside", w);
+    page_tile(p, "Published figure", v, "%s the interval; prediction %s off", where(r, published), w);
   }
   format_number(pl->users > 0 ? r->likely / pl->users : NAN, FMT_TOK_S, v);
-  page_tile(p, "Each user sees", v, "tokens/s, %d users", pl->users);
+  page_tile(p, "Each user sees", v, "tokens/s, %d user%s", pl->users, plural(pl->users));
   format_number(pl->ttft_s.p50, FMT_SECONDS, v);
-  page_tile(p, "TTFT, p50", v, "prompts of %d tokens, all start together", pl->prompt_tokens);
+  page_tile(p, "Time to first token", v, "median, prompts of %d tokens, all start together", pl->prompt_tokens);
   page_tile(p, "Binding resource", pl->binding[0] ? pl->binding : "–", "of the decode step");
   page_tiles_end(p);
 }
@@ -74,9 +80,9 @@ static void table_tags(page *p, const char *id, const data_machine *m) {
       const rec_figure *f = &m->figure[i];
       if (f->tag != (db_tag)tag) continue;
       n++;
-      if (shown >= 4 || strstr(examples, f->what) != NULL) continue;
+      if (shown >= 4 || strstr(examples, words_of(f->what)) != NULL) continue;
       size_t used = strlen(examples);
-      snprintf(examples + used, sizeof examples - used, "%s%.47s", shown++ > 0 ? ", " : "", f->what);
+      snprintf(examples + used, sizeof examples - used, "%s%.47s", shown++ > 0 ? "; " : "", words_of(f->what));
     }
     if (n > 0) table_text(p, t, db_tag_name((db_tag)tag)), table_num(p, t, n), table_text(p, t, examples);
   }
@@ -108,8 +114,8 @@ void section_whatif(page *p, const char *id, const data_plan *d, double publishe
     int n = 0;
     for (int i = 0; i < d->machine->n_figure; i++) n += d->machine->figure[i].tag == (db_tag)tag;
     if (n > 0)
-      page_source(p, db_tag_name((db_tag)tag), "catalog; table of figures, column Source", "%s: %d figures",
-                  machine_title(d->machine), n);
+      page_source(p, db_tag_name((db_tag)tag), "catalog; table of figures, column Source", "%s: %d figure%s",
+                  machine_title(d->machine), n, plural(n));
   }
   if (published > 0)
     page_source(p, "spec", published_source != NULL ? published_source : "given on the command line without a source",
@@ -134,7 +140,14 @@ void section_definitions(page *p) {
       {"binding resource", "what the step waits for: CPU (bandwidth or compute), GPU, or path, the hand-over between them."},
       {"share of choices", "how often the router's choices fall on experts that live on the device."},
       {"depth", "micro-batches in flight: while one is in attention on the device another is in its experts on the CPU."},
-      {"interval", "low to high: the whole prediction made again with every input at its low and at its high end."},
+      {"interval",
+       "low to high: each group of inputs (bandwidth, compute, links, fixed times and so on) is moved alone to its low and "
+       "to its high end, the effects are added as independent ones are (root of the sum of squares), together with a "
+       "doubt of 9 % in the cost model itself. It is no guarantee: measured figures should mostly fall inside."},
+      {"measured", "timed on the machine that the figure speaks of."},
+      {"scaled", "carried over from a measurement of something similar, by size or speed."},
+      {"spec", "a datasheet's value, times a documented efficiency prior where the figure is one that programs reach."},
+      {"assumed", "nobody measured it for this: a judgement, with the interval as wide as that deserves."},
   };
   page_section(p, "definitions", "Definitions");
   page_raw(p, "<dl class=\"terms\">\n");

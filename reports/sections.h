@@ -30,7 +30,7 @@ void section_replan(page *p, const char *id, const data_plan *now, const data_pl
 void section_whatif(page *p, const char *id, const data_plan *pl, double published, const char *published_source);
 void section_definitions(page *p);
 
-/* One sentence each, for verdicts: appended to b. */
+/* Facts for verdicts, a sentence each: appended to b. */
 HF_MUST hf_status say_machine(const data_machine *m, hf_buf *b);
 HF_MUST hf_status say_plan(const plan *pl, hf_buf *b);
 HF_MUST hf_status say_run(const data_run *r, hf_buf *b);
@@ -39,6 +39,9 @@ HF_MUST hf_status say_whatif(const data_plan *pl, double published, hf_buf *b);
 /* Expected gain of a re-plan (extra.changes.gain_expected) and the measured one; NAN when not known. */
 double replan_gain_expected(const plan *now);
 double replan_gain_measured(const data_run *before, const data_run *after);
+/* Was the run the whole planned load, so that a prediction can be held against it? run_alike: can two runs be compared? */
+bool run_comparable(const data_run *r);
+bool run_alike(const data_run *a, const data_run *b);
 /* The machine's title as the catalog states it, else its name. */
 const char *machine_title(const data_machine *m);
 /* (predicted - measured) / measured, NAN without both. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "reports/words.h"
 
 static rep_table *new_table(page *p, const char *id, const rep_col *cols, int n_cols, const char *fmt, va_list args) {
   rep_table *t = NULL;
@@ -62,6 +63,22 @@ void table_printf(page *p, rep_table *t, const char *fmt, ...) {
   va_end(args);
 }
 
+void table_key(page *p, rep_table *t, const char *key) {
+  const char *words = words_of(key);
+  if (strcmp(words, key) == 0) table_text(p, t, key);
+  else table_shown(p, t, key, "%s", words);
+}
+
+void table_shown(page *p, rep_table *t, const char *key, const char *fmt, ...) {
+  rep_cell *c = new_cell(p, t);
+  va_list args;
+  if (c == NULL) return;
+  page_failed(p, hf_strdup(&c->text, key));
+  va_start(args, fmt);
+  c->shown = page_vprintf(p, fmt, args);
+  va_end(args);
+}
+
 void table_as(page *p, rep_table *t, double v, rep_format f) {
   rep_cell *c = new_cell(p, t);
   if (c == NULL) return;
@@ -90,9 +107,11 @@ static void show_cell(page *p, const rep_table *t, int i) {
   int column = i % t->n_cols;
   char number[FORMAT_MAX];
   const char *element = column == 0 ? "th scope=\"row\"" : "td";
+  if (t->col[column].title == NULL) return;
   if (c->text != NULL) {
-    page_raw(p, "<%s%s>", element, strlen(c->text) > 40 ? " class=\"long\"" : "");
-    page_escaped(p, "%s", c->text);
+    const char *text = c->shown != NULL ? c->shown : c->text;
+    page_raw(p, "<%s%s>", element, strlen(text) > 40 ? " class=\"long\"" : "");
+    page_escaped(p, "%s", text);
   } else {
     format_number(c->num, c->format, number);
     page_raw(p, "<%s%s>", element, align(t, column));
@@ -109,13 +128,15 @@ void page_table_end(page *p, rep_table *t, bool folded) {
     page_escaped(p, "Table: %s", t->caption);
     page_raw(p, " <span class=\"count\">(%d row%s)</span></summary>\n", rows, rows == 1 ? "" : "s");
   }
-  page_raw(p,
-           "<div class=\"scroll%s\" role=\"region\" tabindex=\"0\" aria-labelledby=\"%s-caption\"><table id=\"%s\"><caption "
-           "id=\"%s-caption\">",
-           t->n_cols == 2 ? " pairs" : "", t->id, t->id, t->id);
+  page_raw(p, "<div class=\"table%s\"><p class=\"caption\" id=\"%s-caption\">", t->n_cols == 2 ? " pairs" : "", t->id);
   page_escaped(p, "%s", t->caption);
-  page_raw(p, "</caption>\n<thead><tr>");
+  page_raw(p,
+           "</p><p class=\"hint\" aria-hidden=\"true\">more columns: scroll →</p>\n"
+           "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-labelledby=\"%s-caption\"><table id=\"%s\" "
+           "aria-labelledby=\"%s-caption\">\n<thead><tr>",
+           t->id, t->id, t->id);
   for (int i = 0; i < t->n_cols; i++) {
+    if (t->col[i].title == NULL) continue;
     page_raw(p, "<th scope=\"col\"%s>", align(t, i));
     page_escaped(p, "%s", t->col[i].title);
     page_raw(p, "</th>");
@@ -126,7 +147,7 @@ void page_table_end(page *p, rep_table *t, bool folded) {
     show_cell(p, t, i);
     if (i % t->n_cols == t->n_cols - 1) page_raw(p, "</tr>\n");
   }
-  page_raw(p, "</tbody></table></div>\n%s", folded ? "</details>\n" : "");
+  page_raw(p, "</tbody></table></div></div>\n%s", folded ? "</details>\n" : "");
 }
 
 /* ---- sources ---- */
@@ -151,8 +172,8 @@ void page_source(page *p, const char *tag, const char *source, const char *what_
 void page_sources(page *p) {
   if (p->sources == NULL) return;
   page_section(p, "sources-section", "Where the figures come from");
-  page_text(p, "measured: timed on the machine it speaks of. scaled: carried over from a similar measured machine. spec: a "
-               "datasheet's value. "
-               "assumed: nobody says so; a what-if stands or falls with these.");
+  page_text(
+      p, "The tags measured, scaled, spec and assumed are explained under Definitions, strongest first; a figure made of several "
+         "carries the weakest of theirs.");
   page_table_end(p, p->sources, false);
 }

@@ -115,7 +115,17 @@
     svg.addEventListener('pointerleave', function () { tip.textContent = ''; });
   }
 
+  /* Says so where a table goes on beyond its edge. */
+  function markWide() {
+    Array.prototype.forEach.call(document.querySelectorAll('.scroll'), function (box) {
+      box.parentNode.classList.toggle('wide', box.scrollWidth > box.clientWidth + 1);
+    });
+  }
+
   Array.prototype.forEach.call(document.querySelectorAll('svg.map-cells'), watchMap);
+  markWide();
+  window.addEventListener('resize', markWide);
+  document.addEventListener('toggle', markWide, true); /* a folded table has no width */
   if (typeof Chart === 'undefined') {
     root.className += ' no-charts';
     return;

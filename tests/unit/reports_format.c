@@ -42,7 +42,11 @@ static void numbers(void **state) {
   is(-0.268, FMT_SIGNED, "−26.8" NBSP "%");
   is(-1e-15, FMT_SIGNED, "0.0" NBSP "%"); /* no minus before nothing */
   is(0, FMT_GAP, "0" NBSP "%");
-  is(6e-14, FMT_GAP, "< 0.0001" NBSP "%");
+  is(6e-14, FMT_GAP, "<" NBSP "0.0001" NBSP "%");
+  is(352256e9, FMT_OPS, "352" NBSP "TOP/s");
+  is(8e9, FMT_TRANSFERS, "8.00" NBSP "GT/s");
+  is(315, FMT_WATTS, "315" NBSP "W");
+  is(4608, FMT_USD, "4,608" NBSP "USD");
   is(0.00034, FMT_GAP, "0.0340" NBSP "%");
   is(0.25, FMT_SHARE, "25.0" NBSP "%");
   is(35.71, FMT_TOK_S, "35.7");
