@@ -1,8 +1,19 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "executor/commands.h"
+
+hf_status json_show(json *doc) {
+  char *text = NULL;
+  hf_status st = json_print(doc, false, &text);
+  json_free(doc);
+  if (st != HF_OK) return st;
+  puts(text);
+  free(text);
+  return HF_OK;
+}
 
 static double mib(int64_t bytes) {
   return (double)bytes / 1048576.0;
@@ -33,11 +44,26 @@ hf_status open_model_to_run(const char *path, model **out) {
                  path);
 }
 
+static hf_status print_budget_json(const plan_budget *rows, int n) {
+  json *o = json_new_object();
+  json_add_bool(o, "feasible", false);
+  json *list = json_add_array(o, "budget");
+  for (int i = 0; i < n; i++) {
+    json *b = json_add_object(list, NULL);
+    json_add_str(b, "where", rows[i].where);
+    json_add_str(b, "what", rows[i].what);
+    json_add_int(b, "bytes", rows[i].bytes);
+    json_add_int(b, "limit_bytes", rows[i].limit_bytes);
+  }
+  return json_show(o);
+}
+
 hf_status open_engine_or_explain(const run_options *r, const model *m, const engine_options *o, engine **out) {
   plan_budget rows[16];
   int n = 0;
   bool fits = true;
   HF_TRY(engine_budget(m, o, rows, 16, &n, &fits));
   if (!fits || r->common.verbose) print_budget(rows, n);
+  if (!fits && r->common.json) HF_TRY(print_budget_json(rows, n));
   return engine_open(m, o, out);
 }

@@ -214,8 +214,9 @@ static void fail_once(check_result *out, const char *what, int prompt, int at, d
 }
 
 /* Compares expert choices; returns 0 equal, 1 a difference where a gap is narrow, 2 a failure. */
-static int judge_routing(const check_ref *r, const probe *p, int prompt, check_result *out) {
+static int judge_routing(const check_ref *r, const probe *p, bool exact, int prompt, check_result *out) {
   int verdict = 0;
+  if (!exact) return 0; /* imposed: nothing was chosen */
   for (int l = 0; l < r->c->n_layers; l++) {
     if (!r->c->layer_is_moe[l]) continue;
     for (int t = 0; t < p->ref->n_ids; t++) {
@@ -283,7 +284,7 @@ static void judge(const checker *c, int n, bool exact, fmt f, check_result *out)
   for (int i = 0; i < n; i++) {
     const probe *p = &c->probes[i];
     int prompt = i % c->r->n_prompts;
-    int routing = judge_routing(c->r, p, prompt, out);
+    int routing = judge_routing(c->r, p, exact, prompt, out);
     bool ok = routing < 2;
     if (routing == 1) out->narrow++;
     else ok = judge_logits(c->r, p, exact, f, prompt, out) && ok;

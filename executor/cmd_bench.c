@@ -184,13 +184,7 @@ static hf_status print_json(const cell *c, int n) {
       json_add_null(o, "predicted_decode_tok_per_s");
     }
   }
-  char *text;
-  hf_status st = json_print(doc, false, &text);
-  json_free(doc);
-  if (st != HF_OK) return st;
-  puts(text);
-  free(text);
-  return HF_OK;
+  return json_show(doc);
 }
 
 static void print_cell(const cell *c, bool first) {

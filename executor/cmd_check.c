@@ -36,13 +36,7 @@ static hf_status print_json(const check_result *c, const engine_options *o, bool
   json_add_int(j, "depth", o->depth);
   if (c->first_failure[0]) json_add_str(j, "first_failure", c->first_failure);
   json_add_str(j, "verdict", ok ? "passed" : "failed");
-  char *text;
-  hf_status st = json_print(j, false, &text);
-  json_free(j);
-  if (st != HF_OK) return st;
-  puts(text);
-  free(text);
-  return HF_OK;
+  return json_show(j);
 }
 
 static hf_status check_with(const run_options *r, const model *m, const plan *p, const char *db_path) {

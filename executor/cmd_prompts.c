@@ -165,7 +165,13 @@ static hf_status make_plan(const run_options *r, job *j, int users, int context)
              (long long)j->p->id, users, context, j->p->depth, j->p->decode_tok_per_s.likely);
     return HF_OK;
   }
-  if (st == HF_NO) return hf_note(st, "no plan fits");
+  if (st == HF_NO && r->common.json) {
+    json *o = json_new_object();
+    json_add_bool(o, "feasible", false);
+    json_add_str(o, "reason", hf_error_line());
+    HF_TRY(json_show(o));
+  }
+  if (st == HF_NO) return st;
   hf_log(HF_LOG_INFO, "no plan and none could be made (%s): running without a prediction", hf_error_line());
   return HF_OK;
 }
@@ -383,13 +389,7 @@ static hf_status run_job(const run_options *r, job *j) {
   if (r->trace) HF_TRY(trace_write(&j->trace, r->trace));
   if (r->out) HF_TRY(prompts_write(r->out, &j->list, j->tok));
   if (r->common.json) {
-    json *doc = to_json(j);
-    char *text;
-    hf_status st = json_print(doc, false, &text);
-    json_free(doc);
-    if (st != HF_OK) return st;
-    puts(text);
-    free(text);
+    HF_TRY(json_show(to_json(j)));
   } else {
     print_people(j);
   }

@@ -9,6 +9,8 @@ HF_MUST hf_status cmd_bench(const run_options *r);   /* --bench */
 
 /* model_open, and HF_INPUT when there is nothing to run: a config alone can be planned only. */
 HF_MUST hf_status open_model_to_run(const char *path, model **out);
+/* Prints a document on one line of standard output and frees it, also on failure. */
+HF_MUST hf_status json_show(json *doc);
 /* The budget as a table on standard error; called before a refusal and with --verbose. */
 void print_budget(const plan_budget *rows, int n);
 /* engine_open, with the budget table printed first when it refuses. */

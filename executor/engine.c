@@ -38,6 +38,16 @@ static bool placed_on_device(const model_config *c, const engine_options *o, int
   return (int64_t)(x + 1) * n / c->n_experts > (int64_t)x * n / c->n_experts;
 }
 
+static hf_status check_executable(const model_config *c) {
+  if (c->family != FAM_DEEPSEEK_V3 && c->family != FAM_DEEPSEEK_V2 && c->family != FAM_KIMI_K2 && c->family != FAM_QWEN3_MOE)
+    return hf_fail(HF_UNSUPPORTED,
+                   "%s models can be planned but not executed yet; deepseek_v3, deepseek_v2, kimi_k2 and qwen3_moe can",
+                   model_family_name(c->family));
+  if (c->n_experts > 1024 || c->top_k > 64)
+    return hf_fail(HF_UNSUPPORTED, "%d experts, top %d: at most 1024 and 64 can be executed", c->n_experts, c->top_k);
+  return HF_OK;
+}
+
 typedef struct {
   plan_budget *rows;
   int n, max;
@@ -84,6 +94,7 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
 
 hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
   const model_config *c = model_get_config(m);
+  HF_TRY(check_executable(c)); /* before tensors are asked for that this family may have in another form */
   table t = {.rows = rows, .max = max_rows};
   weight_bytes w;
   HF_TRY(sum_weights(m, o, &w));
@@ -174,16 +185,6 @@ int64_t engine_pace_cpu_ns(const engine *e, int layer) {
   double ns = n ? sl->cexp_fixed_ns : 0;
   for (int i = 0; i < n; i++) ns += stage_curve_at(&sl->cexp, moe_last_expert_tokens(e->cpu_moe, i));
   return (int64_t)ns;
-}
-
-static hf_status check_executable(const model_config *c) {
-  if (c->family != FAM_DEEPSEEK_V3 && c->family != FAM_DEEPSEEK_V2 && c->family != FAM_KIMI_K2 && c->family != FAM_QWEN3_MOE)
-    return hf_fail(HF_UNSUPPORTED,
-                   "%s models can be planned but not executed yet; deepseek_v3, deepseek_v2, kimi_k2 and qwen3_moe can",
-                   model_family_name(c->family));
-  if (c->n_experts > 1024 || c->top_k > 64)
-    return hf_fail(HF_UNSUPPORTED, "%d experts, top %d: at most 1024 and 64 can be executed", c->n_experts, c->top_k);
-  return HF_OK;
 }
 
 static hf_status open_context(engine *e) {
@@ -322,7 +323,6 @@ hf_status engine_open(const model *m, const engine_options *o, engine **out) {
   hf_status st = HF_OK;
   engine *e = NULL;
   HF_TRY(check_options(o));
-  HF_TRY(check_executable(model_get_config(m)));
   HF_TRY(refuse(m, o));
   HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
   e->m = m;

@@ -69,7 +69,13 @@ static hf_status dispatch(const run_options *r) {
   HF_TRY(kern_init(r->isa));
   HF_TRY(kern_self_check());
   model_set_catalog_hook(catalog_config, NULL);
-  if (r->write_model) return model_synth_export(r->model, r->write_model);
+  if (r->write_model) {
+    HF_TRY(model_synth_export(r->model, r->write_model));
+    if (!r->common.json) return HF_OK;
+    json *o = json_new_object();
+    json_add_str(json_add_array(o, "files"), NULL, r->write_model);
+    return json_show(o);
+  }
   if (r->reference) return cmd_check(r);
   if (r->bench) return cmd_bench(r);
   return cmd_prompts(r);
@@ -98,7 +104,8 @@ int main(int argc, char **argv) {
       {"context", 'c', CLI_INT, &r.context, "N", "Most tokens of a sequence; default what plan or prompts need.", 1, 16777216},
       {"depth", 'd', CLI_INT, &r.depth, "N", "Pipeline depth; default the plan's, else 1.", 1, 8},
       {"chunk", 0, CLI_INT, &r.chunk, "N", "Most prompt tokens of a step; default the plan's, else 128.", 1, 4096},
-      {"gpu", 'g', CLI_STR, &r.gpu, "DEVICE", "none, virtual:SIZE or paced:MACHINE[:SIZE]; default the plan's.", 0, 0},
+      {"gpu", 'g', CLI_STR, &r.gpu, "DEVICE",
+       "none, virtual:SIZE or paced:MACHINE[:SIZE]; default the plan's. (cuda:N is not there yet.)", 0, 0},
       {"experts-on-gpu", 0, CLI_NUM, &r.experts_percent, "PERCENT",
        "Without a plan: this share of every layer's experts on the device.", 0, 100},
       {"machine", 0, CLI_STR, &r.machine, "NAME",

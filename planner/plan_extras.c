@@ -38,19 +38,20 @@ static void add_depths(const planned *p, json *extra) {
   }
 }
 
-static const char *advice_on_placement(const planned *p) {
+static void advice_on_placement(const planned *p, char *text, size_t size) {
   size_t n = (size_t)p->eval->table->n_layers * (size_t)p->eval->table->n_experts;
-  bool any = false, beaten = false;
+  const ilp_baseline *best = NULL;
+  bool any = false;
   for (size_t i = 0; i < n; i++) any = any || p->ilp->on_device[i];
   for (int i = 0; i < ILP_N_BASELINES; i++) {
     const ilp_baseline *b = &p->ilp->baseline[i];
-    beaten = beaten || (b->name != NULL && b->objective_ns > p->ilp->objective_ns * (1 + 1e-4));
+    if (b->name != NULL && b->objective_ns > 0 && (best == NULL || b->objective_ns < best->objective_ns)) best = b;
   }
-  double greedy = p->ilp->baseline[ILP_BASE_GREEDY].objective_ns / p->ilp->objective_ns - 1;
-  if (!any) return "no expert is worth its place on the device";
-  if (!beaten) return "every simple placement is as good: the search adds nothing here";
-  return greedy < 1e-4 ? "filling the device by popularity is as good: the search adds nothing here"
-                       : "the search beats filling the device by popularity";
+  double worth = best != NULL ? best->objective_ns / p->ilp->objective_ns - 1 : 0;
+  if (!any) snprintf(text, size, "no expert is worth its place on the device");
+  else if (worth < 1e-4)
+    snprintf(text, size, "'%s' is as good: the search adds nothing here", best != NULL ? best->name : "all-cpu");
+  else snprintf(text, size, "the search is worth %.2f %% over the best simple placement, '%s'", 100 * worth, best->name);
 }
 
 static void add_advice(const planned *p, json *extra) {
@@ -59,7 +60,9 @@ static void add_advice(const planned *p, json *extra) {
   double per_gib = p->ilp->theta_ns_per_byte * (1 << 30);
   json_add_num(o, "device_memory_ns_per_gib", per_gib);
   json_add_num(o, "device_memory_tok_per_s_per_gib", p->ilp->tok_per_s * per_gib / p->ilp->objective_ns);
-  json_add_str(o, "placement", advice_on_placement(p));
+  char text[128];
+  advice_on_placement(p, text, sizeof text);
+  json_add_str(o, "placement", text);
 }
 
 /* What the machine costs and draws, where its rows say so. */
@@ -116,6 +119,8 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   json_add_str(o, "definitions",
                "closed loop of users who start together; TTFT = first token - arrival; TPOT = (E2E - TTFT) / (tokens - 1); "
                "decode_tok_per_s = output tokens of all users per second while every user decodes");
+  json_add_str(extra, "depth_chosen_by",
+               in->req.depth > 0 ? "request" : "simulation; objective_ns and bound_ns are those of this depth");
   json_add_str(extra, "certificate", p->ilp->certificate);
   return json_type(o) == JSON_OBJECT ? HF_OK : hf_fail(HF_MACHINE, "out of memory: extra members of a plan");
 }

@@ -90,6 +90,7 @@ static hf_status choose_depth(const plan_inputs *in, planned *p) {
     prob = plan_eval_problem(p->eval, 1u << (d - 1));
     HF_TRY(ilp_solve(&prob, NULL, &r));
     p->seconds += r->seconds;
+    p->by_depth[d - 1] = r->by_depth[d - 1]; /* the search over all depths may have stopped before it was proven */
     hf_status st = simulated_rate(in, p, r, &p->depth_tok_per_s[d - 1]);
     if (st == HF_OK && p->depth_tok_per_s[d - 1] > DEPTH_MARGIN * best) {
       best = p->depth_tok_per_s[d - 1];

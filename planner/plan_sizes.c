@@ -90,7 +90,8 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int6
   add(&t, "ram", "experts on the CPU", s->all_experts - resident_bytes, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
   if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED)
-    add(&t, "ram", "memory of the virtual device", s->device_limit, s->ram_limit);
+    add(&t, "ram", "memory of the virtual device in use",
+        s->dense + s->head + s->kv + depth * s->activations + s->rope + resident_bytes + s->margin, s->ram_limit);
   return t.n;
 }
 

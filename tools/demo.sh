@@ -11,7 +11,7 @@ mkdir -p "$dir"
 export HETEROFLOW_DB=$dir/heteroflow.db
 
 # Five users write Italian on a device that holds about a quarter of the routed experts.
-device=virtual:7M
+device=virtual:7.4M
 users=5
 prompt=52 # tokens of these prompts on average; the longest has 96
 answer=160
@@ -20,7 +20,16 @@ kind=italian
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
 [ -t 1 ] || step() { printf '\n== %s\n' "$1"; }
-show() { printf '$ %s\n' "$*"; "$@"; }
+# Prints a command so that it can be copied, then runs it.
+show() {
+  printf '$'
+  local word
+  for word in "$@"; do
+    case $word in *[!A-Za-z0-9_./:=,+-]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
+  done
+  printf '\n'
+  "$@"
+}
 
 step "1. Profile this machine (quick)"
 printf '$ %s\n' "$bin/hf-profile --quick"
@@ -32,6 +41,7 @@ printf '(curves of every kernel: %s show, and %s)\n' "$bin/hf-profile" "$dir/pro
 # of experts than show what a placement does.
 depth=1
 step "2. Plan: $users users of $model, a device of ${device#virtual:} for about a quarter of the experts"
+printf '(one micro-batch: on two cores a deeper pipeline would rather keep the virtual device free of experts)\n'
 show $bin/hf-plan plan --model $model --users $users --context $context --prompt-tokens $prompt --output-tokens $answer \
   --gpu $device --depth $depth --out $dir/plan1.json
 
