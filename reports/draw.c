@@ -248,11 +248,6 @@ void draw_budget(page *p, const plan *pl) {
 
 /* ---- range ---- */
 
-/* Labels stay inside the box: their centre is kept away from its edges. */
-static double label_at(double percent) {
-  return percent < 9 ? 9 : percent > 91 ? 91 : percent;
-}
-
 void draw_range(page *p, const plan_range *r, const draw_mark *marks, int n) {
   char low[FORMAT_MAX], likely[FORMAT_MAX], high[FORMAT_MAX], value[FORMAT_MAX];
   double most = r->high;
@@ -270,19 +265,19 @@ void draw_range(page *p, const plan_range *r, const draw_mark *marks, int n) {
   }
   page_raw(p,
            "</figcaption><div class=\"axis\" aria-hidden=\"true\"><span class=\"label top predicted\" "
-           "style=\"left:%.2f%%\">likely %s</span>",
-           label_at(r->likely * full), likely);
+           "style=\"--at:%.2f%%\">likely %s</span>",
+           r->likely * full, likely);
   page_raw(p,
            "<span class=\"label ends\" style=\"left:0;transform:none\">0</span><span class=\"interval\" "
            "style=\"left:%.2f%%;width:%.2f%%\"></span><span class=\"tick predicted\" style=\"left:%.2f%%\"></span>",
            r->low * full, (r->high - r->low) * full, r->likely * full);
   page_raw(p,
-           "<span class=\"label ends\" style=\"left:%.2f%%\">%s</span><span class=\"label ends\" style=\"left:%.2f%%\">%s</span>",
-           label_at(r->low * full), low, label_at(r->high * full), high);
+           "<span class=\"label ends\" style=\"--at:%.2f%%\">%s</span><span class=\"label ends\" style=\"--at:%.2f%%\">%s</span>",
+           r->low * full, low, r->high * full, high);
   for (int i = 0; i < n; i++) {
     format_number(marks[i].value, FMT_TOK_S, value);
-    page_raw(p, "<span class=\"tick long %s\" style=\"left:%.2f%%\"></span><span class=\"label row%d %s\" style=\"left:%.2f%%\">",
-             marks[i].role, marks[i].value * full, i, marks[i].role, label_at(marks[i].value * full));
+    page_raw(p, "<span class=\"tick long %s\" style=\"left:%.2f%%\"></span><span class=\"label row%d %s\" style=\"--at:%.2f%%\">",
+             marks[i].role, marks[i].value * full, i, marks[i].role, marks[i].value * full);
     page_escaped(p, "%s %s", marks[i].label, value);
     page_raw(p, "</span>");
   }

@@ -169,10 +169,11 @@ static void table_baselines(page *p, const char *id, const plan *pl) {
   page_table_end(p, t, false);
 }
 
-static const char *depth_state(const char *state, bool chosen) {
+/* "pruned" speaks of the step alone; what counts is whether the depth was simulated. */
+static const char *depth_state(const char *state, double rate, bool chosen) {
   if (chosen) return "chosen";
-  if (strcmp(state, "solved") == 0) return "solved, slower";
-  return strcmp(state, "pruned") == 0 ? "cannot win" : state;
+  if (rate > 0) return "simulated, not taken";
+  return strcmp(state, "pruned") == 0 || strcmp(state, "solved") == 0 ? "step too long, not simulated" : state;
 }
 
 static void table_depths(page *p, const char *id, const plan *pl) {
@@ -191,16 +192,15 @@ static void table_depths(page *p, const char *id, const plan *pl) {
     double depth = json_number(json_get(o, "depth"), NAN), rate = json_number(json_get(o, "decode_tok_per_s"), NAN);
     const char *state = json_string(json_get(o, "state"));
     table_num(p, t, depth),
-        table_shown(p, t, state != NULL ? state : "", "%s", depth_state(state != NULL ? state : "", depth == pl->depth));
+        table_shown(p, t, state != NULL ? state : "", "%s", depth_state(state != NULL ? state : "", rate, depth == pl->depth));
     table_num(p, t, rate), table_num(p, t, json_number(json_get(o, "objective_ns"), NAN));
     table_num(p, t, json_number(json_get(o, "bound_ns"), NAN));
     simulated = simulated || rate > 0;
   }
   page_table_end(p, t, false);
   if (json_len(list) > 1 && simulated)
-    page_note(p,
-              "Micro-batches in different layers overlap, which the step does not show: each depth that could win is simulated, "
-              "and a deeper pipeline has to be clearly faster. No figure: that depth could not win, or does not fit.");
+    page_note(p, "Micro-batches in different layers overlap, which the step does not show, so each depth that could win is "
+                 "simulated. A deeper pipeline is taken only if it promises a clear gain, more than a few per cent.");
 }
 
 void part_alternatives(page *p, const char *id, const plan *pl) {
@@ -271,7 +271,7 @@ void source_of_plan(page *p, const data_plan *pl, const char *name) {
   format_date(pl->head.created_ns, date);
   snprintf(source, sizeof source, "hf-plan, plan %lld of %s, cost model %d, machine %.60s; tag = weakest of its inputs",
            (long long)pl->p->id, date, pl->p->cost_model_version, pl->p->machine);
-  page_source(p, pl->p->tag, source, "%s: decode tokens/s with interval, TTFT, TPOT (simulated), step, bound", name);
+  page_source(p, pl->p->tag, source, "%s: decode tokens/s with interval, times of tokens (simulated), step, bound", name);
   bool from_run = strncmp(pl->p->popularity, "run ", 4) == 0;
   page_source(p, from_run ? "measured" : "assumed", pl->p->popularity, "%s: popularity of experts", name);
 }

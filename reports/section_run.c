@@ -164,8 +164,9 @@ static double measured_layers_ns(const data_run *d) {
   return sum;
 }
 
-static void stage_row(page *p, rep_table *t, const char *key, const char *words, double planned, double measured) {
-  table_shown(p, t, key, "%s", words);
+static void stage_row(page *p, rep_table *t, const char *key, const char *words, const char *note, double planned,
+                      double measured) {
+  table_shown(p, t, key, "%s%s", words, note);
   table_num(p, t, planned), table_num(p, t, measured), table_num(p, t, signed_error(planned, measured));
 }
 
@@ -184,15 +185,17 @@ static void table_stages(page *p, const char *id, const data_run *d) {
   for (int s = 0; s < N_STAGES; s++) {
     double planned = data_planned_ns(d->p, stages[s], -1), measured = data_stage_ns(d, stages[s], -1);
     if (isfinite(measured) || (compare && planned > 0))
-      stage_row(p, t, stages[s], words_of(stages[s]), compare ? planned : NAN, measured);
+      stage_row(p, t, stages[s], words_of(stages[s]), isfinite(measured) ? "" : " (not timed by itself)", compare ? planned : NAN,
+                measured);
   }
-  if (isfinite(data_stage_ns(d, "head", -1))) stage_row(p, t, "head", words_of("head"), NAN, data_stage_ns(d, "head", -1));
+  if (isfinite(data_stage_ns(d, "head", -1)))
+    stage_row(p, t, "head", words_of("head"), " (planned within the rest, below)", NAN, data_stage_ns(d, "head", -1));
   if (layers > 0 && layers <= step) {
-    stage_row(p, t, "layers", "all layers, overlap taken off", compare ? layers : NAN, measured_layers);
-    stage_row(p, t, "rest", "+ output head and fixed part of the step", compare ? step - layers : NAN,
+    stage_row(p, t, "layers", "all layers, overlap taken off", "", compare ? layers : NAN, measured_layers);
+    stage_row(p, t, "rest", "+ the rest: output head and fixed part of the step", "", compare ? step - layers : NAN,
               measured_layers <= measured_step ? measured_step - measured_layers : NAN);
   }
-  if (isfinite(measured_step)) stage_row(p, t, "step", "= whole step", compare ? step : NAN, measured_step);
+  if (isfinite(measured_step)) stage_row(p, t, "step", "= whole step", "", compare ? step : NAN, measured_step);
   page_table_end(p, t, false);
 }
 
@@ -303,8 +306,8 @@ static void table_requests(page *p, const char *id, const data_run *d) {
                                  {"prompt_tokens", "Prompt", FMT_INT},
                                  {"output_tokens", "Output", FMT_INT},
                                  {"arrival_s", "Arrival", FMT_SECONDS},
-                                 {"ttft_s", "TTFT", FMT_SECONDS},
-                                 {"tpot_s", "TPOT", FMT_SECONDS},
+                                 {"ttft_s", "To first token", FMT_SECONDS},
+                                 {"tpot_s", "Per output token", FMT_SECONDS},
                                  {"end_to_end_s", "End to end", FMT_SECONDS},
                                  {"finish", "Ended by", FMT_TEXT}};
   char name[SECTION_ID_MAX];
@@ -377,5 +380,5 @@ void section_run(page *p, const char *id, const char *title, const data_run *d) 
   table_events(p, id, d);
   format_date(d->r.created_ns, date);
   snprintf(source, sizeof source, "hf-run, run %lld of %s", (long long)d->r.id, date);
-  page_source(p, "measured", source, "Run %lld: tokens/s, TTFT, TPOT, stage times, routing counts", (long long)d->r.id);
+  page_source(p, "measured", source, "Run %lld: tokens/s, times of tokens and stages, routing counts", (long long)d->r.id);
 }

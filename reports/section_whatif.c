@@ -118,7 +118,7 @@ void section_whatif(page *p, const char *id, const data_plan *d, double publishe
                   machine_title(d->machine), n, plural(n));
   }
   if (published > 0)
-    page_source(p, "spec", published_source != NULL ? published_source : "given on the command line without a source",
+    page_source(p, "published", published_source != NULL ? published_source : "given on the command line without a source",
                 "Published tokens/s");
 }
 
@@ -131,19 +131,18 @@ void section_definitions(page *p) {
       {"signed error", "(predicted − measured) / measured. Above zero: the prediction promised too much."},
       {"decode tokens/s",
        "output tokens of all users together per second while every user decodes; prefill and waiting are left out."},
-      {"TTFT", "time to first token: from the arrival of a request to its first output token, at the client."},
-      {"TPOT", "time per output token: (end to end − TTFT) / (n − 1) of a request with n output tokens."},
-      {"p50, p90, p99", "half, nine tenths, 99 of 100 requests are at or below this value."},
+      {"time to first token (TTFT)", "from the arrival of a request to its first output token, at the client."},
+      {"time per output token (TPOT)", "(end to end − time to first token) / (n − 1) of a request with n output tokens."},
+      {"median, 90 % within, 99 % within", "half, 90 of 100, 99 of 100 requests are at or below this value (p50, p90, p99)."},
       {"gap", "(step of the plan − proven lower bound) / step of the plan: what any other placement at the same depth could gain "
               "at most, by the "
               "same cost model."},
       {"binding resource", "what the step waits for: CPU (bandwidth or compute), GPU, or path, the hand-over between them."},
       {"share of choices", "how often the router's choices fall on experts that live on the device."},
       {"depth", "micro-batches in flight: while one is in attention on the device another is in its experts on the CPU."},
-      {"interval",
-       "low to high: each group of inputs (bandwidth, compute, links, fixed times and so on) is moved alone to its low and "
-       "to its high end, the effects are added as independent ones are (root of the sum of squares), together with a "
-       "doubt of 9 % in the cost model itself. It is no guarantee: measured figures should mostly fall inside."},
+      {"interval", "low to high: each group of inputs (bandwidth, compute, links, fixed times and so on) is moved alone to its "
+                   "low and to its high end, and the effects are added as independent ones are (root of the sum of squares), "
+                   "together with a doubt in the cost model itself. No guarantee: a measured figure should mostly fall inside."},
       {"measured", "timed on the machine that the figure speaks of."},
       {"scaled", "carried over from a measurement of something similar, by size or speed."},
       {"spec", "a datasheet's value, times a documented efficiency prior where the figure is one that programs reach."},

@@ -110,7 +110,8 @@ static void show_cell(page *p, const rep_table *t, int i) {
   if (t->col[column].title == NULL) return;
   if (c->text != NULL) {
     const char *text = c->shown != NULL ? c->shown : c->text;
-    page_raw(p, "<%s%s>", element, strlen(text) > 40 ? " class=\"long\"" : "");
+    size_t n = strlen(text);
+    page_raw(p, "<%s%s>", element, n > 40 ? " class=\"long\"" : column == 0 && n > 18 ? " class=\"name\"" : "");
     page_escaped(p, "%s", text);
   } else {
     format_number(c->num, c->format, number);

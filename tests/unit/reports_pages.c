@@ -138,6 +138,15 @@ static int64_t put_run(fixture *f, int64_t plan_id, double tok_per_s) {
                    .ns_sum = 1000};
     CHECK_OK(db_stage_put(f->d, &s));
   }
+  rec_stage step = {.run_id = r.id,
+                    .source = "run",
+                    .stage = "step",
+                    .phase = "decode",
+                    .resource = "all",
+                    .layer = -1,
+                    .steps = 10,
+                    .ns_sum = 5000};
+  CHECK_OK(db_stage_put(f->d, &step));
   for (int e = 0; e < 9; e++) { /* one expert more than the plan knows */
     rec_routing c = {.run_id = r.id, .layer = 1, .expert = e, .phase = "decode", .count = 10};
     CHECK_OK(db_routing_put(f->d, &c));
@@ -377,6 +386,87 @@ static void figures_of_a_run(void **state) {
   page_free(p);
 }
 
+static int64_t run_like(fixture *f, void (*change)(rec_run *r)) {
+  rec_run r;
+  CHECK_OK(db_run_get(f->d, f->run[0], &r));
+  r.id = 0;
+  change(&r);
+  CHECK_OK(db_run_put(f->d, &r));
+  return r.id;
+}
+
+static void stop_it(rec_run *r) {
+  snprintf(r->status, sizeof r->status, "stopped");
+}
+
+static void no_prediction(rec_run *r) {
+  r->predicted_decode_tok_per_s = r->predicted_low = r->predicted_high = r->predicted_ttft_p50_s = r->predicted_tpot_p50_s = 0;
+}
+
+static void one_user(rec_run *r) {
+  no_prediction(r);
+  r->users = 1;
+}
+
+static void other_device(rec_run *r) {
+  no_prediction(r);
+  snprintf(r->gpu, sizeof r->gpu, "none");
+}
+
+static void no_interval(rec_run *r) {
+  r->predicted_low = r->predicted_high = 0;
+}
+
+static void run_says(fixture *f, int64_t id, const char *fact, bool error) {
+  char text[24];
+  snprintf(text, sizeof text, "%lld", (long long)id);
+  page *p = build(f, (report_options){.kind = "run", .operand = text});
+  if (strstr(page_verdict_text(p), fact) == NULL) fail_msg("'%s' does not say '%s'", page_verdict_text(p), fact);
+  assert_int_equal(has(p, ">not stated<"), !error);
+  assert_false(strstr(page_verdict_text(p), "interval") != NULL);
+  page_free(p);
+}
+
+/* No error where the run was not the planned one, and the reason at the top. */
+static void runs_without_error(void **state) {
+  fixture *f = *state;
+  run_says(f, run_like(f, stop_it), "no prediction is held against it: it was stopped before its end", false);
+  run_says(f, run_like(f, one_user), "it had 1 user, the plan is for", false);
+  run_says(f, run_like(f, other_device), "its device was none, the plan is for", false);
+  run_says(f, run_like(f, no_prediction), "its load or its machine was not the planned one", false);
+  run_says(f, run_like(f, no_interval), "+10.0\xc2\xa0% off.", true);
+}
+
+/* Gains of runs that cannot be compared are not stated. */
+static void gain_of_stopped_run(void **state) {
+  fixture *f = *state;
+  int64_t stopped = run_like(f, stop_it);
+  page *p = build(f, (report_options){.kind = "loop", .plan = {f->plan[0], f->plan[1]}, .run = {f->run[0], stopped}});
+  assert_true(has(p, "the two runs cannot be compared"));
+  assert_true(has(p, "not finished: no error"));
+  assert_int_equal(page_verdict_count(p), 4);
+  page_free(p);
+}
+
+static void keys_and_words(void **state) {
+  fixture *f = *state;
+  page *p = build(f, (report_options){.kind = "loop"});
+  hf_buf csv;
+  hf_buf_init(&csv, 1 << 28);
+  CHECK_OK(page_csv(p, &csv));
+  assert_non_null(strstr(csv.data, "\ndecode_tok_per_s,"));
+  assert_non_null(strstr(csv.data, "metric,predicted,measured,signed_error,unit\n"));
+  assert_non_null(strstr(csv.data, "\ncexp,"));
+  hf_buf_free(&csv);
+  assert_false(has(p, ">decode_tok_per_s<"));
+  assert_false(has(p, ">dram_read_bytes_per_s<"));
+  assert_false(has(p, ">Unit<"));
+  assert_true(has(p, ">Decode speed, all users, tokens/s<"));
+  assert_true(has(p, ">Memory read bandwidth<"));
+  assert_true(has(p, ">= whole step<"));
+  page_free(p);
+}
+
 static void published(void **state) {
   fixture *f = *state;
   page *p = build(f, (report_options){.kind = "whatif", .published = 1e9});
@@ -448,9 +538,10 @@ static void out_of_memory(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_kind),     cmocka_unit_test(reader_finds),
-                                     cmocka_unit_test(loop_chooses),   cmocka_unit_test(figures_of_a_run),
-                                     cmocka_unit_test(published),      cmocka_unit_test(refusals),
-                                     cmocka_unit_test(empty_database), cmocka_unit_test(out_of_memory)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_kind),       cmocka_unit_test(reader_finds),       cmocka_unit_test(loop_chooses),
+      cmocka_unit_test(figures_of_a_run), cmocka_unit_test(published),          cmocka_unit_test(refusals),
+      cmocka_unit_test(empty_database),   cmocka_unit_test(runs_without_error), cmocka_unit_test(gain_of_stopped_run),
+      cmocka_unit_test(keys_and_words),   cmocka_unit_test(out_of_memory)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }
