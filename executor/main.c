@@ -129,7 +129,12 @@ int main(int argc, char **argv) {
        "Write the weights of --model synth:... as a GGUF file (PATH ends in .gguf) or a safetensors folder.", 0, 0},
       {"trace", 0, CLI_STR, &r.trace, "FILE", "Write a Chrome trace of every stage (chrome://tracing, Perfetto).", 0, 0},
       {0}};
+  static const char environment[] =
+      "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16.\n"
+      "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"
+      "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n";
   const cli_spec spec = {.program = "hf-run",
+                         .environment = environment,
                          .synopsis = "--model PATH (--prompts FILE | --prompt TEXT | --check-reference FILE | --bench) [options]",
                          .description = description,
                          .examples = examples,

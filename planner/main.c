@@ -222,6 +222,7 @@ static hf_status cmd_plan(int argc, char **argv) {
                          .synopsis = "--model NAME_OR_PATH --machine NAME --users N --context N [options]",
                          .description = plan_description,
                          .examples = plan_examples,
+                         .environment = "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n",
                          .options = options};
   int n = 0;
   char **rest = NULL;

@@ -144,7 +144,15 @@ static hf_status profile_machine(int argc, char **argv) {
        "Use no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16. Default: $HF_ISA, else all.", 0, 0},
       {NULL},
   };
-  const cli_spec spec = {program, NULL, "[--quick] [options] | show [ID_OR_NAME]", description, examples, table};
+  const cli_spec spec = {
+      program,
+      NULL,
+      "[--quick] [options] | show [ID_OR_NAME]",
+      description,
+      examples,
+      table,
+      "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16.\n"
+      "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"};
   cli_common common;
   int n = 0;
   char **operands = NULL;

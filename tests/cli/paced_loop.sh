@@ -22,13 +22,21 @@ jq -e --slurpfile census $tiny/census.json '
   [.changes.layers[] | $census[0].swedish.counts["\(.layer)"] as $c | {in: [.in[] | $c[.]], out: [.out[] | $c[.]]}]
   | (map(.in[]) | add / length) > 1.5 * (map(.out[]) | add / length)' "$out" >/dev/null || fail "experts moved that Swedish text does not use"
 
-# Old and new plan in turn, three pairs: the median of the ratios is what a busy moment of this machine spoils least.
+# Old and new plan in turn, three pairs: the median of the ratios is what a busy moment of this machine spoils least. When it is out of bounds
+# four more pairs decide, all seven together.
 ratios="$(jq -n "$(run "$tmp/plan2.json") / $before")"
-for _ in 1 2; do
-  before=$(run "$tmp/plan1.json")
-  ratios="$ratios $(jq -n "$(run "$tmp/plan2.json") / $before")"
-done
-measured=$(tr ' ' '\n' <<<"$ratios" | sort -n | sed -n 2p)
-jq -en --argjson ratio "$measured" --argjson gain "$gain" '($ratio - 1) as $m | $m > 0 and $m > $gain / 2 and $m < $gain * 2' >/dev/null ||
-  fail "expected gain $gain, measured ratios $ratios"
+pairs() { # HOW_MANY
+  local i
+  for ((i = 0; i < $1; i++)); do
+    before=$(run "$tmp/plan1.json")
+    ratios="$ratios $(jq -n "$(run "$tmp/plan2.json") / $before")"
+  done
+  measured=$(tr ' ' '\n' <<<"$ratios" | sort -n | sed -n "$(($(wc -w <<<"$ratios") / 2 + 1))p")
+}
+in_bounds() {
+  jq -en --argjson ratio "$measured" --argjson gain "$gain" '($ratio - 1) as $m | $m > 0 and $m > $gain / 2 and $m < $gain * 2' >/dev/null
+}
+pairs 2
+if ! in_bounds; then pairs 4; fi
+in_bounds || fail "expected gain $gain, measured ratios $ratios"
 echo "expected gain $(jq -n "$gain * 1000 | round / 10") %, measured $(jq -n "($measured - 1) * 1000 | round / 10") % (ratios $ratios)"

@@ -27,6 +27,16 @@ for options in "--users 16" "--users 5 --depth 3 --threads 2" "--users 16 --dept
   expect_same "$(answers "$alone")" "$(answers "$tmp/other.jsonl")" "answers with $options"
 done
 
+# Nodes that are not there: the same answers.
+for nodes in 2 4; do
+  jq -n --argjson n $nodes '{nodes: [range($n) | {cpus: 1, mem_bytes: 4294967296, dram_bytes_per_s: 1e10}]}' >"$tmp/topology.json"
+  HF_TOPOLOGY=$tmp/topology.json expect_exit 0 "$bin/hf-run" --model $tiny --prompts $tiny/prompts.jsonl --where domain=french --limit 16 --users 5 --max-tokens 24 --quiet --out "$tmp/other.jsonl" --json
+  expect_json --argjson n $nodes '.threads == $n'
+  expect_same "$(answers "$alone")" "$(answers "$tmp/other.jsonl")" "answers with $nodes nodes"
+done
+echo '{"nodes": [{"cpus": -1}]}' >"$tmp/topology.json"
+HF_TOPOLOGY=$tmp/topology.json expect_error 2 'topology.json.*cpus' "$bin/hf-run" --model $tiny --prompt x --quiet
+
 # Sampling is seeded; another seed gives another text.
 sample() { "$bin/hf-run" --model $tiny --prompts $tiny/prompts.jsonl --limit 2 --max-tokens 16 --temperature 1 --seed "$1" --users "$2" --quiet --out "$3" --json >/dev/null; }
 sample 5 1 "$tmp/a" && sample 5 2 "$tmp/b" && sample 6 1 "$tmp/c"
