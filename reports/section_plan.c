@@ -22,11 +22,12 @@ hf_status say_plan(const plan *pl, hf_buf *b) {
   format_number(pl->decode_tok_per_s.low, FMT_TOK_S, low);
   format_number(pl->decode_tok_per_s.high, FMT_TOK_S, high);
   format_number(pl->ilp.gap, FMT_GAP, gap);
-  return hf_buf_printf(
-      b,
-      "Plan %lld for %s, %d user%s, is expected to decode %s tokens/s (%s to %s); no placement at this depth can "
-      "beat its step by more than %s.",
-      (long long)pl->id, pl->model, pl->users, plural(pl->users), likely, low, high, gap);
+  HF_TRY(
+      hf_buf_printf(b,
+                    "Plan %lld for %s, %d user%s, is expected to decode %s tokens/s (%s to %s); no placement at this depth can "
+                    "beat its step",
+                    (long long)pl->id, pl->model, pl->users, plural(pl->users), likely, low, high));
+  return pl->ilp.gap < 1e-6 ? hf_buf_printf(b, ".") : hf_buf_printf(b, " by more than %s.", gap);
 }
 
 static void tiles_of_plan(page *p, const plan *pl) {

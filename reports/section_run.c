@@ -33,6 +33,9 @@ static hf_status say_unlike(const data_run *r, hf_buf *b) {
   if (n->plan_id == 0) return hf_buf_printf(b, "it had no stored plan");
   if (p == NULL) return hf_buf_printf(b, "its plan is no longer in the database");
   if (n->users != p->users) return hf_buf_printf(b, "it had %d user%s, the plan is for %d", n->users, plural(n->users), p->users);
+  if (r->n_request < p->users) /* fewer at once than planned */
+    return hf_buf_printf(b, "it had %d request%s, the plan is for %d users at once", r->n_request, plural(r->n_request),
+                         p->users);
   if (strcmp(n->gpu, p->gpu) != 0) return hf_buf_printf(b, "its device was %s, the plan is for %s", n->gpu, p->gpu);
   if (n->depth != p->depth) return hf_buf_printf(b, "its depth was %d, the plan is for %d", n->depth, p->depth);
   return hf_buf_printf(b, "its load or its machine was not the planned one");

@@ -2,7 +2,7 @@
 #ifndef HF_REPORTS_WORDS_H
 #define HF_REPORTS_WORDS_H
 
-/* The words for a key: a metric, figure, fact, kernel, stage, the kind or status of a run; the key itself where none are known. */
+/* The words for a key (metric, figure, fact, kernel, stage, kind or status of a run); the key itself where none are known. */
 const char *words_of(const char *key);
 
 /* The plural's "s" after a count. */

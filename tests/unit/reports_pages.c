@@ -386,12 +386,16 @@ static void figures_of_a_run(void **state) {
   page_free(p);
 }
 
-static int64_t run_like(fixture *f, void (*change)(rec_run *r)) {
+static int64_t run_like(fixture *f, int requests, void (*change)(rec_run *r)) {
   rec_run r;
   CHECK_OK(db_run_get(f->d, f->run[0], &r));
   r.id = 0;
   change(&r);
   CHECK_OK(db_run_put(f->d, &r));
+  for (int i = 0; i < requests; i++) {
+    rec_request q = {.run_id = r.id, .request = i, .output_tokens = 2, .first_token_s = 0.5, .end_s = 1, .finish = "stop"};
+    CHECK_OK(db_request_put(f->d, &q));
+  }
   return r.id;
 }
 
@@ -430,17 +434,18 @@ static void run_says(fixture *f, int64_t id, const char *fact, bool error) {
 /* No error where the run was not the planned one, and the reason at the top. */
 static void runs_without_error(void **state) {
   fixture *f = *state;
-  run_says(f, run_like(f, stop_it), "no prediction is held against it: it was stopped before its end", false);
-  run_says(f, run_like(f, one_user), "it had 1 user, the plan is for", false);
-  run_says(f, run_like(f, other_device), "its device was none, the plan is for", false);
-  run_says(f, run_like(f, no_prediction), "its load or its machine was not the planned one", false);
-  run_says(f, run_like(f, no_interval), "+10.0\xc2\xa0% off.", true);
+  run_says(f, run_like(f, 5, stop_it), "no prediction is held against it: it was stopped before its end", false);
+  run_says(f, run_like(f, 1, one_user), "it had 1 user, the plan is for", false);
+  run_says(f, run_like(f, 5, other_device), "its device was none, the plan is for", false);
+  run_says(f, run_like(f, 1, no_prediction), "it had 1 request, the plan is for 5 users at once", false);
+  run_says(f, run_like(f, 5, no_prediction), "its load or its machine was not the planned one", false);
+  run_says(f, run_like(f, 5, no_interval), "+10.0\xc2\xa0% off.", true);
 }
 
 /* Gains of runs that cannot be compared are not stated. */
 static void gain_of_stopped_run(void **state) {
   fixture *f = *state;
-  int64_t stopped = run_like(f, stop_it);
+  int64_t stopped = run_like(f, 5, stop_it);
   page *p = build(f, (report_options){.kind = "loop", .plan = {f->plan[0], f->plan[1]}, .run = {f->run[0], stopped}});
   assert_true(has(p, "the two runs cannot be compared"));
   assert_true(has(p, "not finished: no error"));
