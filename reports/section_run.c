@@ -193,7 +193,7 @@ static void table_stages(page *p, const char *id, const data_run *d) {
   }
   if (isfinite(data_stage_ns(d, "head", -1)))
     stage_row(p, t, "head", words_of("head"), " (planned within the rest, below)", NAN, data_stage_ns(d, "head", -1));
-  if (layers > 0 && layers <= step) {
+  if (layers > 0 && layers <= step && (compare || isfinite(measured_layers))) {
     stage_row(p, t, "layers", "all layers, overlap taken off", "", compare ? layers : NAN, measured_layers);
     stage_row(p, t, "rest", "+ the rest: output head and fixed part of the step", "", compare ? step - layers : NAN,
               measured_layers <= measured_step ? measured_step - measured_layers : NAN);
