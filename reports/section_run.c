@@ -249,13 +249,13 @@ static void chart_stage(page *p, const char *id, const data_run *d, int s) {
 static void part_stages(page *p, const char *id, const data_run *d) {
   if (d->p == NULL || d->n_stage == 0) return;
   page_heading(p, "Where the time went");
-  page_text(
-      p,
-      "On the device and on the CPU a layer's experts run at the same time, so the stages do not add up to the step. The last "
-      "three rows do: all layers with that overlap taken off, then the rest of the step (output head, building the batch, "
-      "choosing the tokens, waiting)%s",
-      d->r.depth > 1 ? "; with several micro-batches in flight the measured layers overlap too, and only their step is known."
-                     : ".");
+  page_text(p, "On the device and on the CPU a layer's experts run at the same time, so the stages do not add up to the step.");
+  if (run_comparable(d) || d->r.depth == 1)
+    page_text(p, "The last three rows of the table do: all layers with that overlap taken off, then the rest of the step (output "
+                 "head, building the batch, "
+                 "choosing the tokens, waiting).");
+  if (d->r.depth > 1)
+    page_text(p, "With several micro-batches in flight the measured layers overlap too: of the sum only the step was measured.");
   page_charts(p);
   for (int s = 0; s < N_STAGES; s++) chart_stage(p, id, d, s);
   page_charts_end(p);
