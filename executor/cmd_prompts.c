@@ -386,6 +386,7 @@ static hf_status run_job(const run_options *r, job *j) {
   if (j->p) HF_TRY(plan_adopt(j->d, j->p));
   fill_run(r, j);
   HF_TRY(record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats));
+  if (r->trace) HF_TRY(trace_store(j->d, j->run.id, &j->trace));
   if (r->trace) HF_TRY(trace_write(&j->trace, r->trace));
   if (r->out) HF_TRY(prompts_write(r->out, &j->list, j->tok));
   if (r->common.json) {

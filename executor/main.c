@@ -127,7 +127,8 @@ int main(int argc, char **argv) {
       {"no-log", 0, CLI_FLAG, &r.no_log, NULL, "With --bench: do not write runs to the database.", 0, 0},
       {"write-model", 0, CLI_STR, &r.write_model, "PATH",
        "Write the weights of --model synth:... as a GGUF file (PATH ends in .gguf) or a safetensors folder.", 0, 0},
-      {"trace", 0, CLI_STR, &r.trace, "FILE", "Write a Chrome trace of every stage (chrome://tracing, Perfetto).", 0, 0},
+      {"trace", 0, CLI_STR, &r.trace, "FILE",
+       "Write a Chrome trace of every stage (chrome://tracing, Perfetto), and the first 20,000 stages as rows of the run.", 0, 0},
       {0}};
   static const char environment[] =
       "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16.\n"

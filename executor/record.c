@@ -192,6 +192,14 @@ hf_status trace_write(const trace_log *t, const char *path) {
   return st;
 }
 
+hf_status trace_store(db *d, int64_t run_id, const trace_log *t) {
+  hf_status st = db_begin(d);
+  for (int64_t i = 0; i < t->n && i < TRACE_STORED && st == HF_OK; i++) st = db_trace_put(d, run_id, 0, &t->ev[i]);
+  if (st == HF_OK) return db_commit(d);
+  db_rollback(d);
+  return st;
+}
+
 void trace_free(trace_log *t) {
   free(t->ev);
   *t = (trace_log){0};

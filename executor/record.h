@@ -22,5 +22,8 @@ typedef struct {
 HF_MUST hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index);
 /* Chrome trace format (JSON array of "X" events; chrome://tracing, Perfetto). */
 HF_MUST hf_status trace_write(const trace_log *t, const char *path);
+/* The first TRACE_STORED events as rows of the run, in one transaction, so that SQL can compare them with stage times and simulations. */
+enum { TRACE_STORED = 20000 };
+HF_MUST hf_status trace_store(db *d, int64_t run_id, const trace_log *t);
 void trace_free(trace_log *t);
 #endif
