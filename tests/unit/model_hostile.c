@@ -152,7 +152,7 @@ static void test_gguf_many_keys(void **state) {
   memcpy(file, "GGUF\3", 5);
   file[16] = (char)(KEYS & 255), file[17] = (char)(KEYS >> 8);
   for (int i = 0; i < KEYS; i++, at += ENTRY) {
-    char key[8];
+    char key[16];
     snprintf(key, sizeof key, "k%04d", i == KEYS - 1 ? 17 : i);
     at[0] = 5;
     memcpy(at + 8, key, 5); /* type 0: u8 */
