@@ -218,3 +218,21 @@ hf_status catalog_names(const char *kind, char ***names, int *n) {
   free(l.e);
   return st;
 }
+
+hf_status catalog_model_config(void *user, const char *name, json **config) {
+  (void)user;
+  json *entry = NULL;
+  HF_TRY(catalog_get("models", name, &entry));
+  const json *c = json_get(entry, "config");
+  if (c == NULL) {
+    json_free(entry);
+    return hf_fail(HF_INPUT, "catalog model %s: field config is missing", name);
+  }
+  /* a node of a document cannot leave it: through text */
+  char *text = NULL;
+  hf_status st = json_print(c, false, &text);
+  json_free(entry);
+  if (st == HF_OK) st = json_parse(text, strlen(text), name, config);
+  free(text);
+  return st;
+}

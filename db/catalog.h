@@ -12,6 +12,9 @@ HF_MUST hf_status catalog_get(const char *kind, const char *name, json **out);
 /* Names of a kind, sorted; *names is one allocation (array then strings), free(). */
 HF_MUST hf_status catalog_names(const char *kind, char ***names, int *n);
 
+/* The Hugging Face config of a model, for model_set_catalog_hook; user is not used. *config: json_free. */
+HF_MUST hf_status catalog_model_config(void *user, const char *name, json **config);
+
 /* Makes the machine's rows in the database from a catalog name or a machine JSON file: rec_machine (kind catalog or whatif),
  * devices, figures (spec values as low/likely/high after the efficiency priors, raw datasheet values beside them), links. Reuses
  * an existing identical one. Every figure says where it comes from; db/catalog/README.md lists them. One transaction, or part of

@@ -33,26 +33,6 @@ static const char examples[] =
     "  hf-run --model synth:tests/bench/moe-700m.json,format=q8_0,seed=1 --write-model /tmp/moe-700m.gguf\n"
     "      A synthetic model of 700 MB for benchmarks.\n";
 
-static hf_status catalog_config(void *user, const char *name, json **config) {
-  (void)user;
-  json *entry = NULL;
-  HF_TRY(catalog_get("models", name, &entry));
-  const json *c = json_get(entry, "config");
-  json *holder = json_new_object();
-  json *copy = json_add_copy(holder, "config", c);
-  json_free(entry);
-  if (!c || !copy) {
-    json_free(holder);
-    return hf_fail(HF_INPUT, "catalog model %s: field config is missing", name);
-  }
-  char *text = NULL;
-  hf_status st = json_print(copy, false, &text);
-  json_free(holder);
-  if (st == HF_OK) st = json_parse(text, strlen(text), name, config);
-  free(text);
-  return st;
-}
-
 static hf_status dispatch(const run_options *r) {
   int jobs = (r->prompts != NULL) + (r->prompt != NULL) + (r->reference != NULL) + (r->write_model != NULL) + r->bench;
   if (jobs != 1)
@@ -68,7 +48,7 @@ static hf_status dispatch(const run_options *r) {
   if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g)); /* before anything is opened or asked */
   HF_TRY(kern_init(r->isa));
   HF_TRY(kern_self_check());
-  model_set_catalog_hook(catalog_config, NULL);
+  model_set_catalog_hook(catalog_model_config, NULL);
   if (r->write_model) {
     HF_TRY(model_synth_export(r->model, r->write_model));
     if (!r->common.json) return HF_OK;

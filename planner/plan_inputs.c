@@ -8,22 +8,8 @@
 #include "db/catalog.h"
 #include "sched/sched.h"
 
-static hf_status catalog_config(void *user, const char *name, json **config) {
-  (void)user;
-  json *doc = NULL;
-  HF_TRY(catalog_get("models", name, &doc));
-  json *o = json_new_object(), *copy = json_add_copy(o, "config", json_get(doc, "config"));
-  json_free(doc);
-  char *text = NULL;
-  hf_status st = copy != NULL ? json_print(copy, false, &text) : hf_fail(HF_MACHINE, "out of memory: config of model %s", name);
-  json_free(o);
-  if (st == HF_OK) st = json_parse(text, strlen(text), name, config);
-  free(text);
-  return st;
-}
-
 void plan_use_catalog(void) {
-  model_set_catalog_hook(catalog_config, NULL);
+  model_set_catalog_hook(catalog_model_config, NULL);
 }
 
 /* ---- model ---- */

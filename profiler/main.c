@@ -36,21 +36,6 @@ static const char examples[] = "  hf-profile --quick\n      under 20 seconds on 
 static const char show_examples[] = "  hf-profile show\n      the newest measured machine\n"
                                     "  hf-profile show 3 --json\n      machine 3, for a script\n";
 
-static hf_status resolve_catalog(void *user, const char *name, json **config) {
-  (void)user;
-  json *entry = NULL;
-  HF_TRY(catalog_get("models", name, &entry));
-  json *holder = json_new_object();
-  json *copy = json_add_copy(holder, "config", json_get(entry, "config"));
-  json_free(entry);
-  char *text = NULL;
-  hf_status st = copy ? json_print(copy, false, &text) : hf_fail(HF_MACHINE, "out of memory: model %s", name);
-  json_free(holder);
-  if (st == HF_OK) st = json_parse(text, strlen(text), name, config);
-  free(text);
-  return st;
-}
-
 static hf_status open_db(const cli_common *common, bool create, db **out) {
   char path[4096];
   HF_TRY(db_default_path(common->db_path, path, sizeof path));
@@ -162,7 +147,7 @@ static hf_status profile_machine(int argc, char **argv) {
   if (n > 0) return hf_fail(HF_INPUT, "'%s' is no verb of hf-profile; see hf-profile --help", operands[0]);
   if (o.name && (o.name[0] == '\0' || strlen(o.name) > 127)) return hf_fail(HF_INPUT, "option --name: 1 to 127 bytes are needed");
   HF_TRY(kern_init(o.isa));
-  model_set_catalog_hook(resolve_catalog, NULL);
+  model_set_catalog_hook(catalog_model_config, NULL);
   go_ahead();
   prof_options po = {.quick = o.quick, .threads = (int)o.threads, .only = o.only};
   topology *t = NULL;
