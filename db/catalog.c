@@ -221,17 +221,17 @@ hf_status catalog_names(const char *kind, char ***names, int *n) {
 
 hf_status catalog_model_config(void *user, const char *name, json **config) {
   (void)user;
-  json *entry = NULL;
-  HF_TRY(catalog_get("models", name, &entry));
-  const json *c = json_get(entry, "config");
+  json *doc = NULL;
+  HF_TRY(catalog_get("models", name, &doc));
+  const json *c = json_get(doc, "config");
   if (c == NULL) {
-    json_free(entry);
+    json_free(doc);
     return hf_fail(HF_INPUT, "catalog model %s: field config is missing", name);
   }
   /* a node of a document cannot leave it: through text */
   char *text = NULL;
   hf_status st = json_print(c, false, &text);
-  json_free(entry);
+  json_free(doc);
   if (st == HF_OK) st = json_parse(text, strlen(text), name, config);
   free(text);
   return st;
