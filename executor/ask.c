@@ -109,6 +109,24 @@ end:
   return st;
 }
 
+hf_status ask_plan(const plan_question *q, json **out) {
+  enum { NUMBERS = 6 };
+  const char *const name[NUMBERS] = {"--users", "--context", "--prompt-tokens", "--output-tokens", "--depth", "--threads"};
+  const int64_t value[NUMBERS] = {q->users, q->context, q->prompt_tokens, q->output_tokens, q->depth, q->threads};
+  char text[NUMBERS][24];
+  const char *argv[32] = {
+      "plan", "--json", "--quiet", "--db", q->db_path, "--model", q->model, "--gpu", q->gpu ? q->gpu : "none"};
+  int n = 9;
+  for (int i = 0; i < NUMBERS; i++) {
+    if (value[i] == 0) continue;
+    snprintf(text[i], sizeof text[i], "%lld", (long long)value[i]);
+    argv[n++] = name[i], argv[n++] = text[i];
+  }
+  if (q->machine) argv[n++] = "--machine", argv[n++] = q->machine;
+  if (!q->store) argv[n++] = "--no-store";
+  return ask_hf_plan(argv, out);
+}
+
 hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out) {
   const char *argv[] = {"stages", "--db",  db_path, "--model", model,     "--machine",
                         machine,  "--gpu", gpu,     "--json",  "--quiet", NULL};

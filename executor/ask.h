@@ -8,6 +8,15 @@
 /* argv after the program name, NULL-terminated. The child's standard error passes through when verbose, else its last line becomes the
  * error's text. HF_NO when it exits 1, HF_INPUT for 2, HF_MACHINE otherwise or when it cannot be started. *out: json_free. */
 HF_MUST hf_status ask_hf_plan(const char *const *argv, json **out);
+/* A plan for one load. machine NULL: the last one measured; depth and threads 0: hf-plan's choice; store: keep it in the database. The answer is the
+ * JSON of `hf-plan plan`; errors as ask_hf_plan. */
+typedef struct {
+  const char *db_path, *model, *gpu, *machine;
+  int users, context, prompt_tokens, output_tokens, depth;
+  int64_t threads;
+  bool store;
+} plan_question;
+HF_MUST hf_status ask_plan(const plan_question *q, json **out);
 /* Stage times of `model` on `machine` with the device part as gpu says ("paced:…" gives the modelled machine's). */
 HF_MUST hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out);
 #endif

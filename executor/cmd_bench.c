@@ -64,38 +64,18 @@ end:
 
 /* What hf-plan says of this cell; 0 when it cannot say (no profile yet). */
 static double predict(const bench *b, int users, int prompt, int output, int depth) {
-  char u[16], c[16], pt[16], ot[16], d[16], th[16];
-  snprintf(u, sizeof u, "%d", users);
-  snprintf(c, sizeof c, "%d", prompt + output);
-  snprintf(pt, sizeof pt, "%d", prompt);
-  snprintf(ot, sizeof ot, "%d", output);
-  snprintf(d, sizeof d, "%d", depth);
-  snprintf(th, sizeof th, "%lld", (long long)b->r->threads);
-  const char *argv[32] = {"plan",
-                          "--depth",
-                          d,
-                          "--no-store",
-                          "--db",
-                          b->db_path,
-                          "--model",
-                          b->r->model,
-                          "--users",
-                          u,
-                          "--context",
-                          c,
-                          "--prompt-tokens",
-                          pt,
-                          "--output-tokens",
-                          ot,
-                          "--gpu",
-                          b->r->gpu ? b->r->gpu : "none",
-                          "--json",
-                          "--quiet"};
-  int n = 20;
-  if (b->r->machine) argv[n++] = "--machine", argv[n++] = b->r->machine;
-  if (b->r->threads) argv[n++] = "--threads", argv[n++] = th;
+  plan_question q = {.db_path = b->db_path,
+                     .model = b->r->model,
+                     .gpu = b->r->gpu,
+                     .machine = b->r->machine,
+                     .users = users,
+                     .context = prompt + output,
+                     .prompt_tokens = prompt,
+                     .output_tokens = output,
+                     .depth = depth,
+                     .threads = b->r->threads};
   json *doc = NULL;
-  if (ask_hf_plan(argv, &doc) != HF_OK) {
+  if (ask_plan(&q, &doc) != HF_OK) {
     hf_log(HF_LOG_DEBUG, "no prediction: %s", hf_error_line());
     return 0;
   }

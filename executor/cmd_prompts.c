@@ -129,34 +129,16 @@ static hf_status read_prompts(const run_options *r, job *j) {
 
 /* Without --plan hf-plan makes one for this load; when it cannot (no profile yet), the run goes on without a prediction and says so. */
 static hf_status make_plan(const run_options *r, job *j, int users, int context) {
-  char u[16], c[16], pt[16], ot[16];
-  snprintf(u, sizeof u, "%d", users);
-  snprintf(c, sizeof c, "%d", context);
-  int prompt, output;
-  prompts_mean(&j->list, &prompt, &output);
-  snprintf(pt, sizeof pt, "%d", prompt);
-  snprintf(ot, sizeof ot, "%d", output);
-  const char *argv[24] = {"plan",
-                          "--db",
-                          j->db_path,
-                          "--model",
-                          r->model,
-                          "--users",
-                          u,
-                          "--context",
-                          c,
-                          "--prompt-tokens",
-                          pt,
-                          "--output-tokens",
-                          ot,
-                          "--gpu",
-                          r->gpu ? r->gpu : "none",
-                          "--json",
-                          "--quiet"};
-  int n = 17;
-  if (r->machine) argv[n++] = "--machine", argv[n++] = r->machine;
+  plan_question q = {.db_path = j->db_path,
+                     .model = r->model,
+                     .gpu = r->gpu,
+                     .machine = r->machine,
+                     .users = users,
+                     .context = context,
+                     .store = true};
+  prompts_mean(&j->list, &q.prompt_tokens, &q.output_tokens);
   json *doc = NULL;
-  hf_status st = ask_hf_plan(argv, &doc);
+  hf_status st = ask_plan(&q, &doc);
   if (st == HF_OK) st = plan_read_json(doc, "answer of hf-plan", &j->p);
   json_free(doc);
   if (st == HF_OK) {
