@@ -67,6 +67,13 @@ HF_MUST hf_status db_event_list(db *d, int64_t run_id, rec_event **out, int *n);
 HF_MUST hf_status db_trace_put(db *d, int64_t run_id, int64_t plan_id, const rec_trace *r);
 HF_MUST hf_status db_trace_list(db *d, int64_t run_id, int64_t plan_id, rec_trace **out, int *n);
 
+/* Answers (docs/answers.md). put: always a new row, sets a->id; doc is JSON text of at most 64 MiB. get: *doc is the text, free(); HF_NOT_FOUND.
+ * latest: the newest of a kind. list: newest first, kind NULL = all. */
+HF_MUST hf_status db_answer_put(db *d, rec_answer *a, const char *doc);
+HF_MUST hf_status db_answer_get(db *d, int64_t id, rec_answer *a, char **doc);
+HF_MUST hf_status db_answer_latest(db *d, const char *kind, rec_answer *a, char **doc);
+HF_MUST hf_status db_answer_list(db *d, const char *kind, rec_answer **out, int *n);
+
 /* View run_error: signed_error = (predicted - measured) / measured, one row per run and metric (decode_tok_per_s, ttft_p50_s,
  * tpot_p50_s). Runs that are done or stopped, metrics where both numbers are above 0. */
 typedef struct {

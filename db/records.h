@@ -142,4 +142,12 @@ typedef struct {
   int64_t id, run_id, at_ns, recovery_ns;
   char kind[24], detail[256]; /* kind: fault, recovery, replan */
 } rec_event;
+
+/* The columns of a stored answer, without its document. kind: whatif, sweep, recommend, roi, validate, formats. */
+typedef struct {
+  int64_t id;
+  char kind[16];
+  int64_t created_ns;
+  char title[256];
+} rec_answer;
 #endif

@@ -31,6 +31,8 @@ hf_status stage_table_new(int n_layers, stage_table **out) {
     return st;
   }
   t->n_layers = n_layers;
+  t->n_devices = 1;
+  t->contend = 1;
   for (int l = 0; l < n_layers; l++) {
     stage_layer *y = &t->layer[l];
     y->attn.n = y->shared.n = y->dexp.n = y->cexp.n = 1;
@@ -44,7 +46,32 @@ hf_status stage_table_new(int n_layers, stage_table **out) {
 void stage_table_free(stage_table *t) {
   if (t == NULL) return;
   free(t->layer);
+  free(t->place);
   free(t);
+}
+
+hf_status stage_table_places(stage_table *t, int n_devices, int n_remotes) {
+  if (n_devices < 0 || n_devices > STAGE_MAX_DEVICES || n_remotes < 0 || n_remotes > STAGE_MAX_REMOTES)
+    return hf_fail(HF_INPUT, "stage table: %d devices (at most %d) or %d other machines (at most %d) is out of range", n_devices,
+                   (int)STAGE_MAX_DEVICES, n_remotes, (int)STAGE_MAX_REMOTES);
+  stage_place *p = NULL;
+  if (n_devices + n_remotes > 1)
+    HF_TRY(hf_alloc(&p, (size_t)(n_devices + n_remotes) * (size_t)t->n_layers, sizeof *p, "places of a stage table"));
+  free(t->place);
+  t->place = p;
+  t->n_devices = n_devices;
+  t->n_remotes = n_remotes;
+  for (size_t i = 0; p != NULL && i < (size_t)(n_devices + n_remotes) * (size_t)t->n_layers; i++)
+    p[i].exp = (stage_curve){.n = 1, .tok = {1}};
+  return HF_OK;
+}
+
+stage_place *stage_place_of(const stage_table *t, int layer, int place) {
+  return t->place + (size_t)(place - 1) * (size_t)t->n_layers + layer;
+}
+
+double stage_overlap_ns(const stage_table *t, double a, double b) {
+  return fmax(a, b) + (t->contend - 1) * fmin(a, b);
 }
 
 /* ---- JSON ---- */
@@ -106,14 +133,35 @@ static bool same_curve(const stage_curve *a, const stage_curve *b) {
   return same;
 }
 
-static bool same_layer(const stage_layer *a, const stage_layer *b) {
-  bool same = a->moe == b->moe;
+static bool same_place(const stage_place *a, const stage_place *b) {
+  return same_curve(&a->exp, &b->exp) && a->fixed_ns == b->fixed_ns && a->hand_ns == b->hand_ns &&
+         a->hand_tok_ns == b->hand_tok_ns;
+}
+
+static bool same_layer(const stage_table *t, int l, int m) {
+  const stage_layer *a = &t->layer[l], *b = &t->layer[m];
+  bool same = a->moe == b->moe && a->slides == b->slides && a->home == b->home;
+  for (int p = 1; same && t->place != NULL && p <= t->n_devices + t->n_remotes; p++)
+    same = same_place(stage_place_of(t, l, p), stage_place_of(t, m, p));
   for (size_t i = 0; same && i < COUNT(layer_curve); i++)
     same = same_curve((const stage_curve *)((const char *)a + layer_curve[i].offset),
                       (const stage_curve *)((const char *)b + layer_curve[i].offset));
   for (size_t i = 0; same && i < COUNT(layer_num); i++)
     same = *(const double *)((const char *)a + layer_num[i].offset) == *(const double *)((const char *)b + layer_num[i].offset);
   return same;
+}
+
+static void places_to_json(const stage_table *t, int l, json *parent) {
+  if (t->place == NULL) return;
+  json *list = json_add_array(parent, "places");
+  for (int p = 1; p <= t->n_devices + t->n_remotes; p++) {
+    const stage_place *s = stage_place_of(t, l, p);
+    json *o = json_add_object(list, NULL);
+    curve_to_json(&s->exp, o, "exp");
+    json_add_num(o, "fixed_ns", s->fixed_ns);
+    json_add_num(o, "hand_ns", s->hand_ns);
+    json_add_num(o, "hand_tok_ns", s->hand_tok_ns);
+  }
 }
 
 hf_status stage_table_to_json(const stage_table *t, json *parent) {
@@ -123,25 +171,49 @@ hf_status stage_table_to_json(const stage_table *t, json *parent) {
   json_add_int(parent, "top_k", t->top_k);
   json_add_num(parent, "step_fixed_ns", t->step_fixed_ns);
   json_add_bool(parent, "one_resource", t->one_resource);
+  json_add_int(parent, "n_devices", t->one_resource ? 0 : t->n_devices);
+  json_add_int(parent, "n_remotes", t->n_remotes);
+  json_add_int(parent, "window", t->window);
+  json_add_num(parent, "contend", t->contend);
   json_add_str(parent, "tag", t->tag);
   curve_to_json(&t->head, parent, "head");
   json *layers = json_add_array(parent, "layers");
   for (int l = 0, run; l < t->n_layers; l += run) {
     const stage_layer *y = &t->layer[l];
-    for (run = 1; l + run < t->n_layers && same_layer(y, &t->layer[l + run]);) run++;
+    for (run = 1; l + run < t->n_layers && same_layer(t, l, l + run);) run++;
     json *o = json_add_object(layers, NULL);
     json_add_int(o, "count", run);
     json_add_bool(o, "moe", y->moe);
+    json_add_bool(o, "slides", y->slides);
+    json_add_int(o, "home", y->home);
     for (size_t i = 0; i < COUNT(layer_curve); i++)
       curve_to_json((const stage_curve *)((const char *)y + layer_curve[i].offset), o, layer_curve[i].key);
     for (size_t i = 0; i < COUNT(layer_num); i++)
       json_add_num(o, layer_num[i].key, *(const double *)((const char *)y + layer_num[i].offset));
+    places_to_json(t, l, o);
   }
   return layers != NULL ? HF_OK : hf_fail(HF_MACHINE, "out of memory: JSON of a stage table");
 }
 
-static hf_status layer_from_json(const json *o, const char *where, stage_layer *y) {
+static hf_status places_from_json(const json *o, const char *where, int n, stage_place *out) {
+  const json *list = json_get(o, "places");
+  if (json_type(list) != JSON_ARRAY || json_len(list) != n)
+    return hf_fail(HF_INPUT, "%s: field places: needs an array of %d, one for each device and other machine", where, n);
+  for (const json *p = json_first(list); p != NULL; p = json_next(p), out++) {
+    HF_TRY(curve_from_json(p, where, "exp", &out->exp));
+    HF_TRY(json_get_num(p, where, "fixed_ns", 0, MAX_NS, &out->fixed_ns));
+    HF_TRY(json_get_num(p, where, "hand_ns", 0, MAX_NS, &out->hand_ns));
+    HF_TRY(json_get_num(p, where, "hand_tok_ns", 0, MAX_NS, &out->hand_tok_ns));
+  }
+  return HF_OK;
+}
+
+static hf_status layer_from_json(const json *o, const char *where, int n_devices, stage_layer *y) {
+  int64_t home = 0;
   HF_TRY(json_get_bool(o, where, "moe", &y->moe));
+  if (json_get(o, "slides") != NULL) HF_TRY(json_get_bool(o, where, "slides", &y->slides));
+  HF_TRY(json_opt_int(o, where, "home", 0, n_devices > 0 ? n_devices - 1 : 0, &home));
+  y->home = (int)home;
   for (size_t i = 0; i < COUNT(layer_curve); i++)
     HF_TRY(curve_from_json(o, where, layer_curve[i].key, (stage_curve *)((char *)y + layer_curve[i].offset)));
   for (size_t i = 0; i < COUNT(layer_num); i++)
@@ -150,7 +222,8 @@ static hf_status layer_from_json(const json *o, const char *where, stage_layer *
 }
 
 hf_status stage_table_from_json(const json *obj, const char *where, stage_table **out) {
-  int64_t n_layers = 0, n_experts = 0, top_k = 0;
+  int64_t n_layers = 0, n_experts = 0, top_k = 0, n_devices = 1, n_remotes = 0, window = 0;
+  stage_place place[STAGE_MAX_PLACES];
   const char *tag = NULL;
   stage_table *t = NULL;
   hf_status st = HF_OK;
@@ -167,17 +240,29 @@ hf_status stage_table_from_json(const json *obj, const char *where, stage_table 
   HF_GO(fail, json_get_num(obj, where, "step_fixed_ns", 0, MAX_NS, &t->step_fixed_ns));
   HF_GO(fail, json_get_bool(obj, where, "one_resource", &t->one_resource));
   HF_GO(fail, curve_from_json(obj, where, "head", &t->head));
+  if (t->one_resource) n_devices = 0;
+  HF_GO(fail,
+        json_opt_int(obj, where, "n_devices", t->one_resource ? 0 : 1, t->one_resource ? 0 : STAGE_MAX_DEVICES, &n_devices));
+  HF_GO(fail, json_opt_int(obj, where, "n_remotes", 0, STAGE_MAX_REMOTES, &n_remotes));
+  HF_GO(fail, json_opt_int(obj, where, "window", 0, INT32_MAX, &window));
+  if (json_get(obj, "contend") != NULL) HF_GO(fail, json_get_num(obj, where, "contend", 1, 2, &t->contend));
+  t->window = (int)window;
+  HF_GO(fail, stage_table_places(t, (int)n_devices, (int)n_remotes));
   int64_t l = 0, index = 0;
   for (const json *o = json_first(layers); o != NULL; o = json_next(o), index++) {
-    char place[320];
+    char at[320];
     int64_t count = 1;
     stage_layer y = {0};
-    snprintf(place, sizeof place, "%.255s: layers[%d]", where, (int)index);
-    if (l == n_layers) HF_GO(fail, hf_fail(HF_INPUT, "%s: more layers than n_layers = %d", place, (int)n_layers));
-    HF_GO(fail, json_opt_int(o, place, "count", 1, n_layers - l, &count));
-    HF_GO(fail, layer_from_json(o, place, &y));
-    if (y.moe && top_k == 0) HF_GO(fail, hf_fail(HF_INPUT, "%s: field moe: true, but n_experts or top_k is 0", place));
-    for (int64_t i = 0; i < count; i++) t->layer[l++] = y;
+    snprintf(at, sizeof at, "%.255s: layers[%d]", where, (int)index);
+    if (l == n_layers) HF_GO(fail, hf_fail(HF_INPUT, "%s: more layers than n_layers = %d", at, (int)n_layers));
+    HF_GO(fail, json_opt_int(o, at, "count", 1, n_layers - l, &count));
+    HF_GO(fail, layer_from_json(o, at, (int)n_devices, &y));
+    if (t->place != NULL) HF_GO(fail, places_from_json(o, at, (int)(n_devices + n_remotes), place));
+    if (y.moe && top_k == 0) HF_GO(fail, hf_fail(HF_INPUT, "%s: field moe: true, but n_experts or top_k is 0", at));
+    for (int64_t i = 0; i < count; i++, l++) {
+      t->layer[l] = y;
+      for (int p = 1; t->place != NULL && p <= n_devices + n_remotes; p++) *stage_place_of(t, (int)l, p) = place[p - 1];
+    }
   }
   if (l != n_layers) {
     st = hf_fail(HF_INPUT, "%s: field layers: describes %d layers, n_layers is %d", where, (int)l, (int)n_layers);
@@ -246,10 +331,44 @@ double expert_time_ns(const stage_curve *c, double p, int tokens) {
   return sum;
 }
 
+/* Sum of min(context, window) over the queries that see contexts start + 1 .. start + n. */
+static double query_sum(double start, double n, double window) {
+  double growing = window - start; /* queries that still see everything */
+  if (growing >= n || window <= 0) return n * start + 0.5 * n * (n + 1);
+  if (growing <= 0) return n * window;
+  return growing * start + 0.5 * growing * (growing + 1) + (n - growing) * window;
+}
+
+void stage_load_add(stage_load *load, const stage_table *t, int64_t start, int64_t n) {
+  double from = (double)start, count = (double)n, window = t->window;
+  load->tokens += (int)n;
+  load->query_context += query_sum(from, count, 0);
+  load->seq_context += from + count;
+  load->query_window += query_sum(from, count, window);
+  /* the keys read once per sequence: those of the first query's window up to the last query */
+  load->seq_window += window > 0 && from + count > window + count - 1 ? window + count - 1 : from + count;
+}
+
 double stage_attn_ns(const stage_table *t, int layer, const stage_load *load) {
   const stage_layer *y = &t->layer[layer];
   if (load->tokens <= 0) return 0;
-  return stage_curve_at(&y->attn, load->tokens) + y->attn_ctx_ns * load->query_context + y->attn_seq_ctx_ns * load->seq_context;
+  double query = y->slides ? load->query_window : load->query_context, seq = y->slides ? load->seq_window : load->seq_context;
+  return stage_curve_at(&y->attn, load->tokens) + y->attn_ctx_ns * query + y->attn_seq_ctx_ns * seq;
+}
+
+/* What an expert costs where it lives, or for this step is: its place's share of the layer's times. */
+static void add_expert(const stage_table *t, int layer, int place, double p, const stage_load *load, layer_times *r) {
+  const stage_layer *y = &t->layer[layer];
+  if (place == 0 && load->upload && y->upload_ns > 0) {
+    r->upload_ns += expert_hit(p, load->tokens) * y->upload_ns;
+    r->dexp_ns += expert_time_ns(&y->dexp, p, load->tokens);
+  } else if (place == 0) {
+    r->cexp_ns += expert_time_ns(&y->cexp, p, load->tokens);
+  } else if (place == 1 + y->home) {
+    r->dexp_ns += expert_time_ns(&y->dexp, p, load->tokens);
+  } else {
+    r->place_ns[place] += expert_time_ns(&stage_place_of(t, layer, place)->exp, p, load->tokens);
+  }
 }
 
 layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *load,
@@ -260,24 +379,33 @@ layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, 
   r.attn_ns = stage_attn_ns(t, layer, load);
   r.shared_ns = stage_curve_at(&y->shared, load->tokens);
   if (!y->moe) return r;
-  int n = pop->n_experts, resident = 0;
+  int n = pop->n_experts, count[STAGE_MAX_PLACES] = {0};
   const double *p = pop->p + (size_t)layer * (size_t)n;
   for (int e = 0; e < n; e++) {
-    bool dev = on_device != NULL && on_device[e] != 0;
-    resident += dev;
-    if (dev) r.dexp_ns += expert_time_ns(&y->dexp, p[e], load->tokens);
-    else r.cexp_ns += expert_time_ns(&y->cexp, p[e], load->tokens);
+    int place = on_device != NULL ? on_device[e] : 0;
+    count[place]++;
+    add_expert(t, layer, place, p[e], load, &r);
   }
-  if (resident > 0) r.dexp_ns += y->dexp_fixed_ns;
-  if (resident < n) {
+  bool upload = load->upload && y->upload_ns > 0;
+  if (count[1 + y->home] > 0 || (upload && count[0] > 0)) r.dexp_ns += y->dexp_fixed_ns;
+  if (count[0] > 0 && !upload) {
     r.cexp_ns += y->cexp_fixed_ns;
     r.hand_ns = y->hand_ns + y->hand_tok_ns * load->tokens;
+  }
+  for (int q = 1; t->place != NULL && q <= t->n_devices + t->n_remotes; q++) {
+    const stage_place *s = stage_place_of(t, layer, q);
+    if (q != 1 + y->home && count[q] > 0) r.place_ns[q] += s->fixed_ns + s->hand_ns + s->hand_tok_ns * load->tokens;
   }
   return r;
 }
 
 layer_times stage_layer_times(const stage_table *t, const popularity *pop, int layer, int tokens, double ctx,
                               const uint8_t *on_device) {
-  stage_load load = {.tokens = tokens, .query_context = tokens * ctx, .seq_context = tokens * ctx};
+  double seen = t->window > 0 ? fmin(ctx, t->window) : ctx;
+  stage_load load = {.tokens = tokens,
+                     .query_context = tokens * ctx,
+                     .seq_context = tokens * ctx,
+                     .query_window = tokens * seen,
+                     .seq_window = tokens * seen};
   return stage_layer_times_load(t, pop, layer, &load, on_device);
 }

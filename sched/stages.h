@@ -8,12 +8,22 @@
  *   shared   device: shared experts (or the dense FFN of a dense layer)
  *   dexp     device: resident routed experts
  *   cexp     CPU: the other routed experts, all workers
- * and after the last layer `head` (final norm, logits, sampling). Times in ns, non-negative, non-decreasing in tokens. */
+ *   upload   link: weights of the other routed experts, where a prompt's step has them sent to the device instead
+ * and after the last layer `head` (final norm, logits, sampling). Times in ns, non-negative, non-decreasing in tokens.
+ *
+ * A routed expert lives in a place, one byte: 0 = this machine's CPU, 1 + d = device d, 1 + n_devices + r = the CPU of other machine r. Each
+ * layer has a home device that holds its attention and shared parts; experts elsewhere work at the same time as the home device and the
+ * CPU. With one device (n_devices 1, home 0) the byte says "resident" and nothing else is needed. */
 #ifndef HF_SCHED_STAGES_H
 #define HF_SCHED_STAGES_H
 #include "base/json.h"
 
-enum { STAGE_CURVE_MAX = 16 };
+enum {
+  STAGE_CURVE_MAX = 16,
+  STAGE_MAX_DEVICES = 8,
+  STAGE_MAX_REMOTES = 3,
+  STAGE_MAX_PLACES = 1 + STAGE_MAX_DEVICES + STAGE_MAX_REMOTES
+};
 /* Piecewise linear over tokens, which rise. Below the first point: its ns; beyond the last: the last slope (n = 1: a constant). */
 typedef struct {
   int n;
@@ -21,8 +31,17 @@ typedef struct {
 } stage_curve;
 double stage_curve_at(const stage_curve *c, double tokens);
 
+/* Experts of a layer in a place other than the CPU and the layer's home device. */
+typedef struct {
+  stage_curve exp;             /* one expert, over M */
+  double fixed_ns;             /* per layer that has experts there */
+  double hand_ns, hand_tok_ns; /* activations there and results back: fixed, and per token of the micro-batch */
+} stage_place;
+
 typedef struct {
   bool moe;
+  bool slides;            /* attention sees the last stage_table.window tokens only */
+  int home;               /* device of attention and shared parts */
   stage_curve attn;       /* over T, context part not included */
   double attn_ctx_ns;     /* per query token and token of context */
   double attn_seq_ctx_ns; /* per sequence and token of context (KV bytes read once per sequence) */
@@ -33,19 +52,33 @@ typedef struct {
   double dexp_fixed_ns;   /* per layer that has resident experts */
   double hand_ns;         /* per layer that has CPU experts: both directions, fixed */
   double hand_tok_ns;     /* per token of the micro-batch, both directions */
-  double upload_ns;       /* one expert's weights over the link (prefill by upload) */
+  double upload_ns;       /* one expert's weights over the link (prefill by upload); 0 = cannot be uploaded */
 } stage_layer;
 
 typedef struct {
   int n_layers, n_experts, top_k;
-  stage_layer *layer;   /* [n_layers], owned */
+  int n_devices, n_remotes; /* one_resource: 0 devices */
+  stage_layer *layer;       /* [n_layers], owned */
+  stage_place
+      *place; /* [(n_devices + n_remotes) * n_layers], owned; entry of a layer's home device not read. NULL where n_devices +
+                         * n_remotes <= 1 */
+  int window; /* of sliding layers, in tokens, the query itself counted; 0 = none slides */
   stage_curve head;     /* over tokens that want logits */
   double step_fixed_ns; /* per step: scheduling, embedding, launch */
   bool one_resource;    /* no device: everything runs on the CPU, nothing overlaps */
-  char tag[16];         /* weakest tag among what went in: measured, scaled, spec, assumed */
+  double contend; /* 1..2: what overlapping work of the home device (or its DMA) and the CPU costs both: a and b together last
+                         * max(a, b) + (contend - 1) * min(a, b). 1 = they do not disturb each other */
+  char tag[16];   /* weakest tag among what went in: measured, scaled, spec, assumed */
 } stage_table;
 
+/* n_layers zeroed layers, one device, contend 1. */
 HF_MUST hf_status stage_table_new(int n_layers, stage_table **out);
+/* Makes room for further places (zeroed); before anything is read of them. */
+HF_MUST hf_status stage_table_places(stage_table *t, int n_devices, int n_remotes);
+/* Entry of a place (1 + d or 1 + n_devices + r) for a layer. */
+stage_place *stage_place_of(const stage_table *t, int layer, int place);
+/* a and b at the same time, on the home device and on the CPU. */
+double stage_overlap_ns(const stage_table *t, double a, double b);
 void stage_table_free(stage_table *t);
 /* Members into parent. Equal neighbouring layers are written once with their count. */
 HF_MUST hf_status stage_table_to_json(const stage_table *t, json *parent);
@@ -67,20 +100,26 @@ double expert_hit(double p, double tokens);
  * beyond by hit * curve(mean tokens given hit). */
 double expert_time_ns(const stage_curve *c, double p, int tokens);
 
-/* Device part and CPU part of layer l for a micro-batch of T tokens with mean context ctx, experts in on_device (1 byte each, or NULL =
- * all on the CPU). */
+/* Device part and CPU part of layer l for a micro-batch of T tokens with mean context ctx, experts in on_device (one place byte each, or
+ * NULL = all on the CPU). dexp: the layer's home device. place_ns[p]: experts of any other place p, its hand-over included. */
 typedef struct {
   double attn_ns, hand_ns, shared_ns, dexp_ns, cexp_ns;
+  double upload_ns; /* link time; then cexp and hand are 0 and dexp holds the uploaded experts too */
+  double place_ns[STAGE_MAX_PLACES];
 } layer_times;
 layer_times stage_layer_times(const stage_table *t, const popularity *pop, int layer, int tokens, double ctx,
                               const uint8_t *on_device);
 /* The same for any mixture of decode tokens and prompt pieces. stage_layer_times is the case of one token per sequence:
  * query_context = seq_context = tokens * ctx. */
 typedef struct {
-  int tokens;           /* of the micro-batch's step */
-  double query_context; /* sum over its tokens of the context each attends to */
-  double seq_context;   /* sum over its sequences of the context read */
+  int tokens;                      /* of the micro-batch's step */
+  double query_context;            /* sum over its tokens of the context each attends to */
+  double seq_context;              /* sum over its sequences of the context read */
+  double query_window, seq_window; /* the same with each context cut at the table's window; read for sliding layers only */
+  bool upload;                     /* experts that live on the CPU are sent to the home device for this step */
 } stage_load;
+/* Adds n tokens of one sequence that follow start tokens: the only way sums are made, so that window and context agree. */
+void stage_load_add(stage_load *load, const stage_table *t, int64_t start, int64_t n);
 double stage_attn_ns(const stage_table *t, int layer,
                      const stage_load *load); /* its attn part alone: the only one that sees context */
 layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *load,

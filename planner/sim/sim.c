@@ -113,13 +113,12 @@ static const layer_times *routed_times(sim *s, int tokens) {
   return row;
 }
 
-static void load_of_step(const sched_step *st, stage_load *load, int *logits) {
-  *load = (stage_load){.tokens = st->n_tokens};
+static void load_of_step(const stage_table *t, const sched_step *st, stage_load *load, int *logits) {
+  *load = (stage_load){0};
   *logits = 0;
   for (int i = 0; i < st->n_pieces; i++) {
     const sched_piece *p = &st->piece[i];
-    load->query_context += (double)p->n_tokens * p->start_pos + 0.5 * p->n_tokens * (p->n_tokens + 1.0);
-    load->seq_context += p->start_pos + p->n_tokens;
+    stage_load_add(load, t, p->start_pos, p->n_tokens);
     *logits += p->wants_logits;
   }
 }
@@ -229,7 +228,7 @@ static void start_idle(sim *s) {
     b->head = false;
     b->layer = 0;
     b->number = s->steps++;
-    load_of_step(&b->step, &b->load, &b->logits);
+    load_of_step(s->o->table, &b->step, &b->load, &b->logits);
     heap_push(&s->h, s->now + ns_of(s->o->table->step_fixed_ns), EV_START, m);
   }
 }

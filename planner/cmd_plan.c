@@ -1,0 +1,216 @@
+/* cmd_plan.c: hf-plan plan. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "planner/cmd.h"
+#include "planner/plan_make.h"
+#include "planner/plan_show.h"
+
+enum { TEXT_LIMIT = 64 << 20 };
+
+typedef struct {
+  plan_request req;
+  const char *from_run, *out, *write_lp, *write_bound_lp;
+  cli_common common;
+  bool no_store;
+} plan_command;
+
+/* RUN: an id or "latest". */
+static hf_status run_id(db *d, const char *text, int64_t *id) {
+  if (text == NULL) return HF_OK;
+  char *end = NULL;
+  *id = strtoll(text, &end, 10);
+  if (isdigit((unsigned char)text[0]) && *end == '\0' && *id > 0) return HF_OK;
+  if (strcmp(text, "latest") != 0)
+    return hf_fail(HF_INPUT, "option --from-run: '%s' is neither the number of a run nor latest", text);
+  rec_run *runs = NULL;
+  int n = 0;
+  HF_TRY(db_run_list(d, &runs, &n));
+  if (n > 0) *id = runs[0].id;
+  free(runs);
+  return n > 0 ? HF_OK : hf_fail(HF_NOT_FOUND, "option --from-run: the database has no run yet; run hf-run first");
+}
+
+/* What a re-plan does not say again is as in the run. */
+static hf_status defaults_of_run(db *d, plan_request *r, rec_run *run, plan **old, char machine[32]) {
+  if (r->from_run == 0) return HF_OK;
+  HF_TRY(hf_note(db_run_get(d, r->from_run, run), "option --from-run"));
+  if (run->plan_id > 0) HF_TRY(db_plan_get(d, run->plan_id, old));
+  if (r->model == NULL) r->model = run->model;
+  if (r->gpu == NULL && run->gpu[0] != '\0') r->gpu = run->gpu;
+  if (r->machine == NULL && *old != NULL && (*old)->machine_id > 0) {
+    snprintf(machine, 32, "%lld", (long long)(*old)->machine_id);
+    r->machine = machine;
+  }
+  if (r->users == 0) r->users = *old != NULL ? (*old)->users : run->users;
+  if (r->context != 0 || *old == NULL) return HF_OK;
+  r->context = (*old)->context;
+  if (r->prompt_tokens == 0 && r->output_tokens == 0) {
+    r->prompt_tokens = (*old)->prompt_tokens;
+    r->output_tokens = (*old)->output_tokens;
+  }
+  if (r->chunk_tokens == 0) r->chunk_tokens = (*old)->chunk_tokens;
+  return HF_OK;
+}
+
+static hf_status show_refusal(const plan_command *c, const planned *p) {
+  if (c->common.json) {
+    json *o = json_new_object();
+    json_add_bool(o, "feasible", false);
+    json_add_str(o, "reason", hf_error_line());
+    json *rows = json_add_array(o, "budget"), *remedy = json_add_array(o, "possible");
+    for (int i = 0; i < p->n_budget; i++) {
+      json *b = json_add_object(rows, NULL);
+      json_add_str(b, "where", p->budget[i].where);
+      json_add_str(b, "what", p->budget[i].what);
+      json_add_int(b, "bytes", p->budget[i].bytes);
+      json_add_int(b, "limit_bytes", p->budget[i].limit_bytes);
+    }
+    for (int i = 0; i < p->n_remedies; i++) json_add_str(remedy, NULL, p->remedy[i]);
+    hf_status st = cmd_print_json(o);
+    json_free(o);
+    return st;
+  }
+  hf_buf b;
+  hf_buf_init(&b, TEXT_LIMIT);
+  hf_status st = plan_show_budget(p->budget, p->n_budget, &b);
+  if (st == HF_OK) printf("Does not fit:\n%s", b.data);
+  for (int i = 0; i < p->n_remedies; i++) printf("  possible: %s\n", p->remedy[i]);
+  hf_buf_free(&b);
+  return st;
+}
+
+static hf_status show_plan(const plan_command *c, const plan *p, const json *doc) {
+  if (c->common.json) return cmd_print_json(doc);
+  hf_buf b;
+  hf_buf_init(&b, TEXT_LIMIT);
+  hf_status st = plan_show(p, &b);
+  if (st == HF_OK) fputs(b.data, stdout);
+  if (st == HF_OK && c->out != NULL) printf("  written to   %s\n", c->out);
+  hf_buf_free(&b);
+  return st;
+}
+
+static hf_status finish_plan(db *d, const plan_command *c, planned *p) {
+  if (c->write_lp != NULL) HF_TRY(ilp_write_lp(p->ilp, c->write_lp));
+  if (c->write_bound_lp != NULL) HF_TRY(ilp_write_bound_lp(p->ilp, c->write_bound_lp));
+  if (!c->no_store) HF_TRY(db_plan_put(d, p->p));
+  json *doc = NULL;
+  HF_TRY(plan_to_json(p->p, &doc));
+  hf_status st = c->out != NULL ? json_write_file(doc, c->out) : HF_OK;
+  if (st == HF_OK) st = show_plan(c, p->p, doc);
+  json_free(doc);
+  return st;
+}
+
+/* A file that cannot be written is told before anything is planned or stored. */
+static hf_status check_folder(const char *option, const char *file) {
+  if (file == NULL) return HF_OK;
+  char folder[4096];
+  const char *slash = strrchr(file, '/');
+  snprintf(folder, sizeof folder, "%.*s", slash != NULL ? (int)(slash - file) + 1 : 1, slash != NULL ? file : ".");
+  if (access(folder, W_OK) == 0) return HF_OK;
+  return hf_fail(HF_INPUT, "option %s: %s: nothing can be written to %s: %s", option, file, folder, strerror(errno));
+}
+
+static hf_status run_plan(plan_command *c) {
+  db *d = NULL;
+  plan *old = NULL;
+  plan_inputs *in = NULL;
+  planned p = {0};
+  rec_run run;
+  char machine[32];
+  hf_status st = HF_OK;
+  HF_TRY(check_folder("--out", c->out));
+  HF_TRY(check_folder("--write-lp", c->write_lp));
+  HF_TRY(check_folder("--write-bound-lp", c->write_bound_lp));
+  HF_TRY(cmd_open_db(&c->common, &d));
+  HF_GO(done, run_id(d, c->from_run, &c->req.from_run));
+  HF_GO(done, defaults_of_run(d, &c->req, &run, &old, machine));
+  HF_GO(done, plan_inputs_open(d, &c->req, &in));
+  st = plan_make(in, &p);
+  if (st == HF_NO && p.n_budget > 0) {
+    hf_status shown = show_refusal(c, &p);
+    if (shown != HF_OK) st = shown;
+  }
+  if (st == HF_OK) st = finish_plan(d, c, &p);
+done:
+  planned_free(&p);
+  plan_inputs_close(in);
+  plan_free(old);
+  db_close(d);
+  return st;
+}
+
+static const char plan_description[] = "Chooses, by integer programming with a proven gap, which routed experts live on the "
+                                       "device and how deep to pipeline, for N users "
+                                       "and a context length; checks memory; simulates the result; stores the plan.\n\n"
+                                       "The model may be a folder, a GGUF file (its header is enough), synth:CONFIG,… or a name "
+                                       "of the catalog; the machine one of the "
+                                       "database, of the catalog, or a JSON file. Nothing needs to be owned or downloaded.\n\n"
+                                       "With --from-run the popularity of experts and the times of stages come from what a run "
+                                       "measured; whatever is not said again is "
+                                       "taken from that run.";
+static const char plan_examples[] =
+    "  hf-plan plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192\n"
+    "      What this machine would do, before it is bought.\n"
+    "  hf-plan plan --model examples/tiny-moe --gpu virtual:6M --users 5 --context 256 --out plan.json\n"
+    "      For the machine that hf-profile measured last, with a virtual device of 6 MiB.\n"
+    "  hf-plan plan --from-run latest --json\n"
+    "      Plans again from the routing and times of the last run.\n";
+
+hf_status cmd_plan(int argc, char **argv) {
+  plan_command c = {0};
+  plan_request *r = &c.req;
+  const cli_option options[] = {
+      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,… or a catalog name.", 0, 0},
+      {"machine", 'M', CLI_STR, &r->machine, "NAME_OR_ID_OR_FILE",
+       "Machine of the database or catalog, or a JSON file; default the last one measured.", 0, 0},
+      {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
+      {"context", 'c', CLI_INT, &r->context, "N",
+       "Most tokens of a sequence, prompt and answer; default 4096 or what the model can.", 2, 16777216},
+      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
+       16777216},
+      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
+       1, 16777216},
+      {"format", 'f', CLI_STR, &r->format, "F",
+       "Weight format of the experts, for example q4_k_m; default as stored or as the catalog says.", 0, 0},
+      {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE",
+       "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE]; default the machine's GPU, else none.", 0, 0},
+      {"depth", 'd', CLI_INT, &r->depth, "D", "Pipeline depth; default the best of 1 to 4.", 1, ILP_MAX_DEPTH},
+      {"from-run", 0, CLI_STR, &c.from_run, "RUN", "Use routing counts and stage times of this run (a number or latest).", 0, 0},
+      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
+      {"census", 0, CLI_STR, &r->census, "FILE", "Popularity from counted choices per kind of text.", 0, 0},
+      {"census-kind", 0, CLI_STR, &r->census_kind, "KIND", "Only this kind of text of the census; default all.", 0, 0},
+      {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads; default all cores.", 1, 4096},
+      {"chunk-tokens", 0, CLI_INT, &r->chunk_tokens, "N",
+       "Most prompt tokens of a step; default at most 2048, less for short prompts and small devices.", 1, 4000},
+      {"out", 'o', CLI_STR, &c.out, "PLAN.json", "Also write the plan there.", 0, 0},
+      {"write-lp", 0, CLI_STR, &c.write_lp, "FILE", "Write the complete model as CPLEX LP; its optimum is objective_ns.", 0, 0},
+      {"write-bound-lp", 0, CLI_STR, &c.write_bound_lp, "FILE", "Write the lower-bound problem; its optimum is bound_ns.", 0, 0},
+      {"no-store", 0, CLI_FLAG, &c.no_store, NULL, "Do not store the plan in the database.", 0, 0},
+      {0}};
+  const cli_spec spec = {.program = "hf-plan",
+                         .verb = "plan",
+                         .synopsis = "--model NAME_OR_PATH --machine NAME --users N --context N [options]",
+                         .description = plan_description,
+                         .examples = plan_examples,
+                         .environment = "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n",
+                         .options = options};
+  int n = 0;
+  char **rest = NULL;
+  bool stop = false;
+  HF_TRY(cli_parse(&spec, argc, argv, &c.common, &n, &rest, &stop));
+  if (stop) return HF_OK;
+  HF_TRY(cmd_no_operands(n, rest, "plan"));
+  if (r->model == NULL && c.from_run == NULL)
+    return hf_fail(HF_INPUT,
+                   "option --model: missing: a folder, a GGUF file, synth:… or a catalog name; see hf-plan plan --help");
+  if (r->census_kind != NULL && r->census == NULL) return hf_fail(HF_INPUT, "option --census-kind: needs --census FILE");
+  if (r->census != NULL && r->skew != NULL) return hf_fail(HF_INPUT, "option --skew: not together with --census");
+  return run_plan(&c);
+}
