@@ -3,6 +3,7 @@
 #include "executor/engine.h"
 
 #include <sched.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,7 +162,13 @@ static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *
   if (st == DEV_STAGE_HEAD) return (int64_t)(stage_curve_at(&t->head, s->n_logits) + t->step_fixed_ns);
   const stage_layer *sl = &t->layer[layer];
   if (st == DEV_STAGE_ATTN) {
-    ns = stage_curve_at(&sl->attn, s->n_tok) + s->mean_context * (sl->attn_ctx_ns * s->n_tok + sl->attn_seq_ctx_ns * s->n_seq);
+    double seen = t->window > 0 ? fmin(s->mean_context, t->window) : s->mean_context;
+    stage_load load = {.tokens = s->n_tok,
+                       .query_context = s->mean_context * s->n_tok,
+                       .seq_context = s->mean_context * s->n_seq,
+                       .query_window = seen * s->n_tok,
+                       .seq_window = seen * s->n_seq};
+    ns = stage_attn_ns(t, layer, &load);
   } else if (st == DEV_STAGE_SHARED) {
     ns = stage_curve_at(&sl->shared, s->n_tok);
   } else if (st == DEV_STAGE_DEXP) {

@@ -82,6 +82,18 @@ static int64_t ram_limit(void) {
   return sysinfo(&s) ? 0 : (int64_t)s.totalram * s.mem_unit;
 }
 
+/* What hf-plan can plan and this engine cannot run yet is refused, rather than run as something else. */
+static hf_status plan_is_executable(const plan *p) {
+  if (p->n_devices > 1)
+    return hf_fail(HF_UNSUPPORTED, "plan: devices: it uses %d devices and this version runs one; plan with --gpu naming one",
+                   p->n_devices);
+  for (int l = 0; l < p->n_layers; l++)
+    if (p->layer[l].moe && strcmp(p->layer[l].prefill, "upload") == 0)
+      return hf_fail(HF_UNSUPPORTED,
+                     "plan: layers[%d].prefill: 'upload' cannot be run yet; plan for the device given to hf-run (--gpu)", l);
+  return HF_OK;
+}
+
 /* plan_check knows what a plan may say; here is what can be executed. Zero leaves the choice to the executor. */
 hf_status plan_fits_model(const plan *p, const model_config *c) {
   if (p->kv_page_tokens > MAX_PAGE_TOKENS || (p->kv_page_tokens & (p->kv_page_tokens - 1)))
@@ -94,7 +106,7 @@ hf_status plan_fits_model(const plan *p, const model_config *c) {
   for (int l = 0; l < p->n_layers; l++)
     if (p->layer[l].moe != c->layer_is_moe[l] || (p->layer[l].moe && p->layer[l].n_experts != c->n_experts))
       return hf_fail(HF_INPUT, "plan: placement[%d] does not fit the model's layer", l);
-  return HF_OK;
+  return plan_is_executable(p);
 }
 
 static hf_status kv_type_of(const plan *p, kern_kv_type *out) {
