@@ -19,5 +19,5 @@ static double ranked(const double *sorted, size_t n, size_t percent) {
 hf_percentiles hf_percentiles_of(double *v, size_t n) {
   if (n == 0) return (hf_percentiles){0};
   hf_sort(v, n);
-  return (hf_percentiles){ranked(v, n, 50), ranked(v, n, 90), ranked(v, n, 99)};
+  return (hf_percentiles){ranked(v, n, 50), ranked(v, n, 90), ranked(v, n, 99), ranked(v, n, 95)};
 }

@@ -8,7 +8,7 @@ void hf_sort(double *v, size_t n);
 
 /* By nearest rank: p90 is the least value that at least 90 % of the n values do not exceed. Sorts v in place; n 0 gives zeros. */
 typedef struct {
-  double p50, p90, p99;
+  double p50, p90, p99, p95;
 } hf_percentiles;
 hf_percentiles hf_percentiles_of(double *v, size_t n);
 #endif

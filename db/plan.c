@@ -179,6 +179,11 @@ static hf_status check_sizes(const plan *p, const char *where) {
   return check_count(where, "threads", p->threads, 0, 65536);
 }
 
+static hf_status check_percentiles(const char *where, const char *field, const plan_percentiles *p) {
+  HF_TRY(check_rising(where, field, p->p50, p->p90, p->p99));
+  return p->p95 == 0 ? HF_OK : check_rising(where, field, p->p90, p->p95, p->p99);
+}
+
 static hf_status check_promises(const plan *p, const char *where) {
   static const char *const tags[] = {"measured", "scaled", "spec", "assumed", NULL};
   HF_TRY(check_amount(where, "ilp.objective_ns", p->ilp.objective_ns));
@@ -191,8 +196,8 @@ static hf_status check_promises(const plan *p, const char *where) {
   }
   const plan_range *r = &p->decode_tok_per_s;
   HF_TRY(check_rising(where, "predicted.decode_tok_per_s", r->low, r->likely, r->high));
-  HF_TRY(check_rising(where, "predicted.ttft_s", p->ttft_s.p50, p->ttft_s.p90, p->ttft_s.p99));
-  HF_TRY(check_rising(where, "predicted.tpot_s", p->tpot_s.p50, p->tpot_s.p90, p->tpot_s.p99));
+  HF_TRY(check_percentiles(where, "predicted.ttft_s", &p->ttft_s));
+  HF_TRY(check_percentiles(where, "predicted.tpot_s", &p->tpot_s));
   if (one_of(p->tag, tags)) return HF_OK;
   return hf_fail(HF_INPUT, "%s: field predicted.tag: '%s' is none of measured, scaled, spec, assumed", where, p->tag);
 }

@@ -5,7 +5,7 @@
  *   of a
  *     device, 0..n_devices-1; a dense layer has none;
  *   - depth 1..PLAN_MAX_DEPTH; users and context at least 1; every number finite and not negative; low <= likely <= high,
- *     p50 <= p90 <= p99; bound_ns <= objective_ns (a millionth of slack for rounding);
+ *     p50 <= p90 <= p95 <= p99; bound_ns <= objective_ns (a millionth of slack for rounding);
  *   - no physical device (spec "cuda:N...") appears twice;
  *   - the budget names no (where, what) twice and has no rows of totals: the rows of one `where` add up, they state the same
  *     limit_bytes (0 = no limit stated), and their sum does not exceed it.
@@ -16,13 +16,13 @@
  *   plan_id model machine users context depth
  *   placement      per layer an array of runs [count, device]; [] for a dense layer. Reading also takes one device per expert
  *   ilp            objective_ns bound_ns gap status seconds
- *   predicted      decode_tok_per_s {low likely high}, ttft_s and tpot_s {p50 p90 p99}, tag
+ *   predicted      decode_tok_per_s {low likely high}, ttft_s and tpot_s {p50 p90 p95 p99}, tag
  *   binding        and budget [{where what bytes limit_bytes}]
  * and beside them: schema_version cost_model_version inputs_hash family format gpu machine_id from_run prompt_tokens
  * output_tokens n_layers n_experts devices [{name spec mem_bytes}] layers [{layer moe n_experts attn_ns ... layer_ns binding
  * prefill}] kv {type page_tokens bytes} max_seqs chunk_tokens threads kernels [{op format candidate tokens_lo tokens_hi}]
  * popularity. Every further member of the object is kept in `extra` and written back as it was, after the others.
- * May be missing when read: plan_id machine_id from_run inputs_hash family popularity kernels cost_model_version. */
+ * May be missing when read: plan_id machine_id from_run inputs_hash family popularity kernels cost_model_version, p95. */
 #ifndef HF_DB_PLAN_H
 #define HF_DB_PLAN_H
 #include "base/json.h"
@@ -43,6 +43,7 @@ typedef struct {
 } plan_range;
 typedef struct {
   double p50, p90, p99;
+  double p95; /* 0 = not stated (older plans) */
 } plan_percentiles;
 
 typedef struct {

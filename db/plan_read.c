@@ -211,8 +211,16 @@ static hf_status read_three(const json *o, const char *w, const char *key, const
   return HF_OK;
 }
 
+static hf_status read_percentiles(const json *o, const char *w, const char *key, plan_percentiles *p) {
+  static const char *const names[3] = {"p50", "p90", "p99"};
+  HF_TRY(read_three(o, w, key, names, (double *[]){&p->p50, &p->p90, &p->p99}));
+  char where[WHERE_BYTES];
+  snprintf(where, sizeof where, "%.255s: %s", w, key);
+  return json_get(json_get(o, key), "p95") != NULL ? get_amount(json_get(o, key), where, "p95", &p->p95) : HF_OK;
+}
+
 static hf_status read_promises(const json *o, const char *w, plan *p) {
-  static const char *const range[3] = {"low", "likely", "high"}, *const percentiles[3] = {"p50", "p90", "p99"};
+  static const char *const range[3] = {"low", "likely", "high"};
   const json *ilp, *predicted;
   char where[WHERE_BYTES];
   snprintf(where, sizeof where, "%.255s: ilp", w);
@@ -226,8 +234,8 @@ static hf_status read_promises(const json *o, const char *w, plan *p) {
   HF_TRY(get_object(o, w, "predicted", &predicted));
   plan_range *r = &p->decode_tok_per_s;
   HF_TRY(read_three(predicted, where, "decode_tok_per_s", range, (double *[]){&r->low, &r->likely, &r->high}));
-  HF_TRY(read_three(predicted, where, "ttft_s", percentiles, (double *[]){&p->ttft_s.p50, &p->ttft_s.p90, &p->ttft_s.p99}));
-  HF_TRY(read_three(predicted, where, "tpot_s", percentiles, (double *[]){&p->tpot_s.p50, &p->tpot_s.p90, &p->tpot_s.p99}));
+  HF_TRY(read_percentiles(predicted, where, "ttft_s", &p->ttft_s));
+  HF_TRY(read_percentiles(predicted, where, "tpot_s", &p->tpot_s));
   return get_text(predicted, where, "tag", p->tag, sizeof p->tag);
 }
 

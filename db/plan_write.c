@@ -89,8 +89,16 @@ static void write_service(const plan *p, json *o) {
   }
 }
 
+static void write_percentiles(json *parent, const char *key, const plan_percentiles *p) {
+  json *o = json_add_object(parent, key);
+  json_add_num(o, "p50", p->p50);
+  json_add_num(o, "p90", p->p90);
+  if (p->p95 > 0) json_add_num(o, "p95", p->p95);
+  json_add_num(o, "p99", p->p99);
+}
+
 static void write_promises(const plan *p, json *o) {
-  static const char *const range[3] = {"low", "likely", "high"}, *const percentiles[3] = {"p50", "p90", "p99"};
+  static const char *const range[3] = {"low", "likely", "high"};
   json *ilp = json_add_object(o, "ilp");
   json_add_num(ilp, "objective_ns", p->ilp.objective_ns);
   json_add_num(ilp, "bound_ns", p->ilp.bound_ns);
@@ -100,8 +108,8 @@ static void write_promises(const plan *p, json *o) {
   json *predicted = json_add_object(o, "predicted");
   write_range(predicted, "decode_tok_per_s", range,
               (double[]){p->decode_tok_per_s.low, p->decode_tok_per_s.likely, p->decode_tok_per_s.high});
-  write_range(predicted, "ttft_s", percentiles, (double[]){p->ttft_s.p50, p->ttft_s.p90, p->ttft_s.p99});
-  write_range(predicted, "tpot_s", percentiles, (double[]){p->tpot_s.p50, p->tpot_s.p90, p->tpot_s.p99});
+  write_percentiles(predicted, "ttft_s", &p->ttft_s);
+  write_percentiles(predicted, "tpot_s", &p->tpot_s);
   json_add_str(predicted, "tag", p->tag);
   json_add_str(o, "binding", p->binding);
   json_add_str(o, "popularity", p->popularity);

@@ -203,6 +203,7 @@ static hf_status predict(const plan_inputs *in, planned *out) {
   p->tpot_s = out->sim.tpot_s;
   p->tpot_s.p50 *= stretch;
   p->tpot_s.p90 *= stretch;
+  p->tpot_s.p95 *= stretch;
   p->tpot_s.p99 *= stretch;
   return HF_OK;
 }

@@ -106,13 +106,15 @@ static hf_status show_changes(const plan *p, hf_buf *b) {
 }
 
 static hf_status show_times(const plan *p, hf_buf *b) {
-  char t[3][24];
+  char t[4][24];
   const plan_percentiles *both[2] = {&p->ttft_s, &p->tpot_s};
   for (int i = 0; i < 2; i++) {
     time_text(both[i]->p50, t[0]);
     time_text(both[i]->p90, t[1]);
-    time_text(both[i]->p99, t[2]);
-    HF_TRY(hf_buf_printf(b, "  %s         p50 %s, p90 %s, p99 %s\n", i == 0 ? "TTFT" : "TPOT", t[0], t[1], t[2]));
+    time_text(both[i]->p95, t[2]);
+    time_text(both[i]->p99, t[3]);
+    HF_TRY(hf_buf_printf(b, "  %s         p50 %s, p90 %s", i == 0 ? "TTFT" : "TPOT", t[0], t[1]));
+    HF_TRY(both[i]->p95 > 0 ? hf_buf_printf(b, ", p95 %s, p99 %s\n", t[2], t[3]) : hf_buf_printf(b, ", p99 %s\n", t[3]));
   }
   return HF_OK;
 }

@@ -353,7 +353,7 @@ static hf_status set_up(sim *s) {
 
 static plan_percentiles percentiles(double *v, int64_t n) {
   hf_percentiles p = hf_percentiles_of(v, (size_t)n);
-  return (plan_percentiles){p.p50, p.p90, p.p99};
+  return (plan_percentiles){p.p50, p.p90, p.p99, p.p95};
 }
 
 static hf_status summarise(sim *s, sim_result *r) {

@@ -144,7 +144,7 @@ static inline plan *sample_plan(void) {
   p->ilp.seconds = 0.25;
   strcpy(p->ilp.status, "optimal");
   p->decode_tok_per_s = (plan_range){80.5, 100.1, 120};
-  p->ttft_s = (plan_percentiles){0.5, 0.75, 1};
+  p->ttft_s = (plan_percentiles){0.5, 0.75, 1, 0.875};
   p->tpot_s = (plan_percentiles){0.04, 0.05, 0.06};
   strcpy(p->tag, "measured");
   strcpy(p->binding, "dram");

@@ -83,6 +83,8 @@ static void contract_members(void **state) {
   const json *predicted = json_get(doc, "predicted");
   assert_true(json_number(json_get(json_get(predicted, "decode_tok_per_s"), "likely"), 0) == 100.1);
   assert_true(json_number(json_get(json_get(predicted, "tpot_s"), "p99"), 0) == 0.06);
+  assert_true(json_number(json_get(json_get(predicted, "ttft_s"), "p95"), 0) == 0.875);
+  assert_null(json_get(json_get(predicted, "tpot_s"), "p95")); /* not stated: left out, and may be missing when read */
   assert_string_equal(json_string(json_get(json_at(json_get(doc, "budget"), 2), "where")), "ram");
   json_free(doc);
   plan_free(p);
@@ -165,6 +167,7 @@ static const edit edits[] = {
     {"\"objective_ns\":1234567.25", "\"objective_ns\":1e308,\"objective_ms\":1e400", "too large"},
     {"\"low\":80.5", "\"low\":180.5", "decode_tok_per_s"},
     {"\"p99\":1}", "\"p99\":0.1}", "ttft_s"},
+    {"\"p95\":0.875", "\"p95\":1.5", "ttft_s"},
     {"\"tag\":\"measured\"", "\"tag\":\"hoped\"", "tag"},
     {"\"bytes\":4194304,", "\"bytes\":4194305,", "gpu0"},
     {"\"bytes\":4194304,", "\"bytes\":-1,", "budget[0]"},
