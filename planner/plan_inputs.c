@@ -30,11 +30,13 @@ done:
 static hf_status open_model(plan_inputs *in) {
   const plan_request *r = &in->req;
   in->format = FMT_DEFAULT;
+  if (r->model == NULL && r->opened != NULL) in->req.model = model_get_config(r->opened)->name;
   if (r->model == NULL)
     return hf_fail(HF_INPUT, "option --model: missing; give a folder, a GGUF file, synth:… or a name of hf-plan catalog list");
   if (r->format != NULL) HF_TRY(hf_note(fmt_parse(r->format, &in->format), "option --format"));
   bool file = strncmp(r->model, "synth:", 6) == 0 || access(r->model, F_OK) == 0;
-  HF_TRY(file ? model_open(r->model, &in->m) : open_catalog_model(in));
+  if (r->opened != NULL) in->m = r->opened;
+  else HF_TRY(file ? model_open(r->model, &in->m) : open_catalog_model(in));
   in->c = model_get_config(in->m);
   in->format_name = fmt_get(in->format != FMT_DEFAULT ? in->format : in->c->default_format)->name;
   return HF_OK;
@@ -43,6 +45,7 @@ static hf_status open_model(plan_inputs *in) {
 /* ---- machine and device ---- */
 
 static hf_status open_machine(db *d, const char *name, rec_machine *out) {
+  if (d == NULL) return hf_fail(HF_INPUT, "option --machine: needs a database, or the rows of the machine");
   if (name == NULL) return db_machine_latest(d, MACHINE_MEASURED, out);
   if (access(name, F_OK) == 0) return catalog_machine_to_db(d, name, out);
   json *doc = NULL;
@@ -57,6 +60,16 @@ static hf_status open_machine(db *d, const char *name, rec_machine *out) {
     return hf_fail(HF_NOT_FOUND, "option --machine: '%s' is neither a machine of the database nor a file nor in the catalog (%s)",
                    name, hint);
   return st;
+}
+
+static hf_status open_host(plan_inputs *in) {
+  rec_machine m;
+  in->host = in->req.host_rows;
+  if (in->host != NULL) return HF_OK;
+  HF_TRY(open_machine(in->d, in->req.machine, &m));
+  HF_TRY(cost_rows_load(in->d, &m, &in->host_owned));
+  in->host = in->host_owned;
+  return HF_OK;
 }
 
 static hf_status open_device(plan_inputs *in) {
@@ -127,15 +140,14 @@ static hf_status choose_chunk(plan_inputs *in) {
 
 hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   plan_inputs *in = NULL;
-  rec_machine m;
   hf_status st = HF_OK;
+  if (d == NULL && r->from_run != 0) return hf_fail(HF_INPUT, "option --from-run: needs a database");
   HF_TRY(hf_alloc(&in, 1, sizeof *in, "planning inputs"));
   in->req = *r;
   in->d = d;
   HF_GO(fail, open_model(in));
   HF_GO(fail, fill_numbers(in));
-  HF_GO(fail, open_machine(d, r->machine, &m));
-  HF_GO(fail, cost_rows_load(d, &m, &in->host));
+  HF_GO(fail, open_host(in));
   HF_GO(fail, open_device(in));
   HF_GO(fail, choose_chunk(in));
   *out = in;
@@ -148,9 +160,9 @@ fail:
 void plan_inputs_close(plan_inputs *in) {
   if (in == NULL) return;
   popularity_free(in->pop);
-  cost_rows_free(in->host);
+  cost_rows_free(in->host_owned);
   cost_rows_free(in->paced);
-  model_close(in->m);
+  if (in->req.opened == NULL) model_close(in->m);
   free(in);
 }
 

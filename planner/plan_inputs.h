@@ -6,20 +6,25 @@
 
 enum { COST_MODEL_VERSION = 1, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_TOKENS = 2048 };
 
-/* As on the command line; NULL and 0 = not given. */
+/* As on the command line; NULL and 0 = not given. Everything is borrowed and must outlive the plan_inputs. */
 typedef struct {
   const char *model, *machine, *gpu, *format, *skew, *census, *census_kind;
+  const char *remotes;    /* "MACHINE:LINK[,MACHINE:LINK]": CPUs of other machines over links of the catalog */
+  const char *scale_from; /* name or number of a measured machine whose kernel curves are scaled to this one */
   int64_t users, context, prompt_tokens, output_tokens, depth, threads, chunk_tokens, from_run;
+  const cost_rows *host_rows; /* used instead of machine when not NULL */
+  model *opened;              /* used instead of model (then a name only) when not NULL */
 } plan_request;
 
 typedef struct {
   plan_request req; /* defaults filled in */
-  db *d;            /* borrowed */
+  db *d;            /* borrowed; NULL where the request needs none */
   model *m;
   const model_config *c; /* of m */
   fmt format;            /* FMT_DEFAULT: as stored */
   const char *format_name;
-  cost_rows *host;  /* the machine the plan is for */
+  const cost_rows *host; /* the machine the plan is for: rows of the request or host_owned */
+  cost_rows *host_owned;
   cost_rows *paced; /* paced devices: the machine told, else NULL */
   gpu_spec gpu;
   int64_t device_bytes; /* 0 with --gpu none */
@@ -29,7 +34,9 @@ typedef struct {
   int chunk_tokens;
 } plan_inputs;
 
-/* Opens everything but popularity. HF_INPUT, HF_NOT_FOUND with the option's name. */
+/* Opens everything but popularity. HF_INPUT, HF_NOT_FOUND with the option's name. d may be NULL when the request names its machine by
+ * host_rows and neither a run, a paced device, other machines nor one to scale from: then nothing is read but the catalog, and threads may
+ * plan at once, sharing host_rows and opened. */
 HF_MUST hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out);
 void plan_inputs_close(plan_inputs *in);
 /* --skew, --census or the routing counts of --from-run, else uniform. */

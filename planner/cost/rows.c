@@ -24,6 +24,58 @@ fail:
   return st;
 }
 
+static hf_status copy_array(const void *from, int n, size_t size, const char *what, void *out) {
+  void *to = NULL;
+  HF_TRY(hf_alloc(&to, n > 0 ? (size_t)n : 1, size, what));
+  if (n > 0) memcpy(to, from, (size_t)n * size);
+  memcpy(out, &to, sizeof to);
+  return HF_OK;
+}
+
+static bool in_order(double low, double likely, double high) {
+  return low >= 0 && low <= likely && likely <= high && isfinite(high); /* false for NaN */
+}
+
+static hf_status check_arrays(const char *name, const rec_figure *f, int n_figure, const rec_kernel_point *k, int n_kernel,
+                              const rec_link_point *l, int n_link) {
+  for (int i = 0; i < n_figure; i++)
+    if (!in_order(f[i].low, f[i].likely, f[i].high))
+      return hf_fail(HF_INPUT, "machine %s: figure %s of '%s': low %g, likely %g, high %g: must be finite, not negative, and rise",
+                     name, f[i].what, f[i].device, f[i].low, f[i].likely, f[i].high);
+  for (int i = 0; i < n_kernel; i++)
+    if (!in_order(k[i].ns_low, k[i].ns, k[i].ns_high))
+      return hf_fail(HF_INPUT, "machine %s: kernel %s of '%s': times %g, %g, %g ns: must be finite, not negative, and rise", name,
+                     k[i].kernel, k[i].device, k[i].ns_low, k[i].ns, k[i].ns_high);
+  for (int i = 0; i < n_link; i++)
+    if (!in_order(l[i].ns_low, l[i].ns, l[i].ns_high))
+      return hf_fail(HF_INPUT, "machine %s: link %s to %s: times %g, %g, %g ns: must be finite, not negative, and rise", name,
+                     l[i].src, l[i].dst, l[i].ns_low, l[i].ns, l[i].ns_high);
+  return HF_OK;
+}
+
+hf_status cost_rows_from_arrays(const rec_machine *m, const rec_device *device, int n_device, const rec_figure *figure,
+                                int n_figure, const rec_kernel_point *kernel, int n_kernel, const rec_link_point *link,
+                                int n_link, cost_rows **out) {
+  cost_rows *r = NULL;
+  hf_status st = HF_OK;
+  HF_TRY(check_arrays(m->name, figure, n_figure, kernel, n_kernel, link, n_link));
+  HF_TRY(hf_alloc(&r, 1, sizeof *r, "rows of a machine"));
+  r->machine = *m;
+  HF_GO(fail, copy_array(device, n_device, sizeof *device, "devices of a machine", &r->device));
+  r->n_device = n_device;
+  HF_GO(fail, copy_array(figure, n_figure, sizeof *figure, "figures of a machine", &r->figure));
+  r->n_figure = n_figure;
+  HF_GO(fail, copy_array(kernel, n_kernel, sizeof *kernel, "kernel points of a machine", &r->kernel));
+  r->n_kernel = n_kernel;
+  HF_GO(fail, copy_array(link, n_link, sizeof *link, "link points of a machine", &r->link));
+  r->n_link = n_link;
+  *out = r;
+  return HF_OK;
+fail:
+  cost_rows_free(r);
+  return st;
+}
+
 void cost_rows_free(cost_rows *r) {
   if (r == NULL) return;
   free(r->device);

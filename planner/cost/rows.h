@@ -20,6 +20,11 @@ typedef struct {
 } cost_rows;
 
 HF_MUST hf_status cost_rows_load(db *d, const rec_machine *m, cost_rows **out);
+/* A machine that is in no database (composed in memory): copies what is given. HF_INPUT when a figure or point is not finite, negative or not
+ * in order (low <= likely <= high), as the database would say. Read-only from then on: threads may share it. */
+HF_MUST hf_status cost_rows_from_arrays(const rec_machine *m, const rec_device *device, int n_device, const rec_figure *figure,
+                                        int n_figure, const rec_kernel_point *kernel, int n_kernel, const rec_link_point *link,
+                                        int n_link, cost_rows **out);
 void cost_rows_free(cost_rows *r); /* NULL ok */
 
 typedef struct {
