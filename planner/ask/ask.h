@@ -1,0 +1,73 @@
+/* ask.h: one machine, one model, one load, one answer: the case, of which whatif, sweep, recommend and roi are made.
+ *
+ * Needs no database: machines are composed in memory (ask/machine.h). Thread rule: ask_evaluate may be called from many threads at once, also
+ * with one and the same ask_case_spec; results are the same bits whatever the number of threads. */
+#ifndef HF_PLANNER_ASK_ASK_H
+#define HF_PLANNER_ASK_ASK_H
+
+#include "planner/ask/machine.h"
+#include "planner/plan_make.h"
+
+enum { ASK_NAME = 96, ASK_MAX_POSSIBLE = PLAN_MAX_REMEDIES };
+
+/* What a request has to meet; 0 = not asked for. */
+typedef struct {
+  double ttft_s, tpot_s; /* limits on the 95th percentile */
+  double tok_per_s;      /* of all users together, at least */
+} ask_slo;
+
+/* The question. Nothing is owned but through machine. */
+typedef struct {
+  char name[ASK_NAME];
+  ask_machine *machine; /* borrowed; read only */
+  plan_request req;     /* machine, host_rows and gpu are set by ask_evaluate from `machine` */
+  ask_slo slo;
+  bool count_users; /* also find users_at_slo (further evaluations) */
+  bool quick;       /* cells of a sweep: the Lagrangian placement is enough when its gap is at most 0.5 % */
+} ask_case_spec;
+
+/* The answer. When not feasible, the numbers below `possible` are 0 but for price and power. */
+typedef struct {
+  char name[ASK_NAME];
+  char machine[128], cpu[ASK_NAME], memory[ASK_NAME], gpus[ASK_NAME]; /* parts; "" = unknown, gpus "none" */
+  int sockets;
+  int64_t memory_bytes;
+  char model[256], format[32];
+  int64_t users, context, prompt_tokens, output_tokens;
+  bool feasible;
+  char why_not[400];
+  int n_possible;
+  char possible[ASK_MAX_POSSIBLE][200];
+  plan_range decode_tok_per_s;
+  plan_percentiles ttft_s, tpot_s, e2e_s;
+  double tok_per_s_wall, prefill_tok_per_s; /* prompts and waiting included; prompt tokens per second */
+  double goodput;                           /* share of requests that meet ttft_s and tpot_s of the SLO; -1: none asked for */
+  int64_t users_at_slo;                     /* most users whose p95 meets it; -1: not asked for, 0: not even one */
+  int depth;
+  char binding[32];
+  double gap;
+  double device_busy, cpu_busy;
+  bool has_price, has_power, has_cost;
+  plan_range price; /* of the hardware */
+  double power_idle_w, power_active_w, power_mean_w;
+  double joule_per_token; /* of output */
+  plan_range cost;        /* per million tokens, blended, default scenario */
+  char tag[16];
+  /* For causes: what each resource is fed with, and how long a step waits for it. 0 = has none. */
+  double dram_bytes_per_s, gpu_bytes_per_s, link_bytes_per_s;
+  double step_ns, cpu_ns, device_ns; /* objective; the CPU's and the device's own sums over layers, all micro-batches */
+  double log_effect[COST_N_GROUPS][2]; /* ln(step time / likely one) with one group of figures at its slow, at its fast end */
+} ask_case;
+
+/* HF_OK also for an infeasible case (out->feasible false). Failures are those of inputs (unknown model, bad number). */
+HF_MUST hf_status ask_evaluate(const ask_case_spec *s, ask_case *out);
+/* Whether the likely figures meet the SLO; why (may be NULL) says which limit is missed, by how much. */
+bool ask_meets(const ask_case *c, const ask_slo *slo, char why[160]);
+/* Members of docs/answers.md, "A case", into an object. */
+void ask_case_to_json(const ask_case *c, json *into);
+
+/* Evaluates n cases on `threads` threads (0 = all cores), calling done(user, i) after each, one call at a time (NULL ok). The first failure, by
+ * index, is returned. */
+HF_MUST hf_status ask_evaluate_all(const ask_case_spec *s, int n, int threads, void (*done)(void *user, int i), void *user,
+                                   ask_case *out);
+#endif
