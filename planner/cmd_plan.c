@@ -132,7 +132,7 @@ static hf_status run_plan(plan_command *c) {
   HF_GO(done, run_id(d, c->from_run, &c->req.from_run));
   HF_GO(done, defaults_of_run(d, &c->req, &run, &old, machine));
   HF_GO(done, plan_inputs_open(d, &c->req, &in));
-  st = plan_make(in, &p);
+  st = plan_make(in, NULL, &p);
   if (st == HF_NO && p.n_budget > 0) {
     hf_status shown = show_refusal(c, &p);
     if (shown != HF_OK) st = shown;

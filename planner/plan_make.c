@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 
+static const double QUICK_GAP = 0.005;
 enum { SIM_MOST_OUTPUT = 1024, DEPTHS_TRIED = 4 };
 
 /* A depth whose objective is worse than the best by more than this cannot win in the simulation (but for the hand-over, which occupies
@@ -73,11 +74,13 @@ static hf_status simulated_rate(const plan_inputs *in, const planned *p, const i
 
 /* The objective adds up the slowest resource of each layer; micro-batches that sit in different layers do better than that. So every depth
  * that could win is solved for itself and simulated, and the simulation decides; gap and bound are those of the depth chosen. */
-static hf_status choose_depth(const plan_inputs *in, planned *p) {
+static hf_status choose_depth(const plan_inputs *in, const planned_options *o, planned *p) {
   ilp_problem prob = plan_eval_problem(p->eval, depths_to_try(in));
-  HF_TRY(ilp_solve(&prob, NULL, &p->ilp));
+  ilp_options io = {.quick = o->quick, .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : 0};
+  HF_TRY(ilp_solve(&prob, &io, &p->ilp));
   memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
   p->seconds = p->ilp->seconds;
+  if (o->quick) return HF_OK;
   double least = p->ilp->objective_ns, best = 0;
   int first = p->ilp->depth;
   HF_TRY(simulated_rate(in, p, p->ilp, &p->depth_tok_per_s[first - 1]));
@@ -149,16 +152,16 @@ void plan_combine(const double effect[][2], int n, double *slower, double *faste
 }
 
 /* Moves each group of figures alone to both ends. */
-static hf_status interval(const plan_inputs *in, const planned *p, double *slower, double *faster) {
-  double likely = 0, effect[COST_N_GROUPS][2];
+static hf_status interval(const plan_inputs *in, planned *p, double *slower, double *faster) {
+  double likely = 0;
   HF_TRY(plan_step_ns(in, p, (cost_case){0}, &likely));
   for (int g = 0; g < COST_N_GROUPS; g++)
     for (int side = 0; side < 2; side++) {
       double ns = 0;
       HF_TRY(plan_step_ns(in, p, (cost_case){side == 0 ? -1 : 1, 1u << g}, &ns));
-      effect[g][side] = log(ns / likely);
+      p->effect[g][side] = log(ns / likely);
     }
-  plan_combine(effect, COST_N_GROUPS, slower, faster);
+  plan_combine(p->effect, COST_N_GROUPS, slower, faster);
   return HF_OK;
 }
 
@@ -192,11 +195,11 @@ hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *
   return HF_OK;
 }
 
-static hf_status predict(const plan_inputs *in, planned *out) {
+static hf_status predict(const plan_inputs *in, const planned_options *o, planned *out) {
   plan *p = out->p;
   double slower = 1, faster = 1, stretch = 1;
-  HF_TRY(plan_simulate(in, out, out->ilp->on_device, out->ilp->depth, &out->sim, &stretch));
-  HF_TRY(interval(in, out, &slower, &faster));
+  if (!o->no_simulation) HF_TRY(plan_simulate(in, out, out->ilp->on_device, out->ilp->depth, &out->sim, &stretch));
+  if (!o->no_interval) HF_TRY(interval(in, out, &slower, &faster));
   double rate = out->sim.decode_tok_per_s > 0 ? out->sim.decode_tok_per_s / stretch : out->ilp->tok_per_s;
   p->decode_tok_per_s = (plan_range){rate / slower, rate, rate * faster};
   p->ttft_s = out->sim.ttft_s;
@@ -393,11 +396,11 @@ static void fill_device(const plan_inputs *in, plan *p) {
   d->mem_bytes = in->device_bytes;
 }
 
-static hf_status fill_plan(const plan_inputs *in, planned *out) {
+static hf_status fill_plan(const plan_inputs *in, const planned_options *o, planned *out) {
   plan *p = out->p;
   const plan_request *r = &in->req;
   p->cost_model_version = COST_MODEL_VERSION;
-  HF_TRY(hash_inputs(in, out, p->inputs_hash, sizeof p->inputs_hash));
+  if (!o->quick) HF_TRY(hash_inputs(in, out, p->inputs_hash, sizeof p->inputs_hash));
   snprintf(p->model, sizeof p->model, "%s", r->model);
   snprintf(p->family, sizeof p->family, "%s", model_family_name(in->c->family));
   snprintf(p->format, sizeof p->format, "%s", in->format_name);
@@ -435,14 +438,47 @@ static hf_status fill_plan(const plan_inputs *in, planned *out) {
   return HF_OK;
 }
 
-static hf_status add_extra(const plan_inputs *in, planned *out) {
+static hf_status add_extra(const plan_inputs *in, const planned_options *o, planned *out) {
   out->p->extra = json_new_object();
+  if (o->quick) return HF_OK;
   HF_TRY(plan_extras(in, out, out->p->extra));
   if (out->drift != NULL) HF_TRY(plan_changes(in, out, out->p->extra));
   return plan_eval_to_json(out->eval, out->p->extra);
 }
 
-hf_status plan_make(plan_inputs *in, planned *out) {
+void plan_summarise(const planned *p, planned_summary *out) {
+  const stage_table *t = p->eval->table;
+  *out = (planned_summary){.decode_tok_per_s = p->p->decode_tok_per_s,
+                           .ttft_s = p->p->ttft_s,
+                           .tpot_s = p->p->tpot_s,
+                           .e2e_s = p->sim.e2e_s,
+                           .tok_per_s_wall = p->sim.tok_per_s_wall,
+                           .prefill_tok_per_s = p->sim.prefill_tok_per_s,
+                           .device_busy = p->sim.device_busy,
+                           .cpu_busy = p->sim.cpu_busy,
+                           .depth = p->ilp->depth,
+                           .objective_ns = p->ilp->objective_ns,
+                           .bound_ns = p->ilp->bound_ns,
+                           .gap = p->ilp->gap,
+                           .seconds = p->seconds,
+                           .device_expert_bytes = p->ilp->bytes_used};
+  snprintf(out->status, sizeof out->status, "%s", p->ilp->status);
+  snprintf(out->binding, sizeof out->binding, "%s", p->p->binding);
+  snprintf(out->tag, sizeof out->tag, "%s", p->p->tag);
+  memcpy(out->effect, p->effect, sizeof out->effect);
+  for (int l = 0; l < t->n_layers; l++) {
+    const layer_times *y = &p->ilp->layer[l].times;
+    double device = y->attn_ns + y->shared_ns + y->dexp_ns;
+    out->device_ns += t->one_resource ? 0 : p->ilp->depth * device;
+    out->cpu_ns += p->ilp->depth * (y->cexp_ns + (t->one_resource ? device : 0));
+    out->experts_on_devices += p->ilp->layer[l].resident;
+  }
+  out->path_ns = p->ilp->objective_ns;
+}
+
+hf_status plan_make(plan_inputs *in, const planned_options *options, planned *out) {
+  static const planned_options full = {0};
+  const planned_options *o = options != NULL ? options : &full;
   plan_sizes s;
   memset(out, 0, sizeof *out);
   HF_TRY(plan_inputs_popularity(in));
@@ -450,13 +486,13 @@ hf_status plan_make(plan_inputs *in, planned *out) {
   HF_TRY(make_eval(in, &s, out));
   if (out->eval->n_devices > 0 && plan_expert_room(&s, in->req.depth > 0 ? (int)in->req.depth : 1) < 0)
     return refuse(in, &s, in->req.depth > 0 ? (int)in->req.depth : 1, 0, out, "gpu0");
-  HF_TRY(choose_depth(in, out));
+  HF_TRY(choose_depth(in, o, out));
   HF_TRY(plan_new(in->c->n_layers, &out->p));
   out->p->n_budget = plan_budget_rows(in, &s, out->ilp->depth, out->ilp->bytes_used, out->p->budget);
   const char *over = plan_budget_over(out->p->budget, out->p->n_budget);
   if (over != NULL) return refuse(in, &s, out->ilp->depth, out->ilp->bytes_used, out, over);
   out->p->kv_bytes = s.kv;
-  HF_TRY(fill_plan(in, out));
-  HF_TRY(predict(in, out));
-  return add_extra(in, out);
+  HF_TRY(fill_plan(in, o, out));
+  HF_TRY(predict(in, o, out));
+  return add_extra(in, o, out);
 }

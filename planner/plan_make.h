@@ -10,6 +10,21 @@
 
 #define PLAN_DEPTH_MARGIN 1.02 /* another depth must simulate faster by this to replace the objective's choice */
 
+/* What placement and depth minimise: the decode step, or the time of a whole request (its prompt's chunks and its steps). */
+typedef enum { PLAN_FOR_DECODE, PLAN_FOR_REQUEST } plan_goal;
+
+/* How to plan; all zero (or NULL where a pointer is taken) = the full answer of hf-plan plan. */
+typedef struct {
+  bool quick; /* cells of a sweep: the placement of the Lagrangian search stands when its proven gap is at most quick_gap; no baselines, no
+               * advice, no inputs in plan.extra, and depths are compared by their objective, one simulation in all */
+  double quick_gap;     /* 0 = 0.005 */
+  bool no_interval;     /* decode_tok_per_s low = likely = high: saves the tables of 14 cases */
+  bool no_simulation;   /* the rate is the objective's; no TTFT and TPOT percentiles */
+  plan_goal optimise;
+  double weight_prefill;         /* > 0: prompt chunks per decode step instead of the workload's own; with PLAN_FOR_REQUEST */
+  double slo_ttft_s, slo_tpot_s; /* 0 = none; the simulated p95 must meet them, else HF_NO and out->remedy */
+} planned_options;
+
 typedef struct {
   plan *p;         /* not stored yet */
   ilp_result *ilp; /* for the LP files */
@@ -19,6 +34,7 @@ typedef struct {
   ilp_depth_result by_depth[ILP_MAX_DEPTH]; /* of the search over all depths */
   double depth_tok_per_s[ILP_MAX_DEPTH];    /* simulated; 0 = not simulated */
   double seconds;                           /* all searches together */
+  double effect[COST_N_GROUPS][2];          /* of the interval: ln(step / likely step) with one group at its slow, at its fast end */
   /* Set when the answer is HF_NO: what needs how much, and what would help. */
   int n_budget, n_remedies;
   plan_budget budget[PLAN_MAX_BUDGET];
@@ -27,8 +43,22 @@ typedef struct {
 
 /* HF_NO when nothing fits: out->budget and out->remedy tell. Other failures leave nothing of use in out. In both cases free with
  * planned_free. */
-HF_MUST hf_status plan_make(plan_inputs *in, planned *out);
+HF_MUST hf_status plan_make(plan_inputs *in, const planned_options *o, planned *out);
 void planned_free(planned *p);
+
+/* What a sweep keeps of an answer; no pointers. */
+typedef struct {
+  plan_range decode_tok_per_s;
+  plan_percentiles ttft_s, tpot_s, e2e_s;
+  double tok_per_s_wall, prefill_tok_per_s, device_busy, cpu_busy;
+  int depth;
+  double objective_ns, bound_ns, gap, seconds;
+  char status[32], binding[32], tag[16];
+  double device_ns, cpu_ns, path_ns; /* of a decode step: the busiest device's own sum, the CPU's, one micro-batch's way */
+  double effect[COST_N_GROUPS][2];
+  int64_t device_expert_bytes, experts_on_devices;
+} planned_summary;
+void plan_summarise(const planned *p, planned_summary *out);
 
 /* Decode step of a placement with the table of another case of the figures: for intervals and tests. */
 HF_MUST hf_status plan_step_ns(const plan_inputs *in, const planned *p, cost_case c, double *ns);

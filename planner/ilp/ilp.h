@@ -67,6 +67,7 @@ typedef struct {
   int max_nodes;     /* branch-and-bound nodes per GLPK solve; 0 = 300 */
   int max_refine;    /* columns whose lower value is made exact, per depth; 0 = 4000 */
   uint64_t seed;     /* of the random baseline */
+  bool quick;        /* no integer programs where the Lagrangian gap is within gap_target, no baselines (their names stay NULL) */
 } ilp_options;
 
 /* What a layer waits for. ILP_BIND_GPU: the device; CPU: the CPU; PATH: the way of one micro-batch through both. */

@@ -354,7 +354,7 @@ hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result
               .count = &r->counters};
   HF_GO(fail, solve_depths(r, &s));
   HF_GO(fail, report(p, &s, r));
-  HF_GO(fail, ilp_baselines(p, r->tables->depth, o.seed, r->baseline));
+  if (!o.quick) HF_GO(fail, ilp_baselines(p, r->tables->depth, o.seed, r->baseline));
   r->seconds = (double)(hf_now_ns() - t0) * 1e-9;
   *out = r;
   return HF_OK;

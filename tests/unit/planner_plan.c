@@ -52,7 +52,7 @@ static plan_request tiny(void) {
 
 static void make(const plan_request *r, plan_inputs **in, planned *p) {
   ok(plan_inputs_open(database, r, in));
-  ok(plan_make(*in, p));
+  ok(plan_make(*in, NULL, p));
 }
 
 static void done(plan_inputs *in, planned *p) {
@@ -193,7 +193,7 @@ static void refusal_says_what_would_help(void **state) {
   plan_inputs *in = NULL;
   planned p;
   ok(plan_inputs_open(database, &r, &in));
-  assert_int_equal(plan_make(in, &p), HF_NO);
+  assert_int_equal(plan_make(in, NULL, &p), HF_NO);
   assert_non_null(strstr(hf_error_line(), "gpu0"));
   assert_true(p.n_budget >= 4 && p.n_remedies >= 1);
   int64_t need = 0;
@@ -206,7 +206,7 @@ static void refusal_says_what_would_help(void **state) {
     r.gpu = gpu;
     r.chunk_tokens = 16;
     ok(plan_inputs_open(database, &r, &in));
-    hf_status st = plan_make(in, &p);
+    hf_status st = plan_make(in, NULL, &p);
     assert_int_equal(st, less ? HF_NO : HF_OK);
     done(in, &p);
   }
@@ -360,7 +360,7 @@ static void runs_of_other_models_are_refused(void **state) {
   plan_inputs *in = NULL;
   planned p;
   ok(plan_inputs_open(database, &r, &in));
-  hf_status st = plan_make(in, &p);
+  hf_status st = plan_make(in, NULL, &p);
   assert_true(st == HF_NOT_FOUND || st == HF_INPUT);
   done(in, &p);
 }
