@@ -19,10 +19,11 @@ typedef struct {
 /* The question. Nothing is owned but through machine. */
 typedef struct {
   char name[ASK_NAME];
-  ask_machine *machine; /* borrowed; read only */
-  plan_request req;     /* machine, host_rows and gpu are set by ask_evaluate from `machine` */
+  const ask_machine *machine; /* borrowed */
+  plan_request req;           /* its machine and host_rows are not read */
   ask_slo slo;
   bool count_users; /* also find users_at_slo (further evaluations) */
+  bool effects;     /* also log_effect */
   bool quick;       /* cells of a sweep: the Lagrangian placement is enough when its gap is at most 0.5 % */
 } ask_case_spec;
 

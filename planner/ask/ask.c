@@ -1,0 +1,321 @@
+#include "planner/ask/ask.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MOST_THREADS = 256 };
+
+static void set_parts(const ask_case_spec *s, ask_case *out) {
+  const ask_machine_facts *f = ask_machine_facts_of(s->machine);
+  *out = (ask_case){.sockets = f->sockets,
+                    .memory_bytes = f->memory_bytes,
+                    .has_price = f->has_price,
+                    .price = {f->price[0], f->price[1], f->price[2]},
+                    .has_power = f->has_power,
+                    .power_idle_w = f->idle_w,
+                    .power_active_w = f->active_w,
+                    .goodput = -1,
+                    .users_at_slo = -1};
+  snprintf(out->name, sizeof out->name, "%s", s->name);
+  snprintf(out->machine, sizeof out->machine, "%s", f->name);
+  snprintf(out->cpu, sizeof out->cpu, "%s", f->cpu);
+  snprintf(out->memory, sizeof out->memory, "%s", f->memory);
+  snprintf(out->gpus, sizeof out->gpus, "%s", f->gpus);
+}
+
+static void set_load(const plan_inputs *in, ask_case *out) {
+  const plan_request *r = &in->req;
+  snprintf(out->model, sizeof out->model, "%s", r->model);
+  snprintf(out->format, sizeof out->format, "%s", in->format_name);
+  out->users = r->users;
+  out->context = r->context;
+  out->prompt_tokens = r->prompt_tokens;
+  out->output_tokens = r->output_tokens;
+}
+
+static void set_refusal(const planned *p, ask_case *out) {
+  snprintf(out->why_not, sizeof out->why_not, "%s", hf_error_line());
+  hf_clear_error();
+  for (int i = 0; i < p->n_remedies && out->n_possible < ASK_MAX_POSSIBLE; i++)
+    snprintf(out->possible[out->n_possible++], sizeof out->possible[0], "%s", p->remedy[i]);
+}
+
+/* What feeds the step: the figures that a change of the machine moves. */
+static void set_resources(const plan_inputs *in, const planned *p, ask_case *out) {
+  cost_input ci = plan_cost_input(in);
+  cost_figure f;
+  db_tag tag = TAG_MEASURED;
+  cost_unit pool = cost_pool_unit(&ci), device = cost_device_unit(&ci);
+  out->dram_bytes_per_s = cost_unit_bytes_per_s(&pool, (cost_case){0}, &tag);
+  if (p->eval->n_devices > 0) {
+    out->gpu_bytes_per_s = cost_unit_bytes_per_s(&device, (cost_case){0}, &tag);
+    if (cost_find(ci.rows, ci.gpu.device, "pcie_h2d_bytes_per_s", &f)) out->link_bytes_per_s = f.likely;
+  }
+  const stage_table *t = p->eval->table;
+  int depth = p->ilp->depth;
+  out->step_ns = p->ilp->objective_ns;
+  for (int l = 0; l < t->n_layers; l++) {
+    const layer_times *y = &p->ilp->layer[l].times;
+    out->cpu_ns += depth * y->cexp_ns;
+    out->device_ns += depth * (y->attn_ns + y->shared_ns + y->dexp_ns);
+  }
+}
+
+/* Energy: each device idles, and draws more while it is busy; the platform (what the total has beyond the devices) likewise. */
+static void set_energy(const plan_inputs *in, const planned *p, ask_case *out) {
+  if (!out->has_power || !(out->tok_per_s_wall > 0)) return;
+  double idle = 0, active = 0, watts = 0;
+  for (int i = 0; i < in->host->n_device; i++) {
+    const rec_device *d = &in->host->device[i];
+    cost_figure a, b;
+    if (!cost_find(in->host, d->device, "power_idle_w", &a) || !cost_find(in->host, d->device, "power_active_w", &b)) continue;
+    bool gpu = strcmp(d->kind, "gpu") == 0;
+    double busy = gpu ? p->sim.device_busy : p->sim.cpu_busy;
+    watts += a.likely + fmax(0, b.likely - a.likely) * busy;
+    idle += a.likely;
+    active += b.likely;
+  }
+  double rest_idle = fmax(0, out->power_idle_w - idle), rest_active = fmax(0, out->power_active_w - active);
+  watts += rest_idle + fmax(0, rest_active - rest_idle) * fmax(p->sim.device_busy, p->sim.cpu_busy);
+  out->power_mean_w = watts;
+  out->joule_per_token = watts / out->tok_per_s_wall;
+}
+
+static void set_answer(const plan_inputs *in, const planned *p, ask_case *out) {
+  out->feasible = true;
+  out->decode_tok_per_s = p->p->decode_tok_per_s;
+  out->ttft_s = p->p->ttft_s;
+  out->tpot_s = p->p->tpot_s;
+  out->e2e_s = p->sim.e2e_s;
+  out->tok_per_s_wall = p->sim.tok_per_s_wall;
+  out->prefill_tok_per_s = p->sim.prefill_tok_per_s;
+  out->depth = p->p->depth;
+  snprintf(out->binding, sizeof out->binding, "%s", p->p->binding);
+  snprintf(out->tag, sizeof out->tag, "%s", p->p->tag);
+  out->gap = p->p->ilp.gap;
+  out->device_busy = p->sim.device_busy;
+  out->cpu_busy = p->sim.cpu_busy;
+  set_resources(in, p, out);
+  set_energy(in, p, out);
+}
+
+/* Which doubt moves the step how far: each group of figures alone at both ends. */
+static hf_status set_effects(const plan_inputs *in, const planned *p, ask_case *out) {
+  double likely = 0;
+  HF_TRY(plan_step_ns(in, p, (cost_case){0}, &likely));
+  for (int g = 0; g < COST_N_GROUPS; g++)
+    for (int side = 0; side < 2; side++) {
+      double ns = 0;
+      HF_TRY(plan_step_ns(in, p, (cost_case){side == 0 ? -1 : 1, 1u << g}, &ns));
+      out->log_effect[g][side] = log(ns / likely);
+    }
+  return HF_OK;
+}
+
+static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) {
+  plan_request r = s->req;
+  plan_inputs *in = NULL;
+  planned p = {0};
+  set_parts(s, out);
+  r.host_rows = ask_machine_rows(s->machine);
+  r.machine = NULL;
+  if (users > 0) r.users = users;
+  HF_TRY(plan_inputs_open(NULL, &r, &in));
+  set_load(in, out);
+  hf_status st = plan_make(in, &p);
+  if (st == HF_NO) {
+    set_refusal(&p, out);
+    st = HF_OK;
+  } else if (st == HF_OK) {
+    set_answer(in, &p, out);
+    if (s->effects) st = set_effects(in, &p, out);
+  }
+  planned_free(&p);
+  plan_inputs_close(in);
+  return st;
+}
+
+/* Most users that meet the SLO: doubled until one does not, then halved in between. The percentiles of a closed loop rise with users but for
+ * small steps (depth changes), which this search may overlook by a user. */
+static hf_status count_users(const ask_case_spec *s, const ask_case *at, int64_t *most) {
+  int64_t good = 0, bad = SCHED_MAX_SEQS + 1, next = at->users;
+  ask_case c = *at;
+  while (bad - good > 1) {
+    if (next != at->users) HF_TRY(evaluate(s, next, &c));
+    else c = *at;
+    if (c.feasible && ask_meets(&c, &s->slo, NULL)) good = next;
+    else bad = next;
+    next = bad > SCHED_MAX_SEQS ? (good * 2 <= SCHED_MAX_SEQS ? good * 2 : SCHED_MAX_SEQS) : good + (bad - good) / 2;
+  }
+  *most = good;
+  return HF_OK;
+}
+
+hf_status ask_evaluate(const ask_case_spec *s, ask_case *out) {
+  HF_TRY(evaluate(s, 0, out));
+  bool slo = s->slo.ttft_s > 0 || s->slo.tpot_s > 0;
+  if (out->feasible && slo) out->goodput = -1;
+  if (s->count_users && slo) HF_TRY(count_users(s, out, &out->users_at_slo));
+  return HF_OK;
+}
+
+bool ask_meets(const ask_case *c, const ask_slo *slo, char why[160]) {
+  char none[160];
+  char *to = why != NULL ? why : none;
+  if (!c->feasible) snprintf(to, 160, "does not fit: %.140s", c->why_not);
+  else if (slo->tpot_s > 0 && c->tpot_s.p95 > slo->tpot_s)
+    snprintf(to, 160, "p95 TPOT %.0f ms is %.0f %% over %.0f ms", 1e3 * c->tpot_s.p95, 100 * (c->tpot_s.p95 / slo->tpot_s - 1),
+             1e3 * slo->tpot_s);
+  else if (slo->ttft_s > 0 && c->ttft_s.p95 > slo->ttft_s)
+    snprintf(to, 160, "p95 TTFT %.3g s is %.0f %% over %.3g s", c->ttft_s.p95, 100 * (c->ttft_s.p95 / slo->ttft_s - 1), slo->ttft_s);
+  else if (slo->tok_per_s > 0 && c->decode_tok_per_s.likely < slo->tok_per_s)
+    snprintf(to, 160, "%.3g tokens/s is %.0f %% under %.3g", c->decode_tok_per_s.likely,
+             100 * (1 - c->decode_tok_per_s.likely / slo->tok_per_s), slo->tok_per_s);
+  else return true;
+  return false;
+}
+
+/* ---- JSON ---- */
+
+static void add_range(json *o, const char *key, plan_range r) {
+  json *v = json_add_object(o, key);
+  json_add_num(v, "low", r.low);
+  json_add_num(v, "likely", r.likely);
+  json_add_num(v, "high", r.high);
+}
+
+static void add_percentiles(json *o, const char *key, plan_percentiles p) {
+  json *v = json_add_object(o, key);
+  json_add_num(v, "p50", p.p50);
+  json_add_num(v, "p90", p.p90);
+  json_add_num(v, "p95", p.p95);
+  json_add_num(v, "p99", p.p99);
+}
+
+static void add_parts(const ask_case *c, json *into) {
+  json *o = json_add_object(into, "parts");
+  if (c->cpu[0] != '\0') json_add_str(o, "cpu", c->cpu);
+  else json_add_null(o, "cpu");
+  if (c->sockets > 0) json_add_int(o, "sockets", c->sockets);
+  else json_add_null(o, "sockets");
+  if (c->memory[0] != '\0') json_add_str(o, "memory", c->memory);
+  else json_add_null(o, "memory");
+  json_add_int(o, "memory_bytes", c->memory_bytes);
+  json_add_str(o, "gpus", c->gpus);
+}
+
+static void add_hardware(const ask_case *c, json *o) {
+  if (c->has_price) add_range(o, "price", c->price);
+  else json_add_null(o, "price");
+  if (!c->has_power) {
+    json_add_null(o, "power_w");
+    return;
+  }
+  json *p = json_add_object(o, "power_w");
+  json_add_num(p, "idle", c->power_idle_w);
+  json_add_num(p, "active", c->power_active_w);
+  if (c->power_mean_w > 0) json_add_num(p, "mean", c->power_mean_w);
+}
+
+static void add_rates(const ask_case *c, json *o) {
+  add_range(o, "decode_tok_per_s", c->decode_tok_per_s);
+  add_percentiles(o, "ttft_s", c->ttft_s);
+  add_percentiles(o, "tpot_s", c->tpot_s);
+  add_percentiles(o, "e2e_s", c->e2e_s);
+  json_add_num(o, "tok_per_s_wall", c->tok_per_s_wall);
+  json_add_num(o, "prefill_tok_per_s", c->prefill_tok_per_s);
+  if (c->goodput >= 0) json_add_num(o, "goodput", c->goodput);
+  else json_add_null(o, "goodput");
+  if (c->users_at_slo >= 0) json_add_int(o, "users_at_slo", c->users_at_slo);
+  else json_add_null(o, "users_at_slo");
+  json_add_int(o, "depth", c->depth);
+  json_add_str(o, "binding", c->binding);
+  json_add_num(o, "gap", c->gap);
+  json *b = json_add_object(o, "busy");
+  json_add_num(b, "device", c->device_busy);
+  json_add_num(b, "cpu", c->cpu_busy);
+}
+
+void ask_case_to_json(const ask_case *c, json *o) {
+  json_add_str(o, "name", c->name);
+  json_add_str(o, "machine", c->machine);
+  add_parts(c, o);
+  json_add_str(o, "model", c->model);
+  json_add_str(o, "format", c->format);
+  json_add_int(o, "users", c->users);
+  json_add_int(o, "context", c->context);
+  json_add_int(o, "prompt_tokens", c->prompt_tokens);
+  json_add_int(o, "output_tokens", c->output_tokens);
+  json_add_bool(o, "feasible", c->feasible);
+  if (!c->feasible) {
+    json_add_str(o, "why_not", c->why_not);
+    json *list = json_add_array(o, "possible");
+    for (int i = 0; i < c->n_possible; i++) json_add_str(list, NULL, c->possible[i]);
+  } else {
+    add_rates(c, o);
+  }
+  add_hardware(c, o);
+  if (!c->feasible) return;
+  if (c->joule_per_token > 0) json_add_num(o, "joule_per_token", c->joule_per_token);
+  else json_add_null(o, "joule_per_token");
+  if (c->has_cost) add_range(o, "cost_per_million_tokens", c->cost);
+  else json_add_null(o, "cost_per_million_tokens");
+  json_add_str(o, "tag", c->tag);
+}
+
+/* ---- many at once ---- */
+
+typedef struct {
+  const ask_case_spec *s;
+  ask_case *out;
+  int n, next, failed; /* failed: index of the first failure, n = none */
+  hf_status st;
+  char line[1024];
+  void (*done)(void *user, int i);
+  void *user;
+  pthread_mutex_t lock;
+} work;
+
+static void *worker(void *arg) {
+  work *w = arg;
+  pthread_mutex_lock(&w->lock);
+  /* Cases are handed out in order, so every case before a failed one was begun and its failure, if any, is the one reported. */
+  while (w->next < w->n && w->failed == w->n) {
+    int i = w->next++;
+    pthread_mutex_unlock(&w->lock);
+    hf_status st = ask_evaluate(&w->s[i], &w->out[i]);
+    pthread_mutex_lock(&w->lock);
+    if (st != HF_OK && i < w->failed) {
+      w->failed = i;
+      w->st = st;
+      snprintf(w->line, sizeof w->line, "%s", hf_error_line());
+    }
+    if (st == HF_OK && w->done != NULL) w->done(w->user, i);
+  }
+  pthread_mutex_unlock(&w->lock);
+  return NULL;
+}
+
+static int threads_to_use(int asked, int n) {
+  long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  int t = asked > 0 ? asked : cores > 0 ? (int)cores : 1;
+  if (t > MOST_THREADS) t = MOST_THREADS;
+  return t > n ? n : t;
+}
+
+hf_status ask_evaluate_all(const ask_case_spec *s, int n, int threads, void (*done)(void *user, int i), void *user, ask_case *out) {
+  if (n <= 0) return HF_OK;
+  work w = {.s = s, .out = out, .n = n, .failed = n, .done = done, .user = user};
+  pthread_t id[MOST_THREADS];
+  int want = threads_to_use(threads, n), started = 0;
+  if (pthread_mutex_init(&w.lock, NULL) != 0) return hf_fail(HF_MACHINE, "no more locks: evaluating cases");
+  while (started < want - 1 && pthread_create(&id[started], NULL, worker, &w) == 0) started++;
+  worker(&w);
+  for (int i = 0; i < started; i++) pthread_join(id[i], NULL);
+  pthread_mutex_destroy(&w.lock);
+  return w.failed == n ? HF_OK : hf_fail(w.st, "%s: %s", s[w.failed].name, w.line);
+}
