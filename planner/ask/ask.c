@@ -45,24 +45,13 @@ static void set_refusal(const planned *p, ask_case *out) {
 }
 
 /* What feeds the step: the figures that a change of the machine moves. */
-static void set_resources(const plan_inputs *in, const planned *p, ask_case *out) {
-  cost_input ci = plan_cost_input(in);
+static void set_resources(const plan_inputs *in, ask_case *out) {
   cost_figure f;
-  db_tag tag = TAG_MEASURED;
-  cost_unit pool = cost_pool_unit(&ci), device = cost_device_unit(&ci);
-  out->dram_bytes_per_s = cost_unit_bytes_per_s(&pool, (cost_case){0}, &tag);
-  if (p->eval->n_devices > 0) {
-    out->gpu_bytes_per_s = cost_unit_bytes_per_s(&device, (cost_case){0}, &tag);
-    if (cost_find(ci.rows, ci.gpu.device, "pcie_h2d_bytes_per_s", &f)) out->link_bytes_per_s = f.likely;
-  }
-  const stage_table *t = p->eval->table;
-  int depth = p->ilp->depth;
-  out->step_ns = p->ilp->objective_ns;
-  for (int l = 0; l < t->n_layers; l++) {
-    const layer_times *y = &p->ilp->layer[l].times;
-    out->cpu_ns += depth * y->cexp_ns;
-    out->device_ns += depth * (y->attn_ns + y->shared_ns + y->dexp_ns);
-  }
+  if (cost_find(in->host, "cpu", "dram_read_bytes_per_s", &f)) out->dram_bytes_per_s = f.likely;
+  if (in->gpu.kind == GPU_NONE) return;
+  const char *device = in->gpu.device[0] != '\0' ? in->gpu.device : "gpu0";
+  if (cost_find(in->host, device, "gpu_mem_bytes_per_s", &f)) out->gpu_bytes_per_s = f.likely;
+  if (cost_find(in->host, device, "pcie_h2d_bytes_per_s", &f)) out->link_bytes_per_s = f.likely;
 }
 
 /* Energy: each device idles, and draws more while it is busy; the platform (what the total has beyond the devices) likewise. */
@@ -86,34 +75,28 @@ static void set_energy(const plan_inputs *in, const planned *p, ask_case *out) {
 }
 
 static void set_answer(const plan_inputs *in, const planned *p, ask_case *out) {
+  planned_summary y;
+  plan_summarise(p, &y);
   out->feasible = true;
-  out->decode_tok_per_s = p->p->decode_tok_per_s;
-  out->ttft_s = p->p->ttft_s;
-  out->tpot_s = p->p->tpot_s;
-  out->e2e_s = p->sim.e2e_s;
-  out->tok_per_s_wall = p->sim.tok_per_s_wall;
-  out->prefill_tok_per_s = p->sim.prefill_tok_per_s;
-  out->depth = p->p->depth;
-  snprintf(out->binding, sizeof out->binding, "%s", p->p->binding);
-  snprintf(out->tag, sizeof out->tag, "%s", p->p->tag);
-  out->gap = p->p->ilp.gap;
-  out->device_busy = p->sim.device_busy;
-  out->cpu_busy = p->sim.cpu_busy;
-  set_resources(in, p, out);
+  out->decode_tok_per_s = y.decode_tok_per_s;
+  out->ttft_s = y.ttft_s;
+  out->tpot_s = y.tpot_s;
+  out->e2e_s = y.e2e_s;
+  out->tok_per_s_wall = y.tok_per_s_wall;
+  out->prefill_tok_per_s = y.prefill_tok_per_s;
+  out->depth = y.depth;
+  snprintf(out->binding, sizeof out->binding, "%s", y.binding);
+  snprintf(out->tag, sizeof out->tag, "%s", y.tag);
+  out->gap = y.gap;
+  out->device_busy = y.device_busy;
+  out->cpu_busy = y.cpu_busy;
+  out->step_ns = y.objective_ns;
+  out->cpu_ns = y.cpu_ns;
+  out->device_ns = y.device_ns;
+  out->experts_on_gpu = y.experts_on_devices;
+  memcpy(out->log_effect, y.effect, sizeof out->log_effect);
+  set_resources(in, out);
   set_energy(in, p, out);
-}
-
-/* Which doubt moves the step how far: each group of figures alone at both ends. */
-static hf_status set_effects(const plan_inputs *in, const planned *p, ask_case *out) {
-  double likely = 0;
-  HF_TRY(plan_step_ns(in, p, (cost_case){0}, &likely));
-  for (int g = 0; g < COST_N_GROUPS; g++)
-    for (int side = 0; side < 2; side++) {
-      double ns = 0;
-      HF_TRY(plan_step_ns(in, p, (cost_case){side == 0 ? -1 : 1, 1u << g}, &ns));
-      out->log_effect[g][side] = log(ns / likely);
-    }
-  return HF_OK;
 }
 
 static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) {
@@ -126,13 +109,13 @@ static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) 
   if (users > 0) r.users = users;
   HF_TRY(plan_inputs_open(NULL, &r, &in));
   set_load(in, out);
-  hf_status st = plan_make(in, &p);
+  planned_options o = {.quick = s->quick, .no_interval = s->no_interval};
+  hf_status st = plan_make(in, &o, &p);
   if (st == HF_NO) {
     set_refusal(&p, out);
     st = HF_OK;
   } else if (st == HF_OK) {
     set_answer(in, &p, out);
-    if (s->effects) st = set_effects(in, &p, out);
   }
   planned_free(&p);
   plan_inputs_close(in);
@@ -238,6 +221,10 @@ static void add_rates(const ask_case *c, json *o) {
   json *b = json_add_object(o, "busy");
   json_add_num(b, "device", c->device_busy);
   json_add_num(b, "cpu", c->cpu_busy);
+  json *step = json_add_object(o, "step");
+  json_add_num(step, "total_s", c->step_ns / 1e9);
+  json_add_num(step, "cpu_s", c->cpu_ns / 1e9);
+  json_add_num(step, "device_s", c->device_ns / 1e9);
 }
 
 void ask_case_to_json(const ask_case *c, json *o) {

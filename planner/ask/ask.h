@@ -23,8 +23,8 @@ typedef struct {
   plan_request req;           /* its machine and host_rows are not read */
   ask_slo slo;
   bool count_users; /* also find users_at_slo (further evaluations) */
-  bool effects;     /* also log_effect */
   bool quick;       /* cells of a sweep: the Lagrangian placement is enough when its gap is at most 0.5 % */
+  bool no_interval; /* the range is the likely value only: for searches */
 } ask_case_spec;
 
 /* The answer. When not feasible, the numbers below `possible` are 0 but for price and power. */
@@ -56,8 +56,9 @@ typedef struct {
   char tag[16];
   /* For causes: what each resource is fed with, and how long a step waits for it. 0 = has none. */
   double dram_bytes_per_s, gpu_bytes_per_s, link_bytes_per_s;
-  double step_ns, cpu_ns, device_ns; /* objective; the CPU's and the device's own sums over layers, all micro-batches */
+  double step_ns, cpu_ns, device_ns;   /* objective; the CPU's and the busiest device's own sums over layers, all micro-batches */
   double log_effect[COST_N_GROUPS][2]; /* ln(step time / likely one) with one group of figures at its slow, at its fast end */
+  int64_t experts_on_gpu;
 } ask_case;
 
 /* HF_OK also for an infeasible case (out->feasible false). Failures are those of inputs (unknown model, bad number). */

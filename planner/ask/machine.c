@@ -24,11 +24,11 @@ const cost_rows *ask_machine_rows(const ask_machine *m) {
   return m->rows;
 }
 
-void ask_note(ask_machine *m, const char *fmt, ...) {
+void ask_note(ask_machine *m, const char *format, ...) {
   va_list args;
   if (m->f.n_notes == ASK_MAX_NOTES) return;
-  va_start(args, fmt);
-  vsnprintf(m->f.note[m->f.n_notes++], ASK_NOTE, fmt, args);
+  va_start(args, format);
+  vsnprintf(m->f.note[m->f.n_notes++], ASK_NOTE, format, args);
   va_end(args);
 }
 

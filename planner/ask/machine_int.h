@@ -13,7 +13,7 @@ struct ask_machine {
 };
 
 /* Adds a sentence to the notes; more than fit are left out. */
-void ask_note(ask_machine *m, const char *fmt, ...) HF_PRINTF(2, 3);
+void ask_note(ask_machine *m, const char *format, ...) HF_PRINTF(2, 3);
 
 /* Rules on rows, each of which notes what it did. factor > 0. */
 /* Memory bandwidth of the CPU times factor. Rates times factor; of a measured kernel time the part that is bytes ÷ measured bandwidth is divided by
