@@ -85,7 +85,8 @@ static void add_hardware(const plan_inputs *in, json *extra) {
 static hf_status add_fallback(const plan_inputs *in, const planned *p, json *extra) {
   if (p->eval->n_devices == 0) return HF_OK;
   cost_input ci = plan_cost_input(in);
-  ci.gpu = (gpu_spec){.kind = GPU_NONE};
+  ci.gpus = (gpu_set){0};
+  ci.home = NULL;
   stage_table *t = NULL;
   HF_TRY(cost_table(&ci, (cost_case){0}, &t));
   ilp_problem prob = plan_eval_problem(p->eval, 1);

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "db/catalog.h"
+#include "planner/cost/remote.h"
+#include "planner/ilp/ilp.h"
 #include "sched/sched.h"
 
 void plan_use_catalog(void) {
@@ -38,6 +40,9 @@ static hf_status open_model(plan_inputs *in) {
   if (r->opened != NULL) in->m = r->opened;
   else HF_TRY(file ? model_open(r->model, &in->m) : open_catalog_model(in));
   in->c = model_get_config(in->m);
+  if (in->c->n_layers > PLAN_MAX_LAYERS)
+    return hf_fail(HF_UNSUPPORTED, "model %s: %d layers are more than can be planned, %d", in->c->name, in->c->n_layers,
+                   (int)PLAN_MAX_LAYERS);
   in->format_name = fmt_get(in->format != FMT_DEFAULT ? in->format : in->c->default_format)->name;
   return HF_OK;
 }
@@ -72,26 +77,75 @@ static hf_status open_host(plan_inputs *in) {
   return HF_OK;
 }
 
-static hf_status open_device(plan_inputs *in) {
-  if (in->req.gpu != NULL) HF_TRY(gpu_spec_parse(in->req.gpu, &in->gpu));
-  else HF_TRY(gpu_spec_parse(cost_device(in->host, "gpu0") != NULL ? "cuda:0" : "none", &in->gpu));
+static hf_status device_memory(plan_inputs *in, int d) {
+  const gpu_spec *g = &in->gpus.g[d];
+  in->device_mem[d] = g->size_bytes;
+  if (g->kind == GPU_VIRTUAL) return HF_OK;
+  const cost_rows *rows = in->paced != NULL ? in->paced : in->host;
+  const rec_device *dev = cost_device(rows, g->device);
+  if (dev == NULL)
+    return hf_fail(HF_NOT_FOUND,
+                   "option --gpu: machine %s has no %s in the database: measure it with hf-profile there, or use --gpu none",
+                   rows->machine.name, g->device);
+  if (in->device_mem[d] == 0) in->device_mem[d] = dev->mem_bytes;
+  if (in->device_mem[d] <= 0)
+    return hf_fail(HF_INPUT, "option --gpu: the memory of %s is unknown; give it as %s:SIZE", dev->name, g->text);
+  return HF_OK;
+}
+
+static hf_status open_devices(plan_inputs *in) {
+  if (in->req.gpu != NULL) HF_TRY(gpu_set_parse(in->req.gpu, &in->gpus));
+  else HF_TRY(gpu_set_default(in->host, ILP_MAX_DEVICES, &in->gpus));
+  if (in->gpus.n > 0) in->gpu = in->gpus.g[0];
+  snprintf(in->gpu.text, sizeof in->gpu.text, "%s", in->gpus.text);
   if (in->gpu.kind == GPU_PACED) {
     rec_machine m;
     HF_TRY(hf_note(open_machine(in->d, in->gpu.machine, &m), "option --gpu"));
     HF_TRY(cost_rows_load(in->d, &m, &in->paced));
   }
-  if (in->gpu.kind == GPU_NONE) return HF_OK;
-  in->device_bytes = in->gpu.size_bytes;
-  if (in->gpu.kind == GPU_VIRTUAL) return HF_OK;
-  const cost_rows *rows = in->paced != NULL ? in->paced : in->host;
-  const rec_device *dev = cost_device(rows, in->gpu.device);
-  if (dev == NULL)
-    return hf_fail(HF_NOT_FOUND,
-                   "option --gpu: machine %s has no %s in the database: measure it with hf-profile there, or use --gpu none",
-                   rows->machine.name, in->gpu.device);
-  if (in->device_bytes == 0) in->device_bytes = dev->mem_bytes;
-  if (in->device_bytes <= 0)
-    return hf_fail(HF_INPUT, "option --gpu: the memory of %s is unknown; give it as %s:SIZE", dev->name, in->gpu.text);
+  for (int d = 0; d < in->gpus.n; d++) HF_TRY(device_memory(in, d));
+  in->device_bytes = in->device_mem[0];
+  return HF_OK;
+}
+
+static hf_status open_remotes(plan_inputs *in) {
+  cost_remote_name name[STAGE_MAX_REMOTES];
+  int n = 0;
+  if (in->req.remotes == NULL) return HF_OK;
+  HF_TRY(cost_remote_parse(in->req.remotes, name, &n));
+  for (int r = 0; r < n; r++) {
+    cost_remote *to = &in->remote[r];
+    rec_machine m;
+    HF_TRY(hf_note(open_machine(in->d, name[r].machine, &m), "option --remote"));
+    HF_TRY(hf_note(cost_link_read(name[r].link, &to->bytes_per_s, &to->latency_ns), "option --remote"));
+    HF_TRY(cost_rows_load(in->d, &m, &to->rows));
+    snprintf(to->text, sizeof to->text, "%.40s:%.50s", name[r].machine, name[r].link);
+    in->n_remotes++;
+  }
+  return HF_OK;
+}
+
+/* Which device is home of which layer: by what a decode step reads of the layer, the devices' bandwidth, and their memory. */
+static hf_status choose_homes(plan_inputs *in) {
+  double cost[PLAN_MAX_LAYERS], speed[STAGE_MAX_DEVICES];
+  int64_t bytes[PLAN_MAX_LAYERS], limit[STAGE_MAX_DEVICES];
+  plan_sizes s;
+  if (in->gpus.n < 2) return HF_OK;
+  cost_input ci = plan_cost_input(in);
+  db_tag ignored = TAG_MEASURED;
+  HF_TRY(plan_sizes_of(in, &s));
+  for (int l = 0; l < in->c->n_layers; l++) {
+    HF_TRY(plan_layer_bytes(in, l, &bytes[l]));
+    cost[l] = (double)bytes[l];
+  }
+  for (int d = 0; d < in->gpus.n; d++) {
+    cost_unit u = cost_device_unit(&ci, d);
+    speed[d] = cost_unit_bytes_per_s(&u, (cost_case){0}, &ignored);
+    /* what every device holds, whatever layers it has; one micro-batch at least */
+    const plan_device_sizes *v = &s.device[d];
+    limit[d] = v->limit - v->head - v->activations - v->rope - v->margin;
+  }
+  cost_split_layers(cost, bytes, in->c->n_layers, speed, limit, in->gpus.n, in->home);
   return HF_OK;
 }
 
@@ -132,7 +186,9 @@ static hf_status choose_chunk(plan_inputs *in) {
   while (r->chunk_tokens == 0 && in->device_bytes > 0 && in->chunk_tokens > 16) {
     plan_sizes s;
     HF_TRY(plan_sizes_of(in, &s));
-    if (8 * s.activations <= in->device_bytes) break;
+    int64_t least = in->device_mem[0];
+    for (int d = 1; d < in->gpus.n; d++) least = in->device_mem[d] < least ? in->device_mem[d] : least;
+    if (8 * s.activations <= least) break;
     in->chunk_tokens /= 2;
   }
   return HF_OK;
@@ -148,8 +204,10 @@ hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   HF_GO(fail, open_model(in));
   HF_GO(fail, fill_numbers(in));
   HF_GO(fail, open_host(in));
-  HF_GO(fail, open_device(in));
+  HF_GO(fail, open_devices(in));
+  HF_GO(fail, open_remotes(in));
   HF_GO(fail, choose_chunk(in));
+  HF_GO(fail, choose_homes(in));
   *out = in;
   return HF_OK;
 fail:
@@ -162,6 +220,7 @@ void plan_inputs_close(plan_inputs *in) {
   popularity_free(in->pop);
   cost_rows_free(in->host_owned);
   cost_rows_free(in->paced);
+  for (int r = 0; r < STAGE_MAX_REMOTES; r++) cost_rows_free(in->remote[r].rows);
   if (in->req.opened == NULL) model_close(in->m);
   free(in);
 }
@@ -192,7 +251,10 @@ cost_input plan_cost_input(const plan_inputs *in) {
   cost_input c = {.m = in->m,
                   .format = in->format,
                   .rows = in->paced != NULL ? in->paced : in->host,
-                  .gpu = in->gpu,
+                  .gpus = in->gpus,
+                  .home = in->home,
+                  .n_remotes = in->n_remotes,
+                  .remote = in->remote,
                   .threads = in->paced != NULL ? 0 : (int)in->req.threads,
                   .kv_elem_bytes = 2};
   c.correlated = in->assumed_popularity && in->req.users > 1;

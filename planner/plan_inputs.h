@@ -26,8 +26,13 @@ typedef struct {
   const cost_rows *host; /* the machine the plan is for: rows of the request or host_owned */
   cost_rows *host_owned;
   cost_rows *paced; /* paced devices: the machine told, else NULL */
-  gpu_spec gpu;
-  int64_t device_bytes; /* 0 with --gpu none */
+  gpu_set gpus;
+  gpu_spec gpu;                              /* the first one, its text that of all; kind GPU_NONE when there is none */
+  int64_t device_mem[STAGE_MAX_DEVICES];     /* bytes of each */
+  int64_t device_bytes;                      /* of the first; 0 with --gpu none */
+  uint8_t home[PLAN_MAX_LAYERS];             /* device of attention, shared experts and KV of each layer */
+  int n_remotes;
+  cost_remote remote[STAGE_MAX_REMOTES];
   popularity *pop;
   bool assumed_popularity;
   double mean_context; /* of a decode step: prompt + half the output */
@@ -48,27 +53,42 @@ void plan_use_catalog(void);
 /* ---- sizes ---- */
 
 /* Bytes that a plan needs, by place. The device's arithmetic is the executor's: every matrix and vector outside the routed experts, KV pages
- * for all users at full context, activation buffers per micro-batch. */
+ * for all users at full context, activation buffers per micro-batch. With several devices each has the layers it is home of; the embedding is
+ * on the first, the output matrix on the last. The members without a device are the sums. */
 typedef struct {
-  int64_t expert[4096]; /* [n_layers]; 0 for dense layers */
-  int64_t all_experts;  /* of all layers */
-  int64_t dense;        /* attention, routers, shared experts, dense layers, norms */
-  int64_t head;         /* embedding and output matrix */
-  int64_t kv;           /* pages for users * context */
-  int64_t activations;  /* of one micro-batch */
+  int64_t dense, head, kv, activations, rope, margin, limit; /* as below, of one device */
+} plan_device_sizes;
+typedef struct {
+  int64_t expert[PLAN_MAX_LAYERS]; /* [n_layers]; 0 for dense layers */
+  int64_t all_experts;             /* of all layers */
+  int64_t dense;                   /* attention, routers, shared experts, dense layers, norms */
+  int64_t head;                    /* embedding and output matrix */
+  int64_t kv;                      /* pages for users * context */
+  int64_t activations;             /* of one micro-batch */
   int64_t rope;
   int64_t margin;                  /* a real GPU's runtime, and slack for alignment */
   int64_t host_step;               /* step contexts and logits, per micro-batch */
   int64_t device_limit, ram_limit; /* 0 = unknown */
+  int n_devices, n_remotes;
+  plan_device_sizes device[STAGE_MAX_DEVICES];
+  int64_t remote_limit[STAGE_MAX_REMOTES]; /* RAM of other machines; 0 = unknown */
 } plan_sizes;
 HF_MUST hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s);
-/* What is left on the device for routed experts; may be negative. */
-int64_t plan_expert_room(const plan_sizes *s, int depth);
+/* What a layer keeps on its home device: weights but those of routed experts, and KV pages of all users. */
+HF_MUST hf_status plan_layer_bytes(const plan_inputs *in, int layer, int64_t *bytes);
+/* What is left on a device for routed experts; may be negative. */
+int64_t plan_expert_room(const plan_sizes *s, int device, int depth);
+/* The same of another machine's RAM; very much when it is unknown. */
+int64_t plan_remote_room(const plan_sizes *s, int remote);
 
 /* "23.98 GiB" */
 void plan_bytes_text(int64_t bytes, char out[24]);
-/* Budget rows for a placement that keeps resident_bytes on the device. Returns how many. */
-int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident_bytes,
+/* Bytes of routed experts that a placement keeps away from this machine's CPU. */
+typedef struct {
+  int64_t device[STAGE_MAX_DEVICES], remote[STAGE_MAX_REMOTES];
+} plan_resident;
+/* Budget rows for such a placement. Returns how many. */
+int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident,
                      plan_budget rows[PLAN_MAX_BUDGET]);
 /* The first place whose rows exceed their limit, or NULL. */
 const char *plan_budget_over(const plan_budget *rows, int n);

@@ -43,7 +43,7 @@ static hf_status make_eval(const plan_inputs *in, const plan_sizes *s, planned *
   v->users = (int)in->req.users;
   v->mean_context = in->mean_context;
   v->n_devices = in->gpu.kind != GPU_NONE;
-  for (int d = 0; v->n_devices > 0 && d < ILP_MAX_DEPTH; d++) v->room[d] = plan_expert_room(s, d + 1);
+  for (int d = 0; v->n_devices > 0 && d < ILP_MAX_DEPTH; d++) v->room[d] = plan_expert_room(s, 0, d + 1);
   HF_TRY(hf_alloc(&v->expert_bytes, (size_t)n, sizeof *v->expert_bytes, "sizes of experts"));
   memcpy(v->expert_bytes, s->expert, (size_t)n * sizeof *v->expert_bytes);
   HF_TRY(popularity_new(n, in->c->n_experts, &v->pop));
@@ -109,7 +109,7 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
 
 static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident, planned *out,
                         const char *where) {
-  out->n_budget = plan_budget_rows(in, s, depth, resident, out->budget);
+  out->n_budget = plan_budget_rows(in, s, depth, &(plan_resident){.device = {resident}}, out->budget);
   out->n_remedies = plan_remedies(in, s, out->remedy);
   int64_t need = 0, limit = 0;
   for (int i = 0; i < out->n_budget; i++)
@@ -423,7 +423,7 @@ static hf_status fill_plan(const plan_inputs *in, const planned_options *o, plan
   cost_input host = plan_cost_input(in);
   host.rows = in->host;
   host.threads = (int)r->threads;
-  if (in->gpu.kind == GPU_PACED) host.gpu.kind = GPU_VIRTUAL; /* it keeps one thread of the machine that runs it, too */
+  if (in->gpu.kind == GPU_PACED) host.gpus.g[0].kind = GPU_VIRTUAL; /* it keeps one thread of the machine that runs it, too */
   p->threads = cost_pool_threads(&host);
   HF_TRY(choose_kernels(in, p));
   p->ilp.objective_ns = out->ilp->objective_ns;
@@ -484,11 +484,12 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   HF_TRY(plan_inputs_popularity(in));
   HF_TRY(plan_sizes_of(in, &s));
   HF_TRY(make_eval(in, &s, out));
-  if (out->eval->n_devices > 0 && plan_expert_room(&s, in->req.depth > 0 ? (int)in->req.depth : 1) < 0)
+  if (out->eval->n_devices > 0 && plan_expert_room(&s, 0, in->req.depth > 0 ? (int)in->req.depth : 1) < 0)
     return refuse(in, &s, in->req.depth > 0 ? (int)in->req.depth : 1, 0, out, "gpu0");
   HF_TRY(choose_depth(in, o, out));
   HF_TRY(plan_new(in->c->n_layers, &out->p));
-  out->p->n_budget = plan_budget_rows(in, &s, out->ilp->depth, out->ilp->bytes_used, out->p->budget);
+  const plan_resident resident = {.device = {out->ilp->bytes_used}};
+  out->p->n_budget = plan_budget_rows(in, &s, out->ilp->depth, &resident, out->p->budget);
   const char *over = plan_budget_over(out->p->budget, out->p->n_budget);
   if (over != NULL) return refuse(in, &s, out->ilp->depth, out->ilp->bytes_used, out, over);
   out->p->kv_bytes = s.kv;

@@ -5,6 +5,8 @@
 #include "planner/plan_inputs.h"
 #include "sched/footprint.h"
 
+enum { KV_ELEM_BYTES = 2 };
+
 static int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
@@ -27,16 +29,55 @@ static int64_t activation_bytes(const model_config *c, int64_t tokens, int64_t l
   return footprint_bytes(&s, tokens, logits, bytes);
 }
 
+/* KV pages of one layer for all users at full context. The executor stores every layer in whole pages, sliding ones too: a window saves
+ * reading, not memory. */
+static int64_t layer_kv_bytes(const plan_inputs *in, int l) {
+  int64_t pages = (in->req.context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS;
+  return in->req.users * pages * PLAN_PAGE_TOKENS * model_kv_bytes_per_token(in->c, l, KV_ELEM_BYTES) + 64;
+}
+
+static int64_t dense_bytes(const model_layer_parts *p) {
+  return p->attn.bytes + p->norms.bytes + p->router.bytes + p->dense_ffn.bytes + p->shared.bytes;
+}
+
+hf_status plan_layer_bytes(const plan_inputs *in, int l, int64_t *bytes) {
+  model_layer_parts p;
+  HF_TRY(model_layer_parts_of(in->m, in->format, l, &p));
+  *bytes = dense_bytes(&p) + layer_kv_bytes(in, l);
+  return HF_OK;
+}
+
+static int64_t margin_bytes(gpu_kind kind, int64_t mem) {
+  if (kind == GPU_CUDA) return (mem > 8LL << 30 ? 512LL << 20 : mem / 16) + mem / 50;
+  return kind == GPU_NONE ? 0 : (64 << 10) + mem / 100;
+}
+
+/* What a device holds besides its layers. */
+static void device_sizes(const plan_inputs *in, const plan_sizes *s, const model_head_parts *h, int d, plan_device_sizes *v) {
+  bool first = d == 0, last = d == in->gpus.n - 1;
+  /* a tied matrix is one where both ends are on one device, else each end has its copy */
+  if (first) v->head += h->embed.bytes;
+  if (last && !in->c->tied_embeddings) v->head += h->output.bytes;
+  if (last && !first && in->c->tied_embeddings) v->head += h->embed.bytes;
+  v->activations = s->activations;
+  v->rope = s->rope;
+  v->limit = in->device_mem[d];
+  v->margin = margin_bytes(in->gpus.g[d].kind, v->limit);
+}
+
 hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
   const model_config *c = in->c;
   const plan_request *r = &in->req;
   memset(s, 0, sizeof *s);
-  if (c->n_layers > (int)(sizeof s->expert / sizeof s->expert[0]))
-    return hf_fail(HF_UNSUPPORTED, "model %s: %d layers are more than can be planned", c->name, c->n_layers);
+  s->n_devices = in->gpus.n;
+  s->n_remotes = in->n_remotes;
   for (int l = 0; l < c->n_layers; l++) {
     model_layer_parts p;
     HF_TRY(model_layer_parts_of(in->m, in->format, l, &p));
-    s->dense += p.attn.bytes + p.norms.bytes + p.router.bytes + p.dense_ffn.bytes + p.shared.bytes;
+    s->dense += dense_bytes(&p);
+    s->kv += layer_kv_bytes(in, l);
+    s->device[in->home[l]].dense += dense_bytes(&p);
+    s->device[in->home[l]].kv += layer_kv_bytes(in, l);
     if (!c->layer_is_moe[l]) continue;
     s->expert[l] = round_up(p.expert.bytes, 64);
     s->all_experts += s->expert[l] * c->n_experts;
@@ -44,22 +85,27 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
   model_head_parts h;
   HF_TRY(model_head_parts_of(in->m, in->format, &h));
   s->head = h.embed.bytes + (c->tied_embeddings ? 0 : h.output.bytes);
-  int64_t pages = (r->context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS;
-  s->kv = r->users * cost_kv_bytes(c, pages * PLAN_PAGE_TOKENS, 2) + 64LL * c->n_layers;
   int64_t tokens = in->chunk_tokens + r->users;
   s->activations = activation_bytes(c, tokens, r->users);
   s->rope = 8LL * r->context * (c->rope.dim / 2) + 64;
   s->host_step = 8LL * tokens * c->d_model + 4LL * r->users * c->vocab_size;
-  s->device_limit = in->device_bytes;
   s->ram_limit = cost_mem_bytes(in->host, "cpu", -1);
-  if (in->gpu.kind == GPU_CUDA)
-    s->margin = (in->device_bytes > 8LL << 30 ? 512LL << 20 : in->device_bytes / 16) + in->device_bytes / 50;
-  if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED) s->margin = (64 << 10) + in->device_bytes / 100;
+  for (int d = 0; d < s->n_devices; d++) {
+    device_sizes(in, s, &h, d, &s->device[d]);
+    s->margin += s->device[d].margin;
+    s->device_limit += s->device[d].limit;
+  }
+  for (int i = 0; i < s->n_remotes; i++) s->remote_limit[i] = cost_mem_bytes(in->remote[i].rows, "cpu", -1);
   return HF_OK;
 }
 
-int64_t plan_expert_room(const plan_sizes *s, int depth) {
-  return s->device_limit - s->dense - s->head - s->kv - s->rope - s->margin - depth * s->activations;
+int64_t plan_expert_room(const plan_sizes *s, int device, int depth) {
+  const plan_device_sizes *v = &s->device[device];
+  return v->limit - v->dense - v->head - v->kv - v->rope - v->margin - depth * v->activations;
+}
+
+int64_t plan_remote_room(const plan_sizes *s, int remote) {
+  return s->remote_limit[remote] > 0 ? s->remote_limit[remote] : (int64_t)1 << 60;
 }
 
 typedef struct {
@@ -75,23 +121,44 @@ static void add(table *t, const char *where, const char *what, int64_t bytes, in
   snprintf(b->what, sizeof b->what, "%s", what);
 }
 
-int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident_bytes,
+static void add_parts(table *t, const char *where, const plan_device_sizes *v, int depth, int64_t resident) {
+  add(t, where, "attention, shared experts, dense layers, norms", v->dense, v->limit);
+  add(t, where, "embedding and output", v->head, v->limit);
+  add(t, where, "KV cache", v->kv, v->limit);
+  add(t, where, "activation buffers and rotary table", depth * v->activations + v->rope, v->limit);
+  add(t, where, "resident experts", resident, v->limit);
+  add(t, where, "runtime and margin", v->margin, v->limit);
+}
+
+int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident,
                      plan_budget rows[PLAN_MAX_BUDGET]) {
   table t = {rows, 0};
-  bool device = in->gpu.kind != GPU_NONE;
-  const char *where = device ? "gpu0" : "ram";
-  int64_t limit = device ? s->device_limit : s->ram_limit;
-  add(&t, where, "attention, shared experts, dense layers, norms", s->dense, limit);
-  add(&t, where, "embedding and output", s->head, limit);
-  add(&t, where, "KV cache", s->kv, limit);
-  add(&t, where, "activation buffers and rotary table", depth * s->activations + s->rope, limit);
-  add(&t, where, "resident experts", resident_bytes, limit);
-  add(&t, where, "runtime and margin", s->margin, limit);
-  add(&t, "ram", "experts on the CPU", s->all_experts - resident_bytes, s->ram_limit);
+  int64_t away = 0;
+  for (int d = 0; d < s->n_devices; d++) {
+    char where[16];
+    snprintf(where, sizeof where, "gpu%d", d);
+    add_parts(&t, where, &s->device[d], depth, resident->device[d]);
+    away += resident->device[d];
+  }
+  for (int r = 0; r < s->n_remotes; r++) {
+    char where[48], what[96];
+    snprintf(where, sizeof where, "remote%d", r);
+    snprintf(what, sizeof what, "experts on the CPU of %.60s", in->remote[r].rows->machine.name);
+    add(&t, where, what, resident->remote[r], s->remote_limit[r]);
+    away += resident->remote[r];
+  }
+  const plan_device_sizes all = {.dense = s->dense,
+                                 .head = s->head,
+                                 .kv = s->kv,
+                                 .activations = s->activations,
+                                 .rope = s->rope,
+                                 .limit = s->ram_limit};
+  if (s->n_devices == 0) add_parts(&t, "ram", &all, depth, 0);
+  add(&t, "ram", "experts on the CPU", s->all_experts - away, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
   if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED)
     add(&t, "ram", "memory of the virtual device in use",
-        s->dense + s->head + s->kv + depth * s->activations + s->rope + resident_bytes + s->margin, s->ram_limit);
+        s->dense + s->head + s->kv + depth * s->activations + s->rope + resident->device[0] + s->margin, s->ram_limit);
   return t.n;
 }
 
@@ -113,28 +180,42 @@ void plan_bytes_text(int64_t bytes, char out[24]) {
   snprintf(out, 24, u == 0 ? "%.0f %s" : "%.2f %s", v, unit[u]);
 }
 
-int plan_remedies(const plan_inputs *in, const plan_sizes *s, char lines[PLAN_MAX_REMEDIES][200]) {
+/* The device that lacks most, at depth 1. */
+static int tightest_device(const plan_sizes *s) {
+  int worst = 0;
+  for (int d = 1; d < s->n_devices; d++)
+    if (plan_expert_room(s, d, 1) < plan_expert_room(s, worst, 1)) worst = d;
+  return worst;
+}
+
+static int device_remedies(const plan_inputs *in, const plan_sizes *s, int d, char lines[PLAN_MAX_REMEDIES][200]) {
   const plan_request *r = &in->req;
+  const plan_device_sizes *v = &s->device[d];
+  int64_t over = -plan_expert_room(s, d, 1), need = v->limit + over, per_user = v->kv / r->users;
+  int64_t users = per_user > 0 ? (v->kv - over) / per_user : 0, context = r->context * (v->kv - over) / (v->kv > 0 ? v->kv : 1);
+  context = context / PLAN_PAGE_TOKENS * PLAN_PAGE_TOKENS;
+  char t[2][24];
   int n = 0;
-  bool device = in->gpu.kind != GPU_NONE;
-  int64_t room = device ? plan_expert_room(s, 1) : 0;
-  if (device && room < 0) {
-    int64_t page = cost_kv_bytes(in->c, PLAN_PAGE_TOKENS, 2), over = -room, need = s->device_limit + over;
-    int64_t users = (s->kv - over) / (s->kv / r->users), pages = (s->kv - over) / (page * r->users);
-    char t[2][24];
-    plan_bytes_text(need, t[0]);
-    plan_bytes_text(s->device_limit, t[1]);
-    snprintf(lines[n++], 200, "a device of at least %s (%lld bytes) instead of %s", t[0], (long long)need, t[1]);
-    if (s->kv > over && users >= 1)
-      snprintf(lines[n++], 200, "at most %lld users at context %lld", (long long)users, (long long)r->context);
-    if (s->kv > over && pages >= 1)
-      snprintf(lines[n++], 200, "a context of at most %lld for %lld users", (long long)(pages * PLAN_PAGE_TOKENS),
-               (long long)r->users);
-    if (s->activations > 0 && in->chunk_tokens > 16)
-      snprintf(lines[n++], 200, "shorter prompt chunks (--chunk-tokens below %d)", in->chunk_tokens);
-  }
-  int64_t ram = s->all_experts + s->host_step + (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations);
-  if (device && room > 0) ram -= room < s->all_experts ? room : s->all_experts;
+  plan_bytes_text(need, t[0]);
+  plan_bytes_text(v->limit, t[1]);
+  snprintf(lines[n++], 200, "a device of at least %s (%lld bytes) instead of %s", t[0], (long long)need, t[1]);
+  if (v->kv > over && users >= 1)
+    snprintf(lines[n++], 200, "at most %lld users at context %lld", (long long)users, (long long)r->context);
+  if (v->kv > over && context >= PLAN_PAGE_TOKENS)
+    snprintf(lines[n++], 200, "a context of at most %lld for %lld users", (long long)context, (long long)r->users);
+  if (s->activations > 0 && in->chunk_tokens > 16)
+    snprintf(lines[n++], 200, "shorter prompt chunks (--chunk-tokens below %d)", in->chunk_tokens);
+  return n;
+}
+
+int plan_remedies(const plan_inputs *in, const plan_sizes *s, char lines[PLAN_MAX_REMEDIES][200]) {
+  int n = 0, worst = tightest_device(s);
+  bool device = s->n_devices > 0;
+  if (device && plan_expert_room(s, worst, 1) < 0) n = device_remedies(in, s, worst, lines);
+  int64_t ram = s->all_experts + s->host_step + (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations), away = 0;
+  for (int d = 0; d < s->n_devices; d++) away += plan_expert_room(s, d, 1) > 0 ? plan_expert_room(s, d, 1) : 0;
+  for (int r = 0; r < s->n_remotes; r++) away += plan_remote_room(s, r);
+  ram -= away < s->all_experts ? away : s->all_experts;
   if (s->ram_limit > 0 && ram > s->ram_limit) {
     double bits =
         8.0 * (double)(s->ram_limit - (ram - s->all_experts)) /

@@ -55,7 +55,7 @@ hf_status stage_table_places(stage_table *t, int n_devices, int n_remotes) {
     return hf_fail(HF_INPUT, "stage table: %d devices (at most %d) or %d other machines (at most %d) is out of range", n_devices,
                    (int)STAGE_MAX_DEVICES, n_remotes, (int)STAGE_MAX_REMOTES);
   stage_place *p = NULL;
-  if (n_devices + n_remotes > 1)
+  if (n_devices > 1 || n_remotes > 0)
     HF_TRY(hf_alloc(&p, (size_t)(n_devices + n_remotes) * (size_t)t->n_layers, sizeof *p, "places of a stage table"));
   free(t->place);
   t->place = p;
@@ -356,6 +356,11 @@ double stage_attn_ns(const stage_table *t, int layer, const stage_load *load) {
   return stage_curve_at(&y->attn, load->tokens) + y->attn_ctx_ns * query + y->attn_seq_ctx_ns * seq;
 }
 
+/* Place byte of experts on the layer's home device; -1 where there is no device. */
+static int home_place(const stage_table *t, const stage_layer *y) {
+  return t->n_devices > 0 ? 1 + y->home : -1;
+}
+
 /* What an expert costs where it lives, or for this step is: its place's share of the layer's times. */
 static void add_expert(const stage_table *t, int layer, int place, double p, const stage_load *load, layer_times *r) {
   const stage_layer *y = &t->layer[layer];
@@ -364,7 +369,7 @@ static void add_expert(const stage_table *t, int layer, int place, double p, con
     r->dexp_ns += expert_time_ns(&y->dexp, p, load->tokens);
   } else if (place == 0) {
     r->cexp_ns += expert_time_ns(&y->cexp, p, load->tokens);
-  } else if (place == 1 + y->home) {
+  } else if (place == home_place(t, y)) {
     r->dexp_ns += expert_time_ns(&y->dexp, p, load->tokens);
   } else {
     r->place_ns[place] += expert_time_ns(&stage_place_of(t, layer, place)->exp, p, load->tokens);
@@ -387,14 +392,15 @@ layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, 
     add_expert(t, layer, place, p[e], load, &r);
   }
   bool upload = load->upload && y->upload_ns > 0;
-  if (count[1 + y->home] > 0 || (upload && count[0] > 0)) r.dexp_ns += y->dexp_fixed_ns;
+  int home = home_place(t, y);
+  if ((home > 0 && count[home] > 0) || (upload && count[0] > 0)) r.dexp_ns += y->dexp_fixed_ns;
   if (count[0] > 0 && !upload) {
     r.cexp_ns += y->cexp_fixed_ns;
     r.hand_ns = y->hand_ns + y->hand_tok_ns * load->tokens;
   }
   for (int q = 1; t->place != NULL && q <= t->n_devices + t->n_remotes; q++) {
     const stage_place *s = stage_place_of(t, layer, q);
-    if (q != 1 + y->home && count[q] > 0) r.place_ns[q] += s->fixed_ns + s->hand_ns + s->hand_tok_ns * load->tokens;
+    if (q != home && count[q] > 0) r.place_ns[q] += s->fixed_ns + s->hand_ns + s->hand_tok_ns * load->tokens;
   }
   return r;
 }

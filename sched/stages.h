@@ -60,8 +60,8 @@ typedef struct {
   int n_devices, n_remotes; /* one_resource: 0 devices */
   stage_layer *layer;       /* [n_layers], owned */
   stage_place
-      *place; /* [(n_devices + n_remotes) * n_layers], owned; entry of a layer's home device not read. NULL where n_devices +
-                         * n_remotes <= 1 */
+      *place; /* [(n_devices + n_remotes) * n_layers], owned; entry of a layer's home device not read. NULL with at most one
+                         * device and no other machine */
   int window; /* of sliding layers, in tokens, the query itself counted; 0 = none slides */
   stage_curve head;     /* over tokens that want logits */
   double step_fixed_ns; /* per step: scheduling, embedding, launch */

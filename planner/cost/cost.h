@@ -31,6 +31,19 @@ typedef struct {
 /* "none", "virtual:SIZE", "paced:MACHINE[:SIZE]", "cuda:N[:SIZE]"; HF_INPUT otherwise. */
 HF_MUST hf_status gpu_spec_parse(const char *text, gpu_spec *out);
 
+/* The devices of a plan, in the order of their places. */
+typedef struct {
+  int n; /* 0 = none */
+  gpu_spec g[STAGE_MAX_DEVICES];
+  char text[96]; /* as given */
+} gpu_set;
+/* One spec, or several of cuda: joined by '+' ("cuda:0+cuda:1:16G"), each device once. */
+HF_MUST hf_status gpu_set_parse(const char *text, gpu_set *out);
+/* All GPUs of the machine, at most `most` of them, else none. */
+HF_MUST hf_status gpu_set_default(const cost_rows *r, int most, gpu_set *out);
+/* What the first device is; GPU_NONE when there is none. */
+gpu_kind gpu_set_kind(const gpu_set *s);
+
 /* Who computes: the device column of the database, and how many threads of it. */
 typedef struct {
   const cost_rows *rows;
@@ -39,18 +52,29 @@ typedef struct {
   int threads; /* CPU: 0 = all */
 } cost_unit;
 
+/* The CPU of another machine, reached over a link. */
+typedef struct {
+  cost_rows *rows;                    /* owned by whoever opened it */
+  char text[96];                      /* MACHINE:LINK as given */
+  cost_figure bytes_per_s, latency_ns; /* of one direction */
+} cost_remote;
+
 typedef struct {
   const model *m;
   fmt format;            /* FMT_DEFAULT = as stored */
   const cost_rows *rows; /* the machine (paced: the one told) */
-  gpu_spec gpu;
-  int threads; /* CPU threads altogether; 0 = all cores */
+  gpu_set gpus;
+  const uint8_t *home; /* [n_layers] home device of each layer; NULL = all on device 0 */
+  int n_remotes;
+  const cost_remote *remote; /* [n_remotes] */
+  int threads;               /* CPU threads altogether; 0 = all cores */
   int kv_elem_bytes;
   bool correlated; /* popularity is assumed and several tokens go together: real gates touch fewer experts (distinct_factor) */
 } cost_input;
 
-cost_unit cost_device_unit(const cost_input *in); /* attention, shared and resident experts */
-cost_unit cost_pool_unit(const cost_input *in);   /* the other experts */
+cost_unit cost_device_unit(const cost_input *in, int device); /* attention, shared and resident experts */
+cost_unit cost_pool_unit(const cost_input *in);               /* the other experts */
+cost_unit cost_remote_unit(const cost_remote *r);             /* experts on another machine */
 /* Workers of the CPU pool: with a virtual device all but one thread. */
 int cost_pool_threads(const cost_input *in);
 
@@ -84,6 +108,15 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
 
 /* Measured experts touched over 1 - (1 - p)^tokens with assumed p; 1 where the machine has no such figure. A slower case takes more. */
 double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag);
+
+/* ---- several devices ---- */
+
+/* Contiguous runs of layers over devices: device d gets about the share of all layers' cost that its speed is of all speeds, but no more bytes
+ * than limit[d]; where a limit binds, the others take more. What fits nowhere stays on the last device: its budget then says so. */
+void cost_split_layers(const double *layer_cost, const int64_t *layer_bytes, int n_layers, const double *speed,
+                       const int64_t *limit, int n_devices, uint8_t *home);
+/* Adds fixed_ns and ns_per_token to a curve. */
+void cost_curve_add(stage_curve *c, double fixed_ns, double ns_per_token);
 
 HF_MUST hf_status cost_table(const cost_input *in, cost_case c, stage_table **out);
 

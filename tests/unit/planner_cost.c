@@ -283,7 +283,7 @@ static void table_by_hand(void **state) {
   add_rates(&r);
   model *m = open_model("examples/tiny-moe");
   cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
-  assert_int_equal(gpu_spec_parse("cuda:0", &in.gpu), HF_OK);
+  assert_int_equal(gpu_set_parse("cuda:0", &in.gpus), HF_OK);
   stage_table *t = table_of(&in, likely);
   assert_int_equal(t->n_layers, 6);
   assert_false(t->one_resource);
@@ -312,20 +312,20 @@ static void table_by_hand(void **state) {
   near(stage_curve_at(&s->layer[1].cexp, 1), 1e9 * expert / 8e9, 1e-9);
   near(s->layer[1].hand_ns, 2100, 0);
 
-  assert_int_equal(gpu_spec_parse("none", &in.gpu), HF_OK);
+  assert_int_equal(gpu_set_parse("none", &in.gpus), HF_OK);
   stage_table *none = table_of(&in, likely);
   assert_true(none->one_resource && none->layer[1].hand_ns == 0);
   near(stage_curve_at(&none->layer[1].dexp, 1), 0, 0);
   assert_true(stage_curve_at(&none->layer[1].attn, 1) > stage_curve_at(&t->layer[1].attn, 1));
 
-  assert_int_equal(gpu_spec_parse("virtual:8M", &in.gpu), HF_OK);
+  assert_int_equal(gpu_set_parse("virtual:8M", &in.gpus), HF_OK);
   stage_table *v = table_of(&in, likely);
   assert_false(v->one_resource);
   /* one thread of 16 draws at least its share, at most what a thread can: here the whole 10 GB/s; the other 15 likewise */
   near(stage_curve_at(&v->layer[1].dexp, 1), 1e9 * expert / 10e9, 1e-9);
   assert_int_equal(cost_pool_threads(&in), 15);
 
-  assert_int_equal(gpu_spec_parse("cuda:1", &in.gpu), HF_OK);
+  assert_int_equal(gpu_set_parse("cuda:1", &in.gpus), HF_OK);
   stage_table *no = NULL;
   assert_int_equal(cost_table(&in, likely, &no), HF_NOT_FOUND);
   assert_non_null(strstr(hf_error_line(), "gpu1"));
@@ -349,7 +349,7 @@ static void parts_use_the_kernel_that_runs(void **state) {
     }
   model *m = open_model("examples/tiny-moe");
   cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
-  assert_int_equal(gpu_spec_parse("none", &in.gpu), HF_OK);
+  assert_int_equal(gpu_set_parse("none", &in.gpus), HF_OK);
   stage_table *t = table_of(&in, likely);
   model_layer_parts p;
   assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 1, &p), HF_OK);
@@ -376,7 +376,7 @@ static void host_device_by_hand(void **state) {
   figure(&r, "cpu", "thread_layer_fixed_ns", "", 90, 100, 110, TAG_MEASURED);
   model *m = open_model("examples/tiny-moe");
   cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
-  assert_int_equal(gpu_spec_parse("none", &in.gpu), HF_OK);
+  assert_int_equal(gpu_set_parse("none", &in.gpus), HF_OK);
   stage_table *t = table_of(&in, likely);
   model_layer_parts dense, moe;
   model_head_parts head;
@@ -415,7 +415,7 @@ static void correlated_batches_touch_fewer(void **state) {
   figure(&r, "", "distinct_factor", "", 0.8, 0.9, 1.0, TAG_ASSUMED);
   model *m = open_model("examples/tiny-moe");
   cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
-  assert_int_equal(gpu_spec_parse("cuda:0", &in.gpu), HF_OK);
+  assert_int_equal(gpu_set_parse("cuda:0", &in.gpus), HF_OK);
   stage_table *alone = table_of(&in, likely);
   in.correlated = true;
   stage_table *batch = table_of(&in, likely), *slower = table_of(&in, (cost_case){-1, COST_ROUTING});

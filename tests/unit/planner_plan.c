@@ -181,7 +181,7 @@ static void memory_is_accounted_for(void **state) {
   assert_int_equal(resident, n * s.expert[1]);
   assert_int_equal(s.expert[1], 3 * 64 * 128 * 2);
   assert_true(sum <= in->device_bytes);
-  assert_int_equal(plan_expert_room(&s, p.p->depth) + sum - resident, in->device_bytes);
+  assert_int_equal(plan_expert_room(&s, 0, p.p->depth) + sum - resident, in->device_bytes);
   assert_int_equal(s.kv, 5 * 192 * 6 * (64 + 16) * 2 + 64 * 6);
   done(in, &p);
 }

@@ -1,0 +1,150 @@
+/* gpus.c: which devices a plan has, and which layers each is home of. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cli.h"
+#include "planner/cost/cost.h"
+
+static hf_status size_suffix(const char *text, const char *from, gpu_spec *g) {
+  HF_TRY(cli_parse_size(from, "--gpu", &g->size_bytes));
+  if (g->size_bytes <= 0) return hf_fail(HF_INPUT, "option --gpu: '%s': the size must be above 0", text);
+  return HF_OK;
+}
+
+static hf_status copy_machine(const char *text, const char *from, size_t n, gpu_spec *g) {
+  if (n == 0 || n >= sizeof g->machine) return hf_fail(HF_INPUT, "option --gpu: '%s': name a machine after paced:", text);
+  memcpy(g->machine, from, n);
+  g->machine[n] = '\0';
+  return HF_OK;
+}
+
+static hf_status parse_paced(const char *text, gpu_spec *g) {
+  g->kind = GPU_PACED;
+  snprintf(g->device, sizeof g->device, "gpu0");
+  const char *colon = strrchr(text + 6, ':');
+  int64_t size = 0;
+  bool sized = colon != NULL && cli_parse_size(colon + 1, "--gpu", &size) == HF_OK && size > 0;
+  if (colon != NULL && !sized) hf_clear_error(); /* a machine file with a colon in its name */
+  if (sized) g->size_bytes = size;
+  return copy_machine(text, text + 6, sized ? (size_t)(colon - text - 6) : strlen(text + 6), g);
+}
+
+hf_status gpu_spec_parse(const char *text, gpu_spec *out) {
+  gpu_spec g = {0};
+  if (strlen(text) >= sizeof g.text) return hf_fail(HF_INPUT, "option --gpu: longer than %zu bytes", sizeof g.text - 1);
+  snprintf(g.text, sizeof g.text, "%s", text);
+  if (strcmp(text, "none") == 0) {
+    g.kind = GPU_NONE;
+  } else if (strncmp(text, "virtual:", 8) == 0) {
+    g.kind = GPU_VIRTUAL;
+    HF_TRY(size_suffix(text, text + 8, &g));
+  } else if (strncmp(text, "paced:", 6) == 0) {
+    HF_TRY(parse_paced(text, &g));
+  } else if (strncmp(text, "cuda:", 5) == 0) {
+    g.kind = GPU_CUDA;
+    char *end = NULL;
+    long n = strtol(text + 5, &end, 10);
+    if (end == text + 5 || n < 0 || n > 63 || (*end != '\0' && *end != ':'))
+      return hf_fail(HF_INPUT, "option --gpu: '%s': cuda: takes a device number, and a size after a second colon", text);
+    snprintf(g.device, sizeof g.device, "gpu%ld", n);
+    if (*end == ':') HF_TRY(size_suffix(text, end + 1, &g));
+  } else {
+    return hf_fail(HF_INPUT, "option --gpu: '%s': needs none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE]", text);
+  }
+  *out = g;
+  return HF_OK;
+}
+
+static hf_status add_spec(const char *text, const char *part, gpu_set *s) {
+  gpu_spec g;
+  HF_TRY(gpu_spec_parse(part, &g));
+  if (g.kind != GPU_CUDA) return hf_fail(HF_INPUT, "option --gpu: '%s': only cuda: devices can be joined by '+'", text);
+  if (s->n == STAGE_MAX_DEVICES)
+    return hf_fail(HF_INPUT, "option --gpu: '%s': at most %d devices can be planned for", text, (int)STAGE_MAX_DEVICES);
+  for (int i = 0; i < s->n; i++)
+    if (strcmp(s->g[i].device, g.device) == 0)
+      return hf_fail(HF_INPUT, "option --gpu: '%s': names device %s twice", text, g.device);
+  s->g[s->n++] = g;
+  return HF_OK;
+}
+
+hf_status gpu_set_parse(const char *text, gpu_set *out) {
+  gpu_set s = {0};
+  if (strlen(text) >= sizeof s.text) return hf_fail(HF_INPUT, "option --gpu: longer than %zu bytes", sizeof s.text - 1);
+  snprintf(s.text, sizeof s.text, "%s", text);
+  if (strncmp(text, "cuda:", 5) != 0 || strchr(text, '+') == NULL) {
+    HF_TRY(gpu_spec_parse(text, &s.g[0]));
+    s.n = s.g[0].kind != GPU_NONE;
+    *out = s;
+    return HF_OK;
+  }
+  for (const char *from = text;; from++) {
+    char part[96];
+    size_t n = strcspn(from, "+");
+    snprintf(part, sizeof part, "%.*s", (int)n, from);
+    HF_TRY(add_spec(text, part, &s));
+    from += n;
+    if (*from == '\0') break;
+  }
+  *out = s;
+  return HF_OK;
+}
+
+hf_status gpu_set_default(const cost_rows *r, int most, gpu_set *out) {
+  char text[96] = "";
+  int n = 0;
+  for (int i = 0; i < STAGE_MAX_DEVICES && n < most; i++) {
+    char device[16];
+    snprintf(device, sizeof device, "gpu%d", i);
+    if (cost_device(r, device) == NULL) continue;
+    size_t at = strlen(text);
+    snprintf(text + at, sizeof text - at, "%scuda:%d", n > 0 ? "+" : "", i);
+    n++;
+  }
+  return gpu_set_parse(n > 0 ? text : "none", out);
+}
+
+gpu_kind gpu_set_kind(const gpu_set *s) {
+  return s->n > 0 ? s->g[0].kind : GPU_NONE;
+}
+
+/* ---- layers over devices ---- */
+
+/* Walks the layers once with shares widened by `stretch`; true when no limit is exceeded. */
+static bool split_once(const double *cost, const int64_t *bytes, int n_layers, const double *speed, const int64_t *limit, int n,
+                       double stretch, uint8_t *home) {
+  double all = 0, speeds = 0, done = 0, end = 0;
+  int64_t used = 0;
+  int d = 0;
+  for (int l = 0; l < n_layers; l++) all += cost[l];
+  for (int i = 0; i < n; i++) speeds += speed[i];
+  end = stretch * all * speed[0] / speeds;
+  for (int l = 0; l < n_layers; l++) {
+    /* a layer goes where its middle falls; a full device hands on at once */
+    while (d + 1 < n && (done + 0.5 * cost[l] > end || used + bytes[l] > limit[d])) {
+      d++;
+      end = (end < done ? end : done) + stretch * all * speed[d] / speeds;
+      used = 0;
+    }
+    home[l] = (uint8_t)d;
+    used += bytes[l];
+    done += cost[l];
+    if (used > limit[d]) return false;
+  }
+  return true;
+}
+
+void cost_split_layers(const double *cost, const int64_t *bytes, int n_layers, const double *speed, const int64_t *limit, int n,
+                       uint8_t *home) {
+  memset(home, 0, (size_t)n_layers);
+  if (n < 2) return;
+  /* Fair shares first; where a later device is too small, earlier ones take more until it fits. */
+  for (double stretch = 1; stretch < 64; stretch *= 1.05)
+    if (split_once(cost, bytes, n_layers, speed, limit, n, stretch, home)) return;
+  /* Nothing fits: fair shares, so that the budget tells what is missing where. */
+  int64_t unlimited[STAGE_MAX_DEVICES];
+  for (int i = 0; i < n; i++) unlimited[i] = INT64_MAX / 4;
+  split_once(cost, bytes, n_layers, speed, unlimited, n, 1, home);
+}

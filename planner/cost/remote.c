@@ -1,0 +1,51 @@
+#include "planner/cost/remote.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "db/catalog.h"
+
+static hf_status read_fact(const json *doc, const char *where, const char *key, const char *unit, cost_figure *out) {
+  const json *o = json_get(doc, key);
+  const char *tag = json_string(json_get(o, "tag")), *has = json_string(json_get(o, "unit"));
+  double likely = json_number(json_get(o, "value"), -1);
+  cost_figure f = {.low = json_number(json_get(o, "low"), likely), .likely = likely, .high = json_number(json_get(o, "high"), likely)};
+  if (json_type(o) != JSON_OBJECT || has == NULL || strcmp(has, unit) != 0 || !(f.low > 0) || !(f.low <= f.likely) ||
+      !(f.likely <= f.high) || !isfinite(f.high))
+    return hf_fail(HF_INPUT, "catalog link %s: field %s: needs value, low and high in %s, above 0 and rising", where, key, unit);
+  f.tag = tag != NULL && strcmp(tag, "assumed") == 0 ? TAG_ASSUMED : tag != NULL && strcmp(tag, "measured") == 0 ? TAG_MEASURED : TAG_SPEC;
+  *out = f;
+  return HF_OK;
+}
+
+hf_status cost_link_read(const char *name, cost_figure *bytes_per_s, cost_figure *latency_ns) {
+  json *doc = NULL;
+  HF_TRY(catalog_get("links", name, &doc));
+  hf_status st = read_fact(doc, name, "bytes_per_s", "B/s", bytes_per_s);
+  if (st == HF_OK) st = read_fact(doc, name, "latency_ns", "ns", latency_ns);
+  json_free(doc);
+  return st;
+}
+
+hf_status cost_remote_parse(const char *text, cost_remote_name names[STAGE_MAX_REMOTES], int *n) {
+  *n = 0;
+  for (const char *from = text;; from++) {
+    size_t len = strcspn(from, ",");
+    char part[200];
+    int used = snprintf(part, sizeof part, "%.*s", (int)len, from);
+    char *colon = strrchr(part, ':');
+    if (used < 0 || (size_t)used >= sizeof part || colon == NULL || colon == part || colon[1] == '\0' ||
+        (size_t)(colon - part) >= sizeof names[0].machine || strlen(colon + 1) >= sizeof names[0].link)
+      return hf_fail(HF_INPUT, "option --remote: '%s': needs MACHINE:LINK, several separated by commas", text);
+    if (*n == STAGE_MAX_REMOTES)
+      return hf_fail(HF_INPUT, "option --remote: '%s': at most %d other machines can be planned for", text,
+                     (int)STAGE_MAX_REMOTES);
+    *colon = '\0';
+    memcpy(names[*n].machine, part, strlen(part) + 1);
+    memcpy(names[*n].link, colon + 1, strlen(colon + 1) + 1);
+    ++*n;
+    from += len;
+    if (*from == '\0') return HF_OK;
+  }
+}
