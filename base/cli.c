@@ -103,6 +103,12 @@ static hf_status set_value(const cli_spec *spec, const cli_option *o, const char
     case CLI_FLAG: *(bool *)o->out = true; return HF_OK;
     case CLI_STR: *(const char **)o->out = text; return HF_OK;
     case CLI_LIST: return set_list(spec, o, text);
+    case CLI_MANY: {
+      cli_texts *many = o->out;
+      if (many->n == CLI_TEXTS_MAX) return usage(spec, "option --%s: given more than %d times", o->name, CLI_TEXTS_MAX);
+      many->v[many->n++] = text;
+      return HF_OK;
+    }
     case CLI_INT:
       if (parse_int(o, text, strlen(text), o->out)) return HF_OK;
       return usage(spec, "option --%s: '%s' is no whole number %s", o->name, text, range);

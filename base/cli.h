@@ -14,6 +14,7 @@ typedef enum {
   CLI_NUM,  /* double *, lo..hi */
   CLI_SIZE, /* int64_t * bytes; K M G T are binary */
   CLI_LIST, /* cli_int_list *: "1,5,16" */
+  CLI_MANY, /* cli_texts *: the option may be given again and again; in the order given */
 } cli_kind;
 
 enum { CLI_LIST_MAX = 64 };
@@ -21,6 +22,12 @@ typedef struct {
   int n;
   int64_t v[CLI_LIST_MAX];
 } cli_int_list;
+
+enum { CLI_TEXTS_MAX = 64 };
+typedef struct {
+  int n;
+  const char *v[CLI_TEXTS_MAX];
+} cli_texts;
 
 typedef struct {
   const char *name; /* long option without dashes; NULL ends the table */
