@@ -69,6 +69,7 @@ typedef struct {
   const cost_remote *remote; /* [n_remotes] */
   int threads;               /* CPU threads altogether; 0 = all cores */
   int kv_elem_bytes;
+  double expert_bytes; /* of one routed expert as stated elsewhere; 0 = by format */
   bool correlated; /* popularity is assumed and several tokens go together: real gates touch fewer experts (distinct_factor) */
 } cost_input;
 
@@ -83,6 +84,9 @@ int cost_pool_threads(const cost_input *in);
 /* Experts of a layer that `tokens` tokens touch: sum over e of 1 - (1 - p_e)^tokens. */
 double cost_distinct_experts(const double *p, int n_experts, double tokens);
 double cost_roofline_ns(double bytes, double flops, double bytes_per_s, double flops_per_s);
+/* fixed + max(bytes, unpack + tokens * flops) likewise. */
+stage_curve cost_unpack_curve(double fixed_ns, double bytes, double unpack_ns, double flops_per_token, double bytes_per_s,
+                              double flops_per_s);
 /* fixed + roofline over 1..512 tokens as an exact piecewise linear curve (its kink is a point). */
 stage_curve cost_roofline_curve(double fixed_ns, double bytes, double flops_per_token, double bytes_per_s, double flops_per_s);
 /* KV bytes of all layers for so many tokens of one sequence (MLA: latent and rope part only). */
@@ -91,6 +95,11 @@ int64_t cost_kv_bytes(const model_config *c, int64_t tokens, int elem_bytes);
 double cost_handover_bytes(const model_config *c);
 
 double cost_unit_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag);
+/* Reading the KV cache: figure gpu_kv_bytes_per_s or cpu_kv_bytes_per_s where there is one, else the memory rate. */
+double cost_unit_kv_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag);
+/* Turning quantised weights into what the arithmetic takes, once per application: figure cpu_unpack_weights_per_s (weights = FLOPs per token
+ * / 2) or cpu_unpack_bytes_per_s of a CPU; 0 where there is none. */
+double cost_unpack_ns(const cost_unit *u, double bytes, double flops_per_token, cost_case c, db_tag *tag);
 /* For weights of this format: the activation type decides which unit computes (int8, bf16, fp16, fp32). */
 double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag);
 
@@ -105,6 +114,11 @@ typedef struct {
 bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, stage_curve *out, db_tag *tag);
 /* ns per token of context for one query token, from attention points over context; false when none. work: FLOPs per token of context. */
 bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, db_tag *tag);
+
+/* What overlapping work of device and CPU costs both (stage_table.contend). A virtual device is one thread of the same CPU: the rates of one
+ * thread and of the others, each alone, over the rate of all together, from measured kernels of the format (all three thread counts, the shape
+ * nearest to s), else from memory bandwidth. A real device works out of its own memory while it decodes: 1. */
+double cost_contend(const cost_input *in, const cost_shape *s, db_tag *tag);
 
 /* Measured experts touched over 1 - (1 - p)^tokens with assumed p; 1 where the machine has no such figure. A slower case takes more. */
 double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag);

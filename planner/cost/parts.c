@@ -16,6 +16,15 @@ double cost_roofline_ns(double bytes, double flops, double bytes_per_s, double f
   return 1e9 * fmax(bytes / bytes_per_s, flops / flops_per_s);
 }
 
+stage_curve cost_unpack_curve(double fixed_ns, double bytes, double unpack_ns, double flops_per_token, double bytes_per_s,
+                              double flops_per_s) {
+  /* unpacking takes the place of that much reading: what is left to read hides behind it */
+  double read_ns = 1e9 * bytes / bytes_per_s;
+  if (unpack_ns >= read_ns) return cost_roofline_curve(fixed_ns + unpack_ns, 0, flops_per_token, bytes_per_s, flops_per_s);
+  return cost_roofline_curve(fixed_ns + unpack_ns, bytes - 1e-9 * unpack_ns * bytes_per_s, flops_per_token, bytes_per_s,
+                                flops_per_s);
+}
+
 stage_curve cost_roofline_curve(double fixed_ns, double bytes, double flops_per_token, double bytes_per_s, double flops_per_s) {
   stage_curve c = {0};
   double kink = flops_per_token > 0 ? bytes / bytes_per_s * flops_per_s / flops_per_token : 1e9, at[3] = {1, kink, 512};
@@ -56,6 +65,24 @@ static const double CPU_BYTES[3] = {10e9, 25e9, 60e9}, GPU_BYTES[3] = {200e9, 50
 double cost_unit_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag) {
   if (u->cpu) return cost_cpu_rate(u->rows, "dram_read_bytes_per_s", u->threads, COST_CPU_MEM, c, CPU_BYTES, tag);
   return cost_rate(u->rows, u->device, "gpu_mem_bytes_per_s", COST_GPU_MEM, c, GPU_BYTES, tag);
+}
+
+double cost_unit_kv_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag) {
+  const char *what = u->cpu ? "cpu_kv_bytes_per_s" : "gpu_kv_bytes_per_s";
+  cost_figure f;
+  if (!cost_find(u->rows, u->device, what, &f)) return cost_unit_bytes_per_s(u, c, tag);
+  if (u->cpu) return cost_cpu_rate(u->rows, what, u->threads, COST_CPU_MEM, c, CPU_BYTES, tag);
+  return cost_rate(u->rows, u->device, what, COST_GPU_MEM, c, GPU_BYTES, tag);
+}
+
+double cost_unpack_ns(const cost_unit *u, double bytes, double flops_per_token, cost_case c, db_tag *tag) {
+  cost_figure f;
+  if (!u->cpu) return 0;
+  bool weights = cost_find(u->rows, u->device, "cpu_unpack_weights_per_s", &f);
+  if (!weights && !cost_find(u->rows, u->device, "cpu_unpack_bytes_per_s", &f)) return 0;
+  const char *what = weights ? "cpu_unpack_weights_per_s" : "cpu_unpack_bytes_per_s";
+  double rate = cost_cpu_rate(u->rows, what, u->threads, COST_CPU_FLOPS, c, CPU_BYTES, tag);
+  return 1e9 * (weights ? 0.5 * flops_per_token : bytes) / rate;
 }
 
 /* Arithmetic units that can serve a weight format, best first; "" ends. */
@@ -126,6 +153,53 @@ double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag) {
 static double shape_bytes(const rec_kernel_point *k, fmt f) {
   double matrices = strcmp(k->kernel, "expert_ffn") == 0 ? 3 : 1;
   return matrices * k->n_out * k->n_in * fmt_get(f)->bits_per_weight / 8;
+}
+
+/* ns of one point of the shape, format and tokens of k, on so many threads; 0 when it was not measured. */
+static double same_on_threads(const cost_rows *r, const rec_kernel_point *k, int threads) {
+  double best = 0;
+  for (int i = 0; i < r->n_kernel; i++) {
+    const rec_kernel_point *o = &r->kernel[i];
+    if (o->threads != threads || o->tokens != k->tokens || o->n_out != k->n_out || o->n_in != k->n_in || !(o->ns > 0)) continue;
+    if (o->load[0] != '\0' || strcmp(o->kernel, k->kernel) != 0 || strcmp(o->format, k->format) != 0 ||
+        strcmp(o->device, k->device) != 0)
+      continue;
+    best = best == 0 ? o->ns : fmin(best, o->ns);
+  }
+  return best;
+}
+
+/* Mean over the token counts measured with one, `most` - 1 and `most` threads, for the shape nearest to s; 0 when there is none. */
+static double kernel_contend(const cost_rows *r, const cost_shape *s, int most) {
+  double sum = 0, nearest = INFINITY;
+  int n = 0;
+  for (int i = 0; i < r->n_kernel; i++) {
+    const rec_kernel_point *k = &r->kernel[i];
+    if (k->threads != most || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, fmt_get(s->format)->name) != 0) continue;
+    double all = same_on_threads(r, k, most), one = same_on_threads(r, k, 1), rest = same_on_threads(r, k, most - 1);
+    if (!(all > 0) || all < k->ns || !(one > 0) || !(rest > 0)) continue;
+    double far = fabs(log(shape_bytes(k, s->format) / s->bytes));
+    if (far > nearest) continue;
+    if (far < nearest) sum = n = 0;
+    nearest = far;
+    sum += all * (1 / one + 1 / rest);
+    n++;
+  }
+  return n > 0 ? sum / n : 0;
+}
+
+double cost_contend(const cost_input *in, const cost_shape *s, db_tag *tag) {
+  if (gpu_set_kind(&in->gpus) != GPU_VIRTUAL) return 1;
+  int most = in->threads > 0 ? in->threads : cost_cpu_cores(in->rows);
+  if (most < 2) return 2; /* one core does both */
+  double c = kernel_contend(in->rows, s, most);
+  if (!(c > 0)) {
+    cost_unit one = cost_device_unit(in, 0), rest = cost_pool_unit(in), all = rest;
+    all.threads = most;
+    c = (cost_unit_bytes_per_s(&one, (cost_case){0}, tag) + cost_unit_bytes_per_s(&rest, (cost_case){0}, tag)) /
+        cost_unit_bytes_per_s(&all, (cost_case){0}, tag);
+  }
+  return fmin(2, fmax(1, c));
 }
 
 static bool on_unit(const rec_kernel_point *k, const cost_unit *u) {

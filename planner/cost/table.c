@@ -147,7 +147,8 @@ static stage_curve part_curve(builder *b, const cost_unit *u, const char *kernel
     return c;
   }
   double bytes_per_s = cost_unit_bytes_per_s(u, b->c, &b->tag), flops = cost_unit_flops(u, f, b->c, &b->tag);
-  return cost_roofline_curve(fixed_ns, (double)p->bytes, p->flops_per_token, bytes_per_s, flops);
+  double unpack = cost_unpack_ns(u, (double)p->bytes, p->flops_per_token, b->c, &b->tag);
+  return cost_unpack_curve(fixed_ns, (double)p->bytes, unpack, p->flops_per_token, bytes_per_s, flops);
 }
 
 /* Attention over context: arithmetic per query token; where reading the KV cache takes longer, the rest is charged per sequence, so
@@ -157,7 +158,7 @@ static void context_cost(builder *b, const cost_unit *dev, int layer, double wor
   if (!(dev->cpu && cost_measured_attention(dev, m, work, b->c, &y->attn_ctx_ns, &b->tag)))
     y->attn_ctx_ns = 1e9 * work / cost_unit_flops(dev, dev->cpu ? FMT_F32 : FMT_F16, b->c, &b->tag);
   double kv_bytes = (double)model_kv_bytes_per_token(m, layer, b->in->kv_elem_bytes);
-  double read = 1e9 * kv_bytes / cost_unit_bytes_per_s(dev, b->c, &b->tag);
+  double read = 1e9 * kv_bytes / cost_unit_kv_bytes_per_s(dev, b->c, &b->tag);
   y->attn_seq_ctx_ns = fmax(0, read - y->attn_ctx_ns);
 }
 
@@ -233,6 +234,7 @@ static hf_status layer_cost(builder *b, stage_table *t, int l) {
   stage_layer *y = &t->layer[l];
   model_layer_parts p;
   HF_TRY(model_layer_parts_of(b->in->m, b->in->format, l, &p));
+  if (b->in->expert_bytes > 0) p.expert.bytes = (int64_t)b->in->expert_bytes;
   y->moe = m->layer_is_moe[l];
   y->home = b->in->home != NULL ? b->in->home[l] : 0;
   y->slides = t->window > 0 && m->layer_slides != NULL && m->layer_slides[l];
@@ -269,6 +271,20 @@ static hf_status head_cost(builder *b, stage_table *t) {
   return HF_OK;
 }
 
+/* Of the first MoE layer's experts: they are what the CPU does meanwhile. */
+static hf_status find_contend(builder *b, stage_table *t) {
+  const model_config *m = model_get_config(b->in->m);
+  for (int l = 0; l < m->n_layers; l++) {
+    model_layer_parts p;
+    if (!m->layer_is_moe[l]) continue;
+    HF_TRY(model_layer_parts_of(b->in->m, b->in->format, l, &p));
+    cost_shape s = {.kernel = "expert_ffn", .format = p.expert_fmt, .bytes = (double)p.expert.bytes};
+    t->contend = cost_contend(b->in, &s, &b->tag);
+    break;
+  }
+  return HF_OK;
+}
+
 static hf_status check_devices(const cost_input *in) {
   for (int d = 0; d < in->gpus.n; d++)
     if (in->gpus.g[d].kind != GPU_VIRTUAL && cost_device(in->rows, in->gpus.g[d].device) == NULL)
@@ -294,6 +310,7 @@ hf_status cost_table(const cost_input *in, cost_case c, stage_table **out) {
   find_rates(&b);
   for (int l = 0; l < m->n_layers; l++) HF_GO(fail, layer_cost(&b, t, l));
   HF_GO(fail, head_cost(&b, t));
+  HF_GO(fail, find_contend(&b, t));
   t->step_fixed_ns = cost_time(in->rows, "cpu", "step_fixed_ns", c, STEP, &b.tag);
   snprintf(t->tag, sizeof t->tag, "%s", db_tag_name(b.tag));
   *out = t;
