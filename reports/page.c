@@ -254,6 +254,12 @@ void chart_point(json *series, double x, double y) {
   json_add_num(o, "y", y);
 }
 
+void chart_bar(json *series, const char *label, double y) {
+  json *o = json_add_object(series, NULL);
+  json_add_str(o, "x", label);
+  json_add_num(o, "y", y);
+}
+
 json *page_data(page *p, const char *key) {
   return json_add_object(p->data, key);
 }

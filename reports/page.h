@@ -67,7 +67,7 @@ int table_rows(const rep_table *t);
 /* Charts, drawn by web/report.js with Chart.js from this description. alt says in words what there is to see.
  *   page_chart(p, id, "line" | "bar", title, alt, x title, y title); flags CHART_LOG_X, CHART_LOG_Y
  *   chart_series(p, c, name, role): role picks the colour: "cpu", "device", "predicted", "measured" or "" (the next of the palette)
- *   chart_point(p, series, x, y)
+ *   chart_point(series, x, y), or chart_bar(series, label, y)
  * Charts between page_charts and page_charts_end stand side by side where there is room. */
 enum { CHART_LOG_X = 1, CHART_LOG_Y = 2, CHART_SMALL = 4 };
 void page_charts(page *p);
@@ -76,6 +76,7 @@ json *page_chart(page *p, const char *id, const char *type, const char *title, c
                  int flags, const char *alt_fmt, ...) HF_PRINTF(8, 9);
 json *chart_series(json *chart, const char *name, const char *role);
 void chart_point(json *series, double x, double y);
+void chart_bar(json *series, const char *label, double y); /* bar charts over things that have names */
 int page_chart_count(const page *p);
 
 /* Program text as HTML, and escaped text between it: for drawings (draw.c). */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "reports/answers.h"
 #include "reports/data.h"
 #include "reports/sections.h"
 
@@ -170,20 +171,43 @@ static hf_status build_loop(db *d, const report_options *o, page *p, hf_buf *ver
   return HF_OK;
 }
 
+/* ---- answers ---- */
+
+static hf_status build_answer(db *d, const report_options *o, page *p, const char *title, void (*section)(page *, const json *)) {
+  data_answer *a = NULL;
+  int64_t id = 0;
+  HF_TRY(id_of(o, 0, &id));
+  HF_TRY(data_answer_get(d, o->kind, id, &a));
+  page_title(p, o->kind, "%s: %s", title, a->row.title);
+  answer_verdict(p, a->doc);
+  section(p, a->doc);
+  answer_sources(p, a->doc);
+  data_answer_free(a);
+  return HF_OK;
+}
+
+static hf_status build_sweep(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  (void)verdict;
+  return build_answer(d, o, p, "Sweep", section_sweep);
+}
+
+static hf_status build_recommend(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  (void)verdict;
+  return build_answer(d, o, p, "Recommendation", section_recommend);
+}
+
 /* ---- all kinds ---- */
 
 static const struct {
   const char *name;
   hf_status (*build)(db *d, const report_options *o, page *p, hf_buf *verdict);
   bool operand;
-} kinds[] = {{"machine", build_machine, true},
-             {"plan", build_plan, true},
-             {"run", build_run, true},
-             {"whatif", build_whatif, true},
+} kinds[] = {{"machine", build_machine, true}, {"plan", build_plan, true},   {"run", build_run, true},
+             {"whatif", build_whatif, true},   {"sweep", build_sweep, true}, {"recommend", build_recommend, true},
              {"loop", build_loop, false}};
 
 const char *report_kinds(void) {
-  return "machine, plan, run, whatif, loop";
+  return "machine, plan, run, whatif, sweep, recommend, loop";
 }
 
 hf_status report_build(db *d, const report_options *o, page **out) {

@@ -6,7 +6,7 @@
 #include "reports/page.h"
 
 typedef struct {
-  const char *kind;        /* "machine", "plan", "run", "whatif", "loop" */
+  const char *kind;        /* as in report_kinds() */
   const char *operand;     /* the ID behind it, or NULL */
   const char *machine;     /* name or id, or NULL */
   int64_t plan[2], run[2]; /* 0 = choose: see report_build */
@@ -16,12 +16,12 @@ typedef struct {
 } report_options;
 
 /* Makes the report. What is not named is chosen so: machine: the newest measured; plan, run: the newest; whatif: the newest plan for a
- * machine that is not measured. loop: the newest re-plan (a plan made from a run) that was run, else the newest re-plan, gives the second
+ * machine that is not measured. sweep, recommend: the newest answer of that kind (docs/answers.md). loop: the newest re-plan (a plan made from a run) that was run, else the newest re-plan, gives the second
  * plan; the run it was made from gives the first run, and that the first plan; without a re-plan the newest run gives the first run and
  * plan. Parts of a loop that do not exist are left out of the page with a remark.
  * HF_INPUT for an unknown kind (lists the known ones) or operand; HF_NOT_FOUND when the database lacks what was asked for. */
 HF_MUST hf_status report_build(db *d, const report_options *o, page **out);
 
-/* "machine, plan, run, whatif, loop" */
+/* "machine, plan, run, ..." */
 const char *report_kinds(void);
 #endif

@@ -491,7 +491,7 @@ static void refuses(fixture *f, report_options o, hf_status want, const char *sa
 
 static void refusals(void **state) {
   fixture *f = *state;
-  refuses(f, (report_options){.kind = "poem"}, HF_INPUT, "machine, plan, run, whatif, loop");
+  refuses(f, (report_options){.kind = "poem"}, HF_INPUT, "machine, plan, run, whatif, sweep, recommend, loop");
   refuses(f, (report_options){.kind = "plan", .operand = "x"}, HF_INPUT, "'x' is no id");
   refuses(f, (report_options){.kind = "plan", .operand = "99"}, HF_NOT_FOUND, "99");
   refuses(f, (report_options){.kind = "run", .operand = "99"}, HF_NOT_FOUND, "99");

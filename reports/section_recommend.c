@@ -1,0 +1,119 @@
+/* section_recommend.c: which machine to buy, what else was looked at, and what would change the answer. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "reports/answers.h"
+
+static void tiles(page *p, const json *best, const json *doc) {
+  char v[FORMAT_MAX], lo[FORMAT_MAX], hi[FORMAT_MAX];
+  page_tiles(p);
+  format_number(answer_num(best, "decode_tok_per_s.likely"), FMT_TOK_S, v);
+  format_number(answer_num(best, "decode_tok_per_s.low"), FMT_TOK_S, lo);
+  format_number(answer_num(best, "decode_tok_per_s.high"), FMT_TOK_S, hi);
+  page_tile(p, "Tokens/s of all users", v, "%s to %s", lo, hi);
+  format_number(answer_num(best, "price.likely"), FMT_INT, v);
+  format_number(answer_num(best, "price.low"), FMT_INT, lo);
+  format_number(answer_num(best, "price.high"), FMT_INT, hi);
+  page_tile(p, "Price of the hardware", v, "%s to %s", lo, hi);
+  format_number(answer_num(best, "tpot_s.p95"), FMT_SECONDS, v);
+  page_tile(p, "Time per token, p95", v, "%s", "");
+  format_number(answer_num(best, "ttft_s.p95"), FMT_SECONDS, v);
+  page_tile(p, "First token, p95", v, "%s", "");
+  format_number(answer_num(doc, "counts.considered"), FMT_INT, v);
+  format_number(answer_num(doc, "counts.planned"), FMT_INT, lo);
+  page_tile(p, "Machines considered", v, "%s planned in full", lo);
+  page_tiles_end(p);
+}
+
+static void table_ranking(page *p, const json *ranking) {
+  static const rep_col cols[] = {{"rank", "Rank", FMT_INT},
+                                 {"name", "Machine", FMT_TEXT},
+                                 {"price", "Price", FMT_INT},
+                                 {"decode_tok_per_s_low", "Tokens/s, low", FMT_TOK_S},
+                                 {"decode_tok_per_s", "likely", FMT_TOK_S},
+                                 {"decode_tok_per_s_high", "high", FMT_TOK_S},
+                                 {"tpot_p95_s", "TPOT p95", FMT_SECONDS},
+                                 {"ttft_p95_s", "TTFT p95", FMT_SECONDS},
+                                 {"rank_by_regret", "Rank by regret", FMT_INT},
+                                 {"regret_worst", "Worst regret", FMT_INT},
+                                 {"regret_when", "When", FMT_TEXT},
+                                 {"binding", "Binding", FMT_TEXT}};
+  rep_table *t = PAGE_TABLE(p, "ranking", cols, "What meets the demand, cheapest first");
+  for (const json *c = json_first(ranking); c != NULL; c = json_next(c)) {
+    table_num(p, t, answer_num(c, "rank"));
+    table_text(p, t, answer_text(c, "name"));
+    table_num(p, t, answer_num(c, "price.likely"));
+    table_num(p, t, answer_num(c, "decode_tok_per_s.low"));
+    table_num(p, t, answer_num(c, "decode_tok_per_s.likely"));
+    table_num(p, t, answer_num(c, "decode_tok_per_s.high"));
+    table_num(p, t, answer_num(c, "tpot_s.p95"));
+    table_num(p, t, answer_num(c, "ttft_s.p95"));
+    table_num(p, t, answer_num(c, "rank_by_regret"));
+    table_num(p, t, answer_num(c, "regret.worst"));
+    table_text(p, t, answer_text(c, "regret.when"));
+    table_text(p, t, answer_text(c, "binding"));
+  }
+  page_table_end(p, t, false);
+  if (json_len(ranking) < 2) return;
+  json *chart = page_chart(p, "ranking-price", "bar", "Price of what meets the demand", "rank", "price", 0,
+                           "One bar for each of the %d machines of the table above.", json_len(ranking));
+  json *bars = chart_series(chart, "price", "");
+  for (const json *c = json_first(ranking); c != NULL; c = json_next(c))
+    chart_point(bars, answer_num(c, "rank"), answer_num(c, "price.likely"));
+}
+
+/* A list of {FIRST, text}; cols name its two columns. */
+static void table_texts(page *p, const char *id, const json *list, const rep_col cols[2], const char *caption) {
+  if (json_len(list) == 0) return;
+  rep_table *t = page_table(p, id, cols, 2, "%s", caption);
+  for (const json *r = json_first(list); r != NULL; r = json_next(r)) {
+    table_text(p, t, answer_text(r, cols[0].key));
+    table_text(p, t, answer_text(r, "text"));
+  }
+  page_table_end(p, t, false);
+}
+
+static void table_counts(page *p, const json *counts) {
+  static const rep_col cols[] = {{"what", "Combinations", FMT_TEXT}, {"count", "Count", FMT_INT}};
+  static const struct {
+    const char *key, *words;
+  } rows[] = {{"considered", "considered"},
+              {"contradictory", "parts that do not go together"},
+              {"memory", "the model does not fit"},
+              {"budget", "over the budget"},
+              {"dominated", "dearer than one that is at least as good in every part"},
+              {"roofline", "too slow even at the optimistic limit"},
+              {"planned", "planned and simulated"},
+              {"slow", "planned, and too slow"},
+              {"slo", "planned, and miss the latency asked for"},
+              {"met", "planned, and meet the demand"}};
+  rep_table *t = PAGE_TABLE(p, "counts", cols, "What became of the combinations");
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    if (!isfinite(answer_num(counts, rows[i].key))) continue;
+    table_shown(p, t, rows[i].key, "%s", rows[i].words);
+    table_num(p, t, answer_num(counts, rows[i].key));
+  }
+  page_table_end(p, t, true);
+}
+
+void section_recommend(page *p, const json *doc) {
+  const json *best = json_get(doc, "answer"), *ranking = json_get(doc, "ranking");
+  page_section(p, "recommend", "What to buy");
+  if (json_type(best) == JSON_OBJECT) {
+    tiles(p, best, doc);
+    table_ranking(p, ranking);
+  } else {
+    page_text(p, "Nothing in the catalog meets the demand. %s", answer_text(doc, "nearest.text"));
+  }
+  const char *measure = answer_text(doc, "measure_first.text");
+  if (*measure) {
+    page_heading(p, "The measurement worth making first");
+    page_text(p, "%s", measure);
+  }
+  static const rep_col flips[2] = {{"then", "Then the choice is", FMT_TEXT}, {"text", "When", FMT_TEXT}};
+  static const rep_col rejected[2] = {{"name", "Machine", FMT_TEXT}, {"text", "Why not", FMT_TEXT}};
+  table_texts(p, "flips", json_get(doc, "flips"), flips, "What would flip the choice");
+  table_texts(p, "rejected", json_get(doc, "rejected"), rejected, "Why others fail");
+  table_counts(p, json_get(doc, "counts"));
+}
