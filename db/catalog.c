@@ -2,15 +2,19 @@
  *
  * 1. An entry is KIND/NAME.json; its member "name" equals NAME. Names are lower case with dashes; look-up ignores case.
  * 2. A file in $HF_CATALOG/KIND replaces the embedded entry of that name; nothing else of the embedded catalog changes.
- * 3. A name is looked for among names first, among aliases second. No path is ever made from the name asked for. */
+ * 3. A name is looked for among names first, among aliases second. No path is ever made from the name asked for.
+ * 4. Every entry read is kept: a recommendation looks the same ones up thousands of times. One of $HF_CATALOG is read again when its
+ *    file has changed; the document read before stays, for somebody may still hold it. */
 #include "db/catalog.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "base/text.h"
 #include "db/catalog_data.h"
@@ -29,14 +33,20 @@ typedef struct {
   int n;
 } entry_list;
 
-static const char *const kinds[] = {"cpus", "gpus", "machines", "memory", "models", "priors"};
+const char *const catalog_kinds[] = {"cpus",   "gpus",      "links",  "machines", "memory",
+                                     "models", "platforms", "priors", "quality",  "scenarios", NULL};
 
 static hf_status check_kind(const char *kind) {
-  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-    if (strcmp(kind, kinds[i]) == 0) return HF_OK;
+  char known[200] = "";
+  size_t used = 0;
+  for (const char *const *k = catalog_kinds; *k != NULL; k++) {
+    if (strcmp(kind, *k) == 0) return HF_OK;
+    used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", *k);
   }
-  return hf_fail(HF_INPUT, "the catalog has no kind '%.40s'; kinds are cpus, gpus, machines, memory, models, priors", kind);
+  return hf_fail(HF_INPUT, "the catalog has no kind '%.40s'; kinds are %s", kind, known);
 }
+
+/* ---- which entries there are ---- */
 
 /* "deepseek-r1.json" -> "deepseek-r1"; false when the file is not one of ours. */
 static bool entry_name(const char *file, char *name) {
@@ -110,7 +120,54 @@ static hf_status list_entries(const char *kind, entry_list *l) {
   return HF_OK;
 }
 
-static hf_status load(const entry_list *l, const entry *e, json **out) {
+/* ---- reading and keeping entries ---- */
+
+/* The file of $HF_CATALOG that an entry came from, as it was then; all 0: the embedded entry, no such file. */
+typedef struct {
+  int64_t mtime_s, mtime_ns, bytes, inode;
+} file_state;
+
+typedef struct kept {
+  struct kept *next;
+  char folder[1024], name[NAME_MAX_BYTES];
+  const char *kind;
+  file_state state;
+  json *doc;
+  uint64_t hash;
+} kept;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static kept *all_kept; /* newest first, so that a file read again hides what it was before */
+
+static hf_status entry_path(const char *folder, const char *kind, const char *name, char *out, size_t n) {
+  if ((size_t)snprintf(out, n, "%s/%s/%s.json", folder, kind, name) < n) return HF_OK;
+  return hf_fail(HF_INPUT, "HF_CATALOG: the path is too long");
+}
+
+static file_state state_of(const char *folder, const char *kind, const char *name) {
+  char path[4096 + NAME_MAX_BYTES];
+  struct stat s;
+  if (folder == NULL || snprintf(path, sizeof path, "%s/%s/%s.json", folder, kind, name) >= (int)sizeof path ||
+      stat(path, &s) != 0) {
+    return (file_state){0};
+  }
+  return (file_state){s.st_mtim.tv_sec, s.st_mtim.tv_nsec, s.st_size, (int64_t)s.st_ino};
+}
+
+static bool same_state(file_state a, file_state b) {
+  return a.mtime_s == b.mtime_s && a.mtime_ns == b.mtime_ns && a.bytes == b.bytes && a.inode == b.inode;
+}
+
+/* The newest document kept of this name, if it is still what a reader would find. */
+static const kept *find_kept(const char *folder, const char *kind, const char *name) {
+  for (const kept *k = all_kept; k != NULL; k = k->next) {
+    if (strcasecmp(k->name, name) != 0 || strcmp(k->kind, kind) != 0 || strcmp(k->folder, folder ? folder : "") != 0) continue;
+    return folder == NULL || same_state(k->state, state_of(folder, kind, k->name)) ? k : NULL;
+  }
+  return NULL;
+}
+
+static hf_status read_entry(const entry_list *l, const entry *e, json **out) {
   char where[4096 + NAME_MAX_BYTES];
   json *doc = NULL;
   const char *name;
@@ -118,19 +175,54 @@ static hf_status load(const entry_list *l, const entry *e, json **out) {
     snprintf(where, sizeof where, "catalog %s/%s.json", l->kind, e->name);
     HF_TRY(json_parse(e->blob->text, e->blob->n, where, &doc));
   } else {
-    if ((size_t)snprintf(where, sizeof where, "%s/%s/%s.json", l->folder, l->kind, e->name) >= sizeof where) {
-      return hf_fail(HF_INPUT, "HF_CATALOG: the path is too long");
-    }
+    HF_TRY(entry_path(l->folder, l->kind, e->name, where, sizeof where));
     HF_TRY(json_read_file(where, MAX_FILE_BYTES, &doc));
   }
   hf_status st = json_get_str(doc, where, "name", &name);
   if (st == HF_OK && strcmp(name, e->name) != 0) {
     st = hf_fail(HF_INPUT, "%.900s: field name: '%.90s' does not match the file's name", where, name);
   }
-  if (st == HF_OK) *out = doc;
-  else json_free(doc);
+  if (st == HF_OK) st = hf_note(catalog_expand(l->kind, doc, out), "%.900s", where);
+  json_free(doc);
   return st;
 }
+
+static hf_status hash_of(const json *doc, uint64_t *out) {
+  char *text;
+  uint64_t h = 14695981039346656037u; /* FNV-1a */
+  HF_TRY(json_print(doc, false, &text));
+  for (const unsigned char *p = (const unsigned char *)text; *p; p++) h = (h ^ *p) * 1099511628211u;
+  free(text);
+  *out = h;
+  return HF_OK;
+}
+
+/* Of an entry of the list; the caller holds the lock. */
+static hf_status load(const entry_list *l, const entry *e, const kept **out) {
+  *out = find_kept(l->folder, l->kind, e->name);
+  if (*out != NULL) return HF_OK;
+  kept *k = NULL;
+  HF_TRY(hf_alloc(&k, 1, sizeof *k, "a catalog entry"));
+  k->kind = l->kind;
+  snprintf(k->name, sizeof k->name, "%s", e->name);
+  hf_status st = HF_OK;
+  if (l->folder != NULL && (size_t)snprintf(k->folder, sizeof k->folder, "%s", l->folder) >= sizeof k->folder)
+    st = hf_fail(HF_INPUT, "HF_CATALOG: the path is too long");
+  k->state = state_of(l->folder, l->kind, e->name);
+  if (st == HF_OK) st = read_entry(l, e, &k->doc);
+  if (st == HF_OK) st = hash_of(k->doc, &k->hash);
+  if (st != HF_OK) {
+    json_free(k->doc);
+    free(k);
+    return st;
+  }
+  k->next = all_kept;
+  all_kept = k;
+  *out = k;
+  return HF_OK;
+}
+
+/* ---- names ---- */
 
 typedef struct {
   char name[NAME_MAX_BYTES];
@@ -145,20 +237,19 @@ static void consider(nearest *best, const char *asked, const char *candidate) {
 }
 
 /* Looks through the aliases of every entry; *out stays NULL when none fits. best learns the nearest alias on the way. */
-static hf_status find_alias(const entry_list *l, const char *name, nearest *best, json **out) {
+static hf_status find_alias(const entry_list *l, const char *name, nearest *best, const kept **out) {
   for (int i = 0; i < l->n; i++) {
-    json *doc;
-    HF_TRY(load(l, &l->e[i], &doc));
-    for (const json *a = json_first(json_get(doc, "aliases")); a != NULL; a = json_next(a)) {
+    const kept *k;
+    HF_TRY(load(l, &l->e[i], &k));
+    for (const json *a = json_first(json_get(k->doc, "aliases")); a != NULL; a = json_next(a)) {
       const char *alias = json_string(a);
       if (alias == NULL) continue;
       if (strcasecmp(alias, name) == 0) {
-        *out = doc;
+        *out = k;
         return HF_OK;
       }
       consider(best, name, alias);
     }
-    json_free(doc);
   }
   return HF_OK;
 }
@@ -177,26 +268,73 @@ static hf_status not_found(const entry_list *l, const char *name, const nearest 
   return hf_fail(HF_NOT_FOUND, "the catalog has no '%.95s' among its %s (known: %s)", name, l->kind, known);
 }
 
-static hf_status find(const entry_list *l, const char *name, json **out) {
+static hf_status find(const entry_list *l, const char *name, const kept **out) {
   nearest best = {.distance = NAME_MAX_BYTES};
   for (int i = 0; i < l->n; i++) {
     if (strcasecmp(l->e[i].name, name) == 0) return load(l, &l->e[i], out);
     consider(&best, name, l->e[i].name);
   }
-  json *doc = NULL;
-  HF_TRY(find_alias(l, name, &best, &doc));
-  if (doc == NULL) return not_found(l, name, &best);
-  *out = doc;
-  return HF_OK;
+  *out = NULL;
+  HF_TRY(find_alias(l, name, &best, out));
+  return *out != NULL ? HF_OK : not_found(l, name, &best);
 }
 
-hf_status catalog_get(const char *kind, const char *name, json **out) {
+/* The kind as the table spells it, which outlives the caller's text. */
+static const char *kept_kind(const char *kind) {
+  const char *const *k = catalog_kinds;
+  while (*k != NULL && strcmp(*k, kind) != 0) k++;
+  return *k;
+}
+
+static hf_status entry_locked(const char *kind, const char *name, const kept **out) {
+  const char *folder = getenv("HF_CATALOG");
   entry_list l;
+  *out = find_kept(folder && *folder ? folder : NULL, kind, name);
+  if (*out != NULL) return HF_OK;
   HF_TRY(list_entries(kind, &l));
+  l.kind = kept_kind(kind);
   hf_status st = strlen(name) < NAME_MAX_BYTES ? find(&l, name, out)
                                                : hf_fail(HF_NOT_FOUND, "the catalog has no name as long as '%.40s...'", name);
   free(l.e);
   return st;
+}
+
+hf_status catalog_entry(const char *kind, const char *name, const json **doc, uint64_t *hash) {
+  const kept *k;
+  pthread_mutex_lock(&lock);
+  hf_status st = entry_locked(kind, name, &k);
+  pthread_mutex_unlock(&lock);
+  HF_TRY(st);
+  *doc = k->doc;
+  if (hash != NULL) *hash = k->hash;
+  return HF_OK;
+}
+
+/* A node of a document cannot leave it: through text. */
+static hf_status copy_of(const json *node, const char *where, json **out) {
+  char *text = NULL;
+  HF_TRY(json_print(node, false, &text));
+  hf_status st = json_parse(text, strlen(text), where, out);
+  free(text);
+  return st;
+}
+
+hf_status catalog_get(const char *kind, const char *name, json **out) {
+  const json *doc;
+  HF_TRY(catalog_entry(kind, name, &doc, NULL));
+  return copy_of(doc, name, out);
+}
+
+hf_status catalog_fact(const char *kind, const char *name, const char *key, catalog_value *out) {
+  const json *doc;
+  char where[160];
+  fact f;
+  HF_TRY(catalog_entry(kind, name, &doc, NULL));
+  snprintf(where, sizeof where, "%s/%.100s", kind, name);
+  if (json_get(doc, key) == NULL) return hf_fail(HF_NOT_FOUND, "%s: field %.60s: the entry does not have it", where, key);
+  HF_TRY(fact_get(doc, where, key, NULL, &f));
+  *out = (catalog_value){f.low, f.likely, f.high, f.tag};
+  return HF_OK;
 }
 
 hf_status catalog_names(const char *kind, char ***names, int *n) {
@@ -221,18 +359,9 @@ hf_status catalog_names(const char *kind, char ***names, int *n) {
 
 hf_status catalog_model_config(void *user, const char *name, json **config) {
   (void)user;
-  json *doc = NULL;
-  HF_TRY(catalog_get("models", name, &doc));
+  const json *doc;
+  HF_TRY(catalog_entry("models", name, &doc, NULL));
   const json *c = json_get(doc, "config");
-  if (c == NULL) {
-    json_free(doc);
-    return hf_fail(HF_INPUT, "catalog model %s: field config is missing", name);
-  }
-  /* a node of a document cannot leave it: through text */
-  char *text = NULL;
-  hf_status st = json_print(c, false, &text);
-  json_free(doc);
-  if (st == HF_OK) st = json_parse(text, strlen(text), name, config);
-  free(text);
-  return st;
+  if (c == NULL) return hf_fail(HF_INPUT, "catalog model %s: field config is missing", name);
+  return copy_of(c, name, config);
 }

@@ -1,8 +1,25 @@
-/* catalog_data.h (private to db): facts of catalog entries as ranges, and how ranges combine. */
+/* catalog_data.h (private to db): entries as documents, their facts as ranges, and how ranges combine. */
 #ifndef HF_DB_CATALOG_DATA_H
 #define HF_DB_CATALOG_DATA_H
 #include "base/json.h"
 #include "db/records.h"
+
+/* The entry as a document that stays valid until the program ends, and a hash over its text. Parsed once; entries of $HF_CATALOG
+ * again when the file has changed. */
+HF_MUST hf_status catalog_entry(const char *kind, const char *name, const json **doc, uint64_t *hash);
+
+/* What a member of an entry is. path: members joined by dots, [] for the elements of an array. unit NULL: no fact but text ("text"),
+ * list of texts ("texts"), whole number ("count"), object or anything. */
+typedef struct {
+  const char *kind, *path, *type, *unit;
+  double lo, hi;
+  bool required;
+} catalog_member;
+extern const catalog_member catalog_members[]; /* ends with kind NULL */
+
+/* A copy of the entry in which every fact is written out: a bare number or list becomes {"value", "unit", "source", "date"}, an object
+ * gets what it lacks; unit from the table of members, source and date from the nearest object around that has them. */
+HF_MUST hf_status catalog_expand(const char *kind, const json *doc, json **out);
 
 /* low <= likely <= high, all finite and >= 0. Of a product or sum the tag is the weakest of its parts. */
 typedef struct {

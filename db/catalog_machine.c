@@ -5,41 +5,55 @@
  * together, "" the machine.
  * Members of a machine file are explained in db/catalog/README.md. */
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "db/catalog.h"
+#include "db/catalog_parts.h"
 #include "db/catalog_rows.h"
 
 enum { MAX_FILE_BYTES = 1 << 20, MAX_SOCKETS = 2, MAX_GPUS = 16, MAX_PRIORS = 4, MAX_CORES = 4096, MAX_CHANNELS = 64 };
 
 typedef struct {
   char where[192]; /* "machine NAME" or the file; starts error lines */
-  const json *doc; /* the machine entry; the others are owned */
-  json *cpu, *memory, *prior[MAX_PRIORS];
-  const char *cpu_name, *memory_kind, *prior_name; /* of the entries */
+  const json *doc; /* the machine entry; none is owned */
+  const json *cpu, *memory, *prior[MAX_PRIORS], *platform; /* platform: the entry of that kind, or NULL */
+  const char *cpu_name, *memory_kind, *prior_name, *platform_name; /* of the entries */
   char cpu_where[128];
   int n_priors, sockets, cores, channels, dimms_per_channel;
   double transfers_per_s; /* what the sockets really run the modules at */
   int64_t dimm_bytes;
-  double pcie_lanes_used;
+  int n_gpus, lane_share; /* lane_share: 1 all lanes of a card's slot, 2 half, 4 a quarter */
+  bool modules;           /* some GPU is a module of a baseboard, no card */
   rows r;
+  json *notes; /* assumptions found on the way; owned */
 } build;
 
 static void build_free(build *b) {
-  json_free(b->cpu);
-  json_free(b->memory);
-  for (int i = 0; i < b->n_priors; i++) json_free(b->prior[i]);
+  json_free(b->notes);
   rows_free(&b->r);
 }
 
 /* ---- entries a machine refers to ---- */
 
-static hf_status get_entry(build *b, const char *kind, const char *name, json **out) {
-  HF_TRY(hf_note(catalog_get(kind, name, out), "%s", b->where));
-  return rows_hash(&b->r, *out);
+static hf_status get_entry(build *b, const char *kind, const char *name, const json **out) {
+  uint64_t hash;
+  HF_TRY(hf_note(catalog_entry(kind, name, out, &hash), "%s", b->where));
+  rows_hash_entry(&b->r, hash);
+  return HF_OK;
+}
+
+static void note(build *b, const char *fmt, ...) HF_PRINTF(2, 3);
+static void note(build *b, const char *fmt, ...) {
+  char text[300];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(text, sizeof text, fmt, args);
+  va_end(args);
+  json_add_str(b->notes, NULL, text);
 }
 
 static hf_status load_priors(build *b) {
@@ -47,7 +61,7 @@ static hf_status load_priors(build *b) {
   while (name != NULL) {
     if (b->n_priors == MAX_PRIORS)
       return hf_fail(HF_INPUT, "priors %s: more than %d files lean on each other", b->prior_name, MAX_PRIORS);
-    json **next = &b->prior[b->n_priors++];
+    const json **next = &b->prior[b->n_priors++];
     HF_TRY(get_entry(b, "priors", name, next));
     name = json_string(json_get(*next, "base"));
   }
@@ -103,6 +117,29 @@ static hf_status cpu_memory_speed(const build *b, const char *type, double *tran
                  b->dimms_per_channel, have);
 }
 
+static hf_status check_dimm_size(build *b, const char *where) {
+  fact most;
+  if (json_get(b->memory, "dimm_bytes_max") == NULL) return HF_OK;
+  HF_TRY(fact_get(b->memory, b->memory_kind, "dimm_bytes_max", "B", &most));
+  if ((double)b->dimm_bytes <= most.likely) return HF_OK;
+  return hf_fail(HF_INPUT, "%s: field dimm_bytes: %.0f GiB, but modules of %s come with at most %.0f GiB", where,
+                 (double)b->dimm_bytes / 1073741824.0, b->memory_kind, most.likely / 1073741824.0);
+}
+
+/* Somebody runs the modules faster or slower than CPU and module promise: believed up to twice the module's own rate. */
+static hf_status stated_speed(build *b, const json *m, const char *where, double module) {
+  fact f;
+  HF_TRY(fact_get(m, where, "transfers_per_s", "1/s", &f));
+  if (f.likely < module / 4 || f.likely > module * 2) {
+    return hf_fail(HF_INPUT, "%s: field transfers_per_s: %g is no rate that modules of %g could run at", where, f.likely, module);
+  }
+  if (f.likely > b->transfers_per_s)
+    note(b, "Memory at %.0f MT/s as stated, above the %.0f that %s and the modules promise.", f.likely / 1e6,
+         b->transfers_per_s / 1e6, b->cpu_name);
+  b->transfers_per_s = f.likely;
+  return check_dimm_size(b, where);
+}
+
 static hf_status load_memory(build *b) {
   char where[224];
   const json *m = json_get(b->doc, "memory");
@@ -113,21 +150,57 @@ static hf_status load_memory(build *b) {
   snprintf(where, sizeof where, "%s: memory", b->where);
   if (json_type(m) != JSON_OBJECT)
     return hf_fail(HF_INPUT, "%s: missing; {\"kind\", \"dimms_per_channel\", \"dimm_bytes\"}", where);
-  HF_TRY(json_get_str(m, where, "kind", &b->memory_kind));
   HF_TRY(json_opt_int(m, where, "dimms_per_channel", 1, 4, &dimms));
   HF_TRY(fact_get(m, where, "dimm_bytes", "B", &bytes));
+  HF_TRY(json_get_str(m, where, "kind", &b->memory_kind));
   if (bytes.likely > 4398046511104.0) return hf_fail(HF_INPUT, "%s: field dimm_bytes: %g is over 4 TiB", where, bytes.likely);
   b->dimms_per_channel = (int)dimms;
   b->dimm_bytes = (int64_t)bytes.likely;
   HF_TRY(get_entry(b, "memory", b->memory_kind, &b->memory));
+  HF_TRY(json_get_str(b->memory, where, "name", &b->memory_kind));
   HF_TRY(json_get_str(b->memory, where, "type", &type));
   HF_TRY(fact_get(b->memory, b->memory_kind, "transfers_per_s", "1/s", &speed));
   HF_TRY(cpu_memory_speed(b, type, &supported));
   b->transfers_per_s = fmin(speed.likely, supported);
-  return HF_OK;
+  if (json_get(m, "transfers_per_s") != NULL) return stated_speed(b, m, where, speed.likely);
+  if (speed.likely > supported)
+    note(b, "%s runs at %.0f MT/s, the most that %s drives at %d per channel.", b->memory_kind, supported / 1e6, b->cpu_name,
+         b->dimms_per_channel);
+  return check_dimm_size(b, where);
 }
 
 /* ---- CPU rows ---- */
+
+static bool has_prior(const build *b, const char *key) {
+  bool found = false;
+  for (int i = 0; i < b->n_priors; i++) found = found || json_get(json_get(b->prior[i], "facts"), key) != NULL;
+  return found;
+}
+
+/* A read bandwidth that somebody measured on this machine stands beside the theoretical one; where the prior says what the engine gets
+ * of it, that replaces the share of the theoretical one. */
+static hf_status stated_bandwidth(build *b, fact spec) {
+  fact stated, fraction;
+  if (json_get(b->doc, "read_bytes_per_s") == NULL) return HF_OK;
+  HF_TRY(fact_get(b->doc, b->where, "read_bytes_per_s", "B/s", &stated));
+  if (stated.likely < 1e8 || stated.high > 1.2 * spec.likely) {
+    return hf_fail(HF_INPUT, "%s: field read_bytes_per_s: %g GB/s, but the channels give at most %g", b->where, stated.likely / 1e9,
+                   spec.likely / 1e9);
+  }
+  HF_TRY(rows_figure(&b->r, "cpu", "dram_stated_read_bytes_per_s", "B/s", stated, "%s",
+                     json_string(json_get(json_get(b->doc, "read_bytes_per_s"), "source"))));
+  if (!has_prior(b, "dram_read_fraction")) return HF_OK;
+  HF_TRY(prior_fact(b, "dram_read_fraction", "1", &fraction));
+  fact all = fact_product(stated, fraction);
+  for (int i = 0; i < b->sockets; i++) {
+    char dev[16];
+    snprintf(dev, sizeof dev, "cpu%d", i);
+    HF_TRY(rows_figure(&b->r, dev, "dram_read_bytes_per_s", "B/s", fact_scale(all, 1.0 / b->sockets),
+                       "share of the stated bandwidth x priors/%s dram_read_fraction", b->prior_name));
+  }
+  return rows_figure(&b->r, "cpu", "dram_read_bytes_per_s", "B/s", all, "stated bandwidth x priors/%s dram_read_fraction",
+                     b->prior_name);
+}
 
 static hf_status cpu_bandwidth(build *b) {
   fact width, fraction, scaling;
@@ -146,8 +219,9 @@ static hf_status cpu_bandwidth(build *b) {
   }
   HF_TRY(rows_figure(&b->r, "cpu", "dram_theoretical_bytes_per_s", "B/s", fact_scale(spec, b->sockets), "%d sockets added up",
                      b->sockets));
-  return rows_figure(&b->r, "cpu", "dram_read_bytes_per_s", "B/s", all, "cpu0%s, priors/%s",
-                     b->sockets == 2 ? " x dual_socket_scaling" : "", b->prior_name);
+  HF_TRY(rows_figure(&b->r, "cpu", "dram_read_bytes_per_s", "B/s", all, "cpu0%s, priors/%s",
+                     b->sockets == 2 ? " x dual_socket_scaling" : "", b->prior_name));
+  return stated_bandwidth(b, fact_scale(spec, b->sockets));
 }
 
 static bool cpu_has(const build *b, const char *isa) {
@@ -236,18 +310,13 @@ static hf_status pcie_lane_rate(const char *where, int gen, double *out) {
 }
 
 static hf_status gpu_pcie(build *b, const json *g, const char *where, const char *dev) {
-  int gen, lanes, host_gen, host_lanes;
+  int gen, lanes, host_gen;
   double lane;
   fact fraction;
   HF_TRY(fact_count(g, where, "pcie_gen", 16, &gen));
   HF_TRY(fact_count(g, where, "pcie_lanes", 64, &lanes));
   HF_TRY(fact_count(b->cpu, b->cpu_where, "pcie_gen", 16, &host_gen));
-  HF_TRY(fact_count(b->cpu, b->cpu_where, "pcie_lanes", 1024, &host_lanes));
-  b->pcie_lanes_used += lanes;
-  if (b->pcie_lanes_used > (double)host_lanes * b->sockets) {
-    return hf_fail(HF_INPUT, "%s: field gpus: they need %.0f PCIe lanes, %d x %s have %d", b->where, b->pcie_lanes_used,
-                   b->sockets, b->cpu_name, host_lanes * b->sockets);
-  }
+  lanes = lanes / b->lane_share > 0 ? lanes / b->lane_share : 1;
   if (host_gen < gen) gen = host_gen;
   HF_TRY(pcie_lane_rate(where, gen, &lane));
   HF_TRY(prior_fact(b, "pcie_fraction", "1", &fraction));
@@ -261,9 +330,11 @@ static hf_status gpu_pcie(build *b, const json *g, const char *where, const char
 static hf_status gpu_rate(build *b, const json *g, const char *where, const char *dev, const char *key, const char *unit,
                           const char *what, const char *spec_what, const char *prior) {
   fact spec, fraction;
-  HF_TRY(fact_get(g, where, key, unit, &spec));
+  bool own = json_get(g, key) != NULL || strncmp(key, "flops_", 6) != 0;
+  /* No units for such small numbers: they are widened and take the 16-bit ones. */
+  HF_TRY(own ? fact_get(g, where, key, unit, &spec) : fact_get(g, where, "flops_bf16", "FLOP/s", &spec));
   HF_TRY(prior_fact(b, prior, "1", &fraction));
-  HF_TRY(rows_figure(&b->r, dev, spec_what, unit, spec, "%s %s", where, key));
+  HF_TRY(rows_figure(&b->r, dev, spec_what, unit, spec, "%s %s", where, own ? key : "flops_bf16; no units of its own"));
   return rows_figure(&b->r, dev, what, unit, fact_product(spec, fraction), "theoretical x priors/%s %s", b->prior_name, prior);
 }
 
@@ -300,22 +371,53 @@ static hf_status add_gpu(build *b, const json *g, const char *where, int index) 
   return rows_figure(&b->r, dev, "price_usd", "USD", f, "%s price_usd", where);
 }
 
-static hf_status add_gpus(build *b) {
-  int total = 0;
+/* Counts GPUs and shares out the lanes: when they are short, every card gets half of its lanes, or a quarter, as boards do. */
+static hf_status count_gpus(build *b) {
+  int needed = 0, host;
+  char place[224];
+  snprintf(place, sizeof place, "%s: gpus", b->where);
   for (const json *e = json_first(json_get(b->doc, "gpus")); e != NULL; e = json_next(e)) {
-    char place[224], where[128];
-    const char *name;
+    const char *name, *form = "";
     int64_t count = 1;
-    json *g = NULL;
-    snprintf(place, sizeof place, "%s: gpus", b->where);
+    const json *g;
+    int lanes;
     HF_TRY(json_get_str(e, place, "gpu", &name));
     HF_TRY(json_opt_int(e, place, "count", 1, MAX_GPUS, &count));
-    if (total + count > MAX_GPUS) return hf_fail(HF_INPUT, "%s: more than %d GPUs", place, MAX_GPUS);
-    hf_status st = get_entry(b, "gpus", name, &g);
-    snprintf(where, sizeof where, "gpus/%.90s", name);
-    for (int64_t i = 0; st == HF_OK && i < count; i++) st = add_gpu(b, g, where, total++);
-    json_free(g);
-    HF_TRY(st);
+    if (b->n_gpus + count > MAX_GPUS) return hf_fail(HF_INPUT, "%s: more than %d GPUs", place, MAX_GPUS);
+    HF_TRY(get_entry(b, "gpus", name, &g));
+    HF_TRY(fact_count(g, name, "pcie_lanes", 64, &lanes));
+    HF_TRY(json_opt_str(g, name, "form", &form));
+    b->modules = b->modules || strstr(form, "module") != NULL;
+    b->n_gpus += (int)count;
+    needed += lanes * (int)count;
+  }
+  HF_TRY(fact_count(b->cpu, b->cpu_where, "pcie_lanes", 1024, &host));
+  host *= b->sockets;
+  b->lane_share = 1;
+  while (needed > host * b->lane_share && b->lane_share < 4) b->lane_share *= 2;
+  if (needed > host * b->lane_share) {
+    return hf_fail(HF_INPUT, "%s: %d GPUs need %d PCIe lanes even at a quarter each, %d x %s have %d", place, b->n_gpus,
+                   needed / b->lane_share, b->sockets, b->cpu_name, host);
+  }
+  if (b->lane_share > 1) {
+    note(b, "%d x %s have %d PCIe lanes for GPUs that would take %d: each gets 1/%d of its lanes.", b->sockets, b->cpu_name, host,
+         needed, b->lane_share);
+  }
+  return HF_OK;
+}
+
+static hf_status add_gpus(build *b) {
+  int total = 0;
+  HF_TRY(count_gpus(b));
+  for (const json *e = json_first(json_get(b->doc, "gpus")); e != NULL; e = json_next(e)) {
+    char where[128];
+    int64_t count = 1;
+    const char *name = json_string(json_get(e, "gpu"));
+    const json *g;
+    HF_TRY(json_opt_int(e, b->where, "count", 1, MAX_GPUS, &count));
+    HF_TRY(hf_note(catalog_entry("gpus", name, &g, NULL), "%s", b->where));
+    snprintf(where, sizeof where, "gpus/%.90s", json_string(json_get(g, "name")));
+    for (int64_t i = 0; i < count; i++) HF_TRY(add_gpu(b, g, where, total++));
   }
   return HF_OK;
 }
@@ -334,12 +436,67 @@ static hf_status add_fixed(build *b) {
   return HF_OK;
 }
 
-/* Sum over all devices; the whole price appears only when every part of it is known, for half a price misleads. */
-static hf_status add_total(build *b, const char *what, const char *unit) {
+/* The kind of computer such parts are built into, unless the machine names one: by class of the CPU, sockets, and GPUs. */
+static const char *usual_platform(const build *b, const char *class) {
+  if (b->modules) return "server-sxm";
+  if (strcmp(class, "desktop") == 0) return "desktop";
+  if (strcmp(class, "workstation") == 0) return "workstation";
+  if (b->n_gpus > 4) return "server-gpu";
+  return b->sockets == 2 ? "server-2s" : "server-1s";
+}
+
+static hf_status check_platform(const build *b, bool chosen) {
+  int sockets, gpus;
+  HF_TRY(fact_count(b->platform, b->platform_name, "max_sockets", 64, &sockets));
+  HF_TRY(fact_count(b->platform, b->platform_name, "max_gpus", 64, &gpus));
+  if (b->sockets > sockets) {
+    return hf_fail(HF_INPUT, "%s: platform %s takes %d socket%s, not %d", b->where, b->platform_name, sockets,
+                   sockets == 1 ? "" : "s", b->sockets);
+  }
+  if (b->n_gpus > gpus) {
+    return hf_fail(HF_INPUT, "%s: %d GPUs, but platform %s%s takes at most %d", b->where, b->n_gpus, b->platform_name,
+                   chosen ? ", the usual one of such a CPU," : "", gpus);
+  }
+  return HF_OK;
+}
+
+/* "platform": a name; or an object of facts, whose "name" gives those it lacks; or nothing: the usual one. */
+static hf_status load_platform(build *b) {
+  const json *p = json_get(b->doc, "platform");
+  const char *name = json_type(p) == JSON_OBJECT ? json_string(json_get(p, "name")) : json_string(p), *class = "server";
+  bool usual = name == NULL && (p == NULL || json_get(p, "usual") != NULL);
+  HF_TRY(json_opt_str(b->cpu, b->cpu_where, "class", &class));
+  if (p != NULL && json_type(p) != JSON_OBJECT && name == NULL)
+    return hf_fail(HF_INPUT, "%s: field platform: is neither a name nor an object", b->where);
+  if (usual) name = usual_platform(b, class);
+  if (name == NULL) return HF_OK;
+  HF_TRY(get_entry(b, "platforms", name, &b->platform));
+  HF_TRY(json_get_str(b->platform, name, "name", &b->platform_name));
+  return check_platform(b, usual);
+}
+
+/* What the platform adds; false when nobody says so. */
+static hf_status platform_fact(build *b, const char *what, const char *unit, fact *out, bool *known) {
   char where[224];
-  const json *platform = json_get(b->doc, "platform");
-  bool price = strcmp(what, "price_usd") == 0, complete = true;
+  const json *p = json_get(b->doc, "platform");
+  *known = true;
+  snprintf(where, sizeof where, "%s: platform", b->where);
+  if (json_type(p) == JSON_OBJECT && json_get(p, what) != NULL) return fact_get(p, where, what, unit, out);
+  if (b->platform != NULL) return fact_get(b->platform, b->platform_name, what, unit, out);
+  *known = false;
+  return HF_OK;
+}
+
+/* Sum over all devices; the whole price appears only when every part of it is known, for half a price misleads. */
+static hf_status add_total(build *b, const char *what, const char *unit, const char *platform_what) {
+  bool price = strcmp(what, "price_usd") == 0, complete;
   fact total = fact_of(0, TAG_SPEC), part;
+  HF_TRY(platform_fact(b, what, unit, &part, &complete));
+  if (complete) {
+    total = part;
+    HF_TRY(rows_figure(&b->r, "", platform_what, unit, part, "all that is neither CPU, memory nor GPU: %s%s",
+                       b->platform ? "platforms/" : "the machine's platform", b->platform ? b->platform_name : ""));
+  }
   for (int i = 0; i < b->r.n_dev; i++) {
     const rec_device *d = &b->r.dev[i];
     if (rows_fact(&b->r, d->device, what, &part)) total = fact_sum(total, part);
@@ -348,16 +505,8 @@ static hf_status add_total(build *b, const char *what, const char *unit) {
     if (rows_fact(&b->r, d->device, "price_memory_usd", &part)) total = fact_sum(total, part);
     else complete = false;
   }
-  snprintf(where, sizeof where, "%s: platform", b->where);
-  if (json_get(platform, what) != NULL) {
-    HF_TRY(fact_get(platform, where, what, unit, &part));
-    total = fact_sum(total, part);
-  } else {
-    complete = false;
-  }
   if (!complete) return HF_OK;
-  return rows_figure(&b->r, "", what, unit, total, "sum of devices%s and the machine's platform.%s", price ? ", memory" : "",
-                     what);
+  return rows_figure(&b->r, "", what, unit, total, "sum of devices%s and %s", price ? ", memory" : "", platform_what);
 }
 
 static hf_status add_stated_devices(build *b) {
@@ -441,14 +590,18 @@ static hf_status add_facts(build *b) {
     json_add_int(m, "dimm_bytes", b->dimm_bytes);
     json_add_num(m, "transfers_per_s", b->transfers_per_s);
     json_add_str(f, "prior", b->prior_name);
+    if (b->platform != NULL) json_add_str(f, "platform", b->platform_name);
   }
-  if (json_get(b->doc, "assumptions") != NULL) json_add_copy(f, "assumptions", json_get(b->doc, "assumptions"));
+  if (json_len(json_get(b->doc, "assumptions")) + json_len(b->notes) == 0) return HF_OK;
+  json *a = json_add_array(f, "assumptions");
+  for (const json *e = json_first(json_get(b->doc, "assumptions")); e != NULL; e = json_next(e)) json_add_copy(a, NULL, e);
+  for (const json *e = json_first(b->notes); e != NULL; e = json_next(e)) json_add_copy(a, NULL, e);
   return HF_OK;
 }
 
 static hf_status check_members(const build *b) {
   static const char *const known[] = {"name", "aliases", "title",    "kind",    "assumptions", "cpu",    "sockets", "memory",
-                                      "gpus", "prior",   "platform", "devices", "figures",     "source", "date"};
+                                      "gpus", "prior",   "platform", "devices", "figures",     "source", "date",    "read_bytes_per_s"};
   if (json_type(b->doc) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: is no JSON object", b->where);
   for (const json *m = json_first(b->doc); m != NULL; m = json_next(m)) {
     bool found = false;
@@ -481,9 +634,10 @@ static hf_status build_rows(build *b, bool is_file) {
     HF_TRY(add_cpus(b));
     HF_TRY(add_gpus(b));
     HF_TRY(add_fixed(b));
-    HF_TRY(add_total(b, "power_idle_w", "W"));
-    HF_TRY(add_total(b, "power_active_w", "W"));
-    HF_TRY(add_total(b, "price_usd", "USD"));
+    HF_TRY(load_platform(b));
+    HF_TRY(add_total(b, "power_idle_w", "W", "power_platform_idle_w"));
+    HF_TRY(add_total(b, "power_active_w", "W", "power_platform_active_w"));
+    HF_TRY(add_total(b, "price_usd", "USD", "price_platform_usd"));
   } else if (json_get(b->doc, "gpus") != NULL || json_get(b->doc, "memory") != NULL) {
     return hf_fail(HF_INPUT, "%s: field cpu: missing; gpus and memory by catalog name need it", b->where);
   }
@@ -498,28 +652,68 @@ static hf_status build_rows(build *b, bool is_file) {
   return add_facts(b);
 }
 
+/* The rows are handed over. */
+static hf_status build_machine(const json *doc, const char *where, bool is_file, catalog_machine *out) {
+  build b = {.doc = doc, .notes = json_new_array()};
+  snprintf(b.where, sizeof b.where, "%s", where);
+  hf_status st = rows_init(&b.r);
+  if (st == HF_OK) st = build_rows(&b, is_file);
+  if (st == HF_OK) st = rows_close(&b.r);
+  if (st == HF_OK) {
+    rows *r = &b.r;
+    *out = (catalog_machine){r->m, r->dev, r->fig, r->link, r->n_dev, r->n_fig, r->n_link};
+    r->dev = NULL;
+    r->fig = NULL;
+    r->link = NULL;
+  }
+  build_free(&b);
+  return st;
+}
+
+hf_status catalog_compose(const catalog_parts *p, catalog_machine *out) {
+  json *doc = NULL;
+  HF_TRY(catalog_parts_document(p, &doc));
+  hf_status st = build_machine(doc, "machine of parts", true, out);
+  json_free(doc);
+  return st;
+}
+
 /* A path has a slash or ends in .json; a plain word is a catalog name first, a file in the current folder second. */
-static hf_status read_machine(const char *name_or_file, json **doc, bool *is_file) {
+hf_status catalog_machine_document(const char *name_or_file, json **doc, bool *is_file) {
   size_t n = strlen(name_or_file);
   *is_file = strchr(name_or_file, '/') != NULL || (n > 5 && strcmp(name_or_file + n - 5, ".json") == 0);
-  if (*is_file) return json_read_file(name_or_file, MAX_FILE_BYTES, doc);
-  hf_status st = catalog_get("machines", name_or_file, doc);
-  if (st != HF_NOT_FOUND || access(name_or_file, R_OK) != 0) return st;
-  *is_file = true;
-  return json_read_file(name_or_file, MAX_FILE_BYTES, doc);
+  if (!*is_file) {
+    hf_status st = catalog_get("machines", name_or_file, doc);
+    if (st != HF_NOT_FOUND || access(name_or_file, R_OK) != 0) return st;
+    *is_file = true;
+  }
+  json *raw = NULL;
+  HF_TRY(json_read_file(name_or_file, MAX_FILE_BYTES, &raw));
+  hf_status st = catalog_expand("machines", raw, doc);
+  json_free(raw);
+  return st;
+}
+
+hf_status catalog_machine_build(const char *name_or_file, catalog_machine *out) {
+  char where[192];
+  json *doc = NULL;
+  bool is_file;
+  if (catalog_parts_is_text(name_or_file)) {
+    catalog_parts p;
+    HF_TRY(catalog_parts_parse(name_or_file, &p));
+    return catalog_compose(&p, out);
+  }
+  HF_TRY(catalog_machine_document(name_or_file, &doc, &is_file));
+  snprintf(where, sizeof where, is_file ? "%.180s" : "catalog machine %.160s", name_or_file);
+  hf_status st = build_machine(doc, where, is_file, out);
+  json_free(doc);
+  return st;
 }
 
 hf_status catalog_machine_to_db(db *d, const char *name_or_file, rec_machine *out) {
-  build b = {0};
-  json *doc;
-  bool is_file;
-  HF_TRY(read_machine(name_or_file, &doc, &is_file));
-  b.doc = doc;
-  snprintf(b.where, sizeof b.where, is_file ? "%.180s" : "catalog machine %.160s", name_or_file);
-  hf_status st = rows_init(&b.r);
-  if (st == HF_OK) st = build_rows(&b, is_file);
-  if (st == HF_OK) st = rows_store(&b.r, d, out);
-  build_free(&b);
-  json_free(doc);
+  catalog_machine m;
+  HF_TRY(catalog_machine_build(name_or_file, &m));
+  hf_status st = catalog_machine_store(d, &m, out);
+  catalog_machine_free(&m);
   return st;
 }

@@ -7,10 +7,11 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "db/catalog.h"
 #include "db/sql.h"
 
 /* Part of the hash: raise it when the same entries give other rows, so that a database made before gets new ones. */
-static const char rows_version[] = "rows 1";
+static const char rows_version[] = "rows 2";
 
 static void mix(rows *r, const char *text) {
   for (const unsigned char *p = (const unsigned char *)text; *p; p++) r->hash = (r->hash ^ *p) * 1099511628211u; /* FNV-1a */
@@ -119,7 +120,13 @@ hf_status rows_hash(rows *r, const json *doc) {
   return HF_OK;
 }
 
-static hf_status close_facts(rows *r) {
+void rows_hash_entry(rows *r, uint64_t hash) {
+  char text[20];
+  snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+  mix(r, text);
+}
+
+hf_status rows_close(rows *r) {
   char hash[20], *text;
   snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->hash);
   json_add_str(r->facts, "inputs", hash);
@@ -131,47 +138,57 @@ static hf_status close_facts(rows *r) {
                  sizeof r->m.facts_json - 1);
 }
 
-static hf_status find_same(const rows *r, db *d, rec_machine *out, bool *found) {
+static hf_status find_same(const catalog_machine *m, db *d, rec_machine *out, bool *found) {
   rec_machine *list;
   int n;
   *found = false;
   HF_TRY(db_machine_list(d, &list, &n));
   for (int i = 0; i < n && !*found; i++) {
-    *found =
-        list[i].kind == r->m.kind && strcmp(list[i].name, r->m.name) == 0 && strcmp(list[i].facts_json, r->m.facts_json) == 0;
+    *found = list[i].kind == m->machine.kind && strcmp(list[i].name, m->machine.name) == 0 &&
+             strcmp(list[i].facts_json, m->machine.facts_json) == 0;
     if (*found) *out = list[i];
   }
   free(list);
   return HF_OK;
 }
 
-static hf_status insert_all(rows *r, db *d) {
-  r->m.created_ns = hf_wall_ns();
-  HF_TRY(db_machine_put(d, &r->m));
-  for (int i = 0; i < r->n_dev; i++) {
-    r->dev[i].machine_id = r->m.id;
-    HF_TRY(db_device_put(d, &r->dev[i]));
+static hf_status insert_all(const catalog_machine *m, db *d, rec_machine *out) {
+  *out = m->machine;
+  out->created_ns = hf_wall_ns();
+  HF_TRY(db_machine_put(d, out));
+  for (int i = 0; i < m->n_device; i++) {
+    rec_device row = m->device[i];
+    row.machine_id = out->id;
+    HF_TRY(db_device_put(d, &row));
   }
-  for (int i = 0; i < r->n_fig; i++) {
-    r->fig[i].machine_id = r->m.id;
-    HF_TRY(db_figure_put(d, &r->fig[i]));
+  for (int i = 0; i < m->n_figure; i++) {
+    rec_figure row = m->figure[i];
+    row.machine_id = out->id;
+    HF_TRY(db_figure_put(d, &row));
   }
-  for (int i = 0; i < r->n_link; i++) {
-    r->link[i].machine_id = r->m.id;
-    HF_TRY(db_link_put(d, &r->link[i]));
+  for (int i = 0; i < m->n_link; i++) {
+    rec_link_point row = m->link[i];
+    row.machine_id = out->id;
+    HF_TRY(db_link_put(d, &row));
   }
   return HF_OK;
 }
 
-hf_status rows_store(rows *r, db *d, rec_machine *out) {
+hf_status catalog_machine_store(db *d, const catalog_machine *m, rec_machine *out) {
   bool own, found;
-  rec_machine same;
-  HF_TRY(close_facts(r));
+  rec_machine stored;
   /* Looking and inserting in one transaction: two programs that import the same machine at once make it once. */
   HF_TRY(db_enter(d, &own));
-  hf_status st = find_same(r, d, &same, &found);
-  if (st == HF_OK && !found) st = insert_all(r, d);
+  hf_status st = find_same(m, d, &stored, &found);
+  if (st == HF_OK && !found) st = insert_all(m, d, &stored);
   HF_TRY(db_leave(d, own, st));
-  *out = found ? same : r->m;
+  *out = stored;
   return HF_OK;
+}
+
+void catalog_machine_free(catalog_machine *m) {
+  free(m->device);
+  free(m->figure);
+  free(m->link);
+  *m = (catalog_machine){0};
 }

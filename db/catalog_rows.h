@@ -1,4 +1,4 @@
-/* catalog_rows.h (private to db): the rows of a catalog machine while they are made, and their way into the database. */
+/* catalog_rows.h (private to db): the rows of a catalog machine while they are made, and (catalog_machine_store) their way into the database. */
 #ifndef HF_DB_CATALOG_ROWS_H
 #define HF_DB_CATALOG_ROWS_H
 #include "db/catalog_data.h"
@@ -33,10 +33,10 @@ const rec_figure *rows_find_figure(const rows *r, const char *device, const char
 /* Sets *out from a figure; false when there is none. */
 bool rows_fact(const rows *r, const char *device, const char *what, fact *out);
 
-/* Mixes the text of an entry into the hash. */
+/* Mixes the text of a document, or the hash of an entry, into the hash. */
 HF_MUST hf_status rows_hash(rows *r, const json *doc);
+void rows_hash_entry(rows *r, uint64_t hash);
 
-/* Writes everything in one transaction (or as part of the caller's), unless a machine with the same name, kind and facts, hash
- * included, is there already. *out: that machine or the new one. */
-HF_MUST hf_status rows_store(rows *r, db *d, rec_machine *out);
+/* The facts become text in m; afterwards the rows can be handed out. */
+HF_MUST hf_status rows_close(rows *r);
 #endif
