@@ -169,8 +169,12 @@ void money_costs(const double v[MONEY_N], money_cost *c) {
   *c = (money_cost){0};
   work_seconds(v, &s_in, &s_out);
   c->kwh_per_year = kwh_of_year(v, u);
-  double parts[MONEY_N_PARTS] = {MONTHS_PER_YEAR * capital_per_month(v, &h), c->kwh_per_year * v[MONEY_PER_KWH], v[MONEY_HOSTING],
-                                 v[MONEY_SUPPORT], v[MONEY_SOFTWARE], v[MONEY_STAFF]};
+  double parts[MONEY_N_PARTS] = {MONTHS_PER_YEAR * capital_per_month(v, &h),
+                                 c->kwh_per_year * v[MONEY_PER_KWH],
+                                 v[MONEY_HOSTING],
+                                 v[MONEY_SUPPORT],
+                                 v[MONEY_SOFTWARE],
+                                 v[MONEY_STAFF]};
   memcpy(c->part_per_year, parts, sizeof parts);
   for (int i = 0; i < MONEY_N_PARTS; i++) c->per_year += parts[i];
   c->cash_per_year = c->per_year - parts[0];
@@ -272,7 +276,8 @@ static void break_even_api(const double v[MONEY_N], const money_cost *c, money_o
 /* The rented bill is flat up to the share of hours rented anyway, then grows with the hours of work. */
 static void break_even_rent(const double v[MONEY_N], const money_cost *c, money_option *o) {
   double fixed, marginal, month = HOURS_PER_YEAR / (double)MONTHS_PER_YEAR * v[MONEY_RENT_GPUS] * v[MONEY_RENT_HOUR];
-  double up = or_else(v[MONEY_RENT_UP], 1), flat = month * up, per_token = month / c->capacity_tokens_per_month, tokens = INFINITY;
+  double up = or_else(v[MONEY_RENT_UP], 1), flat = month * up, per_token = month / c->capacity_tokens_per_month,
+         tokens = INFINITY;
   own_line(v, c, &fixed, &marginal);
   if (fixed <= flat) tokens = 0;
   else if (per_token > marginal) tokens = fixed / (per_token - marginal);
@@ -371,7 +376,8 @@ static double whole(double x) {
 }
 
 hf_status money_fleet_costs(const money_fleet *f, money_fleet_cost *out) {
-  const double positive[] = {f->peak_requests_per_s, f->mean_requests_per_s, f->instance_requests_per_s, f->years, f->price_ratio};
+  const double positive[] = {f->peak_requests_per_s, f->mean_requests_per_s, f->instance_requests_per_s, f->years,
+                             f->price_ratio};
   const double any[] = {f->server_price, f->hosting_per_year, f->software_per_year, f->in_tokens, f->out_tokens};
   for (size_t i = 0; i < sizeof positive / sizeof *positive; i++)
     if (!isfinite(positive[i]) || positive[i] <= 0) return hf_fail(HF_INPUT, "servers: a rate, a time or a ratio is not above 0");

@@ -103,12 +103,12 @@ extern const char *const money_part_name[MONEY_N_PARTS]; /* "hardware", "energy"
 typedef struct {
   double part_per_year[MONEY_N_PARTS]; /* hardware is the levelised capital */
   double per_year, per_month;
-  double cash_per_year;                                             /* without capital */
-  double per_million_in, per_million_out, per_million;              /* per_million: blended */
-  double part_per_million[MONEY_N_PARTS];                           /* of the blended one */
+  double cash_per_year;                                               /* without capital */
+  double per_million_in, per_million_out, per_million;                /* per_million: blended */
+  double part_per_million[MONEY_N_PARTS];                             /* of the blended one */
   double out_tokens_per_month, in_tokens_per_month, tokens_per_month; /* at this utilisation */
-  double capacity_tokens_per_month;                                 /* at utilisation 1 */
-  double tokens_per_money;                                          /* all tokens per unit of currency */
+  double capacity_tokens_per_month;                                   /* at utilisation 1 */
+  double tokens_per_money;                                            /* all tokens per unit of currency */
   double kwh_per_year, kwh_per_million, co2_kg_per_year, co2_kg_per_million;
   double users, per_user_month, named_users, per_named_user_month;
 } money_cost;
@@ -127,9 +127,9 @@ enum { MONEY_PAYBACK_MONTHS = 120, MONEY_CASH_MONTHS = 60 };
 
 /* One way of getting the same tokens; NAN throughout when there is nothing to compare with. */
 typedef struct {
-  double per_month;            /* today */
-  double levelised_per_month;  /* over the years of depreciation */
-  double per_million;          /* blended, today */
+  double per_month;           /* today */
+  double levelised_per_month; /* over the years of depreciation */
+  double per_million;         /* blended, today */
   double levelised_per_million;
   double tco_3, tco_5;
   double cash[MONEY_CASH_MONTHS + 1]; /* paid in all after month 0, 1, ...; own: without book value */
@@ -162,8 +162,8 @@ typedef struct {
   double low, high;                         /* of the input */
   double per_million_low, per_million_high; /* blended, with the input there and all others likely */
   money_way cheapest_low, cheapest_high;
-  bool flips;       /* either end makes another way the cheapest */
-  double flips_at;  /* value nearest to the likely one at which the cheapest way changes, looked for up to 1000 times away and
+  bool flips;      /* either end makes another way the cheapest */
+  double flips_at; /* value nearest to the likely one at which the cheapest way changes, looked for up to 1000 times away and
                        within the input's limits; NAN when none */
   money_way flips_to;
 } money_lever;

@@ -34,20 +34,7 @@ static void draw(const money_fact f[MONEY_N], uint64_t *state, double v[MONEY_N]
   }
 }
 
-enum {
-  S_MILLION,
-  S_IN,
-  S_OUT,
-  S_MONTH,
-  S_USER,
-  S_KWH,
-  S_API_NPV,
-  S_API_PAYBACK,
-  S_API_BREAK,
-  S_RENT_NPV,
-  S_RENT_BREAK,
-  S_N
-};
+enum { S_MILLION, S_IN, S_OUT, S_MONTH, S_USER, S_KWH, S_API_NPV, S_API_PAYBACK, S_API_BREAK, S_RENT_NPV, S_RENT_BREAK, S_N };
 
 static money_spread spread_of(double *v, int n) {
   if (isnan(v[0])) return (money_spread){NAN, NAN, NAN}; /* absent in one draw is absent in all */
@@ -68,15 +55,24 @@ hf_status money_sample(const money_fact f[MONEY_N], int draws, uint64_t seed, mo
     money_costs(v, &c);
     money_decide(v, &x);
     const money_option *api = &x.way[MONEY_API], *rent = &x.way[MONEY_RENT];
-    double row[S_N] = {c.per_million,      c.per_million_in,  c.per_million_out,    c.per_month,
-                       c.per_user_month,   c.kwh_per_million, api->npv,             api->payback_months,
-                       api->break_even_tokens_per_month, rent->npv, rent->break_even_tokens_per_month};
+    double row[S_N] = {c.per_million,
+                       c.per_million_in,
+                       c.per_million_out,
+                       c.per_month,
+                       c.per_user_month,
+                       c.kwh_per_million,
+                       api->npv,
+                       api->payback_months,
+                       api->break_even_tokens_per_month,
+                       rent->npv,
+                       rent->break_even_tokens_per_month};
     for (int s = 0; s < S_N; s++) all[(size_t)s * (size_t)draws + (size_t)d] = row[s];
     out->cheapest[x.cheapest] += 1.0 / draws;
   }
-  money_spread *to[S_N] = {&out->per_million,     &out->per_million_in,  &out->per_million_out,    &out->per_month,
-                           &out->per_user_month,  &out->kwh_per_million, &out->api_npv,            &out->api_payback_months,
-                           &out->api_break_even_tokens, &out->rent_npv, &out->rent_break_even_tokens};
+  money_spread *to[S_N] = {&out->per_million, &out->per_million_in,        &out->per_million_out,
+                           &out->per_month,   &out->per_user_month,        &out->kwh_per_million,
+                           &out->api_npv,     &out->api_payback_months,    &out->api_break_even_tokens,
+                           &out->rent_npv,    &out->rent_break_even_tokens};
   for (int s = 0; s < S_N; s++) *to[s] = spread_of(all + (size_t)s * (size_t)draws, draws);
   free(all);
   return HF_OK;

@@ -165,7 +165,7 @@ static void against_rent(void **state) {
   NEAR(rent->per_month, 2920.0);
   NEAR(rent->payback_months, 30000 / (2920 - 39.42));
   assert_true(rent->break_even_tokens_per_month == 0); /* own fixed costs of 500 are below the flat 2,920 */
-  v[MONEY_RENT_UP] = 0; /* by the hour of work */
+  v[MONEY_RENT_UP] = 0;                                /* by the hour of work */
   money_decide(v, &d);
   NEAR(rent->per_month, 0.6 * 2920);
   NEAR(rent->break_even_tokens_per_month, 500 / ((2920 - 65.7) / 157.68e6));
@@ -284,8 +284,8 @@ static void tornado(void **state) {
   NEAR(l[0].per_million_low, 1.5 * 5.701631997294098);
   NEAR(l[0].flips_at, 60 * 5.701631997294098 / 6);
   for (int i = 0; i < n; i++) {
-    assert_true(i == 0 || fabs(l[i].per_million_high - l[i].per_million_low) <=
-                              fabs(l[i - 1].per_million_high - l[i - 1].per_million_low));
+    assert_true(i == 0 ||
+                fabs(l[i].per_million_high - l[i].per_million_low) <= fabs(l[i - 1].per_million_high - l[i - 1].per_million_low));
     if (l[i].input == MONEY_API_OUT) api = i;
     if (l[i].input == MONEY_PUE) assert_false(l[i].flips);
   }
@@ -319,15 +319,10 @@ static void refusals(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(worked_example),
-                                     cmocka_unit_test(server_pattern),
-                                     cmocka_unit_test(input_and_output),
-                                     cmocka_unit_test(against_api),
-                                     cmocka_unit_test(against_rent),
-                                     cmocka_unit_test(levelised_and_npv_agree),
-                                     cmocka_unit_test(discounting),
-                                     cmocka_unit_test(doubt),
-                                     cmocka_unit_test(tornado),
-                                     cmocka_unit_test(refusals)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(worked_example),   cmocka_unit_test(server_pattern),
+                                     cmocka_unit_test(input_and_output), cmocka_unit_test(against_api),
+                                     cmocka_unit_test(against_rent),     cmocka_unit_test(levelised_and_npv_agree),
+                                     cmocka_unit_test(discounting),      cmocka_unit_test(doubt),
+                                     cmocka_unit_test(tornado),          cmocka_unit_test(refusals)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

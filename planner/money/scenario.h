@@ -1,0 +1,64 @@
+/* scenario.h: where the inputs of money.h come from: scenario files, the rows of a machine, a simulated load.
+ *
+ * A scenario is a JSON object of the catalog (db/catalog/scenarios/NAME.json) or of a file:
+ *
+ *   {"name": "office", "title": "…", "base": "default", "currency": "EUR",
+ *    "energy_price_per_kwh": 0.21,                                        a number: low = likely = high, tag assumed
+ *    "pue": {"low": 1.2, "likely": 1.4, "high": 1.6, "tag": "spec", "source": "…", "date": "…"},
+ *    "api_price_in_per_million": null, "api_price_out_per_million": null, nothing to compare with
+ *    "utilisation_by_hour": [0, 0, … 24 shares],                          its mean is the utilisation; "utilisation" may add low and high
+ *    "part_prices": {"gpu": 1800, "memory": {"low": …}}}                  parts of the machine: cpu, memory, gpu, platform, extra
+ *
+ * Members are the names of money_input (those of the simulation are refused: they come from the plan), name, title, base, source, date, currency,
+ * currency_per_usd, part_prices, utilisation_by_hour, notes. What a file does not say is taken from its base, at last from "default". Sums
+ * of money taken over from a base with another currency are converted with currency_per_usd, which such a file has to state. Unknown
+ * members are refused, the nearest name suggested.
+ * Hardware: hardware_price of the scenario, else the sum of the machine's parts, each at the scenario's part_prices, else at the catalog's
+ * price (in USD, converted). Power likewise: the scenario's, else the machine's. */
+#ifndef HF_PLANNER_MONEY_SCENARIO_H
+#define HF_PLANNER_MONEY_SCENARIO_H
+
+#include "planner/cost/rows.h"
+#include "planner/money/money.h"
+
+enum { MONEY_N_CLASSES = 5, MONEY_HOURS = 24, MONEY_MAX_NOTES = 16, MONEY_NOTE = 300 };
+extern const char *const money_class_name[MONEY_N_CLASSES]; /* "cpu", "memory", "gpu", "platform", "extra" */
+
+typedef struct {
+  char name[96], title[200], currency[24];
+  money_fact f[MONEY_N]; /* likely NAN: not said */
+  money_fact per_usd;    /* currency units of one US dollar */
+  money_fact part[MONEY_N_CLASSES];
+  double by_hour[MONEY_HOURS]; /* shares; [0] NAN: no profile */
+  int n_notes;
+  char note[MONEY_MAX_NOTES][MONEY_NOTE];
+} money_scenario;
+
+/* name: NULL ("default"), a name of the catalog, or a path (with a slash or ending in .json). HF_NOT_FOUND, HF_INPUT with file and member. */
+HF_MUST hf_status money_scenario_read(const char *name, money_scenario *out);
+/* The same from text; where starts error lines. */
+HF_MUST hf_status money_scenario_parse(const char *text, size_t n, const char *where, money_scenario *out);
+
+/* What a machine costs and draws: likely NAN where nobody says. Prices in USD. part[MONEY_N_CLASSES - 1] ("extra") is never set. */
+typedef struct {
+  char name[128];
+  money_fact price, part[MONEY_N_CLASSES];
+  money_fact idle_w, active_w;
+} money_machine;
+void money_machine_of(const cost_rows *rows, money_machine *out);
+
+/* What the simulation gives at the SLO. */
+typedef struct {
+  plan_range tok_per_s; /* output tokens per second of work */
+  double prefill_share, input_per_output;
+  double users;       /* served at once */
+  double rented_gpus; /* that hold weights and KV cache; 0 = not known */
+  db_tag tag;
+  char source[200];
+} money_load;
+
+/* Fills f. HF_INPUT names what neither the machine nor the scenario says, and how to say it. */
+HF_MUST hf_status money_inputs(const money_scenario *s, const money_machine *m, const money_load *l, money_fact f[MONEY_N]);
+/* The price of each class in the scenario's currency, likely NAN where it has none; false when hardware_price is stated as a whole. */
+bool money_parts(const money_scenario *s, const money_machine *m, money_fact part[MONEY_N_CLASSES]);
+#endif
