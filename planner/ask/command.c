@@ -1,0 +1,227 @@
+#include "planner/ask/command.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "db/catalog.h"
+#include "planner/cmd.h"
+
+/* ---- where things come from and go ---- */
+
+hf_status ask_check_csv(const ask_command *c) {
+  if (c->csv == NULL) return HF_OK;
+  char folder[4096];
+  const char *slash = strrchr(c->csv, '/');
+  snprintf(folder, sizeof folder, "%.*s", slash != NULL ? (int)(slash - c->csv) + 1 : 1, slash != NULL ? c->csv : ".");
+  if (access(folder, W_OK) == 0) return HF_OK;
+  return hf_fail(HF_INPUT, "option --csv: %s: nothing can be written to %s: %s", c->csv, folder, strerror(errno));
+}
+
+hf_status ask_command_db(const ask_command *c, db **d) {
+  char path[4096];
+  *d = NULL;
+  HF_TRY(db_default_path(c->common.db_path, path, sizeof path));
+  if (access(path, F_OK) != 0) return HF_OK;
+  return db_open(path, false, d);
+}
+
+hf_status ask_command_machine(const ask_command *c, ask_machine **out) {
+  db *d = NULL;
+  hf_status st = c->req.machine != NULL ? ask_machine_open(NULL, c->req.machine, out) : HF_NOT_FOUND;
+  if (st != HF_NOT_FOUND) return st;
+  HF_TRY(ask_command_db(c, &d));
+  if (d == NULL && c->req.machine == NULL)
+    st = hf_fail(HF_INPUT, "option --machine: missing, and no machine was measured here yet; see hf-plan catalog list");
+  else st = ask_machine_open(d, c->req.machine, out);
+  db_close(d);
+  return st;
+}
+
+hf_status ask_open_model(plan_request *req, model **out) {
+  json *doc = NULL;
+  const char *format = NULL;
+  if (req->model == NULL) return hf_fail(HF_INPUT, "option --model: missing; give a folder, a GGUF file, synth:... or a name of hf-plan catalog list");
+  if (strncmp(req->model, "synth:", 6) == 0 || access(req->model, F_OK) == 0) {
+    HF_TRY(hf_note(model_open(req->model, out), "option --model"));
+  } else {
+    hf_status st = catalog_get("models", req->model, &doc);
+    HF_TRY(hf_note(st, "option --model: '%s' is neither a file or folder here nor a known name", req->model));
+    st = model_from_config(json_get(doc, "config"), req->model, out);
+    if (st == HF_OK && req->format == NULL && json_opt_str(doc, req->model, "default_format", &format) != HF_OK) hf_clear_error();
+    fmt f;
+    if (format != NULL && fmt_parse(format, &f) == HF_OK) req->format = fmt_get(f)->name;
+    json_free(doc);
+    HF_TRY(st);
+  }
+  req->opened = *out;
+  return HF_OK;
+}
+
+json *ask_new_answer(const char *kind) {
+  json *doc = json_new_object();
+  json_add_str(doc, "kind", kind);
+  json_add_str(doc, "version", HF_VERSION);
+  json_add_int(doc, "cost_model_version", COST_MODEL_VERSION);
+  return doc;
+}
+
+static hf_status store(const ask_command *c, json *doc, const char *kind, const char *title) {
+  db *d = NULL;
+  char *text = NULL;
+  rec_answer a = {.created_ns = hf_wall_ns()};
+  snprintf(a.kind, sizeof a.kind, "%s", kind);
+  snprintf(a.title, sizeof a.title, "%s", title);
+  HF_TRY(json_print(doc, false, &text));
+  hf_status st = cmd_open_db(&c->common, &d);
+  if (st == HF_OK) st = db_answer_put(d, &a, text);
+  db_close(d);
+  free(text);
+  if (st == HF_OK) json_add_int(doc, "answer_id", a.id);
+  return st;
+}
+
+hf_status ask_finish(const ask_command *c, json *doc, const char *kind, const char *title, const char *verdict) {
+  json_add_str(doc, "title", title);
+  json_add_str(doc, "verdict", verdict);
+  if (!c->no_store) HF_TRY(store(c, doc, kind, title));
+  return c->common.json ? cmd_print_json(doc) : HF_OK;
+}
+
+void ask_add_assumption(json *doc, const char *text, const char *tag, const char *source) {
+  json *list = NULL;
+  for (const json *m = json_first(doc); m != NULL; m = json_next(m))
+    if (strcmp(json_key(m), "assumptions") == 0) list = (json *)m;
+  if (list == NULL) list = json_add_array(doc, "assumptions");
+  json *o = json_add_object(list, NULL);
+  json_add_str(o, "text", text);
+  json_add_str(o, "tag", tag);
+  json_add_str(o, "source", source);
+}
+
+static void add_limit(json *o, const char *key, double v) {
+  if (v > 0) json_add_num(o, key, v);
+  else json_add_null(o, key);
+}
+
+void ask_add_slo(json *question, const ask_slo *slo, const char *from) {
+  if (!(slo->ttft_s > 0) && !(slo->tpot_s > 0) && !(slo->tok_per_s > 0)) {
+    json_add_null(question, "slo");
+    return;
+  }
+  json *o = json_add_object(question, "slo");
+  add_limit(o, "ttft_s", slo->ttft_s);
+  add_limit(o, "tpot_s", slo->tpot_s);
+  add_limit(o, "tok_per_s", slo->tok_per_s);
+  json_add_str(o, "from", from);
+}
+
+/* ---- text ---- */
+
+void ask_seconds(double s, char out[24]) {
+  if (s >= 100) snprintf(out, 24, "%.0f s", s);
+  else if (s >= 1) snprintf(out, 24, "%.3g s", s);
+  else snprintf(out, 24, "%.3g ms", 1e3 * s);
+}
+
+void ask_money(double usd, char out[24]) {
+  char digits[24];
+  double v = fabs(round(usd));
+  if (v > 999999999999.0) {
+    snprintf(out, 24, "%.3g", usd);
+    return;
+  }
+  int n = snprintf(digits, sizeof digits, "%.0f", v), at = 0;
+  if (round(usd) < 0) out[at++] = '-';
+  for (int i = 0; i < n; i++) {
+    if (i > 0 && (n - i) % 3 == 0) out[at++] = ',';
+    out[at++] = digits[i];
+  }
+  out[at] = '\0';
+}
+
+void ask_tokens(int64_t n, char out[24]) {
+  if (n >= 1024 && n % 1024 == 0) snprintf(out, 24, "%lldK", (long long)(n / 1024));
+  else snprintf(out, 24, "%lld", (long long)n);
+}
+
+void ask_change_text(double ratio, char out[24]) {
+  double p = 100 * (ratio - 1);
+  if (ratio >= 3) snprintf(out, 24, "%.1f x", ratio);
+  else if (fabs(p) < 0.05) snprintf(out, 24, "same");
+  else snprintf(out, 24, fabs(p) < 1 ? "%+.1f %%" : "%+.0f %%", p);
+}
+
+char ask_binding_letter(const ask_case *c) {
+  if (!c->feasible) return '-';
+  if (strncmp(c->binding, "DRAM", 4) == 0) return 'D';
+  if (strcmp(c->binding, "CPU compute") == 0) return 'C';
+  if (strcmp(c->binding, "CPU fixed cost") == 0) return 'f';
+  if (strncmp(c->binding, "way", 3) == 0) return 'P';
+  return 'G';
+}
+
+/* ---- CSV ---- */
+
+hf_status ask_csv_text(hf_buf *b, const char *text, bool last) {
+  bool quote = strpbrk(text, ",\"\r\n") != NULL;
+  if (quote) HF_TRY(hf_buf_add(b, "\"", 1));
+  for (const char *s = text; *s != '\0'; s++) {
+    if (*s == '"') HF_TRY(hf_buf_add(b, "\"", 1));
+    HF_TRY(hf_buf_add(b, s, 1));
+  }
+  if (quote) HF_TRY(hf_buf_add(b, "\"", 1));
+  return hf_buf_add(b, last ? "\n" : ",", 1);
+}
+
+hf_status ask_csv_number(hf_buf *b, double v, bool last) {
+  if (isfinite(v)) HF_TRY(hf_buf_printf(b, "%.10g", v));
+  return hf_buf_add(b, last ? "\n" : ",", 1);
+}
+
+hf_status ask_csv_case_header(hf_buf *b) {
+  return hf_buf_printf(b, "name,machine,cpu,sockets,memory,memory_bytes,gpus,model,format,users,context,prompt_tokens,output_tokens,feasible,"
+                          "decode_tok_per_s_low,decode_tok_per_s,decode_tok_per_s_high,ttft_p50_s,ttft_p95_s,tpot_p50_s,tpot_p95_s,e2e_p95_s,"
+                          "users_at_slo,depth,binding,gap,price_low,price,price_high,joule_per_token,cost_per_million_low,cost_per_million,"
+                          "cost_per_million_high,tag,why_not\n");
+}
+
+hf_status ask_csv_case(hf_buf *b, const ask_case *c) {
+  const char *texts[] = {c->name, c->machine, c->cpu};
+  double none = NAN;
+  bool f = c->feasible;
+  for (size_t i = 0; i < 3; i++) HF_TRY(ask_csv_text(b, texts[i], false));
+  HF_TRY(ask_csv_number(b, c->sockets, false));
+  HF_TRY(ask_csv_text(b, c->memory, false));
+  HF_TRY(ask_csv_number(b, (double)c->memory_bytes, false));
+  const char *more[] = {c->gpus, c->model, c->format};
+  for (size_t i = 0; i < 3; i++) HF_TRY(ask_csv_text(b, more[i], false));
+  const double load[] = {(double)c->users, (double)c->context, (double)c->prompt_tokens, (double)c->output_tokens};
+  for (size_t i = 0; i < 4; i++) HF_TRY(ask_csv_number(b, load[i], false));
+  HF_TRY(ask_csv_text(b, f ? "yes" : "no", false));
+  const double rates[] = {c->decode_tok_per_s.low, c->decode_tok_per_s.likely, c->decode_tok_per_s.high, c->ttft_s.p50, c->ttft_s.p95,
+                          c->tpot_s.p50,           c->tpot_s.p95,              c->e2e_s.p95};
+  for (size_t i = 0; i < 8; i++) HF_TRY(ask_csv_number(b, f ? rates[i] : none, false));
+  HF_TRY(ask_csv_number(b, c->users_at_slo >= 0 ? (double)c->users_at_slo : none, false));
+  HF_TRY(ask_csv_number(b, f ? c->depth : none, false));
+  HF_TRY(ask_csv_text(b, c->binding, false));
+  const double rest[] = {f ? c->gap : none,
+                         c->has_price ? c->price.low : none,
+                         c->has_price ? c->price.likely : none,
+                         c->has_price ? c->price.high : none,
+                         c->joule_per_token > 0 ? c->joule_per_token : none,
+                         c->has_cost ? c->cost.low : none,
+                         c->has_cost ? c->cost.likely : none,
+                         c->has_cost ? c->cost.high : none};
+  for (size_t i = 0; i < 8; i++) HF_TRY(ask_csv_number(b, rest[i], false));
+  HF_TRY(ask_csv_text(b, c->tag, false));
+  return ask_csv_text(b, c->why_not, true);
+}
+
+hf_status ask_write_csv(const char *path, const hf_buf *b) {
+  return hf_note(hf_write_file(path, b->data != NULL ? b->data : "", b->len), "option --csv");
+}

@@ -1,0 +1,54 @@
+/* command.h: what the verbs whatif, sweep and recommend share: their options, where answers go, tables and CSV. */
+#ifndef HF_PLANNER_ASK_COMMAND_H
+#define HF_PLANNER_ASK_COMMAND_H
+
+#include "base/cli.h"
+#include "base/json.h"
+#include "planner/ask/ask.h"
+
+typedef struct {
+  plan_request req; /* as on the command line; machine as typed */
+  ask_slo slo;
+  int64_t jobs; /* threads of the search; 0 = all cores */
+  const char *csv;
+  bool no_store;
+  cli_common common;
+} ask_command;
+
+/* Checks that --csv can be written before anything is computed. HF_INPUT otherwise. */
+HF_MUST hf_status ask_check_csv(const ask_command *c);
+/* The machine of --machine: catalog or file without touching the database, else from it. */
+HF_MUST hf_status ask_command_machine(const ask_command *c, ask_machine **out);
+/* Opens the database of the command for reading machines: only if there is one; *d NULL otherwise. */
+HF_MUST hf_status ask_command_db(const ask_command *c, db **d);
+/* Opens the model once for all cases and sets req->opened and req->model; close with model_close. */
+HF_MUST hf_status ask_open_model(plan_request *req, model **out);
+
+/* Members every answer has; question is then filled by the caller. */
+json *ask_new_answer(const char *kind);
+/* Adds title and verdict; stores the document (answer_id) unless --no-store; prints it under --json. Stores first: what is printed is stored. */
+HF_MUST hf_status ask_finish(const ask_command *c, json *doc, const char *kind, const char *title, const char *verdict);
+void ask_add_assumption(json *doc, const char *text, const char *tag, const char *source);
+void ask_add_slo(json *question, const ask_slo *slo, const char *from);
+
+/* ---- text ---- */
+
+/* "1.23 s", "151 ms" */
+void ask_seconds(double s, char out[24]);
+/* "36,615" */
+void ask_money(double usd, char out[24]);
+/* "8K" where it is a whole number of Ki, else "8000" */
+void ask_tokens(int64_t n, char out[24]);
+/* "+9 %", "-0.3 %", "2.4 x" from a ratio */
+void ask_change_text(double ratio, char out[24]);
+/* D for DRAM, C for CPU compute, f for fixed costs, G for device, P for the way through both, - where it does not fit */
+char ask_binding_letter(const ask_case *c);
+
+/* ---- CSV (RFC 4180, one header line) ---- */
+
+HF_MUST hf_status ask_csv_text(hf_buf *b, const char *text, bool last);
+HF_MUST hf_status ask_csv_number(hf_buf *b, double v, bool last); /* empty when not finite */
+HF_MUST hf_status ask_csv_case_header(hf_buf *b);                 /* ends the line */
+HF_MUST hf_status ask_csv_case(hf_buf *b, const ask_case *c);
+HF_MUST hf_status ask_write_csv(const char *path, const hf_buf *b);
+#endif
