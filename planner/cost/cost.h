@@ -123,6 +123,44 @@ double cost_contend(const cost_input *in, const cost_shape *s, db_tag *tag);
 /* Measured experts touched over 1 - (1 - p)^tokens with assumed p; 1 where the machine has no such figure. A slower case takes more. */
 double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag);
 
+/* ---- NUMA ---- */
+
+enum { COST_MAX_NODES = 16 };
+/* One expert over the nodes: share[i] of its intermediate dimension on node i, whole blocks but for the last. */
+typedef struct {
+  int n, used;
+  int64_t share[COST_MAX_NODES];
+  double ns;       /* max over nodes of share / rate, and split_ns for every node beyond the first */
+  double ideal_ns; /* at the sum of all rates */
+} cost_numa;
+/* width: intermediate dimension; block: of the weight format along it; bytes: of the expert. Takes as many nodes as make it fastest. */
+void cost_numa_split(const double *bytes_per_s, int n_nodes, int64_t width, int64_t block, double bytes, double split_ns,
+                     cost_numa *out);
+/* A node's rate when that part of its reads goes to another node: figure dram_remote_fraction (cpu), else a prior. */
+double cost_numa_remote_rate(const cost_rows *r, double local_bytes_per_s, double remote_part, cost_case c, db_tag *tag);
+/* dram_read_bytes_per_s of cpu0, cpu1, …; 0 nodes when there are fewer than two. */
+int cost_numa_rates(const cost_rows *r, cost_case c, double rate[COST_MAX_NODES], db_tag *tag);
+/* The split of an expert of these parts on the machine's nodes, with figure numa_split_ns (cpu) per split where it was measured (else it is
+ * part of layer_fixed_ns); false on one node. */
+bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_case c, cost_numa *out, db_tag *tag);
+
+/* ---- attention ---- */
+
+/* Tokens a query at this context sees in a layer: all, or those of the sliding window. */
+double cost_seen_context(const model_config *c, int layer, double context);
+/* FLOPs of one query token over its context: GQA 4 * heads * head_dim a token; MLA absorbed 2 * heads * (2 * lora + rope). */
+double cost_attention_flops(const model_config *c, int layer, double context);
+/* Bytes of the KV cache that one query token reads there. */
+double cost_kv_read_bytes(const model_config *c, int layer, double context, int elem_bytes);
+
+/* ---- prefill ---- */
+
+/* Tokens of a chunk from which on sending a layer's experts to its device takes no longer than computing them on the CPU, with everything of
+ * the layer on the CPU; INT32_MAX when up to `most` it never does. */
+int cost_prefill_crossing(const stage_table *t, const popularity *pop, int layer, int most);
+/* A curve measured for few tokens goes on with its last slope, or as arithmetic demands where that is more. */
+void cost_curve_bend(stage_curve *c, double flops_per_token, double flops_per_s);
+
 /* ---- several devices ---- */
 
 /* Contiguous runs of layers over devices: device d gets about the share of all layers' cost that its speed is of all speeds, but no more bytes

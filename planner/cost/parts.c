@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "planner/cost/cost.h"
+#include "planner/cost/cost_int.h"
 
 double cost_distinct_experts(const double *p, int n_experts, double tokens) {
   double sum = 0;
@@ -101,8 +101,7 @@ static const char *const *flops_classes(fmt f, bool cpu) {
   }
 }
 
-/* The best rate any measured product reached on this unit; 0 when none was measured. */
-static double measured_flops(const cost_unit *u, fmt f) {
+double cost_measured_flops(const cost_unit *u, fmt f) {
   double best = 0;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
@@ -128,7 +127,7 @@ double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag) {
       return u->cpu ? cost_cpu_rate(u->rows, what, u->threads, g, c, none, tag)
                     : cost_rate(u->rows, u->device, what, g, c, none, tag);
     }
-  double seen = measured_flops(u, f);
+  double seen = cost_measured_flops(u, f);
   if (seen > 0) {
     cost_weaken(tag, TAG_SCALED);
     return seen;
@@ -202,17 +201,16 @@ double cost_contend(const cost_input *in, const cost_shape *s, db_tag *tag) {
   return fmin(2, fmax(1, c));
 }
 
-static bool on_unit(const rec_kernel_point *k, const cost_unit *u) {
+bool cost_on_unit(const rec_kernel_point *k, const cost_unit *u) {
   if (u->cpu) return strncmp(k->device, "cpu", 3) == 0;
   return strcmp(k->device, u->device) == 0;
 }
 
-/* Thread count of the points to use: the wanted one if it was measured, else the largest. 0: no such kernel at all. */
-static int usable_threads(const cost_unit *u, const char *kernel, const char *format) {
+int cost_usable_threads(const cost_unit *u, const char *kernel, const char *format) {
   int most = 0;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || k->load[0] != '\0') continue;
+    if (!cost_on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || strcmp(k->format, format) != 0 || k->load[0] != '\0') continue;
     int threads = k->threads > 0 ? k->threads : 1;
     if (threads == u->threads) return threads;
     if (threads > most) most = threads;
@@ -241,7 +239,7 @@ static const rec_kernel_point *nearest_shape(const cost_unit *u, const cost_shap
   double best_far = INFINITY;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!on_unit(k, u) || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, fmt_get(s->format)->name) != 0) continue;
+    if (!cost_on_unit(k, u) || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, fmt_get(s->format)->name) != 0) continue;
     if (k->load[0] != '\0' || (u->cpu && (k->threads > 0 ? k->threads : 1) != threads) || !(k->ns > 0)) continue;
     double far = k->n_out == s->n_out && k->n_in == s->n_in ? -1 : fabs(log(shape_bytes(k, s->format) / s->bytes));
     if (far < best_far) {
@@ -253,7 +251,7 @@ static const rec_kernel_point *nearest_shape(const cost_unit *u, const cost_shap
 }
 
 bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, stage_curve *out, db_tag *tag) {
-  int threads = usable_threads(u, s->kernel, fmt_get(s->format)->name);
+  int threads = cost_usable_threads(u, s->kernel, fmt_get(s->format)->name);
   const rec_kernel_point *near = threads > 0 ? nearest_shape(u, s, threads) : NULL;
   if (near == NULL) return false;
   bool exact = near->n_out == s->n_out && near->n_in == s->n_in;
@@ -270,7 +268,7 @@ bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, s
   stage_curve r = {0};
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!on_unit(k, u) || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, near->format) != 0 || k->load[0] != '\0')
+    if (!cost_on_unit(k, u) || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, near->format) != 0 || k->load[0] != '\0')
       continue;
     if (k->n_out != near->n_out || k->n_in != near->n_in || !(k->ns > 0) || k->tokens < 1) continue;
     if (u->cpu && (k->threads > 0 ? k->threads : 1) != threads) continue;
@@ -281,47 +279,4 @@ bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, s
   for (int i = 1; i < r.n; i++) r.ns[i] = fmax(r.ns[i], r.ns[i - 1]);
   *out = r;
   return r.n > 0;
-}
-
-/* FLOPs per token of context of a measured attention point: `act` says how many heads ("h16"). MLA: n_out = lora, n_in = rope; GQA: n_out =
- * head_dim. */
-static double point_work(const rec_kernel_point *k, attn_kind kind) {
-  int heads = k->act[0] == 'h' ? atoi(k->act + 1) : 0;
-  return 2.0 * heads * (kind == ATTN_MLA ? 2.0 * k->n_out + k->n_in : 2.0 * k->n_out);
-}
-
-static bool attention_point(const cost_unit *u, const rec_kernel_point *k, attn_kind kind, int threads) {
-  if (!on_unit(k, u) || strcmp(k->kernel, kind == ATTN_MLA ? "attn_mla" : "attn_gqa") != 0 || !(k->ns > 0)) return false;
-  return k->tokens == 1 && k->context > 0 && point_work(k, kind) > 0 && (!u->cpu || threads == 0 || k->threads == threads);
-}
-
-bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, db_tag *tag) {
-  const rec_kernel_point *near = NULL, *lo = NULL, *hi = NULL;
-  double best = INFINITY;
-  int threads = u->cpu ? usable_threads(u, m->attn == ATTN_MLA ? "attn_mla" : "attn_gqa", "f16") : 0;
-  for (int i = 0; i < u->rows->n_kernel; i++) {
-    const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!attention_point(u, k, m->attn, threads)) continue;
-    double far = fabs(log(point_work(k, m->attn) / work));
-    if (far >= best) continue;
-    best = far;
-    near = k;
-  }
-  for (int i = 0; near != NULL && i < u->rows->n_kernel; i++) {
-    const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!attention_point(u, k, m->attn, threads) || k->n_out != near->n_out || k->n_in != near->n_in) continue;
-    if (strcmp(k->act, near->act) != 0) continue;
-    if (lo == NULL || k->context < lo->context) lo = k;
-    if (hi == NULL || k->context > hi->context) hi = k;
-  }
-  if (near == NULL) return false;
-  int side = (c.groups & (u->cpu ? COST_CPU_FLOPS : COST_GPU_FLOPS)) != 0 ? c.side : 0;
-  double spread = side < 0 && hi->ns_high > hi->ns ? hi->ns_high / hi->ns : side > 0 && hi->ns_low > 0 ? hi->ns_low / hi->ns : 1;
-  double slope = hi->context > lo->context ? (hi->ns - lo->ns) / (hi->context - lo->context) : 0;
-  if (!(slope > 0)) slope = hi->ns / hi->context;
-  *ns = slope * spread * work / point_work(hi, m->attn);
-  if (u->cpu && u->threads > 0) *ns *= (double)threads / u->threads; /* arithmetic, split evenly over tokens and heads */
-  cost_weaken(tag, hi->tag);
-  if (best > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
-  return true;
 }

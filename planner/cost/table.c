@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "planner/cost/cost.h"
+#include "planner/cost/cost_int.h"
 
 /* Used where a machine has no row; fastest, likely, slowest. */
 static const double CPU_LAYER[3] = {3e3, 10e3, 30e3}, THREAD_LAYER[3] = {1e3, 3e3, 10e3}, HANDOVER[3] = {4e3, 12e3, 40e3},
@@ -136,6 +136,13 @@ static void curve_scale(stage_curve *c, double factor) {
   for (int i = 0; i < c->n; i++) c->ns[i] *= factor;
 }
 
+/* The unit's arithmetic where its rows say something about it, else without limit. */
+static double known_flops(const cost_unit *u, fmt f, cost_case c) {
+  db_tag tag = TAG_MEASURED;
+  double rate = cost_unit_flops(u, f, c, &tag);
+  return tag == TAG_ASSUMED && !(cost_measured_flops(u, f) > 0) ? INFINITY : rate;
+}
+
 /* One part: measured if the kernel was, else by figures. n_out = 0: a group of products, never an exact shape. */
 static stage_curve part_curve(builder *b, const cost_unit *u, const char *kernel, fmt f, int n_out, int n_in, const model_part *p,
                               double fixed_ns) {
@@ -143,6 +150,7 @@ static stage_curve part_curve(builder *b, const cost_unit *u, const char *kernel
   if (p->bytes <= 0) return c;
   cost_shape s = {.kernel = kernel, .format = f, .n_out = n_out, .n_in = n_in, .bytes = (double)p->bytes};
   if (cost_measured_curve(u, &s, b->c, &c, &b->tag)) {
+    cost_curve_bend(&c, p->flops_per_token, known_flops(u, f, b->c));
     cost_curve_add(&c, fixed_ns, 0);
     return c;
   }
@@ -237,7 +245,7 @@ static hf_status layer_cost(builder *b, stage_table *t, int l) {
   if (b->in->expert_bytes > 0) p.expert.bytes = (int64_t)b->in->expert_bytes;
   y->moe = m->layer_is_moe[l];
   y->home = b->in->home != NULL ? b->in->home[l] : 0;
-  y->slides = t->window > 0 && m->layer_slides != NULL && m->layer_slides[l];
+  y->slides = t->window > 0 && (m->layer_slides == NULL || m->layer_slides[l]);
   const device_rates *dev = &b->dev[y->home];
   model_part attn = p.attn;
   attn.bytes += p.norms.bytes + p.router.bytes;
@@ -305,7 +313,7 @@ hf_status cost_table(const cost_input *in, cost_case c, stage_table **out) {
   t->n_experts = m->n_experts;
   t->top_k = m->top_k;
   t->one_resource = in->gpus.n == 0;
-  t->window = m->layer_slides != NULL ? m->sliding_window : 0;
+  t->window = m->sliding_window;
   HF_GO(fail, stage_table_places(t, in->gpus.n, in->n_remotes));
   find_rates(&b);
   for (int l = 0; l < m->n_layers; l++) HF_GO(fail, layer_cost(&b, t, l));

@@ -1,0 +1,12 @@
+/* cost_int.h: what the files of this room share. */
+#ifndef HF_PLANNER_COST_COST_INT_H
+#define HF_PLANNER_COST_COST_INT_H
+
+#include "planner/cost/cost.h"
+
+bool cost_on_unit(const rec_kernel_point *k, const cost_unit *u);
+/* Thread count of the points to use: the wanted one if it was measured, else the largest. 0: no such kernel at all. */
+int cost_usable_threads(const cost_unit *u, const char *kernel, const char *format);
+/* The best rate any measured product reached on this unit; 0 when none was measured. */
+double cost_measured_flops(const cost_unit *u, fmt f);
+#endif

@@ -1,0 +1,89 @@
+/* numa.c: one expert computed by several NUMA nodes at once: its intermediate dimension is split over them, on quantisation blocks. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "planner/cost/cost.h"
+
+/* Blocks over the first `used` nodes of order[]: the next block goes to the node that would be done with it first (ties: lower index), which
+ * makes the last one to finish as early as whole blocks allow. */
+static double give_blocks(const double *rate, const int *order, int used, int64_t blocks, int64_t *share) {
+  double last = 0;
+  for (int64_t b = 0; b < blocks; b++) {
+    int best = order[0];
+    for (int i = 1; i < used; i++) {
+      int n = order[i];
+      double now = (double)(share[best] + 1) / rate[best], then = (double)(share[n] + 1) / rate[n];
+      if (then < now || (then == now && n < best)) best = n;
+    }
+    share[best]++;
+    last = fmax(last, (double)share[best] / rate[best]);
+  }
+  return last;
+}
+
+void cost_numa_split(const double *bytes_per_s, int n_nodes, int64_t width, int64_t block, double bytes, double split_ns,
+                     cost_numa *out) {
+  int64_t blocks = (width + block - 1) / block;
+  int order[COST_MAX_NODES];
+  double all = 0;
+  if (n_nodes > COST_MAX_NODES) n_nodes = COST_MAX_NODES;
+  for (int i = 0; i < n_nodes; i++) {
+    int at = i;
+    for (; at > 0 && bytes_per_s[order[at - 1]] < bytes_per_s[i]; at--) order[at] = order[at - 1];
+    order[at] = i;
+    all += bytes_per_s[i];
+  }
+  *out = (cost_numa){.n = n_nodes, .ns = INFINITY, .ideal_ns = 1e9 * bytes / all};
+  for (int used = 1; used <= n_nodes; used++) {
+    int64_t share[COST_MAX_NODES] = {0};
+    double ns = 1e9 * bytes / (double)blocks * give_blocks(bytes_per_s, order, used, blocks, share) + (used - 1) * split_ns;
+    if (!(ns < out->ns)) continue;
+    out->ns = ns;
+    out->used = 0;
+    int last = 0;
+    for (int i = 0; i < n_nodes; i++) {
+      out->share[i] = share[i] * block;
+      out->used += share[i] > 0;
+      if (share[i] > 0) last = i;
+    }
+    out->share[last] -= blocks * block - width; /* the last block may be short */
+  }
+}
+
+/* Reads across the sockets over local ones. Xeon Platinum 8160, two UPI links: 34 of 112 GB/s (0.30; J. McCalpin's answer on Stack Exchange,
+ * mirrored at boohere.com/id/detail/201966.html, read 2026-11-22). More links, as newer parts have, carry more: 0.5 is assumed likely. */
+static const double REMOTE[3] = {0.3, 0.5, 0.7};
+
+double cost_numa_remote_rate(const cost_rows *r, double local_bytes_per_s, double remote_part, cost_case c, db_tag *tag) {
+  if (!(remote_part > 0)) return local_bytes_per_s;
+  double factor = cost_rate(r, "cpu", "dram_remote_fraction", COST_CPU_MEM, c, REMOTE, tag);
+  /* either memory is read for its part of the time */
+  return local_bytes_per_s / (1 - remote_part + remote_part / factor);
+}
+
+/* Rates of the nodes, each measured or stated alone; 0 when fewer than two have one. */
+int cost_numa_rates(const cost_rows *r, cost_case c, double rate[COST_MAX_NODES], db_tag *tag) {
+  int n = 0;
+  for (int i = 0; i < COST_MAX_NODES; i++) {
+    static const double none[3] = {1, 1, 1};
+    char device[16];
+    cost_figure f;
+    snprintf(device, sizeof device, "cpu%d", i);
+    if (!cost_find(r, device, "dram_read_bytes_per_s", &f) || !(f.likely > 0)) break;
+    rate[n++] = cost_rate(r, device, "dram_read_bytes_per_s", COST_CPU_MEM, c, none, tag);
+  }
+  return n > 1 ? n : 0;
+}
+
+bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_case c, cost_numa *out, db_tag *tag) {
+  static const double FREE[3] = {0, 0, 0};
+  double rate[COST_MAX_NODES];
+  cost_figure f;
+  int n = cost_numa_rates(in->rows, c, rate, tag);
+  if (n == 0) return false;
+  double split = cost_find(in->rows, "cpu", "numa_split_ns", &f) ? cost_time(in->rows, "cpu", "numa_split_ns", c, FREE, tag) : 0;
+  int64_t block = p->expert_fmt == FMT_FP8_E4M3 ? 128 : fmt_get(p->expert_fmt)->block; /* FP8 scales are of 128 x 128 */
+  cost_numa_split(rate, n, model_get_config(in->m)->d_ff_expert, block, (double)p->expert.bytes, split, out);
+  return true;
+}

@@ -1,0 +1,304 @@
+/* Sources of a step's time that depend on how a machine is built: nodes, several threads at once, context, prompts. By hand. */
+#include "planner/cost/cost.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "db/catalog.h"
+
+static void near(double a, double b, double rel) {
+  if (!(fabs(a - b) <= rel * fmax(1e-300, fmax(fabs(a), fabs(b))))) fail_msg("%.17g differs from %.17g", a, b);
+}
+
+static void ok(hf_status st) {
+  if (st != HF_OK) fail_msg("%s", hf_error_line());
+}
+
+static rec_figure figures[40];
+static rec_kernel_point kernels[64];
+static rec_device devices[4];
+
+static void figure(cost_rows *r, const char *device, const char *what, const char *params, double likely) {
+  rec_figure *f = &figures[r->n_figure];
+  *f = (rec_figure){.id = ++r->n_figure, .low = 0.5 * likely, .likely = likely, .high = 1.5 * likely, .tag = TAG_MEASURED};
+  snprintf(f->device, sizeof f->device, "%s", device);
+  snprintf(f->what, sizeof f->what, "%s", what);
+  snprintf(f->params, sizeof f->params, "%s", params);
+}
+
+static void point(cost_rows *r, const char *format, int n_out, int tokens, int threads, double ns) {
+  rec_kernel_point *k = &kernels[r->n_kernel++];
+  *k = (rec_kernel_point){.n_out = n_out, .n_in = 128, .tokens = tokens, .threads = threads, .ns = ns, .ns_low = ns, .ns_high = ns};
+  snprintf(k->device, sizeof k->device, "cpu");
+  snprintf(k->kernel, sizeof k->kernel, "expert_ffn");
+  snprintf(k->format, sizeof k->format, "%s", format);
+}
+
+static cost_rows machine(int cores) {
+  cost_rows r = {.device = devices, .figure = figures, .kernel = kernels, .n_device = 1};
+  memset(devices, 0, sizeof devices);
+  devices[0] = (rec_device){.device = "cpu0", .kind = "cpu", .cores = cores, .mem_bytes = 1000};
+  return r;
+}
+
+static const cost_case likely = {0};
+
+static void numa_split(void **state) {
+  (void)state;
+  cost_numa s;
+  const double even[2] = {100e9, 100e9}, uneven[2] = {150e9, 50e9};
+  cost_numa_split(even, 2, 2048, 256, 2048, 0, &s); /* 8 blocks: 4 and 4 */
+  assert_true(s.share[0] == 1024 && s.share[1] == 1024 && s.used == 2);
+  near(s.ns, 1e9 * 1024 / 100e9, 1e-12);
+  near(s.ns, s.ideal_ns, 1e-12);
+  cost_numa_split(even, 2, 768, 256, 768, 0, &s); /* 3 blocks cannot be halved: 2 and 1 */
+  assert_true(s.share[0] == 512 && s.share[1] == 256);
+  near(s.ns, 1e9 * 512 / 100e9, 1e-12);
+  near(s.ns / s.ideal_ns, 4.0 / 3, 1e-12);
+  cost_numa_split(uneven, 2, 2048, 256, 2048, 0, &s); /* 6 and 2 blocks */
+  assert_true(s.share[0] == 1536 && s.share[1] == 512);
+  near(s.ns, s.ideal_ns, 1e-12);
+  cost_numa_split(even, 2, 2048, 256, 2048, 1e6, &s); /* a split that costs more than it saves is not made */
+  assert_true(s.used == 1 && s.share[0] == 2048);
+  near(s.ns, 1e9 * 2048 / 100e9, 1e-12);
+  cost_numa_split(even, 2, 2048, 256, 2048, 3, &s);
+  near(s.ns, 10.24 + 3, 1e-12);
+  cost_numa_split(even, 2, 700, 256, 700, 0, &s); /* the last block is short */
+  assert_int_equal(s.share[0] + s.share[1], 700);
+}
+
+/* Against all splits of up to 12 blocks over three nodes. */
+static void numa_split_is_the_best(void **state) {
+  (void)state;
+  const double rate[3] = {70e9, 100e9, 45e9};
+  for (int blocks = 1; blocks <= 12; blocks++) {
+    double best = INFINITY;
+    for (int a = 0; a <= blocks; a++)
+      for (int b = 0; a + b <= blocks; b++) best = fmin(best, fmax(fmax(a / rate[0], b / rate[1]), (blocks - a - b) / rate[2]));
+    cost_numa s;
+    cost_numa_split(rate, 3, 32 * blocks, 32, 1000.0 * blocks, 0, &s);
+    near(s.ns, 1e9 * 1000 * best, 1e-12);
+  }
+}
+
+static void remote_reads(void **state) {
+  (void)state;
+  cost_rows r = machine(8);
+  db_tag tag = TAG_MEASURED;
+  near(cost_numa_remote_rate(&r, 100e9, 0, likely, &tag), 100e9, 0);
+  assert_int_equal(tag, TAG_MEASURED);
+  near(cost_numa_remote_rate(&r, 100e9, 0.5, likely, &tag), 100e9 / (0.5 + 0.5 / 0.5), 1e-12);
+  assert_int_equal(tag, TAG_ASSUMED);
+  figure(&r, "cpu", "dram_remote_fraction", "", 0.25);
+  tag = TAG_MEASURED;
+  near(cost_numa_remote_rate(&r, 100e9, 1, likely, &tag), 25e9, 1e-12);
+  assert_int_equal(tag, TAG_MEASURED);
+}
+
+static void contention(void **state) {
+  (void)state;
+  cost_rows r = machine(4);
+  cost_input in = {.rows = &r};
+  cost_shape s = {.kernel = "expert_ffn", .format = FMT_Q8_0, .bytes = 3 * 64 * 128 * 8.5 / 8};
+  db_tag tag = TAG_MEASURED;
+  near(cost_contend(&in, &s, &tag), 1, 0); /* nothing beside it */
+  ok(gpu_set_parse("cuda:0", &in.gpus));
+  near(cost_contend(&in, &s, &tag), 1, 0);
+  ok(gpu_set_parse("virtual:8M", &in.gpus));
+  figure(&r, "cpu", "dram_read_bytes_per_s", "threads=1", 20e9);
+  figure(&r, "cpu", "dram_read_bytes_per_s", "threads=3", 28e9);
+  figure(&r, "cpu", "dram_read_bytes_per_s", "threads=4", 30e9);
+  near(cost_contend(&in, &s, &tag), 48.0 / 30, 1e-12);
+  /* kernels measured on 1, 3 and 4 threads say it better: 1000/400 + 1000/150 to 1000/100 */
+  point(&r, "q8_0", 64, 1, 4, 100);
+  point(&r, "q8_0", 64, 1, 1, 400);
+  near(cost_contend(&in, &s, &tag), 48.0 / 30, 1e-12); /* three threads are missing */
+  point(&r, "q8_0", 64, 1, 3, 150);
+  near(cost_contend(&in, &s, &tag), 100 / 400.0 + 100 / 150.0 < 1 ? 1 : 100 / 400.0 + 100 / 150.0, 1e-12);
+  kernels[1].ns = 200; /* one thread does half of what four do */
+  near(cost_contend(&in, &s, &tag), 100 / 200.0 + 100 / 150.0, 1e-12);
+  point(&r, "q8_0", 6400, 1, 4, 100); /* another shape, farther away */
+  point(&r, "q8_0", 6400, 1, 3, 100);
+  point(&r, "q8_0", 6400, 1, 1, 100);
+  near(cost_contend(&in, &s, &tag), 100 / 200.0 + 100 / 150.0, 1e-12);
+  in.threads = 1; /* one core does both */
+  near(cost_contend(&in, &s, &tag), 2, 0);
+  assert_int_equal(tag, TAG_MEASURED);
+}
+
+static void contention_is_symmetric_overlap(void **state) {
+  (void)state;
+  stage_table *t = NULL;
+  ok(stage_table_new(1, &t));
+  t->contend = 1.5;
+  near(stage_overlap_ns(t, 10, 4), 12, 1e-12);
+  near(stage_overlap_ns(t, 4, 10), 12, 1e-12);
+  near(stage_overlap_ns(t, 7, 0), 7, 0);
+  t->contend = 2; /* as if one after the other */
+  near(stage_overlap_ns(t, 10, 4), 14, 1e-12);
+  stage_table_free(t);
+}
+
+static void unpacking(void **state) {
+  (void)state;
+  /* 1000 B at 1 GB/s: 1000 ns; unpacking 300 ns; 100 ns a token: the kink is at 7 tokens */
+  stage_curve c = cost_unpack_curve(5, 1000, 300, 100, 1e9, 1e9);
+  for (double m = 1; m < 2000; m = m * 1.3 + 0.1) near(stage_curve_at(&c, m), 5 + fmax(1000, 300 + 100 * m), 1e-12);
+  c = cost_unpack_curve(5, 1000, 1500, 100, 1e9, 1e9);
+  for (double m = 1; m < 2000; m = m * 1.3 + 0.1) near(stage_curve_at(&c, m), 5 + 1500 + 100 * m, 1e-12);
+  cost_rows r = machine(8);
+  cost_unit u = {.rows = &r, .cpu = true, .device = "cpu"}, gpu = {.rows = &r, .device = "gpu0"};
+  db_tag tag = TAG_MEASURED;
+  near(cost_unpack_ns(&u, 100, 400, likely, &tag), 0, 0);
+  figure(&r, "cpu", "cpu_unpack_bytes_per_s", "", 1e9);
+  near(cost_unpack_ns(&u, 100, 400, likely, &tag), 100, 1e-12);
+  figure(&r, "cpu", "cpu_unpack_weights_per_s", "", 4e9);
+  near(cost_unpack_ns(&u, 100, 400, likely, &tag), 50, 1e-12);
+  near(cost_unpack_ns(&u, 100, 400, (cost_case){-1, COST_CPU_FLOPS}, &tag), 100, 1e-12);
+  near(cost_unpack_ns(&gpu, 100, 400, likely, &tag), 0, 0);
+}
+
+static model *catalog_model(const char *name) {
+  json *doc = NULL;
+  model *m = NULL;
+  ok(catalog_get("models", name, &doc));
+  ok(model_from_config(json_get(doc, "config"), name, &m));
+  json_free(doc);
+  return m;
+}
+
+static void attention_by_hand(void **state) {
+  (void)state;
+  model *m = catalog_model("gpt-oss-120b"); /* 64 heads of 64, 8 KV heads; every second layer sees 128 tokens */
+  const model_config *c = model_get_config(m);
+  int slides = -1, full = -1;
+  for (int l = 0; l < 2; l++) *(cost_seen_context(c, l, 1000) < 1000 ? &slides : &full) = l;
+  assert_true(slides >= 0 && full >= 0);
+  near(cost_seen_context(c, slides, 1000), 128, 0);
+  near(cost_seen_context(c, slides, 100), 100, 0);
+  near(cost_attention_flops(c, full, 1000), 4.0 * 64 * 64 * 1000, 0);
+  near(cost_attention_flops(c, slides, 1000), 4.0 * 64 * 64 * 128, 0);
+  near(cost_kv_read_bytes(c, full, 1000, 2), 2.0 * 8 * 64 * 2 * 1000, 0);
+  near(cost_kv_read_bytes(c, slides, 1000, 2), 2.0 * 8 * 64 * 2 * 128, 0);
+  model_close(m);
+  m = catalog_model("deepseek-r1"); /* 128 heads, latent 512 + 64 */
+  c = model_get_config(m);
+  near(cost_attention_flops(c, 10, 1), 2.0 * 128 * (2 * 512 + 64), 0);
+  near(cost_kv_read_bytes(c, 10, 1, 2), (512 + 64) * 2, 0);
+  near(cost_seen_context(c, 10, 1e5), 1e5, 0);
+  model_layer_parts p;
+  ok(model_layer_parts_of(m, FMT_DEFAULT, 10, &p));
+  near(p.flops_per_token_context, cost_attention_flops(c, 10, 1), 0);
+  /* all layers: 61 * 1152 bytes a token, the "70 KB" of the model's KV cache */
+  assert_int_equal(cost_kv_bytes(c, 1, 2), 61 * 1152);
+  model_close(m);
+}
+
+static void measured_curves_bend(void **state) {
+  (void)state;
+  stage_curve c = {.n = 2, .tok = {1, 4}, .ns = {100, 100}};
+  cost_curve_bend(&c, 50, 1e9); /* 50 ns a token: from 2 tokens on arithmetic was already more than was measured at 4 */
+  near(stage_curve_at(&c, 4), 100, 0);
+  near(stage_curve_at(&c, 8), 300, 1e-12);
+  c = (stage_curve){.n = 2, .tok = {1, 4}, .ns = {100, 103}};
+  cost_curve_bend(&c, 10, 1e9); /* 99 + M against 10 M: 11 tokens */
+  near(stage_curve_at(&c, 11), 110, 1e-12);
+  near(stage_curve_at(&c, 8), 107, 1e-12);
+  near(stage_curve_at(&c, 1000), 10000, 1e-12);
+  c = (stage_curve){.n = 2, .tok = {1, 4}, .ns = {100, 130}}; /* slope 10 is more than arithmetic's 5 */
+  stage_curve before = c;
+  cost_curve_bend(&c, 5, 1e9);
+  assert_memory_equal(&c, &before, sizeof c);
+  cost_curve_bend(&c, 5, INFINITY);
+  assert_memory_equal(&c, &before, sizeof c);
+}
+
+static void curves_take_lines(void **state) {
+  (void)state;
+  stage_curve c = {.n = 1, .tok = {1}, .ns = {7}};
+  cost_curve_add(&c, 3, 2);
+  near(stage_curve_at(&c, 1), 12, 0);
+  near(stage_curve_at(&c, 100), 10 + 200, 1e-12);
+  c = (stage_curve){.n = 2, .tok = {1, 8}, .ns = {10, 24}};
+  cost_curve_add(&c, 1, 3);
+  near(stage_curve_at(&c, 20), 1 + 60 + 48, 1e-12);
+}
+
+/* Two experts, both always chosen: CPU 30 ns a token each and 100 fixed; upload 1000 each, device 10 a token. */
+static void prefill_crossing(void **state) {
+  (void)state;
+  stage_table *t = NULL;
+  popularity *p = NULL;
+  ok(stage_table_new(2, &t));
+  ok(popularity_new(2, 2, &p));
+  for (int i = 0; i < 4; i++) p->p[i] = 1;
+  t->n_experts = t->top_k = 2;
+  stage_layer *y = &t->layer[1];
+  y->moe = true;
+  y->cexp = (stage_curve){.n = 2, .tok = {1, 2}, .ns = {30, 60}};
+  y->dexp = (stage_curve){.n = 2, .tok = {1, 2}, .ns = {10, 20}};
+  y->cexp_fixed_ns = 100;
+  y->upload_ns = 1000;
+  /* 2000 <= 100 + 60 M from M = 31.67 */
+  assert_int_equal(cost_prefill_crossing(t, p, 1, 4096), 32);
+  assert_int_equal(cost_prefill_crossing(t, p, 1, 32), 32);
+  assert_int_equal(cost_prefill_crossing(t, p, 1, 31), INT32_MAX);
+  y->upload_ns = 0;
+  assert_int_equal(cost_prefill_crossing(t, p, 1, 4096), INT32_MAX);
+  assert_int_equal(cost_prefill_crossing(t, p, 0, 4096), INT32_MAX);
+  y->upload_ns = 1;
+  assert_int_equal(cost_prefill_crossing(t, p, 1, 4096), 1);
+  y->dexp.ns[0] = 300; /* a device slower than the CPU is never worth the way, however long the prompt */
+  y->dexp.ns[1] = 600;
+  assert_int_equal(cost_prefill_crossing(t, p, 1, 4096), INT32_MAX);
+  stage_table_free(t);
+  popularity_free(p);
+}
+
+static void rows_made_in_memory(void **state) {
+  (void)state;
+  rec_machine m = {.id = 0};
+  cost_rows *r = NULL;
+  cost_rows from = machine(8);
+  figure(&from, "cpu", "dram_read_bytes_per_s", "", 20e9);
+  ok(cost_rows_from_arrays(&m, devices, 1, figures, 1, NULL, 0, NULL, 0, &r));
+  assert_int_equal(cost_cpu_cores(r), 8);
+  assert_ptr_not_equal(r->figure, figures);
+  cost_figure f;
+  assert_true(cost_find(r, "cpu", "dram_read_bytes_per_s", &f));
+  near(f.likely, 20e9, 0);
+  cost_rows_free(r);
+  const double bad[][3] = {{NAN, 1, 2}, {2, 1, 3}, {1, 2, INFINITY}, {-1, 1, 1}, {1, 3, 2}};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    figures[0].low = bad[i][0];
+    figures[0].likely = bad[i][1];
+    figures[0].high = bad[i][2];
+    r = NULL;
+    assert_int_equal(cost_rows_from_arrays(&m, devices, 1, figures, 1, NULL, 0, NULL, 0, &r), HF_INPUT);
+    assert_null(r);
+  }
+  point(&from, "q8_0", 64, 1, 1, -5);
+  assert_int_equal(cost_rows_from_arrays(&m, devices, 1, NULL, 0, kernels, 1, NULL, 0, &r), HF_INPUT);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(numa_split),
+      cmocka_unit_test(numa_split_is_the_best),
+      cmocka_unit_test(remote_reads),
+      cmocka_unit_test(contention),
+      cmocka_unit_test(contention_is_symmetric_overlap),
+      cmocka_unit_test(unpacking),
+      cmocka_unit_test(attention_by_hand),
+      cmocka_unit_test(measured_curves_bend),
+      cmocka_unit_test(curves_take_lines),
+      cmocka_unit_test(prefill_crossing),
+      cmocka_unit_test(rows_made_in_memory),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
