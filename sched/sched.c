@@ -15,7 +15,7 @@
 
 typedef struct {
   int64_t request;
-  int prompt, max_tokens;
+  int prompt, max_tokens, cached;
   int32_t *pages; /* [n_pages], owned; filled when admitted */
   int n_pages;
 } waiting;
@@ -113,14 +113,20 @@ static hf_status queue_grow(sched *s) {
 }
 
 hf_status sched_add(sched *s, int64_t request, int prompt_tokens, int max_tokens) {
+  return sched_add_cached(s, request, prompt_tokens, max_tokens, 0);
+}
+
+hf_status sched_add_cached(sched *s, int64_t request, int prompt_tokens, int max_tokens, int cached_tokens) {
   if (prompt_tokens < 1 || max_tokens < 1)
     return hf_fail(HF_INPUT, "request: %d prompt tokens and %d to write: both need at least 1", prompt_tokens, max_tokens);
+  if (cached_tokens < 0 || cached_tokens >= prompt_tokens)
+    return hf_fail(HF_INPUT, "request: %d cached tokens of a prompt of %d: the last must be computed", cached_tokens, prompt_tokens);
   int64_t tokens = (int64_t)prompt_tokens + max_tokens, fits = (int64_t)s->o.n_pages * s->o.page_tokens;
   if (tokens > fits)
     return hf_fail(HF_NO, "request: %lld tokens (prompt %d + up to %d) do not fit: the KV cache holds %lld", (long long)tokens,
                    prompt_tokens, max_tokens, (long long)fits);
   HF_TRY(queue_grow(s));
-  waiting w = {.request = request, .prompt = prompt_tokens, .max_tokens = max_tokens};
+  waiting w = {.request = request, .prompt = prompt_tokens, .max_tokens = max_tokens, .cached = cached_tokens};
   w.n_pages = (int)((tokens + s->o.page_tokens - 1) / s->o.page_tokens);
   HF_TRY(hf_alloc(&w.pages, (size_t)w.n_pages, sizeof *w.pages, "KV page table"));
   s->queue[(s->head + s->n_waiting++) % s->cap] = w;
@@ -150,7 +156,11 @@ static void admit(sched *s) {
     int i = free_slot(s);
     if (i < 0 || w->n_pages > s->n_free) return; /* first come, first served: nobody overtakes the head */
     for (int p = 0; p < w->n_pages; p++) w->pages[p] = s->free_pages[--s->n_free];
-    s->slot[i] = (slot){.state = SLOT_PREFILL, .w = *w, .order = s->admitted++, .micro_batch = emptiest_micro_batch(s)};
+    s->slot[i] = (slot){.state = SLOT_PREFILL,
+                        .w = *w,
+                        .order = s->admitted++,
+                        .micro_batch = emptiest_micro_batch(s),
+                        .pos = w->cached};
     s->head = (s->head + 1) % s->cap;
     s->n_waiting--;
     s->n_running++;

@@ -44,6 +44,9 @@ void sched_free(sched *s);
 /* HF_NO when the request can never run (longer than all pages): the error line says how many tokens would fit. HF_INPUT below one prompt
  * token or one token to write. Ids of live requests must differ. */
 HF_MUST hf_status sched_add(sched *s, int64_t request, int prompt_tokens, int max_tokens);
+/* The same, the first cached_tokens of the prompt being in the KV cache already (a shared prefix): they are not computed again. Pages are
+ * reserved for all of it. HF_INPUT unless 0 <= cached_tokens < prompt_tokens. */
+HF_MUST hf_status sched_add_cached(sched *s, int64_t request, int prompt_tokens, int max_tokens, int cached_tokens);
 /* Next step of an idle micro-batch; false when it has nothing to do. Admits waiting requests first. */
 bool sched_next(sched *s, int micro_batch, sched_step *out);
 /* The step given last to this micro-batch is complete. finished[i] != 0: the sequence of piece i ends now (end token, stop); the

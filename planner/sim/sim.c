@@ -1,3 +1,4 @@
+/* sim.c: the loop of a simulation: requests arrive, sched/ gives steps, machine.h or steps.h tells when they end, statistics follow. */
 #include "planner/sim/sim.h"
 
 #include <math.h>
@@ -5,420 +6,470 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/stats.h"
+#include "planner/sim/prices.h"
+#include "planner/sim/random.h"
+#include "planner/sim/sketch.h"
+#include "planner/sim/steps.h"
+#include "planner/sim/workload.h"
 
-/* ---- events: a binary heap over (time, order) ---- */
+enum { PAGES_MOST = 1 << 24, LONGEST_UNKNOWN = 131072 };
 
-typedef enum { EV_START, EV_HAND_OVER, EV_DEVICE, EV_HAND, EV_CPU } event_kind;
+/* A request that waits in the scheduler or runs; its place in the table is its id there. */
 typedef struct {
-  int64_t at, order;
-  event_kind kind;
-  int mb;
-} event;
-
-/* A micro-batch never has more than three events ahead of it. */
-enum { MAX_EVENTS = 4 * SCHED_MAX_DEPTH, CACHE_TOKENS = 4096 };
-typedef struct {
-  event e[MAX_EVENTS];
-  int n;
-  int64_t order;
-} heap;
-
-static bool before(const event *a, const event *b) {
-  return a->at != b->at ? a->at < b->at : a->order < b->order;
-}
-
-static void heap_push(heap *h, int64_t at, event_kind kind, int mb) {
-  event e = {at, h->order++, kind, mb};
-  int i = h->n++;
-  while (i > 0 && before(&e, &h->e[(i - 1) / 2])) {
-    h->e[i] = h->e[(i - 1) / 2];
-    i = (i - 1) / 2;
-  }
-  h->e[i] = e;
-}
-
-static event heap_pop(heap *h) {
-  event top = h->e[0], last = h->e[--h->n];
-  int i = 0;
-  for (int c; (c = 2 * i + 1) < h->n; i = c) {
-    if (c + 1 < h->n && before(&h->e[c + 1], &h->e[c])) c++;
-    if (!before(&h->e[c], &last)) break;
-    h->e[i] = h->e[c];
-  }
-  h->e[i] = last;
-  return top;
-}
-
-/* ---- state ---- */
+  sim_request r;
+  int produced;
+  int next_free;
+} live;
 
 typedef struct {
-  int64_t attn, shared, dexp, hand, cexp; /* of the layer in progress, ns */
-} stage_ns;
-
-typedef struct {
-  bool active, head;
+  bool active, prefills;
   sched_step step;
-  stage_load load;
-  int logits, layer, parts; /* parts of the layer still running */
-  stage_ns ns;
-  int64_t device_start, cpu_start, number;
+  int64_t *attn;
+  sim_layer_ns *row;
 } micro_batch;
 
 typedef struct {
-  bool busy;
-  int queue[SCHED_MAX_DEPTH], n;
-  int64_t busy_ns;
-} resource;
-
-typedef struct {
-  int64_t arrival, first_token, end;
-  int prompt, output, produced;
-} request;
-
-typedef struct {
   const sim_options *o;
+  int max_seqs;
   sched *s;
-  heap h;
-  int64_t now;
+  sim_source *feed, *count; /* the second only counts arrivals as time passes */
+  sim_prices *prices;
+  sim_machine *machine; /* one of the two */
+  sim_steps *stepper;
+  int64_t now, steps, most_steps;
   micro_batch mb[SCHED_MAX_DEPTH];
-  resource device, cpu;
-  request *req; /* [users * requests_per_user]; user u's i-th is u + i * users */
-  int64_t n_ended, n_added, steps;
-  layer_times *cache; /* [CACHE_TOKENS + 1][n_layers], by tokens of the step */
-  uint8_t *cached;    /* [CACHE_TOKENS + 1] */
-  int decoding;       /* requests between first and last token */
-  int64_t decode_since, decode_ns, decode_tokens, in_system_ns, counted_to;
-  int64_t n_in_system;
-  uint64_t rng;
+  live *live;
+  int n_live, first_free;
+  sim_sketch *ttft, *tpot, *e2e, *wait;
+  sim_result r;
+  int full, decoding; /* requests between first and last token */
+  int64_t decode_since, decode_ns, decode_tokens;
+  int prefilling; /* steps under way that prefill */
+  int64_t prefill_since, prefill_ns, prefill_tokens;
+  int64_t first_prompts, last_first_ns;
+  int64_t counted_to, n_in_system, n_running;
+  double in_system_ns, waiting_ns;
+  int64_t counted, good, good_tokens;
 } sim;
 
-/* ---- stage times ---- */
+/* ---- arrivals ---- */
 
-static int64_t ns_of(double t) {
-  return (int64_t)llround(t);
+static void pass(sim *s, int64_t to) {
+  double dt = (double)(to - s->counted_to);
+  s->in_system_ns += (double)s->n_in_system * dt;
+  s->waiting_ns += (double)(s->n_in_system - s->n_running) * dt;
+  s->counted_to = to;
 }
 
-/* Times of the routed part depend on the number of tokens only: computed once per number. */
-static const layer_times *routed_times(sim *s, int tokens) {
-  int n = s->o->table->n_layers;
-  layer_times *row = s->cache + (size_t)tokens * (size_t)n;
-  if (s->cached[tokens]) return row;
-  stage_load load = {.tokens = tokens};
-  for (int l = 0; l < n; l++) {
-    const uint8_t *dev = s->o->on_device != NULL ? s->o->on_device + (size_t)l * (size_t)s->o->table->n_experts : NULL;
-    row[l] = stage_layer_times_load(s->o->table, s->o->pop, l, &load, dev);
+/* Counts what arrived up to now, each at its time. */
+static hf_status count_arrivals(sim *s) {
+  for (int64_t at; (at = sim_source_peek(s->count)) <= s->now;) {
+    sim_demand d;
+    HF_TRY(sim_source_pop(s->count, &d));
+    pass(s, at > s->counted_to ? at : s->counted_to);
+    s->n_in_system++;
+    if (s->n_in_system > s->r.max_in_system) s->r.max_in_system = s->n_in_system;
+    if (s->n_in_system - s->n_running > s->r.max_waiting) s->r.max_waiting = s->n_in_system - s->n_running;
   }
-  s->cached[tokens] = 1;
-  return row;
+  pass(s, s->now);
+  return HF_OK;
 }
 
-static void load_of_step(const stage_table *t, const sched_step *st, stage_load *load, int *logits) {
-  *load = (stage_load){0};
-  *logits = 0;
-  for (int i = 0; i < st->n_pieces; i++) {
-    const sched_piece *p = &st->piece[i];
-    stage_load_add(load, t, p->start_pos, p->n_tokens);
-    *logits += p->wants_logits;
+static hf_status new_live(sim *s, int *out) {
+  if (s->first_free < 0) {
+    int cap = s->n_live > 0 ? 2 * s->n_live : 2 * SCHED_MAX_SEQS;
+    HF_TRY(hf_realloc(&s->live, (size_t)cap, sizeof *s->live, "simulated requests"));
+    for (int i = cap; i-- > s->n_live;) {
+      s->live[i].next_free = s->first_free;
+      s->first_free = i;
+    }
+    s->n_live = cap;
   }
+  *out = s->first_free;
+  s->first_free = s->live[*out].next_free;
+  return HF_OK;
 }
 
-static void emit(const sim *s, int m, const char *stage, const char *where, int64_t start, int64_t end) {
-  if (s->o->trace == NULL || end == start) return;
-  const micro_batch *b = &s->mb[m];
-  rec_trace r = {.step = (int)b->number, .micro_batch = m, .layer = b->head ? -1 : b->layer, .start_ns = start, .end_ns = end};
-  memcpy(r.source, "sim", 4);
-  strncpy(r.stage, stage, sizeof r.stage - 1);
-  strncpy(r.resource, where, sizeof r.resource - 1);
-  r.tokens = b->load.tokens;
-  s->o->trace(s->o->trace_user, &r);
+static void free_live(sim *s, int64_t id) {
+  s->live[id].next_free = s->first_free;
+  s->first_free = (int)id;
 }
 
-/* ---- resources ---- */
-
-static bool inline_cpu(const sim *s) {
-  return s->o->table->one_resource;
+static void user_goes_on(sim *s, int64_t number) {
+  sim_source_ended(s->feed, number, s->now);
+  sim_source_ended(s->count, number, s->now);
 }
 
-/* Starts the job of micro-batch m on the device; the CPU takes its place when there is none. */
-static void device_start(sim *s, int m) {
+/* Too long ever to run. A user without think time and end would try again for ever: such a user leaves. */
+static void refuse(sim *s, const sim_demand *d) {
+  s->r.refused++;
+  s->n_in_system--;
+  if (s->o->requests_per_user > 0 || s->o->think_s > 0) user_goes_on(s, d->number);
+}
+
+static hf_status add(sim *s, const sim_demand *d) {
+  if (s->o->max_context > 0 && (int64_t)d->prompt + d->output > s->o->max_context) {
+    refuse(s, d);
+    return HF_OK;
+  }
+  int id = 0;
+  HF_TRY(new_live(s, &id));
+  hf_status st = sched_add_cached(s->s, id, d->prompt, d->output, d->cached);
+  if (st != HF_OK) free_live(s, id);
+  if (st == HF_NO) {
+    hf_clear_error();
+    refuse(s, d);
+    return HF_OK;
+  }
+  HF_TRY(st);
+  s->live[id] = (live){.r = {.number = d->number,
+                             .arrival_ns = d->arrival_ns,
+                             .start_ns = -1,
+                             .prompt = d->prompt,
+                             .output = d->output,
+                             .cached = d->cached}};
+  return HF_OK;
+}
+
+/* The scheduler admits first come first served, so it need not know more waiting requests than it could admit at once: a long queue stays
+ * in the source. */
+static hf_status feed(sim *s) {
+  HF_TRY(count_arrivals(s));
+  while (sched_waiting(s->s) < s->max_seqs && sim_source_peek(s->feed) <= s->now) {
+    sim_demand d;
+    HF_TRY(sim_source_pop(s->feed, &d));
+    HF_TRY(add(s, &d));
+    HF_TRY(count_arrivals(s)); /* a refused user's next request */
+  }
+  return HF_OK;
+}
+
+/* ---- steps ---- */
+
+static hf_status launch(sim *s, int m) {
   micro_batch *b = &s->mb[m];
-  resource *r = inline_cpu(s) ? &s->cpu : &s->device;
-  int64_t extra = b->ns.shared + b->ns.dexp + (inline_cpu(s) ? b->ns.cexp : 0);
-  r->busy = true;
-  r->busy_ns += b->ns.attn + extra;
-  b->device_start = s->now;
-  if (!inline_cpu(s) && b->parts == 2) heap_push(&s->h, s->now + b->ns.attn, EV_HAND_OVER, m);
-  heap_push(&s->h, s->now + b->ns.attn + extra, EV_DEVICE, m);
-}
-
-static void cpu_start(sim *s, int m) {
-  s->cpu.busy = true;
-  s->cpu.busy_ns += s->mb[m].ns.cexp;
-  s->mb[m].cpu_start = s->now;
-  heap_push(&s->h, s->now + s->mb[m].ns.cexp, EV_CPU, m);
-}
-
-static void take(sim *s, resource *r, int m, void (*start)(sim *, int)) {
-  if (r->busy) r->queue[r->n++] = m;
-  else start(s, m);
-}
-
-static void release(sim *s, resource *r, void (*start)(sim *, int)) {
-  r->busy = false;
-  if (r->n == 0) return;
-  int m = r->queue[0];
-  memmove(r->queue, r->queue + 1, (size_t)--r->n * sizeof r->queue[0]);
-  start(s, m);
-}
-
-/* ---- the walk of a micro-batch through its step ---- */
-
-static void enter_layer(sim *s, int m) {
-  micro_batch *b = &s->mb[m];
-  const stage_table *t = s->o->table;
-  if (b->layer == t->n_layers) {
-    b->head = true;
-    b->ns = (stage_ns){.attn = ns_of(b->logits > 0 ? stage_curve_at(&t->head, b->logits) : 0)};
-    b->parts = 1;
-  } else {
-    const layer_times *r = &routed_times(s, b->load.tokens)[b->layer];
-    b->ns = (stage_ns){ns_of(stage_attn_ns(t, b->layer, &b->load)), ns_of(r->shared_ns), ns_of(r->dexp_ns), ns_of(r->hand_ns),
-                       ns_of(r->cexp_ns)};
-    b->parts = !t->one_resource && b->ns.cexp > 0 ? 2 : 1;
+  sim_step_load load;
+  sim_work w;
+  b->active = true;
+  sim_step_load_of(s->o, &b->step, &load);
+  HF_TRY(sim_prices_step(s->prices, &load, s->steps++, b->attn, b->row, &w));
+  b->prefills = b->step.n_decode < b->step.n_tokens;
+  if (b->prefills && s->prefilling++ == 0) s->prefill_since = s->now;
+  for (int i = 0; i < b->step.n_pieces; i++) {
+    live *q = &s->live[b->step.piece[i].request];
+    if (q->r.start_ns < 0) q->r.start_ns = s->now;
   }
-  take(s, inline_cpu(s) ? &s->cpu : &s->device, m, device_start);
+  if (s->stepper != NULL) return sim_steps_start(s->stepper, m, &w);
+  sim_machine_start(s->machine, m, &w);
+  return HF_OK;
 }
 
-static void count_system(sim *s) {
-  s->in_system_ns += s->n_in_system * (s->now - s->counted_to);
-  s->counted_to = s->now;
-}
-
-static hf_status add_request(sim *s, int64_t id) {
-  request *q = &s->req[id];
-  q->arrival = s->now;
-  count_system(s);
-  s->n_in_system++;
-  s->n_added++;
-  return sched_add(s->s, id, q->prompt, q->output);
+static hf_status start_idle(sim *s) {
+  for (int m = 0; m < s->o->depth; m++) {
+    if (s->mb[m].active) continue;
+    HF_TRY(feed(s)); /* the step before may have admitted what waited */
+    bool any = sched_next(s->s, m, &s->mb[m].step);
+    s->n_running = sched_running(s->s);
+    if (any) HF_TRY(launch(s, m));
+  }
+  return HF_OK;
 }
 
 static void set_decoding(sim *s, int delta) {
-  if (s->decoding == s->o->users) s->decode_ns += s->now - s->decode_since;
+  if (s->decoding == s->full) s->decode_ns += s->now - s->decode_since;
   s->decoding += delta;
   s->decode_since = s->now;
 }
 
-/* A token came out for request id. */
-static void token_out(sim *s, int64_t id) {
-  request *q = &s->req[id];
-  if (s->decoding == s->o->users && q->produced > 0) s->decode_tokens++;
-  if (q->produced++ == 0) {
-    q->first_token = s->now;
-    set_decoding(s, 1);
+/* A token came out for request q. */
+static void token_out(sim *s, live *q) {
+  if (s->decoding == s->full && q->produced > 0) s->decode_tokens++;
+  if (q->produced++ > 0) return;
+  q->r.first_token_ns = s->now;
+  set_decoding(s, 1);
+  if (s->o->arrivals == SIM_CLOSED && q->r.number < s->o->users) {
+    s->first_prompts += q->r.prompt - q->r.cached;
+    s->last_first_ns = s->now;
   }
 }
 
-static void start_idle(sim *s) {
-  for (int m = 0; m < s->o->depth; m++) {
-    micro_batch *b = &s->mb[m];
-    if (b->active || !sched_next(s->s, m, &b->step)) continue;
-    b->active = true;
-    b->head = false;
-    b->layer = 0;
-    b->number = s->steps++;
-    load_of_step(s->o->table, &b->step, &b->load, &b->logits);
-    heap_push(&s->h, s->now + ns_of(s->o->table->step_fixed_ns), EV_START, m);
-  }
+static void count_latencies(sim *s, const live *q) {
+  const sim_options *o = s->o;
+  const sim_request *r = &q->r;
+  double ttft = 1e-9 * (double)(r->first_token_ns - r->arrival_ns), e2e = 1e-9 * (double)(r->end_ns - r->arrival_ns);
+  double tpot = q->produced > 1 ? (e2e - ttft) / (q->produced - 1) : 0;
+  s->r.e2e_sum_s += e2e;
+  if (r->number < o->warm_up) return;
+  sim_sketch_add(s->ttft, ttft);
+  sim_sketch_add(s->e2e, e2e);
+  sim_sketch_add(s->wait, 1e-9 * (double)(r->start_ns - r->arrival_ns));
+  if (q->produced > 1) sim_sketch_add(s->tpot, tpot);
+  s->counted++;
+  if ((o->slo_ttft_s > 0 && ttft > o->slo_ttft_s) || (o->slo_tpot_s > 0 && tpot > o->slo_tpot_s)) return;
+  s->good++;
+  s->good_tokens += q->produced;
+}
+
+static void end_request(sim *s, int64_t id) {
+  live *q = &s->live[id];
+  q->r.end_ns = s->now;
+  s->n_in_system--;
+  s->r.requests++;
+  s->r.prompt_tokens += q->r.prompt;
+  s->r.output_tokens += q->produced;
+  set_decoding(s, -1);
+  count_latencies(s, q);
+  if (s->o->on_request != NULL) s->o->on_request(s->o->request_user, &q->r);
+  user_goes_on(s, q->r.number);
+  free_live(s, id);
 }
 
 static hf_status end_step(sim *s, int m) {
   micro_batch *b = &s->mb[m];
   int64_t ended[SCHED_MAX_SEQS];
   int n = 0;
+  HF_TRY(count_arrivals(s));
   for (int i = 0; i < b->step.n_pieces; i++)
-    if (b->step.piece[i].wants_logits) token_out(s, b->step.piece[i].request);
+    if (b->step.piece[i].wants_logits) token_out(s, &s->live[b->step.piece[i].request]);
+  if (b->prefills && --s->prefilling == 0) s->prefill_ns += s->now - s->prefill_since;
+  s->prefill_tokens += b->step.n_tokens - b->step.n_decode;
   sched_done(s->s, m, NULL, ended, &n);
+  s->n_running = sched_running(s->s);
   b->active = false;
-  for (int i = 0; i < n; i++) {
-    count_system(s);
-    s->n_in_system--;
-    s->n_ended++;
-    s->req[ended[i]].end = s->now;
-    set_decoding(s, -1);
-  }
-  for (int i = 0; i < n; i++) {
-    int64_t next = ended[i] + s->o->users;
-    if (next < (int64_t)s->o->users * s->o->requests_per_user) HF_TRY(add_request(s, next));
-  }
-  start_idle(s);
+  for (int i = 0; i < n; i++) end_request(s, ended[i]);
   return HF_OK;
 }
 
-static hf_status end_part(sim *s, int m) {
-  micro_batch *b = &s->mb[m];
-  if (--b->parts > 0) return HF_OK;
-  if (b->head) return end_step(s, m);
-  b->layer++;
-  enter_layer(s, m);
-  return HF_OK;
-}
+/* ---- the loop ---- */
 
-static void trace_device(const sim *s, int m) {
-  const micro_batch *b = &s->mb[m];
-  const char *where = inline_cpu(s) ? "cpu" : "gpu0";
-  int64_t t = b->device_start;
-  emit(s, m, b->head ? "head" : "attn", where, t, t + b->ns.attn);
-  t += b->ns.attn;
-  emit(s, m, "shared", where, t, t + b->ns.shared);
-  t += b->ns.shared;
-  emit(s, m, "dexp", where, t, t + b->ns.dexp);
-  t += b->ns.dexp;
-  if (inline_cpu(s)) emit(s, m, "cexp", where, t, t + b->ns.cexp);
-}
-
-static hf_status handle(sim *s, const event *e) {
-  micro_batch *b = &s->mb[e->mb];
-  switch (e->kind) {
-    case EV_START: enter_layer(s, e->mb); return HF_OK;
-    case EV_HAND_OVER: heap_push(&s->h, s->now + b->ns.hand, EV_HAND, e->mb); return HF_OK;
-    case EV_HAND:
-      emit(s, e->mb, "hand", "link", s->now - b->ns.hand, s->now);
-      take(s, &s->cpu, e->mb, cpu_start);
-      return HF_OK;
-    case EV_DEVICE:
-      trace_device(s, e->mb);
-      release(s, inline_cpu(s) ? &s->cpu : &s->device, device_start);
-      return end_part(s, e->mb);
-    case EV_CPU:
-      emit(s, e->mb, "cexp", "cpu", b->cpu_start, s->now);
-      release(s, &s->cpu, cpu_start);
-      return end_part(s, e->mb);
+/* Until a step ends (*m) or a request arrives that an idle micro-batch could take (*m = -1); *any false when there is nothing left. */
+static hf_status advance(sim *s, int *m, bool *any) {
+  bool idle = false, busy = false, ended = false;
+  for (int i = 0; i < s->o->depth; i++) {
+    idle = idle || !s->mb[i].active;
+    busy = busy || s->mb[i].active;
   }
+  int64_t until = idle ? sim_source_peek(s->feed) : INT64_MAX;
+  *m = -1;
+  *any = busy || until < INT64_MAX;
+  if (!*any) return HF_OK;
+  if (until <= s->now) until = INT64_MAX; /* it has arrived and has to wait for pages or a slot */
+  if (!busy && until == INT64_MAX) { /* nothing under way could make room */
+    *any = false;
+    return HF_OK;
+  }
+  if (s->stepper != NULL) {
+    HF_TRY(sim_steps_advance(s->stepper, until, m, &ended));
+    s->now = sim_steps_now(s->stepper);
+  } else {
+    ended = sim_machine_advance(s->machine, until, m);
+    s->now = sim_machine_now(s->machine);
+  }
+  if (!ended) *m = -1;
   return HF_OK;
+}
+
+static hf_status loop(sim *s) {
+  for (;;) {
+    int m = -1;
+    bool any = false;
+    HF_TRY(start_idle(s));
+    if (s->steps >= s->most_steps) return HF_OK;
+    HF_TRY(advance(s, &m, &any));
+    if (!any) return count_arrivals(s);
+    if (m >= 0) HF_TRY(end_step(s, m));
+  }
 }
 
 /* ---- set-up and results ---- */
 
-static double uniform(uint64_t *s) { /* splitmix64 */
-  uint64_t z = *s += 0x9e3779b97f4a7c15u;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+int sim_max_seqs(const sim_options *o) {
+  if (o->max_seqs > 0) return o->max_seqs;
+  return o->arrivals == SIM_CLOSED && o->users < SCHED_MAX_SEQS ? o->users : SCHED_MAX_SEQS;
 }
 
-static int length_of(sim *s, int mean) {
-  double f = 1 + s->o->length_spread * (2 * uniform(&s->rng) - 1);
-  int n = (int)lround(mean * f);
-  return n < 1 ? 1 : n;
+static int pages_of(const sim_options *o) {
+  if (o->n_pages > 0) return o->n_pages;
+  double longest = LONGEST_UNKNOWN;
+  if (o->max_context > 0) longest = o->max_context;
+  else if (o->arrivals != SIM_TRACE && o->lengths == SIM_LENGTHS_UNIFORM)
+    longest = ceil((1 + o->length_spread) * o->prompt_tokens) + ceil((1 + o->length_spread) * o->output_tokens);
+  double pages = ceil(longest / o->page_tokens) * sim_max_seqs(o);
+  return pages < PAGES_MOST ? (int)pages : (int)PAGES_MOST;
+}
+
+static hf_status check_load(const sim_options *o) {
+  if (o->arrivals == SIM_CLOSED) {
+    if (o->users < 1 || o->users > SIM_MOST_USERS)
+      return hf_fail(HF_INPUT, "simulation: %d users is not between 1 and %d", o->users, (int)SIM_MOST_USERS);
+    if (o->requests_per_user < 0 || (o->requests_per_user < 1 && !(o->duration_s > 0)))
+      return hf_fail(HF_INPUT, "simulation: requests per user must be at least 1, or a duration be given");
+  } else if (o->arrivals == SIM_TRACE) {
+    if (o->trace_path == NULL) return hf_fail(HF_INPUT, "simulation: no trace is named");
+    if (!(o->trace_stretch >= 0 && o->trace_stretch <= 1e6))
+      return hf_fail(HF_INPUT, "simulation: trace stretch %g is not between 0 and 1e6", o->trace_stretch);
+  } else {
+    if (!(o->rate_per_s > 1e-9 && o->rate_per_s <= 1e6))
+      return hf_fail(HF_INPUT, "simulation: %g requests per second is not between 1e-9 and 1e6", o->rate_per_s);
+    if (o->requests < 1 && !(o->duration_s > 0))
+      return hf_fail(HF_INPUT, "simulation: open arrivals need a number of requests or a duration");
+    if (o->arrivals == SIM_GAMMA && !(o->cv >= 0 && o->cv <= 20))
+      return hf_fail(HF_INPUT, "simulation: coefficient of variation %g is not between 0 and 20", o->cv);
+    if (o->arrivals == SIM_BURSTY && !(o->burst_on_s > 0 && o->burst_on_s <= 1e6 && o->burst_off_s >= 0 && o->burst_off_s <= 1e6))
+      return hf_fail(HF_INPUT, "simulation: bursts of %g s with %g s between are out of range", o->burst_on_s, o->burst_off_s);
+  }
+  if (!(o->duration_s >= 0 && o->duration_s <= 1e9) || !(o->think_s >= 0 && o->think_s <= 1e9))
+    return hf_fail(HF_INPUT, "simulation: duration %g s or think time %g s is not between 0 and 1e9", o->duration_s, o->think_s);
+  return HF_OK;
+}
+
+static hf_status check_lengths(const sim_options *o) {
+  if (o->arrivals != SIM_TRACE && (o->prompt_tokens < 1 || o->output_tokens < 1))
+    return hf_fail(HF_INPUT, "simulation: prompt and output must be at least 1 token");
+  if (!(o->length_spread >= 0 && o->length_spread < 1))
+    return hf_fail(HF_INPUT, "simulation: length spread %g is not between 0 and 1", o->length_spread);
+  if (o->lengths == SIM_LENGTHS_LOGNORMAL && !(o->length_cv >= 0 && o->length_cv <= 20))
+    return hf_fail(HF_INPUT, "simulation: coefficient of variation of lengths %g is not between 0 and 20", o->length_cv);
+  if (!(o->prefix_share >= 0 && o->prefix_share <= 1))
+    return hf_fail(HF_INPUT, "simulation: prefix share %g is not between 0 and 1", o->prefix_share);
+  if (o->chunk_tokens < 1 || o->chunk_tokens > SIM_MOST_CHUNK)
+    return hf_fail(HF_INPUT, "simulation: chunk of %d tokens is not between 1 and %d", o->chunk_tokens, (int)SIM_MOST_CHUNK);
+  if (o->page_tokens < 1) return hf_fail(HF_INPUT, "simulation: pages of %d tokens", o->page_tokens);
+  return HF_OK;
 }
 
 static hf_status check(const sim_options *o) {
-  if (o->users < 1 || o->users > SCHED_MAX_SEQS)
-    return hf_fail(HF_INPUT, "simulation: %d users is not between 1 and %d", o->users, (int)SCHED_MAX_SEQS);
-  if (o->prompt_tokens < 1 || o->output_tokens < 1 || o->requests_per_user < 1)
-    return hf_fail(HF_INPUT, "simulation: prompt, output and requests per user must be at least 1");
-  if (!(o->length_spread >= 0 && o->length_spread < 1))
-    return hf_fail(HF_INPUT, "simulation: length spread %g is not between 0 and 1", o->length_spread);
-  if (o->chunk_tokens + SCHED_MAX_SEQS > CACHE_TOKENS)
-    return hf_fail(HF_INPUT, "simulation: chunk of %d tokens is above %d", o->chunk_tokens,
-                   (int)CACHE_TOKENS - (int)SCHED_MAX_SEQS);
+  const stage_table *t = o->table;
+  HF_TRY(check_load(o));
+  HF_TRY(check_lengths(o));
+  if (o->sample_routing && o->resolution == SIM_STEPS)
+    return hf_fail(HF_INPUT, "simulation: routing can be sampled in layers only, not in whole steps");
+  if (t->one_resource || o->on_device == NULL) return HF_OK;
+  for (int i = 0; i < t->n_layers * t->n_experts; i++)
+    if (o->on_device[i] > t->n_devices + t->n_remotes)
+      return hf_fail(HF_INPUT, "simulation: layer %d expert %d: place %d; there are %d devices and %d other machines", i / t->n_experts,
+                     i % t->n_experts, o->on_device[i], t->n_devices, t->n_remotes);
   return HF_OK;
 }
 
-static hf_status set_up(sim *s) {
+static hf_status set_up(sim *s, bool by_steps) {
   const sim_options *o = s->o;
-  size_t n = (size_t)o->users * (size_t)o->requests_per_user, rows = (size_t)(o->chunk_tokens + SCHED_MAX_SEQS + 1);
-  HF_TRY(hf_alloc(&s->req, n, sizeof *s->req, "simulated requests"));
-  HF_TRY(hf_alloc(&s->cache, rows * (size_t)o->table->n_layers, sizeof *s->cache, "simulated layer times"));
-  HF_TRY(hf_alloc(&s->cached, rows, 1, "simulated layer times"));
-  s->rng = o->seed;
-  int64_t longest = 0;
-  for (size_t i = 0; i < n; i++) {
-    s->req[i].prompt = length_of(s, o->prompt_tokens);
-    s->req[i].output = length_of(s, o->output_tokens);
-    int64_t pages = (s->req[i].prompt + s->req[i].output + o->page_tokens - 1) / (o->page_tokens > 0 ? o->page_tokens : 1);
-    if (pages > longest) longest = pages;
-  }
+  size_t n = (size_t)o->table->n_layers;
+  s->first_free = -1;
+  s->max_seqs = sim_max_seqs(o);
+  s->full = o->arrivals == SIM_CLOSED && o->users < s->max_seqs ? o->users : s->max_seqs;
   sched_options so = {.depth = o->depth,
-                      .max_seqs = o->users,
+                      .max_seqs = s->max_seqs,
                       .chunk_tokens = o->chunk_tokens,
                       .page_tokens = o->page_tokens,
-                      .n_pages = o->n_pages > 0 ? o->n_pages : (int)(longest * o->users)};
+                      .n_pages = pages_of(o)};
   HF_TRY(sched_new(&so, &s->s));
-  for (int u = 0; u < o->users; u++) HF_TRY(add_request(s, u));
-  return HF_OK;
-}
-
-static plan_percentiles percentiles(double *v, int64_t n) {
-  hf_percentiles p = hf_percentiles_of(v, (size_t)n);
-  return (plan_percentiles){p.p50, p.p90, p.p99, p.p95};
-}
-
-static hf_status summarise(sim *s, sim_result *r) {
-  const sim_options *o = s->o;
-  int64_t n = (int64_t)o->users * o->requests_per_user, n_tpot = 0;
-  double *ttft = NULL, *tpot, *e2e, last_first = 0;
-  HF_TRY(hf_alloc(&ttft, 3 * (size_t)n, sizeof *ttft, "simulated latencies"));
-  tpot = ttft + n;
-  e2e = tpot + n;
-  for (int64_t i = 0; i < n; i++) {
-    const request *q = &s->req[i];
-    ttft[i] = 1e-9 * (double)(q->first_token - q->arrival);
-    e2e[i] = 1e-9 * (double)(q->end - q->arrival);
-    if (q->produced > 1) tpot[n_tpot++] = (e2e[i] - ttft[i]) / (q->produced - 1);
-    r->prompt_tokens += q->prompt;
-    r->output_tokens += q->produced;
-    r->e2e_sum_s += e2e[i];
-    if (i < o->users) last_first = fmax(last_first, 1e-9 * (double)q->first_token);
+  HF_TRY(sim_source_new(o, &s->feed));
+  HF_TRY(sim_source_new(o, &s->count));
+  HF_TRY(sim_prices_new(o, &s->prices));
+  if (by_steps) HF_TRY(sim_steps_new(o->table, o->depth, o->trace, o->trace_user, &s->stepper));
+  else HF_TRY(sim_machine_new(o->table, o->trace, o->trace_user, &s->machine));
+  for (int m = 0; m < o->depth; m++) {
+    HF_TRY(hf_alloc(&s->mb[m].attn, n, sizeof *s->mb[m].attn, "simulated layer times"));
+    HF_TRY(hf_alloc(&s->mb[m].row, n, sizeof *s->mb[m].row, "simulated layer times"));
   }
-  int64_t first_prompts = 0;
-  for (int u = 0; u < o->users; u++) first_prompts += s->req[u].prompt;
-  r->requests = n;
+  HF_TRY(sim_sketch_new(&s->ttft));
+  HF_TRY(sim_sketch_new(&s->tpot));
+  HF_TRY(sim_sketch_new(&s->e2e));
+  return sim_sketch_new(&s->wait);
+}
+
+static void tear_down(sim *s) {
+  for (int m = 0; m < SCHED_MAX_DEPTH; m++) {
+    free(s->mb[m].attn);
+    free(s->mb[m].row);
+  }
+  sim_sketch_free(s->ttft);
+  sim_sketch_free(s->tpot);
+  sim_sketch_free(s->e2e);
+  sim_sketch_free(s->wait);
+  sim_machine_free(s->machine);
+  sim_steps_free(s->stepper);
+  sim_prices_free(s->prices);
+  sim_source_free(s->feed);
+  sim_source_free(s->count);
+  sched_free(s->s);
+  free(s->live);
+  free(s);
+}
+
+static void resources_used(sim *s) {
+  sim_result *r = &s->r;
+  for (int i = 0; i < SIM_N_RESOURCES; i++) {
+    int64_t busy = s->stepper != NULL ? sim_steps_busy_ns(s->stepper, i) : sim_machine_busy_ns(s->machine, i);
+    double seconds = 1e-9 * (double)busy;
+    const sim_power *w = &s->o->power[i];
+    r->busy[i] = s->now > 0 ? (double)busy / (double)s->now : 0;
+    r->energy_of_j[i] = w->idle_w * r->wall_s + (w->active_w - w->idle_w) * seconds;
+    r->energy_j += r->energy_of_j[i];
+  }
+  r->device_busy = r->busy[0];
+  r->cpu_busy = r->busy[SIM_CPU];
+}
+
+static void summarise(sim *s) {
+  sim_result *r = &s->r;
+  r->by_steps = s->stepper != NULL;
   r->steps = s->steps;
   r->wall_s = 1e-9 * (double)s->now;
   r->decode_s = 1e-9 * (double)s->decode_ns;
   r->decode_tok_per_s = s->decode_ns > 0 ? (double)s->decode_tokens / r->decode_s : 0;
   r->tok_per_s_wall = r->wall_s > 0 ? (double)r->output_tokens / r->wall_s : 0;
-  r->prefill_tok_per_s = last_first > 0 ? (double)first_prompts / last_first : 0;
-  r->ttft_s = percentiles(ttft, n);
-  r->tpot_s = percentiles(tpot, n_tpot);
-  r->e2e_s = percentiles(e2e, n);
-  if (s->now > 0) {
-    r->device_busy = (double)s->device.busy_ns / (double)s->now;
-    r->cpu_busy = (double)s->cpu.busy_ns / (double)s->now;
-    r->in_system = (double)s->in_system_ns / (double)s->now;
+  double tokens = (double)s->prefill_tokens, seconds = 1e-9 * (double)s->prefill_ns;
+  if (s->o->arrivals == SIM_CLOSED && s->last_first_ns > 0) { /* the start of all users together says it without decoding between */
+    tokens = (double)s->first_prompts;
+    seconds = 1e-9 * (double)s->last_first_ns;
   }
-  free(ttft);
-  return HF_OK;
+  r->prefill_tok_per_s = seconds > 0 ? tokens / seconds : 0;
+  r->ttft_s = sim_sketch_percentiles(s->ttft);
+  r->tpot_s = sim_sketch_percentiles(s->tpot);
+  r->e2e_s = sim_sketch_percentiles(s->e2e);
+  r->wait_s = sim_sketch_percentiles(s->wait);
+  r->ttft_mean_s = sim_sketch_mean(s->ttft);
+  r->tpot_mean_s = sim_sketch_mean(s->tpot);
+  r->e2e_mean_s = sim_sketch_mean(s->e2e);
+  r->wait_mean_s = sim_sketch_mean(s->wait);
+  r->goodput = s->counted > 0 ? (double)s->good / (double)s->counted : 0;
+  resources_used(s);
+  if (s->now == 0) return;
+  r->in_system = s->in_system_ns / (double)s->now;
+  r->waiting = s->waiting_ns / (double)s->now;
+  r->goodput_req_per_s = (double)s->good / r->wall_s;
+  r->goodput_tok_per_s = (double)s->good_tokens / r->wall_s;
+}
+
+/* *out_of_steps: most_steps were not enough, *out is not set. */
+static hf_status run(const sim_options *o, bool by_steps, int64_t most_steps, sim_result *out, bool *out_of_steps) {
+  sim *s = NULL;
+  *out_of_steps = false;
+  HF_TRY(hf_alloc(&s, 1, sizeof *s, "simulation"));
+  s->o = o;
+  s->most_steps = most_steps;
+  hf_status st = set_up(s, by_steps);
+  if (st == HF_OK) st = loop(s);
+  if (st == HF_OK && s->steps >= most_steps) *out_of_steps = true;
+  else if (st == HF_OK && s->r.requests == 0)
+    st = s->r.refused > 0 ? hf_fail(HF_NO, "simulation: the KV pages are too few for the requests to run")
+                          : hf_fail(HF_NO, "simulation: no request arrived in the time given");
+  if (st == HF_OK && !*out_of_steps) {
+    summarise(s);
+    *out = s->r;
+  }
+  tear_down(s);
+  return st;
 }
 
 hf_status sim_run(const sim_options *o, sim_result *out) {
-  sim *s = NULL;
-  sim_result r = {0};
+  bool more = false;
   HF_TRY(check(o));
-  HF_TRY(hf_alloc(&s, 1, sizeof *s, "simulation"));
-  s->o = o;
-  hf_status st = HF_OK;
-  HF_GO(done, set_up(s));
-  start_idle(s);
-  while (s->h.n > 0) {
-    event e = heap_pop(&s->h);
-    s->now = e.at;
-    HF_GO(done, handle(s, &e));
-  }
-  if (s->n_ended != (int64_t)o->users * o->requests_per_user) {
-    st = hf_fail(HF_NO, "simulation: the KV pages are too few for the requests to run");
-    goto done;
-  }
-  HF_GO(done, summarise(s, &r));
-  *out = r;
-done:
-  sched_free(s->s);
-  free(s->req);
-  free(s->cache);
-  free(s->cached);
-  free(s);
-  return st;
+  bool layers = o->resolution == SIM_LAYERS || o->sample_routing || o->trace != NULL || o->on_request != NULL;
+  if (o->resolution == SIM_STEPS) return run(o, true, INT64_MAX, out, &more);
+  if (layers) return run(o, false, INT64_MAX, out, &more);
+  HF_TRY(run(o, false, SIM_LAYER_STEPS, out, &more));
+  return more ? run(o, true, INT64_MAX, out, &more) : HF_OK;
 }

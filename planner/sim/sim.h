@@ -1,50 +1,110 @@
 /* sim.h: a discrete-event simulation of a plan: sched/ decides the steps, a stage table says how long they take.
  *
- * Clock: integer nanoseconds; one heap ordered by (time, order of creation), so that equal seeds give equal results to the bit.
- * Resources: the device (one job at a time, first come first served; attention runs on into shared and resident experts of the same
- * micro-batch) and the CPU pool (likewise). A layer of a micro-batch:
+ * Clock: integer nanoseconds; one heap ordered by (time, order of creation). Equal options give equal results to the bit, on any machine
+ * (random.h). What happens inside a step: machine.h. With one micro-batch a decode step lasts exactly what ilp_evaluate says, up to
+ * rounding to ns.
  *
- *     device  | attn      | shared + dexp |
- *     link                | hand |
- *     cpu                        | cexp (queues for the pool) |      next layer when both are through
+ * Two resolutions. Layers: every stage of every layer is an event. Steps: a step is one event; with one micro-batch it lasts the sum of its
+ * layers (exact up to rounding), with several the rate at which micro-batches of these sizes and contexts pass each other in the layer events
+ * of a short steady run, kept for further use. SIM_AUTO simulates layers and, when SIM_LAYER_STEPS steps are not enough, begins again with
+ * steps (not where somebody listens: trace, on_request, sampled routing stay with layers unless told otherwise). Both agree within 1 % (tests/unit/planner_sim_steps.c). Memory does not depend on the number of requests.
  *
- * A one_resource table runs attn, shared and cexp on the CPU in line. `step_fixed` delays a step and occupies nothing; `head` runs on
- * the device. With one micro-batch a decode step lasts exactly what ilp_evaluate says, up to rounding to ns.
+ * Definitions: TTFT = first token - arrival; TPOT = (E2E - TTFT) / (n - 1); decode_tok_per_s = output tokens per second while every
+ * user (or slot, where there are fewer) is decoding; tok_per_s_wall = all output tokens / wall time; goodput = share of requests that meet
+ * both limits of the SLO. Percentiles by nearest rank, exact up to SIM_EXACT requests, beyond within SIM_SKETCH_ERROR.
  *
- * Users are a closed loop: each sends its next request when the last one has ended. Definitions: TTFT = first token - arrival; TPOT = (E2E - TTFT) /
- * (n - 1); decode_tok_per_s = output tokens per second while every user is decoding; tok_per_s_wall = all output tokens / wall time. */
+ * Every option is 0 where it is not wanted; the fields before `arrivals` are enough for a closed loop of users who start together. */
 #ifndef HF_PLANNER_SIM_SIM_H
 #define HF_PLANNER_SIM_SIM_H
 
 #include "db/plan.h"
-#include "db/records.h"
-#include "sched/sched.h"
-#include "sched/stages.h"
+#include "planner/sim/machine.h"
+
+enum { SIM_LAYER_STEPS = 100000, SIM_EXACT = 65536, SIM_MOST_USERS = 100000, SIM_MOST_CHUNK = 4096 };
+#define SIM_SKETCH_ERROR 0.004
+
+typedef enum {
+  SIM_CLOSED,  /* users who send their next request think_s after the answer to the last */
+  SIM_POISSON, /* rate_per_s */
+  SIM_GAMMA,   /* gaps of mean 1 / rate_per_s and coefficient of variation cv */
+  SIM_BURSTY,  /* Poisson within bursts of mean burst_on_s, silence of mean burst_off_s between them, rate_per_s over all */
+  SIM_TRACE    /* trace_path (trace_read.h) */
+} sim_arrivals;
+typedef enum {
+  SIM_LENGTHS_UNIFORM,    /* in [1-s, 1+s] times the mean, s = length_spread; 0: constant */
+  SIM_LENGTHS_LOGNORMAL,  /* of that mean and coefficient of variation length_cv */
+  SIM_LENGTHS_EXPONENTIAL /* of that mean, rounded up */
+} sim_lengths;
+typedef enum { SIM_AUTO, SIM_LAYERS, SIM_STEPS } sim_resolution;
+
+/* A request that has ended. */
+typedef struct {
+  int64_t number, arrival_ns, start_ns, first_token_ns, end_ns; /* start: its first step began */
+  int prompt, output, cached;
+} sim_request;
 
 typedef struct {
-  const stage_table *table; /* borrowed */
-  const popularity *pop;    /* borrowed; routing is priced by expected times */
-  const uint8_t *on_device; /* [n_layers * n_experts] or NULL */
-  int users, depth;         /* 1..SCHED_MAX_SEQS, 1..SCHED_MAX_DEPTH */
+  double idle_w, active_w; /* active: while occupied, in place of idle */
+} sim_power;
+
+typedef struct {
+  const stage_table *table; /* borrowed, like all pointers */
+  const popularity *pop;
+  const uint8_t *on_device; /* [n_layers * n_experts] place bytes or NULL */
+  int users, depth;         /* users 1..SIM_MOST_USERS (SIM_CLOSED), depth 1..SCHED_MAX_DEPTH */
   int prompt_tokens, output_tokens;
-  int requests_per_user; /* >= 1 */
+  int requests_per_user; /* >= 1 unless duration_s says when to stop */
   double length_spread;  /* 0: all equal; s: lengths uniform in [1-s, 1+s] times the above, drawn by seed; s < 1 */
   uint64_t seed;
   int chunk_tokens, page_tokens;
-  int n_pages;                                   /* 0 = enough for everybody */
-  void (*trace)(void *user, const rec_trace *r); /* each stage as it ends, or NULL */
+  int n_pages;         /* 0 = enough for everybody */
+  sim_trace_fn *trace; /* each stage as it ends, or NULL; with SIM_STEPS each step */
   void *trace_user;
+
+  sim_arrivals arrivals;
+  double rate_per_s, cv, burst_on_s, burst_off_s;
+  const char *trace_path;
+  double trace_stretch; /* arrivals of a trace times this; 0 = 1 */
+  int64_t requests;     /* arrivals other than SIM_CLOSED: how many; 0 = until duration_s or the trace's end */
+  double duration_s;    /* no request arrives later; 0 = none */
+  double think_s;
+  bool think_exponential; /* of mean think_s, else constant */
+  sim_lengths lengths;
+  double length_cv;
+  int max_context;     /* requests longer than this are refused; 0 = what the pages hold */
+  double prefix_share; /* of each prompt that is in the cache already and not computed; its pages are reserved all the same. 0..1 */
+  int max_seqs;        /* running at once, 1..SCHED_MAX_SEQS; 0 = users, at most SCHED_MAX_SEQS */
+
+  const uint8_t *prefill_upload; /* [n_layers]: layers whose CPU experts a big step has sent to the device; NULL = none */
+  int upload_tokens;             /* a step of at least so many tokens is big */
+  bool sample_routing;           /* draw every token's experts by seed instead of pricing expected times; needs SIM_LAYERS or SIM_AUTO */
+  sim_resolution resolution;
+
+  int64_t warm_up;             /* the first requests that do not count in latencies and goodput */
+  double slo_ttft_s, slo_tpot_s; /* 0 = no limit */
+  sim_power power[SIM_N_RESOURCES];
+  void (*on_request)(void *user, const sim_request *r); /* each request as it ends, or NULL */
+  void *request_user;
 } sim_options;
 
 typedef struct {
   double decode_tok_per_s, decode_s; /* 0 when no moment had every user decoding */
   double tok_per_s_wall, prefill_tok_per_s, wall_s;
-  plan_percentiles ttft_s, tpot_s, e2e_s;
-  int64_t requests, steps, prompt_tokens, output_tokens;
-  double device_busy, cpu_busy; /* share of wall time */
-  double in_system;             /* mean number of requests waiting or running, integrated over time */
+  plan_percentiles ttft_s, tpot_s, e2e_s, wait_s; /* wait: arrival to first step */
+  double ttft_mean_s, tpot_mean_s, e2e_mean_s, wait_mean_s;
+  int64_t requests, refused, steps, prompt_tokens, output_tokens; /* refused: can never run, too long */
+  double device_busy, cpu_busy; /* share of wall time; the first device's */
+  double busy[SIM_N_RESOURCES]; /* nodes of the CPU work in step: each is as busy as SIM_CPU */
+  double energy_j, energy_of_j[SIM_N_RESOURCES];
+  double in_system, waiting;    /* mean number of requests waiting or running; waiting; integrated over time */
+  int64_t max_in_system, max_waiting;
   double e2e_sum_s;
+  double goodput, goodput_req_per_s, goodput_tok_per_s; /* share of counted requests; per second of wall time */
+  bool by_steps;                                        /* resolution used */
 } sim_result;
 
+/* HF_INPUT: an option out of range, a bad trace. HF_NO: no request could run. */
 HF_MUST hf_status sim_run(const sim_options *o, sim_result *out);
+/* Slots, pages and depth as sim_run uses them (defaults filled in). */
+int sim_max_seqs(const sim_options *o);
 #endif

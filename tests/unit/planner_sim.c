@@ -213,7 +213,7 @@ static void bad_options_are_refused(void **state) {
   stage_table *t = table(false);
   popularity *p = even();
   sim_result r;
-  sim_options o = options(t, p, NULL, 65, 1);
+  sim_options o = options(t, p, NULL, 0, 1);
   assert_int_equal(sim_run(&o, &r), HF_INPUT);
   o = options(t, p, NULL, 2, 9);
   assert_int_equal(sim_run(&o, &r), HF_INPUT);

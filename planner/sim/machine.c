@@ -1,0 +1,411 @@
+#include "planner/sim/machine.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "planner/sim/random.h"
+
+/* A lane is what a micro-batch can have under way at once. */
+enum { LANE_HOME, LANE_CPU, LANE_LINK, LANE_PLACE, N_LANES = LANE_PLACE + STAGE_MAX_PLACES, N_JOBS = N_LANES * SCHED_MAX_DEPTH };
+typedef enum { PH_START, PH_ATTN, PH_SIDE, PH_LATE_DEXP, PH_HAND, PH_CEXP, PH_UPLOAD, PH_PLACE } phase;
+typedef enum { SIDE_NONE, SIDE_DEVICE, SIDE_CPU } side;
+
+typedef struct {
+  phase ph;
+  side side;
+  bool running;
+  int at; /* position in the heap, -1: not there */
+  int64_t work, since, start, end, order;
+} job;
+
+typedef struct {
+  bool busy;
+  int queue[N_JOBS], n;
+  int64_t since, busy_ns;
+} resource;
+
+typedef struct {
+  sim_work w;
+  int layer, parts; /* parts of the layer under way */
+  bool head;
+  int up_at, up_started, up_done, up_used; /* uploads: layer to look at next, and how many so far */
+  bool late;                               /* dexp waits for its upload */
+} walk;
+
+struct sim_machine {
+  const stage_table *t;
+  sim_trace_fn *trace;
+  void *user;
+  int64_t now, order;
+  job job[N_JOBS];
+  int heap[N_JOBS], n_heap;
+  resource res[SIM_N_RESOURCES];
+  walk mb[SCHED_MAX_DEPTH];
+  int at_work[3]; /* running jobs per side */
+  int ended;      /* micro-batch whose step has just ended, -1: none */
+};
+
+/* ---- heap of jobs by (end, order), with positions ---- */
+
+static bool before(const sim_machine *m, int a, int b) {
+  const job *x = &m->job[a], *y = &m->job[b];
+  return x->end != y->end ? x->end < y->end : x->order < y->order;
+}
+
+static void put(sim_machine *m, int i, int j) {
+  m->heap[i] = j;
+  m->job[j].at = i;
+}
+
+static void sift(sim_machine *m, int i) {
+  int j = m->heap[i];
+  while (i > 0 && before(m, j, m->heap[(i - 1) / 2])) {
+    put(m, i, m->heap[(i - 1) / 2]);
+    i = (i - 1) / 2;
+  }
+  for (int c; (c = 2 * i + 1) < m->n_heap; i = c) {
+    if (c + 1 < m->n_heap && before(m, m->heap[c + 1], m->heap[c])) c++;
+    if (!before(m, m->heap[c], j)) break;
+    put(m, i, m->heap[c]);
+  }
+  put(m, i, j);
+}
+
+static void heap_add(sim_machine *m, int j) {
+  put(m, m->n_heap, j);
+  sift(m, m->n_heap++);
+}
+
+static void heap_remove(sim_machine *m, int j) {
+  int i = m->job[j].at, last = m->heap[--m->n_heap];
+  m->job[j].at = -1;
+  if (i == m->n_heap) return;
+  put(m, i, last);
+  sift(m, i);
+}
+
+/* ---- jobs and contention ---- */
+
+static bool slowed(const sim_machine *m, side s) {
+  return (s == SIDE_DEVICE && m->at_work[SIDE_CPU] > 0) || (s == SIDE_CPU && m->at_work[SIDE_DEVICE] > 0);
+}
+
+static void set_end(const sim_machine *m, job *k) {
+  k->since = m->now;
+  k->end = m->now + (slowed(m, k->side) ? sim_round((double)k->work * m->t->contend) : k->work);
+}
+
+/* Jobs of one side go on at another rate from now on; was: whether they were slowed until now. */
+static void change_rate(sim_machine *m, side s, bool was) {
+  for (int j = 0; j < N_JOBS; j++) {
+    job *k = &m->job[j];
+    if (!k->running || k->side != s) continue;
+    int64_t done = m->now - k->since;
+    if (was) done = (int64_t)((double)done / m->t->contend);
+    k->work = done < k->work ? k->work - done : 0;
+    set_end(m, k);
+    sift(m, k->at);
+  }
+}
+
+static void count_side(sim_machine *m, side s, int delta) {
+  if (s == SIDE_NONE) return;
+  m->at_work[s] += delta;
+  if (m->t->contend <= 1) return;
+  side other = s == SIDE_DEVICE ? SIDE_CPU : SIDE_DEVICE;
+  if (delta > 0 && m->at_work[s] == 1) change_rate(m, other, false);
+  if (delta < 0 && m->at_work[s] == 0) change_rate(m, other, true);
+}
+
+static void begin(sim_machine *m, int j, phase ph, side s, int64_t work) {
+  job *k = &m->job[j];
+  bool goes_on = k->running; /* the same job's next phase: the other side sees no pause */
+  if (goes_on) heap_remove(m, j);
+  *k = (job){.ph = ph, .side = s, .running = true, .at = -1, .work = work, .start = m->now, .order = m->order++};
+  if (!goes_on) count_side(m, s, 1);
+  set_end(m, k);
+  heap_add(m, j);
+}
+
+static void finish(sim_machine *m, int j) {
+  heap_remove(m, j);
+  m->job[j].running = false;
+  count_side(m, m->job[j].side, -1);
+}
+
+/* ---- resources ---- */
+
+static int home_of(const sim_machine *m, const walk *b) {
+  if (m->t->one_resource) return SIM_CPU;
+  return m->t->layer[b->layer < m->t->n_layers ? b->layer : m->t->n_layers - 1].home;
+}
+
+static int place_resource(const sim_machine *m, int place) {
+  return place <= m->t->n_devices ? place - 1 : SIM_REMOTE + place - 1 - m->t->n_devices;
+}
+
+static const sim_layer_ns *routed(const walk *b) {
+  return &b->w.routed[b->layer];
+}
+
+/* What job j does with the resource it has got. */
+static void serve(sim_machine *m, int j) {
+  int mb = j / N_LANES, lane = j % N_LANES;
+  walk *b = &m->mb[mb];
+  side device = m->t->one_resource ? SIDE_NONE : SIDE_DEVICE;
+  if (lane == LANE_CPU) {
+    begin(m, j, PH_CEXP, SIDE_CPU, routed(b)->cexp);
+  } else if (lane == LANE_LINK) {
+    begin(m, j, PH_UPLOAD, SIDE_DEVICE, b->w.routed[b->up_at].upload);
+  } else if (lane >= LANE_PLACE) {
+    begin(m, j, PH_PLACE, SIDE_NONE, routed(b)->place[lane - LANE_PLACE]);
+  } else if (b->late) {
+    b->late = false;
+    begin(m, j, PH_LATE_DEXP, device, routed(b)->dexp);
+  } else {
+    begin(m, j, PH_ATTN, device, b->head ? b->w.head : b->w.attn[b->layer]);
+  }
+}
+
+static void take(sim_machine *m, int which, int j) {
+  resource *r = &m->res[which];
+  if (r->busy) {
+    r->queue[r->n++] = j;
+    return;
+  }
+  r->busy = true;
+  r->since = m->now;
+  serve(m, j);
+}
+
+static void release(sim_machine *m, int which) {
+  resource *r = &m->res[which];
+  r->busy_ns += m->now - r->since;
+  r->busy = false;
+  if (r->n == 0) return;
+  int j = r->queue[0];
+  memmove(r->queue, r->queue + 1, (size_t)--r->n * sizeof r->queue[0]);
+  take(m, which, j);
+}
+
+/* ---- trace ---- */
+
+const char *sim_resource_name(int which) {
+  static const char *const name[SIM_N_RESOURCES] = {"gpu0", "gpu1", "gpu2", "gpu3", "gpu4",  "gpu5", "gpu6",
+                                                    "gpu7", "cpu",  "link", "host1", "host2", "host3"};
+  return name[which];
+}
+
+static void emit(const sim_machine *m, int mb, const char *stage, const char *where, int64_t start, int64_t end) {
+  if (m->trace == NULL || end <= start) return;
+  const walk *b = &m->mb[mb];
+  rec_trace r = {.step = (int)b->w.number,
+                 .micro_batch = mb,
+                 .layer = b->head ? -1 : b->layer,
+                 .start_ns = start,
+                 .end_ns = end,
+                 .tokens = b->w.tokens};
+  memcpy(r.source, "sim", 4);
+  snprintf(r.stage, sizeof r.stage, "%s", stage);
+  snprintf(r.resource, sizeof r.resource, "%.7s", where);
+  m->trace(m->user, &r);
+}
+
+/* Shared experts, then resident ones, at one rate. */
+static void emit_side(const sim_machine *m, int mb, const job *k, int64_t cexp) {
+  const walk *b = &m->mb[mb];
+  const char *where = sim_resource_name(home_of(m, b));
+  int64_t all = routed(b)->shared + routed(b)->dexp + cexp, length = m->now - k->start;
+  if (all <= 0) return;
+  int64_t a = k->start + sim_round((double)length * (double)routed(b)->shared / (double)all);
+  int64_t c = cexp > 0 ? k->start + sim_round((double)length * (double)(routed(b)->shared + routed(b)->dexp) / (double)all) : m->now;
+  emit(m, mb, "shared", where, k->start, a);
+  emit(m, mb, "dexp", where, a, c);
+  if (cexp > 0) emit(m, mb, "cexp", where, c, m->now);
+}
+
+/* ---- the walk ---- */
+
+static void enter_layer(sim_machine *m, int mb) {
+  walk *b = &m->mb[mb];
+  b->head = b->layer == m->t->n_layers;
+  b->parts = 1;
+  take(m, home_of(m, b), mb * N_LANES + LANE_HOME);
+}
+
+/* Sends the next layer's experts while a buffer is free. */
+static void next_upload(sim_machine *m, int mb) {
+  walk *b = &m->mb[mb];
+  if (b->up_started > b->up_done || b->up_started - b->up_used >= 2) return;
+  while (b->up_at < m->t->n_layers && b->w.routed[b->up_at].upload == 0) b->up_at++;
+  if (b->up_at == m->t->n_layers) return;
+  b->up_started++;
+  take(m, SIM_LINK, mb * N_LANES + LANE_LINK);
+}
+
+static void end_part(sim_machine *m, int mb) {
+  walk *b = &m->mb[mb];
+  if (--b->parts > 0) return;
+  if (b->head) {
+    m->ended = mb;
+    return;
+  }
+  if (routed(b)->upload > 0) {
+    b->up_used++;
+    next_upload(m, mb);
+  }
+  b->layer++;
+  enter_layer(m, mb);
+}
+
+/* Attention is through: experts elsewhere start, the home device goes on. */
+static void fork_layer(sim_machine *m, int mb) {
+  walk *b = &m->mb[mb];
+  const sim_layer_ns *r = routed(b);
+  int j = mb * N_LANES;
+  if (r->cexp > 0) {
+    b->parts++;
+    begin(m, j + LANE_CPU, PH_HAND, SIDE_CPU, r->hand);
+  }
+  for (int p = 1; r->elsewhere && p < STAGE_MAX_PLACES; p++) {
+    if (r->place[p] == 0) continue;
+    b->parts++;
+    take(m, place_resource(m, p), j + LANE_PLACE + p);
+  }
+}
+
+static void attn_ended(sim_machine *m, int mb, int j) {
+  walk *b = &m->mb[mb];
+  int home = home_of(m, b);
+  emit(m, mb, b->head ? "head" : "attn", sim_resource_name(home), m->job[j].start, m->now);
+  if (b->head) {
+    finish(m, j);
+    release(m, home);
+    end_part(m, mb);
+    return;
+  }
+  const sim_layer_ns *r = routed(b);
+  bool wait = r->upload > 0 && b->up_done <= b->up_used;
+  int64_t work = r->shared + (wait ? 0 : r->dexp) + (m->t->one_resource ? r->cexp : 0);
+  b->late = wait;
+  begin(m, j, PH_SIDE, m->job[j].side, work);
+  if (!m->t->one_resource) fork_layer(m, mb);
+}
+
+static void side_ended(sim_machine *m, int mb, int j) {
+  walk *b = &m->mb[mb];
+  int home = home_of(m, b);
+  if (b->late) emit(m, mb, "shared", sim_resource_name(home), m->job[j].start, m->now);
+  else emit_side(m, mb, &m->job[j], m->t->one_resource ? routed(b)->cexp : 0);
+  finish(m, j);
+  if (b->late && b->up_done > b->up_used) { /* the upload came meanwhile */
+    b->late = false;
+    begin(m, j, PH_LATE_DEXP, SIDE_DEVICE, routed(b)->dexp);
+    return;
+  }
+  release(m, home);
+  if (!b->late) end_part(m, mb);
+}
+
+static void upload_ended(sim_machine *m, int mb, int j) {
+  walk *b = &m->mb[mb];
+  emit(m, mb, "upload", "link", m->job[j].start, m->now);
+  finish(m, j);
+  b->up_done++;
+  b->up_at++;
+  release(m, SIM_LINK);
+  if (b->late && !m->job[mb * N_LANES + LANE_HOME].running && b->up_done > b->up_used)
+    take(m, home_of(m, b), mb * N_LANES + LANE_HOME);
+  next_upload(m, mb);
+}
+
+static void handle(sim_machine *m, int j) {
+  int mb = j / N_LANES, lane = j % N_LANES;
+  job *k = &m->job[j];
+  switch (k->ph) {
+    case PH_START:
+      finish(m, j);
+      enter_layer(m, mb);
+      return;
+    case PH_ATTN: attn_ended(m, mb, j); return;
+    case PH_SIDE: side_ended(m, mb, j); return;
+    case PH_LATE_DEXP:
+      emit(m, mb, "dexp", sim_resource_name(home_of(m, &m->mb[mb])), k->start, m->now);
+      finish(m, j);
+      release(m, home_of(m, &m->mb[mb]));
+      end_part(m, mb);
+      return;
+    case PH_HAND:
+      emit(m, mb, "hand", "link", k->start, m->now);
+      if (m->res[SIM_CPU].busy) finish(m, j);
+      take(m, SIM_CPU, j);
+      return;
+    case PH_CEXP:
+      emit(m, mb, "cexp", "cpu", k->start, m->now);
+      finish(m, j);
+      release(m, SIM_CPU);
+      end_part(m, mb);
+      return;
+    case PH_UPLOAD: upload_ended(m, mb, j); return;
+    case PH_PLACE: {
+      int which = place_resource(m, lane - LANE_PLACE);
+      emit(m, mb, "dexp", sim_resource_name(which), k->start, m->now);
+      finish(m, j);
+      release(m, which);
+      end_part(m, mb);
+      return;
+    }
+  }
+}
+
+/* ---- interface ---- */
+
+hf_status sim_machine_new(const stage_table *table, sim_trace_fn *trace, void *user, sim_machine **out) {
+  sim_machine *m = NULL;
+  HF_TRY(hf_alloc(&m, 1, sizeof *m, "simulated machine"));
+  m->t = table;
+  m->trace = trace;
+  m->user = user;
+  m->ended = -1;
+  for (int j = 0; j < N_JOBS; j++) m->job[j].at = -1;
+  *out = m;
+  return HF_OK;
+}
+
+void sim_machine_free(sim_machine *m) {
+  free(m);
+}
+
+void sim_machine_start(sim_machine *m, int mb, const sim_work *w) {
+  m->mb[mb] = (walk){.w = *w};
+  begin(m, mb * N_LANES + LANE_HOME, PH_START, SIDE_NONE, w->fixed);
+  next_upload(m, mb);
+}
+
+bool sim_machine_advance(sim_machine *m, int64_t until, int *ended) {
+  while (m->n_heap > 0) {
+    int j = m->heap[0];
+    if (m->job[j].end > until) break;
+    assert(m->job[j].end >= m->now);
+    m->now = m->job[j].end;
+    handle(m, j);
+    if (m->ended < 0) continue;
+    *ended = m->ended;
+    m->ended = -1;
+    return true;
+  }
+  if (until < INT64_MAX && until > m->now) m->now = until;
+  return false;
+}
+
+int64_t sim_machine_now(const sim_machine *m) {
+  return m->now;
+}
+
+int64_t sim_machine_busy_ns(const sim_machine *m, int which) {
+  const resource *r = &m->res[which];
+  return r->busy_ns + (r->busy ? m->now - r->since : 0);
+}

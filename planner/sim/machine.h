@@ -1,0 +1,58 @@
+/* machine.h: the resources of a machine and the walk of micro-batches through the layers of their steps: the simulator's events.
+ *
+ * Clock: integer ns. One heap of (time, order of creation). A layer of a micro-batch:
+ *
+ *     home device | attn | shared, dexp |
+ *     CPU's side         | hand | cexp (queues for the pool) |
+ *     other places       | their experts, hand-over included (queue for that device or machine) |     next layer when all are through
+ *
+ * The home device is kept from attention to its last expert. Each resource serves one job at a time, first come first served; hand-over
+ * occupies none. While the home device's side (devices at a home job, or the link) and the CPU's side (a hand-over or the pool) are
+ * both at work, each progresses at 1/contend: jobs a and b that start together last max(a, b) + (contend - 1) * min(a, b).
+ * Upload: the link sends the experts of a layer into one of two buffers, the next one's while the first is computed; dexp waits for them,
+ * and gives the device away meanwhile. A one_resource table runs attn, shared and cexp on the CPU in line.
+ * step_fixed delays a step and occupies nothing. The head runs on the last layer's home device. */
+#ifndef HF_PLANNER_SIM_MACHINE_H
+#define HF_PLANNER_SIM_MACHINE_H
+
+#include "db/records.h"
+#include "sched/sched.h"
+#include "sched/stages.h"
+
+enum {
+  SIM_CPU = STAGE_MAX_DEVICES, /* resources: devices 0.., the CPU pool, the link, other machines */
+  SIM_LINK,
+  SIM_REMOTE,
+  SIM_N_RESOURCES = SIM_REMOTE + STAGE_MAX_REMOTES
+};
+
+/* What does not depend on context, of one layer. */
+typedef struct {
+  int64_t shared, dexp, hand, cexp, upload;
+  int64_t place[STAGE_MAX_PLACES];
+  bool elsewhere; /* any of place is above 0 */
+} sim_layer_ns;
+
+/* A step as work; what it points to must stay until the step has ended. */
+typedef struct {
+  int64_t number, fixed, head;
+  const int64_t *attn;        /* [n_layers] */
+  const sim_layer_ns *routed; /* [n_layers] */
+  int tokens;
+} sim_work;
+
+typedef struct sim_machine sim_machine;
+typedef void sim_trace_fn(void *user, const rec_trace *r);
+/* table is borrowed; trace may be NULL. */
+HF_MUST hf_status sim_machine_new(const stage_table *table, sim_trace_fn *trace, void *user, sim_machine **out);
+void sim_machine_free(sim_machine *m);
+/* Micro-batch mb, which is idle, starts a step now. */
+void sim_machine_start(sim_machine *m, int mb, const sim_work *w);
+/* Runs until a step ends (true; *ended is its micro-batch and the clock stands there), at most until `until` (false; the clock stands there,
+ * or where it stood when nothing is under way and until is INT64_MAX). */
+bool sim_machine_advance(sim_machine *m, int64_t until, int *ended);
+int64_t sim_machine_now(const sim_machine *m);
+/* Time a resource was occupied so far. */
+int64_t sim_machine_busy_ns(const sim_machine *m, int resource);
+const char *sim_resource_name(int resource); /* gpu0.. cpu link host1.. */
+#endif

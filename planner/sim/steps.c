@@ -1,0 +1,263 @@
+#include "planner/sim/steps.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "planner/sim/random.h"
+
+/* KEPT: combinations, direct mapped. ROUNDS: steps of the slowest micro-batch per measurement. */
+enum { KEPT = 1 << 15, ROUNDS = 3, SHARES = 16 };
+
+/* What the slowdown of others depends on; 0 = idle. */
+typedef uint32_t kind;
+
+typedef struct {
+  kind key[SCHED_MAX_DEPTH];
+  float slow[SCHED_MAX_DEPTH];
+} combination;
+
+typedef struct {
+  bool active;
+  kind kind;
+  double left, slow; /* ns of work left, alone; real time over that */
+  int64_t start, since, end, order, number;
+  int64_t alone, busy[SIM_N_RESOURCES];
+  int tokens;
+  sim_work w; /* points to the own copies below, for measurements */
+  int64_t *attn;
+  sim_layer_ns *routed;
+} batch;
+
+struct sim_steps {
+  const stage_table *t;
+  int depth;
+  sim_trace_fn *trace;
+  void *user;
+  int64_t now, order, busy[SIM_N_RESOURCES];
+  batch mb[SCHED_MAX_DEPTH];
+  combination *kept;
+};
+
+/* ---- a step alone ---- */
+
+static int64_t overlap(const stage_table *t, int64_t a, int64_t b, int64_t *both) {
+  int64_t less = a < b ? a : b;
+  *both = sim_round((t->contend - 1) * (double)less);
+  return (a < b ? b : a) + *both;
+}
+
+static int64_t layer_alone(const stage_table *t, int l, const sim_work *w, int64_t busy[]) {
+  const sim_layer_ns *r = &w->routed[l];
+  int64_t attn = w->attn[l], side = r->shared + r->dexp, both = 0;
+  if (t->one_resource) {
+    busy[SIM_CPU] += attn + r->shared + r->cexp;
+    return attn + r->shared + r->dexp + r->cexp;
+  }
+  int64_t longest = r->cexp > 0 ? overlap(t, side, r->hand + r->cexp, &both) : side;
+  busy[t->layer[l].home] += attn + side + both;
+  if (r->cexp > 0) busy[SIM_CPU] += r->cexp + (both < r->cexp ? both : r->cexp);
+  for (int p = 1; r->elsewhere && p < STAGE_MAX_PLACES; p++) {
+    busy[p <= t->n_devices ? p - 1 : SIM_REMOTE + p - 1 - t->n_devices] += r->place[p];
+    if (r->place[p] > longest) longest = r->place[p];
+  }
+  return attn + longest;
+}
+
+hf_status sim_step_alone_ns(const stage_table *t, const sim_work *w, int64_t *ns, int64_t busy[SIM_N_RESOURCES]) {
+  int64_t unread[SIM_N_RESOURCES] = {0};
+  if (busy == NULL) busy = unread;
+  bool upload = false;
+  for (int l = 0; l < t->n_layers && !upload; l++) upload = w->routed[l].upload > 0;
+  if (upload) {
+    sim_machine *m = NULL;
+    int ended = 0;
+    HF_TRY(sim_machine_new(t, NULL, NULL, &m));
+    sim_machine_start(m, 0, w);
+    if (!sim_machine_advance(m, INT64_MAX, &ended)) ended = -1;
+    *ns = sim_machine_now(m);
+    for (int r = 0; r < SIM_N_RESOURCES; r++) busy[r] += sim_machine_busy_ns(m, r);
+    sim_machine_free(m);
+    return ended == 0 ? HF_OK : hf_fail(HF_MACHINE, "simulation: a step without an end");
+  }
+  int64_t sum = w->fixed + w->head;
+  busy[t->one_resource ? (int)SIM_CPU : t->layer[t->n_layers - 1].home] += w->head;
+  for (int l = 0; l < t->n_layers; l++) sum += layer_alone(t, l, w, busy);
+  *ns = sum;
+  return HF_OK;
+}
+
+/* ---- in company ---- */
+
+/* Tokens exactly up to 64, beyond in steps of a sixteenth of a power of two; with it the share of attention in the step. */
+static kind kind_of(const sim_work *w, int n_layers, int64_t alone) {
+  int64_t attn = 0, up = 0;
+  for (int l = 0; l < n_layers; l++) {
+    attn += w->attn[l];
+    up += w->routed[l].upload;
+  }
+  uint32_t tokens = (uint32_t)w->tokens;
+  if (tokens > 64) {
+    int shift = 31 - __builtin_clz(tokens) - 4;
+    tokens = tokens >> shift << shift;
+  }
+  uint32_t share = alone > 0 ? (uint32_t)((double)attn / (double)alone * SHARES + 0.5) : 0;
+  return 1 + (tokens << 8 | share << 2 | (w->head > 0 ? 2u : 0u) | (up > 0 ? 1u : 0u));
+}
+
+static uint32_t hash(const kind key[SCHED_MAX_DEPTH]) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (int i = 0; i < SCHED_MAX_DEPTH; i++) h = (h ^ key[i]) * 0x100000001b3u;
+  return (uint32_t)(h >> 20) % KEPT;
+}
+
+/* All active micro-batches repeat their steps until the slowest has done ROUNDS more than one; mean period over time alone. */
+static hf_status measure(const sim_steps *s, float slow[SCHED_MAX_DEPTH]) {
+  sim_machine *m = NULL;
+  int64_t first[SCHED_MAX_DEPTH] = {0}, last[SCHED_MAX_DEPTH] = {0};
+  int done[SCHED_MAX_DEPTH] = {0}, behind = 0, mb = 0;
+  HF_TRY(sim_machine_new(s->t, NULL, NULL, &m));
+  for (int i = 0; i < s->depth; i++) {
+    if (!s->mb[i].active) continue;
+    behind++;
+    sim_machine_start(m, i, &s->mb[i].w);
+  }
+  while (behind > 0 && sim_machine_advance(m, INT64_MAX, &mb)) {
+    last[mb] = sim_machine_now(m);
+    if (done[mb] == 0) first[mb] = last[mb];
+    if (++done[mb] == ROUNDS + 1) behind--;
+    sim_machine_start(m, mb, &s->mb[mb].w);
+  }
+  for (int i = 0; i < s->depth; i++) {
+    slow[i] = 1;
+    if (!s->mb[i].active || s->mb[i].alone <= 0 || done[i] < 2) continue;
+    slow[i] = (float)((double)(last[i] - first[i]) / (done[i] - 1) / (double)s->mb[i].alone);
+  }
+  sim_machine_free(m);
+  return HF_OK;
+}
+
+/* The set of active micro-batches has changed: everybody goes on at a new speed. */
+static hf_status set_speeds(sim_steps *s) {
+  kind key[SCHED_MAX_DEPTH] = {0};
+  int n = 0;
+  for (int i = 0; i < s->depth; i++) {
+    batch *b = &s->mb[i];
+    if (!b->active) continue;
+    key[i] = b->kind;
+    n++;
+    b->left -= (double)(s->now - b->since) / b->slow;
+    if (b->left < 0) b->left = 0;
+    b->since = s->now;
+    b->slow = 1;
+  }
+  combination *c = &s->kept[hash(key)];
+  if (n > 1 && memcmp(c->key, key, sizeof key) != 0) {
+    HF_TRY(measure(s, c->slow));
+    memcpy(c->key, key, sizeof key);
+  }
+  for (int i = 0; i < s->depth; i++) {
+    batch *b = &s->mb[i];
+    if (!b->active) continue;
+    if (n > 1) b->slow = c->slow[i];
+    b->end = s->now + sim_round(b->left * b->slow);
+  }
+  return HF_OK;
+}
+
+/* ---- interface ---- */
+
+hf_status sim_steps_new(const stage_table *table, int depth, sim_trace_fn *trace, void *user, sim_steps **out) {
+  sim_steps *s = NULL;
+  size_t n = (size_t)table->n_layers;
+  HF_TRY(hf_alloc(&s, 1, sizeof *s, "simulated steps"));
+  s->t = table;
+  s->depth = depth;
+  s->trace = trace;
+  s->user = user;
+  hf_status st = hf_alloc(&s->kept, KEPT, sizeof *s->kept, "simulated steps");
+  for (int i = 0; i < depth && st == HF_OK; i++) {
+    st = hf_alloc(&s->mb[i].attn, n, sizeof(int64_t), "simulated steps");
+    if (st == HF_OK) st = hf_alloc(&s->mb[i].routed, n, sizeof(sim_layer_ns), "simulated steps");
+  }
+  if (st != HF_OK) sim_steps_free(s);
+  else *out = s;
+  return st;
+}
+
+void sim_steps_free(sim_steps *s) {
+  if (s == NULL) return;
+  for (int i = 0; i < SCHED_MAX_DEPTH; i++) {
+    free(s->mb[i].attn);
+    free(s->mb[i].routed);
+  }
+  free(s->kept);
+  free(s);
+}
+
+hf_status sim_steps_start(sim_steps *s, int mb, const sim_work *w) {
+  batch *b = &s->mb[mb];
+  int64_t busy[SIM_N_RESOURCES] = {0};
+  HF_TRY(sim_step_alone_ns(s->t, w, &b->alone, busy));
+  memcpy(b->busy, busy, sizeof busy);
+  b->active = true;
+  b->left = (double)b->alone;
+  b->slow = 1;
+  b->start = b->since = s->now;
+  b->order = s->order++;
+  b->number = w->number;
+  b->tokens = w->tokens;
+  if (s->depth == 1) {
+    b->end = s->now + b->alone;
+    return HF_OK;
+  }
+  b->kind = kind_of(w, s->t->n_layers, b->alone);
+  memcpy(b->attn, w->attn, (size_t)s->t->n_layers * sizeof *b->attn);
+  memcpy(b->routed, w->routed, (size_t)s->t->n_layers * sizeof *b->routed);
+  b->w = *w;
+  b->w.attn = b->attn;
+  b->w.routed = b->routed;
+  return set_speeds(s);
+}
+
+static void emit(const sim_steps *s, int mb) {
+  if (s->trace == NULL) return;
+  const batch *b = &s->mb[mb];
+  rec_trace r = {
+      .step = (int)b->number, .micro_batch = mb, .layer = -1, .start_ns = b->start, .end_ns = s->now, .tokens = b->tokens};
+  memcpy(r.source, "sim", 4);
+  memcpy(r.stage, "step", 5);
+  memcpy(r.resource, "all", 4);
+  s->trace(s->user, &r);
+}
+
+hf_status sim_steps_advance(sim_steps *s, int64_t until, int *ended, bool *any) {
+  int best = -1;
+  *any = false;
+  for (int i = 0; i < s->depth; i++) {
+    const batch *b = &s->mb[i];
+    if (!b->active) continue;
+    if (best < 0 || b->end < s->mb[best].end || (b->end == s->mb[best].end && b->order < s->mb[best].order)) best = i;
+  }
+  if (best < 0 || s->mb[best].end > until) {
+    if (until < INT64_MAX && until > s->now) s->now = until;
+    return HF_OK;
+  }
+  batch *b = &s->mb[best];
+  s->now = b->end;
+  emit(s, best);
+  b->active = false;
+  for (int r = 0; r < SIM_N_RESOURCES; r++) s->busy[r] += b->busy[r];
+  *ended = best;
+  *any = true;
+  return s->depth > 1 ? set_speeds(s) : HF_OK;
+}
+
+int64_t sim_steps_now(const sim_steps *s) {
+  return s->now;
+}
+
+int64_t sim_steps_busy_ns(const sim_steps *s, int which) {
+  return s->busy[which];
+}
