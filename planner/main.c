@@ -4,7 +4,7 @@
 #include "planner/cmd.h"
 #include "planner/plan_inputs.h"
 
-static const char verbs[] = "plan, evaluate, stages, catalog, validate";
+static const char verbs[] = "plan, whatif, evaluate, stages, catalog, validate";
 
 static hf_status cmd_none(int argc, char **argv) {
   cli_common common = {0};
@@ -15,6 +15,7 @@ static hf_status cmd_none(int argc, char **argv) {
                                         "proven to a gap, and predicts what that "
                                         "gives; for machines that were measured and for machines nobody owns yet.\n\n"
                                         "   plan      choose placement and depth, check memory, simulate, store\n"
+                                        "   whatif    a machine and changes of it side by side, each with its cause\n"
                                         "   evaluate  the exact objective of any placement\n"
                                         "   stages    how long each stage takes on a machine\n"
                                         "   catalog   known models and hardware\n"
@@ -38,6 +39,7 @@ int main(int argc, char **argv) {
     const char *name;
     hf_status (*run)(int, char **);
   } table[] = {{"plan", cmd_plan},
+               {"whatif", cmd_whatif},
                {"evaluate", cmd_evaluate},
                {"stages", cmd_stages},
                {"catalog", cmd_catalog},
