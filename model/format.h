@@ -36,8 +36,39 @@ typedef enum {
   FMT_TQ1_0,
   FMT_TQ2_0,
   FMT_NVFP4,
-  FMT_Q4_K_M /* planning only: llama.cpp's mixture */,
-  FMT_Q2_K_XL /* planning only: a published mixture, bits per weight in the table */,
+  /* Mixtures, for planning: names of published files. What they hold part by part is in recipe.h. */
+  FMT_Q4_K_M,
+  FMT_Q2_K_XL /* ud-q2_k_xl */,
+  FMT_Q6_0, /* from here on: types of ik_llama.cpp */
+  FMT_IQ2_K,
+  FMT_IQ3_K,
+  FMT_IQ4_K,
+  FMT_IQ5_K,
+  FMT_IQ6_K,
+  FMT_IQ2_KS,
+  FMT_IQ3_KS,
+  FMT_IQ4_KS,
+  FMT_IQ5_KS,
+  FMT_IQ4_KSS,
+  FMT_IQ2_KL,
+  FMT_IQ1_KT,
+  FMT_IQ2_KT,
+  FMT_IQ3_KT,
+  FMT_IQ4_KT,
+  FMT_IQ1_S_R4,
+  FMT_IQ1_M_R4,
+  FMT_Q2_K_S, /* mixtures again */
+  FMT_Q3_K_S,
+  FMT_Q3_K_M,
+  FMT_Q3_K_L,
+  FMT_Q4_K_S,
+  FMT_Q5_K_S,
+  FMT_Q5_K_M,
+  FMT_Q4_K_M_V2,
+  FMT_Q4_K_XL /* ud-q4_k_xl */,
+  FMT_Q2_K_R4,
+  FMT_DQ4_K,
+  FMT_MIX_IQ3_K,
   FMT_N,
   FMT_DEFAULT = -1
 } fmt;
@@ -46,13 +77,17 @@ typedef struct {
   const char *name; /* "q8_0" */
   int block;        /* elements per block along a row; 1 for plain floats */
   int block_bytes;  /* 0 for planning-only mixtures */
-  double bits_per_weight;
+  double bits_per_weight; /* mixtures: of the routed experts of a large model, nearly */
   int ggml_type;   /* -1 = not a GGUF type */
   bool executable; /* the kernels can compute with it now */
+  int row_bytes;   /* beside the blocks, once per row: a scale */
 } fmt_info;
 
 const fmt_info *fmt_get(fmt f);
-HF_MUST hf_status fmt_parse(const char *name, fmt *out); /* HF_INPUT listing the known names */
+/* Case does not matter; - is as good as _; _r4 or _r8 at the end (the same bits in another order) may be left out or added. HF_INPUT names the
+ * nearest ones. */
+HF_MUST hf_status fmt_parse(const char *name, fmt *out);
+bool fmt_is_mixture(fmt f);
 bool fmt_from_ggml(int ggml_type, fmt *out);
 /* Bytes of a row of n elements; n must be a multiple of block (HF functions that open files check that). */
 size_t fmt_row_bytes(fmt f, int64_t n);

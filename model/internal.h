@@ -106,6 +106,7 @@ struct model {
   tensor_slot *slots; /* [(n_layers + 1) * MT_N] */
   uint64_t seed;      /* SRC_SYNTH */
   fmt synth_format;
+  struct model_recipe *recipe; /* of model_with_recipe, or NULL */
 };
 
 static inline tensor_slot *model_slot(const model *m, model_tensor_id id, int layer) {

@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "model/gguf.h"
 #include "model/internal.h"
+#include "model/recipe.h"
 #include "model/synth.h"
 
 #define CONFIG_LIMIT ((size_t)4 << 20)
@@ -41,6 +42,7 @@ void model_close(model *m) {
   tset_free(&m->set);
   hf_arena_free(m->arena);
   free(m->slots);
+  free(m->recipe);
   free(m->path);
   free(m->missing);
   free(m);
@@ -80,6 +82,42 @@ hf_status model_from_config(const json *config, const char *where, model **out) 
   }
   default_name(&m->c, where);
   *out = m;
+  return HF_OK;
+}
+
+static hf_status copy_array(const void *from, size_t n, size_t size, void **out) {
+  if (from == NULL) return HF_OK;
+  HF_TRY(hf_alloc(out, n, size, "model's layers"));
+  memcpy(*out, from, n * size);
+  return HF_OK;
+}
+
+static hf_status copy_config(const model_config *from, model_config *to) {
+  *to = *from;
+  to->layer_is_moe = to->layer_slides = NULL;
+  to->rope.inv_freq = NULL;
+  void *moe = NULL, *slides = NULL, *freq = NULL;
+  hf_status st = copy_array(from->layer_is_moe, (size_t)from->n_layers, sizeof *from->layer_is_moe, &moe);
+  if (st == HF_OK) st = copy_array(from->layer_slides, (size_t)from->n_layers, sizeof *from->layer_slides, &slides);
+  if (st == HF_OK) st = copy_array(from->rope.inv_freq, (size_t)from->rope.dim / 2, sizeof *from->rope.inv_freq, &freq);
+  to->layer_is_moe = moe;
+  to->layer_slides = slides;
+  to->rope.inv_freq = freq;
+  return st;
+}
+
+hf_status model_with_recipe(const model *m, const model_recipe *r, model **out) {
+  model *by = NULL;
+  HF_TRY(new_model(m->path, &by));
+  hf_status st = copy_config(&m->c, &by->c);
+  if (st == HF_OK) st = hf_alloc(&by->recipe, 1, sizeof *by->recipe, "recipe");
+  if (st != HF_OK) {
+    model_close(by);
+    return st;
+  }
+  *by->recipe = *r;
+  by->c.default_format = r->part[PART_EXPERT_IN];
+  *out = by;
   return HF_OK;
 }
 

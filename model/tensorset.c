@@ -106,7 +106,9 @@ bool raw_bytes(fmt f, int elem_bytes, int n_dims, const int64_t *dims, uint64_t 
   const fmt_info *i = fmt_get(f);
   int64_t inner = n_dims > 0 ? dims[n_dims - 1] : 1;
   if (inner % i->block != 0) return false;
-  return !__builtin_mul_overflow(n / (uint64_t)i->block, (uint64_t)i->block_bytes, bytes);
+  uint64_t rows = i->row_bytes > 0 && inner > 0 ? n / (uint64_t)inner * (uint64_t)i->row_bytes : 0;
+  if (__builtin_mul_overflow(n / (uint64_t)i->block, (uint64_t)i->block_bytes, bytes)) return false;
+  return !__builtin_add_overflow(*bytes, rows, bytes);
 }
 
 static int by_offset(const void *a, const void *b) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "db/catalog.h"
+#include "model/recipe.h"
 #include "planner/cost/remote.h"
 #include "planner/ilp/ilp.h"
 #include "sched/sched.h"
@@ -29,21 +30,37 @@ done:
   return st;
 }
 
+/* The model as if stored by the recipe in --format; FMT_DEFAULT then means it. */
+static hf_status by_recipe(plan_inputs *in) {
+  model_recipe r;
+  model *by = NULL;
+  HF_TRY(recipe_parse(in->req.format, model_get_config(in->m), &r));
+  HF_TRY(model_with_recipe(in->m, &r, &by));
+  if (in->req.opened == NULL) model_close(in->m);
+  in->req.opened = NULL; /* the copy is closed with the inputs */
+  in->m = by;
+  in->format = FMT_DEFAULT;
+  return HF_OK;
+}
+
 static hf_status open_model(plan_inputs *in) {
   const plan_request *r = &in->req;
   in->format = FMT_DEFAULT;
   if (r->model == NULL && r->opened != NULL) in->req.model = model_get_config(r->opened)->name;
   if (r->model == NULL)
     return hf_fail(HF_INPUT, "option --model: missing; give a folder, a GGUF file, synth:… or a name of hf-plan catalog list");
-  if (r->format != NULL) HF_TRY(hf_note(fmt_parse(r->format, &in->format), "option --format"));
+  bool recipe = r->format != NULL && strchr(r->format, ':') != NULL;
+  if (r->format != NULL && !recipe) HF_TRY(hf_note(fmt_parse(r->format, &in->format), "option --format"));
   bool file = strncmp(r->model, "synth:", 6) == 0 || access(r->model, F_OK) == 0;
   if (r->opened != NULL) in->m = r->opened;
   else HF_TRY(file ? model_open(r->model, &in->m) : open_catalog_model(in));
+  if (recipe) HF_TRY(hf_note(by_recipe(in), "option --format"));
   in->c = model_get_config(in->m);
   if (in->c->n_layers > PLAN_MAX_LAYERS)
     return hf_fail(HF_UNSUPPORTED, "model %s: %d layers are more than can be planned, %d", in->c->name, in->c->n_layers,
                    (int)PLAN_MAX_LAYERS);
   in->format_name = fmt_get(in->format != FMT_DEFAULT ? in->format : in->c->default_format)->name;
+  if (model_get_recipe(in->m) != NULL && in->format == FMT_DEFAULT) in->format_name = model_get_recipe(in->m)->name;
   return HF_OK;
 }
 
