@@ -223,7 +223,7 @@ static hf_status layer_from_json(const json *o, const char *where, int n_devices
 
 hf_status stage_table_from_json(const json *obj, const char *where, stage_table **out) {
   int64_t n_layers = 0, n_experts = 0, top_k = 0, n_devices = 1, n_remotes = 0, window = 0;
-  stage_place place[STAGE_MAX_PLACES];
+  stage_place place[STAGE_MAX_PLACES] = {0};
   const char *tag = NULL;
   stage_table *t = NULL;
   hf_status st = HF_OK;

@@ -10,11 +10,15 @@ static hf_status read_fact(const json *doc, const char *where, const char *key, 
   const json *o = json_get(doc, key);
   const char *tag = json_string(json_get(o, "tag")), *has = json_string(json_get(o, "unit"));
   double likely = json_number(json_get(o, "value"), -1);
-  cost_figure f = {.low = json_number(json_get(o, "low"), likely), .likely = likely, .high = json_number(json_get(o, "high"), likely)};
-  if (json_type(o) != JSON_OBJECT || has == NULL || strcmp(has, unit) != 0 || !(f.low > 0) || !(f.low <= f.likely) ||
+  cost_figure f = {.likely = likely};
+  f.low = json_number(json_get(o, "low"), likely);
+  f.high = json_number(json_get(o, "high"), likely);
+  if (json_type(o) != JSON_OBJECT || (has != NULL && strcmp(has, unit) != 0) || !(f.low > 0) || !(f.low <= f.likely) ||
       !(f.likely <= f.high) || !isfinite(f.high))
     return hf_fail(HF_INPUT, "catalog link %s: field %s: needs value, low and high in %s, above 0 and rising", where, key, unit);
-  f.tag = tag != NULL && strcmp(tag, "assumed") == 0 ? TAG_ASSUMED : tag != NULL && strcmp(tag, "measured") == 0 ? TAG_MEASURED : TAG_SPEC;
+  f.tag = TAG_SPEC;
+  if (tag != NULL && strcmp(tag, "assumed") == 0) f.tag = TAG_ASSUMED;
+  if (tag != NULL && strcmp(tag, "measured") == 0) f.tag = TAG_MEASURED;
   *out = f;
   return HF_OK;
 }
