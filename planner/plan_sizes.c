@@ -147,12 +147,8 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
     add(&t, where, what, resident->remote[r], s->remote_limit[r]);
     away += resident->remote[r];
   }
-  const plan_device_sizes all = {.dense = s->dense,
-                                 .head = s->head,
-                                 .kv = s->kv,
-                                 .activations = s->activations,
-                                 .rope = s->rope,
-                                 .limit = s->ram_limit};
+  const plan_device_sizes all = {
+      .dense = s->dense, .head = s->head, .kv = s->kv, .activations = s->activations, .rope = s->rope, .limit = s->ram_limit};
   if (s->n_devices == 0) add_parts(&t, "ram", &all, depth, 0);
   add(&t, "ram", "experts on the CPU", s->all_experts - away, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);

@@ -54,8 +54,8 @@ typedef struct {
 
 /* The CPU of another machine, reached over a link. */
 typedef struct {
-  cost_rows *rows;                    /* owned by whoever opened it */
-  char text[96];                      /* MACHINE:LINK as given */
+  cost_rows *rows;                     /* owned by whoever opened it */
+  char text[96];                       /* MACHINE:LINK as given */
   cost_figure bytes_per_s, latency_ns; /* of one direction */
 } cost_remote;
 

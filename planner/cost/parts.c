@@ -22,7 +22,7 @@ stage_curve cost_unpack_curve(double fixed_ns, double bytes, double unpack_ns, d
   double read_ns = 1e9 * bytes / bytes_per_s;
   if (unpack_ns >= read_ns) return cost_roofline_curve(fixed_ns + unpack_ns, 0, flops_per_token, bytes_per_s, flops_per_s);
   return cost_roofline_curve(fixed_ns + unpack_ns, bytes - 1e-9 * unpack_ns * bytes_per_s, flops_per_token, bytes_per_s,
-                                flops_per_s);
+                             flops_per_s);
 }
 
 stage_curve cost_roofline_curve(double fixed_ns, double bytes, double flops_per_token, double bytes_per_s, double flops_per_s) {

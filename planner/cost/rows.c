@@ -42,8 +42,9 @@ static hf_status check_arrays(const char *name, const rec_figure *f, int n_figur
                               const rec_link_point *l, int n_link) {
   for (int i = 0; i < n_figure; i++)
     if (!in_order(f[i].low, f[i].likely, f[i].high))
-      return hf_fail(HF_INPUT, "machine %s: figure %s of '%s': low %g, likely %g, high %g: must be finite, not negative, and rise",
-                     name, f[i].what, f[i].device, f[i].low, f[i].likely, f[i].high);
+      return hf_fail(HF_INPUT,
+                     "machine %s: figure %s of '%s': low %g, likely %g, high %g: must be finite, not negative, and rise", name,
+                     f[i].what, f[i].device, f[i].low, f[i].likely, f[i].high);
   for (int i = 0; i < n_kernel; i++)
     if (!in_order(k[i].ns_low, k[i].ns, k[i].ns_high))
       return hf_fail(HF_INPUT, "machine %s: kernel %s of '%s': times %g, %g, %g ns: must be finite, not negative, and rise", name,

@@ -211,8 +211,7 @@ static void fill_places(builder *b, stage_table *t, int l, const model_layer_par
   if (t->place == NULL) return;
   for (int d = 0; d < t->n_devices; d++)
     if (d != t->layer[l].home) device_place(b, d, home, p, stage_place_of(t, l, 1 + d));
-  for (int r = 0; r < t->n_remotes; r++)
-    remote_place(b, &b->in->remote[r], home, p, stage_place_of(t, l, 1 + t->n_devices + r));
+  for (int r = 0; r < t->n_remotes; r++) remote_place(b, &b->in->remote[r], home, p, stage_place_of(t, l, 1 + t->n_devices + r));
 }
 
 /* What the residual stream pays where the next layer has another home: to the host and to the other device. */
@@ -256,8 +255,7 @@ static hf_status layer_cost(builder *b, stage_table *t, int l) {
   context_cost(b, &dev->unit, l, p.flops_per_token_context, y);
   /* dense and shared parts are three products of the recording; only routed experts run by kernels/moe.h */
   const model_part *ffn = y->moe ? &p.shared : &p.dense_ffn;
-  y->shared =
-      part_curve(b, &dev->unit, "matmul", y->moe ? p.shared_fmt : p.ffn_fmt, 0, m->d_model, ffn, b->shared_fixed);
+  y->shared = part_curve(b, &dev->unit, "matmul", y->moe ? p.shared_fmt : p.ffn_fmt, 0, m->d_model, ffn, b->shared_fixed);
   if (!y->moe) return HF_OK;
   expert_cost(b, &p, y);
   fill_places(b, t, l, &p);
@@ -296,10 +294,11 @@ static hf_status find_contend(builder *b, stage_table *t) {
 static hf_status check_devices(const cost_input *in) {
   for (int d = 0; d < in->gpus.n; d++)
     if (in->gpus.g[d].kind != GPU_VIRTUAL && cost_device(in->rows, in->gpus.g[d].device) == NULL)
-      return hf_fail(HF_NOT_FOUND,
-                     "option --gpu: machine %s has no %s in the database: measure it with hf-profile on that machine, or plan with "
-                     "--gpu none",
-                     in->rows->machine.name, in->gpus.g[d].device);
+      return hf_fail(
+          HF_NOT_FOUND,
+          "option --gpu: machine %s has no %s in the database: measure it with hf-profile on that machine, or plan with "
+          "--gpu none",
+          in->rows->machine.name, in->gpus.g[d].device);
   return HF_OK;
 }
 

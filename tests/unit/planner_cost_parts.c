@@ -33,7 +33,8 @@ static void figure(cost_rows *r, const char *device, const char *what, const cha
 
 static void point(cost_rows *r, const char *format, int n_out, int tokens, int threads, double ns) {
   rec_kernel_point *k = &kernels[r->n_kernel++];
-  *k = (rec_kernel_point){.n_out = n_out, .n_in = 128, .tokens = tokens, .threads = threads, .ns = ns, .ns_low = ns, .ns_high = ns};
+  *k = (rec_kernel_point){
+      .n_out = n_out, .n_in = 128, .tokens = tokens, .threads = threads, .ns = ns, .ns_low = ns, .ns_high = ns};
   snprintf(k->device, sizeof k->device, "cpu");
   snprintf(k->kernel, sizeof k->kernel, "expert_ffn");
   snprintf(k->format, sizeof k->format, "%s", format);

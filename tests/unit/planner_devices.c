@@ -71,8 +71,9 @@ static void sets_of_gpus(void **state) {
   assert_string_equal(s.text, "cuda:0+cuda:2:16G");
   ok(gpu_set_parse("paced:odd+name:8M", &s)); /* a machine may be called so */
   assert_true(s.n == 1 && strcmp(s.g[0].machine, "odd+name") == 0);
-  const char *const bad[] = {"cuda:0+",       "cuda:0+cuda:0", "cuda:0+virtual:8M", "cuda:0+none", "+cuda:0",
-                             "cuda:0++cuda:1", "cuda:0 cuda:1", "cuda:0+cuda:1+cuda:2+cuda:3+cuda:4+cuda:5+cuda:6+cuda:7+cuda:8"};
+  const char *const bad[] = {
+      "cuda:0+", "cuda:0+cuda:0",  "cuda:0+virtual:8M", "cuda:0+none",
+      "+cuda:0", "cuda:0++cuda:1", "cuda:0 cuda:1",     "cuda:0+cuda:1+cuda:2+cuda:3+cuda:4+cuda:5+cuda:6+cuda:7+cuda:8"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_int_equal(gpu_set_parse(bad[i], &s), HF_INPUT);
   cost_rows *r = machine(1 << 20, 1 << 20);
   ok(gpu_set_default(r, 8, &s));
@@ -120,8 +121,14 @@ static void layers_by_speed_and_memory(void **state) {
 }
 
 static plan_inputs *open_plan(const cost_rows *r, const char *gpu, int64_t context) {
-  plan_request q = {
-      .model = "examples/tiny-moe", .host_rows = r, .gpu = gpu, .users = 5, .context = context, .prompt_tokens = 64, .output_tokens = 32};
+  plan_request q = {.model = "examples/tiny-moe",
+                    .host_rows = r,
+                    .gpu = gpu,
+                    .users = 5,
+                    .context = context,
+                    .prompt_tokens = 64,
+                    .output_tokens = 32,
+                    .chunk_tokens = 64};
   plan_inputs *in = NULL;
   ok(plan_inputs_open(NULL, &q, &in));
   return in;
@@ -219,7 +226,8 @@ static void a_small_second_device_gets_fewer_layers(void **state) {
   ok(plan_sizes_of(wide, &s));
   assert_int_equal(wide->home[4], 1);
   /* room for one layer only */
-  int64_t used = s.device[1].limit - plan_expert_room(&s, 1, 1) - s.device[1].margin, layer = (s.device[1].dense + s.device[1].kv) / 2;
+  int64_t used = s.device[1].limit - plan_expert_room(&s, 1, 1) - s.device[1].margin,
+          layer = (s.device[1].dense + s.device[1].kv) / 2;
   int64_t one = (int64_t)((double)(used - layer / 2) / (1 - 1 / 16.0 - 1 / 50.0)); /* the margin is a share of the memory */
   char gpu[64];
   snprintf(gpu, sizeof gpu, "cuda:0+cuda:1:%lld", (long long)one);
@@ -252,7 +260,8 @@ static void other_machines(void **state) {
   snprintf(path, sizeof path, "/tmp/hf-devices-test-%d.db", (int)getpid());
   ok(db_open(path, true, &d));
   cost_rows *r = machine(64 << 20, 64 << 20);
-  plan_request q = {.model = "examples/tiny-moe", .host_rows = r, .gpu = "cuda:0", .remotes = "paced-desk:10gbe", .users = 5, .context = 192};
+  plan_request q = {
+      .model = "examples/tiny-moe", .host_rows = r, .gpu = "cuda:0", .remotes = "paced-desk:10gbe", .users = 5, .context = 192};
   plan_inputs *in = NULL;
   stage_table *t = NULL;
   plan_sizes s;
