@@ -11,6 +11,8 @@ hf_status cmd_stages(int argc, char **argv);
 hf_status cmd_catalog(int argc, char **argv);
 hf_status cmd_validate(int argc, char **argv);
 hf_status cmd_whatif(int argc, char **argv);
+hf_status cmd_sweep(int argc, char **argv);
+hf_status cmd_roi(int argc, char **argv);
 
 HF_MUST hf_status cmd_print_json(const json *o);
 /* HF_INPUT when operands are left over. */

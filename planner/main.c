@@ -4,7 +4,7 @@
 #include "planner/cmd.h"
 #include "planner/plan_inputs.h"
 
-static const char verbs[] = "plan, whatif, evaluate, stages, catalog, validate";
+static const char verbs[] = "plan, whatif, sweep, roi, evaluate, stages, catalog, validate";
 
 static hf_status cmd_none(int argc, char **argv) {
   cli_common common = {0};
@@ -16,6 +16,8 @@ static hf_status cmd_none(int argc, char **argv) {
                                         "gives; for machines that were measured and for machines nobody owns yet.\n\n"
                                         "   plan      choose placement and depth, check memory, simulate, store\n"
                                         "   whatif    a machine and changes of it side by side, each with its cause\n"
+                                        "   sweep     a table over users and context, or any two things\n"
+                                        "   roi       what tokens cost, payback, break-even, what would flip it\n"
                                         "   evaluate  the exact objective of any placement\n"
                                         "   stages    how long each stage takes on a machine\n"
                                         "   catalog   known models and hardware\n"
@@ -40,6 +42,8 @@ int main(int argc, char **argv) {
     hf_status (*run)(int, char **);
   } table[] = {{"plan", cmd_plan},
                {"whatif", cmd_whatif},
+               {"sweep", cmd_sweep},
+               {"roi", cmd_roi},
                {"evaluate", cmd_evaluate},
                {"stages", cmd_stages},
                {"catalog", cmd_catalog},

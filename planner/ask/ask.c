@@ -287,7 +287,7 @@ static void *worker(void *arg) {
   return NULL;
 }
 
-static int threads_to_use(int asked, int n) {
+int ask_threads(int asked, int n) {
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   int t = asked > 0 ? asked : cores > 0 ? (int)cores : 1;
   if (t > MOST_THREADS) t = MOST_THREADS;
@@ -298,7 +298,7 @@ hf_status ask_evaluate_all(const ask_case_spec *s, int n, int threads, void (*do
   if (n <= 0) return HF_OK;
   work w = {.s = s, .out = out, .n = n, .failed = n, .done = done, .user = user};
   pthread_t id[MOST_THREADS];
-  int want = threads_to_use(threads, n), started = 0;
+  int want = ask_threads(threads, n), started = 0;
   if (pthread_mutex_init(&w.lock, NULL) != 0) return hf_fail(HF_MACHINE, "no more locks: evaluating cases");
   while (started < want - 1 && pthread_create(&id[started], NULL, worker, &w) == 0) started++;
   worker(&w);

@@ -72,4 +72,6 @@ void ask_case_to_json(const ask_case *c, json *into);
  * index, is returned. */
 HF_MUST hf_status ask_evaluate_all(const ask_case_spec *s, int n, int threads, void (*done)(void *user, int i), void *user,
                                    ask_case *out);
+/* How many threads it will use: asked, or all cores; at most n. */
+int ask_threads(int asked, int n);
 #endif
