@@ -255,17 +255,17 @@ static hf_status find_alias(const entry_list *l, const char *name, nearest *best
 }
 
 static hf_status not_found(const entry_list *l, const char *name, const nearest *best) {
-  char known[600] = "";
+  enum { SHORT_LIST = 12 };
+  char known[600] = "", suggestion[NAME_MAX_BYTES + 24] = "";
   size_t used = 0;
-  for (int i = 0; i < l->n && used < sizeof known; i++) {
-    used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", l->e[i].name);
+  for (int i = 0; i < l->n && l->n <= SHORT_LIST && used < sizeof known; i++) {
+    used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "known: ", l->e[i].name);
   }
+  if (l->n > SHORT_LIST) snprintf(known, sizeof known, "hf-plan catalog list %s names all %d", l->kind, l->n);
   /* A suggestion further away than half of what was typed would not help. */
-  if (best->name[0] && best->distance <= (int)(strlen(name) + 1) / 2) {
-    return hf_fail(HF_NOT_FOUND, "the catalog has no '%.95s' among its %s; did you mean '%s'? (known: %s)", name, l->kind,
-                   best->name, known);
-  }
-  return hf_fail(HF_NOT_FOUND, "the catalog has no '%.95s' among its %s (known: %s)", name, l->kind, known);
+  if (best->name[0] && best->distance <= (int)(strlen(name) + 1) / 2)
+    snprintf(suggestion, sizeof suggestion, "; did you mean '%s'?", best->name);
+  return hf_fail(HF_NOT_FOUND, "the catalog has no '%.95s' among its %s%s (%s)", name, l->kind, suggestion, known);
 }
 
 static hf_status find(const entry_list *l, const char *name, const kept **out) {
