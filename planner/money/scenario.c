@@ -348,6 +348,31 @@ void money_machine_of(const cost_rows *rows, money_machine *out) {
   if (out->part[3].low > out->part[3].likely) out->part[3].low = out->part[3].likely;
 }
 
+static double busy_power(const cost_rows *rows, const char *device, double busy) {
+  cost_figure idle, active;
+  if (!cost_find(rows, device, "power_idle_w", &idle) || !cost_find(rows, device, "power_active_w", &active)) return 0;
+  return idle.likely + fmax(0, active.likely - idle.likely) * busy;
+}
+
+void money_machine_busy(const cost_rows *rows, double cpu_busy, double gpu_busy, money_machine *m) {
+  if (isnan(m->idle_w.likely) || isnan(m->active_w.likely)) return;
+  double idle = 0, active = 0, watts = 0, most = fmin(1, fmax(cpu_busy, gpu_busy));
+  for (int i = 0; i < rows->n_device; i++) {
+    const rec_device *d = &rows->device[i];
+    watts += busy_power(rows, d->device, fmin(1, strcmp(d->kind, "gpu") == 0 ? gpu_busy : cpu_busy));
+    idle += busy_power(rows, d->device, 0);
+    active += busy_power(rows, d->device, 1);
+  }
+  double rest_idle = fmax(0, m->idle_w.likely - idle), rest_active = fmax(rest_idle, m->active_w.likely - active);
+  watts += rest_idle + (rest_active - rest_idle) * most;
+  if (!(watts > 0) || watts > m->active_w.high) return;
+  m->active_w.low = fmin(watts, m->active_w.low);
+  m->active_w.likely = watts;
+  if (m->active_w.tag < TAG_SPEC) m->active_w.tag = TAG_SPEC;
+  snprintf(m->active_w.source, sizeof m->active_w.source,
+           "idle and busy power of each part by its busy time in the simulation; high: all busy");
+}
+
 bool money_parts(const money_scenario *s, const money_machine *m, money_fact part[MONEY_N_CLASSES]) {
   for (int k = 0; k < MONEY_N_CLASSES; k++) {
     part[k] = m->part[k];

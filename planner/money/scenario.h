@@ -46,6 +46,9 @@ typedef struct {
   money_fact idle_w, active_w;
 } money_machine;
 void money_machine_of(const cost_rows *rows, money_machine *out);
+/* The simulation knows how busy CPU and GPUs are while the machine works: likely power becomes idle plus that share of the rest, device by
+ * device, what the platform draws following the busier of the two; the datasheet's sum stays the high end. */
+void money_machine_busy(const cost_rows *rows, double cpu_busy, double gpu_busy, money_machine *m);
 
 /* What the simulation gives at the SLO. */
 typedef struct {
