@@ -1,0 +1,241 @@
+#include "planner/validate/fit.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/stats.h"
+
+const fit_plan fit_plans[FIT_MAX_ENGINES] = {
+    {"ik-llama-cpp", 4, {ENGINE_UNPACK_WEIGHTS, ENGINE_GEMM, ENGINE_GPU_KV, ENGINE_UPLOAD}},
+    {"ik-llama-cpp-no-rtr", 2, {ENGINE_UNPACK_WEIGHTS, ENGINE_GEMM_AVX2}},
+    {"ktransformers", 2, {ENGINE_UNPACK_BYTES, ENGINE_GEMM}},
+    {"ktransformers-no-graph", 1, {ENGINE_LAUNCH}},
+    {"llama-cpp", 3, {ENGINE_UNPACK_WEIGHTS, ENGINE_GEMM, ENGINE_THREAD_LAYER}},
+    {"sglang-cpu", 2, {ENGINE_UNPACK_BYTES, ENGINE_GEMM}},
+    {NULL, 0, {0}}};
+
+static const double FIRST_STEP = 0.4, LAST_STEP = 0.0125, PENALTY = 0.02, REACH = 6, LEAST_SPREAD = 0.1;
+
+hf_status engine_set_load(engine_set *s) {
+  s->n = 0;
+  for (const fit_plan *p = fit_plans; p->engine != NULL; p++) HF_TRY(engine_load(p->engine, &s->e[s->n++]));
+  return HF_OK;
+}
+
+const engine *engine_set_find(const engine_set *s, const char *name) {
+  for (int i = 0; i < s->n; i++)
+    if (strcmp(s->e[i].name, name) == 0) return &s->e[i];
+  return NULL;
+}
+
+/* ---- objective ---- */
+
+typedef struct {
+  prepared_case **row;
+  int n;
+  engine e;
+  double start[FIT_MAX_FACTS];
+  const fit_plan *fp;
+} problem;
+
+static hf_status loss(problem *p, const double *x, double *out) {
+  double sum = 0;
+  for (int i = 0; i < p->fp->n; i++) {
+    catalog_value *f = &p->e.fact[p->fp->fact[i]];
+    f->low = f->likely = f->high = exp(x[i]);
+    sum += PENALTY * fabs(x[i] - log(p->start[i]));
+  }
+  for (int i = 0; i < p->n; i++) {
+    const published_case *c = p->row[i]->r.c;
+    predicted_rates r;
+    HF_TRY(predict_case(p->row[i], &p->e, (cost_case){0}, &r));
+    if (c->decode_tok_s > 0) sum += fabs(log(r.decode / c->decode_tok_s));
+    if (p->row[i]->r.no_prefill[0] == '\0') sum += fabs(log(r.prefill / c->prefill_tok_s));
+  }
+  *out = sum;
+  return HF_OK;
+}
+
+static double three_digits(double v) {
+  char text[32];
+  double out = 0;
+  snprintf(text, sizeof text, "%.3g", v);
+  return sscanf(text, "%lf", &out) == 1 ? out : v;
+}
+
+static hf_status search(problem *p) {
+  double x[FIT_MAX_FACTS], best = 0;
+  for (int i = 0; i < p->fp->n; i++) x[i] = log(p->start[i]);
+  HF_TRY(loss(p, x, &best));
+  for (double step = FIRST_STEP; step >= LAST_STEP;) {
+    bool moved = false;
+    for (int i = 0; i < p->fp->n; i++)
+      for (int side = -1; side <= 1; side += 2) {
+        double old = x[i], now = 0;
+        if (fabs(old + side * step - log(p->start[i])) > REACH) continue;
+        x[i] = old + side * step;
+        HF_TRY(loss(p, x, &now));
+        if (now < best - 1e-9) {
+          best = now;
+          moved = true;
+          break;
+        }
+        x[i] = old;
+      }
+    if (!moved) step /= 2;
+  }
+  for (int i = 0; i < p->fp->n; i++) {
+    catalog_value *f = &p->e.fact[p->fp->fact[i]];
+    f->low = f->likely = f->high = three_digits(exp(x[i]));
+    p->e.own[p->fp->fact[i]] = true;
+  }
+  return HF_OK;
+}
+
+/* The engine as it is without what the rows taught: facts of its own that are fitted fall back to those of the file below, or to the engine
+ * of which it is a mode, as fitted just now. */
+static hf_status unfitted(const fit_plan *fp, const engine_set *done, engine *e) {
+  engine base;
+  HF_TRY(engine_load(fp->engine, e));
+  const engine *fitted = engine_set_find(done, e->base);
+  if (fitted != NULL) {
+    base = *fitted;
+    for (int f = 0; f < ENGINE_N_FACTS; f++)
+      if (!e->own[f]) e->fact[f] = base.fact[f];
+  } else {
+    HF_TRY(engine_load(e->base, &base));
+  }
+  for (int i = 0; i < fp->n; i++) {
+    engine_fact f = fp->fact[i];
+    e->fact[f] = base.fact[f];
+    if (f == ENGINE_UNPACK_BYTES && !(base.fact[f].likely > 0)) /* the start is stated in weights: of 4.5 bits */
+      e->fact[f].likely = base.fact[ENGINE_UNPACK_WEIGHTS].likely * 4.5 / 8;
+    if (f == ENGINE_THREAD_LAYER && !(base.fact[f].likely > 0)) e->fact[f].likely = 2000; /* a barrier's order of magnitude, some */
+  }
+  return HF_OK;
+}
+
+static hf_status fit_one(const fit_plan *fp, prepared_case **row, int n, const engine_set *done, engine *out) {
+  problem p = {.row = row, .n = n, .fp = fp};
+  HF_TRY(unfitted(fp, done, &p.e));
+  for (int i = 0; i < fp->n; i++) p.start[i] = p.e.fact[fp->fact[i]].likely;
+  HF_TRY(search(&p));
+  *out = p.e;
+  return HF_OK;
+}
+
+hf_status fit_engines(prepared_case *cases, int n, const char *without, engine_set *out) {
+  prepared_case **row = NULL;
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&row, (size_t)n + 1, sizeof *row, "rows of an engine"));
+  out->n = 0;
+  for (const fit_plan *fp = fit_plans; fp->engine != NULL; fp++) {
+    int k = 0;
+    for (int i = 0; i < n; i++)
+      if (cases[i].r.used && strcmp(cases[i].r.engine, fp->engine) == 0 &&
+          (without == NULL || strcmp(cases[i].r.machine, without) != 0))
+        row[k++] = &cases[i];
+    HF_GO(done, fit_one(fp, row, k, out, &out->e[out->n]));
+    out->n++;
+  }
+done:
+  free(row);
+  return st;
+}
+
+/* ---- spreads ---- */
+
+/* The factor on a fact that makes a row exact, within 1/8 to 8; 0 when none does or it hardly matters. */
+static hf_status implied(prepared_case *c, const engine *e, engine_fact f, bool prefill, double *factor) {
+  double published = prefill ? c->r.c->prefill_tok_s : c->r.c->decode_tok_s, lo = log(0.125), hi = log(8);
+  *factor = 0;
+  if (!(published > 0) || (prefill && c->r.no_prefill[0] != '\0')) return HF_OK;
+  double rate[2] = {0, 0};
+  for (int k = 0; k < 26; k++) {
+    double mid = k == 0 ? lo : k == 1 ? hi : 0.5 * (lo + hi);
+    engine moved = *e;
+    predicted_rates r;
+    moved.fact[f].low = moved.fact[f].likely = moved.fact[f].high = e->fact[f].likely * exp(mid);
+    HF_TRY(predict_case(c, &moved, (cost_case){0}, &r));
+    double v = prefill ? r.prefill : r.decode;
+    if (k < 2) {
+      rate[k] = v;
+      continue;
+    }
+    if (k == 2 && (published - rate[0]) * (published - rate[1]) > 0) { /* out of its reach: the nearer end */
+      bool up = (rate[1] > rate[0]) == (published > rate[0]);
+      if (fabs(log(rate[1] / rate[0])) > 0.2) *factor = up ? 8 : 0.125;
+      return HF_OK;
+    }
+    if ((v < published) == (rate[1] > rate[0])) lo = mid;
+    else hi = mid;
+  }
+  *factor = exp(0.5 * (lo + hi));
+  return HF_OK;
+}
+
+static bool decides_prefill(engine_fact f) {
+  return f == ENGINE_GEMM || f == ENGINE_GEMM_AVX2;
+}
+
+static bool decides(const fit_plan *fp, engine_fact f) {
+  return decides_prefill(f) || f == ENGINE_UNPACK_WEIGHTS || f == ENGINE_UNPACK_BYTES || fp->n == 1;
+}
+
+static void widen(catalog_value *f, double low, double high) {
+  f->low = three_digits(fmin(f->likely * (1 - LEAST_SPREAD), low));
+  f->high = three_digits(fmax(f->likely * (1 + LEAST_SPREAD), high));
+}
+
+static hf_status spread_by_rows(prepared_case *cases, int n, const fit_plan *fp, engine_fact f, engine *e) {
+  double *v = NULL;
+  int k = 0;
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&v, (size_t)n + 1, sizeof *v, "spread of a fact"));
+  for (int i = 0; i < n; i++) {
+    if (!cases[i].r.used || strcmp(cases[i].r.engine, fp->engine) != 0) continue;
+    HF_GO(done, implied(&cases[i], e, f, decides_prefill(f), &v[k]));
+    k += v[k] > 0;
+  }
+  if (k == 0) goto done;
+  hf_sort(v, (size_t)k);
+  widen(&e->fact[f], e->fact[f].likely * v[k / 10], e->fact[f].likely * v[k - 1 - k / 10]);
+done:
+  free(v);
+  return st;
+}
+
+static hf_status spread_by_machines(prepared_case *cases, int n, engine_set *s) {
+  const char *seen[64];
+  int m = 0;
+  engine_set low = *s, high = *s;
+  for (int i = 0; i < n && m < 64; i++) {
+    bool old = !cases[i].r.used;
+    for (int k = 0; k < m && !old; k++) old = strcmp(seen[k], cases[i].r.machine) == 0;
+    if (old) continue;
+    seen[m++] = cases[i].r.machine;
+    engine_set other;
+    HF_TRY(fit_engines(cases, n, cases[i].r.machine, &other));
+    for (int e = 0; e < s->n; e++)
+      for (int f = 0; f < ENGINE_N_FACTS; f++) {
+        low.e[e].fact[f].likely = fmin(low.e[e].fact[f].likely, other.e[e].fact[f].likely);
+        high.e[e].fact[f].likely = fmax(high.e[e].fact[f].likely, other.e[e].fact[f].likely);
+      }
+  }
+  for (int e = 0; e < s->n; e++)
+    for (int i = 0; i < fit_plans[e].n; i++) {
+      engine_fact f = fit_plans[e].fact[i];
+      if (!decides(&fit_plans[e], f)) widen(&s->e[e].fact[f], low.e[e].fact[f].likely, high.e[e].fact[f].likely);
+    }
+  return HF_OK;
+}
+
+hf_status fit_spreads(prepared_case *cases, int n, engine_set *s) {
+  for (int e = 0; e < s->n; e++)
+    for (int i = 0; i < fit_plans[e].n; i++)
+      if (decides(&fit_plans[e], fit_plans[e].fact[i]))
+        HF_TRY(spread_by_rows(cases, n, &fit_plans[e], fit_plans[e].fact[i], &s->e[e]));
+  return spread_by_machines(cases, n, s);
+}

@@ -1,0 +1,35 @@
+/* fit.h: the facts of each engine from the rows measured with it: few per engine, one set for all of its rows, by a method that gives the same
+ * result every time. The committed priors are its output (hf-plan validate CASES.csv --fit prints them), and leaving a machine out runs the same
+ * code on the other rows.
+ *
+ * What is minimised: sum over the rows of the engine of |ln(predicted / published)|, of decode and of prefill alike (absolute, not squared, errors:
+ * a row that is off does not pull the others), plus PENALTY * |ln(fact / start)| for each fact, so that a fact that no row speaks of stays where it
+ * started. How: pattern search in the logarithms, one fact at a time, step 0.4 halved down to 0.0125, from the start that the file below it
+ * states; the result is rounded to three digits. An engine's mode ("-no-rtr") starts from the engine's result.
+ * low and high of the fact that decides decode (or prefill): for each row the value that would make it exact, all others as fitted; of these the
+ * 10th and the 90th percentile. Of the other facts: what leaving one machine out makes of them, at least 10 % either way. */
+#ifndef HF_PLANNER_VALIDATE_FIT_H
+#define HF_PLANNER_VALIDATE_FIT_H
+#include "planner/validate/predict.h"
+
+enum { FIT_MAX_FACTS = 4, FIT_MAX_ENGINES = 8 };
+typedef struct {
+  const char *engine;
+  int n;
+  engine_fact fact[FIT_MAX_FACTS];
+} fit_plan;
+extern const fit_plan fit_plans[FIT_MAX_ENGINES]; /* engine NULL ends; an engine comes after the one it leans on */
+
+/* Engines by name, as committed or as fitted. */
+typedef struct {
+  int n;
+  engine e[FIT_MAX_ENGINES];
+} engine_set;
+HF_MUST hf_status engine_set_load(engine_set *s);
+const engine *engine_set_find(const engine_set *s, const char *name); /* NULL when it is not there */
+
+/* Fits every engine of fit_plans from the used rows, but those of machine `without` (NULL = all rows count). Likely values only. */
+HF_MUST hf_status fit_engines(prepared_case *cases, int n, const char *without, engine_set *out);
+/* low and high of the facts that fit_engines set, from the same rows. */
+HF_MUST hf_status fit_spreads(prepared_case *cases, int n, engine_set *s);
+#endif

@@ -1,0 +1,88 @@
+#include "planner/validate/scenario.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "planner/plan_make.h"
+
+static const struct {
+  const char *cpu, *memory;
+} lines[] = {{"xeon-6787p", "mrdimm-8000"}, {"xeon-6980p", "mrdimm-8800"}};
+static const char *const formats[] = {"q4_k_m", "int8"};
+enum { PROMPT = 1536, OUTPUT = 512 };
+
+bool scenario_applies(const published_case *c) {
+  return strncasecmp(c->engine, "HeteroFlow", 10) == 0 && c->decode_tok_s > 0 && strcasestr(c->cpu, "Xeon 6") != NULL &&
+         strcasestr(c->memory, "MRDIMM") != NULL && strcasestr(c->model, "R1") != NULL;
+}
+
+static void say_needs(scenario *s) {
+  if (s->inside) return;
+  const char *which = s->published > s->decode.high ? "faster" : "slower";
+  snprintf(s->needs, sizeof s->needs, "a step %.2f times as fast as likely, %.2f times the %s end: %s", s->published / s->decode.likely,
+           s->published / (s->published > s->decode.high ? s->decode.high : s->decode.low), which,
+           s->published > s->decode.high ? "more bandwidth or fewer bytes per token than assumed" : "less of either than assumed");
+}
+
+static hf_status plan_one(const published_case *c, const char *text, scenario *s) {
+  catalog_parts parts;
+  catalog_machine machine = {0};
+  cost_rows *rows = NULL;
+  plan_inputs *in = NULL;
+  planned *p = NULL;
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&p, 1, sizeof *p, "plan of a scenario"));
+  HF_GO(done, catalog_parts_parse(text, &parts));
+  HF_GO(done, catalog_compose(&parts, &machine));
+  HF_GO(done, cost_rows_from_arrays(&machine.machine, machine.device, machine.n_device, machine.figure, machine.n_figure, NULL, 0,
+                                    machine.link, machine.n_link, &rows));
+  int64_t prompt = c->prompt_tokens > 0 ? (int64_t)c->prompt_tokens : PROMPT;
+  plan_request req = {.model = "deepseek-r1",
+                      .machine = text,
+                      .format = s->format,
+                      .host_rows = rows,
+                      .users = c->concurrency > 0 ? c->concurrency : 1,
+                      .context = prompt + OUTPUT,
+                      .prompt_tokens = prompt,
+                      .output_tokens = OUTPUT};
+  HF_GO(done, plan_inputs_open(NULL, &req, &in));
+  HF_GO(done, plan_inputs_popularity(in));
+  planned_options o = {.quick = true};
+  st = plan_make(in, &o, p);
+  if (st == HF_NO) {
+    snprintf(s->needs, sizeof s->needs, "%.190s", hf_error_line());
+    hf_clear_error();
+    st = HF_OK;
+  } else if (st == HF_OK) {
+    plan_range r = p->p->decode_tok_per_s;
+    s->decode = (predicted_range){r.low, r.likely, r.high};
+    s->depth = p->ilp->depth;
+    s->inside = s->published >= r.low && s->published <= r.high;
+    say_needs(s);
+  }
+  planned_free(p);
+done:
+  plan_inputs_close(in);
+  cost_rows_free(rows);
+  catalog_machine_free(&machine);
+  free(p);
+  return st;
+}
+
+hf_status scenarios_of(const published_case *c, scenario out[SCENARIOS_PER_ROW]) {
+  int n = 0;
+  for (int line = 0; line < 2; line++)
+    for (int sockets = 1; sockets <= 2; sockets++)
+      for (int f = 0; f < 2; f++) {
+        char text[128];
+        scenario *s = &out[n++];
+        *s = (scenario){.c = c, .sockets = sockets, .published = c->decode_tok_s};
+        snprintf(s->format, sizeof s->format, "%s", formats[f]);
+        snprintf(text, sizeof text, "cpu=%s,sockets=%d,memory=%s,gpu=rtx4090", lines[line].cpu, sockets, lines[line].memory);
+        snprintf(s->machine, sizeof s->machine, "%d x %s, %s, rtx4090", sockets, lines[line].cpu, lines[line].memory);
+        HF_TRY(hf_note(plan_one(c, text, s), "row %s, %s %s", c->id, s->machine, s->format));
+      }
+  return HF_OK;
+}
