@@ -1,0 +1,70 @@
+# hf-plan roi and its page: a stored plan, a machine to be planned, limits, scenarios, refusals.
+. tests/cli/lib.sh
+plan=$bin/hf-plan
+if [ ! -x "$plan" ]; then skip "hf-plan is not built"; fi
+r1=(--model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --context 2048)
+
+# A plan of the database: the tokens per second are the simulated ones of the plan.
+expect_exit 0 "$plan" plan "${r1[@]}" --users 3 --json --quiet
+id=$(json .plan_id)
+wall=$(json .simulation.tok_per_s_wall)
+expect_exit 0 "$plan" roi --plan "$id" --json --csv "$tmp/roi.csv"
+expect_json --argjson wall "$wall" '.kind == "roi" and .answer_id > 0 and .currency == "USD" and .case.tok_per_s_wall == $wall'
+expect_json '(.inputs | map({key: .name, value: .}) | from_entries) as $i | .cost as $c
+  | $i.tok_per_s.likely == .case.tok_per_s_wall and $i.hardware_price.likely > 10000
+  and (($c.breakdown | map(.per_year) | add) / $c.per_year - 1 | fabs) < 1e-9
+  and ($c.per_month * 12 / $c.per_year - 1 | fabs) < 1e-9
+  and (($c.per_million_output + $i.input_per_output.likely * $c.per_million_input) / (1 + $i.input_per_output.likely) / $c.per_million_tokens - 1 | fabs) < 1e-9'
+expect_json '.options | map(.way) == ["own", "api", "rent"]'
+expect_json '.cash | length == 61 and .[0].api == 0 and .[0].own > 10000 and .[60].own > .[59].own'
+expect_json '.sample.per_million_tokens | .p10 < .p50 and .p50 < .p90'
+expect_json '(.levers | length) > 8 and all(.levers[]; .words != "" and (.flips == false or .flips_at != null))'
+expect_json '.assumptions | length > 20 and all(.[]; (.tag | test("^(measured|scaled|spec|assumed)$")) and (.source | length) > 3)'
+grep -q '^input,pue,1,1.2,1.54,1.8,spec,' "$tmp/roi.csv" || fail "PUE is not in the CSV"
+first=$(json '.cost.per_million_tokens')
+
+# The same by a plan file, and by planning again: the same cost (another plan of the same question).
+expect_exit 0 "$plan" plan "${r1[@]}" --users 3 --json --quiet --out "$tmp/p.json" --no-store
+expect_exit 0 "$plan" roi --plan "$tmp/p.json" --json --no-store
+expect_json --argjson first "$first" '.cost.per_million_tokens == $first and (has("answer_id") | not)'
+expect_exit 0 "$plan" roi "${r1[@]}" --users 3 --json
+expect_json --argjson first "$first" '(.cost.per_million_tokens / $first - 1 | fabs) < 0.02 and (.by_users | length) > 3'
+expect_json 'all(.by_users[]; .feasible | not) or ([.by_users[] | select(.feasible) | .per_million_tokens] | length > 2)'
+
+# A scenario of one's own overrides; nothing to compare with.
+cat >"$tmp/mine.json" <<'END'
+{"title": "ours", "currency": "EUR", "currency_per_usd": 0.9, "hardware_price": {"low": 20000, "likely": 25000, "high": 30000, "tag": "measured", "source": "an offer", "date": "2026-11-01"},
+ "energy_price_per_kwh": 0.3, "api_price_in_per_million": null, "api_price_out_per_million": null, "rented_gpu_price_per_hour": null}
+END
+expect_exit 0 "$plan" roi --plan "$id" --scenario "$tmp/mine.json" --json
+expect_json '.currency == "EUR" and (.options | length) == 1 and .cheapest == "own" and (.inputs[] | select(.name == "hardware_price") | .source == "an offer (2026-11-01)" and .tag == "measured")'
+expect_exit 0 "$plan" roi --plan "$id" --scenario eu
+expect_stdout_line '^  scenario       eu: .* in EUR$'
+expect_stdout_line 'USD|EUR per million tokens'
+
+# Limits: the most users that meet them; more than that; nobody.
+expect_exit 0 "$plan" roi "${r1[@]}" --slo-tpot 0.2 --json
+most=$(json .case.users)
+expect_json '.case.users == .case.users_at_slo and .case.tpot_s.p95 <= 0.2 and .case.users >= 1'
+expect_exit 0 "$plan" roi "${r1[@]}" --slo-tpot 0.2 --users $((most + 1)) --json
+expect_json --argjson most "$most" '.case.users == $most and (.verdict | test("are not served as asked for"))'
+expect_error 1 'not even one user' "$plan" roi "${r1[@]}" --slo-tpot 0.001
+expect_error 1 'misses what was asked for' "$plan" roi --plan "$id" --slo-tpot 0.001
+
+# Refusals: one line, nothing stored.
+answers() { sqlite3 "$HETEROFLOW_DB" 'select count(*) from answer'; }
+before=$(answers)
+expect_error 2 'say what is to be priced' "$plan" roi
+expect_error 2 'option --model: not together with --plan' "$plan" roi --plan "$id" --model deepseek-r1
+expect_error 2 'no plan 999' "$plan" roi --plan 999
+expect_error 2 'nowhere.json' "$plan" roi --plan "$id" --scenario nowhere.json
+expect_error 2 "did you mean 'eu'" "$plan" roi --plan "$id" --scenario euu
+echo '{"tok_per_s": 500}' >"$tmp/cheat.json"
+expect_error 2 'cheat.json: member tok_per_s: comes from the simulation' "$plan" roi --plan "$id" --scenario "$tmp/cheat.json"
+echo '{"pue": -1}' >"$tmp/bad.json"
+expect_error 2 'bad.json: pue' "$plan" roi --plan "$id" --scenario "$tmp/bad.json"
+echo '{"pue": 1.2' >"$tmp/broken.json"
+expect_error 2 'broken.json: line' "$plan" roi --plan "$id" --scenario "$tmp/broken.json"
+expect_error 2 'no-such-folder' "$plan" roi --plan "$id" --csv "$tmp/no-such-folder/x.csv"
+expect_error 2 'slo-tpot' "$plan" roi --plan "$id" --slo-tpot nan
+expect_same "$(answers)" "$before" "answers after refusals"
