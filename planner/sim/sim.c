@@ -54,8 +54,12 @@ typedef struct {
 
 /* ---- arrivals ---- */
 
+/* What lasts no time counts in no mean and no maximum: a request that is admitted as it arrives never waited. */
 static void pass(sim *s, int64_t to) {
   double dt = (double)(to - s->counted_to);
+  if (dt <= 0) return;
+  if (s->n_in_system > s->r.max_in_system) s->r.max_in_system = s->n_in_system;
+  if (s->n_in_system - s->n_running > s->r.max_waiting) s->r.max_waiting = s->n_in_system - s->n_running;
   s->in_system_ns += (double)s->n_in_system * dt;
   s->waiting_ns += (double)(s->n_in_system - s->n_running) * dt;
   s->counted_to = to;
@@ -68,8 +72,6 @@ static hf_status count_arrivals(sim *s) {
     HF_TRY(sim_source_pop(s->count, &d));
     pass(s, at > s->counted_to ? at : s->counted_to);
     s->n_in_system++;
-    if (s->n_in_system > s->r.max_in_system) s->r.max_in_system = s->n_in_system;
-    if (s->n_in_system - s->n_running > s->r.max_waiting) s->r.max_waiting = s->n_in_system - s->n_running;
   }
   pass(s, s->now);
   return HF_OK;
