@@ -9,4 +9,12 @@ bool cost_on_unit(const rec_kernel_point *k, const cost_unit *u);
 int cost_usable_threads(const cost_unit *u, const char *kernel, const char *format);
 /* The best rate any measured product reached on this unit; 0 when none was measured. */
 double cost_measured_flops(const cost_unit *u, fmt f);
+
+/* What is assumed where a machine has no row: low, likely, high in order of size. NULL for a name that has none. */
+typedef struct {
+  const char *what, *unit;
+  double value[3];
+  const char *source;
+} cost_prior;
+const cost_prior *cost_prior_of(const char *what);
 #endif

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "planner/cost/cost.h"
+#include "planner/cost/cost_int.h"
 
 /* Blocks over the first `used` nodes of order[]: the next block goes to the node that would be done with it first (ties: lower index), which
  * makes the last one to finish as early as whole blocks allow. */
@@ -51,13 +51,9 @@ void cost_numa_split(const double *bytes_per_s, int n_nodes, int64_t width, int6
   }
 }
 
-/* Reads across the sockets over local ones. Xeon Platinum 8160, two UPI links: 34 of 112 GB/s (0.30; J. McCalpin's answer on Stack Exchange,
- * mirrored at boohere.com/id/detail/201966.html, read 2026-11-22). More links, as newer parts have, carry more: 0.5 is assumed likely. */
-static const double REMOTE[3] = {0.3, 0.5, 0.7};
-
 double cost_numa_remote_rate(const cost_rows *r, double local_bytes_per_s, double remote_part, cost_case c, db_tag *tag) {
   if (!(remote_part > 0)) return local_bytes_per_s;
-  double factor = cost_rate(r, "cpu", "dram_remote_fraction", COST_CPU_MEM, c, REMOTE, tag);
+  double factor = cost_rate(r, "cpu", "dram_remote_fraction", COST_CPU_MEM, c, cost_prior_of("dram_remote_fraction")->value, tag);
   /* either memory is read for its part of the time */
   return local_bytes_per_s / (1 - remote_part + remote_part / factor);
 }

@@ -60,19 +60,21 @@ double cost_handover_bytes(const model_config *c) {
 
 /* ---- rates of a unit ---- */
 
-static const double CPU_BYTES[3] = {10e9, 25e9, 60e9}, GPU_BYTES[3] = {200e9, 500e9, 900e9};
+static const double none[3] = {1, 1, 1}; /* the fallback of figures that are known to be there */
 
 double cost_unit_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag) {
-  if (u->cpu) return cost_cpu_rate(u->rows, "dram_read_bytes_per_s", u->threads, COST_CPU_MEM, c, CPU_BYTES, tag);
-  return cost_rate(u->rows, u->device, "gpu_mem_bytes_per_s", COST_GPU_MEM, c, GPU_BYTES, tag);
+  const char *what = u->cpu ? "dram_read_bytes_per_s" : "gpu_mem_bytes_per_s";
+  const double *prior = cost_prior_of(what)->value;
+  if (u->cpu) return cost_cpu_rate(u->rows, what, u->threads, COST_CPU_MEM, c, prior, tag);
+  return cost_rate(u->rows, u->device, what, COST_GPU_MEM, c, prior, tag);
 }
 
 double cost_unit_kv_bytes_per_s(const cost_unit *u, cost_case c, db_tag *tag) {
   const char *what = u->cpu ? "cpu_kv_bytes_per_s" : "gpu_kv_bytes_per_s";
   cost_figure f;
   if (!cost_find(u->rows, u->device, what, &f)) return cost_unit_bytes_per_s(u, c, tag);
-  if (u->cpu) return cost_cpu_rate(u->rows, what, u->threads, COST_CPU_MEM, c, CPU_BYTES, tag);
-  return cost_rate(u->rows, u->device, what, COST_GPU_MEM, c, GPU_BYTES, tag);
+  if (u->cpu) return cost_cpu_rate(u->rows, what, u->threads, COST_CPU_MEM, c, none, tag);
+  return cost_rate(u->rows, u->device, what, COST_GPU_MEM, c, none, tag);
 }
 
 double cost_unpack_ns(const cost_unit *u, double bytes, double flops_per_token, cost_case c, db_tag *tag) {
@@ -81,7 +83,7 @@ double cost_unpack_ns(const cost_unit *u, double bytes, double flops_per_token, 
   bool weights = cost_find(u->rows, u->device, "cpu_unpack_weights_per_s", &f);
   if (!weights && !cost_find(u->rows, u->device, "cpu_unpack_bytes_per_s", &f)) return 0;
   const char *what = weights ? "cpu_unpack_weights_per_s" : "cpu_unpack_bytes_per_s";
-  double rate = cost_cpu_rate(u->rows, what, u->threads, COST_CPU_FLOPS, c, CPU_BYTES, tag);
+  double rate = cost_cpu_rate(u->rows, what, u->threads, COST_CPU_FLOPS, c, none, tag);
   return 1e9 * (weights ? 0.5 * flops_per_token : bytes) / rate;
 }
 
@@ -122,7 +124,6 @@ double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag) {
       char what[48];
       snprintf(what, sizeof what, "%sflops_%s", pass == 1 ? "" : u->cpu ? "cpu_" : "gpu_", classes[i]);
       cost_figure any;
-      static const double none[3] = {1, 1, 1};
       if (!cost_find(u->rows, u->device, what, &any)) continue;
       return u->cpu ? cost_cpu_rate(u->rows, what, u->threads, g, c, none, tag)
                     : cost_rate(u->rows, u->device, what, g, c, none, tag);
@@ -134,9 +135,8 @@ double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag) {
   }
   cost_weaken(tag, TAG_ASSUMED);
   int side = (c.groups & g) != 0 ? c.side : 0;
-  if (!u->cpu) return side < 0 ? 20e12 : side > 0 ? 120e12 : 60e12;
-  int threads = u->threads > 0 ? u->threads : cost_cpu_cores(u->rows);
-  return threads * (side < 0 ? 10e9 : side > 0 ? 60e9 : 25e9);
+  double each = cost_prior_of(u->cpu ? "cpu_flops_per_thread" : "gpu_flops")->value[1 + side];
+  return !u->cpu ? each : each * (u->threads > 0 ? u->threads : cost_cpu_cores(u->rows));
 }
 
 double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag) {

@@ -1,14 +1,9 @@
-#include "planner/cost/rows.h"
+#include "planner/cost/cost_int.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What one thread draws from DRAM at most; more threads share the whole. Xeon 8176 12 GB/s, Broadwell-EP half as much again (AnandTech,
- * "Skylake-EP vs AMD EPYC 7000", STREAM with one thread, 2017-07-11, as retold at biz.zol.com.cn/660/6601238.html); 24.9 GB/s on a desktop
- * (notes.elimelt.com/operating-systems/benchmarks/bandwidth.html). Both pages read 2026-11-22. */
-static const double THREAD_BYTES_PER_S[3] = {12e9, 18e9, 25e9};
 
 hf_status cost_rows_load(db *d, const rec_machine *m, cost_rows **out) {
   cost_rows *r = NULL;
@@ -198,7 +193,7 @@ double cost_cpu_rate(const cost_rows *r, const char *what, int threads, cost_gro
   double all = cost_rate(r, "cpu", what, g, c, fallback, tag);
   if (threads <= 0 || threads >= cores) return all;
   cost_weaken(tag, TAG_SCALED);
-  double share = all * threads / cores, alone = threads * THREAD_BYTES_PER_S[1 + side];
+  double share = all * threads / cores, alone = threads * cost_prior_of("thread_read_bytes_per_s")->value[1 + side];
   if (g != COST_CPU_MEM || share >= alone) return share;
   if (alone < all) cost_weaken(tag, TAG_ASSUMED);
   return fmin(all, alone);

@@ -6,9 +6,10 @@
 
 #include "planner/cost/cost_int.h"
 
-/* Used where a machine has no row; fastest, likely, slowest. */
-static const double CPU_LAYER[3] = {3e3, 10e3, 30e3}, THREAD_LAYER[3] = {1e3, 3e3, 10e3}, HANDOVER[3] = {4e3, 12e3, 40e3},
-                    LAUNCH[3] = {8e3, 20e3, 50e3}, STEP[3] = {20e3, 60e3, 300e3}, PCIE[3] = {8e9, 20e9, 26e9};
+/* The fallback of a figure. */
+static const double *prior(const char *what) {
+  return cost_prior_of(what)->value;
+}
 
 int cost_pool_threads(const cost_input *in) {
   int all = in->threads > 0 ? in->threads : cost_cpu_cores(in->rows);
@@ -81,7 +82,7 @@ static void find_cpu_fixed(builder *b) {
   int threads = b->pool.threads;
   if (no_device(b) && cost_find(r, "cpu", "pool_wake_ns", &f)) {
     /* measured as one pool_run, but here the workers are awake: the whole step is one */
-    double wake = cost_cpu_time(r, "pool_wake_ns", threads, b->c, THREAD_LAYER, &b->tag);
+    double wake = cost_cpu_time(r, "pool_wake_ns", threads, b->c, prior("pool_wake_ns"), &b->tag);
     b->cexp_fixed = fmax(0, b->cexp_fixed - wake);
   }
   bool together = no_device(b) && threads > 1;
@@ -90,8 +91,8 @@ static void find_cpu_fixed(builder *b) {
     cost_weaken(&b->tag, TAG_ASSUMED);
     return;
   }
-  b->dev[0].launch_ns = cost_time(r, "cpu", "thread_layer_fixed_ns", b->c, THREAD_LAYER, &b->tag);
-  if (together) b->barrier = cost_cpu_time(r, "barrier_ns", threads, b->c, THREAD_LAYER, &b->tag);
+  b->dev[0].launch_ns = cost_time(r, "cpu", "thread_layer_fixed_ns", b->c, prior("thread_layer_fixed_ns"), &b->tag);
+  if (together) b->barrier = cost_cpu_time(r, "barrier_ns", threads, b->c, prior("barrier_ns"), &b->tag);
   b->shared_fixed = FFN_BARRIERS * b->barrier;
 }
 
@@ -100,14 +101,14 @@ static void find_device(builder *b, int d) {
   device_rates *v = &b->dev[d];
   bool real = !v->unit.cpu;
   cost_figure f;
-  if (real) v->launch_ns = cost_time(r, v->unit.device, "launch_ns", b->c, LAUNCH, &b->tag);
+  if (real) v->launch_ns = cost_time(r, v->unit.device, "launch_ns", b->c, prior("launch_ns"), &b->tag);
   else find_cpu_fixed(b);
   if (no_device(b)) return;
   const char *from = real && cost_find(r, v->unit.device, "handover_ns", &f) ? v->unit.device : "cpu";
-  v->hand_ns = cost_time(r, from, "handover_ns", b->c, HANDOVER, &b->tag);
+  v->hand_ns = cost_time(r, from, "handover_ns", b->c, prior("handover_ns"), &b->tag);
   if (real) {
-    v->h2d = cost_rate(r, v->unit.device, "pcie_h2d_bytes_per_s", COST_LINK, b->c, PCIE, &b->tag);
-    v->d2h = cost_rate(r, v->unit.device, "pcie_d2h_bytes_per_s", COST_LINK, b->c, PCIE, &b->tag);
+    v->h2d = cost_rate(r, v->unit.device, "pcie_h2d_bytes_per_s", COST_LINK, b->c, prior("pcie_h2d_bytes_per_s"), &b->tag);
+    v->d2h = cost_rate(r, v->unit.device, "pcie_d2h_bytes_per_s", COST_LINK, b->c, prior("pcie_h2d_bytes_per_s"), &b->tag);
   } else {
     v->h2d = v->d2h = cost_unit_bytes_per_s(&v->unit, b->c, &b->tag);
   }
@@ -116,7 +117,7 @@ static void find_device(builder *b, int d) {
 static void find_rates(builder *b) {
   const cost_rows *r = b->in->rows;
   b->distinct = b->in->correlated ? cost_distinct_factor(r, b->c, &b->tag) : 1;
-  b->cexp_fixed = cost_cpu_time(r, "layer_fixed_ns", b->pool.threads, b->c, CPU_LAYER, &b->tag);
+  b->cexp_fixed = cost_cpu_time(r, "layer_fixed_ns", b->pool.threads, b->c, prior("layer_fixed_ns"), &b->tag);
   for (int d = 0; d == 0 || d < b->in->gpus.n; d++) {
     b->dev[d].unit = cost_device_unit(b->in, d);
     find_device(b, d);
@@ -200,7 +201,7 @@ static void remote_place(builder *b, const cost_remote *r, const device_rates *h
   cost_weaken(&b->tag, r->latency_ns.tag);
   out->exp = part_curve(b, &u, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);
   curve_scale(&out->exp, b->distinct);
-  out->fixed_ns = cost_cpu_time(r->rows, "layer_fixed_ns", 0, b->c, CPU_LAYER, &b->tag);
+  out->fixed_ns = cost_cpu_time(r->rows, "layer_fixed_ns", 0, b->c, prior("layer_fixed_ns"), &b->tag);
   out->hand_ns = home->hand_ns + 2 * latency;
   out->hand_tok_ns = way_ns(b->in, (double[]){rate, rate}, 2);
   if (!no_device(b)) out->hand_tok_ns += way_ns(b->in, (double[]){home->d2h, home->h2d}, 2);
@@ -318,7 +319,7 @@ hf_status cost_table(const cost_input *in, cost_case c, stage_table **out) {
   for (int l = 0; l < m->n_layers; l++) HF_GO(fail, layer_cost(&b, t, l));
   HF_GO(fail, head_cost(&b, t));
   HF_GO(fail, find_contend(&b, t));
-  t->step_fixed_ns = cost_time(in->rows, "cpu", "step_fixed_ns", c, STEP, &b.tag);
+  t->step_fixed_ns = cost_time(in->rows, "cpu", "step_fixed_ns", c, prior("step_fixed_ns"), &b.tag);
   snprintf(t->tag, sizeof t->tag, "%s", db_tag_name(b.tag));
   *out = t;
   return HF_OK;
