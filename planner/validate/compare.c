@@ -59,13 +59,13 @@ static hf_status predict_rows(comparison *c) {
   return HF_OK;
 }
 
-static hf_status leave_machine_out(comparison *c, const char *machine) {
-  engine_set s;
-  HF_TRY(fit_engines(c->row, c->n, machine, &s));
+static hf_status leave_machine_out(comparison *c, const char *box) {
+  engine_set s = c->engines;
+  HF_TRY(fit_engines(c->row, c->n, box, &s));
   for (int i = 0; i < c->n; i++) {
     prepared_case *p = &c->row[i];
     predicted_rates r;
-    if (!p->r.used || strcmp(p->r.machine, machine) != 0) continue;
+    if (!p->r.used || strcmp(p->r.box, box) != 0) continue;
     HF_TRY(predict_case(p, engine_set_find(&s, p->r.engine), (cost_case){0}, &r));
     const double rate[METRIC_N] = {r.decode, r.prefill};
     for (int m = 0; m < METRIC_N; m++) {
@@ -157,8 +157,8 @@ hf_status comparison_run(comparison *c, const engine_set *engines, bool leave_ou
   HF_TRY(predict_rows(c));
   for (int i = 0; leave_out && i < c->n; i++) {
     bool seen = !c->row[i].r.used;
-    for (int k = 0; k < i && !seen; k++) seen = c->row[k].r.used && strcmp(c->row[k].r.machine, c->row[i].r.machine) == 0;
-    if (!seen) HF_TRY(leave_machine_out(c, c->row[i].r.machine));
+    for (int k = 0; k < i && !seen; k++) seen = c->row[k].r.used && strcmp(c->row[k].r.box, c->row[i].r.box) == 0;
+    if (!seen) HF_TRY(leave_machine_out(c, c->row[i].r.box));
   }
   c->parameters = c->n_fitted_figures = 0;
   for (const fit_plan *p = fit_plans; p->engine != NULL; p++) c->parameters += p->n;

@@ -16,7 +16,7 @@ const fit_plan fit_plans[FIT_MAX_ENGINES] = {
     {"sglang-cpu", 2, {ENGINE_UNPACK_BYTES, ENGINE_GEMM}},
     {NULL, 0, {0}}};
 
-static const double FIRST_STEP = 0.4, LAST_STEP = 0.0125, PENALTY = 0.02, REACH = 6, LEAST_SPREAD = 0.1;
+static const double FIRST_STEP = 0.4, LAST_STEP = 0.0125, PENALTY = 0.02, REACH = 6, LEAST_SPREAD = 0.1, LEAST_EFFECT = 0.05;
 
 hf_status engine_set_load(engine_set *s) {
   s->n = 0;
@@ -110,8 +110,10 @@ static hf_status unfitted(const fit_plan *fp, const engine_set *done, engine *e)
   for (int i = 0; i < fp->n; i++) {
     engine_fact f = fp->fact[i];
     e->fact[f] = base.fact[f];
-    if (f == ENGINE_UNPACK_BYTES && !(base.fact[f].likely > 0)) /* the start is stated in weights: of 4.5 bits */
+    if (f == ENGINE_UNPACK_BYTES && !(base.fact[f].likely > 0)) { /* the start is stated in weights: of 4.5 bits */
       e->fact[f].likely = base.fact[ENGINE_UNPACK_WEIGHTS].likely * 4.5 / 8;
+      e->fact[ENGINE_UNPACK_WEIGHTS] = (catalog_value){0};
+    }
     if (f == ENGINE_THREAD_LAYER && !(base.fact[f].likely > 0)) e->fact[f].likely = 2000; /* a barrier's order of magnitude, some */
   }
   return HF_OK;
@@ -126,19 +128,30 @@ static hf_status fit_one(const fit_plan *fp, prepared_case **row, int n, const e
   return HF_OK;
 }
 
-hf_status fit_engines(prepared_case *cases, int n, const char *without, engine_set *out) {
+static bool on_box(const prepared_case *c, const char *box) {
+  return box != NULL && strcmp(c->r.box, box) == 0;
+}
+
+/* Has the engine, or the one it is a mode of, rows there? */
+static bool concerned(prepared_case *cases, int n, const engine *e, const char *box) {
+  for (int i = 0; i < n; i++)
+    if (cases[i].r.used && on_box(&cases[i], box) && (strcmp(cases[i].r.engine, e->name) == 0 || strcmp(cases[i].r.engine, e->base) == 0))
+      return true;
+  return box == NULL;
+}
+
+hf_status fit_engines(prepared_case *cases, int n, const char *without, engine_set *s) {
   prepared_case **row = NULL;
   hf_status st = HF_OK;
+  if (without == NULL) HF_TRY(engine_set_load(s));
   HF_TRY(hf_alloc(&row, (size_t)n + 1, sizeof *row, "rows of an engine"));
-  out->n = 0;
-  for (const fit_plan *fp = fit_plans; fp->engine != NULL; fp++) {
+  for (int e = 0; e < s->n; e++) {
+    const fit_plan *fp = &fit_plans[e];
     int k = 0;
+    if (!concerned(cases, n, &s->e[e], without)) continue;
     for (int i = 0; i < n; i++)
-      if (cases[i].r.used && strcmp(cases[i].r.engine, fp->engine) == 0 &&
-          (without == NULL || strcmp(cases[i].r.machine, without) != 0))
-        row[k++] = &cases[i];
-    HF_GO(done, fit_one(fp, row, k, out, &out->e[out->n]));
-    out->n++;
+      if (cases[i].r.used && strcmp(cases[i].r.engine, fp->engine) == 0 && !on_box(&cases[i], without)) row[k++] = &cases[i];
+    HF_GO(done, fit_one(fp, row, k, s, &s->e[e]));
   }
 done:
   free(row);
@@ -147,29 +160,30 @@ done:
 
 /* ---- spreads ---- */
 
-/* The factor on a fact that makes a row exact, within 1/8 to 8; 0 when none does or it hardly matters. */
+static hf_status rate_with(prepared_case *c, const engine *e, engine_fact f, bool prefill, double factor, double *rate) {
+  engine moved = *e;
+  predicted_rates r;
+  moved.fact[f].low = moved.fact[f].likely = moved.fact[f].high = e->fact[f].likely * factor;
+  HF_TRY(predict_case(c, &moved, (cost_case){0}, &r));
+  *rate = prefill ? r.prefill : r.decode;
+  return HF_OK;
+}
+
+/* The factor on a fact, within 1/8 to 8, that makes a row exact; 0 when none does, or where the fact hardly moves the row. */
 static hf_status implied(prepared_case *c, const engine *e, engine_fact f, bool prefill, double *factor) {
-  double published = prefill ? c->r.c->prefill_tok_s : c->r.c->decode_tok_s, lo = log(0.125), hi = log(8);
+  double published = prefill ? c->r.c->prefill_tok_s : c->r.c->decode_tok_s, lo = log(0.125), hi = log(8), at_lo, at_hi, near[2];
   *factor = 0;
   if (!(published > 0) || (prefill && c->r.no_prefill[0] != '\0')) return HF_OK;
-  double rate[2] = {0, 0};
-  for (int k = 0; k < 26; k++) {
-    double mid = k == 0 ? lo : k == 1 ? hi : 0.5 * (lo + hi);
-    engine moved = *e;
-    predicted_rates r;
-    moved.fact[f].low = moved.fact[f].likely = moved.fact[f].high = e->fact[f].likely * exp(mid);
-    HF_TRY(predict_case(c, &moved, (cost_case){0}, &r));
-    double v = prefill ? r.prefill : r.decode;
-    if (k < 2) {
-      rate[k] = v;
-      continue;
-    }
-    if (k == 2 && (published - rate[0]) * (published - rate[1]) > 0) { /* out of its reach: the nearer end */
-      bool up = (rate[1] > rate[0]) == (published > rate[0]);
-      if (fabs(log(rate[1] / rate[0])) > 0.2) *factor = up ? 8 : 0.125;
-      return HF_OK;
-    }
-    if ((v < published) == (rate[1] > rate[0])) lo = mid;
+  HF_TRY(rate_with(c, e, f, prefill, 0.9, &near[0]));
+  HF_TRY(rate_with(c, e, f, prefill, 1.1, &near[1]));
+  if (fabs(log(near[1] / near[0])) < LEAST_EFFECT) return HF_OK;
+  HF_TRY(rate_with(c, e, f, prefill, exp(lo), &at_lo));
+  HF_TRY(rate_with(c, e, f, prefill, exp(hi), &at_hi));
+  if ((published - at_lo) * (published - at_hi) > 0) return HF_OK;
+  for (int k = 0; k < 16; k++) {
+    double mid = 0.5 * (lo + hi), v;
+    HF_TRY(rate_with(c, e, f, prefill, exp(mid), &v));
+    if ((v < published) == (at_hi > at_lo)) lo = mid;
     else hi = mid;
   }
   *factor = exp(0.5 * (lo + hi));
@@ -201,7 +215,7 @@ static hf_status spread_by_rows(prepared_case *cases, int n, const fit_plan *fp,
   }
   if (k == 0) goto done;
   hf_sort(v, (size_t)k);
-  widen(&e->fact[f], e->fact[f].likely * v[k / 10], e->fact[f].likely * v[k - 1 - k / 10]);
+  widen(&e->fact[f], e->fact[f].likely * v[k / 6], e->fact[f].likely * v[k - 1 - k / 6]);
 done:
   free(v);
   return st;
@@ -213,11 +227,11 @@ static hf_status spread_by_machines(prepared_case *cases, int n, engine_set *s) 
   engine_set low = *s, high = *s;
   for (int i = 0; i < n && m < 64; i++) {
     bool old = !cases[i].r.used;
-    for (int k = 0; k < m && !old; k++) old = strcmp(seen[k], cases[i].r.machine) == 0;
+    for (int k = 0; k < m && !old; k++) old = strcmp(seen[k], cases[i].r.box) == 0;
     if (old) continue;
-    seen[m++] = cases[i].r.machine;
-    engine_set other;
-    HF_TRY(fit_engines(cases, n, cases[i].r.machine, &other));
+    seen[m++] = cases[i].r.box;
+    engine_set other = *s;
+    HF_TRY(fit_engines(cases, n, cases[i].r.box, &other));
     for (int e = 0; e < s->n; e++)
       for (int f = 0; f < ENGINE_N_FACTS; f++) {
         low.e[e].fact[f].likely = fmin(low.e[e].fact[f].likely, other.e[e].fact[f].likely);

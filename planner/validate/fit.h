@@ -6,8 +6,9 @@
  * a row that is off does not pull the others), plus PENALTY * |ln(fact / start)| for each fact, so that a fact that no row speaks of stays where it
  * started. How: pattern search in the logarithms, one fact at a time, step 0.4 halved down to 0.0125, from the start that the file below it
  * states; the result is rounded to three digits. An engine's mode ("-no-rtr") starts from the engine's result.
- * low and high of the fact that decides decode (or prefill): for each row the value that would make it exact, all others as fitted; of these the
- * 10th and the 90th percentile. Of the other facts: what leaving one machine out makes of them, at least 10 % either way. */
+ * low and high of the fact that decides decode (or prefill): for each row that it moves, the value that would make it exact, all others as
+ * fitted; of these the middle two thirds (other doubts come on top). Of the other facts: what leaving one machine out makes of them. Both at least
+ * 10 % either way. */
 #ifndef HF_PLANNER_VALIDATE_FIT_H
 #define HF_PLANNER_VALIDATE_FIT_H
 #include "planner/validate/predict.h"
@@ -28,8 +29,9 @@ typedef struct {
 HF_MUST hf_status engine_set_load(engine_set *s);
 const engine *engine_set_find(const engine_set *s, const char *name); /* NULL when it is not there */
 
-/* Fits every engine of fit_plans from the used rows, but those of machine `without` (NULL = all rows count). Likely values only. */
-HF_MUST hf_status fit_engines(prepared_case *cases, int n, const char *without, engine_set *out);
+/* Fits every engine of fit_plans from the used rows: likely values only. With `without` (a box: rows on the same CPU) those rows do not count, and
+ * only the engines that have some of them, and their modes, are fitted again; the others stay as they are in *s. */
+HF_MUST hf_status fit_engines(prepared_case *cases, int n, const char *without, engine_set *s);
 /* low and high of the facts that fit_engines set, from the same rows. */
 HF_MUST hf_status fit_spreads(prepared_case *cases, int n, engine_set *s);
 #endif

@@ -168,11 +168,12 @@ static hf_status resolve_machine(const resolver *rs, resolved_case *r) {
   engine_machine *em = &r->em;
   *em = (engine_machine){.sockets = two ? 2 : 1, .cores_per_socket = (int)cores.likely, .clock_hz = clock.likely};
   snprintf(em->cpu, sizeof em->cpu, "%s", cpu);
+  snprintf(r->box, sizeof r->box, "%s", cpu);
   double threads = number_before(c->placement, "threads"), read = number_before(c->memory, "GB/s");
   if (threads >= 1 && threads <= em->sockets * cores.likely) em->threads = (int)threads;
   if (read > 0) em->read_bytes_per_s = read * 1e9;
   char kind[32] = "";
-  bool named = memory_kind(c->memory, kind, sizeof kind) && !(read > 0);
+  bool named = !(read > 0) && memory_kind(c->memory, kind, sizeof kind);
   snprintf(r->machine, sizeof r->machine, "%s%s%s%s", two ? "2x " : "", cpu, named ? ", " : "", kind);
   snprintf(r->parts, sizeof r->parts, "cpu=%s,sockets=%d%s%s%s%s", cpu, em->sockets, named ? ",memory=" : "", kind, gpu != NULL ? ",gpu=" : "",
            gpu != NULL ? gpu : "");

@@ -32,6 +32,7 @@ typedef struct {
   char no_prefill[RESOLVED_TEXT];  /* used, but its prefill is not compared; "" when it is */
   char model[64], parts[256];      /* catalog name; text for catalog_parts_parse */
   char machine[96];                /* class of the machine: CPU, sockets and memory, without the GPU */
+  char box[64];                    /* what is left out together: the CPU, whatever sockets and GPUs are used */
   char engine[32];
   fmt format;
   char format_name[32];
