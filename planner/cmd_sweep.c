@@ -17,7 +17,7 @@ typedef struct {
   ask_command c;
   cli_texts axis;
   double knee_percent;
-  bool quick;
+  bool exact;
 } sweep_command;
 
 static void one_done(void *user, int i) {
@@ -76,10 +76,11 @@ static hf_status run_sweep(sweep_command *q) {
   ask_machine *base = NULL;
   model *m = NULL;
   db *d = NULL;
-  sweep w = {.command = &q->c, .knee_gain = q->knee_percent / 100, .quick = q->quick};
+  sweep w = {.command = &q->c, .knee_gain = q->knee_percent / 100, .quick = !q->exact};
   hf_progress bar = {0};
   hf_status st = HF_OK;
   HF_GO(done, ask_check_csv(&q->c));
+  HF_GO(done, ask_read_scenario(&q->c));
   HF_GO(done, ask_open_model(&q->c.req, &m));
   HF_GO(done, read_axes(q, model_get_config(m), &w));
   HF_GO(done, ask_command_machine(&q->c, &base));
@@ -105,8 +106,8 @@ static const char description[] =
     "An axis is KEY=VALUE,VALUE,... or KEY=FIRST:LAST:xFACTOR or KEY=FIRST:LAST:+STEP; any key of hf-plan whatif can be one.\n\n"
     "The knee of a row of users is the last number of users at which a further one still adds at least --knee percent of what a user adds "
     "at the start of the row and, with --slo-tpot or --slo-ttft, all still meet the SLO.\n\n"
-    "Every cell is a whole plan; with --quick it takes the placement of the Lagrangian search where its gap is at most 0.5 %. The gap of every "
-    "cell is in the answer.";
+    "Cells take the placement of the Lagrangian search where its proven gap is at most 0.5 %, unless --exact is given; the gap of every cell is in "
+    "the answer.";
 static const char examples[] =
     "  hf-plan sweep --model deepseek-r1 --machine xeon6-mrdimm-rtx4090\n"
     "      Users by context.\n"
@@ -128,16 +129,14 @@ hf_status cmd_sweep(int argc, char **argv) {
       {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
       {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
       {"knee", 0, CLI_NUM, &q.knee_percent, "PERCENT", "Gain at which a row bends; default 25.", 1, 100},
-      {"quick", 0, CLI_FLAG, &q.quick, NULL,
-       "Placements of the Lagrangian search where their gap is at most 0.5 %, depths by the objective instead of the simulation: several times "
-       "faster.",
-       0, 0},
+      {"exact", 0, CLI_FLAG, &q.exact, NULL, "Every cell is the full plan of hf-plan plan; several times slower.", 0, 0},
       {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1, 16777216},
       {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
       {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
+      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.", 0, 0},
       {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1, 256},
       {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the table there.", 0, 0},
       {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},

@@ -56,6 +56,7 @@ static hf_status run_whatif(whatif_command *q) {
   HF_GO(done, parse_all("--set", &q->set, false, &sets));
   HF_GO(done, parse_all("--case", &q->named, true, &named));
   HF_GO(done, ask_check_csv(&q->c));
+  HF_GO(done, ask_read_scenario(&q->c));
   HF_GO(done, ask_open_model(&q->c.req, &m));
   HF_GO(done, ask_command_machine(&q->c, &base));
   HF_GO(done, ask_command_db(&q->c, &d));
@@ -116,6 +117,7 @@ hf_status cmd_whatif(int argc, char **argv) {
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices of the base as in hf-plan plan; default those of the machine.", 0, 0},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
       {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
+      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.", 0, 0},
       {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores.", 1, 256},
       {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the table there.", 0, 0},
       {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},

@@ -99,6 +99,32 @@ static void set_answer(const plan_inputs *in, const planned *p, ask_case *out) {
   set_energy(in, p, out);
 }
 
+/* What a million tokens cost; left out where price or power of the machine is not known. */
+static hf_status set_cost(const ask_case_spec *s, ask_case *out) {
+  double likely = out->decode_tok_per_s.likely, wall = out->tok_per_s_wall;
+  if (s->scenario == NULL || !(wall > 0) || !(likely > 0)) return HF_OK;
+  money_machine m;
+  money_fact f[MONEY_N];
+  money_load l = {.tok_per_s = {wall * out->decode_tok_per_s.low / likely, wall, wall * out->decode_tok_per_s.high / likely},
+                  .input_per_output = (double)out->prompt_tokens / (double)out->output_tokens,
+                  .users = (double)out->users,
+                  .tag = TAG_ASSUMED};
+  if (out->prefill_tok_per_s > 0) l.prefill_share = fmin(0.99, wall * l.input_per_output / out->prefill_tok_per_s);
+  snprintf(l.source, sizeof l.source, "simulation");
+  money_machine_of(ask_machine_rows(s->machine), &m);
+  if (isnan(m.price.likely) && isnan(s->scenario->f[MONEY_PRICE].likely)) return HF_OK;
+  money_machine_busy(ask_machine_rows(s->machine), out->cpu_busy, out->device_busy, &m);
+  hf_status st = money_inputs(s->scenario, &m, &l, f);
+  if (st == HF_INPUT) { /* something nobody says: no cost, which is no failure of the case */
+    hf_clear_error();
+    return HF_OK;
+  }
+  HF_TRY(st);
+  HF_TRY(money_per_million(f, &out->cost));
+  out->has_cost = true;
+  return HF_OK;
+}
+
 static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) {
   plan_request r = s->req;
   plan_inputs *in = NULL;
@@ -116,6 +142,7 @@ static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) 
     st = HF_OK;
   } else if (st == HF_OK) {
     set_answer(in, &p, out);
+    st = set_cost(s, out);
   }
   planned_free(&p);
   plan_inputs_close(in);

@@ -6,6 +6,7 @@
 #define HF_PLANNER_ASK_ASK_H
 
 #include "planner/ask/machine.h"
+#include "planner/money/scenario.h"
 #include "planner/plan_make.h"
 
 enum { ASK_NAME = 96, ASK_MAX_POSSIBLE = PLAN_MAX_REMEDIES };
@@ -22,6 +23,7 @@ typedef struct {
   const ask_machine *machine; /* borrowed */
   plan_request req;           /* its machine and host_rows are not read */
   ask_slo slo;
+  const money_scenario *scenario; /* for the cost per million tokens; NULL: none */
   bool count_users; /* also find users_at_slo (further evaluations) */
   bool quick;       /* cells of a sweep: the Lagrangian placement is enough when its gap is at most 0.5 % */
   bool no_interval; /* the range is the likely value only: for searches */

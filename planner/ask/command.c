@@ -42,6 +42,10 @@ hf_status ask_command_machine(const ask_command *c, ask_machine **out) {
   return st;
 }
 
+hf_status ask_read_scenario(ask_command *c) {
+  return hf_note(money_scenario_read(c->scenario_name, &c->scenario), "option --scenario");
+}
+
 hf_status ask_open_model(plan_request *req, model **out) {
   json *doc = NULL;
   const char *format = NULL;

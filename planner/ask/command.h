@@ -10,7 +10,8 @@ typedef struct {
   plan_request req; /* as on the command line; machine as typed */
   ask_slo slo;
   int64_t jobs; /* threads of the search; 0 = all cores */
-  const char *csv;
+  const char *csv, *scenario_name;
+  money_scenario scenario; /* read by ask_read_scenario */
   bool no_store;
   cli_common common;
 } ask_command;
@@ -21,6 +22,8 @@ HF_MUST hf_status ask_check_csv(const ask_command *c);
 HF_MUST hf_status ask_command_machine(const ask_command *c, ask_machine **out);
 /* Opens the database of the command for reading machines: only if there is one; *d NULL otherwise. */
 HF_MUST hf_status ask_command_db(const ask_command *c, db **d);
+/* Reads --scenario, by default the catalog's. */
+HF_MUST hf_status ask_read_scenario(ask_command *c);
 /* Opens the model once for all cases and sets req->opened and req->model; close with model_close. */
 HF_MUST hf_status ask_open_model(plan_request *req, model **out);
 

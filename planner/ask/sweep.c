@@ -66,7 +66,7 @@ static hf_status prepare_cell(sweep *w, int k, db *d, const ask_machine *base) {
   ask_case_spec *s = &w->spec[k];
   *set = (ask_changes){.n = 2, .c = {*x, *y}};
   snprintf(set->name, sizeof set->name, "%.12s=%.24s, %.12s=%.24s", ask_key_name(x->key), x->value, ask_key_name(y->key), y->value);
-  *s = (ask_case_spec){.machine = base, .req = w->command->req, .slo = w->command->slo, .quick = w->quick};
+  *s = (ask_case_spec){.machine = base, .req = w->command->req, .slo = w->command->slo, .scenario = &w->command->scenario, .quick = w->quick};
   snprintf(s->name, sizeof s->name, "%s", set->name);
   if (ask_changes_machine(set)) {
     HF_TRY(hf_note(ask_machine_change(d, base, set, &w->machine[k]), "%s", set->name));
