@@ -33,8 +33,8 @@ typedef struct {
   int n;
 } entry_list;
 
-const char *const catalog_kinds[] = {"cpus",   "gpus",      "links",  "machines", "memory",
-                                     "models", "platforms", "priors", "quality",  "scenarios", NULL};
+const char *const catalog_kinds[] = {"cpus",      "gpus",   "links",   "machines",  "memory", "models",
+                                     "platforms", "priors", "quality", "scenarios", NULL};
 
 static hf_status check_kind(const char *kind) {
   char known[200] = "";

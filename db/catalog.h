@@ -84,11 +84,11 @@ typedef struct {
     int count;
   } gpu[CATALOG_MAX_GPU_KINDS];
   char prior[64];
-  char platform[64];                                           /* "" = chosen */
+  char platform[64];                                             /* "" = chosen */
   double platform_price_usd, platform_idle_w, platform_active_w; /* 0 = the platform's */
-  double transfers_per_s;                                      /* 0 = the slower of CPU and module */
-  double read_bytes_per_s;                                     /* 0 = nobody measured it */
-  char name[128];                                              /* "" = the canonical text */
+  double transfers_per_s;                                        /* 0 = the slower of CPU and module */
+  double read_bytes_per_s;                                       /* 0 = nobody measured it */
+  char name[128];                                                /* "" = the canonical text */
   char note[512]; /* what was decided for the asker: "a; b"; becomes assumptions of the machine */
 } catalog_parts;
 

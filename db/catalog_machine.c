@@ -18,9 +18,9 @@
 enum { MAX_FILE_BYTES = 1 << 20, MAX_SOCKETS = 2, MAX_GPUS = 16, MAX_PRIORS = 4, MAX_CORES = 4096, MAX_CHANNELS = 64 };
 
 typedef struct {
-  char where[192]; /* "machine NAME" or the file; starts error lines */
-  const json *doc; /* the machine entry; none is owned */
-  const json *cpu, *memory, *prior[MAX_PRIORS], *platform; /* platform: the entry of that kind, or NULL */
+  char where[192];                                                 /* "machine NAME" or the file; starts error lines */
+  const json *doc;                                                 /* the machine entry; none is owned */
+  const json *cpu, *memory, *prior[MAX_PRIORS], *platform;         /* platform: the entry of that kind, or NULL */
   const char *cpu_name, *memory_kind, *prior_name, *platform_name; /* of the entries */
   char cpu_where[128];
   int n_priors, sockets, cores, channels, dimms_per_channel;
@@ -184,8 +184,8 @@ static hf_status stated_bandwidth(build *b, fact spec) {
   if (json_get(b->doc, "read_bytes_per_s") == NULL) return HF_OK;
   HF_TRY(fact_get(b->doc, b->where, "read_bytes_per_s", "B/s", &stated));
   if (stated.likely < 1e8 || stated.high > 1.2 * spec.likely) {
-    return hf_fail(HF_INPUT, "%s: field read_bytes_per_s: %g GB/s, but the channels give at most %g", b->where, stated.likely / 1e9,
-                   spec.likely / 1e9);
+    return hf_fail(HF_INPUT, "%s: field read_bytes_per_s: %g GB/s, but the channels give at most %g", b->where,
+                   stated.likely / 1e9, spec.likely / 1e9);
   }
   HF_TRY(rows_figure(&b->r, "cpu", "dram_stated_read_bytes_per_s", "B/s", stated, "%s",
                      json_string(json_get(json_get(b->doc, "read_bytes_per_s"), "source"))));
@@ -600,8 +600,9 @@ static hf_status add_facts(build *b) {
 }
 
 static hf_status check_members(const build *b) {
-  static const char *const known[] = {"name", "aliases", "title",    "kind",    "assumptions", "cpu",    "sockets", "memory",
-                                      "gpus", "prior",   "platform", "devices", "figures",     "source", "date",    "read_bytes_per_s"};
+  static const char *const known[] = {
+      "name", "aliases", "title",    "kind",    "assumptions", "cpu",    "sockets", "memory",
+      "gpus", "prior",   "platform", "devices", "figures",     "source", "date",    "read_bytes_per_s"};
   if (json_type(b->doc) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: is no JSON object", b->where);
   for (const json *m = json_first(b->doc); m != NULL; m = json_next(m)) {
     bool found = false;

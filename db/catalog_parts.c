@@ -121,8 +121,8 @@ static hf_status refuse_memory(const catalog_parts *p) {
   for (int i = 0; i < n && used < sizeof known; i++)
     used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", list[i].name);
   free(list);
-  return hf_fail(HF_INPUT, "memory=%s: %s does not take it at %d per channel; it takes %s", p->memory, p->cpu, p->dimms_per_channel,
-                 n > 0 ? known : "none of the catalog's");
+  return hf_fail(HF_INPUT, "memory=%s: %s does not take it at %d per channel; it takes %s", p->memory, p->cpu,
+                 p->dimms_per_channel, n > 0 ? known : "none of the catalog's");
 }
 
 static hf_status default_dimm(catalog_parts *p, const json *memory) {
@@ -154,7 +154,8 @@ static hf_status resolve(catalog_parts *p) {
 /* ---- values ---- */
 
 static hf_status set_text(char *out, size_t n, const char *key, const char *value) {
-  if (*value == 0 || strlen(value) >= n) return hf_fail(HF_INPUT, "%s=%.40s: a name of 1 to %zu bytes belongs here", key, value, n - 1);
+  if (*value == 0 || strlen(value) >= n)
+    return hf_fail(HF_INPUT, "%s=%.40s: a name of 1 to %zu bytes belongs here", key, value, n - 1);
   memcpy(out, value, strlen(value) + 1);
   return HF_OK;
 }
@@ -252,7 +253,21 @@ static hf_status set_gpus(catalog_parts *p, const char *key, const char *value) 
 /* ---- keys ---- */
 
 typedef enum {
-  K_CPU, K_SOCKETS, K_MEMORY, K_DIMM, K_DPC, K_GPU, K_PRIOR, K_PLATFORM, K_PRICE, K_IDLE, K_ACTIVE, K_SPEED, K_READ, K_MACHINE, K_NAME,
+  K_CPU,
+  K_SOCKETS,
+  K_MEMORY,
+  K_DIMM,
+  K_DPC,
+  K_GPU,
+  K_PRIOR,
+  K_PLATFORM,
+  K_PRICE,
+  K_IDLE,
+  K_ACTIVE,
+  K_SPEED,
+  K_READ,
+  K_MACHINE,
+  K_NAME,
   K_N
 } part_key;
 
@@ -310,22 +325,22 @@ static hf_status unknown_key(const char *key) {
 static hf_status apply(catalog_parts *p, part_key k, const char *value) {
   const char *key = keys[k].name;
   switch (k) {
-  case K_CPU: return set_text(p->cpu, sizeof p->cpu, key, value);
-  case K_SOCKETS: return set_count(&p->sockets, key, value, MAX_SOCKETS);
-  case K_MEMORY:
-  case K_DIMM: return set_dimm(p, key, value);
-  case K_DPC: return set_count(&p->dimms_per_channel, key, value, MAX_DPC);
-  case K_GPU: return set_gpus(p, key, value);
-  case K_PRIOR: return set_text(p->prior, sizeof p->prior, key, value);
-  case K_PLATFORM: return set_text(p->platform, sizeof p->platform, key, value);
-  case K_PRICE: return set_number(&p->platform_price_usd, key, value, 1, 1e6);
-  case K_IDLE: return set_number(&p->platform_idle_w, key, value, 1, 5000);
-  case K_ACTIVE: return set_number(&p->platform_active_w, key, value, 1, 10000);
-  case K_SPEED: return set_speed(&p->transfers_per_s, key, value);
-  case K_READ: return set_number(&p->read_bytes_per_s, key, value, 1e8, 1e13);
-  case K_MACHINE: return catalog_parts_of(value, p);
-  case K_NAME: return set_text(p->name, sizeof p->name, key, value);
-  case K_N: break;
+    case K_CPU: return set_text(p->cpu, sizeof p->cpu, key, value);
+    case K_SOCKETS: return set_count(&p->sockets, key, value, MAX_SOCKETS);
+    case K_MEMORY:
+    case K_DIMM: return set_dimm(p, key, value);
+    case K_DPC: return set_count(&p->dimms_per_channel, key, value, MAX_DPC);
+    case K_GPU: return set_gpus(p, key, value);
+    case K_PRIOR: return set_text(p->prior, sizeof p->prior, key, value);
+    case K_PLATFORM: return set_text(p->platform, sizeof p->platform, key, value);
+    case K_PRICE: return set_number(&p->platform_price_usd, key, value, 1, 1e6);
+    case K_IDLE: return set_number(&p->platform_idle_w, key, value, 1, 5000);
+    case K_ACTIVE: return set_number(&p->platform_active_w, key, value, 1, 10000);
+    case K_SPEED: return set_speed(&p->transfers_per_s, key, value);
+    case K_READ: return set_number(&p->read_bytes_per_s, key, value, 1e8, 1e13);
+    case K_MACHINE: return catalog_parts_of(value, p);
+    case K_NAME: return set_text(p->name, sizeof p->name, key, value);
+    case K_N: break;
   }
   return unknown_key(value);
 }
@@ -588,7 +603,8 @@ static void add_notes(json *o, const char *note) {
 
 static hf_status check_parts(const catalog_parts *p) {
   int total = 0;
-  if (p->sockets < 1 || p->sockets > MAX_SOCKETS) return hf_fail(HF_INPUT, "sockets=%d: 1 to %d belongs here", p->sockets, MAX_SOCKETS);
+  if (p->sockets < 1 || p->sockets > MAX_SOCKETS)
+    return hf_fail(HF_INPUT, "sockets=%d: 1 to %d belongs here", p->sockets, MAX_SOCKETS);
   if (p->dimms_per_channel < 1 || p->dimms_per_channel > MAX_DPC)
     return hf_fail(HF_INPUT, "dpc=%d: 1 to %d belongs here", p->dimms_per_channel, MAX_DPC);
   if (p->dimm_bytes < gib || p->dimm_bytes > max_dimm_bytes)
@@ -608,7 +624,8 @@ static hf_status fill_document(json *o, const catalog_parts *p, const json *cpu)
   char name[128], text[MAX_TEXT];
   const char *date = json_string(json_get(json_get(cpu, "cores"), "date"));
   HF_TRY(catalog_parts_text(p, text, sizeof text));
-  snprintf(name, sizeof name, "%.127s", p->name[0] ? p->name : text); /* a longer text is cut: what tells machines apart is their hash */
+  snprintf(name, sizeof name, "%.127s",
+           p->name[0] ? p->name : text); /* a longer text is cut: what tells machines apart is their hash */
   json_add_str(o, "name", name);
   HF_TRY(add_title(o, p, cpu));
   json_add_str(o, "source", "parts of the catalog put together as asked");

@@ -6,11 +6,16 @@
 
 #include "db/catalog_data.h"
 
-#define TEXT(k, p, must) {k, p, "text", NULL, 0, 0, must}
-#define TEXTS(k, p) {k, p, "texts", NULL, 0, 0, false}
-#define FACT(k, p, u, lo, hi) {k, p, "fact", u, lo, hi, true}
-#define MAYBE(k, p, u, lo, hi) {k, p, "fact", u, lo, hi, false}
-#define HEAD(k) TEXT(k, "name", true), TEXT(k, "title", true), TEXTS(k, "aliases"), TEXT(k, "source", false), TEXT(k, "date", false)
+#define TEXT(k, p, must) \
+  { k, p, "text", NULL, 0, 0, must }
+#define TEXTS(k, p) \
+  { k, p, "texts", NULL, 0, 0, false }
+#define FACT(k, p, u, lo, hi) \
+  { k, p, "fact", u, lo, hi, true }
+#define MAYBE(k, p, u, lo, hi) \
+  { k, p, "fact", u, lo, hi, false }
+#define HEAD(k) \
+  TEXT(k, "name", true), TEXT(k, "title", true), TEXTS(k, "aliases"), TEXT(k, "source", false), TEXT(k, "date", false)
 
 const catalog_member catalog_members[] = {
     HEAD("cpus"),

@@ -69,8 +69,7 @@ static void text_is_canonical(void **state) {
       {"cpu=6787p", "cpu=xeon-6787p,memory=mrdimm-8000,dimm=64G"},
       {"CPU=XEON-6787P,sockets=2,memory=mrdimm-8000,dimm=65536M,dpc=1,gpu=none,prior=heteroflow",
        "cpu=xeon-6787p,sockets=2,memory=mrdimm-8000,dimm=64G"},
-      {"gpu=4090*2+l40s+rtx4090,cpu=epyc-9654,dimm=ddr5-4800,dimm_bytes=96G,prior=ik-llama-cpp",
-       NULL}, /* dimm is said twice */
+      {"gpu=4090*2+l40s+rtx4090,cpu=epyc-9654,dimm=ddr5-4800,dimm_bytes=96G,prior=ik-llama-cpp", NULL}, /* dimm is said twice */
       {"gpu=4090*2+l40s+1*rtx4090,cpu=epyc-9654,memory=ddr5-4800,dimm=96G,prior=ik-llama-cpp",
        "cpu=epyc-9654,memory=ddr5-4800,dimm=96G,gpu=rtx4090*3+l40s,prior=ik-llama-cpp"},
       {"cpu=9755,platform=server-2s,platform_price=4000,read=450G,speed=5600",
