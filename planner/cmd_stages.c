@@ -11,6 +11,27 @@ static void print_curve(const char *name, const stage_curve *c) {
   printf("\n");
 }
 
+static void print_places(const stage_table *t, int l) {
+  for (int p = 1; t->place != NULL && p <= t->n_devices + t->n_remotes; p++) {
+    char name[24];
+    if (t->n_devices > 0 && p == 1 + t->layer[l].home) continue;
+    snprintf(name, sizeof name, p <= t->n_devices ? "gpu%d" : "remote%d", p <= t->n_devices ? p - 1 : p - 1 - t->n_devices);
+    const stage_place *s = stage_place_of(t, l, p);
+    print_curve(name, &s->exp);
+    printf("    fixed   %s %.3g, hand %.3g + %.3g per token\n", name, 1e-3 * s->fixed_ns, 1e-3 * s->hand_ns,
+           1e-3 * s->hand_tok_ns);
+  }
+}
+
+static void print_figures(const json *list) {
+  printf("  figures\n");
+  for (const json *o = json_first(list); o != NULL; o = json_next(o))
+    printf("    %-28s %-7s %10.4g (%.4g to %.4g) %-6s %s: %s\n", json_string(json_get(o, "name")),
+           json_string(json_get(o, "device")), json_number(json_get(o, "likely"), 0), json_number(json_get(o, "low"), 0),
+           json_number(json_get(o, "high"), 0), json_string(json_get(o, "unit")), json_string(json_get(o, "tag")),
+           json_string(json_get(o, "source")));
+}
+
 static void print_table(const stage_table *t) {
   printf("Stage times in us over tokens, tag %s; step %.3g us%s\n", t->tag, 1e-3 * t->step_fixed_ns,
          t->one_resource ? "; one resource, nothing overlaps" : "");
@@ -26,21 +47,30 @@ static void print_table(const stage_table *t) {
     if (!t->one_resource) print_curve("dexp", &y->dexp);
     printf("    fixed   cexp %.3g, hand %.3g + %.3g per token\n", 1e-3 * y->cexp_fixed_ns, 1e-3 * y->hand_ns,
            1e-3 * y->hand_tok_ns);
+    if (y->upload_ns > 0) printf("    upload  %.3g per expert\n", 1e-3 * y->upload_ns);
+    print_places(t, l);
   }
   print_curve("head", &t->head);
+  if (t->window > 0) printf("    window  %d tokens in sliding layers\n", t->window);
+  if (t->contend > 1) printf("    contend %.3f: device and CPU disturb each other\n", t->contend);
 }
 
 static hf_status print_stages(const plan_inputs *in, const stage_table *t, bool as_json) {
-  if (!as_json) {
-    print_table(t);
-    return HF_OK;
-  }
+  cost_input ci = plan_cost_input(in);
   json *o = json_new_object();
+  if (!as_json) {
+    hf_status told = cost_provenance(&ci, json_add_array(o, "figures"));
+    print_table(t);
+    print_figures(json_get(o, "figures"));
+    json_free(o);
+    return told;
+  }
   json_add_str(o, "model", in->req.model);
   json_add_str(o, "machine", in->host->machine.name);
   json_add_str(o, "gpu", in->gpu.text);
   json_add_str(o, "format", in->format_name);
   hf_status st = stage_table_to_json(t, o);
+  if (st == HF_OK) st = cost_provenance(&ci, json_add_array(o, "figures"));
   if (st == HF_OK) st = cmd_print_json(o);
   json_free(o);
   return st;
@@ -55,6 +85,8 @@ hf_status cmd_stages(int argc, char **argv) {
       {"machine", 'M', CLI_STR, &r.machine, "NAME_OR_ID_OR_FILE", "As in hf-plan plan.", 0, 0},
       {"gpu", 'g', CLI_STR, &r.gpu, "DEVICE", "As in hf-plan plan.", 0, 0},
       {"format", 'f', CLI_STR, &r.format, "F", "As in hf-plan plan.", 0, 0},
+      {"remote", 0, CLI_STR, &r.remotes, "MACHINE:LINK[,…]", "As in hf-plan plan.", 0, 0},
+      {"scale-from", 0, CLI_STR, &r.scale_from, "MACHINE", "As in hf-plan plan.", 0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU threads; default all cores.", 1, 4096},
       {"case", 0, CLI_STR, &side, "low|likely|high", "Machine at the low, likely or high end of every figure.", 0, 0},
       {0}};

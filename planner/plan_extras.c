@@ -110,6 +110,9 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   add_advice(p, extra);
   add_hardware(in, extra);
   HF_TRY(add_fallback(in, p, extra));
+  cost_input ci = plan_cost_input(in);
+  HF_TRY(cost_provenance(&ci, json_add_array(extra, "figures")));
+  if (in->req.scale_from != NULL) json_add_str(extra, "scaled_from", in->req.scale_from);
   json *o = json_add_object(extra, "simulation");
   json_add_num(o, "tok_per_s_wall", p->sim.tok_per_s_wall);
   json_add_num(o, "prefill_tok_per_s", p->sim.prefill_tok_per_s);

@@ -94,6 +94,22 @@ static hf_status open_host(plan_inputs *in) {
   return HF_OK;
 }
 
+/* The host's rows with the kernel curves of another machine, where the request says so. */
+static hf_status scale_host(plan_inputs *in) {
+  rec_machine m;
+  cost_rows *from = NULL, *scaled = NULL;
+  if (in->req.scale_from == NULL) return HF_OK;
+  HF_TRY(hf_note(open_machine(in->d, in->req.scale_from, &m), "option --scale-from"));
+  HF_TRY(cost_rows_load(in->d, &m, &from));
+  hf_status st = hf_note(cost_rows_scaled(in->host, from, &scaled), "option --scale-from");
+  cost_rows_free(from);
+  HF_TRY(st);
+  cost_rows_free(in->host_owned);
+  in->host_owned = scaled;
+  in->host = scaled;
+  return HF_OK;
+}
+
 static hf_status device_memory(plan_inputs *in, int d) {
   const gpu_spec *g = &in->gpus.g[d];
   in->device_mem[d] = g->size_bytes;
@@ -221,6 +237,7 @@ hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   HF_GO(fail, open_model(in));
   HF_GO(fail, fill_numbers(in));
   HF_GO(fail, open_host(in));
+  HF_GO(fail, scale_host(in));
   HF_GO(fail, open_devices(in));
   HF_GO(fail, open_remotes(in));
   HF_GO(fail, choose_chunk(in));
@@ -251,16 +268,26 @@ static hf_status popularity_of_run(plan_inputs *in) {
   return st;
 }
 
+/* Counts are used as they are, or (--skew zipf-fit) as the power law per layer that fits them best. */
+static hf_status counted_popularity(plan_inputs *in, bool fit) {
+  const plan_request *r = &in->req;
+  if (r->census != NULL) HF_TRY(popularity_census(in->c, r->census, r->census_kind, &in->pop));
+  else HF_TRY(popularity_of_run(in));
+  return fit ? popularity_zipf_fit(in->c, in->pop) : HF_OK;
+}
+
 hf_status plan_inputs_popularity(plan_inputs *in) {
   const plan_request *r = &in->req;
-  if (r->census != NULL) return popularity_census(in->c, r->census, r->census_kind, &in->pop);
-  if (r->from_run != 0 && r->skew == NULL) return popularity_of_run(in);
+  bool fit = r->skew != NULL && strcmp(r->skew, "zipf-fit") == 0;
+  if (fit && r->census == NULL && r->from_run == 0)
+    return hf_fail(HF_INPUT, "option --skew: zipf-fit needs counts to fit: give --census FILE or --from-run RUN");
+  if (fit || r->census != NULL || (r->from_run != 0 && r->skew == NULL)) return counted_popularity(in, fit);
   in->assumed_popularity = true;
   if (r->skew == NULL || strcmp(r->skew, "uniform") == 0) return popularity_uniform(in->c, &in->pop);
   char *end = NULL;
   double s = strncmp(r->skew, "zipf:", 5) == 0 ? strtod(r->skew + 5, &end) : -1;
   if (end == NULL || end == r->skew + 5 || *end != '\0')
-    return hf_fail(HF_INPUT, "option --skew: '%s': needs uniform or zipf:S, for example zipf:0.8", r->skew);
+    return hf_fail(HF_INPUT, "option --skew: '%s': needs uniform, zipf:S, for example zipf:0.8, or zipf-fit", r->skew);
   return popularity_zipf(in->c, s, &in->pop);
 }
 

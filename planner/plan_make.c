@@ -251,7 +251,7 @@ typedef struct {
 
 static bool takes_part(const contest *c, const rec_kernel_point *k) {
   return strcmp(k->kernel, c->kernel) == 0 && strcmp(k->format, c->format) == 0 && strncmp(k->device, "cpu", 3) == 0 &&
-         k->tokens >= 1 && k->ns > 0 && k->candidate[0] != '\0' && k->load[0] == '\0';
+         k->tokens >= 1 && k->ns > 0 && k->candidate[0] != '\0' && k->load[0] == '\0' && k->tag == TAG_MEASURED;
 }
 
 static bool same_conditions(const contest *c, const rec_kernel_point *k) {

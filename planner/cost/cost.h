@@ -172,12 +172,29 @@ void cost_curve_add(stage_curve *c, double fixed_ns, double ns_per_token);
 
 HF_MUST hf_status cost_table(const cost_input *in, cost_case c, stage_table **out);
 
+/* ---- where figures come from ---- */
+
+/* Adds to an array every figure that the table reads: {name, device, low, likely, high, unit, tag, source}. device: "cpu", "gpuN" (place of
+ * the device), "remoteN", "" for the machine. Times: low is the fastest. */
+HF_MUST hf_status cost_provenance(const cost_input *in, json *list);
+
+/* The rows of `to` with kernel curves of `from`, a measured machine, scaled to it: each point by the ratio of what it is bound by on either
+ * side, memory bandwidth or arithmetic (figures dram_theoretical_bytes_per_s where both have it, else dram_read_bytes_per_s; cpu_flops_*;
+ * gpu_mem_bytes_per_s; gpu_flops_*). Tag scaled; the ends are as far apart as those of the figures. Points on all threads are taken, to all
+ * of the other's; kernels that `to` has measured itself are kept. HF_INPUT when nothing can be scaled. */
+HF_MUST hf_status cost_rows_scaled(const cost_rows *to, const cost_rows *from, cost_rows **out);
+
 /* ---- popularity ---- */
 
 HF_MUST hf_status popularity_uniform(const model_config *c, popularity **out);
 /* p ~ rank^-s, shuffled per layer by a fixed seed, no p above 1. */
 HF_MUST hf_status popularity_zipf(const model_config *c, double s, popularity **out);
-/* File of counts per kind of text: {kind: {"tokens": n, "counts": {layer: [per expert]}}}; kind NULL = all kinds together. */
+/* Replaces counted popularity by the power law of each layer that makes its choices most likely: p ~ rank^-s with the layer's own order of
+ * experts and its own s, 0 to 4. What a short count says of rare experts is noise; what it says of the slope is not. */
+HF_MUST hf_status popularity_zipf_fit(const model_config *c, popularity *p);
+/* The exponent alone: p [n], any order, not all 0. */
+double popularity_fit_exponent(const double *p, int n);
+/* The format is docs/popularity.md. File of counts per kind of text: {kind: {"tokens": n, "counts": {layer: [per expert]}}}; kind NULL = all kinds together. */
 HF_MUST hf_status popularity_census(const model_config *c, const char *path, const char *kind, popularity **out);
 /* Routing counts of a run, prefill and decode together. HF_INPUT when the run has none or is of another shape. */
 HF_MUST hf_status popularity_run(const model_config *c, const rec_routing *rows, int n, int64_t run_id, popularity **out);

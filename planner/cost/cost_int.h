@@ -7,6 +7,10 @@
 bool cost_on_unit(const rec_kernel_point *k, const cost_unit *u);
 /* Thread count of the points to use: the wanted one if it was measured, else the largest. 0: no such kernel at all. */
 int cost_usable_threads(const cost_unit *u, const char *kernel, const char *format);
+/* Name of the figure that holds the arithmetic for weights of this format; false when the unit has none. */
+bool cost_flops_figure(const cost_unit *u, fmt f, char *what, size_t n);
+/* The row that cost_find takes, when it is one row. */
+const rec_figure *cost_row(const cost_rows *r, const char *device, const char *what);
 /* The best rate any measured product reached on this unit; 0 when none was measured. */
 double cost_measured_flops(const cost_unit *u, fmt f);
 

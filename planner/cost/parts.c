@@ -116,18 +116,23 @@ double cost_measured_flops(const cost_unit *u, fmt f) {
   return best;
 }
 
-double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag) {
-  cost_group g = u->cpu ? COST_CPU_FLOPS : COST_GPU_FLOPS;
+bool cost_flops_figure(const cost_unit *u, fmt f, char *what, size_t n) {
   const char *const *classes = flops_classes(f, u->cpu);
   for (int pass = 0; pass < 2; pass++)
     for (int i = 0; classes[i][0] != '\0'; i++) {
-      char what[48];
-      snprintf(what, sizeof what, "%sflops_%s", pass == 1 ? "" : u->cpu ? "cpu_" : "gpu_", classes[i]);
       cost_figure any;
-      if (!cost_find(u->rows, u->device, what, &any)) continue;
-      return u->cpu ? cost_cpu_rate(u->rows, what, u->threads, g, c, none, tag)
-                    : cost_rate(u->rows, u->device, what, g, c, none, tag);
+      snprintf(what, n, "%sflops_%s", pass == 1 ? "" : u->cpu ? "cpu_" : "gpu_", classes[i]);
+      if (cost_find(u->rows, u->device, what, &any)) return true;
     }
+  return false;
+}
+
+double cost_unit_flops(const cost_unit *u, fmt f, cost_case c, db_tag *tag) {
+  cost_group g = u->cpu ? COST_CPU_FLOPS : COST_GPU_FLOPS;
+  char what[48];
+  if (cost_flops_figure(u, f, what, sizeof what))
+    return u->cpu ? cost_cpu_rate(u->rows, what, u->threads, g, c, none, tag)
+                  : cost_rate(u->rows, u->device, what, g, c, none, tag);
   double seen = cost_measured_flops(u, f);
   if (seen > 0) {
     cost_weaken(tag, TAG_SCALED);

@@ -35,6 +35,8 @@ static void scale_to_top_k(const double *w, int n, int top_k, double *p) {
   for (int e = 0; e < n; e++) p[e] = fmin(1, w[e] * factor);
 }
 
+static const double MOST_EXPONENT = 4;
+
 static uint64_t mix(uint64_t *s) { /* splitmix64: a small well-known generator */
   uint64_t z = *s += 0x9e3779b97f4a7c15u;
   z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -43,7 +45,7 @@ static uint64_t mix(uint64_t *s) { /* splitmix64: a small well-known generator *
 }
 
 hf_status popularity_zipf(const model_config *c, double s, popularity **out) {
-  if (!(s >= 0) || s > 4) return hf_fail(HF_INPUT, "option --skew: zipf exponent %g is not between 0 and 4", s);
+  if (!(s >= 0) || s > MOST_EXPONENT) return hf_fail(HF_INPUT, "option --skew: zipf exponent %g is not between 0 and 4", s);
   popularity *p = NULL;
   double *w = NULL;
   int n = c->n_experts;
@@ -71,6 +73,66 @@ hf_status popularity_zipf(const model_config *c, double s, popularity **out) {
   return HF_OK;
 }
 
+/* Heaviest first; ties by index, so that the same counts always give the same order. */
+static void rank_experts(const double *p, int n, int *order) {
+  for (int i = 0; i < n; i++) {
+    int at = i;
+    for (; at > 0 && p[order[at - 1]] < p[i]; at--) order[at] = order[at - 1];
+    order[at] = i;
+  }
+}
+
+/* Mean of ln(rank) under the power law of exponent s: falls with s. */
+static double mean_log_rank(double s, int n) {
+  double sum = 0, weight = 0;
+  for (int r = 1; r <= n; r++) {
+    double w = pow(r, -s);
+    sum += w * log(r);
+    weight += w;
+  }
+  return sum / weight;
+}
+
+double popularity_fit_exponent(const double *p, int n) {
+  int order[4096];
+  double seen = 0, all = 0, lo = 0, hi = MOST_EXPONENT;
+  rank_experts(p, n, order);
+  for (int r = 1; r <= n; r++) {
+    seen += p[order[r - 1]] * log(r);
+    all += p[order[r - 1]];
+  }
+  /* most likely where the law's mean of ln(rank) is that of the counts */
+  for (int i = 0; i < 60; i++) {
+    double mid = 0.5 * (lo + hi);
+    if (mean_log_rank(mid, n) > seen / all) lo = mid;
+    else hi = mid;
+  }
+  return 0.5 * (lo + hi);
+}
+
+hf_status popularity_zipf_fit(const model_config *c, popularity *p) {
+  int n = c->n_experts, order[4096];
+  double *w = NULL, least = MOST_EXPONENT, most = 0;
+  if (n < 1 || n > (int)(sizeof order / sizeof order[0]))
+    return hf_fail(HF_INPUT, "option --skew: zipf-fit: model has %d experts", n);
+  HF_TRY(hf_alloc(&w, (size_t)n, sizeof *w, "weights of a skew"));
+  for (int l = 0; l < c->n_layers; l++) {
+    double *row = p->p + (size_t)l * (size_t)n;
+    if (!c->layer_is_moe[l]) continue;
+    double s = popularity_fit_exponent(row, n);
+    rank_experts(row, n, order);
+    for (int r = 0; r < n; r++) w[order[r]] = pow(r + 1, -s);
+    scale_to_top_k(w, n, c->top_k, row);
+    least = fmin(least, s);
+    most = fmax(most, s);
+  }
+  free(w);
+  char from[sizeof p->source];
+  snprintf(from, sizeof from, "%s", p->source);
+  snprintf(p->source, sizeof p->source, "zipf %.2f-%.2f fit to %.36s", least, most, from);
+  return HF_OK;
+}
+
 void popularity_from_counts(const double *counts, int n, int top_k, double *p) {
   double sum = 0;
   for (int e = 0; e < n; e++) sum += counts[e];
@@ -78,9 +140,31 @@ void popularity_from_counts(const double *counts, int n, int top_k, double *p) {
   for (int e = 0; e < n; e++) p[e] = fmin(1, (counts[e] + pseudo) / tokens);
 }
 
+/* What a kind of text says besides its counts must agree with them: no expert chosen more often than there were tokens, no layer with other
+ * than top_k choices a token (a count taken over less than everything is fine where "tokens" is left out). */
+static hf_status check_tokens(const model_config *c, const char *path, const json *kind, int l, const double *row) {
+  const json *said = json_get(kind, "tokens");
+  double tokens = json_number(said, -1), sum = 0, most = 0;
+  if (said == NULL) return HF_OK;
+  for (int e = 0; e < c->n_experts; e++) {
+    sum += row[e];
+    most = fmax(most, row[e]);
+  }
+  if (!(tokens >= 0 && tokens <= 1e15)) return hf_fail(HF_INPUT, "%s: %s: field tokens: needs a count", path, json_key(kind));
+  if (most > tokens || fabs(sum - tokens * c->top_k) > 0.01 * tokens * c->top_k)
+    return hf_fail(HF_INPUT, "%s: %s: counts.%d: %.0f choices, at most %.0f of one expert, are not %d of each of %.0f tokens",
+                   path, json_key(kind), l, sum, most, c->top_k, tokens);
+  return HF_OK;
+}
+
 /* Adds the counts of one kind of text; every MoE layer must be there with one number per expert. */
 static hf_status add_kind(const model_config *c, const char *path, const json *kind, double *counts) {
   const json *by_layer = json_get(kind, "counts");
+  double one[4096];
+  if (json_type(by_layer) != JSON_OBJECT)
+    return hf_fail(HF_INPUT, "%s: %s: field counts: missing; see docs/popularity.md", path, json_key(kind));
+  if (c->n_experts > (int)(sizeof one / sizeof one[0]))
+    return hf_fail(HF_UNSUPPORTED, "%s: %d experts are too many", path, c->n_experts);
   for (int l = 0; l < c->n_layers; l++) {
     if (!c->layer_is_moe[l]) continue;
     char key[16];
@@ -93,8 +177,10 @@ static hf_status add_kind(const model_config *c, const char *path, const json *k
     for (const json *v = json_first(row); v != NULL; v = json_next(v), e++) {
       double x = json_number(v, -1);
       if (!(x >= 0 && x <= 1e15)) return hf_fail(HF_INPUT, "%s: %s: counts.%s[%d]: needs a count", path, json_key(kind), key, e);
-      counts[(size_t)l * (size_t)c->n_experts + (size_t)e] += x;
+      one[e] = x;
     }
+    HF_TRY(check_tokens(c, path, kind, l, one));
+    for (e = 0; e < c->n_experts; e++) counts[(size_t)l * (size_t)c->n_experts + (size_t)e] += one[e];
   }
   return HF_OK;
 }
@@ -113,6 +199,10 @@ hf_status popularity_census(const model_config *c, const char *path, const char 
   hf_status st = HF_OK;
   int used = 0;
   HF_TRY(json_read_file(path, 64u << 20, &doc));
+  if (json_type(doc) != JSON_OBJECT) {
+    st = hf_fail(HF_INPUT, "%s: needs an object of kinds of text; see docs/popularity.md", path);
+    goto done;
+  }
   HF_GO(done, popularity_new(c->n_layers, c->n_experts, &p));
   HF_GO(done, hf_alloc(&counts, (size_t)c->n_layers * (size_t)c->n_experts + 1, sizeof *counts, "counts of a census"));
   for (const json *k = json_first(doc); k != NULL; k = json_next(k)) {

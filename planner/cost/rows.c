@@ -117,6 +117,11 @@ static cost_figure figure_of(const rec_figure *f) {
   return c;
 }
 
+const rec_figure *cost_row(const cost_rows *r, const char *device, const char *what) {
+  const rec_figure *f = row_of(r, device, what);
+  return f != NULL || strcmp(device, "cpu") != 0 ? f : row_of(r, "", what);
+}
+
 bool cost_find(const cost_rows *r, const char *device, const char *what, cost_figure *out) {
   const rec_figure *f = row_of(r, device, what);
   if (f != NULL) {

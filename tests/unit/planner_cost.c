@@ -488,6 +488,74 @@ static void counted_popularity(void **state) {
   model_close(m);
 }
 
+/* p ~ rank^-s gives s back, whatever order the experts are in; a real census gives a law that touches as many experts, more or less. */
+static void fitted_popularity(void **state) {
+  (void)state;
+  double p[64];
+  for (double s = 0; s < 3; s += 0.37) {
+    for (int i = 0; i < 64; i++) p[(i * 29) % 64] = 5 * pow(i + 1, -s);
+    near(popularity_fit_exponent(p, 64), s, 1e-6 + (s == 0 ? 1 : 0));
+    assert_true(fabs(popularity_fit_exponent(p, 64) - s) < 1e-6);
+  }
+  model *m = open_model("examples/tiny-moe");
+  const model_config *c = model_get_config(m);
+  popularity *counted = NULL, *fitted = NULL;
+  assert_int_equal(popularity_census(c, "examples/tiny-moe/census.json", NULL, &counted), HF_OK);
+  assert_int_equal(popularity_census(c, "examples/tiny-moe/census.json", NULL, &fitted), HF_OK);
+  assert_int_equal(popularity_zipf_fit(c, fitted), HF_OK);
+  assert_true(strncmp(fitted->source, "zipf ", 5) == 0 && strstr(fitted->source, "fit to census") != NULL);
+  for (int l = 1; l < 6; l++) {
+    near(sum_of(fitted, l), 4, 1e-9);
+    double a = cost_distinct_experts(counted->p + l * 32, 32, 16), b = cost_distinct_experts(fitted->p + l * 32, 32, 16);
+    near(a, b, 0.1);
+    int top[2] = {0, 0};
+    for (int e = 1; e < 32; e++) {
+      if (counted->p[l * 32 + e] > counted->p[l * 32 + top[0]]) top[0] = e;
+      if (fitted->p[l * 32 + e] > fitted->p[l * 32 + top[1]]) top[1] = e;
+    }
+    assert_int_equal(top[0], top[1]);
+  }
+  popularity_free(counted);
+  popularity_free(fitted);
+  model_close(m);
+}
+
+static void census_refused(const char *text, const char *says) {
+  const char *path = "/tmp/hf-census-test.json";
+  FILE *f = fopen(path, "w");
+  assert_non_null(f);
+  fputs(text, f);
+  fclose(f);
+  model *m = open_model("examples/tiny-moe");
+  popularity *p = NULL;
+  assert_int_equal(popularity_census(model_get_config(m), path, NULL, &p), HF_INPUT);
+  assert_null(p);
+  if (strstr(hf_error_line(), says) == NULL) fail_msg("'%s' was expected in: %s", says, hf_error_line());
+  model_close(m);
+  unlink(path);
+}
+
+static void hostile_censuses(void **state) {
+  (void)state;
+  census_refused("[]", "kinds of text");
+  census_refused("{\"a\": 3}", "field counts");
+  census_refused("{\"a\": {\"counts\": []}}", "field counts");
+  census_refused("{\"a\": {\"counts\": {\"1\": [1, 2]}}}", "counts.1");
+  char row[512] = "", text[4096];
+  for (int e = 0; e < 32; e++) snprintf(row + strlen(row), sizeof row - strlen(row), "%s4", e ? "," : "");
+  /* 128 choices of 4 a token are 32 tokens */
+  snprintf(text, sizeof text, "{\"a\": {\"tokens\": 31, \"counts\": {\"1\": [%s]}}}", row);
+  census_refused(text, "counts.1: 128 choices");
+  snprintf(text, sizeof text, "{\"a\": {\"tokens\": 32, \"counts\": {\"1\": [%s]}}}", row);
+  census_refused(text, "counts.2");
+  snprintf(text, sizeof text, "{\"a\": {\"tokens\": -1, \"counts\": {\"1\": [%s]}}}", row);
+  census_refused(text, "field tokens");
+  snprintf(text, sizeof text, "{\"a\": {\"counts\": {\"1\": [-%s]}}}", row);
+  census_refused(text, "counts.1[0]");
+  snprintf(text, sizeof text, "{\"a\": {\"counts\": {\"1\": [1e300%s]}}}", row + 1);
+  census_refused(text, "counts.1[0]");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(lookups_say_how_sure_they_are),
@@ -504,6 +572,8 @@ int main(void) {
       cmocka_unit_test(correlated_batches_touch_fewer),
       cmocka_unit_test(assumed_popularity),
       cmocka_unit_test(counted_popularity),
+      cmocka_unit_test(fitted_popularity),
+      cmocka_unit_test(hostile_censuses),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -287,6 +287,81 @@ static void rows_made_in_memory(void **state) {
   assert_int_equal(cost_rows_from_arrays(&m, devices, 1, NULL, 0, kernels, 1, NULL, 0, &r), HF_INPUT);
 }
 
+/* A source of 4 cores at 10 GB/s and 100 GFLOP/s; a target of 8 cores at 40 GB/s and 200: what is bound by memory gets 4 times as fast, what is
+ * bound by arithmetic twice. */
+static void curves_of_another_machine(void **state) {
+  (void)state;
+  rec_machine ma = {.id = 1}, mb = {.id = 2};
+  snprintf(ma.name, sizeof ma.name, "measured");
+  snprintf(mb.name, sizeof mb.name, "wanted");
+  cost_rows *from = NULL, *to = NULL, *scaled = NULL;
+  cost_rows r = machine(4);
+  figure(&r, "cpu", "dram_read_bytes_per_s", "", 10e9);
+  figure(&r, "cpu", "cpu_flops_int8", "", 100e9);
+  /* an expert of 64 x 128: 26,112 B, 49,152 FLOP a token; arithmetic binds from 5.3 tokens on */
+  point(&r, "q8_0", 64, 1, 4, 3000);
+  point(&r, "q8_0", 64, 64, 4, 40000);
+  point(&r, "q8_0", 64, 1, 1, 9000); /* one thread: says nothing about the whole of another machine */
+  kernels[0].ns_low = 2700;
+  ok(cost_rows_from_arrays(&ma, devices, 1, figures, r.n_figure, kernels, r.n_kernel, NULL, 0, &from));
+  r = machine(8);
+  figure(&r, "cpu", "dram_read_bytes_per_s", "", 40e9);
+  figure(&r, "cpu", "cpu_flops_int8", "", 200e9);
+  ok(cost_rows_from_arrays(&mb, devices, 1, figures, r.n_figure, NULL, 0, NULL, 0, &to));
+  ok(cost_rows_scaled(to, from, &scaled));
+  assert_int_equal(scaled->n_kernel, 2);
+  assert_int_equal(scaled->kernel[0].threads, 8);
+  assert_int_equal(scaled->kernel[0].tag, TAG_SCALED);
+  near(scaled->kernel[0].ns, 3000 / 4.0, 1e-12);
+  near(scaled->kernel[1].ns, 40000 / 2.0, 1e-12);
+  near(scaled->kernel[0].ns_low, 2700 / 4.0 / 1.5, 1e-12);
+  near(scaled->kernel[0].ns_high, 3000 / 4.0 / 0.5, 1e-12);
+  cost_unit all = {.rows = scaled, .cpu = true, .device = "cpu"};
+  cost_shape s = {.kernel = "expert_ffn", .format = FMT_Q8_0, .n_out = 64, .n_in = 128, .bytes = 26112};
+  stage_curve c;
+  db_tag tag = TAG_MEASURED;
+  assert_true(cost_measured_curve(&all, &s, likely, &c, &tag));
+  assert_int_equal(tag, TAG_SCALED);
+  near(stage_curve_at(&c, 1), 750, 1e-12);
+  cost_rows *again = NULL;
+  assert_int_equal(cost_rows_scaled(scaled, from, &again), HF_INPUT); /* has them all */
+  assert_int_equal(cost_rows_scaled(from, to, &again), HF_INPUT);     /* has none */
+  cost_rows_free(from);
+  cost_rows_free(to);
+  cost_rows_free(scaled);
+}
+
+/* Every entry has a name, a tag, a source and an interval that holds its likely value; what no row has is assumed and says so. */
+static void figures_have_an_origin(void **state) {
+  (void)state;
+  cost_rows r = machine(8);
+  figure(&r, "cpu", "dram_read_bytes_per_s", "", 20e9);
+  snprintf(figures[0].source, sizeof figures[0].source, "hf-profile: loads");
+  snprintf(figures[0].unit, sizeof figures[0].unit, "B/s");
+  model *m = NULL;
+  ok(model_open("examples/tiny-moe", &m));
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  const char *const devices_of[] = {"none", "virtual:8M"};
+  for (int i = 0; i < 2; i++) {
+    ok(gpu_set_parse(devices_of[i], &in.gpus));
+    json *list = json_new_array();
+    ok(cost_provenance(&in, list));
+    bool dram = false, assumed = false;
+    for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+      double low = json_number(json_get(o, "low"), -1), mid = json_number(json_get(o, "likely"), -1);
+      assert_true(low >= 0 && low <= mid && mid <= json_number(json_get(o, "high"), -1));
+      const char *name = json_string(json_get(o, "name")), *tag = json_string(json_get(o, "tag"));
+      assert_true(strlen(name) > 0 && strlen(json_string(json_get(o, "source"))) > 0);
+      if (strcmp(name, "dram_read_bytes_per_s") == 0 && strcmp(json_string(json_get(o, "device")), "cpu") == 0)
+        dram = mid == 20e9 && strcmp(tag, "measured") == 0 && strcmp(json_string(json_get(o, "source")), "hf-profile: loads") == 0;
+      if (strcmp(name, "layer_fixed_ns") == 0) assumed = strcmp(tag, "assumed") == 0;
+    }
+    assert_true(dram && assumed);
+    json_free(list);
+  }
+  model_close(m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(numa_split),
@@ -300,6 +375,8 @@ int main(void) {
       cmocka_unit_test(curves_take_lines),
       cmocka_unit_test(prefill_crossing),
       cmocka_unit_test(rows_made_in_memory),
+      cmocka_unit_test(curves_of_another_machine),
+      cmocka_unit_test(figures_have_an_origin),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
