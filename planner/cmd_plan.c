@@ -180,10 +180,15 @@ hf_status cmd_plan(int argc, char **argv) {
       {"format", 'f', CLI_STR, &r->format, "F",
        "Weight format of the experts, for example q4_k_m; default as stored or as the catalog says.", 0, 0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE",
-       "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE]; default the machine's GPU, else none.", 0, 0},
+       "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE], several joined by '+'; default the machine's GPUs, else none.", 0, 0},
       {"depth", 'd', CLI_INT, &r->depth, "D", "Pipeline depth; default the best of 1 to 4.", 1, ILP_MAX_DEPTH},
       {"from-run", 0, CLI_STR, &c.from_run, "RUN", "Use routing counts and stage times of this run (a number or latest).", 0, 0},
-      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
+      {"remote", 0, CLI_STR, &r->remotes, "MACHINE:LINK[,…]",
+       "CPUs of other machines for experts, each over a link of hf-plan catalog list links.", 0, 0},
+      {"scale-from", 0, CLI_STR, &r->scale_from, "MACHINE",
+       "Use the kernel curves of this measured machine, scaled by bandwidth and arithmetic.", 0, 0},
+      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S|zipf-fit",
+       "Popularity of experts: assumed, or the power law per layer that fits the census or run; default uniform.", 0, 0},
       {"census", 0, CLI_STR, &r->census, "FILE", "Popularity from counted choices per kind of text.", 0, 0},
       {"census-kind", 0, CLI_STR, &r->census_kind, "KIND", "Only this kind of text of the census; default all.", 0, 0},
       {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads; default all cores.", 1, 4096},
@@ -211,6 +216,7 @@ hf_status cmd_plan(int argc, char **argv) {
     return hf_fail(HF_INPUT,
                    "option --model: missing: a folder, a GGUF file, synth:… or a catalog name; see hf-plan plan --help");
   if (r->census_kind != NULL && r->census == NULL) return hf_fail(HF_INPUT, "option --census-kind: needs --census FILE");
-  if (r->census != NULL && r->skew != NULL) return hf_fail(HF_INPUT, "option --skew: not together with --census");
+  if (r->census != NULL && r->skew != NULL && strcmp(r->skew, "zipf-fit") != 0)
+    return hf_fail(HF_INPUT, "option --skew: not together with --census");
   return run_plan(&c);
 }
