@@ -53,8 +53,19 @@ const char *answer_text(const json *o, const char *path) {
 }
 
 void answer_verdict(page *p, const json *doc) {
-  const char *text = answer_text(doc, "verdict");
-  if (*text) page_verdict(p, "%s", text);
+  char sentence[1024];
+  const char *at = answer_text(doc, "verdict");
+  for (int n = 1; *at; n++) {
+    size_t len = 0;
+    const char *end = at;
+    /* a full stop, a blank, a capital letter; the last of a page's facts takes the rest */
+    while (n < 8 && (end = strstr(end, ". ")) != NULL && !(end[2] >= 'A' && end[2] <= 'Z')) end++;
+    len = n < 8 && end != NULL ? (size_t)(end - at) + 1 : strlen(at);
+    snprintf(sentence, sizeof sentence, "%.*s", (int)(len < sizeof sentence ? len : sizeof sentence - 1), at);
+    page_verdict(p, "%s", sentence);
+    at += len;
+    at += strspn(at, " ");
+  }
 }
 
 void answer_sources(page *p, const json *doc) {

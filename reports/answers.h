@@ -19,7 +19,7 @@ const json *answer_at(const json *o, const char *path);
 double answer_num(const json *o, const char *path);
 const char *answer_text(const json *o, const char *path);
 
-/* The document's verdict as the page's, and its assumptions as rows of the closing table of sources. */
+/* The document's verdict as the page's, a fact for each sentence, and its assumptions as rows of the closing table of sources. */
 void answer_verdict(page *p, const json *doc);
 void answer_sources(page *p, const json *doc);
 
@@ -30,4 +30,5 @@ void chart_cases(page *p, const char *id, const json *cases, const char *title);
 
 void section_sweep(page *p, const json *doc);
 void section_recommend(page *p, const json *doc);
+void section_roi(page *p, const json *doc);
 #endif

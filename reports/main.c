@@ -18,6 +18,7 @@ static const char description[] =
     "  whatif [ID]     a plan for a catalog machine: interval, assumptions\n"
     "  sweep [ID]      an answer of hf-plan sweep: heat map, knees, curves\n"
     "  recommend [ID]  an answer of hf-plan recommend: ranking, regret, why not\n"
+    "  roi [ID]        an answer of hf-plan roi: cost per token, payback, flips\n"
     "  loop            everything on one page: machine, plan, run, re-plan\n"
     "                  with what moved and what it gained, what-if\n\n"
     "Without ID the newest is taken. The page is one HTML file that needs no network and no other file: it can be mailed, "

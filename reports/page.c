@@ -238,6 +238,7 @@ json *page_chart(page *p, const char *id, const char *type, const char *title, c
   json_add_str(c, "y", y_title);
   json_add_bool(c, "log_x", flags & CHART_LOG_X);
   json_add_bool(c, "log_y", flags & CHART_LOG_Y);
+  json_add_int(c, "x_step", flags & CHART_MONTHS ? 12 : 1);
   return json_add_array(c, "series");
 }
 

@@ -65,11 +65,12 @@ void page_table_end(page *p, rep_table *t, bool folded);
 int table_rows(const rep_table *t);
 
 /* Charts, drawn by web/report.js with Chart.js from this description. alt says in words what there is to see.
- *   page_chart(p, id, "line" | "bar", title, alt, x title, y title); flags CHART_LOG_X, CHART_LOG_Y
+ *   page_chart(p, id, "line" | "bar", title, alt, x title, y title); flags CHART_LOG_X, CHART_LOG_Y,
+ *     CHART_MONTHS (x counts months, labels once a year)
  *   chart_series(p, c, name, role): role picks the colour: "cpu", "device", "predicted", "measured" or "" (the next of the palette)
  *   chart_point(series, x, y), or chart_bar(series, label, y)
  * Charts between page_charts and page_charts_end stand side by side where there is room. */
-enum { CHART_LOG_X = 1, CHART_LOG_Y = 2, CHART_SMALL = 4 };
+enum { CHART_LOG_X = 1, CHART_LOG_Y = 2, CHART_SMALL = 4, CHART_MONTHS = 8 };
 void page_charts(page *p);
 void page_charts_end(page *p);
 json *page_chart(page *p, const char *id, const char *type, const char *title, const char *x_title, const char *y_title,

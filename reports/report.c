@@ -178,7 +178,7 @@ static hf_status build_answer(db *d, const report_options *o, page *p, const cha
   int64_t id = 0;
   HF_TRY(id_of(o, 0, &id));
   HF_TRY(data_answer_get(d, o->kind, id, &a));
-  page_title(p, o->kind, "%s: %s", title, a->row.title);
+  page_title(p, o->kind, "%s%s%s", title, *title ? ": " : "", a->row.title);
   answer_verdict(p, a->doc);
   section(p, a->doc);
   answer_sources(p, a->doc);
@@ -189,6 +189,11 @@ static hf_status build_answer(db *d, const report_options *o, page *p, const cha
 static hf_status build_sweep(db *d, const report_options *o, page *p, hf_buf *verdict) {
   (void)verdict;
   return build_answer(d, o, p, "Sweep", section_sweep);
+}
+
+static hf_status build_roi(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  (void)verdict;
+  return build_answer(d, o, p, "", section_roi);
 }
 
 static hf_status build_recommend(db *d, const report_options *o, page *p, hf_buf *verdict) {
@@ -204,10 +209,11 @@ static const struct {
   bool operand;
 } kinds[] = {{"machine", build_machine, true}, {"plan", build_plan, true},   {"run", build_run, true},
              {"whatif", build_whatif, true},   {"sweep", build_sweep, true}, {"recommend", build_recommend, true},
+             {"roi", build_roi, true},
              {"loop", build_loop, false}};
 
 const char *report_kinds(void) {
-  return "machine, plan, run, whatif, sweep, recommend, loop";
+  return "machine, plan, run, whatif, sweep, recommend, roi, loop";
 }
 
 hf_status report_build(db *d, const report_options *o, page **out) {

@@ -112,7 +112,7 @@ void roi_verdict(const roi *r, char out[ROI_VERDICT]) {
   }
   n += snprintf(
       out + n, ROI_VERDICT - (size_t)n,
-      "%.60s on %.90s costs %s %s per million tokens (80 %% of the draws: %s to %s), %s %s a month at %.0f %% utilisation.",
+      "A million tokens of %.60s on %.90s cost %s %s (8 of 10 draws: %s to %s), that is %s %s a month at %.0f %% utilisation.",
       r->model, r->machine->name, a, r->scenario->currency, low, high, month, r->scenario->currency,
       100 * r->f[MONEY_UTILISATION].likely);
   n += (int)say_way(r, MONEY_API, out + n, ROI_VERDICT - (size_t)n);

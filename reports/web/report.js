@@ -68,7 +68,7 @@
       x.grid.display = false;
       delete x.ticks.callback;
     } else if (!c.log_x) {
-      x.ticks.stepSize = 1;
+      x.ticks.stepSize = c.x_step;
     }
     if (!c.log_y) y.beginAtZero = true;
     return {

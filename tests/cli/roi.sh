@@ -40,7 +40,7 @@ expect_exit 0 "$plan" roi --plan "$id" --scenario "$tmp/mine.json" --json
 expect_json '.currency == "EUR" and (.options | length) == 1 and .cheapest == "own" and (.inputs[] | select(.name == "hardware_price") | .source == "an offer (2026-11-01)" and .tag == "measured")'
 expect_exit 0 "$plan" roi --plan "$id" --scenario eu
 expect_stdout_line '^  scenario       eu: .* in EUR$'
-expect_stdout_line 'USD|EUR per million tokens'
+expect_stdout_line 'EUR \(8 of 10 draws'
 
 # Limits: the most users that meet them; more than that; nobody.
 expect_exit 0 "$plan" roi "${r1[@]}" --slo-tpot 0.2 --json
