@@ -364,3 +364,30 @@ fmt recipe_tensor_format(const model_recipe *r, model_tensor_id id, int layer, i
       f = r->rule[i].f;
   return fitting(f, cols);
 }
+
+bool recipe_tensor_shape(const model_config *c, model_tensor_id id, int layer, int64_t *rows, int64_t *cols) {
+  return tensor_shape(c, id, layer, rows, cols);
+}
+
+/* ---- programs ---- */
+
+static recipe_program type_program(fmt f) {
+  const fmt_info *i = fmt_get(f);
+  if (i->executable) return RUNS_HF_RUN;
+  if (i->ggml_type < 0) return RUNS_SAFETENSORS;
+  return i->ggml_type < 128 ? RUNS_LLAMA_CPP : RUNS_IK_LLAMA_CPP; /* ik_llama.cpp numbers its own types from 133 */
+}
+
+recipe_program recipe_program_of(const model_recipe *r) {
+  recipe_program most = RUNS_HF_RUN;
+  for (int p = 0; p < PART_N; p++)
+    if (type_program(r->part[p]) > most) most = type_program(r->part[p]);
+  for (int i = 0; i < r->n_rules; i++)
+    if (type_program(r->rule[i].f) > most) most = type_program(r->rule[i].f);
+  return most;
+}
+
+const char *recipe_program_name(recipe_program p) {
+  static const char *const names[] = {"hf-run", "llama.cpp", "ik_llama.cpp", "sglang"};
+  return names[p];
+}

@@ -60,6 +60,13 @@ fmt recipe_tensor_format(const model_recipe *r, model_tensor_id id, int layer, i
 /* PART_N for norms, biases and routers. */
 recipe_part recipe_part_of(model_tensor_id id);
 
+/* Rows and columns of a tensor (of one routed expert); false when a model of this config has none such in the layer (-1: embedding, output). */
+bool recipe_tensor_shape(const model_config *c, model_tensor_id id, int layer, int64_t *rows, int64_t *cols);
+/* The programs that can run it: the most demanding type decides. */
+typedef enum { RUNS_HF_RUN, RUNS_LLAMA_CPP, RUNS_IK_LLAMA_CPP, RUNS_SAFETENSORS } recipe_program;
+recipe_program recipe_program_of(const model_recipe *r);
+const char *recipe_program_name(recipe_program p);
+
 HF_MUST hf_status recipe_layer_parts_of(const model *m, const model_recipe *r, int layer, model_layer_parts *out);
 HF_MUST hf_status recipe_head_parts_of(const model *m, const model_recipe *r, model_head_parts *out);
 int64_t recipe_total_bytes(const model *m, const model_recipe *r);
