@@ -54,7 +54,7 @@ static double step_with(const stage_table *t, const popularity *pop, const uint8
     for (int s = 0; s < DRIFT_HEAD; s++) p[s] = d->factor[s] * predicted(t, pop, placement, s, l, tokens, context);
     if (!d->used[DRIFT_HAND]) p[DRIFT_HAND] *= f;
     double device = p[DRIFT_SHARED] + p[DRIFT_DEXP], cpu = p[DRIFT_HAND] + p[DRIFT_CEXP];
-    sum += p[DRIFT_ATTN] + (t->one_resource ? device + cpu : fmax(device, cpu));
+    sum += p[DRIFT_ATTN] + (t->one_resource ? device + cpu : stage_overlap_ns(t, device, cpu));
   }
   return sum;
 }
@@ -107,19 +107,31 @@ void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *p
     explain_step(t, pop, placement, tokens, context, step, d);
 }
 
-void drift_distinct(const popularity *pop, const stage_table *t, const rec_distinct *rows, int n, plan_drift *d) {
+/* One layer's measured curve against the closed form at the token counts its steps had, weighted by steps. */
+static double layer_ratio(const popularity *pop, const rec_distinct *rows, int n, int layer, double sums[3]) {
+  const double *p = pop->p + (size_t)layer * (size_t)pop->n_experts;
   double measured = 0, expected = 0, steps = 0;
   for (int i = 0; i < n; i++) {
     const rec_distinct *r = &rows[i];
-    if (strcmp(r->phase, "decode") != 0 || r->layer < 0 || r->layer >= t->n_layers || r->tokens < 1) continue;
-    const double *p = pop->p + (size_t)r->layer * (size_t)pop->n_experts;
+    if (strcmp(r->phase, "decode") != 0 || r->layer != layer || r->tokens < 1) continue;
     measured += (double)r->sum;
     expected += (double)r->steps * cost_distinct_experts(p, pop->n_experts, r->tokens);
     steps += (double)r->steps;
   }
-  if (!(steps > 0)) return;
-  d->distinct_measured = measured / steps;
-  d->distinct_predicted = expected / steps;
+  sums[0] += measured;
+  sums[1] += expected;
+  sums[2] += steps;
+  return steps >= LEAST_STEPS && measured > 0 && expected > 0 ? measured / expected : 1;
+}
+
+hf_status drift_distinct(const popularity *pop, const stage_table *t, const rec_distinct *rows, int n, plan_drift *d) {
+  double sums[3] = {0, 0, 0};
+  HF_TRY(hf_alloc(&d->distinct_ratio, (size_t)t->n_layers, sizeof *d->distinct_ratio, "distinct experts of a run"));
+  for (int l = 0; l < t->n_layers; l++) d->distinct_ratio[l] = layer_ratio(pop, rows, n, l, sums);
+  if (!(sums[2] > 0)) return HF_OK;
+  d->distinct_measured = sums[0] / sums[2];
+  d->distinct_predicted = sums[1] / sums[2];
+  return HF_OK;
 }
 
 static void scale(stage_curve *c, double f) {
@@ -127,12 +139,12 @@ static void scale(stage_curve *c, double f) {
 }
 
 void plan_drift_apply(const plan_drift *d, stage_table *t) {
-  double expert_rows = 1; /* without stage times the count of experts touched is the best correction there is */
-  if (!d->used[DRIFT_CEXP] && !d->used[DRIFT_DEXP] && d->distinct_predicted > 0)
-    expert_rows = d->distinct_measured / d->distinct_predicted;
+  /* without stage times the count of experts touched is the best correction there is */
+  bool by_rows = !d->used[DRIFT_CEXP] && !d->used[DRIFT_DEXP] && d->distinct_ratio != NULL;
   double hand = d->used[DRIFT_HAND] ? d->factor[DRIFT_HAND] : d->fixed_factor;
   for (int l = 0; l < t->n_layers; l++) {
     stage_layer *y = &t->layer[l];
+    double expert_rows = by_rows ? d->distinct_ratio[l] : 1;
     scale(&y->attn, d->factor[DRIFT_ATTN]);
     y->attn_ctx_ns *= d->factor[DRIFT_ATTN];
     y->attn_seq_ctx_ns *= d->factor[DRIFT_ATTN];
@@ -143,6 +155,8 @@ void plan_drift_apply(const plan_drift *d, stage_table *t) {
     y->cexp_fixed_ns *= d->factor[DRIFT_CEXP];
     y->hand_ns *= hand;
     y->hand_tok_ns *= hand;
+    for (int q = 1; t->place != NULL && q <= t->n_devices + t->n_remotes; q++)
+      scale(&stage_place_of(t, l, q)->exp, (q <= t->n_devices ? d->factor[DRIFT_DEXP] : 1) * expert_rows);
   }
   scale(&t->head, d->factor[DRIFT_HEAD]);
   t->step_fixed_ns = t->step_fixed_ns * d->fixed_factor + d->step_extra_ns;
@@ -155,6 +169,7 @@ void plan_drift_free(plan_drift *d) {
   if (d == NULL) return;
   plan_free(d->old);
   free(d->old_placement);
+  free(d->distinct_ratio);
   free(d);
 }
 
@@ -190,7 +205,7 @@ static hf_status read_run(const plan_inputs *in, const stage_table *t, plan_drif
   }
   HF_GO(done, run_context(in, &context));
   HF_GO(done, db_distinct_list(in->d, in->req.from_run, &distinct, &n_distinct));
-  drift_distinct(in->pop, t, distinct, n_distinct, d);
+  HF_GO(done, drift_distinct(in->pop, t, distinct, n_distinct, d));
   HF_GO(done, db_stage_list(in->d, in->req.from_run, &stages, &n));
   bool same_device = strcmp(d->run.gpu, in->gpu.text) == 0;
   drift_compare(t, in->pop, d->old_placement, context, stages, same_device ? n : 0, d);

@@ -18,6 +18,8 @@ typedef struct {
       fixed_factor; /* on what no stage shows, hand-over and fixed cost of a step: the whole step then comes out right; 1 = not known */
   double step_extra_ns;                         /* and what even a thousand times those would not explain */
   double distinct_measured, distinct_predicted; /* experts touched per step and layer, decode; 0 = not recorded */
+  double *
+      distinct_ratio; /* [n_layers] measured over predicted of each layer; 1 where fewer than four steps were; NULL = not recorded */
 } plan_drift;
 
 /* Reads the run and compares it, stage by stage, with the table (which is not corrected yet) for the run's own placement. The factors
@@ -29,5 +31,5 @@ void plan_drift_apply(const plan_drift *d, stage_table *t);
 /* Pure parts, for tests: measured over predicted per stage from a run's rows; placement may be NULL (all on the CPU). */
 void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *placement, double context, const rec_stage *rows,
                    int n, plan_drift *d);
-void drift_distinct(const popularity *pop, const stage_table *t, const rec_distinct *rows, int n, plan_drift *d);
+HF_MUST hf_status drift_distinct(const popularity *pop, const stage_table *t, const rec_distinct *rows, int n, plan_drift *d);
 #endif

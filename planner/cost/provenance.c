@@ -24,10 +24,19 @@ static json *note(const notes *n, const char *name, const char *device, const ch
   return o;
 }
 
+/* Two kernels may read the same figure. */
+static bool noted(const notes *n, const char *name, const char *device) {
+  for (const json *o = json_first(n->list); o != NULL; o = json_next(o))
+    if (strcmp(json_string(json_get(o, "name")), name) == 0 && strcmp(json_string(json_get(o, "device")), device) == 0)
+      return true;
+  return false;
+}
+
 /* Row or sum of rows or prior, whatever the table read; a figure without any of them was not needed. */
 static void note_figure(const notes *n, const cost_rows *r, const char *device, const char *as, const char *what) {
   cost_figure f;
   const cost_prior *p = cost_prior_of(what);
+  if (noted(n, what, as)) return;
   if (cost_find(r, device, what, &f)) {
     const rec_figure *row = cost_row(r, device, what);
     note(n, what, as,

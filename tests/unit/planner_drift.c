@@ -1,0 +1,72 @@
+/* What a run teaches, layer by layer, where it has no stage times: how many experts its steps touched. */
+#include "planner/plan_drift.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static void near(double a, double b, double rel) {
+  if (!(fabs(a - b) <= rel * fmax(1e-300, fmax(fabs(a), fabs(b))))) fail_msg("%.17g differs from %.17g", a, b);
+}
+
+static void ok(hf_status st) {
+  if (st != HF_OK) fail_msg("%s", hf_error_line());
+}
+
+/* Three layers of four experts, each chosen with 1/2: 2 tokens touch 3, 4 tokens 3.75. */
+static void distinct_experts_by_layer(void **state) {
+  (void)state;
+  stage_table *t = NULL;
+  popularity *p = NULL;
+  ok(stage_table_new(3, &t));
+  ok(stage_table_places(t, 2, 0));
+  ok(popularity_new(3, 4, &p));
+  for (int i = 0; i < 12; i++) p->p[i] = 0.5;
+  t->n_experts = 4;
+  t->top_k = 2;
+  for (int l = 0; l < 3; l++) {
+    t->layer[l].moe = true;
+    t->layer[l].cexp = t->layer[l].dexp = (stage_curve){.n = 1, .tok = {1}, .ns = {100}};
+    stage_place_of(t, l, 2)->exp = (stage_curve){.n = 1, .tok = {1}, .ns = {100}};
+  }
+  const rec_distinct rows[] = {
+      {.layer = 0, .phase = "decode", .tokens = 2, .steps = 10, .sum = 24}, /* 2.4 of 3 */
+      {.layer = 0, .phase = "decode", .tokens = 4, .steps = 10, .sum = 36}, /* 3.6 of 3.75 */
+      {.layer = 0, .phase = "prefill", .tokens = 4, .steps = 10, .sum = 1},
+      {.layer = 1, .phase = "decode", .tokens = 2, .steps = 3, .sum = 3}, /* too few steps to say anything */
+      {.layer = 2, .phase = "decode", .tokens = 2, .steps = 8, .sum = 24},
+      {.layer = 9, .phase = "decode", .tokens = 2, .steps = 8, .sum = 24},
+  };
+  plan_drift d = {0};
+  for (int s = 0; s < DRIFT_N; s++) d.factor[s] = 1;
+  d.fixed_factor = 1;
+  ok(drift_distinct(p, t, rows, 6, &d));
+  near(d.distinct_ratio[0], (24 + 36) / (30 + 37.5), 1e-12);
+  near(d.distinct_ratio[1], 1, 0);
+  near(d.distinct_ratio[2], 1, 1e-12);
+  near(d.distinct_measured, (24 + 36 + 3 + 24) / 31.0, 1e-12);
+  plan_drift_apply(&d, t);
+  near(t->layer[0].cexp.ns[0], 100 * 60 / 67.5, 1e-12);
+  near(t->layer[0].dexp.ns[0], 100 * 60 / 67.5, 1e-12);
+  near(stage_place_of(t, 0, 2)->exp.ns[0], 100 * 60 / 67.5, 1e-12);
+  near(t->layer[1].cexp.ns[0], 100, 0);
+  d.used[DRIFT_CEXP] = true; /* measured times say more than counts */
+  d.factor[DRIFT_CEXP] = 2;
+  plan_drift_apply(&d, t);
+  near(t->layer[1].cexp.ns[0], 200, 0);
+  near(t->layer[0].cexp.ns[0], 200 * 60 / 67.5, 1e-12);
+  free(d.distinct_ratio);
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(distinct_experts_by_layer),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
