@@ -15,7 +15,8 @@ static const char description[] =
     "  machine [ID]    a machine: facts, bandwidth, kernel curves\n"
     "  plan [ID]       a plan: placement, bound and gap, budget, alternatives\n"
     "  run [ID]        a run: predicted against measured, with sign\n"
-    "  whatif [ID]     a plan for a catalog machine: interval, assumptions\n"
+    "  whatif [ID]     an answer of hf-plan whatif; with an ID, or where there\n"
+    "                  is none, a plan for a catalog machine\n"
     "  sweep [ID]      an answer of hf-plan sweep: heat map, knees, curves\n"
     "  recommend [ID]  an answer of hf-plan recommend: ranking, regret, why not\n"
     "  roi [ID]        an answer of hf-plan roi: cost per token, payback, flips\n"
@@ -123,6 +124,9 @@ int main(int argc, char **argv) {
       {"run", 0, CLI_LIST, &o.runs, "ID[,ID]", "First and second run of a loop; default the runs of its plans.", 1, 1e12},
       {"whatif", 0, CLI_INT, &o.report.whatif, "PLAN_ID",
        "What-if of a loop; default the newest plan for a machine that was not measured here.", 1, 1e12},
+      {"answer", 0, CLI_INT, &o.report.answer, "ID",
+       "The answer of hf-plan to show (answer_id), for whatif, sweep, recommend and roi; default the newest of its kind.", 1,
+       1e12},
       {"published", 0, CLI_NUM, &o.report.published, "TOK_PER_S",
        "A published figure to set beside the what-if, in tokens per second of all users.", 0, 1e12},
       {"published-source", 0, CLI_STR, &o.report.published_source, "TEXT", "Where that figure comes from.", 0, 0},

@@ -82,9 +82,35 @@ static hf_status build_run(db *d, const report_options *o, page *p, hf_buf *verd
   return st;
 }
 
+static hf_status build_answer(db *d, const report_options *o, page *p, const char *title, void (*section)(page *, const json *)) {
+  data_answer *a = NULL;
+  int64_t id = 0;
+  HF_TRY(id_of(o, o->answer, &id));
+  HF_TRY(data_answer_get(d, o->kind, id, &a));
+  page_title(p, o->kind, "%s%s%s", title, *title ? ": " : "", a->row.title);
+  answer_verdict(p, a->doc);
+  section(p, a->doc);
+  answer_sources(p, a->doc);
+  data_answer_free(a);
+  return HF_OK;
+}
+
+static bool has_answers(db *d, const char *kind) {
+  rec_answer *list = NULL;
+  int n = 0;
+  if (db_answer_list(d, kind, &list, &n) != HF_OK) n = 0;
+  free(list);
+  hf_clear_error();
+  return n > 0;
+}
+
+/* An answer of hf-plan whatif; or, named by its id, with a published figure beside it, or where there is no answer, a plan for a machine of the
+ * catalog. */
 static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *verdict) {
   data_plan *pl = NULL;
   int64_t id = o->whatif;
+  bool plan_named = o->operand != NULL || id > 0 || o->published > 0;
+  if (o->answer > 0 || (!plan_named && has_answers(d, "whatif"))) return build_answer(d, o, p, "", section_changes);
   if (o->operand == NULL && id == 0) HF_TRY(data_latest_whatif(d, &id));
   HF_TRY(id_of(o, id, &id));
   HF_TRY(data_plan_get(d, id, &pl));
@@ -173,19 +199,6 @@ static hf_status build_loop(db *d, const report_options *o, page *p, hf_buf *ver
 
 /* ---- answers ---- */
 
-static hf_status build_answer(db *d, const report_options *o, page *p, const char *title, void (*section)(page *, const json *)) {
-  data_answer *a = NULL;
-  int64_t id = 0;
-  HF_TRY(id_of(o, 0, &id));
-  HF_TRY(data_answer_get(d, o->kind, id, &a));
-  page_title(p, o->kind, "%s%s%s", title, *title ? ": " : "", a->row.title);
-  answer_verdict(p, a->doc);
-  section(p, a->doc);
-  answer_sources(p, a->doc);
-  data_answer_free(a);
-  return HF_OK;
-}
-
 static hf_status build_sweep(db *d, const report_options *o, page *p, hf_buf *verdict) {
   (void)verdict;
   return build_answer(d, o, p, "Sweep", section_sweep);
@@ -206,11 +219,11 @@ static hf_status build_recommend(db *d, const report_options *o, page *p, hf_buf
 static const struct {
   const char *name;
   hf_status (*build)(db *d, const report_options *o, page *p, hf_buf *verdict);
-  bool operand;
-} kinds[] = {{"machine", build_machine, true}, {"plan", build_plan, true},   {"run", build_run, true},
-             {"whatif", build_whatif, true},   {"sweep", build_sweep, true}, {"recommend", build_recommend, true},
-             {"roi", build_roi, true},
-             {"loop", build_loop, false}};
+  bool operand, answers; /* takes an id; shows answers of hf-plan */
+} kinds[] = {{"machine", build_machine, true, false}, {"plan", build_plan, true, false},
+             {"run", build_run, true, false},         {"whatif", build_whatif, true, true},
+             {"sweep", build_sweep, true, true},      {"recommend", build_recommend, true, true},
+             {"roi", build_roi, true, true},          {"loop", build_loop, false, false}};
 
 const char *report_kinds(void) {
   return "machine, plan, run, whatif, sweep, recommend, roi, loop";
@@ -224,6 +237,9 @@ hf_status report_build(db *d, const report_options *o, page **out) {
   if (k == n) return hf_fail(HF_INPUT, "unknown kind of report '%.60s'; known are %s", o->kind, report_kinds());
   if (o->operand != NULL && !kinds[k].operand)
     return hf_fail(HF_INPUT, "%s: unexpected '%.60s'; name rows by --machine, --plan, --run, --whatif", o->kind, o->operand);
+  if (o->answer > 0 && (o->operand != NULL || !kinds[k].answers))
+    return hf_fail(HF_INPUT, "%s: option --answer: %s", o->kind,
+                   kinds[k].answers ? "an id was given already" : "this kind of report shows no answer of hf-plan");
   HF_TRY(page_new(&p));
   hf_buf_init(&verdict, VERDICT_LIMIT);
   hf_status st = kinds[k].build(d, o, p, &verdict);

@@ -11,6 +11,7 @@ typedef struct {
   const char *machine;     /* name or id, or NULL */
   int64_t plan[2], run[2]; /* 0 = choose: see report_build */
   int64_t whatif;
+  int64_t answer;               /* 0 = the newest of the kind; for kinds that show answers, instead of the operand */
   double published;             /* a published figure in tokens/s to set beside a what-if; 0 = none */
   const char *published_source; /* or NULL */
 } report_options;
