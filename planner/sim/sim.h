@@ -6,7 +6,7 @@
  *
  * Two resolutions. Layers: every stage of every layer is an event. Steps: a step is one event; with one micro-batch it lasts the sum of its
  * layers (exact up to rounding), with several the rate at which micro-batches of these sizes and contexts pass each other in the layer events
- * of a short steady run, kept for further use. SIM_AUTO simulates layers and, when SIM_LAYER_STEPS steps are not enough, begins again with
+ * of a short steady run, kept for further use (averaged over their distances: users in lockstep, who keep one distance, are met less well). SIM_AUTO simulates layers and, when SIM_LAYER_STEPS steps are not enough, begins again with
  * steps (not where somebody listens: trace, on_request, sampled routing stay with layers unless told otherwise). Both agree within 1 % (tests/unit/planner_sim_steps.c). Memory does not depend on the number of requests.
  *
  * Definitions: TTFT = first token - arrival; TPOT = (E2E - TTFT) / (n - 1); decode_tok_per_s = output tokens per second while every

@@ -7,8 +7,9 @@
 #include "base/mem.h"
 #include "planner/sim/random.h"
 
-/* KEPT: combinations, direct mapped. ROUNDS: steps of the slowest micro-batch per measurement. */
-enum { KEPT = 1 << 15, ROUNDS = 3, SHARES = 16 };
+/* KEPT: combinations, direct mapped. ROUNDS: steps of the slowest micro-batch per measurement, PHASES measurements each. SHARES: of attention
+ * in a step, told apart. */
+enum { KEPT = 1 << 15, ROUNDS = 3, PHASES = 4, SHARES = 64 };
 
 /* What the slowdown of others depends on; 0 = idle. */
 typedef uint32_t kind;
@@ -103,7 +104,7 @@ static kind kind_of(const sim_work *w, int n_layers, int64_t alone) {
     tokens = tokens >> shift << shift;
   }
   uint32_t share = alone > 0 ? (uint32_t)((double)attn / (double)alone * SHARES + 0.5) : 0;
-  return 1 + (tokens << 8 | share << 2 | (w->head > 0 ? 2u : 0u) | (up > 0 ? 1u : 0u));
+  return 1 + (tokens << 10 | share << 2 | (w->head > 0 ? 2u : 0u) | (up > 0 ? 1u : 0u));
 }
 
 static uint32_t hash(const kind key[SCHED_MAX_DEPTH]) {
@@ -112,29 +113,46 @@ static uint32_t hash(const kind key[SCHED_MAX_DEPTH]) {
   return (uint32_t)(h >> 20) % KEPT;
 }
 
-/* All active micro-batches repeat their steps until the slowest has done ROUNDS more than one; mean period over time alone. */
-static hf_status measure(const sim_steps *s, float slow[SCHED_MAX_DEPTH]) {
+/* All active micro-batches repeat their steps until the slowest has done ROUNDS more than one; mean period over time alone. The j-th active
+ * one starts the share (j * phase mod PHASES) / PHASES of the first one's step later. */
+static hf_status measure_phase(const sim_steps *s, int n, int phase, double slow[SCHED_MAX_DEPTH]) {
   sim_machine *m = NULL;
-  int64_t first[SCHED_MAX_DEPTH] = {0}, last[SCHED_MAX_DEPTH] = {0};
-  int done[SCHED_MAX_DEPTH] = {0}, behind = 0, mb = 0;
+  int64_t first[SCHED_MAX_DEPTH] = {0}, last[SCHED_MAX_DEPTH] = {0}, spread = 0;
+  int done[SCHED_MAX_DEPTH] = {0}, behind = n, mb = 0, who[SCHED_MAX_DEPTH], k = 0;
   HF_TRY(sim_machine_new(s->t, NULL, NULL, &m));
-  for (int i = 0; i < s->depth; i++) {
-    if (!s->mb[i].active) continue;
-    behind++;
-    sim_machine_start(m, i, &s->mb[i].w);
+  for (int i = 0; i < s->depth; i++)
+    if (s->mb[i].active) who[k++] = i;
+  spread = s->mb[who[0]].alone;
+  for (int share = 0, j = 0; behind > 0;) {
+    while (share < PHASES && (j == n || j * phase % PHASES != share)) {
+      share += j == n;
+      j = j == n ? 0 : j + 1;
+    }
+    if (sim_machine_advance(m, share < PHASES ? share * spread / PHASES : INT64_MAX, &mb)) {
+      last[mb] = sim_machine_now(m);
+      if (done[mb] == 0) first[mb] = last[mb];
+      if (++done[mb] == ROUNDS + 1) behind--;
+      sim_machine_start(m, mb, &s->mb[mb].w);
+    } else if (share < PHASES) {
+      sim_machine_start(m, who[j], &s->mb[who[j]].w);
+      j++;
+    }
   }
-  while (behind > 0 && sim_machine_advance(m, INT64_MAX, &mb)) {
-    last[mb] = sim_machine_now(m);
-    if (done[mb] == 0) first[mb] = last[mb];
-    if (++done[mb] == ROUNDS + 1) behind--;
-    sim_machine_start(m, mb, &s->mb[mb].w);
-  }
-  for (int i = 0; i < s->depth; i++) {
-    slow[i] = 1;
-    if (!s->mb[i].active || s->mb[i].alone <= 0 || done[i] < 2) continue;
-    slow[i] = (float)((double)(last[i] - first[i]) / (done[i] - 1) / (double)s->mb[i].alone);
+  for (int i = 0; i < n; i++) {
+    const batch *b = &s->mb[who[i]];
+    double period = (double)(last[who[i]] - first[who[i]]) / (done[who[i]] - 1);
+    slow[who[i]] += b->alone > 0 ? period / (double)b->alone / PHASES : 1.0 / PHASES;
   }
   sim_machine_free(m);
+  return HF_OK;
+}
+
+/* Micro-batches keep their distance for long, and it matters (heads and fixed costs meet or do not); it comes as requests do, so all
+ * distances count alike. */
+static hf_status measure(const sim_steps *s, int n, float slow[SCHED_MAX_DEPTH]) {
+  double sum[SCHED_MAX_DEPTH] = {0};
+  for (int phase = 0; phase < PHASES; phase++) HF_TRY(measure_phase(s, n, phase, sum));
+  for (int i = 0; i < SCHED_MAX_DEPTH; i++) slow[i] = (float)sum[i];
   return HF_OK;
 }
 
@@ -154,7 +172,7 @@ static hf_status set_speeds(sim_steps *s) {
   }
   combination *c = &s->kept[hash(key)];
   if (n > 1 && memcmp(c->key, key, sizeof key) != 0) {
-    HF_TRY(measure(s, c->slow));
+    HF_TRY(measure(s, n, c->slow));
     memcpy(c->key, key, sizeof key);
   }
   for (int i = 0; i < s->depth; i++) {

@@ -1,0 +1,374 @@
+/* Inside a step: places, contention, uploads, shared prefixes, drawn routing, each against what can be worked out by hand; and the two
+ * resolutions against each other. */
+#include "base/mem.h"
+#include "planner/ilp/ilp.h"
+#include "planner/sim/sim.h"
+#include "planner/sim/steps.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { LAYERS = 12, EXPERTS = 32, TOP_K = 4 };
+
+/* Shaped like a large model on one device and one CPU: device and CPU nearly in balance, attention that grows with context. */
+static stage_table *table(void) {
+  stage_table *t = NULL;
+  assert_int_equal(stage_table_new(LAYERS, &t), HF_OK);
+  t->n_experts = EXPERTS;
+  t->top_k = TOP_K;
+  t->step_fixed_ns = 150000;
+  t->head = (stage_curve){.n = 2, .tok = {1, 64}, .ns = {400000, 700000}};
+  for (int l = 0; l < LAYERS; l++) {
+    stage_layer *y = &t->layer[l];
+    y->moe = l > 0;
+    y->attn = (stage_curve){.n = 3, .tok = {1, 64, 2048}, .ns = {90000, 150000, 2600000}};
+    y->attn_ctx_ns = 3;
+    y->attn_seq_ctx_ns = 12;
+    y->shared = (stage_curve){.n = 3, .tok = {1, 64, 2048}, .ns = {30000, 45000, 700000}};
+    if (!y->moe) continue;
+    y->cexp = (stage_curve){.n = 4, .tok = {1, 4, 64, 2048}, .ns = {60000, 66000, 300000, 8000000}};
+    y->cexp_fixed_ns = 15000;
+    y->dexp = (stage_curve){.n = 3, .tok = {1, 64, 2048}, .ns = {9000, 20000, 500000}};
+    y->dexp_fixed_ns = 4000;
+    y->hand_ns = 20000;
+    y->hand_tok_ns = 300;
+    y->upload_ns = 1500000;
+  }
+  return t;
+}
+
+static popularity *skewed(void) {
+  popularity *p = NULL;
+  assert_int_equal(popularity_new(LAYERS, EXPERTS, &p), HF_OK);
+  for (int l = 0; l < LAYERS; l++) {
+    double sum = 0, *row = p->p + l * EXPERTS;
+    for (int e = 0; e < EXPERTS; e++) sum += row[e] = 1.0 / (8 + (e * 7 + l) % EXPERTS);
+    for (int e = 0; e < EXPERTS; e++) row[e] *= TOP_K / sum;
+  }
+  return p;
+}
+
+static void place_some(uint8_t on[LAYERS * EXPERTS], int every, int where) {
+  memset(on, 0, LAYERS * EXPERTS);
+  for (int i = EXPERTS; i < LAYERS * EXPERTS; i++)
+    if (i % every == 0) on[i] = (uint8_t)where;
+}
+
+static sim_options options(const stage_table *t, const popularity *p, const uint8_t *on, int users, int depth) {
+  return (sim_options){.table = t,
+                       .pop = p,
+                       .on_device = on,
+                       .users = users,
+                       .depth = depth,
+                       .prompt_tokens = 1,
+                       .output_tokens = 1,
+                       .requests_per_user = 1,
+                       .seed = 3,
+                       .chunk_tokens = 512,
+                       .page_tokens = 32};
+}
+
+/* One prompt of so many tokens, one token out: the time of a single step. */
+static double step_ns(const sim_options *o, int tokens) {
+  sim_options one = *o;
+  sim_result r;
+  one.users = one.depth = 1;
+  one.prompt_tokens = tokens;
+  one.resolution = SIM_LAYERS;
+  assert_int_equal(sim_run(&one, &r), HF_OK);
+  assert_int_equal(r.steps, 1);
+  double layers = r.wall_s * 1e9;
+  one.resolution = SIM_STEPS;
+  assert_int_equal(sim_run(&one, &r), HF_OK);
+  assert_true(fabs(r.wall_s * 1e9 - layers) <= 2 * LAYERS); /* alone, both resolutions are the same but for rounding */
+  return layers;
+}
+
+static double head_and_fixed(const stage_table *t) {
+  return t->step_fixed_ns + stage_curve_at(&t->head, 1);
+}
+
+/* While device and CPU are both at work each goes at 1/contend. */
+static void contention(void **state) {
+  (void)state;
+  stage_table *t = table();
+  popularity *p = skewed();
+  uint8_t on[LAYERS * EXPERTS];
+  place_some(on, 3, 1);
+  sim_options o = options(t, p, on, 1, 1);
+  for (int k = 0; k <= 4; k++) {
+    t->contend = 1 + 0.25 * k;
+    for (int tokens = 1; tokens <= 64; tokens *= 8) {
+      double want = head_and_fixed(t);
+      for (int l = 0; l < LAYERS; l++) {
+        stage_load load = {0};
+        stage_load_add(&load, t, 0, tokens);
+        layer_times y = stage_layer_times_load(t, p, l, &load, on + l * EXPERTS);
+        want += y.attn_ns + stage_overlap_ns(t, y.shared_ns + y.dexp_ns, y.hand_ns + y.cexp_ns);
+      }
+      assert_true(fabs(step_ns(&o, tokens) - want) <= 4 * LAYERS);
+    }
+  }
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+/* Two devices and another machine: each layer lasts as long as the slowest of its places, and all are seen at work. */
+static void places(void **state) {
+  (void)state;
+  stage_table *t = table();
+  popularity *p = skewed();
+  uint8_t on[LAYERS * EXPERTS];
+  assert_int_equal(stage_table_places(t, 2, 1), HF_OK);
+  for (int l = 0; l < LAYERS; l++) {
+    t->layer[l].home = l >= LAYERS / 2;
+    for (int q = 1; q <= 3; q++)
+      *stage_place_of(t, l, q) = (stage_place){.exp = {.n = 2, .tok = {1, 64}, .ns = {20000.0 * q, 60000.0 * q}},
+                                               .fixed_ns = 1000,
+                                               .hand_ns = 5000,
+                                               .hand_tok_ns = 100};
+  }
+  memset(on, 0, sizeof on);
+  for (int i = EXPERTS; i < LAYERS * EXPERTS; i++) on[i] = (uint8_t)(i % 4);
+  sim_options o = options(t, p, on, 1, 1);
+  for (int tokens = 1; tokens <= 40; tokens += 13) {
+    double want = head_and_fixed(t);
+    for (int l = 0; l < LAYERS; l++) {
+      stage_load load = {0};
+      stage_load_add(&load, t, 0, tokens);
+      layer_times y = stage_layer_times_load(t, p, l, &load, on + l * EXPERTS);
+      double longest = fmax(y.shared_ns + y.dexp_ns, y.hand_ns + y.cexp_ns);
+      for (int q = 1; q < STAGE_MAX_PLACES; q++) longest = fmax(longest, y.place_ns[q]);
+      want += y.attn_ns + longest;
+    }
+    assert_true(fabs(step_ns(&o, tokens) - want) <= 4 * LAYERS);
+  }
+  for (int depth = 1; depth <= 3; depth++) {
+    sim_result r;
+    o = options(t, p, on, 6, depth);
+    o.output_tokens = 20;
+    assert_int_equal(sim_run(&o, &r), HF_OK);
+    assert_true(r.busy[0] > 0.1 && r.busy[1] > 0.1 && r.busy[SIM_CPU] > 0.1 && r.busy[SIM_REMOTE] > 0.1);
+    for (int i = 0; i < SIM_N_RESOURCES; i++) assert_true(r.busy[i] <= 1);
+    assert_true(r.busy[2] == 0 && r.busy[SIM_REMOTE + 1] == 0);
+  }
+  o.on_device = on;
+  on[EXPERTS] = 4;
+  sim_result r;
+  assert_int_equal(sim_run(&o, &r), HF_INPUT);
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+/* Uploads: two buffers, so the link is one layer ahead; a step lasts what the recurrence by hand says. */
+static void uploads(void **state) {
+  (void)state;
+  stage_table *t = table();
+  popularity *p = skewed();
+  uint8_t on[LAYERS * EXPERTS], up[LAYERS];
+  place_some(on, 5, 1);
+  memset(up, 1, sizeof up);
+  up[4] = 0; /* one layer stays on the CPU */
+  sim_options o = options(t, p, on, 1, 1);
+  o.prefill_upload = up;
+  o.upload_tokens = 100;
+  for (int tokens = 32; tokens <= 512; tokens *= 4) {
+    bool big = tokens >= 100;
+    double now = t->step_fixed_ns, link = 0, done[LAYERS] = {0};
+    int n = 0;
+    for (int l = 0; l < LAYERS; l++) {
+      stage_load load = {.upload = big && up[l]};
+      stage_load_add(&load, t, 0, tokens);
+      layer_times y = stage_layer_times_load(t, p, l, &load, on + l * EXPERTS);
+      if (y.upload_ns > 0) {
+        double free_at = n >= 2 ? done[n - 2] : 0; /* the buffer's last layer is through */
+        link = fmax(link, free_at) + y.upload_ns;
+        now = fmax(now + y.attn_ns + y.shared_ns, link) + y.dexp_ns;
+        done[n++] = now;
+      } else {
+        now += y.attn_ns + fmax(y.shared_ns + y.dexp_ns, y.hand_ns + y.cexp_ns);
+      }
+    }
+    assert_int_equal(n, big ? LAYERS - 2 : 0);
+    now += stage_curve_at(&t->head, 1);
+    assert_true(fabs(step_ns(&o, tokens) - now) <= 6 * LAYERS);
+  }
+  /* decode steps never upload, however many users there are */
+  o = options(t, p, on, 8, 2);
+  o.prefill_upload = up;
+  o.upload_tokens = 1;
+  o.output_tokens = 2;
+  sim_result r;
+  assert_int_equal(sim_run(&o, &r), HF_OK);
+  assert_true(r.busy[SIM_LINK] > 0 && r.busy[SIM_LINK] <= 1);
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+/* A prompt whose first part is cached costs what its rest costs after so much context; one token at least is computed. */
+static void shared_prefix(void **state) {
+  (void)state;
+  stage_table *t = table();
+  popularity *p = skewed();
+  sim_options o = options(t, p, NULL, 1, 1);
+  o.prompt_tokens = 400;
+  sim_result r;
+  for (int share = 0; share <= 100; share += 25) {
+    o.prefix_share = 0.01 * share;
+    int cached = share == 100 ? 399 : 4 * share;
+    double want = head_and_fixed(t);
+    for (int l = 0; l < LAYERS; l++) {
+      stage_load load = {0};
+      stage_load_add(&load, t, cached, 400 - cached);
+      layer_times y = stage_layer_times_load(t, p, l, &load, NULL);
+      want += y.attn_ns + fmax(y.shared_ns, y.hand_ns + y.cexp_ns);
+    }
+    assert_int_equal(sim_run(&o, &r), HF_OK);
+    assert_true(fabs(r.ttft_s.p50 * 1e9 / want - 1) < 1e-4); /* above 128 tokens experts are priced on a grid */
+  }
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+/* Drawn routing gives the expected times on average, spreads around them, and is the same for the same seed. */
+static void drawn_routing(void **state) {
+  (void)state;
+  stage_table *t = table();
+  popularity *p = skewed();
+  uint8_t on[LAYERS * EXPERTS];
+  place_some(on, 3, 1);
+  /* a layer's time is the longer of two sums, and the mean of the longer is above the longer of the means: one side only is compared */
+  for (int l = 1; l < LAYERS; l++) t->layer[l].shared = t->layer[l].dexp = (stage_curve){.n = 1, .ns = {0}};
+  sim_options o = options(t, p, on, 4, 1);
+  o.output_tokens = 400;
+  sim_result r, s, q;
+  assert_int_equal(sim_run(&o, &r), HF_OK);
+  o.sample_routing = true;
+  assert_int_equal(sim_run(&o, &s), HF_OK);
+  assert_int_equal(sim_run(&o, &q), HF_OK);
+  assert_true(fabs(s.decode_tok_per_s / r.decode_tok_per_s - 1) < 0.005);
+  assert_true(s.wall_s == q.wall_s && s.wall_s != r.wall_s);
+  o.seed++;
+  assert_int_equal(sim_run(&o, &q), HF_OK);
+  assert_true(s.wall_s != q.wall_s);
+  o.resolution = SIM_STEPS;
+  assert_int_equal(sim_run(&o, &q), HF_INPUT);
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+/* ---- the two resolutions ---- */
+
+static void same(const char *what, double steps, double layers) {
+  if (fabs(steps - layers) <= 0.01 * layers) return;
+  print_error("%s: by steps %.6g, by layers %.6g (%+.2f %%)\n", what, steps, layers, 100 * (steps / layers - 1));
+  fail();
+}
+
+static void compare(const char *name, sim_options *o) {
+  sim_result a, b;
+  o->resolution = SIM_LAYERS;
+  assert_int_equal(sim_run(o, &a), HF_OK);
+  o->resolution = SIM_STEPS;
+  assert_int_equal(sim_run(o, &b), HF_OK);
+  assert_true(!a.by_steps && b.by_steps && a.requests == b.requests);
+  print_message("%s: %lld and %lld steps; TTFT p50 %+.3f %%, p95 %+.3f %%; TPOT p50 %+.3f %%, p95 %+.3f %%; tokens/s %+.3f %%\n", name,
+                (long long)a.steps, (long long)b.steps, 100 * (b.ttft_s.p50 / a.ttft_s.p50 - 1),
+                100 * (b.ttft_s.p95 / a.ttft_s.p95 - 1), 100 * (b.tpot_s.p50 / a.tpot_s.p50 - 1),
+                100 * (b.tpot_s.p95 / a.tpot_s.p95 - 1), 100 * (b.tok_per_s_wall / a.tok_per_s_wall - 1));
+  same("TTFT p50", b.ttft_s.p50, a.ttft_s.p50);
+  same("TTFT p95", b.ttft_s.p95, a.ttft_s.p95);
+  same("TPOT p50", b.tpot_s.p50, a.tpot_s.p50);
+  same("TPOT p95", b.tpot_s.p95, a.tpot_s.p95);
+  same("throughput", b.tok_per_s_wall, a.tok_per_s_wall);
+  for (int i = 0; i < SIM_N_RESOURCES; i++) assert_true(fabs(a.busy[i] - b.busy[i]) <= 0.02);
+}
+
+static void resolutions_agree(void **state) {
+  (void)state;
+  stage_table *t = table();
+  popularity *p = skewed();
+  uint8_t on[LAYERS * EXPERTS];
+  place_some(on, 4, 1);
+  for (int depth = 1; depth <= 2; depth++) {
+    sim_options o = options(t, p, on, 8, depth);
+    char name[64];
+    o.prompt_tokens = 600;
+    o.output_tokens = 150;
+    o.length_spread = 0.8;
+    o.requests_per_user = 250;
+    snprintf(name, sizeof name, "8 users, depth %d", depth);
+    compare(name, &o);
+    o.arrivals = SIM_POISSON;
+    o.lengths = SIM_LENGTHS_LOGNORMAL;
+    o.length_cv = 1;
+    o.rate_per_s = 1.4;
+    o.requests = 3000;
+    o.max_seqs = 8;
+    o.max_context = 8192;
+    snprintf(name, sizeof name, "Poisson, depth %d", depth);
+    compare(name, &o);
+  }
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+/* AUTO: few steps are simulated in layers, many in steps. */
+static void resolution_is_chosen(void **state) {
+  (void)state;
+  stage_table *t = NULL;
+  popularity *p = NULL;
+  sim_result r;
+  assert_int_equal(stage_table_new(1, &t), HF_OK);
+  assert_int_equal(popularity_new(1, 0, &p), HF_OK);
+  t->step_fixed_ns = 1000;
+  sim_options o = options(t, p, NULL, 1, 1);
+  o.output_tokens = 1000;
+  o.requests_per_user = SIM_LAYER_STEPS / 1000 - 1;
+  assert_int_equal(sim_run(&o, &r), HF_OK);
+  assert_false(r.by_steps);
+  o.requests_per_user += 2;
+  assert_int_equal(sim_run(&o, &r), HF_OK);
+  assert_true(r.by_steps && r.steps == SIM_LAYER_STEPS + 1000);
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+/* A million requests: memory and time of a run do not depend on how many there are (the events are counted, not the seconds). */
+static void a_million_requests(void **state) {
+  (void)state;
+  stage_table *t = table();
+  popularity *p = skewed();
+  sim_result r;
+  sim_options o = options(t, p, NULL, 1, 1);
+  o.rate_per_s = 0.5 / (step_ns(&o, 1) * 1e-9);
+  o.arrivals = SIM_POISSON;
+  o.requests = 1000;
+  o.resolution = SIM_STEPS;
+  long before = hf_alloc_count();
+  assert_int_equal(sim_run(&o, &r), HF_OK);
+  long few = hf_alloc_count() - before;
+  o.requests = 1000000;
+  before = hf_alloc_count();
+  assert_int_equal(sim_run(&o, &r), HF_OK);
+  long many = hf_alloc_count() - before;
+  assert_int_equal(r.requests, 1000000);
+  assert_true(many - few <= 1000000 + 64); /* the page table of each request, gone when it ends */
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(contention),    cmocka_unit_test(places),
+      cmocka_unit_test(uploads),       cmocka_unit_test(shared_prefix),
+      cmocka_unit_test(drawn_routing), cmocka_unit_test(resolutions_agree),
+      cmocka_unit_test(resolution_is_chosen), cmocka_unit_test(a_million_requests),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
