@@ -4,7 +4,7 @@
 #include "planner/cmd.h"
 #include "planner/plan_inputs.h"
 
-static const char verbs[] = "plan, whatif, sweep, roi, evaluate, stages, catalog, validate";
+static const char verbs[] = "plan, whatif, sweep, recommend, formats, roi, evaluate, stages, catalog, validate";
 
 static hf_status cmd_none(int argc, char **argv) {
   cli_common common = {0};
@@ -17,11 +17,13 @@ static hf_status cmd_none(int argc, char **argv) {
                                         "   plan      choose placement and depth, check memory, simulate, store\n"
                                         "   whatif    a machine and changes of it side by side, each with its cause\n"
                                         "   sweep     a table over users and context, or any two things\n"
+                                        "   recommend the cheapest machines of the catalog that meet a demand\n"
+                                        "   formats   which weight format for which part, speed against quality\n"
                                         "   roi       what tokens cost, payback, break-even, what would flip it\n"
                                         "   evaluate  the exact objective of any placement\n"
                                         "   stages    how long each stage takes on a machine\n"
                                         "   catalog   known models and hardware\n"
-                                        "   validate  predictions against published measurements (refuses in this version)\n\n"
+                                        "   validate  predictions against published measurements, with signed errors\n\n"
                                         "Each verb has its own page: hf-plan VERB --help.",
                          .examples =
                              "  hf-plan plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192\n"
@@ -43,6 +45,8 @@ int main(int argc, char **argv) {
   } table[] = {{"plan", cmd_plan},
                {"whatif", cmd_whatif},
                {"sweep", cmd_sweep},
+               {"recommend", cmd_recommend},
+               {"formats", cmd_formats},
                {"roi", cmd_roi},
                {"evaluate", cmd_evaluate},
                {"stages", cmd_stages},

@@ -80,12 +80,13 @@ hf_status engine_rows_new(const catalog_machine *m, cost_rows **out) {
               {"cpu", "layer_fixed_ns", "ns"},            {"gpu0", "gpu_kv_bytes_per_s", "B/s"},
               {"gpu0", "pcie_h2d_bytes_per_s", "B/s"},    {"gpu0", "launch_ns", "ns"}};
   rec_figure *f = NULL;
-  int n = m->n_figure;
-  HF_TRY(hf_alloc(&f, (size_t)n + MAX_SET, sizeof *f, "figures of a machine"));
-  memcpy(f, m->figure, (size_t)n * sizeof *f);
+  int n = 0;
+  HF_TRY(hf_alloc(&f, (size_t)m->n_figure + MAX_SET, sizeof *f, "figures of a machine"));
+  for (int i = 0; i < m->n_figure; i++) /* money and power are not asked for; the fit looks rows up very often */
+    if (strncmp(m->figure[i].what, "price", 5) != 0 && strncmp(m->figure[i].what, "power", 5) != 0) f[n++] = m->figure[i];
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
     bool there = false;
-    for (int k = 0; k < m->n_figure; k++)
+    for (int k = 0; k < n; k++)
       there = there || (strcmp(f[k].device, sets[i].device) == 0 && strcmp(f[k].what, sets[i].what) == 0);
     if (there) continue;
     rec_figure *a = &f[n++];

@@ -90,7 +90,7 @@ expect_exit 0 "$plan" stages --model examples/tiny-moe --machine paced-desk
 
 # ---- catalog
 expect_exit 0 "$plan" catalog list --json
-expect_json '(.models | index("deepseek-r1")) and (.machines | index("xeon6-mrdimm-rtx4090")) and (.gpus | index("rtx4090"))'
+expect_json '[(.models, .machines, .gpus)[].name] | contains(["deepseek-r1", "xeon6-mrdimm-rtx4090", "rtx4090"])'
 expect_exit 0 "$plan" catalog show rtx4090
 expect_json '.name == "rtx4090"'
 expect_exit 0 "$plan" catalog show models kimi-k2
@@ -128,5 +128,4 @@ head -c 3000 "$tmp/p.json" >"$tmp/cut.json"
 expect_error 2 '^hf-plan: .*cut.json' "$plan" evaluate --plan "$tmp/cut.json"
 expect_error 2 '^hf-plan: .*inputs' "$plan" evaluate --plan <(jq 'del(.inputs)' "$tmp/p.json")
 expect_error 2 'plan, evaluate' "$plan" guess
-expect_error 2 '^hf-plan: validate' "$plan" validate tests/validation/published-cases.csv
 expect_error 2 '^hf-plan: .*--out' "$plan" plan "${tiny[@]}" --out /no/such/folder/p.json
