@@ -23,6 +23,18 @@ double cost_kv_read_bytes(const model_config *c, int layer, double context, int 
   return (double)model_kv_bytes_per_token(c, layer, elem_bytes) * cost_seen_context(c, layer, context);
 }
 
+double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, db_tag *tag) {
+  const rec_kernel_point *near = NULL;
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!cost_on_unit(k, u) || strcmp(k->kernel, "rmsnorm") != 0 || !(k->ns > 0) || k->n_in < 1) continue;
+    if (near == NULL || abs(k->n_in - c->d_model) < abs(near->n_in - c->d_model)) near = k;
+  }
+  if (near == NULL) return 0;
+  cost_weaken(tag, near->n_in == c->d_model ? near->tag : TAG_SCALED);
+  return (norms->flops_per_token + 4.0 * c->d_model) * near->ns / near->n_in;
+}
+
 /* FLOPs per token of context of a measured attention point: `act` says how many heads ("h16"). MLA: n_out = lora, n_in = rope; GQA: n_out =
  * head_dim. */
 static double point_work(const rec_kernel_point *k, attn_kind kind) {

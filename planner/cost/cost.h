@@ -153,6 +153,10 @@ double cost_attention_flops(const model_config *c, int layer, double context);
 /* Bytes of the KV cache that one query token reads there. */
 double cost_kv_read_bytes(const model_config *c, int layer, double context, int elem_bytes);
 
+/* Row work of one token in a layer on one thread, ns: norms (parts.norms counts their values), two residual additions and two packings of
+ * activations, each as many ns a value as the measured norm of the width nearest to d_model. 0 where no norm was measured on the unit. */
+double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, db_tag *tag);
+
 /* ---- prefill ---- */
 
 /* Tokens of a chunk from which on sending a layer's experts to its device takes no longer than computing them on the CPU, with everything of

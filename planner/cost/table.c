@@ -237,6 +237,14 @@ static void expert_cost(builder *b, const model_layer_parts *p, stage_layer *y) 
   y->upload_ns = 1e9 * (double)p->expert.bytes / home->h2d;
 }
 
+/* On a CPU whole tokens are dealt out to the threads; a GPU's row work is part of launch_ns. */
+static void add_row_work(builder *b, const device_rates *dev, const model_part *norms, stage_curve *attn) {
+  if (!dev->unit.cpu) return;
+  int threads = dev->unit.threads > 0 ? dev->unit.threads : cost_cpu_cores(b->in->rows);
+  double each = cost_row_work_ns(&dev->unit, model_get_config(b->in->m), norms, &b->tag);
+  if (each > 0) cost_curve_add(attn, each * (1 - 1.0 / threads), each / threads);
+}
+
 static hf_status layer_cost(builder *b, stage_table *t, int l) {
   const model_config *m = model_get_config(b->in->m);
   stage_layer *y = &t->layer[l];
@@ -252,6 +260,7 @@ static hf_status layer_cost(builder *b, stage_table *t, int l) {
   attn.flops_per_token += p.norms.flops_per_token + p.router.flops_per_token;
   double fixed = dev->launch_ns + attention_barriers(m, y->moe) * b->barrier;
   y->attn = part_curve(b, &dev->unit, "matmul", p.attn_fmt, 0, m->d_model, &attn, fixed);
+  add_row_work(b, dev, &p.norms, &y->attn);
   change_home(b, t, l);
   context_cost(b, &dev->unit, l, p.flops_per_token_context, y);
   /* dense and shared parts are three products of the recording; only routed experts run by kernels/moe.h */

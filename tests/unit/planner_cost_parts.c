@@ -230,6 +230,29 @@ static void curves_take_lines(void **state) {
   near(stage_curve_at(&c, 20), 1 + 60 + 48, 1e-12);
 }
 
+static void row_work(void **state) {
+  (void)state;
+  cost_rows r = machine(4);
+  cost_unit u = {.rows = &r, .cpu = true, .device = "cpu", .threads = 1};
+  model *m = NULL;
+  model_layer_parts p;
+  db_tag tag = TAG_MEASURED;
+  ok(model_open("examples/tiny-moe", &m));
+  const model_config *c = model_get_config(m);
+  ok(model_layer_parts_of(m, FMT_DEFAULT, 1, &p));
+  near(cost_row_work_ns(&u, c, &p.norms, &tag), 0, 0);
+  for (int i = 0; i < 2; i++) {
+    point(&r, "f32", i == 0 ? 2048 : 128, 1, 1, i == 0 ? 400 : 32);
+    snprintf(kernels[i].kernel, sizeof kernels[i].kernel, "rmsnorm");
+    kernels[i].n_in = kernels[i].n_out;
+  }
+  /* d_model 128: a quarter of a ns a value; two norms, those of query and KV latents, two additions, two packings */
+  double values = 2.0 * 128 + c->q_lora_rank + c->kv_lora_rank + 4 * 128;
+  near(cost_row_work_ns(&u, c, &p.norms, &tag), 0.25 * values, 1e-12);
+  assert_int_equal(tag, TAG_MEASURED);
+  model_close(m);
+}
+
 /* Two experts, both always chosen: CPU 30 ns a token each and 100 fixed; upload 1000 each, device 10 a token. */
 static void prefill_crossing(void **state) {
   (void)state;
@@ -373,6 +396,7 @@ int main(void) {
       cmocka_unit_test(attention_by_hand),
       cmocka_unit_test(measured_curves_bend),
       cmocka_unit_test(curves_take_lines),
+      cmocka_unit_test(row_work),
       cmocka_unit_test(prefill_crossing),
       cmocka_unit_test(rows_made_in_memory),
       cmocka_unit_test(curves_of_another_machine),
