@@ -141,7 +141,8 @@ hf_status fmt_parse(const char *name, fmt *out) {
     if (repacked && find_name(plain, out)) return HF_OK;
   }
   nearest_names(name, near, sizeof near);
-  return hf_fail(HF_INPUT, "weight format '%.40s' is unknown; the nearest names are %s; hf-plan formats --list tells all", name, near);
+  return hf_fail(HF_INPUT, "weight format '%.40s' is unknown; the nearest names are %s; hf-plan formats --list tells all", name,
+                 near);
 }
 
 bool fmt_from_ggml(int ggml_type, fmt *out) {

@@ -74,13 +74,13 @@ typedef enum {
 } fmt;
 
 typedef struct {
-  const char *name; /* "q8_0" */
-  int block;        /* elements per block along a row; 1 for plain floats */
-  int block_bytes;  /* 0 for planning-only mixtures */
+  const char *name;       /* "q8_0" */
+  int block;              /* elements per block along a row; 1 for plain floats */
+  int block_bytes;        /* 0 for planning-only mixtures */
   double bits_per_weight; /* mixtures: of the routed experts of a large model, nearly */
-  int ggml_type;   /* -1 = not a GGUF type */
-  bool executable; /* the kernels can compute with it now */
-  int row_bytes;   /* beside the blocks, once per row: a scale */
+  int ggml_type;          /* -1 = not a GGUF type */
+  bool executable;        /* the kernels can compute with it now */
+  int row_bytes;          /* beside the blocks, once per row: a scale */
 } fmt_info;
 
 const fmt_info *fmt_get(fmt f);

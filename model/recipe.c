@@ -32,7 +32,8 @@ static const struct {
                   {"attn", 1u << PART_Q | 1u << PART_K | 1u << PART_V | 1u << PART_KV_A | 1u << PART_KV_B | 1u << PART_O},
                   {"dense", 1u << PART_DENSE_IN | 1u << PART_DENSE_DOWN},
                   {"shared", 1u << PART_SHARED_IN | 1u << PART_SHARED_DOWN},
-                  {"experts", 1u << PART_EXPERT_IN | 1u << PART_EXPERT_DOWN}};
+                  {"experts", 1u << PART_EXPERT_IN | 1u << PART_EXPERT_DOWN},
+                  {"rest", ((1u << PART_N) - 1) & ~(1u << PART_EXPERT_IN | 1u << PART_EXPERT_DOWN)}};
 enum { N_PART_NAMES = sizeof part_names / sizeof *part_names };
 
 const char *recipe_part_name(recipe_part p) {
@@ -204,9 +205,9 @@ static bool llama_mixture(fmt f, const model_config *c, model_recipe *r) {
 static bool author_mixture(fmt f, const model_config *c, model_recipe *r) {
   static const struct {
     fmt name, rest, in, down;
-  } simple[] = {{FMT_Q2_K_R4, FMT_Q8_0, FMT_Q2_K, FMT_Q3_K},    {FMT_DQ4_K, FMT_Q8_0, FMT_Q4_K, FMT_Q6_K},
-                {FMT_IQ2_K, FMT_Q8_0, FMT_IQ2_K, FMT_IQ3_K},    {FMT_IQ3_K, FMT_IQ5_KS, FMT_IQ3_K, FMT_IQ4_K},
-                {FMT_IQ4_K, FMT_Q8_0, FMT_IQ4_K, FMT_IQ5_K},    {FMT_IQ4_KS, FMT_Q8_0, FMT_IQ4_KS, FMT_IQ5_KS},
+  } simple[] = {{FMT_Q2_K_R4, FMT_Q8_0, FMT_Q2_K, FMT_Q3_K},      {FMT_DQ4_K, FMT_Q8_0, FMT_Q4_K, FMT_Q6_K},
+                {FMT_IQ2_K, FMT_Q8_0, FMT_IQ2_K, FMT_IQ3_K},      {FMT_IQ3_K, FMT_IQ5_KS, FMT_IQ3_K, FMT_IQ4_K},
+                {FMT_IQ4_K, FMT_Q8_0, FMT_IQ4_K, FMT_IQ5_K},      {FMT_IQ4_KS, FMT_Q8_0, FMT_IQ4_KS, FMT_IQ5_KS},
                 {FMT_IQ3_KS, FMT_IQ5_KS, FMT_IQ3_KS, FMT_IQ4_KS}, {FMT_IQ2_KS, FMT_IQ5_KS, FMT_IQ2_KS, FMT_IQ2_K},
                 {FMT_IQ2_KL, FMT_IQ5_KS, FMT_IQ2_KL, FMT_IQ3_KS}, {FMT_MIX_IQ3_K, FMT_IQ6_K, FMT_IQ3_K, FMT_IQ4_K}};
   for (size_t i = 0; i < sizeof simple / sizeof *simple; i++)

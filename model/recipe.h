@@ -51,7 +51,7 @@ void recipe_of(fmt f, const model_config *c, model_recipe *out);
  * what is wrong. */
 HF_MUST hf_status recipe_parse(const char *text, const model_config *c, model_recipe *out);
 
-/* Parts by name: those of recipe_part_name, and attn, dense, shared, experts for groups of them. Sets bit 1 << part each; false: unknown. */
+/* Parts by name: those of recipe_part_name, and attn, dense, shared, experts, rest (all but experts) for groups. Sets bit 1 << part each; false: unknown. */
 bool recipe_parts_named(const char *name, size_t n, unsigned *mask);
 const char *recipe_part_name(recipe_part p);
 

@@ -7,11 +7,14 @@
 
 hf_status cmd_plan(int argc, char **argv);
 hf_status cmd_evaluate(int argc, char **argv);
+hf_status cmd_simulate(int argc, char **argv);
 hf_status cmd_stages(int argc, char **argv);
 hf_status cmd_catalog(int argc, char **argv);
 hf_status cmd_validate(int argc, char **argv);
 hf_status cmd_whatif(int argc, char **argv);
 hf_status cmd_sweep(int argc, char **argv);
+hf_status cmd_recommend(int argc, char **argv);
+hf_status cmd_formats(int argc, char **argv);
 hf_status cmd_roi(int argc, char **argv);
 
 HF_MUST hf_status cmd_print_json(const json *o);

@@ -9,7 +9,8 @@
 
 #define REFERENCE "deepseek"
 enum { FILE_LIMIT = 1 << 20 };
-static const double SCALE_LEAST = 0.05, SCALE_MOST = 20; /* of published to computed losses; beyond that a row says nothing about types */
+static const double SCALE_LEAST = 0.05,
+                    SCALE_MOST = 20; /* of published to computed losses; beyond that a row says nothing about types */
 
 /* ---- loss of a recipe ---- */
 
@@ -30,8 +31,8 @@ static bool lossless(fmt original, recipe_part p, fmt f) {
   return f == original && (routed || f == FMT_FP8_E4M3);
 }
 
-static hf_status add_tensor(const quality *q, const model_config *c, fmt original, const model_recipe *r, model_tensor_id id, int layer,
-                            group *g, const double *table) {
+static hf_status add_tensor(const quality *q, const model_config *c, fmt original, const model_recipe *r, model_tensor_id id,
+                            int layer, group *g, const double *table) {
   int64_t rows, cols;
   recipe_part p = recipe_part_of(id);
   if (!recipe_tensor_shape(c, id, layer, &rows, &cols)) return HF_OK;
@@ -39,7 +40,8 @@ static hf_status add_tensor(const quality *q, const model_config *c, fmt origina
   double n = (double)rows * (double)cols;
   g->weights += n;
   if (lossless(original, p, f)) return HF_OK;
-  if (!q->known[f]) return hf_fail(HF_INPUT, "quality: no table has a figure for the type %s; give one with --quality FILE", fmt_get(f)->name);
+  if (!q->known[f])
+    return hf_fail(HF_INPUT, "quality: no table has a figure for the type %s; give one with --quality FILE", fmt_get(f)->name);
   g->loss += n * table[f];
   return HF_OK;
 }
@@ -51,18 +53,25 @@ static double mean(const group *g) {
 /* Without scale. */
 static hf_status computed(const quality *q, const model *m, const model_recipe *r, double *loss) {
   static const model_tensor_id experts[] = {MT_EXP_GATE, MT_EXP_UP, MT_EXP_DOWN},
-                               rest[] = {MT_Q,    MT_K,  MT_V,    MT_O,       MT_Q_A,   MT_Q_B,    MT_KV_A,
-                                         MT_K_B,  MT_V_B, MT_GATE, MT_UP,      MT_DOWN,  MT_SH_GATE, MT_SH_UP, MT_SH_DOWN},
+                               rest[] = {MT_Q,   MT_K,    MT_V,  MT_O,    MT_Q_A,     MT_Q_B,   MT_KV_A,   MT_K_B,
+                                         MT_V_B, MT_GATE, MT_UP, MT_DOWN, MT_SH_GATE, MT_SH_UP, MT_SH_DOWN},
                                head[] = {MT_EMBED, MT_OUTPUT};
   const model_config *c = model_get_config(m);
   fmt original = original_format(c);
   group ge = {0, 0}, gr = {0, 0}, gh = {0, 0};
   for (int l = 0; l < c->n_layers; l++) {
-    for (size_t i = 0; i < sizeof experts / sizeof *experts; i++) HF_TRY(add_tensor(q, c, original, r, experts[i], l, &ge, q->experts));
+    for (size_t i = 0; i < sizeof experts / sizeof *experts; i++)
+      HF_TRY(add_tensor(q, c, original, r, experts[i], l, &ge, q->experts));
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) HF_TRY(add_tensor(q, c, original, r, rest[i], l, &gr, q->rest));
   }
   for (size_t i = 0; i < sizeof head / sizeof *head; i++) HF_TRY(add_tensor(q, c, original, r, head[i], -1, &gh, q->rest));
   *loss = mean(&ge) + mean(&gr) + q->head_share * mean(&gh);
+  return HF_OK;
+}
+
+hf_status quality_composed(const quality *q, const model *m, const model_recipe *r, double *loss) {
+  HF_TRY(computed(q, m, r, loss));
+  *loss *= q->scale;
   return HF_OK;
 }
 
@@ -78,9 +87,7 @@ hf_status quality_of(const quality *q, const model *m, const model_recipe *r, qu
       *out = (quality_loss){.loss = q->row[i].loss, .tag = TAG_MEASURED, .source = q->row[i].source};
       return HF_OK;
     }
-  HF_TRY(computed(q, m, r, &out->loss));
-  out->loss *= q->scale;
-  return HF_OK;
+  return quality_composed(q, m, r, &out->loss);
 }
 
 /* ---- reading ---- */
@@ -95,7 +102,8 @@ static hf_status read_types(const json *doc, const char *where, quality *q) {
     fmt f;
     HF_TRY(json_get_str(e, where, "type", &name));
     HF_TRY(hf_note(fmt_parse(name, &f), "%s: types", where));
-    if (fmt_is_mixture(f)) return hf_fail(HF_INPUT, "%s: types: %s is a mixture, not a type; put it among published", where, name);
+    if (fmt_is_mixture(f))
+      return hf_fail(HF_INPUT, "%s: types: %s is a mixture, not a type; put it among published", where, name);
     HF_TRY(json_get_num(e, where, "experts", 0, 100, &experts));
     HF_TRY(json_get_num(e, where, "rest", 0, 100, &rest));
     q->known[f] = true;
@@ -134,7 +142,8 @@ static void name_tables(const json *doc, char to[64], char measure[160]) {
   const char *title = json_string(json_get(doc, "title")), *metric = json_string(json_get(doc, "metric")),
              *text = json_string(json_get(doc, "text"));
   snprintf(to, 64, "%s", title != NULL ? title : "unnamed");
-  if (measure != NULL) snprintf(measure, 160, "%s on %s", metric != NULL ? metric : "perplexity", text != NULL ? text : "an unnamed text");
+  if (measure != NULL)
+    snprintf(measure, 160, "%s on %s", metric != NULL ? metric : "perplexity", text != NULL ? text : "an unnamed text");
 }
 
 /* Geometric mean of published over computed losses, of the rows that lose enough to tell. */
@@ -176,8 +185,8 @@ static hf_status read_table(const model *m, const json *doc, const char *where, 
 }
 
 /* Rows of the family count for the scale; those of the very model also as they are. */
-static hf_status fill(const model *m, const json *reference, const json *own, const json *user, const char *where, const char *name,
-                      quality *q) {
+static hf_status fill(const model *m, const json *reference, const json *own, const json *user, const char *where,
+                      const char *name, quality *q) {
   HF_TRY(read_types(reference, "quality/" REFERENCE, q));
   name_tables(reference, q->reference, q->measure);
   snprintf(q->family, sizeof q->family, "%s", q->reference);

@@ -46,10 +46,12 @@ HF_MUST hf_status quality_from_json(const model *m, const json *reference, const
 
 typedef struct {
   double loss;
-  db_tag tag;         /* measured: a published row of this model; scaled: fitted to its family's rows; assumed: another family's */
+  db_tag tag; /* measured: a published row of this model; scaled: fitted to its family's rows; assumed: another family's */
   const char *source; /* of the row, or NULL */
 } quality_loss;
 /* HF_INPUT when a type has no figure (names it). */
+HF_MUST hf_status quality_composed(const quality *q, const model *m, const model_recipe *r,
+                                   double *loss); /* of its types, rows or not */
 HF_MUST hf_status quality_of(const quality *q, const model *m, const model_recipe *r, quality_loss *out);
 
 #endif

@@ -96,8 +96,9 @@ static void test_expert_buffers(void **state) {
   static const struct {
     const char *model, *format;
     double mib;
-  } known[] = {{"deepseek-r1", "ud-q2_k_xl", 205716.00}, {"deepseek-r1", "q2_k_r4", 225736.00}, {"deepseek-v3", "iq4_k_r4", 376768.00},
-               {"deepseek-v3", "ud-q4_k_xl", 355712.00}, {"deepseek-v3", "q4_k_m-v2", 375732.00}, {"deepseek-v3", "q4_k_m", 375732.00}};
+  } known[] = {{"deepseek-r1", "ud-q2_k_xl", 205716.00}, {"deepseek-r1", "q2_k_r4", 225736.00},
+               {"deepseek-v3", "iq4_k_r4", 376768.00},   {"deepseek-v3", "ud-q4_k_xl", 355712.00},
+               {"deepseek-v3", "q4_k_m-v2", 375732.00},  {"deepseek-v3", "q4_k_m", 375732.00}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     model *m = from_catalog(known[i].model);
     model_recipe r;
@@ -139,8 +140,9 @@ static void test_layers_differ(void **state) {
 
 static void test_eight_experts(void **state) {
   (void)state;
-  static const char text[] = "{\"model_type\":\"mixtral\",\"num_hidden_layers\":32,\"hidden_size\":4096,\"vocab_size\":32000,"
-                             "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"intermediate_size\":14336,\"num_local_experts\":8}";
+  static const char text[] =
+      "{\"model_type\":\"mixtral\",\"num_hidden_layers\":32,\"hidden_size\":4096,\"vocab_size\":32000,"
+      "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"intermediate_size\":14336,\"num_local_experts\":8}";
   json *j = NULL;
   model *m = NULL;
   assert_int_equal(json_parse(text, strlen(text), "config.json", &j), HF_OK);
@@ -166,9 +168,9 @@ static void test_names(void **state) {
   static const struct {
     const char *name;
     fmt f;
-  } names[] = {{"IQ4_K_R4", FMT_IQ4_K},     {"iq4-k", FMT_IQ4_K},        {"Q8_0_R8", FMT_Q8_0},   {"UD-Q2_K_XL", FMT_Q2_K_XL}, {"q2_k_xl", FMT_Q2_K_XL},
-               {"w8a8", FMT_INT8},          {"iq1_s_r4", FMT_IQ1_S_R4},  {"q2_k_r4", FMT_Q2_K_R4}, {"dq4_k_r4", FMT_DQ4_K},     {"q4_k_m_v2", FMT_Q4_K_M_V2},
-               {"mix_iq3_k", FMT_MIX_IQ3_K}, {"int4", FMT_INT4_G32}};
+  } names[] = {{"IQ4_K_R4", FMT_IQ4_K},  {"iq4-k", FMT_IQ4_K},         {"Q8_0_R8", FMT_Q8_0},        {"UD-Q2_K_XL", FMT_Q2_K_XL},
+               {"q2_k_xl", FMT_Q2_K_XL}, {"w8a8", FMT_INT8},           {"iq1_s_r4", FMT_IQ1_S_R4},   {"q2_k_r4", FMT_Q2_K_R4},
+               {"dq4_k_r4", FMT_DQ4_K},  {"q4_k_m_v2", FMT_Q4_K_M_V2}, {"mix_iq3_k", FMT_MIX_IQ3_K}, {"int4", FMT_INT4_G32}};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     fmt f = FMT_F32;
     if (fmt_parse(names[i].name, &f) != HF_OK) fail_msg("%s", hf_error_line());
@@ -237,10 +239,12 @@ static void test_weights_stay_apart(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_sizes_of_published_files), cmocka_unit_test(test_expert_buffers),
-      cmocka_unit_test(test_layers_differ),            cmocka_unit_test(test_eight_experts),
-      cmocka_unit_test(test_names),                    cmocka_unit_test(test_recipes_by_name),
-      cmocka_unit_test(test_weights_stay_apart)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes_of_published_files),
+                                     cmocka_unit_test(test_expert_buffers),
+                                     cmocka_unit_test(test_layers_differ),
+                                     cmocka_unit_test(test_eight_experts),
+                                     cmocka_unit_test(test_names),
+                                     cmocka_unit_test(test_recipes_by_name),
+                                     cmocka_unit_test(test_weights_stay_apart)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

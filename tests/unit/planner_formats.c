@@ -109,13 +109,15 @@ static void test_families(void **state) {
 
 static void test_more_bits_lose_less(void **state) {
   (void)state;
-  static const char *const order[] = {"q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "iq4_xs", "q3_k_m", "q2_k", "iq2_xxs", "iq1_s"};
+  static const char *const order[] = {"q8_0",   "q6_k",   "q5_k_m", "q5_k_s",  "q4_k_m", "q4_k_s",
+                                      "iq4_xs", "q3_k_m", "q2_k",   "iq2_xxs", "iq1_s"};
   model *m = from_catalog("deepseek-r1");
   quality *q = NULL;
   assert_int_equal(quality_load(m, "deepseek-r1", NULL, &q), HF_OK);
   q->n_rows = 0; /* types alone */
   for (size_t i = 1; i < sizeof order / sizeof *order; i++)
-    if (loss_of(q, m, order[i], NULL) < loss_of(q, m, order[i - 1], NULL)) fail_msg("%s loses less than %s", order[i], order[i - 1]);
+    if (loss_of(q, m, order[i], NULL) < loss_of(q, m, order[i - 1], NULL))
+      fail_msg("%s loses less than %s", order[i], order[i - 1]);
   free(q);
   model_close(m);
 }
