@@ -4,7 +4,7 @@
 #include "planner/cmd.h"
 #include "planner/plan_inputs.h"
 
-static const char verbs[] = "plan, whatif, sweep, recommend, formats, roi, evaluate, stages, catalog, validate";
+static const char verbs[] = "plan, whatif, sweep, recommend, formats, roi, evaluate, simulate, stages, catalog, validate";
 
 static hf_status cmd_none(int argc, char **argv) {
   cli_common common = {0};
@@ -21,6 +21,7 @@ static hf_status cmd_none(int argc, char **argv) {
                                         "   formats   which weight format for which part, speed against quality\n"
                                         "   roi       what tokens cost, payback, break-even, what would flip it\n"
                                         "   evaluate  the exact objective of any placement\n"
+                                        "   simulate  latencies, throughput, queues and energy of a plan under any load\n"
                                         "   stages    how long each stage takes on a machine\n"
                                         "   catalog   known models and hardware\n"
                                         "   validate  predictions against published measurements, with signed errors\n\n"
@@ -49,6 +50,7 @@ int main(int argc, char **argv) {
                {"formats", cmd_formats},
                {"roi", cmd_roi},
                {"evaluate", cmd_evaluate},
+               {"simulate", cmd_simulate},
                {"stages", cmd_stages},
                {"catalog", cmd_catalog},
                {"validate", cmd_validate}};

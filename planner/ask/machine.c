@@ -111,6 +111,22 @@ static hf_status open_catalog(const char *name, ask_machine *m) {
   return st;
 }
 
+hf_status ask_machine_from_parts(const catalog_parts *p, ask_machine **out) {
+  catalog_machine c;
+  ask_machine *m = NULL;
+  HF_TRY(catalog_compose(p, &c));
+  hf_status st = hf_alloc(&m, 1, sizeof *m, "a machine");
+  if (st == HF_OK) {
+    m->has_parts = true;
+    m->parts = *p;
+    st = compose(m, &c);
+  }
+  catalog_machine_free(&c);
+  if (st == HF_OK) *out = m;
+  else ask_machine_free(m);
+  return st;
+}
+
 static hf_status open_database(db *d, const char *name, ask_machine *m) {
   rec_machine row;
   HF_TRY(name != NULL ? db_machine_find(d, name, &row) : db_machine_latest(d, MACHINE_MEASURED, &row));
@@ -266,6 +282,18 @@ static hf_status copy_machine(const ask_machine *base, ask_machine *m) {
                                &m->rows);
 }
 
+/* The CPU, not the module, may decide how fast memory runs. */
+static void note_slow_memory(ask_machine *m) {
+  catalog_value v;
+  double runs = ask_memory_speed(m);
+  if (catalog_fact("memory", m->parts.memory, "transfers_per_s", &v) != HF_OK) {
+    hf_clear_error();
+    return;
+  }
+  if (runs > 0 && runs < 0.999 * v.likely)
+    ask_note(m, "%s runs %s at %.0f MT/s.", m->parts.cpu, m->parts.memory, runs / 1e6);
+}
+
 static hf_status recompose(ask_machine *m) {
   catalog_machine c;
   HF_TRY(catalog_compose(&m->parts, &c));
@@ -286,6 +314,7 @@ static hf_status apply(ask_machine *m, const ask_changes *c) {
     parts = parts || m->has_parts;
   }
   if (parts) HF_TRY(recompose(m));
+  if (parts && ask_find_change(c, ASK_DIMM) != NULL) note_slow_memory(m);
   const ask_change *dram = ask_find_change(c, ASK_DRAM), *pcie = ask_find_change(c, ASK_PCIE), *lost = ask_find_change(c, ASK_LOST);
   if (pcie != NULL) HF_TRY(change_pcie(m, pcie));
   if (dram != NULL) HF_TRY(change_dram(m, dram));

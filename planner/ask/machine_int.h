@@ -12,6 +12,8 @@ struct ask_machine {
   cost_rows *rows; /* owned */
 };
 
+HF_MUST hf_status ask_machine_from_parts(const catalog_parts *p, ask_machine **out);
+
 /* Adds a sentence to the notes; more than fit are left out. */
 void ask_note(ask_machine *m, const char *format, ...) HF_PRINTF(2, 3);
 

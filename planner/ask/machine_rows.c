@@ -117,6 +117,11 @@ hf_status ask_drop_gpu(ask_machine *m, int index) {
   remove_device(m->rows, device);
   renumber_all(m->rows, "gpu", index);
   m->f.n_gpus--;
+  if (m->f.n_gpus == 0) snprintf(m->f.gpus, sizeof m->f.gpus, "none");
+  else {
+    size_t used = strlen(m->f.gpus);
+    snprintf(m->f.gpus + used, sizeof m->f.gpus - used, " - %s", device);
+  }
   ask_note(m, "%s is out of order and pulled; what it did, the rest of the machine does.", device);
   return HF_OK;
 }

@@ -1,0 +1,774 @@
+/* recommend.c: the search. Combinations wait in a heap by price; a price is first a lower bound (all parts but the platform, which depends on the
+ * GPUs), and exact once the machine was composed, which is done only for those that come to the top. */
+#include "planner/ask/recommend.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "planner/ask/machine_int.h"
+
+enum { BATCH = 8, MOST_OVER_BUDGET = 200, N_FIGURES = 16 };
+static const double CLEARLY = 1.05; /* a failure by more than this tells about machines that are no better */
+
+static const char *const rule_names[RULE_N] = {"contradictory", "unpriced", "memory", "budget", "roofline",
+                                               "dominated",     "dearer",   "slow",   "slo",    "met"};
+
+const char *recommend_rule_name(recommend_rule r) {
+  return r >= 0 && r < RULE_N ? rule_names[r] : "";
+}
+
+/* ---- bounds ---- */
+
+double roofline_tok_per_s(const roofline *r) {
+  double cpu = r->cpu_bytes_per_s > 0 ? fmax(0, r->expert_bytes_touched - r->gpu_mem_bytes) / r->cpu_bytes_per_s : 0;
+  double all = (r->dense_bytes + r->expert_bytes_touched) / (r->cpu_bytes_per_s + r->gpu_bytes_per_s);
+  return r->users / fmax(cpu, all);
+}
+
+double recommend_shortfall(const ask_case *c, const ask_slo *slo, double *fixed) {
+  double need = 0, ttft = 0;
+  if (!c->feasible) return 1e9;
+  if (slo->tok_per_s > 0) need = slo->tok_per_s / c->decode_tok_per_s.likely;
+  if (slo->tpot_s > 0) need = fmax(need, c->tpot_s.p95 / slo->tpot_s);
+  if (slo->ttft_s > 0) ttft = c->ttft_s.p95 / slo->ttft_s;
+  if (fixed != NULL) *fixed = ttft;
+  return fmax(need, ttft);
+}
+
+/* ---- what is combined ---- */
+
+typedef struct {
+  catalog_parts parts; /* without GPU */
+  double price;          /* of CPUs and memory; -1: unknown */
+  double ram, figure[8]; /* that make a machine faster: read bandwidth low, likely, high, FLOP/s f32, bf16, int8, cores, PCIe generation */
+} host;
+
+typedef struct {
+  char name[SPACE_NAME];
+  double price, mem, bw, figure[6]; /* price -1: unknown; bw at the datasheet's value, which no prior exceeds */
+} card;
+
+typedef struct {
+  const char *name; /* NULL: as stored */
+  double weights;   /* bytes of all */
+  double dense, touched;
+} weights;
+
+typedef struct {
+  double key;
+  int host;
+  int16_t card, count, format; /* card -1: none */
+  bool exact;
+} combo;
+
+typedef struct {
+  double f[N_FIGURES], ram;
+  int sockets, count, format;
+  bool fits; /* false: failed because it does not fit */
+} known;
+
+typedef struct {
+  const recommend_question *q;
+  const plan_request *req;
+  const money_scenario *scenario;
+  int threads;
+  host *host;
+  int n_hosts;
+  card card[SPACE_MAX];
+  int n_cards;
+  bool without_gpu;
+  weights format[16];
+  int n_formats;
+  combo *heap, *over; /* over: dearer than the budget */
+  int n_heap, n_over;
+  known *known; /* what failed clearly, or met it */
+  int n_known;
+  combo *later; /* no better than one of the batch being gathered: its result comes first */
+  int n_later;
+  double demand; /* tokens per second of all users that the limits imply */
+  double near[RULE_N];
+  char near_name[RULE_N][160], near_text[RULE_N][160];
+  recommend_result *out;
+  void (*done)(void *user, int64_t planned);
+  void *user;
+} search;
+
+static void search_free(search *s) {
+  free(s->host);
+  free(s->heap);
+  free(s->over);
+  free(s->known);
+  free(s->later);
+}
+
+/* ---- hosts ---- */
+
+static double figure_of(const cost_rows *r, const char *device, const char *what, int end) {
+  cost_figure f;
+  if (!cost_find(r, device, what, &f)) return 0;
+  return end < 0 ? f.low : end > 0 ? f.high : f.likely;
+}
+
+static double price_parts(const cost_rows *r, const char *what, const char *kind, bool *known_all) {
+  double sum = 0;
+  for (int i = 0; i < r->n_device; i++) {
+    cost_figure f;
+    if (strcmp(r->device[i].kind, kind) != 0) continue;
+    if (cost_find(r, r->device[i].device, what, &f)) sum += f.likely;
+    else *known_all = false;
+  }
+  return sum;
+}
+
+static hf_status add_host(search *s, const catalog_parts *p) {
+  ask_machine *m = NULL;
+  catalog_value pcie;
+  HF_TRY(ask_machine_from_parts(p, &m));
+  const cost_rows *r = ask_machine_rows(m);
+  bool priced = true;
+  host *h = &s->host[s->n_hosts++];
+  *h = (host){.parts = *p, .ram = (double)ask_machine_facts_of(m)->memory_bytes};
+  h->price = price_parts(r, "price_usd", "cpu", &priced) + price_parts(r, "price_memory_usd", "cpu", &priced);
+  if (!priced) h->price = -1;
+  for (int end = -1; end <= 1; end++) h->figure[end + 1] = figure_of(r, "cpu", "dram_read_bytes_per_s", end);
+  h->figure[3] = figure_of(r, "cpu", "cpu_flops_f32", 0);
+  h->figure[4] = figure_of(r, "cpu", "cpu_flops_bf16", 0);
+  h->figure[5] = figure_of(r, "cpu", "cpu_flops_int8", 0);
+  h->figure[6] = cost_cpu_cores(r);
+  if (catalog_fact("cpus", p->cpu, "pcie_gen", &pcie) == HF_OK) h->figure[7] = pcie.likely;
+  else hf_clear_error();
+  ask_machine_free(m);
+  return HF_OK;
+}
+
+static int64_t combos_per_host(const search *s) {
+  return (int64_t)s->n_formats * (s->without_gpu + (int64_t)s->n_cards * s->q->space.n_counts);
+}
+
+static hf_status try_host(search *s, const char *cpu, int sockets, const char *memory, int64_t dimm) {
+  catalog_parts p;
+  char text[320];
+  snprintf(text, sizeof text, "cpu=%s,sockets=%d,memory=%s,dimm=%lld", cpu, sockets, memory, (long long)dimm);
+  hf_status st = catalog_parts_parse(text, &p);
+  if (st == HF_OK) st = add_host(s, &p);
+  if (st == HF_OK) return HF_OK;
+  if (st != HF_INPUT && st != HF_NOT_FOUND && st != HF_UNSUPPORTED) return st;
+  hf_clear_error();
+  s->out->considered += combos_per_host(s);
+  s->out->counts[RULE_CONTRADICTORY] += combos_per_host(s);
+  return HF_OK;
+}
+
+/* Kinds of memory a CPU takes: of equally fast ones the cheapest. */
+static hf_status memory_of(const search *s, const char *cpu, char kind[SPACE_MAX][SPACE_NAME], int *n) {
+  const recommend_space *y = &s->q->space;
+  catalog_memory_option *o = NULL;
+  int count = 0;
+  *n = 0;
+  if (y->n_memory > 0) {
+    *n = y->n_memory;
+    memcpy(kind, y->memory, sizeof y->memory);
+    return HF_OK;
+  }
+  HF_TRY(catalog_memory_options(cpu, 1, &o, &count));
+  double speed = -1, price = 0;
+  for (int i = 0; i < count && *n < SPACE_MAX; i++) {
+    catalog_value v = {.likely = INFINITY};
+    if (catalog_fact("memory", o[i].name, "price_usd_per_gib", &v) != HF_OK) hf_clear_error();
+    if (o[i].transfers_per_s == speed && v.likely >= price) continue;
+    if (o[i].transfers_per_s == speed) (*n)--;
+    speed = o[i].transfers_per_s;
+    price = v.likely;
+    snprintf(kind[(*n)++], SPACE_NAME, "%.63s", o[i].name);
+  }
+  free(o);
+  return HF_OK;
+}
+
+static hf_status add_hosts(search *s) {
+  const recommend_space *y = &s->q->space;
+  char(*kind)[SPACE_NAME] = NULL;
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&s->host, (size_t)y->n_cpus * (size_t)y->n_sockets * (size_t)y->n_dimms * SPACE_MAX, sizeof *s->host, "machines without GPU"));
+  HF_TRY(hf_alloc(&kind, SPACE_MAX, sizeof *kind, "memory kinds"));
+  for (int c = 0; c < y->n_cpus; c++) {
+    int n = 0;
+    HF_GO(done, memory_of(s, y->cpu[c], kind, &n));
+    for (int k = 0; k < n; k++)
+      for (int j = 0; j < y->n_sockets; j++)
+        for (int d = 0; d < y->n_dimms; d++) HF_GO(done, try_host(s, y->cpu[c], y->sockets[j], kind[k], y->dimm_bytes[d]));
+  }
+done:
+  free(kind);
+  return st;
+}
+
+/* ---- cards and weights ---- */
+
+static double fact_or(const char *name, const char *key, double none) {
+  catalog_value v;
+  if (catalog_fact("gpus", name, key, &v) == HF_OK) return v.likely;
+  hf_clear_error();
+  return none;
+}
+
+static void add_cards(search *s) {
+  static const char *const keys[6] = {"flops_bf16", "flops_fp8", "flops_int8", "pcie_gen", "pcie_lanes", "mem_bytes_per_s"};
+  const recommend_space *y = &s->q->space;
+  for (int i = 0; i < y->n_gpus; i++) {
+    if (strcmp(y->gpu[i], "none") == 0) {
+      s->without_gpu = true;
+      continue;
+    }
+    card *c = &s->card[s->n_cards++];
+    snprintf(c->name, sizeof c->name, "%s", y->gpu[i]);
+    c->price = fact_or(c->name, "price_usd", -1);
+    c->mem = fact_or(c->name, "mem_bytes", 0);
+    c->bw = fact_or(c->name, "mem_bytes_per_s", 0);
+    for (int k = 0; k < 6; k++) c->figure[k] = fact_or(c->name, keys[k], 0);
+  }
+}
+
+/* Sizes from a plan's own arithmetic, on any machine. */
+static hf_status add_format(search *s, const cost_rows *rows, const char *name) {
+  plan_request r = *s->req;
+  plan_inputs *in = NULL;
+  plan_sizes *z = NULL;
+  hf_status st = HF_OK;
+  r.host_rows = rows;
+  r.machine = NULL;
+  r.gpu = "none";
+  if (name != NULL) r.format = name;
+  HF_TRY(plan_inputs_open(NULL, &r, &in));
+  HF_GO(done, hf_alloc(&z, 1, sizeof *z, "sizes"));
+  HF_GO(done, plan_inputs_popularity(in));
+  HF_GO(done, plan_sizes_of(in, z));
+  weights *w = &s->format[s->n_formats++];
+  cost_figure f;
+  double least = in->assumed_popularity && cost_find(rows, "", "distinct_factor", &f) ? fmin(1, f.likely) : 1;
+  *w = (weights){.name = name, .weights = (double)(z->all_experts + z->dense + z->head), .dense = (double)z->dense};
+  for (int l = 0; l < in->c->n_layers; l++)
+    if (in->c->layer_is_moe[l])
+      w->touched += least * (double)z->expert[l] *
+                    cost_distinct_experts(in->pop->p + (size_t)l * (size_t)in->c->n_experts, in->c->n_experts, (double)in->req.users);
+done:
+  free(z);
+  plan_inputs_close(in);
+  return st;
+}
+
+static hf_status add_formats(search *s) {
+  const recommend_space *y = &s->q->space;
+  catalog_parts p;
+  char text[128];
+  ask_machine *m = NULL;
+  hf_status st = HF_OK;
+  snprintf(text, sizeof text, "cpu=%s", y->cpu[0]);
+  HF_TRY(catalog_parts_parse(text, &p));
+  HF_TRY(ask_machine_from_parts(&p, &m));
+  if (y->n_formats == 0) st = add_format(s, ask_machine_rows(m), s->req->format);
+  for (int i = 0; i < y->n_formats && st == HF_OK; i++) st = add_format(s, ask_machine_rows(m), y->format[i]);
+  ask_machine_free(m);
+  return st;
+}
+
+/* ---- heap by (key, host, card, count, format) ---- */
+
+static bool before(const combo *a, const combo *b) {
+  if (a->key != b->key) return a->key < b->key;
+  if (a->host != b->host) return a->host < b->host;
+  if (a->card != b->card) return a->card < b->card;
+  if (a->count != b->count) return a->count < b->count;
+  return a->format < b->format;
+}
+
+static void push(combo *heap, int *n, combo c) {
+  int i = (*n)++;
+  for (; i > 0 && before(&c, &heap[(i - 1) / 2]); i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
+  heap[i] = c;
+}
+
+static combo pop(combo *heap, int *n) {
+  combo top = heap[0], last = heap[--*n];
+  int i = 0;
+  for (int child; (child = 2 * i + 1) < *n; i = child) {
+    if (child + 1 < *n && before(&heap[child + 1], &heap[child])) child++;
+    if (!before(&heap[child], &last)) break;
+    heap[i] = heap[child];
+  }
+  heap[i] = last;
+  return top;
+}
+
+/* ---- pruning ---- */
+
+static void combo_name(const search *s, const combo *c, char out[160]) {
+  const host *h = &s->host[c->host];
+  char gpu[80] = "no GPU", format[24] = "";
+  double dimms = h->parts.dimm_bytes > 0 ? h->ram / (double)h->parts.dimm_bytes : 0;
+  if (c->card >= 0) snprintf(gpu, sizeof gpu, "%d x %.60s", c->count, s->card[c->card].name);
+  if (s->n_formats > 1) snprintf(format, sizeof format, ", %.20s", s->format[c->format].name);
+  snprintf(out, 160, "%s, %d x %.30s, %.0f x %lldG %.24s%s", gpu, h->parts.sockets, h->parts.cpu, dimms,
+           (long long)(h->parts.dimm_bytes >> 30), h->parts.memory, format);
+}
+
+/* Remembers the nearest miss of a rule: the one of least `miss`. */
+static void remember(search *s, recommend_rule rule, const combo *c, double miss, const char *text) {
+  if (s->near_name[rule][0] != '\0' && miss >= s->near[rule]) return;
+  s->near[rule] = miss;
+  combo_name(s, c, s->near_name[rule]);
+  snprintf(s->near_text[rule], sizeof s->near_text[0], "%s", text);
+}
+
+static void settle(search *s, recommend_rule rule) {
+  s->out->counts[rule]++;
+}
+
+static void first_look(search *s, combo c) {
+  const host *h = &s->host[c.host];
+  const card *g = c.card >= 0 ? &s->card[c.card] : NULL;
+  const weights *w = &s->format[c.format];
+  double vram = g != NULL ? g->mem * c.count : 0;
+  char text[160], money[24];
+  s->out->considered++;
+  if (h->price < 0 || (g != NULL && g->price < 0)) {
+    settle(s, RULE_UNPRICED);
+    return;
+  }
+  c.key = h->price + (g != NULL ? g->price * c.count : 0);
+  roofline r = {.dense_bytes = w->dense,
+                .expert_bytes_touched = w->touched,
+                .cpu_bytes_per_s = h->figure[1],
+                .gpu_bytes_per_s = g != NULL ? g->bw * c.count : 0,
+                .gpu_mem_bytes = vram,
+                .users = (double)s->req->users};
+  double most = roofline_tok_per_s(&r);
+  if (s->q->prune && w->weights > h->ram + vram) {
+    settle(s, RULE_MEMORY);
+    snprintf(text, sizeof text, "the weights need %.0f GiB, it has %.0f GiB of RAM and %.0f GiB on GPUs", w->weights / 0x1p30, h->ram / 0x1p30,
+             vram / 0x1p30);
+    remember(s, RULE_MEMORY, &c, w->weights / (h->ram + vram), text);
+  } else if (s->q->prune && most < s->demand) {
+    settle(s, RULE_ROOFLINE);
+    snprintf(text, sizeof text, "its bandwidth allows at most %.3g tokens/s of %.3g, even with its work spread perfectly", most, s->demand);
+    remember(s, RULE_ROOFLINE, &c, s->demand / most, text);
+  } else if (s->q->budget > 0 && c.key > s->q->budget) {
+    settle(s, RULE_BUDGET);
+    ask_money(c.key - s->q->budget, money);
+    snprintf(text, sizeof text, "CPUs, memory and GPUs alone are USD %s over the budget", money);
+    remember(s, RULE_BUDGET, &c, c.key, text);
+    push(s->over, &s->n_over, c);
+  } else {
+    push(s->heap, &s->n_heap, c);
+  }
+}
+
+static hf_status combine(search *s) {
+  const recommend_space *y = &s->q->space;
+  size_t n = (size_t)s->n_hosts * (size_t)combos_per_host(s);
+  HF_TRY(hf_alloc(&s->heap, n + 1, sizeof *s->heap, "combinations"));
+  HF_TRY(hf_alloc(&s->over, n + 1, sizeof *s->over, "combinations"));
+  HF_TRY(hf_alloc(&s->later, n + 1, sizeof *s->later, "combinations"));
+  for (int h = 0; h < s->n_hosts; h++)
+    for (int f = 0; f < s->n_formats; f++) {
+      if (s->without_gpu) first_look(s, (combo){.host = h, .card = -1, .format = (int16_t)f});
+      for (int g = 0; g < s->n_cards; g++)
+        for (int k = 0; k < y->n_counts; k++)
+          first_look(s, (combo){.host = h, .card = (int16_t)g, .count = (int16_t)y->count[k], .format = (int16_t)f});
+    }
+  return HF_OK;
+}
+
+/* ---- dominance ---- */
+
+static known figures_of(const search *s, const combo *c) {
+  const host *h = &s->host[c->host];
+  known k = {.ram = h->ram, .sockets = h->parts.sockets, .count = c->card >= 0 ? c->count : 0, .format = c->format, .fits = true};
+  memcpy(k.f, h->figure, sizeof h->figure);
+  if (c->card < 0) return k;
+  k.f[8] = s->card[c->card].mem;
+  memcpy(&k.f[9], s->card[c->card].figure, sizeof s->card[0].figure);
+  return k;
+}
+
+static bool no_better(const known *a, const known *b) {
+  if (a->sockets != b->sockets || a->count != b->count || a->format != b->format) return false;
+  if (!b->fits && a->ram > b->ram) return false; /* more memory could make it fit */
+  for (int i = 0; i < N_FIGURES; i++)
+    if (a->f[i] > b->f[i]) return false;
+  return true;
+}
+
+static bool dominated(const search *s, const combo *c) {
+  known k = figures_of(s, c);
+  for (int i = 0; i < s->n_known; i++)
+    if (no_better(&k, &s->known[i])) return true;
+  return false;
+}
+
+static hf_status learn(search *s, const combo *c, bool fits) {
+  HF_TRY(hf_realloc(&s->known, (size_t)s->n_known + 1, sizeof *s->known, "results"));
+  s->known[s->n_known] = figures_of(s, c);
+  s->known[s->n_known++].fits = fits;
+  return HF_OK;
+}
+
+/* ---- planning ---- */
+
+typedef struct {
+  combo c;
+  catalog_parts parts;
+  ask_machine *machine;
+  ask_case_spec spec;
+  ask_case answer;
+} candidate;
+
+/* The machine of a combination; *ok false: contradictory. */
+static hf_status build(const search *s, const combo *c, catalog_parts *parts, ask_machine **m, bool *ok) {
+  char gpus[96];
+  hf_status st = HF_OK;
+  *parts = s->host[c->host].parts;
+  *ok = true;
+  if (c->card >= 0) {
+    snprintf(gpus, sizeof gpus, "%.60s*%d", s->card[c->card].name, c->count);
+    st = catalog_parts_set(parts, "gpu", gpus);
+    parts->note[0] = '\0';
+  }
+  if (st == HF_OK) {
+    char name[160];
+    combo_name(s, c, name);
+    snprintf(parts->name, sizeof parts->name, "%.127s", name);
+    st = ask_machine_from_parts(parts, m);
+  }
+  if (st != HF_INPUT && st != HF_NOT_FOUND && st != HF_UNSUPPORTED) return st;
+  hf_clear_error();
+  *ok = false;
+  return HF_OK;
+}
+
+static recommend_rule judge(const recommend_question *q, const ask_case *c, char why[160]) {
+  if (ask_meets(c, &q->slo, why)) return RULE_MET;
+  ask_slo rate = {.tok_per_s = q->slo.tok_per_s};
+  return !c->feasible || !ask_meets(c, &rate, NULL) ? RULE_SLOW : RULE_SLO;
+}
+
+static void fill_entry(const search *s, const candidate *y, recommend_entry *e) {
+  memset(e, 0, sizeof *e);
+  e->c = y->answer;
+  e->parts = y->parts;
+  if (s->format[y->c.format].name != NULL) snprintf(e->format, sizeof e->format, "%s", s->format[y->c.format].name);
+  e->rule = judge(s->q, &y->answer, e->why);
+  e->shortfall = recommend_shortfall(&y->answer, &s->q->slo, NULL);
+  if (e->rule == RULE_MET) e->why[0] = '\0';
+}
+
+/* Keeps the nearest failure of each kind of GPU and rule. */
+static void reject(search *s, const candidate *y) {
+  recommend_result *o = s->out;
+  recommend_entry e;
+  fill_entry(s, y, &e);
+  int at = -1;
+  for (int i = 0; i < o->n_rejected; i++)
+    if (o->rejected[i].rule == e.rule && strcmp(o->rejected[i].c.gpus, e.c.gpus) == 0) at = i;
+  if (at >= 0 && o->rejected[at].shortfall <= e.shortfall) return;
+  if (at < 0 && o->n_rejected < RECOMMEND_REJECTED) at = o->n_rejected++;
+  for (int i = 0; at < 0 && i < o->n_rejected; i++)
+    if (o->rejected[i].shortfall > e.shortfall && (at < 0 || o->rejected[i].shortfall > o->rejected[at].shortfall)) at = i;
+  if (at >= 0) o->rejected[at] = e;
+}
+
+static hf_status result_of(search *s, const candidate *y, bool over_budget) {
+  recommend_result *o = s->out;
+  char why[160];
+  recommend_rule rule = judge(s->q, &y->answer, why);
+  double short_by = recommend_shortfall(&y->answer, &s->q->slo, NULL);
+  o->planned++;
+  if (rule == RULE_MET && over_budget) {
+    if (!o->has_over_budget) fill_entry(s, y, &o->over_budget);
+    o->has_over_budget = true;
+    return HF_OK;
+  }
+  if (!over_budget) settle(s, rule);
+  if (rule == RULE_MET && o->n < REGRET_MAX_CHOICES) fill_entry(s, y, &o->entry[o->n++]);
+  if (rule != RULE_MET && !over_budget) {
+    reject(s, y);
+    if (!o->has_fastest || short_by < o->fastest.shortfall) fill_entry(s, y, &o->fastest);
+    o->has_fastest = true;
+  }
+  if (s->q->prune && (rule == RULE_MET || short_by > CLEARLY)) return learn(s, &y->c, y->answer.feasible);
+  return HF_OK;
+}
+
+static hf_status plan_batch(search *s, candidate *batch, int n, bool over_budget) {
+  ask_case_spec spec[BATCH] = {0};
+  ask_case answer[BATCH] = {0};
+  for (int i = 0; i < n; i++) {
+    spec[i] = (ask_case_spec){.machine = batch[i].machine, .req = *s->req, .slo = s->q->slo, .quick = true, .no_interval = true};
+    if (s->format[batch[i].c.format].name != NULL) spec[i].req.format = s->format[batch[i].c.format].name;
+    if (batch[i].c.card < 0) spec[i].req.gpu = "none";
+    snprintf(spec[i].name, sizeof spec[i].name, "%.95s", batch[i].parts.name);
+  }
+  hf_status st = ask_evaluate_all(spec, n, s->threads, NULL, NULL, answer);
+  for (int i = 0; i < n; i++) {
+    batch[i].answer = answer[i];
+    if (st == HF_OK) st = result_of(s, &batch[i], over_budget);
+    ask_machine_free(batch[i].machine);
+    batch[i].machine = NULL;
+  }
+  if (s->done != NULL) s->done(s->user, s->out->planned);
+  return st;
+}
+
+/* The next combination that has to be planned, cheapest first; *found false: none is left, or what is left is too dear. */
+static bool waits_for(const search *s, const combo *c, const candidate *batch, int have) {
+  known k = figures_of(s, c);
+  for (int i = 0; i < have; i++) {
+    known b = figures_of(s, &batch[i].c);
+    if (no_better(&k, &b)) return true;
+  }
+  return false;
+}
+
+static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget, candidate *batch, int have, bool *found) {
+  recommend_result *o = s->out;
+  candidate *out = &batch[have];
+  *found = false;
+  while (*n > 0 && !*found) {
+    combo c = pop(heap, n);
+    bool ok = true;
+    if (!c.exact) {
+      catalog_parts parts;
+      ask_machine *m = NULL;
+      HF_TRY(build(s, &c, &parts, &m, &ok));
+      const ask_machine_facts *f = ok ? ask_machine_facts_of(m) : NULL;
+      if (!ok || !f->has_price) {
+        if (!over_budget) settle(s, ok ? RULE_UNPRICED : RULE_CONTRADICTORY);
+        ask_machine_free(m);
+        continue;
+      }
+      c.key = f->price[1];
+      c.exact = true;
+      ask_machine_free(m);
+      if (!over_budget && s->q->budget > 0 && c.key > s->q->budget) {
+        settle(s, RULE_BUDGET);
+        char text[160], money[24];
+        ask_money(c.key - s->q->budget, money);
+        snprintf(text, sizeof text, "USD %s over the budget", money);
+        remember(s, RULE_BUDGET, &c, c.key, text);
+        push(s->over, &s->n_over, c);
+      } else {
+        push(heap, n, c);
+      }
+      continue;
+    }
+    bool dear = o->n > 0 && (c.key > s->q->dearer_factor * o->entry[0].c.price.likely || o->n >= REGRET_MAX_CHOICES - BATCH);
+    if (!over_budget && (dear || o->planned >= RECOMMEND_MOST_PLANNED)) {
+      o->stopped = o->stopped || !dear;
+      settle(s, RULE_DEARER);
+      o->counts[RULE_DEARER] += *n;
+      *n = 0;
+      return HF_OK;
+    }
+    if (s->q->prune && dominated(s, &c)) {
+      if (!over_budget) settle(s, RULE_DOMINATED);
+      continue;
+    }
+    if (s->q->prune && waits_for(s, &c, batch, have)) {
+      s->later[s->n_later++] = c;
+      continue;
+    }
+    out->c = c;
+    HF_TRY(build(s, &c, &out->parts, &out->machine, &ok));
+    *found = ok;
+  }
+  return HF_OK;
+}
+
+static hf_status visit(search *s, combo *heap, int *n, bool over_budget) {
+  candidate *batch = NULL;
+  hf_status st = HF_OK;
+  int64_t limit = over_budget ? s->out->planned + MOST_OVER_BUDGET : INT64_MAX;
+  HF_TRY(hf_alloc(&batch, BATCH, sizeof *batch, "candidates"));
+  for (bool more = true; more && st == HF_OK;) {
+    int have = 0;
+    while (have < BATCH && more && st == HF_OK) {
+      st = next_candidate(s, heap, n, over_budget, batch, have, &more);
+      have += st == HF_OK && more;
+    }
+    if (st == HF_OK && have > 0) st = plan_batch(s, batch, have, over_budget);
+    else
+      for (int i = 0; i < have; i++) ask_machine_free(batch[i].machine);
+    more = more || s->n_later > 0;
+    while (s->n_later > 0) push(heap, n, s->later[--s->n_later]);
+    more = more && !(over_budget && (s->out->has_over_budget || s->out->planned >= limit));
+  }
+  free(batch);
+  return st;
+}
+
+/* ---- ranking ---- */
+
+/* Prices by class; what is left of the machine's price is the platform. */
+static void price_classes(const cost_rows *r, regret_choice *c) {
+  cost_figure total = {0}, f;
+  double known_sum[3] = {0};
+  memset(c->price, 0, sizeof c->price);
+  for (int i = 0; i < r->n_device; i++) {
+    const rec_device *d = &r->device[i];
+    int k = strcmp(d->kind, "gpu") == 0 ? REGRET_GPU_PRICE : REGRET_CPU_PRICE;
+    for (int part = 0; part < 2; part++) {
+      if (!cost_find(r, d->device, part == 0 ? "price_usd" : "price_memory_usd", &f)) continue;
+      double *p = c->price[part == 0 ? k : REGRET_MEMORY_PRICE];
+      const double v[3] = {f.low, f.likely, f.high};
+      for (int e = 0; e < 3; e++) {
+        p[e] += v[e];
+        known_sum[e] += v[e];
+      }
+    }
+  }
+  if (!cost_find(r, "", "price_usd", &total)) return;
+  const double v[3] = {total.low, total.likely, total.high};
+  for (int e = 0; e < 3; e++) c->price[REGRET_OTHER_PRICE][e] = fmax(0, v[e] - known_sum[e]);
+  for (int e = 1; e < 3; e++)
+    if (c->price[REGRET_OTHER_PRICE][e] < c->price[REGRET_OTHER_PRICE][e - 1]) c->price[REGRET_OTHER_PRICE][e] = c->price[REGRET_OTHER_PRICE][e - 1];
+}
+
+static int by_price(const void *a, const void *b) {
+  const recommend_entry *x = a, *y = b;
+  if (x->c.price.likely != y->c.price.likely) return x->c.price.likely < y->c.price.likely ? -1 : 1;
+  if (x->shortfall != y->shortfall) return x->shortfall < y->shortfall ? -1 : 1;
+  return strcmp(x->parts.name, y->parts.name);
+}
+
+static void corner_text(const int *level, char out[200]) {
+  size_t used = 0;
+  out[0] = '\0';
+  for (int f = 0; f < REGRET_N_FACTORS && used < 200; f++)
+    if (level[f] != 1)
+      used += (size_t)snprintf(out + used, 200 - used, "%s%s %s", used > 0 ? ", " : "", regret_factor_name(f),
+                               f < COST_N_GROUPS ? (level[f] == 0 ? "slow" : "fast") : level[f] == 0 ? "dear" : "cheap");
+}
+
+/* Takes out what costs at least as much as a cheaper one at every end of its price, and is in nothing better: a second GPU that adds nothing. */
+static void drop_no_better(recommend_result *o, regret_choice *choice) {
+  int kept = 0;
+  for (int i = 0; i < o->n; i++) {
+    const ask_case *c = &o->entry[i].c;
+    bool useless = false;
+    for (int k = 0; k < kept && !useless; k++) {
+      const ask_case *b = &o->entry[k].c;
+      useless = c->price.low >= b->price.low && c->price.likely >= b->price.likely && c->price.high >= b->price.high &&
+                c->decode_tok_per_s.likely <= 1.001 * b->decode_tok_per_s.likely && c->decode_tok_per_s.low <= 1.001 * b->decode_tok_per_s.low &&
+                c->decode_tok_per_s.high <= 1.001 * b->decode_tok_per_s.high && c->tpot_s.p95 >= 0.999 * b->tpot_s.p95 &&
+                c->ttft_s.p95 >= 0.999 * b->ttft_s.p95;
+    }
+    if (useless) continue;
+    if (kept != i) {
+      o->entry[kept] = o->entry[i];
+      choice[kept] = choice[i];
+    }
+    kept++;
+  }
+  o->n = kept;
+}
+
+static hf_status finish_entries(search *s) {
+  recommend_result *o = s->out;
+  ask_case_spec *spec = NULL;
+  ask_case *answer = NULL;
+  ask_machine *machine[REGRET_MAX_CHOICES] = {NULL};
+  regret_choice choice[REGRET_MAX_CHOICES];
+  hf_status st = HF_OK;
+  HF_GO(done, hf_alloc(&spec, REGRET_MAX_CHOICES, sizeof *spec, "ranking"));
+  HF_GO(done, hf_alloc(&answer, REGRET_MAX_CHOICES, sizeof *answer, "ranking"));
+  qsort(o->entry, (size_t)o->n, sizeof *o->entry, by_price);
+  for (int i = 0; i < o->n; i++) {
+    HF_GO(done, ask_machine_from_parts(&o->entry[i].parts, &machine[i]));
+    spec[i] = (ask_case_spec){.machine = machine[i], .req = *s->req, .slo = s->q->slo, .scenario = s->scenario, .quick = true};
+    if (o->entry[i].format[0] != '\0') spec[i].req.format = o->entry[i].format;
+    if (ask_machine_facts_of(machine[i])->n_gpus == 0) spec[i].req.gpu = "none";
+    snprintf(spec[i].name, sizeof spec[i].name, "%.95s", o->entry[i].parts.name);
+  }
+  HF_GO(done, ask_evaluate_all(spec, o->n, s->threads, NULL, NULL, answer));
+  for (int i = 0; i < o->n; i++) {
+    recommend_entry *e = &o->entry[i];
+    e->c = answer[i];
+    double fixed = 0, need = recommend_shortfall(&e->c, &s->q->slo, &fixed), likely = e->c.decode_tok_per_s.likely;
+    ask_slo moving = {.tpot_s = s->q->slo.tpot_s, .tok_per_s = s->q->slo.tok_per_s};
+    e->shortfall = need;
+    e->choice.need = recommend_shortfall(&e->c, &moving, NULL);
+    e->choice.fixed_need = fixed;
+    memcpy(e->choice.log_effect, e->c.log_effect, sizeof e->choice.log_effect);
+    price_classes(ask_machine_rows(machine[i]), &e->choice);
+    e->meets_low = fmax(e->choice.need * likely / e->c.decode_tok_per_s.low, fixed) <= 1;
+    e->meets_high = fmax(e->choice.need * likely / e->c.decode_tok_per_s.high, fixed) <= 1;
+    choice[i] = e->choice;
+  }
+  drop_no_better(o, choice);
+  if (o->n == 0) goto done;
+  regret_of(choice, o->n, &o->regret);
+  for (int i = 0; i < o->n; i++) {
+    o->entry[i].worst_regret = o->regret.worst[i];
+    corner_text(o->regret.worst_at[i], o->entry[i].worst_when);
+    o->entry[i].rank_by_regret = 1;
+    for (int k = 0; k < o->n; k++)
+      o->entry[i].rank_by_regret += o->regret.worst[k] < o->regret.worst[i] || (o->regret.worst[k] == o->regret.worst[i] && k < i);
+  }
+done:
+  for (int i = 0; i < REGRET_MAX_CHOICES; i++) ask_machine_free(machine[i]);
+  free(spec);
+  free(answer);
+  return st;
+}
+
+static int by_shortfall(const void *a, const void *b) {
+  const recommend_entry *x = a, *y = b;
+  if (x->shortfall != y->shortfall) return x->shortfall < y->shortfall ? -1 : 1;
+  return strcmp(x->parts.name, y->parts.name);
+}
+
+/* Rules without plans tell their nearest miss too. */
+static void add_near_misses(search *s) {
+  static const recommend_rule rules[] = {RULE_BUDGET, RULE_ROOFLINE, RULE_MEMORY};
+  recommend_result *o = s->out;
+  qsort(o->rejected, (size_t)o->n_rejected, sizeof *o->rejected, by_shortfall);
+  if (o->n_rejected > RECOMMEND_REJECTED - 3) o->n_rejected = RECOMMEND_REJECTED - 3;
+  for (int i = 0; i < 3; i++) {
+    if (s->near_name[rules[i]][0] == '\0') continue;
+    recommend_entry *e = &o->rejected[o->n_rejected++];
+    memset(e, 0, sizeof *e);
+    e->rule = rules[i];
+    snprintf(e->parts.name, sizeof e->parts.name, "%.127s", s->near_name[rules[i]]);
+    snprintf(e->why, sizeof e->why, "%s", s->near_text[rules[i]]);
+  }
+}
+
+hf_status recommend_search(const recommend_question *q, const plan_request *req, const money_scenario *scenario, int threads,
+                           void (*done)(void *user, int64_t planned), void *user, recommend_result *out) {
+  int64_t start = hf_now_ns();
+  plan_request r = *req;
+  search *s = NULL;
+  hf_status st = HF_OK;
+  memset(out, 0, sizeof *out);
+  HF_TRY(hf_alloc(&s, 1, sizeof *s, "search"));
+  if (r.users == 0) r.users = 1;
+  *s = (search){.q = q, .req = &r, .scenario = scenario, .threads = threads, .out = out, .done = done, .user = user};
+  s->demand = fmax(q->slo.tok_per_s, q->slo.tpot_s > 0 ? (double)r.users / q->slo.tpot_s : 0);
+  add_cards(s);
+  HF_GO(done, add_formats(s));
+  HF_GO(done, add_hosts(s));
+  HF_GO(done, combine(s));
+  HF_GO(done, visit(s, s->heap, &s->n_heap, false));
+  if (out->n == 0 && q->budget > 0) HF_GO(done, visit(s, s->over, &s->n_over, true));
+  HF_GO(done, finish_entries(s));
+  add_near_misses(s);
+  out->threads = ask_threads(threads, BATCH);
+  out->seconds = 1e-9 * (double)(hf_now_ns() - start);
+done:
+  search_free(s);
+  free(s);
+  return st;
+}

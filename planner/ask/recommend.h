@@ -1,0 +1,112 @@
+/* recommend.h: the cheapest machines of the catalog that meet a demand.
+ *
+ * A combination is (CPU, sockets, kind of memory, bytes of a module, GPU, count, weight format). Each is counted once, under the first rule that
+ * settles it:
+ *   contradictory  no such machine: the CPU does not take the memory, the sockets or the GPUs
+ *   unpriced       a part has no price
+ *   memory         weights need more than its RAM and GPU memory together
+ *   budget         dearer than the budget even without its platform, or with it
+ *   roofline       even with its work spread perfectly over likely memory bandwidth and the GPUs' datasheet one too slow (roofline_tok_per_s):
+ *                  the likely figures are what is judged, so none that meets the demand is lost
+ *   dominated      no figure of it is better than the same figure of one that failed by more than 5 %, or of one at most as dear that met the demand
+ *   dearer         over `dearer_factor` times the price of the cheapest that met it, or all places of the ranking are taken
+ *   planned        = memory_planned + slow + slo + met: planned and simulated
+ * Combinations are visited in order of price, so pruning never drops the cheapest one that meets the demand: rules other than `dominated` are
+ * bounds, and `dominated` only passes over machines that are no better and no cheaper (tests/unit/planner_ask_recommend.c holds the search
+ * against all combinations). The order of evaluation does not depend on the number of threads. */
+#ifndef HF_PLANNER_ASK_RECOMMEND_H
+#define HF_PLANNER_ASK_RECOMMEND_H
+
+#include "db/catalog.h"
+#include "planner/ask/command.h"
+#include "planner/ask/regret.h"
+
+enum { SPACE_MAX = 128, SPACE_NAME = 64, RECOMMEND_RANKED = 10, RECOMMEND_REJECTED = 12, RECOMMEND_MOST_PLANNED = 1500 };
+
+typedef struct {
+  int n_gpus, n_counts, n_cpus, n_sockets, n_memory, n_dimms, n_formats; /* n_memory 0: whatever a CPU takes; n_formats 0: the model's */
+  char gpu[SPACE_MAX][SPACE_NAME];                                        /* "none" for no GPU */
+  int count[16];
+  char cpu[SPACE_MAX][SPACE_NAME];
+  int sockets[2];
+  char memory[SPACE_MAX][SPACE_NAME];
+  int64_t dimm_bytes[16];
+  char format[16][SPACE_NAME];
+} recommend_space;
+
+/* Everything of the catalog; counts 1, 2, 4; modules of 16 to 128 GiB; none: also without a GPU. */
+HF_MUST hf_status recommend_space_default(recommend_space *s);
+/* Members gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats: arrays; those that are there replace the default. */
+HF_MUST hf_status recommend_space_read(const json *doc, const char *where, recommend_space *s);
+/* "a,b,c" replaces a list: which is one of the members above. Names are resolved to the catalog's; HF_NOT_FOUND suggests the nearest. */
+HF_MUST hf_status recommend_space_list(const char *option, const char *which, const char *text, recommend_space *s);
+
+typedef enum {
+  RULE_CONTRADICTORY,
+  RULE_UNPRICED,
+  RULE_MEMORY,
+  RULE_BUDGET,
+  RULE_ROOFLINE,
+  RULE_DOMINATED,
+  RULE_DEARER,
+  RULE_SLOW, /* planned: tokens/s, or does not fit by the plan's own budget */
+  RULE_SLO,
+  RULE_MET,
+  RULE_N
+} recommend_rule;
+const char *recommend_rule_name(recommend_rule r);
+
+typedef struct {
+  ask_slo slo;
+  double budget;        /* 0 = none */
+  double dearer_factor; /* of the cheapest price that meets it, up to which alternatives are looked at; 1.35 */
+  bool prune;           /* false: everything that can be composed is planned (tests) */
+  recommend_space space;
+} recommend_question;
+
+typedef struct {
+  ask_case c;
+  catalog_parts parts;
+  char format[SPACE_NAME]; /* "" = as stored */
+  recommend_rule rule;
+  char why[160];
+  double shortfall; /* how far the worst limit is missed, as a factor; <= 1: met */
+  regret_choice choice;
+  double worst_regret;
+  char worst_when[200];
+  int rank_by_regret;
+  bool meets_low, meets_high;
+} recommend_entry;
+
+typedef struct {
+  int64_t considered, counts[RULE_N], planned;
+  int n;                                  /* that meet it, by likely price */
+  recommend_entry entry[REGRET_MAX_CHOICES];
+  int n_rejected;
+  recommend_entry rejected[RECOMMEND_REJECTED];
+  bool has_over_budget;
+  recommend_entry over_budget; /* cheapest that meets it for more than the budget; looked for only when none meets it within */
+  bool has_fastest;
+  recommend_entry fastest; /* within the budget, of least shortfall; when none meets it */
+  regret_result regret;
+  bool stopped; /* RECOMMEND_MOST_PLANNED reached */
+  double seconds;
+  int threads;
+} recommend_result;
+
+/* Tokens per second of all users that no placement can exceed: a step reads the dense weights and the experts touched, each once at least; experts
+ * beyond the GPUs' memory by the CPU; everything at the sum of all bandwidths at best. */
+typedef struct {
+  double dense_bytes, expert_bytes_touched; /* per decode step */
+  double cpu_bytes_per_s, gpu_bytes_per_s;  /* of all GPUs */
+  double gpu_mem_bytes;                     /* of all GPUs */
+  double users;
+} roofline;
+double roofline_tok_per_s(const roofline *r);
+
+/* req: model, load and format; its machine is not read. done(user, planned so far): now and then. */
+HF_MUST hf_status recommend_search(const recommend_question *q, const plan_request *req, const money_scenario *scenario, int threads,
+                                   void (*done)(void *user, int64_t planned), void *user, recommend_result *out);
+/* 1 when the limits are just met: the largest of demand / rate, p95 / limit. 1e9 when it does not fit. fixed: of the limit on TTFT alone. */
+double recommend_shortfall(const ask_case *c, const ask_slo *slo, double *fixed);
+#endif

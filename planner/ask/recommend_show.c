@@ -1,0 +1,342 @@
+#include "planner/ask/recommend_show.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *parts_name(const recommend_entry *e) {
+  return e->parts.name;
+}
+
+static void limits_text(const ask_slo *slo, char out[160]) {
+  char s[24];
+  size_t used = 0;
+  out[0] = '\0';
+  if (slo->tok_per_s > 0) used += (size_t)snprintf(out, 160, "at least %.4g tokens/s", slo->tok_per_s);
+  if (slo->tpot_s > 0) {
+    ask_seconds(slo->tpot_s, s);
+    used += (size_t)snprintf(out + used, 160 - used, "%sp95 TPOT within %s", used > 0 ? ", " : "", s);
+  }
+  if (slo->ttft_s > 0) {
+    ask_seconds(slo->ttft_s, s);
+    used += (size_t)snprintf(out + used, 160 - used, "%sp95 TTFT within %s", used > 0 ? ", " : "", s);
+  }
+  if (used == 0) snprintf(out, 160, "anything that runs it");
+}
+
+/* What would make it feasible, by how much. */
+static void nearest_text(const recommendation *y, char *out, size_t n) {
+  const recommend_result *r = y->r;
+  char money[2][24], s[24];
+  size_t used = 0;
+  out[0] = '\0';
+  if (r->has_over_budget) {
+    const recommend_entry *e = &r->over_budget;
+    ask_money(e->c.price.likely, money[0]);
+    ask_money(e->c.price.likely - y->q->budget, money[1]);
+    used += (size_t)snprintf(out, n, "USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s). ", money[1], money[0], parts_name(e),
+                             e->c.decode_tok_per_s.likely);
+  }
+  if (r->has_fastest && r->fastest.c.feasible && used < n) {
+    const recommend_entry *e = &r->fastest;
+    ask_seconds(e->c.tpot_s.p95, s);
+    used += (size_t)snprintf(out + used, n - used, "Or limits that are %.0f %% easier: %s gives %.1f tokens/s, p95 TPOT %s", 100 * (e->shortfall - 1),
+                             parts_name(e), e->c.decode_tok_per_s.likely, s);
+    ask_seconds(e->c.ttft_s.p95, s);
+    if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
+  }
+  for (int i = 0; i < r->n_rejected && used == 0; i++)
+    used = (size_t)snprintf(out, n, "Nearest: %s: %s.", parts_name(&r->rejected[i]), r->rejected[i].why);
+  if (used == 0) snprintf(out, n, "Nothing in the space comes near; widen it.");
+}
+
+void recommend_verdict(const recommendation *y, char *out, size_t n) {
+  const recommend_result *r = y->r;
+  char money[24], limits[160], nearest[700];
+  limits_text(&y->q->slo, limits);
+  if (r->n == 0) {
+    nearest_text(y, nearest, sizeof nearest);
+    if (y->q->budget > 0) {
+      ask_money(y->q->budget, money);
+      snprintf(out, n, "No machine for USD %s meets it (%s). It takes: %s", money, limits, nearest);
+    } else {
+      snprintf(out, n, "No machine of the space meets it (%s). %s", limits, nearest);
+    }
+    return;
+  }
+  const recommend_entry *e = &r->entry[0];
+  ask_money(e->c.price.likely, money);
+  size_t used = (size_t)snprintf(out, n, "Buy %s: about USD %s, %.1f tokens/s (%.1f to %.1f).", parts_name(e), money, e->c.decode_tok_per_s.likely,
+                                 e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
+  if (!e->meets_low && used < n) used += (size_t)snprintf(out + used, n - used, " At the low end of its figures it misses the demand.");
+  const recommend_entry *safe = &r->entry[r->regret.least_regret];
+  if (r->regret.least_regret > 0 && used < n) {
+    ask_money(safe->c.price.likely, money);
+    snprintf(out + used, n - used, " Least to regret: %s (USD %s).", parts_name(safe), money);
+  }
+}
+
+/* ---- flips and the measurement to make first ---- */
+
+/* How far the factor has moved there: step time for groups, price for prices, on that machine of the two which feels it more. */
+static double moved_percent(const recommend_result *r, int f, int side, const regret_choice *c) {
+  double share = r->regret.flip_at[f][side];
+  if (f < COST_N_GROUPS) return 100 * (exp(share * c->log_effect[f][side]) - 1);
+  const double *p = c->price[f - COST_N_GROUPS];
+  return p[1] > 0 ? 100 * share * ((side == 0 ? p[2] : p[0]) / p[1] - 1) : 0;
+}
+
+static void flip_text(const recommendation *y, int f, int side, char out[300]) {
+  const recommend_result *r = y->r;
+  const recommend_entry *to = &r->entry[r->regret.flip[f][side]], *of = &r->entry[0];
+  if (fabs(moved_percent(r, f, side, &to->choice)) > fabs(moved_percent(r, f, side, &of->choice))) of = to;
+  double percent = moved_percent(r, f, side, &of->choice);
+  snprintf(out, 300, "%s %s (from %+.1f %% %s of %s): then %.100s", regret_factor_words(f),
+           f < COST_N_GROUPS ? (side == 0 ? "is worse" : "is better") : side == 0 ? "is higher" : "is lower", percent,
+           f < COST_N_GROUPS ? "step time" : "on that", of == to ? "the latter" : "the first", parts_name(to));
+}
+
+/* Among what can be measured (not bought), the factor whose knowledge is worth most; when none is worth anything, the one that moves first and
+ * runner-up apart most. -1: nothing to decide. */
+static int measure_first(const recommend_result *r, double *share) {
+  int best = -1;
+  double most = 0;
+  *share = 0;
+  for (int f = 0; f < COST_N_GROUPS; f++)
+    if (r->regret.value[f] > most) {
+      most = r->regret.value[f];
+      best = f;
+    }
+  if (best >= 0) {
+    *share = r->regret.value_all > 0 ? fmin(1, most / r->regret.value_all) : 0;
+    return best;
+  }
+  for (int f = 0; f < COST_N_GROUPS && r->n > 1; f++) {
+    const double *a = r->entry[0].choice.log_effect[f], *b = r->entry[1].choice.log_effect[f];
+    double apart = fabs((a[0] - a[1]) - (b[0] - b[1])) + 1e-6 * fabs(a[0] - a[1]);
+    if (apart > most) {
+      most = apart;
+      best = f;
+    }
+  }
+  return best;
+}
+
+static const char *const how_to_measure[COST_N_GROUPS] = {
+    "run hf-profile on a machine with this CPU and memory",
+    "run hf-profile on a machine with this CPU",
+    "run hf-profile on a machine with this GPU",
+    "run hf-profile on a machine with this GPU",
+    "run hf-profile on a machine with this GPU in this slot",
+    "run hf-profile on a machine with a GPU",
+    "run hf-run on your own prompts with any machine that holds the model, or give a census of its routing",
+};
+
+static hf_status add_flips(const recommendation *y, json *doc) {
+  const recommend_result *r = y->r;
+  json *list = json_add_array(doc, "flips");
+  for (int f = 0; f < REGRET_N_FACTORS && r->n > 0; f++)
+    for (int side = 0; side < 2; side++) {
+      char text[300];
+      if (r->regret.flip_at[f][side] > 1) continue;
+      flip_text(y, f, side, text);
+      json *o = json_add_object(list, NULL);
+      json_add_str(o, "assumption", regret_factor_name(f));
+      json_add_str(o, "end", side == 0 ? "bad" : "good");
+      json_add_num(o, "at_share_of_interval", r->regret.flip_at[f][side]);
+      json_add_str(o, "then", parts_name(&r->entry[r->regret.flip[f][side]]));
+      json_add_str(o, "text", text);
+    }
+  double share = 0;
+  int g = measure_first(r, &share);
+  if (r->n < 2 || g < 0) {
+    json_add_null(doc, "measure_first");
+    return HF_OK;
+  }
+  json *o = json_add_object(doc, "measure_first");
+  char text[300];
+  snprintf(text, sizeof text, "%s: %s", regret_factor_words(g), how_to_measure[g]);
+  json_add_str(o, "group", regret_factor_name(g));
+  json_add_str(o, "text", text);
+  json_add_num(o, "share", share);
+  json_add_num(o, "worth", r->regret.value[g]);
+  return HF_OK;
+}
+
+/* ---- JSON ---- */
+
+static void add_list(json *o, const char *key, const char (*names)[SPACE_NAME], int n) {
+  json *a = json_add_array(o, key);
+  for (int i = 0; i < n; i++) json_add_str(a, NULL, names[i]);
+}
+
+static void add_question(const recommendation *y, json *doc) {
+  const recommend_space *s = &y->q->space;
+  json *q = json_add_object(doc, "question");
+  json_add_str(q, "model", y->model);
+  json_add_int(q, "users", y->users);
+  json_add_int(q, "context", y->context);
+  ask_add_slo(q, &y->q->slo, "asked");
+  if (y->q->budget > 0) json_add_num(q, "budget", y->q->budget);
+  else json_add_null(q, "budget");
+  json *formats = json_add_array(q, "formats");
+  for (int i = 0; i < s->n_formats; i++) json_add_str(formats, NULL, s->format[i]);
+  if (s->n_formats == 0) json_add_str(formats, NULL, y->format);
+  json *z = json_add_object(q, "space");
+  add_list(z, "gpus", s->gpu, s->n_gpus);
+  json *counts = json_add_array(z, "gpu_counts");
+  for (int i = 0; i < s->n_counts; i++) json_add_int(counts, NULL, s->count[i]);
+  add_list(z, "cpus", s->cpu, s->n_cpus);
+  json *sockets = json_add_array(z, "sockets");
+  for (int i = 0; i < s->n_sockets; i++) json_add_int(sockets, NULL, s->sockets[i]);
+  if (s->n_memory > 0) add_list(z, "memory", s->memory, s->n_memory);
+  else json_add_str(z, "memory", "what each CPU takes");
+  json *dimms = json_add_array(z, "dimm_bytes");
+  for (int i = 0; i < s->n_dimms; i++) json_add_int(dimms, NULL, s->dimm_bytes[i]);
+}
+
+static void add_entry(const recommend_entry *e, int rank, json *o) {
+  char text[320];
+  ask_case_to_json(&e->c, o);
+  json_add_int(o, "rank", rank);
+  json_add_int(o, "rank_by_regret", e->rank_by_regret);
+  json *g = json_add_object(o, "regret");
+  json_add_num(g, "worst", e->worst_regret);
+  json_add_str(g, "when", e->worst_when);
+  json *m = json_add_object(o, "meets");
+  json_add_bool(m, "low", e->meets_low);
+  json_add_bool(m, "likely", true);
+  json_add_bool(m, "high", e->meets_high);
+  catalog_parts p = e->parts;
+  p.name[0] = '\0';
+  if (catalog_parts_text(&p, text, sizeof text) == HF_OK) json_add_str(o, "parts_text", text);
+  else hf_clear_error();
+}
+
+hf_status recommend_to_json(const recommendation *y, json *doc) {
+  const recommend_result *r = y->r;
+  char nearest[700];
+  add_question(y, doc);
+  if (r->n > 0) add_entry(&r->entry[0], 1, json_add_object(doc, "answer"));
+  else json_add_null(doc, "answer");
+  json *ranking = json_add_array(doc, "ranking");
+  for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) add_entry(&r->entry[i], i + 1, json_add_object(ranking, NULL));
+  if (r->n > 1) json_add_str(doc, "runner_up", parts_name(&r->entry[1]));
+  else json_add_null(doc, "runner_up");
+  if (r->n > 0) json_add_str(doc, "by_regret", parts_name(&r->entry[r->regret.least_regret]));
+  else json_add_null(doc, "by_regret");
+  json *rejected = json_add_array(doc, "rejected");
+  for (int i = 0; i < r->n_rejected; i++) {
+    json *o = json_add_object(rejected, NULL);
+    json_add_str(o, "name", parts_name(&r->rejected[i]));
+    json_add_str(o, "reason", recommend_rule_name(r->rejected[i].rule));
+    json_add_str(o, "text", r->rejected[i].why);
+    if (r->rejected[i].c.has_price) json_add_num(o, "price", r->rejected[i].c.price.likely);
+  }
+  json *counts = json_add_object(doc, "counts");
+  json_add_int(counts, "considered", r->considered);
+  for (int k = 0; k < RULE_N; k++) json_add_int(counts, recommend_rule_name((recommend_rule)k), r->counts[k]);
+  json_add_int(counts, "planned", r->planned);
+  json_add_bool(doc, "stopped", r->stopped);
+  HF_TRY(add_flips(y, doc));
+  if (r->n == 0) {
+    nearest_text(y, nearest, sizeof nearest);
+    json *o = json_add_object(doc, "nearest");
+    json_add_str(o, "text", nearest);
+    const recommend_entry *e = r->has_over_budget ? &r->over_budget : r->has_fastest ? &r->fastest : NULL;
+    if (e != NULL) ask_case_to_json(&e->c, json_add_object(o, "machine"));
+    if (r->has_over_budget) json_add_num(o, "needs", r->over_budget.c.price.likely - y->q->budget);
+  }
+  json_add_num(doc, "seconds", r->seconds);
+  ask_add_assumption(doc, "Loss in a corner of all intervals: price of the machine times as many of it as the demand then takes, at least one; regret: loss "
+                          "above that of the best choice there.", "assumed", "definition");
+  ask_add_assumption(doc, "Placements of the search are the Lagrangian ones where their proven gap is at most 0.5 %.", "assumed", "hf-plan");
+  return HF_OK;
+}
+
+/* ---- CSV and text ---- */
+
+hf_status recommend_csv(const recommendation *y, hf_buf *b) {
+  HF_TRY(hf_buf_printf(b, "rank,rank_by_regret,worst_regret,meets_low,meets_high,"));
+  HF_TRY(ask_csv_case_header(b));
+  for (int i = 0; i < y->r->n; i++) {
+    const recommend_entry *e = &y->r->entry[i];
+    HF_TRY(hf_buf_printf(b, "%d,%d,%.10g,%s,%s,", i + 1, e->rank_by_regret, e->worst_regret, e->meets_low ? "yes" : "no", e->meets_high ? "yes" : "no"));
+    HF_TRY(ask_csv_case(b, &e->c));
+  }
+  return HF_OK;
+}
+
+static hf_status text_ranking(const recommendation *y, hf_buf *b) {
+  const recommend_result *r = y->r;
+  char price[24], tpot[24], ttft[24], regret[24];
+  HF_TRY(hf_buf_printf(b, "\n  %2s %10s %8s %13s %9s %9s %8s %11s  %s\n", "", "price USD", "tokens/s", "low-high", "TPOT p95", "TTFT p95", "USD/M", "regret USD",
+                       "machine"));
+  for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) {
+    const recommend_entry *e = &r->entry[i];
+    char cost[24] = "-";
+    ask_money(e->c.price.likely, price);
+    ask_money(e->worst_regret, regret);
+    ask_seconds(e->c.tpot_s.p95, tpot);
+    ask_seconds(e->c.ttft_s.p95, ttft);
+    if (e->c.has_cost) snprintf(cost, sizeof cost, "%.2f", e->c.cost.likely);
+    HF_TRY(hf_buf_printf(b, "  %2d %10s %8.1f %6.1f-%-6.1f %9s %9s %8s %7s (%d)  %s\n", i + 1, price, e->c.decode_tok_per_s.likely,
+                         e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high, tpot, ttft, cost, regret, e->rank_by_regret, parts_name(e)));
+  }
+  return hf_buf_printf(b, "  regret: the most the choice can cost above the best one, over all ends of speed and price (rank by it)\n");
+}
+
+static hf_status text_doubt(const recommendation *y, hf_buf *b) {
+  const recommend_result *r = y->r;
+  char text[300], worth[24];
+  double share = 0;
+  bool any = false;
+  for (int f = 0; f < REGRET_N_FACTORS; f++)
+    for (int side = 0; side < 2; side++) {
+      if (r->regret.flip_at[f][side] > 1) continue;
+      flip_text(y, f, side, text);
+      HF_TRY(hf_buf_printf(b, "%s  %s\n", any ? "" : "\nWhat would flip the choice\n", text));
+      any = true;
+    }
+  if (!any) HF_TRY(hf_buf_printf(b, "\nNo single assumption within its interval flips the choice.\n"));
+  int g = measure_first(r, &share);
+  if (g < 0 || r->n < 2) return HF_OK;
+  ask_money(r->regret.value[g], worth);
+  HF_TRY(hf_buf_printf(b, "\nMeasure first: %s (%s)", regret_factor_words(g), how_to_measure[g]));
+  if (share > 0) HF_TRY(hf_buf_printf(b, "; it takes away %.0f %% of the doubt about the choice, worth about USD %s", 100 * share, worth));
+  return hf_buf_printf(b, "\n");
+}
+
+static hf_status text_counts(const recommend_result *r, hf_buf *b) {
+  static const char *const words[RULE_N] = {[RULE_CONTRADICTORY] = "cannot be built",
+                                            [RULE_UNPRICED] = "have a part without a price",
+                                            [RULE_MEMORY] = "too little memory",
+                                            [RULE_BUDGET] = "over the budget",
+                                            [RULE_ROOFLINE] = "too slow by their bandwidth alone",
+                                            [RULE_DOMINATED] = "no better than one already judged",
+                                            [RULE_DEARER] = "dearer than needed",
+                                            [RULE_SLOW] = "planned: too slow, or do not fit",
+                                            [RULE_SLO] = "planned: miss the SLO",
+                                            [RULE_MET] = "planned: meet it"};
+  HF_TRY(hf_buf_printf(b, "\n%lld combinations considered, %lld planned, %.1f s\n", (long long)r->considered, (long long)r->planned, r->seconds));
+  for (int k = 0; k < RULE_N; k++)
+    if (r->counts[k] > 0) HF_TRY(hf_buf_printf(b, "  %9lld  %s\n", (long long)r->counts[k], words[k]));
+  if (r->stopped) HF_TRY(hf_buf_printf(b, "  stopped after %d plans: dearer ones were not looked at\n", RECOMMEND_MOST_PLANNED));
+  return HF_OK;
+}
+
+hf_status recommend_text(const recommendation *y, hf_buf *b) {
+  const recommend_result *r = y->r;
+  char verdict[1200], context[24], limits[160];
+  recommend_verdict(y, verdict, sizeof verdict);
+  limits_text(&y->q->slo, limits);
+  ask_tokens(y->context, context);
+  HF_TRY(hf_buf_printf(b, "%s\n\n%s, %lld user%s, context %s: %s\n", verdict, y->model, (long long)y->users, y->users == 1 ? "" : "s", context, limits));
+  if (r->n > 0) {
+    HF_TRY(text_ranking(y, b));
+    HF_TRY(text_doubt(y, b));
+  }
+  for (int i = 0; i < r->n_rejected; i++)
+    HF_TRY(hf_buf_printf(b, "%s  %s: %s\n", i == 0 ? "\nWhy not\n" : "", parts_name(&r->rejected[i]), r->rejected[i].why));
+  return text_counts(r, b);
+}

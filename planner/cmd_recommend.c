@@ -1,0 +1,163 @@
+/* cmd_recommend.c: hf-plan recommend. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "planner/ask/recommend_show.h"
+#include "planner/cmd.h"
+#include "sched/sched.h"
+
+enum { TEXT_LIMIT = 16 << 20, SPACE_BYTES = 1 << 20 };
+
+typedef struct {
+  ask_command c;
+  const char *space, *gpus, *counts, *cpus, *sockets, *memory, *dimms, *formats;
+  double budget;
+} recommend_command;
+
+static hf_status read_space(const recommend_command *q, recommend_space *s) {
+  const struct {
+    const char *option, *member, *text;
+  } lists[] = {{"--gpus", "gpus", q->gpus},          {"--gpu-counts", "gpu_counts", q->counts}, {"--cpus", "cpus", q->cpus},
+               {"--sockets", "sockets", q->sockets}, {"--memory", "memory", q->memory},         {"--dimm-sizes", "dimm_bytes", q->dimms},
+               {"--formats", "formats", q->formats}};
+  HF_TRY(recommend_space_default(s));
+  if (q->space != NULL) {
+    json *doc = NULL;
+    HF_TRY(hf_note(json_read_file(q->space, SPACE_BYTES, &doc), "option --space"));
+    hf_status st = recommend_space_read(doc, q->space, s);
+    json_free(doc);
+    HF_TRY(st);
+  }
+  for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+    if (lists[i].text != NULL) HF_TRY(recommend_space_list(lists[i].option, lists[i].member, lists[i].text, s));
+  return HF_OK;
+}
+
+static void planned_so_far(void *user, int64_t so_far) {
+  hf_progress *bar = user;
+  hf_progress_add(bar, so_far - bar->done);
+}
+
+static hf_status show(const recommend_command *q, const recommendation *y) {
+  char verdict[1200], title[256];
+  hf_buf text, csv;
+  hf_buf_init(&text, TEXT_LIMIT);
+  hf_buf_init(&csv, TEXT_LIMIT);
+  json *doc = ask_new_answer("recommend");
+  recommend_verdict(y, verdict, sizeof verdict);
+  snprintf(title, sizeof title, "A machine for %.90s, %lld users, context %lld", y->model, (long long)y->users, (long long)y->context);
+  hf_status st = recommend_to_json(y, doc);
+  if (st == HF_OK) st = recommend_text(y, &text);
+  if (st == HF_OK && q->c.csv != NULL) st = recommend_csv(y, &csv);
+  if (st == HF_OK && q->c.csv != NULL) st = ask_write_csv(q->c.csv, &csv);
+  if (st == HF_OK) st = ask_finish(&q->c, doc, "recommend", title, verdict);
+  if (st == HF_OK && !q->c.common.json) fputs(text.data, stdout);
+  json_free(doc);
+  hf_buf_free(&text);
+  hf_buf_free(&csv);
+  return st != HF_OK || y->r->n > 0 ? st : hf_fail(HF_NO, "%s", verdict);
+}
+
+/* Number of users, context and their defaults as a plan would fill them in: checked before the search. */
+static hf_status check_load(const plan_request *req, recommendation *y) {
+  const model_config *c = model_get_config(req->opened);
+  int64_t most = c->max_context > 0 ? c->max_context : 1 << 20;
+  y->users = req->users > 0 ? req->users : 1;
+  y->context = req->context > 0 ? req->context : most < 4096 ? most : 4096;
+  if (y->context > most)
+    return hf_fail(HF_INPUT, "option --context: %lld is over the model's %lld", (long long)y->context, (long long)most);
+  return HF_OK;
+}
+
+static hf_status run_recommend(recommend_command *q) {
+  recommend_question *question = NULL;
+  recommend_result *result = NULL;
+  model *m = NULL;
+  hf_progress bar = {0};
+  recommendation y = {0};
+  hf_status st = HF_OK;
+  HF_GO(done, hf_alloc(&question, 1, sizeof *question, "question"));
+  HF_GO(done, hf_alloc(&result, 1, sizeof *result, "result"));
+  *question = (recommend_question){.slo = q->c.slo, .budget = q->budget, .dearer_factor = 1.35, .prune = true};
+  HF_GO(done, ask_check_csv(&q->c));
+  HF_GO(done, read_space(q, &question->space));
+  HF_GO(done, ask_read_scenario(&q->c));
+  HF_GO(done, ask_open_model(&q->c.req, &m));
+  HF_GO(done, check_load(&q->c.req, &y));
+  hf_progress_begin(&bar, "recommend", "plans", 0);
+  st = recommend_search(question, &q->c.req, &q->c.scenario, (int)q->c.jobs, planned_so_far, &bar, result);
+  hf_progress_end(&bar);
+  y.q = question;
+  y.r = result;
+  y.model = q->c.req.model;
+  y.format = q->c.req.format != NULL ? q->c.req.format : fmt_get(model_get_config(m)->default_format)->name;
+  if (st == HF_OK) st = show(q, &y);
+done:
+  model_close(m);
+  free(question);
+  free(result);
+  return st;
+}
+
+static const char description[] =
+    "Finds the cheapest machines of the catalog that serve a model to so many users within limits: GPU and count, CPU and sockets, kind and size "
+    "of memory and, with --formats, weight format.\n\n"
+    "Limits are on the likely figures: the 95th percentiles of the time to the first token and per further token, and tokens per second of all "
+    "users together. Every combination is counted and either settled by a bound (memory, budget, the most its bandwidth could give at the high "
+    "end) or planned and simulated, cheapest first.\n\n"
+    "The answer names the cheapest, the runner-up, why others fail, which assumption within its interval would flip the choice, the choice that "
+    "can be regretted least, and the measurement to make first. When nothing meets the demand it says what would, and ends with status 1.\n\n"
+    "A space file is a JSON object with any of gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats; options replace its lists.";
+static const char examples[] =
+    "  hf-plan recommend --model deepseek-r1 --users 5 --context 8K --min-tok-per-s 30\n"
+    "      The cheapest machine that gives five users 30 tokens a second together.\n"
+    "  hf-plan recommend --model kimi-k2 --users 8 --context 16K --slo-tpot 0.25 --slo-ttft 60 --budget 40000 --csv ranking.csv\n"
+    "      Within limits and a budget.\n"
+    "  hf-plan recommend --model qwen3-235b-a22b --users 2 --gpus rtx4090,rtx5090,none --gpu-counts 1,2 --formats q4_k_m,q8_0 --min-tok-per-s 20\n"
+    "      A space of your own.\n";
+
+hf_status cmd_recommend(int argc, char **argv) {
+  recommend_command q = {0};
+  plan_request *r = &q.c.req;
+  const cli_option options[] = {
+      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0, 0},
+      {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
+      {"context", 'c', CLI_SIZE, &r->context, "N", "Most tokens of a sequence, K binary; default 4096.", 2, 16777216},
+      {"min-tok-per-s", 0, CLI_NUM, &q.c.slo.tok_per_s, "X", "At least so many tokens per second, all users together.", 0, 0},
+      {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
+      {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
+      {"budget", 0, CLI_NUM, &q.budget, "USD", "Most the hardware may cost.", 0, 0},
+      {"space", 0, CLI_STR, &q.space, "FILE", "Lists of parts to choose from, as JSON.", 0, 0},
+      {"gpus", 0, CLI_STR, &q.gpus, "A,B,none", "GPUs to choose from; default all of the catalog, and none.", 0, 0},
+      {"gpu-counts", 0, CLI_STR, &q.counts, "N,N", "How many of one kind; default 1,2,4.", 0, 0},
+      {"cpus", 0, CLI_STR, &q.cpus, "A,B", "CPUs to choose from; default all.", 0, 0},
+      {"sockets", 0, CLI_STR, &q.sockets, "N,N", "Default 1,2.", 0, 0},
+      {"memory", 0, CLI_STR, &q.memory, "A,B", "Memory kinds; default what each CPU takes, of equally fast ones the cheapest.", 0, 0},
+      {"dimm-sizes", 0, CLI_STR, &q.dimms, "S,S", "Bytes of a module; default 16G,32G,48G,64G,96G,128G.", 0, 0},
+      {"formats", 0, CLI_STR, &q.formats, "F,F", "Weight formats to choose from; default only the model's.", 0, 0},
+      {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
+      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1, 16777216},
+      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
+      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
+      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.", 0, 0},
+      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1, 256},
+      {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the ranking there.", 0, 0},
+      {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
+      {0}};
+  const cli_spec spec = {.program = "hf-plan",
+                         .verb = "recommend",
+                         .synopsis = "--model M --users N --context C [--min-tok-per-s X] [--slo-tpot S] [--slo-ttft S] [--budget USD] [options]",
+                         .description = description,
+                         .examples = examples,
+                         .environment = "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n",
+                         .options = options};
+  int n = 0;
+  char **rest = NULL;
+  bool stop = false;
+  HF_TRY(cli_parse(&spec, argc, argv, &q.c.common, &n, &rest, &stop));
+  if (stop) return HF_OK;
+  HF_TRY(cmd_no_operands(n, rest, "recommend"));
+  return run_recommend(&q);
+}
