@@ -31,5 +31,6 @@ void chart_cases(page *p, const char *id, const json *cases, const char *title);
 void section_sweep(page *p, const json *doc);
 void section_recommend(page *p, const json *doc);
 void section_roi(page *p, const json *doc);
+void section_validate(page *p, const json *doc);
 void section_changes(page *p, const json *doc);
 #endif

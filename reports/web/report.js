@@ -52,7 +52,8 @@
   }
 
   function series(s, i, bar) {
-    var c = colour(s.role || 's' + i % 8);
+    var c = s.role === 'equal' ? colour('muted') : colour(s.role || 's' + i % 8);
+    if (s.role === 'equal') return { label: s.name, data: s.points, showLine: true, pointRadius: 0, borderColor: c, borderWidth: 1, borderDash: [4, 4] };
     return {
       label: s.name, data: bar ? s.points.map(function (p) { return p.y; }) : s.points,
       borderColor: c, backgroundColor: bar ? c : colour('surface'), borderWidth: bar ? 0 : 2, borderRadius: bar ? 2 : 0,
@@ -70,6 +71,7 @@
     } else if (!c.log_x) {
       x.ticks.stepSize = c.x_step;
     }
+    if (c.type === 'scatter') x.afterBuildTicks = function (scale) { scale.ticks = logTicks(scale.min, scale.max, steps); };
     if (!c.log_y) y.beginAtZero = true;
     return {
       animation: false, responsive: true, maintainAspectRatio: false, scales: { x: x, y: y },
