@@ -226,6 +226,147 @@ static void own_folder_adds_and_overrides(void **state) {
   fails_with(catalog_get("gpus", "rtx4090", &none), HF_INPUT, "HF_CATALOG=/no/such/folder");
 }
 
+/* ---- check ---- */
+
+static char lines[8000];
+
+static void keep_line(void *user, const char *line) {
+  size_t used = strlen(lines);
+  ++*(int *)user;
+  snprintf(lines + used, sizeof lines - used, "%s\n", line);
+}
+
+static int check(const char *kind, const char *name) {
+  int n = -1, given = 0;
+  lines[0] = 0;
+  ok(catalog_check(kind, name, keep_line, &given, &n));
+  assert_int_equal(n, given);
+  return n;
+}
+
+static void every_entry_passes_the_check(void **state) {
+  (void)state;
+  for (const char *const *k = catalog_kinds; *k != NULL; k++) {
+    char **names;
+    int n;
+    ok(catalog_names(*k, &names, &n));
+    for (int i = 0; i < n; i++) {
+      if (check(*k, names[i]) > 0) fail_msg("%s", lines);
+    }
+    free(names);
+  }
+}
+
+static const char good_gpu[] =
+    "{\"name\":\"my-card\",\"title\":\"Mine\",\"form\":\"PCIe card\",\"source\":\"data sheet\",\"date\":\"2026-01-02\","
+    "\"mem_bytes\":25769803776,\"mem_bytes_per_s\":{\"value\":1e12,\"low\":9e11},\"flops_bf16\":1.6e14,\"pcie_gen\":4,"
+    "\"pcie_lanes\":16,\"power_idle_w\":{\"value\":20,\"source\":\"assumed: like others\",\"tag\":\"assumed\"},"
+    "\"power_active_w\":300,\"price_usd\":900}";
+
+static void files_of_ones_own_are_checked(void **state) {
+  (void)state;
+  static const struct {
+    const char *from, *to, *line;
+  } bad[] = {
+      {"\"price_usd\":900", "\"prise_usd\":900", "field prise_usd: unknown to gpus; did you mean price_usd?"},
+      {"\"price_usd\":900", "\"price_usd\":-900", "field price_usd"},
+      {"\"price_usd\":900", "\"price_usd\":9e9", "is not plausible"},
+      {"\"price_usd\":900", "\"price_usd\":\"cheap\"", "field price_usd"},
+      {"\"price_usd\":900", "\"price_usd\":{\"value\":900,\"unit\":\"EUR\"}", "'EUR' where 'USD' belongs"},
+      {"\"price_usd\":900", "\"price_usd\":{\"value\":900,\"units\":\"USD\"}", "field units: unknown to facts"},
+      {"\"low\":9e11", "\"low\":9e12", "field low"},
+      {"\"power_active_w\":300,", "", "field power_active_w: missing"},
+      {"\"power_active_w\":300", "\"power_active_w\":19.5", "is not plausible"},
+      {"\"value\":20", "\"value\":290.5,\"high\":400", NULL},
+      {"\"source\":\"data sheet\",", "", "field source"},
+      {"\"date\":\"2026-01-02\"", "\"date\":\"yesterday\"", "is no date"},
+      {",\"tag\":\"assumed\"", "", "the source says assumed, the tag does not"},
+      {"\"flops_bf16\":1.6e14", "\"flops_bf16\":1.6e12", "FLOP per byte"},
+      {"\"mem_bytes\":25769803776", "\"mem_bytes\":2e12", "reading all of it takes"},
+      {"\"mem_bytes\":25769803776", "\"mem_bytes\":25769803776,\"aliases\":[\"4090\"]", "is an alias of rtx4090, too"},
+      {"\"mem_bytes\":25769803776", "\"mem_bytes\":25769803776,\"aliases\":[\"rtx5090\"]", "is the name of another entry"},
+      {"my-card", "My Card", "lower case letters"},
+      {"\"form\":\"PCIe card\"", "\"form\":7", "field form: text belongs here"},
+  };
+  char path[200], text[2000];
+  snprintf(path, sizeof path, "%s/card.json", folder);
+  write_text(folder, "card.json", good_gpu);
+  if (check(NULL, path) != 0) fail_msg("%s", lines);
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    const char *at = strstr(good_gpu, bad[i].from);
+    assert_non_null(at);
+    snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good_gpu), good_gpu, bad[i].to, at + strlen(bad[i].from));
+    write_text(folder, "card.json", text);
+    int n = check(NULL, path);
+    if (bad[i].line == NULL) assert_int_equal(n, 0);
+    else if (n == 0 || strstr(lines, bad[i].line) == NULL) fail_msg("case %zu lacks '%s': %s", i, bad[i].line, lines);
+  }
+  write_text(folder, "card.json", "[1]");
+  assert_int_equal(check(NULL, path), 1);
+  write_text(folder, "card.json", "{\"name\":");
+  assert_int_equal(check(NULL, path), 1);
+  write_text(folder, "card.json", "{\"name\":\"x\"}");
+  assert_int_equal(check(NULL, path), 1);
+  assert_non_null(strstr(lines, "cannot tell what this is"));
+  int n;
+  fails_with(catalog_check(NULL, "/no/such/file.json", keep_line, &n, &n), HF_NOT_FOUND, "/no/such/file.json");
+  fails_with(catalog_check("gpus", "rtx409", keep_line, &n, &n), HF_NOT_FOUND, "rtx409");
+}
+
+static void contradictions_between_figures_are_found(void **state) {
+  (void)state;
+  static const struct {
+    const char *name, *text, *line;
+  } bad[] = {
+      {"fast-9999.json",
+       "{\"name\":\"fast-9999\",\"title\":\"x\",\"type\":\"ddr4\",\"source\":\"data sheet\",\"date\":\"2026-01-02\","
+       "\"transfers_per_s\":9e9,\"bytes_per_transfer\":8,\"power_active_w_per_dimm\":5,\"dimm_bytes_max\":64e9}",
+       "9000 MT/s, but the name says 9999"},
+      {"fast.json",
+       "{\"name\":\"fast\",\"title\":\"x\",\"type\":\"ddr4\",\"source\":\"data sheet\",\"date\":\"2026-01-02\","
+       "\"transfers_per_s\":9e9,\"bytes_per_transfer\":8,\"power_active_w_per_dimm\":5,\"dimm_bytes_max\":64e9}",
+       "9000 MT/s is beyond ddr4"},
+      {"box.json",
+       "{\"name\":\"box\",\"title\":\"x\",\"cpu\":\"epyc-9654\",\"memory\":{\"kind\":\"mrdimm-8800\",\"dimm_bytes\":64e9},"
+       "\"sockets\":1,\"prior\":\"heteroflow\",\"source\":\"data sheet\",\"date\":\"2026-01-02\"}",
+       "does not take mrdimm"},
+      {"box.json",
+       "{\"name\":\"box\",\"title\":\"x\",\"cpu\":\"epyc-9654\",\"memory\":{\"kind\":\"ddr5-4800\",\"dimm_bytes\":64e9},"
+       "\"sockets\":1,\"prior\":\"heteroflow\",\"source\":\"data sheet\",\"date\":\"2026-01-02\",\"figures\":[{\"device\":"
+       "\"cpu0\",\"what\":\"dram_read_bytes_per_s\",\"value\":9e11,\"unit\":\"B/s\",\"source\":\"a slip\","
+       "\"date\":\"2026-01-02\"}]}",
+       "but its channels give 4.61e+11"},
+      {"engine.json",
+       "{\"name\":\"engine\",\"title\":\"x\",\"facts\":{\"dram_fraction\":{\"value\":1.2,\"unit\":\"1\","
+       "\"source\":\"a slip\",\"date\":\"2026-01-02\"}},\"base\":\"heteroflo\",\"source\":\"data "
+       "sheet\",\"date\":\"2026-01-02\"}",
+       "1.2 is more than all of it"},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", folder, bad[i].name);
+    write_text(folder, bad[i].name, bad[i].text);
+    if (check(NULL, path) == 0 || strstr(lines, bad[i].line) == NULL) fail_msg("case %zu lacks '%s': %s", i, bad[i].line, lines);
+  }
+}
+
+static void facts_are_written_out_in_full(void **state) {
+  (void)state;
+  json *j = get("cpus", "epyc-9355");
+  const json *cores = json_get(j, "cores"), *speed = json_get(json_first(json_get(j, "memory_speeds")), "transfers_per_s");
+  assert_string_equal(json_string(json_get(cores, "unit")), "1");
+  assert_non_null(strstr(json_string(json_get(cores, "source")), "EPYC 9355"));
+  assert_string_equal(json_string(json_get(speed, "unit")), "1/s");
+  assert_string_equal(json_string(json_get(json_get(json_get(j, "flops_per_cycle"), "int8"), "unit")), "OP");
+  assert_non_null(strstr(json_string(json_get(json_get(json_get(j, "flops_per_cycle"), "int8"), "source")), "VPDPBUSD"));
+  assert_non_null(strstr(json_string(json_get(json_get(j, "power_idle_w"), "source")), "assumed"));
+  json_free(j);
+  catalog_value v;
+  ok(catalog_fact("gpus", "4090", "price_usd", &v));
+  assert_true(v.likely == 1599 && v.tag == TAG_SPEC);
+  fails_with(catalog_fact("gpus", "rtx3090", "flops_fp8", &v), HF_NOT_FOUND, "does not have it");
+}
+
 /* ---- machines ---- */
 
 static db *d;
@@ -529,6 +670,10 @@ int main(void) {
       cmocka_unit_test(references_resolve),
       cmocka_unit_test(r1_is_what_its_config_says),
       cmocka_unit_test(aliases_case_and_suggestions),
+      cmocka_unit_test(facts_are_written_out_in_full),
+      cmocka_unit_test(every_entry_passes_the_check),
+      cmocka_unit_test_setup_teardown(files_of_ones_own_are_checked, make_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(contradictions_between_figures_are_found, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(own_folder_adds_and_overrides, make_folder, drop_folder),
   };
   const struct CMUnitTest rows[] = {
