@@ -69,6 +69,7 @@ typedef struct {
   const cost_remote *remote; /* [n_remotes] */
   int threads;               /* CPU threads altogether; 0 = all cores */
   int kv_elem_bytes;
+  double remote_part;  /* 0..1: part of the CPU experts' bytes that lie on another node than the workers that read them */
   double expert_bytes; /* of one routed expert as stated elsewhere; 0 = by format */
   bool correlated; /* popularity is assumed and several tokens go together: real gates touch fewer experts (distinct_factor) */
 } cost_input;
@@ -140,8 +141,9 @@ void cost_numa_split(const double *bytes_per_s, int n_nodes, int64_t width, int6
 double cost_numa_remote_rate(const cost_rows *r, double local_bytes_per_s, double remote_part, cost_case c, db_tag *tag);
 /* dram_read_bytes_per_s of cpu0, cpu1, …; 0 nodes when there are fewer than two. */
 int cost_numa_rates(const cost_rows *r, cost_case c, double rate[COST_MAX_NODES], db_tag *tag);
-/* The split of an expert of these parts on the machine's nodes, with figure numa_split_ns (cpu) per split where it was measured (else it is
- * part of layer_fixed_ns); false on one node. */
+/* Figure numa_split_ns (cpu): what a split costs per expert; 0 where it was not measured: it is part of layer_fixed_ns then. */
+double cost_numa_split_ns(const cost_rows *r, cost_case c, db_tag *tag);
+/* The split of an expert of these parts on the machine's nodes; false on one node. */
 bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_case c, cost_numa *out, db_tag *tag);
 
 /* ---- attention ---- */

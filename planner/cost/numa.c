@@ -58,7 +58,6 @@ double cost_numa_remote_rate(const cost_rows *r, double local_bytes_per_s, doubl
   return local_bytes_per_s / (1 - remote_part + remote_part / factor);
 }
 
-/* Rates of the nodes, each measured or stated alone; 0 when fewer than two have one. */
 int cost_numa_rates(const cost_rows *r, cost_case c, double rate[COST_MAX_NODES], db_tag *tag) {
   int n = 0;
   for (int i = 0; i < COST_MAX_NODES; i++) {
@@ -72,13 +71,17 @@ int cost_numa_rates(const cost_rows *r, cost_case c, double rate[COST_MAX_NODES]
   return n > 1 ? n : 0;
 }
 
-bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_case c, cost_numa *out, db_tag *tag) {
-  static const double FREE[3] = {0, 0, 0};
-  double rate[COST_MAX_NODES];
+double cost_numa_split_ns(const cost_rows *r, cost_case c, db_tag *tag) {
+  static const double free_of_cost[3] = {0, 0, 0};
   cost_figure f;
+  return cost_find(r, "cpu", "numa_split_ns", &f) ? cost_time(r, "cpu", "numa_split_ns", c, free_of_cost, tag) : 0;
+}
+
+bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_case c, cost_numa *out, db_tag *tag) {
+  double rate[COST_MAX_NODES];
   int n = cost_numa_rates(in->rows, c, rate, tag);
   if (n == 0) return false;
-  double split = cost_find(in->rows, "cpu", "numa_split_ns", &f) ? cost_time(in->rows, "cpu", "numa_split_ns", c, FREE, tag) : 0;
+  double split = cost_numa_split_ns(in->rows, c, tag);
   int64_t block = p->expert_fmt == FMT_FP8_E4M3 ? 128 : fmt_get(p->expert_fmt)->block; /* FP8 scales are of 128 x 128 */
   cost_numa_split(rate, n, model_get_config(in->m)->d_ff_expert, block, (double)p->expert.bytes, split, out);
   return true;

@@ -223,10 +223,29 @@ static void change_home(builder *b, const stage_table *t, int l) {
   cost_curve_add(&t->layer[l].attn, 0.5 * (from->hand_ns + to->hand_ns), 1e9 * bytes * (1 / from->d2h + 1 / to->h2d));
 }
 
+/* What nodes add to reading an expert: shares in whole blocks, reads across, and the cost of a split. Only where each node was measured alone
+ * and the kernel was not: a measured kernel has it all, and a catalog machine's pooled rate was derived from engines that split. */
+static void numa_cost(builder *b, const model_layer_parts *p, model_part *expert, double *fixed_ns) {
+  cost_numa s;
+  db_tag tag = TAG_MEASURED;
+  if (b->in->rows->machine.kind != MACHINE_MEASURED || !cost_numa_of_expert(b->in, p, b->c, &s, &tag)) return;
+  double split_ns = (s.used - 1) * cost_numa_split_ns(b->in->rows, b->c, &tag), slower = (s.ns - split_ns) / s.ideal_ns;
+  slower /= cost_numa_remote_rate(b->in->rows, 1, b->in->remote_part, b->c, &tag);
+  cost_weaken(&b->tag, tag);
+  expert->bytes = (int64_t)((double)expert->bytes * slower);
+  *fixed_ns += split_ns;
+}
+
 static void expert_cost(builder *b, const model_layer_parts *p, stage_layer *y) {
   const model_config *m = model_get_config(b->in->m);
   const device_rates *home = &b->dev[y->home];
-  y->cexp = part_curve(b, &b->pool, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);
+  model_part expert = p->expert;
+  double split_ns = 0;
+  stage_curve measured;
+  db_tag ignored = TAG_MEASURED;
+  cost_shape s = {.kernel = "expert_ffn", .format = p->expert_fmt, .bytes = (double)p->expert.bytes};
+  if (!cost_measured_curve(&b->pool, &s, b->c, &measured, &ignored)) numa_cost(b, p, &expert, &split_ns);
+  y->cexp = part_curve(b, &b->pool, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &expert, split_ns);
   curve_scale(&y->cexp, b->distinct);
   y->cexp_fixed_ns = b->cexp_fixed;
   if (no_device(b)) return;

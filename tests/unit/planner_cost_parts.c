@@ -101,6 +101,41 @@ static void remote_reads(void **state) {
   assert_int_equal(tag, TAG_MEASURED);
 }
 
+/* A measured machine of two nodes without kernel curves: 64 of width in blocks of 1 is even; unequal nodes and reads across cost. */
+static void nodes_in_the_table(void **state) {
+  (void)state;
+  cost_rows r = machine(8);
+  devices[1] = (rec_device){.device = "cpu1", .kind = "cpu", .cores = 8, .mem_bytes = 1000};
+  r.n_device = 2;
+  figure(&r, "cpu", "cpu_flops_bf16", "", 1e15);
+  figure(&r, "cpu", "dram_read_bytes_per_s", "", 30e9);
+  figure(&r, "cpu0", "dram_read_bytes_per_s", "", 20e9);
+  figure(&r, "cpu1", "dram_read_bytes_per_s", "", 20e9);
+  model *m = NULL;
+  ok(model_open("examples/tiny-moe", &m));
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  stage_table *t = NULL;
+  double even = 1e9 * 3 * 64 * 128 * 2 / 30e9;
+  ok(cost_table(&in, likely, &t));
+  near(stage_curve_at(&t->layer[1].cexp, 1), even, 1e-9);
+  stage_table_free(t);
+  in.remote_part = 0.5; /* each read costs 1 / (0.5 + 0.5 / 0.5) */
+  ok(cost_table(&in, likely, &t));
+  near(stage_curve_at(&t->layer[1].cexp, 1), 1.5 * even, 1e-4);
+  assert_string_equal(t->tag, "assumed");
+  stage_table_free(t);
+  in.remote_part = 0;
+  figure(&r, "cpu", "numa_split_ns", "", 100);
+  ok(cost_table(&in, likely, &t));
+  near(stage_curve_at(&t->layer[1].cexp, 1), even + 100, 1e-9);
+  stage_table_free(t);
+  r.machine.kind = MACHINE_CATALOG; /* its pooled rate has the split in it */
+  ok(cost_table(&in, likely, &t));
+  near(stage_curve_at(&t->layer[1].cexp, 1), even, 1e-9);
+  stage_table_free(t);
+  model_close(m);
+}
+
 static void contention(void **state) {
   (void)state;
   cost_rows r = machine(4);
@@ -376,7 +411,8 @@ static void figures_have_an_origin(void **state) {
       const char *name = json_string(json_get(o, "name")), *tag = json_string(json_get(o, "tag"));
       assert_true(strlen(name) > 0 && strlen(json_string(json_get(o, "source"))) > 0);
       if (strcmp(name, "dram_read_bytes_per_s") == 0 && strcmp(json_string(json_get(o, "device")), "cpu") == 0)
-        dram = mid == 20e9 && strcmp(tag, "measured") == 0 && strcmp(json_string(json_get(o, "source")), "hf-profile: loads") == 0;
+        dram =
+            mid == 20e9 && strcmp(tag, "measured") == 0 && strcmp(json_string(json_get(o, "source")), "hf-profile: loads") == 0;
       if (strcmp(name, "layer_fixed_ns") == 0) assumed = strcmp(tag, "assumed") == 0;
     }
     assert_true(dram && assumed);
@@ -390,6 +426,7 @@ int main(void) {
       cmocka_unit_test(numa_split),
       cmocka_unit_test(numa_split_is_the_best),
       cmocka_unit_test(remote_reads),
+      cmocka_unit_test(nodes_in_the_table),
       cmocka_unit_test(contention),
       cmocka_unit_test(contention_is_symmetric_overlap),
       cmocka_unit_test(unpacking),
