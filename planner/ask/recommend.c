@@ -493,6 +493,10 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
   }
   if (!over_budget) settle(s, rule);
   if (rule == RULE_MET && o->n < REGRET_MAX_CHOICES) fill_entry(s, y, &o->entry[o->n++]);
+  if (rule != RULE_MET && (!o->has_fastest_any || short_by < o->fastest_any.shortfall)) {
+    fill_entry(s, y, &o->fastest_any);
+    o->has_fastest_any = true;
+  }
   if (rule != RULE_MET && !over_budget) {
     reject(s, y);
     if (!o->has_fastest || short_by < o->fastest.shortfall) fill_entry(s, y, &o->fastest);

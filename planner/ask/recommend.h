@@ -86,8 +86,9 @@ typedef struct {
   recommend_entry rejected[RECOMMEND_REJECTED];
   bool has_over_budget;
   recommend_entry over_budget; /* cheapest that meets it for more than the budget; looked for only when none meets it within */
-  bool has_fastest;
-  recommend_entry fastest; /* within the budget, of least shortfall; when none meets it */
+  bool has_fastest, has_fastest_any;
+  recommend_entry fastest;     /* within the budget, of least shortfall; when none meets it */
+  recommend_entry fastest_any; /* whatever it costs */
   regret_result regret;
   bool stopped; /* RECOMMEND_MOST_PLANNED reached */
   double seconds;

@@ -31,17 +31,20 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
   size_t used = 0;
   out[0] = '\0';
   if (r->has_over_budget) {
-    const recommend_entry *e = &r->over_budget;
-    ask_money(e->c.price.likely, money[0]);
-    ask_money(e->c.price.likely - y->q->budget, money[1]);
-    used += (size_t)snprintf(out, n, "USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s). ", money[1], money[0], parts_name(e),
-                             e->c.decode_tok_per_s.likely);
+    const recommend_entry *o = &r->over_budget;
+    ask_money(o->c.price.likely, money[0]);
+    ask_money(o->c.price.likely - y->q->budget, money[1]);
+    used += (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s). ", money[1], money[0], parts_name(o),
+                             o->c.decode_tok_per_s.likely);
   }
-  if (r->has_fastest && r->fastest.c.feasible && used < n) {
-    const recommend_entry *e = &r->fastest;
+  bool any = !r->has_over_budget && r->has_fastest_any && r->fastest_any.c.feasible;
+  const recommend_entry *e = any ? &r->fastest_any : r->has_fastest && r->fastest.c.feasible ? &r->fastest : NULL;
+  if (e != NULL && used < n) {
+    ask_money(e->c.price.likely, money[0]);
     ask_seconds(e->c.tpot_s.p95, s);
-    used += (size_t)snprintf(out + used, n - used, "Or limits that are %.0f %% easier: %s gives %.1f tokens/s, p95 TPOT %s", 100 * (e->shortfall - 1),
-                             parts_name(e), e->c.decode_tok_per_s.likely, s);
+    used += (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s, p95 TPOT %s",
+                             used > 0 ? "Or" : any && y->q->budget > 0 ? "No machine of the space meets it at any price. It takes" : "It takes",
+                             100 * (e->shortfall - 1), parts_name(e), money[0], e->c.decode_tok_per_s.likely, s);
     ask_seconds(e->c.ttft_s.p95, s);
     if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
   }
@@ -58,7 +61,7 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
     nearest_text(y, nearest, sizeof nearest);
     if (y->q->budget > 0) {
       ask_money(y->q->budget, money);
-      snprintf(out, n, "No machine for USD %s meets it (%s). It takes: %s", money, limits, nearest);
+      snprintf(out, n, "No machine for USD %s meets it (%s). %s", money, limits, nearest);
     } else {
       snprintf(out, n, "No machine of the space meets it (%s). %s", limits, nearest);
     }
@@ -243,7 +246,7 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
     nearest_text(y, nearest, sizeof nearest);
     json *o = json_add_object(doc, "nearest");
     json_add_str(o, "text", nearest);
-    const recommend_entry *e = r->has_over_budget ? &r->over_budget : r->has_fastest ? &r->fastest : NULL;
+    const recommend_entry *e = r->has_over_budget ? &r->over_budget : r->has_fastest_any ? &r->fastest_any : NULL;
     if (e != NULL) ask_case_to_json(&e->c, json_add_object(o, "machine"));
     if (r->has_over_budget) json_add_num(o, "needs", r->over_budget.c.price.likely - y->q->budget);
   }
