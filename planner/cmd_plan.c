@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "planner/cmd.h"
+#include "planner/formats/formats.h"
 #include "planner/plan_make.h"
 #include "planner/plan_show.h"
 
@@ -15,6 +16,7 @@ enum { TEXT_LIMIT = 64 << 20 };
 typedef struct {
   plan_request req;
   const char *from_run, *out, *write_lp, *write_bound_lp;
+  const char *formats, *floor, *program, *quality; /* --formats auto and its limits */
   cli_common common;
   bool no_store;
 } plan_command;
@@ -117,11 +119,46 @@ static hf_status check_folder(const char *option, const char *file) {
   return hf_fail(HF_INPUT, "option %s: %s: nothing can be written to %s: %s", option, file, folder, strerror(errno));
 }
 
+/* --formats auto: the search's choice becomes the format of the plan. found is freed by the caller, after the plan. */
+static hf_status choose_formats(plan_command *c, formats *found) {
+  if (c->formats == NULL) return HF_OK;
+  if (strcmp(c->formats, "auto") != 0) return hf_fail(HF_INPUT, "option --formats: '%.40s': only auto is known; one format is --format", c->formats);
+  ask_command a = {.req = c->req, .common = c->common};
+  formats_options o = {.quality = c->quality};
+  ask_machine *machine = NULL;
+  model *m = NULL;
+  hf_status st = HF_OK;
+  HF_TRY(formats_parse_floor(c->floor, &o.floor));
+  HF_TRY(formats_parse_program(c->program, &o.program));
+  HF_TRY(ask_open_model(&a.req, &m));
+  HF_GO(done, ask_command_machine(&a, &machine));
+  HF_GO(done, formats_search(&a, machine, m, c->req.model, &o, found));
+  if (found->chosen < 0) {
+    char why[900];
+    formats_refusal(found, why, sizeof why);
+    st = hf_fail(HF_NO, "%s", why);
+    goto done;
+  }
+  c->req.format = found->v[found->chosen].recipe.name;
+  if (!c->common.json) {
+    hf_buf b;
+    hf_buf_init(&b, TEXT_LIMIT);
+    st = formats_text(found, &b);
+    if (st == HF_OK) printf("%s\n", b.data);
+    hf_buf_free(&b);
+  }
+done:
+  ask_machine_free(machine);
+  model_close(m);
+  return st;
+}
+
 static hf_status run_plan(plan_command *c) {
   db *d = NULL;
   plan *old = NULL;
   plan_inputs *in = NULL;
   planned p = {0};
+  formats found = {.chosen = -1, .usual = -1};
   rec_run run;
   char machine[32];
   hf_status st = HF_OK;
@@ -131,16 +168,19 @@ static hf_status run_plan(plan_command *c) {
   HF_TRY(cmd_open_db(&c->common, &d));
   HF_GO(done, run_id(d, c->from_run, &c->req.from_run));
   HF_GO(done, defaults_of_run(d, &c->req, &run, &old, machine));
+  HF_GO(done, choose_formats(c, &found));
   HF_GO(done, plan_inputs_open(d, &c->req, &in));
   st = plan_make(in, NULL, &p);
   if (st == HF_NO && p.n_budget > 0) {
     hf_status shown = show_refusal(c, &p);
     if (shown != HF_OK) st = shown;
   }
+  if (st == HF_OK && found.chosen >= 0) formats_summary_json(&found, json_add_object(p.p->extra, "formats"));
   if (st == HF_OK) st = finish_plan(d, c, &p);
 done:
   planned_free(&p);
   plan_inputs_close(in);
+  formats_free(&found);
   plan_free(old);
   db_close(d);
   return st;
@@ -164,7 +204,7 @@ static const char plan_examples[] =
     "      Plans again from the routing and times of the last run.\n";
 
 hf_status cmd_plan(int argc, char **argv) {
-  plan_command c = {0};
+  plan_command c = {.floor = "2", .program = "any"};
   plan_request *r = &c.req;
   const cli_option options[] = {
       {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,… or a catalog name.", 0, 0},
@@ -178,7 +218,11 @@ hf_status cmd_plan(int argc, char **argv) {
       {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
        1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F",
-       "Weight format of the experts, for example q4_k_m; default as stored or as the catalog says.", 0, 0},
+       "Weight format, for example q4_k_m, or a recipe (hf-plan formats --help); default as stored or as the catalog says.", 0, 0},
+      {"formats", 0, CLI_STR, &c.formats, "auto", "Search the format of every part; the fastest within --quality-floor.", 0, 0},
+      {"quality-floor", 0, CLI_STR, &c.floor, "PERCENT", "With --formats: most perplexity more than the original; default 2.", 0, 0},
+      {"quality", 0, CLI_STR, &c.quality, "FILE", "With --formats: your own table of quality.", 0, 0},
+      {"program", 0, CLI_STR, &c.program, "NAME", "With --formats: hf-run, llama.cpp, ik_llama.cpp or any (default).", 0, 0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE",
        "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE], several joined by '+'; default the machine's GPUs, else none.", 0, 0},
       {"depth", 'd', CLI_INT, &r->depth, "D", "Pipeline depth; default the best of 1 to 4.", 1, ILP_MAX_DEPTH},

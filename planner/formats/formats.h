@@ -52,6 +52,8 @@ void formats_free(formats *f);
 
 /* Members of docs/answers.md, "formats". */
 HF_MUST hf_status formats_to_json(const formats *f, json *doc);
+/* The frontier and the choice in few members, for extra.formats of a plan. */
+void formats_summary_json(const formats *f, json *o);
 HF_MUST hf_status formats_text(const formats *f, hf_buf *b);
 HF_MUST hf_status formats_csv(const formats *f, hf_buf *b);
 void formats_verdict(const formats *f, char *out, size_t n);

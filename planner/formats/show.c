@@ -81,6 +81,30 @@ hf_status formats_to_json(const formats *f, json *doc) {
   return HF_OK;
 }
 
+void formats_summary_json(const formats *f, json *o) {
+  json_add_num(o, "perplexity_increase_limit", expm1(f->options.floor));
+  json_add_int(o, "considered", f->considered);
+  json_add_int(o, "planned", f->n);
+  json_add_num(o, "seconds", f->seconds);
+  json *a = json_add_array(o, "frontier");
+  for (int i = 0; i < f->n; i++) {
+    const format_candidate *x = &f->v[i];
+    if (!x->frontier && !x->chosen && !x->usual) continue;
+    json *e = json_add_object(a, NULL), *rate = json_add_object(e, "decode_tok_per_s");
+    json_add_num(rate, "low", x->c.decode_tok_per_s.low);
+    json_add_num(rate, "likely", x->c.decode_tok_per_s.likely);
+    json_add_num(rate, "high", x->c.decode_tok_per_s.high);
+    json_add_str(e, "recipe", x->recipe.name);
+    json_add_num(e, "bits_per_weight", x->bits);
+    json_add_int(e, "bytes", x->bytes);
+    json_add_num(e, "perplexity_increase", expm1(x->quality.loss));
+    json_add_str(e, "quality_tag", db_tag_name(x->quality.tag));
+    json_add_str(e, "program", recipe_program_name(x->program));
+    json_add_bool(e, "usual", x->usual);
+    json_add_bool(e, "chosen", x->chosen);
+  }
+}
+
 static hf_status row(const format_candidate *x, hf_buf *b) {
   char loss[24], bytes[24], rate[48];
   percent_text(x->quality.loss, loss);
