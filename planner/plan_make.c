@@ -481,6 +481,11 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   const planned_options *o = options != NULL ? options : &full;
   plan_sizes s;
   memset(out, 0, sizeof *out);
+  if (in->gpus.n > ILP_MAX_DEVICES)
+    return hf_fail(HF_UNSUPPORTED, "option --gpu: '%s': experts can be placed on %d device%s, not on %d", in->gpus.text,
+                   (int)ILP_MAX_DEVICES, ILP_MAX_DEVICES == 1 ? "" : "s", in->gpus.n);
+  if (in->n_remotes > 0)
+    return hf_fail(HF_UNSUPPORTED, "option --remote: experts cannot be placed on other machines yet; hf-plan stages prices them");
   HF_TRY(plan_inputs_popularity(in));
   HF_TRY(plan_sizes_of(in, &s));
   HF_TRY(make_eval(in, &s, out));
