@@ -394,10 +394,12 @@ static hf_status check_entry(report *r, const char *kind, const char *name) {
   HF_TRY(catalog_check(kind, name, add_problem, r, &n));
   r->checked++;
   r->found += n;
-  if (n > 0 || strcmp(kind, "models") != 0) return HF_OK;
+  if (strcmp(kind, "models") != 0) return HF_OK;
   char where[200];
   snprintf(where, sizeof where, "models/%.150s", name);
-  HF_TRY(catalog_get(kind, name, &doc));
+  hf_status got = catalog_get(kind, name, &doc);
+  if (got != HF_OK && n > 0) return hf_exit_status(got) == 3 ? got : HF_OK; /* has its line already */
+  HF_TRY(got);
   hf_status st = check_model(r, where, doc);
   json_free(doc);
   return st;

@@ -69,7 +69,7 @@ static hf_status open_model(plan_inputs *in) {
 static hf_status open_machine(db *d, const char *name, rec_machine *out) {
   if (d == NULL) return hf_fail(HF_INPUT, "option --machine: needs a database, or the rows of the machine");
   if (name == NULL) return db_machine_latest(d, MACHINE_MEASURED, out);
-  if (access(name, F_OK) == 0) return catalog_machine_to_db(d, name, out);
+  if (access(name, F_OK) == 0 || catalog_parts_is_text(name)) return catalog_machine_to_db(d, name, out);
   json *doc = NULL;
   if (catalog_get("machines", name, &doc) == HF_OK) {
     json_free(doc);

@@ -55,14 +55,13 @@ expect_error 2 'nowhere.json' "$plan" catalog check "$tmp/nowhere.json"
 # ---- entries of one's own add and replace, everywhere
 mkdir -p "$tmp/mine/gpus" "$tmp/mine/models"
 cp "$tmp/card.json" "$tmp/mine/gpus/card.json"
-"$plan" catalog show gpus rtx4090 | sed 's/"title": .*/"title": "Second hand",/; s/1599/799/' >"$tmp/mine/gpus/rtx4090.json"
+"$plan" catalog show gpus rtx4090 | jq '.title = "Second hand" | .price_usd.value = 799' >"$tmp/mine/gpus/rtx4090.json"
 export HF_CATALOG=$tmp/mine
 expect_exit 0 "$plan" catalog list gpus --json
 expect_json '.gpus | (map(select(.name == "card")) | length == 1) and (map(select(.name == "rtx4090"))[0].price_usd == 799)'
 expect_exit 0 "$plan" catalog show 'cpu=epyc-9354,gpu=card'
 expect_exit 0 "$plan" catalog check
-"$plan" catalog show models olmoe-1b-7b | sed 's/"num_hidden_layers": 16/"num_hidden_layers": 32/; s/"olmoe-1b-7b"/"twice"/; s/"olmoe"\(,\|$\)/"thrice"\1/' \
-  >"$tmp/mine/models/twice.json"
+"$plan" catalog show models olmoe-1b-7b | jq '.name = "twice" | .aliases = [] | .config.num_hidden_layers = 32' >"$tmp/mine/models/twice.json"
 expect_exit 1 "$plan" catalog check
 grep -q 'models/twice.*params_total' "$out" || fail "a config of twice the size passes"
 expect_error 2 'HF_CATALOG=/no/such/folder' env HF_CATALOG=/no/such/folder "$plan" catalog list gpus
