@@ -1,0 +1,167 @@
+/* The pruned search against all combinations of small spaces; bounds hold; results do not depend on the number of threads. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "planner/ask/recommend.h"
+#include "planner/plan_inputs.h"
+
+static recommend_question *q;
+static recommend_result *pruned, *all;
+static plan_request req;
+static model *m;
+
+static int set_up(void **state) {
+  (void)state;
+  plan_use_catalog();
+  q = calloc(1, sizeof *q);
+  pruned = calloc(1, sizeof *pruned);
+  all = calloc(1, sizeof *all);
+  req = (plan_request){.model = "qwen3-30b-a3b", .users = 3, .context = 1024, .prompt_tokens = 256, .output_tokens = 64};
+  return q == NULL || pruned == NULL || all == NULL || ask_open_model(&req, &m) != HF_OK;
+}
+
+static int tear_down(void **state) {
+  (void)state;
+  model_close(m);
+  free(q);
+  free(pruned);
+  free(all);
+  return 0;
+}
+
+static void space(const char *gpus, const char *cpus) {
+  *q = (recommend_question){.dearer_factor = 1.35, .prune = true};
+  assert_int_equal(recommend_space_default(&q->space), HF_OK);
+  assert_int_equal(recommend_space_list("--gpus", "gpus", gpus, &q->space), HF_OK);
+  assert_int_equal(recommend_space_list("--cpus", "cpus", cpus, &q->space), HF_OK);
+  assert_int_equal(recommend_space_list("--gpu-counts", "gpu_counts", "1", &q->space), HF_OK);
+  assert_int_equal(recommend_space_list("--dimm-sizes", "dimm_bytes", "16G,32G", &q->space), HF_OK);
+}
+
+static void check_counts(const recommend_result *r) {
+  int64_t sum = 0;
+  for (int k = 0; k < RULE_N; k++) sum += r->counts[k];
+  assert_int_equal(sum, r->considered);
+}
+
+static void search(bool prune, int threads, recommend_result *out) {
+  q->prune = prune;
+  q->dearer_factor = prune ? 1.35 : 1e9;
+  if (recommend_search(q, &req, NULL, threads, NULL, NULL, out) != HF_OK) fail_msg("%s", hf_error_line());
+  check_counts(out);
+}
+
+/* Whatever the demand, the winner of the pruned search is that of the whole one; nothing cheaper meets it. */
+static void test_winner(void **state) {
+  (void)state;
+  const double demand[] = {10, 60, 90, 120, 200};
+  for (int i = 0; i < 5; i++) {
+    space("rtx4090,rtx3090,none", "epyc-9354,xeon-6787p,ryzen-9950x");
+    q->slo.tok_per_s = demand[i];
+    search(true, 0, pruned);
+    search(false, 0, all);
+    assert_int_equal(pruned->considered, all->considered);
+    assert_true(pruned->planned <= all->planned);
+    assert_int_equal(pruned->n > 0, all->n > 0);
+    if (all->n == 0) continue;
+    /* Of equally dear ones the pruned search keeps the one with the better figures, which need not be the same. */
+    if (pruned->entry[0].c.price.likely != all->entry[0].c.price.likely)
+      fail_msg("at %g tokens/s: %s, but of all it is %s", demand[i], pruned->entry[0].parts.name, all->entry[0].parts.name);
+    for (int k = 0; k < pruned->n; k++) assert_true(pruned->entry[k].c.decode_tok_per_s.likely >= demand[i] * (1 - 1e-9));
+    for (int k = 1; k < pruned->n; k++) assert_true(pruned->entry[k].c.price.likely >= pruned->entry[k - 1].c.price.likely);
+  }
+}
+
+static void test_slo_and_budget(void **state) {
+  (void)state;
+  space("rtx4090,none", "epyc-9354,ryzen-9950x");
+  q->slo = (ask_slo){.tpot_s = 0.04, .ttft_s = 20};
+  search(true, 0, pruned);
+  search(false, 0, all);
+  assert_true(all->n > 0);
+  assert_true(pruned->n > 0 && pruned->entry[0].c.price.likely == all->entry[0].c.price.likely);
+  double price = all->entry[0].c.price.likely;
+  q->budget = price - 1;
+  search(true, 0, pruned);
+  assert_int_equal(pruned->n, 0);
+  assert_true(pruned->has_over_budget);
+  assert_true(pruned->over_budget.c.price.likely == price);
+  assert_true(pruned->counts[RULE_BUDGET] > 0);
+  q->budget = price;
+  search(true, 0, pruned);
+  assert_true(pruned->n > 0 && pruned->entry[0].c.price.likely == price);
+}
+
+static void test_threads(void **state) {
+  (void)state;
+  space("rtx4090,rtx3090,none", "epyc-9354,ryzen-9950x");
+  q->slo.tok_per_s = 60;
+  search(true, 1, pruned);
+  search(true, 5, all);
+  assert_int_equal(pruned->n, all->n);
+  assert_memory_equal(pruned->counts, all->counts, sizeof all->counts);
+  for (int i = 0; i < all->n; i++) {
+    assert_string_equal(pruned->entry[i].parts.name, all->entry[i].parts.name);
+    assert_true(pruned->entry[i].c.decode_tok_per_s.likely == all->entry[i].c.decode_tok_per_s.likely);
+    assert_true(pruned->entry[i].worst_regret == all->entry[i].worst_regret);
+  }
+}
+
+/* No planned machine is faster than its bound would allow: prune by roofline with a demand just above what each one reaches. */
+static void test_roofline(void **state) {
+  (void)state;
+  roofline r = {.dense_bytes = 10, .expert_bytes_touched = 100, .cpu_bytes_per_s = 50, .gpu_bytes_per_s = 0, .users = 4};
+  assert_float_equal(roofline_tok_per_s(&r), 4 / (110.0 / 50), 1e-12);
+  r.gpu_bytes_per_s = 450;
+  r.gpu_mem_bytes = 40;
+  assert_float_equal(roofline_tok_per_s(&r), 4 / (60.0 / 50), 1e-12); /* 60 stay with the CPU */
+  r.gpu_mem_bytes = 1000;
+  assert_float_equal(roofline_tok_per_s(&r), 4 / (110.0 / 500), 1e-12);
+  space("rtx4090,rtx3090,none", "epyc-9354,ryzen-9950x");
+  search(false, 0, all);
+  assert_true(all->n > 0);
+  for (int i = 0; i < all->n; i += 3) {
+    q->slo.tok_per_s = all->entry[i].c.decode_tok_per_s.likely * 0.999;
+    double price = all->entry[i].c.price.likely;
+    search(true, 0, pruned);
+    assert_true(pruned->n > 0);
+    assert_true(pruned->entry[0].c.price.likely <= price);
+  }
+}
+
+static void test_bad_spaces(void **state) {
+  (void)state;
+  static const char *const docs[] = {"[]",
+                                     "{\"gpu\": [\"rtx4090\"]}",
+                                     "{\"gpus\": []}",
+                                     "{\"gpus\": [\"rtx4009\"]}",
+                                     "{\"gpus\": [\"rtx4090\", \"4090\"]}",
+                                     "{\"gpus\": [4090]}",
+                                     "{\"sockets\": [3]}",
+                                     "{\"sockets\": [1.5]}",
+                                     "{\"gpu_counts\": [0]}",
+                                     "{\"dimm_bytes\": [-1]}",
+                                     "{\"dimm_bytes\": [1e300]}",
+                                     "{\"formats\": [\"q4_kk\"]}",
+                                     "{\"cpus\": \"epyc-9354\"}"};
+  for (size_t i = 0; i < sizeof docs / sizeof docs[0]; i++) {
+    json *doc = NULL;
+    space("none", "epyc-9354");
+    assert_int_equal(json_parse(docs[i], strlen(docs[i]), "space.json", &doc), HF_OK);
+    if (recommend_space_read(doc, "space.json", &q->space) == HF_OK) fail_msg("accepted: %s", docs[i]);
+    assert_non_null(strstr(hf_error_line(), "space.json"));
+    json_free(doc);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_winner), cmocka_unit_test(test_slo_and_budget), cmocka_unit_test(test_threads),
+                                     cmocka_unit_test(test_roofline), cmocka_unit_test(test_bad_spaces)};
+  return cmocka_run_group_tests(tests, set_up, tear_down);
+}
