@@ -13,7 +13,8 @@ typedef struct {
   ask_command c;
   comparison_bars bars;
   const char *baseline, *markdown;
-  bool fit, leave_out;
+  bool fit, leave_rows;
+  bool leave_machines; /* and plan the scenarios: not --quick */
 } validate_command;
 
 static hf_status find_scenarios(const published_cases *rows, scenario *s, int *n) {
@@ -27,27 +28,30 @@ static hf_status find_scenarios(const published_cases *rows, scenario *s, int *n
 
 static hf_status write_answer(const validate_command *v, const char *path, const comparison *c, const scenario *s, int n) {
   char verdict[400], title[256];
-  const case_group *d = comparison_group(c, METRIC_DECODE, "all", "experts on the CPU"), *f = comparison_group(c, METRIC_PREFILL, "all", "every row");
+  const case_group *d = comparison_group(c, METRIC_DECODE, "all", "experts on the CPU"),
+                   *f = comparison_group(c, METRIC_PREFILL, "all", "every row");
   int used = snprintf(verdict, sizeof verdict, "%d of %d rows used.", c->used, c->n);
   if (d != NULL)
     used += snprintf(verdict + used, sizeof verdict - (size_t)used,
-                     " Decode with experts on the CPU: |error| median %.1f %%, p90 %.1f %%; %d of %d inside their interval.", 100 * d->median,
-                     100 * d->p90, d->inside, d->n);
+                     " Decode with experts on the CPU: |error| median %.1f %%, p90 %.1f %%; %d of %d inside their interval.",
+                     100 * d->median, 100 * d->p90, d->inside, d->n);
   if (f != NULL) snprintf(verdict + used, sizeof verdict - (size_t)used, " Prefill: median %.1f %%.", 100 * f->median);
   snprintf(title, sizeof title, "Predictions against the published rows of %.180s", path);
   json *doc = ask_new_answer("validate");
   json *q = json_add_object(doc, "question");
   json_add_str(q, "cases", path);
   json_add_str(q, "priors", v->fit ? "fitted from these rows" : "as in the catalog");
-  ask_add_assumption(doc, "One set of priors for all rows of an engine; no row's own figure is used but through these few fitted numbers.",
-                     "assumed", "db/catalog/priors");
+  ask_add_assumption(
+      doc, "One set of priors for all rows of an engine; no row's own figure is used but through these few fitted numbers.",
+      "assumed", "db/catalog/priors");
   hf_status st = show_json(c, s, n, doc);
   if (st == HF_OK) st = ask_finish(&v->c, doc, "validate", title, verdict);
   json_free(doc);
   return st;
 }
 
-static hf_status write_page(const validate_command *v, const comparison *c, const scenario *s, int n, bool markdown, const engine_set *fitted) {
+static hf_status write_page(const validate_command *v, const comparison *c, const scenario *s, int n, bool markdown,
+                            const engine_set *fitted) {
   hf_buf b;
   hf_buf_init(&b, TEXT_LIMIT);
   hf_status st = show_text(c, s, n, markdown, &b);
@@ -84,8 +88,8 @@ static hf_status validate(const validate_command *v, const char *path) {
   if (v->fit) HF_GO(done, fit_engines(c->row, c->n, NULL, engines));
   if (v->fit) HF_GO(done, fit_spreads(c->row, c->n, engines));
   if (!v->fit) HF_GO(done, engine_set_load(engines));
-  HF_GO(done, comparison_run(c, engines, v->leave_out));
-  HF_GO(done, find_scenarios(&rows, s, &n_scenarios));
+  HF_GO(done, comparison_run(c, engines, v->leave_machines, v->leave_rows));
+  if (v->leave_machines) HF_GO(done, find_scenarios(&rows, s, &n_scenarios));
   HF_GO(done, write_answer(v, path, c, s, n_scenarios));
   if (v->markdown != NULL) HF_GO(done, write_page(v, c, s, n_scenarios, true, engines));
   if (!v->c.common.json) HF_GO(done, write_page(v, c, s, n_scenarios, false, engines));
@@ -99,24 +103,33 @@ done:
   return st;
 }
 
-static const char description[] =
-    "Predicts published measurements of other engines from the text of their rows and compares: signed errors per row and per group.\n\n"
-    "Each row's machine is composed of catalog parts, its model and weight format come from the catalog, its placement and lengths from its "
-    "text; the prediction is that of the planner's cost model with the priors of the row's engine (hf-plan catalog list priors): one set for "
-    "all its rows, no tuning per row. Rows that do not say enough are declined with the reason. The left-out columns are errors on a machine "
-    "whose rows the priors had not seen.\n\n"
-    "Rows of our own engine that name no machine are answered by scenarios. Exit status 1 when a bar is missed, when more than half of the rows "
-    "are declined, or when a group is worse than in --baseline.";
+static const char description[] = "Predicts published measurements of other engines from the text of their rows and compares: "
+                                  "signed errors per row and per group.\n\n"
+                                  "Each row's machine is composed of catalog parts, its model and weight format come from the "
+                                  "catalog, its placement and lengths from its "
+                                  "text; the prediction is that of the planner's cost model with the priors of the row's engine "
+                                  "(hf-plan catalog list priors): one set for "
+                                  "all its rows, no tuning per row. Rows that do not say enough are declined with the reason. "
+                                  "The left-out columns are errors on a machine "
+                                  "whose rows the priors had not seen.\n\n"
+                                  "Rows of our own engine that name no machine are answered by scenarios. Exit status 1 when a "
+                                  "bar is missed, when more than half of the rows "
+                                  "are declined, or when a group is worse than in --baseline.";
 
 hf_status cmd_validate(int argc, char **argv) {
   validate_command v = {.bars = {0.15, 0.35, 0.25, 0.75, 0.95, 1.8}};
   bool quick = false;
   const cli_option options[] = {
-      {"fit", 0, CLI_FLAG, &v.fit, NULL, "Fit the priors from these rows first, print them, and use them instead of the catalog's.", 0, 0},
-      {"quick", 0, CLI_FLAG, &quick, NULL, "Do not refit for each machine left out.", 0, 0},
-      {"baseline", 0, CLI_STR, &v.baseline, "FILE", "An earlier answer (JSON): exit status 1 when a group has become worse.", 0, 0},
+      {"fit", 0, CLI_FLAG, &v.fit, NULL,
+       "Fit the priors from these rows first, print them, and use them instead of the catalog's.", 0, 0},
+      {"quick", 0, CLI_FLAG, &quick, NULL,
+       "Errors only: no refit for each machine left out, no plans for rows of our own engine.", 0, 0},
+      {"leave-rows-out", 0, CLI_FLAG, &v.leave_rows, NULL, "Refit for each row left out, too; takes minutes.", 0, 0},
+      {"baseline", 0, CLI_STR, &v.baseline, "FILE", "An earlier answer (JSON): exit status 1 when a group has become worse.", 0,
+       0},
       {"markdown", 0, CLI_STR, &v.markdown, "FILE", "Write the tables as Markdown, too.", 0, 0},
-      {"max-median", 0, CLI_NUM, &v.bars.max_median, "X", "Bar for the median |error| of decode with experts on a CPU; 0.15.", 0, 10},
+      {"max-median", 0, CLI_NUM, &v.bars.max_median, "X", "Bar for the median |error| of decode with experts on a CPU; 0.15.", 0,
+       10},
       {"max-p90", 0, CLI_NUM, &v.bars.max_p90, "X", "Bar for its 90th percentile; 0.35.", 0, 10},
       {"max-prefill-median", 0, CLI_NUM, &v.bars.max_prefill_median, "X", "Bar for the median |error| of prefill; 0.25.", 0, 10},
       {"min-inside", 0, CLI_NUM, &v.bars.min_inside, "X", "Least share of decode figures inside their interval; 0.75.", 0, 1},
@@ -124,14 +137,15 @@ hf_status cmd_validate(int argc, char **argv) {
       {"max-width", 0, CLI_NUM, &v.bars.max_width, "X", "Bar for the median of high / low; 1.8.", 1, 100},
       {"no-store", 0, CLI_FLAG, &v.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
       {0}};
-  const cli_spec spec = {.program = "hf-plan",
-                         .verb = "validate",
-                         .synopsis = "CASES.csv [options]",
-                         .description = description,
-                         .examples = "  hf-plan validate tests/validation/published-cases.csv\n      Tables by group and by row.\n"
-                                     "  hf-plan validate tests/validation/published-cases.csv --fit --quick --no-store\n      The priors that these "
-                                     "rows support.\n",
-                         .options = options};
+  const cli_spec spec = {
+      .program = "hf-plan",
+      .verb = "validate",
+      .synopsis = "CASES.csv [options]",
+      .description = description,
+      .examples = "  hf-plan validate tests/validation/published-cases.csv\n      Tables by group and by row.\n"
+                  "  hf-plan validate tests/validation/published-cases.csv --fit --quick --no-store\n      The priors that these "
+                  "rows support.\n",
+      .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;
@@ -139,6 +153,6 @@ hf_status cmd_validate(int argc, char **argv) {
   if (stop) return HF_OK;
   if (n < 1) return hf_fail(HF_INPUT, "name the CSV file of published cases; see hf-plan validate --help");
   HF_TRY(cmd_no_operands(n - 1, rest + 1, "validate"));
-  v.leave_out = !quick;
+  v.leave_machines = !quick;
   return validate(&v, rest[0]);
 }

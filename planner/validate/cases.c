@@ -9,13 +9,13 @@
 
 enum { COLUMNS = 16 };
 static const char *const column_name[COLUMNS] = {
-    "id",     "source",    "model",       "params_total",  "weights_format", "gpu",           "cpu",           "memory",
+    "id",     "source",    "model",       "params_total",  "weights_format", "gpu",           "cpu",          "memory",
     "engine", "placement", "concurrency", "prompt_tokens", "context_tokens", "prefill_tok_s", "decode_tok_s", "notes"};
 enum { ID, SOURCE, MODEL, PARAMS, FORMAT, GPU, CPU, MEMORY, ENGINE, PLACEMENT, USERS, PROMPT, CONTEXT, PREFILL, DECODE, NOTES };
 
 typedef struct {
   const char *where, *at, *end;
-  int line;           /* of `at` */
+  int line;            /* of `at` */
   int column[COLUMNS]; /* which field of a record holds it */
   char field[COLUMNS][CASES_MAX_FIELD + 1];
   int n_fields, first_line; /* of the last record */
@@ -156,8 +156,8 @@ static hf_status get_number(const reader *r, int c, double least, double most, d
   if (*s == '\0') return HF_OK;
   double v = number(&s, most);
   if (*s != '\0' || !(v >= least))
-    return hf_fail(HF_INPUT, "%s: line %d, column %s: '%.24s' is no number from %g to %g", r->where, r->first_line, column_name[c],
-                   text_of(r, c), least, most);
+    return hf_fail(HF_INPUT, "%s: line %d, column %s: '%.24s' is no number from %g to %g", r->where, r->first_line,
+                   column_name[c], text_of(r, c), least, most);
   *out = v;
   return HF_OK;
 }
@@ -179,11 +179,16 @@ static hf_status add_case(reader *r) {
   static const struct {
     int column;
     size_t offset;
-  } texts[] = {{ID, offsetof(published_case, id)},           {SOURCE, offsetof(published_case, source)},
-               {MODEL, offsetof(published_case, model)},     {PARAMS, offsetof(published_case, params_total)},
-               {FORMAT, offsetof(published_case, weights_format)}, {GPU, offsetof(published_case, gpu)},
-               {CPU, offsetof(published_case, cpu)},         {MEMORY, offsetof(published_case, memory)},
-               {ENGINE, offsetof(published_case, engine)},   {PLACEMENT, offsetof(published_case, placement)},
+  } texts[] = {{ID, offsetof(published_case, id)},
+               {SOURCE, offsetof(published_case, source)},
+               {MODEL, offsetof(published_case, model)},
+               {PARAMS, offsetof(published_case, params_total)},
+               {FORMAT, offsetof(published_case, weights_format)},
+               {GPU, offsetof(published_case, gpu)},
+               {CPU, offsetof(published_case, cpu)},
+               {MEMORY, offsetof(published_case, memory)},
+               {ENGINE, offsetof(published_case, engine)},
+               {PLACEMENT, offsetof(published_case, placement)},
                {NOTES, offsetof(published_case, notes)}};
   published_cases *out = r->out;
   if (r->n_fields != COLUMNS)

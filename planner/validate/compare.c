@@ -77,11 +77,28 @@ static hf_status leave_machine_out(comparison *c, const char *box) {
   return HF_OK;
 }
 
+static hf_status leave_rows_out(comparison *c) {
+  for (int i = 0; i < c->n; i++) {
+    engine e;
+    predicted_rates r;
+    if (!c->row[i].r.used) continue;
+    HF_TRY(fit_without_row(c->row, c->n, i, &c->engines, &e));
+    HF_TRY(predict_case(&c->row[i], &e, (cost_case){0}, &r));
+    const double rate[METRIC_N] = {r.decode, r.prefill};
+    for (int m = 0; m < METRIC_N; m++) {
+      case_figure *f = &c->figure[i][m];
+      f->alone = rate[m];
+      f->alone_error = f->used ? rate[m] / f->published - 1 : 0;
+    }
+  }
+  return HF_OK;
+}
+
 /* ---- groups ---- */
 
 typedef struct {
-  double *abs, *sign, *width, *out;
-  int n, n_out;
+  double *abs, *sign, *width, *out, *alone;
+  int n, n_out, n_alone;
 } samples;
 
 static void add_sample(samples *s, case_group *g, const case_figure *f) {
@@ -89,6 +106,7 @@ static void add_sample(samples *s, case_group *g, const case_figure *f) {
   s->sign[s->n] = f->signed_error;
   s->width[s->n++] = f->predicted.high / f->predicted.low;
   if (f->left_out > 0) s->out[s->n_out++] = fabs(f->left_out_error);
+  if (f->alone > 0) s->alone[s->n_alone++] = fabs(f->alone_error);
   g->inside += f->inside;
 }
 
@@ -110,14 +128,17 @@ static hf_status add_group(comparison *c, case_metric m, const char *by, const c
   snprintf(g.by, sizeof g.by, "%s", by);
   snprintf(g.name, sizeof g.name, "%s", name);
   double *room = NULL;
-  HF_TRY(hf_alloc(&room, 4 * (size_t)c->n, sizeof *room, "errors of a group"));
-  samples s = {.abs = room, .sign = room + c->n, .width = room + 2 * c->n, .out = room + 3 * c->n};
+  HF_TRY(hf_alloc(&room, 5 * (size_t)c->n, sizeof *room, "errors of a group"));
+  samples s = {.abs = room, .sign = room + c->n, .width = room + 2 * c->n, .out = room + 3 * c->n, .alone = room + 4 * c->n};
   for (int i = 0; i < c->n; i++)
     if (c->figure[i][m].used && belongs(&c->row[i].r, by, name)) add_sample(&s, &g, &c->figure[i][m]);
   g.n = s.n;
   hf_percentiles p = hf_percentiles_of(s.abs, (size_t)s.n), out = hf_percentiles_of(s.out, (size_t)s.n_out);
   g.median = p.p50;
   g.p90 = p.p90;
+  hf_percentiles alone = hf_percentiles_of(s.alone, (size_t)s.n_alone);
+  g.alone_median = alone.p50;
+  g.alone_p90 = alone.p90;
   g.left_out_median = out.p50;
   g.left_out_p90 = out.p90;
   g.signed_median = hf_percentiles_of(s.sign, (size_t)s.n).p50;
@@ -151,15 +172,16 @@ const case_group *comparison_group(const comparison *c, case_metric m, const cha
   return NULL;
 }
 
-hf_status comparison_run(comparison *c, const engine_set *engines, bool leave_out) {
+hf_status comparison_run(comparison *c, const engine_set *engines, bool leave_machines, bool leave_rows) {
   c->engines = *engines;
   memset(c->figure, 0, (size_t)c->n * sizeof *c->figure);
   HF_TRY(predict_rows(c));
-  for (int i = 0; leave_out && i < c->n; i++) {
+  for (int i = 0; leave_machines && i < c->n; i++) {
     bool seen = !c->row[i].r.used;
     for (int k = 0; k < i && !seen; k++) seen = c->row[k].r.used && strcmp(c->row[k].r.box, c->row[i].r.box) == 0;
     if (!seen) HF_TRY(leave_machine_out(c, c->row[i].r.box));
   }
+  if (leave_rows) HF_TRY(leave_rows_out(c));
   c->parameters = c->n_fitted_figures = 0;
   for (const fit_plan *p = fit_plans; p->engine != NULL; p++) c->parameters += p->n;
   for (int i = 0; i < c->n; i++) c->n_fitted_figures += c->figure[i][METRIC_DECODE].used + c->figure[i][METRIC_PREFILL].used;
@@ -176,7 +198,8 @@ static void miss(char *to, size_t n, bool missed, const char *what, double is, c
 hf_status comparison_gate(const comparison *c, const comparison_bars *b) {
   static const case_group none;
   char text[600] = "";
-  const case_group *d = comparison_group(c, METRIC_DECODE, "all", "experts on the CPU"), *f = comparison_group(c, METRIC_PREFILL, "all", "every row");
+  const case_group *d = comparison_group(c, METRIC_DECODE, "all", "experts on the CPU"),
+                   *f = comparison_group(c, METRIC_PREFILL, "all", "every row");
   if (2 * (c->n - c->used) > c->n)
     return hf_fail(HF_NO, "%d of %d rows were declined, more than half: nothing is shown by the rest", c->n - c->used, c->n);
   bool no_prefill = f == NULL;
@@ -197,7 +220,8 @@ hf_status comparison_not_worse(const comparison *c, const json *earlier, const c
   const json *groups = json_get(earlier, "groups");
   int64_t used = 0;
   HF_TRY(json_get_int(earlier, where, "used", 0, CASES_MAX_ROWS, &used));
-  if (json_type(groups) != JSON_ARRAY) return hf_fail(HF_INPUT, "%s: field groups: needs an array, as hf-plan validate --json prints", where);
+  if (json_type(groups) != JSON_ARRAY)
+    return hf_fail(HF_INPUT, "%s: field groups: needs an array, as hf-plan validate --json prints", where);
   if (c->used < used) return hf_fail(HF_NO, "%d rows are used, %lld were in %s", c->used, (long long)used, where);
   for (const json *o = json_first(groups); o != NULL; o = json_next(o)) {
     const char *metric = NULL, *by = NULL, *name = NULL;
@@ -210,8 +234,8 @@ hf_status comparison_not_worse(const comparison *c, const json *earlier, const c
     const case_group *g = comparison_group(c, strcmp(metric, "prefill") == 0 ? METRIC_PREFILL : METRIC_DECODE, by, name);
     if (g == NULL) return hf_fail(HF_NO, "%s of %s %s: there is no such row any more; there was in %s", metric, by, name, where);
     if (g->median > median + ROUNDING || g->p90 > p90 + ROUNDING)
-      return hf_fail(HF_NO, "%s of %s %s: |error| median %.3f, p90 %.3f, worse than %.3f and %.3f in %s", metric, by, name, g->median,
-                     g->p90, median, p90, where);
+      return hf_fail(HF_NO, "%s of %s %s: |error| median %.3f, p90 %.3f, worse than %.3f and %.3f in %s", metric, by, name,
+                     g->median, g->p90, median, p90, where);
   }
   return HF_OK;
 }

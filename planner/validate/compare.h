@@ -13,8 +13,9 @@ typedef struct {
   predicted_range predicted;
   double signed_error;
   bool inside;
-  double left_out;       /* predicted by priors fitted without the rows of this machine */
-  double left_out_error; /* signed */
+  double left_out;           /* predicted by priors fitted without the rows of this machine */
+  double left_out_error;     /* signed */
+  double alone, alone_error; /* the same by priors fitted without this row alone; 0 = not asked for */
 } case_figure;
 
 typedef struct {
@@ -24,6 +25,7 @@ typedef struct {
   double median, p90, signed_median; /* of |error|, and of the error */
   double width;                      /* median high / low */
   double left_out_median, left_out_p90;
+  double alone_median, alone_p90;
 } case_group;
 
 enum { COMPARE_MAX_GROUPS = 96 };
@@ -41,8 +43,9 @@ typedef struct {
 /* Resolves and prepares every row. */
 HF_MUST hf_status comparison_new(const published_cases *c, comparison *out);
 void comparison_free(comparison *c);
-/* Predicts with the priors given, and again with those fitted without each machine. */
-HF_MUST hf_status comparison_run(comparison *c, const engine_set *engines, bool leave_out);
+/* Predicts with the priors given; with leave_machines again with those fitted without the row's machine, with leave_rows (minutes) with
+ * those fitted without that row. */
+HF_MUST hf_status comparison_run(comparison *c, const engine_set *engines, bool leave_machines, bool leave_rows);
 
 typedef struct {
   double max_median, max_p90, max_prefill_median, min_inside, max_inside, max_width;

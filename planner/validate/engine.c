@@ -9,10 +9,20 @@ enum { MAX_CHAIN = 4, MAX_SET = 24 };
 /* Compute of two sockets adds up but for imbalance (priors heteroflow, flops_dual_socket_scaling). */
 static const double DUAL_FLOPS = 1.9;
 
-const char *const engine_fact_name[ENGINE_N_FACTS] = {
-    "read_over_theoretical",     "memory_fraction", "unpack_weights_per_cycle", "unpack_bytes_per_cycle", "gemm_flops_per_cycle",
-    "gemm_flops_per_cycle_avx2", "cpu_kv_fraction", "gpu_kv_fraction",          "upload_fraction",        "thread_layer_ns",
-    "launch_ns",                 "dual_socket_scaling", "overlap",              "upload_min_tokens"};
+const char *const engine_fact_name[ENGINE_N_FACTS] = {"read_over_theoretical",
+                                                      "memory_fraction",
+                                                      "unpack_weights_per_cycle",
+                                                      "unpack_bytes_per_cycle",
+                                                      "gemm_flops_per_cycle",
+                                                      "gemm_flops_per_cycle_avx2",
+                                                      "cpu_kv_fraction",
+                                                      "gpu_kv_fraction",
+                                                      "upload_fraction",
+                                                      "thread_layer_ns",
+                                                      "launch_ns",
+                                                      "dual_socket_scaling",
+                                                      "overlap",
+                                                      "upload_min_tokens"};
 
 static hf_status read_facts(const json *doc, const char *name, bool own, engine *e) {
   char where[96];
@@ -56,7 +66,7 @@ hf_status engine_load(const char *name, engine *out) {
     json_free(doc);
     HF_TRY(st);
   }
-  static const int needed[] = {ENGINE_READ,   ENGINE_MEMORY, ENGINE_GEMM, ENGINE_GEMM_AVX2, ENGINE_CPU_KV,
+  static const int needed[] = {ENGINE_READ,   ENGINE_MEMORY, ENGINE_GEMM,   ENGINE_GEMM_AVX2, ENGINE_CPU_KV,
                                ENGINE_GPU_KV, ENGINE_UPLOAD, ENGINE_LAUNCH, ENGINE_DUAL};
   for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
     if (!(e.fact[needed[i]].likely > 0))
@@ -74,11 +84,11 @@ hf_status engine_load(const char *name, engine *out) {
 hf_status engine_rows_new(const catalog_machine *m, cost_rows **out) {
   static const struct {
     const char *device, *what, *unit;
-  } sets[] = {{"cpu", "dram_read_bytes_per_s", "B/s"},    {"cpu", "cpu_unpack_weights_per_s", "1/s"},
-              {"cpu", "cpu_flops_int8", "OP/s"},          {"cpu", "cpu_flops_bf16", "FLOP/s"},
-              {"cpu", "cpu_flops_f32", "FLOP/s"},         {"cpu", "cpu_kv_bytes_per_s", "B/s"},
-              {"cpu", "layer_fixed_ns", "ns"},            {"gpu0", "gpu_kv_bytes_per_s", "B/s"},
-              {"gpu0", "pcie_h2d_bytes_per_s", "B/s"},    {"gpu0", "launch_ns", "ns"}};
+  } sets[] = {{"cpu", "dram_read_bytes_per_s", "B/s"}, {"cpu", "cpu_unpack_weights_per_s", "1/s"},
+              {"cpu", "cpu_flops_int8", "OP/s"},       {"cpu", "cpu_flops_bf16", "FLOP/s"},
+              {"cpu", "cpu_flops_f32", "FLOP/s"},      {"cpu", "cpu_kv_bytes_per_s", "B/s"},
+              {"cpu", "layer_fixed_ns", "ns"},         {"gpu0", "gpu_kv_bytes_per_s", "B/s"},
+              {"gpu0", "pcie_h2d_bytes_per_s", "B/s"}, {"gpu0", "launch_ns", "ns"}};
   rec_figure *f = NULL;
   int n = 0;
   HF_TRY(hf_alloc(&f, (size_t)m->n_figure + MAX_SET, sizeof *f, "figures of a machine"));
@@ -95,8 +105,7 @@ hf_status engine_rows_new(const catalog_machine *m, cost_rows **out) {
     snprintf(a->what, sizeof a->what, "%s", sets[i].what);
     snprintf(a->unit, sizeof a->unit, "%s", sets[i].unit);
   }
-  hf_status st =
-      cost_rows_from_arrays(&m->machine, m->device, m->n_device, f, n, NULL, 0, m->link, m->n_link, out);
+  hf_status st = cost_rows_from_arrays(&m->machine, m->device, m->n_device, f, n, NULL, 0, m->link, m->n_link, out);
   free(f);
   return st;
 }
@@ -143,8 +152,10 @@ static catalog_value spec_of(cost_rows *r, const char *device, const char *what)
 }
 
 static hf_status apply_gpu(const engine *e, cost_rows *r) {
-  HF_TRY(set(r, "gpu0", "gpu_kv_bytes_per_s", product(spec_of(r, "gpu0", "gpu_theoretical_mem_bytes_per_s"), e->fact[ENGINE_GPU_KV])));
-  HF_TRY(set(r, "gpu0", "pcie_h2d_bytes_per_s", product(spec_of(r, "gpu0", "pcie_theoretical_bytes_per_s"), e->fact[ENGINE_UPLOAD])));
+  HF_TRY(set(r, "gpu0", "gpu_kv_bytes_per_s",
+             product(spec_of(r, "gpu0", "gpu_theoretical_mem_bytes_per_s"), e->fact[ENGINE_GPU_KV])));
+  HF_TRY(set(r, "gpu0", "pcie_h2d_bytes_per_s",
+             product(spec_of(r, "gpu0", "pcie_theoretical_bytes_per_s"), e->fact[ENGINE_UPLOAD])));
   return set(r, "gpu0", "launch_ns", e->fact[ENGINE_LAUNCH]);
 }
 
@@ -156,7 +167,8 @@ hf_status engine_apply(const engine *e, const engine_machine *m, cost_rows *r) {
   if (m->read_bytes_per_s > 0) read = (catalog_value){m->read_bytes_per_s, m->read_bytes_per_s, m->read_bytes_per_s, TAG_SPEC};
   catalog_value memory = product(read, e->fact[ENGINE_MEMORY]);
   catalog_value cycles = times(both ? times(dual, 0.5) : one, threads * m->clock_hz);
-  catalog_value flops = times(e->fact[m->fast_simd ? ENGINE_GEMM : ENGINE_GEMM_AVX2], threads * m->clock_hz * (both ? DUAL_FLOPS / 2 : 1));
+  catalog_value flops =
+      times(e->fact[m->fast_simd ? ENGINE_GEMM : ENGINE_GEMM_AVX2], threads * m->clock_hz * (both ? DUAL_FLOPS / 2 : 1));
   const rec_figure *fixed = find(r, "cpu", "layer_fixed_ns");
   static const char *const what[] = {"cpu_flops_int8", "cpu_flops_bf16", "cpu_flops_f32"};
   HF_TRY(set(r, "cpu", "dram_read_bytes_per_s", memory));

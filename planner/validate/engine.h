@@ -43,9 +43,9 @@ typedef enum {
 extern const char *const engine_fact_name[ENGINE_N_FACTS];
 
 typedef struct {
-  char name[32], base[32];           /* base "": none */
+  char name[32], base[32];            /* base "": none */
   catalog_value fact[ENGINE_N_FACTS]; /* likely 0 and high 0: it has none */
-  bool own[ENGINE_N_FACTS];          /* stated in the engine's own file, not in one it leans on */
+  bool own[ENGINE_N_FACTS];           /* stated in the engine's own file, not in one it leans on */
 } engine;
 
 /* Reads the file and those it leans on. HF_INPUT, HF_NOT_FOUND. */
@@ -53,7 +53,7 @@ HF_MUST hf_status engine_load(const char *name, engine *out);
 
 /* What the machine of a row is, apart from the engine. */
 typedef struct {
-  char cpu[64]; /* catalog name */
+  char cpu[64];                           /* catalog name */
   int sockets, cores_per_socket, threads; /* threads 0 = all cores */
   double clock_hz, read_bytes_per_s;      /* stated by the row, 0 = not */
   bool fast_simd;                         /* AVX-512 with VNNI */

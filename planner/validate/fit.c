@@ -114,7 +114,8 @@ static hf_status unfitted(const fit_plan *fp, const engine_set *done, engine *e)
       e->fact[f].likely = base.fact[ENGINE_UNPACK_WEIGHTS].likely * 4.5 / 8;
       e->fact[ENGINE_UNPACK_WEIGHTS] = (catalog_value){0};
     }
-    if (f == ENGINE_THREAD_LAYER && !(base.fact[f].likely > 0)) e->fact[f].likely = 2000; /* a barrier's order of magnitude, some */
+    if (f == ENGINE_THREAD_LAYER && !(base.fact[f].likely > 0))
+      e->fact[f].likely = 2000; /* a barrier's order of magnitude, some */
   }
   return HF_OK;
 }
@@ -135,7 +136,8 @@ static bool on_box(const prepared_case *c, const char *box) {
 /* Has the engine, or the one it is a mode of, rows there? */
 static bool concerned(prepared_case *cases, int n, const engine *e, const char *box) {
   for (int i = 0; i < n; i++)
-    if (cases[i].r.used && on_box(&cases[i], box) && (strcmp(cases[i].r.engine, e->name) == 0 || strcmp(cases[i].r.engine, e->base) == 0))
+    if (cases[i].r.used && on_box(&cases[i], box) &&
+        (strcmp(cases[i].r.engine, e->name) == 0 || strcmp(cases[i].r.engine, e->base) == 0))
       return true;
   return box == NULL;
 }
@@ -154,6 +156,18 @@ hf_status fit_engines(prepared_case *cases, int n, const char *without, engine_s
     HF_GO(done, fit_one(fp, row, k, s, &s->e[e]));
   }
 done:
+  free(row);
+  return st;
+}
+
+hf_status fit_without_row(prepared_case *cases, int n, int out_row, const engine_set *s, engine *out) {
+  prepared_case **row = NULL;
+  int k = 0, e = 0;
+  HF_TRY(hf_alloc(&row, (size_t)n + 1, sizeof *row, "rows of an engine"));
+  for (int i = 0; i < n; i++)
+    if (i != out_row && cases[i].r.used && strcmp(cases[i].r.engine, cases[out_row].r.engine) == 0) row[k++] = &cases[i];
+  while (strcmp(fit_plans[e].engine, cases[out_row].r.engine) != 0) e++;
+  hf_status st = fit_one(&fit_plans[e], row, k, s, out);
   free(row);
   return st;
 }

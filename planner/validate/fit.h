@@ -32,6 +32,8 @@ const engine *engine_set_find(const engine_set *s, const char *name); /* NULL wh
 /* Fits every engine of fit_plans from the used rows: likely values only. With `without` (a box: rows on the same CPU) those rows do not count, and
  * only the engines that have some of them, and their modes, are fitted again; the others stay as they are in *s. */
 HF_MUST hf_status fit_engines(prepared_case *cases, int n, const char *without, engine_set *s);
+/* The engine of one row, fitted without that row; the engine it leans on as in s. */
+HF_MUST hf_status fit_without_row(prepared_case *cases, int n, int row, const engine_set *s, engine *out);
 /* low and high of the facts that fit_engines set, from the same rows. */
 HF_MUST hf_status fit_spreads(prepared_case *cases, int n, engine_set *s);
 #endif

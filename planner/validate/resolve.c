@@ -54,7 +54,8 @@ static hf_status names_of(const char *kind, name_list **out) {
     if (st != HF_OK) break;
     add_name(*out, names[i], names[i]);
     add_name(*out, json_string(json_get(doc, "title")), names[i]);
-    for (const json *a = json_first(json_get(doc, "aliases")); a != NULL; a = json_next(a)) add_name(*out, json_string(a), names[i]);
+    for (const json *a = json_first(json_get(doc, "aliases")); a != NULL; a = json_next(a))
+      add_name(*out, json_string(a), names[i]);
     json_free(doc);
   }
   free(names);
@@ -124,13 +125,17 @@ static hf_status decline(resolved_case *r, const char *column, const char *text,
 /* ---- columns ---- */
 
 static bool row_interleaved(const published_case *c) {
-  return (has(c->placement, "rtr") && !has(c->placement, "no rtr")) || has(c->weights_format, "_R4") || has(c->weights_format, "_R8");
+  return (has(c->placement, "rtr") && !has(c->placement, "no rtr")) || has(c->weights_format, "_R4") ||
+         has(c->weights_format, "_R8");
 }
 
 static hf_status resolve_engine(resolved_case *r) {
   static const struct {
     const char *begins, *prior;
-  } known[] = {{"ktransformers", "ktransformers"}, {"ik_llama.cpp", "ik-llama-cpp"}, {"llama.cpp", "llama-cpp"}, {"SGLang CPU", "sglang-cpu"}};
+  } known[] = {{"ktransformers", "ktransformers"},
+               {"ik_llama.cpp", "ik-llama-cpp"},
+               {"llama.cpp", "llama-cpp"},
+               {"SGLang CPU", "sglang-cpu"}};
   const published_case *c = r->c;
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (strncasecmp(c->engine, known[i].begins, strlen(known[i].begins)) == 0)
@@ -138,7 +143,8 @@ static hf_status resolve_engine(resolved_case *r) {
   if (strcmp(r->engine, "ik-llama-cpp") == 0 && !row_interleaved(c)) snprintf(r->engine, sizeof r->engine, "ik-llama-cpp-no-rtr");
   if (strcmp(r->engine, "ktransformers") == 0 && has(c->placement, "no cuda graph"))
     snprintf(r->engine, sizeof r->engine, "ktransformers-no-graph");
-  return r->engine[0] != '\0' ? HF_OK : decline(r, "engine", c->engine, "there are no priors of this engine that other rows support");
+  return r->engine[0] != '\0' ? HF_OK
+                              : decline(r, "engine", c->engine, "there are no priors of this engine that other rows support");
 }
 
 /* "ddr5-4800", "mrdimm-8800"; false when no speed is named. */
@@ -175,8 +181,8 @@ static hf_status resolve_machine(const resolver *rs, resolved_case *r) {
   char kind[32] = "";
   bool named = !(read > 0) && memory_kind(c->memory, kind, sizeof kind);
   snprintf(r->machine, sizeof r->machine, "%s%s%s%s", two ? "2x " : "", cpu, named ? ", " : "", kind);
-  snprintf(r->parts, sizeof r->parts, "cpu=%s,sockets=%d%s%s%s%s", cpu, em->sockets, named ? ",memory=" : "", kind, gpu != NULL ? ",gpu=" : "",
-           gpu != NULL ? gpu : "");
+  snprintf(r->parts, sizeof r->parts, "cpu=%s,sockets=%d%s%s%s%s", cpu, em->sockets, named ? ",memory=" : "", kind,
+           gpu != NULL ? ",gpu=" : "", gpu != NULL ? gpu : "");
   return HF_OK;
 }
 
@@ -257,7 +263,9 @@ static void resolve_lengths(resolved_case *r) {
   double ub = number_after(c->placement, "ub ");
   r->users = c->concurrency > 0 ? c->concurrency : 1;
   r->prompt = c->prompt_tokens;
-  r->context = c->has_context ? 0.5 * (c->context_from + c->context_to) : c->prompt_tokens > 0 ? c->prompt_tokens : DEFAULT_CONTEXT;
+  r->context = c->has_context         ? 0.5 * (c->context_from + c->context_to)
+               : c->prompt_tokens > 0 ? c->prompt_tokens
+                                      : DEFAULT_CONTEXT;
   r->prefill_start = sweep ? r->context : 0;
   bool llama = strstr(r->engine, "llama") != NULL; /* both: 512 tokens a step unless told otherwise */
   r->chunk = sweep ? c->prompt_tokens : ub >= 1 ? ub : llama ? 512 : 8192;
@@ -279,7 +287,8 @@ static hf_status check_size(resolved_case *r) {
     if (!isdigit((unsigned char)*p) || (p > text && (isalnum((unsigned char)p[-1]) || p[-1] == '.'))) continue;
     char *end = NULL;
     double size = strtod(p, &end);
-    if ((*end == 'B' || *end == 'b') && !isalnum((unsigned char)end[1]) && !(size * 1e9 > 0.85 * total.likely && size * 1e9 < 1.15 * total.likely))
+    if ((*end == 'B' || *end == 'b') && !isalnum((unsigned char)end[1]) &&
+        !(size * 1e9 > 0.85 * total.likely && size * 1e9 < 1.15 * total.likely))
       return decline(r, "model", text, "the catalog's model of that name has another size");
     p = end - 1;
   }

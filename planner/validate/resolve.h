@@ -28,11 +28,11 @@ enum { RESOLVED_TEXT = 200 };
 typedef struct {
   const published_case *c;
   bool used;
-  char why_not[RESOLVED_TEXT];     /* not used */
-  char no_prefill[RESOLVED_TEXT];  /* used, but its prefill is not compared; "" when it is */
-  char model[64], parts[256];      /* catalog name; text for catalog_parts_parse */
-  char machine[96];                /* class of the machine: CPU, sockets and memory, without the GPU */
-  char box[64];                    /* what is left out together: the CPU, whatever sockets and GPUs are used */
+  char why_not[RESOLVED_TEXT];    /* not used */
+  char no_prefill[RESOLVED_TEXT]; /* used, but its prefill is not compared; "" when it is */
+  char model[64], parts[256];     /* catalog name; text for catalog_parts_parse */
+  char machine[96];               /* class of the machine: CPU, sockets and memory, without the GPU */
+  char box[64];                   /* what is left out together: the CPU, whatever sockets and GPUs are used */
   char engine[32];
   fmt format;
   char format_name[32];
@@ -43,8 +43,8 @@ typedef struct {
   int users;
   double context, prefill_start; /* of decode; tokens before the prompt's first */
   double prompt, chunk;          /* 0 = unknown */
-  bool can_upload;   /* the engine has GPU kernels for weights stored so */
-  int kv_elem_bytes; /* of the KV cache */
+  bool can_upload;               /* the engine has GPU kernels for weights stored so */
+  int kv_elem_bytes;             /* of the KV cache */
 } resolved_case;
 
 /* Catalog names and aliases of a kind, prepared for look-ups in text. */

@@ -7,9 +7,7 @@
 
 #include "planner/plan_make.h"
 
-static const struct {
-  const char *cpu, *memory;
-} lines[] = {{"xeon-6787p", "mrdimm-8000"}, {"xeon-6980p", "mrdimm-8800"}};
+static const struct { const char *cpu, *memory; } lines[] = {{"xeon-6787p", "mrdimm-8000"}, {"xeon-6980p", "mrdimm-8800"}};
 static const char *const formats[] = {"q4_k_m", "int8"};
 enum { PROMPT = 1536, OUTPUT = 512 };
 
@@ -21,9 +19,10 @@ bool scenario_applies(const published_case *c) {
 static void say_needs(scenario *s) {
   if (s->inside) return;
   const char *which = s->published > s->decode.high ? "faster" : "slower";
-  snprintf(s->needs, sizeof s->needs, "a step %.2f times as fast as likely, %.2f times the %s end: %s", s->published / s->decode.likely,
-           s->published / (s->published > s->decode.high ? s->decode.high : s->decode.low), which,
-           s->published > s->decode.high ? "more bandwidth or fewer bytes per token than assumed" : "less of either than assumed");
+  snprintf(
+      s->needs, sizeof s->needs, "a step %.2f times as fast as likely, %.2f times the %s end: %s",
+      s->published / s->decode.likely, s->published / (s->published > s->decode.high ? s->decode.high : s->decode.low), which,
+      s->published > s->decode.high ? "more bandwidth or fewer bytes per token than assumed" : "less of either than assumed");
 }
 
 static hf_status plan_one(const published_case *c, const char *text, scenario *s) {
@@ -49,8 +48,7 @@ static hf_status plan_one(const published_case *c, const char *text, scenario *s
                       .output_tokens = OUTPUT};
   HF_GO(done, plan_inputs_open(NULL, &req, &in));
   HF_GO(done, plan_inputs_popularity(in));
-  planned_options o = {.quick = true};
-  st = plan_make(in, &o, p);
+  st = plan_make(in, NULL, p); /* as hf-plan plan does */
   if (st == HF_NO) {
     snprintf(s->needs, sizeof s->needs, "%.190s", hf_error_line());
     hf_clear_error();

@@ -13,6 +13,10 @@ static void figure_json(const case_figure *f, json *o) {
   json_add_num(o, "high", f->predicted.high);
   json_add_num(o, "signed_error", f->signed_error);
   json_add_bool(o, "inside", f->inside);
+  if (f->alone > 0) {
+    json_add_num(o, "row_left_out", f->alone);
+    json_add_num(o, "row_left_out_error", f->alone_error);
+  }
   if (!(f->left_out > 0)) return;
   json_add_num(o, "machine_left_out", f->left_out);
   json_add_num(o, "machine_left_out_error", f->left_out_error);
@@ -60,6 +64,8 @@ static void groups_json(const comparison *c, json *doc) {
     json_add_num(o, "median_signed_error", g->signed_median);
     json_add_num(o, "inside", (double)g->inside / g->n);
     json_add_num(o, "median_high_over_low", g->width);
+    if (g->alone_p90 > 0) json_add_num(o, "row_left_out_median_abs_error", g->alone_median);
+    if (g->alone_p90 > 0) json_add_num(o, "row_left_out_p90_abs_error", g->alone_p90);
     if (!(g->left_out_p90 > 0)) continue;
     json_add_num(o, "machine_left_out_median_abs_error", g->left_out_median);
     json_add_num(o, "machine_left_out_p90_abs_error", g->left_out_p90);
@@ -136,45 +142,69 @@ static hf_status heading(const page *p, const char *title, const char *columns, 
   return p->markdown ? hf_buf_printf(p->b, "\n") : HF_OK;
 }
 
+/* " 12.3 %", or a dash where nothing was left out. */
+static void percent(char out[16], bool there, double v) {
+  if (there) snprintf(out, 16, "%.1f %%", 100 * v);
+  else snprintf(out, 16, "-");
+}
+
 static hf_status groups_text(const comparison *c, const page *p) {
   bool md = p->markdown;
-  HF_TRY(heading(p, "Errors by group",
-                 md ? "| metric | group | rows | median | p90 | signed | inside | high/low | median, machine left out | p90, machine left out |"
-                    : "  metric   group                                        rows median    p90 signed inside high/low  machine left out: median, p90",
-                 10));
+  HF_TRY(heading(
+      p,
+      "Errors by group: median and 90th percentile of |error|; with this row, and with this machine's rows, left out of the fit",
+      md ? "| metric | group | rows | median | p90 | signed | inside | high/low | row out: median | p90 | machine out: median | "
+           "p90 |"
+         : "  metric   group                                        rows median    p90 signed inside high/low  row out: median, "
+           "p90  "
+           "machine out: median, p90",
+      12));
   for (int i = 0; i < c->n_groups; i++) {
     const case_group *g = &c->group[i];
-    char name[128];
+    char name[128], out[4][16];
     snprintf(name, sizeof name, "%s %s", g->by, g->name);
+    percent(out[0], g->alone_p90 > 0, g->alone_median);
+    percent(out[1], g->alone_p90 > 0, g->alone_p90);
+    percent(out[2], g->left_out_p90 > 0, g->left_out_median);
+    percent(out[3], g->left_out_p90 > 0, g->left_out_p90);
     HF_TRY(hf_buf_printf(p->b,
-                         md ? "| %s | %s | %d | %.1f %% | %.1f %% | %+.1f %% | %.0f %% | %.2f | %.1f %% | %.1f %% |\n"
-                            : "  %-8s %-44s %4d %5.1f%% %5.1f%% %+5.1f%%   %3.0f%%     %4.2f %6.1f%% %6.1f%%\n",
+                         md ? "| %s | %s | %d | %.1f %% | %.1f %% | %+.1f %% | %.0f %% | %.2f | %s | %s | %s | %s |\n"
+                            : "  %-8s %-44s %4d %5.1f%% %5.1f%% %+5.1f%%   %3.0f%%     %4.2f %9s %9s     %9s %9s\n",
                          case_metric_name[g->metric], name, g->n, 100 * g->median, 100 * g->p90, 100 * g->signed_median,
-                         100.0 * g->inside / g->n, g->width, 100 * g->left_out_median, 100 * g->left_out_p90));
+                         100.0 * g->inside / g->n, g->width, out[0], out[1], out[2], out[3]));
   }
   return HF_OK;
 }
 
 static hf_status rows_text(const comparison *c, const page *p) {
   bool md = p->markdown;
-  HF_TRY(heading(p, "Rows (tokens/s)",
-                 md ? "| row | metric | engine | machine | format | context | published | low | predicted | high | error | machine left out |"
-                    : "  row      metric  engine                 machine                      format       context published     low predicted    "
-                      "high  error  machine left out",
-                 12));
+  HF_TRY(heading(p, "Rows (tokens/s); * = published outside low to high",
+                 md ? "| row | metric | engine | machine | format | context | published | low | predicted | high | error | row "
+                      "out | machine out |"
+                    : "  row      metric  engine                 machine                      format       context published     "
+                      "low predicted    "
+                      "high   error  row out  machine out",
+                 13));
   for (int i = 0; i < c->n; i++)
     for (int m = 0; m < METRIC_N; m++) {
       const case_figure *f = &c->figure[i][m];
       const resolved_case *r = &c->row[i].r;
+      char out[2][16];
       if (!f->used) continue;
+      percent(out[0], f->alone > 0, f->alone_error);
+      percent(out[1], f->left_out > 0, f->left_out_error);
       HF_TRY(hf_buf_printf(p->b,
-                           md ? "| %s | %s | %s | %s | %s | %.0f | %.4g | %.4g | %.4g | %.4g | %+.1f %%%s | %+.1f %% |\n"
-                              : "  %-8s %-7s %-22s %-28s %-12s %7.0f   %7.2f %7.2f   %7.2f %7.2f %+5.1f%%%s %+5.1f%%\n",
+                           md ? "| %s | %s | %s | %s | %s | %.0f | %.4g | %.4g | %.4g | %.4g | %+.1f %%%s | %s | %s |\n"
+                              : "  %-8s %-7s %-22s %-28s %-12s %7.0f   %7.2f %7.2f   %7.2f %7.2f %+6.1f%%%s %9s %9s\n",
                            r->c->id, case_metric_name[m], r->engine, r->machine, r->format_name,
-                           m == METRIC_DECODE ? r->context : r->prefill_start, f->published, f->predicted.low, f->predicted.likely,
-                           f->predicted.high, 100 * f->signed_error, f->inside ? "" : " *", 100 * f->left_out_error));
+                           m == METRIC_DECODE ? r->context : r->prefill_start, f->published, f->predicted.low,
+                           f->predicted.likely, f->predicted.high, 100 * f->signed_error,
+                           f->inside ? ""
+                           : md      ? " \\*"
+                                     : "*",
+                           out[0], out[1]));
     }
-  return hf_buf_printf(p->b, "%s* published outside low to high\n", md ? "\n" : "  ");
+  return HF_OK;
 }
 
 static hf_status declined_text(const comparison *c, const page *p) {
@@ -192,31 +222,37 @@ static hf_status declined_text(const comparison *c, const page *p) {
 static hf_status scenarios_text(const scenario *s, int n, const page *p) {
   bool md = p->markdown;
   if (n == 0) return HF_OK;
-  HF_TRY(heading(p, "What rows without a machine may mean (our own engine, tokens/s of all users)",
-                 md ? "| row | machine | format | depth | low | likely | high | high/low | published | inside |"
-                    : "  row      machine                               format  depth    low likely   high high/low published inside",
-                 10));
+  HF_TRY(heading(
+      p, "What rows without a machine may mean (our own engine, tokens/s of all users)",
+      md ? "| row | machine | format | depth | low | likely | high | high/low | published | inside |"
+         : "  row      machine                               format  depth    low likely   high high/low published inside",
+      10));
   for (int i = 0; i < n; i++) {
     const predicted_range *d = &s[i].decode;
-    HF_TRY(hf_buf_printf(p->b, md ? "| %s | %s | %s | %d | %.1f | %.1f | %.1f | %.2f | %.1f | %s%s%s |\n"
-                                  : "  %-8s %-37s %-7s %5d %6.1f %6.1f %6.1f %8.2f %9.1f %s%s%s\n",
-                         s[i].c->id, s[i].machine, s[i].format, s[i].depth, d->low, d->likely, d->high, d->low > 0 ? d->high / d->low : 0,
-                         s[i].published, s[i].inside ? "yes" : "no", s[i].needs[0] != '\0' ? "; it needs " : "", s[i].needs));
+    HF_TRY(hf_buf_printf(p->b,
+                         md ? "| %s | %s | %s | %d | %.1f | %.1f | %.1f | %.2f | %.1f | %s%s%s |\n"
+                            : "  %-8s %-37s %-7s %5d %6.1f %6.1f %6.1f %8.2f %9.1f %s%s%s\n",
+                         s[i].c->id, s[i].machine, s[i].format, s[i].depth, d->low, d->likely, d->high,
+                         d->low > 0 ? d->high / d->low : 0, s[i].published, s[i].inside ? "yes" : "no",
+                         s[i].needs[0] != '\0' ? "; it needs " : "", s[i].needs));
   }
   return HF_OK;
 }
 
 static hf_status priors_text(const comparison *c, const page *p) {
   bool md = p->markdown;
-  HF_TRY(heading(p, "Fitted priors", md ? "| engine | fact | low | likely | high |" : "  engine                 fact                             low  likely    high", 5));
+  HF_TRY(heading(p, "Fitted priors",
+                 md ? "| engine | fact | low | likely | high |"
+                    : "  engine                 fact                             low  likely    high",
+                 5));
   for (int e = 0; e < c->engines.n; e++)
     for (int i = 0; i < fit_plans[e].n; i++) {
       const catalog_value *f = &c->engines.e[e].fact[fit_plans[e].fact[i]];
-      HF_TRY(hf_buf_printf(p->b, md ? "| %s | %s | %.3g | %.3g | %.3g |\n" : "  %-22s %-28s %7.3g %7.3g %7.3g\n", c->engines.e[e].name,
-                           engine_fact_name[fit_plans[e].fact[i]], f->low, f->likely, f->high));
+      HF_TRY(hf_buf_printf(p->b, md ? "| %s | %s | %.3g | %.3g | %.3g |\n" : "  %-22s %-28s %7.3g %7.3g %7.3g\n",
+                           c->engines.e[e].name, engine_fact_name[fit_plans[e].fact[i]], f->low, f->likely, f->high));
     }
-  return hf_buf_printf(p->b, "%s%d parameters fitted to %d figures of %d rows; %d rows declined.\n", md ? "\n" : "  ", c->parameters,
-                       c->n_fitted_figures, c->used, c->n - c->used);
+  return hf_buf_printf(p->b, "%s%d parameters fitted to %d figures of %d rows; %d rows declined.\n", md ? "\n" : "  ",
+                       c->parameters, c->n_fitted_figures, c->used, c->n - c->used);
 }
 
 hf_status show_text(const comparison *c, const scenario *s, int n_scenarios, bool markdown, hf_buf *out) {

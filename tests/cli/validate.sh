@@ -4,7 +4,7 @@
 plan=$bin/hf-plan
 cases=tests/validation/published-cases.csv
 
-expect_exit 0 "$plan" validate "$cases" --quick --json --baseline tests/validation/expected.json
+expect_exit 0 "$plan" validate "$cases" --json --baseline tests/validation/expected.json
 cp "$out" "$tmp/a.json"
 jq -e '.rows == .used + .declined and .used >= 60 and (.cases | length) == .used and .answer_id > 0' "$tmp/a.json" >/dev/null || fail "rows do not add up"
 jq -e '.median_abs_error <= 0.15 and .p90_abs_error <= 0.35' "$tmp/a.json" >/dev/null || fail "the bars of decode"
@@ -14,6 +14,7 @@ jq -e 'all(.cases[]; .low <= .predicted and .predicted <= .high and
 jq -e '.median_abs_error as $m | [.cases[] | select(.metric == "decode" and .experts_on_cpu) | .signed_error | fabs] | sort |
   ((.[((length + 1) / 2 | floor) - 1] - $m) | fabs) < 1e-9' "$tmp/a.json" >/dev/null || fail "median of the top level"
 jq -e '[.groups[] | select(.metric == "prefill")] | length > 0' "$tmp/a.json" >/dev/null || fail "no prefill groups"
+jq -e 'all(.groups[]; .machine_left_out_p90_abs_error > 0)' "$tmp/a.json" >/dev/null || fail "machines left out"
 jq -e '[.scenarios[] | select(.machine == "2 x xeon-6787p, mrdimm-8000, rtx4090" and .format == "q4_k_m")] | length == 1 and .[0].high / .[0].low < 2.5' \
   "$tmp/a.json" >/dev/null || fail "the scenario of the catalog machine"
 jq -e '(.scenarios | length) == 8 and (.declined_rows | map(.id) | index("INT-007")) != null' "$tmp/a.json" >/dev/null || fail "scenarios"

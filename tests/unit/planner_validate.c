@@ -12,8 +12,9 @@
 #include "planner/validate/compare.h"
 #include "planner/validate/scenario.h"
 
-#define HEADER \
-  "id,source,model,params_total,weights_format,gpu,cpu,memory,engine,placement,concurrency,prompt_tokens,context_tokens,prefill_tok_s," \
+#define HEADER                                                                                                            \
+  "id,source,model,params_total,weights_format,gpu,cpu,memory,engine,placement,concurrency,prompt_tokens,context_tokens," \
+  "prefill_tok_s,"                                                                                                        \
   "decode_tok_s,notes\n"
 static const char CSV[] = "tests/validation/published-cases.csv";
 
@@ -57,7 +58,8 @@ static void hostile_csv(void **state) {
 
 static void quotes_and_line_ends(void **state) {
   (void)state;
-  static const char text[] = "\xef\xbb\xbf" HEADER "\r\n\"a \"\"b\"\"\",\"x\ny\",m,,,,,,,\"p, q\",2,10,1024..2048,3.5,7.25,\r\n\r\nz,,m,,,,,,,,,,0,,1,n";
+  static const char text[] =
+      "\xef\xbb\xbf" HEADER "\r\n\"a \"\"b\"\"\",\"x\ny\",m,,,,,,,\"p, q\",2,10,1024..2048,3.5,7.25,\r\n\r\nz,,m,,,,,,,,,,0,,1,n";
   published_cases c;
   assert_int_equal(published_cases_parse(text, sizeof text - 1, "f.csv", &c), HF_OK);
   assert_int_equal(c.n, 2);
@@ -75,8 +77,8 @@ static void quotes_and_line_ends(void **state) {
 
 static resolver names;
 
-static published_case row(const char *name, const char *format, const char *gpu, const char *cpu, const char *memory, const char *program,
-                          const char *placement) {
+static published_case row(const char *name, const char *format, const char *gpu, const char *cpu, const char *memory,
+                          const char *program, const char *placement) {
   return (published_case){.id = "t",
                           .source = "",
                           .model = name,
@@ -113,8 +115,8 @@ static void names_in_text(void **state) {
 
 static void machines_and_engines(void **state) {
   (void)state;
-  published_case c = row("DeepSeek-R1", "UD-Q4_K_XL (CPU buffer 343168 MiB)", "RTX 5090 32GB", "2x EPYC 9355 (32c)", "DDR5-6000, 24 modules",
-                         "ik_llama.cpp x", "experts of layers 3-4 on GPU, rest CPU; rtr; ub 4096");
+  published_case c = row("DeepSeek-R1", "UD-Q4_K_XL (CPU buffer 343168 MiB)", "RTX 5090 32GB", "2x EPYC 9355 (32c)",
+                         "DDR5-6000, 24 modules", "ik_llama.cpp x", "experts of layers 3-4 on GPU, rest CPU; rtr; ub 4096");
   resolved_case r = resolved(&c);
   assert_true(r.used);
   assert_string_equal(r.parts, "cpu=epyc-9355,sockets=2,memory=ddr5-6000,gpu=rtx5090");
@@ -153,7 +155,8 @@ static void declined(void **state) {
   struct {
     published_case c;
     const char *why;
-  } bad[] = {{good, "model"}, {good, "size"}, {good, "cpu"}, {good, "gpu"}, {good, "weights_format"}, {good, "engine"}, {good, "placement"}};
+  } bad[] = {{good, "model"},          {good, "size"},   {good, "cpu"},      {good, "gpu"},
+             {good, "weights_format"}, {good, "engine"}, {good, "placement"}};
   bad[0].c.model = "a model";
   bad[1].c.model = "DeepSeek-R1 70B";
   bad[2].c.cpu = "a CPU";
@@ -188,7 +191,8 @@ static void prepared(const published_case *c, prepared_case *p, engine *e) {
 /* The same step as for plans: ilp_evaluate of the same table and placement, for an engine whose two sides overlap. */
 static void step_is_that_of_plans(void **state) {
   (void)state;
-  published_case c = row("DeepSeek-V3", "Q4_K_M", "RTX 4090", "2x Xeon 6454S", "DDR5-4800", "ktransformers 0.2", "3 expert layers on GPU");
+  published_case c =
+      row("DeepSeek-V3", "Q4_K_M", "RTX 4090", "2x Xeon 6454S", "DDR5-4800", "ktransformers 0.2", "3 expert layers on GPU");
   prepared_case p;
   engine e;
   predicted_rates rates;
@@ -313,7 +317,7 @@ static void published_rows_meet_the_bars(void **state) {
   whole w;
   load_whole(&w);
   comparison_bars bars = {0.15, 0.35, 0.25, 0.75, 0.95, 1.8};
-  assert_int_equal(comparison_run(w.c, w.engines, false), HF_OK);
+  assert_int_equal(comparison_run(w.c, w.engines, false, false), HF_OK);
   if (comparison_gate(w.c, &bars) != HF_OK) fail_msg("%s", hf_error_line());
   assert_true(w.c->used >= 60);
   assert_true(4 * w.c->parameters < w.c->used); /* few numbers for many rows */
@@ -341,7 +345,8 @@ static void committed_priors_are_fitted(void **state) {
       engine_fact f = fit_plans[e].fact[i];
       double now = fitted->e[e].fact[f].likely, was = w.engines->e[e].fact[f].likely;
       if (fabs(now / was - 1) > 0.03)
-        fail_msg("%s %s: the catalog says %g, the fit %g: run hf-plan validate --fit", fitted->e[e].name, engine_fact_name[f], was, now);
+        fail_msg("%s %s: the catalog says %g, the fit %g: run hf-plan validate --fit", fitted->e[e].name, engine_fact_name[f],
+                 was, now);
     }
   free(fitted);
   free_whole(&w);
@@ -349,9 +354,9 @@ static void committed_priors_are_fitted(void **state) {
 
 static void half_declined_is_no_answer(void **state) {
   (void)state;
-  static const char text[] = HEADER
-      "a,,a model,,Q4_K_M,none,EPYC 9355,,llama.cpp,,1,9,,5,1,\nb,,a model,,Q4_K_M,none,EPYC 9355,,llama.cpp,,1,9,,5,1,\n"
-      "c,,DeepSeek-R1,,Q4_K_M,none,EPYC 9355,,llama.cpp,,1,9,,5,1,\n";
+  static const char text[] =
+      HEADER "a,,a model,,Q4_K_M,none,EPYC 9355,,llama.cpp,,1,9,,5,1,\nb,,a model,,Q4_K_M,none,EPYC 9355,,llama.cpp,,1,9,,5,1,\n"
+             "c,,DeepSeek-R1,,Q4_K_M,none,EPYC 9355,,llama.cpp,,1,9,,5,1,\n";
   published_cases rows;
   comparison c;
   engine_set *s = calloc(1, sizeof *s);
@@ -360,10 +365,12 @@ static void half_declined_is_no_answer(void **state) {
   assert_int_equal(comparison_new(&rows, &c), HF_OK);
   assert_int_equal(c.used, 1);
   assert_int_equal(engine_set_load(s), HF_OK);
-  assert_int_equal(comparison_run(&c, s, true), HF_OK);
+  assert_int_equal(comparison_run(&c, s, true, true), HF_OK);
   assert_int_equal(comparison_gate(&c, &any), HF_NO);
   assert_non_null(strstr(hf_error_line(), "2 of 3 rows were declined"));
   assert_true(c.figure[2][METRIC_DECODE].used && c.figure[2][METRIC_DECODE].left_out > 0);
+  assert_true(c.figure[2][METRIC_DECODE].alone > 0 &&
+              !(c.figure[0][METRIC_DECODE].alone > 0)); /* from the start values: it is the only row */
   comparison_free(&c);
   published_cases_free(&rows);
   free(s);
