@@ -3,7 +3,7 @@
 #include "reports/report.h"
 #include "tests/unit/reports_common.h"
 
-static const char *const kinds[] = {"roi", "whatif"};
+static const char *const kinds[] = {"roi", "whatif", "sweep", "validate"};
 
 typedef struct {
   db_place place;
