@@ -194,7 +194,8 @@ static hf_status set_speed(double *out, const char *key, const char *value) {
   double v;
   HF_TRY(set_number(&v, key, value, 400, 4e10));
   if (v < 1e5) v *= 1e6; /* as modules are named: 6400 */
-  if (v < 4e8 || v > 4e10) return hf_fail(HF_INPUT, "%s=%.40s: transfers per second, e.g. 6400e6, or MT/s, e.g. 6400", key, value);
+  if (v < 4e8 || v > 4e10)
+    return hf_fail(HF_INPUT, "%s=%.40s: transfers per second, e.g. 6400e6, or MT/s, e.g. 6400", key, value);
   *out = v;
   return HF_OK;
 }
