@@ -39,10 +39,10 @@ static json *parse(const char *text) {
 
 static void test_published_rows_count(void **state) {
   (void)state;
-  model *m = from_catalog("deepseek-r1");
+  model *m = from_catalog("deepseek-r1-0528");
   quality *q = NULL;
   db_tag tag;
-  if (quality_load(m, "r1", NULL, &q) != HF_OK) fail_msg("%s", hf_error_line());
+  if (quality_load(m, "deepseek-r1-0528", NULL, &q) != HF_OK) fail_msg("%s", hf_error_line());
   assert_true(q->own);
   assert_float_equal(q->scale, 1, 0);
   assert_float_equal(loss_of(q, m, "iq4_ks", &tag), log(3.2286 / 3.2130), 0.001);
@@ -51,6 +51,13 @@ static void test_published_rows_count(void **state) {
   assert_int_equal(tag, TAG_SCALED);
   assert_float_equal(loss_of(q, m, "fp8", NULL), 0, 0);  /* the original */
   assert_float_equal(loss_of(q, m, "bf16", NULL), 0, 0); /* wider */
+  free(q);
+  /* R1 of January under its alias: its own rows only, the sibling's types */
+  if (quality_load(m, "r1", NULL, &q) != HF_OK) fail_msg("%s", hf_error_line());
+  (void)loss_of(q, m, "iq4_ks", &tag);
+  assert_int_equal(tag, TAG_SCALED);
+  assert_float_equal(loss_of(q, m, "q2_k_r4", &tag), log(3.6975 / 3.3490), 0.001);
+  assert_int_equal(tag, TAG_MEASURED);
   free(q);
   model_close(m);
 }
