@@ -5,6 +5,8 @@
 #include "planner/cmd.h"
 #include "planner/plan_inputs.h"
 
+enum { MOST_CHUNK = 16384 };
+
 static void print_curve(const char *name, const stage_curve *c) {
   printf("    %-7s", name);
   for (int i = 0; i < c->n; i++) printf(" %g:%.3g", c->tok[i], 1e-3 * c->ns[i]);
@@ -32,6 +34,32 @@ static void print_figures(const json *list) {
            json_string(json_get(o, "source")));
 }
 
+/* Tokens of a chunk from which on sending a layer's experts to the device beats computing them on the CPU, all being there. */
+static hf_status add_crossings(const plan_inputs *in, const stage_table *t, json *list) {
+  popularity *pop = NULL;
+  HF_TRY(popularity_uniform(in->c, &pop));
+  for (int l = 0; l < t->n_layers; l++) {
+    int at = cost_prefill_crossing(t, pop, l, MOST_CHUNK);
+    json_add_int(list, NULL, at == INT32_MAX ? 0 : at);
+  }
+  popularity_free(pop);
+  return HF_OK;
+}
+
+static void print_crossings(const stage_table *t, const json *list) {
+  int l = 0, least = INT32_MAX, most = 0, never = 0;
+  for (const json *x = json_first(list); x != NULL; x = json_next(x), l++) {
+    int at = (int)json_number(x, 0);
+    if (!t->layer[l].moe) continue;
+    never += at == 0;
+    if (at > 0 && at < least) least = at;
+    if (at > most) most = at;
+  }
+  if (most > 0) printf("    upload  beats the CPU in prefill from %d to %d tokens of a chunk on\n", least, most);
+  if (never > 0 && !t->one_resource)
+    printf("    upload  never beats the CPU in %d layers up to %d tokens\n", never, (int)MOST_CHUNK);
+}
+
 static void print_table(const stage_table *t) {
   printf("Stage times in us over tokens, tag %s; step %.3g us%s\n", t->tag, 1e-3 * t->step_fixed_ns,
          t->one_resource ? "; one resource, nothing overlaps" : "");
@@ -57,21 +85,23 @@ static void print_table(const stage_table *t) {
 
 static hf_status print_stages(const plan_inputs *in, const stage_table *t, bool as_json) {
   cost_input ci = plan_cost_input(in);
+  hf_status st = HF_OK;
   json *o = json_new_object();
-  if (!as_json) {
-    hf_status told = cost_provenance(&ci, json_add_array(o, "figures"));
-    print_table(t);
-    print_figures(json_get(o, "figures"));
-    json_free(o);
-    return told;
-  }
   json_add_str(o, "model", in->req.model);
   json_add_str(o, "machine", in->host->machine.name);
   json_add_str(o, "gpu", in->gpu.text);
   json_add_str(o, "format", in->format_name);
-  hf_status st = stage_table_to_json(t, o);
-  if (st == HF_OK) st = cost_provenance(&ci, json_add_array(o, "figures"));
-  if (st == HF_OK) st = cmd_print_json(o);
+  HF_GO(done, stage_table_to_json(t, o));
+  HF_GO(done, add_crossings(in, t, json_add_array(o, "prefill_crossing_tokens"))); /* 0: never */
+  HF_GO(done, cost_provenance(&ci, json_add_array(o, "figures")));
+  if (as_json) {
+    st = cmd_print_json(o);
+    goto done;
+  }
+  print_table(t);
+  print_crossings(t, json_get(o, "prefill_crossing_tokens"));
+  print_figures(json_get(o, "figures"));
+done:
   json_free(o);
   return st;
 }

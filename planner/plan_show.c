@@ -157,6 +157,8 @@ hf_status plan_show(const plan *p, hf_buf *b) {
         b, "               (step and bound are the placement model's, layer after layer; micro-batches in different layers "
            "gain on it: see predicted)\n"));
   HF_TRY(hf_buf_printf(b, "  binding      %s\n", p->binding));
+  const char *from = json_string(json_get(p->extra, "scaled_from"));
+  if (from != NULL) HF_TRY(hf_buf_printf(b, "  kernels      curves of machine %s, scaled to this one\n", from));
   HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s)\n", p->decode_tok_per_s.likely,
                        p->decode_tok_per_s.low, p->decode_tok_per_s.high, p->tag));
   HF_TRY(show_times(p, b));

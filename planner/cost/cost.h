@@ -201,6 +201,8 @@ HF_MUST hf_status popularity_zipf_fit(const model_config *c, popularity *p);
 /* The exponent alone: p [n], any order, not all 0. */
 double popularity_fit_exponent(const double *p, int n);
 /* The format is docs/popularity.md. File of counts per kind of text: {kind: {"tokens": n, "counts": {layer: [per expert]}}}; kind NULL = all kinds together. */
+HF_MUST hf_status popularity_census_json(const model_config *c, const json *doc, const char *where, const char *kind,
+                                         popularity **out);
 HF_MUST hf_status popularity_census(const model_config *c, const char *path, const char *kind, popularity **out);
 /* Routing counts of a run, prefill and decode together. HF_INPUT when the run has none or is of another shape. */
 HF_MUST hf_status popularity_run(const model_config *c, const rec_routing *rows, int n, int64_t run_id, popularity **out);

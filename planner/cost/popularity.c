@@ -192,35 +192,38 @@ static void from_all_counts(const model_config *c, const double *counts, popular
   }
 }
 
-hf_status popularity_census(const model_config *c, const char *path, const char *kind, popularity **out) {
-  json *doc = NULL;
+hf_status popularity_census_json(const model_config *c, const json *doc, const char *where, const char *kind, popularity **out) {
   popularity *p = NULL;
   double *counts = NULL;
   hf_status st = HF_OK;
   int used = 0;
-  HF_TRY(json_read_file(path, 64u << 20, &doc));
-  if (json_type(doc) != JSON_OBJECT) {
-    st = hf_fail(HF_INPUT, "%s: needs an object of kinds of text; see docs/popularity.md", path);
-    goto done;
-  }
-  HF_GO(done, popularity_new(c->n_layers, c->n_experts, &p));
+  if (json_type(doc) != JSON_OBJECT)
+    return hf_fail(HF_INPUT, "%s: needs an object of kinds of text; see docs/popularity.md", where);
+  HF_TRY(popularity_new(c->n_layers, c->n_experts, &p));
   HF_GO(done, hf_alloc(&counts, (size_t)c->n_layers * (size_t)c->n_experts + 1, sizeof *counts, "counts of a census"));
   for (const json *k = json_first(doc); k != NULL; k = json_next(k)) {
     if (kind != NULL && strcmp(json_key(k), kind) != 0) continue;
-    HF_GO(done, add_kind(c, path, k, counts));
+    HF_GO(done, add_kind(c, where, k, counts));
     used++;
   }
   if (used == 0) {
-    st = hf_fail(HF_INPUT, "%s: has no kind of text '%s'", path, kind != NULL ? kind : "(any)");
+    st = hf_fail(HF_INPUT, "%s: has no kind of text '%s'", where, kind != NULL ? kind : "(any)");
     goto done;
   }
   from_all_counts(c, counts, p);
   snprintf(p->source, sizeof p->source, "census%s%.48s", kind != NULL ? ":" : "", kind != NULL ? kind : "");
 done:
-  json_free(doc);
   free(counts);
   if (st != HF_OK) popularity_free(p);
   else *out = p;
+  return st;
+}
+
+hf_status popularity_census(const model_config *c, const char *path, const char *kind, popularity **out) {
+  json *doc = NULL;
+  HF_TRY(json_read_file(path, 64u << 20, &doc));
+  hf_status st = popularity_census_json(c, doc, path, kind, out);
+  json_free(doc);
   return st;
 }
 
