@@ -23,9 +23,9 @@ bool plan_popularity(const plan *p, int i, double *out) {
 
 /* ---- map ---- */
 
-/* A cell's look: place (0 CPU, 1 device, 2 came in, 3 went out) and shade 0..3. */
-enum { SHADES = 4, PLACES = 4, LOOKS = SHADES * PLACES, LABELS = 10 };
-static const char *const place_class[PLACES] = {"cpu", "dev", "in", "out"};
+/* A cell's look: place (0 CPU, 1 device, 2 came in, 3 went out, from 4 on the second and further devices) and shade 0..3. */
+enum { SHADES = 4, FURTHER = 7, PLACES = 4 + FURTHER, LOOKS = SHADES * PLACES, LABELS = 10 };
+static const char *const place_class[PLACES] = {"cpu", "dev", "in", "out", "ga", "gb", "gc", "gd", "ge", "gf", "gg"};
 
 typedef struct {
   const plan *now, *old;
@@ -47,6 +47,10 @@ static int shade(double p, double mean) {
   return r < 0.5 ? 0 : r < 1 ? 1 : r < 2 ? 2 : 3;
 }
 
+static int place_of(int device) {
+  return device < 0 ? 0 : device == 0 ? 1 : 4 + (device - 1) % FURTHER;
+}
+
 static void fill_row(map *m, int row, double *pop) {
   const plan_layer *l = &m->now->layer[m->layer[row]], *before = same_layer(m->old, l);
   uint8_t *look = m->look + (size_t)row * (size_t)m->n_cols;
@@ -58,7 +62,7 @@ static void fill_row(map *m, int row, double *pop) {
       look[e] = LOOKS;
       continue;
     }
-    int place = l->device[e] >= 0;
+    int place = place_of(l->device[e]);
     if (before != NULL && (before->device[e] >= 0) != (l->device[e] >= 0)) place = l->device[e] >= 0 ? 2 : 3;
     int s = known ? shade(pop[e], sum / l->n_experts) : 2;
     m->shaded = m->shaded || (known && pop[e] != pop[0]);
@@ -125,18 +129,26 @@ static void draw_axes(page *p, const map *m) {
   page_raw(p, "</div>\n");
 }
 
-static void legend_item(page *p, const char *class, const char *text) {
-  page_raw(p, "<li><svg class=\"key\" viewBox=\"0 0 1 1\" aria-hidden=\"true\"><path class=\"%s\" d=\"M0 .5h1\"/></svg>%s</li>\n",
-           class, text);
+/* name: of a device, or NULL. */
+static void legend_item(page *p, const char *class, const char *text, const char *name) {
+  page_raw(p, "<li><svg class=\"key\" viewBox=\"0 0 1 1\" aria-hidden=\"true\"><path class=\"%s\" d=\"M0 .5h1\"/></svg>", class);
+  page_escaped(p, "%s%s%s", text, name != NULL ? ": " : "", name != NULL ? name : "");
+  page_raw(p, "</li>\n");
 }
 
 static void draw_legend(page *p, const map *m) {
   page_raw(p, "<ul class=\"legend\">\n");
-  legend_item(p, "dev2", "on the device");
-  legend_item(p, "cpu2", "on the CPU");
+  if (m->now->n_devices < 2) legend_item(p, "dev2", "on the device", NULL);
+  for (int d = 0; m->now->n_devices > 1 && d < m->now->n_devices; d++) {
+    char class[8], place[32];
+    snprintf(class, sizeof class, "%s2", place_class[place_of(d)]);
+    snprintf(place, sizeof place, "on device %d", d);
+    legend_item(p, class, place, m->now->device[d].name);
+  }
+  legend_item(p, "cpu2", "on the CPU", NULL);
   if (m->old != NULL) {
-    legend_item(p, "in2", "moved to the device");
-    legend_item(p, "out2", "moved to the CPU");
+    legend_item(p, "in2", "moved to the device", NULL);
+    legend_item(p, "out2", "moved to the CPU", NULL);
   }
   page_raw(p, "</ul>\n");
   if (m->shaded)

@@ -47,11 +47,11 @@ static void tiles_of_plan(page *p, const plan *pl) {
   format_number(pl->depth, FMT_INT, v);
   page_tile(p, "Pipeline depth", v, "%d user%s, context %d tokens", pl->users, plural(pl->users), pl->context);
   format_number(pl->ttft_s.p50, FMT_SECONDS, v);
-  format_number(pl->ttft_s.p90, FMT_SECONDS, w);
-  page_tile(p, "Time to first token", v, "median; 90 %% within %s, simulated", w);
+  format_number(pl->ttft_s.p95, FMT_SECONDS, w);
+  page_tile(p, "Time to first token", v, "median; 95 %% within %s, simulated", w);
   format_number(pl->tpot_s.p50, FMT_SECONDS, v);
-  format_number(pl->tpot_s.p90, FMT_SECONDS, w);
-  page_tile(p, "Time per output token", v, "median; 90 %% within %s, simulated", w);
+  format_number(pl->tpot_s.p95, FMT_SECONDS, w);
+  page_tile(p, "Time per output token", v, "median; 95 %% within %s, simulated", w);
   page_tiles_end(p);
 }
 
@@ -204,6 +204,25 @@ static void table_depths(page *p, const char *id, const plan *pl) {
                  "simulated. A deeper pipeline is taken only if it promises a clear gain, more than a few per cent.");
 }
 
+/* What more of something would give: by the multiplier of the memory, or by solving again. */
+static void table_advice(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"what", "More of", FMT_TEXT},
+                                 {"decode_tok_per_s", "Tokens/s with it", FMT_TOK_S},
+                                 {"gain_tok_per_s", "Gain, tokens/s", FMT_NUM},
+                                 {"price", "Price", FMT_INT},
+                                 {"tok_per_s_per_money", "Tokens/s for one unit of money", FMT_NUM}};
+  const json *list = json_get(json_get(pl->extra, "advice"), "values");
+  char name[SECTION_ID_MAX];
+  if (json_type(list) != JSON_ARRAY || json_len(list) == 0) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "advice"), cols, "What a little more would be worth, each alone");
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    const char *what = json_string(json_get(o, "what")), *text = json_string(json_get(o, "text"));
+    table_shown(p, t, what != NULL ? what : "", "%s", text != NULL ? text : what != NULL ? what : "–");
+    for (size_t i = 1; i < sizeof cols / sizeof cols[0]; i++) table_num(p, t, json_number(json_get(o, cols[i].key), NAN));
+  }
+  page_table_end(p, t, false);
+}
+
 void part_alternatives(page *p, const char *id, const plan *pl) {
   const json *advice = json_get(pl->extra, "advice"), *lost = json_get(pl->extra, "fallback"),
              *sim = json_get(pl->extra, "simulation");
@@ -226,8 +245,52 @@ void part_alternatives(page *p, const char *id, const plan *pl) {
   format_number(cpu_busy, FMT_SHARE, w);
   if (isfinite(device_busy) && isfinite(cpu_busy))
     page_text(p, "In the simulation the device is busy %s of the time, the CPU %s.", v, w);
+  table_advice(p, id, pl);
   table_depths(p, id, pl);
   if (certificate != NULL && certificate[0]) page_note(p, "Certificate of the bound: %s.", certificate);
+}
+
+/* Every figure of the machine that the cost model read, with its interval and source. */
+static void table_used_figures(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"name", "Figure", FMT_TEXT},  {"device", "Device", FMT_TEXT}, {"low", "Low", FMT_NUM},
+                                 {"likely", "Likely", FMT_NUM}, {"high", "High", FMT_NUM},      {"unit", NULL, FMT_TEXT},
+                                 {"tag", "Tag", FMT_TEXT},      {"source", "Source", FMT_TEXT}};
+  const json *list = json_get(pl->extra, "figures");
+  char name[SECTION_ID_MAX];
+  if (json_type(list) != JSON_ARRAY || json_len(list) == 0) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "used-figures"), cols, "Figures that the prediction of plan %lld stands on",
+                            (long long)pl->id);
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    const char *key = json_string(json_get(o, "name")), *unit = json_string(json_get(o, "unit"));
+    table_key(p, t, key != NULL ? key : "");
+    table_text(p, t, json_string(json_get(o, "device")));
+    for (int i = 2; i < 5; i++)
+      table_as(p, t, json_number(json_get(o, cols[i].key), NAN), format_of_unit(unit != NULL ? unit : ""));
+    for (int i = 5; i < 8; i++) table_text(p, t, json_string(json_get(o, cols[i].key)));
+  }
+  page_table_end(p, t, true);
+}
+
+/* Price and power, where the rows of the machine say them. */
+static void table_hardware(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"what", "What", FMT_TEXT},
+                                 {"low", "Low", FMT_NUM},
+                                 {"likely", "Likely", FMT_NUM},
+                                 {"high", "High", FMT_NUM},
+                                 {"tag", "Tag", FMT_TEXT}};
+  const json *list = json_get(pl->extra, "hardware");
+  char name[SECTION_ID_MAX];
+  if (json_type(list) != JSON_OBJECT || json_len(list) == 0) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "hardware"), cols, "What the hardware costs and draws");
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    rep_format f = strstr(json_key(o), "usd") != NULL ? FMT_USD : FMT_WATTS;
+    table_key(p, t, json_key(o));
+    for (int i = 1; i < 4; i++) table_as(p, t, json_number(json_get(o, cols[i].key), NAN), f);
+    table_text(p, t, json_string(json_get(o, "tag")));
+  }
+  page_table_end(p, t, false);
+  page_note(p, "What a million tokens cost on it and when it pays back: hf-plan roi --plan %lld, then hf-report roi.",
+            (long long)pl->id);
 }
 
 void part_budget(page *p, const char *id, const plan *pl) {
@@ -281,11 +344,14 @@ void section_plan(page *p, const char *id, const char *title, const data_plan *p
   char name[SECTION_ID_MAX];
   page_section(p, id, "%s: %s on %s", title, pl->p->model, pl->p->machine);
   tiles_of_plan(p, pl->p);
+  draw_range(p, &pl->p->decode_tok_per_s, NULL, 0);
   table_head(p, id, pl);
   part_placement(p, id, pl->p, NULL);
   part_alternatives(p, id, pl->p);
   part_budget(p, id, pl->p);
   table_kernels(p, id, pl->p);
+  table_hardware(p, id, pl->p);
+  table_used_figures(p, id, pl->p);
   snprintf(name, sizeof name, "Plan %lld", (long long)pl->p->id);
   source_of_plan(p, pl, name);
 }

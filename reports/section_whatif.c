@@ -133,7 +133,7 @@ void section_definitions(page *p) {
        "output tokens of all users together per second while every user decodes; prefill and waiting are left out."},
       {"time to first token (TTFT)", "from the arrival of a request to its first output token, at the client."},
       {"time per output token (TPOT)", "(end to end − time to first token) / (n − 1) of a request with n output tokens."},
-      {"median, 90 % within, 99 % within", "half, 90 of 100, 99 of 100 requests are at or below this value (p50, p90, p99)."},
+      {"median, p90, p95, p99", "half, 90, 95, 99 of 100 requests are at or below this value; '90 % within' is p90."},
       {"gap", "(step of the plan − proven lower bound) / step of the plan: what any other placement at the same depth could gain "
               "at most, by the "
               "same cost model."},

@@ -98,7 +98,7 @@ static int64_t put_plan(fixture *f, int64_t machine, int64_t from_run, int first
   snprintf(p->device[0].spec, sizeof p->device[0].spec, "virtual:<img>");
   for (int i = 0; i < p->n_budget; i++) snprintf(p->budget[i].what, sizeof p->budget[i].what, "%d%.80s", i, EVIL);
   for (int l = 1; l < p->n_layers; l++)
-    for (int e = 0; e < 8; e++) p->layer[l].device[e] = e >= first_on_device && e < first_on_device + 3 ? 0 : -1;
+    for (int e = 0; e < 8; e++) p->layer[l].device[e] = e >= first_on_device && e < first_on_device + 3 ? e % 2 : -1;
   json_free(p->extra);
   p->extra = evil_extra();
   CHECK_OK(db_plan_put(f->d, p));
