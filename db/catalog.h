@@ -101,7 +101,8 @@ bool catalog_parts_is_text(const char *s);
 /* Canonical text: equal parts give equal texts, and parsing gives the parts again (but for name and note). */
 HF_MUST hf_status catalog_parts_text(const catalog_parts *p, char *out, size_t n);
 /* Changes one part; keys as above, "gpus" and "dimms_per_channel" too. Clears the name. A change of CPU keeps the memory where the new one
- * takes it, else takes its fastest, and at most its sockets; note says so. On failure nothing changed. */
+ * takes it, else takes its fastest, and at most its sockets; note says so. A change of CPU, of sockets, or to more GPUs than the platform
+ * takes chooses the platform anew. On failure nothing changed. */
 HF_MUST hf_status catalog_parts_set(catalog_parts *p, const char *key, const char *value);
 bool catalog_parts_has_key(const char *key);
 

@@ -445,8 +445,14 @@ static const char *usual_platform(const build *b, const char *class) {
   return b->sockets == 2 ? "server-2s" : "server-1s";
 }
 
-static hf_status check_platform(const build *b, bool chosen) {
+static hf_status check_platform(const build *b, bool chosen, const char *class) {
   int sockets, gpus;
+  const char *theirs = class;
+  HF_TRY(json_opt_str(b->platform, b->platform_name, "class", &theirs));
+  if (strcmp(theirs, class) != 0) {
+    return hf_fail(HF_INPUT, "%s: platform %s is for CPUs of class %s; %s is one of class %s%s", b->where, b->platform_name,
+                   theirs, b->cpu_name, class, chosen ? ", and GPU modules sit on baseboards of servers" : "");
+  }
   HF_TRY(fact_count(b->platform, b->platform_name, "max_sockets", 64, &sockets));
   HF_TRY(fact_count(b->platform, b->platform_name, "max_gpus", 64, &gpus));
   if (b->sockets > sockets) {
@@ -472,7 +478,7 @@ static hf_status load_platform(build *b) {
   if (name == NULL) return HF_OK;
   HF_TRY(get_entry(b, "platforms", name, &b->platform));
   HF_TRY(json_get_str(b->platform, name, "name", &b->platform_name));
-  return check_platform(b, usual);
+  return check_platform(b, usual, class);
 }
 
 /* What the platform adds; false when nobody says so. */

@@ -375,6 +375,18 @@ static hf_status change_cpu(catalog_parts *p, const char *value) {
   return HF_OK;
 }
 
+/* The platform was that of the machine as it was: another number of sockets, or more GPUs than it takes, is another computer. */
+static hf_status change_platform(catalog_parts *p, part_key k) {
+  const json *platform;
+  int gpus = 0;
+  if (p->platform[0] == 0 || (k != K_SOCKETS && k != K_GPU)) return HF_OK;
+  HF_TRY(own_name("platforms", p->platform, p->platform, sizeof p->platform, &platform));
+  for (int i = 0; i < p->n_gpu_kinds; i++) gpus += p->gpu[i].count;
+  if (k == K_GPU && gpus <= json_number(json_get(json_get(platform, "max_gpus"), "value"), 0)) return HF_OK;
+  p->platform[0] = 0;
+  return HF_OK;
+}
+
 hf_status catalog_parts_set(catalog_parts *p, const char *key, const char *value) {
   catalog_parts next = *p;
   part_key k = find_key(key, strlen(key));
@@ -383,6 +395,7 @@ hf_status catalog_parts_set(catalog_parts *p, const char *key, const char *value
   if (k == K_MEMORY || k == K_DIMM || k == K_DPC || k == K_SOCKETS) next.read_bytes_per_s = 0; /* measured on another machine */
   if (k == K_MEMORY || k == K_DIMM) next.transfers_per_s = 0;
   HF_TRY(k == K_CPU ? change_cpu(&next, value) : apply(&next, k, value));
+  HF_TRY(change_platform(&next, k));
   HF_TRY(resolve(&next));
   *p = next;
   return HF_OK;

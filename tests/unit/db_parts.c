@@ -152,6 +152,9 @@ static void contradictions_are_refused_when_composed(void **state) {
       {"cpu=xeon-6787p,dimm=2T", "come with at most"},
       {"cpu=epyc-9654,sockets=2,platform=server-1s", "takes 1 socket, not 2"},
       {"cpu=epyc-9654,gpu=rtx4090*5,platform=server-1s", "takes at most 4"},
+      {"cpu=xeon-6787p,platform=desktop", "platform desktop is for CPUs of class desktop; xeon-6787p is one of class server"},
+      {"cpu=ryzen-9950x,gpu=h100-sxm", "GPU modules sit on baseboards of servers"},
+      {"cpu=ryzen-9950x,gpu=rtx4090*3", "takes at most 2"},
       {"cpu=xeon-6787p,read=900G", "the channels give at most"},
       {"cpu=xeon-6787p,speed=30000", "no rate that modules"},
   };
@@ -277,8 +280,13 @@ static void changes(void **state) {
   ok(catalog_parts_set(&p, "dimm", "96G"));
   ok(catalog_parts_set(&p, "memory", "mrdimm-8000"));
   ok(catalog_parts_text(&p, text, sizeof text));
-  assert_string_equal(text, "cpu=xeon-6787p,memory=mrdimm-8000,dimm=96G,gpu=rtx5090,platform=server-2s");
+  assert_string_equal(text, "cpu=xeon-6787p,memory=mrdimm-8000,dimm=96G,gpu=rtx5090");
   assert_string_equal(p.note, "");
+  ok(catalog_parts_set(&p, "platform", "server-2s"));
+  ok(catalog_parts_set(&p, "gpu", "l40s*4"));
+  assert_string_equal(p.platform, "server-2s");
+  ok(catalog_parts_set(&p, "gpu", "l40s*5"));
+  assert_string_equal(p.platform, ""); /* takes four */
   /* a CPU that does not take MRDIMM: its fastest memory, and a note */
   ok(catalog_parts_set(&p, "cpu", "epyc-9654"));
   assert_string_equal(p.memory, "ddr5-4800");
