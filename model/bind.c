@@ -18,7 +18,7 @@ static const char *dims_text(const raw_tensor *t, char *buf, size_t n) {
 fmt slots_expert_format(const model *m) {
   int i = 0;
   while (i + 1 < m->c.n_layers && !m->c.layer_is_moe[i]) i++; /* config_check: some layer has experts */
-  return model_slot(m, MT_EXP_GATE, i)->format;
+  return model_slot(m, m->c.n_experts > 0 ? MT_EXP_GATE : MT_GATE, i)->format;
 }
 
 hf_status slot_set(model *m, tensor_slot *s, const raw_tensor *t, model_tensor_id id, int64_t rows, int64_t cols) {

@@ -36,6 +36,9 @@ static const struct {
     {"olmoe", "OlmoeForCausalLM", "olmoe", FAM_OLMOE, config_qwen},
     {"gpt_oss", "GptOssForCausalLM", "gpt_oss", FAM_GPT_OSS, config_gpt_oss},
     {"glm4_moe", "Glm4MoeForCausalLM", "glm4_moe", FAM_GLM4_MOE, config_glm4},
+    {"llama", "LlamaForCausalLM", "llama", FAM_LLAMA, config_dense},
+    {"qwen2", "Qwen2ForCausalLM", "qwen2", FAM_QWEN2, config_dense},
+    {"qwen3", "Qwen3ForCausalLM", "qwen3", FAM_QWEN3, config_dense},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
@@ -114,11 +117,12 @@ hf_status cfg_deepseek_ffn(const json *j, const char *where, model_config *c, in
   return HF_OK;
 }
 
-static hf_status rope_scaling(const json *s, const char *where, rope_spec *r) {
+static hf_status rope_scaling(const json *s, const char *where, bool planned_only, rope_spec *r) {
   const char *type = json_string(json_get(s, "rope_type"));
   if (!type) type = json_string(json_get(s, "type"));
   if (!type) return hf_fail(HF_INPUT, "%s: field rope_scaling: rope_type is missing", where);
   if (!strcmp(type, "default")) return HF_OK;
+  if (!strcmp(type, "llama3") && planned_only) return HF_OK; /* changes frequencies, no size */
   if (strcmp(type, "yarn") && strcmp(type, "linear"))
     return hf_fail(HF_UNSUPPORTED, "%s: field rope_scaling: type '%.40s' is not supported; known: default, linear, yarn", where,
                    type);
@@ -147,7 +151,8 @@ hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_
   else s = json_get(j, "rope_scaling");
   if (!s || json_type(s) == JSON_NULL) return HF_OK;
   if (json_type(s) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: field rope_scaling is no object", where);
-  return rope_scaling(s, where, r);
+  const char *family = json_string(json_get(j, "model_type"));
+  return rope_scaling(s, where, family != NULL && !strcmp(family, "llama"), r);
 }
 
 /* A number or a list of numbers. */
@@ -331,6 +336,7 @@ static hf_status check_routing(const model_config *c, const char *where) {
     any = any || c->layer_is_moe[i];
     dense = dense || !c->layer_is_moe[i];
   }
+  if (c->n_experts == 0) return HF_OK; /* a dense family */
   if (!any)
     return hf_fail(HF_INPUT, "%s: no layer of %d has routed experts (first_k_dense_replace, decoder_sparse_step)", where,
                    c->n_layers);

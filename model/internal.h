@@ -163,6 +163,7 @@ HF_MUST hf_status config_deepseek(const json *j, const char *where, model_config
 HF_MUST hf_status config_qwen(const json *j, const char *where, model_config *c);
 HF_MUST hf_status config_mixtral(const json *j, const char *where, model_config *c);
 HF_MUST hf_status config_gpt_oss(const json *j, const char *where, model_config *c);
+HF_MUST hf_status config_dense(const json *j, const char *where, model_config *c);
 HF_MUST hf_status config_glm4(const json *j, const char *where, model_config *c);
 
 /* ---- files ---- */

@@ -23,6 +23,9 @@ typedef enum {
   FAM_OLMOE,
   FAM_GPT_OSS,
   FAM_GLM4_MOE,
+  FAM_LLAMA, /* dense, for planning only: n_experts 0, no layer is MoE */
+  FAM_QWEN2,
+  FAM_QWEN3,
   FAM_N
 } model_family;
 

@@ -5,6 +5,7 @@
  * (variance 1 / columns), smaller for the two products that add to the residual stream, so that it grows slowly over layers.
  * Router rows give logits of standard deviation about 1: every expert is chosen, none equally often. */
 #include "model/config_limits.h"
+#include "model/recipe.h"
 #include "model/synth.h"
 
 #include <errno.h>
@@ -138,6 +139,11 @@ hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, i
 }
 
 hf_status synth_bind(model *m, uint64_t seed, fmt format) {
+  if (m->c.n_experts == 0)
+    return hf_fail(HF_UNSUPPORTED, "%s: %s models have no experts and are for planning; there are no synthetic weights of them",
+                   m->path, model_family_name(m->c.family));
+  model_recipe recipe; /* of mixtures: each tensor gets its own type */
+  recipe_of(format, &m->c, &recipe);
   m->seed = seed;
   m->source = SRC_SYNTH;
   m->synth_format = m->c.default_format = format;
@@ -152,7 +158,8 @@ hf_status synth_bind(model *m, uint64_t seed, fmt format) {
       s->format = FMT_F32;
       if (tensor_is_matrix((model_tensor_id)id)) {
         s->format = s->cols % fmt_get(format)->block ? FMT_F16 : format;
-        if (!can && s->format == format) s->how = READ_REFUSED;
+        if (fmt_is_mixture(format)) s->format = recipe_tensor_format(&recipe, (model_tensor_id)id, layer, s->cols);
+        if (!can && s->format != FMT_F16) s->how = READ_REFUSED;
       }
       s->stored = s->format;
       s->bytes = (uint64_t)s->rows * fmt_row_bytes(s->format, s->cols);

@@ -149,7 +149,7 @@ static void test_refusals(void **state) {
   (void)state;
   refuse("[]", HF_INPUT, "object");
   refuse("{}", HF_INPUT, "model_type");
-  refuse("{\"model_type\":\"llama\"}", HF_UNSUPPORTED, "deepseek_v3");
+  refuse("{\"model_type\":\"gemma2\"}", HF_UNSUPPORTED, "deepseek_v3");
   refuse("{\"model_type\":\"qwen3_moe\"}", HF_INPUT, "num_hidden_layers");
   refuse("{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":0}", HF_INPUT, "num_hidden_layers");
   refuse("{" V3 ",\"n_group\":5,\"topk_group\":2}", HF_INPUT, "n_group");
@@ -193,6 +193,42 @@ static void test_published_sizes(void **state) {
     if (fabs(n / known[i].params - 1) > known[i].tolerance)
       fail_msg("%s: %.4g parameters, %.4g expected", known[i].name, n, known[i].params);
     assert_false(model_has_weights(m));
+    model_close(m);
+  }
+}
+
+/* Dense models: for planning; nothing routed, no shared experts. Parameters: model cards. */
+static void test_dense_families(void **state) {
+  (void)state;
+  static const struct {
+    const char *text;
+    double params;
+    bool norm, bias;
+  } dense[] = {{"{\"model_type\":\"llama\",\"num_hidden_layers\":32,\"hidden_size\":4096,\"intermediate_size\":14336,\"num_"
+                "attention_heads\":32,"
+                "\"num_key_value_heads\":8,\"vocab_size\":128256,\"rope_theta\":500000,\"rope_scaling\":{\"rope_type\":"
+                "\"llama3\",\"factor\":8}}",
+                8.03e9, false, false},
+               {"{\"model_type\":\"qwen3\",\"num_hidden_layers\":36,\"hidden_size\":4096,\"intermediate_size\":12288,\"num_"
+                "attention_heads\":32,"
+                "\"num_key_value_heads\":8,\"head_dim\":128,\"vocab_size\":151936,\"rope_theta\":1000000}",
+                8.19e9, true, false},
+               {"{\"model_type\":\"qwen2\",\"num_hidden_layers\":24,\"hidden_size\":896,\"intermediate_size\":4864,\"num_"
+                "attention_heads\":14,"
+                "\"num_key_value_heads\":2,\"vocab_size\":151936,\"tie_word_embeddings\":true}",
+                0.494e9, false, true}};
+  for (size_t i = 0; i < sizeof dense / sizeof *dense; i++) {
+    model *m = from_text(dense[i].text);
+    const model_config *c = model_get_config(m);
+    model_layer_parts p;
+    assert_float_equal((double)model_total_params(c) / dense[i].params, 1, 0.005);
+    assert_int_equal(c->n_experts, 0);
+    assert_int_equal(c->n_dense_layers, c->n_layers);
+    assert_int_equal(c->qk_norm_head, dense[i].norm);
+    assert_int_equal(c->qkv_bias, dense[i].bias);
+    assert_int_equal(model_layer_parts_of(m, FMT_Q4_K_M, 5, &p), HF_OK);
+    assert_int_equal(p.expert.bytes + p.router.bytes + p.shared.bytes, 0);
+    assert_true(p.dense_ffn.bytes > 0);
     model_close(m);
   }
 }
@@ -287,8 +323,8 @@ static void test_dequant(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_deepseek_rules), cmocka_unit_test(test_gpt_oss_rules),   cmocka_unit_test(test_other_families),
-      cmocka_unit_test(test_refusals),       cmocka_unit_test(test_published_sizes), cmocka_unit_test(test_parts_of_r1),
-      cmocka_unit_test(test_format_table),   cmocka_unit_test(test_dequant),
+      cmocka_unit_test(test_refusals),       cmocka_unit_test(test_published_sizes), cmocka_unit_test(test_dense_families),
+      cmocka_unit_test(test_parts_of_r1),    cmocka_unit_test(test_format_table),    cmocka_unit_test(test_dequant),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
