@@ -81,6 +81,17 @@ hf_status engine_load(const char *name, engine *out) {
 
 /* ---- figures ---- */
 
+/* The fit looks rows up very often: no money, no power, no datasheet figures but those that engine_apply starts from, no single socket. */
+static bool needed(const rec_figure *f) {
+  static const char *const starts[] = {"dram_theoretical_bytes_per_s", "gpu_theoretical_mem_bytes_per_s",
+                                       "pcie_theoretical_bytes_per_s"};
+  for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+    if (strcmp(f->what, starts[i]) == 0) return true;
+  bool socket = strncmp(f->device, "cpu", 3) == 0 && f->device[3] != '\0';
+  return !socket && strncmp(f->what, "price", 5) != 0 && strncmp(f->what, "power", 5) != 0 &&
+         strstr(f->what, "theoretical") == NULL;
+}
+
 hf_status engine_rows_new(const catalog_machine *m, cost_rows **out) {
   static const struct {
     const char *device, *what, *unit;
@@ -92,8 +103,8 @@ hf_status engine_rows_new(const catalog_machine *m, cost_rows **out) {
   rec_figure *f = NULL;
   int n = 0;
   HF_TRY(hf_alloc(&f, (size_t)m->n_figure + MAX_SET, sizeof *f, "figures of a machine"));
-  for (int i = 0; i < m->n_figure; i++) /* money and power are not asked for; the fit looks rows up very often */
-    if (strncmp(m->figure[i].what, "price", 5) != 0 && strncmp(m->figure[i].what, "power", 5) != 0) f[n++] = m->figure[i];
+  for (int i = 0; i < m->n_figure; i++)
+    if (needed(&m->figure[i])) f[n++] = m->figure[i];
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
     bool there = false;
     for (int k = 0; k < n; k++)

@@ -112,6 +112,18 @@ static double number_before(const char *text, const char *phrase) {
   return s < e && isdigit((unsigned char)*s) ? strtod(s, NULL) : -1;
 }
 
+/* "2x Xeon" and "dual Xeon" in front, "RTX 4090 24GB x2" behind a blank: how many; 1 when nothing says so. */
+static int count_of(const char *text) {
+  int n = atoi(text);
+  const char *p = text + strspn(text, "0123456789");
+  while (*p == ' ') p++;
+  if (n > 0 && p > text && (*p == 'x' || *p == 'X') && !isalnum((unsigned char)p[1])) return n;
+  if (strncasecmp(text, "dual ", 5) == 0) return 2;
+  for (p = strstr(text, " x"); p != NULL; p = strstr(p + 1, " x"))
+    if (isdigit((unsigned char)p[2])) return atoi(p + 2);
+  return 1;
+}
+
 static bool has(const char *text, const char *phrase) {
   return strcasestr(text, phrase) != NULL;
 }
@@ -167,7 +179,10 @@ static hf_status resolve_machine(const resolver *rs, resolved_case *r) {
   r->gpu = !(strncasecmp(c->gpu, "none", 4) == 0);
   if (r->gpu) gpu = resolve_name(rs->gpus, c->gpu);
   if (r->gpu && gpu == NULL) return decline(r, "gpu", c->gpu, "names no GPU of the catalog");
-  bool two = strncasecmp(c->cpu, "2x", 2) == 0 && !has(c->placement, "per socket");
+  if (r->gpu && count_of(c->gpu) > 1) return decline(r, "gpu", c->gpu, "several GPUs: which layers are on which is not said");
+  int sockets = has(c->placement, "per socket") ? 1 : count_of(c->cpu);
+  bool two = sockets == 2;
+  if (sockets > 2) return decline(r, "cpu", c->cpu, "more than two sockets");
   catalog_value cores, clock;
   HF_TRY(catalog_fact("cpus", cpu, "cores", &cores));
   HF_TRY(catalog_fact("cpus", cpu, "all_core_turbo_hz", &clock));
@@ -252,6 +267,9 @@ static hf_status resolve_placement(const model_config *m, resolved_case *r) {
   double buffer = number_after(r->c->weights_format, "CPU buffer");
   if (buffer > 0 && moe > gpu_moe) r->expert_bytes = buffer * 1048576 / (moe - gpu_moe) / m->n_experts;
   bool repacked = has(p, "rtr") && !has(p, "no rtr"), iq = strncmp(r->format_name, "iq", 2) == 0;
+  double experts = number_before(r->c->notes, " experts");
+  if (experts >= 1 && experts != m->top_k && r->c->notes == strpbrk(r->c->notes, "0123456789"))
+    return decline(r, "notes", r->c->notes, "another number of experts per token than the model has");
   r->can_upload = r->gpu && !has(p, "op offload off") && !repacked && (iq || !row_interleaved(r->c));
   r->kv_elem_bytes = has(p, "q8_0 KV") ? 1 : 2;
   return HF_OK;

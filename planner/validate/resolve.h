@@ -3,7 +3,8 @@
  *
  *   model, cpu, gpu   the catalog entry whose name or alias stands in the text as whole words (the longest; punctuation and blanks alike);
  *                     "none" in gpu: no GPU
- *   cpu               "2x" in front: two sockets; "N threads" in cpu or placement: so many threads; "per socket" in placement: one socket of it
+ *   cpu, gpu          "2x" or "dual" in front, or "x2" behind: two sockets; several GPUs are declined
+ *   cpu "N threads" in cpu or placement: so many threads; "per socket" in placement: one socket of it
  *   memory            MRDIMM or DDRn and its speed name the modules; "N GB/s" is a read bandwidth somebody measured, and goes before modules and
  *                     speed; without a speed the fastest modules that the CPU takes
  *   weights_format    the first words that name a known format ("IQ4_K_R4", "UD-Q2_K_XL", "GGUF Q8", "INT8"); "CPU buffer N MiB" are the bytes of

@@ -155,8 +155,8 @@ static void declined(void **state) {
   struct {
     published_case c;
     const char *why;
-  } bad[] = {{good, "model"},          {good, "size"},   {good, "cpu"},      {good, "gpu"},
-             {good, "weights_format"}, {good, "engine"}, {good, "placement"}};
+  } bad[] = {{good, "model"},  {good, "size"},      {good, "cpu"},          {good, "gpu"},         {good, "weights_format"},
+             {good, "engine"}, {good, "placement"}, {good, "several GPUs"}, {good, "two sockets"}, {good, "experts per token"}};
   bad[0].c.model = "a model";
   bad[1].c.model = "DeepSeek-R1 70B";
   bad[2].c.cpu = "a CPU";
@@ -164,6 +164,9 @@ static void declined(void **state) {
   bad[4].c.weights_format = "Q9";
   bad[5].c.engine = "HeteroFlow";
   bad[6].c.placement = "experts of layer 7 on GPU";
+  bad[7].c.gpu = "RTX 4090 24GB x2 (PCIe 4.0 x16)";
+  bad[8].c.cpu = "4x EPYC 9355";
+  bad[9].c.notes = "6 experts; fewer than trained";
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     resolved_case r = resolved(&bad[i].c);
     if (r.used || strstr(r.why_not, bad[i].why) == NULL) fail_msg("%zu: '%s' does not say %s", i, r.why_not, bad[i].why);
