@@ -243,6 +243,28 @@ void sched_done(sched *s, int micro_batch, const uint8_t *finished, int64_t *end
   assert(sched_check(s));
 }
 
+int sched_repeats(const sched *s, int micro_batch) {
+  const sched_step *st = &s->flight[micro_batch];
+  int least = INT32_MAX;
+  if (!s->busy[micro_batch] || st->n_pieces == 0 || st->n_decode < st->n_tokens) return 0;
+  for (int i = 0; i < st->n_pieces; i++) {
+    const slot *q = &s->slot[st->piece[i].seq];
+    int left = q->cancelled ? 0 : q->w.max_tokens - q->produced - 1;
+    if (left < least) least = left;
+  }
+  return least;
+}
+
+void sched_repeat(sched *s, int micro_batch, int more) {
+  assert(more >= 0 && more <= sched_repeats(s, micro_batch));
+  const sched_step *st = &s->flight[micro_batch];
+  for (int i = 0; i < st->n_pieces; i++) {
+    slot *q = &s->slot[st->piece[i].seq];
+    q->pos += more;
+    q->produced += more;
+  }
+}
+
 static bool in_flight(const sched *s, int seq) {
   int m = s->slot[seq].micro_batch;
   if (!s->busy[m]) return false;

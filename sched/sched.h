@@ -52,6 +52,10 @@ bool sched_next(sched *s, int micro_batch, sched_step *out);
 /* The step given last to this micro-batch is complete. finished[i] != 0: the sequence of piece i ends now (end token, stop); the
  * scheduler itself ends sequences that reached max_tokens. ended (may be NULL) receives the requests that ended, *n_ended how many. */
 void sched_done(sched *s, int micro_batch, const uint8_t *finished, int64_t *ended, int *n_ended);
+/* How many more steps like the one in flight would follow it unchanged if nobody came: 0 unless all its pieces decode and none ends with
+ * it. sched_repeat lets it stand for that many more (0..sched_repeats), before sched_done: for a simulator that takes equal steps together. */
+int sched_repeats(const sched *s, int micro_batch);
+void sched_repeat(sched *s, int micro_batch, int more);
 /* A waiting or idle request is gone at once; one with a step in flight ends with that step and is then among `ended`. Unknown
  * requests (already ended) are ignored. */
 void sched_cancel(sched *s, int64_t request);

@@ -12,7 +12,7 @@
 #include "planner/sim/steps.h"
 #include "planner/sim/workload.h"
 
-enum { PAGES_MOST = 1 << 24, LONGEST_UNKNOWN = 131072 };
+enum { PAGES_MOST = 1 << 24, LONGEST_UNKNOWN = 131072, WINDOW_RUN = 64 };
 
 /* A request that waits in the scheduler or runs; its place in the table is its id there. */
 typedef struct {
@@ -23,6 +23,7 @@ typedef struct {
 
 typedef struct {
   bool active, prefills;
+  int repeats; /* steps like this one that follow it at once */
   sched_step step;
   int64_t *attn;
   sim_layer_ns *row;
@@ -34,6 +35,8 @@ typedef struct {
   sched *s;
   sim_source *feed, *count; /* the second only counts arrivals as time passes */
   sim_prices *prices;
+  int64_t *attn_last; /* of the last of several steps taken together */
+  sim_layer_ns *row_last;
   sim_machine *machine; /* one of the two */
   sim_steps *stepper;
   int64_t now, steps, most_steps;
@@ -148,6 +151,51 @@ static hf_status feed(sim *s) {
 
 /* ---- steps ---- */
 
+/* Time of `more` + 1 steps whose times rise evenly from the first on. */
+static int64_t even_steps_ns(double first, double rise, int more) {
+  double k = more;
+  return sim_round((k + 1) * first + rise * k * (k + 1) / 2);
+}
+
+/* Decode steps of one micro-batch, alone on the machine, differ only by their context, and each lasts longer than the one before by the same
+ * (but for a window, so those are taken in short runs): until a request ends or one that could be admitted arrives they are one event.
+ * *taken false when the step is none of these. */
+static hf_status take_together(sim *s, const sim_work *w, bool *taken) {
+  const stage_table *t = s->o->table;
+  micro_batch *b = &s->mb[0];
+  int more = sched_repeats(s->s, 0);
+  if (t->window > 0 && more > WINDOW_RUN) more = WINDOW_RUN;
+  *taken = s->o->depth == 1 && s->o->trace == NULL && more > 0;
+  if (!*taken) return HF_OK;
+  sched_step last = b->step;
+  for (int i = 0; i < last.n_pieces; i++) last.piece[i].start_pos += more;
+  sim_step_load last_load;
+  sim_work w_last;
+  int64_t ns[2], busy[2][SIM_N_RESOURCES] = {{0}};
+  sim_step_load_of(s->o, &last, &last_load);
+  HF_TRY(sim_step_alone_ns(t, w, &ns[0], busy[0]));
+  HF_TRY(sim_prices_step(s->prices, &last_load, w->number, s->attn_last, s->row_last, &w_last));
+  HF_TRY(sim_step_alone_ns(t, &w_last, &ns[1], busy[1]));
+  double rise = (double)(ns[1] - ns[0]) / more;
+  int64_t next = sim_source_peek(s->feed);
+  if (sched_waiting(s->s) == 0 && s->n_running < s->max_seqs && next < INT64_MAX) {
+    int lo = 0, hi = more; /* the fewest steps that reach the arrival, or all */
+    while (lo < hi) {
+      int mid = lo + (hi - lo) / 2;
+      if (s->now + even_steps_ns((double)ns[0], rise, mid) >= next) hi = mid;
+      else lo = mid + 1;
+    }
+    more = hi;
+  }
+  for (int r = 0; r < SIM_N_RESOURCES; r++)
+    busy[0][r] = even_steps_ns((double)busy[0][r], ns[1] > ns[0] ? (double)(busy[1][r] - busy[0][r]) * rise / (double)(ns[1] - ns[0]) : 0, more);
+  sched_repeat(s->s, 0, more);
+  b->repeats = more;
+  s->steps += more;
+  sim_steps_occupy(s->stepper, w, even_steps_ns((double)ns[0], rise, more), busy[0]);
+  return HF_OK;
+}
+
 static hf_status launch(sim *s, int m) {
   micro_batch *b = &s->mb[m];
   sim_step_load load;
@@ -161,7 +209,12 @@ static hf_status launch(sim *s, int m) {
     live *q = &s->live[b->step.piece[i].request];
     if (q->r.start_ns < 0) q->r.start_ns = s->now;
   }
-  if (s->stepper != NULL) return sim_steps_start(s->stepper, m, &w);
+  b->repeats = 0;
+  if (s->stepper != NULL) {
+    bool taken = false;
+    HF_TRY(take_together(s, &w, &taken));
+    return taken ? HF_OK : sim_steps_start(s->stepper, m, &w);
+  }
   sim_machine_start(s->machine, m, &w);
   return HF_OK;
 }
@@ -183,10 +236,11 @@ static void set_decoding(sim *s, int delta) {
   s->decode_since = s->now;
 }
 
-/* A token came out for request q. */
-static void token_out(sim *s, live *q) {
-  if (s->decoding == s->full && q->produced > 0) s->decode_tokens++;
-  if (q->produced++ > 0) return;
+/* n tokens came out for request q; more than one only when it was decoding before. */
+static void tokens_out(sim *s, live *q, int n) {
+  if (s->decoding == s->full && q->produced > 0) s->decode_tokens += n;
+  q->produced += n;
+  if (q->produced > n) return;
   q->r.first_token_ns = s->now;
   set_decoding(s, 1);
   if (s->o->arrivals == SIM_CLOSED && q->r.number < s->o->users) {
@@ -232,7 +286,7 @@ static hf_status end_step(sim *s, int m) {
   int n = 0;
   HF_TRY(count_arrivals(s));
   for (int i = 0; i < b->step.n_pieces; i++)
-    if (b->step.piece[i].wants_logits) token_out(s, &s->live[b->step.piece[i].request]);
+    if (b->step.piece[i].wants_logits) tokens_out(s, &s->live[b->step.piece[i].request], 1 + b->repeats);
   if (b->prefills && --s->prefilling == 0) s->prefill_ns += s->now - s->prefill_since;
   s->prefill_tokens += b->step.n_tokens - b->step.n_decode;
   sched_done(s->s, m, NULL, ended, &n);
@@ -375,6 +429,8 @@ static hf_status set_up(sim *s, bool by_steps) {
     HF_TRY(hf_alloc(&s->mb[m].attn, n, sizeof *s->mb[m].attn, "simulated layer times"));
     HF_TRY(hf_alloc(&s->mb[m].row, n, sizeof *s->mb[m].row, "simulated layer times"));
   }
+  HF_TRY(hf_alloc(&s->attn_last, n, sizeof *s->attn_last, "simulated layer times"));
+  HF_TRY(hf_alloc(&s->row_last, n, sizeof *s->row_last, "simulated layer times"));
   HF_TRY(sim_sketch_new(&s->ttft));
   HF_TRY(sim_sketch_new(&s->tpot));
   HF_TRY(sim_sketch_new(&s->e2e));
@@ -386,6 +442,8 @@ static void tear_down(sim *s) {
     free(s->mb[m].attn);
     free(s->mb[m].row);
   }
+  free(s->attn_last);
+  free(s->row_last);
   sim_sketch_free(s->ttft);
   sim_sketch_free(s->tpot);
   sim_sketch_free(s->e2e);

@@ -214,10 +214,25 @@ void sim_steps_free(sim_steps *s) {
   free(s);
 }
 
+void sim_steps_occupy(sim_steps *s, const sim_work *w, int64_t ns, const int64_t busy[SIM_N_RESOURCES]) {
+  batch *b = &s->mb[0];
+  memcpy(b->busy, busy, sizeof b->busy);
+  b->active = true;
+  b->start = b->since = s->now;
+  b->end = s->now + ns;
+  b->order = s->order++;
+  b->number = w->number;
+  b->tokens = w->tokens;
+}
+
 hf_status sim_steps_start(sim_steps *s, int mb, const sim_work *w) {
   batch *b = &s->mb[mb];
   int64_t busy[SIM_N_RESOURCES] = {0};
   HF_TRY(sim_step_alone_ns(s->t, w, &b->alone, busy));
+  if (s->depth == 1) {
+    sim_steps_occupy(s, w, b->alone, busy);
+    return HF_OK;
+  }
   memcpy(b->busy, busy, sizeof busy);
   b->active = true;
   b->left = (double)b->alone;
@@ -226,10 +241,6 @@ hf_status sim_steps_start(sim_steps *s, int mb, const sim_work *w) {
   b->order = s->order++;
   b->number = w->number;
   b->tokens = w->tokens;
-  if (s->depth == 1) {
-    b->end = s->now + b->alone;
-    return HF_OK;
-  }
   b->kind = kind_of(w, s->t->n_layers, b->alone);
   memcpy(b->attn, w->attn, (size_t)s->t->n_layers * sizeof *b->attn);
   memcpy(b->routed, w->routed, (size_t)s->t->n_layers * sizeof *b->routed);
