@@ -17,7 +17,6 @@ typedef struct {
   ask_command c;
   cli_texts axis;
   double knee_percent;
-  bool exact;
 } sweep_command;
 
 static void one_done(void *user, int i) {
@@ -76,7 +75,7 @@ static hf_status run_sweep(sweep_command *q) {
   ask_machine *base = NULL;
   model *m = NULL;
   db *d = NULL;
-  sweep w = {.command = &q->c, .knee_gain = q->knee_percent / 100, .quick = !q->exact};
+  sweep w = {.command = &q->c, .knee_gain = q->knee_percent / 100};
   hf_progress bar = {0};
   hf_status st = HF_OK;
   HF_GO(done, ask_check_csv(&q->c));
@@ -129,7 +128,7 @@ hf_status cmd_sweep(int argc, char **argv) {
       {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
       {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
       {"knee", 0, CLI_NUM, &q.knee_percent, "PERCENT", "Gain at which a row bends; default 25.", 1, 100},
-      {"exact", 0, CLI_FLAG, &q.exact, NULL, "Every cell is the full plan of hf-plan plan; several times slower.", 0, 0},
+      {"exact", 0, CLI_FLAG, &q.c.exact, NULL, "Every cell is the full plan of hf-plan plan; several times slower.", 0, 0},
       {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1, 16777216},
       {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},

@@ -109,6 +109,8 @@ hf_status cmd_whatif(int argc, char **argv) {
       {"case", 0, CLI_MANY, &q.named, "NAME:KEY=VALUE[,...]", "A change with a name; may be repeated.", 0, 0},
       {"together", 0, CLI_FLAG, &q.together, NULL, "Only the base and all --set together.", 0, 0},
       {"alone", 0, CLI_FLAG, &q.alone, NULL, "No column of all together.", 0, 0},
+      {"exact", 0, CLI_FLAG, &q.c.exact, NULL,
+       "Placements proven as by hf-plan plan; else those of the Lagrangian search stand where their proven gap is at most 0.5 %.", 0, 0},
       {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
       {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
       {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1, 16777216},

@@ -80,7 +80,7 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
   HF_TRY(ilp_solve(&prob, &io, &p->ilp));
   memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
   p->seconds = p->ilp->seconds;
-  if (o->quick) return HF_OK;
+  if (o->quick && !o->compare_depths) return HF_OK;
   double least = p->ilp->objective_ns, best = 0;
   int first = p->ilp->depth;
   HF_TRY(simulated_rate(in, p, p->ilp, &p->depth_tok_per_s[first - 1]));
@@ -91,7 +91,7 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
     if (p->by_depth[d - 1].objective_ns > DEPTH_SLACK * least) continue;
     ilp_result *r = NULL;
     prob = plan_eval_problem(p->eval, 1u << (d - 1));
-    HF_TRY(ilp_solve(&prob, NULL, &r));
+    HF_TRY(ilp_solve(&prob, &io, &r));
     p->seconds += r->seconds;
     p->by_depth[d - 1] = r->by_depth[d - 1]; /* the search over all depths may have stopped before it was proven */
     hf_status st = simulated_rate(in, p, r, &p->depth_tok_per_s[d - 1]);

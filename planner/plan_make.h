@@ -18,6 +18,7 @@ typedef struct {
   bool quick; /* cells of a sweep: the placement of the Lagrangian search stands when its proven gap is at most quick_gap; no baselines, no
                * advice, no inputs in plan.extra, and depths are compared by their objective, one simulation in all */
   double quick_gap;     /* 0 = 0.005 */
+  bool compare_depths;  /* with quick: each depth is still solved, so quickly, and simulated, and the simulation chooses */
   bool no_interval;     /* decode_tok_per_s low = likely = high: saves the tables of 14 cases */
   bool no_simulation;   /* the rate is the objective's; no TTFT and TPOT percentiles */
   plan_goal optimise;

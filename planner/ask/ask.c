@@ -135,7 +135,7 @@ static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) 
   if (users > 0) r.users = users;
   HF_TRY(plan_inputs_open(NULL, &r, &in));
   set_load(in, out);
-  planned_options o = {.quick = s->quick, .no_interval = s->no_interval};
+  planned_options o = {.quick = s->quick, .compare_depths = !s->one_depth, .no_interval = s->no_interval};
   hf_status st = plan_make(in, &o, &p);
   if (st == HF_NO) {
     set_refusal(&p, out);

@@ -25,7 +25,8 @@ typedef struct {
   ask_slo slo;
   const money_scenario *scenario; /* for the cost per million tokens; NULL: none */
   bool count_users; /* also find users_at_slo (further evaluations) */
-  bool quick;       /* cells of a sweep: the Lagrangian placement is enough when its gap is at most 0.5 % */
+  bool quick;       /* the Lagrangian placement is enough when its gap is at most 0.5 % */
+  bool one_depth;   /* with quick: the depth of the best objective; else all are simulated */
   bool no_interval; /* the range is the likely value only: for searches */
 } ask_case_spec;
 

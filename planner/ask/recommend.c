@@ -510,7 +510,7 @@ static hf_status plan_batch(search *s, candidate *batch, int n, bool over_budget
   ask_case_spec spec[BATCH] = {0};
   ask_case answer[BATCH] = {0};
   for (int i = 0; i < n; i++) {
-    spec[i] = (ask_case_spec){.machine = batch[i].machine, .req = *s->req, .slo = s->q->slo, .quick = true, .no_interval = true};
+    spec[i] = (ask_case_spec){.machine = batch[i].machine, .req = *s->req, .slo = s->q->slo, .quick = true, .one_depth = true, .no_interval = true};
     if (s->format[batch[i].c.format].name != NULL) spec[i].req.format = s->format[batch[i].c.format].name;
     if (batch[i].c.card < 0) spec[i].req.gpu = "none";
     snprintf(spec[i].name, sizeof spec[i].name, "%.95s", batch[i].parts.name);

@@ -66,7 +66,7 @@ static hf_status prepare_cell(sweep *w, int k, db *d, const ask_machine *base) {
   ask_case_spec *s = &w->spec[k];
   *set = (ask_changes){.n = 2, .c = {*x, *y}};
   snprintf(set->name, sizeof set->name, "%.12s=%.24s, %.12s=%.24s", ask_key_name(x->key), x->value, ask_key_name(y->key), y->value);
-  *s = (ask_case_spec){.machine = base, .req = w->command->req, .slo = w->command->slo, .scenario = &w->command->scenario, .quick = w->quick};
+  *s = (ask_case_spec){.machine = base, .req = w->command->req, .slo = w->command->slo, .scenario = &w->command->scenario, .quick = !w->command->exact};
   snprintf(s->name, sizeof s->name, "%s", set->name);
   if (ask_changes_machine(set)) {
     HF_TRY(hf_note(ask_machine_change(d, base, set, &w->machine[k]), "%s", set->name));
@@ -219,7 +219,7 @@ hf_status sweep_to_json(const sweep *w, json *doc) {
   add_knees(w, doc);
   json_add_num(doc, "seconds", w->seconds);
   json_add_int(doc, "threads", w->threads);
-  if (w->quick) ask_add_assumption(doc, "A cell's placement is the Lagrangian one where its proven gap is at most 0.5 %; its gap is printed.", "assumed", "hf-plan");
+  if (!w->command->exact) ask_add_assumption(doc, "A cell's placement is the Lagrangian one where its proven gap is at most 0.5 %; its gap is printed.", "assumed", "hf-plan");
   ask_add_assumption(doc, "Users start together and each sends its next request at once; popularity of experts as in the question.", "assumed",
                      "hf-plan");
   return HF_OK;

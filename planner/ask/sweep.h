@@ -20,7 +20,6 @@ typedef struct {
   const ask_command *command;
   ask_axis axis[2];
   double knee_gain;
-  bool quick; /* depths compared by the objective, the Lagrangian placement where its gap is at most 0.5 % */
   /* axis[0].n * axis[1].n, the first axis fastest; owned */
   ask_machine **machine;
   ask_changes *set;

@@ -87,7 +87,7 @@ static hf_status prepare(whatif *w, whatif_column *y, db *d, const ask_machine *
   HF_TRY(check_kv(&y->set));
   HF_TRY(ask_machine_change(d, base, &y->set, &y->machine));
   y->spec = (ask_case_spec){.machine = y->machine, .req = c->req, 
-                             .slo = w->slo, .scenario = &c->scenario, .count_users = w->slo_from != NULL};
+                             .slo = w->slo, .scenario = &c->scenario, .quick = !c->exact, .count_users = w->slo_from != NULL};
   ask_apply_load(&y->set, &y->spec.req);
   if (ask_find_change(&y->set, ASK_MODEL) != NULL) {
     y->spec.req.opened = NULL;
