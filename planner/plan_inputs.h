@@ -27,10 +27,10 @@ typedef struct {
   cost_rows *host_owned;
   cost_rows *paced; /* paced devices: the machine told, else NULL */
   gpu_set gpus;
-  gpu_spec gpu;                              /* the first one, its text that of all; kind GPU_NONE when there is none */
-  int64_t device_mem[STAGE_MAX_DEVICES];     /* bytes of each */
-  int64_t device_bytes;                      /* of the first; 0 with --gpu none */
-  uint8_t home[PLAN_MAX_LAYERS];             /* device of attention, shared experts and KV of each layer */
+  gpu_spec gpu;                          /* the first one, its text that of all; kind GPU_NONE when there is none */
+  int64_t device_mem[STAGE_MAX_DEVICES]; /* bytes of each */
+  int64_t device_bytes;                  /* of the first; 0 with --gpu none */
+  uint8_t home[PLAN_MAX_LAYERS];         /* device of attention, shared experts and KV of each layer */
   int n_remotes;
   cost_remote remote[STAGE_MAX_REMOTES];
   popularity *pop;

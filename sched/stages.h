@@ -60,10 +60,10 @@ typedef struct {
   int n_devices, n_remotes; /* one_resource: 0 devices */
   stage_layer *layer;       /* [n_layers], owned */
   stage_place
-      *place; /* [(n_devices + n_remotes) * n_layers], owned; entry of a layer's home device not read. NULL with at most one
+      *place;       /* [(n_devices + n_remotes) * n_layers], owned; entry of a layer's home device not read. NULL with at most one
                          * device and no other machine */
-  int window; /* of sliding layers, in tokens, the query itself counted; 0 = none slides */
-  stage_curve head;     /* over tokens that want logits */
+  int window;       /* of sliding layers, in tokens, the query itself counted; 0 = none slides */
+  stage_curve head; /* over tokens that want logits */
   double step_fixed_ns; /* per step: scheduling, embedding, launch */
   bool one_resource;    /* no device: everything runs on the CPU, nothing overlaps */
   double contend; /* 1..2: what overlapping work of the home device (or its DMA) and the CPU costs both: a and b together last
