@@ -32,5 +32,6 @@ void section_sweep(page *p, const json *doc);
 void section_recommend(page *p, const json *doc);
 void section_roi(page *p, const json *doc);
 void section_validate(page *p, const json *doc);
+void section_formats(page *p, const json *doc);
 void section_changes(page *p, const json *doc);
 #endif

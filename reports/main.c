@@ -19,6 +19,7 @@ static const char description[] =
     "                  is none, a plan for a catalog machine\n"
     "  sweep [ID]      an answer of hf-plan sweep: heat map, knees, curves\n"
     "  recommend [ID]  an answer of hf-plan recommend: ranking, regret, why not\n"
+    "  formats [ID]    an answer of hf-plan formats: speed against quality\n"
     "  validate [ID]   an answer of hf-plan validate: signed errors by group and row\n"
     "  roi [ID]        an answer of hf-plan roi: cost per token, payback, flips\n"
     "  loop            everything on one page: machine, plan, run, re-plan\n"

@@ -209,6 +209,11 @@ static hf_status build_roi(db *d, const report_options *o, page *p, hf_buf *verd
   return build_answer(d, o, p, "", section_roi);
 }
 
+static hf_status build_formats(db *d, const report_options *o, page *p, hf_buf *verdict) {
+  (void)verdict;
+  return build_answer(d, o, p, "", section_formats);
+}
+
 static hf_status build_validate(db *d, const report_options *o, page *p, hf_buf *verdict) {
   (void)verdict;
   return build_answer(d, o, p, "", section_validate);
@@ -225,13 +230,14 @@ static const struct {
   const char *name;
   hf_status (*build)(db *d, const report_options *o, page *p, hf_buf *verdict);
   bool operand, answers; /* takes an id; shows answers of hf-plan */
-} kinds[] = {
-    {"machine", build_machine, true, false},  {"plan", build_plan, true, false},  {"run", build_run, true, false},
-    {"whatif", build_whatif, true, true},     {"sweep", build_sweep, true, true}, {"recommend", build_recommend, true, true},
-    {"validate", build_validate, true, true}, {"roi", build_roi, true, true},     {"loop", build_loop, false, false}};
+} kinds[] = {{"machine", build_machine, true, false},  {"plan", build_plan, true, false},
+             {"run", build_run, true, false},          {"whatif", build_whatif, true, true},
+             {"sweep", build_sweep, true, true},       {"recommend", build_recommend, true, true},
+             {"validate", build_validate, true, true}, {"formats", build_formats, true, true},
+             {"roi", build_roi, true, true},           {"loop", build_loop, false, false}};
 
 const char *report_kinds(void) {
-  return "machine, plan, run, whatif, sweep, recommend, validate, roi, loop";
+  return "machine, plan, run, whatif, sweep, recommend, validate, formats, roi, loop";
 }
 
 hf_status report_build(db *d, const report_options *o, page **out) {
