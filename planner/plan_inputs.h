@@ -4,7 +4,7 @@
 
 #include "planner/cost/cost.h"
 
-enum { COST_MODEL_VERSION = 1, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_TOKENS = 2048 };
+enum { COST_MODEL_VERSION = 2, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_TOKENS = 2048 };
 
 /* As on the command line; NULL and 0 = not given. Everything is borrowed and must outlive the plan_inputs. */
 typedef struct {
