@@ -17,6 +17,8 @@ typedef struct {
   plan_request req;
   const char *from_run, *out, *write_lp, *write_bound_lp;
   const char *formats, *floor, *program, *quality; /* --formats auto and its limits */
+  const char *optimise, *kv_type;
+  double weight_prefill, slo_ttft, slo_tpot;
   cli_common common;
   bool no_store;
 } plan_command;
@@ -153,6 +155,18 @@ done:
   return st;
 }
 
+static hf_status read_options(const plan_command *c, planned_options *o) {
+  *o = (planned_options){.weight_prefill = c->weight_prefill, .slo_ttft_s = c->slo_ttft, .slo_tpot_s = c->slo_tpot};
+  if (c->optimise != NULL && strcmp(c->optimise, "request") == 0) o->optimise = PLAN_FOR_REQUEST;
+  else if (c->optimise != NULL && strcmp(c->optimise, "decode") != 0)
+    return hf_fail(HF_INPUT, "option --optimise: '%.40s': decode or request", c->optimise);
+  if (c->weight_prefill > 0 && o->optimise != PLAN_FOR_REQUEST)
+    return hf_fail(HF_INPUT, "option --weight-prefill: only with --optimise request");
+  if (c->kv_type == NULL || strcmp(c->kv_type, "f16") == 0) return HF_OK;
+  return hf_fail(HF_UNSUPPORTED, "option --kv-type: '%.40s': the executor keeps planned KV caches in f16; more context needs more device memory",
+                 c->kv_type);
+}
+
 static hf_status run_plan(plan_command *c) {
   db *d = NULL;
   plan *old = NULL;
@@ -162,6 +176,8 @@ static hf_status run_plan(plan_command *c) {
   rec_run run;
   char machine[32];
   hf_status st = HF_OK;
+  planned_options options;
+  HF_TRY(read_options(c, &options));
   HF_TRY(check_folder("--out", c->out));
   HF_TRY(check_folder("--write-lp", c->write_lp));
   HF_TRY(check_folder("--write-bound-lp", c->write_bound_lp));
@@ -170,7 +186,7 @@ static hf_status run_plan(plan_command *c) {
   HF_GO(done, defaults_of_run(d, &c->req, &run, &old, machine));
   HF_GO(done, choose_formats(c, &found));
   HF_GO(done, plan_inputs_open(d, &c->req, &in));
-  st = plan_make(in, NULL, &p);
+  st = plan_make(in, &options, &p);
   if (st == HF_NO && p.n_budget > 0) {
     hf_status shown = show_refusal(c, &p);
     if (shown != HF_OK) st = shown;
@@ -226,6 +242,13 @@ hf_status cmd_plan(int argc, char **argv) {
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE",
        "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE], several joined by '+'; default the machine's GPUs, else none.", 0, 0},
       {"depth", 'd', CLI_INT, &r->depth, "D", "Pipeline depth; default the best of 1 to 4.", 1, ILP_MAX_DEPTH},
+      {"optimise", 0, CLI_STR, &c.optimise, "decode|request",
+       "What placement and depth minimise: the decode step (default), or a request's time: a step and its share of prompt chunks.", 0, 0},
+      {"weight-prefill", 0, CLI_NUM, &c.weight_prefill, "W", "With --optimise request: prompt chunks per decode step; default the load's own.", 0,
+       1000000},
+      {"slo-ttft", 0, CLI_NUM, &c.slo_ttft, "S", "The 95th percentile of the time to the first token must not exceed S seconds.", 0, 1000000},
+      {"slo-tpot", 0, CLI_NUM, &c.slo_tpot, "S", "The same of the time per further token.", 0, 1000000},
+      {"kv-type", 0, CLI_STR, &c.kv_type, "f16", "Type of the KV cache.", 0, 0},
       {"from-run", 0, CLI_STR, &c.from_run, "RUN", "Use routing counts and stage times of this run (a number or latest).", 0, 0},
       {"remote", 0, CLI_STR, &r->remotes, "MACHINE:LINK[,…]",
        "CPUs of other machines for experts, each over a link of hf-plan catalog list links.", 0, 0},

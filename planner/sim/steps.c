@@ -26,9 +26,7 @@ typedef struct {
   int64_t start, since, end, order, number;
   int64_t alone, busy[SIM_N_RESOURCES];
   int tokens;
-  sim_work w; /* points to the own copies below, for measurements */
-  int64_t *attn;
-  sim_layer_ns *routed;
+  sim_work w; /* for measurements */
 } batch;
 
 struct sim_steps {
@@ -188,17 +186,12 @@ static hf_status set_speeds(sim_steps *s) {
 
 hf_status sim_steps_new(const stage_table *table, int depth, sim_trace_fn *trace, void *user, sim_steps **out) {
   sim_steps *s = NULL;
-  size_t n = (size_t)table->n_layers;
   HF_TRY(hf_alloc(&s, 1, sizeof *s, "simulated steps"));
   s->t = table;
   s->depth = depth;
   s->trace = trace;
   s->user = user;
   hf_status st = hf_alloc(&s->kept, KEPT, sizeof *s->kept, "simulated steps");
-  for (int i = 0; i < depth && st == HF_OK; i++) {
-    st = hf_alloc(&s->mb[i].attn, n, sizeof(int64_t), "simulated steps");
-    if (st == HF_OK) st = hf_alloc(&s->mb[i].routed, n, sizeof(sim_layer_ns), "simulated steps");
-  }
   if (st != HF_OK) sim_steps_free(s);
   else *out = s;
   return st;
@@ -206,10 +199,6 @@ hf_status sim_steps_new(const stage_table *table, int depth, sim_trace_fn *trace
 
 void sim_steps_free(sim_steps *s) {
   if (s == NULL) return;
-  for (int i = 0; i < SCHED_MAX_DEPTH; i++) {
-    free(s->mb[i].attn);
-    free(s->mb[i].routed);
-  }
   free(s->kept);
   free(s);
 }
@@ -242,11 +231,7 @@ hf_status sim_steps_start(sim_steps *s, int mb, const sim_work *w) {
   b->number = w->number;
   b->tokens = w->tokens;
   b->kind = kind_of(w, s->t->n_layers, b->alone);
-  memcpy(b->attn, w->attn, (size_t)s->t->n_layers * sizeof *b->attn);
-  memcpy(b->routed, w->routed, (size_t)s->t->n_layers * sizeof *b->routed);
   b->w = *w;
-  b->w.attn = b->attn;
-  b->w.routed = b->routed;
   return set_speeds(s);
 }
 

@@ -9,7 +9,7 @@
 typedef struct sim_steps sim_steps;
 HF_MUST hf_status sim_steps_new(const stage_table *table, int depth, sim_trace_fn *trace, void *user, sim_steps **out);
 void sim_steps_free(sim_steps *s);
-/* As sim_machine_*, but what w points to need not stay. */
+/* As sim_machine_*. */
 HF_MUST hf_status sim_steps_start(sim_steps *s, int mb, const sim_work *w);
 /* Depth 1: the micro-batch is busy for ns with whatever it is, and occupies resources for so long. */
 void sim_steps_occupy(sim_steps *s, const sim_work *w, int64_t ns, const int64_t busy[SIM_N_RESOURCES]);
