@@ -3,8 +3,9 @@
  *
  *   model, cpu, gpu   the catalog entry whose name or alias stands in the text as whole words (the longest; punctuation and blanks alike);
  *                     "none" in gpu: no GPU
- *   cpu, gpu          "2x" or "dual" in front, or "x2" behind: two sockets; several GPUs are declined
- *   cpu "N threads" in cpu or placement: so many threads; "per socket" in placement: one socket of it
+ *   model             a size in it ("235B") must be the model's
+ *   cpu, gpu          "2x" or "dual" in front or "x2" behind: two sockets; several GPUs are declined. "N threads" in placement: so many of the
+ *                     CPU's; "per socket" in placement: one socket of it
  *   memory            MRDIMM or DDRn and its speed name the modules; "N GB/s" is a read bandwidth somebody measured, and goes before modules and
  *                     speed; without a speed the fastest modules that the CPU takes
  *   weights_format    the first words that name a known format ("IQ4_K_R4", "UD-Q2_K_XL", "GGUF Q8", "INT8"); "CPU buffer N MiB" are the bytes of
@@ -13,8 +14,9 @@
  *                     ktransformers with "no cuda graph" are modes of their own, with priors of their own
  *   placement         "layer A on GPU", "layers A-B on GPU": experts of these layers; "--n-cpu-moe N": the first N MoE layers on the CPU, the
  *                     others on the GPU; "N expert layers": the first N MoE layers on the GPU; else all experts on the CPU. "ub N": tokens
- *                     of a prompt's step; "op offload off": no weights are sent to the GPU for prompts,
- *                     nor where they are row-interleaved in a way that GPUs have no kernels for: all of "rtr", and k-quants in _R4 or _R8
+ *                     of a prompt's step; "op offload off": no weights are sent to the GPU for prompts; nor are they where they are
+ *                     row-interleaved in a way that GPUs have no kernels for: all of "rtr", and k-quants in _R4 or _R8
+ *   notes             "6 experts" in front: fewer experts per token than the model has; declined
  *   lengths           notes with "sweep-bench": prompt_tokens is the prompt's step, at the depth context_tokens, and decode at that depth
  *                     (what that tool measures). Else decode at the middle of context_tokens, without it behind the prompt, without that at 512
  *   prefill           is declined without prompt_tokens, decode without decode_tok_s */
