@@ -10,12 +10,14 @@
 #include "planner/formats/formats.h"
 #include "planner/plan_make.h"
 #include "planner/plan_show.h"
+#include "planner/plan_sim.h"
+#include "planner/sim/chrome.h"
 
 enum { TEXT_LIMIT = 64 << 20 };
 
 typedef struct {
   plan_request req;
-  const char *from_run, *out, *write_lp, *write_bound_lp;
+  const char *from_run, *out, *write_lp, *write_bound_lp, *trace;
   const char *formats, *floor, *program, *quality; /* --formats auto and its limits */
   const char *optimise, *kv_type;
   double weight_prefill, slo_ttft, slo_tpot;
@@ -99,9 +101,25 @@ static hf_status show_plan(const plan_command *c, const plan *p, const json *doc
   return st;
 }
 
+/* The plan's users together, one request each, in layers. */
+static hf_status write_trace(const plan_command *c, const plan *p) {
+  plan_sim s = {0};
+  sim_result r;
+  sim_chrome *chrome = NULL;
+  HF_TRY(plan_sim_open(p, "plan", &s));
+  hf_status st = sim_chrome_open(c->trace, &chrome);
+  s.o.trace = sim_chrome_add;
+  s.o.trace_user = chrome;
+  if (st == HF_OK) st = sim_run(&s.o, &r);
+  hf_status closed = sim_chrome_close(chrome, st == HF_OK, NULL);
+  plan_sim_close(&s);
+  return st != HF_OK ? st : closed;
+}
+
 static hf_status finish_plan(db *d, const plan_command *c, planned *p) {
   if (c->write_lp != NULL) HF_TRY(ilp_write_lp(p->ilp, c->write_lp));
   if (c->write_bound_lp != NULL) HF_TRY(ilp_write_bound_lp(p->ilp, c->write_bound_lp));
+  if (c->trace != NULL) HF_TRY(write_trace(c, p->p));
   if (!c->no_store) HF_TRY(db_plan_put(d, p->p));
   json *doc = NULL;
   HF_TRY(plan_to_json(p->p, &doc));
@@ -181,6 +199,7 @@ static hf_status run_plan(plan_command *c) {
   HF_TRY(check_folder("--out", c->out));
   HF_TRY(check_folder("--write-lp", c->write_lp));
   HF_TRY(check_folder("--write-bound-lp", c->write_bound_lp));
+  HF_TRY(check_folder("--trace", c->trace));
   HF_TRY(cmd_open_db(&c->common, &d));
   HF_GO(done, run_id(d, c->from_run, &c->req.from_run));
   HF_GO(done, defaults_of_run(d, &c->req, &run, &old, machine));
@@ -264,6 +283,7 @@ hf_status cmd_plan(int argc, char **argv) {
       {"out", 'o', CLI_STR, &c.out, "PLAN.json", "Also write the plan there.", 0, 0},
       {"write-lp", 0, CLI_STR, &c.write_lp, "FILE", "Write the complete model as CPLEX LP; its optimum is objective_ns.", 0, 0},
       {"write-bound-lp", 0, CLI_STR, &c.write_bound_lp, "FILE", "Write the lower-bound problem; its optimum is bound_ns.", 0, 0},
+      {"trace", 0, CLI_STR, &c.trace, "FILE", "Write the simulated stages as a Chrome trace.", 0, 0},
       {"no-store", 0, CLI_FLAG, &c.no_store, NULL, "Do not store the plan in the database.", 0, 0},
       {0}};
   const cli_spec spec = {.program = "hf-plan",
