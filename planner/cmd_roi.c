@@ -186,7 +186,10 @@ static hf_status curve(const roi_command *q, const ask_case_spec *s, roi_case *o
     snprintf(each[i].name, sizeof each[i].name, "%lld users", (long long)each[i].req.users);
   }
   out->n_curve = n;
-  return ask_evaluate_all(each, n, (int)q->c.jobs, NULL, NULL, out->curve);
+  HF_TRY(ask_evaluate_all(each, n, (int)q->c.jobs, NULL, NULL, out->curve));
+  for (int i = 0; i < n; i++) /* the load that is priced was evaluated in full already */
+    if (out->curve[i].users == out->at.users) out->curve[i] = out->at;
+  return HF_OK;
 }
 
 static hf_status from_request(const roi_command *q, roi_case *out) {

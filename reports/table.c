@@ -129,7 +129,10 @@ void page_table_end(page *p, rep_table *t, bool folded) {
     page_escaped(p, "Table: %s", t->caption);
     page_raw(p, " <span class=\"count\">(%d row%s)</span></summary>\n", rows, rows == 1 ? "" : "s");
   }
-  page_raw(p, "<div class=\"table%s\"><p class=\"caption\" id=\"%s-caption\">", t->n_cols == 2 ? " pairs" : "", t->id);
+  int shown = 0;
+  for (int i = 0; i < t->n_cols; i++) shown += t->col[i].title != NULL;
+  page_raw(p, "<div class=\"table%s%s\"><p class=\"caption\" id=\"%s-caption\">", t->n_cols == 2 ? " pairs" : "",
+           shown > 9 ? " many" : "", t->id);
   page_escaped(p, "%s", t->caption);
   page_raw(p,
            "</p><p class=\"hint\" aria-hidden=\"true\">more columns: scroll →</p>\n"

@@ -61,10 +61,26 @@
     };
   }
 
+  /* Bars with names lie, so that the names can be read. */
+  function lies(c) {
+    return c.type === 'bar' && c.series[0].points.some(function (p) { return typeof p.x === 'string' && p.x.length > 6; });
+  }
+
+  function shortened(value) {
+    var name = String(this.getLabelForValue(value)), most = this.chart.width < 440 ? 17 : 28;
+    return name.length > most ? name.slice(0, most - 1) + '\u2026' : name;
+  }
+
   function options(c, bar) {
-    var span = {}, steps = c.log_y ? fitLog(span, c) : [1];
+    var span = {}, steps = c.log_y ? fitLog(span, c) : [1], lying = lies(c);
     var x = axis(c.x, c.log_x, 'two'), y = Object.assign(axis(c.y, c.log_y, steps), span);
-    if (bar) {
+    if (lying) {
+      x.title.display = false;
+      x.type = 'category';
+      x.grid.display = false;
+      x.ticks.autoSkip = false;
+      x.ticks.callback = shortened;
+    } else if (bar) {
       x.type = 'category';
       x.grid.display = false;
       delete x.ticks.callback;
@@ -74,11 +90,11 @@
     if (c.type === 'scatter') x.afterBuildTicks = function (scale) { scale.ticks = logTicks(scale.min, scale.max, steps); };
     if (!c.log_y) y.beginAtZero = true;
     return {
-      animation: false, responsive: true, maintainAspectRatio: false, scales: { x: x, y: y },
+      animation: false, responsive: true, maintainAspectRatio: false, scales: lying ? { x: y, y: x } : { x: x, y: y }, indexAxis: lying ? 'y' : 'x',
       plugins: {
         legend: { display: c.series.length > 1, position: 'bottom', labels: { color: colour('text'), usePointStyle: true, boxHeight: 7, font: { size: 12 } } },
         tooltip: { callbacks: { title: function (items) { return c.x + ' ' + items[0].label; },
-          label: function (item) { return item.dataset.label + ': ' + plain(item.parsed.y) + ' ' + c.y; } } }
+          label: function (item) { return item.dataset.label + ': ' + plain(lying ? item.parsed.x : item.parsed.y) + ' ' + c.y; } } }
       }
     };
   }
@@ -90,7 +106,9 @@
       if (bar) config.data.labels = c.series[0].points.map(function (p) { return p.x; });
       config.data.datasets = c.series.map(function (s, i) { return series(s, i, bar); });
       config.options = options(c, bar);
-      return new Chart(document.getElementById(c.id), config);
+      var canvas = document.getElementById(c.id);
+      if (lies(c)) canvas.parentNode.style.height = 70 + 24 * config.data.labels.length * c.series.length + 'px';
+      return new Chart(canvas, config);
     });
   }
 
@@ -138,11 +156,13 @@
   /* Paper is white, and its columns are narrower than the window's. */
   window.addEventListener('beforeprint', function () {
     root.setAttribute('data-theme', 'light');
+    root.setAttribute('data-paper', 'a4'); /* the window still has its own width now */
     draw();
     charts.forEach(function (c) { c.resize(); });
   });
   window.addEventListener('afterprint', function () {
     root.removeAttribute('data-theme');
+    root.removeAttribute('data-paper');
     draw();
   });
 })();
