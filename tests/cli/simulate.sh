@@ -1,0 +1,45 @@
+# hf-plan simulate: a plan under every kind of load, answers that agree with each other, and one clear error for what is wrong.
+. tests/cli/lib.sh
+
+expect_exit 0 "$bin/hf-plan" plan --model examples/tiny-moe --machine paced-desk --users 4 --context 128 --prompt-tokens 40 --output-tokens 24 \
+  --gpu paced:paced-desk:8M --out "$tmp/plan.json" --trace "$tmp/plan-trace.json" --json --quiet
+jq -e '[.traceEvents[] | select(.ph == "X")] | length > 100 and all(.dur > 0 and .ts >= 0)' "$tmp/plan-trace.json" >/dev/null || fail "no stages in the trace"
+simulate() { expect_exit 0 "$bin/hf-plan" simulate --plan "$tmp/plan.json" --json "$@"; }
+
+# The plan's own load, in the same places of the answer; equal seeds give equal answers.
+simulate --seed 3 --spread 0.5
+expect_json '.requests == 80 and .ttft_s.p50 > 0 and .tpot_s.p50 > 0 and ([.ttft_s, .tpot_s, .e2e_s] | all(.p50 <= .p90 and .p90 <= .p95 and .p95 <= .p99))'
+cp "$out" "$tmp/first.json"
+simulate --seed 3 --spread 0.5
+cmp -s "$out" "$tmp/first.json" || fail "equal seeds, different answers"
+
+# A stored plan by its number; rates; goodput within the limits falls as the rate rises.
+expect_exit 0 "$bin/hf-plan" simulate --plan 1 --rate 0.5 --requests 200 --slo-ttft 0.25 --slo-tpot 0.02 --json
+expect_json '.question.plan_id == 1 and .goodput > 0.9 and .waiting < 0.1'
+expect_exit 0 "$bin/hf-plan" simulate --plan 1 --rate 50 --requests 200 --slo-ttft 0.25 --slo-tpot 0.02 --json
+expect_json '.goodput < 0.2 and .max_waiting > 50'
+for kind in "--rate 4 --cv 3" "--rate 4 --burst-on 2 --burst-off 6" "--users 9 --think-mean 1 --duration 20" "--rate 4 --lengths lognormal --length-cv 1" \
+  "--rate 4 --prefix-share 0.5" "--rate 4 --sample-routing" "--rate 4 --resolution steps" "--rate 4 --depth 1 --slots 2"; do
+  # shellcheck disable=SC2086
+  simulate $kind --gpu-idle-w 20 --gpu-active-w 200 --cpu-idle-w 50 --cpu-active-w 150
+  expect_json '.requests > 20 and .tok_per_s > 0 and .joule_per_token > 0 and all(.resources[]; .busy >= 0 and .busy <= 1)'
+done
+
+# Requests written down and read again are the same load.
+simulate --rate 3 --requests 50 --requests-out "$tmp/requests.jsonl"
+p95=$(json .ttft_s.p95)
+jq -cs 'sort_by(.arrival_s)[]' "$tmp/requests.jsonl" >"$tmp/sorted.jsonl"
+simulate --trace "$tmp/sorted.jsonl"
+expect_json ".requests == 50 and (.ttft_s.p95 - $p95 | fabs) < 1e-6"
+printf 'TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,37,44\n2023-11-16 18:15:47.99,39,10\n2023-11-16 18:15:51,8790,55\n' >"$tmp/azure.csv"
+simulate --trace "$tmp/azure.csv" --chrome "$tmp/chrome.json"
+expect_json '.requests == 2 and .refused == 1 and .resolution == "layers"'
+jq -e '.traceEvents | length > 100' "$tmp/chrome.json" >/dev/null || fail "no Chrome trace"
+
+expect_error 2 'one of them says how requests arrive' "$bin/hf-plan" simulate --plan 1 --rate 1 --users 2
+expect_error 2 'option --plan: missing' "$bin/hf-plan" simulate --rate 1
+expect_error 2 'none of auto, layers, steps' "$bin/hf-plan" simulate --plan 1 --resolution fine
+expect_error 2 'needs columns' "$bin/hf-plan" simulate --plan 1 --trace <(printf 'a,b\n1,2\n')
+expect_error 2 'No such file' "$bin/hf-plan" simulate --plan 1 --trace "$tmp/nowhere.csv"
+expect_error 2 '.' "$bin/hf-plan" simulate --plan 99 --rate 1
+expect_error 1 'too few' "$bin/hf-plan" simulate --plan 1 --prompt-tokens 4000
