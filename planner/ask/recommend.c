@@ -684,7 +684,7 @@ static void drop_no_better(recommend_result *o, regret_choice *choice) {
     bool useless = false;
     for (int k = 0; k < kept && !useless; k++) {
       const ask_case *b = &o->entry[k].c;
-      useless = c->price.low >= b->price.low && c->price.likely >= b->price.likely && c->price.high >= b->price.high &&
+      useless = strcmp(c->format, b->format) == 0 && c->price.low >= b->price.low && c->price.likely >= b->price.likely && c->price.high >= b->price.high &&
                 c->decode_tok_per_s.likely <= 1.001 * b->decode_tok_per_s.likely && c->decode_tok_per_s.low <= 1.001 * b->decode_tok_per_s.low &&
                 c->decode_tok_per_s.high <= 1.001 * b->decode_tok_per_s.high && c->tpot_s.p95 >= 0.999 * b->tpot_s.p95 &&
                 c->ttft_s.p95 >= 0.999 * b->ttft_s.p95;

@@ -1,0 +1,78 @@
+#!/bin/bash
+# hf-plan recommend from outside: the cheapest, counts, budget, refusals. A small space of a small model; the whole catalog is a benchmark.
+. tests/cli/lib.sh
+plan=$bin/hf-plan
+load=(--model qwen3-30b-a3b --users 3 --context 1K --prompt-tokens 256 --output-tokens 64)
+space=(--gpus rtx4090,rtx3090,none --gpu-counts 1 --cpus epyc-9354,ryzen-9950x --dimm-sizes 16G,32G)
+sum='def sum_of_rules: del(.considered, .planned) | add;'
+
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --json
+expect_json '.kind == "recommend" and .answer_id > 0 and (.verdict | test("^Buy ")) and (.question.budget == null)'
+expect_json "$sum"'.counts | .considered == sum_of_rules and .planned == .slow + .slo + .met and .met >= 1'
+expect_json '.answer.rank == 1 and .answer.decode_tok_per_s.likely >= 60 and .answer.name == .ranking[0].name and .answer.meets.likely'
+expect_json '[.ranking[].price.likely] as $p | all(range(1; $p | length); $p[.] >= $p[. - 1])'
+expect_json 'all(.ranking[]; .decode_tok_per_s.likely >= 60 and .regret.worst >= 0 and (.parts_text | test("cpu=")))'
+expect_json '(.ranking | [.[].rank_by_regret] | unique | length) == (.ranking | length)'
+expect_json '.by_regret as $b | .ranking | map(select(.name == $b)) | length == 1 and .[0].rank_by_regret == 1'
+expect_json '.runner_up == .ranking[1].name and (.measure_first | (.group | length > 0) and .share >= 0 and .share <= 1)'
+expect_json '.rejected | length > 0 and all((.name | length > 0) and (.text | length > 5) and (.reason | IN("memory", "budget", "roofline", "slow", "slo")))'
+expect_json 'all(.flips[]; (.text | length > 20) and .at_share_of_interval >= 0 and .at_share_of_interval <= 1)'
+price=$(json .answer.price.likely)
+name=$(json .answer.name)
+parts=$(json .answer.parts_text)
+
+# ---- the answer is a machine the other verbs take, and it does what was said
+expect_exit 0 "$plan" sweep "${load[@]::2}" --machine "$parts" --axis users=3 --axis context=1K --prompt-tokens 256 --output-tokens 64 --no-store --json
+expect_json '.cells[0].decode_tok_per_s.likely >= 60 * 0.97'
+expect_json --argjson p "$price" '(.cells[0].price.likely - $p) | fabs < 1'
+
+# ---- a harder demand is never cheaper; a budget below the answer is refused with how much is missing
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 90 --no-store --json
+expect_json --argjson p "$price" '.answer.price.likely >= $p'
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --budget "$price" --no-store --json
+expect_json --arg n "$name" '.answer.name == $n'
+less=$(jq -n --argjson p "$price" '$p - 100')
+expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --budget "$less" --no-store --json
+expect_json --argjson p "$price" '.answer == null and .ranking == [] and .counts.met == 0 and .counts.budget > 0 and ((.nearest.needs - 100) | fabs < 1) and (.nearest.text | test("It takes USD"))'
+expect_stderr_line '^hf-plan: No machine for USD .* It takes USD 100 more'
+
+# ---- impossible at any price: the limits that would do
+expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --slo-ttft 0.001 --no-store --json
+expect_json '.answer == null and .counts.met == 0 and (.nearest.text | test("limits [0-9]+ % easier"))'
+expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 1e6 --no-store --json
+expect_json '.counts.roofline == .counts.considered - .counts.contradictory - .counts.unpriced - .counts.memory'
+
+# ---- weight formats are part of the space; a space file
+cat >"$tmp/space.json" <<'JSON'
+{"gpus": ["rtx4090"], "gpu_counts": [1], "cpus": ["epyc-9354"], "sockets": [1], "memory": ["ddr5-4800"], "dimm_bytes": [17179869184], "formats": ["q4_k_m", "q8_0"]}
+JSON
+expect_exit 0 "$plan" recommend "${load[@]}" --space "$tmp/space.json" --no-store --json
+expect_json '.counts.considered == 2 and (.ranking | map(.format) | sort) == ["q4_k_m", "q8_0"]'
+expect_json '(.ranking | map({(.format): .decode_tok_per_s.likely}) | add) | .q4_k_m > .q8_0'
+
+# ---- text, CSV
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --csv "$tmp/r.csv" --no-store
+expect_stdout_line '^Buy .*USD [0-9,]+'
+expect_stdout_line '^Measure first'
+expect_stdout_line '^[0-9]+ combinations considered, [0-9]+ planned'
+head -1 "$tmp/r.csv" | grep -q '^rank,rank_by_regret,worst_regret' || fail "header of the CSV"
+
+# ---- refusals: one line, nothing written
+rm -f "$HETEROFLOW_DB"*
+expect_error 2 "did you mean" "$plan" recommend "${load[@]}" --gpus rtx40900
+expect_error 2 'option --cpus' "$plan" recommend "${load[@]}" --cpus zilog-z80
+expect_error 2 'option --sockets' "$plan" recommend "${load[@]}" --sockets 3
+expect_error 2 'option --gpu-counts' "$plan" recommend "${load[@]}" --gpu-counts 0
+expect_error 2 'option --budget' "$plan" recommend "${load[@]}" --budget -5
+expect_error 2 'option --budget' "$plan" recommend "${load[@]}" --budget nan
+expect_error 2 'option --min-tok-per-s' "$plan" recommend "${load[@]}" --min-tok-per-s inf
+expect_error 2 'option --formats' "$plan" recommend "${load[@]}" --formats q9
+expect_error 2 'option --space' "$plan" recommend "${load[@]}" --space "$tmp/none.json"
+echo '{"gpu": []}' >"$tmp/bad.json"
+expect_error 2 'field gpu: unknown' "$plan" recommend "${load[@]}" --space "$tmp/bad.json"
+expect_error 2 'option --model' "$plan" recommend --users 2
+expect_error 2 'option --context' "$plan" recommend --model qwen3-30b-a3b --context 16M
+[ -e "$HETEROFLOW_DB" ] && fail "a refused question made a database"
+expect_exit 0 "$plan" recommend --help
+expect_stdout_line 'regretted least'
+echo "recommend: all as promised"
