@@ -65,7 +65,19 @@ jq -r '.predicted.decode_tok_per_s as $p | "published for HeteroFlow on such a m
   "our prediction: \($p.likely * 10 | round / 10) tokens/s, from \($p.low * 100 | round / 100) to \($p.high * 100 | round / 100) (high/low \($p.high / $p.low * 100 | round / 100)): 51 lies " +
   (if $p.low <= 51 and 51 <= $p.high then "inside" else "OUTSIDE" end)' $dir/plan-r1.json
 
-step "7. One page with all of it"
+step "7. What a buyer asks next: other parts, a lost GPU, more users, what a token costs, and how far off such predictions are"
+buy=(--model deepseek-r1 --machine xeon6-mrdimm-rtx4090)
+show $bin/hf-plan whatif "${buy[@]}" --users 5 --context 2048 --set gpu=rtx5090 --set users=10 --set lost=gpu0
+show $bin/hf-plan sweep "${buy[@]}" --axis users=1,2,5,10 --axis context=2K,4K
+show $bin/hf-plan roi "${buy[@]}" --users 5 --context 2048
+printf '$ %s\n' "$bin/hf-plan validate tests/validation/published-cases.csv"
+$bin/hf-plan validate tests/validation/published-cases.csv >$dir/validate.txt
+sed -n '1p;/^  decode   all/p;/^  prefill  all/p' $dir/validate.txt
+printf '(every row: %s)\n' "$dir/validate.txt"
+
+step "8. The pages"
 r1=$(jq -r .plan_id $dir/plan-r1.json)
-show $bin/hf-report loop --whatif "$r1" --published 51 --published-source "Intel HeteroFlow, 5 users (published-cases.csv, INT-007)" --html $dir/report.html
-printf '\nreport: %s\n' "$PWD/$dir/report.html"
+show $bin/hf-report loop --whatif "$r1" --published 51 --published-source "Intel HeteroFlow, 5 users (published-cases.csv, INT-007)" --html $dir/report.html >/dev/null
+for kind in whatif sweep roi validate; do $bin/hf-report $kind --html $dir/$kind.html >/dev/null; done
+printf '\nthe loop: %s\n' "$PWD/$dir/report.html"
+for kind in whatif sweep roi validate; do printf '%s: %s\n' $kind "$PWD/$dir/$kind.html"; done
