@@ -43,17 +43,22 @@ static hf_status evaluate_plan(const plan *p, const plan_eval *v, json *o) {
   ilp_evaluation e;
   HF_TRY(plan_placement(p, p->n_layers, p->n_experts, &placement));
   ilp_problem prob = plan_eval_problem(v, 1u << (p->depth - 1));
-  hf_status st = ilp_evaluate(&prob, v->n_devices > 0 ? placement : NULL, p->depth, NULL, &e);
+  hf_status st = ilp_evaluate(&prob, placement, p->depth, NULL, &e);
   free(placement);
   HF_TRY(st);
   json_add_num(o, "objective_ns", e.objective_ns);
   json *list = json_new_array();
   char line[160];
-  if (!e.fits) {
-    snprintf(line, sizeof line, "gpu0: experts need %lld bytes and have %lld", (long long)e.bytes_used, (long long)e.bytes_limit);
+  int64_t away = 0;
+  for (int q = 1; q < STAGE_MAX_PLACES; q++) away += e.place_bytes[q];
+  if (!e.fits && e.over_place > 0) {
+    int devices = v->table->one_resource ? 0 : v->table->n_devices;
+    snprintf(line, sizeof line, "%s%d: experts need %lld bytes and have %lld",
+             e.over_place <= devices ? "gpu" : "machine", e.over_place <= devices ? e.over_place - 1 : e.over_place - devices,
+             (long long)e.place_bytes[e.over_place], (long long)ilp_place_room(&prob, e.over_place, p->depth));
     json_add_str(list, NULL, line);
   }
-  ram_violation(p, v, e.bytes_used, list);
+  ram_violation(p, v, away, list);
   bool feasible = json_len(list) == 0;
   json_add_bool(o, "feasible", feasible);
   json_add_copy(o, "violations", list);

@@ -198,6 +198,8 @@ static hf_status read_run(const plan_inputs *in, const stage_table *t, plan_drif
   if (d->run.plan_id > 0) {
     HF_GO(done, db_plan_get(in->d, d->run.plan_id, &d->old));
     st = plan_placement(d->old, t->n_layers, t->n_experts, &d->old_placement);
+    for (int i = 0; st == HF_OK && i < t->n_layers * t->n_experts; i++) /* places that are gone */
+      if (d->old_placement[i] >= ilp_n_places(t)) d->old_placement[i] = 0;
     if (st != HF_OK) {
       hf_note(st, "option --from-run: run %lld", (long long)in->req.from_run);
       goto done;

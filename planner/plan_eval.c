@@ -22,8 +22,14 @@ ilp_problem plan_eval_problem(const plan_eval *v, uint32_t depths) {
                    .depths = depths,
                    .expert_bytes = v->expert_bytes,
                    .n_devices = v->n_devices};
-  p.device[0].name = "gpu0";
-  memcpy(p.device[0].expert_bytes_free, v->room, sizeof v->room);
+  static const char *const name[STAGE_MAX_DEVICES] = {"gpu0", "gpu1", "gpu2", "gpu3", "gpu4", "gpu5", "gpu6", "gpu7"};
+  for (int d = 0; d < v->n_devices; d++) {
+    p.device[d].name = name[d];
+    memcpy(p.device[d].expert_bytes_free, v->room[d], sizeof v->room[d]);
+  }
+  p.cpu_bytes = v->cpu_room;
+  memcpy(p.remote_bytes, v->remote_room, sizeof v->remote_room);
+  p.prefill = v->prefill;
   return p;
 }
 
@@ -51,7 +57,21 @@ hf_status plan_eval_to_json(const plan_eval *v, json *extra) {
   json *bytes = json_add_array(o, "expert_bytes");
   for (int l = 0; l < v->table->n_layers; l++) json_add_int(bytes, NULL, v->expert_bytes[l]);
   json *room = json_add_array(o, "expert_room_bytes");
-  for (int d = 0; d < ILP_MAX_DEPTH; d++) json_add_int(room, NULL, v->room[d]);
+  for (int d = 0; d < (v->n_devices > 0 ? v->n_devices : 1); d++)
+    for (int i = 0; i < ILP_MAX_DEPTH; i++) json_add_int(room, NULL, v->room[d][i]);
+  json_add_int(o, "cpu_room_bytes", v->cpu_room);
+  json *remote = json_add_array(o, "remote_room_bytes");
+  for (int r = 0; r < v->table->n_remotes; r++) json_add_int(remote, NULL, v->remote_room[r]);
+  if (v->prefill.weight > 0) {
+    json *f = json_add_object(o, "prefill");
+    json_add_num(f, "weight", v->prefill.weight);
+    json_add_int(f, "tokens", v->prefill.load.tokens);
+    json_add_num(f, "query_context", v->prefill.load.query_context);
+    json_add_num(f, "seq_context", v->prefill.load.seq_context);
+    json_add_num(f, "query_window", v->prefill.load.query_window);
+    json_add_num(f, "seq_window", v->prefill.load.seq_window);
+    json_add_bool(f, "upload", v->prefill.upload);
+  }
   popularity_to_json(v->pop, o);
   return stage_table_to_json(v->table, json_add_object(o, "stages"));
 }
@@ -97,6 +117,30 @@ static hf_status read_ints(const json *o, const char *where, const char *key, in
   return HF_OK;
 }
 
+static hf_status read_rooms(const json *o, const char *where, plan_eval *v) {
+  int64_t room[STAGE_MAX_DEVICES * ILP_MAX_DEPTH];
+  int n = v->n_devices > 0 ? v->n_devices : 1;
+  HF_TRY(read_ints(o, where, "expert_room_bytes", n * ILP_MAX_DEPTH, -0x1p53, 0x1p53, room));
+  memcpy(v->room, room, (size_t)n * sizeof v->room[0]);
+  HF_TRY(json_opt_int(o, where, "cpu_room_bytes", 0, (int64_t)1 << 53, &v->cpu_room));
+  if (v->table->n_remotes == 0) return HF_OK;
+  return read_ints(o, where, "remote_room_bytes", v->table->n_remotes, -0x1p53, 0x1p53, v->remote_room);
+}
+
+static hf_status read_prefill(const json *o, const char *where, ilp_prefill *out) {
+  const json *f = json_get(o, "prefill");
+  int64_t tokens = 0;
+  if (f == NULL) return HF_OK;
+  HF_TRY(json_get_num(f, where, "weight", 0, 1e9, &out->weight));
+  HF_TRY(json_get_int(f, where, "tokens", 1, 1 << 20, &tokens));
+  out->load.tokens = (int)tokens;
+  HF_TRY(json_get_num(f, where, "query_context", 0, 1e15, &out->load.query_context));
+  HF_TRY(json_get_num(f, where, "seq_context", 0, 1e15, &out->load.seq_context));
+  HF_TRY(json_get_num(f, where, "query_window", 0, 1e15, &out->load.query_window));
+  HF_TRY(json_get_num(f, where, "seq_window", 0, 1e15, &out->load.seq_window));
+  return json_get_bool(f, where, "upload", &out->upload);
+}
+
 static hf_status read_inputs(const plan *p, const json *o, const char *where, plan_eval *v) {
   int64_t n_devices = 0;
   HF_TRY(stage_table_from_json(json_get(o, "stages"), where, &v->table));
@@ -114,7 +158,8 @@ static hf_status read_inputs(const plan *p, const json *o, const char *where, pl
   v->users = p->users;
   HF_TRY(hf_alloc(&v->expert_bytes, (size_t)p->n_layers, sizeof *v->expert_bytes, "sizes of experts"));
   HF_TRY(read_ints(o, where, "expert_bytes", p->n_layers, 0, 0x1p40, v->expert_bytes));
-  return read_ints(o, where, "expert_room_bytes", ILP_MAX_DEPTH, -0x1p53, 0x1p53, v->room);
+  HF_TRY(read_rooms(o, where, v));
+  return read_prefill(o, where, &v->prefill);
 }
 
 hf_status plan_eval_from_plan(const plan *p, const char *where, plan_eval **out) {
@@ -139,7 +184,7 @@ hf_status plan_placement(const plan *p, int n_layers, int n_experts, uint8_t **o
   HF_TRY(hf_alloc(&d, (size_t)n_layers * (size_t)n_experts + 1, 1, "placement"));
   for (int l = 0; l < n_layers; l++)
     for (int e = 0; p->layer[l].device != NULL && e < p->layer[l].n_experts; e++)
-      d[(size_t)l * (size_t)n_experts + (size_t)e] = p->layer[l].device[e] >= 0;
+      d[(size_t)l * (size_t)n_experts + (size_t)e] = (uint8_t)(1 + p->layer[l].device[e]);
   *out = d;
   return HF_OK;
 }

@@ -12,7 +12,7 @@ static void add_baselines(const planned *p, json *extra) {
   json *list = json_add_array(extra, "baselines");
   for (int i = 0; i < ILP_N_BASELINES; i++) {
     const ilp_baseline *b = &p->ilp->baseline[i];
-    if (b->name == NULL || !(b->objective_ns > 0)) continue;
+    if (b->name == NULL || !(b->objective_ns > 0) || isinf(b->objective_ns)) continue;
     json *o = json_add_object(list, NULL);
     json_add_str(o, "name", b->name);
     json_add_num(o, "objective_ns", b->objective_ns);
@@ -54,15 +54,51 @@ static void advice_on_placement(const planned *p, char *text, size_t size) {
   else snprintf(text, size, "the search is worth %.2f %% over the best simple placement, '%s'", 100 * worth, best->name);
 }
 
-static void add_advice(const planned *p, json *extra) {
+static void add_worth(const planned *p, json *o) {
   if (p->eval->n_devices == 0) return;
-  json *o = json_add_object(extra, "advice");
   double per_gib = p->ilp->theta_ns_per_byte * (1 << 30);
   json_add_num(o, "device_memory_ns_per_gib", per_gib);
   json_add_num(o, "device_memory_tok_per_s_per_gib", p->ilp->tok_per_s * per_gib / p->ilp->objective_ns);
   char text[128];
   advice_on_placement(p, text, sizeof text);
   json_add_str(o, "placement", text);
+}
+
+/* Layers with equal times are a class: the dense ones, the MoE ones of each kind. */
+static void add_classes(const planned *p, json *extra) {
+  const stage_table *t = p->eval->table;
+  json *list = json_add_array(extra, "layer_classes");
+  for (int l = 0, run; l < t->n_layers; l += run) {
+    const ilp_layer *y = &p->ilp->layer[l];
+    double ns = 0;
+    int resident = 0;
+    for (run = 0; l + run < t->n_layers; run++) {
+      const ilp_layer *z = &p->ilp->layer[l + run];
+      if (t->layer[l + run].moe != t->layer[l].moe || z->binding != y->binding || t->layer[l + run].home != t->layer[l].home) break;
+      ns += z->ns;
+      resident += z->resident;
+    }
+    json *o = json_add_object(list, NULL);
+    json_add_int(o, "first", l);
+    json_add_int(o, "count", run);
+    json_add_str(o, "class", t->layer[l].moe ? "MoE" : "dense");
+    json_add_str(o, "binding", ilp_binding_name(y->binding));
+    json_add_num(o, "ns", ns);
+    json_add_int(o, "experts_on_devices", resident);
+  }
+}
+
+static void add_resources(const planned *p, json *extra) {
+  const ilp_evaluation *e = &p->ilp->evaluation;
+  const stage_table *t = p->eval->table;
+  json *o = json_add_object(extra, "resources");
+  json_add_num(o, "step_ns", e->step_ns);
+  if (e->chunk_ns > 0) json_add_num(o, "chunk_ns", e->chunk_ns);
+  json_add_num(o, "path_ns", e->path_ns);
+  json_add_num(o, "cpu_ns", e->place_ns[0]);
+  json *devices = json_add_array(o, "device_ns"), *machines = json_add_array(o, "machine_ns");
+  for (int q = 1; q < ilp_n_places(t); q++)
+    json_add_num(q <= (t->one_resource ? 0 : t->n_devices) ? devices : machines, NULL, e->place_ns[q]);
 }
 
 /* What the machine costs and draws, where its rows say so. */
@@ -92,6 +128,8 @@ static hf_status add_fallback(const plan_inputs *in, const planned *p, json *ext
   ilp_problem prob = plan_eval_problem(p->eval, 1);
   prob.table = t;
   prob.n_devices = 0;
+  prob.cpu_bytes = 0;
+  prob.prefill.weight = 0;
   ilp_evaluation e;
   hf_status st = ilp_evaluate(&prob, NULL, 1, NULL, &e);
   stage_table_free(t);
@@ -107,7 +145,11 @@ static hf_status add_fallback(const plan_inputs *in, const planned *p, json *ext
 hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   add_baselines(p, extra);
   add_depths(p, extra);
-  add_advice(p, extra);
+  json *advice = json_add_object(extra, "advice");
+  add_worth(p, advice);
+  HF_TRY(plan_advice(in, p, advice));
+  add_classes(p, extra);
+  add_resources(p, extra);
   add_hardware(in, extra);
   HF_TRY(add_fallback(in, p, extra));
   cost_input ci = plan_cost_input(in);

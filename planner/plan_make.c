@@ -10,9 +10,9 @@
 static const double QUICK_GAP = 0.005;
 enum { SIM_MOST_OUTPUT = 1024, DEPTHS_TRIED = 4 };
 
-/* A depth whose objective is worse than the best by more than this cannot win in the simulation (but for the hand-over, which occupies
- * neither side): a sum over layers of the slower of two resources is at most twice the busier one's own sum. */
-static const double DEPTH_SLACK = 2;
+/* A depth whose objective is worse than the best by more than this is not simulated. */
+static const double DEPTH_SLACK = 1.25;
+static const double FULL_GAP = 1e-5; /* proven so far, a plan is not searched on */
 /* The objective's own choice of depth stands unless the simulation, which lets micro-batches sit in different layers, finds another one better
  * by more than this. Small, since the depth chosen shall be the fastest or within 3 % of it (project bar); not nothing, since a tie
  * goes to the simpler schedule. */
@@ -35,15 +35,48 @@ static hf_status table_for(const plan_inputs *in, const planned *p, cost_case c,
   return HF_OK;
 }
 
-static hf_status make_eval(const plan_inputs *in, const plan_sizes *s, planned *out) {
+/* What each place has for experts. This machine's memory limits them only where that could decide anything: all experts must fit somewhere,
+ * and what is on a virtual device is in the same memory. */
+static void fill_rooms(const plan_inputs *in, const plan_sizes *s, plan_eval *v) {
+  plan_budget rows[PLAN_MAX_BUDGET];
+  v->n_devices = in->gpus.n;
+  for (int d = 0; d < v->n_devices; d++)
+    for (int i = 0; i < ILP_MAX_DEPTH; i++) v->room[d][i] = plan_expert_room(s, d, i + 1);
+  int64_t elsewhere = 0, ram = s->ram_limit;
+  for (int r = 0; r < in->n_remotes; r++) {
+    v->remote_room[r] = plan_remote_room(s, r) > 0 ? plan_remote_room(s, r) : -1;
+    elsewhere += plan_remote_room(s, r) > 0 ? plan_remote_room(s, r) : 0;
+  }
+  for (int d = 0; d < v->n_devices; d++) elsewhere += v->room[d][0] > 0 ? v->room[d][0] : 0;
+  if (s->ram_limit <= 0 || in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED) return;
+  int n = plan_budget_rows(in, s, ILP_MAX_DEPTH, &(plan_resident){0}, rows);
+  for (int i = 0; i < n; i++)
+    if (strcmp(rows[i].where, "ram") == 0) ram -= rows[i].bytes;
+  ram += s->all_experts;
+  if (ram > 0 && ram + elsewhere >= s->all_experts) v->cpu_room = ram;
+}
+
+ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const stage_table *t) {
+  const plan_request *r = &in->req;
+  ilp_prefill f = {0};
+  if (o->optimise != PLAN_FOR_REQUEST) return f;
+  double prompts = (double)r->users * (double)r->prompt_tokens, chunk = fmin((double)in->chunk_tokens, prompts);
+  f.weight = o->weight_prefill > 0 ? o->weight_prefill : ceil(prompts / chunk) / (double)r->output_tokens;
+  int64_t tokens = (int64_t)chunk < r->prompt_tokens ? (int64_t)chunk : r->prompt_tokens; /* of one sequence; the others follow */
+  for (int64_t left = (int64_t)chunk; left > 0; left -= tokens)
+    stage_load_add(&f.load, t, (r->prompt_tokens - tokens) / 2, left < tokens ? left : tokens);
+  f.upload = in->gpu.kind == GPU_CUDA; /* what virtual devices run cannot be uploaded to */
+  return f;
+}
+
+static hf_status make_eval(const plan_inputs *in, const planned_options *o, const plan_sizes *s, planned *out) {
   plan_eval *v = NULL;
   int n = in->c->n_layers;
   HF_TRY(hf_alloc(&v, 1, sizeof *v, "inputs of a plan"));
   out->eval = v;
   v->users = (int)in->req.users;
   v->mean_context = in->mean_context;
-  v->n_devices = in->gpu.kind != GPU_NONE;
-  for (int d = 0; v->n_devices > 0 && d < ILP_MAX_DEPTH; d++) v->room[d] = plan_expert_room(s, 0, d + 1);
+  fill_rooms(in, s, v);
   HF_TRY(hf_alloc(&v->expert_bytes, (size_t)n, sizeof *v->expert_bytes, "sizes of experts"));
   memcpy(v->expert_bytes, s->expert, (size_t)n * sizeof *v->expert_bytes);
   HF_TRY(popularity_new(n, in->c->n_experts, &v->pop));
@@ -51,6 +84,7 @@ static hf_status make_eval(const plan_inputs *in, const plan_sizes *s, planned *
   snprintf(v->pop->source, sizeof v->pop->source, "%s", in->pop->source);
   cost_input ci = plan_cost_input(in);
   HF_TRY(cost_table(&ci, (cost_case){0}, &v->table));
+  v->prefill = plan_prefill(in, o, v->table);
   if (in->req.from_run == 0) return HF_OK;
   HF_TRY(plan_drift_of_run(in, v->table, &out->drift));
   plan_drift_apply(out->drift, v->table);
@@ -72,15 +106,15 @@ static hf_status simulated_rate(const plan_inputs *in, const planned *p, const i
   return HF_OK;
 }
 
-/* The objective adds up the slowest resource of each layer; micro-batches that sit in different layers do better than that. So every depth
- * that could win is solved for itself and simulated, and the simulation decides; gap and bound are those of the depth chosen. */
+/* The objective is what limits a step in the long run; the simulation knows the order of things too. So every depth whose objective comes
+ * near the best is simulated as well, and the simulation decides; gap and bound are those of the depth chosen. */
 static hf_status choose_depth(const plan_inputs *in, const planned_options *o, planned *p) {
   ilp_problem prob = plan_eval_problem(p->eval, depths_to_try(in));
-  ilp_options io = {.quick = o->quick, .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : 0};
+  ilp_options io = {.quick = o->quick, .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP};
   HF_TRY(ilp_solve(&prob, &io, &p->ilp));
   memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
   p->seconds = p->ilp->seconds;
-  if (o->quick && !o->compare_depths) return HF_OK;
+  if ((o->quick && !o->compare_depths) || o->no_simulation) return HF_OK;
   double least = p->ilp->objective_ns, best = 0;
   int first = p->ilp->depth;
   HF_TRY(simulated_rate(in, p, p->ilp, &p->depth_tok_per_s[first - 1]));
@@ -107,9 +141,9 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
   return HF_OK;
 }
 
-static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, int64_t resident, planned *out,
+static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident, planned *out,
                         const char *where) {
-  out->n_budget = plan_budget_rows(in, s, depth, &(plan_resident){.device = {resident}}, out->budget);
+  out->n_budget = plan_budget_rows(in, s, depth, resident, out->budget);
   out->n_remedies = plan_remedies(in, s, out->remedy);
   int64_t need = 0, limit = 0;
   for (int i = 0; i < out->n_budget; i++)
@@ -132,8 +166,8 @@ hf_status plan_step_ns(const plan_inputs *in, const planned *p, cost_case c, dou
   HF_TRY(table_for(in, p, c, &t));
   ilp_problem prob = plan_eval_problem(p->eval, 1);
   prob.table = t;
-  hf_status st = ilp_evaluate(&prob, p->eval->n_devices > 0 ? p->ilp->on_device : NULL, p->ilp->depth, NULL, &e);
-  if (st == HF_OK) *ns = e.objective_ns;
+  hf_status st = ilp_evaluate(&prob, p->ilp->on_device, p->ilp->depth, NULL, &e);
+  if (st == HF_OK) *ns = e.step_ns;
   stage_table_free(t);
   return st;
 }
@@ -172,7 +206,7 @@ hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *
   int64_t pages = r->users * ((r->context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS);
   sim_options o = {.table = p->eval->table,
                    .pop = p->eval->pop,
-                   .on_device = p->eval->n_devices > 0 ? placement : NULL,
+                   .on_device = placement,
                    .users = (int)r->users,
                    .depth = depth,
                    .prompt_tokens = (int)r->prompt_tokens,
@@ -182,6 +216,15 @@ hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *
                    .chunk_tokens = in->chunk_tokens,
                    .page_tokens = PLAN_PAGE_TOKENS,
                    .n_pages = (int)pages};
+  uint8_t upload[PLAN_MAX_LAYERS] = {0};
+  bool any = false;
+  for (int l = 0; p->ilp != NULL && l < p->eval->table->n_layers; l++) any = (upload[l] = p->ilp->layer[l].upload) || any;
+  if (any) {
+    o.prefill_upload = upload;
+    o.upload_tokens = p->eval->prefill.load.tokens / 2;
+  }
+  o.slo_ttft_s = p->slo_ttft_s;
+  o.slo_tpot_s = p->slo_tpot_s;
   HF_TRY(sim_run(&o, out));
   *stretch = 1;
   if (output == r->output_tokens) return HF_OK;
@@ -191,7 +234,7 @@ hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *
   HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &whole));
   prob.context = (double)r->prompt_tokens + 0.5 * output;
   HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &part));
-  *stretch = whole.objective_ns / part.objective_ns;
+  *stretch = whole.step_ns / part.step_ns;
   return HF_OK;
 }
 
@@ -220,24 +263,25 @@ static const char *cpu_binding(const stage_table *t, int layer, const ilp_layer 
   return stage_curve_at(&y->cexp, 2) > 1.4 * stage_curve_at(&y->cexp, 1) ? "CPU compute" : "DRAM bandwidth";
 }
 
+static const char *binding_text(const planned *out, ilp_binding b, int example) {
+  if (b == ILP_BIND_REMOTE) return "other machine";
+  if (b == ILP_BIND_PATH) return "way through device and CPU";
+  if (b == ILP_BIND_GPU) return "device";
+  return example >= 0 ? cpu_binding(out->eval->table, example, &out->ilp->layer[example]) : "CPU";
+}
+
 static void name_binding(const planned *out, char *to, size_t n) {
   const stage_table *t = out->eval->table;
-  double ns[3] = {0, 0, 0};
-  int example = -1;
+  double ns[4] = {0};
+  int example = -1, best = ILP_BIND_CPU;
   for (int l = 0; l < t->n_layers; l++) {
     ns[out->ilp->layer[l].binding] += out->ilp->layer[l].ns;
-    if (t->layer[l].moe && out->ilp->layer[l].binding == ILP_BIND_CPU) example = l;
+    if (t->layer[l].moe && (t->one_resource || out->ilp->layer[l].binding == ILP_BIND_CPU)) example = l;
   }
-  int best = ns[ILP_BIND_GPU] > ns[ILP_BIND_CPU] ? ILP_BIND_GPU : ILP_BIND_CPU;
-  if (ns[ILP_BIND_PATH] > ns[best]) best = ILP_BIND_PATH;
-  if (t->one_resource) { /* attention and experts share the CPU; the experts name what it waits for */
-    for (int l = 0; l < t->n_layers && example < 0; l++)
-      if (t->layer[l].moe) example = l;
-    best = ILP_BIND_CPU;
-  }
-  const char *name = best == ILP_BIND_GPU ? "device" : best == ILP_BIND_PATH ? "way through device and CPU" : "CPU";
-  if (best == ILP_BIND_CPU && example >= 0) name = cpu_binding(t, example, &out->ilp->layer[example]);
-  snprintf(to, n, "%s", name);
+  for (int b = 0; b < 4; b++)
+    if (ns[b] > ns[best]) best = b;
+  if (t->one_resource) best = ILP_BIND_CPU; /* attention and experts share the CPU; the experts name what it waits for */
+  snprintf(to, n, "%s", binding_text(out, (ilp_binding)best, example));
 }
 
 /* ---- kernels measured fastest here ---- */
@@ -377,23 +421,30 @@ static hf_status fill_layers(const plan_inputs *in, const planned *out) {
                       .hand_ns = i->times.hand_ns,
                       .layer_ns = i->ns};
     snprintf(y->binding, sizeof y->binding, "%s", ilp_binding_name(i->binding));
-    snprintf(y->prefill, sizeof y->prefill, "cpu");
+    snprintf(y->prefill, sizeof y->prefill, "%s", i->upload ? "upload" : "cpu");
     if (!y->moe) continue;
     y->n_experts = p->n_experts;
     HF_TRY(hf_alloc(&y->device, (size_t)p->n_experts, sizeof *y->device, "placement"));
     for (int e = 0; e < p->n_experts; e++)
-      y->device[e] = out->ilp->on_device[(size_t)l * (size_t)p->n_experts + (size_t)e] != 0 ? 0 : -1;
+      y->device[e] = (int16_t)(out->ilp->on_device[(size_t)l * (size_t)p->n_experts + (size_t)e] - 1);
   }
   return HF_OK;
 }
 
-static void fill_device(const plan_inputs *in, plan *p) {
-  if (in->gpu.kind == GPU_NONE) return;
-  plan_device *d = &p->device[p->n_devices++];
-  const rec_device *row = cost_device(in->paced != NULL ? in->paced : in->host, in->gpu.device);
-  snprintf(d->name, sizeof d->name, "%.95s", row != NULL ? row->name : "virtual device");
-  snprintf(d->spec, sizeof d->spec, "%.95s", in->gpu.text);
-  d->mem_bytes = in->device_bytes;
+static void fill_devices(const plan_inputs *in, plan *p) {
+  for (int i = 0; i < in->gpus.n; i++) {
+    plan_device *d = &p->device[p->n_devices++];
+    const rec_device *row = cost_device(in->paced != NULL ? in->paced : in->host, in->gpus.g[i].device);
+    snprintf(d->name, sizeof d->name, "%.95s", row != NULL ? row->name : "virtual device");
+    snprintf(d->spec, sizeof d->spec, "%.95s", in->gpus.g[i].text);
+    d->mem_bytes = in->device_mem[i];
+  }
+  for (int r = 0; r < in->n_remotes; r++) { /* places of experts after the devices */
+    plan_device *d = &p->device[p->n_devices++];
+    snprintf(d->name, sizeof d->name, "CPU of %.88s", in->remote[r].rows->machine.name);
+    snprintf(d->spec, sizeof d->spec, "remote:%.88s", in->remote[r].text);
+    d->mem_bytes = cost_mem_bytes(in->remote[r].rows, "cpu", -1);
+  }
 }
 
 static hf_status fill_plan(const plan_inputs *in, const planned_options *o, planned *out) {
@@ -414,7 +465,7 @@ static hf_status fill_plan(const plan_inputs *in, const planned_options *o, plan
   p->output_tokens = (int)r->output_tokens;
   p->depth = out->ilp->depth;
   p->n_experts = in->c->n_experts;
-  fill_device(in, p);
+  fill_devices(in, p);
   HF_TRY(fill_layers(in, out));
   snprintf(p->kv_type, sizeof p->kv_type, "f16");
   p->kv_page_tokens = PLAN_PAGE_TOKENS;
@@ -466,14 +517,60 @@ void plan_summarise(const planned *p, planned_summary *out) {
   snprintf(out->binding, sizeof out->binding, "%s", p->p->binding);
   snprintf(out->tag, sizeof out->tag, "%s", p->p->tag);
   memcpy(out->effect, p->effect, sizeof out->effect);
-  for (int l = 0; l < t->n_layers; l++) {
-    const layer_times *y = &p->ilp->layer[l].times;
-    double device = y->attn_ns + y->shared_ns + y->dexp_ns;
-    out->device_ns += t->one_resource ? 0 : p->ilp->depth * device;
-    out->cpu_ns += p->ilp->depth * (y->cexp_ns + (t->one_resource ? device : 0));
-    out->experts_on_devices += p->ilp->layer[l].resident;
+  const ilp_evaluation *e = &p->ilp->evaluation;
+  for (int l = 0; l < t->n_layers; l++) out->experts_on_devices += p->ilp->layer[l].resident;
+  for (int q = 1; q <= p->eval->n_devices; q++) out->device_ns = fmax(out->device_ns, e->place_ns[q]);
+  out->cpu_ns = e->place_ns[0];
+  out->path_ns = e->path_ns;
+}
+
+/* ---- service levels ---- */
+
+static bool meets(const planned_options *o, const planned *p) {
+  return (o->slo_ttft_s <= 0 || p->p->ttft_s.p95 <= o->slo_ttft_s) && (o->slo_tpot_s <= 0 || p->p->tpot_s.p95 <= o->slo_tpot_s);
+}
+
+/* The same request with fewer users; false also when that cannot be planned. */
+static bool meets_with(const plan_inputs *in, const planned_options *o, int64_t users) {
+  plan_inputs less = *in;
+  planned p;
+  planned_options quick = *o;
+  quick.quick = quick.no_interval = quick.slo_report = true;
+  less.pop = NULL;
+  less.req.users = users;
+  if (less.req.depth > users) less.req.depth = users;
+  bool good = plan_make(&less, &quick, &p) == HF_OK && meets(o, &p);
+  hf_clear_error();
+  planned_free(&p);
+  popularity_free(less.pop);
+  return good;
+}
+
+/* HF_NO with what would make it feasible, and by how much. */
+static hf_status check_slo(const plan_inputs *in, const planned_options *o, planned *out) {
+  if (o->slo_report || o->no_simulation || meets(o, out)) return HF_OK;
+  const plan *p = out->p;
+  double step = 1e-9 * (out->ilp->bound_ns - out->eval->prefill.weight * out->ilp->evaluation.chunk_ns), late = 1;
+  char what[160];
+  int64_t lo = 0, hi = in->req.users;
+  bool tpot = o->slo_tpot_s > 0 && p->tpot_s.p95 > o->slo_tpot_s;
+  if (tpot) late = p->tpot_s.p95 / o->slo_tpot_s;
+  else late = p->ttft_s.p95 / o->slo_ttft_s;
+  snprintf(what, sizeof what, "%s p95 %.3g s, asked for %.3g s%s", tpot ? "TPOT" : "TTFT", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
+           tpot ? o->slo_tpot_s : o->slo_ttft_s, tpot && step > o->slo_tpot_s ? ", which no placement reaches here" : "");
+  while (hi - lo > 1) {
+    int64_t mid = lo + (hi - lo) / 2;
+    if (meets_with(in, o, mid)) lo = mid;
+    else hi = mid;
   }
-  out->path_ns = p->ilp->objective_ns;
+  out->n_remedies = 0;
+  if (lo > 0) snprintf(out->remedy[out->n_remedies++], 200, "at most %lld users at once", (long long)lo);
+  snprintf(out->remedy[out->n_remedies++], 200, "%s %.2f times as fast (binding: %s)",
+           tpot ? "decode steps" : "prompts", late, p->binding);
+  snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95, tpot ? "TPOT" : "TTFT");
+  if (!tpot && in->req.prompt_tokens > 1)
+    snprintf(out->remedy[out->n_remedies++], 200, "prompts of about %lld tokens", (long long)((double)in->req.prompt_tokens / late));
+  return hf_fail(HF_NO, "the service level is not met: %s; possible: %s", what, out->remedy[0]);
 }
 
 hf_status plan_make(plan_inputs *in, const planned_options *options, planned *out) {
@@ -481,24 +578,28 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   const planned_options *o = options != NULL ? options : &full;
   plan_sizes s;
   memset(out, 0, sizeof *out);
-  if (in->gpus.n > ILP_MAX_DEVICES)
-    return hf_fail(HF_UNSUPPORTED, "option --gpu: '%s': experts can be placed on %d device%s, not on %d", in->gpus.text,
-                   (int)ILP_MAX_DEVICES, ILP_MAX_DEVICES == 1 ? "" : "s", in->gpus.n);
-  if (in->n_remotes > 0)
-    return hf_fail(HF_UNSUPPORTED, "option --remote: experts cannot be placed on other machines yet; hf-plan stages prices them");
+  out->slo_ttft_s = o->slo_ttft_s;
+  out->slo_tpot_s = o->slo_tpot_s;
   HF_TRY(plan_inputs_popularity(in));
   HF_TRY(plan_sizes_of(in, &s));
-  HF_TRY(make_eval(in, &s, out));
-  if (out->eval->n_devices > 0 && plan_expert_room(&s, 0, in->req.depth > 0 ? (int)in->req.depth : 1) < 0)
-    return refuse(in, &s, in->req.depth > 0 ? (int)in->req.depth : 1, 0, out, "gpu0");
+  HF_TRY(make_eval(in, o, &s, out));
+  for (int d = 0; d < out->eval->n_devices; d++) {
+    int depth = in->req.depth > 0 ? (int)in->req.depth : 1;
+    char where[16];
+    snprintf(where, sizeof where, "gpu%d", d);
+    if (plan_expert_room(&s, d, depth) < 0) return refuse(in, &s, depth, &(plan_resident){0}, out, where);
+  }
   HF_TRY(choose_depth(in, o, out));
   HF_TRY(plan_new(in->c->n_layers, &out->p));
-  const plan_resident resident = {.device = {out->ilp->bytes_used}};
+  plan_resident resident = {0};
+  for (int d = 0; d < in->gpus.n; d++) resident.device[d] = out->ilp->evaluation.place_bytes[1 + d];
+  for (int r = 0; r < in->n_remotes; r++) resident.remote[r] = out->ilp->evaluation.place_bytes[1 + in->gpus.n + r];
   out->p->n_budget = plan_budget_rows(in, &s, out->ilp->depth, &resident, out->p->budget);
   const char *over = plan_budget_over(out->p->budget, out->p->n_budget);
-  if (over != NULL) return refuse(in, &s, out->ilp->depth, out->ilp->bytes_used, out, over);
+  if (over != NULL) return refuse(in, &s, out->ilp->depth, &resident, out, over);
   out->p->kv_bytes = s.kv;
   HF_TRY(fill_plan(in, o, out));
   HF_TRY(predict(in, o, out));
+  HF_TRY(check_slo(in, o, out));
   return add_extra(in, o, out);
 }

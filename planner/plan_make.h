@@ -18,7 +18,8 @@ typedef struct {
   bool quick; /* cells of a sweep: the placement of the Lagrangian search stands when its proven gap is at most quick_gap; no baselines, no
                * advice, no inputs in plan.extra, and depths are compared by their objective, one simulation in all */
   double quick_gap;     /* 0 = 0.005 */
-  bool compare_depths;  /* with quick: each depth is still solved, so quickly, and simulated, and the simulation chooses */
+  bool compare_depths;  /* with quick: every depth that could win is simulated too, and the simulation chooses */
+  bool slo_report;      /* slo_* go to the simulation (goodput), nothing is refused */
   bool no_interval;     /* decode_tok_per_s low = likely = high: saves the tables of 14 cases */
   bool no_simulation;   /* the rate is the objective's; no TTFT and TPOT percentiles */
   plan_goal optimise;
@@ -32,6 +33,7 @@ typedef struct {
   plan_eval *eval;
   plan_drift *drift; /* with --from-run, else NULL */
   sim_result sim;
+  double slo_ttft_s, slo_tpot_s; /* of the options */
   ilp_depth_result by_depth[ILP_MAX_DEPTH]; /* of the search over all depths */
   double depth_tok_per_s[ILP_MAX_DEPTH];    /* simulated; 0 = not simulated */
   double seconds;                           /* all searches together */
@@ -79,6 +81,11 @@ HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const u
 
 /* extra.changes: which experts moved against the plan of the run, why, and the gain expected under the new table. */
 HF_MUST hf_status plan_changes(const plan_inputs *in, const planned *p, json *extra);
-/* extra.baselines, by_depth, advice, fallback, definitions. */
+/* Chunk, weights and upload of PLAN_FOR_REQUEST. */
+ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const stage_table *t);
+/* advice.values: what one more of something is worth, each {what, change, tok_per_s_delta, noise_tok_per_s, method} or {price,
+ * price_per_tok_per_s}. */
+HF_MUST hf_status plan_advice(const plan_inputs *in, const planned *p, json *into);
+/* extra.baselines, by_depth, advice, layer_classes, resources, fallback, definitions. */
 HF_MUST hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra);
 #endif

@@ -32,23 +32,55 @@ hf_status plan_show_budget(const plan_budget *rows, int n, hf_buf *b) {
   return HF_OK;
 }
 
-/* Resident experts per layer as one row of digits would be long for 58 layers: ranges of layers with equal counts. */
+/* Experts in each place, and how evenly the first one's are spread: a row per layer would be long for 58 of them. */
 static hf_status show_placement(const plan *p, hf_buf *b) {
-  int64_t all = 0;
+  int64_t all[PLAN_MAX_DEVICES + 1] = {0};
   int layers = 0, least = INT32_MAX, most = 0;
   for (int l = 0; l < p->n_layers; l++) {
     if (!p->layer[l].moe) continue;
     int n = 0;
-    for (int e = 0; e < p->layer[l].n_experts; e++) n += p->layer[l].device[e] >= 0;
-    all += n;
+    for (int e = 0; e < p->layer[l].n_experts; e++) {
+      all[1 + p->layer[l].device[e]]++;
+      n += p->layer[l].device[e] >= 0;
+    }
     layers++;
     least = n < least ? n : least;
     most = n > most ? n : most;
   }
   if (layers == 0) return HF_OK;
-  return hf_buf_printf(
-      b, "  placement    %lld of %lld experts on the device (%d to %d per layer of %d), the rest on the CPU; popularity: %s\n",
-      (long long)all, (long long)layers * p->n_experts, least, most, p->n_experts, p->popularity);
+  int64_t total = (int64_t)layers * p->n_experts;
+  HF_TRY(hf_buf_printf(b, "  placement    %lld of %lld experts on the device%s (%d to %d per layer of %d), the rest on the CPU; popularity: %s\n",
+                       (long long)(total - all[0]), (long long)total, p->n_devices > 1 ? "s" : "", least, most, p->n_experts,
+                       p->popularity));
+  for (int d = 0; d < p->n_devices && p->n_devices > 1; d++)
+    HF_TRY(hf_buf_printf(b, "               %-28s %lld experts\n", p->device[d].name, (long long)all[1 + d]));
+  return HF_OK;
+}
+
+/* One line for each thing there could be more of; the multiplier stands beside the solution it foretells. */
+static hf_status show_advice(const plan *p, hf_buf *b) {
+  const json *list = json_get(json_get(p->extra, "advice"), "values");
+  double foretold = NAN;
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    const char *what = json_string(json_get(o, "what")), *change = json_string(json_get(o, "change")),
+               *method = json_string(json_get(o, "method"));
+    double delta = json_number(json_get(o, "tok_per_s_delta"), NAN), noise = json_number(json_get(o, "noise_tok_per_s"), 0);
+    if (strcmp(method, "multiplier") == 0) {
+      foretold = delta;
+      continue;
+    }
+    double price = json_number(json_get(o, "price_per_tok_per_s"), NAN);
+    if (!isnan(price)) {
+      HF_TRY(hf_buf_printf(b, "    hardware per token/s: %.0f USD\n", price));
+    } else if (isnan(delta)) {
+      HF_TRY(hf_buf_printf(b, "    %s, %s: %s\n", what, change, method));
+    } else {
+      HF_TRY(hf_buf_printf(b, "    %s, %s: %+.3g tokens/s%s", what, change, delta, fabs(delta) <= noise ? " (within the gaps)" : ""));
+      HF_TRY(isnan(foretold) ? hf_buf_printf(b, "\n") : hf_buf_printf(b, " (multiplier: %+.3g)\n", foretold));
+    }
+    foretold = NAN;
+  }
+  return HF_OK;
 }
 
 static hf_status show_baselines(const plan *p, hf_buf *b) {
@@ -59,12 +91,9 @@ static hf_status show_baselines(const plan *p, hf_buf *b) {
                          json_number(json_get(o, "decode_tok_per_s"), 0), (int)json_number(json_get(o, "depth"), 0),
                          100 * (1 / (1 + slower) - 1)));
   }
-  const char *advice = json_string(json_get(json_get(p->extra, "advice"), "placement"));
-  double per_gib = json_number(json_get(json_get(p->extra, "advice"), "device_memory_tok_per_s_per_gib"), 0);
-  bool small = p->n_devices > 0 && p->device[0].mem_bytes < (int64_t)1 << 30; /* a GiB would be another machine */
-  if (advice != NULL)
-    HF_TRY(hf_buf_printf(b, "    %s; one more %s on the device: %+.3g tokens/s\n", advice, small ? "MiB" : "GiB",
-                         small ? per_gib / 1024 : per_gib));
+  const char *worth = json_string(json_get(json_get(p->extra, "advice"), "placement"));
+  if (worth != NULL) HF_TRY(hf_buf_printf(b, "    %s\n", worth));
+  HF_TRY(show_advice(p, b));
   const json *lost = json_get(p->extra, "fallback");
   double alone = json_number(json_get(lost, "decode_tok_per_s"), 0);
   if (lost == NULL) return HF_OK;
@@ -153,9 +182,7 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement below %s: gap %.4f %%, %s, found in %.2f s\n", step, bound,
                        100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
   if (p->depth > 1)
-    HF_TRY(hf_buf_printf(
-        b, "               (step and bound are the placement model's, layer after layer; micro-batches in different layers "
-           "gain on it: see predicted)\n"));
+    HF_TRY(hf_buf_printf(b, "               (what the busiest resource or one micro-batch's way asks for; see predicted for waiting in turn)\n"));
   HF_TRY(hf_buf_printf(b, "  binding      %s\n", p->binding));
   const char *from = json_string(json_get(p->extra, "scaled_from"));
   if (from != NULL) HF_TRY(hf_buf_printf(b, "  kernels      curves of machine %s, scaled to this one\n", from));

@@ -1,37 +1,45 @@
-/* baseline.c: what people do without a solver, valued by the same evaluator. */
-#include "planner/ilp/ilp_int.h"
-
+/* baseline.c: what people do without a solver, valued by the same tables. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "planner/ilp/spread.h"
+
 typedef struct {
   const ilp_problem *p;
-  ilp_depth *d;
+  const spread *m;
   int *order;     /* [n_layers * n_experts] scratch */
   uint8_t *place; /* [n_layers * n_experts] */
-  int64_t left;   /* bytes */
+  int64_t left[SPREAD_P];
+  int n_devices;
 } fill_state;
 
 static size_t row_of(const ilp_problem *p, int layer) {
   return (size_t)layer * (size_t)p->table->n_experts;
 }
 
-static void start(fill_state *s) {
+/* Puts an expert of the CPU on its home device, else on the next ones; false when it may not or does not fit anywhere. */
+static bool put(fill_state *s, int at) {
   const ilp_problem *p = s->p;
-  s->left = s->d->cap_bytes - ilp_pinned_bytes(p);
-  for (int l = 0; l < p->table->n_layers; l++)
-    for (int e = 0; e < p->table->n_experts; e++)
-      s->place[row_of(p, l) + (size_t)e] =
-          p->table->layer[l].moe && p->pin != NULL && p->pin[row_of(p, l) + (size_t)e] == ILP_PIN_DEVICE;
+  int layer = at / p->table->n_experts, home = p->table->layer[layer].home;
+  if (s->place[at] != 0 || (p->pin != NULL && p->pin[at] == ILP_PIN_CPU)) return false;
+  for (int i = 0; i < s->n_devices; i++) {
+    int q = 1 + (home + i) % s->n_devices;
+    if (p->expert_bytes[layer] > s->left[q]) continue;
+    s->left[q] -= p->expert_bytes[layer];
+    s->place[at] = (uint8_t)q;
+    return true;
+  }
+  return false;
 }
 
-static bool put(fill_state *s, int at) {
-  int layer = at / s->p->table->n_experts;
-  if (s->place[at] || (s->p->pin != NULL && s->p->pin[at] == ILP_PIN_CPU) || s->p->expert_bytes[layer] > s->left) return false;
-  s->left -= s->p->expert_bytes[layer];
-  s->place[at] = 1;
-  return true;
+static void start(fill_state *s) {
+  const ilp_problem *p = s->p;
+  memcpy(s->left, s->m->room, sizeof s->left);
+  memset(s->place, 0, row_of(p, p->table->n_layers));
+  for (int l = 0; p->pin != NULL && l < p->table->n_layers; l++)
+    for (int e = 0; p->table->layer[l].moe && e < p->table->n_experts; e++)
+      if (p->pin[row_of(p, l) + (size_t)e] == ILP_PIN_DEVICE) (void)put(s, (int)row_of(p, l) + e);
 }
 
 static int popular_cmp(const void *pa, const void *pb, void *ctx) {
@@ -55,9 +63,10 @@ static void whole_layers(fill_state *s) {
   const stage_table *t = s->p->table;
   for (int l = t->n_layers - 1; l >= 0; l--) {
     if (!t->layer[l].moe) continue;
-    int64_t need = 0;
+    int64_t need = 0, room = 0;
     for (int e = 0; e < t->n_experts; e++) need += s->place[row_of(s->p, l) + (size_t)e] ? 0 : s->p->expert_bytes[l];
-    if (need > s->left) return;
+    for (int q = 1; q <= s->n_devices; q++) room += s->left[q] - s->left[q] % s->p->expert_bytes[l];
+    if (need > room) return;
     for (int e = 0; e < t->n_experts; e++) (void)put(s, (int)row_of(s->p, l) + e);
   }
 }
@@ -69,49 +78,55 @@ static uint64_t next_random(uint64_t *state) {
   return z ^ (z >> 31);
 }
 
-/* Each layer has its own shuffled order; rounds of one expert per layer keep the numbers even. */
-static void random_even(fill_state *s, uint64_t seed) {
+/* Rounds of one expert per layer, in each layer's own order: shuffled, or by popularity. */
+static void even(fill_state *s, bool shuffled, uint64_t seed) {
   const stage_table *t = s->p->table;
   int E = t->n_experts;
   for (int l = 0; l < t->n_layers; l++) {
     int *o = s->order + row_of(s->p, l);
     for (int e = 0; e < E; e++) {
-      int j = (int)(next_random(&seed) % (uint64_t)(e + 1));
+      int j = shuffled ? (int)(next_random(&seed) % (uint64_t)(e + 1)) : e;
       o[e] = o[j];
       o[j] = e;
     }
+    if (!shuffled) qsort_r(o, (size_t)E, sizeof *o, popular_cmp, s->p->pop->p + row_of(s->p, l));
   }
   for (int e = 0; e < E; e++)
     for (int l = 0; l < t->n_layers; l++)
       if (t->layer[l].moe) (void)put(s, (int)row_of(s->p, l) + s->order[row_of(s->p, l) + (size_t)e]);
 }
 
-hf_status ilp_baselines(const ilp_problem *p, ilp_depth *const *depth, uint64_t seed, ilp_baseline *out) {
-  static const char *const name[ILP_N_BASELINES] = {"greedy", "whole-layers", "random", "all-cpu"};
+static void value_all(fill_state *s, int depth, uint64_t seed, ilp_baseline *out) {
+  for (int b = 0; b < ILP_N_BASELINES; b++) {
+    start(s);
+    if (b == ILP_BASE_GREEDY) greedy(s);
+    if (b == ILP_BASE_WHOLE_LAYERS) whole_layers(s);
+    if (b == ILP_BASE_UNIFORM) even(s, false, 0);
+    if (b == ILP_BASE_RANDOM) even(s, true, seed);
+    double ns = spread_evaluate(s->m, s->place);
+    if (ns < out[b].objective_ns) {
+      out[b].objective_ns = ns;
+      out[b].depth = depth;
+    }
+  }
+}
+
+hf_status ilp_baselines(const ilp_problem *p, uint32_t depths, uint64_t seed, ilp_counters *count, ilp_baseline *out) {
+  static const char *const name[ILP_N_BASELINES] = {"greedy", "whole-layers", "uniform", "random", "all-cpu"};
   size_t cells = (size_t)p->table->n_layers * (size_t)p->table->n_experts;
-  fill_state s = {.p = p};
+  fill_state s = {.p = p, .n_devices = p->table->one_resource || p->n_devices == 0 ? 0 : p->table->n_devices};
   HF_TRY(hf_alloc(&s.order, cells + 1, sizeof *s.order, "baseline placements"));
   hf_status st = hf_alloc(&s.place, cells + 1, 1, "baseline placements");
-  if (st != HF_OK) {
-    free(s.order);
-    return st;
-  }
-  for (int b = 0; b < ILP_N_BASELINES; b++) {
-    out[b] = (ilp_baseline){.name = name[b], .objective_ns = INFINITY};
-    for (int i = 0; i < ILP_MAX_DEPTH; i++) {
-      if ((s.d = depth[i]) == NULL) continue;
-      start(&s);
-      if (b == ILP_BASE_GREEDY) greedy(&s);
-      if (b == ILP_BASE_WHOLE_LAYERS) whole_layers(&s);
-      if (b == ILP_BASE_RANDOM) random_even(&s, seed);
-      double ns = ilp_depth_evaluate(s.d, s.place);
-      if (ns < out[b].objective_ns) {
-        out[b].objective_ns = ns;
-        out[b].depth = i + 1;
-      }
-    }
+  for (int b = 0; b < ILP_N_BASELINES; b++) out[b] = (ilp_baseline){.name = name[b], .objective_ns = INFINITY};
+  for (int depth = 1; st == HF_OK && depth <= ILP_MAX_DEPTH; depth++) {
+    spread *m = NULL;
+    if (!(depths >> (depth - 1) & 1)) continue;
+    if ((st = spread_new(p, depth, count, &m)) != HF_OK) break;
+    s.m = m;
+    value_all(&s, depth, seed, out);
+    spread_free(m);
   }
   free(s.order);
   free(s.place);
-  return HF_OK;
+  return st;
 }

@@ -214,3 +214,197 @@ hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mckp_result
   free(s);
   return st;
 }
+
+/* ---- programs that grow by columns ---- */
+
+struct ilp_lp {
+  glp_prob *p;
+  bool dead;
+  int nodes;
+  double bound, stop, max_work;
+  int max_nodes;
+  const double *start;
+  bool injected, stopped;
+  jmp_buf back;
+  char message[160];
+};
+
+static void lp_on_error(void *info) {
+  ilp_lp *lp = info;
+  longjmp(lp->back, 1);
+}
+
+static int lp_on_text(void *info, const char *text) {
+  ilp_lp *lp = info;
+  snprintf(lp->message, sizeof lp->message, "%s", text);
+  lp->message[strcspn(lp->message, "\n")] = 0;
+  return 1;
+}
+
+static void lp_hooks(ilp_lp *lp) {
+  glp_term_hook(lp != NULL ? lp_on_text : NULL, lp);
+  glp_error_hook(lp != NULL ? lp_on_error : NULL, lp);
+}
+
+static hf_status lp_died(ilp_lp *lp) {
+  lp->dead = true;
+  lp_hooks(NULL);
+  glp_free_env();
+  return hf_fail(HF_MACHINE, "GLPK gave up: %s", lp->message);
+}
+
+static hf_status lp_alive(const ilp_lp *lp) {
+  return lp->dead ? hf_fail(HF_MACHINE, "GLPK gave up: %s", lp->message) : HF_OK;
+}
+
+static int lp_kind(double lo, double hi) {
+  if (lo == hi) return GLP_FX;
+  return isinf(lo) && isinf(hi) ? GLP_FR : isinf(lo) ? GLP_UP : isinf(hi) ? GLP_LO : GLP_DB;
+}
+
+hf_status ilp_lp_new(int n_rows, const double *lo, const double *hi, ilp_lp **out) {
+  ilp_lp *lp;
+  HF_TRY(hf_alloc(&lp, 1, sizeof *lp, "linear program"));
+  if (setjmp(lp->back) != 0) {
+    hf_status st = lp_died(lp);
+    free(lp);
+    return st;
+  }
+  lp_hooks(lp);
+  lp->p = glp_create_prob();
+  glp_set_obj_dir(lp->p, GLP_MIN);
+  glp_add_rows(lp->p, n_rows);
+  for (int i = 0; i < n_rows; i++) glp_set_row_bnds(lp->p, i + 1, lp_kind(lo[i], hi[i]), isinf(lo[i]) ? 0 : lo[i], isinf(hi[i]) ? 0 : hi[i]);
+  lp_hooks(NULL);
+  *out = lp;
+  return HF_OK;
+}
+
+hf_status ilp_lp_column(ilp_lp *lp, double cost, double lo, double hi, bool integer, int n, const int *row, const double *value,
+                        int *index) {
+  int at[128];
+  double val[128];
+  HF_TRY(lp_alive(lp));
+  if (n > 127) return hf_fail(HF_MACHINE, "linear program: a column of %d entries", n);
+  for (int i = 0; i < n; i++) {
+    at[i + 1] = row[i] + 1;
+    val[i + 1] = value[i];
+  }
+  if (setjmp(lp->back) != 0) return lp_died(lp);
+  lp_hooks(lp);
+  int j = glp_add_cols(lp->p, 1);
+  glp_set_mat_col(lp->p, j, n, at, val);
+  glp_set_obj_coef(lp->p, j, cost);
+  glp_set_col_bnds(lp->p, j, lp_kind(lo, hi), isinf(lo) ? 0 : lo, isinf(hi) ? 0 : hi);
+  if (integer) glp_set_col_kind(lp->p, j, GLP_IV);
+  lp_hooks(NULL);
+  if (index != NULL) *index = j - 1;
+  return HF_OK;
+}
+
+hf_status ilp_lp_bounds(ilp_lp *lp, int column, double lo, double hi) {
+  HF_TRY(lp_alive(lp));
+  if (setjmp(lp->back) != 0) return lp_died(lp);
+  lp_hooks(lp);
+  glp_set_col_bnds(lp->p, column + 1, lp_kind(lo, hi), isinf(lo) ? 0 : lo, isinf(hi) ? 0 : hi);
+  lp_hooks(NULL);
+  return HF_OK;
+}
+
+hf_status ilp_lp_solve(ilp_lp *lp, ilp_counters *count) {
+  HF_TRY(lp_alive(lp));
+  if (setjmp(lp->back) != 0) return lp_died(lp);
+  lp_hooks(lp);
+  glp_smcp o;
+  glp_init_smcp(&o);
+  o.msg_lev = GLP_MSG_OFF;
+  o.meth = GLP_PRIMAL; /* new columns leave the last basis feasible */
+  o.it_lim = 200000;
+  int before = glp_get_it_cnt(lp->p), rc = glp_simplex(lp->p, &o);
+  if (rc != 0) { /* a basis gone bad: from scratch */
+    glp_std_basis(lp->p);
+    o.meth = GLP_DUALP;
+    rc = glp_simplex(lp->p, &o);
+  }
+  count->lp_iterations += glp_get_it_cnt(lp->p) - before;
+  count->glpk_solves++;
+  int status = glp_get_status(lp->p);
+  lp_hooks(NULL);
+  if (rc != 0 || status != GLP_OPT) return hf_fail(HF_MACHINE, "GLPK: a relaxation was not solved (code %d, status %d)", rc, status);
+  return HF_OK;
+}
+
+static void lp_on_tree(glp_tree *tree, void *info) {
+  ilp_lp *lp = info;
+  int active = 0, present = 0, total = 0;
+  glp_ios_tree_size(tree, &active, &present, &total);
+  lp->nodes = total;
+  int best = glp_ios_best_node(tree);
+  if (best > 0) lp->bound = fmax(lp->bound, glp_ios_node_bound(tree, best));
+  if (glp_ios_reason(tree) == GLP_IHEUR && !lp->injected && lp->start != NULL) {
+    lp->injected = true;
+    glp_ios_heur_sol(tree, lp->start - 1); /* GLPK counts from 1 */
+  }
+  double work = (double)glp_get_it_cnt(lp->p) * glp_get_num_cols(lp->p);
+  if (lp->bound >= lp->stop) lp->stopped = true;
+  if (lp->stopped || total > lp->max_nodes || work > lp->max_work) glp_ios_terminate(tree);
+}
+
+hf_status ilp_lp_integer(ilp_lp *lp, const double *start, double stop, int max_nodes, double max_work, ilp_counters *count,
+                         bool *finished, bool *found, double *bound) {
+  HF_TRY(lp_alive(lp));
+  if (setjmp(lp->back) != 0) return lp_died(lp);
+  lp_hooks(lp);
+  glp_iocp o;
+  glp_init_iocp(&o);
+  o.msg_lev = GLP_MSG_OFF;
+  o.tol_obj = 1e-10;
+  o.cb_func = lp_on_tree;
+  o.cb_info = lp;
+  int before = glp_get_it_cnt(lp->p);
+  lp->bound = glp_get_obj_val(lp->p);
+  lp->start = start;
+  lp->stop = stop;
+  lp->max_nodes = max_nodes;
+  lp->max_work = max_work + (double)before * glp_get_num_cols(lp->p);
+  lp->injected = lp->stopped = false;
+  lp->nodes = 0;
+  int rc = glp_intopt(lp->p, &o), status = glp_mip_status(lp->p);
+  count->lp_iterations += glp_get_it_cnt(lp->p) - before;
+  count->nodes += lp->nodes;
+  *found = status == GLP_OPT || status == GLP_FEAS;
+  bool optimal = rc == 0 && status == GLP_OPT;
+  *finished = optimal || lp->stopped;
+  *bound = optimal ? glp_mip_obj_val(lp->p) : lp->bound;
+  lp_hooks(NULL);
+  if (rc != 0 && rc != GLP_ESTOP && rc != GLP_EMIPGAP) return hf_fail(HF_MACHINE, "GLPK: branch and bound failed (code %d)", rc);
+  return HF_OK;
+}
+
+double ilp_lp_value(const ilp_lp *lp) {
+  return glp_get_obj_val(lp->p);
+}
+double ilp_lp_dual(const ilp_lp *lp, int row) {
+  return glp_get_row_dual(lp->p, row + 1);
+}
+double ilp_lp_share(const ilp_lp *lp, int column) {
+  return glp_get_col_prim(lp->p, column + 1);
+}
+double ilp_lp_chosen(const ilp_lp *lp, int column) {
+  return glp_mip_col_val(lp->p, column + 1);
+}
+
+void ilp_lp_free(ilp_lp *lp) {
+  if (lp == NULL) return;
+  if (!lp->dead) {
+    if (setjmp(lp->back) == 0) {
+      lp_hooks(lp);
+      glp_delete_prob(lp->p);
+      lp_hooks(NULL);
+    } else {
+      (void)lp_died(lp);
+      hf_clear_error();
+    }
+  }
+  free(lp);
+}

@@ -1,30 +1,42 @@
-/* ilp.h: which experts live on the device and how deep to pipeline, proven to a gap.
+/* ilp.h: where each routed expert lives and how deep to pipeline, proven to a gap.
  *
- * What is minimised: the time of one decode step of all users. For depth D the running batch of C users is split into D
- * micro-batches of B = ceil(C / D) tokens; with stage_layer_times() of sched/stages.h for B tokens a layer takes
- *   D = 1   attn + max(shared + dexp, hand + cexp)
- *   D > 1   max(D * (attn + shared + dexp), D * cexp, attn + max(shared + dexp, hand + cexp))
- *   dense   D * (attn + shared)
- *   one_resource tables: attn + shared + cexp, D = 1 only, every expert on the CPU
- * and objective = step_fixed + head(C) + sum over layers, in ns. ilp_evaluate() is the only definition of it; solver, baselines,
- * simulator and tests all go through it (or through ilp_layer_ns, its inner part).
+ * What is minimised: the time of one decode step of all users. The running batch of C users goes in D micro-batches, as even as
+ * they can be: B = ceil(C / D) tokens, some of them one less. With stage_layer_times() of sched/stages.h, the way of the largest
+ * micro-batch through a layer is
+ *     way_l = attn + max(overlap(shared + dexp, hand + cexp), place_ns of each other place)         (dense: attn + shared)
+ *     one_resource tables: attn + max(shared + cexp, place_ns of each other place), D = 1 only
+ * overlap(a, b) = max(a, b) + (contend - 1) * min(a, b). Then
+ *     D = 1   step = step_fixed + head(C) + sum over layers of way_l
+ *     D > 1   step = max of  path:      step_fixed + head(B) + sum of way_l
+ *                            devices:   overlap(A_d, P) for each device d, A_d = all its work of all micro-batches, heads included
+ *                            CPU:       P = cexp of all layers and micro-batches
+ *                            machines:  the work of each other machine
+ * since micro-batches sit in different layers: a resource is never asked for two things at once, and the busiest one or the way of a
+ * single micro-batch limits the step. Where a prompt's share is weighed in (ilp_prefill), objective = step + weight * chunk with
+ *     chunk = step_fixed + head(1) + sum of the cheaper of  way_l of the chunk  and, where experts can be uploaded,
+ *                                                          max(attn + shared + dexp, upload, attn + place_ns)
+ * ilp_evaluate() is the only definition of the objective; solver, baselines and tests all go through it.
  *
- * How it is solved (form M: one binary z[l,k] = "k experts of layer l are resident", not one per expert):
- *   1. For each depth the expected time of every expert on both sides is tabulated once.
+ * How it is solved.
+ *  Depth 1, one device, nothing else (form M: one binary z[l,k] = "k experts of layer l are resident", not one per expert):
+ *   1. The expected time of every expert on both sides is tabulated once.
  *   2. Two tables per layer over k. `upper`: the time of a concrete set of k experts (the best found). `lower`: a bound that
  *      holds for ALL sets of k experts, from the supporting lines of the points (device sum G, CPU sum X): for every m, the k
  *      smallest m*g - (1-m)*c bound m*G + (1-m)*X from below. A few m per layer fill the tables; columns that decide anything
  *      are refined: the hull edge that crosses "device time = CPU time" is found exactly and the set is improved by exchanges.
  *      Where few sets exist all are tried; layers with up to ILP_ENUMERATE_MAX free experts are exact in both tables.
  *   3. Lagrangian dual of the one capacity row over `lower`: the first certificate. The same over `upper`, then filling and
- *      exchanging between layers: the first placement. A depth whose bound reaches the best placement is pruned.
+ *      exchanging between layers: the first placement.
  *   4. Columns whose reduced cost exceeds objective - bound cannot be part of anything better and are dropped; GLPK solves form
  *      M over the rest, started from the placement of step 3. If a gap remains GLPK solves the same problem over `lower`: the
  *      second certificate. Where GLPK drowns in ties (many layers alike) a dynamic program over the units of memory finishes,
  *      if its table is small.
- * The LP relaxation of the model with one variable per expert ("pooled LP") is not solved: `lower` holds that LP's value of each
- * layer at every whole k that matters, and the dual over whole k is never below the one over real k. tests/unit/planner_ilp_lp.c
- * shows it with CBC.
+ *  Everything else (form P, spread.h): one column per layer and set of places of its experts, with the load it puts on each resource,
+ *  its way and the bytes it takes in each place; rows for resources, the path, bytes and, per layer, the parts of its way. GLPK
+ *  solves the relaxation over the columns known; for its prices the best set of every layer is found exactly, expert by expert, and
+ *  becomes a new column. The sum of those best prices is a bound that holds for ALL placements (Lagrange); the best one met is the
+ *  certificate. The placement is read off the shares of the columns and improved by exact evaluation of exchanges. Layers that are
+ *  alike are one group of columns. Where there are few sets, all are columns and GLPK solves the integer program itself.
  *
  * Invariants of a result: bound_ns <= objective_ns; objective_ns == ilp_evaluate(placement, depth); the placement fits and keeps
  * the pins; the same input gives the same result, bit for bit (ties by layer, then expert id; effort is limited by counts, never
@@ -36,12 +48,13 @@
 
 enum {
   ILP_MAX_DEPTH = 8,
-  ILP_MAX_DEVICES = 1,    /* one device now; the arrays are ready for more */
-  ILP_ENUMERATE_MAX = 12, /* layers with at most this many free experts get exact tables */
+  ILP_MAX_DEVICES = STAGE_MAX_DEVICES,
+  ILP_ENUMERATE_MAX = 12, /* form M: layers with at most this many free experts get exact tables */
   ILP_MAX_EXPERTS = 1024,
   ILP_MAX_LAYERS = 4096,
 };
 
+/* Where an expert may live: anywhere, on any device, or on this machine's CPU only. */
 typedef enum { ILP_FREE = 0, ILP_PIN_DEVICE = 1, ILP_PIN_CPU = 2 } ilp_pin;
 
 typedef struct {
@@ -49,17 +62,27 @@ typedef struct {
   int64_t expert_bytes_free[ILP_MAX_DEPTH]; /* [depth-1] bytes left for routed experts; negative: does not fit */
 } ilp_device;
 
+/* Prompts beside decode. */
+typedef struct {
+  double weight;   /* chunks per decode step; 0 = decode alone counts */
+  stage_load load; /* of one chunk: tokens and contexts */
+  bool upload;     /* experts of the CPU may be sent to the home device for a chunk, layer by layer */
+} ilp_prefill;
+
 /* All pointers are borrowed and must outlive the call; a result does not refer to them. */
 typedef struct {
-  const stage_table *table;
+  const stage_table *table;    /* its places are those that experts are placed in */
   const popularity *pop;       /* same layers and experts as table; rows of dense layers are not read */
   int users;                   /* C >= 1 */
   double context;              /* mean tokens of context per sequence, >= 0 */
   uint32_t depths;             /* bit d-1: try depth d; depths above users are left out (one would be empty) */
   const int64_t *expert_bytes; /* [n_layers] bytes of one routed expert; > 0 for MoE layers */
-  int n_devices;               /* 0 (everything on the CPU) or 1 */
+  int n_devices;               /* 0 (no expert on any) or as in the table */
   ilp_device device[ILP_MAX_DEVICES];
-  const uint8_t *pin; /* [n_layers * n_experts] of ilp_pin, or NULL = all free */
+  int64_t cpu_bytes;                       /* bytes for experts in this machine's memory; 0 = no limit */
+  int64_t remote_bytes[STAGE_MAX_REMOTES]; /* the same of other machines; 0 = no limit, negative: none go there */
+  const uint8_t *pin;                      /* [n_layers * n_experts] of ilp_pin, or NULL = all free */
+  ilp_prefill prefill;
 } ilp_problem;
 
 typedef struct {
@@ -70,46 +93,59 @@ typedef struct {
   bool quick;        /* no integer programs where the Lagrangian gap is within gap_target, no baselines (their names stay NULL) */
 } ilp_options;
 
-/* What a layer waits for. ILP_BIND_GPU: the device; CPU: the CPU; PATH: the way of one micro-batch through both. */
-typedef enum { ILP_BIND_CPU, ILP_BIND_GPU, ILP_BIND_PATH } ilp_binding;
-const char *ilp_binding_name(ilp_binding b); /* "cpu", "gpu", "path" */
+/* What a layer waits for. ILP_BIND_GPU: a device; CPU: the CPU; PATH: the way of one micro-batch through both; REMOTE: another machine. */
+typedef enum { ILP_BIND_CPU, ILP_BIND_GPU, ILP_BIND_PATH, ILP_BIND_REMOTE } ilp_binding;
+const char *ilp_binding_name(ilp_binding b); /* "cpu", "gpu", "path", "remote" */
 
 typedef struct {
-  layer_times times; /* of one micro-batch */
-  double ns;         /* of the whole step: T_l */
-  int resident;      /* experts on the device */
+  layer_times times; /* of the largest micro-batch */
+  double ns;         /* its part in the step, so that step_fixed, head and all parts add up: depth 1 its way, else what it asks of the
+                      * binding resource */
+  int resident;      /* experts on devices */
   ilp_binding binding;
+  bool upload; /* a chunk is faster with the CPU's experts uploaded */
 } ilp_layer;
 
 typedef struct {
-  double objective_ns, tok_per_s;
-  int64_t bytes_used, bytes_limit; /* on the device at this depth */
-  bool fits;                       /* bytes_used <= bytes_limit */
-  int pins_broken;                 /* experts that are not where pin demands */
+  double objective_ns, tok_per_s; /* tok_per_s: of the decode step alone */
+  double step_ns, chunk_ns;       /* chunk_ns 0 without ilp_prefill */
+  double path_ns, place_ns[STAGE_MAX_PLACES]; /* what limits the step: way of one micro-batch; work of each place, all micro-batches */
+  ilp_binding binding;
+  int binding_place;                            /* of ILP_BIND_GPU and ILP_BIND_REMOTE */
+  int64_t place_bytes[STAGE_MAX_PLACES];        /* experts in each place */
+  int64_t bytes_used, bytes_limit;              /* of all devices */
+  int over_place;                               /* the first place with more bytes than it has; -1: it fits */
+  bool fits;
+  int pins_broken; /* experts that are not where pin demands */
 } ilp_evaluation;
 
-/* T_l of one layer from its stage times. binding may be NULL. Ties: gpu, then cpu, then path. */
-double ilp_layer_ns(const stage_table *t, const layer_times *times, bool moe, int depth, ilp_binding *binding);
+/* The way of one micro-batch through a layer. binding may be NULL. Ties: home device, then CPU, then other places. */
+double ilp_way_ns(const stage_table *t, int layer, const layer_times *times, ilp_binding *binding);
 
 /* The exact objective of any placement at any depth 1..ILP_MAX_DEPTH, whether it fits or not.
- *   on_device [n_layers * n_experts], 1 = resident, or NULL = all on the CPU; entries of dense layers are ignored
+ *   on_device [n_layers * n_experts], a place each, or NULL = all on the CPU; entries of dense layers are ignored
  *   layers    [n_layers] receives the parts, or NULL
- * HF_INPUT: a bad problem or depth (field named), or a resident expert with a one_resource table. */
+ * HF_INPUT: a bad problem or depth (field named), or a place that the table does not have. */
 HF_MUST hf_status ilp_evaluate(const ilp_problem *p, const uint8_t *on_device, int depth, ilp_layer *layers, ilp_evaluation *out);
+/* Bytes that a place has for experts at a depth; INT64_MAX = no limit, negative: nothing fits. */
+int64_t ilp_place_room(const ilp_problem *p, int place, int depth);
+int ilp_n_places(const stage_table *t);
 
 typedef enum { ILP_DEPTH_NOT_TRIED, ILP_DEPTH_INFEASIBLE, ILP_DEPTH_PRUNED, ILP_DEPTH_SOLVED } ilp_depth_state;
 typedef struct {
   ilp_depth_state state;
   double objective_ns;      /* best placement found at this depth (pruned depths: a first one only) */
   double bound_ns;          /* no placement at this depth is faster */
-  double theta_ns_per_byte; /* Lagrange multiplier of the device's bytes: what one more byte is worth per step */
-  int64_t capacity_bytes;
+  double theta_ns_per_byte; /* Lagrange multiplier of the first device's bytes: what one more byte is worth per step */
+  double place_theta[STAGE_MAX_PLACES]; /* of every place; ns per byte */
+  int64_t capacity_bytes;               /* of all devices */
 } ilp_depth_result;
 
-enum { ILP_BASE_GREEDY, ILP_BASE_WHOLE_LAYERS, ILP_BASE_RANDOM, ILP_BASE_ALL_CPU, ILP_N_BASELINES };
+enum { ILP_BASE_GREEDY, ILP_BASE_WHOLE_LAYERS, ILP_BASE_UNIFORM, ILP_BASE_RANDOM, ILP_BASE_ALL_CPU, ILP_N_BASELINES };
 /* "greedy": most popular experts of all layers until full. "whole-layers": all experts of the last layers, as many layers as
- * fit (what --n-cpu-moe does). "random": seeded, the same number in every layer. "all-cpu". Pins are kept. Each at its own best
- * depth tried. */
+ * fit (what --n-cpu-moe does). "uniform": the same number in every layer, its most popular ones. "random": the same numbers, seeded.
+ * "all-cpu". Each expert goes to its layer's home device while that has room, then to the other devices in turn; other machines are
+ * not used. Pins are kept. Each at its own best depth tried; INFINITY where it does not fit (RAM). */
 typedef struct {
   const char *name;
   double objective_ns;
@@ -122,27 +158,30 @@ typedef struct {
   int64_t glpk_solves;
   int64_t table_evaluations; /* layer times computed for the tables, grid and refinement */
   int64_t refined;           /* columns refined */
-  int64_t expert_times;      /* calls of expert_time_ns */
+  int64_t expert_times;      /* expected times of experts computed */
+  int64_t priced;            /* sets priced (form P), one per group and round */
+  int64_t moves;             /* exchanges valued (form P) */
 } ilp_counters;
 
 typedef struct ilp_tables ilp_tables; /* the tables behind the result, for ilp_write_* */
 
 typedef struct {
   int n_layers, n_experts;
-  uint8_t *on_device; /* [n_layers * n_experts], owned: the placement */
+  uint8_t *on_device; /* [n_layers * n_experts], owned: the placement, a place each */
   ilp_layer *layer;   /* [n_layers], owned */
   int depth;          /* chosen */
   int bound_depth;    /* the depth whose bound is bound_ns */
   double objective_ns;
   double bound_ns;          /* holds for all placements and all depths tried */
   double gap;               /* objective / bound - 1 */
-  const char *status;       /* "optimal": gap <= 1e-9; "proven": certified with that gap; "feasible": no certificate */
-  bool lp_exact;            /* form M of the chosen depth was solved to its optimum */
-  const char *certificate;  /* of bound_depth: "lagrangian" (an LP), "milp", "exact" (one_resource: one placement only) */
+  const char *status;       /* "optimal": gap <= 1e-6; "proven": certified with that gap; "feasible": no certificate */
+  bool lp_exact;            /* the program of the chosen depth (ilp_write_lp) was solved to its optimum */
+  const char *certificate;  /* of bound_depth: "lagrangian" (an LP), "milp", "exact" (one placement only) */
   double tok_per_s;         /* users / objective */
   double seconds;           /* wall time of ilp_solve; the only field that may differ between runs */
   double theta_ns_per_byte; /* of the chosen depth */
   int64_t bytes_used, bytes_limit;
+  ilp_evaluation evaluation; /* of the placement */
   ilp_depth_result by_depth[ILP_MAX_DEPTH];
   ilp_baseline baseline[ILP_N_BASELINES];
   ilp_counters counters;
@@ -150,16 +189,17 @@ typedef struct {
 } ilp_result;
 
 /* HF_INPUT: a bad problem, field named. HF_NO: no depth fits (device bytes negative, or pinned experts larger than them).
- * HF_UNSUPPORTED: more devices than ILP_MAX_DEVICES. HF_MACHINE: out of memory. A failure inside GLPK is no error: the answer is
+ * HF_MACHINE: out of memory. A failure inside GLPK is no error: the answer is
  * then the Lagrangian one, with its own certificate. options may be NULL. *out is set only on success; free with ilp_result_free
  * (NULL ok). */
 HF_MUST hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result **out);
 void ilp_result_free(ilp_result *r);
 
 /* CPLEX LP text, minimise, ns, constants on the fixed column `one`. The first: form M of the chosen depth with every column of
- * `upper`; its optimum is objective_ns when lp_exact, else it may be up to `gap` less. The second: the problem over `lower` of
- * bound_depth, with binaries only where the certificate is "milp"; its optimum is bound_ns. HF_MACHINE when path cannot be
- * written. */
+ * `upper`, or form P with every column known; its optimum is objective_ns when lp_exact, else it may be up to `gap` less. The
+ * second, for bound_depth: form M over `lower`, with binaries only where the certificate is "milp"; form P with all sets when
+ * they are few, else the whole model with one variable per expert and place whose rows for resources, path, bytes and parts of
+ * ways are priced at the multipliers found. Its optimum is bound_ns. HF_MACHINE when path cannot be written. */
 HF_MUST hf_status ilp_write_lp(const ilp_result *r, const char *path);
 HF_MUST hf_status ilp_write_bound_lp(const ilp_result *r, const char *path);
 

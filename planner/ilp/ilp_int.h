@@ -29,7 +29,6 @@ typedef struct {
   int depth, tokens;
   int n_experts, n; /* n: MoE layers */
   ilp_lay *lay;     /* [n] */
-  double *g, *c;    /* [n * n_experts] expected times of all experts */
   double base_ns;   /* step_fixed + head + dense layers */
   int64_t unit_bytes, cap_units, cap_bytes;
   double *score, *tie;           /* [n_experts] scratch of table.c */
@@ -46,14 +45,18 @@ typedef struct {
   ilp_counters *count;
 } ilp_depth;
 
+struct spread_solution;
 struct ilp_tables {
-  ilp_depth *depth[ILP_MAX_DEPTH]; /* NULL: not tried or infeasible */
+  ilp_depth *depth[ILP_MAX_DEPTH];               /* form M; NULL: not tried so, or infeasible */
+  struct spread_solution *spread[ILP_MAX_DEPTH]; /* form P, likewise */
 };
 
 HF_MUST hf_status ilp_check_problem(const ilp_problem *p);
-int64_t ilp_capacity_bytes(const ilp_problem *p, int depth);
+/* Of a chunk, with the CPU's experts computed there or uploaded; times from stage_layer_times_load of that kind. */
+double ilp_chunk_ns(const stage_table *t, int layer, const layer_times *times, bool upload);
 
 /* table.c */
+/* depth 1 and one device only */
 HF_MUST hf_status ilp_depth_new(const ilp_problem *p, int depth, int max_refine, ilp_counters *count, ilp_depth **out);
 void ilp_depth_free(ilp_depth *d);
 /* Bytes of the experts pinned to the device. */
@@ -61,8 +64,6 @@ int64_t ilp_pinned_bytes(const ilp_problem *p);
 /* Brings column (y, k) to that level; sel [n_free] receives the set behind `upper` when not NULL (level ILP_POLISHED then).
  * Idempotent. Returns the m of the hull edge, -1 when nothing was to do. */
 double ilp_refine(ilp_depth *d, ilp_lay *y, int k, ilp_level level, uint8_t *sel);
-/* Objective of any placement from the tabulated expert times. */
-double ilp_depth_evaluate(const ilp_depth *d, const uint8_t *on_device);
 /* Writes the placement of k[] (per MoE layer) to on_device [n_layers * n_experts]. */
 void ilp_depth_placement(ilp_depth *d, const int *k, uint8_t *on_device);
 
@@ -99,11 +100,30 @@ typedef struct {
 /* Any failure of GLPK (its aborts included) is HF_MACHINE; out->choice may then be undefined. */
 HF_MUST hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mckp_result *out);
 
+/* A linear or integer program in GLPK that grows by columns. Rows are lo <= row <= hi; +-INFINITY = none. An abort of GLPK is
+ * HF_MACHINE, and the program is dead then. One thread. */
+typedef struct ilp_lp ilp_lp;
+HF_MUST hf_status ilp_lp_new(int n_rows, const double *lo, const double *hi, ilp_lp **out);
+/* Column with cost, bounds and n entries; the index (from 0) goes to *index when not NULL. */
+HF_MUST hf_status ilp_lp_column(ilp_lp *lp, double cost, double lo, double hi, bool integer, int n, const int *row, const double *value,
+                                int *index);
+HF_MUST hf_status ilp_lp_bounds(ilp_lp *lp, int column, double lo, double hi);
+/* Solves the relaxation from the last basis; HF_MACHINE also when it has no solution. */
+HF_MUST hf_status ilp_lp_solve(ilp_lp *lp, ilp_counters *count);
+/* Branch and bound after ilp_lp_solve. *finished: proven optimal. stop: give up when the bound reaches it. */
+HF_MUST hf_status ilp_lp_integer(ilp_lp *lp, const double *start, double stop, int max_nodes, double max_work, ilp_counters *count,
+                                 bool *finished, bool *found, double *bound);
+double ilp_lp_value(const ilp_lp *lp);
+double ilp_lp_dual(const ilp_lp *lp, int row);
+double ilp_lp_share(const ilp_lp *lp, int column); /* primal, of the relaxation */
+double ilp_lp_chosen(const ilp_lp *lp, int column); /* primal, of the integer program */
+void ilp_lp_free(ilp_lp *lp); /* NULL ok */
+
 /* dynamic.c: the same problem solved exactly over a table of units; stop_* and max_* are not used. HF_UNSUPPORTED when it would
  * be too large. */
 HF_MUST hf_status ilp_mckp_dynamic(const ilp_mckp *m, ilp_mckp_result *out);
 
-/* baseline.c */
-HF_MUST hf_status ilp_baselines(const ilp_problem *p, ilp_depth *const *depth, uint64_t seed, ilp_baseline *out);
+/* baseline.c: of all depths in the mask, by tables of form P. */
+HF_MUST hf_status ilp_baselines(const ilp_problem *p, uint32_t depths, uint64_t seed, ilp_counters *count, ilp_baseline *out);
 
 #endif

@@ -1,18 +1,20 @@
 /* solve.c: from the tables of all depths to one placement and its certificate. The steps are numbered as in ilp.h. */
 #include "base/clock.h"
-#include "planner/ilp/ilp_int.h"
+#include "planner/ilp/spread.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+static const double OPTIMAL_GAP = 1e-6;
+
 typedef struct {
   const ilp_problem *p;
   double gap_target;
-  int max_nodes;
+  int max_nodes, max_refine;
   double max_work;
-  ilp_depth **depth; /* [ILP_MAX_DEPTH] */
-  double best_ns;    /* of all depths so far */
+  bool quick;
+  double best_ns; /* of all depths so far */
   ilp_counters *count;
 } search;
 
@@ -215,7 +217,7 @@ static void integer_passes(search *s, ilp_depth *d, const columns *c) {
 }
 
 static hf_status second_pass(search *s, ilp_depth *d) {
-  if (closed(s, d) || d->n == 0) {
+  if (closed(s, d) || d->n == 0 || (s->quick && d->best_ns <= d->bound_ns * (1 + s->gap_target))) {
     d->exact = d->best_ns <= d->bound_ns * (1 + s->gap_target);
     return HF_OK;
   }
@@ -235,98 +237,155 @@ static hf_status second_pass(search *s, ilp_depth *d) {
 
 /* ---- the whole ---- */
 
-static hf_status open_depths(const ilp_problem *p, const ilp_options *o, ilp_result *r) {
-  int64_t pinned = ilp_pinned_bytes(p), most = INT64_MIN;
-  bool any = false;
-  for (int i = 0; i < ILP_MAX_DEPTH; i++) {
-    int depth = i + 1;
-    if (!(p->depths >> i & 1) || depth > p->users || (p->table->one_resource && depth > 1)) continue;
-    int64_t cap = ilp_capacity_bytes(p, depth);
-    if (cap > most) most = cap;
-    r->by_depth[i] = (ilp_depth_result){.state = ILP_DEPTH_INFEASIBLE, .capacity_bytes = cap};
-    if (cap < pinned) continue;
-    HF_TRY(ilp_depth_new(p, depth, o->max_refine, &r->counters, &r->tables->depth[i]));
-    any = true;
+/* Form M is for one device alone at depth 1; all else is form P's. */
+static bool is_form_m(const ilp_problem *p, int depth) {
+  const stage_table *t = p->table;
+  int64_t all = 0;
+  if (depth != 1 || t->one_resource || ilp_n_places(t) != 2 || p->prefill.weight > 0) return false;
+  for (int l = 0; l < t->n_layers; l++) all += t->layer[l].moe ? p->expert_bytes[l] * t->n_experts : 0;
+  return all <= ilp_place_room(p, 0, depth);
+}
+
+/* Bytes that are wanting at a depth whatever is placed: pinned experts and the sum of all; *what tells which. 0: nothing. */
+static int64_t short_of(const ilp_problem *p, int depth, const char **what) {
+  const stage_table *t = p->table;
+  int devices = t->one_resource ? 0 : t->n_devices;
+  int64_t device_room = 0, room = 0, all = 0, pinned = ilp_pinned_bytes(p), largest = 1;
+  bool endless = false;
+  for (int l = 0; l < t->n_layers; l++) {
+    if (!t->layer[l].moe) continue;
+    all += p->expert_bytes[l] * t->n_experts;
+    if (p->expert_bytes[l] > largest) largest = p->expert_bytes[l];
   }
-  const char *name = p->n_devices > 0 && p->device[0].name != NULL ? p->device[0].name : "device";
-  if (any) return HF_OK;
-  if (most == INT64_MIN)
+  for (int q = 0; q < ilp_n_places(t); q++) {
+    int64_t r = ilp_place_room(p, q, depth);
+    bool device = q > 0 && q <= devices;
+    *what = device && p->device[q - 1].name != NULL ? p->device[q - 1].name : "device";
+    if (device && r < 0) return -r;
+    if (r == INT64_MAX) endless = true;
+    else room += r;
+    if (device) device_room += r;
+  }
+  *what = "pinned";
+  if (pinned > device_room) return pinned - device_room;
+  *what = "experts";
+  return endless || all <= room ? 0 : all - room;
+}
+
+static hf_status refuse(const ilp_problem *p, int depth) {
+  const char *what = "";
+  int64_t wanting = short_of(p, depth, &what);
+  if (strcmp(what, "pinned") == 0)
+    return hf_fail(HF_NO, "%s: pinned experts need %lld bytes, %lld are free; pin fewer",
+                   p->n_devices == 1 && p->device[0].name != NULL ? p->device[0].name : "devices", (long long)ilp_pinned_bytes(p),
+                   (long long)(ilp_pinned_bytes(p) - wanting));
+  if (strcmp(what, "experts") == 0)
+    return hf_fail(HF_NO, "routed experts: %lld bytes short in all places together; use a smaller format or more memory",
+                   (long long)wanting);
+  return hf_fail(HF_NO, "%s: %lld bytes short before any expert is placed; use fewer users, less context or a larger device", what,
+                 (long long)wanting);
+}
+
+static hf_status open_depths(const ilp_problem *p, ilp_result *r, uint32_t *open) {
+  int first = 0;
+  *open = 0;
+  for (int depth = 1; depth <= ILP_MAX_DEPTH; depth++) {
+    const char *what;
+    if (!(p->depths >> (depth - 1) & 1) || depth > p->users || (p->table->one_resource && depth > 1)) continue;
+    if (first == 0) first = depth;
+    ilp_depth_result *by = &r->by_depth[depth - 1];
+    *by = (ilp_depth_result){.state = ILP_DEPTH_INFEASIBLE};
+    for (int q = 1; !p->table->one_resource && q <= p->table->n_devices; q++) by->capacity_bytes += ilp_place_room(p, q, depth);
+    if (short_of(p, depth, &what) == 0) *open |= 1u << (depth - 1);
+  }
+  if (*open != 0) return HF_OK;
+  if (first == 0)
     return hf_fail(HF_INPUT, "depths: none of the depths asked for can be tried with %d users%s", p->users,
                    p->table->one_resource ? " and no device (depth 1 only)" : "");
-  if (most < 0)
-    return hf_fail(HF_NO, "%s: %lld bytes short before any expert is placed; use fewer users, less context or a larger device",
-                   name, (long long)-most);
-  return hf_fail(HF_NO, "%s: pinned experts need %lld bytes, %lld are free; pin fewer", name, (long long)pinned, (long long)most);
+  return refuse(p, first);
 }
 
-/* The depth with the least bound that still needs work: the likeliest to win and to prune the rest. */
-static int next_depth(const search *s, const int *passes) {
-  int at = -1;
-  for (int i = 0; i < ILP_MAX_DEPTH; i++)
-    if (s->depth[i] != NULL && passes[i] < 2 && (at < 0 || s->depth[i]->bound_ns < s->depth[at]->bound_ns)) at = i;
-  return at;
-}
-
-static hf_status solve_depths(ilp_result *r, search *s) {
-  int passes[ILP_MAX_DEPTH] = {0};
-  for (int i = 0; i < ILP_MAX_DEPTH; i++) {
-    if (s->depth[i] == NULL) continue;
-    s->depth[i]->best_ns = INFINITY;
-    s->depth[i]->bound_ns = ilp_dual_solve(s->depth[i], true).value;
+/* Depth 1 on one device. */
+static hf_status solve_form_m(search *s, ilp_result *r) {
+  ilp_depth *d;
+  HF_TRY(ilp_depth_new(s->p, 1, s->max_refine, s->count, &r->tables->depth[0]));
+  d = r->tables->depth[0];
+  d->best_ns = INFINITY;
+  d->bound_ns = ilp_dual_solve(d, true).value;
+  first_pass(s, d);
+  HF_TRY(second_pass(s, d));
+  if (!d->milp) { /* the value of the tables as they are now: what ilp_write_bound_lp writes */
+    ilp_dual dual = ilp_dual_solve(d, true);
+    d->bound_ns = fmin(dual.value, d->best_ns);
+    d->theta = dual.theta;
   }
-  for (int i; (i = next_depth(s, passes)) >= 0; passes[i]++) {
-    ilp_depth *d = s->depth[i];
-    if (passes[i] == 0) {
-      first_pass(s, d);
-      r->by_depth[i].state = ILP_DEPTH_SOLVED;
-    } else if (d->best_ns > s->best_ns && d->bound_ns >= s->best_ns * (1 - s->gap_target)) {
-      r->by_depth[i].state = ILP_DEPTH_PRUNED;
-    } else {
-      HF_TRY(second_pass(s, d));
-    }
-  }
+  ilp_depth_result *by = &r->by_depth[0];
+  by->state = ILP_DEPTH_SOLVED;
+  by->objective_ns = d->best_ns;
+  by->bound_ns = d->bound_ns;
+  by->place_theta[1] = by->theta_ns_per_byte = d->theta / (double)d->unit_bytes;
   return HF_OK;
 }
 
-static hf_status report(const ilp_problem *p, const search *s, ilp_result *r) {
+static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
+  spread_solution *x = NULL;
+  double best = s->best_ns;
+  double stop = isfinite(best) ? best * (1 - 1e-9) : INFINITY;
+  HF_TRY(spread_solve(s->p, depth, s->gap_target, stop, s->quick, s->count, &x));
+  r->tables->spread[depth - 1] = x;
+  ilp_depth_result *by = &r->by_depth[depth - 1];
+  by->state = x->bound_ns >= stop && x->objective_ns > best ? ILP_DEPTH_PRUNED : ILP_DEPTH_SOLVED;
+  by->objective_ns = x->objective_ns;
+  by->bound_ns = x->bound_ns;
+  memcpy(by->place_theta, x->best.theta, sizeof by->place_theta);
+  by->theta_ns_per_byte = x->best.theta[1];
+  s->best_ns = fmin(s->best_ns, x->objective_ns);
+  return HF_OK;
+}
+
+static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->objective_ns = r->bound_ns = INFINITY;
   for (int i = 0; i < ILP_MAX_DEPTH; i++) {
-    ilp_depth *d = s->depth[i];
-    if (d == NULL) continue;
-    if (!d->milp) { /* the value of the tables as they are now: what ilp_write_bound_lp writes */
-      ilp_dual dual = ilp_dual_solve(d, true);
-      d->bound_ns = fmin(dual.value, d->best_ns);
-      d->theta = dual.theta;
-    }
-    ilp_depth_result *by = &r->by_depth[i];
-    by->objective_ns = d->best_ns;
-    by->bound_ns = d->bound_ns;
-    by->theta_ns_per_byte = d->theta / (double)d->unit_bytes;
-    if (d->best_ns < r->objective_ns) {
-      r->objective_ns = d->best_ns;
+    const ilp_depth_result *by = &r->by_depth[i];
+    if (by->state < ILP_DEPTH_PRUNED) continue;
+    if (by->objective_ns < r->objective_ns) {
+      r->objective_ns = by->objective_ns;
       r->depth = i + 1;
     }
-    if (d->bound_ns < r->bound_ns) {
-      r->bound_ns = d->bound_ns;
+    if (by->bound_ns < r->bound_ns) {
+      r->bound_ns = by->bound_ns;
       r->bound_depth = i + 1;
     }
   }
-  ilp_depth *d = s->depth[r->depth - 1];
-  ilp_evaluation e;
-  ilp_depth_placement(d, d->k_best, r->on_device);
-  HF_TRY(ilp_evaluate(p, r->on_device, r->depth, r->layer, &e));
-  r->by_depth[r->depth - 1].objective_ns = r->objective_ns = e.objective_ns;
-  r->bound_ns = fmin(r->bound_ns, e.objective_ns);
+  if (r->depth == 0)
+    return hf_fail(HF_NO, "routed experts: no placement found that fits all places; use more memory or a smaller format");
+  ilp_depth *d = r->tables->depth[r->depth - 1], *b = r->tables->depth[r->bound_depth - 1];
+  const spread_solution *x = r->tables->spread[r->depth - 1], *y = r->tables->spread[r->bound_depth - 1];
+  if (d != NULL) ilp_depth_placement(d, d->k_best, r->on_device);
+  else memcpy(r->on_device, x->placement, (size_t)r->n_layers * (size_t)r->n_experts);
+  ilp_evaluation *e = &r->evaluation;
+  HF_TRY(ilp_evaluate(p, r->on_device, r->depth, r->layer, e));
+  r->by_depth[r->depth - 1].objective_ns = r->objective_ns = e->objective_ns;
+  r->bound_ns = fmin(r->bound_ns, e->objective_ns);
+  r->by_depth[r->depth - 1].bound_ns = fmin(r->by_depth[r->depth - 1].bound_ns, e->objective_ns);
   r->gap = r->bound_ns > 0 ? r->objective_ns / r->bound_ns - 1 : 0;
   bool certified = r->bound_ns > 0 || r->objective_ns <= 0;
-  r->status = !certified ? "feasible" : r->gap <= 1e-9 ? "optimal" : "proven";
-  r->certificate = p->table->one_resource ? "exact" : s->depth[r->bound_depth - 1]->milp ? "milp" : "lagrangian";
-  r->lp_exact = d->exact;
-  r->tok_per_s = e.tok_per_s;
+  r->status = !certified ? "feasible" : r->gap <= OPTIMAL_GAP ? "optimal" : "proven";
+  r->certificate = p->table->one_resource && ilp_n_places(p->table) == 1 ? "exact" : (b != NULL ? b->milp : y->milp) ? "milp" : "lagrangian";
+  r->lp_exact = d != NULL ? d->exact : x->exact;
+  r->tok_per_s = e->tok_per_s;
   r->theta_ns_per_byte = r->by_depth[r->depth - 1].theta_ns_per_byte;
-  r->bytes_used = e.bytes_used;
-  r->bytes_limit = e.bytes_limit;
+  r->bytes_used = e->bytes_used;
+  r->bytes_limit = e->bytes_limit;
   return HF_OK;
+}
+
+static hf_status solve_depths(search *s, uint32_t open, ilp_result *r) {
+  for (int depth = 1; depth <= ILP_MAX_DEPTH; depth++) {
+    if (!(open >> (depth - 1) & 1)) continue;
+    HF_TRY(is_form_m(s->p, depth) ? solve_form_m(s, r) : solve_form_p(s, depth, r));
+  }
+  return report(s->p, r);
 }
 
 hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result **out) {
@@ -337,6 +396,7 @@ hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result
   if (o.max_nodes <= 0) o.max_nodes = 300;
   if (o.max_refine <= 0) o.max_refine = 4000;
   ilp_result *r;
+  uint32_t open = 0;
   HF_TRY(hf_alloc(&r, 1, sizeof *r, "placement result"));
   r->n_layers = p->table->n_layers;
   r->n_experts = p->table->n_experts;
@@ -344,17 +404,17 @@ hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result
   HF_GO(fail, hf_alloc(&r->tables, 1, sizeof *r->tables, "placement result"));
   HF_GO(fail, hf_alloc(&r->on_device, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
   HF_GO(fail, hf_alloc(&r->layer, (size_t)r->n_layers, sizeof *r->layer, "placement"));
-  HF_GO(fail, open_depths(p, &o, r));
+  HF_GO(fail, open_depths(p, r, &open));
   search s = {.p = p,
               .gap_target = o.gap_target,
               .max_nodes = o.max_nodes,
+              .max_refine = o.max_refine,
               .max_work = 2e6,
-              .depth = r->tables->depth,
+              .quick = o.quick,
               .best_ns = INFINITY,
               .count = &r->counters};
-  HF_GO(fail, solve_depths(r, &s));
-  HF_GO(fail, report(p, &s, r));
-  if (!o.quick) HF_GO(fail, ilp_baselines(p, r->tables->depth, o.seed, r->baseline));
+  HF_GO(fail, solve_depths(&s, open, r));
+  if (!o.quick) HF_GO(fail, ilp_baselines(p, open, o.seed, &r->counters, r->baseline));
   r->seconds = (double)(hf_now_ns() - t0) * 1e-9;
   *out = r;
   return HF_OK;
@@ -365,7 +425,10 @@ fail:
 
 void ilp_result_free(ilp_result *r) {
   if (r == NULL) return;
-  for (int i = 0; r->tables != NULL && i < ILP_MAX_DEPTH; i++) ilp_depth_free(r->tables->depth[i]);
+  for (int i = 0; r->tables != NULL && i < ILP_MAX_DEPTH; i++) {
+    ilp_depth_free(r->tables->depth[i]);
+    spread_solution_free(r->tables->spread[i]);
+  }
   free(r->tables);
   free(r->on_device);
   free(r->layer);

@@ -1,9 +1,10 @@
-/* table.c: the time of every expert on both sides, and the tables upper and lower over k.
+/* table.c: form M: the time of every expert on both sides, and the tables upper and lower over k.
  *
- * For a layer with k residents the time is max(alpha + beta*G, gamma_q + delta_q*X), rising in the device sum G and the CPU sum
- * X. The points (G, X) of all sets of k experts have a lower-left hull; its vertices are the sets "k smallest m*g - (1-m)*c", m
+ * For a layer with k residents the sides are u = alpha + G and v = gamma + X, G the device sum and X the CPU sum, and the time is
+ * attn + max(u, v) + kappa * min(u, v), kappa = contend - 1. The points (G, X) of all sets of k experts have a lower-left hull; its vertices are the sets "k smallest m*g - (1-m)*c", m
  * in [0,1], and m*G + (1-m)*X >= r(m) holds for every set, r(m) being that vertex's value. Hence for each m a bound
- * (support_bound) and a concrete set. */
+ * (support_bound) and a concrete set. Only m from kappa/(1+kappa) to 1/(1+kappa) matter: at these two the time itself is the
+ * functional, where the CPU or the device decides. */
 #include "planner/ilp/ilp_int.h"
 
 #include <math.h>
@@ -27,39 +28,33 @@ typedef struct {
 } point;
 
 typedef struct {
-  double alpha, beta; /* device side */
-  int n_cpu;          /* CPU pieces: 0 when no expert is on the CPU */
-  double gamma[2], delta[2];
+  double attn, alpha, gamma, kappa; /* of the sides, attn not included */
+  bool cpu;                         /* any expert on the CPU */
 } pieces;
 
 static pieces pieces_of(const ilp_depth *d, const ilp_lay *y, int k) {
-  pieces f = {.beta = d->depth};
-  f.alpha = d->depth * (y->attn + y->shared + (k > 0 ? y->dexp_fixed : 0));
-  if (k == d->n_experts) return f;
-  f.gamma[f.n_cpu] = y->attn + y->hand + y->cexp_fixed;
-  f.delta[f.n_cpu++] = 1;
-  if (d->depth > 1) {
-    f.gamma[f.n_cpu] = d->depth * y->cexp_fixed;
-    f.delta[f.n_cpu++] = d->depth;
-  }
+  pieces f = {.attn = y->attn, .kappa = d->p->table->contend - 1};
+  f.alpha = y->shared + (k > 0 ? y->dexp_fixed : 0);
+  f.cpu = k < d->n_experts;
+  f.gamma = f.cpu ? y->hand + y->cexp_fixed : 0;
   return f;
 }
 
-static double cpu_side(const pieces *f, double X) {
-  double v = 0;
-  for (int q = 0; q < f->n_cpu; q++) v = max2(v, f->gamma[q] + f->delta[q] * X);
-  return v;
+static inline double sides_ns(const pieces *f, double u, double v) {
+  return u > v ? f->attn + u + f->kappa * v : f->attn + v + f->kappa * u;
 }
 
-/* Least max of the sides over all (G, X) with m*G + (1-m)*X >= r. */
+static double least_m(const pieces *f) {
+  return f->kappa / (1 + f->kappa);
+}
+static double most_m(const pieces *f) {
+  return 1 / (1 + f->kappa);
+}
+
+/* Least time over all (G, X) with m*G + (1-m)*X >= r, m between least_m and most_m: the sides are equal there. */
 static double support_bound(const pieces *f, double m, double r) {
-  double best = 0;
-  if (f->n_cpu == 0) return m == 1 ? f->alpha + f->beta * r : 0;
-  for (int q = 0; q < f->n_cpu; q++) {
-    double v = (r + m * f->alpha / f->beta + (1 - m) * f->gamma[q] / f->delta[q]) / (m / f->beta + (1 - m) / f->delta[q]);
-    best = max2(best, v);
-  }
-  return best;
+  if (!f->cpu) return f->attn + f->alpha + (m > 0 ? r / m : 0);
+  return f->attn + (1 + f->kappa) * (r + m * f->alpha + (1 - m) * f->gamma);
 }
 
 /* The exact time of a column, through the one definition. */
@@ -71,7 +66,7 @@ static double column_ns(const ilp_depth *d, const ilp_lay *y, int k, double G, d
                    .dexp_ns = k > 0 ? G + y->dexp_fixed : 0,
                    .cexp_ns = cpu ? X + y->cexp_fixed : 0};
   d->count->table_evaluations++;
-  return ilp_layer_ns(d->p->table, &t, true, d->depth, NULL);
+  return ilp_way_ns(d->p->table, y->layer, &t, NULL);
 }
 
 /* ---- hull vertices ---- */
@@ -147,21 +142,21 @@ static void vertex(ilp_depth *d, const ilp_lay *y, int j, double m, point *out) 
  * more on the CPU: along rising g the device side rises and the CPU side falls, so for each resident the best partner is at the
  * crossing. */
 static bool best_swap(ilp_depth *d, const ilp_lay *y, const pieces *f, point *v) {
-  double best = max2(f->alpha + f->beta * v->G, cpu_side(f, v->X)) * (1 - 1e-12);
+  double best = sides_ns(f, f->alpha + v->G, f->gamma + v->X) * (1 - 1e-12);
   int out = -1, in = -1, n = 0, *list = d->order;
   for (int i = 0; i < y->n_free; i++)
     if (!v->sel[y->by_g[i]]) list[n++] = y->by_g[i];
   for (int i = 0; i < y->n_free; i++) {
     if (!v->sel[i]) continue;
-    double g = f->alpha + f->beta * (v->G - y->g[i]), x = v->X + y->c[i];
+    double g = f->alpha + v->G - y->g[i], x = f->gamma + v->X + y->c[i];
     int lo = 0, hi = n;
     while (lo < hi) {
       int mid = (lo + hi) / 2;
-      if (g + f->beta * y->g[list[mid]] < cpu_side(f, x - y->c[list[mid]])) lo = mid + 1;
+      if (g + y->g[list[mid]] < x - y->c[list[mid]]) lo = mid + 1;
       else hi = mid;
     }
     for (int at = lo > 0 ? lo - 1 : 0; at <= lo && at < n; at++) {
-      double t = max2(g + f->beta * y->g[list[at]], cpu_side(f, x - y->c[list[at]]));
+      double t = sides_ns(f, g + y->g[list[at]], x - y->c[list[at]]);
       if (t < best) {
         best = t;
         out = i;
@@ -252,7 +247,7 @@ static void narrow(ilp_depth *d, const ilp_lay *y, const pieces *f, point *a, po
   for (int i = 0; i < n_from; i++) {
     int out = from[n_from - 1 - i], in = to[n_to - 1 - i];
     double g = G - y->g[out] + y->g[in], x = X + y->c[out] - y->c[in];
-    if (f->alpha + f->beta * g <= cpu_side(f, x)) {
+    if (f->alpha + g <= f->gamma + x) {
       memcpy(b->sel, a->sel, (size_t)y->n_free);
       b->sel[out] = 0;
       b->sel[in] = 1;
@@ -271,18 +266,18 @@ static void narrow(ilp_depth *d, const ilp_lay *y, const pieces *f, point *a, po
 static double refine_hull(ilp_depth *d, ilp_lay *y, int k, ilp_level level, point *a, point *b, point *v) {
   int j = k - y->k_lo;
   pieces f = pieces_of(d, y, k);
-  vertex(d, y, j, 0, a);
-  if (j == 0 || j == y->n_free || f.alpha + f.beta * a->G <= cpu_side(&f, a->X)) {
-    double t = column_ns(d, y, k, a->G, a->X); /* least X there is, and X decides */
+  vertex(d, y, j, least_m(&f), a);
+  if (j == 0 || j == y->n_free || f.alpha + a->G <= f.gamma + a->X) {
+    double t = column_ns(d, y, k, a->G, a->X); /* X decides, and nothing is less on the line where it does */
     record(y, k, level, t, t);
-    return 0;
+    return least_m(&f);
   }
-  vertex(d, y, j, 1, b);
-  if (f.alpha + f.beta * b->G >= cpu_side(&f, b->X)) {
-    double t = column_ns(d, y, k, b->G, b->X); /* least G there is, and G decides */
+  vertex(d, y, j, most_m(&f), b);
+  if (f.alpha + b->G >= f.gamma + b->X) {
+    double t = column_ns(d, y, k, b->G, b->X); /* likewise G */
     record(y, k, level, t, t);
     swap_points(a, b);
-    return 1;
+    return most_m(&f);
   }
   if (few_sets(y->n_free, j)) {
     try_all_sets(d, y, k, j <= y->n_free - j ? j : y->n_free - j, j > y->n_free - j, a);
@@ -301,7 +296,7 @@ static double refine_hull(ilp_depth *d, ilp_lay *y, int k, ilp_level level, poin
     lower = max2(lower, support_bound(&f, m, min2(r, edge)));
     d->count->table_evaluations++;
     if (r >= edge - 1e-13 * edge) break;
-    swap_points(v, f.alpha + f.beta * v->G > cpu_side(&f, v->X) ? a : b);
+    swap_points(v, f.alpha + v->G > f.gamma + v->X ? a : b);
   }
   narrow(d, y, &f, a, b);
   if (level == ILP_POLISHED) {
@@ -368,7 +363,7 @@ static void grid_order(ilp_depth *d, ilp_lay *y, double m) {
     }
     pieces f = pieces_of(d, y, k);
     y->upper[k] = min2(y->upper[k], column_ns(d, y, k, G, X > 0 ? X : 0));
-    y->lower[k] = max2(y->lower[k], support_bound(&f, m, m * G + (1 - m) * X));
+    if (m >= least_m(&f) && m <= most_m(&f)) y->lower[k] = max2(y->lower[k], support_bound(&f, m, m * G + (1 - m) * X));
   }
 }
 
@@ -382,7 +377,7 @@ static void open_columns(const ilp_lay *y, int *from, int *n) {
   }
 }
 
-/* m = 0 and m = 1 settle the columns where one side decides; in between the slopes of the hull edges at a few k serve all of
+/* The least and the most m settle the columns where one side decides; in between the slopes of the hull edges at a few k serve all of
  * their neighbours. */
 static void fill_tables(ilp_depth *d, ilp_lay *y) {
   enum { SLOPES = 8 };
@@ -394,9 +389,11 @@ static void fill_tables(ilp_depth *d, ilp_lay *y) {
     enumerate(d, y, -1, NULL);
     return;
   }
-  grid_order(d, y, 1);
+  double kappa = d->p->table->contend - 1;
+  grid_order(d, y, 1); /* for by_g; also a bound where contention makes it a weak one */
   memcpy(y->by_g, d->order, (size_t)y->n_free * sizeof *d->order);
-  grid_order(d, y, 0);
+  if (kappa > 0) grid_order(d, y, 1 / (1 + kappa));
+  grid_order(d, y, kappa / (1 + kappa));
   int from = 0, n = 0;
   open_columns(y, &from, &n);
   double last = -1;
@@ -472,11 +469,15 @@ static hf_status fill_layer(ilp_depth *d, int i, int layer) {
                  .cexp_fixed = s->cexp_fixed_ns,
                  .units = p->expert_bytes[layer] / d->unit_bytes};
   int pin_cpu = 0;
+  double last = -1, ge = 0, ce = 0;
   for (int e = 0; e < d->n_experts; e++) {
     double pop = p->pop->p[(size_t)layer * E + (size_t)e];
-    double ge = expert_time_ns(&s->dexp, pop, d->tokens), ce = expert_time_ns(&s->cexp, pop, d->tokens);
-    d->g[(size_t)i * E + (size_t)e] = ge;
-    d->c[(size_t)i * E + (size_t)e] = ce;
+    if (pop != last) {
+      last = pop;
+      ge = expert_time_ns(&s->dexp, pop, d->tokens);
+      ce = expert_time_ns(&s->cexp, pop, d->tokens);
+      d->count->expert_times += 2;
+    }
     int pin = pin_of(p, layer, e);
     if (pin == ILP_FREE) {
       id[y->n_free] = e;
@@ -490,7 +491,6 @@ static hf_status fill_layer(ilp_depth *d, int i, int layer) {
       pin_cpu++;
     }
   }
-  d->count->expert_times += 2 * (int64_t)E;
   y->k_hi = d->n_experts - pin_cpu;
   return HF_OK;
 }
@@ -502,8 +502,6 @@ static hf_status get_scratch(ilp_depth *d) {
   HF_TRY(hf_arena_get(d->mem, &d->order_k, n, sizeof *d->order_k));
   HF_TRY(hf_arena_get(d->mem, &d->k_fit, n, sizeof *d->k_fit));
   HF_TRY(hf_arena_get(d->mem, &d->k_over, n, sizeof *d->k_over));
-  HF_TRY(hf_arena_get(d->mem, &d->g, n * E, sizeof *d->g));
-  HF_TRY(hf_arena_get(d->mem, &d->c, n * E, sizeof *d->c));
   HF_TRY(hf_arena_get(d->mem, &d->score, E, sizeof *d->score));
   HF_TRY(hf_arena_get(d->mem, &d->tie, E, sizeof *d->tie));
   HF_TRY(hf_arena_get(d->mem, &d->order, E, sizeof *d->order));
@@ -529,14 +527,14 @@ static hf_status build(ilp_depth *d) {
       HF_TRY(fill_layer(d, i++, l));
     } else {
       layer_times times = fixed_times(d->p, l, d->tokens);
-      d->base_ns += ilp_layer_ns(t, &times, false, d->depth, NULL);
+      d->base_ns += times.attn_ns + times.shared_ns;
     }
   }
   for (int i = 0; i < d->n; i++) {
     total += d->lay[i].units * d->n_experts;
     pinned += d->lay[i].units * d->lay[i].k_lo;
   }
-  d->cap_bytes = ilp_capacity_bytes(d->p, d->depth);
+  d->cap_bytes = ilp_place_room(d->p, 1, d->depth);
   d->cap_units = d->cap_bytes / d->unit_bytes;
   if (d->cap_units > total) d->cap_units = total;
   for (int i = 0; i < d->n; i++) {
@@ -577,24 +575,6 @@ void ilp_depth_free(ilp_depth *d) {
 }
 
 /* ---- placements ---- */
-
-double ilp_depth_evaluate(const ilp_depth *d, const uint8_t *on_device) {
-  double sum = d->base_ns;
-  size_t E = (size_t)d->n_experts;
-  for (int i = 0; i < d->n; i++) {
-    const ilp_lay *y = &d->lay[i];
-    const uint8_t *row = on_device + (size_t)y->layer * E;
-    double G = 0, X = 0;
-    int k = 0;
-    for (size_t e = 0; e < E; e++) {
-      k += row[e] != 0;
-      if (row[e]) G += d->g[(size_t)i * E + e];
-      else X += d->c[(size_t)i * E + e];
-    }
-    sum += column_ns(d, y, k, G, X);
-  }
-  return sum;
-}
 
 void ilp_depth_placement(ilp_depth *d, const int *k, uint8_t *on_device) {
   size_t E = (size_t)d->n_experts;

@@ -1,8 +1,9 @@
 /* write_lp.c: the two ends of the certificate as CPLEX LP text, for any other solver. Written to a temporary
  * file, then renamed. */
-#include "planner/ilp/ilp_int.h"
+#include "planner/ilp/spread.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,7 +61,141 @@ static void write_model(FILE *f, const ilp_depth *d, bool lower, bool binary) {
   fprintf(f, "End\n");
 }
 
-static hf_status write_file(const char *path, const ilp_depth *d, bool lower, bool binary) {
+/* ---- form P ---- */
+
+typedef struct {
+  FILE *f;
+  int n;
+} line;
+
+/* name_a_b_c_d, as many indices as are not negative. */
+static void add(line *l, double value, const char *name, int a, int b, int c, int d) {
+  const int index[] = {a, b, c, d};
+  if (value == 0) return;
+  if (++l->n % TERMS_PER_LINE == 0) fprintf(l->f, "\n   ");
+  fprintf(l->f, " %c %.17g %s", value < 0 ? '-' : '+', fabs(value), name);
+  for (int i = 0; i < 4 && index[i] >= 0; i++) fprintf(l->f, "_%d", index[i]);
+}
+
+/* One integer column per group of layers and set of places known. */
+static void write_sets(FILE *f, const spread_solution *s) {
+  const spread *m = s->m;
+  line l = {.f = f};
+  fprintf(f, "\\ decode step%s, ns; depth %d; s_g_i: how many layers of group g place their experts as set i says\n",
+          m->weight > 0 ? " and its share of prompts" : "", m->depth);
+  fprintf(f, "Minimize\n objective: %.17g one", m->weight * m->chunk0 + (m->depth > 1 ? 0 : m->path0));
+  if (m->depth > 1) fprintf(f, " + step");
+  for (int i = 0; i < s->n_sets; i++)
+    add(&l, m->weight * spread_chunk(m, &s->set[i]) + (m->depth > 1 ? 0 : spread_way(m, &s->set[i])), "s", s->set[i].group, i, -1, -1);
+  fprintf(f, "\nSubject To\n");
+  for (int r = 0; r < m->n_rows; r++) {
+    fprintf(f, " resource_%d: step", r);
+    l.n = 0;
+    for (int i = 0; i < s->n_sets; i++) {
+      double v = 0;
+      for (int q = 0; q < m->n_places; q++)
+        v += spread_coef(m, &m->row[r], &m->group[s->set[i].group], q) * s->set[i].load[q];
+      add(&l, -v, "s", s->set[i].group, i, -1, -1);
+    }
+    fprintf(f, " >= %.17g\n", m->row0[r]);
+  }
+  if (m->depth > 1) {
+    fprintf(f, " path: step");
+    l.n = 0;
+    for (int i = 0; i < s->n_sets; i++) add(&l, -spread_way(m, &s->set[i]), "s", s->set[i].group, i, -1, -1);
+    fprintf(f, " >= %.17g\n", m->path0);
+  }
+  for (int q = 0; q < m->n_places; q++) {
+    if (m->room[q] == INT64_MAX) continue;
+    fprintf(f, " bytes_%d: 0 one", q);
+    l.n = 0;
+    for (int i = 0; i < s->n_sets; i++)
+      add(&l, (double)m->group[s->set[i].group].bytes * s->set[i].count[q], "s", s->set[i].group, i, -1, -1);
+    fprintf(f, " <= %lld\n", (long long)m->room[q]);
+  }
+  for (int g = 0; g < m->n_groups; g++) {
+    fprintf(f, " pick_%d:", g);
+    l.n = 0;
+    for (int i = 0; i < s->n_sets; i++)
+      if (s->set[i].group == g) add(&l, 1, "s", g, i, -1, -1);
+    fprintf(f, " = %d\n", m->group[g].n_same);
+  }
+  fprintf(f, "Bounds\n 1 <= one <= 1\n");
+  for (int i = 0; i < s->n_sets; i++) fprintf(f, " 0 <= s_%d_%d <= %d\n", s->set[i].group, i, m->group[s->set[i].group].n_same);
+  fprintf(f, "Generals\n");
+  for (int i = 0; i < s->n_sets; i++) fprintf(f, " s_%d_%d\n", s->set[i].group, i);
+  fprintf(f, "End\n");
+}
+
+static bool is_open(const spread *m, int g, unsigned use, int e, int q) {
+  return (m->group[g].open[e] & use) >> q & 1;
+}
+
+static void priced_objective(FILE *f, const spread_solution *s) {
+  const spread *m = s->m;
+  line l = {.f = f};
+  fprintf(f, "Minimize\n objective: %.17g one", spread_constant(m, &s->best));
+  for (int g = 0; g < m->n_groups; g++) {
+    double n = m->group[g].n_same;
+    if (m->group[g].whole) add(&l, n * s->whole_price[g], "v", g, 0, -1, -1);
+    for (int mode = 0; mode < spread_modes(m, g); mode++) {
+      const spread_prices *z = spread_prices_of(m, &s->best, g, mode);
+      add(&l, n * z->constant, "v", g, mode, -1, -1);
+      for (int q = 0; q < m->n_places; q++) add(&l, n * z->fixed[q], "u", g, mode, q, -1);
+      for (int e = 0; e < m->n_experts; e++)
+        for (int q = 0; q < m->n_places; q++)
+          if (is_open(m, g, z->use, e, q)) add(&l, n * z->cost[e * m->n_places + q], "x", g, mode, e, q);
+    }
+  }
+}
+
+static void priced_rows(FILE *f, const spread *m, int g, int mode, unsigned use) {
+  for (int e = 0; e < m->n_experts; e++) {
+    fprintf(f, " place_%d_%d_%d: - v_%d_%d", g, mode, e, g, mode);
+    for (int q = 0; q < m->n_places; q++)
+      if (is_open(m, g, use, e, q)) fprintf(f, " + x_%d_%d_%d_%d", g, mode, e, q);
+    fprintf(f, " = 0\n");
+    for (int q = 0; q < m->n_places; q++)
+      if (is_open(m, g, use, e, q)) fprintf(f, " use_%d_%d_%d_%d: x_%d_%d_%d_%d - u_%d_%d_%d <= 0\n", g, mode, e, q, g, mode, e, q, g, mode, q);
+  }
+}
+
+/* The whole model once resources, path, bytes and parts of ways are priced: what is left to choose is each expert's place. */
+static void write_priced(FILE *f, const spread_solution *s) {
+  const spread *m = s->m;
+  fprintf(f, "\\ lower bound on the decode step%s, ns; depth %d\n", m->weight > 0 ? " and its share of prompts" : "", m->depth);
+  fprintf(f, "\\ x_g_m_e_q: expert e of each layer of group g lives in place q (m 1: uploaded for prompts,\n\\ or with two places: m 1 CPU alone, m 2 device alone); u: place in use\n");
+  fprintf(f, "\\ resources, path, bytes and parts of ways are priced at the multipliers of the certificate: no placement is below\n");
+  priced_objective(f, s);
+  fprintf(f, "\nSubject To\n");
+  for (int g = 0; g < m->n_groups; g++) {
+    fprintf(f, " mode_%d: v_%d_0%s", g, g, spread_modes(m, g) > 1 ? "" : " = 1\n");
+    for (int mode = 1; mode < spread_modes(m, g); mode++) fprintf(f, " + v_%d_%d%s", g, mode, mode + 1 == spread_modes(m, g) ? " = 1\n" : "");
+    for (int mode = 0; mode < spread_modes(m, g); mode++) priced_rows(f, m, g, mode, spread_prices_of(m, &s->best, g, mode)->use);
+  }
+  fprintf(f, "Bounds\n 1 <= one <= 1\nBinaries\n");
+  for (int g = 0; g < m->n_groups; g++)
+    for (int mode = 0; mode < spread_modes(m, g); mode++) {
+      fprintf(f, " v_%d_%d\n", g, mode);
+      for (int q = 0; q < m->n_places; q++) fprintf(f, " u_%d_%d_%d\n", g, mode, q);
+    }
+  fprintf(f, "End\n");
+}
+
+/* ---- files ---- */
+
+typedef enum { MODEL, BOUND } which;
+
+static void write_any(FILE *f, const ilp_result *r, which w) {
+  int i = (w == MODEL ? r->depth : r->bound_depth) - 1;
+  const ilp_depth *d = r->tables->depth[i];
+  const spread_solution *s = r->tables->spread[i];
+  if (d != NULL) write_model(f, d, w == BOUND, w == MODEL || d->milp);
+  else if (w == MODEL || s->milp) write_sets(f, s);
+  else write_priced(f, s);
+}
+
+static hf_status write_file(const char *path, const ilp_result *r, which w) {
   size_t n = strlen(path) + 32;
   char *tmp;
   HF_TRY(hf_alloc(&tmp, n, 1, "file name"));
@@ -70,7 +205,7 @@ static hf_status write_file(const char *path, const ilp_depth *d, bool lower, bo
   if (f == NULL) {
     st = hf_fail(HF_MACHINE, "%s: cannot be written: %s", path, strerror(errno));
   } else {
-    write_model(f, d, lower, binary);
+    write_any(f, r, w);
     bool bad = ferror(f) != 0;
     if (fclose(f) != 0 || bad || rename(tmp, path) != 0) {
       st = hf_fail(HF_MACHINE, "%s: cannot be written: %s", path, strerror(errno));
@@ -82,10 +217,9 @@ static hf_status write_file(const char *path, const ilp_depth *d, bool lower, bo
 }
 
 hf_status ilp_write_lp(const ilp_result *r, const char *path) {
-  return write_file(path, r->tables->depth[r->depth - 1], false, true);
+  return write_file(path, r, MODEL);
 }
 
 hf_status ilp_write_bound_lp(const ilp_result *r, const char *path) {
-  const ilp_depth *d = r->tables->depth[r->bound_depth - 1];
-  return write_file(path, d, true, d->milp);
+  return write_file(path, r, BOUND);
 }

@@ -143,6 +143,39 @@ static inline bool case_large(ilp_case *c, int n_layers, int dense, int n_expert
   return true;
 }
 
+/* Gives a one-device problem further devices and other machines: each slower or faster than the first, with its own room; homes in runs of
+ * layers. */
+static inline bool case_more_places(ilp_case *c, int n_devices, int n_remotes, uint64_t *s) {
+  stage_table *t = c->t;
+  if (stage_table_places(t, n_devices, n_remotes) != HF_OK) return false;
+  double speed[STAGE_MAX_PLACES];
+  int64_t room[ILP_MAX_DEPTH];
+  memcpy(room, c->p.device[0].expert_bytes_free, sizeof room);
+  for (int q = 1; q <= n_devices + n_remotes; q++) speed[q] = q <= n_devices ? case_uniform(s, 0.5, 2) : case_uniform(s, 0.3, 1.2);
+  for (int l = 0; l < t->n_layers; l++) {
+    stage_layer *y = &t->layer[l];
+    y->home = l * n_devices / t->n_layers;
+    stage_curve base = y->dexp;
+    for (int q = 1; q <= n_devices + n_remotes; q++) {
+      stage_place *p = stage_place_of(t, l, q);
+      p->exp = q <= n_devices ? base : y->cexp;
+      for (int i = 0; i < p->exp.n; i++) p->exp.ns[i] /= speed[q];
+      p->fixed_ns = y->dexp_fixed_ns;
+      p->hand_ns = 1.5 * y->hand_ns;
+      p->hand_tok_ns = y->hand_tok_ns;
+      if (q == 1 + y->home) y->dexp = p->exp;
+    }
+    for (int i = 0; i < y->attn.n; i++) y->attn.ns[i] /= speed[1 + y->home];
+  }
+  c->p.n_devices = n_devices;
+  for (int d = 0; d < n_devices; d++) {
+    c->p.device[d].name = "test device";
+    for (int i = 0; i < ILP_MAX_DEPTH; i++) c->p.device[d].expert_bytes_free[i] = (int64_t)((double)room[i] * case_uniform(s, 0.5, 1.2));
+  }
+  for (int r = 0; r < n_remotes; r++) c->p.remote_bytes[r] = 1 + (int64_t)((double)room[0] * case_uniform(s, 0.2, 2));
+  return true;
+}
+
 /* A small random problem: every figure drawn, GPU-bound and CPU-bound alike, unequal sizes on request. */
 static inline bool case_small(ilp_case *c, int n_layers, int n_experts, bool unequal, uint64_t seed) {
   uint64_t s = seed * 7919 + 17;

@@ -68,6 +68,39 @@ static void test_cbc_reproduces_small(void **state) {
   }
 }
 
+/* Depth 2, two devices and another machine: small ones by all their sets, larger ones by columns and prices. */
+static void test_cbc_reproduces_places(void **state) {
+  (void)state;
+  int exact = 0, priced = 0, several = 0;
+  for (uint64_t seed = 0; seed < 16; seed++) {
+    ilp_case c;
+    ilp_result *r;
+    uint64_t s = seed;
+    bool small = seed % 2 == 0, devices = seed % 4 > 1;
+    assert_true(case_small(&c, small ? 3 : 4, small ? 4 : 12, seed % 3 == 0, seed + 900));
+    if (devices) assert_true(case_more_places(&c, 2, seed % 8 > 5, &s));
+    if (c.p.users < 4) c.p.users = 4;
+    c.p.depths = seed % 3 == 0 && devices ? 1 : 2;
+    if (seed % 5 == 2) c.t->contend = 1.25;
+    if (seed % 5 == 4) {
+      for (int l = 0; l < c.t->n_layers; l++) c.t->layer[l].upload_ns = case_uniform(&s, 0, 2e5);
+      c.p.prefill = (ilp_prefill){.weight = 0.1, .load = {.tokens = 300, .query_context = 45000, .seq_context = 300}, .upload = true};
+    }
+    hf_status st = ilp_solve(&c.p, NULL, &r);
+    if (st != HF_NO) {
+      must(st);
+      exact += r->lp_exact;
+      priced += strcmp(r->certificate, "lagrangian") == 0;
+      several += devices;
+      if (small) assert_true(r->lp_exact);
+      assert_reproduced(&c, r, seed);
+      ilp_result_free(r);
+    }
+    case_free(&c);
+  }
+  assert_true(exact >= 6 && priced >= 4 && several >= 5);
+}
+
 static void test_cbc_reproduces_medium(void **state) {
   (void)state;
   int exact = 0;
@@ -86,16 +119,16 @@ static void test_cbc_reproduces_medium(void **state) {
   assert_true(exact >= 2);
 }
 
-/* One variable x in [0,1] per expert; fixed costs left out, so that it is a relaxation whatever k is. */
-static void write_pooled(const ilp_case *c, int depth, const char *path) {
+/* One variable x in [0,1] per expert, depth 1; fixed costs left out, so that it is a relaxation whatever k is. */
+static void write_pooled(const ilp_case *c, const char *path) {
   const stage_table *t = c->t;
-  int tokens = (c->p.users + depth - 1) / depth;
+  int tokens = c->p.users;
   double base = t->step_fixed_ns + stage_curve_at(&t->head, c->p.users);
   FILE *f = fopen(path, "w");
   assert_non_null(f);
   for (int l = 0; l < t->n_layers; l++) {
     layer_times y = stage_layer_times(t, c->pop, l, tokens, c->p.context, NULL);
-    if (!t->layer[l].moe) base += depth * (y.attn_ns + y.shared_ns);
+    if (!t->layer[l].moe) base += y.attn_ns + y.shared_ns;
   }
   fprintf(f, "Minimize\n obj: %.17g one", base);
   for (int l = 0; l < t->n_layers; l++)
@@ -104,7 +137,7 @@ static void write_pooled(const ilp_case *c, int depth, const char *path) {
   for (int l = 0; l < t->n_layers; l++)
     for (int e = 0; t->layer[l].moe && e < t->n_experts; e++)
       fprintf(f, "%s+ %lld x_%d_%d", e % 6 ? " " : "\n ", (long long)c->bytes[l], l, e);
-  fprintf(f, " <= %lld\n", (long long)c->p.device[0].expert_bytes_free[depth - 1]);
+  fprintf(f, " <= %lld\n", (long long)c->p.device[0].expert_bytes_free[0]);
   for (int l = 0; l < t->n_layers; l++) {
     const stage_layer *s = &t->layer[l];
     const double *p = c->pop->p + (size_t)l * (size_t)t->n_experts;
@@ -114,11 +147,8 @@ static void write_pooled(const ilp_case *c, int depth, const char *path) {
     for (int e = 0; e < t->n_experts; e++) all += expert_time_ns(&s->cexp, p[e], tokens);
     fprintf(f, " gpu_%d: t_%d", l, l);
     for (int e = 0; e < t->n_experts; e++)
-      fprintf(f, "%s- %.17g x_%d_%d", e % 6 ? " " : "\n ", depth * expert_time_ns(&s->dexp, p[e], tokens), l, e);
-    fprintf(f, " >= %.17g\n cpu_%d: t_%d", depth * (y.attn_ns + y.shared_ns), l, l);
-    for (int e = 0; e < t->n_experts; e++)
-      fprintf(f, "%s+ %.17g x_%d_%d", e % 6 ? " " : "\n ", depth * expert_time_ns(&s->cexp, p[e], tokens), l, e);
-    fprintf(f, " >= %.17g\n path_%d: t_%d", depth * all, l, l);
+      fprintf(f, "%s- %.17g x_%d_%d", e % 6 ? " " : "\n ", expert_time_ns(&s->dexp, p[e], tokens), l, e);
+    fprintf(f, " >= %.17g\n path_%d: t_%d", y.attn_ns + y.shared_ns, l, l);
     for (int e = 0; e < t->n_experts; e++)
       fprintf(f, "%s+ %.17g x_%d_%d", e % 6 ? " " : "\n ", expert_time_ns(&s->cexp, p[e], tokens), l, e);
     fprintf(f, " >= %.17g\n", y.attn_ns + all);
@@ -138,16 +168,15 @@ static void test_pooled_lp_is_never_tighter(void **state) {
   for (uint64_t seed = 0; seed < 12; seed++) {
     ilp_case c;
     ilp_result *r;
-    int depth = 1 + (int)(seed % 2);
     assert_true(case_small(&c, 5, seed % 3 == 0 ? 10 : 30, seed % 2, seed + 700));
     c.p.users = 6;
-    c.p.depths = 1u << (depth - 1);
+    c.p.depths = 1;
     for (int l = 0; l < c.t->n_layers; l++) { /* without fixed costs, where the two are closest */
       stage_layer *s = &c.t->layer[l];
       if (seed >= 6) s->hand_ns = s->hand_tok_ns = s->cexp_fixed_ns = s->dexp_fixed_ns = 0;
     }
     must(ilp_solve(&c.p, NULL, &r));
-    write_pooled(&c, depth, path);
+    write_pooled(&c, path);
     double pooled = cbc(path);
     if (!(pooled <= r->bound_ns * (1 + 1e-7)))
       fail_msg("seed %d: the pooled LP gives %.10g, bound_ns is only %.10g", (int)seed, pooled, r->bound_ns);
@@ -194,6 +223,7 @@ static int remove_folder(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_cbc_reproduces_small),
+      cmocka_unit_test(test_cbc_reproduces_places),
       cmocka_unit_test(test_cbc_reproduces_medium),
       cmocka_unit_test(test_pooled_lp_is_never_tighter),
       cmocka_unit_test(test_unwritable),

@@ -1,0 +1,758 @@
+/* master.c: form P as a relaxation that grows by columns, its bound, and the integer program over the columns.
+ *
+ * Times in GLPK are shares of the first placement's objective in thousandths, bytes are in units of the largest expert. Prices are taken halfway
+ * between GLPK's multipliers and those of the best bound so far: alone GLPK's jump about while columns are few. */
+#include "planner/ilp/spread.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ROUNDS = 150, MAX_SETS_ALL = 2500, MAX_COLUMNS_ALL = 8000, START_STEPS = 24, SETTLE_ROUNDS = 12, QUICK_ROUNDS = 4, MAX_DIVE = 40 };
+static const double CONVERGED = 1e-6;
+static const double GOOD_GAP = 8e-4; /* what is left is mostly in the bound: no further search */
+
+typedef struct {
+  spread_solution *s;
+  spread *m;
+  ilp_counters *count;
+  double unit_ns, unit_bytes;
+  ilp_lp *lp;
+  int *column;                                  /* [sets] in the relaxation */
+  int path_row, room_row[SPREAD_P], pick_row;   /* first rows of their kind; -1: none */
+  int *part_row, *chunk_row;                    /* [groups] first of P (or the only one) */
+  int n_rows, first_set;                        /* first_set: not yet columns from here on */
+  double *lo, *hi;                              /* of rows */
+  spread_dual now, mixed;
+  uint8_t *best_place, *best_upload;
+} master;
+
+/* ---- sets ---- */
+
+static hf_status add_set(spread_solution *s, int group, const uint8_t *place, bool upload, bool *is_new) {
+  spread *m = s->m;
+  size_t E = (size_t)m->n_experts;
+  *is_new = false;
+  for (int i = 0; i < s->n_sets; i++)
+    if (s->set[i].group == group && s->set[i].upload == upload && memcmp(s->set[i].place, place, E) == 0) return HF_OK;
+  if (s->n_sets == s->cap_sets) {
+    int cap = s->cap_sets > 0 ? 2 * s->cap_sets : 1024;
+    HF_TRY(hf_realloc(&s->set, (size_t)cap, sizeof *s->set, "placement columns"));
+    s->cap_sets = cap;
+  }
+  uint8_t *copy;
+  HF_TRY(hf_alloc(&copy, E, 1, "placement columns"));
+  memcpy(copy, place, E);
+  spread_set *x = &s->set[s->n_sets++];
+  *x = (spread_set){.group = group, .upload = upload, .place = copy};
+  spread_value(m, x);
+  *is_new = true;
+  return HF_OK;
+}
+
+void spread_solution_free(spread_solution *s) {
+  if (s == NULL) return;
+  for (int i = 0; i < s->n_sets; i++) free((void *)s->set[i].place);
+  free(s->set);
+  free(s->best.nu);
+  free(s->best.rho);
+  free(s->whole_price);
+  free(s->placement);
+  spread_free(s->m);
+  free(s);
+}
+
+/* The sets of a placement, each layer's. */
+static hf_status add_placement(master *x, const uint8_t *placement) {
+  spread *m = x->m;
+  for (int l = 0; l < m->p->table->n_layers; l++) {
+    if (m->group_of[l] < 0) continue;
+    const spread_group *g = &m->group[m->group_of[l]];
+    spread_set s = {.group = m->group_of[l], .place = placement + (size_t)l * (size_t)m->n_experts};
+    bool is_new;
+    spread_value(m, &s);
+    double cpu = spread_chunk(m, &s);
+    if (g->upload.t != NULL) {
+      s.upload = true;
+      spread_value(m, &s);
+      s.upload = spread_chunk(m, &s) < cpu;
+    }
+    HF_TRY(add_set(x->s, s.group, s.place, s.upload, &is_new));
+  }
+  return HF_OK;
+}
+
+/* ---- the relaxation ---- */
+
+static bool one_row(const spread_group *g) {
+  return g->whole || g->nested;
+}
+
+static hf_status lay_out(master *x) {
+  const spread *m = x->m;
+  int n = m->n_rows, G = m->n_groups, P = m->n_places;
+  x->path_row = m->depth > 1 ? n++ : -1;
+  for (int q = 0; q < P; q++) x->room_row[q] = m->room[q] < INT64_MAX ? n++ : -1;
+  x->pick_row = n;
+  n += G;
+  HF_TRY(hf_alloc(&x->part_row, (size_t)G + 1, sizeof *x->part_row, "placement program"));
+  HF_TRY(hf_alloc(&x->chunk_row, (size_t)G + 1, sizeof *x->chunk_row, "placement program"));
+  for (int g = 0; g < G; g++) {
+    x->part_row[g] = n;
+    n += one_row(&m->group[g]) ? 1 : P;
+    x->chunk_row[g] = m->weight > 0 ? n : -1;
+    n += m->weight > 0 ? P : 0;
+  }
+  x->n_rows = n;
+  HF_TRY(hf_alloc(&x->lo, (size_t)n + 1, sizeof *x->lo, "placement program"));
+  HF_TRY(hf_alloc(&x->hi, (size_t)n + 1, sizeof *x->hi, "placement program"));
+  for (int i = 0; i < n; i++) {
+    x->lo[i] = 0;
+    x->hi[i] = INFINITY;
+  }
+  for (int r = 0; r < m->n_rows; r++) x->lo[r] = m->row0[r] / x->unit_ns;
+  if (x->path_row >= 0) x->lo[x->path_row] = m->path0 / x->unit_ns;
+  for (int q = 0; q < P; q++)
+    if (x->room_row[q] >= 0) {
+      x->lo[x->room_row[q]] = -INFINITY;
+      x->hi[x->room_row[q]] = fmax(0, (double)m->room[q]) / x->unit_bytes;
+    }
+  for (int g = 0; g < G; g++) x->lo[x->pick_row + g] = x->hi[x->pick_row + g] = m->group[g].n_same;
+  return HF_OK;
+}
+
+typedef struct {
+  int n, row[100];
+  double value[100];
+} entries;
+
+static void put(entries *e, int row, double value) {
+  if (value == 0) return;
+  e->row[e->n] = row;
+  e->value[e->n++] = value;
+}
+
+/* Step variable, and per group its way and its chunk. */
+static hf_status add_variables(master *x) {
+  const spread *m = x->m;
+  entries e = {0};
+  for (int r = 0; r < m->n_rows; r++) put(&e, r, 1);
+  if (x->path_row >= 0) put(&e, x->path_row, 1);
+  if (m->depth > 1) HF_TRY(ilp_lp_column(x->lp, 1, 0, INFINITY, false, e.n, e.row, e.value, NULL));
+  for (int g = 0; g < m->n_groups; g++) {
+    e.n = 0;
+    if (x->path_row >= 0) put(&e, x->path_row, -1);
+    for (int q = 0; q < (one_row(&m->group[g]) ? 1 : m->n_places); q++) put(&e, x->part_row[g] + q, 1);
+    HF_TRY(ilp_lp_column(x->lp, m->depth > 1 ? 0 : 1, 0, INFINITY, false, e.n, e.row, e.value, NULL));
+    if (x->chunk_row[g] < 0) continue;
+    e.n = 0;
+    for (int q = 0; q < m->n_places; q++) put(&e, x->chunk_row[g] + q, 1);
+    HF_TRY(ilp_lp_column(x->lp, m->weight, 0, INFINITY, false, e.n, e.row, e.value, NULL));
+  }
+  return HF_OK;
+}
+
+static hf_status add_columns(master *x) {
+  const spread *m = x->m;
+  spread_solution *s = x->s;
+  HF_TRY(hf_realloc(&x->column, (size_t)s->cap_sets, sizeof *x->column, "placement columns"));
+  for (; x->first_set < s->n_sets; x->first_set++) {
+    const spread_set *c = &s->set[x->first_set];
+    const spread_group *g = &m->group[c->group];
+    entries e = {0};
+    for (int r = 0; r < m->n_rows; r++) {
+      double v = 0;
+      for (int q = 0; q < m->n_places; q++) v += spread_coef(m, &m->row[r], g, q) * c->load[q];
+      put(&e, r, -v / x->unit_ns);
+    }
+    for (int q = 0; q < m->n_places; q++)
+      if (x->room_row[q] >= 0) put(&e, x->room_row[q], (double)c->count[q] * (double)g->bytes / x->unit_bytes);
+    put(&e, x->pick_row + c->group, 1);
+    if (one_row(g)) put(&e, x->part_row[c->group], -spread_way(m, c) / x->unit_ns);
+    for (int q = 0; q < m->n_places && !one_row(g); q++) put(&e, x->part_row[c->group] + q, -c->part[q] / x->unit_ns);
+    for (int q = 0; q < m->n_places && x->chunk_row[c->group] >= 0; q++) put(&e, x->chunk_row[c->group] + q, -c->chunk[q] / x->unit_ns);
+    HF_TRY(ilp_lp_column(x->lp, 0, 0, INFINITY, false, e.n, e.row, e.value, &x->column[x->first_set]));
+  }
+  return HF_OK;
+}
+
+/* ---- multipliers ---- */
+
+static hf_status dual_alloc(const spread *m, spread_dual *d) {
+  size_t n = (size_t)m->n_groups * SPREAD_P + 1;
+  HF_TRY(hf_alloc(&d->nu, n, sizeof *d->nu, "placement multipliers"));
+  return hf_alloc(&d->rho, n, sizeof *d->rho, "placement multipliers");
+}
+
+static void dual_free(spread_dual *d) {
+  free(d->nu);
+  free(d->rho);
+}
+
+static void dual_mix(const spread *m, const spread_dual *a, const spread_dual *b, double share, spread_dual *out) {
+  for (int r = 0; r < m->n_rows; r++) out->lam[r] = share * a->lam[r] + (1 - share) * b->lam[r];
+  out->lam_path = share * a->lam_path + (1 - share) * b->lam_path;
+  for (int q = 0; q < m->n_places; q++) out->theta[q] = share * a->theta[q] + (1 - share) * b->theta[q];
+  for (int i = 0; i < m->n_groups * SPREAD_P; i++) {
+    out->nu[i] = share * a->nu[i] + (1 - share) * b->nu[i];
+    out->rho[i] = share * a->rho[i] + (1 - share) * b->rho[i];
+  }
+}
+
+static void dual_copy(const spread *m, const spread_dual *from, spread_dual *to) {
+  dual_mix(m, from, from, 1, to);
+}
+
+/* Makes v[0..n-1] sum to `sum`, none negative; all at `where` when there is nothing to scale. */
+static void normalise(double *v, int n, double sum, int where) {
+  double s = 0;
+  for (int i = 0; i < n; i++) {
+    if (!(v[i] > 0)) v[i] = 0;
+    s += v[i];
+  }
+  for (int i = 0; i < n; i++) v[i] = s > 1e-12 * sum ? v[i] * (sum / s) : i == where ? sum : 0;
+}
+
+static void read_dual(master *x, spread_dual *d) {
+  const spread *m = x->m;
+  double all[SPREAD_MAX_ROWS + 1];
+  d->lam_path = 1;
+  if (m->depth > 1) {
+    for (int r = 0; r < m->n_rows; r++) all[r] = ilp_lp_dual(x->lp, r);
+    all[m->n_rows] = ilp_lp_dual(x->lp, x->path_row);
+    normalise(all, m->n_rows + 1, 1, 0);
+    memcpy(d->lam, all, sizeof d->lam);
+    d->lam_path = all[m->n_rows];
+  }
+  for (int q = 0; q < m->n_places; q++)
+    d->theta[q] = x->room_row[q] >= 0 ? fmax(0, -ilp_lp_dual(x->lp, x->room_row[q])) * x->unit_ns / x->unit_bytes : 0;
+  for (int g = 0; g < m->n_groups; g++) {
+    double *nu = d->nu + (size_t)g * SPREAD_P, *rho = d->rho + (size_t)g * SPREAD_P;
+    for (int q = 0; q < m->n_places; q++) {
+      nu[q] = one_row(&m->group[g]) ? 0 : ilp_lp_dual(x->lp, x->part_row[g] + q);
+      rho[q] = x->chunk_row[g] >= 0 ? ilp_lp_dual(x->lp, x->chunk_row[g] + q) : 0;
+    }
+    normalise(nu, m->n_places, d->lam_path, 0);
+    normalise(rho, m->n_places, m->weight, 0);
+  }
+}
+
+/* The bound at d; its sets become columns. */
+static hf_status price(master *x, const spread_dual *d, double *bound, int *n_new) {
+  spread *m = x->m;
+  *bound = spread_bound(m, d, x->best_place, x->best_upload);
+  *n_new = 0;
+  for (int g = 0; g < m->n_groups; g++) {
+    bool is_new;
+    HF_TRY(add_set(x->s, g, x->best_place + (size_t)g * (size_t)m->n_experts, x->best_upload[g] != 0, &is_new));
+    *n_new += is_new;
+  }
+  if (*bound > x->s->bound_ns) {
+    x->s->bound_ns = *bound;
+    dual_copy(m, d, &x->s->best);
+  }
+  return HF_OK;
+}
+
+/* First columns: the CPU is taken for what binds, and one price of bytes for all devices is searched at which they are just full. */
+static hf_status start(master *x) {
+  spread *m = x->m;
+  spread_dual *d = &x->now;
+  double high = 0, low = 0;
+  int64_t room = 0;
+  d->lam_path = m->depth > 1 ? 0 : 1;
+  if (m->depth > 1) d->lam[0] = 1;
+  for (int g = 0; g < m->n_groups; g++) {
+    d->nu[(size_t)g * SPREAD_P] = d->lam_path;
+    d->rho[(size_t)g * SPREAD_P] = m->weight;
+    const spread_group *y = &m->group[g];
+    for (int e = 0; e < m->n_experts; e++) {
+      double ns = m->depth > 1 ? y->work[e * m->n_places] : y->way.t[e * m->n_places];
+      if (m->weight > 0) ns += m->weight * y->chunk.t[e * m->n_places];
+      high = fmax(high, 2 * ns / (double)y->bytes);
+    }
+  }
+  for (int q = 1; q < m->n_places; q++)
+    if (m->room[q] < INT64_MAX) room += m->room[q] > 0 ? m->room[q] : 0;
+  for (int step = 0; step < START_STEPS; step++) {
+    double theta = step == 0 ? 0 : 0.5 * (low + high), bound;
+    int n_new;
+    int64_t used = 0;
+    for (int q = 1; q < m->n_places; q++) d->theta[q] = m->room[q] < INT64_MAX ? theta : 0;
+    HF_TRY(price(x, d, &bound, &n_new));
+    for (int g = 0; g < m->n_groups; g++)
+      for (int e = 0; e < m->n_experts; e++) {
+        int q = x->best_place[g * m->n_experts + e];
+        if (q > 0 && m->room[q] < INT64_MAX) used += m->group[g].n_same * m->group[g].bytes;
+      }
+    if (step == 0 && used <= room) return HF_OK;
+    if (used > room) low = theta;
+    else high = theta;
+  }
+  return HF_OK;
+}
+
+/* Columns until prices call for no more. */
+static hf_status generate(master *x, double gap, double stop_bound) {
+  spread *m = x->m;
+  HF_TRY(ilp_lp_new(x->n_rows, x->lo, x->hi, &x->lp));
+  HF_TRY(add_variables(x));
+  double share = 0.5;
+  for (int round = 0; round < MAX_ROUNDS; round++) {
+    HF_TRY(add_columns(x));
+    HF_TRY(ilp_lp_solve(x->lp, x->count));
+    double value = ilp_lp_value(x->lp) * x->unit_ns + (m->depth > 1 ? 0 : m->path0) + m->weight * m->chunk0, bound, before = x->s->bound_ns;
+    int n_new, n_more = 0;
+    read_dual(x, &x->now);
+    if (value - before <= fmin(CONVERGED, 0.02 * gap) * value || before >= stop_bound) return HF_OK;
+    dual_mix(m, &x->now, &x->s->best, share, &x->mixed);
+    HF_TRY(price(x, &x->mixed, &bound, &n_new));
+    bool better = bound > before;
+    if (n_new == 0 || !better) HF_TRY(price(x, &x->now, &bound, &n_more));
+    if (n_new + n_more == 0 && share >= 0.999) return HF_OK;
+    if (n_new + n_more == 0) share = 1;
+    else share = better ? fmax(0.3, share * 0.9) : fmin(0.9, share * 1.2);
+  }
+  return HF_OK;
+}
+
+/* ---- from shares to a placement ---- */
+
+/* Experts of one layer by how much of them the columns put in a place, then by what leaving it would cost. */
+typedef struct {
+  double share;
+  int expert;
+} wish;
+
+static int wish_cmp(const void *pa, const void *pb) {
+  const wish *a = pa, *b = pb;
+  if (a->share != b->share) return a->share > b->share ? -1 : 1;
+  return a->expert < b->expert ? -1 : a->expert > b->expert;
+}
+
+/* The i-th layer of a group: as many experts in each place as the shares say, rounded so that the group's sums come out. */
+static void round_layer(const spread *m, const double *share, int i, wish *list, uint8_t *place) {
+  int E = m->n_experts, P = m->n_places, rest = 0, count[SPREAD_P];
+  double mean[SPREAD_P] = {0};
+  for (int e = 0; e < E; e++)
+    for (int q = 0; q < P; q++) mean[q] += share[e * P + q];
+  for (int q = 1; q < P; q++)
+    if (mean[q] > mean[rest]) rest = q;
+  for (int q = 0; q < P; q++) count[q] = (int)(floor((i + 1) * mean[q] + 1e-7) - floor(i * mean[q] + 1e-7));
+  memset(place, rest, (size_t)E);
+  for (int q = 0; q < P; q++) {
+    int n = 0;
+    if (q == rest) continue;
+    for (int e = 0; e < E; e++)
+      if (place[e] == rest && share[e * P + q] > 0) list[n++] = (wish){share[e * P + q], e};
+    qsort(list, (size_t)n, sizeof *list, wish_cmp);
+    for (int j = 0; j < n && j < count[q]; j++) place[list[j].expert] = (uint8_t)q;
+  }
+}
+
+static hf_status round_shares(const master *x, uint8_t *placement) {
+  const spread *m = x->m;
+  const spread_solution *s = x->s;
+  size_t cells = (size_t)m->n_experts * (size_t)m->n_places;
+  double *share = NULL;
+  wish *list = NULL;
+  int *seen = NULL;
+  hf_status st = HF_OK;
+  HF_GO(done, hf_alloc(&share, (size_t)m->n_groups * cells + 1, sizeof *share, "placement shares"));
+  HF_GO(done, hf_alloc(&list, (size_t)m->n_experts + 1, sizeof *list, "placement shares"));
+  HF_GO(done, hf_alloc(&seen, (size_t)m->n_groups + 1, sizeof *seen, "placement shares"));
+  for (int i = 0; i < x->first_set; i++) {
+    double z = ilp_lp_share(x->lp, x->column[i]) / m->group[s->set[i].group].n_same;
+    double *to = share + (size_t)s->set[i].group * cells;
+    for (int e = 0; z > 0 && e < m->n_experts; e++) to[e * m->n_places + s->set[i].place[e]] += z;
+  }
+  for (int l = 0; l < m->p->table->n_layers; l++) {
+    int g = m->group_of[l];
+    if (g < 0) continue;
+    round_layer(m, share + (size_t)g * cells, seen[g]++, list, placement + (size_t)l * (size_t)m->n_experts);
+  }
+done:
+  free(share);
+  free(list);
+  free(seen);
+  return st;
+}
+
+/* Whatever fits, place after place from the last on, the CPU taking the rest. */
+static void first_fit(const spread *m, uint8_t *placement) {
+  int64_t left[SPREAD_P];
+  memcpy(left, m->room, sizeof left);
+  for (int l = 0; l < m->p->table->n_layers; l++) {
+    if (m->group_of[l] < 0) continue;
+    const spread_group *g = &m->group[m->group_of[l]];
+    for (int e = 0; e < m->n_experts; e++) {
+      int at = 0;
+      bool pinned = !(g->open[e] & 1), tight = m->room[0] < INT64_MAX;
+      for (int q = 1; q < m->n_places && at == 0 && (pinned || tight); q++)
+        if ((g->open[e] >> q & 1) && left[q] >= g->bytes) at = q;
+      if (left[at] < INT64_MAX) left[at] -= g->bytes;
+      placement[(size_t)l * (size_t)m->n_experts + (size_t)e] = (uint8_t)at;
+    }
+  }
+}
+
+/* ---- the integer program over sets ---- */
+
+static double priced(const spread *m, const spread_dual *d, const spread_set *s) {
+  const spread_group *g = &m->group[s->group];
+  const double *nu = d->nu + (size_t)s->group * SPREAD_P, *rho = d->rho + (size_t)s->group * SPREAD_P;
+  double v = one_row(g) ? d->lam_path * spread_way(m, s) : 0;
+  for (int q = 0; q < m->n_places; q++) {
+    if (!one_row(g)) v += nu[q] * s->part[q];
+    v += rho[q] * s->chunk[q] + d->theta[q] * (double)g->bytes * s->count[q];
+    for (int r = 0; r < m->n_rows; r++) v += d->lam[r] * spread_coef(m, &m->row[r], g, q) * s->load[q];
+  }
+  return v;
+}
+
+/* Sets that may be part of something better than the placement: priced by no more than the gap above their group's best. */
+static hf_status survivors(master *x, uint8_t *alive) {
+  spread *m = x->m;
+  double room = x->s->objective_ns - x->s->bound_ns + 1e-10 * x->s->objective_ns;
+  memset(alive, 1, (size_t)x->s->n_sets);
+  if (!(x->s->bound_ns > 0)) return HF_OK;
+  for (int g = 0; g < m->n_groups; g++) {
+    bool up;
+    double least = spread_price(m, &x->s->best, g, x->best_place, &up);
+    for (int i = 0; i < x->s->n_sets; i++)
+      if (x->s->set[i].group == g && priced(m, &x->s->best, &x->s->set[i]) > least + room) alive[i] = 0;
+  }
+  return HF_OK;
+}
+
+static hf_status build_integer(master *x, const uint8_t *alive, ilp_lp **out) {
+  const spread *m = x->m;
+  const spread_solution *s = x->s;
+  int n = x->pick_row + m->n_groups; /* resources, path, rooms, one pick per group */
+  entries e = {0};
+  HF_TRY(ilp_lp_new(n, x->lo, x->hi, out));
+  for (int r = 0; r < m->n_rows; r++) put(&e, r, 1);
+  if (x->path_row >= 0) put(&e, x->path_row, 1);
+  if (m->depth > 1) HF_TRY(ilp_lp_column(*out, 1, 0, INFINITY, false, e.n, e.row, e.value, NULL));
+  for (int i = 0; i < s->n_sets; i++) {
+    const spread_set *c = &s->set[i];
+    const spread_group *g = &m->group[c->group];
+    double cost = m->weight * spread_chunk(m, c) / x->unit_ns, way = spread_way(m, c) / x->unit_ns;
+    x->column[i] = -1;
+    if (!alive[i]) continue;
+    e.n = 0;
+    for (int r = 0; r < m->n_rows; r++) {
+      double v = 0;
+      for (int q = 0; q < m->n_places; q++) v += spread_coef(m, &m->row[r], g, q) * c->load[q];
+      put(&e, r, -v / x->unit_ns);
+    }
+    if (x->path_row >= 0) put(&e, x->path_row, -way);
+    else cost += way;
+    for (int q = 0; q < m->n_places; q++)
+      if (x->room_row[q] >= 0) put(&e, x->room_row[q], (double)c->count[q] * (double)g->bytes / x->unit_bytes);
+    put(&e, x->pick_row + c->group, 1);
+    HF_TRY(ilp_lp_column(*out, cost, 0, g->n_same, true, e.n, e.row, e.value, &x->column[i]));
+  }
+  return HF_OK;
+}
+
+/* Gives each layer of a group one of the sets chosen. */
+static void read_integer(const master *x, const ilp_lp *lp, uint8_t *placement) {
+  const spread *m = x->m;
+  const spread_solution *s = x->s;
+  for (int g = 0; g < m->n_groups; g++) {
+    int l = 0;
+    for (int i = 0; i < s->n_sets; i++) {
+      if (s->set[i].group != g || x->column[i] < 0) continue;
+      for (int n = (int)lround(ilp_lp_chosen(lp, x->column[i])); n > 0; n--, l++) {
+        while (l < m->p->table->n_layers && m->group_of[l] != g) l++;
+        if (l == m->p->table->n_layers) break;
+        memcpy(placement + (size_t)l * (size_t)m->n_experts, s->set[i].place, (size_t)m->n_experts);
+      }
+    }
+  }
+}
+
+/* One column after another is made whole, the nearest first, and the relaxation solved again: ways and fixed parts of whole sets, where the mean
+ * of two sets would pay the fixed parts of both. What cannot be made whole is left as shares. */
+static hf_status dive(master *x) {
+  const spread *m = x->m;
+  const spread_solution *s = x->s;
+  uint8_t *fixed = NULL;
+  HF_TRY(hf_alloc(&fixed, (size_t)x->first_set + 1, 1, "placement columns"));
+  hf_status st = HF_OK;
+  for (int step = 0; step < MAX_DIVE && st == HF_OK; step++) {
+    int at = -1;
+    double best = INFINITY;
+    for (int i = 0; i < x->first_set; i++) {
+      double z = ilp_lp_share(x->lp, x->column[i]), up = ceil(z - 1e-6) - z;
+      if (z < 1e-6 || up < 1e-6 || fixed[i] || !(up < best)) continue;
+      best = up;
+      at = i;
+    }
+    if (at < 0) break;
+    fixed[at] = 1;
+    double z = ilp_lp_share(x->lp, x->column[at]);
+    st = ilp_lp_bounds(x->lp, x->column[at], ceil(z - 1e-6), m->group[s->set[at].group].n_same);
+    if (st == HF_OK && ilp_lp_solve(x->lp, x->count) != HF_OK) { /* not with all that was made whole before: down instead */
+      hf_clear_error();
+      st = ilp_lp_bounds(x->lp, x->column[at], 0, floor(z + 1e-6));
+      if (st == HF_OK) st = ilp_lp_solve(x->lp, x->count);
+    }
+  }
+  free(fixed);
+  return st;
+}
+
+/* The best combination of the sets known; whether it is proven the best. */
+static hf_status integer_pass(master *x, int max_nodes, double max_work, uint8_t *placement, bool *finished, double *bound) {
+  spread_solution *s = x->s;
+  uint8_t *alive = NULL;
+  ilp_lp *lp = NULL;
+  bool found = false;
+  hf_status st = HF_OK;
+  *finished = false;
+  ilp_lp_free(x->lp);
+  x->lp = NULL;
+  HF_GO(done, hf_alloc(&alive, (size_t)s->n_sets + 1, 1, "placement columns"));
+  HF_GO(done, hf_realloc(&x->column, (size_t)s->cap_sets, sizeof *x->column, "placement columns"));
+  HF_GO(done, survivors(x, alive));
+  HF_GO(done, build_integer(x, alive, &lp));
+  HF_GO(done, ilp_lp_solve(lp, x->count));
+  HF_GO(done, ilp_lp_integer(lp, NULL, INFINITY, max_nodes, max_work, x->count, finished, &found, bound));
+  *bound = *bound * x->unit_ns + (x->m->depth > 1 ? 0 : x->m->path0) + x->m->weight * x->m->chunk0;
+  if (found) {
+    memcpy(placement, s->placement, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts);
+    read_integer(x, lp, placement);
+  }
+done:
+  free(alive);
+  ilp_lp_free(lp);
+  return st;
+}
+
+/* ---- all sets, where they are few ---- */
+
+static double sets_of(const spread *m, const spread_group *g) {
+  double n = g->upload.t != NULL ? 2 : 1;
+  for (int e = 0; e < m->n_experts && n <= MAX_SETS_ALL; e++) n *= __builtin_popcount(g->open[e]);
+  return n;
+}
+
+static bool few_sets(const spread *m) {
+  double all = 0;
+  for (int g = 0; g < m->n_groups; g++) {
+    double n = sets_of(m, &m->group[g]);
+    if (n > MAX_SETS_ALL) return false;
+    all += n;
+  }
+  return all <= MAX_COLUMNS_ALL;
+}
+
+static bool dominates(const spread *m, const spread_set *a, const spread_set *b) {
+  const spread_group *g = &m->group[a->group];
+  if (spread_way(m, a) > spread_way(m, b) || spread_chunk(m, a) > spread_chunk(m, b)) return false;
+  for (int q = 0; q < m->n_places; q++)
+    if (m->room[q] < INT64_MAX && a->count[q] > b->count[q]) return false;
+  for (int r = 0; r < m->n_rows; r++) {
+    double va = 0, vb = 0;
+    for (int q = 0; q < m->n_places; q++) {
+      va += spread_coef(m, &m->row[r], g, q) * a->load[q];
+      vb += spread_coef(m, &m->row[r], g, q) * b->load[q];
+    }
+    if (va > vb) return false;
+  }
+  return true;
+}
+
+/* Drops sets that another one of the group is never worse than. */
+static void prune_sets(spread_solution *s, int from) {
+  int n = from;
+  for (int i = from; i < s->n_sets; i++) {
+    bool keep = true;
+    for (int k = from; k < n && keep; k++) keep = !dominates(s->m, &s->set[k], &s->set[i]);
+    if (!keep) {
+      free((void *)s->set[i].place);
+      continue;
+    }
+    int w = from;
+    for (int k = from; k < n; k++) {
+      if (dominates(s->m, &s->set[i], &s->set[k])) free((void *)s->set[k].place);
+      else s->set[w++] = s->set[k];
+    }
+    s->set[w] = s->set[i];
+    n = w + 1;
+  }
+  s->n_sets = n;
+}
+
+static hf_status all_sets(spread_solution *s) {
+  spread *m = s->m;
+  uint8_t place[ILP_MAX_EXPERTS];
+  for (int g = 0; g < m->n_groups; g++) {
+    const spread_group *y = &m->group[g];
+    int from = s->n_sets, e;
+    for (e = 0; e < m->n_experts; e++) place[e] = (uint8_t)__builtin_ctz(y->open[e]);
+    for (;;) {
+      for (int up = 0; up <= (y->upload.t != NULL); up++) {
+        if (s->n_sets == s->cap_sets) {
+          int cap = s->cap_sets > 0 ? 2 * s->cap_sets : 1024;
+          HF_TRY(hf_realloc(&s->set, (size_t)cap, sizeof *s->set, "placement columns"));
+          s->cap_sets = cap;
+        }
+        uint8_t *copy;
+        HF_TRY(hf_alloc(&copy, (size_t)m->n_experts, 1, "placement columns"));
+        memcpy(copy, place, (size_t)m->n_experts);
+        s->set[s->n_sets] = (spread_set){.group = g, .upload = up, .place = copy};
+        spread_value(m, &s->set[s->n_sets++]);
+      }
+      for (e = 0; e < m->n_experts; e++) { /* the next in the order of places, expert 0 fastest */
+        unsigned above = y->open[e] >> (place[e] + 1);
+        if (above != 0) {
+          place[e] = (uint8_t)(place[e] + 1 + __builtin_ctz(above));
+          break;
+        }
+        place[e] = (uint8_t)__builtin_ctz(y->open[e]);
+      }
+      if (e == m->n_experts) break;
+    }
+    prune_sets(s, from);
+  }
+  return HF_OK;
+}
+
+/* ---- the whole ---- */
+
+static hf_status take(master *x, const uint8_t *placement) {
+  spread_solution *s = x->s;
+  double ns = spread_evaluate(x->m, placement);
+  if (!(ns < s->objective_ns)) return HF_OK;
+  s->objective_ns = ns;
+  memcpy(s->placement, placement, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts);
+  return HF_OK;
+}
+
+static hf_status solve_all(master *x) {
+  spread_solution *s = x->s;
+  bool finished;
+  double bound;
+  uint8_t *placement;
+  HF_TRY(all_sets(s));
+  HF_TRY(hf_alloc(&placement, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts + 1, 1, "placement"));
+  hf_status st = integer_pass(x, 20000, 5e9, placement, &finished, &bound);
+  if (st == HF_OK) st = take(x, placement);
+  if (st == HF_OK && finished) {
+    s->milp = s->exact = true;
+    s->bound_ns = fmin(s->objective_ns, bound * (1 - 1e-9));
+  }
+  free(placement);
+  return st;
+}
+
+static hf_status settle_and_take(master *x, const spread_dual *d, int rounds, uint8_t *placement) {
+  double ns;
+  HF_TRY(spread_settle(x->m, d, rounds, x->s->bound_ns * (1 + GOOD_GAP), placement, &ns));
+  return take(x, placement);
+}
+
+static hf_status improve(master *x, double gap, bool quick, uint8_t *placement) {
+  spread_solution *s = x->s;
+  HF_TRY(round_shares(x, placement));
+  HF_TRY(settle_and_take(x, &s->best, quick ? QUICK_ROUNDS : SETTLE_ROUNDS, placement));
+  double enough = s->bound_ns * (1 + fmax(gap, GOOD_GAP));
+  if (s->objective_ns > enough) {
+    if (dive(x) == HF_OK) {
+      HF_TRY(round_shares(x, placement));
+      HF_TRY(settle_and_take(x, &s->best, quick ? QUICK_ROUNDS : SETTLE_ROUNDS, placement));
+    }
+    hf_clear_error();
+  }
+  for (int pass = 0; pass < 2 && !quick && s->objective_ns > enough; pass++) {
+    double before = s->objective_ns, bound;
+    bool finished;
+    HF_TRY(add_placement(x, s->placement));
+    if (integer_pass(x, 200, 2e8, placement, &finished, &bound) != HF_OK) {
+      hf_clear_error(); /* the placement at hand stands */
+      return HF_OK;
+    }
+    HF_TRY(settle_and_take(x, &s->best, SETTLE_ROUNDS, placement));
+    s->exact = finished && s->objective_ns >= before * (1 - 1e-9);
+    if (s->objective_ns >= before * (1 - 1e-6)) break;
+  }
+  return HF_OK;
+}
+
+static hf_status run(master *x, double gap, double stop_bound, bool quick) {
+  spread *m = x->m;
+  spread_solution *s = x->s;
+  size_t cells = (size_t)m->p->table->n_layers * (size_t)m->n_experts;
+  double largest = 1;
+  for (int g = 0; g < m->n_groups; g++) largest = fmax(largest, (double)m->group[g].bytes);
+  x->unit_bytes = largest;
+  HF_TRY(hf_alloc(&s->placement, cells + 1, 1, "placement"));
+  HF_TRY(hf_alloc(&x->best_place, (size_t)m->n_groups * (size_t)m->n_experts + (size_t)m->n_experts + 1, 1, "placement"));
+  HF_TRY(hf_alloc(&x->best_upload, (size_t)m->n_groups + 1, 1, "placement"));
+  HF_TRY(hf_alloc(&s->whole_price, (size_t)m->n_groups + 1, sizeof *s->whole_price, "placement"));
+  HF_TRY(dual_alloc(m, &s->best));
+  HF_TRY(dual_alloc(m, &x->now));
+  HF_TRY(dual_alloc(m, &x->mixed));
+  uint8_t *placement;
+  hf_status st = hf_alloc(&placement, cells + 1, 1, "placement");
+  if (st != HF_OK) return st;
+  first_fit(m, placement);
+  s->objective_ns = spread_evaluate(m, placement);
+  memcpy(s->placement, placement, cells);
+  x->unit_ns = isfinite(s->objective_ns) ? s->objective_ns / 1000 : 1e6;
+  HF_GO(done, lay_out(x));
+  if (m->n_groups == 0 || m->n_places == 1) { /* one placement only */
+    s->bound_ns = s->objective_ns;
+    s->milp = s->exact = true;
+    goto done;
+  }
+  if (!quick && few_sets(m)) {
+    if (solve_all(x) == HF_OK && s->milp) goto done;
+    hf_clear_error();
+  }
+  HF_GO(done, add_placement(x, placement));
+  HF_GO(done, start(x));
+  HF_GO(done, generate(x, gap, stop_bound));
+  if (s->bound_ns >= stop_bound) {
+    HF_GO(done, round_shares(x, placement));
+    HF_GO(done, settle_and_take(x, &s->best, 1, placement));
+  } else {
+    HF_GO(done, improve(x, gap, quick, placement));
+  }
+  HF_GO(done, add_placement(x, s->placement));
+  for (int g = 0; g < m->n_groups; g++) {
+    bool up;
+    if (m->group[g].whole) s->whole_price[g] = spread_price(m, &s->best, g, x->best_place, &up);
+  }
+done:
+  s->bound_ns = fmin(s->bound_ns, s->objective_ns);
+  free(placement);
+  return st;
+}
+
+hf_status spread_solve(const ilp_problem *p, int depth, double gap, double stop_bound, bool quick, ilp_counters *count,
+                       spread_solution **out) {
+  spread_solution *s;
+  HF_TRY(hf_alloc(&s, 1, sizeof *s, "placement"));
+  s->objective_ns = INFINITY;
+  master x = {.s = s, .count = count};
+  hf_status st = spread_new(p, depth, count, &s->m);
+  x.m = s->m;
+  if (st == HF_OK) st = run(&x, gap, stop_bound, quick);
+  ilp_lp_free(x.lp);
+  free(x.column);
+  free(x.part_row);
+  free(x.chunk_row);
+  free(x.lo);
+  free(x.hi);
+  free(x.best_place);
+  free(x.best_upload);
+  dual_free(&x.now);
+  dual_free(&x.mixed);
+  if (st != HF_OK) spread_solution_free(s);
+  else *out = s;
+  return st;
+}

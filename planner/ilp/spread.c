@@ -1,0 +1,356 @@
+/* spread.c: form P: times of every expert in every place, and exact values of sets and placements. */
+#include "planner/ilp/spread.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- tables ---- */
+
+typedef struct {
+  spread *m;
+  stage_load step[2]; /* largest and smallest micro-batch; the second has no tokens when all are alike */
+  int times[2];       /* micro-batches of each */
+} builder;
+
+static stage_load load_of(const ilp_problem *p, int tokens) {
+  double seen = p->table->window > 0 ? fmin(p->context, p->table->window) : p->context;
+  return (stage_load){.tokens = tokens,
+                      .query_context = tokens * p->context,
+                      .seq_context = tokens * p->context,
+                      .query_window = tokens * seen,
+                      .seq_window = tokens * seen};
+}
+
+static const stage_curve *curve_of(const spread *m, int layer, int home, int q) {
+  const stage_layer *y = &m->p->table->layer[layer];
+  if (q == 0) return &y->cexp;
+  return q == home ? &y->dexp : &stage_place_of(m->p->table, layer, q)->exp;
+}
+
+/* Expected times of all experts in all places for so many tokens, `times` over, added to t. */
+static void add_times(spread *m, int layer, int home, int tokens, int times, double *t) {
+  int E = m->n_experts, P = m->n_places;
+  const double *pop = m->p->pop->p + (size_t)layer * (size_t)E;
+  for (int q = 0; q < P; q++) {
+    const stage_curve *c = curve_of(m, layer, home, q);
+    double last = -1, ns = 0;
+    for (int e = 0; e < E; e++) {
+      if (pop[e] != last) {
+        last = pop[e];
+        ns = expert_time_ns(c, last, tokens);
+        m->count->expert_times++;
+      }
+      t[(size_t)e * (size_t)P + (size_t)q] += times * ns;
+    }
+  }
+}
+
+static void fixed_of(const spread *m, int layer, int home, int tokens, bool hand, double *fixed) {
+  const stage_layer *y = &m->p->table->layer[layer];
+  bool alone = m->p->table->one_resource;
+  for (int q = 0; q < m->n_places; q++) {
+    if (q == 0) {
+      fixed[q] = y->cexp_fixed_ns + (hand && !alone ? y->hand_ns + y->hand_tok_ns * tokens : 0);
+    } else if (q == home) {
+      fixed[q] = y->dexp_fixed_ns;
+    } else {
+      const stage_place *s = stage_place_of(m->p->table, layer, q);
+      fixed[q] = s->fixed_ns + s->hand_ns + s->hand_tok_ns * tokens;
+    }
+  }
+}
+
+static hf_status term_of(spread *m, int layer, int home, const stage_load *load, spread_term *out) {
+  const stage_table *t = m->p->table;
+  double *times;
+  HF_TRY(hf_arena_get(m->mem, &times, (size_t)m->n_experts * (size_t)m->n_places + 1, sizeof *times));
+  add_times(m, layer, home, load->tokens, 1, times);
+  double attn = stage_attn_ns(t, layer, load);
+  *out = (spread_term){.t = times, .kappa = t->one_resource ? 0 : t->contend - 1};
+  for (int q = 0; q < m->n_places; q++) out->lead[q] = attn;
+  out->base[home] = stage_curve_at(&t->layer[layer].shared, load->tokens);
+  fixed_of(m, layer, home, load->tokens, true, out->fixed);
+  return HF_OK;
+}
+
+/* The CPU's experts over the link to the home device: part 0 is the link, which waits for nothing. */
+static hf_status upload_of(spread *m, int layer, int home, const stage_load *load, const spread_term *cpu, spread_term *out) {
+  int E = m->n_experts, P = m->n_places;
+  double *times, *cross, up = m->p->table->layer[layer].upload_ns;
+  const double *pop = m->p->pop->p + (size_t)layer * (size_t)E;
+  HF_TRY(hf_arena_get(m->mem, &times, (size_t)E * (size_t)P + 1, sizeof *times));
+  HF_TRY(hf_arena_get(m->mem, &cross, (size_t)E + 1, sizeof *cross));
+  memcpy(times, cpu->t, (size_t)E * (size_t)P * sizeof *times);
+  for (int e = 0; e < E; e++) {
+    times[(size_t)e * (size_t)P] = expert_hit(pop[e], load->tokens) * up;
+    cross[e] = cpu->t[(size_t)e * (size_t)P + (size_t)home];
+  }
+  *out = *cpu;
+  out->t = times;
+  out->cross = cross;
+  out->kappa = 0;
+  out->lead[0] = out->fixed[0] = 0;
+  return HF_OK;
+}
+
+static hf_status open_places(spread *m, spread_group *g) {
+  const ilp_problem *p = m->p;
+  const uint8_t *pin = p->pin != NULL ? p->pin + (size_t)g->layer * (size_t)m->n_experts : NULL;
+  uint16_t room = 1, devices = 0;
+  HF_TRY(hf_arena_get(m->mem, &g->open, (size_t)m->n_experts + 1, sizeof *g->open));
+  for (int q = 1; q < m->n_places; q++) {
+    if (m->room[q] >= g->bytes) room |= (uint16_t)(1u << q);
+    if (!p->table->one_resource && q <= p->table->n_devices) devices |= (uint16_t)(1u << q);
+  }
+  for (int e = 0; e < m->n_experts; e++) {
+    int how = pin != NULL ? pin[e] : ILP_FREE;
+    g->open[e] = how == ILP_PIN_CPU ? 1 : how == ILP_PIN_DEVICE ? room & devices : room;
+  }
+  return HF_OK;
+}
+
+static hf_status fill_group(builder *b, int layer, spread_group *g) {
+  spread *m = b->m;
+  const ilp_problem *p = m->p;
+  int home = p->table->one_resource ? 0 : 1 + p->table->layer[layer].home, E = m->n_experts;
+  *g = (spread_group){.layer = layer, .n_same = 1, .home = home, .bytes = p->expert_bytes[layer]};
+  HF_TRY(open_places(m, g));
+  HF_TRY(term_of(m, layer, home, &b->step[0], &g->way));
+  if (m->weight > 0) {
+    stage_load load = p->prefill.load;
+    HF_TRY(term_of(m, layer, home, &load, &g->chunk));
+    if (p->prefill.upload && p->table->layer[layer].upload_ns > 0 && !p->table->one_resource)
+      HF_TRY(upload_of(m, layer, home, &load, &g->chunk, &g->upload));
+  }
+  if (m->depth > 1) {
+    double *work;
+    HF_TRY(hf_arena_get(m->mem, &work, (size_t)E * (size_t)m->n_places + 1, sizeof *work));
+    for (int i = 0; i < 2; i++) {
+      if (b->step[i].tokens == 0) continue;
+      double fixed[SPREAD_P];
+      if (i == 0)
+        for (int x = 0; x < E * m->n_places; x++) work[x] = b->times[0] * g->way.t[x];
+      else add_times(m, layer, home, b->step[i].tokens, b->times[i], work);
+      fixed_of(m, layer, home, b->step[i].tokens, false, fixed);
+      for (int q = 0; q < m->n_places; q++) g->work_fixed[q] += b->times[i] * fixed[q];
+    }
+    g->work = work;
+  }
+  g->nested = m->depth > 1 && m->n_places == 2 && !(m->weight > 0);
+  g->whole = m->depth == 1 && !(m->weight > 0) && !(m->kappa > 0);
+  const double *pop = p->pop->p + (size_t)layer * (size_t)E;
+  for (int e = 1; e < E; e++) g->whole = g->whole && pop[e] == pop[0] && g->open[e] == g->open[0];
+  return HF_OK;
+}
+
+static bool same_curve(const stage_curve *a, const stage_curve *b) {
+  return a->n == b->n && memcmp(a->tok, b->tok, (size_t)a->n * sizeof *a->tok) == 0 &&
+         memcmp(a->ns, b->ns, (size_t)a->n * sizeof *a->ns) == 0;
+}
+
+/* Alike in everything that goes into a group. */
+static bool same_layer(const spread *m, int a, int b) {
+  const ilp_problem *p = m->p;
+  const stage_table *t = p->table;
+  const stage_layer *x = &t->layer[a], *y = &t->layer[b];
+  size_t E = (size_t)m->n_experts;
+  if (p->expert_bytes[a] != p->expert_bytes[b] || x->home != y->home || x->slides != y->slides || x->attn_ctx_ns != y->attn_ctx_ns ||
+      x->attn_seq_ctx_ns != y->attn_seq_ctx_ns || x->cexp_fixed_ns != y->cexp_fixed_ns || x->dexp_fixed_ns != y->dexp_fixed_ns ||
+      x->hand_ns != y->hand_ns || x->hand_tok_ns != y->hand_tok_ns || x->upload_ns != y->upload_ns)
+    return false;
+  if (!same_curve(&x->attn, &y->attn) || !same_curve(&x->shared, &y->shared) || !same_curve(&x->dexp, &y->dexp) ||
+      !same_curve(&x->cexp, &y->cexp))
+    return false;
+  for (int q = 1; q < m->n_places && m->n_places > 2; q++) {
+    const stage_place *u = stage_place_of(t, a, q), *v = stage_place_of(t, b, q);
+    if (!t->one_resource && q == 1 + x->home) continue;
+    if (!same_curve(&u->exp, &v->exp) || u->fixed_ns != v->fixed_ns || u->hand_ns != v->hand_ns || u->hand_tok_ns != v->hand_tok_ns)
+      return false;
+  }
+  if (p->pin != NULL && memcmp(p->pin + (size_t)a * E, p->pin + (size_t)b * E, E) != 0) return false;
+  return memcmp(p->pop->p + (size_t)a * E, p->pop->p + (size_t)b * E, E * sizeof(double)) == 0;
+}
+
+double spread_coef(const spread *m, const spread_row *r, const spread_group *g, int q) {
+  if (r->kind == ROW_LOAD) return q == r->place ? 1 : 0;
+  bool home = g == NULL || q == g->home;
+  if (r->kind == ROW_DEVICE) return q == r->place && home ? 1 : q == 0 ? m->kappa : 0;
+  return q == 0 ? 1 : q == r->place && home ? m->kappa : 0;
+}
+
+static void fill_rows(spread *m) {
+  int devices = m->p->table->one_resource ? 0 : m->p->table->n_devices;
+  if (m->depth == 1) return;
+  for (int q = 0; q < m->n_places; q++) m->row[m->n_rows++] = (spread_row){ROW_LOAD, q};
+  for (int q = 1; q <= devices && m->kappa > 0; q++) {
+    m->row[m->n_rows++] = (spread_row){ROW_DEVICE, q};
+    m->row[m->n_rows++] = (spread_row){ROW_CPU, q};
+  }
+}
+
+/* What a layer asks of its home device whatever its experts do. */
+static void add_home_load(builder *b, int layer) {
+  spread *m = b->m;
+  const stage_table *t = m->p->table;
+  for (int i = 0; i < 2; i++) {
+    if (b->step[i].tokens == 0) continue;
+    double ns = stage_attn_ns(t, layer, &b->step[i]) + stage_curve_at(&t->layer[layer].shared, b->step[i].tokens);
+    for (int r = 0; r < m->n_rows; r++)
+      m->row0[r] += b->times[i] * ns * spread_coef(m, &m->row[r], NULL, 1 + t->layer[layer].home);
+  }
+}
+
+static void add_constants(builder *b) {
+  spread *m = b->m;
+  const stage_table *t = m->p->table;
+  int last = 1 + t->layer[t->n_layers - 1].home;
+  m->path0 = t->step_fixed_ns + stage_curve_at(&t->head, b->step[0].tokens);
+  if (m->weight > 0) m->chunk0 = t->step_fixed_ns + stage_curve_at(&t->head, 1);
+  for (int i = 0; i < 2 && m->depth > 1; i++)
+    for (int r = 0; b->step[i].tokens > 0 && r < m->n_rows; r++)
+      m->row0[r] += b->times[i] * stage_curve_at(&t->head, b->step[i].tokens) * spread_coef(m, &m->row[r], NULL, last);
+  for (int l = 0; l < t->n_layers; l++) {
+    if (m->depth > 1) add_home_load(b, l);
+    if (t->layer[l].moe) continue;
+    m->path0 += stage_attn_ns(t, l, &b->step[0]) + stage_curve_at(&t->layer[l].shared, b->step[0].tokens);
+    if (m->weight > 0)
+      m->chunk0 += stage_attn_ns(t, l, &m->p->prefill.load) + stage_curve_at(&t->layer[l].shared, m->p->prefill.load.tokens);
+  }
+}
+
+static hf_status build(spread *m) {
+  const ilp_problem *p = m->p;
+  const stage_table *t = p->table;
+  int most = (p->users + m->depth - 1) / m->depth, least = p->users / m->depth;
+  int n_most = most == least ? m->depth : p->users - m->depth * least;
+  builder b = {.m = m, .times = {n_most, m->depth - n_most}};
+  b.step[0] = load_of(p, most);
+  b.step[1] = load_of(p, n_most < m->depth ? least : 0);
+  for (int q = 0; q < m->n_places; q++) m->room[q] = ilp_place_room(p, q, m->depth);
+  HF_TRY(hf_arena_get(m->mem, &m->group, (size_t)t->n_layers, sizeof *m->group));
+  HF_TRY(hf_arena_get(m->mem, &m->group_of, (size_t)t->n_layers, sizeof *m->group_of));
+  fill_rows(m);
+  add_constants(&b);
+  for (int l = 0; l < t->n_layers; l++) {
+    m->group_of[l] = -1;
+    for (int g = m->n_groups - 1; t->layer[l].moe && g >= 0 && m->group_of[l] < 0; g--)
+      if (same_layer(m, m->group[g].layer, l)) m->group_of[l] = g;
+    if (!t->layer[l].moe) continue;
+    if (m->group_of[l] >= 0) {
+      m->group[m->group_of[l]].n_same++;
+      continue;
+    }
+    HF_TRY(fill_group(&b, l, &m->group[m->n_groups]));
+    m->group_of[l] = m->n_groups++;
+  }
+  return HF_OK;
+}
+
+hf_status spread_new(const ilp_problem *p, int depth, ilp_counters *count, spread **out) {
+  hf_arena *mem;
+  spread *m;
+  size_t cells = ((size_t)p->table->n_layers + 2) * ((size_t)p->table->n_experts + 16), P = (size_t)ilp_n_places(p->table);
+  HF_TRY(hf_arena_new(&mem, cells * (P + 1) * 48 + ((size_t)8 << 20), "placement tables"));
+  hf_status st = hf_arena_get(mem, &m, 1, sizeof *m);
+  if (st == HF_OK) {
+    *m = (spread){.p = p,
+                  .mem = mem,
+                  .count = count,
+                  .depth = depth,
+                  .n_places = (int)P,
+                  .n_experts = p->table->n_experts,
+                  .weight = p->prefill.weight,
+                  .kappa = p->table->one_resource ? 0 : p->table->contend - 1};
+    st = build(m);
+  }
+  if (st != HF_OK) {
+    hf_arena_free(mem);
+    return st;
+  }
+  *out = m;
+  return HF_OK;
+}
+
+void spread_free(spread *m) {
+  if (m != NULL) hf_arena_free(m->mem);
+}
+
+/* ---- values ---- */
+
+static void parts_of(const spread *m, const spread_group *g, const spread_term *t, const spread_set *s, double *part) {
+  double raw[SPREAD_P];
+  int P = m->n_places;
+  bool home_used = s->count[g->home] > 0 || (t->cross != NULL && s->count[0] > 0);
+  for (int q = 0; q < P; q++) {
+    bool used = q == g->home ? home_used : s->count[q] > 0;
+    raw[q] = t->base[q] + (used ? t->fixed[q] : 0);
+  }
+  for (int e = 0; e < m->n_experts; e++) {
+    raw[s->place[e]] += t->t[(size_t)e * (size_t)P + s->place[e]];
+    if (t->cross != NULL && s->place[e] == 0) raw[g->home] += t->cross[e];
+  }
+  for (int q = 0; q < P; q++) part[q] = t->lead[q] + raw[q];
+  if (t->kappa > 0 && g->home > 0) {
+    part[0] += t->kappa * raw[g->home];
+    part[g->home] += t->kappa * raw[0];
+  }
+}
+
+void spread_value(const spread *m, spread_set *s) {
+  const spread_group *g = &m->group[s->group];
+  int P = m->n_places;
+  memset(s->count, 0, sizeof s->count);
+  memset(s->load, 0, sizeof s->load);
+  memset(s->chunk, 0, sizeof s->chunk);
+  for (int e = 0; e < m->n_experts; e++) s->count[s->place[e]]++;
+  parts_of(m, g, &g->way, s, s->part);
+  if (m->weight > 0) parts_of(m, g, s->upload ? &g->upload : &g->chunk, s, s->chunk);
+  if (g->work == NULL) return;
+  for (int q = 0; q < P; q++) s->load[q] = s->count[q] > 0 ? g->work_fixed[q] : 0;
+  for (int e = 0; e < m->n_experts; e++) s->load[s->place[e]] += g->work[(size_t)e * (size_t)P + s->place[e]];
+}
+
+static double largest(const spread *m, const double *part) {
+  double most = part[0];
+  for (int q = 1; q < m->n_places; q++) most = part[q] > most ? part[q] : most;
+  return most;
+}
+
+double spread_way(const spread *m, const spread_set *s) {
+  return largest(m, s->part);
+}
+
+double spread_chunk(const spread *m, const spread_set *s) {
+  return m->weight > 0 ? largest(m, s->chunk) : 0;
+}
+
+double spread_total(const spread *m, const double *row, double way, double chunk) {
+  double step = m->path0 + way;
+  for (int r = 0; r < m->n_rows; r++) step = fmax(step, m->row0[r] + row[r]);
+  return step + m->weight * (m->chunk0 + chunk);
+}
+
+double spread_evaluate(const spread *m, const uint8_t *placement) {
+  double row[SPREAD_MAX_ROWS] = {0}, way = 0, chunk = 0;
+  int64_t used[SPREAD_P] = {0};
+  for (int l = 0; l < m->p->table->n_layers; l++) {
+    if (m->group_of[l] < 0) continue;
+    const spread_group *g = &m->group[m->group_of[l]];
+    spread_set s = {.group = m->group_of[l], .place = placement + (size_t)l * (size_t)m->n_experts};
+    spread_value(m, &s);
+    double pre = spread_chunk(m, &s);
+    if (g->upload.t != NULL) {
+      s.upload = true;
+      spread_value(m, &s);
+      pre = fmin(pre, spread_chunk(m, &s));
+    }
+    way += spread_way(m, &s);
+    chunk += pre;
+    for (int r = 0; r < m->n_rows; r++)
+      for (int q = 0; q < m->n_places; q++) row[r] += spread_coef(m, &m->row[r], g, q) * s.load[q];
+    for (int q = 0; q < m->n_places; q++) used[q] += s.count[q] * g->bytes;
+  }
+  for (int q = 0; q < m->n_places; q++)
+    if (used[q] > m->room[q]) return INFINITY;
+  return spread_total(m, row, way, chunk);
+}
