@@ -5,7 +5,7 @@
 
 #include "reports/answers.h"
 
-enum { WAYS = 3, CURRENCY = 24, MONEY = FORMAT_MAX + CURRENCY, TORNADO_ROWS = 12, COLOURS = 8 };
+enum { WAYS = 3, CURRENCY = 24, MONEY = FORMAT_MAX + CURRENCY, NOTE = 3 * FORMAT_MAX + 40, TORNADO_ROWS = 12, COLOURS = 8 };
 
 static const struct { const char *key, *words; } ways[WAYS] = {{"own", "own machine"}, {"api", "API"}, {"rent", "rented GPUs"}};
 
@@ -34,13 +34,15 @@ static void money(const json *doc, double v, char out[MONEY]) {
   snprintf(out, MONEY, "%s\xc2\xa0%.20s", number, answer_text(doc, "currency"));
 }
 
-static void spread_note(const json *doc, const char *path, char out[2 * FORMAT_MAX + 32]) {
-  char lo[FORMAT_MAX], hi[FORMAT_MAX], key[80];
+static void spread_note(const json *doc, const char *path, char out[NOTE]) {
+  char lo[FORMAT_MAX], hi[FORMAT_MAX], half[FORMAT_MAX], key[80];
   snprintf(key, sizeof key, "sample.%s.p10", path);
   format_number(answer_num(doc, key), FMT_TOK_S, lo);
   snprintf(key, sizeof key, "sample.%s.p90", path);
   format_number(answer_num(doc, key), FMT_TOK_S, hi);
-  snprintf(out, 2 * FORMAT_MAX + 32, "8 of 10 draws: %s to %s", lo, hi);
+  snprintf(key, sizeof key, "sample.%s.p50", path);
+  format_number(answer_num(doc, key), FMT_TOK_S, half);
+  snprintf(out, NOTE, "8 of 10 draws: %s to %s, half below %s", lo, hi, half);
 }
 
 static void payback_text(double months, char out[FORMAT_MAX]) {
@@ -64,7 +66,7 @@ static void tile_payback(page *p, const json *doc, const char *way) {
 }
 
 static void tiles(page *p, const json *doc) {
-  char v[MONEY], w[2 * FORMAT_MAX + 32], x[FORMAT_MAX];
+  char v[MONEY], w[NOTE], x[FORMAT_MAX];
   page_tiles(p);
   money(doc, answer_num(doc, "cost.per_million_tokens"), v);
   spread_note(doc, "per_million_tokens", w);

@@ -85,7 +85,7 @@ int money_input_find(const char *name);
 typedef struct {
   double low, likely, high;
   db_tag tag;
-  char source[200];
+  char source[280];
 } money_fact;
 
 /* HF_INPUT names the input: missing, not finite, outside its limits, low <= likely <= high violated. */

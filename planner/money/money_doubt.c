@@ -67,12 +67,13 @@ hf_status money_sample(const money_fact f[MONEY_N], int draws, uint64_t seed, mo
                        rent->npv,
                        rent->break_even_tokens_per_month};
     for (int s = 0; s < S_N; s++) all[(size_t)s * (size_t)draws + (size_t)d] = row[s];
-    out->cheapest[x.cheapest] += 1.0 / draws;
+    out->cheapest[x.cheapest]++;
   }
   money_spread *to[S_N] = {&out->per_million, &out->per_million_in,        &out->per_million_out,
                            &out->per_month,   &out->per_user_month,        &out->kwh_per_million,
                            &out->api_npv,     &out->api_payback_months,    &out->api_break_even_tokens,
                            &out->rent_npv,    &out->rent_break_even_tokens};
+  for (int w = 0; w < MONEY_N_WAYS; w++) out->cheapest[w] /= draws;
   for (int s = 0; s < S_N; s++) *to[s] = spread_of(all + (size_t)s * (size_t)draws, draws);
   free(all);
   return HF_OK;

@@ -97,11 +97,12 @@ static size_t say_way(const roi *r, money_way w, char *out, size_t n) {
 }
 
 void roi_verdict(const roi *r, char out[ROI_VERDICT]) {
-  char a[MONEY_TEXT], low[MONEY_TEXT], high[MONEY_TEXT], month[MONEY_TEXT];
+  char a[MONEY_TEXT], low[MONEY_TEXT], high[MONEY_TEXT], half[MONEY_TEXT], month[MONEY_TEXT];
   const money_lever *l = nearest_flip(r);
   money_text(r->cost.per_million, a);
   money_text(r->sample.per_million.p10, low);
   money_text(r->sample.per_million.p90, high);
+  money_text(r->sample.per_million.p50, half);
   money_text(r->cost.per_month, month);
   bool alone = isnan(r->decision.way[MONEY_API].per_million) && isnan(r->decision.way[MONEY_RENT].per_million);
   int n = 0;
@@ -110,11 +111,11 @@ void roi_verdict(const roi *r, char out[ROI_VERDICT]) {
     n = snprintf(out, ROI_VERDICT, "Cheapest is %s, in %.0f %% of the draws over all doubts. ", way_words[r->decision.cheapest],
                  100 * sure);
   }
-  n += snprintf(
-      out + n, ROI_VERDICT - (size_t)n,
-      "A million tokens of %.60s on %.90s cost %s %s (8 of 10 draws: %s to %s), that is %s %s a month at %.0f %% utilisation.",
-      r->model, r->machine->name, a, r->scenario->currency, low, high, month, r->scenario->currency,
-      100 * r->f[MONEY_UTILISATION].likely);
+  n += snprintf(out + n, ROI_VERDICT - (size_t)n,
+                "A million tokens of %.60s on %.90s cost %s %s (8 of 10 draws: %s to %s, half below %s), that is %s %s a month "
+                "at %.0f %% utilisation.",
+                r->model, r->machine->name, a, r->scenario->currency, low, high, half, month, r->scenario->currency,
+                100 * r->f[MONEY_UTILISATION].likely);
   n += (int)say_way(r, MONEY_API, out + n, ROI_VERDICT - (size_t)n);
   n += (int)say_way(r, MONEY_RENT, out + n, ROI_VERDICT - (size_t)n);
   if (l == NULL) return;

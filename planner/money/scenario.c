@@ -68,7 +68,7 @@ static hf_status read_members(const json *o, const char *where, double lo, doubl
   if (f->low > f->likely || f->likely > f->high)
     return hf_fail(HF_INPUT, "%s: low %g, likely %g, high %g do not rise", where, f->low, f->likely, f->high);
   bool dated = date != NULL && source != NULL;
-  snprintf(f->source, sizeof f->source, "%.160s%s%.20s%s", source != NULL ? source : where, dated ? " (" : "", dated ? date : "",
+  snprintf(f->source, sizeof f->source, "%.240s%s%.20s%s", source != NULL ? source : where, dated ? " (" : "", dated ? date : "",
            dated ? ")" : "");
   hf_printable(f->source);
   return HF_OK;
