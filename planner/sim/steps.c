@@ -58,6 +58,7 @@ static int64_t layer_alone(const stage_table *t, int l, const sim_work *w, int64
   busy[t->layer[l].home] += attn + side + both;
   if (r->cexp > 0) busy[SIM_CPU] += r->cexp + (both < r->cexp ? both : r->cexp);
   for (int p = 1; r->elsewhere && p < STAGE_MAX_PLACES; p++) {
+    if (r->place[p] == 0) continue;
     busy[p <= t->n_devices ? p - 1 : SIM_REMOTE + p - 1 - t->n_devices] += r->place[p];
     if (r->place[p] > longest) longest = r->place[p];
   }

@@ -294,6 +294,46 @@ static void random_soak(void **state) {
   }
 }
 
+/* A cached prefix is not computed, its pages are held all the same. */
+static void cached_prefix(void **state) {
+  (void)state;
+  sched *s = make(1, 2, 8, 4, 16);
+  sched_step st;
+  assert_int_equal(sched_add_cached(s, 1, 20, 3, 20), HF_INPUT);
+  assert_int_equal(sched_add_cached(s, 1, 20, 3, -1), HF_INPUT);
+  assert_int_equal(sched_add_cached(s, 1, 20, 3, 15), HF_OK);
+  assert_true(sched_next(s, 0, &st));
+  assert_int_equal(st.piece[0].start_pos, 15);
+  assert_int_equal(st.piece[0].n_tokens, 5);
+  assert_true(st.piece[0].wants_logits && sched_check(s));
+  assert_int_equal(sched_pages_free(s), 16 - 6);
+  sched_free(s);
+}
+
+/* Steps taken together leave the scheduler where it would be after as many single ones. */
+static void repeated_steps(void **state) {
+  (void)state;
+  int64_t ended[SCHED_MAX_SEQS];
+  int n = 0;
+  sched *s = make(1, 2, 8, 4, 64);
+  sched_step st;
+  assert_int_equal(sched_add(s, 1, 4, 10), HF_OK);
+  assert_int_equal(sched_add(s, 2, 4, 6), HF_OK);
+  assert_true(sched_next(s, 0, &st));
+  assert_int_equal(sched_repeats(s, 0), 0); /* a prompt */
+  sched_done(s, 0, NULL, ended, &n);
+  assert_true(sched_next(s, 0, &st));
+  assert_int_equal(sched_repeats(s, 0), 4); /* the second request's third to sixth token; with the last it ends */
+  sched_repeat(s, 0, 4);
+  assert_true(sched_check(s));
+  sched_done(s, 0, NULL, ended, &n);
+  assert_true(n == 1 && ended[0] == 2);
+  assert_true(sched_next(s, 0, &st));
+  assert_int_equal(st.piece[0].start_pos, 4 + 5);
+  assert_int_equal(sched_repeats(s, 0), 3);
+  sched_free(s);
+}
+
 static void free_accepts_live_requests(void **state) {
   (void)state;
   sched *s = make(2, 2, 8, 4, 64);
@@ -313,6 +353,8 @@ int main(void) {
       cmocka_unit_test(sequences_spread_over_micro_batches),
       cmocka_unit_test(cancel_waits_for_the_step),
       cmocka_unit_test(random_soak),
+      cmocka_unit_test(cached_prefix),
+      cmocka_unit_test(repeated_steps),
       cmocka_unit_test(free_accepts_live_requests),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
