@@ -6,13 +6,15 @@
 #include "base/log.h"
 #include "planner/ask/recommend_show.h"
 #include "planner/cmd.h"
+#include "planner/formats/formats.h"
+#include "planner/formats/quality.h"
 #include "sched/sched.h"
 
-enum { TEXT_LIMIT = 16 << 20, SPACE_BYTES = 1 << 20 };
+enum { TEXT_LIMIT = 16 << 20, SPACE_BYTES = 1 << 20, LIGHTEST = 3 };
 
 typedef struct {
   ask_command c;
-  const char *space, *gpus, *counts, *cpus, *sockets, *memory, *dimms, *formats;
+  const char *space, *gpus, *counts, *cpus, *sockets, *memory, *dimms, *formats, *floor, *quality;
   double budget;
 } recommend_command;
 
@@ -32,6 +34,70 @@ static hf_status read_space(const recommend_command *q, recommend_space *s) {
   }
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
     if (lists[i].text != NULL) HF_TRY(recommend_space_list(lists[i].option, lists[i].member, lists[i].text, s));
+  return HF_OK;
+}
+
+/* ---- quality floor ---- */
+
+typedef struct {
+  const char *name;
+  double loss, bits;
+} graded;
+
+static int lighter(const void *a, const void *b) {
+  const graded *x = a, *y = b;
+  if (x->bits != y->bits) return x->bits < y->bits ? -1 : 1;
+  return strcmp(x->name, y->name);
+}
+
+static hf_status grade(const quality *z, const model *m, const char *name, graded *out, bool *known) {
+  model_recipe r;
+  quality_loss loss;
+  fmt f;
+  HF_TRY(fmt_parse(name, &f));
+  HF_TRY(recipe_parse(name, model_get_config(m), &r));
+  hf_status st = quality_of(z, m, &r, &loss);
+  *known = st == HF_OK;
+  if (st == HF_INPUT) { /* no figure for this type: it cannot be held against the floor */
+    hf_clear_error();
+    return HF_OK;
+  }
+  HF_TRY(st);
+  const fmt_info *info = fmt_get(f);
+  *out = (graded){info->name, loss.loss, info->bits_per_weight};
+  return HF_OK;
+}
+
+/* Of the formats of the space, or of all common ones, those that lose no more than the floor; of the common ones only the lightest, for more bits
+ * are slower and dearer. HF_NO when none is left. */
+static hf_status apply_floor(const recommend_command *q, const model *m, recommend_space *s) {
+  static const char *const common[] = {"q2_k", "q3_k", "iq4_xs", "q4_0", "q4_k_m", "q5_k", "q6_k", "q8_0", "fp8", "bf16"};
+  const int n_common = (int)(sizeof common / sizeof common[0]);
+  quality *z = NULL;
+  graded g[16], best = {.loss = 1e300};
+  double floor = 0;
+  int n = 0, given = s->n_formats;
+  if (q->floor == NULL) return HF_OK;
+  HF_TRY(hf_note(formats_parse_floor(q->floor, &floor), "option --quality-floor"));
+  HF_TRY(quality_load(m, q->c.req.model, q->quality, &z));
+  hf_status st = HF_OK;
+  for (int i = 0; i < (given > 0 ? given : n_common) && st == HF_OK; i++) {
+    graded x = {0};
+    bool known = false;
+    st = grade(z, m, given > 0 ? s->format[i] : common[i], &x, &known);
+    if (st != HF_OK || !known) continue;
+    if (x.loss < best.loss) best = x;
+    if (x.loss <= floor) g[n++] = x;
+  }
+  free(z);
+  HF_TRY(st);
+  if (n == 0)
+    return hf_fail(HF_NO, "option --quality-floor: no format stays within %s %%; the best is %s with %.2g %%", q->floor,
+                   best.name != NULL ? best.name : "unknown", 100 * best.loss);
+  qsort(g, (size_t)n, sizeof g[0], lighter);
+  if (given == 0 && n > LIGHTEST) n = LIGHTEST;
+  for (int i = 0; i < n; i++) snprintf(s->format[i], SPACE_NAME, "%.63s", g[i].name);
+  s->n_formats = n;
   return HF_OK;
 }
 
@@ -86,6 +152,7 @@ static hf_status run_recommend(recommend_command *q) {
   HF_GO(done, ask_read_scenario(&q->c));
   HF_GO(done, ask_open_model(&q->c.req, &m));
   HF_GO(done, check_load(&q->c.req, &y));
+  HF_GO(done, apply_floor(q, m, &question->space));
   hf_progress_begin(&bar, "recommend", "plans", 0);
   st = recommend_search(question, &q->c.req, &q->c.scenario, (int)q->c.jobs, planned_so_far, &bar, result);
   hf_progress_end(&bar);
@@ -137,6 +204,9 @@ hf_status cmd_recommend(int argc, char **argv) {
       {"memory", 0, CLI_STR, &q.memory, "A,B", "Memory kinds; default what each CPU takes, of equally fast ones the cheapest.", 0, 0},
       {"dimm-sizes", 0, CLI_STR, &q.dimms, "S,S", "Bytes of a module; default 16G,32G,48G,64G,96G,128G.", 0, 0},
       {"formats", 0, CLI_STR, &q.formats, "F,F", "Weight formats to choose from; default only the model's.", 0, 0},
+      {"quality-floor", 0, CLI_STR, &q.floor, "PERCENT",
+       "Most perplexity more than the original: drops formats that lose more; without --formats the lightest three that do not are searched.", 0, 0},
+      {"quality", 0, CLI_STR, &q.quality, "FILE", "Your own table of losses, as in hf-plan formats.", 0, 0},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
       {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1, 16777216},
       {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},

@@ -135,13 +135,19 @@ static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) 
   if (users > 0) r.users = users;
   HF_TRY(plan_inputs_open(NULL, &r, &in));
   set_load(in, out);
-  planned_options o = {.quick = s->quick, .compare_depths = !s->one_depth, .no_interval = s->no_interval};
+  planned_options o = {.quick = s->quick,
+                       .compare_depths = !s->one_depth,
+                       .no_interval = s->no_interval,
+                       .slo_ttft_s = s->slo.ttft_s,
+                       .slo_tpot_s = s->slo.tpot_s,
+                       .slo_report = true};
   hf_status st = plan_make(in, &o, &p);
   if (st == HF_NO) {
     set_refusal(&p, out);
     st = HF_OK;
   } else if (st == HF_OK) {
     set_answer(in, &p, out);
+    if (s->slo.ttft_s > 0 || s->slo.tpot_s > 0) out->goodput = p.sim.goodput;
     st = set_cost(s, out);
   }
   planned_free(&p);
@@ -168,7 +174,6 @@ static hf_status count_users(const ask_case_spec *s, const ask_case *at, int64_t
 hf_status ask_evaluate(const ask_case_spec *s, ask_case *out) {
   HF_TRY(evaluate(s, 0, out));
   bool slo = s->slo.ttft_s > 0 || s->slo.tpot_s > 0;
-  if (out->feasible && slo) out->goodput = -1;
   if (s->count_users && slo) HF_TRY(count_users(s, out, &out->users_at_slo));
   return HF_OK;
 }

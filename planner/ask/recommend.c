@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "planner/ask/machine_int.h"
 
-enum { BATCH = 8, MOST_OVER_BUDGET = 200, N_FIGURES = 16 };
+enum { BATCH = 8, MOST_OVER_BUDGET = 200, N_FIGURES = 16, GPU_MEMORY = 8 };
 static const double CLEARLY = 1.05; /* a failure by more than this tells about machines that are no better */
 static const double NEARLY = 1.15;  /* another depth may make up for a miss of at most this */
 
@@ -68,7 +68,8 @@ typedef struct {
 typedef struct {
   double f[N_FIGURES], ram;
   int sockets, count, format;
-  bool fits; /* false: failed because it does not fit */
+  double slack; /* it failed by more than this factor; 1: it met the demand */
+  bool fits;    /* false: failed because it does not fit */
 } known;
 
 typedef struct {
@@ -359,7 +360,7 @@ static void first_look(search *s, combo c) {
   } else if (s->q->budget > 0 && c.key > s->q->budget) {
     settle(s, RULE_BUDGET);
     ask_money(c.key - s->q->budget, money);
-    snprintf(text, sizeof text, "CPUs, memory and GPUs alone are USD %s over the budget", money);
+    snprintf(text, sizeof text, "CPUs, memory and GPUs alone are USD %.20s over the budget", money);
     remember(s, RULE_BUDGET, &c, c.key, text);
     push(s->over, &s->n_over, c);
   } else {
@@ -387,19 +388,21 @@ static hf_status combine(search *s) {
 
 static known figures_of(const search *s, const combo *c) {
   const host *h = &s->host[c->host];
-  known k = {.ram = h->ram, .sockets = h->parts.sockets, .count = c->card >= 0 ? c->count : 0, .format = c->format, .fits = true};
+  known k = {.ram = h->ram, .sockets = h->parts.sockets, .count = c->card >= 0 ? c->count : 0, .format = c->format, .slack = 1, .fits = true};
   memcpy(k.f, h->figure, sizeof h->figure);
   if (c->card < 0) return k;
-  k.f[8] = s->card[c->card].mem;
-  memcpy(&k.f[9], s->card[c->card].figure, sizeof s->card[0].figure);
+  k.f[GPU_MEMORY] = s->card[c->card].mem;
+  memcpy(&k.f[GPU_MEMORY + 1], s->card[c->card].figure, sizeof s->card[0].figure);
   return k;
 }
 
+/* Times are amounts of work over figures: with no figure more than `slack` times as good nothing lasts less than 1 / slack of what it did. GPU
+ * memory is no rate but moves work, so more of it is never passed over. */
 static bool no_better(const known *a, const known *b) {
   if (a->sockets != b->sockets || a->count != b->count || a->format != b->format) return false;
   if (!b->fits && a->ram > b->ram) return false; /* more memory could make it fit */
   for (int i = 0; i < N_FIGURES; i++)
-    if (a->f[i] > b->f[i]) return false;
+    if (a->f[i] > (i == GPU_MEMORY ? 1 : b->slack) * b->f[i]) return false;
   return true;
 }
 
@@ -410,9 +413,10 @@ static bool dominated(const search *s, const combo *c) {
   return false;
 }
 
-static hf_status learn(search *s, const combo *c, bool fits) {
+static hf_status learn(search *s, const combo *c, bool fits, double slack) {
   HF_TRY(hf_realloc(&s->known, (size_t)s->n_known + 1, sizeof *s->known, "results"));
   s->known[s->n_known] = figures_of(s, c);
+  s->known[s->n_known].slack = slack;
   s->known[s->n_known++].fits = fits;
   return HF_OK;
 }
@@ -503,7 +507,8 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
     if (!o->has_fastest || short_by < o->fastest.shortfall) fill_entry(s, y, &o->fastest);
     o->has_fastest = true;
   }
-  if (s->q->prune && (rule == RULE_MET || short_by > CLEARLY)) return learn(s, &y->c, y->answer.feasible);
+  if (s->q->prune && (rule == RULE_MET || short_by > CLEARLY)) 
+    return learn(s, &y->c, y->answer.feasible, rule == RULE_MET || !y->answer.feasible ? 1 : short_by / CLEARLY);
   return HF_OK;
 }
 
@@ -580,7 +585,7 @@ static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget
         settle(s, RULE_BUDGET);
         char text[160], money[24];
         ask_money(c.key - s->q->budget, money);
-        snprintf(text, sizeof text, "USD %s over the budget", money);
+        snprintf(text, sizeof text, "USD %.20s over the budget", money);
         remember(s, RULE_BUDGET, &c, c.key, text);
         push(s->over, &s->n_over, c);
       } else {

@@ -43,7 +43,7 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     ask_money(e->c.price.likely, money[0]);
     ask_seconds(e->c.tpot_s.p95, s);
     used += (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s, p95 TPOT %s",
-                             used > 0 ? "Or" : any && y->q->budget > 0 ? "No machine of the space meets it at any price. It takes" : "It takes",
+                             used > 0 ? "Or" : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes" : "It takes",
                              100 * (e->shortfall - 1), parts_name(e), money[0], e->c.decode_tok_per_s.likely, s);
     ask_seconds(e->c.ttft_s.p95, s);
     if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
@@ -59,7 +59,10 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
   limits_text(&y->q->slo, limits);
   if (r->n == 0) {
     nearest_text(y, nearest, sizeof nearest);
-    if (y->q->budget > 0) {
+    if (r->stopped) {
+      snprintf(out, n, "None of the %d cheapest candidates meets it (%s); the search stopped there: narrow the space. %s", RECOMMEND_MOST_PLANNED,
+               limits, nearest);
+    } else if (y->q->budget > 0) {
       ask_money(y->q->budget, money);
       snprintf(out, n, "No machine for USD %s meets it (%s). %s", money, limits, nearest);
     } else {
