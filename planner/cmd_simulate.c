@@ -77,7 +77,8 @@ static hf_status choose_rest(const simulate_command *c, sim_options *o) {
     o->n_pages = (int)((int64_t)o->n_pages / o->max_seqs * c->slots);
     o->max_seqs = (int)c->slots;
   }
-  if (o->table->one_resource && o->depth > 1) return hf_fail(HF_INPUT, "option --depth: without a device there is nothing to pipeline");
+  if (o->table->one_resource && o->depth > 1)
+    return hf_fail(HF_INPUT, "option --depth: without a device there is nothing to pipeline");
   o->warm_up = c->warm_up;
   o->slo_ttft_s = c->slo_ttft;
   o->slo_tpot_s = c->slo_tpot;
@@ -116,7 +117,8 @@ static void add_question(json *parent, const plan *p, const sim_options *o) {
   json_add_str(q, "arrivals", arrivals_name(o->arrivals));
   if (o->arrivals == SIM_CLOSED) json_add_int(q, "users", o->users);
   if (o->arrivals == SIM_CLOSED) json_add_num(q, "think_s", o->think_s);
-  if (o->arrivals == SIM_POISSON || o->arrivals == SIM_GAMMA || o->arrivals == SIM_BURSTY) json_add_num(q, "rate_per_s", o->rate_per_s);
+  if (o->arrivals == SIM_POISSON || o->arrivals == SIM_GAMMA || o->arrivals == SIM_BURSTY)
+    json_add_num(q, "rate_per_s", o->rate_per_s);
   if (o->trace_path != NULL) json_add_str(q, "trace", o->trace_path);
   else json_add_int(q, "prompt_tokens", o->prompt_tokens);
   if (o->trace_path == NULL) json_add_int(q, "output_tokens", o->output_tokens);
@@ -168,7 +170,8 @@ static json *result_json(const plan *p, const sim_options *o, const sim_result *
   json_add_bool(doc, "exact_percentiles", r->requests <= SIM_EXACT);
   json_add_str(doc, "tag", p->tag);
   json_add_str(doc, "definitions",
-               "TTFT = first token - arrival; TPOT = (E2E - TTFT) / (tokens - 1); goodput = share of requests within both limits; busy = share of "
+               "TTFT = first token - arrival; TPOT = (E2E - TTFT) / (tokens - 1); goodput = share of requests within both "
+               "limits; busy = share of "
                "wall time occupied; percentiles by nearest rank, beyond 65536 requests within 0.4 %");
   return doc;
 }
@@ -191,21 +194,23 @@ static void show_result(const plan *p, const sim_options *o, const sim_result *r
   show_line("waiting", &r->wait_s, r->wait_mean_s);
   printf("\n  output       %.2f tokens/s over all, %.2f while all decode\n", r->tok_per_s_wall, r->decode_tok_per_s);
   if (o->slo_ttft_s > 0 || o->slo_tpot_s > 0)
-    printf("  goodput      %.1f %% of requests within the limits: %.4g requests/s, %.2f tokens/s\n", 100 * r->goodput, r->goodput_req_per_s,
-           r->goodput_tok_per_s);
-  printf("  queue        %.2f waiting on average, %lld at most; %.2f in the system\n", r->waiting, (long long)r->max_waiting, r->in_system);
+    printf("  goodput      %.1f %% of requests within the limits: %.4g requests/s, %.2f tokens/s\n", 100 * r->goodput,
+           r->goodput_req_per_s, r->goodput_tok_per_s);
+  printf("  queue        %.2f waiting on average, %lld at most; %.2f in the system\n", r->waiting, (long long)r->max_waiting,
+         r->in_system);
   printf("  busy        ");
   for (int i = 0; i < SIM_N_RESOURCES; i++)
     if (r->busy[i] > 0) printf(" %s %.1f %%", sim_resource_name(i), 100 * r->busy[i]);
-  if (r->energy_j > 0) printf("\n  energy       %.3g kJ, %.3g J per output token", 1e-3 * r->energy_j, r->energy_j / (double)r->output_tokens);
+  if (r->energy_j > 0)
+    printf("\n  energy       %.3g kJ, %.3g J per output token", 1e-3 * r->energy_j, r->energy_j / (double)r->output_tokens);
   printf("\n  simulated    %lld steps in %s; figures are %s\n", (long long)r->steps, r->by_steps ? "whole" : "layers", p->tag);
 }
 
 /* One line per request, for comparison with a run's. */
 static void write_request(void *user, const sim_request *r) {
   double first = 1e-9 * (double)r->first_token_ns, arrival = 1e-9 * (double)r->arrival_ns, end = 1e-9 * (double)r->end_ns;
-  fprintf(user, "{\"id\":\"%lld\",\"prompt_tokens\":%d,\"output_tokens\":%d,\"arrival_s\":%.9f,\"ttft_s\":%.9f,\"end_s\":%.9f", (long long)r->number,
-          r->prompt, r->output, arrival, first - arrival, end);
+  fprintf(user, "{\"id\":\"%lld\",\"prompt_tokens\":%d,\"output_tokens\":%d,\"arrival_s\":%.9f,\"ttft_s\":%.9f,\"end_s\":%.9f",
+          (long long)r->number, r->prompt, r->output, arrival, first - arrival, end);
   if (r->output > 1) fprintf(user, ",\"tpot_s\":%.9f", (end - first) / (r->output - 1));
   fputs("}\n", user);
 }
@@ -236,7 +241,8 @@ static hf_status run_and_show(const simulate_command *c, const plan *p, sim_opti
   if (left_out > 0) json_add_int(doc, "trace_events_left_out", left_out);
   if (c->common.json) st = cmd_print_json(doc);
   else show_result(p, o, &r);
-  if (left_out > 0 && !c->common.json) printf("  trace        the first %d events; %lld left out\n", (int)SIM_CHROME_EVENTS, (long long)left_out);
+  if (left_out > 0 && !c->common.json)
+    printf("  trace        the first %d events; %lld left out\n", (int)SIM_CHROME_EVENTS, (long long)left_out);
   json_free(doc);
   return st;
 }
@@ -257,22 +263,25 @@ done:
   return st;
 }
 
-static const char description[] =
-    "Replays a plan under a load, with the scheduler that hf-run uses, and tells latencies, throughput, queues, utilisation and energy.\n\n"
-    "Requests arrive from --users in a closed loop (the default: the plan's users), at a --rate (Poisson; --cv for gamma gaps, --burst-on and "
-    "--burst-off for bursts), or from a --trace file: CSV or JSON Lines with arrival_s, prompt_tokens, output_tokens, or the columns of the public "
-    "Azure (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake (timestamp, input_length, output_length) traces, or what hf-run --out wrote.\n\n"
-    "Equal options and seed give equal results on every machine. Up to 100000 steps every stage of every layer is an event, beyond every step; "
-    "memory does not grow with the number of requests.";
-static const char examples[] =
-    "  hf-plan simulate --plan 3 --rate 0.2 --slo-ttft 10 --slo-tpot 0.2\n"
-    "      p95 of TTFT and TPOT at 0.2 requests/s, and how many meet the limits.\n"
-    "  hf-plan simulate --plan plan.json --users 5 --think-mean 20 --duration 3600\n"
-    "      An hour of five people who read for 20 s between questions.\n"
-    "  hf-plan simulate --plan 3 --trace AzureLLMInferenceTrace_conv.csv --stretch 50 --json\n"
-    "      A public trace, fifty times slower.\n"
-    "  hf-plan simulate --plan plan.json --users 2 --requests-per-user 1 --chrome steps.json\n"
-    "      Every stage, for chrome://tracing or Perfetto.\n";
+static const char description[] = "Replays a plan under a load, with the scheduler that hf-run uses, and tells latencies, "
+                                  "throughput, queues, utilisation and energy.\n\n"
+                                  "Requests arrive from --users in a closed loop (the default: the plan's users), at a --rate "
+                                  "(Poisson; --cv for gamma gaps, --burst-on and "
+                                  "--burst-off for bursts), or from a --trace file: CSV or JSON Lines with arrival_s, "
+                                  "prompt_tokens, output_tokens, or the columns of the public "
+                                  "Azure (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake (timestamp, input_length, "
+                                  "output_length) traces, or what hf-run --out wrote.\n\n"
+                                  "Equal options and seed give equal results on every machine. Up to 100000 steps every stage of "
+                                  "every layer is an event, beyond every step; "
+                                  "memory does not grow with the number of requests.";
+static const char examples[] = "  hf-plan simulate --plan 3 --rate 0.2 --slo-ttft 10 --slo-tpot 0.2\n"
+                               "      p95 of TTFT and TPOT at 0.2 requests/s, and how many meet the limits.\n"
+                               "  hf-plan simulate --plan plan.json --users 5 --think-mean 20 --duration 3600\n"
+                               "      An hour of five people who read for 20 s between questions.\n"
+                               "  hf-plan simulate --plan 3 --trace AzureLLMInferenceTrace_conv.csv --stretch 50 --json\n"
+                               "      A public trace, fifty times slower.\n"
+                               "  hf-plan simulate --plan plan.json --users 2 --requests-per-user 1 --chrome steps.json\n"
+                               "      Every stage, for chrome://tracing or Perfetto.\n";
 
 hf_status cmd_simulate(int argc, char **argv) {
   simulate_command c = {.seed = 1, .cv = -1};
@@ -288,11 +297,13 @@ hf_status cmd_simulate(int argc, char **argv) {
       {"burst-off", 0, CLI_NUM, &c.off, "S", "Mean seconds of silence between bursts.", 0, 1e6},
       {"trace", 0, CLI_STR, &c.trace, "FILE", "Requests from a CSV or JSON Lines file.", 0, 0},
       {"stretch", 0, CLI_NUM, &c.stretch, "F", "Arrivals of the trace times this; default 1.", 0, 1e6},
-      {"requests", 'n', CLI_INT, &c.requests, "N", "How many arrive at --rate (default 2000) or are taken from --trace (default all).", 1, 1e12},
+      {"requests", 'n', CLI_INT, &c.requests, "N",
+       "How many arrive at --rate (default 2000) or are taken from --trace (default all).", 1, 1e12},
       {"duration", 0, CLI_NUM, &c.duration, "S", "No request arrives later than this.", 0, 1e9},
       {"prompt-tokens", 0, CLI_INT, &c.prompt, "N", "Mean length of prompts; default the plan's.", 1, 16777216},
       {"output-tokens", 0, CLI_INT, &c.output, "N", "Mean length of answers; default the plan's.", 1, 16777216},
-      {"lengths", 0, CLI_STR, &c.lengths, "uniform|lognormal|exponential", "Distribution of both lengths; default uniform.", 0, 0},
+      {"lengths", 0, CLI_STR, &c.lengths, "uniform|lognormal|exponential", "Distribution of both lengths; default uniform.", 0,
+       0},
       {"spread", 0, CLI_NUM, &c.spread, "F", "Uniform lengths lie within this share of the mean; default 0, all equal.", 0, 0.99},
       {"length-cv", 0, CLI_NUM, &c.length_cv, "V", "Coefficient of variation of lognormal lengths.", 0, 20},
       {"prefix-share", 0, CLI_NUM, &c.prefix, "F", "Share of each prompt that is in the cache already.", 0, 1},
@@ -301,14 +312,16 @@ hf_status cmd_simulate(int argc, char **argv) {
       {"slo-ttft", 0, CLI_NUM, &c.slo_ttft, "S", "Limit of TTFT for goodput.", 0, 1e6},
       {"slo-tpot", 0, CLI_NUM, &c.slo_tpot, "S", "Limit of TPOT for goodput.", 0, 1e6},
       {"depth", 'd', CLI_INT, &c.depth, "D", "Another pipeline depth than the plan's.", 1, SCHED_MAX_DEPTH},
-      {"slots", 0, CLI_INT, &c.slots, "N", "Sequences that run at once, each with its share of the KV cache; default the plan's.", 1, SCHED_MAX_SEQS},
+      {"slots", 0, CLI_INT, &c.slots, "N", "Sequences that run at once, each with its share of the KV cache; default the plan's.",
+       1, SCHED_MAX_SEQS},
       {"sample-routing", 0, CLI_FLAG, &c.sample, NULL, "Draw every token's experts instead of pricing expected times.", 0, 0},
       {"resolution", 0, CLI_STR, &c.resolution, "auto|layers|steps", "What is an event; default auto.", 0, 0},
       {"gpu-idle-w", 0, CLI_NUM, &c.gpu_idle, "W", "Power of each device when idle, for energy.", 0, 1e5},
       {"gpu-active-w", 0, CLI_NUM, &c.gpu_active, "W", "Power of each device at work.", 0, 1e5},
       {"cpu-idle-w", 0, CLI_NUM, &c.cpu_idle, "W", "Power of CPUs and memory when idle.", 0, 1e5},
       {"cpu-active-w", 0, CLI_NUM, &c.cpu_active, "W", "Power of CPUs and memory at work.", 0, 1e5},
-      {"chrome", 0, CLI_STR, &c.chrome, "FILE", "Write every stage (with --resolution steps every step) as a Chrome trace.", 0, 0},
+      {"chrome", 0, CLI_STR, &c.chrome, "FILE", "Write every stage (with --resolution steps every step) as a Chrome trace.", 0,
+       0},
       {"requests-out", 0, CLI_STR, &c.requests_out, "FILE.jsonl", "Write one line per request, as hf-run --out does.", 0, 0},
       {0}};
   const cli_spec spec = {.program = "hf-plan",
@@ -323,6 +336,7 @@ hf_status cmd_simulate(int argc, char **argv) {
   HF_TRY(cli_parse(&spec, argc, argv, &c.common, &n, &rest, &stop));
   if (stop) return HF_OK;
   HF_TRY(cmd_no_operands(n, rest, "simulate"));
-  if (c.plan == NULL) return hf_fail(HF_INPUT, "option --plan: missing: a plan file or the number of a stored plan; see hf-plan simulate --help");
+  if (c.plan == NULL)
+    return hf_fail(HF_INPUT, "option --plan: missing: a plan file or the number of a stored plan; see hf-plan simulate --help");
   return simulate(&c);
 }

@@ -120,7 +120,8 @@ hf_status sched_add_cached(sched *s, int64_t request, int prompt_tokens, int max
   if (prompt_tokens < 1 || max_tokens < 1)
     return hf_fail(HF_INPUT, "request: %d prompt tokens and %d to write: both need at least 1", prompt_tokens, max_tokens);
   if (cached_tokens < 0 || cached_tokens >= prompt_tokens)
-    return hf_fail(HF_INPUT, "request: %d cached tokens of a prompt of %d: the last must be computed", cached_tokens, prompt_tokens);
+    return hf_fail(HF_INPUT, "request: %d cached tokens of a prompt of %d: the last must be computed", cached_tokens,
+                   prompt_tokens);
   int64_t tokens = (int64_t)prompt_tokens + max_tokens, fits = (int64_t)s->o.n_pages * s->o.page_tokens;
   if (tokens > fits)
     return hf_fail(HF_NO, "request: %lld tokens (prompt %d + up to %d) do not fit: the KV cache holds %lld", (long long)tokens,
@@ -156,11 +157,8 @@ static void admit(sched *s) {
     int i = free_slot(s);
     if (i < 0 || w->n_pages > s->n_free) return; /* first come, first served: nobody overtakes the head */
     for (int p = 0; p < w->n_pages; p++) w->pages[p] = s->free_pages[--s->n_free];
-    s->slot[i] = (slot){.state = SLOT_PREFILL,
-                        .w = *w,
-                        .order = s->admitted++,
-                        .micro_batch = emptiest_micro_batch(s),
-                        .pos = w->cached};
+    s->slot[i] =
+        (slot){.state = SLOT_PREFILL, .w = *w, .order = s->admitted++, .micro_batch = emptiest_micro_batch(s), .pos = w->cached};
     s->head = (s->head + 1) % s->cap;
     s->n_waiting--;
     s->n_running++;

@@ -29,8 +29,8 @@ static hf_status open_beside(sim_chrome *c, const char *path) {
 }
 
 static void name_lane(sim_chrome *c, int tid, const char *name) {
-  fprintf(c->f, "%s{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":%d,\"args\":{\"name\":\"%s\"}}", c->n++ > 0 ? ",\n" : "", tid,
-          name);
+  fprintf(c->f, "%s{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":%d,\"args\":{\"name\":\"%s\"}}",
+          c->n++ > 0 ? ",\n" : "", tid, name);
 }
 
 hf_status sim_chrome_open(const char *path, sim_chrome **out) {

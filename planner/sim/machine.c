@@ -194,7 +194,7 @@ static void release(sim_machine *m, int which) {
 /* ---- trace ---- */
 
 const char *sim_resource_name(int which) {
-  static const char *const name[SIM_N_RESOURCES] = {"gpu0", "gpu1", "gpu2", "gpu3", "gpu4",  "gpu5", "gpu6",
+  static const char *const name[SIM_N_RESOURCES] = {"gpu0", "gpu1", "gpu2", "gpu3",  "gpu4",  "gpu5", "gpu6",
                                                     "gpu7", "cpu",  "link", "host1", "host2", "host3"};
   return name[which];
 }
@@ -221,7 +221,8 @@ static void emit_side(const sim_machine *m, int mb, const job *k, int64_t cexp) 
   int64_t all = routed(b)->shared + routed(b)->dexp + cexp, length = m->now - k->start;
   if (all <= 0) return;
   int64_t a = k->start + sim_round((double)length * (double)routed(b)->shared / (double)all);
-  int64_t c = cexp > 0 ? k->start + sim_round((double)length * (double)(routed(b)->shared + routed(b)->dexp) / (double)all) : m->now;
+  int64_t c =
+      cexp > 0 ? k->start + sim_round((double)length * (double)(routed(b)->shared + routed(b)->dexp) / (double)all) : m->now;
   emit(m, mb, "shared", where, k->start, a);
   emit(m, mb, "dexp", where, a, c);
   if (cexp > 0) emit(m, mb, "cexp", where, c, m->now);

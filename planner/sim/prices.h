@@ -19,5 +19,6 @@ void sim_step_load_of(const sim_options *o, const sched_step *st, sim_step_load 
 
 /* All of a step but its number. attn and row are [n_layers] of the caller's; *w may point to them or to kept rows. With sample_routing the
  * experts of steps of up to 64 tokens are drawn: `number` is the draw's. */
-HF_MUST hf_status sim_prices_step(sim_prices *p, const sim_step_load *s, int64_t number, int64_t *attn, sim_layer_ns *row, sim_work *w);
+HF_MUST hf_status sim_prices_step(sim_prices *p, const sim_step_load *s, int64_t number, int64_t *attn, sim_layer_ns *row,
+                                  sim_work *w);
 #endif

@@ -11,9 +11,9 @@ typedef struct {
 /* Draws of one purpose (stream) do not depend on how many were made for another. */
 sim_rng sim_rng_of(uint64_t seed, uint64_t stream);
 uint64_t sim_rng_next(sim_rng *r);
-double sim_uniform(sim_rng *r);     /* [0, 1), 53 bits */
-double sim_exponential(sim_rng *r); /* mean 1 */
-double sim_normal(sim_rng *r);      /* mean 0, deviation 1 */
+double sim_uniform(sim_rng *r);             /* [0, 1), 53 bits */
+double sim_exponential(sim_rng *r);         /* mean 1 */
+double sim_normal(sim_rng *r);              /* mean 0, deviation 1 */
 double sim_gamma(sim_rng *r, double shape); /* mean 1; shape > 0 */
 
 /* x > 0 and normal; within 3 units in the last place. */

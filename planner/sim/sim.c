@@ -188,7 +188,8 @@ static hf_status take_together(sim *s, const sim_work *w, bool *taken) {
     more = hi;
   }
   for (int r = 0; r < SIM_N_RESOURCES; r++)
-    busy[0][r] = even_steps_ns((double)busy[0][r], ns[1] > ns[0] ? (double)(busy[1][r] - busy[0][r]) * rise / (double)(ns[1] - ns[0]) : 0, more);
+    busy[0][r] = even_steps_ns((double)busy[0][r],
+                               ns[1] > ns[0] ? (double)(busy[1][r] - busy[0][r]) * rise / (double)(ns[1] - ns[0]) : 0, more);
   sched_repeat(s->s, 0, more);
   b->repeats = more;
   s->steps += more;
@@ -310,7 +311,7 @@ static hf_status advance(sim *s, int *m, bool *any) {
   *any = busy || until < INT64_MAX;
   if (!*any) return HF_OK;
   if (until <= s->now) until = INT64_MAX; /* it has arrived and has to wait for pages or a slot */
-  if (!busy && until == INT64_MAX) { /* nothing under way could make room */
+  if (!busy && until == INT64_MAX) {      /* nothing under way could make room */
     *any = false;
     return HF_OK;
   }
@@ -403,8 +404,8 @@ static hf_status check(const sim_options *o) {
   if (t->one_resource || o->on_device == NULL) return HF_OK;
   for (int i = 0; i < t->n_layers * t->n_experts; i++)
     if (o->on_device[i] > t->n_devices + t->n_remotes)
-      return hf_fail(HF_INPUT, "simulation: layer %d expert %d: place %d; there are %d devices and %d other machines", i / t->n_experts,
-                     i % t->n_experts, o->on_device[i], t->n_devices, t->n_remotes);
+      return hf_fail(HF_INPUT, "simulation: layer %d expert %d: place %d; there are %d devices and %d other machines",
+                     i / t->n_experts, i % t->n_experts, o->on_device[i], t->n_devices, t->n_remotes);
   return HF_OK;
 }
 
@@ -481,7 +482,8 @@ static void summarise(sim *s) {
   r->decode_tok_per_s = s->decode_ns > 0 ? (double)s->decode_tokens / r->decode_s : 0;
   r->tok_per_s_wall = r->wall_s > 0 ? (double)r->output_tokens / r->wall_s : 0;
   double tokens = (double)s->prefill_tokens, seconds = 1e-9 * (double)s->prefill_ns;
-  if (s->o->arrivals == SIM_CLOSED && s->last_first_ns > 0) { /* the start of all users together says it without decoding between */
+  if (s->o->arrivals == SIM_CLOSED &&
+      s->last_first_ns > 0) { /* the start of all users together says it without decoding between */
     tokens = (double)s->first_prompts;
     seconds = 1e-9 * (double)s->last_first_ns;
   }

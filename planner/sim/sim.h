@@ -71,16 +71,17 @@ typedef struct {
   bool think_exponential; /* of mean think_s, else constant */
   sim_lengths lengths;
   double length_cv;
-  int max_context;     /* requests longer than this are refused; 0 = what the pages hold */
-  double prefix_share; /* of each prompt that is in the cache already and not computed; its pages are reserved all the same. 0..1 */
-  int max_seqs;        /* running at once, 1..SCHED_MAX_SEQS; 0 = users, at most SCHED_MAX_SEQS */
+  int max_context; /* requests longer than this are refused; 0 = what the pages hold */
+  double
+      prefix_share; /* of each prompt that is in the cache already and not computed; its pages are reserved all the same. 0..1 */
+  int max_seqs;     /* running at once, 1..SCHED_MAX_SEQS; 0 = users, at most SCHED_MAX_SEQS */
 
   const uint8_t *prefill_upload; /* [n_layers]: layers whose CPU experts a big step has sent to the device; NULL = none */
   int upload_tokens;             /* a step of at least so many tokens is big */
-  bool sample_routing;           /* draw every token's experts by seed instead of pricing expected times; needs SIM_LAYERS or SIM_AUTO */
+  bool sample_routing; /* draw every token's experts by seed instead of pricing expected times; needs SIM_LAYERS or SIM_AUTO */
   sim_resolution resolution;
 
-  int64_t warm_up;             /* the first requests that do not count in latencies and goodput */
+  int64_t warm_up;               /* the first requests that do not count in latencies and goodput */
   double slo_ttft_s, slo_tpot_s; /* 0 = no limit */
   sim_power power[SIM_N_RESOURCES];
   void (*on_request)(void *user, const sim_request *r); /* each request as it ends, or NULL */
@@ -93,10 +94,10 @@ typedef struct {
   plan_percentiles ttft_s, tpot_s, e2e_s, wait_s; /* wait: arrival to first step */
   double ttft_mean_s, tpot_mean_s, e2e_mean_s, wait_mean_s;
   int64_t requests, refused, steps, prompt_tokens, output_tokens; /* refused: can never run, too long */
-  double device_busy, cpu_busy; /* share of wall time; the first device's */
-  double busy[SIM_N_RESOURCES]; /* nodes of the CPU work in step: each is as busy as SIM_CPU */
+  double device_busy, cpu_busy;                                   /* share of wall time; the first device's */
+  double busy[SIM_N_RESOURCES];                                   /* nodes of the CPU work in step: each is as busy as SIM_CPU */
   double energy_j, energy_of_j[SIM_N_RESOURCES];
-  double in_system, waiting;    /* mean number of requests waiting or running; waiting; integrated over time */
+  double in_system, waiting; /* mean number of requests waiting or running; waiting; integrated over time */
   int64_t max_in_system, max_waiting;
   double e2e_sum_s;
   double goodput, goodput_req_per_s, goodput_tok_per_s; /* share of counted requests; per second of wall time */

@@ -16,10 +16,9 @@ typedef enum { F_NONE, F_ARRIVAL, F_TIMESTAMP, F_PROMPT, F_OUTPUT, F_CACHED, N_F
 static const struct {
   const char *name;
   field f;
-} names[] = {{"arrival_s", F_ARRIVAL},        {"timestamp", F_TIMESTAMP},   {"prompt_tokens", F_PROMPT},
-             {"contexttokens", F_PROMPT},     {"input_length", F_PROMPT},   {"output_tokens", F_OUTPUT},
-             {"generatedtokens", F_OUTPUT},   {"output_length", F_OUTPUT},  {"max_tokens", F_OUTPUT},
-             {"cached_tokens", F_CACHED}};
+} names[] = {{"arrival_s", F_ARRIVAL},   {"timestamp", F_TIMESTAMP},  {"prompt_tokens", F_PROMPT},   {"contexttokens", F_PROMPT},
+             {"input_length", F_PROMPT}, {"output_tokens", F_OUTPUT}, {"generatedtokens", F_OUTPUT}, {"output_length", F_OUTPUT},
+             {"max_tokens", F_OUTPUT},   {"cached_tokens", F_CACHED}};
 
 struct sim_trace {
   FILE *f;
@@ -128,13 +127,16 @@ static hf_status read_names(sim_trace *t) {
   for (int i = 0; i < t->n_columns; i++) {
     field f = t->column[i] = field_named(part[i], len[i]);
     if (f == F_NONE) continue;
-    if (seen[f]) return hf_fail(HF_INPUT, "%s: line %lld: two columns mean the same as '%.*s'", t->path, (long long)t->number,
-                                (int)(len[i] < 40 ? len[i] : 40), part[i]);
+    if (seen[f])
+      return hf_fail(HF_INPUT, "%s: line %lld: two columns mean the same as '%.*s'", t->path, (long long)t->number,
+                     (int)(len[i] < 40 ? len[i] : 40), part[i]);
     seen[f] = true;
   }
   if ((!seen[F_ARRIVAL] && !seen[F_TIMESTAMP]) || !seen[F_PROMPT] || !seen[F_OUTPUT])
-    return hf_fail(HF_INPUT, "%s: line %lld: needs columns for arrival (arrival_s or TIMESTAMP), prompt (prompt_tokens or ContextTokens) "
-                             "and output (output_tokens or GeneratedTokens)", t->path, (long long)t->number);
+    return hf_fail(HF_INPUT,
+                   "%s: line %lld: needs columns for arrival (arrival_s or TIMESTAMP), prompt (prompt_tokens or ContextTokens) "
+                   "and output (output_tokens or GeneratedTokens)",
+                   t->path, (long long)t->number);
   return HF_OK;
 }
 
@@ -150,7 +152,8 @@ static hf_status read_csv(const sim_trace *t, parsed *r) {
   int n = split(t->line, part, len);
   bool arrival = false;
   if (n != t->n_columns)
-    return hf_fail(HF_INPUT, "%s: line %lld: %d columns, the first line names %d", t->path, (long long)t->number, n, t->n_columns);
+    return hf_fail(HF_INPUT, "%s: line %lld: %d columns, the first line names %d", t->path, (long long)t->number, n,
+                   t->n_columns);
   for (int i = 0; i < n; i++) {
     switch (t->column[i]) {
       case F_ARRIVAL:
@@ -192,7 +195,8 @@ static hf_status read_json_fields(const sim_trace *t, const json *doc, const cha
         HF_TRY(json_get_int(doc, where, json_key(x), 0, SIM_MOST_TOKENS, &v[names[i].f]));
   }
   if (v[F_PROMPT] < 0 || v[F_OUTPUT] < 0)
-    return hf_fail(HF_INPUT, "%s: needs prompt tokens (prompt_tokens or input_length) and output tokens (output_tokens or output_length)",
+    return hf_fail(HF_INPUT,
+                   "%s: needs prompt tokens (prompt_tokens or input_length) and output tokens (output_tokens or output_length)",
                    where);
   double most = (double)MOST_NS;
   HF_TRY(json_opt_num(doc, where, "arrival_s", 0, most * 1e-9, &at));

@@ -167,20 +167,29 @@ static void trace_formats(void **state) {
   sim_trace_line r[4];
   /* Azure: dates, seven digits of a second; across midnight and a leap day */
   assert_int_equal(read_all("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-02-28 23:59:59.9999999,4808,10\n"
-                            "2024-02-29 00:00:00.0000001,3180,8\r\n2024-03-01 00:00:00.009930+00:00,110,27\n", r, 4, NULL), 3);
+                            "2024-02-29 00:00:00.0000001,3180,8\r\n2024-03-01 00:00:00.009930+00:00,110,27\n",
+                            r, 4, NULL),
+                   3);
   assert_true(r[0].arrival_ns == 0 && r[0].prompt == 4808 && r[0].output == 10);
   assert_true(r[1].arrival_ns == 200 && r[2].arrival_ns == 86400000000000 + 9930000 + 100);
   /* Mooncake: milliseconds, hash_ids left alone */
   assert_int_equal(read_all("{\"timestamp\": 27482, \"input_length\": 6955, \"output_length\": 52, \"hash_ids\": [46, 47]}\n"
-                            "{\"timestamp\": 30535, \"input_length\": 6472, \"output_length\": 26, \"hash_ids\": [46]}\n", r, 4, NULL), 2);
+                            "{\"timestamp\": 30535, \"input_length\": 6472, \"output_length\": 26, \"hash_ids\": [46]}\n",
+                            r, 4, NULL),
+                   2);
   assert_true(r[0].arrival_ns == 0 && r[0].prompt == 6955 && r[1].arrival_ns == 3053000000 && r[1].output == 26);
   /* what hf-run writes; arrival_s counts from the start */
-  assert_int_equal(read_all("\n{\"id\":\"a\",\"prompt_tokens\":5,\"output_tokens\":7,\"text\":\"x\",\"arrival_s\":0.25,\"ttft_s\":1}\n", r, 4,
-                            NULL), 1);
+  assert_int_equal(
+      read_all("\n{\"id\":\"a\",\"prompt_tokens\":5,\"output_tokens\":7,\"text\":\"x\",\"arrival_s\":0.25,\"ttft_s\":1}\n", r, 4,
+               NULL),
+      1);
   assert_true(r[0].arrival_ns == 250000000 && r[0].prompt == 5 && r[0].output == 7 && r[0].cached == 0);
   /* own CSV: any order, quotes, more columns, cached tokens; a request without tokens is left out */
-  assert_int_equal(read_all("who,output_tokens,cached_tokens,arrival_s,prompt_tokens\nme,3,90,1.5,100\nyou,0,,2,9\n\"he\", 4,500,2.000000001,50\n",
-                            r, 4, NULL), 2);
+  assert_int_equal(
+      read_all(
+          "who,output_tokens,cached_tokens,arrival_s,prompt_tokens\nme,3,90,1.5,100\nyou,0,,2,9\n\"he\", 4,500,2.000000001,50\n",
+          r, 4, NULL),
+      2);
   assert_true(r[0].arrival_ns == 1500000000 && r[0].cached == 90 && r[1].arrival_ns == 2000000001 && r[1].cached == 49);
   assert_int_equal(read_all("", r, 4, NULL), 0);
 }
@@ -206,8 +215,7 @@ static void bad_traces(void **state) {
       {"{\"timestamp\":1,\"input_length\":2,\"output_length\":2}\n[1]\n", "line 2: expected an object"},
       {"{\"timestamp\":1,\n", "line 1"},
   };
-  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-    assert_int_equal(read_all(bad[i][0], NULL, 0, bad[i][1]), -1);
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_int_equal(read_all(bad[i][0], NULL, 0, bad[i][1]), -1);
   sim_trace *t = NULL;
   assert_int_equal(sim_trace_open("/nowhere/at-all.csv", &t), HF_NOT_FOUND);
   /* a line that never ends */
@@ -257,9 +265,10 @@ static void sketch_error(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(own_functions), cmocka_unit_test(moments),    cmocka_unit_test(golden_hashes),
-      cmocka_unit_test(arrivals_have_their_moments),                 cmocka_unit_test(trace_formats),
-      cmocka_unit_test(bad_traces),    cmocka_unit_test(sketch_error),
+      cmocka_unit_test(own_functions), cmocka_unit_test(moments),
+      cmocka_unit_test(golden_hashes), cmocka_unit_test(arrivals_have_their_moments),
+      cmocka_unit_test(trace_formats), cmocka_unit_test(bad_traces),
+      cmocka_unit_test(sketch_error),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -277,8 +277,8 @@ static void compare(const char *name, sim_options *o) {
   o->resolution = SIM_STEPS;
   assert_int_equal(sim_run(o, &b), HF_OK);
   assert_true(!a.by_steps && b.by_steps && a.requests == b.requests);
-  print_message("%s: %lld and %lld steps; TTFT p50 %+.3f %%, p95 %+.3f %%; TPOT p50 %+.3f %%, p95 %+.3f %%; tokens/s %+.3f %%\n", name,
-                (long long)a.steps, (long long)b.steps, 100 * (b.ttft_s.p50 / a.ttft_s.p50 - 1),
+  print_message("%s: %lld and %lld steps; TTFT p50 %+.3f %%, p95 %+.3f %%; TPOT p50 %+.3f %%, p95 %+.3f %%; tokens/s %+.3f %%\n",
+                name, (long long)a.steps, (long long)b.steps, 100 * (b.ttft_s.p50 / a.ttft_s.p50 - 1),
                 100 * (b.ttft_s.p95 / a.ttft_s.p95 - 1), 100 * (b.tpot_s.p50 / a.tpot_s.p50 - 1),
                 100 * (b.tpot_s.p95 / a.tpot_s.p95 - 1), 100 * (b.tok_per_s_wall / a.tok_per_s_wall - 1));
   same("TTFT p50", b.ttft_s.p50, a.ttft_s.p50);
@@ -365,10 +365,14 @@ static void a_million_requests(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(contention),    cmocka_unit_test(places),
-      cmocka_unit_test(uploads),       cmocka_unit_test(shared_prefix),
-      cmocka_unit_test(drawn_routing), cmocka_unit_test(resolutions_agree),
-      cmocka_unit_test(resolution_is_chosen), cmocka_unit_test(a_million_requests),
+      cmocka_unit_test(contention),
+      cmocka_unit_test(places),
+      cmocka_unit_test(uploads),
+      cmocka_unit_test(shared_prefix),
+      cmocka_unit_test(drawn_routing),
+      cmocka_unit_test(resolutions_agree),
+      cmocka_unit_test(resolution_is_chosen),
+      cmocka_unit_test(a_million_requests),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -205,8 +205,14 @@ static void overload(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(m_d_1),     cmocka_unit_test(m_m_1),    cmocka_unit_test(m_m_c),    cmocka_unit_test(closed_loop),
-      cmocka_unit_test(constant_think_time), cmocka_unit_test(monotone), cmocka_unit_test(goodput), cmocka_unit_test(overload),
+      cmocka_unit_test(m_d_1),
+      cmocka_unit_test(m_m_1),
+      cmocka_unit_test(m_m_c),
+      cmocka_unit_test(closed_loop),
+      cmocka_unit_test(constant_think_time),
+      cmocka_unit_test(monotone),
+      cmocka_unit_test(goodput),
+      cmocka_unit_test(overload),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
