@@ -10,7 +10,7 @@ for name in chromium chromium-browser google-chrome; do
 done
 if [ -z "$browser" ]; then skip "no Chromium here: pages are not looked at (install chromium, or name one in CHROMIUM)"; fi
 
-flags=(--headless --disable-gpu --hide-scrollbars --force-device-scale-factor=1 --window-size=1400,1400 --virtual-time-budget=6000
+flags=(--headless --disable-gpu --hide-scrollbars --force-device-scale-factor=1 --window-size=1400,1400 --virtual-time-budget=30000
   --allow-file-access-from-files --user-data-dir="$tmp/profile" --enable-logging=stderr)
 if [ "$(id -u)" = 0 ]; then flags+=(--no-sandbox); fi
 probe=$(readlink -f tests/cli/pages_probe.html)
