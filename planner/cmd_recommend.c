@@ -21,8 +21,9 @@ typedef struct {
 static hf_status read_space(const recommend_command *q, recommend_space *s) {
   const struct {
     const char *option, *member, *text;
-  } lists[] = {{"--gpus", "gpus", q->gpus},          {"--gpu-counts", "gpu_counts", q->counts}, {"--cpus", "cpus", q->cpus},
-               {"--sockets", "sockets", q->sockets}, {"--memory", "memory", q->memory},         {"--dimm-sizes", "dimm_bytes", q->dimms},
+  } lists[] = {{"--gpus", "gpus", q->gpus},         {"--gpu-counts", "gpu_counts", q->counts},
+               {"--cpus", "cpus", q->cpus},         {"--sockets", "sockets", q->sockets},
+               {"--memory", "memory", q->memory},   {"--dimm-sizes", "dimm_bytes", q->dimms},
                {"--formats", "formats", q->formats}};
   HF_TRY(recommend_space_default(s));
   if (q->space != NULL) {
@@ -113,7 +114,8 @@ static hf_status show(const recommend_command *q, const recommendation *y) {
   hf_buf_init(&csv, TEXT_LIMIT);
   json *doc = ask_new_answer("recommend");
   recommend_verdict(y, verdict, sizeof verdict);
-  snprintf(title, sizeof title, "A machine for %.90s, %lld users, context %lld", y->model, (long long)y->users, (long long)y->context);
+  snprintf(title, sizeof title, "A machine for %.90s, %lld users, context %lld", y->model, (long long)y->users,
+           (long long)y->context);
   hf_status st = recommend_to_json(y, doc);
   if (st == HF_OK) st = recommend_text(y, &text);
   if (st == HF_OK && q->c.csv != NULL) st = recommend_csv(y, &csv);
@@ -168,28 +170,35 @@ done:
   return st;
 }
 
-static const char description[] =
-    "Finds the cheapest machines of the catalog that serve a model to so many users within limits: GPU and count, CPU and sockets, kind and size "
-    "of memory and, with --formats, weight format.\n\n"
-    "Limits are on the likely figures: the 95th percentiles of the time to the first token and per further token, and tokens per second of all "
-    "users together. Every combination is counted and either settled by a bound (memory, budget, the most its bandwidth could give at the high "
-    "end) or planned and simulated, cheapest first.\n\n"
-    "The answer names the cheapest, the runner-up, why others fail, which assumption within its interval would flip the choice, the choice that "
-    "can be regretted least, and the measurement to make first. When nothing meets the demand it says what would, and ends with status 1.\n\n"
-    "A space file is a JSON object with any of gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats; options replace its lists.";
+static const char description[] = "Finds the cheapest machines of the catalog that serve a model to so many users within limits: "
+                                  "GPU and count, CPU and sockets, kind and size "
+                                  "of memory and, with --formats, weight format.\n\n"
+                                  "Limits are on the likely figures: the 95th percentiles of the time to the first token and per "
+                                  "further token, and tokens per second of all "
+                                  "users together. Every combination is counted and either settled by a bound (memory, budget, "
+                                  "the most its bandwidth could give at the high "
+                                  "end) or planned and simulated, cheapest first.\n\n"
+                                  "The answer names the cheapest, the runner-up, why others fail, which assumption within its "
+                                  "interval would flip the choice, the choice that "
+                                  "can be regretted least, and the measurement to make first. When nothing meets the demand it "
+                                  "says what would, and ends with status 1.\n\n"
+                                  "A space file is a JSON object with any of gpus, gpu_counts, cpus, sockets, memory, "
+                                  "dimm_bytes, formats; options replace its lists.";
 static const char examples[] =
     "  hf-plan recommend --model deepseek-r1 --users 5 --context 8K --min-tok-per-s 30\n"
     "      The cheapest machine that gives five users 30 tokens a second together.\n"
     "  hf-plan recommend --model kimi-k2 --users 8 --context 16K --slo-tpot 0.25 --slo-ttft 60 --budget 40000 --csv ranking.csv\n"
     "      Within limits and a budget.\n"
-    "  hf-plan recommend --model qwen3-235b-a22b --users 2 --gpus rtx4090,rtx5090,none --gpu-counts 1,2 --formats q4_k_m,q8_0 --min-tok-per-s 20\n"
+    "  hf-plan recommend --model qwen3-235b-a22b --users 2 --gpus rtx4090,rtx5090,none --gpu-counts 1,2 --formats q4_k_m,q8_0 "
+    "--min-tok-per-s 20\n"
     "      A space of your own.\n";
 
 hf_status cmd_recommend(int argc, char **argv) {
   recommend_command q = {0};
   plan_request *r = &q.c.req;
   const cli_option options[] = {
-      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0, 0},
+      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0,
+       0},
       {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
       {"context", 'c', CLI_SIZE, &r->context, "N", "Most tokens of a sequence, K binary; default 4096.", 2, 16777216},
       {"min-tok-per-s", 0, CLI_NUM, &q.c.slo.tok_per_s, "X", "At least so many tokens per second, all users together.", 0, 0},
@@ -201,28 +210,36 @@ hf_status cmd_recommend(int argc, char **argv) {
       {"gpu-counts", 0, CLI_STR, &q.counts, "N,N", "How many of one kind; default 1,2,4.", 0, 0},
       {"cpus", 0, CLI_STR, &q.cpus, "A,B", "CPUs to choose from; default all.", 0, 0},
       {"sockets", 0, CLI_STR, &q.sockets, "N,N", "Default 1,2.", 0, 0},
-      {"memory", 0, CLI_STR, &q.memory, "A,B", "Memory kinds; default what each CPU takes, of equally fast ones the cheapest.", 0, 0},
+      {"memory", 0, CLI_STR, &q.memory, "A,B", "Memory kinds; default what each CPU takes, of equally fast ones the cheapest.", 0,
+       0},
       {"dimm-sizes", 0, CLI_STR, &q.dimms, "S,S", "Bytes of a module; default 16G,32G,48G,64G,96G,128G.", 0, 0},
       {"formats", 0, CLI_STR, &q.formats, "F,F", "Weight formats to choose from; default only the model's.", 0, 0},
       {"quality-floor", 0, CLI_STR, &q.floor, "PERCENT",
-       "Most perplexity more than the original: drops formats that lose more; without --formats the lightest three that do not are searched.", 0, 0},
+       "Most perplexity more than the original: drops formats that lose more; without --formats the lightest three that do not "
+       "are searched.",
+       0, 0},
       {"quality", 0, CLI_STR, &q.quality, "FILE", "Your own table of losses, as in hf-plan formats.", 0, 0},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1, 16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
+      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
+       16777216},
+      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
+       1, 16777216},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
-      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.", 0, 0},
-      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1, 256},
+      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.",
+       0, 0},
+      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1,
+       256},
       {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the ranking there.", 0, 0},
       {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
       {0}};
-  const cli_spec spec = {.program = "hf-plan",
-                         .verb = "recommend",
-                         .synopsis = "--model M --users N --context C [--min-tok-per-s X] [--slo-tpot S] [--slo-ttft S] [--budget USD] [options]",
-                         .description = description,
-                         .examples = examples,
-                         .environment = "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n",
-                         .options = options};
+  const cli_spec spec = {
+      .program = "hf-plan",
+      .verb = "recommend",
+      .synopsis = "--model M --users N --context C [--min-tok-per-s X] [--slo-tpot S] [--slo-ttft S] [--budget USD] [options]",
+      .description = description,
+      .examples = examples,
+      .environment = "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n",
+      .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;

@@ -100,43 +100,54 @@ done:
 }
 
 static const char description[] =
-    "Plans and simulates every cell of a table over two axes, by default users and context: tokens per second, 95th percentiles of the time "
-    "to the first token and per further token, the cost of a million tokens where prices are known, the binding resource, and the proven gap.\n\n"
+    "Plans and simulates every cell of a table over two axes, by default users and context: tokens per second, 95th percentiles "
+    "of the time "
+    "to the first token and per further token, the cost of a million tokens where prices are known, the binding resource, and "
+    "the proven gap.\n\n"
     "An axis is KEY=VALUE,VALUE,... or KEY=FIRST:LAST:xFACTOR or KEY=FIRST:LAST:+STEP; any key of hf-plan whatif can be one.\n\n"
-    "The knee of a row of users is the last number of users at which a further one still adds at least --knee percent of what a user adds "
+    "The knee of a row of users is the last number of users at which a further one still adds at least --knee percent of what a "
+    "user adds "
     "at the start of the row and, with --slo-tpot or --slo-ttft, all still meet the SLO.\n\n"
-    "Cells take the placement of the Lagrangian search where its proven gap is at most 0.5 %, unless --exact is given; the gap of every cell is in "
+    "Cells take the placement of the Lagrangian search where its proven gap is at most 0.5 %, unless --exact is given; the gap "
+    "of every cell is in "
     "the answer.";
-static const char examples[] =
-    "  hf-plan sweep --model deepseek-r1 --machine xeon6-mrdimm-rtx4090\n"
-    "      Users by context.\n"
-    "  hf-plan sweep --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --axis users=1:64:x2 --axis gpu=none,rtx4090,rtx5090 --context 16K --slo-tpot 0.2\n"
-    "      How many users which card serves at five tokens a second each.\n"
-    "  hf-plan sweep --model kimi-k2 --machine epyc9755-2s-rtx5090 --axis users=1,4,16 --axis format=q4_k_m,q8_0 --csv table.csv\n"
-    "      Weight formats, also as CSV.\n";
+static const char examples[] = "  hf-plan sweep --model deepseek-r1 --machine xeon6-mrdimm-rtx4090\n"
+                               "      Users by context.\n"
+                               "  hf-plan sweep --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --axis users=1:64:x2 --axis "
+                               "gpu=none,rtx4090,rtx5090 --context 16K --slo-tpot 0.2\n"
+                               "      How many users which card serves at five tokens a second each.\n"
+                               "  hf-plan sweep --model kimi-k2 --machine epyc9755-2s-rtx5090 --axis users=1,4,16 --axis "
+                               "format=q4_k_m,q8_0 --csv table.csv\n"
+                               "      Weight formats, also as CSV.\n";
 
 hf_status cmd_sweep(int argc, char **argv) {
   sweep_command q = {.knee_percent = 25};
   plan_request *r = &q.c.req;
   const cli_option options[] = {
-      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0, 0},
-      {"machine", 'M', CLI_STR, &r->machine, "NAME", "Catalog name, file, parts, or machine of the database; default the last one measured.", 0,
+      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0,
        0},
-      {"axis", 'a', CLI_MANY, &q.axis, "KEY=VALUES", "An axis; at most twice. Default users=1,2,4,8,16,32 and context=2K,...,64K.", 0, 0},
+      {"machine", 'M', CLI_STR, &r->machine, "NAME",
+       "Catalog name, file, parts, or machine of the database; default the last one measured.", 0, 0},
+      {"axis", 'a', CLI_MANY, &q.axis, "KEY=VALUES",
+       "An axis; at most twice. Default users=1,2,4,8,16,32 and context=2K,...,64K.", 0, 0},
       {"users", 'u', CLI_INT, &r->users, "N", "Users where they are no axis; default 1.", 1, SCHED_MAX_SEQS},
       {"context", 'c', CLI_SIZE, &r->context, "N", "Context where it is no axis, K binary; default 4096.", 2, 16777216},
       {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
       {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
       {"knee", 0, CLI_NUM, &q.knee_percent, "PERCENT", "Gain at which a row bends; default 25.", 1, 100},
       {"exact", 0, CLI_FLAG, &q.c.exact, NULL, "Every cell is the full plan of hf-plan plan; several times slower.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1, 16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
+      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
+       16777216},
+      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
+       1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
       {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
-      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.", 0, 0},
-      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1, 256},
+      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.",
+       0, 0},
+      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1,
+       256},
       {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the table there.", 0, 0},
       {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
       {0}};

@@ -186,7 +186,8 @@ bool ask_meets(const ask_case *c, const ask_slo *slo, char why[160]) {
     snprintf(to, 160, "p95 TPOT %.0f ms is %.0f %% over %.0f ms", 1e3 * c->tpot_s.p95, 100 * (c->tpot_s.p95 / slo->tpot_s - 1),
              1e3 * slo->tpot_s);
   else if (slo->ttft_s > 0 && c->ttft_s.p95 > slo->ttft_s)
-    snprintf(to, 160, "p95 TTFT %.3g s is %.0f %% over %.3g s", c->ttft_s.p95, 100 * (c->ttft_s.p95 / slo->ttft_s - 1), slo->ttft_s);
+    snprintf(to, 160, "p95 TTFT %.3g s is %.0f %% over %.3g s", c->ttft_s.p95, 100 * (c->ttft_s.p95 / slo->ttft_s - 1),
+             slo->ttft_s);
   else if (slo->tok_per_s > 0 && c->decode_tok_per_s.likely < slo->tok_per_s)
     snprintf(to, 160, "%.3g tokens/s is %.0f %% under %.3g", c->decode_tok_per_s.likely,
              100 * (1 - c->decode_tok_per_s.likely / slo->tok_per_s), slo->tok_per_s);
@@ -326,7 +327,8 @@ int ask_threads(int asked, int n) {
   return t > n ? n : t;
 }
 
-hf_status ask_evaluate_all(const ask_case_spec *s, int n, int threads, void (*done)(void *user, int i), void *user, ask_case *out) {
+hf_status ask_evaluate_all(const ask_case_spec *s, int n, int threads, void (*done)(void *user, int i), void *user,
+                           ask_case *out) {
   if (n <= 0) return HF_OK;
   work w = {.s = s, .out = out, .n = n, .failed = n, .done = done, .user = user};
   pthread_t id[MOST_THREADS];

@@ -24,10 +24,10 @@ typedef struct {
   plan_request req;           /* its machine and host_rows are not read */
   ask_slo slo;
   const money_scenario *scenario; /* for the cost per million tokens; NULL: none */
-  bool count_users; /* also find users_at_slo (further evaluations) */
-  bool quick;       /* the Lagrangian placement is enough when its gap is at most 0.5 % */
-  bool one_depth;   /* with quick: the depth of the best objective; else all are simulated */
-  bool no_interval; /* the range is the likely value only: for searches */
+  bool count_users;               /* also find users_at_slo (further evaluations) */
+  bool quick;                     /* the Lagrangian placement is enough when its gap is at most 0.5 % */
+  bool one_depth;                 /* with quick: the depth of the best objective; else all are simulated */
+  bool no_interval;               /* the range is the likely value only: for searches */
 } ask_case_spec;
 
 /* The answer. When not feasible, the numbers below `possible` are 0 but for price and power. */

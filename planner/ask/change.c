@@ -68,8 +68,7 @@ static hf_status find_key(const char *option, const char *text, size_t n, ask_ke
       }
     }
   }
-  if (best <= 2)
-    return hf_fail(HF_INPUT, "option %s: '%.*s' is no key; is %s meant?", option, (int)n, text, keys[nearest].name);
+  if (best <= 2) return hf_fail(HF_INPUT, "option %s: '%.*s' is no key; is %s meant?", option, (int)n, text, keys[nearest].name);
   ask_key_list(list, sizeof list);
   return hf_fail(HF_INPUT, "option %s: '%.*s' is no key (keys are %s)", option, n > 60 ? 60 : (int)n, text, list);
 }
@@ -112,7 +111,8 @@ hf_status ask_parse_value(const char *option, ask_key key, const char *value, si
   double lo = keys[key].lo, hi = keys[key].hi;
   *out = (ask_change){.key = key};
   if (n == 0) return hf_fail(HF_INPUT, "option %s: %s needs a value", option, name);
-  if (n >= sizeof out->value) return hf_fail(HF_INPUT, "option %s: the value of %s is longer than %d bytes", option, name, ASK_VALUE - 1);
+  if (n >= sizeof out->value)
+    return hf_fail(HF_INPUT, "option %s: the value of %s is longer than %d bytes", option, name, ASK_VALUE - 1);
   memcpy(out->value, value, n);
   for (size_t i = 0; i < n; i++)
     if ((unsigned char)value[i] <= ' ' || (unsigned char)value[i] == 0x7f)
@@ -120,9 +120,11 @@ hf_status ask_parse_value(const char *option, ask_key key, const char *value, si
   switch (keys[key].form) {
     case WORD: return HF_OK;
     case RATE:
-      if (rate(out->value, &out->number) && (out->number < 0 ? -out->number <= 100 && -out->number >= 0.01 : out->number >= lo && out->number <= hi))
+      if (rate(out->value, &out->number) &&
+          (out->number < 0 ? -out->number <= 100 && -out->number >= 0.01 : out->number >= lo && out->number <= hi))
         return HF_OK;
-      return hf_fail(HF_INPUT, "option %s: '%s' is no bandwidth for %s: give bytes per second such as 614G, or a factor such as x1.5",
+      return hf_fail(HF_INPUT,
+                     "option %s: '%s' is no bandwidth for %s: give bytes per second such as 614G, or a factor such as x1.5",
                      option, out->value, name);
     default: break;
   }
@@ -150,8 +152,8 @@ hf_status ask_parse_changes(const char *option, const char *text, bool named, as
     const char *colon = strchr(text, ':');
     size_t n = colon != NULL ? (size_t)(colon - text) : 0;
     if (n == 0 || n >= sizeof out->name || memchr(text, '=', n) != NULL)
-      return hf_fail(HF_INPUT, "option %s: '%.60s' does not start with a name of 1 to %d bytes and a colon: NAME:KEY=VALUE", option, text,
-                     ASK_VALUE - 1);
+      return hf_fail(HF_INPUT, "option %s: '%.60s' does not start with a name of 1 to %d bytes and a colon: NAME:KEY=VALUE",
+                     option, text, ASK_VALUE - 1);
     memcpy(out->name, text, n);
     hf_printable(out->name);
     at = colon + 1;
@@ -190,7 +192,8 @@ static hf_status add_range(const char *option, const char *text, ask_axis *out) 
   double step = 0;
   if (!(times || how[0] == '+' || (how[0] >= '0' && how[0] <= '9')) || !whole(how + (times || how[0] == '+'), !times, &step) ||
       step < (times ? 2 : 1))
-    return hf_fail(HF_INPUT, "option %s: '%.40s' is no step: FIRST:LAST:xFACTOR with a factor of 2 or more, or FIRST:LAST:+STEP", option, how);
+    return hf_fail(HF_INPUT, "option %s: '%.40s' is no step: FIRST:LAST:xFACTOR with a factor of 2 or more, or FIRST:LAST:+STEP",
+                   option, how);
   if (last.number < first.number)
     return hf_fail(HF_INPUT, "option %s: %s to %s goes down; give the smaller number first", option, first.value, last.value);
   for (double v = first.number; v <= last.number; v = times ? v * step : v + step) {

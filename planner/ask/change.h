@@ -69,6 +69,6 @@ HF_MUST hf_status ask_parse_value(const char *option, ask_key key, const char *v
 /* Sets the members of the request that changes of the load name; pointers lead into c. Where context is changed and prompt and output are
  * not, the prompt fills what the answer leaves. */
 void ask_apply_load(const ask_changes *c, plan_request *r);
-bool ask_changes_machine(const ask_changes *c); /* any key of the machine */
+bool ask_changes_machine(const ask_changes *c);                     /* any key of the machine */
 const ask_change *ask_find_change(const ask_changes *c, ask_key k); /* NULL: not among them */
 #endif

@@ -49,7 +49,8 @@ hf_status ask_read_scenario(ask_command *c) {
 hf_status ask_open_model(plan_request *req, model **out) {
   json *doc = NULL;
   const char *format = NULL;
-  if (req->model == NULL) return hf_fail(HF_INPUT, "option --model: missing; give a folder, a GGUF file, synth:... or a name of hf-plan catalog list");
+  if (req->model == NULL)
+    return hf_fail(HF_INPUT, "option --model: missing; give a folder, a GGUF file, synth:... or a name of hf-plan catalog list");
   if (strncmp(req->model, "synth:", 6) == 0 || access(req->model, F_OK) == 0) {
     HF_TRY(hf_note(model_open(req->model, out), "option --model"));
   } else {
@@ -188,10 +189,11 @@ hf_status ask_csv_number(hf_buf *b, double v, bool last) {
 }
 
 hf_status ask_csv_case_header(hf_buf *b) {
-  return hf_buf_printf(b, "name,machine,cpu,sockets,memory,memory_bytes,gpus,model,format,users,context,prompt_tokens,output_tokens,feasible,"
-                          "decode_tok_per_s_low,decode_tok_per_s,decode_tok_per_s_high,ttft_p50_s,ttft_p95_s,tpot_p50_s,tpot_p95_s,e2e_p95_s,"
-                          "users_at_slo,depth,binding,gap,price_low,price,price_high,joule_per_token,cost_per_million_low,cost_per_million,"
-                          "cost_per_million_high,tag,why_not\n");
+  return hf_buf_printf(
+      b, "name,machine,cpu,sockets,memory,memory_bytes,gpus,model,format,users,context,prompt_tokens,output_tokens,feasible,"
+         "decode_tok_per_s_low,decode_tok_per_s,decode_tok_per_s_high,ttft_p50_s,ttft_p95_s,tpot_p50_s,tpot_p95_s,e2e_p95_s,"
+         "users_at_slo,depth,binding,gap,price_low,price,price_high,joule_per_token,cost_per_million_low,cost_per_million,"
+         "cost_per_million_high,tag,why_not\n");
 }
 
 hf_status ask_csv_case(hf_buf *b, const ask_case *c) {
@@ -207,8 +209,14 @@ hf_status ask_csv_case(hf_buf *b, const ask_case *c) {
   const double load[] = {(double)c->users, (double)c->context, (double)c->prompt_tokens, (double)c->output_tokens};
   for (size_t i = 0; i < 4; i++) HF_TRY(ask_csv_number(b, load[i], false));
   HF_TRY(ask_csv_text(b, f ? "yes" : "no", false));
-  const double rates[] = {c->decode_tok_per_s.low, c->decode_tok_per_s.likely, c->decode_tok_per_s.high, c->ttft_s.p50, c->ttft_s.p95,
-                          c->tpot_s.p50,           c->tpot_s.p95,              c->e2e_s.p95};
+  const double rates[] = {c->decode_tok_per_s.low,
+                          c->decode_tok_per_s.likely,
+                          c->decode_tok_per_s.high,
+                          c->ttft_s.p50,
+                          c->ttft_s.p95,
+                          c->tpot_s.p50,
+                          c->tpot_s.p95,
+                          c->e2e_s.p95};
   for (size_t i = 0; i < 8; i++) HF_TRY(ask_csv_number(b, f ? rates[i] : none, false));
   HF_TRY(ask_csv_number(b, c->users_at_slo >= 0 ? (double)c->users_at_slo : none, false));
   HF_TRY(ask_csv_number(b, f ? c->depth : none, false));

@@ -12,7 +12,7 @@ typedef struct {
   int64_t jobs; /* threads of the search; 0 = all cores */
   const char *csv, *scenario_name;
   money_scenario scenario; /* read by ask_read_scenario */
-  bool no_store, exact; /* exact: every case is a whole plan as of hf-plan plan */
+  bool no_store, exact;    /* exact: every case is a whole plan as of hf-plan plan */
   cli_common common;
 } ask_command;
 

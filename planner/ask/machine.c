@@ -177,7 +177,8 @@ static hf_status catalog_gpus(const char *text, char out[128]) {
     size_t left = n - (size_t)(name - at);
     int wrote = count > 0 ? snprintf(out + used, 128 - used, "%s%.*s*%d", used > 0 ? "+" : "", (int)left, name, count)
                           : snprintf(out + used, 128 - used, "%s%.*s", used > 0 ? "+" : "", (int)left, name);
-    if (left == 0 || used + (size_t)wrote >= 128) return hf_fail(HF_INPUT, "gpu=%s: is no list such as rtx4090, 2xrtx5090 or rtx5090+l40s", text);
+    if (left == 0 || used + (size_t)wrote >= 128)
+      return hf_fail(HF_INPUT, "gpu=%s: is no list such as rtx4090, 2xrtx5090 or rtx5090+l40s", text);
     used += (size_t)wrote;
     at += n;
     if (*at == '\0') return HF_OK;
@@ -185,9 +186,10 @@ static hf_status catalog_gpus(const char *text, char out[128]) {
 }
 
 static hf_status set_part(ask_machine *m, const ask_change *c) {
-  static const char *const key[ASK_N_MACHINE_KEYS] = {[ASK_CPU] = "cpu",           [ASK_SOCKETS] = "sockets",         [ASK_DIMM] = "memory",
-                                                      [ASK_DIMM_SIZE] = "dimm",    [ASK_DIMMS_PER_CHANNEL] = "dpc",   [ASK_GPU] = "gpu",
-                                                      [ASK_PRIOR] = "prior"};
+  static const char *const key[ASK_N_MACHINE_KEYS] = {
+      [ASK_CPU] = "cpu",        [ASK_SOCKETS] = "sockets",       [ASK_DIMM] = "memory",
+      [ASK_DIMM_SIZE] = "dimm", [ASK_DIMMS_PER_CHANNEL] = "dpc", [ASK_GPU] = "gpu",
+      [ASK_PRIOR] = "prior"};
   char gpus[128];
   const char *value = c->value;
   if (c->key == ASK_GPU) {
@@ -203,15 +205,17 @@ static hf_status set_part(ask_machine *m, const ask_change *c) {
 /* ---- changing rows ---- */
 
 static hf_status no_rule(const ask_machine *m, const ask_change *c, const char *instead) {
-  return hf_fail(HF_UNSUPPORTED, "%s=%s: %s is known by its %s, and no rule says what another %s would do there; %s", ask_key_name(c->key),
-                 c->value, m->f.name, m->f.measured ? "measurements" : "stated figures", ask_key_name(c->key), instead);
+  return hf_fail(HF_UNSUPPORTED, "%s=%s: %s is known by its %s, and no rule says what another %s would do there; %s",
+                 ask_key_name(c->key), c->value, m->f.name, m->f.measured ? "measurements" : "stated figures",
+                 ask_key_name(c->key), instead);
 }
 
 static hf_status change_memory_kind(ask_machine *m, const ask_change *c) {
   catalog_value v;
   HF_TRY(hf_note(catalog_fact("memory", c->value, "transfers_per_s", &v), "%s=%s", ask_key_name(c->key), c->value));
   double now = ask_memory_speed(m);
-  if (!(now > 0)) return no_rule(m, c, "its present memory speed is unknown: give the bandwidth as dram=xFACTOR or dram=BYTES_PER_S");
+  if (!(now > 0))
+    return no_rule(m, c, "its present memory speed is unknown: give the bandwidth as dram=xFACTOR or dram=BYTES_PER_S");
   snprintf(m->f.memory, sizeof m->f.memory, "%s", c->value);
   ask_note(m, "Modules at %.0f instead of %.0f MT/s; that the CPU drives them is taken for granted.", v.likely / 1e6, now / 1e6);
   ask_scale_dram(m, v.likely / now);
@@ -221,9 +225,7 @@ static hf_status change_memory_kind(ask_machine *m, const ask_change *c) {
 static hf_status change_row(ask_machine *m, const ask_change *c) {
   char gpus[128];
   switch (c->key) {
-    case ASK_GPU:
-      HF_TRY(catalog_gpus(c->value, gpus));
-      return hf_note(ask_put_gpus(m, gpus), "gpu=%s", c->value);
+    case ASK_GPU: HF_TRY(catalog_gpus(c->value, gpus)); return hf_note(ask_put_gpus(m, gpus), "gpu=%s", c->value);
     case ASK_DIMM: return change_memory_kind(m, c);
     case ASK_CPU:
     case ASK_SOCKETS: return no_rule(m, c, "name a machine of the catalog, or one of parts: machine=cpu=NAME,sockets=2,gpu=NAME");
@@ -258,7 +260,9 @@ static hf_status change_pcie(ask_machine *m, const ask_change *c) {
   for (; lanes >= 1 && now == 0; lanes /= 2)
     for (int g = 3; g <= 6; g++)
       if (fabs(lane_rate(g) * lanes / f.likely - 1) < 0.01) now = lane_rate(g);
-  if (now == 0) return hf_fail(HF_UNSUPPORTED, "pcie=%s: %.3g GB/s of %s's slots is no generation's rate", c->value, f.likely / 1e9, m->f.name);
+  if (now == 0)
+    return hf_fail(HF_UNSUPPORTED, "pcie=%s: %.3g GB/s of %s's slots is no generation's rate", c->value, f.likely / 1e9,
+                   m->f.name);
   ask_scale_links(m, lane_rate((int)c->number) / now);
   return HF_OK;
 }
@@ -278,8 +282,8 @@ static hf_status copy_machine(const ask_machine *base, ask_machine *m) {
   m->f = base->f;
   m->has_parts = base->has_parts;
   m->parts = base->parts;
-  return cost_rows_from_arrays(&r->machine, r->device, r->n_device, r->figure, r->n_figure, r->kernel, r->n_kernel, r->link, r->n_link,
-                               &m->rows);
+  return cost_rows_from_arrays(&r->machine, r->device, r->n_device, r->figure, r->n_figure, r->kernel, r->n_kernel, r->link,
+                               r->n_link, &m->rows);
 }
 
 /* The CPU, not the module, may decide how fast memory runs. */
@@ -290,8 +294,7 @@ static void note_slow_memory(ask_machine *m) {
     hf_clear_error();
     return;
   }
-  if (runs > 0 && runs < 0.999 * v.likely)
-    ask_note(m, "%s runs %s at %.0f MT/s.", m->parts.cpu, m->parts.memory, runs / 1e6);
+  if (runs > 0 && runs < 0.999 * v.likely) ask_note(m, "%s runs %s at %.0f MT/s.", m->parts.cpu, m->parts.memory, runs / 1e6);
 }
 
 static hf_status recompose(ask_machine *m) {
@@ -315,7 +318,8 @@ static hf_status apply(ask_machine *m, const ask_changes *c) {
   }
   if (parts) HF_TRY(recompose(m));
   if (parts && ask_find_change(c, ASK_DIMM) != NULL) note_slow_memory(m);
-  const ask_change *dram = ask_find_change(c, ASK_DRAM), *pcie = ask_find_change(c, ASK_PCIE), *lost = ask_find_change(c, ASK_LOST);
+  const ask_change *dram = ask_find_change(c, ASK_DRAM), *pcie = ask_find_change(c, ASK_PCIE),
+                   *lost = ask_find_change(c, ASK_LOST);
   if (pcie != NULL) HF_TRY(change_pcie(m, pcie));
   if (dram != NULL) HF_TRY(change_dram(m, dram));
   if (lost != NULL) HF_TRY(change_lost(m, lost));

@@ -36,10 +36,12 @@ void ask_scale_dram(ask_machine *m, double factor) {
     k->tag = scaled(k->tag);
   }
   for (int i = 0; i < r->n_figure; i++)
-    if (is_cpu(r->figure[i].device) && strncmp(r->figure[i].what, "dram_", 5) == 0 && strstr(r->figure[i].what, "bytes_per_s") != NULL)
+    if (is_cpu(r->figure[i].device) && strncmp(r->figure[i].what, "dram_", 5) == 0 &&
+        strstr(r->figure[i].what, "bytes_per_s") != NULL)
       scale_figure(&r->figure[i], factor);
   ask_note(m,
-           "Memory bandwidth of the CPU times %.3g: rates scale with it, of a measured kernel time only the part that is bytes read ÷ measured "
+           "Memory bandwidth of the CPU times %.3g: rates scale with it, of a measured kernel time only the part that is bytes "
+           "read ÷ measured "
            "bandwidth.",
            factor);
 }
@@ -47,7 +49,8 @@ void ask_scale_dram(ask_machine *m, double factor) {
 void ask_scale_links(ask_machine *m, double factor) {
   cost_rows *r = m->rows;
   for (int i = 0; i < r->n_figure; i++)
-    if (strncmp(r->figure[i].what, "pcie_", 5) == 0 && strstr(r->figure[i].what, "bytes_per_s") != NULL) scale_figure(&r->figure[i], factor);
+    if (strncmp(r->figure[i].what, "pcie_", 5) == 0 && strstr(r->figure[i].what, "bytes_per_s") != NULL)
+      scale_figure(&r->figure[i], factor);
   for (int i = 0; i < r->n_link; i++) {
     r->link[i].ns_low /= factor;
     r->link[i].ns /= factor;
@@ -67,13 +70,13 @@ static void renumber(char device[16], const char *kind, int gone) {
   if (i > gone) snprintf(device, 16, "%.4s%d", kind, (i - 1) % 100000);
 }
 
-#define REMOVE_IF(array, count, condition)                      \
-  do {                                                          \
-    int kept = 0;                                               \
-    for (int at = 0; at < (count); at++) {                      \
-      if (!(condition)) (array)[kept++] = (array)[at];          \
-    }                                                           \
-    (count) = kept;                                             \
+#define REMOVE_IF(array, count, condition)             \
+  do {                                                 \
+    int kept = 0;                                      \
+    for (int at = 0; at < (count); at++) {             \
+      if (!(condition)) (array)[kept++] = (array)[at]; \
+    }                                                  \
+    (count) = kept;                                    \
   } while (0)
 
 static void remove_device(cost_rows *r, const char *device) {
@@ -190,8 +193,7 @@ static hf_status take_gpu_rows(ask_machine *m, const catalog_machine *c) {
   for (int i = 0; i < c->n_figure; i++)
     if (strncmp(c->figure[i].device, "gpu", 3) == 0)
       HF_TRY(append(&r->figure, &r->n_figure, 1, sizeof *r->figure, &c->figure[i], "figures"));
-  for (int i = 0; i < c->n_link; i++)
-    HF_TRY(append(&r->link, &r->n_link, 1, sizeof *r->link, &c->link[i], "links"));
+  for (int i = 0; i < c->n_link; i++) HF_TRY(append(&r->link, &r->n_link, 1, sizeof *r->link, &c->link[i], "links"));
   return HF_OK;
 }
 
@@ -215,7 +217,8 @@ hf_status ask_put_gpus(ask_machine *m, const char *gpus) {
   HF_TRY(catalog_compose(&p, &c));
   hf_status st = take_gpu_rows(m, &c);
   catalog_machine_free(&c);
-  ask_note(m, "GPU %s: figures of the catalog times its efficiency priors, in slots of PCIe 5; not measured in this machine.", gpus);
+  ask_note(m, "GPU %s: figures of the catalog times its efficiency priors, in slots of PCIe 5; not measured in this machine.",
+           gpus);
   return st;
 }
 

@@ -43,8 +43,10 @@ double recommend_shortfall(const ask_case *c, const ask_slo *slo, double *fixed)
 
 typedef struct {
   catalog_parts parts; /* without GPU */
-  double price;          /* of CPUs and memory; -1: unknown */
-  double ram, figure[8]; /* that make a machine faster: read bandwidth low, likely, high, FLOP/s f32, bf16, int8, cores, PCIe generation */
+  double price;        /* of CPUs and memory; -1: unknown */
+  double ram,
+      figure
+          [8]; /* that make a machine faster: read bandwidth low, likely, high, FLOP/s f32, bf16, int8, cores, PCIe generation */
 } host;
 
 typedef struct {
@@ -194,7 +196,8 @@ static hf_status add_hosts(search *s) {
   const recommend_space *y = &s->q->space;
   char(*kind)[SPACE_NAME] = NULL;
   hf_status st = HF_OK;
-  HF_TRY(hf_alloc(&s->host, (size_t)y->n_cpus * (size_t)y->n_sockets * (size_t)y->n_dimms * SPACE_MAX, sizeof *s->host, "machines without GPU"));
+  HF_TRY(hf_alloc(&s->host, (size_t)y->n_cpus * (size_t)y->n_sockets * (size_t)y->n_dimms * SPACE_MAX, sizeof *s->host,
+                  "machines without GPU"));
   HF_TRY(hf_alloc(&kind, SPACE_MAX, sizeof *kind, "memory kinds"));
   for (int c = 0; c < y->n_cpus; c++) {
     int n = 0;
@@ -254,8 +257,9 @@ static hf_status add_format(search *s, const cost_rows *rows, const char *name) 
   *w = (weights){.name = name, .weights = (double)(z->all_experts + z->dense + z->head), .dense = (double)z->dense};
   for (int l = 0; l < in->c->n_layers; l++)
     if (in->c->layer_is_moe[l])
-      w->touched += least * (double)z->expert[l] *
-                    cost_distinct_experts(in->pop->p + (size_t)l * (size_t)in->c->n_experts, in->c->n_experts, (double)in->req.users);
+      w->touched +=
+          least * (double)z->expert[l] *
+          cost_distinct_experts(in->pop->p + (size_t)l * (size_t)in->c->n_experts, in->c->n_experts, (double)in->req.users);
 done:
   free(z);
   plan_inputs_close(in);
@@ -313,8 +317,8 @@ static void combo_name(const search *s, const combo *c, char out[160]) {
   double dimms = h->parts.dimm_bytes > 0 ? h->ram / (double)h->parts.dimm_bytes : 0;
   if (c->card >= 0) snprintf(gpu, sizeof gpu, "%d x %.60s", c->count, s->card[c->card].name);
   if (s->n_formats > 1) snprintf(format, sizeof format, ", %.20s", s->format[c->format].name);
-  snprintf(out, 160, "%s, %d x %.30s, %.0f x %lldG %.24s%s", gpu, h->parts.sockets, h->parts.cpu, dimms,
-           (long long)(h->parts.dimm_bytes >> 30), h->parts.memory, format);
+  snprintf(out, 160, "%.60s, %d x %.30s, %d x %dG %.24s%.22s", gpu, h->parts.sockets, h->parts.cpu, (int)dimms % 10000,
+           (int)(h->parts.dimm_bytes >> 30) % 10000, h->parts.memory, format);
 }
 
 /* Remembers the nearest miss of a rule: the one of least `miss`. */
@@ -350,12 +354,13 @@ static void first_look(search *s, combo c) {
   double most = roofline_tok_per_s(&r);
   if (s->q->prune && w->weights > h->ram + vram) {
     settle(s, RULE_MEMORY);
-    snprintf(text, sizeof text, "the weights need %.0f GiB, it has %.0f GiB of RAM and %.0f GiB on GPUs", w->weights / 0x1p30, h->ram / 0x1p30,
-             vram / 0x1p30);
+    snprintf(text, sizeof text, "the weights need %.0f GiB, it has %.0f GiB of RAM and %.0f GiB on GPUs", w->weights / 0x1p30,
+             h->ram / 0x1p30, vram / 0x1p30);
     remember(s, RULE_MEMORY, &c, w->weights / (h->ram + vram), text);
   } else if (s->q->prune && most < s->demand) {
     settle(s, RULE_ROOFLINE);
-    snprintf(text, sizeof text, "its bandwidth allows at most %.3g tokens/s of %.3g, even with its work spread perfectly", most, s->demand);
+    snprintf(text, sizeof text, "its bandwidth allows at most %.3g tokens/s of %.3g, even with its work spread perfectly", most,
+             s->demand);
     remember(s, RULE_ROOFLINE, &c, s->demand / most, text);
   } else if (s->q->budget > 0 && c.key > s->q->budget) {
     settle(s, RULE_BUDGET);
@@ -388,7 +393,12 @@ static hf_status combine(search *s) {
 
 static known figures_of(const search *s, const combo *c) {
   const host *h = &s->host[c->host];
-  known k = {.ram = h->ram, .sockets = h->parts.sockets, .count = c->card >= 0 ? c->count : 0, .format = c->format, .slack = 1, .fits = true};
+  known k = {.ram = h->ram,
+             .sockets = h->parts.sockets,
+             .count = c->card >= 0 ? c->count : 0,
+             .format = c->format,
+             .slack = 1,
+             .fits = true};
   memcpy(k.f, h->figure, sizeof h->figure);
   if (c->card < 0) return k;
   k.f[GPU_MEMORY] = s->card[c->card].mem;
@@ -507,7 +517,7 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
     if (!o->has_fastest || short_by < o->fastest.shortfall) fill_entry(s, y, &o->fastest);
     o->has_fastest = true;
   }
-  if (s->q->prune && (rule == RULE_MET || short_by > CLEARLY)) 
+  if (s->q->prune && (rule == RULE_MET || short_by > CLEARLY))
     return learn(s, &y->c, y->answer.feasible, rule == RULE_MET || !y->answer.feasible ? 1 : short_by / CLEARLY);
   return HF_OK;
 }
@@ -526,7 +536,8 @@ static hf_status look_again(const search *s, const ask_case_spec *spec, int n, a
   }
   HF_TRY(ask_evaluate_all(again, k, s->threads, NULL, NULL, better));
   for (int i = 0; i < k; i++)
-    if (recommend_shortfall(&better[i], &s->q->slo, NULL) < recommend_shortfall(&answer[at[i]], &s->q->slo, NULL)) answer[at[i]] = better[i];
+    if (recommend_shortfall(&better[i], &s->q->slo, NULL) < recommend_shortfall(&answer[at[i]], &s->q->slo, NULL))
+      answer[at[i]] = better[i];
   return HF_OK;
 }
 
@@ -534,7 +545,8 @@ static hf_status plan_batch(search *s, candidate *batch, int n, bool over_budget
   ask_case_spec spec[BATCH] = {0};
   ask_case answer[BATCH] = {0};
   for (int i = 0; i < n; i++) {
-    spec[i] = (ask_case_spec){.machine = batch[i].machine, .req = *s->req, .slo = s->q->slo, .quick = true, .one_depth = true, .no_interval = true};
+    spec[i] = (ask_case_spec){
+        .machine = batch[i].machine, .req = *s->req, .slo = s->q->slo, .quick = true, .one_depth = true, .no_interval = true};
     if (s->format[batch[i].c.format].name != NULL) spec[i].req.format = s->format[batch[i].c.format].name;
     if (batch[i].c.card < 0) spec[i].req.gpu = "none";
     snprintf(spec[i].name, sizeof spec[i].name, "%.95s", batch[i].parts.name);
@@ -662,7 +674,8 @@ static void price_classes(const cost_rows *r, regret_choice *c) {
   const double v[3] = {total.low, total.likely, total.high};
   for (int e = 0; e < 3; e++) c->price[REGRET_OTHER_PRICE][e] = fmax(0, v[e] - known_sum[e]);
   for (int e = 1; e < 3; e++)
-    if (c->price[REGRET_OTHER_PRICE][e] < c->price[REGRET_OTHER_PRICE][e - 1]) c->price[REGRET_OTHER_PRICE][e] = c->price[REGRET_OTHER_PRICE][e - 1];
+    if (c->price[REGRET_OTHER_PRICE][e] < c->price[REGRET_OTHER_PRICE][e - 1])
+      c->price[REGRET_OTHER_PRICE][e] = c->price[REGRET_OTHER_PRICE][e - 1];
 }
 
 static int by_price(const void *a, const void *b) {
@@ -678,7 +691,9 @@ static void corner_text(const int *level, char out[200]) {
   for (int f = 0; f < REGRET_N_FACTORS && used < 200; f++)
     if (level[f] != 1)
       used += (size_t)snprintf(out + used, 200 - used, "%s%s %s", used > 0 ? ", " : "", regret_factor_name(f),
-                               f < COST_N_GROUPS ? (level[f] == 0 ? "slow" : "fast") : level[f] == 0 ? "dear" : "cheap");
+                               f < COST_N_GROUPS ? (level[f] == 0 ? "slow" : "fast")
+                               : level[f] == 0   ? "dear"
+                                                 : "cheap");
 }
 
 /* Takes out what costs at least as much as a cheaper one at every end of its price, and is in nothing better: a second GPU that adds nothing. */
@@ -689,8 +704,9 @@ static void drop_no_better(recommend_result *o, regret_choice *choice) {
     bool useless = false;
     for (int k = 0; k < kept && !useless; k++) {
       const ask_case *b = &o->entry[k].c;
-      useless = strcmp(c->format, b->format) == 0 && c->price.low >= b->price.low && c->price.likely >= b->price.likely && c->price.high >= b->price.high &&
-                c->decode_tok_per_s.likely <= 1.001 * b->decode_tok_per_s.likely && c->decode_tok_per_s.low <= 1.001 * b->decode_tok_per_s.low &&
+      useless = strcmp(c->format, b->format) == 0 && c->price.low >= b->price.low && c->price.likely >= b->price.likely &&
+                c->price.high >= b->price.high && c->decode_tok_per_s.likely <= 1.001 * b->decode_tok_per_s.likely &&
+                c->decode_tok_per_s.low <= 1.001 * b->decode_tok_per_s.low &&
                 c->decode_tok_per_s.high <= 1.001 * b->decode_tok_per_s.high && c->tpot_s.p95 >= 0.999 * b->tpot_s.p95 &&
                 c->ttft_s.p95 >= 0.999 * b->ttft_s.p95;
     }
@@ -744,7 +760,8 @@ static hf_status finish_entries(search *s) {
     corner_text(o->regret.worst_at[i], o->entry[i].worst_when);
     o->entry[i].rank_by_regret = 1;
     for (int k = 0; k < o->n; k++)
-      o->entry[i].rank_by_regret += o->regret.worst[k] < o->regret.worst[i] || (o->regret.worst[k] == o->regret.worst[i] && k < i);
+      o->entry[i].rank_by_regret +=
+          o->regret.worst[k] < o->regret.worst[i] || (o->regret.worst[k] == o->regret.worst[i] && k < i);
   }
 done:
   for (int i = 0; i < REGRET_MAX_CHOICES; i++) ask_machine_free(machine[i]);

@@ -25,8 +25,9 @@
 enum { SPACE_MAX = 128, SPACE_NAME = 64, RECOMMEND_RANKED = 10, RECOMMEND_REJECTED = 12, RECOMMEND_MOST_PLANNED = 1500 };
 
 typedef struct {
-  int n_gpus, n_counts, n_cpus, n_sockets, n_memory, n_dimms, n_formats; /* n_memory 0: whatever a CPU takes; n_formats 0: the model's */
-  char gpu[SPACE_MAX][SPACE_NAME];                                        /* "none" for no GPU */
+  int n_gpus, n_counts, n_cpus, n_sockets, n_memory, n_dimms,
+      n_formats;                   /* n_memory 0: whatever a CPU takes; n_formats 0: the model's */
+  char gpu[SPACE_MAX][SPACE_NAME]; /* "none" for no GPU */
   int count[16];
   char cpu[SPACE_MAX][SPACE_NAME];
   int sockets[2];
@@ -81,7 +82,7 @@ typedef struct {
 
 typedef struct {
   int64_t considered, counts[RULE_N], planned;
-  int n;                                  /* that meet it, by likely price */
+  int n; /* that meet it, by likely price */
   recommend_entry entry[REGRET_MAX_CHOICES];
   int n_rejected;
   recommend_entry rejected[RECOMMEND_REJECTED];
@@ -107,8 +108,8 @@ typedef struct {
 double roofline_tok_per_s(const roofline *r);
 
 /* req: model, load and format; its machine is not read. done(user, planned so far): now and then. */
-HF_MUST hf_status recommend_search(const recommend_question *q, const plan_request *req, const money_scenario *scenario, int threads,
-                                   void (*done)(void *user, int64_t planned), void *user, recommend_result *out);
+HF_MUST hf_status recommend_search(const recommend_question *q, const plan_request *req, const money_scenario *scenario,
+                                   int threads, void (*done)(void *user, int64_t planned), void *user, recommend_result *out);
 /* 1 when the limits are just met: the largest of demand / rate, p95 / limit. 1e9 when it does not fit. fixed: of the limit on TTFT alone. */
 double recommend_shortfall(const ask_case *c, const ask_slo *slo, double *fixed);
 #endif

@@ -34,8 +34,8 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     const recommend_entry *o = &r->over_budget;
     ask_money(o->c.price.likely, money[0]);
     ask_money(o->c.price.likely - y->q->budget, money[1]);
-    used += (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s). ", money[1], money[0], parts_name(o),
-                             o->c.decode_tok_per_s.likely);
+    used += (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s). ",
+                             money[1], money[0], parts_name(o), o->c.decode_tok_per_s.likely);
   }
   bool any = !r->has_over_budget && r->has_fastest_any && r->fastest_any.c.feasible;
   const recommend_entry *e = any ? &r->fastest_any : r->has_fastest && r->fastest.c.feasible ? &r->fastest : NULL;
@@ -43,7 +43,9 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     ask_money(e->c.price.likely, money[0]);
     ask_seconds(e->c.tpot_s.p95, s);
     used += (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s, p95 TPOT %s",
-                             used > 0 ? "Or" : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes" : "It takes",
+                             used > 0                                 ? "Or"
+                             : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
+                                                                      : "It takes",
                              100 * (e->shortfall - 1), parts_name(e), money[0], e->c.decode_tok_per_s.likely, s);
     ask_seconds(e->c.ttft_s.p95, s);
     if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
@@ -60,8 +62,8 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
   if (r->n == 0) {
     nearest_text(y, nearest, sizeof nearest);
     if (r->stopped) {
-      snprintf(out, n, "None of the %d cheapest candidates meets it (%s); the search stopped there: narrow the space. %s", RECOMMEND_MOST_PLANNED,
-               limits, nearest);
+      snprintf(out, n, "None of the %d cheapest candidates meets it (%s); the search stopped there: narrow the space. %s",
+               RECOMMEND_MOST_PLANNED, limits, nearest);
     } else if (y->q->budget > 0) {
       ask_money(y->q->budget, money);
       snprintf(out, n, "No machine for USD %s meets it (%s). %s", money, limits, nearest);
@@ -72,9 +74,10 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
   }
   const recommend_entry *e = &r->entry[0];
   ask_money(e->c.price.likely, money);
-  size_t used = (size_t)snprintf(out, n, "Buy %s: about USD %s, %.1f tokens/s (%.1f to %.1f).", parts_name(e), money, e->c.decode_tok_per_s.likely,
-                                 e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
-  if (!e->meets_low && used < n) used += (size_t)snprintf(out + used, n - used, " At the low end of its figures it misses the demand.");
+  size_t used = (size_t)snprintf(out, n, "Buy %s: about USD %s, %.1f tokens/s (%.1f to %.1f).", parts_name(e), money,
+                                 e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
+  if (!e->meets_low && used < n)
+    used += (size_t)snprintf(out + used, n - used, " At the low end of its figures it misses the demand.");
   const recommend_entry *safe = &r->entry[r->regret.least_regret];
   if (r->regret.least_regret > 0 && used < n) {
     ask_money(safe->c.price.likely, money);
@@ -98,8 +101,10 @@ static void flip_text(const recommendation *y, int f, int side, char out[300]) {
   if (fabs(moved_percent(r, f, side, &to->choice)) > fabs(moved_percent(r, f, side, &of->choice))) of = to;
   double percent = moved_percent(r, f, side, &of->choice);
   snprintf(out, 300, "%s %s (from %+.1f %% %s of %s): then %.100s", regret_factor_words(f),
-           f < COST_N_GROUPS ? (side == 0 ? "is worse" : "is better") : side == 0 ? "is higher" : "is lower", percent,
-           f < COST_N_GROUPS ? "step time" : "on that", of == to ? "the latter" : "the first", parts_name(to));
+           f < COST_N_GROUPS ? (side == 0 ? "is worse" : "is better")
+           : side == 0       ? "is higher"
+                             : "is lower",
+           percent, f < COST_N_GROUPS ? "step time" : "on that", of == to ? "the latter" : "the first", parts_name(to));
 }
 
 /* Among what can be measured (not bought), the factor whose knowledge is worth most; when none is worth anything, the one that moves first and
@@ -254,9 +259,13 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
     if (r->has_over_budget) json_add_num(o, "needs", r->over_budget.c.price.likely - y->q->budget);
   }
   json_add_num(doc, "seconds", r->seconds);
-  ask_add_assumption(doc, "Loss in a corner of all intervals: price of the machine times as many of it as the demand then takes, at least one; regret: loss "
-                          "above that of the best choice there.", "assumed", "definition");
-  ask_add_assumption(doc, "Placements of the search are the Lagrangian ones where their proven gap is at most 0.5 %.", "assumed", "hf-plan");
+  ask_add_assumption(doc,
+                     "Loss in a corner of all intervals: price of the machine times as many of it as the demand then takes, at "
+                     "least one; regret: loss "
+                     "above that of the best choice there.",
+                     "assumed", "definition");
+  ask_add_assumption(doc, "Placements of the search are the Lagrangian ones where their proven gap is at most 0.5 %.", "assumed",
+                     "hf-plan");
   return HF_OK;
 }
 
@@ -267,7 +276,8 @@ hf_status recommend_csv(const recommendation *y, hf_buf *b) {
   HF_TRY(ask_csv_case_header(b));
   for (int i = 0; i < y->r->n; i++) {
     const recommend_entry *e = &y->r->entry[i];
-    HF_TRY(hf_buf_printf(b, "%d,%d,%.10g,%s,%s,", i + 1, e->rank_by_regret, e->worst_regret, e->meets_low ? "yes" : "no", e->meets_high ? "yes" : "no"));
+    HF_TRY(hf_buf_printf(b, "%d,%d,%.10g,%s,%s,", i + 1, e->rank_by_regret, e->worst_regret, e->meets_low ? "yes" : "no",
+                         e->meets_high ? "yes" : "no"));
     HF_TRY(ask_csv_case(b, &e->c));
   }
   return HF_OK;
@@ -276,8 +286,8 @@ hf_status recommend_csv(const recommendation *y, hf_buf *b) {
 static hf_status text_ranking(const recommendation *y, hf_buf *b) {
   const recommend_result *r = y->r;
   char price[24], tpot[24], ttft[24], regret[24];
-  HF_TRY(hf_buf_printf(b, "\n  %2s %10s %8s %13s %9s %9s %8s %11s  %s\n", "", "price USD", "tokens/s", "low-high", "TPOT p95", "TTFT p95", "USD/M", "regret USD",
-                       "machine"));
+  HF_TRY(hf_buf_printf(b, "\n  %2s %10s %8s %13s %9s %9s %8s %11s  %s\n", "", "price USD", "tokens/s", "low-high", "TPOT p95",
+                       "TTFT p95", "USD/M", "regret USD", "machine"));
   for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) {
     const recommend_entry *e = &r->entry[i];
     char cost[24] = "-";
@@ -286,10 +296,12 @@ static hf_status text_ranking(const recommendation *y, hf_buf *b) {
     ask_seconds(e->c.tpot_s.p95, tpot);
     ask_seconds(e->c.ttft_s.p95, ttft);
     if (e->c.has_cost) snprintf(cost, sizeof cost, "%.2f", e->c.cost.likely);
-    HF_TRY(hf_buf_printf(b, "  %2d %10s %8.1f %6.1f-%-6.1f %9s %9s %8s %7s (%d)  %s\n", i + 1, price, e->c.decode_tok_per_s.likely,
-                         e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high, tpot, ttft, cost, regret, e->rank_by_regret, parts_name(e)));
+    HF_TRY(hf_buf_printf(b, "  %2d %10s %8.1f %6.1f-%-6.1f %9s %9s %8s %7s (%d)  %s\n", i + 1, price,
+                         e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high, tpot, ttft, cost,
+                         regret, e->rank_by_regret, parts_name(e)));
   }
-  return hf_buf_printf(b, "  regret: the most the choice can cost above the best one, over all ends of speed and price (rank by it)\n");
+  return hf_buf_printf(
+      b, "  regret: the most the choice can cost above the best one, over all ends of speed and price (rank by it)\n");
 }
 
 static hf_status text_doubt(const recommendation *y, hf_buf *b) {
@@ -309,7 +321,8 @@ static hf_status text_doubt(const recommendation *y, hf_buf *b) {
   if (g < 0 || r->n < 2) return HF_OK;
   ask_money(r->regret.value[g], worth);
   HF_TRY(hf_buf_printf(b, "\nMeasure first: %s (%s)", regret_factor_words(g), how_to_measure[g]));
-  if (share > 0) HF_TRY(hf_buf_printf(b, "; it takes away %.0f %% of the doubt about the choice, worth about USD %s", 100 * share, worth));
+  if (share > 0)
+    HF_TRY(hf_buf_printf(b, "; it takes away %.0f %% of the doubt about the choice, worth about USD %s", 100 * share, worth));
   return hf_buf_printf(b, "\n");
 }
 
@@ -324,7 +337,8 @@ static hf_status text_counts(const recommend_result *r, hf_buf *b) {
                                             [RULE_SLOW] = "planned: too slow, or do not fit",
                                             [RULE_SLO] = "planned: miss the SLO",
                                             [RULE_MET] = "planned: meet it"};
-  HF_TRY(hf_buf_printf(b, "\n%lld combinations considered, %lld planned, %.1f s\n", (long long)r->considered, (long long)r->planned, r->seconds));
+  HF_TRY(hf_buf_printf(b, "\n%lld combinations considered, %lld planned, %.1f s\n", (long long)r->considered,
+                       (long long)r->planned, r->seconds));
   for (int k = 0; k < RULE_N; k++)
     if (r->counts[k] > 0) HF_TRY(hf_buf_printf(b, "  %9lld  %s\n", (long long)r->counts[k], words[k]));
   if (r->stopped) HF_TRY(hf_buf_printf(b, "  stopped after %d plans: dearer ones were not looked at\n", RECOMMEND_MOST_PLANNED));
@@ -337,7 +351,8 @@ hf_status recommend_text(const recommendation *y, hf_buf *b) {
   recommend_verdict(y, verdict, sizeof verdict);
   limits_text(&y->q->slo, limits);
   ask_tokens(y->context, context);
-  HF_TRY(hf_buf_printf(b, "%s\n\n%s, %lld user%s, context %s: %s\n", verdict, y->model, (long long)y->users, y->users == 1 ? "" : "s", context, limits));
+  HF_TRY(hf_buf_printf(b, "%s\n\n%s, %lld user%s, context %s: %s\n", verdict, y->model, (long long)y->users,
+                       y->users == 1 ? "" : "s", context, limits));
   if (r->n > 0) {
     HF_TRY(text_ranking(y, b));
     HF_TRY(text_doubt(y, b));

@@ -25,24 +25,24 @@ const char *regret_factor_name(int factor);  /* "cpu_memory", ..., "memory_price
 const char *regret_factor_words(int factor); /* for people */
 
 typedef struct {
-  double need;                           /* demand / rate at likely figures; <= 1 meets it */
-  double fixed_need;                     /* of limits that do not move with the rate (TTFT); 0 = none */
-  double log_effect[COST_N_GROUPS][2];   /* ln(step time / likely), slow end and fast end */
-  double price[REGRET_N_PRICES][3];      /* low, likely, high */
+  double need;                         /* demand / rate at likely figures; <= 1 meets it */
+  double fixed_need;                   /* of limits that do not move with the rate (TTFT); 0 = none */
+  double log_effect[COST_N_GROUPS][2]; /* ln(step time / likely), slow end and fast end */
+  double price[REGRET_N_PRICES][3];    /* low, likely, high */
 } regret_choice;
 
 double regret_loss(const regret_choice *c, const int level[REGRET_N_FACTORS]);
 
 typedef struct {
-  int best;                                   /* least loss at likely figures; ties: the first */
-  double worst[REGRET_MAX_CHOICES];           /* worst regret over all corners */
+  int best;                                           /* least loss at likely figures; ties: the first */
+  double worst[REGRET_MAX_CHOICES];                   /* worst regret over all corners */
   int worst_at[REGRET_MAX_CHOICES][REGRET_N_FACTORS]; /* the first corner where it is so */
-  int least_regret;                           /* choice of the smallest worst regret */
-  double expected[REGRET_MAX_CHOICES];        /* mean loss over all corners */
-  double value[REGRET_N_FACTORS];             /* what knowing this factor beforehand saves in the mean, choosing with it; >= 0 */
-  double value_all;                           /* of knowing everything */
-  int flip[REGRET_N_FACTORS][2];              /* best choice with this factor alone at its bad, its good end */
-  double flip_at[REGRET_N_FACTORS][2];        /* share of the way there at which the choice changes, 0..1; 2 = never */
+  int least_regret;                                   /* choice of the smallest worst regret */
+  double expected[REGRET_MAX_CHOICES];                /* mean loss over all corners */
+  double value[REGRET_N_FACTORS];      /* what knowing this factor beforehand saves in the mean, choosing with it; >= 0 */
+  double value_all;                    /* of knowing everything */
+  int flip[REGRET_N_FACTORS][2];       /* best choice with this factor alone at its bad, its good end */
+  double flip_at[REGRET_N_FACTORS][2]; /* share of the way there at which the choice changes, 0..1; 2 = never */
 } regret_result;
 /* n 1..REGRET_MAX_CHOICES. */
 void regret_of(const regret_choice *c, int n, regret_result *out);

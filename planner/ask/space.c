@@ -9,7 +9,7 @@
 
 static const struct {
   const char *member, *kind; /* kind of the catalog, NULL for numbers and formats */
-} lists[] = {{"gpus", "gpus"},   {"gpu_counts", NULL}, {"cpus", "cpus"},  {"sockets", NULL},
+} lists[] = {{"gpus", "gpus"},     {"gpu_counts", NULL}, {"cpus", "cpus"}, {"sockets", NULL},
              {"memory", "memory"}, {"dimm_bytes", NULL}, {"formats", NULL}};
 enum { L_GPUS, L_COUNTS, L_CPUS, L_SOCKETS, L_MEMORY, L_DIMMS, L_FORMATS, L_N };
 
@@ -38,7 +38,8 @@ hf_status recommend_space_default(recommend_space *s) {
 
 /* ---- one element ---- */
 
-static hf_status add_name(const char *where, const char *kind, const char *text, size_t n, char list[SPACE_MAX][SPACE_NAME], int *count) {
+static hf_status add_name(const char *where, const char *kind, const char *text, size_t n, char list[SPACE_MAX][SPACE_NAME],
+                          int *count) {
   char name[SPACE_NAME];
   json *doc = NULL;
   if (n == 0 || n >= sizeof name) return hf_fail(HF_INPUT, "%s: a name is empty or longer than %d bytes", where, SPACE_NAME - 1);
@@ -138,8 +139,9 @@ hf_status recommend_space_read(const json *doc, const char *where, recommend_spa
     int list = 0;
     while (list < L_N && strcmp(lists[list].member, json_key(m)) != 0) list++;
     if (list == L_N)
-      return hf_fail(HF_INPUT, "%.200s: field %.60s: unknown; a space has gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats", where,
-                     json_key(m));
+      return hf_fail(HF_INPUT,
+                     "%.200s: field %.60s: unknown; a space has gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats",
+                     where, json_key(m));
     snprintf(place, sizeof place, "%.200s: field %s", where, lists[list].member);
     if (json_type(m) != JSON_ARRAY || json_len(m) == 0) return hf_fail(HF_INPUT, "%s: needs an array of at least one", place);
     clear(list, s);

@@ -65,8 +65,13 @@ static hf_status prepare_cell(sweep *w, int k, db *d, const ask_machine *base) {
   const ask_change *x = &w->axis[0].point[k % w->axis[0].n], *y = &w->axis[1].point[k / w->axis[0].n];
   ask_case_spec *s = &w->spec[k];
   *set = (ask_changes){.n = 2, .c = {*x, *y}};
-  snprintf(set->name, sizeof set->name, "%.12s=%.24s, %.12s=%.24s", ask_key_name(x->key), x->value, ask_key_name(y->key), y->value);
-  *s = (ask_case_spec){.machine = base, .req = w->command->req, .slo = w->command->slo, .scenario = &w->command->scenario, .quick = !w->command->exact};
+  snprintf(set->name, sizeof set->name, "%.12s=%.24s, %.12s=%.24s", ask_key_name(x->key), x->value, ask_key_name(y->key),
+           y->value);
+  *s = (ask_case_spec){.machine = base,
+                       .req = w->command->req,
+                       .slo = w->command->slo,
+                       .scenario = &w->command->scenario,
+                       .quick = !w->command->exact};
   snprintf(s->name, sizeof s->name, "%s", set->name);
   if (ask_changes_machine(set)) {
     HF_TRY(hf_note(ask_machine_change(d, base, set, &w->machine[k]), "%s", set->name));
@@ -81,14 +86,16 @@ static hf_status prepare_cell(sweep *w, int k, db *d, const ask_machine *base) {
   if (ask_find_change(set, ASK_GPU) != NULL || ask_find_change(set, ASK_MACHINE) != NULL ||
       (lost != NULL && strncasecmp(lost->value, "gpu", 3) == 0))
     s->req.gpu = NULL;
-  if (kv != NULL && strcasecmp(kv->value, "f16") != 0) return hf_fail(HF_UNSUPPORTED, "kv=%s: the KV cache is f16 in this version", kv->value);
+  if (kv != NULL && strcasecmp(kv->value, "f16") != 0)
+    return hf_fail(HF_UNSUPPORTED, "kv=%s: the KV cache is f16 in this version", kv->value);
   if (ask_machine_facts_of(s->machine)->n_gpus == 0 && s->req.gpu == NULL) s->req.gpu = "none";
   return HF_OK;
 }
 
 hf_status sweep_prepare(sweep *w, db *d, const ask_machine *base) {
   size_t n = (size_t)w->axis[0].n * (size_t)w->axis[1].n;
-  if (w->axis[0].key == w->axis[1].key) return hf_fail(HF_INPUT, "option --axis: %s is on both axes", ask_key_name(w->axis[0].key));
+  if (w->axis[0].key == w->axis[1].key)
+    return hf_fail(HF_INPUT, "option --axis: %s is on both axes", ask_key_name(w->axis[0].key));
   HF_TRY(hf_alloc(&w->machine, n, sizeof *w->machine, "cells of a sweep"));
   HF_TRY(hf_alloc(&w->set, n, sizeof *w->set, "cells of a sweep"));
   HF_TRY(hf_alloc(&w->spec, n, sizeof *w->spec, "cells of a sweep"));
@@ -129,7 +136,8 @@ static void knee_text(const sweep *w, int j, char *out, size_t n) {
     snprintf(out, n, "does not fit");
     return;
   }
-  used = snprintf(out, n, "%lld user%s, %.1f tokens/s, ", (long long)c->users, c->users == 1 ? "" : "s", c->decode_tok_per_s.likely);
+  used =
+      snprintf(out, n, "%lld user%s, %.1f tokens/s, ", (long long)c->users, c->users == 1 ? "" : "s", c->decode_tok_per_s.likely);
   if (used < 0 || (size_t)used >= n) return;
   out += used;
   n -= (size_t)used;
@@ -165,8 +173,8 @@ void sweep_verdict(const sweep *w, char *out, size_t n) {
     used = (size_t)snprintf(out, n, "Knee at %s. ", knee);
   }
   if (used >= n) return;
-  used += (size_t)snprintf(out + used, n - used, "Most: %.1f tokens/s at %s (%s binds).", w->c[best].decode_tok_per_s.likely, w->c[best].name,
-                           w->c[best].binding);
+  used += (size_t)snprintf(out + used, n - used, "Most: %.1f tokens/s at %s (%s binds).", w->c[best].decode_tok_per_s.likely,
+                           w->c[best].name, w->c[best].binding);
   if (fit < cells && used < n) snprintf(out + used, n - used, " %d of %d cells do not fit.", cells - fit, cells);
 }
 
@@ -219,9 +227,12 @@ hf_status sweep_to_json(const sweep *w, json *doc) {
   add_knees(w, doc);
   json_add_num(doc, "seconds", w->seconds);
   json_add_int(doc, "threads", w->threads);
-  if (!w->command->exact) ask_add_assumption(doc, "A cell's placement is the Lagrangian one where its proven gap is at most 0.5 %; its gap is printed.", "assumed", "hf-plan");
-  ask_add_assumption(doc, "Users start together and each sends its next request at once; popularity of experts as in the question.", "assumed",
-                     "hf-plan");
+  if (!w->command->exact)
+    ask_add_assumption(doc, "A cell's placement is the Lagrangian one where its proven gap is at most 0.5 %; its gap is printed.",
+                       "assumed", "hf-plan");
+  ask_add_assumption(doc,
+                     "Users start together and each sends its next request at once; popularity of experts as in the question.",
+                     "assumed", "hf-plan");
   return HF_OK;
 }
 
@@ -286,7 +297,8 @@ static hf_status text_table(const sweep *w, shown what, bool colour, hf_buf *b) 
     if ((int)strlen(w->axis[1].point[j].value) > left) left = (int)strlen(w->axis[1].point[j].value);
   for (int i = 0; i < n0; i++)
     if ((int)strlen(w->axis[0].point[i].value) + 1 > width) width = (int)strlen(w->axis[0].point[i].value) + 1;
-  HF_TRY(hf_buf_printf(b, "\n%s\n  %*s  %s\n  %*s ", title[what], -left, "", ask_key_name(w->axis[0].key), -left, ask_key_name(w->axis[1].key)));
+  HF_TRY(hf_buf_printf(b, "\n%s\n  %*s  %s\n  %*s ", title[what], -left, "", ask_key_name(w->axis[0].key), -left,
+                       ask_key_name(w->axis[1].key)));
   int after = what == SHOW_RATE ? 2 : 1; /* the letters stand behind the numbers */
   for (int i = 0; i < n0; i++) HF_TRY(hf_buf_printf(b, " %*s%*s", width - after, w->axis[0].point[i].value, after, ""));
   HF_TRY(hf_buf_add(b, "\n", 1));
@@ -297,7 +309,8 @@ static hf_status text_table(const sweep *w, shown what, bool colour, hf_buf *b) 
       cell_text(w, c, what, text);
       if (!c->feasible) snprintf(text, sizeof text, what == SHOW_RATE ? "-  " : "- ");
       if (colour && c->feasible)
-        HF_TRY(hf_buf_printf(b, " \033[30;48;5;%dm%*s\033[0m", shade(value_of(c, what), least, most, what == SHOW_RATE), width, text));
+        HF_TRY(hf_buf_printf(b, " \033[30;48;5;%dm%*s\033[0m", shade(value_of(c, what), least, most, what == SHOW_RATE), width,
+                             text));
       else HF_TRY(hf_buf_printf(b, " %*s", width, text));
     }
     HF_TRY(hf_buf_add(b, "\n", 1));
@@ -317,20 +330,25 @@ hf_status sweep_text(const sweep *w, hf_buf *b, bool colour) {
   HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s) on %s\n", verdict, w->c[0].model, w->c[0].format, w->c[0].machine));
   for (int s = 0; s < SHOW_N; s++)
     if (s != SHOW_COST || w->c[first].has_cost) HF_TRY(text_table(w, (shown)s, colour, b));
-  HF_TRY(hf_buf_printf(b, "\n  letter: what binds: D DRAM bandwidth, C CPU compute, f fixed costs of the CPU, G GPU, P the way through both; - does not fit%s\n",
+  HF_TRY(hf_buf_printf(b,
+                       "\n  letter: what binds: D DRAM bandwidth, C CPU compute, f fixed costs of the CPU, G GPU, P the way "
+                       "through both; - does not fit%s\n",
                        has_slo(w) ? "; ! misses the SLO" : ""));
   for (int j = 0; j < w->axis[1].n && w->has_knees; j++) {
     knee_text(w, j, knee, sizeof knee);
     HF_TRY(hf_buf_printf(b, "%s  %s\n", j == 0 ? "\nKnees\n" : "", knee));
   }
   if (w->has_knees)
-    HF_TRY(hf_buf_printf(b, "  knee: the last number of users at which a further one still adds at least %.0f %% of what a user adds at the start of the row%s\n",
+    HF_TRY(hf_buf_printf(b,
+                         "  knee: the last number of users at which a further one still adds at least %.0f %% of what a user "
+                         "adds at the start of the row%s\n",
                          100 * w->knee_gain, has_slo(w) ? ", and all meet the SLO" : ""));
   for (int k = 0; k < cells; k++) {
     if (w->c[k].feasible) continue;
     HF_TRY(hf_buf_printf(b, "\nFirst that does not fit, %s: %s\n", w->c[k].name, w->c[k].why_not));
     break;
   }
-  return hf_buf_printf(b, "\n%d cells in %.1f s on %d thread%s; widest proven gap %.3f %%. Figures: %s.\n", cells, w->seconds, w->threads,
-                       w->threads == 1 ? "" : "s", 100 * gap, w->c[first].tag[0] != '\0' ? w->c[first].tag : "assumed");
+  return hf_buf_printf(b, "\n%d cells in %.1f s on %d thread%s; widest proven gap %.3f %%. Figures: %s.\n", cells, w->seconds,
+                       w->threads, w->threads == 1 ? "" : "s", 100 * gap,
+                       w->c[first].tag[0] != '\0' ? w->c[first].tag : "assumed");
 }

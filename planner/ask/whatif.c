@@ -25,12 +25,15 @@ bool whatif_together(const ask_changes *sets, int n, bool with_lost, ask_changes
     for (int k = 0; k < sets[i].n; k++) {
       const ask_change *c = &sets[i].c[k];
       bool is_lost = c->key == ASK_LOST;
-      if ((is_lost && !with_lost) || contradicted(sets, n, c) || ask_find_change(out, c->key) != NULL || out->n == ASK_MAX_CHANGES) continue;
+      if ((is_lost && !with_lost) || contradicted(sets, n, c) || ask_find_change(out, c->key) != NULL ||
+          out->n == ASK_MAX_CHANGES)
+        continue;
       out->c[out->n++] = *c;
       lost += is_lost;
       gave = gave || !is_lost;
       if (used < sizeof out->name)
-        used += (size_t)snprintf(out->name + used, sizeof out->name - used, "%s%s=%s", used > 0 ? "," : "", ask_key_name(c->key), c->value);
+        used += (size_t)snprintf(out->name + used, sizeof out->name - used, "%s%s=%s", used > 0 ? "," : "", ask_key_name(c->key),
+                                 c->value);
     }
     contributing += gave;
   }
@@ -46,7 +49,8 @@ static void add_column(whatif *w, const ask_changes *set, bool together) {
   y->c.users_at_slo = -1;
 }
 
-hf_status whatif_columns(const ask_changes *sets, int n_sets, const ask_changes *cases, int n_cases, bool together, bool alone, whatif *w) {
+hf_status whatif_columns(const ask_changes *sets, int n_sets, const ask_changes *cases, int n_cases, bool together, bool alone,
+                         whatif *w) {
   ask_changes all;
   if (n_sets + n_cases > WHATIF_MAX_COLUMNS - 3)
     return hf_fail(HF_INPUT, "options --set, --case: more than %d changes", WHATIF_MAX_COLUMNS - 3);
@@ -86,8 +90,12 @@ static hf_status prepare(whatif *w, whatif_column *y, db *d, const ask_machine *
   const ask_command *c = w->command;
   HF_TRY(check_kv(&y->set));
   HF_TRY(ask_machine_change(d, base, &y->set, &y->machine));
-  y->spec = (ask_case_spec){.machine = y->machine, .req = c->req, 
-                             .slo = w->slo, .scenario = &c->scenario, .quick = !c->exact, .count_users = w->slo_from != NULL};
+  y->spec = (ask_case_spec){.machine = y->machine,
+                            .req = c->req,
+                            .slo = w->slo,
+                            .scenario = &c->scenario,
+                            .quick = !c->exact,
+                            .count_users = w->slo_from != NULL};
   ask_apply_load(&y->set, &y->spec.req);
   if (ask_find_change(&y->set, ASK_MODEL) != NULL) {
     y->spec.req.opened = NULL;
@@ -96,7 +104,8 @@ static hf_status prepare(whatif *w, whatif_column *y, db *d, const ask_machine *
   if (changes_gpu(&y->set)) y->spec.req.gpu = NULL;
   const ask_machine_facts *f = ask_machine_facts_of(y->machine);
   if (f->n_gpus == 0 && y->spec.req.gpu == NULL) y->spec.req.gpu = "none";
-  if (ask_find_change(&y->set, ASK_THREADS) != NULL && c->req.threads > 0) y->spec.req.threads = (int64_t)ask_find_change(&y->set, ASK_THREADS)->number;
+  if (ask_find_change(&y->set, ASK_THREADS) != NULL && c->req.threads > 0)
+    y->spec.req.threads = (int64_t)ask_find_change(&y->set, ASK_THREADS)->number;
   snprintf(y->spec.name, sizeof y->spec.name, "%s", y->set.n == 0 ? "base" : y->set.name);
   return HF_OK;
 }
@@ -183,7 +192,8 @@ static void against_base(const whatif *w, const whatif_column *y, char *out, siz
   }
   if ((size_t)used < n) used += snprintf(out + used, n - (size_t)used, ")");
   if (y->lost && c->users_at_slo >= 0 && (size_t)used < n)
-    snprintf(out + used, n - (size_t)used, ", %lld user%s still served %s", (long long)c->users_at_slo, c->users_at_slo == 1 ? "" : "s",
+    snprintf(out + used, n - (size_t)used, ", %lld user%s still served %s", (long long)c->users_at_slo,
+             c->users_at_slo == 1 ? "" : "s",
              strcmp(w->slo_from, "asked") == 0 ? "within the SLO" : "as well as the base serves its own");
 }
 
@@ -268,7 +278,9 @@ hf_status whatif_to_json(const whatif *w, json *doc) {
     for (int k = 0; k < f->n_notes; k++)
       if (i == 0 || !w->column[i].together) ask_add_assumption(doc, f->note[k], "assumed", w->column[i].c.name);
   }
-  ask_add_assumption(doc, "Popularity of experts is uniform unless the plan says otherwise; users start together and each sends the next request at once.",
+  ask_add_assumption(doc,
+                     "Popularity of experts is uniform unless the plan says otherwise; users start together and each sends the "
+                     "next request at once.",
                      "assumed", "hf-plan");
   return HF_OK;
 }
@@ -286,7 +298,8 @@ static hf_status text_row(const whatif *w, const whatif_column *y, int name_widt
   char change[24] = "", ttft[24], tpot[24], price[24] = "-", joule[24] = "-", cost[24] = "-", users[24] = "-";
   int shown = (int)strlen(c->name);
   const char *name = c->name;
-  HF_TRY(hf_buf_printf(b, "  %.*s%*s", shown > name_width ? name_width : shown, name, shown > name_width ? 0 : name_width - shown, ""));
+  HF_TRY(hf_buf_printf(b, "  %.*s%*s", shown > name_width ? name_width : shown, name, shown > name_width ? 0 : name_width - shown,
+                       ""));
   if (!c->feasible) return hf_buf_printf(b, "  does not fit\n");
   if (y != w->column && base->feasible) ask_change_text(c->decode_tok_per_s.likely / base->decode_tok_per_s.likely, change);
   ask_seconds(c->ttft_s.p95, ttft);
@@ -324,11 +337,11 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
   if (width > 44) width = 44;
   whatif_verdict(w, verdict, sizeof verdict);
   ask_tokens(base->context, context);
-  HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s) on %s, %lld user%s, context %s (prompt %lld, answer %lld)\n\n", verdict, base->model, base->format,
-                       base->machine, (long long)base->users, base->users == 1 ? "" : "s", context, (long long)base->prompt_tokens,
-                       (long long)base->output_tokens));
-  HF_TRY(hf_buf_printf(b, "  %*s %8s %8s %13s %9s %9s %9s %7s", -width, "", "tokens/s", "change", "low-high", "TTFT p95", "TPOT p95", "price USD",
-                       "J/token"));
+  HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s) on %s, %lld user%s, context %s (prompt %lld, answer %lld)\n\n", verdict, base->model,
+                       base->format, base->machine, (long long)base->users, base->users == 1 ? "" : "s", context,
+                       (long long)base->prompt_tokens, (long long)base->output_tokens));
+  HF_TRY(hf_buf_printf(b, "  %*s %8s %8s %13s %9s %9s %9s %7s", -width, "", "tokens/s", "change", "low-high", "TTFT p95",
+                       "TPOT p95", "price USD", "J/token"));
   if (base->has_cost) HF_TRY(hf_buf_printf(b, " %7s", "USD/M"));
   if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %5s", "users"));
   HF_TRY(hf_buf_printf(b, "  binding\n"));
@@ -351,7 +364,9 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
       any = true;
     }
   }
-  HF_TRY(hf_buf_printf(b, "\nTokens/s are of all users together in decode. TTFT: arrival to first token; TPOT: seconds per further token. Figures: %s.\n",
+  HF_TRY(hf_buf_printf(b,
+                       "\nTokens/s are of all users together in decode. TTFT: arrival to first token; TPOT: seconds per further "
+                       "token. Figures: %s.\n",
                        base->tag[0] != '\0' ? base->tag : "assumed"));
   return HF_OK;
 }

@@ -28,7 +28,8 @@ typedef struct {
 } whatif;
 
 /* The columns: base, one per change given, then all together (see whatif_together). Nothing is evaluated yet. */
-HF_MUST hf_status whatif_columns(const ask_changes *sets, int n_sets, const ask_changes *cases, int n_cases, bool together, bool alone, whatif *w);
+HF_MUST hf_status whatif_columns(const ask_changes *sets, int n_sets, const ask_changes *cases, int n_cases, bool together,
+                                 bool alone, whatif *w);
 /* All changes of the sets at once, but for keys that several sets give unlike values (they contradict each other) and for losses. False when
  * fewer than two sets contribute. with_lost: the losses too; then false where there is no loss or nothing beside. */
 bool whatif_together(const ask_changes *sets, int n, bool with_lost, ask_changes *out);

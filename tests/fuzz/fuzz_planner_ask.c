@@ -9,7 +9,9 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check(const ask_change *c) {
-  if (c->key < 0 || c->key >= ASK_N_KEYS || memchr(c->value, 0, sizeof c->value) == NULL || c->value[0] == 0 || !isfinite(c->number)) abort();
+  if (c->key < 0 || c->key >= ASK_N_KEYS || memchr(c->value, 0, sizeof c->value) == NULL || c->value[0] == 0 ||
+      !isfinite(c->number))
+    abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -70,7 +70,8 @@ static void test_axes(void **state) {
   assert_int_equal(ask_parse_axis("--axis", "context=2K,4K", &a), HF_OK);
   assert_true(a.point[1].number == 4096);
   assert_int_equal(ask_parse_axis("--axis", "gpu=none,rtx4090", &a), HF_OK);
-  const char *bad[] = {"users", "users=", "users=1,1", "users=8:1:x2", "users=1:8:x1", "users=1:8:y2", "users=1:60:+0", "gpu=a,A", "users=1,,2", "context=2K,2048"};
+  const char *bad[] = {"users",        "users=",        "users=1,1", "users=8:1:x2", "users=1:8:x1",
+                       "users=1:8:y2", "users=1:60:+0", "gpu=a,A",   "users=1,,2",   "context=2K,2048"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
     if (ask_parse_axis("--axis", bad[i], &a) == HF_OK) fail_msg("accepted: %s", bad[i]);
 }
@@ -254,8 +255,8 @@ static void test_machine(void **state) {
   assert_true(rate_of(m, "cpu", "dram_read_bytes_per_s") < dram);
   assert_int_equal(ask_machine_facts_of(m)->memory_bytes * 2, ask_machine_facts_of(base)->memory_bytes);
   ask_machine_free(m);
-  static const char *const bad[] = {"lost=gpu1", "lost=cpu7", "lost=nic0", "gpu=rtx4009", "sockets=1,lost=cpu0", "dimm=mrdimm-9999", "gpu=+", "gpu=3x",
-                                    "gpu=none,pcie=5"};
+  static const char *const bad[] = {"lost=gpu1",        "lost=cpu7", "lost=nic0", "gpu=rtx4009",    "sockets=1,lost=cpu0",
+                                    "dimm=mrdimm-9999", "gpu=+",     "gpu=3x",    "gpu=none,pcie=5"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     ask_changes c;
     parse(bad[i], &c);
@@ -269,9 +270,11 @@ static void test_scaled_kernels(void **state) {
   (void)state;
   rec_machine head = {.name = "measured here", .kind = MACHINE_MEASURED, .facts_json = "{}"};
   rec_device cpu = {.device = "cpu0", .kind = "cpu", .cores = 4, .mem_bytes = 1 << 30};
-  rec_figure bw = {.device = "cpu", .what = "dram_read_bytes_per_s", .low = 9e9, .likely = 1e10, .high = 1.1e10, .tag = TAG_MEASURED};
-  rec_kernel_point k[2] = {{.device = "cpu", .kernel = "expert_ffn", .tokens = 1, .ns_low = 100, .ns = 100, .ns_high = 100, .bytes = 1000},
-                           {.device = "cpu", .kernel = "expert_ffn", .tokens = 64, .ns_low = 400, .ns = 400, .ns_high = 400, .bytes = 1000}};
+  rec_figure bw = {
+      .device = "cpu", .what = "dram_read_bytes_per_s", .low = 9e9, .likely = 1e10, .high = 1.1e10, .tag = TAG_MEASURED};
+  rec_kernel_point k[2] = {
+      {.device = "cpu", .kernel = "expert_ffn", .tokens = 1, .ns_low = 100, .ns = 100, .ns_high = 100, .bytes = 1000},
+      {.device = "cpu", .kernel = "expert_ffn", .tokens = 64, .ns_low = 400, .ns = 400, .ns_high = 400, .bytes = 1000}};
   ask_machine *m = calloc(1, sizeof *m);
   assert_non_null(m);
   assert_int_equal(cost_rows_from_arrays(&head, &cpu, 1, &bw, 1, k, 2, NULL, 0, &m->rows), HF_OK);
@@ -298,8 +301,9 @@ static void test_scaled_kernels(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_changes), cmocka_unit_test(test_axes),          cmocka_unit_test(test_together),
-                                     cmocka_unit_test(test_load),    cmocka_unit_test(test_knee),          cmocka_unit_test(test_regret),
-                                     cmocka_unit_test(test_regret_random), cmocka_unit_test(test_machine), cmocka_unit_test(test_scaled_kernels)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_changes),       cmocka_unit_test(test_axes),    cmocka_unit_test(test_together),
+      cmocka_unit_test(test_load),          cmocka_unit_test(test_knee),    cmocka_unit_test(test_regret),
+      cmocka_unit_test(test_regret_random), cmocka_unit_test(test_machine), cmocka_unit_test(test_scaled_kernels)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -161,7 +161,8 @@ static void test_bad_spaces(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_winner), cmocka_unit_test(test_slo_and_budget), cmocka_unit_test(test_threads),
-                                     cmocka_unit_test(test_roofline), cmocka_unit_test(test_bad_spaces)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_winner), cmocka_unit_test(test_slo_and_budget),
+                                     cmocka_unit_test(test_threads), cmocka_unit_test(test_roofline),
+                                     cmocka_unit_test(test_bad_spaces)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
