@@ -206,19 +206,25 @@ static void table_depths(page *p, const char *id, const plan *pl) {
 
 /* What more of something would give: by the multiplier of the memory, or by solving again. */
 static void table_advice(page *p, const char *id, const plan *pl) {
-  static const rep_col cols[] = {{"what", "More of", FMT_TEXT},
-                                 {"decode_tok_per_s", "Tokens/s with it", FMT_TOK_S},
+  static const rep_col cols[] = {{"what", "What", FMT_TEXT},
+                                 {"change", "Change", FMT_TEXT},
                                  {"gain_tok_per_s", "Gain, tokens/s", FMT_NUM},
+                                 {"noise_tok_per_s", "sure to", FMT_NUM},
+                                 {"decode_tok_per_s", "Tokens/s of the step with it", FMT_TOK_S},
                                  {"price", "Price", FMT_INT},
-                                 {"tok_per_s_per_money", "Tokens/s for one unit of money", FMT_NUM}};
+                                 {"price_per_tok_per_s", "Price of a token/s", FMT_INT},
+                                 {"method", "By", FMT_TEXT}};
   const json *list = json_get(json_get(pl->extra, "advice"), "values");
   char name[SECTION_ID_MAX];
   if (json_type(list) != JSON_ARRAY || json_len(list) == 0) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "advice"), cols, "What a little more would be worth, each alone");
+  rep_table *t =
+      PAGE_TABLE(p, section_id(name, id, "advice"), cols, "What a little more of one thing would be worth, each alone");
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
-    const char *what = json_string(json_get(o, "what")), *text = json_string(json_get(o, "text"));
-    table_shown(p, t, what != NULL ? what : "", "%s", text != NULL ? text : what != NULL ? what : "–");
-    for (size_t i = 1; i < sizeof cols / sizeof cols[0]; i++) table_num(p, t, json_number(json_get(o, cols[i].key), NAN));
+    for (size_t i = 0; i < sizeof cols / sizeof cols[0]; i++) {
+      const json *v = json_get(o, cols[i].key);
+      if (cols[i].format == FMT_TEXT) table_text(p, t, json_string(v) != NULL ? json_string(v) : "–");
+      else table_num(p, t, json_number(v, NAN));
+    }
   }
   page_table_end(p, t, false);
 }

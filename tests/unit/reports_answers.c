@@ -3,7 +3,7 @@
 #include "reports/report.h"
 #include "tests/unit/reports_common.h"
 
-static const char *const kinds[] = {"roi", "whatif", "sweep", "validate", "recommend"};
+static const char *const kinds[] = {"roi", "whatif", "sweep", "validate", "recommend", "formats"};
 
 typedef struct {
   db_place place;
