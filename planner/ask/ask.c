@@ -300,8 +300,7 @@ typedef struct {
   pthread_mutex_t lock;
 } work;
 
-static void *worker(void *arg) {
-  work *w = arg;
+static void take_cases(work *w) {
   pthread_mutex_lock(&w->lock);
   /* Cases are handed out in order, so every case before a failed one was begun and its failure, if any, is the one reported. */
   while (w->next < w->n && w->failed == w->n) {
@@ -317,6 +316,11 @@ static void *worker(void *arg) {
     if (st == HF_OK && w->done != NULL) w->done(w->user, i);
   }
   pthread_mutex_unlock(&w->lock);
+}
+
+static void *worker(void *arg) {
+  take_cases(arg);
+  ilp_thread_end();
   return NULL;
 }
 
@@ -335,7 +339,7 @@ hf_status ask_evaluate_all(const ask_case_spec *s, int n, int threads, void (*do
   int want = ask_threads(threads, n), started = 0;
   if (pthread_mutex_init(&w.lock, NULL) != 0) return hf_fail(HF_MACHINE, "no more locks: evaluating cases");
   while (started < want - 1 && pthread_create(&id[started], NULL, worker, &w) == 0) started++;
-  worker(&w);
+  take_cases(&w);
   for (int i = 0; i < started; i++) pthread_join(id[i], NULL);
   pthread_mutex_destroy(&w.lock);
   return w.failed == n ? HF_OK : hf_fail(w.st, "%s: %s", s[w.failed].name, w.line);

@@ -408,3 +408,7 @@ void ilp_lp_free(ilp_lp *lp) {
   }
   free(lp);
 }
+
+void ilp_thread_end(void) {
+  glp_free_env();
+}

@@ -203,4 +203,8 @@ void ilp_result_free(ilp_result *r);
 HF_MUST hf_status ilp_write_lp(const ilp_result *r, const char *path);
 HF_MUST hf_status ilp_write_bound_lp(const ilp_result *r, const char *path);
 
+/* For a thread that has called ilp_solve, before it ends: gives back what GLPK keeps per thread. No result that this thread made may be
+ * freed afterwards by it; harmless where nothing was solved. */
+void ilp_thread_end(void);
+
 #endif
