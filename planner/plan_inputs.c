@@ -66,41 +66,52 @@ static hf_status open_model(plan_inputs *in) {
 
 /* ---- machine and device ---- */
 
-static hf_status open_machine(db *d, const char *name, rec_machine *out) {
-  if (d == NULL) return hf_fail(HF_INPUT, "option --machine: needs a database, or the rows of the machine");
-  if (name == NULL) return db_machine_latest(d, MACHINE_MEASURED, out);
-  if (access(name, F_OK) == 0 || catalog_parts_is_text(name)) return catalog_machine_to_db(d, name, out);
+/* A machine of the catalog, of a file or of parts: in memory only. Requests may still turn out to be bad; store_machines comes last. */
+static hf_status compose_machine(const char *name, cost_rows **out) {
+  catalog_machine m;
+  HF_TRY(catalog_machine_build(name, &m));
+  hf_status st = cost_rows_from_arrays(&m.machine, m.device, m.n_device, m.figure, m.n_figure, NULL, 0, m.link, m.n_link, out);
+  catalog_machine_free(&m);
+  return st;
+}
+
+static hf_status stored_machine(db *d, const char *name, cost_rows **out) {
+  rec_machine m;
+  HF_TRY(name != NULL ? db_machine_find(d, name, &m) : db_machine_latest(d, MACHINE_MEASURED, &m));
+  return cost_rows_load(d, &m, out);
+}
+
+static hf_status open_machine(db *d, const char *option, const char *name, cost_rows **out) {
+  if (d == NULL) return hf_fail(HF_INPUT, "option %s: needs a database, or the rows of the machine", option);
+  if (name == NULL) return stored_machine(d, NULL, out);
+  if (access(name, F_OK) == 0 || catalog_parts_is_text(name)) return hf_note(compose_machine(name, out), "option %s", option);
   json *doc = NULL;
   if (catalog_get("machines", name, &doc) == HF_OK) {
     json_free(doc);
-    return catalog_machine_to_db(d, name, out);
+    return hf_note(compose_machine(name, out), "option %s", option);
   }
   char hint[400];
   snprintf(hint, sizeof hint, "%s", hf_error_line());
-  hf_status st = db_machine_find(d, name, out);
+  hf_status st = stored_machine(d, name, out);
   if (st == HF_NOT_FOUND)
-    return hf_fail(HF_NOT_FOUND, "option --machine: '%s' is neither a machine of the database nor a file nor in the catalog (%s)",
-                   name, hint);
+    return hf_fail(HF_NOT_FOUND, "option %s: '%s' is neither a machine of the database nor a file nor in the catalog (%s)",
+                   option, name, hint);
   return st;
 }
 
 static hf_status open_host(plan_inputs *in) {
-  rec_machine m;
   in->host = in->req.host_rows;
   if (in->host != NULL) return HF_OK;
-  HF_TRY(open_machine(in->d, in->req.machine, &m));
-  HF_TRY(cost_rows_load(in->d, &m, &in->host_owned));
+  HF_TRY(open_machine(in->d, "--machine", in->req.machine, &in->host_owned));
   in->host = in->host_owned;
   return HF_OK;
 }
 
 /* The host's rows with the kernel curves of another machine, where the request says so. */
 static hf_status scale_host(plan_inputs *in) {
-  rec_machine m;
   cost_rows *from = NULL, *scaled = NULL;
   if (in->req.scale_from == NULL) return HF_OK;
-  HF_TRY(hf_note(open_machine(in->d, in->req.scale_from, &m), "option --scale-from"));
-  HF_TRY(cost_rows_load(in->d, &m, &from));
+  HF_TRY(open_machine(in->d, "--scale-from", in->req.scale_from, &from));
   hf_status st = hf_note(cost_rows_scaled(in->host, from, &scaled), "option --scale-from");
   cost_rows_free(from);
   HF_TRY(st);
@@ -131,11 +142,7 @@ static hf_status open_devices(plan_inputs *in) {
   else HF_TRY(gpu_set_default(in->host, ILP_MAX_DEVICES, &in->gpus));
   if (in->gpus.n > 0) in->gpu = in->gpus.g[0];
   snprintf(in->gpu.text, sizeof in->gpu.text, "%s", in->gpus.text);
-  if (in->gpu.kind == GPU_PACED) {
-    rec_machine m;
-    HF_TRY(hf_note(open_machine(in->d, in->gpu.machine, &m), "option --gpu"));
-    HF_TRY(cost_rows_load(in->d, &m, &in->paced));
-  }
+  if (in->gpu.kind == GPU_PACED) HF_TRY(open_machine(in->d, "--gpu", in->gpu.machine, &in->paced));
   for (int d = 0; d < in->gpus.n; d++) HF_TRY(device_memory(in, d));
   in->device_bytes = in->device_mem[0];
   return HF_OK;
@@ -148,10 +155,8 @@ static hf_status open_remotes(plan_inputs *in) {
   HF_TRY(cost_remote_parse(in->req.remotes, name, &n));
   for (int r = 0; r < n; r++) {
     cost_remote *to = &in->remote[r];
-    rec_machine m;
-    HF_TRY(hf_note(open_machine(in->d, name[r].machine, &m), "option --remote"));
+    HF_TRY(open_machine(in->d, "--remote", name[r].machine, &to->rows));
     HF_TRY(hf_note(cost_link_read(name[r].link, &to->bytes_per_s, &to->latency_ns), "option --remote"));
-    HF_TRY(cost_rows_load(in->d, &m, &to->rows));
     snprintf(to->text, sizeof to->text, "%.40s:%.50s", name[r].machine, name[r].link);
     in->n_remotes++;
   }
@@ -227,6 +232,20 @@ static hf_status choose_chunk(plan_inputs *in) {
   return HF_OK;
 }
 
+/* The rows of a machine that is not in the database yet, or the number of the one that is. */
+static hf_status store_machine(db *d, cost_rows *r) {
+  if (r == NULL || r->machine.id != 0) return HF_OK;
+  const catalog_machine m = {r->machine, r->device, r->figure, r->link, r->n_device, r->n_figure, r->n_link};
+  return catalog_machine_store(d, &m, &r->machine);
+}
+
+static hf_status store_machines(plan_inputs *in) {
+  HF_TRY(store_machine(in->d, in->host_owned));
+  HF_TRY(store_machine(in->d, in->paced));
+  for (int r = 0; r < in->n_remotes; r++) HF_TRY(store_machine(in->d, in->remote[r].rows));
+  return HF_OK;
+}
+
 hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   plan_inputs *in = NULL;
   hf_status st = HF_OK;
@@ -242,6 +261,8 @@ hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   HF_GO(fail, open_remotes(in));
   HF_GO(fail, choose_chunk(in));
   HF_GO(fail, choose_homes(in));
+  HF_GO(fail, plan_inputs_popularity(in));
+  HF_GO(fail, store_machines(in));
   *out = in;
   return HF_OK;
 fail:
@@ -279,6 +300,7 @@ static hf_status counted_popularity(plan_inputs *in, bool fit) {
 hf_status plan_inputs_popularity(plan_inputs *in) {
   const plan_request *r = &in->req;
   bool fit = r->skew != NULL && strcmp(r->skew, "zipf-fit") == 0;
+  if (in->pop != NULL) return HF_OK;
   if (fit && r->census == NULL && r->from_run == 0)
     return hf_fail(HF_INPUT, "option --skew: zipf-fit needs counts to fit: give --census FILE or --from-run RUN");
   if (fit || r->census != NULL || (r->from_run != 0 && r->skew == NULL)) return counted_popularity(in, fit);

@@ -36,9 +36,11 @@ stage_curve cost_roofline_curve(double fixed_ns, double bytes, double flops_per_
     c.n++;
   }
   if (kink >= 512) { /* beyond the last point the slope must be that of the arithmetic, not of the flat part */
-    c.tok[c.n] = kink > 1e6 ? 1e6 : kink;
-    c.ns[c.n] = c.ns[c.n - 1];
-    c.n++;
+    if (kink > 512) {
+      c.tok[c.n] = kink > 1e6 ? 1e6 : kink;
+      c.ns[c.n] = c.ns[c.n - 1];
+      c.n++;
+    }
     if (flops_per_token > 0 && kink <= 1e6) {
       c.tok[c.n] = 2 * kink;
       c.ns[c.n] = fixed_ns + cost_roofline_ns(bytes, 2 * kink * flops_per_token, bytes_per_s, flops_per_s);
@@ -107,8 +109,7 @@ double cost_measured_flops(const cost_unit *u, fmt f) {
   double best = 0;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (strncmp(k->device, u->device, strlen(u->device)) != 0 || strcmp(k->format, fmt_get(f)->name) != 0 || !(k->ns > 0))
-      continue;
+    if (!cost_on_unit(k, u) || strcmp(k->format, fmt_get(f)->name) != 0 || !(k->ns > 0)) continue;
     if (u->threads > 0 && k->threads != u->threads) continue;
     double products = strcmp(k->kernel, "expert_ffn") == 0 ? 3 : strcmp(k->kernel, "matmul") == 0 ? 1 : 0;
     best = fmax(best, 1e9 * 2 * products * k->n_out * k->n_in * k->tokens / k->ns);

@@ -108,7 +108,7 @@ static void find_device(builder *b, int d) {
   v->hand_ns = cost_time(r, from, "handover_ns", b->c, prior("handover_ns"), &b->tag);
   if (real) {
     v->h2d = cost_rate(r, v->unit.device, "pcie_h2d_bytes_per_s", COST_LINK, b->c, prior("pcie_h2d_bytes_per_s"), &b->tag);
-    v->d2h = cost_rate(r, v->unit.device, "pcie_d2h_bytes_per_s", COST_LINK, b->c, prior("pcie_h2d_bytes_per_s"), &b->tag);
+    v->d2h = cost_rate(r, v->unit.device, "pcie_d2h_bytes_per_s", COST_LINK, b->c, prior("pcie_d2h_bytes_per_s"), &b->tag);
   } else {
     v->h2d = v->d2h = cost_unit_bytes_per_s(&v->unit, b->c, &b->tag);
   }
@@ -133,8 +133,13 @@ void cost_curve_add(stage_curve *c, double fixed_ns, double ns_per_token) {
   for (int i = 0; i < c->n; i++) c->ns[i] += fixed_ns + ns_per_token * c->tok[i];
 }
 
-static void curve_scale(stage_curve *c, double factor) {
-  for (int i = 0; i < c->n; i++) c->ns[i] *= factor;
+/* Real gates touch `factor` times the experts that assumed popularity says, each with 1 / factor times the tokens: fewer weights are read, the
+ * arithmetic stays. */
+static void fewer_experts(stage_curve *c, double factor) {
+  for (int i = 0; i < c->n; i++) {
+    c->tok[i] *= factor;
+    c->ns[i] *= factor;
+  }
 }
 
 /* The unit's arithmetic where its rows say something about it, else without limit. */
@@ -183,7 +188,7 @@ static void device_place(builder *b, int d, const device_rates *home, const mode
   const model_config *m = model_get_config(b->in->m);
   const device_rates *v = &b->dev[d];
   out->exp = part_curve(b, &v->unit, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);
-  curve_scale(&out->exp, b->distinct);
+  fewer_experts(&out->exp, b->distinct);
   out->fixed_ns = v->launch_ns;
   out->hand_ns = home->hand_ns + v->hand_ns;
   out->hand_tok_ns = way_ns(b->in, (double[]){home->d2h, v->h2d, v->d2h, home->h2d}, 4);
@@ -200,7 +205,7 @@ static void remote_place(builder *b, const cost_remote *r, const device_rates *h
   cost_weaken(&b->tag, r->bytes_per_s.tag);
   cost_weaken(&b->tag, r->latency_ns.tag);
   out->exp = part_curve(b, &u, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);
-  curve_scale(&out->exp, b->distinct);
+  fewer_experts(&out->exp, b->distinct);
   out->fixed_ns = cost_cpu_time(r->rows, "layer_fixed_ns", 0, b->c, prior("layer_fixed_ns"), &b->tag);
   out->hand_ns = home->hand_ns + 2 * latency;
   out->hand_tok_ns = way_ns(b->in, (double[]){rate, rate}, 2);
@@ -246,11 +251,11 @@ static void expert_cost(builder *b, const model_layer_parts *p, stage_layer *y) 
   cost_shape s = {.kernel = "expert_ffn", .format = p->expert_fmt, .bytes = (double)p->expert.bytes};
   if (!cost_measured_curve(&b->pool, &s, b->c, &measured, &ignored)) numa_cost(b, p, &expert, &split_ns);
   y->cexp = part_curve(b, &b->pool, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &expert, split_ns);
-  curve_scale(&y->cexp, b->distinct);
+  fewer_experts(&y->cexp, b->distinct);
   y->cexp_fixed_ns = b->cexp_fixed;
   if (no_device(b)) return;
   y->dexp = part_curve(b, &home->unit, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);
-  curve_scale(&y->dexp, b->distinct);
+  fewer_experts(&y->dexp, b->distinct);
   y->hand_ns = home->hand_ns;
   y->hand_tok_ns = way_ns(b->in, (double[]){home->h2d, home->d2h}, 2);
   y->upload_ns = 1e9 * (double)p->expert.bytes / home->h2d;
@@ -320,6 +325,41 @@ static hf_status find_contend(builder *b, stage_table *t) {
   return HF_OK;
 }
 
+/* The longest that a stage may last for 512 tokens, and that one query may take over one token of context. What a step adds up and the
+ * simulator counts in whole nanoseconds then stays far from overflowing; whoever states a machine that slow mistook a unit. */
+static const double LONGEST_NS = 900e9, LONGEST_CONTEXT_NS = 1e6;
+
+static bool bearable(const stage_curve *c) {
+  return stage_curve_at(c, 512) <= LONGEST_NS; /* false for NaN */
+}
+
+/* What of a layer lasts too long; NULL when nothing does. */
+static const char *unbearable(const stage_table *t, int l) {
+  const stage_layer *y = &t->layer[l];
+  if (!bearable(&y->attn)) return "attention";
+  if (!(y->attn_ctx_ns + y->attn_seq_ctx_ns <= LONGEST_CONTEXT_NS)) return "reading the KV cache";
+  if (!bearable(&y->shared)) return "the shared or dense part";
+  if (!bearable(&y->dexp)) return "an expert on the device";
+  if (!bearable(&y->cexp) || !(y->cexp_fixed_ns <= LONGEST_NS)) return "an expert on the CPU";
+  if (!(y->hand_ns + 512 * y->hand_tok_ns <= LONGEST_NS)) return "handing activations over";
+  if (!(y->upload_ns <= LONGEST_NS)) return "sending an expert to the device";
+  for (int q = 1; t->place != NULL && q <= t->n_devices + t->n_remotes; q++) {
+    const stage_place *s = stage_place_of(t, l, q);
+    if (!bearable(&s->exp) || !(s->fixed_ns + s->hand_ns + 512 * s->hand_tok_ns <= LONGEST_NS)) return "an expert elsewhere";
+  }
+  return NULL;
+}
+
+static hf_status check_times(const cost_input *in, const stage_table *t) {
+  const char *what = !bearable(&t->head) ? "the output matrix" : !(t->step_fixed_ns <= LONGEST_NS) ? "step_fixed_ns" : NULL;
+  for (int l = 0; what == NULL && l < t->n_layers; l++) what = unbearable(t, l);
+  if (what == NULL) return HF_OK;
+  return hf_fail(HF_INPUT,
+                 "machine %s: %s would last longer than a quarter of an hour: one of the machine's rates or times is absurd; are their "
+                 "units right?",
+                 in->rows->machine.name, what);
+}
+
 static hf_status check_devices(const cost_input *in) {
   for (int d = 0; d < in->gpus.n; d++)
     if (in->gpus.g[d].kind != GPU_VIRTUAL && cost_device(in->rows, in->gpus.g[d].device) == NULL)
@@ -348,6 +388,7 @@ hf_status cost_table(const cost_input *in, cost_case c, stage_table **out) {
   HF_GO(fail, head_cost(&b, t));
   HF_GO(fail, find_contend(&b, t));
   t->step_fixed_ns = cost_time(in->rows, "cpu", "step_fixed_ns", c, prior("step_fixed_ns"), &b.tag);
+  HF_GO(fail, check_times(in, t));
   snprintf(t->tag, sizeof t->tag, "%s", db_tag_name(b.tag));
   *out = t;
   return HF_OK;

@@ -358,11 +358,64 @@ static void runs_of_other_models_are_refused(void **state) {
   plan_request r = tiny();
   r.from_run = 123456;
   plan_inputs *in = NULL;
-  planned p;
-  ok(plan_inputs_open(database, &r, &in));
-  hf_status st = plan_make(in, NULL, &p);
+  hf_status st = plan_inputs_open(database, &r, &in);
   assert_true(st == HF_NOT_FOUND || st == HF_INPUT);
+  assert_null(in);
+}
+
+static int machines_stored(void) {
+  rec_machine *list = NULL;
+  int n = 0;
+  ok(db_machine_list(database, &list, &n));
+  free(list);
+  return n;
+}
+
+/* A machine of parts becomes rows only when nothing else of the request is wrong. */
+static void bad_requests_leave_no_machine(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *in = NULL;
+  r.machine = "cpu=xeon-6787p,gpu=rtx4090";
+  int before = machines_stored();
+  r.gpu = "cuda:3";
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_NOT_FOUND);
+  r.gpu = "paced:xeon6-mrdimm-rtx4090";
+  r.skew = "zipf:nan";
+  assert_int_equal(plan_inputs_open(database, &r, &in), HF_INPUT);
+  r.skew = NULL;
+  r.census = "tests/no-such-file.json";
+  assert_int_not_equal(plan_inputs_open(database, &r, &in), HF_OK);
+  assert_int_equal(machines_stored(), before);
+  r.census = NULL;
+  ok(plan_inputs_open(database, &r, &in));
+  assert_int_equal(machines_stored(), before + 2);
+  assert_true(in->host->machine.id > 0 && in->paced->machine.id > in->host->machine.id);
+  plan_inputs_close(in);
+  ok(plan_inputs_open(database, &r, &in)); /* found again, not made again */
+  assert_int_equal(machines_stored(), before + 2);
+  plan_inputs_close(in);
+}
+
+/* Rates that no machine has would make times that no clock can count. */
+static void absurd_machines_are_refused(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *in = NULL;
+  planned p;
+  static const char doc[] =
+      "{\"name\":\"absurd\",\"title\":\"t\",\"source\":\"s\",\"date\":\"2025-01-01\",\"devices\":[{\"device\":\"cpu0\",\"kind\":"
+      "\"cpu\",\"name\":\"c\",\"cores\":8,\"mem_bytes\":1e12}],\"figures\":[{\"device\":\"cpu\",\"what\":"
+      "\"dram_read_bytes_per_s\",\"value\":1e-30,\"unit\":\"B/s\"}]}";
+  char file[64];
+  snprintf(file, sizeof file, "/tmp/hf-plan-test-%d.json", (int)getpid());
+  ok(hf_write_file(file, doc, sizeof doc - 1));
+  r.machine = file;
+  ok(plan_inputs_open(database, &r, &in));
+  assert_int_equal(plan_make(in, NULL, &p), HF_INPUT);
+  assert_non_null(strstr(hf_error_line(), "machine absurd"));
   done(in, &p);
+  unlink(file);
 }
 
 static void put_product(int64_t machine, const char *candidate, int rows, int tokens, int threads, double ns) {
@@ -524,6 +577,8 @@ int main(void) {
       cmocka_unit_test(drift_finds_the_factors),
       cmocka_unit_test(replanning_moves_the_hot_experts),
       cmocka_unit_test(runs_of_other_models_are_refused),
+      cmocka_unit_test(bad_requests_leave_no_machine),
+      cmocka_unit_test(absurd_machines_are_refused),
       cmocka_unit_test(kernels_are_compared_like_for_like),
       cmocka_unit_test(doubts_add_up_as_independent_ones),
       cmocka_unit_test(deepseek_r1_from_the_catalog),
