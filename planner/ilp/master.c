@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROUNDS = 150, MAX_SETS_ALL = 2500, MAX_COLUMNS_ALL = 8000, START_STEPS = 24, SETTLE_ROUNDS = 12, QUICK_ROUNDS = 4, MAX_DIVE = 40 };
+enum { MAX_ROUNDS = 150, MAX_SETS_ALL = 2500, MAX_COLUMNS_ALL = 8000, MOST_EXPERTS_ALL = 600, START_STEPS = 24, SETTLE_ROUNDS = 12, QUICK_ROUNDS = 4, MAX_DIVE = 40 };
 static const double CONVERGED = 1e-6;
 static const double GOOD_GAP = 8e-4; /* what is left is mostly in the bound: no further search */
 
@@ -535,12 +535,17 @@ done:
 
 static double sets_of(const spread *m, const spread_group *g) {
   double n = g->upload.t != NULL ? 2 : 1;
-  for (int e = 0; e < m->n_experts && n <= MAX_SETS_ALL; e++) n *= __builtin_popcount(g->open[e]);
+  int places = m->n_experts > 0 ? __builtin_popcount(g->open[0]) : 1;
+  for (int i = 1; g->alike && i < places && n <= MAX_SETS_ALL; i++) n = n * (m->n_experts + i) / i;
+  for (int e = 0; !g->alike && e < m->n_experts && n <= MAX_SETS_ALL; e++) n *= __builtin_popcount(g->open[e]);
   return n;
 }
 
 static bool few_sets(const spread *m) {
   double all = 0;
+  int experts = 0;
+  for (int g = 0; g < m->n_groups; g++) experts += m->group[g].n_same * m->n_experts;
+  if (experts > MOST_EXPERTS_ALL) return false;
   for (int g = 0; g < m->n_groups; g++) {
     double n = sets_of(m, &m->group[g]);
     if (n > MAX_SETS_ALL) return false;
@@ -586,36 +591,57 @@ static void prune_sets(spread_solution *s, int from) {
   s->n_sets = n;
 }
 
+static hf_status push_set(spread_solution *s, int group, const uint8_t *place) {
+  spread *m = s->m;
+  for (int up = 0; up <= (m->group[group].upload.t != NULL); up++) {
+    if (s->n_sets == s->cap_sets) {
+      int cap = s->cap_sets > 0 ? 2 * s->cap_sets : 1024;
+      HF_TRY(hf_realloc(&s->set, (size_t)cap, sizeof *s->set, "placement columns"));
+      s->cap_sets = cap;
+    }
+    uint8_t *copy;
+    HF_TRY(hf_alloc(&copy, (size_t)m->n_experts, 1, "placement columns"));
+    memcpy(copy, place, (size_t)m->n_experts);
+    s->set[s->n_sets] = (spread_set){.group = group, .upload = up, .place = copy};
+    spread_value(m, &s->set[s->n_sets++]);
+  }
+  return HF_OK;
+}
+
+/* The next set of different experts, expert 0 fastest; false after the last. */
+static bool next_set(const spread *m, const spread_group *g, uint8_t *place) {
+  for (int e = 0; e < m->n_experts; e++) {
+    unsigned above = g->open[e] >> (place[e] + 1);
+    if (above != 0) {
+      place[e] = (uint8_t)(place[e] + 1 + __builtin_ctz(above));
+      return true;
+    }
+    place[e] = (uint8_t)__builtin_ctz(g->open[e]);
+  }
+  return false;
+}
+
+/* The next set of experts that are alike: places rise along the experts, so that each choice of counts comes once. */
+static bool next_counts(const spread *m, const spread_group *g, uint8_t *place) {
+  for (int e = m->n_experts - 1; e >= 0; e--) {
+    unsigned above = g->open[e] >> (place[e] + 1);
+    if (above == 0) continue;
+    uint8_t q = (uint8_t)(place[e] + 1 + __builtin_ctz(above));
+    for (int i = e; i < m->n_experts; i++) place[i] = q;
+    return true;
+  }
+  return false;
+}
+
 static hf_status all_sets(spread_solution *s) {
   spread *m = s->m;
   uint8_t place[ILP_MAX_EXPERTS];
   for (int g = 0; g < m->n_groups; g++) {
     const spread_group *y = &m->group[g];
-    int from = s->n_sets, e;
-    for (e = 0; e < m->n_experts; e++) place[e] = (uint8_t)__builtin_ctz(y->open[e]);
-    for (;;) {
-      for (int up = 0; up <= (y->upload.t != NULL); up++) {
-        if (s->n_sets == s->cap_sets) {
-          int cap = s->cap_sets > 0 ? 2 * s->cap_sets : 1024;
-          HF_TRY(hf_realloc(&s->set, (size_t)cap, sizeof *s->set, "placement columns"));
-          s->cap_sets = cap;
-        }
-        uint8_t *copy;
-        HF_TRY(hf_alloc(&copy, (size_t)m->n_experts, 1, "placement columns"));
-        memcpy(copy, place, (size_t)m->n_experts);
-        s->set[s->n_sets] = (spread_set){.group = g, .upload = up, .place = copy};
-        spread_value(m, &s->set[s->n_sets++]);
-      }
-      for (e = 0; e < m->n_experts; e++) { /* the next in the order of places, expert 0 fastest */
-        unsigned above = y->open[e] >> (place[e] + 1);
-        if (above != 0) {
-          place[e] = (uint8_t)(place[e] + 1 + __builtin_ctz(above));
-          break;
-        }
-        place[e] = (uint8_t)__builtin_ctz(y->open[e]);
-      }
-      if (e == m->n_experts) break;
-    }
+    int from = s->n_sets;
+    for (int e = 0; e < m->n_experts; e++) place[e] = (uint8_t)__builtin_ctz(y->open[e]);
+    do HF_TRY(push_set(s, g, place));
+    while (y->alike ? next_counts(m, y, place) : next_set(m, y, place));
     prune_sets(s, from);
   }
   return HF_OK;
@@ -639,7 +665,7 @@ static hf_status solve_all(master *x) {
   uint8_t *placement;
   HF_TRY(all_sets(s));
   HF_TRY(hf_alloc(&placement, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts + 1, 1, "placement"));
-  hf_status st = integer_pass(x, 20000, 5e9, placement, &finished, &bound);
+  hf_status st = integer_pass(x, 20000, 1e8, placement, &finished, &bound);
   if (st == HF_OK) st = take(x, placement);
   if (st == HF_OK && finished) {
     s->milp = s->exact = true;
@@ -671,7 +697,7 @@ static hf_status improve(master *x, double gap, bool quick, uint8_t *placement) 
     double before = s->objective_ns, bound;
     bool finished;
     HF_TRY(add_placement(x, s->placement));
-    if (integer_pass(x, 200, 2e8, placement, &finished, &bound) != HF_OK) {
+    if (integer_pass(x, 200, 2e7, placement, &finished, &bound) != HF_OK) {
       hf_clear_error(); /* the placement at hand stands */
       return HF_OK;
     }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const double LEAST = 1e-10; /* share of the objective that a move must gain */
-enum { EXCHANGES = 6, PER_PASS = 64, MOST_SWAPPED = 512, VACATED = 24 };
+enum { EXCHANGES = 6, PER_PASS = 64, MOST_SWAPPED = 512, VACATED = 24, MOST_MOVES = 6000000 };
 
 /* Sums over the experts in each place, fixed parts not in them. */
 typedef struct {
@@ -30,6 +30,7 @@ typedef struct {
   uint8_t *saved; /* [n * E] */
   uint8_t *placement;
   const spread_dual *d;
+  int64_t last_move; /* of the counter: the effort of one call is limited */
 } settling;
 
 /* ---- values ---- */
@@ -233,11 +234,15 @@ static bool fit(settling *s, int except) {
 
 /* ---- making it better ---- */
 
+static bool tired(const settling *s) {
+  return s->m->count->moves > s->last_move;
+}
+
 /* Every expert alone, wherever there is room. */
 static bool move_pass(settling *s) {
   const spread *m = s->m;
   double before = s->objective;
-  for (int i = 0; i < s->n; i++)
+  for (int i = 0; i < s->n && !tired(s); i++)
     for (int e = 0; e < m->n_experts; e++) {
       const layer_state *y = &s->lay[i];
       double least = s->objective * (1 - LEAST);
@@ -317,7 +322,7 @@ static bool exchange_pass(settling *s, int most) {
   bool any = false;
   for (int p = 0; p < m->n_places; p++)
     for (int q = p + 1; q < m->n_places; q++)
-      for (int step = 0; step < most; step++) {
+      for (int step = 0; step < most && !tired(s); step++) {
         move out[EXCHANGES], in[EXCHANGES];
         int n = best_moves(s, p, q, out), k = best_moves(s, q, p, in);
         bool done = false;
@@ -369,7 +374,7 @@ static bool swap_pass(settling *s) {
   bool any = false;
   for (int i = 0; i < s->n; i++)
     if (!s->lay[i].g->whole)
-      for (int step = 0; step < 3 && swap_in_layer(s, i); step++) any = true;
+      for (int step = 0; step < 3 && !tired(s) && swap_in_layer(s, i); step++) any = true;
   return any;
 }
 
@@ -409,7 +414,7 @@ static bool vacate_pass(settling *s) {
   bool any = false;
   for (int p = 0; p < m->n_places; p++) {
     int last = 0, tries = 0;
-    while (tries < VACATED) {
+    while (tries < VACATED && !tired(s)) {
       int at = -1;
       for (int i = 0; i < s->n; i++) {
         const layer_state *y = &s->lay[i];
@@ -427,7 +432,8 @@ static bool vacate_pass(settling *s) {
 }
 
 static void improve(settling *s, int rounds, double enough) {
-  for (int round = 0; round < rounds; round++) {
+  s->last_move = s->m->count->moves + MOST_MOVES;
+  for (int round = 0; round < rounds && !tired(s); round++) {
     double before = s->objective;
     (void)move_pass(s);
     (void)exchange_pass(s, PER_PASS);

@@ -137,9 +137,10 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
     g->work = work;
   }
   g->nested = m->depth > 1 && m->n_places == 2 && !(m->weight > 0);
-  g->whole = m->depth == 1 && !(m->weight > 0) && !(m->kappa > 0);
+  g->alike = true;
   const double *pop = p->pop->p + (size_t)layer * (size_t)E;
-  for (int e = 1; e < E; e++) g->whole = g->whole && pop[e] == pop[0] && g->open[e] == g->open[0];
+  for (int e = 1; e < E; e++) g->alike = g->alike && pop[e] == pop[0] && g->open[e] == g->open[0];
+  g->whole = g->alike && m->depth == 1 && !(m->weight > 0) && !(m->kappa > 0);
   return HF_OK;
 }
 

@@ -34,6 +34,7 @@ typedef struct {
   const double *work;             /* [E * P] expert times summed over micro-batches; NULL at depth 1 */
   double work_fixed[SPREAD_P];
   uint16_t *open;          /* [E] bit q: may live there */
+  bool alike;              /* experts differ in nothing: a set is its counts */
   /* The relaxation sees the way of a set as it is, not its parts one by one: */
   bool whole;  /* depth 1, experts all alike, nothing but ways counts: priced by counts with the true largest part */
   bool nested; /* two places at depth > 1: for each choice of places in use the best weights of the parts are found */
