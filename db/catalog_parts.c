@@ -111,7 +111,7 @@ static bool takes(const json *cpu, const json *memory, int dpc) {
   return type != NULL && driven_at(cpu, type, dpc) > 0;
 }
 
-/* Names the memory of the same speed grade that the CPU does take, where there is one: ddr5-5600 and ddr5-5600-udimm. */
+/* Names what the CPU does take, fastest first. */
 static hf_status refuse_memory(const catalog_parts *p) {
   catalog_memory_option *list = NULL;
   int n = 0;
@@ -125,10 +125,14 @@ static hf_status refuse_memory(const catalog_parts *p) {
                  p->dimms_per_channel, n > 0 ? known : "none of the catalog's");
 }
 
-static hf_status default_dimm(catalog_parts *p, const json *memory) {
-  double most = json_number(json_get(json_get(memory, "dimm_bytes_max"), "value"), 64.0 * (double)gib);
-  p->dimm_bytes = most < 64.0 * (double)gib ? (int64_t)most : 64 * gib;
-  return HF_OK;
+/* A whole number of an entry, 0 to most whatever a file of somebody's own says. */
+static int64_t whole_at(const json *entry, const char *key, int64_t other, int64_t most) {
+  double v = json_number(json_get(json_get(entry, key), "value"), (double)other);
+  return (int64_t)fmax(0, fmin(v, (double)most));
+}
+
+static int most_sockets(const json *cpu) {
+  return (int)whole_at(cpu, "max_sockets", 1, MAX_SOCKETS);
 }
 
 /* Names become the catalog's, what is missing is filled in, what contradicts itself is refused. */
@@ -136,14 +140,14 @@ static hf_status resolve(catalog_parts *p) {
   const json *cpu, *memory;
   if (p->cpu[0] == 0) return hf_fail(HF_INPUT, "parts: cpu= is missing; for example cpu=xeon-6787p");
   HF_TRY(own_name("cpus", p->cpu, p->cpu, sizeof p->cpu, &cpu));
-  int most = (int)json_number(json_get(json_get(cpu, "max_sockets"), "value"), 1);
+  int most = most_sockets(cpu);
   if (p->sockets == 0) p->sockets = 1;
   if (p->sockets > most) return hf_fail(HF_INPUT, "sockets=%d: %s works in at most %d", p->sockets, p->cpu, most);
   if (p->dimms_per_channel == 0) p->dimms_per_channel = 1;
   if (p->memory[0] == 0) HF_TRY(fastest_memory(p->cpu, p->dimms_per_channel, p->memory, sizeof p->memory));
   HF_TRY(own_name("memory", p->memory, p->memory, sizeof p->memory, &memory));
   if (!takes(cpu, memory, p->dimms_per_channel)) return refuse_memory(p);
-  if (p->dimm_bytes == 0) HF_TRY(default_dimm(p, memory));
+  if (p->dimm_bytes == 0) p->dimm_bytes = whole_at(memory, "dimm_bytes_max", 64 * gib, 64 * gib);
   for (int i = 0; i < p->n_gpu_kinds; i++) HF_TRY(own_name("gpus", p->gpu[i].gpu, p->gpu[i].gpu, sizeof p->gpu[i].gpu, NULL));
   if (p->prior[0] == 0) memcpy(p->prior, default_prior, sizeof default_prior);
   HF_TRY(own_name("priors", p->prior, p->prior, sizeof p->prior, NULL));
@@ -354,7 +358,7 @@ static hf_status change_cpu(catalog_parts *p, const char *value) {
   HF_TRY(set_text(p->cpu, sizeof p->cpu, "cpu", value));
   HF_TRY(own_name("cpus", p->cpu, p->cpu, sizeof p->cpu, &cpu));
   HF_TRY(own_name("memory", p->memory, p->memory, sizeof p->memory, &memory));
-  int most = (int)json_number(json_get(json_get(cpu, "max_sockets"), "value"), 1);
+  int most = most_sockets(cpu);
   if (p->sockets > most) {
     add_note(p, "%d socket%s instead of %d, the most that %s works in", most, most == 1 ? "" : "s", p->sockets, p->cpu);
     p->sockets = most;
@@ -369,8 +373,7 @@ static hf_status change_cpu(catalog_parts *p, const char *value) {
   if (driven_at(cpu, "mrdimm", p->dimms_per_channel) == 0 && p->dimms_per_channel > 1) p->dimms_per_channel = 1;
   HF_TRY(fastest_memory(p->cpu, p->dimms_per_channel, p->memory, sizeof p->memory));
   HF_TRY(own_name("memory", p->memory, p->memory, sizeof p->memory, &memory));
-  double limit = json_number(json_get(json_get(memory, "dimm_bytes_max"), "value"), (double)p->dimm_bytes);
-  if ((double)p->dimm_bytes > limit) p->dimm_bytes = (int64_t)limit;
+  p->dimm_bytes = whole_at(memory, "dimm_bytes_max", p->dimm_bytes, p->dimm_bytes);
   add_note(p, "memory %s instead of %s, which %s does not take", p->memory, before, p->cpu);
   return HF_OK;
 }
@@ -583,7 +586,7 @@ static const char *title_of(const char *kind, const char *name) {
 
 static hf_status add_title(json *o, const catalog_parts *p, const json *cpu) {
   hf_buf b;
-  int channels = (int)json_number(json_get(json_get(cpu, "memory_channels"), "value"), 0);
+  int channels = (int)whole_at(cpu, "memory_channels", 0, 64);
   hf_buf_init(&b, 4096);
   hf_status st = p->sockets > 1 ? hf_buf_printf(&b, "%d x ", p->sockets) : HF_OK;
   if (st == HF_OK) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "db/catalog.h"
 #include "model/model.h"
 #include "planner/cmd.h"
@@ -332,6 +333,30 @@ static hf_status show_parts(const char *text) {
   return st;
 }
 
+static hf_status nearest_of(const char *asked, const char *kind, int *distance, char *best, size_t n) {
+  char **names = NULL;
+  int count = 0;
+  HF_TRY(catalog_names(kind, &names, &count));
+  for (int i = 0; i < count; i++) {
+    int d = hf_edit_distance(asked, strlen(asked), names[i]);
+    if (d >= *distance) continue;
+    *distance = d;
+    snprintf(best, n, "%s", names[i]);
+  }
+  free(names);
+  return HF_OK;
+}
+
+/* A suggestion further away than half of what was typed would not help. */
+static hf_status nothing_named(const char *asked) {
+  char best[CELL_BYTES] = "";
+  int distance = (int)strlen(asked) / 2 + 1;
+  for (const char *const *k = catalog_kinds; *k != NULL; k++) HF_TRY(nearest_of(asked, *k, &distance, best, sizeof best));
+  if (best[0] == 0)
+    return hf_fail(HF_NOT_FOUND, "catalog show: nothing is named '%.80s'; hf-plan catalog list names all there is", asked);
+  return hf_fail(HF_NOT_FOUND, "catalog show: nothing is named '%.80s'; did you mean '%s'?", asked, best);
+}
+
 /* "show NAME" looks in every kind, "show KIND NAME" in one. */
 static hf_status catalog_show(int n, char **rest) {
   json *doc = NULL;
@@ -341,8 +366,7 @@ static hf_status catalog_show(int n, char **rest) {
     st = catalog_get(rest[0], rest[1], &doc);
   } else {
     for (const char *const *k = catalog_kinds; *k != NULL && st == HF_NOT_FOUND; k++) st = catalog_get(*k, rest[0], &doc);
-    if (st == HF_NOT_FOUND)
-      return hf_fail(HF_NOT_FOUND, "catalog show: nothing is named '%s'; see hf-plan catalog list", rest[0]);
+    if (st == HF_NOT_FOUND) return nothing_named(rest[0]);
   }
   HF_TRY(st);
   hf_clear_error();

@@ -188,8 +188,9 @@ static int device_remedies(const plan_inputs *in, const plan_sizes *s, int d, ch
   const plan_request *r = &in->req;
   const plan_device_sizes *v = &s->device[d];
   int64_t over = -plan_expert_room(s, d, 1), need = v->limit + over, per_user = v->kv / r->users;
-  int64_t users = per_user > 0 ? (v->kv - over) / per_user : 0, context = r->context * (v->kv - over) / (v->kv > 0 ? v->kv : 1);
-  context = context / PLAN_PAGE_TOKENS * PLAN_PAGE_TOKENS;
+  int64_t users = per_user > 0 ? (v->kv - over) / per_user : 0;
+  double part = v->kv > over ? (double)(v->kv - over) / (double)v->kv : 0; /* of the KV cache that does fit */
+  int64_t context = (int64_t)((double)r->context * part) / PLAN_PAGE_TOKENS * PLAN_PAGE_TOKENS;
   char t[2][24];
   int n = 0;
   plan_bytes_text(need, t[0]);

@@ -28,7 +28,7 @@ typedef struct {
   double alone_median, alone_p90;
 } case_group;
 
-enum { COMPARE_MAX_GROUPS = 96 };
+enum { COMPARE_MAX_GROUPS = 1024 };
 typedef struct {
   int n, used;
   prepared_case *row;              /* [n], owned */

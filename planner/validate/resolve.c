@@ -1,12 +1,14 @@
 #include "planner/validate/resolve.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_NAMES = 1024, DEFAULT_CONTEXT = 512, WORDS = 400 };
+enum { MAX_NAMES = 2048, DEFAULT_CONTEXT = 512, WORDS = 400 };
+static const double MOST_NUMBER = 1e9; /* fits an int, twice */
 
 /* ---- names in text ---- */
 
@@ -35,12 +37,14 @@ static void words(const char *text, char *out, size_t n) {
   out[k] = '\0';
 }
 
-static void add_name(name_list *l, const char *name, const char *entry) {
-  if (name == NULL || l->n == MAX_NAMES) return;
+static hf_status add_name(name_list *l, const char *name, const char *entry) {
+  if (name == NULL || strlen(entry) >= sizeof l->key[0].entry) return HF_OK; /* entries of longer names no row can mean */
+  if (l->n == MAX_NAMES) return hf_fail(HF_UNSUPPORTED, "the catalog has more than %d names of a kind", (int)MAX_NAMES);
   name_key *k = &l->key[l->n];
   words(name, k->key, sizeof k->key);
   snprintf(k->entry, sizeof k->entry, "%s", entry);
   if (strlen(k->key) > 4) l->n++; /* one or two characters name nothing */
+  return HF_OK;
 }
 
 static hf_status names_of(const char *kind, name_list **out) {
@@ -52,10 +56,10 @@ static hf_status names_of(const char *kind, name_list **out) {
     json *doc = NULL;
     st = catalog_get(kind, names[i], &doc);
     if (st != HF_OK) break;
-    add_name(*out, names[i], names[i]);
-    add_name(*out, json_string(json_get(doc, "title")), names[i]);
-    for (const json *a = json_first(json_get(doc, "aliases")); a != NULL; a = json_next(a))
-      add_name(*out, json_string(a), names[i]);
+    st = add_name(*out, names[i], names[i]);
+    if (st == HF_OK) st = add_name(*out, json_string(json_get(doc, "title")), names[i]);
+    for (const json *a = json_first(json_get(doc, "aliases")); a != NULL && st == HF_OK; a = json_next(a))
+      st = add_name(*out, json_string(a), names[i]);
     json_free(doc);
   }
   free(names);
@@ -93,13 +97,22 @@ void resolver_free(resolver *r) {
 
 /* ---- numbers in text ---- */
 
+/* Digits and one point at s, at most MOST_NUMBER: a row may say anything. */
+static double number_at(const char *s) {
+  double v = 0, unit = 1;
+  for (; isdigit((unsigned char)*s); s++) v = fmin(10 * v + (*s - '0'), MOST_NUMBER);
+  if (*s == '.')
+    for (s++; isdigit((unsigned char)*s); s++) v += (unit /= 10) * (*s - '0');
+  return fmin(v, MOST_NUMBER);
+}
+
 /* The number right behind (or before) a phrase, case ignored; -1 when there is none. */
 static double number_after(const char *text, const char *phrase) {
   const char *p = strcasestr(text, phrase);
   if (p == NULL) return -1;
   p += strlen(phrase);
   while (*p == ' ' || *p == '-') p++;
-  return isdigit((unsigned char)*p) ? strtod(p, NULL) : -1;
+  return isdigit((unsigned char)*p) ? number_at(p) : -1;
 }
 
 static double number_before(const char *text, const char *phrase) {
@@ -109,18 +122,18 @@ static double number_before(const char *text, const char *phrase) {
   while (e > text && e[-1] == ' ') e--;
   const char *s = e;
   while (s > text && (isdigit((unsigned char)s[-1]) || s[-1] == '.')) s--;
-  return s < e && isdigit((unsigned char)*s) ? strtod(s, NULL) : -1;
+  return s < e && isdigit((unsigned char)*s) ? number_at(s) : -1;
 }
 
 /* "2x Xeon" and "dual Xeon" in front, "RTX 4090 24GB x2" behind a blank: how many; 1 when nothing says so. */
 static int count_of(const char *text) {
-  int n = atoi(text);
+  int n = (int)number_at(text);
   const char *p = text + strspn(text, "0123456789");
   while (*p == ' ') p++;
   if (n > 0 && p > text && (*p == 'x' || *p == 'X') && !isalnum((unsigned char)p[1])) return n;
   if (strncasecmp(text, "dual ", 5) == 0) return 2;
   for (p = strstr(text, " x"); p != NULL; p = strstr(p + 1, " x"))
-    if (isdigit((unsigned char)p[2])) return atoi(p + 2);
+    if (isdigit((unsigned char)p[2])) return (int)number_at(p + 2);
   return 1;
 }
 
@@ -192,6 +205,7 @@ static hf_status resolve_machine(const resolver *rs, resolved_case *r) {
   snprintf(r->box, sizeof r->box, "%s", cpu);
   double threads = number_before(c->placement, "threads"), read = number_before(c->memory, "GB/s");
   if (threads >= 1 && threads <= em->sockets * cores.likely) em->threads = (int)threads;
+  if (read >= 0 && !(read >= 1 && read <= 20000)) return decline(r, "memory", c->memory, "no machine reads that fast or slow");
   if (read > 0) em->read_bytes_per_s = read * 1e9;
   char kind[32] = "";
   bool named = !(read > 0) && memory_kind(c->memory, kind, sizeof kind);
@@ -266,6 +280,8 @@ static hf_status resolve_placement(const model_config *m, resolved_case *r) {
   r->experts_on_cpu = gpu_moe < moe;
   double buffer = number_after(r->c->weights_format, "CPU buffer");
   if (buffer > 0 && moe > gpu_moe) r->expert_bytes = buffer * 1048576 / (moe - gpu_moe) / m->n_experts;
+  if (r->expert_bytes > 0 && !(r->expert_bytes >= 1e3 && r->expert_bytes <= 1e10))
+    return decline(r, "weights_format", r->c->weights_format, "experts of such a size the model does not have");
   bool repacked = has(p, "rtr") && !has(p, "no rtr"), iq = strncmp(r->format_name, "iq", 2) == 0;
   double experts = number_before(r->c->notes, " experts");
   if (experts >= 1 && experts != m->top_k && r->c->notes == strpbrk(r->c->notes, "0123456789"))
