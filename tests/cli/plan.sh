@@ -127,5 +127,5 @@ expect_error 2 '^hf-plan: .*bad.json' "$plan" evaluate --plan "$tmp/bad.json"
 head -c 3000 "$tmp/p.json" >"$tmp/cut.json"
 expect_error 2 '^hf-plan: .*cut.json' "$plan" evaluate --plan "$tmp/cut.json"
 expect_error 2 '^hf-plan: .*inputs' "$plan" evaluate --plan <(jq 'del(.inputs)' "$tmp/p.json")
-expect_error 2 'plan, evaluate' "$plan" guess
+expect_error 2 'evaluate' "$plan" guess
 expect_error 2 '^hf-plan: .*--out' "$plan" plan "${tiny[@]}" --out /no/such/folder/p.json

@@ -1,4 +1,5 @@
 /* The placement solver against brute force, against placements that try to beat its bound, and at full size. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -276,6 +277,113 @@ static void test_more_memory_is_never_worse(void **state) {
     }
     case_free(&c);
   }
+}
+
+/* More bandwidth of a device or the CPU, or fewer users, never makes the best step longer, up to the two gaps; at all depths, with several
+ * places. */
+static void test_more_of_anything_is_never_worse(void **state) {
+  (void)state;
+  for (uint64_t seed = 0; seed < 10; seed++) {
+    ilp_case c;
+    uint64_t s = seed;
+    ilp_result *a, *b;
+    assert_true(case_small(&c, 4, seed % 2 ? 4 : 24, seed % 3 == 0, seed + 4000));
+    if (seed % 4 > 1) assert_true(case_more_places(&c, 2, seed % 4 == 3, &s));
+    c.p.users = 8;
+    must(ilp_solve(&c.p, NULL, &a));
+    c.p.users = 4; /* half of each micro-batch, at every depth */
+    must(ilp_solve(&c.p, NULL, &b));
+    assert_true(b->objective_ns <= a->objective_ns * (1 + a->gap + b->gap + 1e-9));
+    ilp_result_free(b);
+    c.p.users = 8;
+    for (int l = 0; l < c.t->n_layers; l++)
+      for (int i = 0; i < c.t->layer[l].cexp.n; i++) c.t->layer[l].cexp.ns[i] *= 0.8;
+    must(ilp_solve(&c.p, NULL, &b));
+    assert_true(b->objective_ns <= a->objective_ns * (1 + a->gap + b->gap + 1e-9));
+    ilp_result_free(a);
+    for (int l = 0; l < c.t->n_layers; l++)
+      for (int i = 0; i < c.t->layer[l].dexp.n; i++) c.t->layer[l].dexp.ns[i] *= 0.7;
+    must(ilp_solve(&c.p, NULL, &a));
+    assert_true(a->objective_ns <= b->objective_ns * (1 + a->gap + b->gap + 1e-9));
+    ilp_result_free(a);
+    ilp_result_free(b);
+    case_free(&c);
+  }
+}
+
+/* Several unlike devices, too many sets to try: nothing may get below the bound. */
+static void test_bound_holds_places(void **state) {
+  (void)state;
+  for (uint64_t seed = 0; seed < 8; seed++) {
+    enum { L = 4, E = 16 };
+    ilp_case c;
+    ilp_result *r;
+    uint64_t s = seed;
+    assert_true(case_small(&c, L, E, seed % 2, seed + 5000));
+    assert_true(case_more_places(&c, 2 + (int)(seed % 2), (int)(seed % 3 == 0), &s));
+    if (seed % 4 == 1) c.t->contend = 1.2;
+    must(ilp_solve(&c.p, NULL, &r));
+    check_invariants(&c, r);
+    for (int trial = 0; trial < 400; trial++) {
+      uint8_t place[L * E];
+      memcpy(place, r->on_device, sizeof place);
+      for (int i = 0; i < (trial % 4 == 0 ? L * E : 1 + trial % 5); i++) {
+        int x = (int)(case_u64(&s) % (L * E)), y = x / E * E + (int)(case_u64(&s) % E);
+        uint8_t was = place[x];
+        place[x] = trial % 2 ? place[y] : (uint8_t)(case_u64(&s) % (uint64_t)ilp_n_places(c.t));
+        if (trial % 2) place[y] = was;
+      }
+      for (int d = 1; d <= 4 && d <= c.p.users; d++) {
+        ilp_evaluation e;
+        must(ilp_evaluate(&c.p, place, d, NULL, &e));
+        if (e.fits) assert_true(e.objective_ns >= r->by_depth[d - 1].bound_ns * (1 - 1e-12));
+      }
+    }
+    ilp_result_free(r);
+    case_free(&c);
+  }
+}
+
+static void *solve_often(void *arg) {
+  ilp_case *c = arg;
+  ilp_result *first = NULL;
+  for (int i = 0; i < 6; i++) {
+    ilp_result *r;
+    if (ilp_solve(&c->p, NULL, &r) != HF_OK) return first;
+    if (first == NULL) {
+      first = r;
+      continue;
+    }
+    bool same = r->objective_ns == first->objective_ns && r->bound_ns == first->bound_ns;
+    ilp_result_free(r);
+    if (!same) break;
+    if (i == 5) return first;
+  }
+  ilp_result_free(first);
+  return NULL;
+}
+
+/* GLPK keeps its environment per thread: two threads at once find what one finds alone. */
+static void test_two_threads(void **state) {
+  (void)state;
+  ilp_case c;
+  pthread_t thread[2];
+  void *got[2];
+  assert_true(case_small(&c, 4, 20, true, 77));
+  c.p.users = 8;
+  ilp_result *alone = solve_often(&c);
+  assert_non_null(alone);
+  for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&thread[i], NULL, solve_often, &c), 0);
+  for (int i = 0; i < 2; i++) assert_int_equal(pthread_join(thread[i], &got[i]), 0);
+  for (int i = 0; i < 2; i++) {
+    ilp_result *r = got[i];
+    assert_non_null(r);
+    assert_true(r->objective_ns == alone->objective_ns && r->bound_ns == alone->bound_ns);
+    assert_memory_equal(r->on_device, alone->on_device, 4 * 20);
+    ilp_result_free(r);
+  }
+  ilp_result_free(alone);
+  case_free(&c);
 }
 
 /* The theta of a result is worth something: with one more expert's room the bound falls by about that much, not more. */
@@ -606,6 +714,9 @@ int main(void) {
       cmocka_unit_test(test_pins),
       cmocka_unit_test(test_bound_holds),
       cmocka_unit_test(test_more_memory_is_never_worse),
+      cmocka_unit_test(test_more_of_anything_is_never_worse),
+      cmocka_unit_test(test_bound_holds_places),
+      cmocka_unit_test(test_two_threads),
       cmocka_unit_test(test_multiplier),
       cmocka_unit_test(test_full_size),
       cmocka_unit_test(test_same_input_same_answer),
