@@ -22,4 +22,6 @@ HF_MUST hf_status cmd_print_json(const json *o);
 HF_MUST hf_status cmd_no_operands(int n, char **rest, const char *verb);
 /* The database of --db, made when it is not there. */
 HF_MUST hf_status cmd_open_db(const cli_common *common, db **d);
+/* What --plan names: the number of a stored plan, "latest", or a file. The errors name the option. */
+HF_MUST hf_status cmd_read_plan(const cli_common *common, const char *name, plan **out);
 #endif

@@ -6,21 +6,6 @@
 #include "planner/cmd.h"
 #include "planner/plan_eval.h"
 
-/* At most 18 digits: what does not fit 64 bits is no stored plan's number. */
-static bool is_number(const char *s) {
-  size_t n = strspn(s, "0123456789");
-  return n > 0 && n <= 18 && s[n] == '\0';
-}
-
-static hf_status read_plan(const cli_common *common, const char *name, plan **out) {
-  if (!is_number(name)) return plan_read_file(name, out);
-  db *d = NULL;
-  HF_TRY(cmd_open_db(common, &d));
-  hf_status st = db_plan_get(d, atoll(name), out);
-  db_close(d);
-  return st;
-}
-
 /* Bytes in RAM with the experts that this placement leaves there. */
 static void ram_violation(const plan *p, const plan_eval *v, int64_t resident, json *list) {
   int64_t sum = 0, limit = 0, all = 0;
@@ -53,9 +38,9 @@ static hf_status evaluate_plan(const plan *p, const plan_eval *v, json *o) {
   for (int q = 1; q < STAGE_MAX_PLACES; q++) away += e.place_bytes[q];
   if (!e.fits && e.over_place > 0) {
     int devices = v->table->one_resource ? 0 : v->table->n_devices;
-    snprintf(line, sizeof line, "%s%d: experts need %lld bytes and have %lld",
-             e.over_place <= devices ? "gpu" : "machine", e.over_place <= devices ? e.over_place - 1 : e.over_place - devices,
-             (long long)e.place_bytes[e.over_place], (long long)ilp_place_room(&prob, e.over_place, p->depth));
+    snprintf(line, sizeof line, "%s%d: experts need %lld bytes and have %lld", e.over_place <= devices ? "gpu" : "machine",
+             e.over_place <= devices ? e.over_place - 1 : e.over_place - devices, (long long)e.place_bytes[e.over_place],
+             (long long)ilp_place_room(&prob, e.over_place, p->depth));
     json_add_str(list, NULL, line);
   }
   ram_violation(p, v, away, list);
@@ -90,8 +75,8 @@ static hf_status show_evaluation(const cli_common *common, const json *o) {
 hf_status cmd_evaluate(int argc, char **argv) {
   const char *name = NULL;
   cli_common common = {0};
-  const cli_option options[] = {{"plan", 'p', CLI_STR, &name, "PLAN.json", "A plan file, or the number of a stored plan.", 0, 0},
-                                {0}};
+  const cli_option options[] = {
+      {"plan", 'p', CLI_STR, &name, "PLAN.json", "A plan file, the number of a stored plan, or latest.", 0, 0}, {0}};
   const cli_spec spec = {
       .program = "hf-plan",
       .verb = "evaluate",
@@ -112,7 +97,7 @@ hf_status cmd_evaluate(int argc, char **argv) {
   plan_eval *v = NULL;
   json *o = json_new_object();
   hf_status st = HF_OK;
-  HF_GO(done, read_plan(&common, name, &p));
+  HF_GO(done, cmd_read_plan(&common, name, &p));
   HF_GO(done, plan_eval_from_plan(p, name, &v));
   HF_GO(done, evaluate_plan(p, v, o));
   st = show_evaluation(&common, o);

@@ -29,17 +29,6 @@ typedef struct {
 
 /* ---- a stored plan ---- */
 
-static bool is_number(const char *s) {
-  size_t n = strspn(s, "0123456789");
-  return n > 0 && n <= 18 && s[n] == '\0';
-}
-
-static hf_status read_plan(const roi_command *q, db *d, plan **out) {
-  if (!is_number(q->plan)) return hf_note(plan_read_file(q->plan, out), "option --plan");
-  if (d == NULL) return hf_fail(HF_NOT_FOUND, "option --plan: there is no database with plan %s", q->plan);
-  return hf_note(db_plan_get(d, atoll(q->plan), out), "option --plan");
-}
-
 static double extra_num(const plan *p, const char *group, const char *key) {
   return json_number(json_get(json_get(p->extra, group), key), 0);
 }
@@ -93,7 +82,7 @@ static hf_status from_plan(const roi_command *q, roi_case *out) {
   plan *p = NULL;
   char why[160];
   HF_TRY(ask_command_db(&q->c, &d));
-  hf_status st = read_plan(q, d, &p);
+  hf_status st = cmd_read_plan(&q->c.common, q->plan, &p);
   if (st == HF_OK) {
     case_of_plan(p, &out->at);
     out->plan_id = p->id;
@@ -414,7 +403,7 @@ hf_status cmd_roi(int argc, char **argv) {
   roi_command q = {0};
   plan_request *r = &q.c.req;
   const cli_option options[] = {
-      {"plan", 'p', CLI_STR, &q.plan, "ID|PLAN.json", "A stored plan, or a plan file.", 0, 0},
+      {"plan", 'p', CLI_STR, &q.plan, "PLAN.json", "A plan file, the number of a stored plan, or latest.", 0, 0},
       {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0,
        0},
       {"machine", 'M', CLI_STR, &r->machine, "NAME",

@@ -19,16 +19,6 @@ typedef struct {
   bool sample;
 } simulate_command;
 
-static hf_status read_plan(const simulate_command *c, plan **out) {
-  size_t n = strspn(c->plan, "0123456789");
-  if (n == 0 || n > 18 || c->plan[n] != '\0') return plan_read_file(c->plan, out);
-  db *d = NULL;
-  HF_TRY(cmd_open_db(&c->common, &d));
-  hf_status st = db_plan_get(d, atoll(c->plan), out);
-  db_close(d);
-  return st;
-}
-
 static hf_status choose_arrivals(const simulate_command *c, sim_options *o) {
   if ((c->trace != NULL) + (c->rate > 0) + (c->users > 0) > 1)
     return hf_fail(HF_INPUT, "options --users, --rate and --trace: one of them says how requests arrive");
@@ -251,7 +241,7 @@ static hf_status simulate(const simulate_command *c) {
   plan *p = NULL;
   plan_sim s = {0};
   hf_status st = HF_OK;
-  HF_GO(done, read_plan(c, &p));
+  HF_GO(done, cmd_read_plan(&c->common, c->plan, &p));
   HF_GO(done, plan_sim_open(p, c->plan, &s));
   HF_GO(done, choose_arrivals(c, &s.o));
   HF_GO(done, choose_lengths(c, &s.o));
@@ -286,7 +276,7 @@ static const char examples[] = "  hf-plan simulate --plan 3 --rate 0.2 --slo-ttf
 hf_status cmd_simulate(int argc, char **argv) {
   simulate_command c = {.seed = 1, .cv = -1};
   const cli_option options[] = {
-      {"plan", 'p', CLI_STR, &c.plan, "PLAN.json", "A plan file, or the number of a stored plan.", 0, 0},
+      {"plan", 'p', CLI_STR, &c.plan, "PLAN.json", "A plan file, the number of a stored plan, or latest.", 0, 0},
       {"users", 'u', CLI_INT, &c.users, "N", "Closed loop of so many users; default the plan's.", 1, SIM_MOST_USERS},
       {"requests-per-user", 0, CLI_INT, &c.per_user, "N", "Default 20, or until --duration.", 1, 1e9},
       {"think", 0, CLI_NUM, &c.think, "S", "Seconds between an answer and the user's next request, constant; default 0.", 0, 1e6},
