@@ -24,6 +24,7 @@ expect_exit 0 "$plan" catalog show 'gpu=4090*2,cpu=6787p'
 expect_json '.parts == "cpu=xeon-6787p,memory=mrdimm-8000,dimm=64G,gpu=rtx4090*2" and (.devices | length == 3)'
 expect_json '[.figures[] | select(.device == "" and .what == "price_usd")] | length == 1 and .[0].low < .[0].likely'
 expect_error 2 "did you mean 'rtx4090'" "$plan" catalog show gpus rtx409
+expect_error 2 "did you mean 'rtx4090'" "$plan" catalog show rtx409O
 expect_error 2 "did you mean 'gpu'" "$plan" catalog show 'cpu=xeon-6787p,gpux=rtx4090'
 expect_error 2 'does not take it at 1 per channel; it takes ddr5-5600-udimm' "$plan" catalog show 'cpu=ryzen-9950x,memory=ddr5-5600'
 expect_error 2 'platform desktop.*at most 2' "$plan" catalog show 'cpu=ryzen-9950x,gpu=rtx4090*3'

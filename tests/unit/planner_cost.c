@@ -105,6 +105,9 @@ static void roofline(void **state) {
   for (double m = 1; m < 2000; m = m * 1.3 + 0.1) near(stage_curve_at(&c, m), 7 + fmax(1000, 100 * m), 1e-12);
   c = cost_roofline_curve(7, 1e6, 100, 1e9, 1e9); /* kink at 10,000 */
   for (double m = 1; m < 90000; m = m * 1.7) near(stage_curve_at(&c, m), 7 + fmax(1e6, 100 * m), 1e-12);
+  c = cost_roofline_curve(0, 512, 1, 1e9, 1e9); /* kink at the last point of the flat part */
+  for (int i = 1; i < c.n; i++) assert_true(c.tok[i] > c.tok[i - 1]);
+  for (double m = 1; m < 9000; m = m * 1.7) near(stage_curve_at(&c, m), fmax(512, m), 1e-12);
   c = cost_roofline_curve(0, 10, 100, 1e9, 1e9); /* compute-bound from the first token */
   for (double m = 1; m < 2000; m = m * 1.7) near(stage_curve_at(&c, m), 100 * m, 1e-12);
   c = cost_roofline_curve(5, 1000, 0, 1e9, 1e9);
@@ -421,6 +424,8 @@ static void correlated_batches_touch_fewer(void **state) {
   stage_table *batch = table_of(&in, likely), *slower = table_of(&in, (cost_case){-1, COST_ROUTING});
   near(stage_curve_at(&batch->layer[2].cexp, 3), 0.9 * stage_curve_at(&alone->layer[2].cexp, 3), 1e-12);
   near(stage_curve_at(&slower->layer[2].cexp, 3), stage_curve_at(&alone->layer[2].cexp, 3), 1e-12);
+  /* so many tokens that arithmetic decides: as much of it as before, in fewer experts */
+  near(stage_curve_at(&batch->layer[2].cexp, 1e5), stage_curve_at(&alone->layer[2].cexp, 1e5), 1e-3);
   near(stage_curve_at(&batch->layer[2].attn, 3), stage_curve_at(&alone->layer[2].attn, 3), 0);
   assert_string_equal(batch->tag, "assumed");
   stage_table_free(alone);

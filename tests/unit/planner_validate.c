@@ -148,6 +148,36 @@ static void machines_and_engines(void **state) {
   assert_int_equal(resolved(&c).gpu_layers, 2);
 }
 
+/* Numbers that no row of an honest table has: declined, never an error that ends the run, and never more than an int holds. */
+static void absurd_numbers_are_declined(void **state) {
+  (void)state;
+  static const char *const placements[] = {"--n-cpu-moe 99999999999999999999", "experts of layers 1-99999999999 on GPU",
+                                           "9999999999999999 expert layers on GPU", "experts of layer 1e30 on GPU"};
+  static const char *const memories[] = {"0.0000001 GB/s", "99999999999999999999999999999999999999999 GB/s", "0 GB/s"};
+  const published_case good = row("DeepSeek-R1 671B", "Q4_K_M", "RTX 4090", "EPYC 9355", "", "llama.cpp", "");
+  assert_true(resolved(&good).used);
+  for (size_t i = 0; i < 4; i++) {
+    published_case c = good;
+    c.placement = placements[i];
+    resolved_case r = resolved(&c);
+    assert_int_equal(r.used, i == 3); /* digits end at the letter: layer 1 */
+    if (i < 3) assert_non_null(strstr(r.why_not, "placement"));
+  }
+  for (size_t i = 0; i < 3; i++) {
+    published_case c = good;
+    c.memory = memories[i];
+    resolved_case r = resolved(&c);
+    assert_false(r.used);
+    assert_non_null(strstr(r.why_not, "memory"));
+  }
+  published_case c = good;
+  c.weights_format = "Q4_K_M (CPU buffer 999999999999999999 MiB)";
+  assert_false(resolved(&c).used);
+  c = good;
+  c.cpu = "99999999999x EPYC 9355";
+  assert_false(resolved(&c).used);
+}
+
 static void declined(void **state) {
   (void)state;
   const published_case good = row("DeepSeek-R1 671B", "Q4_K_M", "none", "EPYC 9355", "", "llama.cpp", "");
@@ -330,6 +360,10 @@ static void published_rows_meet_the_bars(void **state) {
   json *earlier = NULL;
   assert_int_equal(json_read_file("tests/validation/expected.json", 1 << 24, &earlier), HF_OK);
   if (comparison_not_worse(w.c, earlier, "expected.json") != HF_OK) fail_msg("%s", hf_error_line());
+  w.c->group[0].inside--;
+  assert_int_equal(comparison_not_worse(w.c, earlier, "expected.json"), HF_NO);
+  assert_non_null(strstr(hf_error_line(), "inside"));
+  w.c->group[0].inside++;
   for (int i = 0; i < w.c->n_groups; i++) w.c->group[i].p90 += 0.01;
   assert_int_equal(comparison_not_worse(w.c, earlier, "expected.json"), HF_NO);
   json_free(earlier);
@@ -396,6 +430,7 @@ int main(void) {
                                      cmocka_unit_test(quotes_and_line_ends),
                                      cmocka_unit_test(names_in_text),
                                      cmocka_unit_test(machines_and_engines),
+                                     cmocka_unit_test(absurd_numbers_are_declined),
                                      cmocka_unit_test(declined),
                                      cmocka_unit_test(step_is_that_of_plans),
                                      cmocka_unit_test(directions),
