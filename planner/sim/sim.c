@@ -23,7 +23,7 @@ typedef struct {
 
 typedef struct {
   bool active, prefills;
-  int repeats; /* steps like this one that follow it at once */
+  int counted; /* steps of a run whose tokens are in decode_tokens or are not to be */
   sched_step step;
   int64_t *attn;
   sim_layer_ns *row;
@@ -35,7 +35,7 @@ typedef struct {
   sched *s;
   sim_source *feed, *count; /* the second only counts arrivals as time passes */
   sim_prices *prices;
-  int64_t *attn_last; /* of the last of several steps taken together */
+  int64_t *attn_last; /* of the last step of a run */
   sim_layer_ns *row_last;
   sim_machine *machine; /* one of the two */
   sim_steps *stepper;
@@ -151,50 +151,20 @@ static hf_status feed(sim *s) {
 
 /* ---- steps ---- */
 
-/* Time of `more` + 1 steps whose times rise evenly from the first on. */
-static int64_t even_steps_ns(double first, double rise, int more) {
-  double k = more;
-  return sim_round((k + 1) * first + rise * k * (k + 1) / 2);
-}
-
-/* Decode steps of one micro-batch, alone on the machine, differ only by their context, and each lasts longer than the one before by the same
- * (but for a window, so those are taken in short runs): until a request ends or one that could be admitted arrives they are one event.
- * *taken false when the step is none of these. */
-static hf_status take_together(sim *s, const sim_work *w, bool *taken) {
-  const stage_table *t = s->o->table;
-  micro_batch *b = &s->mb[0];
-  int more = sched_repeats(s->s, 0);
-  if (t->window > 0 && more > WINDOW_RUN) more = WINDOW_RUN;
-  *taken = s->o->depth == 1 && s->o->trace == NULL && more > 0;
-  if (!*taken) return HF_OK;
+/* Decode steps of one micro-batch differ only by their context, and each lasts longer than the one before by the same (but for a window, so
+ * those are taken in short runs): until one of its requests ends they are one event, cut short when somebody is admitted. */
+static hf_status start_run(sim *s, int m, const sim_work *w) {
+  micro_batch *b = &s->mb[m];
+  int more = s->o->trace == NULL ? sched_repeats(s->s, m) : 0;
+  if (s->o->table->window > 0 && more > WINDOW_RUN) more = WINDOW_RUN;
+  if (more == 0) return sim_steps_start(s->stepper, m, w);
   sched_step last = b->step;
   for (int i = 0; i < last.n_pieces; i++) last.piece[i].start_pos += more;
-  sim_step_load last_load;
+  sim_step_load load;
   sim_work w_last;
-  int64_t ns[2], busy[2][SIM_N_RESOURCES] = {{0}};
-  sim_step_load_of(s->o, &last, &last_load);
-  HF_TRY(sim_step_alone_ns(t, w, &ns[0], busy[0]));
-  HF_TRY(sim_prices_step(s->prices, &last_load, w->number, s->attn_last, s->row_last, &w_last));
-  HF_TRY(sim_step_alone_ns(t, &w_last, &ns[1], busy[1]));
-  double rise = (double)(ns[1] - ns[0]) / more;
-  int64_t next = sim_source_peek(s->feed);
-  if (sched_waiting(s->s) == 0 && s->n_running < s->max_seqs && next < INT64_MAX) {
-    int lo = 0, hi = more; /* the fewest steps that reach the arrival, or all */
-    while (lo < hi) {
-      int mid = lo + (hi - lo) / 2;
-      if (s->now + even_steps_ns((double)ns[0], rise, mid) >= next) hi = mid;
-      else lo = mid + 1;
-    }
-    more = hi;
-  }
-  for (int r = 0; r < SIM_N_RESOURCES; r++)
-    busy[0][r] = even_steps_ns((double)busy[0][r],
-                               ns[1] > ns[0] ? (double)(busy[1][r] - busy[0][r]) * rise / (double)(ns[1] - ns[0]) : 0, more);
-  sched_repeat(s->s, 0, more);
-  b->repeats = more;
-  s->steps += more;
-  sim_steps_occupy(s->stepper, w, even_steps_ns((double)ns[0], rise, more), busy[0]);
-  return HF_OK;
+  sim_step_load_of(s->o, &last, &load);
+  HF_TRY(sim_prices_step(s->prices, &load, w->number, s->attn_last, s->row_last, &w_last));
+  return sim_steps_start_run(s->stepper, m, w, &w_last, more);
 }
 
 static hf_status launch(sim *s, int m) {
@@ -210,12 +180,8 @@ static hf_status launch(sim *s, int m) {
     live *q = &s->live[b->step.piece[i].request];
     if (q->r.start_ns < 0) q->r.start_ns = s->now;
   }
-  b->repeats = 0;
-  if (s->stepper != NULL) {
-    bool taken = false;
-    HF_TRY(take_together(s, &w, &taken));
-    return taken ? HF_OK : sim_steps_start(s->stepper, m, &w);
-  }
+  b->counted = 0;
+  if (s->stepper != NULL) return start_run(s, m, &w);
   sim_machine_start(s->machine, m, &w);
   return HF_OK;
 }
@@ -225,21 +191,34 @@ static hf_status start_idle(sim *s) {
     if (s->mb[m].active) continue;
     HF_TRY(feed(s)); /* the step before may have admitted what waited */
     bool any = sched_next(s->s, m, &s->mb[m].step);
+    if (s->stepper != NULL && sched_running(s->s) > s->n_running) sim_steps_cut(s->stepper); /* whoever came may be another's */
     s->n_running = sched_running(s->s);
     if (any) HF_TRY(launch(s, m));
   }
   return HF_OK;
 }
 
+/* Tokens that came out of runs under way while everybody decoded, or did not. */
+static void count_runs(sim *s) {
+  for (int m = 0; s->stepper != NULL && m < s->o->depth; m++) {
+    micro_batch *b = &s->mb[m];
+    if (!b->active || b->prefills) continue;
+    int done = sim_steps_done(s->stepper, m);
+    if (s->decoding == s->full) s->decode_tokens += (int64_t)(done - b->counted) * b->step.n_pieces;
+    b->counted = done;
+  }
+}
+
 static void set_decoding(sim *s, int delta) {
+  count_runs(s);
   if (s->decoding == s->full) s->decode_ns += s->now - s->decode_since;
   s->decoding += delta;
   s->decode_since = s->now;
 }
 
-/* n tokens came out for request q; more than one only when it was decoding before. */
-static void tokens_out(sim *s, live *q, int n) {
-  if (s->decoding == s->full && q->produced > 0) s->decode_tokens += n;
+/* n tokens came out for request q, of which count_runs has counted some; more than one only when it was decoding before. */
+static void tokens_out(sim *s, live *q, int n, int counted) {
+  if (s->decoding == s->full && q->produced > 0) s->decode_tokens += n - counted;
   q->produced += n;
   if (q->produced > n) return;
   q->r.first_token_ns = s->now;
@@ -284,12 +263,15 @@ static void end_request(sim *s, int64_t id) {
 static hf_status end_step(sim *s, int m) {
   micro_batch *b = &s->mb[m];
   int64_t ended[SCHED_MAX_SEQS];
-  int n = 0;
+  int n = 0, steps = s->stepper != NULL ? sim_steps_done(s->stepper, m) : 1;
   HF_TRY(count_arrivals(s));
+  count_runs(s);
   for (int i = 0; i < b->step.n_pieces; i++)
-    if (b->step.piece[i].wants_logits) tokens_out(s, &s->live[b->step.piece[i].request], 1 + b->repeats);
+    if (b->step.piece[i].wants_logits) tokens_out(s, &s->live[b->step.piece[i].request], steps, b->counted);
   if (b->prefills && --s->prefilling == 0) s->prefill_ns += s->now - s->prefill_since;
   s->prefill_tokens += b->step.n_tokens - b->step.n_decode;
+  sched_repeat(s->s, m, steps - 1);
+  s->steps += steps - 1;
   sched_done(s->s, m, NULL, ended, &n);
   s->n_running = sched_running(s->s);
   b->active = false;
@@ -299,14 +281,16 @@ static hf_status end_step(sim *s, int m) {
 
 /* ---- the loop ---- */
 
-/* Until a step ends (*m) or a request arrives that an idle micro-batch could take (*m = -1); *any false when there is nothing left. */
+/* Until a step ends (*m) or a request arrives that could be admitted before (*m = -1): by an idle micro-batch, or when the step that a run
+ * is in ends; *any false when there is nothing left. */
 static hf_status advance(sim *s, int *m, bool *any) {
   bool idle = false, busy = false, ended = false;
   for (int i = 0; i < s->o->depth; i++) {
     idle = idle || !s->mb[i].active;
     busy = busy || s->mb[i].active;
   }
-  int64_t until = idle ? sim_source_peek(s->feed) : INT64_MAX;
+  bool cuts = s->stepper != NULL && sched_waiting(s->s) == 0 && s->n_running < s->max_seqs;
+  int64_t until = idle || cuts ? sim_source_peek(s->feed) : INT64_MAX;
   *m = -1;
   *any = busy || until < INT64_MAX;
   if (!*any) return HF_OK;
@@ -323,6 +307,7 @@ static hf_status advance(sim *s, int *m, bool *any) {
     s->now = sim_machine_now(s->machine);
   }
   if (!ended) *m = -1;
+  if (!ended && cuts) sim_steps_cut(s->stepper);
   return HF_OK;
 }
 

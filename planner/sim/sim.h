@@ -4,10 +4,14 @@
  * (random.h). What happens inside a step: machine.h. With one micro-batch a decode step lasts exactly what ilp_evaluate says, up to
  * rounding to ns.
  *
- * Two resolutions. Layers: every stage of every layer is an event. Steps: a step is one event; with one micro-batch it lasts the sum of its
- * layers (exact up to rounding), with several the rate at which micro-batches of these sizes and contexts pass each other in the layer events
- * of a short steady run, kept for further use (averaged over their distances: users in lockstep, who keep one distance, are met less well). SIM_AUTO simulates layers and, when SIM_LAYER_STEPS steps are not enough, begins again with
- * steps (not where somebody listens: trace, on_request, sampled routing stay with layers unless told otherwise). Both agree within 1 % (tests/unit/planner_sim_steps.c). Memory does not depend on the number of requests.
+ * Two resolutions. Layers: every stage of every layer is an event. Steps: a step is one event, and decode steps that differ by their context
+ * alone are one event together until somebody comes or goes (not where somebody traces); with one micro-batch it lasts the sum of its layers
+ * (exact up to rounding), with several the rate at which micro-batches of these sizes and contexts pass each other in the layer events of a
+ * short steady run, kept for further use. SIM_AUTO simulates layers and, when SIM_LAYER_STEPS steps are not enough, begins again with steps
+ * (not where somebody listens: trace, on_request, sampled routing stay with layers unless told otherwise). Both agree within 1 % with up to
+ * two micro-batches, within 2 % beyond. Rates are averaged over the distances of micro-batches; users in lockstep (equal lengths, no pauses,
+ * one to each micro-batch) keep one distance, and are met within 6 %: SIM_LAYERS meets them exactly at any length. Tested in
+ * tests/unit/planner_sim_steps.c. Memory does not depend on the number of requests.
  *
  * Definitions: TTFT = first token - arrival; TPOT = (E2E - TTFT) / (n - 1); decode_tok_per_s = output tokens per second while every
  * user (or slot, where there are fewer) is decoding; tok_per_s_wall = all output tokens / wall time; goodput = share of requests that meet
