@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs the Debian packages that building needs, only when some are missing.
-#   tools/setup-packages.sh [lint] [fuzz]     also those that the named targets need
+#   tools/setup-packages.sh [lint] [fuzz] [pages]     also those that the named targets need; pages: a browser, for tests/cli/pages.sh
 set -euo pipefail
 
 packages="build-essential cmake ninja-build pkg-config libglpk-dev libsqlite3-dev libnuma-dev libcjson-dev libpcre2-dev
@@ -9,7 +9,8 @@ for group in "$@"; do
   case $group in
     lint) packages+=" clang-format universal-ctags" ;;
     fuzz) packages+=" clang libclang-rt-14-dev" ;;
-    *) echo "setup-packages: unknown group '$group' (lint and fuzz are known)" >&2; exit 2 ;;
+    pages) packages+=" chromium fonts-dejavu-core" ;;
+    *) echo "setup-packages: unknown group '$group' (lint, fuzz and pages are known)" >&2; exit 2 ;;
   esac
 done
 
