@@ -239,7 +239,18 @@ static hf_status store_machine(db *d, cost_rows *r) {
   return catalog_machine_store(d, &m, &r->machine);
 }
 
+/* Absurd figures show in the times made of them: not worth storing. */
+static hf_status check_figures(const plan_inputs *in) {
+  stage_table *t = NULL;
+  cost_input ci = plan_cost_input(in);
+  HF_TRY(cost_table(&ci, (cost_case){0}, &t));
+  stage_table_free(t);
+  return HF_OK;
+}
+
 static hf_status store_machines(plan_inputs *in) {
+  if (in->d == NULL) return HF_OK;
+  HF_TRY(check_figures(in));
   HF_TRY(store_machine(in->d, in->host_owned));
   HF_TRY(store_machine(in->d, in->paced));
   for (int r = 0; r < in->n_remotes; r++) HF_TRY(store_machine(in->d, in->remote[r].rows));
