@@ -300,10 +300,33 @@ void popularity_free(popularity *p) {
   free(p);
 }
 
+/* 1 - (1-p)^n from the highest bit of n down: h(2k) = h(k) (2 - h(k)), h(k+1) = h(k) + p (1 - h(k)). All terms are positive, so that small p
+ * lose no digits; no library function whose last bit differs between machines. */
+static double hit_whole(double p, int64_t n) {
+  if (n <= 0) return 0;
+  double h = p;
+  for (int bit = 62 - __builtin_clzll((unsigned long long)n); bit >= 0; bit--) {
+    h *= 2 - h;
+    if (n >> bit & 1) h += p * (1 - h);
+  }
+  return h;
+}
+
 double expert_hit(double p, double tokens) {
+  static const double MOST = 1e15; /* more tokens than any step has, and exact */
   if (p <= 0 || tokens <= 0) return 0;
-  if (p >= 1) return 1;
-  return -expm1(tokens * log1p(-p));
+  if (p >= 1 && tokens >= 1) return 1;
+  int64_t n = (int64_t)fmin(tokens, MOST);
+  double h = hit_whole(p, n), rest = fmin(tokens, MOST) - (double)n;
+  return h + rest * p * (1 - h);
+}
+
+/* q^n, n >= 1; the same bits everywhere. */
+static double power(double q, int n) {
+  double r = 1;
+  for (; n > 0; n >>= 1, q *= q)
+    if (n & 1) r *= q;
+  return r;
 }
 
 double expert_time_ns(const stage_curve *c, double p, int tokens) {
@@ -316,13 +339,13 @@ double expert_time_ns(const stage_curve *c, double p, int tokens) {
   /* From the end where the probability cannot underflow: p or 1-p is at least 1/2 and 2^-64 is far from it. */
   double sum = 0, q = 1 - p;
   if (p <= 0.5) {
-    double pmf = pow(q, tokens);
+    double pmf = power(q, tokens);
     for (int m = 1; m <= tokens; m++) {
       pmf *= (double)(tokens - m + 1) / m * (p / q);
       sum += pmf * stage_curve_at(c, m);
     }
   } else {
-    double pmf = pow(p, tokens);
+    double pmf = power(p, tokens);
     for (int m = tokens; m >= 1; m--) {
       sum += pmf * stage_curve_at(c, m);
       pmf *= (double)m / (tokens - m + 1) * (q / p);

@@ -94,7 +94,8 @@ typedef struct {
 } popularity;
 HF_MUST hf_status popularity_new(int n_layers, int n_experts, popularity **out);
 void popularity_free(popularity *p);
-/* P(at least one of T tokens chooses it) = 1 - (1-p)^T, tokens independent. */
+/* P(at least one of T tokens chooses it) = 1 - (1-p)^T, tokens independent; between whole T on the line between (a mixture of both). The same
+ * bits on every machine, and so for all that follows. */
 double expert_hit(double p, double tokens);
 /* Expected time of one expert for T tokens of the micro-batch: sum over M of Binomial(T, p)(M) * curve(M); exact up to T = 64,
  * beyond by hit * curve(mean tokens given hit). */

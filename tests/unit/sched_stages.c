@@ -9,6 +9,8 @@
 #include <math.h>
 #include <cmocka.h>
 
+static const uint64_t GOLDEN_BITS = 0x9a99883d6f56e287;
+
 static void near(double a, double b, double rel) {
   if (!(fabs(a - b) <= rel * fmax(1e-300, fmax(fabs(a), fabs(b))))) fail_msg("%.17g differs from %.17g", a, b);
 }
@@ -62,6 +64,50 @@ static void hit_is_one_minus_product(void **state) {
   }
   near(expert_hit(1e-17, 3), 3e-17, 1e-12); /* 1 - (1-p)^T computed naively would be 0 */
   near(expert_hit(1, 1), 1, 0);
+  near(expert_hit(0.5, 2.5), 0.5 * (0.75 + 0.875), 0);
+  near(expert_hit(1, 0.25), 0.25, 0);
+}
+
+/* Small popularities keep their digits, many tokens theirs. */
+static void hit_keeps_its_digits(void **state) {
+  (void)state;
+  static const double p[] = {1e-300, 1e-17, 1e-9, 3e-7, 1e-4, 0.0078125, 0.031, 0.2, 0.5, 0.77, 0.999999};
+  static const int n[] = {1, 2, 3, 5, 7, 8, 31, 64, 65, 100, 512, 1000, 4095, 4096, 65537, 1000000, INT32_MAX};
+  for (size_t i = 0; i < sizeof p / sizeof p[0]; i++)
+    for (size_t k = 0; k < sizeof n / sizeof n[0]; k++) {
+      long double want = -expm1l(n[k] * log1pl(-(long double)p[i]));
+      near(expert_hit(p[i], n[k]), (double)want, 1e-14);
+    }
+  near(expert_hit(1e-9, 1e300), 1, 1e-15);
+}
+
+static long double reference_time(const stage_curve *c, long double p, int tokens) {
+  long double sum = 0;
+  for (int m = 1; m <= tokens; m++) {
+    long double log_pmf =
+        lgammal(tokens + 1.0L) - lgammal(m + 1.0L) - lgammal(tokens - m + 1.0L) + m * logl(p) + (tokens - m) * log1pl(-p);
+    sum += expl(log_pmf) * stage_curve_at(c, m);
+  }
+  return sum;
+}
+
+/* Against the sum in extended precision; and the very bits, which arithmetic in order gives anywhere. */
+static void expected_time_is_exact(void **state) {
+  (void)state;
+  stage_curve c = {.n = 4, .tok = {1, 4, 16, 64}, .ns = {100, 110, 150, 500}};
+  static const double p[] = {1e-9, 1e-4, 0.0078125, 0.031, 0.2, 0.5, 0.77, 0.999};
+  uint64_t hash = 0xcbf29ce484222325;
+  for (size_t i = 0; i < sizeof p / sizeof p[0]; i++)
+    for (int n = 1; n <= 200; n++) {
+      double ns = expert_time_ns(&c, p[i], n), hit = expert_hit(p[i], n);
+      if (n <= 64) near(ns, (double)reference_time(&c, p[i], n), 1e-13);
+      uint64_t bits[2];
+      memcpy(&bits[0], &ns, sizeof ns);
+      memcpy(&bits[1], &hit, sizeof hit);
+      for (int b = 0; b < 2; b++) hash = (hash ^ bits[b]) * 0x100000001b3;
+    }
+  if (hash != GOLDEN_BITS) print_error("0x%016llx\n", (unsigned long long)hash);
+  assert_true(hash == GOLDEN_BITS);
 }
 
 /* The two branches (exact sum, mean) meet without a jump worth noticing, and time does not fall with tokens. */
@@ -220,6 +266,8 @@ int main(void) {
       cmocka_unit_test(curve_is_piecewise_linear),
       cmocka_unit_test(expected_time_equals_enumeration),
       cmocka_unit_test(hit_is_one_minus_product),
+      cmocka_unit_test(hit_keeps_its_digits),
+      cmocka_unit_test(expected_time_is_exact),
       cmocka_unit_test(long_batches_continue_the_sum),
       cmocka_unit_test(layer_sums),
       cmocka_unit_test(json_round_trip_keeps_every_bit),
