@@ -1,27 +1,9 @@
-/* attention.c: what the context costs. */
+/* attention.c: measured rows of attention: its row work, and what a token of context costs. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "planner/cost/cost_int.h"
-
-double cost_seen_context(const model_config *c, int layer, double context) {
-  bool slides = c->sliding_window > 0 && (c->layer_slides == NULL || c->layer_slides[layer]);
-  return slides ? fmin(context, c->sliding_window) : context;
-}
-
-/* Work of one query token per token of context, as model_layer_parts_of counts it. */
-static double work_per_token(const model_config *c) {
-  return c->attn == ATTN_MLA ? 2.0 * c->n_heads * (2.0 * c->kv_lora_rank + c->rope_dim) : 4.0 * c->n_heads * c->head_dim;
-}
-
-double cost_attention_flops(const model_config *c, int layer, double context) {
-  return work_per_token(c) * cost_seen_context(c, layer, context);
-}
-
-double cost_kv_read_bytes(const model_config *c, int layer, double context, int elem_bytes) {
-  return (double)model_kv_bytes_per_token(c, layer, elem_bytes) * cost_seen_context(c, layer, context);
-}
 
 double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, db_tag *tag) {
   const rec_kernel_point *near = NULL;

@@ -90,8 +90,6 @@ stage_curve cost_unpack_curve(double fixed_ns, double bytes, double unpack_ns, d
                               double flops_per_s);
 /* fixed + roofline over 1..512 tokens as an exact piecewise linear curve (its kink is a point). */
 stage_curve cost_roofline_curve(double fixed_ns, double bytes, double flops_per_token, double bytes_per_s, double flops_per_s);
-/* KV bytes of all layers for so many tokens of one sequence (MLA: latent and rope part only). */
-int64_t cost_kv_bytes(const model_config *c, int64_t tokens, int elem_bytes);
 /* Bytes that cross per token and layer when a layer has CPU experts: activations there, results back, float32, and the routing. */
 double cost_handover_bytes(const model_config *c);
 
@@ -147,13 +145,6 @@ double cost_numa_split_ns(const cost_rows *r, cost_case c, db_tag *tag);
 bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_case c, cost_numa *out, db_tag *tag);
 
 /* ---- attention ---- */
-
-/* Tokens a query at this context sees in a layer: all, or those of the sliding window. */
-double cost_seen_context(const model_config *c, int layer, double context);
-/* FLOPs of one query token over its context: GQA 4 * heads * head_dim a token; MLA absorbed 2 * heads * (2 * lora + rope). */
-double cost_attention_flops(const model_config *c, int layer, double context);
-/* Bytes of the KV cache that one query token reads there. */
-double cost_kv_read_bytes(const model_config *c, int layer, double context, int elem_bytes);
 
 /* Row work of one token in a layer on one thread, ns: norms (parts.norms counts their values), two residual additions and two packings of
  * activations, each as many ns a value as the measured norm of the width nearest to d_model. 0 where no norm was measured on the unit. */

@@ -50,12 +50,6 @@ stage_curve cost_roofline_curve(double fixed_ns, double bytes, double flops_per_
   return c;
 }
 
-int64_t cost_kv_bytes(const model_config *c, int64_t tokens, int elem_bytes) {
-  int64_t sum = 0;
-  for (int l = 0; l < c->n_layers; l++) sum += tokens * model_kv_bytes_per_token(c, l, elem_bytes);
-  return sum;
-}
-
 double cost_handover_bytes(const model_config *c) {
   return 2.0 * 4 * c->d_model + 8.0 * c->top_k;
 }

@@ -354,10 +354,11 @@ static hf_status check_times(const cost_input *in, const stage_table *t) {
   const char *what = !bearable(&t->head) ? "the output matrix" : !(t->step_fixed_ns <= LONGEST_NS) ? "step_fixed_ns" : NULL;
   for (int l = 0; what == NULL && l < t->n_layers; l++) what = unbearable(t, l);
   if (what == NULL) return HF_OK;
-  return hf_fail(HF_INPUT,
-                 "machine %s: %s would last longer than a quarter of an hour: one of the machine's rates or times is absurd; are their "
-                 "units right?",
-                 in->rows->machine.name, what);
+  return hf_fail(
+      HF_INPUT,
+      "machine %s: %s would last longer than a quarter of an hour: one of the machine's rates or times is absurd; are their "
+      "units right?",
+      in->rows->machine.name, what);
 }
 
 static hf_status check_devices(const cost_input *in) {

@@ -208,30 +208,38 @@ static model *catalog_model(const char *name) {
   return m;
 }
 
+/* What the context of one token costs in a layer of a table made for these rates, without the part that does not depend on it. */
+static double context_ns(model *m, double flops_per_s, double bytes_per_s, int layer, int64_t context) {
+  cost_rows r = machine(8);
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  stage_table *t = NULL;
+  stage_load load = {0};
+  figure(&r, "cpu", "dram_read_bytes_per_s", "", bytes_per_s);
+  figure(&r, "cpu", "cpu_flops_f32", "", flops_per_s);
+  ok(cost_table(&in, likely, &t));
+  stage_load_add(&load, t, context - 1, 1);
+  double ns = stage_attn_ns(t, layer, &load) - stage_curve_at(&t->layer[layer].attn, 1);
+  stage_table_free(t);
+  return ns;
+}
+
 static void attention_by_hand(void **state) {
   (void)state;
   model *m = catalog_model("gpt-oss-120b"); /* 64 heads of 64, 8 KV heads; every second layer sees 128 tokens */
   const model_config *c = model_get_config(m);
-  int slides = -1, full = -1;
-  for (int l = 0; l < 2; l++) *(cost_seen_context(c, l, 1000) < 1000 ? &slides : &full) = l;
-  assert_true(slides >= 0 && full >= 0);
-  near(cost_seen_context(c, slides, 1000), 128, 0);
-  near(cost_seen_context(c, slides, 100), 100, 0);
-  near(cost_attention_flops(c, full, 1000), 4.0 * 64 * 64 * 1000, 0);
-  near(cost_attention_flops(c, slides, 1000), 4.0 * 64 * 64 * 128, 0);
-  near(cost_kv_read_bytes(c, full, 1000, 2), 2.0 * 8 * 64 * 2 * 1000, 0);
-  near(cost_kv_read_bytes(c, slides, 1000, 2), 2.0 * 8 * 64 * 2 * 128, 0);
+  int slides = c->layer_slides[0] ? 0 : 1, full = 1 - slides;
+  assert_true(c->layer_slides[slides] && !c->layer_slides[full]);
+  /* reading decides: keys and values of 8 heads of 64, two bytes each, at 1 GB/s */
+  near(context_ns(m, 1e12, 1e9, full, 1000), 2.0 * 8 * 64 * 2 * 1000, 1e-9);
+  near(context_ns(m, 1e12, 1e9, slides, 1000), 2.0 * 8 * 64 * 2 * 128, 1e-9);
+  near(context_ns(m, 1e12, 1e9, slides, 100), 2.0 * 8 * 64 * 2 * 100, 1e-9);
+  /* arithmetic decides: 4 FLOP per head and dimension at 10 GFLOP/s */
+  near(context_ns(m, 1e10, 1e12, full, 1000), 0.1 * 4 * 64 * 64 * 1000, 1e-9);
+  near(context_ns(m, 1e10, 1e12, slides, 1000), 0.1 * 4 * 64 * 64 * 128, 1e-9);
   model_close(m);
   m = catalog_model("deepseek-r1"); /* 128 heads, latent 512 + 64 */
-  c = model_get_config(m);
-  near(cost_attention_flops(c, 10, 1), 2.0 * 128 * (2 * 512 + 64), 0);
-  near(cost_kv_read_bytes(c, 10, 1, 2), (512 + 64) * 2, 0);
-  near(cost_seen_context(c, 10, 1e5), 1e5, 0);
-  model_layer_parts p;
-  ok(model_layer_parts_of(m, FMT_DEFAULT, 10, &p));
-  near(p.flops_per_token_context, cost_attention_flops(c, 10, 1), 0);
-  /* all layers: 61 * 1152 bytes a token, the "70 KB" of the model's KV cache */
-  assert_int_equal(cost_kv_bytes(c, 1, 2), 61 * 1152);
+  near(context_ns(m, 1e15, 1e9, 10, 1000), (512 + 64) * 2 * 1000.0, 1e-9);
+  near(context_ns(m, 1e10, 1e12, 10, 1000), 0.1 * 2 * 128 * (2 * 512 + 64) * 1000, 1e-9);
   model_close(m);
 }
 
