@@ -159,7 +159,7 @@ static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *
   const engine *e = user;
   const stage_table *t = e->o.pace;
   double ns = 0;
-  if (st == DEV_STAGE_HEAD) return (int64_t)(stage_curve_at(&t->head, s->n_logits) + t->step_fixed_ns);
+  if (st == DEV_STAGE_HEAD) return (int64_t)stage_curve_at(&t->head, s->n_logits);
   const stage_layer *sl = &t->layer[layer];
   if (st == DEV_STAGE_ATTN) {
     double seen = t->window > 0 ? fmin(s->mean_context, t->window) : s->mean_context;
@@ -408,10 +408,15 @@ int32_t *engine_page_row(engine *e, int seq, int *n) {
   return e->page_table + (size_t)seq * (size_t)e->pages_per_seq;
 }
 
+/* Paced: the fixed part of a step is the host's (sampling, scheduling, launch; sched/stages.h): it counts from the end of the step before,
+ * with what the host has done since, and the device is free for other micro-batches meanwhile. */
 hf_status engine_launch(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
+  int64_t begin = mb->over_ns > 0 ? mb->over_ns : hf_now_ns();
   mb->answered = 0;
+  if (paced(&e->o)) atomic_store(&mb->step.start_at_ns, begin + (int64_t)e->o.pace->step_fixed_ns);
   HF_TRY(dev_launch(e->d, mb->rec, &mb->step));
+  if (paced(&e->o)) mb->step.launched_ns = begin;
   mb->running = true;
   e->traffic.steps++;
   return HF_OK;
@@ -457,6 +462,7 @@ hf_status engine_poll(engine *e, int *finished) {
   bool worked = false;
   for (int i = 0; i < e->o.depth; i++) {
     micro_batch *mb = &e->mb[i];
+    mb->over_ns = 0;
     if (!mb->running) continue;
     int ready = atomic_load_explicit(&mb->step.ready, memory_order_acquire);
     if (ready > mb->answered && !dev_is_host(e->d)) {
@@ -467,6 +473,7 @@ hf_status engine_poll(engine *e, int *finished) {
     } else if (dev_finished(e->d, i)) {
       if (dev_lost(e->d)) return hf_fail(HF_LOST, "the device was lost");
       mb->running = false;
+      mb->over_ns = hf_now_ns();
       collect_trace(e, mb);
       *finished = i;
       return HF_OK;

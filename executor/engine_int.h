@@ -27,6 +27,7 @@ typedef struct {
   dev_trace *trace; /* [n_layers] CPU experts of the step, written by the driver while the device writes step.trace */
   dev_addr buffers;
   size_t buffers_bytes;
+  int64_t over_ns; /* when the driver saw its step end, 0 once it has looked elsewhere */
 } micro_batch;
 
 struct engine {
@@ -52,7 +53,6 @@ struct engine {
   engine_traffic traffic;
   int cpu_layer; /* layer and step at work in the pool */
   dev_step *cpu_step;
-  int64_t cpu_free_at_ns; /* paced: when the modelled CPU is free again */
 };
 
 /* load.c */

@@ -115,7 +115,9 @@ typedef struct {
   _Atomic int ready, done;     /* flags of the hand-over */
   _Atomic int64_t done_at_ns;  /* paced: `done` counts from this moment on */
   _Atomic int64_t ready_at_ns; /* when ready was stored */
-  dev_trace *trace;            /* [max_trace]; filled by the device, NULL = none */
+  _Atomic int64_t
+      start_at_ns;  /* paced: the device begins no earlier, other streams run meanwhile; may be brought forward while it waits */
+  dev_trace *trace; /* [max_trace]; filled by the device, NULL = none */
   int n_trace, max_trace;
   int64_t launched_ns, finished_ns;
 } dev_step;

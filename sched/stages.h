@@ -64,11 +64,13 @@ typedef struct {
                          * device and no other machine */
   int window;       /* of sliding layers, in tokens, the query itself counted; 0 = none slides */
   stage_curve head; /* over tokens that want logits */
-  double step_fixed_ns; /* per step: scheduling, embedding, launch */
-  bool one_resource;    /* no device: everything runs on the CPU, nothing overlaps */
-  double contend; /* 1..2: what overlapping work of the home device (or its DMA) and the CPU costs both: a and b together last
+  double
+      step_fixed_ns; /* per step, before its first layer, on the host: sampling of the last tokens, scheduling, launch and waking of who
+                         * sleeps. Part of the step's time, but it occupies neither devices nor the CPU's workers: other micro-batches go on */
+  bool one_resource; /* no device: everything runs on the CPU, nothing overlaps */
+  double contend;    /* 1..2: what overlapping work of the home device (or its DMA) and the CPU costs both: a and b together last
                          * max(a, b) + (contend - 1) * min(a, b). 1 = they do not disturb each other */
-  char tag[16];   /* weakest tag among what went in: measured, scaled, spec, assumed */
+  char tag[16];      /* weakest tag among what went in: measured, scaled, spec, assumed */
 } stage_table;
 
 /* n_layers zeroed layers, one device, contend 1. */

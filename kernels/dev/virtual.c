@@ -4,7 +4,7 @@
  *
  * Paced: a stage that would take longer on the modelled machine is stretched to that time while the device counts as busy.
  *
- * States of a stream:  idle --launch--> running <--> blocked (at a WAIT whose answer is not there) --last op--> idle
+ * States of a stream:  idle --launch--> running <--> blocked (before its start_at_ns, or at a WAIT whose answer is not there) --last op--> idle
  * A stream blocked for longer than wait_limit_ns marks the device lost: all streams end, later calls say HF_LOST. */
 #include <errno.h>
 #include <pthread.h>
@@ -61,7 +61,11 @@ static void end_stage(virt *v, stream *st, const dev_op *op) {
 /* Runs a stream until it blocks (false) or ends (true). */
 static bool advance(virt *v, stream *st) {
   dev_step *s = st->s;
-  if (st->pc == 0) st->stage_start_ns = hf_now_ns(); /* the time in the queue is no part of the first stage */
+  if (st->pc == 0) {
+    int64_t now = hf_now_ns();
+    if (now < atomic_load_explicit(&s->start_at_ns, memory_order_relaxed)) return false;
+    st->stage_start_ns = now; /* the time in the queue is no part of the first stage */
+  }
   for (; st->pc < st->r->n_ops; st->pc++) {
     const dev_op *op = &st->r->ops[st->pc];
     if (op->kind == DOP_WAIT) {

@@ -11,7 +11,10 @@
  * both at work, each progresses at 1/contend: jobs a and b that start together last max(a, b) + (contend - 1) * min(a, b).
  * Upload: the link sends the experts of a layer into one of two buffers, the next one's while the first is computed; dexp waits for them,
  * and gives the device away meanwhile. A one_resource table runs attn, shared and cexp on the CPU in line.
- * step_fixed delays a step and occupies nothing. The head runs on the last layer's home device. */
+ * The CPU is one pool: each expert is split over the workers of all NUMA nodes (in the shares in which the nodes finish together), so nodes
+ * work in step and have no queues of their own.
+ * step_fixed delays a step and occupies nothing: the host samples and launches for one micro-batch while the others go on (stages.h).
+ * The head runs on the last layer's home device. */
 #ifndef HF_PLANNER_SIM_MACHINE_H
 #define HF_PLANNER_SIM_MACHINE_H
 

@@ -99,7 +99,7 @@ typedef struct {
   double ttft_mean_s, tpot_mean_s, e2e_mean_s, wait_mean_s;
   int64_t requests, refused, steps, prompt_tokens, output_tokens; /* refused: can never run, too long */
   double device_busy, cpu_busy;                                   /* share of wall time; the first device's */
-  double busy[SIM_N_RESOURCES];                                   /* nodes of the CPU work in step: each is as busy as SIM_CPU */
+  double busy[SIM_N_RESOURCES];                                   /* every NUMA node is as busy as SIM_CPU (machine.h) */
   double energy_j, energy_of_j[SIM_N_RESOURCES];
   double in_system, waiting; /* mean number of requests waiting or running; waiting; integrated over time */
   int64_t max_in_system, max_waiting;

@@ -73,11 +73,37 @@ static void an_answer_counts_from_its_moment_on(void **state) {
   close_rig(r);
 }
 
+/* A step may begin later than it is launched; the device works for others until then. */
+static void a_later_start_leaves_the_device_free(void **state) {
+  (void)state;
+  pacing p = {.ns = {[DEV_STAGE_HEAD] = 1000000}};
+  rig *r = open_virtual(2, pace, &p);
+  for (int i = 0; i < 2; i++) fill_step(r, i, 0);
+  atomic_store(&r->step[0].start_at_ns, INT64_MAX);
+  launch(r, 0);
+  launch(r, 1);
+  while (!dev_finished(r->d, 1))
+    for (int l = 0; l < LAYERS; l++)
+      if (atomic_load(&r->step[1].ready) == l + 1 && atomic_load(&r->step[1].done) == l) {
+        host_part(r, l, &r->step[1], 0, 1);
+        dev_host_done(&r->step[1], l, 0);
+      }
+  assert_false(dev_finished(r->d, 0));
+  assert_int_equal(atomic_load(&r->step[0].ready), 0);
+  int64_t at = hf_now_ns() + 2000000;
+  atomic_store(&r->step[0].start_at_ns, at);
+  drive(r, 1);
+  assert_int_equal(r->step[0].n_trace, r->step[1].n_trace);
+  for (int i = 0; i < r->step[0].n_trace; i++) assert_true(r->step[0].trace[i].start_ns >= at);
+  close_rig(r);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_stage_lasts_at_least_its_modelled_time),
       cmocka_unit_test(streams_share_the_device),
       cmocka_unit_test(an_answer_counts_from_its_moment_on),
+      cmocka_unit_test(a_later_start_leaves_the_device_free),
   };
   if (kern_init(NULL) != HF_OK || topo_get(&topo) != HF_OK) {
     fprintf(stderr, "%s\n", hf_error_line());
