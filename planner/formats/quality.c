@@ -206,7 +206,7 @@ static hf_status fill(const model *m, const json *reference, const json *own, co
   }
   if (user != NULL) {
     q->user = true;
-    HF_TRY(read_table(m, user, where, true, NULL, q));
+    HF_TRY(read_table(m, user, where, false, name, q));
   }
   return HF_OK;
 }

@@ -55,7 +55,7 @@ static bool program_allows(const formats_options *o, recipe_program p) {
   return o->program == RUNS_SAFETENSORS || p <= o->program;
 }
 
-/* Drops quietly what the program cannot run or no table has a figure for. */
+/* Drops quietly what the program cannot run or no table has a figure for; what is usual stays, for comparison. */
 static hf_status add(pool *p, const model_recipe *r, bool named, bool usual) {
   format_candidate x = {.recipe = *r, .program = recipe_program_of(r), .named = named, .usual = usual};
   if (!usual && !program_allows(p->o, x.program)) return HF_OK;
@@ -225,33 +225,41 @@ static int by_loss(const void *a, const void *b) {
   return strcmp(x->recipe.name, y->recipe.name);
 }
 
-/* Half of the floor to the floor: these decide. */
-static bool near_floor(const pool *p, const format_candidate *x) {
-  return x->quality.loss > 0.5 * p->o->floor && x->quality.loss <= p->o->floor;
+/* Half of the floor to the floor: these decide; where there is none, all that lose less. */
+static double near_least(const pool *p) {
+  for (int i = 0; i < p->n; i++)
+    if (p->v[i].quality.loss >= 0.5 * p->o->floor && p->v[i].quality.loss <= p->o->floor && !p->v[i].usual)
+      return 0.5 * p->o->floor;
+  return -INFINITY;
 }
 
-/* Keeps what nothing beats, what is usual and what was measured; where more are left than can be planned, thins out the others evenly by loss,
- * those near the floor last. */
+static bool near_floor(const pool *p, double least, const format_candidate *x) {
+  return x->quality.loss >= least && x->quality.loss <= p->o->floor;
+}
+
+/* Keeps what is usual and what nothing beats that the program runs; where more are left than can be planned, thins out those not measured evenly
+ * by loss, those near the floor last. */
 static void prune(pool *p) {
   int k = 0, kept = 0, must = 0, count[2] = {0, 0}, seen[2] = {0, 0};
   qsort(p->v, (size_t)p->n, sizeof *p->v, by_loss);
   for (int i = 0; i < p->n; i++) {
     bool beaten = false;
-    for (int j = 0; j < k && !beaten; j++) beaten = beats(&p->v[j], &p->v[i]);
+    for (int j = 0; j < k && !beaten; j++) beaten = program_allows(p->o, p->v[j].program) && beats(&p->v[j], &p->v[i]);
     if (!beaten || p->v[i].usual) p->v[k++] = p->v[i];
   }
   p->n = k;
+  double least = near_least(p);
   for (int i = 0; i < k; i++) {
     bool stays = p->v[i].usual || p->v[i].quality.tag == TAG_MEASURED;
     must += stays;
-    if (!stays) count[near_floor(p, &p->v[i])]++;
+    if (!stays) count[near_floor(p, least, &p->v[i])]++;
   }
   int room = FORMATS_MAX_PLANNED > must ? FORMATS_MAX_PLANNED - must : 0, share[2];
   share[1] = count[1] < room * 2 / 3 ? count[1] : room * 2 / 3;
   share[0] = count[0] < room - share[1] ? count[0] : room - share[1];
   for (int i = 0; i < k; i++) {
     const format_candidate *x = &p->v[i];
-    int g = near_floor(p, x);
+    int g = near_floor(p, least, x);
     bool keep = x->usual || x->quality.tag == TAG_MEASURED;
     if (!keep) {
       keep = seen[g] * share[g] / count[g] != (seen[g] + 1) * share[g] / count[g];

@@ -27,6 +27,12 @@ expect_exit 0 "$plan" formats $base --json --no-store --quality-floor 0.5%
 jq -e "$rate <= $loose and ([.candidates[] | select(.chosen)][0].perplexity_increase <= 0.005)" "$out" >/dev/null || fail "a stricter limit"
 expect_exit 0 "$plan" formats $base --json --no-store --program llama.cpp
 jq -e '[.candidates[] | select(.program == "ik_llama.cpp" or .program == "sglang")] | length == 0' "$out" >/dev/null || fail "types of other programs"
+# what another program alone runs stands beside the answer, and keeps nothing out of it
+large="--model deepseek-r1 --machine cpu=xeon-6980p,sockets=2,dimm=128G --format fp8 --json --no-store --quality-floor 0"
+expect_exit 0 "$plan" formats $large
+jq -e '.chosen == "fp8"' "$out" >/dev/null || fail "the original itself loses nothing"
+expect_exit 0 "$plan" formats $large --program llama.cpp
+jq -e '.chosen == "bf16" and .usual == "fp8"' "$out" >/dev/null || fail "what llama.cpp runs without loss"
 expect_exit 0 "$plan" formats $base --no-store --csv "$tmp/f.csv"
 expect_stdout_line '^Speed against quality'
 head -n 1 "$tmp/f.csv" | grep -q '^recipe,program,bits_per_weight' || fail "no CSV"

@@ -133,13 +133,16 @@ static void test_user_table(void **state) {
   (void)state;
   model *m = from_catalog("deepseek-r1");
   json *ref = NULL, *user = parse("{\"title\":\"mine\",\"types\":[{\"type\":\"q4_k\",\"experts\":0.5,\"rest\":0.25}],"
-                                  "\"published\":[{\"recipe\":\"q6_k\",\"baseline\":2,\"value\":3}]}");
+                                  "\"published\":[{\"recipe\":\"q6_k\",\"baseline\":2,\"value\":3},"
+                                  "{\"model\":\"kimi-k2\",\"recipe\":\"q5_k\",\"baseline\":2,\"value\":9}]}");
   quality *q = NULL;
   db_tag tag;
   assert_int_equal(catalog_get("quality", "deepseek", &ref), HF_OK);
   assert_int_equal(quality_from_json(m, ref, NULL, user, "test", &q), HF_OK);
   assert_float_equal(loss_of(q, m, "q6_k", &tag), log(1.5), 1e-12);
   assert_int_equal(tag, TAG_MEASURED);
+  (void)loss_of(q, m, "q5_k", &tag); /* another model's row says nothing about this one */
+  assert_int_equal(tag, TAG_SCALED);
   assert_float_equal(loss_of(q, m, "q8_0:experts=q4_k", NULL), 0.5, 0.001);
   free(q);
   json_free(user);
