@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "planner/ask/command.h"
 #include "planner/cmd.h"
 #include "planner/money/roi.h"
@@ -57,6 +58,8 @@ static void case_of_plan(const plan *p, ask_case *c) {
   snprintf(c->gpus, sizeof c->gpus, "%s", p->gpu);
   snprintf(c->binding, sizeof c->binding, "%s", p->binding);
   snprintf(c->tag, sizeof c->tag, "%s", p->tag);
+  char *const texts[] = {c->machine, c->model, c->format, c->gpus, c->binding, c->tag}; /* the plan may be anybody's file */
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) hf_printable(texts[i]);
 }
 
 /* By its number in the database where the name agrees, else by name anywhere. */
@@ -87,7 +90,8 @@ static hf_status from_plan(const roi_command *q, roi_case *out) {
     case_of_plan(p, &out->at);
     out->plan_id = p->id;
     for (int i = 0; i < p->n_budget; i++) out->need_bytes += (double)p->budget[i].bytes;
-    if (!(out->at.tok_per_s_wall > 0))
+    if (p->output_tokens < 1) st = hf_fail(HF_INPUT, "option --plan: %s: output_tokens: is below 1: no token to price", q->plan);
+    else if (!(out->at.tok_per_s_wall > 0))
       st = hf_fail(HF_INPUT, "option --plan: %s has no simulation (extra member simulation.tok_per_s_wall); plan again", q->plan);
   }
   if (st == HF_OK) st = machine_of_plan(d, p, &out->at, &out->machine);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "planner/ask/machine_int.h"
@@ -324,6 +325,22 @@ static hf_status apply(ask_machine *m, const ask_changes *c) {
   if (dram != NULL) HF_TRY(change_dram(m, dram));
   if (lost != NULL) HF_TRY(change_lost(m, lost));
   read_totals(m);
+  return HF_OK;
+}
+
+hf_status ask_apply(const ask_changes *c, const ask_machine *m, plan_request *r) {
+  const ask_change *lost = ask_find_change(c, ASK_LOST), *kv = ask_find_change(c, ASK_KV);
+  if (kv != NULL && strcasecmp(kv->value, "f16") != 0)
+    return hf_fail(HF_UNSUPPORTED, "kv=%s: the KV cache is f16 in this version", kv->value);
+  ask_apply_load(c, r);
+  if (ask_find_change(c, ASK_MODEL) != NULL) {
+    r->opened = NULL;
+    if (ask_find_change(c, ASK_FORMAT) == NULL) r->format = NULL;
+  }
+  if (ask_find_change(c, ASK_GPU) != NULL || ask_find_change(c, ASK_MACHINE) != NULL ||
+      (lost != NULL && strncasecmp(lost->value, "gpu", 3) == 0))
+    r->gpu = NULL;
+  if (m->f.n_gpus == 0 && r->gpu == NULL) r->gpu = "none";
   return HF_OK;
 }
 

@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "planner/ask/machine_int.h"
 
-enum { BATCH = 8, MOST_OVER_BUDGET = 200, N_FIGURES = 16, GPU_MEMORY = 8 };
+enum { BATCH = 8, MOST_OVER_BUDGET = 200, HOST_FIGURES = 7, LINK = 7, GPU_MEMORY = 8, CARD_FIGURES = 4, N_FIGURES = 13 };
 static const double CLEARLY = 1.05; /* a failure by more than this tells about machines that are no better */
 static const double NEARLY = 1.15;  /* another depth may make up for a miss of at most this */
 
@@ -44,14 +44,16 @@ double recommend_shortfall(const ask_case *c, const ask_slo *slo, double *fixed)
 typedef struct {
   catalog_parts parts; /* without GPU */
   double price;        /* of CPUs and memory; -1: unknown */
-  double ram,
-      figure
-          [8]; /* that make a machine faster: read bandwidth low, likely, high, FLOP/s f32, bf16, int8, cores, PCIe generation */
+  double ram;
+  double figure[HOST_FIGURES]; /* that make a machine faster: read bandwidth low, likely, high, FLOP/s f32, bf16, int8, cores */
+  double pcie_gen;
 } host;
 
 typedef struct {
   char name[SPACE_NAME];
-  double price, mem, bw, figure[6]; /* price -1: unknown; bw at the datasheet's value, which no prior exceeds */
+  double price, mem, bw;       /* price -1: unknown; bw at the datasheet's value, which no prior exceeds */
+  double figure[CARD_FIGURES]; /* FLOP/s bf16, fp8, int8, memory bandwidth */
+  double pcie_gen, pcie_lanes;
 } card;
 
 typedef struct {
@@ -142,7 +144,7 @@ static hf_status add_host(search *s, const catalog_parts *p) {
   h->figure[4] = figure_of(r, "cpu", "cpu_flops_bf16", 0);
   h->figure[5] = figure_of(r, "cpu", "cpu_flops_int8", 0);
   h->figure[6] = cost_cpu_cores(r);
-  if (catalog_fact("cpus", p->cpu, "pcie_gen", &pcie) == HF_OK) h->figure[7] = pcie.likely;
+  if (catalog_fact("cpus", p->cpu, "pcie_gen", &pcie) == HF_OK) h->pcie_gen = pcie.likely;
   else hf_clear_error();
   ask_machine_free(m);
   return HF_OK;
@@ -221,7 +223,7 @@ static double fact_or(const char *name, const char *key, double none) {
 }
 
 static void add_cards(search *s) {
-  static const char *const keys[6] = {"flops_bf16", "flops_fp8", "flops_int8", "pcie_gen", "pcie_lanes", "mem_bytes_per_s"};
+  static const char *const keys[CARD_FIGURES] = {"flops_bf16", "flops_fp8", "flops_int8", "mem_bytes_per_s"};
   const recommend_space *y = &s->q->space;
   for (int i = 0; i < y->n_gpus; i++) {
     if (strcmp(y->gpu[i], "none") == 0) {
@@ -233,7 +235,9 @@ static void add_cards(search *s) {
     c->price = fact_or(c->name, "price_usd", -1);
     c->mem = fact_or(c->name, "mem_bytes", 0);
     c->bw = fact_or(c->name, "mem_bytes_per_s", 0);
-    for (int k = 0; k < 6; k++) c->figure[k] = fact_or(c->name, keys[k], 0);
+    for (int k = 0; k < CARD_FIGURES; k++) c->figure[k] = fact_or(c->name, keys[k], 0);
+    c->pcie_gen = fact_or(c->name, "pcie_gen", 0);
+    c->pcie_lanes = fact_or(c->name, "pcie_lanes", 0);
   }
 }
 
@@ -391,6 +395,11 @@ static hf_status combine(search *s) {
 
 /* ---- dominance ---- */
 
+/* A lane of each generation carries twice what one of the generation before does; the older end decides. */
+static double link_figure(const host *h, const card *g) {
+  return g->pcie_lanes * exp2(fmin(h->pcie_gen, g->pcie_gen));
+}
+
 static known figures_of(const search *s, const combo *c) {
   const host *h = &s->host[c->host];
   known k = {.ram = h->ram,
@@ -401,6 +410,7 @@ static known figures_of(const search *s, const combo *c) {
              .fits = true};
   memcpy(k.f, h->figure, sizeof h->figure);
   if (c->card < 0) return k;
+  k.f[LINK] = link_figure(h, &s->card[c->card]);
   k.f[GPU_MEMORY] = s->card[c->card].mem;
   memcpy(&k.f[GPU_MEMORY + 1], s->card[c->card].figure, sizeof s->card[0].figure);
   return k;
@@ -563,7 +573,7 @@ static hf_status plan_batch(search *s, candidate *batch, int n, bool over_budget
   return st;
 }
 
-/* The next combination that has to be planned, cheapest first; *found false: none is left, or what is left is too dear. */
+/* Whether a combination is no better than one of the batch, whose result may settle it. */
 static bool waits_for(const search *s, const combo *c, const candidate *batch, int have) {
   known k = figures_of(s, c);
   for (int i = 0; i < have; i++) {
@@ -573,6 +583,7 @@ static bool waits_for(const search *s, const combo *c, const candidate *batch, i
   return false;
 }
 
+/* The next combination that has to be planned, cheapest first; *found false: none is left, or what is left is too dear. */
 static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget, candidate *batch, int have, bool *found) {
   recommend_result *o = s->out;
   candidate *out = &batch[have];

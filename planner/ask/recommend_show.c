@@ -216,7 +216,7 @@ static void add_entry(const recommend_entry *e, int rank, json *o) {
   json_add_str(g, "when", e->worst_when);
   json *m = json_add_object(o, "meets");
   json_add_bool(m, "low", e->meets_low);
-  json_add_bool(m, "likely", true);
+  json_add_bool(m, "likely", e->shortfall <= 1);
   json_add_bool(m, "high", e->meets_high);
   catalog_parts p = e->parts;
   p.name[0] = '\0';

@@ -77,6 +77,7 @@ static void find_flips(const regret_choice *c, int n, regret_result *out) {
         else hi = mid;
       }
       out->flip_at[f][side] = hi;
+      out->flip[f][side] = best_alone(c, n, f, level, hi); /* at the end itself a third may be the best */
     }
 }
 

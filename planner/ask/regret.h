@@ -39,10 +39,11 @@ typedef struct {
   int worst_at[REGRET_MAX_CHOICES][REGRET_N_FACTORS]; /* the first corner where it is so */
   int least_regret;                                   /* choice of the smallest worst regret */
   double expected[REGRET_MAX_CHOICES];                /* mean loss over all corners */
-  double value[REGRET_N_FACTORS];      /* what knowing this factor beforehand saves in the mean, choosing with it; >= 0 */
-  double value_all;                    /* of knowing everything */
-  int flip[REGRET_N_FACTORS][2];       /* best choice with this factor alone at its bad, its good end */
-  double flip_at[REGRET_N_FACTORS][2]; /* share of the way there at which the choice changes, 0..1; 2 = never */
+  double value[REGRET_N_FACTORS]; /* what knowing this factor beforehand saves in the mean, choosing with it; >= 0 */
+  double value_all;               /* of knowing everything */
+  int flip[REGRET_N_FACTORS]
+          [2]; /* what becomes the best choice as this factor alone moves to its bad, its good end; best: nothing */
+  double flip_at[REGRET_N_FACTORS][2]; /* share of the way there at which it does, 0..1; 2 = never */
 } regret_result;
 /* n 1..REGRET_MAX_CHOICES. */
 void regret_of(const regret_choice *c, int n, regret_result *out);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/clock.h"
 
@@ -77,19 +76,7 @@ static hf_status prepare_cell(sweep *w, int k, db *d, const ask_machine *base) {
     HF_TRY(hf_note(ask_machine_change(d, base, set, &w->machine[k]), "%s", set->name));
     s->machine = w->machine[k];
   }
-  ask_apply_load(set, &s->req);
-  if (ask_find_change(set, ASK_MODEL) != NULL) {
-    s->req.opened = NULL;
-    if (ask_find_change(set, ASK_FORMAT) == NULL) s->req.format = NULL;
-  }
-  const ask_change *lost = ask_find_change(set, ASK_LOST), *kv = ask_find_change(set, ASK_KV);
-  if (ask_find_change(set, ASK_GPU) != NULL || ask_find_change(set, ASK_MACHINE) != NULL ||
-      (lost != NULL && strncasecmp(lost->value, "gpu", 3) == 0))
-    s->req.gpu = NULL;
-  if (kv != NULL && strcasecmp(kv->value, "f16") != 0)
-    return hf_fail(HF_UNSUPPORTED, "kv=%s: the KV cache is f16 in this version", kv->value);
-  if (ask_machine_facts_of(s->machine)->n_gpus == 0 && s->req.gpu == NULL) s->req.gpu = "none";
-  return HF_OK;
+  return ask_apply(set, s->machine, &s->req);
 }
 
 hf_status sweep_prepare(sweep *w, db *d, const ask_machine *base) {
@@ -120,7 +107,6 @@ static void knee_text(const sweep *w, int j, char *out, size_t n) {
   const sweep_knee *k = &w->knee[j];
   const ask_change *y = &w->axis[1].point[j];
   const ask_case *c = k->at >= 0 ? &w->c[j * w->axis[0].n + k->at] : NULL, *next = NULL;
-  char s[24];
   if (c != NULL && k->at + 1 < w->axis[0].n) next = c + 1;
   int used = snprintf(out, n, "%s %s: ", ask_key_name(y->key), y->value);
   if (used < 0 || (size_t)used >= n) return;
@@ -148,7 +134,6 @@ static void knee_text(const sweep *w, int j, char *out, size_t n) {
     (void)ask_meets(next, &w->command->slo, why);
     snprintf(out, n, "then the SLO is missed (%s)", why);
   } else {
-    ask_seconds(next->tpot_s.p95, s);
     snprintf(out, n, "then a further user adds %.2f instead of %.2f tokens/s",
              (next->decode_tok_per_s.likely - c->decode_tok_per_s.likely) / (double)(next->users - c->users),
              w->c[j * w->axis[0].n].decode_tok_per_s.likely / (double)w->c[j * w->axis[0].n].users);
@@ -169,8 +154,10 @@ void sweep_verdict(const sweep *w, char *out, size_t n) {
   size_t used = 0;
   if (w->has_knees) {
     /* The knee of the middle row stands for all; the text below has every one. */
-    knee_text(w, w->axis[1].n / 2, knee, sizeof knee);
-    used = (size_t)snprintf(out, n, "Knee at %s. ", knee);
+    int middle = w->axis[1].n / 2;
+    bool bends = w->knee[middle].at >= 0 && w->knee[middle].rule != KNEE_NONE;
+    knee_text(w, middle, knee, sizeof knee);
+    used = (size_t)snprintf(out, n, "%s %s. ", bends ? "Knee at" : "At", knee);
   }
   if (used >= n) return;
   used += (size_t)snprintf(out + used, n - used, "Most: %.1f tokens/s at %s (%s binds).", w->c[best].decode_tok_per_s.likely,
@@ -276,7 +263,7 @@ static void cell_text(const sweep *w, const ask_case *c, shown what, char out[24
 /* Green over yellow to red by rank between least and most, on a logarithmic scale; text stays black. */
 static int shade(double v, double least, double most, bool high_is_good) {
   static const int colours[] = {203, 215, 222, 229, 192, 156, 120};
-  if (!(most > least) || !(v > 0)) return 229;
+  if (!(most > least) || !(least > 0)) return 229;
   double x = log(v / least) / log(most / least);
   int i = (int)(6.999 * (high_is_good ? x : 1 - x));
   return colours[i < 0 ? 0 : i > 6 ? 6 : i];

@@ -74,21 +74,8 @@ void whatif_free(whatif *w) {
 
 /* ---- evaluation ---- */
 
-static bool changes_gpu(const ask_changes *c) {
-  const ask_change *lost = ask_find_change(c, ASK_LOST);
-  return ask_find_change(c, ASK_GPU) != NULL || ask_find_change(c, ASK_MACHINE) != NULL ||
-         (lost != NULL && strncasecmp(lost->value, "gpu", 3) == 0);
-}
-
-static hf_status check_kv(const ask_changes *c) {
-  const ask_change *kv = ask_find_change(c, ASK_KV);
-  if (kv == NULL || strcasecmp(kv->value, "f16") == 0) return HF_OK;
-  return hf_fail(HF_UNSUPPORTED, "kv=%s: the KV cache is f16 in this version", kv->value);
-}
-
 static hf_status prepare(whatif *w, whatif_column *y, db *d, const ask_machine *base) {
   const ask_command *c = w->command;
-  HF_TRY(check_kv(&y->set));
   HF_TRY(ask_machine_change(d, base, &y->set, &y->machine));
   y->spec = (ask_case_spec){.machine = y->machine,
                             .req = c->req,
@@ -96,16 +83,7 @@ static hf_status prepare(whatif *w, whatif_column *y, db *d, const ask_machine *
                             .scenario = &c->scenario,
                             .quick = !c->exact,
                             .count_users = w->slo_from != NULL};
-  ask_apply_load(&y->set, &y->spec.req);
-  if (ask_find_change(&y->set, ASK_MODEL) != NULL) {
-    y->spec.req.opened = NULL;
-    if (ask_find_change(&y->set, ASK_FORMAT) == NULL) y->spec.req.format = NULL;
-  }
-  if (changes_gpu(&y->set)) y->spec.req.gpu = NULL;
-  const ask_machine_facts *f = ask_machine_facts_of(y->machine);
-  if (f->n_gpus == 0 && y->spec.req.gpu == NULL) y->spec.req.gpu = "none";
-  if (ask_find_change(&y->set, ASK_THREADS) != NULL && c->req.threads > 0)
-    y->spec.req.threads = (int64_t)ask_find_change(&y->set, ASK_THREADS)->number;
+  HF_TRY(ask_apply(&y->set, y->machine, &y->spec.req));
   snprintf(y->spec.name, sizeof y->spec.name, "%s", y->set.n == 0 ? "base" : y->set.name);
   return HF_OK;
 }
@@ -214,7 +192,7 @@ void whatif_verdict(const whatif *w, char *out, size_t n) {
   const whatif_column *say[4] = {best, other, all, lost};
   static const char *const words[4] = {"Of single changes of the machine the most is ", "", "All together, ", "If it fails, "};
   for (int i = 0; i < 4; i++) {
-    if (say[i] == NULL || used >= n || (i == 0 && w->n == 2 && false)) continue;
+    if (say[i] == NULL || used >= n) continue;
     if (!say[i]->c.feasible) snprintf(text, sizeof text, "%.80s: does not fit", say[i]->set.name);
     else if (b->feasible) against_base(w, say[i], text, sizeof text);
     else snprintf(text, sizeof text, "%.80s: %.1f tokens/s", say[i]->set.name, say[i]->c.decode_tok_per_s.likely);

@@ -175,6 +175,21 @@ static void test_regret(void **state) {
   free(r);
 }
 
+/* What takes the first one's place on the way need not be the best at the end. */
+static void test_flip_on_the_way(void **state) {
+  (void)state;
+  regret_choice c[3] = {choice(100, 1), choice(120, 0.8), choice(160, 0.4)};
+  regret_result *r = calloc(1, sizeof *r);
+  assert_non_null(r);
+  for (int a = 0; a < 3; a++) c[a].log_effect[0][0] = log(2);
+  regret_of(c, 3, r);
+  assert_int_equal(r->best, 0);
+  /* 100 * 2^x = 120; at the end 200, 192 and 160 */
+  assert_float_equal(r->flip_at[0][0], log(1.2) / log(2), 2e-3);
+  assert_int_equal(r->flip[0][0], 1);
+  free(r);
+}
+
 /* Against enumeration written otherwise: every regret is at least 0, some choice has none in each corner, and the worst is reached. */
 static void test_regret_random(void **state) {
   (void)state;
@@ -301,9 +316,15 @@ static void test_scaled_kernels(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_changes),       cmocka_unit_test(test_axes),    cmocka_unit_test(test_together),
-      cmocka_unit_test(test_load),          cmocka_unit_test(test_knee),    cmocka_unit_test(test_regret),
-      cmocka_unit_test(test_regret_random), cmocka_unit_test(test_machine), cmocka_unit_test(test_scaled_kernels)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_changes),
+                                     cmocka_unit_test(test_axes),
+                                     cmocka_unit_test(test_together),
+                                     cmocka_unit_test(test_load),
+                                     cmocka_unit_test(test_knee),
+                                     cmocka_unit_test(test_regret),
+                                     cmocka_unit_test(test_flip_on_the_way),
+                                     cmocka_unit_test(test_regret_random),
+                                     cmocka_unit_test(test_machine),
+                                     cmocka_unit_test(test_scaled_kernels)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
