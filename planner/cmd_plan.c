@@ -142,7 +142,8 @@ static hf_status check_folder(const char *option, const char *file) {
 /* --formats auto: the search's choice becomes the format of the plan. found is freed by the caller, after the plan. */
 static hf_status choose_formats(plan_command *c, formats *found) {
   if (c->formats == NULL) return HF_OK;
-  if (strcmp(c->formats, "auto") != 0) return hf_fail(HF_INPUT, "option --formats: '%.40s': only auto is known; one format is --format", c->formats);
+  if (strcmp(c->formats, "auto") != 0)
+    return hf_fail(HF_INPUT, "option --formats: '%.40s': only auto is known; one format is --format", c->formats);
   ask_command a = {.req = c->req, .common = c->common};
   formats_options o = {.quality = c->quality};
   ask_machine *machine = NULL;
@@ -181,7 +182,8 @@ static hf_status read_options(const plan_command *c, planned_options *o) {
   if (c->weight_prefill > 0 && o->optimise != PLAN_FOR_REQUEST)
     return hf_fail(HF_INPUT, "option --weight-prefill: only with --optimise request");
   if (c->kv_type == NULL || strcmp(c->kv_type, "f16") == 0) return HF_OK;
-  return hf_fail(HF_UNSUPPORTED, "option --kv-type: '%.40s': the executor keeps planned KV caches in f16; more context needs more device memory",
+  return hf_fail(HF_UNSUPPORTED,
+                 "option --kv-type: '%.40s': the executor keeps planned KV caches in f16; more context needs more device memory",
                  c->kv_type);
 }
 
@@ -253,19 +255,25 @@ hf_status cmd_plan(int argc, char **argv) {
       {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
        1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F",
-       "Weight format, for example q4_k_m, or a recipe (hf-plan formats --help); default as stored or as the catalog says.", 0, 0},
+       "Weight format, for example q4_k_m, or a recipe (hf-plan formats --help); default as stored or as the catalog says.", 0,
+       0},
       {"formats", 0, CLI_STR, &c.formats, "auto", "Search the format of every part; the fastest within --quality-floor.", 0, 0},
-      {"quality-floor", 0, CLI_STR, &c.floor, "PERCENT", "With --formats: most perplexity more than the original; default 2.", 0, 0},
+      {"quality-floor", 0, CLI_STR, &c.floor, "PERCENT", "With --formats: most perplexity more than the original; default 2.", 0,
+       0},
       {"quality", 0, CLI_STR, &c.quality, "FILE", "With --formats: your own table of quality.", 0, 0},
       {"program", 0, CLI_STR, &c.program, "NAME", "With --formats: hf-run, llama.cpp, ik_llama.cpp or any (default).", 0, 0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE",
-       "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE], several joined by '+'; default the machine's GPUs, else none.", 0, 0},
+       "none, virtual:SIZE, paced:MACHINE[:SIZE] or cuda:N[:SIZE], several joined by '+'; default the machine's GPUs, else none.",
+       0, 0},
       {"depth", 'd', CLI_INT, &r->depth, "D", "Pipeline depth; default the best of 1 to 4.", 1, ILP_MAX_DEPTH},
       {"optimise", 0, CLI_STR, &c.optimise, "decode|request",
-       "What placement and depth minimise: the decode step (default), or a request's time: a step and its share of prompt chunks.", 0, 0},
-      {"weight-prefill", 0, CLI_NUM, &c.weight_prefill, "W", "With --optimise request: prompt chunks per decode step; default the load's own.", 0,
-       1000000},
-      {"slo-ttft", 0, CLI_NUM, &c.slo_ttft, "S", "The 95th percentile of the time to the first token must not exceed S seconds.", 0, 1000000},
+       "What placement and depth minimise: the decode step (default), or a request's time: a step and its share of prompt "
+       "chunks.",
+       0, 0},
+      {"weight-prefill", 0, CLI_NUM, &c.weight_prefill, "W",
+       "With --optimise request: prompt chunks per decode step; default the load's own.", 0, 1000000},
+      {"slo-ttft", 0, CLI_NUM, &c.slo_ttft, "S", "The 95th percentile of the time to the first token must not exceed S seconds.",
+       0, 1000000},
       {"slo-tpot", 0, CLI_NUM, &c.slo_tpot, "S", "The same of the time per further token.", 0, 1000000},
       {"kv-type", 0, CLI_STR, &c.kv_type, "f16", "Type of the KV cache.", 0, 0},
       {"from-run", 0, CLI_STR, &c.from_run, "RUN", "Use routing counts and stage times of this run (a number or latest).", 0, 0},

@@ -1,5 +1,7 @@
-/* plan_advice.c: what one more of something is worth in tokens per second: by solving again with the figure changed, the memory of a device also by
- * its multiplier. All at the depth and under the objective of the plan; what differs by less than the proven gaps is noise, and said so. */
+/* plan_advice.c: what one more of something is worth in tokens per second: by solving again with the figure changed, the
+ * memory of a device also by
+ * its multiplier. All at the depth and under the objective of the plan; what differs by less than the proven gaps is noise,
+ * and said so. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

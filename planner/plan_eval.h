@@ -7,10 +7,10 @@
 #include "planner/ilp/ilp.h"
 
 typedef struct {
-  stage_table *table;          /* owned */
-  popularity *pop;             /* owned */
-  int64_t *expert_bytes;       /* [n_layers], owned */
-  int64_t room[STAGE_MAX_DEVICES][ILP_MAX_DEPTH]; /* [device][depth-1] bytes left for experts */
+  stage_table *table;                               /* owned */
+  popularity *pop;                                  /* owned */
+  int64_t *expert_bytes;                            /* [n_layers], owned */
+  int64_t room[STAGE_MAX_DEVICES][ILP_MAX_DEPTH];   /* [device][depth-1] bytes left for experts */
   int64_t cpu_room, remote_room[STAGE_MAX_REMOTES]; /* as ilp_problem: 0 = no limit */
   ilp_prefill prefill;                              /* weight 0: decode alone was optimised */
   double mean_context;

@@ -74,7 +74,8 @@ static void add_classes(const planned *p, json *extra) {
     int resident = 0;
     for (run = 0; l + run < t->n_layers; run++) {
       const ilp_layer *z = &p->ilp->layer[l + run];
-      if (t->layer[l + run].moe != t->layer[l].moe || z->binding != y->binding || t->layer[l + run].home != t->layer[l].home) break;
+      if (t->layer[l + run].moe != t->layer[l].moe || z->binding != y->binding || t->layer[l + run].home != t->layer[l].home)
+        break;
       ns += z->ns;
       resident += z->resident;
     }

@@ -13,8 +13,10 @@ enum { SIM_MOST_OUTPUT = 1024, DEPTHS_TRIED = 4 };
 /* A depth whose objective is worse than the best by more than this is not simulated. */
 static const double DEPTH_SLACK = 1.25;
 static const double FULL_GAP = 1e-5; /* proven so far, a plan is not searched on */
-/* The objective's own choice of depth stands unless the simulation, which lets micro-batches sit in different layers, finds another one better
- * by more than this. Small, since the depth chosen shall be the fastest or within 3 % of it (project bar); not nothing, since a tie
+/* The objective's own choice of depth stands unless the simulation, which lets micro-batches sit in different layers, finds
+ * another one better
+ * by more than this. Small, since the depth chosen shall be the fastest or within 3 % of it (project bar); not nothing, since
+ * a tie
  * goes to the simpler schedule. */
 static const double DEPTH_MARGIN = PLAN_DEPTH_MARGIN;
 
@@ -35,7 +37,8 @@ static hf_status table_for(const plan_inputs *in, const planned *p, cost_case c,
   return HF_OK;
 }
 
-/* What each place has for experts. This machine's memory limits them only where that could decide anything: all experts must fit somewhere,
+/* What each place has for experts. This machine's memory limits them only where that could decide anything: all experts must
+ * fit somewhere,
  * and what is on a virtual device is in the same memory. */
 static void fill_rooms(const plan_inputs *in, const plan_sizes *s, plan_eval *v) {
   plan_budget rows[PLAN_MAX_BUDGET];
@@ -106,7 +109,8 @@ static hf_status simulated_rate(const plan_inputs *in, const planned *p, const i
   return HF_OK;
 }
 
-/* The objective is what limits a step in the long run; the simulation knows the order of things too. So every depth whose objective comes
+/* The objective is what limits a step in the long run; the simulation knows the order of things too. So every depth whose
+ * objective comes
  * near the best is simulated as well, and the simulation decides; gap and bound are those of the depth chosen. */
 static hf_status choose_depth(const plan_inputs *in, const planned_options *o, planned *p) {
   ilp_problem prob = plan_eval_problem(p->eval, depths_to_try(in));
@@ -172,8 +176,10 @@ hf_status plan_step_ns(const plan_inputs *in, const planned *p, cost_case c, dou
   return st;
 }
 
-/* What a model of a serving engine misses even when every operation was measured, as a logarithm: published errors of peers that predict
- * from measured operation times (research of this project: Vidur "< 9 %" of latency; aiconfigurator 6 to 12 % of TPOT). None of them
+/* What a model of a serving engine misses even when every operation was measured, as a logarithm: published errors of peers
+ * that predict
+ * from measured operation times (research of this project: Vidur "< 9 %" of latency; aiconfigurator 6 to 12 % of TPOT). None
+ * of them
  * models this engine: that their error is ours is judgement. The rest of the interval is the rows' own low and high. */
 static const double MODEL_DOUBT = 0.09;
 
@@ -286,7 +292,8 @@ static void name_binding(const planned *out, char *to, size_t n) {
 
 /* ---- kernels measured fastest here ---- */
 
-/* Candidates are compared on one shape and one number of threads: those measured that are nearest to the model's and the plan's. */
+/* Candidates are compared on one shape and one number of threads: those measured that are nearest to the model's and the
+ * plan's. */
 typedef struct {
   const cost_rows *r;
   const char *kernel, *format;
@@ -565,11 +572,13 @@ static hf_status check_slo(const plan_inputs *in, const planned_options *o, plan
   }
   out->n_remedies = 0;
   if (lo > 0) snprintf(out->remedy[out->n_remedies++], 200, "at most %lld users at once", (long long)lo);
-  snprintf(out->remedy[out->n_remedies++], 200, "%s %.2f times as fast (binding: %s)",
-           tpot ? "decode steps" : "prompts", late, p->binding);
-  snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95, tpot ? "TPOT" : "TTFT");
+  snprintf(out->remedy[out->n_remedies++], 200, "%s %.2f times as fast (binding: %s)", tpot ? "decode steps" : "prompts", late,
+           p->binding);
+  snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
+           tpot ? "TPOT" : "TTFT");
   if (!tpot && in->req.prompt_tokens > 1)
-    snprintf(out->remedy[out->n_remedies++], 200, "prompts of about %lld tokens", (long long)((double)in->req.prompt_tokens / late));
+    snprintf(out->remedy[out->n_remedies++], 200, "prompts of about %lld tokens",
+             (long long)((double)in->req.prompt_tokens / late));
   return hf_fail(HF_NO, "the service level is not met: %s; possible: %s", what, out->remedy[0]);
 }
 

@@ -15,13 +15,14 @@ typedef enum { PLAN_FOR_DECODE, PLAN_FOR_REQUEST } plan_goal;
 
 /* How to plan; all zero (or NULL where a pointer is taken) = the full answer of hf-plan plan. */
 typedef struct {
-  bool quick; /* cells of a sweep: the placement of the Lagrangian search stands when its proven gap is at most quick_gap; no baselines, no
+  bool
+      quick; /* cells of a sweep: the placement of the Lagrangian search stands when its proven gap is at most quick_gap; no baselines, no
                * advice, no inputs in plan.extra, and depths are compared by their objective, one simulation in all */
-  double quick_gap;     /* 0 = 0.005 */
-  bool compare_depths;  /* with quick: every depth that could win is simulated too, and the simulation chooses */
-  bool slo_report;      /* slo_* go to the simulation (goodput), nothing is refused */
-  bool no_interval;     /* decode_tok_per_s low = likely = high: saves the tables of 14 cases */
-  bool no_simulation;   /* the rate is the objective's; no TTFT and TPOT percentiles */
+  double quick_gap;    /* 0 = 0.005 */
+  bool compare_depths; /* with quick: every depth that could win is simulated too, and the simulation chooses */
+  bool slo_report;     /* slo_* go to the simulation (goodput), nothing is refused */
+  bool no_interval;    /* decode_tok_per_s low = likely = high: saves the tables of 14 cases */
+  bool no_simulation;  /* the rate is the objective's; no TTFT and TPOT percentiles */
   plan_goal optimise;
   double weight_prefill;         /* > 0: prompt chunks per decode step instead of the workload's own; with PLAN_FOR_REQUEST */
   double slo_ttft_s, slo_tpot_s; /* 0 = none; the simulated p95 must meet them, else HF_NO and out->remedy */
@@ -33,18 +34,19 @@ typedef struct {
   plan_eval *eval;
   plan_drift *drift; /* with --from-run, else NULL */
   sim_result sim;
-  double slo_ttft_s, slo_tpot_s; /* of the options */
+  double slo_ttft_s, slo_tpot_s;            /* of the options */
   ilp_depth_result by_depth[ILP_MAX_DEPTH]; /* of the search over all depths */
   double depth_tok_per_s[ILP_MAX_DEPTH];    /* simulated; 0 = not simulated */
   double seconds;                           /* all searches together */
-  double effect[COST_N_GROUPS][2];          /* of the interval: ln(step / likely step) with one group at its slow, at its fast end */
+  double effect[COST_N_GROUPS][2]; /* of the interval: ln(step / likely step) with one group at its slow, at its fast end */
   /* Set when the answer is HF_NO: what needs how much, and what would help. */
   int n_budget, n_remedies;
   plan_budget budget[PLAN_MAX_BUDGET];
   char remedy[PLAN_MAX_REMEDIES][200];
 } planned;
 
-/* HF_NO when nothing fits: out->budget and out->remedy tell. Other failures leave nothing of use in out. In both cases free with
+/* HF_NO when nothing fits: out->budget and out->remedy tell. Other failures leave nothing of use in out. In both cases free
+ * with
  * planned_free. */
 HF_MUST hf_status plan_make(plan_inputs *in, const planned_options *o, planned *out);
 void planned_free(planned *p);
@@ -66,15 +68,21 @@ void plan_summarise(const planned *p, planned_summary *out);
 /* Decode step of a placement with the table of another case of the figures: for intervals and tests. */
 HF_MUST hf_status plan_step_ns(const plan_inputs *in, const planned *p, cost_case c, double *ns);
 
-/* The interval of a prediction: effect[i] is the logarithm of the step's time over the likely one with the i-th source of doubt at its slow
- * and at its fast end. Sources are independent, so their squares add up, those that make a step longer apart from those that make it
- * shorter, and with them that of what any such model misses. What the sources are: the groups of cost_group; their ends are the low and high
- * of the rows, each with its origin (measured percentiles, or the catalog's priors, where the ends of two factors are multiplied: the
- * bandwidth of two sockets is wider than it need be). Popularity adds nothing: what skewed gates do to the experts touched is the
+/* The interval of a prediction: effect[i] is the logarithm of the step's time over the likely one with the i-th source of
+ * doubt at its slow
+ * and at its fast end. Sources are independent, so their squares add up, those that make a step longer apart from those that
+ * make it
+ * shorter, and with them that of what any such model misses. What the sources are: the groups of cost_group; their ends are
+ * the low and high
+ * of the rows, each with its origin (measured percentiles, or the catalog's priors, where the ends of two factors are
+ * multiplied: the
+ * bandwidth of two sockets is wider than it need be). Popularity adds nothing: what skewed gates do to the experts touched is
+ * the
  * group COST_ROUTING (distinct_factor), and no catalog figure says how skewed an unknown model's gates are. */
 void plan_combine(const double effect[][2], int n, double *slower, double *faster);
 
-/* Users who start together, under the plan's table, with any placement and depth. stretch: how much slower the mean decode step is than
+/* Users who start together, under the plan's table, with any placement and depth. stretch: how much slower the mean decode
+ * step is than
  * the simulated ones, where answers are too long to simulate whole. */
 HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth, sim_result *out,
                                 double *stretch);

@@ -49,9 +49,9 @@ static hf_status show_placement(const plan *p, hf_buf *b) {
   }
   if (layers == 0) return HF_OK;
   int64_t total = (int64_t)layers * p->n_experts;
-  HF_TRY(hf_buf_printf(b, "  placement    %lld of %lld experts on the device%s (%d to %d per layer of %d), the rest on the CPU; popularity: %s\n",
-                       (long long)(total - all[0]), (long long)total, p->n_devices > 1 ? "s" : "", least, most, p->n_experts,
-                       p->popularity));
+  HF_TRY(hf_buf_printf(
+      b, "  placement    %lld of %lld experts on the device%s (%d to %d per layer of %d), the rest on the CPU; popularity: %s\n",
+      (long long)(total - all[0]), (long long)total, p->n_devices > 1 ? "s" : "", least, most, p->n_experts, p->popularity));
   for (int d = 0; d < p->n_devices && p->n_devices > 1; d++)
     HF_TRY(hf_buf_printf(b, "               %-28s %lld experts\n", p->device[d].name, (long long)all[1 + d]));
   return HF_OK;
@@ -75,7 +75,8 @@ static hf_status show_advice(const plan *p, hf_buf *b) {
     } else if (isnan(delta)) {
       HF_TRY(hf_buf_printf(b, "    %s, %s: %s\n", what, change, method));
     } else {
-      HF_TRY(hf_buf_printf(b, "    %s, %s: %+.3g tokens/s%s", what, change, delta, fabs(delta) <= noise ? " (within the gaps)" : ""));
+      HF_TRY(hf_buf_printf(b, "    %s, %s: %+.3g tokens/s%s", what, change, delta,
+                           fabs(delta) <= noise ? " (within the gaps)" : ""));
       HF_TRY(isnan(foretold) ? hf_buf_printf(b, "\n") : hf_buf_printf(b, " (multiplier: %+.3g)\n", foretold));
     }
     foretold = NAN;
@@ -182,7 +183,8 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement below %s: gap %.4f %%, %s, found in %.2f s\n", step, bound,
                        100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
   if (p->depth > 1)
-    HF_TRY(hf_buf_printf(b, "               (what the busiest resource or one micro-batch's way asks for; see predicted for waiting in turn)\n"));
+    HF_TRY(hf_buf_printf(
+        b, "               (what the busiest resource or one micro-batch's way asks for; see predicted for waiting in turn)\n"));
   HF_TRY(hf_buf_printf(b, "  binding      %s\n", p->binding));
   const char *from = json_string(json_get(p->extra, "scaled_from"));
   if (from != NULL) HF_TRY(hf_buf_printf(b, "  kernels      curves of machine %s, scaled to this one\n", from));

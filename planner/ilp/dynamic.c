@@ -1,7 +1,8 @@
 /* dynamic.c: exact dynamic program for the problem of glpk.c, over units used. Takes over where branch and bound drowns in ties
  * (layers that are all alike), as long as the table stays small.
  *
- * value[i][u] = least reduced cost of the first i groups using u units. Only u are kept from which a better total than the start
+ * value[i][u] = least reduced cost of the first i groups using u units. Only u are kept from which a better total than the
+ * start
  * can still come: slack costs theta a unit, so a better solution leaves at most (start - base) / theta of it unused. */
 #include "planner/ilp/ilp_int.h"
 

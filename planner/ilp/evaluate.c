@@ -65,7 +65,8 @@ static hf_status check_places(const ilp_problem *p) {
   if (ilp_n_places(t) > STAGE_MAX_PLACES || devices < 0 || t->n_remotes < 0)
     return hf_fail(HF_INPUT, "stage table: %d devices and %d other machines are more than can be planned", devices, t->n_remotes);
   if (ilp_n_places(t) > 2 && t->place == NULL)
-    return hf_fail(HF_INPUT, "stage table: %d devices and %d other machines without times of their places", devices, t->n_remotes);
+    return hf_fail(HF_INPUT, "stage table: %d devices and %d other machines without times of their places", devices,
+                   t->n_remotes);
   for (int l = 0; devices > 0 && l < t->n_layers; l++)
     if (t->layer[l].home < 0 || t->layer[l].home >= devices)
       return hf_fail(HF_INPUT, "stage table: layer %d: home %d is none of %d devices", l, t->layer[l].home, devices);
@@ -193,7 +194,8 @@ static hf_status count_places(const walk *w, int layer, ilp_layer *y, ilp_evalua
   for (int e = 0; t->layer[layer].moe && e < t->n_experts; e++) {
     int place = w->place != NULL ? w->place[row + (size_t)e] : 0, pin = p->pin != NULL ? p->pin[row + (size_t)e] : ILP_FREE;
     if (place >= ilp_n_places(t))
-      return hf_fail(HF_INPUT, "placement: layer %d expert %d: place %d, but the stage table has %d", layer, e, place, ilp_n_places(t));
+      return hf_fail(HF_INPUT, "placement: layer %d expert %d: place %d, but the stage table has %d", layer, e, place,
+                     ilp_n_places(t));
     bool device = place > 0 && place <= devices;
     y->resident += device;
     r->place_bytes[place] += p->expert_bytes[layer];

@@ -1,6 +1,7 @@
 /* glpk.c: the only file that knows GLPK. Solves the multiple-choice knapsack of form M.
  *
- * GLPK ends the process on any misuse or failed allocation. Here its error hook jumps back instead, the thread's GLPK environment
+ * GLPK ends the process on any misuse or failed allocation. Here its error hook jumps back instead, the thread's GLPK
+ * environment
  * is thrown away, and the caller gets HF_MACHINE. Whatever GLPK wants to print is swallowed; the last line is kept for the
  * message.
  *
@@ -274,7 +275,8 @@ hf_status ilp_lp_new(int n_rows, const double *lo, const double *hi, ilp_lp **ou
   lp->p = glp_create_prob();
   glp_set_obj_dir(lp->p, GLP_MIN);
   glp_add_rows(lp->p, n_rows);
-  for (int i = 0; i < n_rows; i++) glp_set_row_bnds(lp->p, i + 1, lp_kind(lo[i], hi[i]), isinf(lo[i]) ? 0 : lo[i], isinf(hi[i]) ? 0 : hi[i]);
+  for (int i = 0; i < n_rows; i++)
+    glp_set_row_bnds(lp->p, i + 1, lp_kind(lo[i], hi[i]), isinf(lo[i]) ? 0 : lo[i], isinf(hi[i]) ? 0 : hi[i]);
   lp_hooks(NULL);
   *out = lp;
   return HF_OK;
@@ -330,7 +332,8 @@ hf_status ilp_lp_solve(ilp_lp *lp, ilp_counters *count) {
   count->glpk_solves++;
   int status = glp_get_status(lp->p);
   lp_hooks(NULL);
-  if (rc != 0 || status != GLP_OPT) return hf_fail(HF_MACHINE, "GLPK: a relaxation was not solved (code %d, status %d)", rc, status);
+  if (rc != 0 || status != GLP_OPT)
+    return hf_fail(HF_MACHINE, "GLPK: a relaxation was not solved (code %d, status %d)", rc, status);
   return HF_OK;
 }
 

@@ -1,18 +1,22 @@
 /* ilp.h: where each routed expert lives and how deep to pipeline, proven to a gap.
  *
  * What is minimised: the time of one decode step of all users. The running batch of C users goes in D micro-batches, as even as
- * they can be: B = ceil(C / D) tokens, some of them one less. With stage_layer_times() of sched/stages.h, the way of the largest
+ * they can be: B = ceil(C / D) tokens, some of them one less. With stage_layer_times() of sched/stages.h, the way of the
+ * largest
  * micro-batch through a layer is
  *     way_l = attn + max(overlap(shared + dexp, hand + cexp), place_ns of each other place)         (dense: attn + shared)
  *     one_resource tables: attn + max(shared + cexp, place_ns of each other place), D = 1 only
  * overlap(a, b) = max(a, b) + (contend - 1) * min(a, b). Then
  *     D = 1   step = step_fixed + head(C) + sum over layers of way_l
  *     D > 1   step = max of  path:      step_fixed + head(B) + sum of way_l
- *                            devices:   overlap(A_d, P) for each device d, A_d = all its work of all micro-batches, heads included
+ *                            devices:   overlap(A_d, P) for each device d, A_d = all its work of all micro-batches, heads
+ *                            included
  *                            CPU:       P = cexp of all layers and micro-batches
  *                            machines:  the work of each other machine
- * since micro-batches sit in different layers: a resource is never asked for two things at once, and the busiest one or the way of a
- * single micro-batch limits the step. Where a prompt's share is weighed in (ilp_prefill), objective = step + weight * chunk with
+ * since micro-batches sit in different layers: a resource is never asked for two things at once, and the busiest one or the
+ * way of a
+ * single micro-batch limits the step. Where a prompt's share is weighed in (ilp_prefill), objective = step + weight * chunk
+ * with
  *     chunk = step_fixed + head(1) + sum of the cheaper of  way_l of the chunk  and, where experts can be uploaded,
  *                                                          max(attn + shared + dexp, upload, attn + place_ns)
  * ilp_evaluate() is the only definition of the objective; solver, baselines and tests all go through it.
@@ -31,15 +35,21 @@
  *      M over the rest, started from the placement of step 3. If a gap remains GLPK solves the same problem over `lower`: the
  *      second certificate. Where GLPK drowns in ties (many layers alike) a dynamic program over the units of memory finishes,
  *      if its table is small.
- *  Everything else (form P, spread.h): one column per layer and set of places of its experts, with the load it puts on each resource,
+ *  Everything else (form P, spread.h): one column per layer and set of places of its experts, with the load it puts on each
+ *  resource,
  *  its way and the bytes it takes in each place; rows for resources, the path, bytes and, per layer, the parts of its way. GLPK
- *  solves the relaxation over the columns known; for its prices the best set of every layer is found exactly, expert by expert, and
- *  becomes a new column. The sum of those best prices is a bound that holds for ALL placements (Lagrange); the best one met is the
- *  certificate. The placement is read off the shares of the columns and improved by exact evaluation of exchanges. Layers that are
+ *  solves the relaxation over the columns known; for its prices the best set of every layer is found exactly, expert by
+ *  expert, and
+ *  becomes a new column. The sum of those best prices is a bound that holds for ALL placements (Lagrange); the best one met
+ *  is the
+ *  certificate. The placement is read off the shares of the columns and improved by exact evaluation of exchanges. Layers
+ *  that are
  *  alike are one group of columns. Where there are few sets, all are columns and GLPK solves the integer program itself.
  *
- * Invariants of a result: bound_ns <= objective_ns; objective_ns == ilp_evaluate(placement, depth); the placement fits and keeps
- * the pins; the same input gives the same result, bit for bit (ties by layer, then expert id; effort is limited by counts, never
+ * Invariants of a result: bound_ns <= objective_ns; objective_ns == ilp_evaluate(placement, depth); the placement fits and
+ * keeps
+ * the pins; the same input gives the same result, bit for bit (ties by layer, then expert id; effort is limited by counts,
+ * never
  * by the clock). Thread rule: no globals; GLPK keeps its environment per thread. Problems are read-only and may be shared. */
 #ifndef HF_PLANNER_ILP_ILP_H
 #define HF_PLANNER_ILP_ILP_H
@@ -93,15 +103,16 @@ typedef struct {
   bool quick;        /* no integer programs where the Lagrangian gap is within gap_target, no baselines (their names stay NULL) */
 } ilp_options;
 
-/* What a layer waits for. ILP_BIND_GPU: a device; CPU: the CPU; PATH: the way of one micro-batch through both; REMOTE: another machine. */
+/* What a layer waits for. ILP_BIND_GPU: a device; CPU: the CPU; PATH: the way of one micro-batch through both; REMOTE:
+ * another machine. */
 typedef enum { ILP_BIND_CPU, ILP_BIND_GPU, ILP_BIND_PATH, ILP_BIND_REMOTE } ilp_binding;
 const char *ilp_binding_name(ilp_binding b); /* "cpu", "gpu", "path", "remote" */
 
 typedef struct {
   layer_times times; /* of the largest micro-batch */
-  double ns;         /* its part in the step, so that step_fixed, head and all parts add up: depth 1 its way, else what it asks of the
+  double ns;    /* its part in the step, so that step_fixed, head and all parts add up: depth 1 its way, else what it asks of the
                       * binding resource */
-  int resident;      /* experts on devices */
+  int resident; /* experts on devices */
   ilp_binding binding;
   bool upload; /* a chunk is faster with the CPU's experts uploaded */
 } ilp_layer;
@@ -109,12 +120,13 @@ typedef struct {
 typedef struct {
   double objective_ns, tok_per_s; /* tok_per_s: of the decode step alone */
   double step_ns, chunk_ns;       /* chunk_ns 0 without ilp_prefill */
-  double path_ns, place_ns[STAGE_MAX_PLACES]; /* what limits the step: way of one micro-batch; work of each place, all micro-batches */
+  double path_ns,
+      place_ns[STAGE_MAX_PLACES]; /* what limits the step: way of one micro-batch; work of each place, all micro-batches */
   ilp_binding binding;
-  int binding_place;                            /* of ILP_BIND_GPU and ILP_BIND_REMOTE */
-  int64_t place_bytes[STAGE_MAX_PLACES];        /* experts in each place */
-  int64_t bytes_used, bytes_limit;              /* of all devices */
-  int over_place;                               /* the first place with more bytes than it has; -1: it fits */
+  int binding_place;                     /* of ILP_BIND_GPU and ILP_BIND_REMOTE */
+  int64_t place_bytes[STAGE_MAX_PLACES]; /* experts in each place */
+  int64_t bytes_used, bytes_limit;       /* of all devices */
+  int over_place;                        /* the first place with more bytes than it has; -1: it fits */
   bool fits;
   int pins_broken; /* experts that are not where pin demands */
 } ilp_evaluation;
@@ -143,8 +155,10 @@ typedef struct {
 
 enum { ILP_BASE_GREEDY, ILP_BASE_WHOLE_LAYERS, ILP_BASE_UNIFORM, ILP_BASE_RANDOM, ILP_BASE_ALL_CPU, ILP_N_BASELINES };
 /* "greedy": most popular experts of all layers until full. "whole-layers": all experts of the last layers, as many layers as
- * fit (what --n-cpu-moe does). "uniform": the same number in every layer, its most popular ones. "random": the same numbers, seeded.
- * "all-cpu". Each expert goes to its layer's home device while that has room, then to the other devices in turn; other machines are
+ * fit (what --n-cpu-moe does). "uniform": the same number in every layer, its most popular ones. "random": the same numbers,
+ * seeded.
+ * "all-cpu". Each expert goes to its layer's home device while that has room, then to the other devices in turn; other
+ * machines are
  * not used. Pins are kept. Each at its own best depth tried; INFINITY where it does not fit (RAM). */
 typedef struct {
   const char *name;
@@ -190,7 +204,8 @@ typedef struct {
 
 /* HF_INPUT: a bad problem, field named. HF_NO: no depth fits (device bytes negative, or pinned experts larger than them).
  * HF_MACHINE: out of memory. A failure inside GLPK is no error: the answer is
- * then the Lagrangian one, with its own certificate. options may be NULL. *out is set only on success; free with ilp_result_free
+ * then the Lagrangian one, with its own certificate. options may be NULL. *out is set only on success; free with
+ * ilp_result_free
  * (NULL ok). */
 HF_MUST hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result **out);
 void ilp_result_free(ilp_result *r);
@@ -203,7 +218,8 @@ void ilp_result_free(ilp_result *r);
 HF_MUST hf_status ilp_write_lp(const ilp_result *r, const char *path);
 HF_MUST hf_status ilp_write_bound_lp(const ilp_result *r, const char *path);
 
-/* For a thread that has called ilp_solve, before it ends: gives back what GLPK keeps per thread. No result that this thread made may be
+/* For a thread that has called ilp_solve, before it ends: gives back what GLPK keeps per thread. No result that this thread
+ * made may be
  * freed afterwards by it; harmless where nothing was solved. */
 void ilp_thread_end(void);
 

@@ -49,6 +49,7 @@ struct spread_solution;
 struct ilp_tables {
   ilp_depth *depth[ILP_MAX_DEPTH];               /* form M; NULL: not tried so, or infeasible */
   struct spread_solution *spread[ILP_MAX_DEPTH]; /* form P, likewise */
+  uint8_t *settled;                              /* form M: a placement better than that of the tables, or NULL */
 };
 
 HF_MUST hf_status ilp_check_problem(const ilp_problem *p);
@@ -71,7 +72,8 @@ void ilp_depth_placement(ilp_depth *d, const int *k, uint8_t *on_device);
 typedef struct {
   double theta, value; /* multiplier (ns per unit) and dual value, base_ns included */
 } ilp_dual;
-/* Also sets d->k_fit, the minimisers at theta that fit, and d->k_over, those on the other side of the kink (they may not fit). */
+/* Also sets d->k_fit, the minimisers at theta that fit, and d->k_over, those on the other side of the kink (they may not
+ * fit). */
 ilp_dual ilp_dual_solve(ilp_depth *d, bool lower);
 /* Fills the space left by k[] and exchanges between layers while that helps (upper table); returns the objective. */
 double ilp_fill(const ilp_depth *d, int *k);
@@ -105,19 +107,19 @@ HF_MUST hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mck
 typedef struct ilp_lp ilp_lp;
 HF_MUST hf_status ilp_lp_new(int n_rows, const double *lo, const double *hi, ilp_lp **out);
 /* Column with cost, bounds and n entries; the index (from 0) goes to *index when not NULL. */
-HF_MUST hf_status ilp_lp_column(ilp_lp *lp, double cost, double lo, double hi, bool integer, int n, const int *row, const double *value,
-                                int *index);
+HF_MUST hf_status ilp_lp_column(ilp_lp *lp, double cost, double lo, double hi, bool integer, int n, const int *row,
+                                const double *value, int *index);
 HF_MUST hf_status ilp_lp_bounds(ilp_lp *lp, int column, double lo, double hi);
 /* Solves the relaxation from the last basis; HF_MACHINE also when it has no solution. */
 HF_MUST hf_status ilp_lp_solve(ilp_lp *lp, ilp_counters *count);
 /* Branch and bound after ilp_lp_solve. *finished: proven optimal. stop: give up when the bound reaches it. */
-HF_MUST hf_status ilp_lp_integer(ilp_lp *lp, const double *start, double stop, int max_nodes, double max_work, ilp_counters *count,
-                                 bool *finished, bool *found, double *bound);
+HF_MUST hf_status ilp_lp_integer(ilp_lp *lp, const double *start, double stop, int max_nodes, double max_work,
+                                 ilp_counters *count, bool *finished, bool *found, double *bound);
 double ilp_lp_value(const ilp_lp *lp);
 double ilp_lp_dual(const ilp_lp *lp, int row);
-double ilp_lp_share(const ilp_lp *lp, int column); /* primal, of the relaxation */
+double ilp_lp_share(const ilp_lp *lp, int column);  /* primal, of the relaxation */
 double ilp_lp_chosen(const ilp_lp *lp, int column); /* primal, of the integer program */
-void ilp_lp_free(ilp_lp *lp); /* NULL ok */
+void ilp_lp_free(ilp_lp *lp);                       /* NULL ok */
 
 /* dynamic.c: the same problem solved exactly over a table of units; stop_* and max_* are not used. HF_UNSUPPORTED when it would
  * be too large. */

@@ -1,7 +1,9 @@
 /* lagrange.c: the dual of the capacity row, and the placement made from it.
  *
- * L(theta) = sum over layers of min_k (T(k) + theta * units * k) - theta * cap is concave and piecewise linear; each minimiser is
- * one line. The maximum is found by intersecting the line of a minimiser that fits with that of one that does not, until nothing
+ * L(theta) = sum over layers of min_k (T(k) + theta * units * k) - theta * cap is concave and piecewise linear; each
+ * minimiser is
+ * one line. The maximum is found by intersecting the line of a minimiser that fits with that of one that does not, until
+ * nothing
  * lies between. */
 #include "planner/ilp/ilp_int.h"
 

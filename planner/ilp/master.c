@@ -1,6 +1,7 @@
 /* master.c: form P as a relaxation that grows by columns, its bound, and the integer program over the columns.
  *
- * Times in GLPK are shares of the first placement's objective in thousandths, bytes are in units of the largest expert. Prices are taken halfway
+ * Times in GLPK are shares of the first placement's objective in thousandths, bytes are in units of the largest expert.
+ * Prices are taken halfway
  * between GLPK's multipliers and those of the best bound so far: alone GLPK's jump about while columns are few. */
 #include "planner/ilp/spread.h"
 
@@ -8,21 +9,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROUNDS = 150, MAX_SETS_ALL = 2500, MAX_COLUMNS_ALL = 8000, MOST_EXPERTS_ALL = 600, START_STEPS = 24, SETTLE_ROUNDS = 12, QUICK_ROUNDS = 4, MAX_DIVE = 40 };
+enum {
+  MAX_ROUNDS = 150,
+  MAX_SETS_ALL = 2500,
+  MAX_COLUMNS_ALL = 8000,
+  MOST_EXPERTS_ALL = 600,
+  SMALL = 2000,
+  START_STEPS = 24,
+  SETTLE_ROUNDS = 12,
+  QUICK_ROUNDS = 4,
+  MAX_DIVE = 40
+};
 static const double CONVERGED = 1e-6;
-static const double GOOD_GAP = 8e-4; /* what is left is mostly in the bound: no further search */
+/* What is left of a gap as small as this is mostly in the bound: no further search. In small models it can be a few experts. */
+static const double GOOD_GAP = 8e-4, GOOD_GAP_SMALL = 1e-6;
 
 typedef struct {
   spread_solution *s;
   spread *m;
   ilp_counters *count;
-  double unit_ns, unit_bytes;
+  double unit_ns, unit_bytes, good; /* good: a gap that is small enough */
   ilp_lp *lp;
-  int *column;                                  /* [sets] in the relaxation */
-  int path_row, room_row[SPREAD_P], pick_row;   /* first rows of their kind; -1: none */
-  int *part_row, *chunk_row;                    /* [groups] first of P (or the only one) */
-  int n_rows, first_set;                        /* first_set: not yet columns from here on */
-  double *lo, *hi;                              /* of rows */
+  int *column;                                /* [sets] in the relaxation */
+  int path_row, room_row[SPREAD_P], pick_row; /* first rows of their kind; -1: none */
+  int *part_row, *chunk_row;                  /* [groups] first of P (or the only one) */
+  int n_rows, first_set;                      /* first_set: not yet columns from here on */
+  double *lo, *hi;                            /* of rows */
   spread_dual now, mixed;
   uint8_t *best_place, *best_upload;
 } master;
@@ -170,7 +182,8 @@ static hf_status add_columns(master *x) {
     put(&e, x->pick_row + c->group, 1);
     if (one_row(g)) put(&e, x->part_row[c->group], -spread_way(m, c) / x->unit_ns);
     for (int q = 0; q < m->n_places && !one_row(g); q++) put(&e, x->part_row[c->group] + q, -c->part[q] / x->unit_ns);
-    for (int q = 0; q < m->n_places && x->chunk_row[c->group] >= 0; q++) put(&e, x->chunk_row[c->group] + q, -c->chunk[q] / x->unit_ns);
+    for (int q = 0; q < m->n_places && x->chunk_row[c->group] >= 0; q++)
+      put(&e, x->chunk_row[c->group] + q, -c->chunk[q] / x->unit_ns);
     HF_TRY(ilp_lp_column(x->lp, 0, 0, INFINITY, false, e.n, e.row, e.value, &x->column[x->first_set]));
   }
   return HF_OK;
@@ -254,7 +267,8 @@ static hf_status price(master *x, const spread_dual *d, double *bound, int *n_ne
   return HF_OK;
 }
 
-/* First columns: the CPU is taken for what binds, and one price of bytes for all devices is searched at which they are just full. */
+/* First columns: the CPU is taken for what binds, and one price of bytes for all devices is searched at which they are just
+ * full. */
 static hf_status start(master *x) {
   spread *m = x->m;
   spread_dual *d = &x->now;
@@ -301,7 +315,8 @@ static hf_status generate(master *x, double gap, double stop_bound) {
   for (int round = 0; round < MAX_ROUNDS; round++) {
     HF_TRY(add_columns(x));
     HF_TRY(ilp_lp_solve(x->lp, x->count));
-    double value = ilp_lp_value(x->lp) * x->unit_ns + (m->depth > 1 ? 0 : m->path0) + m->weight * m->chunk0, bound, before = x->s->bound_ns;
+    double value = ilp_lp_value(x->lp) * x->unit_ns + (m->depth > 1 ? 0 : m->path0) + m->weight * m->chunk0, bound,
+           before = x->s->bound_ns;
     int n_new, n_more = 0;
     read_dual(x, &x->now);
     if (value - before <= fmin(CONVERGED, 0.02 * gap) * value || before >= stop_bound) return HF_OK;
@@ -473,7 +488,8 @@ static void read_integer(const master *x, const ilp_lp *lp, uint8_t *placement) 
   }
 }
 
-/* One column after another is made whole, the nearest first, and the relaxation solved again: ways and fixed parts of whole sets, where the mean
+/* One column after another is made whole, the nearest first, and the relaxation solved again: ways and fixed parts of whole
+ * sets, where the mean
  * of two sets would pay the fixed parts of both. What cannot be made whole is left as shares. */
 static hf_status dive(master *x) {
   const spread *m = x->m;
@@ -677,7 +693,7 @@ static hf_status solve_all(master *x) {
 
 static hf_status settle_and_take(master *x, const spread_dual *d, int rounds, uint8_t *placement) {
   double ns;
-  HF_TRY(spread_settle(x->m, d, rounds, x->s->bound_ns * (1 + GOOD_GAP), placement, &ns));
+  HF_TRY(spread_settle(x->m, d, rounds, x->s->bound_ns * (1 + x->good), placement, &ns));
   return take(x, placement);
 }
 
@@ -685,7 +701,7 @@ static hf_status improve(master *x, double gap, bool quick, uint8_t *placement) 
   spread_solution *s = x->s;
   HF_TRY(round_shares(x, placement));
   HF_TRY(settle_and_take(x, &s->best, quick ? QUICK_ROUNDS : SETTLE_ROUNDS, placement));
-  double enough = s->bound_ns * (1 + fmax(gap, GOOD_GAP));
+  double enough = s->bound_ns * (1 + fmax(gap, x->good));
   if (s->objective_ns > enough) {
     if (dive(x) == HF_OK) {
       HF_TRY(round_shares(x, placement));
@@ -715,6 +731,7 @@ static hf_status run(master *x, double gap, double stop_bound, bool quick) {
   double largest = 1;
   for (int g = 0; g < m->n_groups; g++) largest = fmax(largest, (double)m->group[g].bytes);
   x->unit_bytes = largest;
+  x->good = m->p->table->n_layers * m->n_experts <= SMALL ? GOOD_GAP_SMALL : GOOD_GAP;
   HF_TRY(hf_alloc(&s->placement, cells + 1, 1, "placement"));
   HF_TRY(hf_alloc(&x->best_place, (size_t)m->n_groups * (size_t)m->n_experts + (size_t)m->n_experts + 1, 1, "placement"));
   HF_TRY(hf_alloc(&x->best_upload, (size_t)m->n_groups + 1, 1, "placement"));

@@ -1,7 +1,9 @@
-/* price.c: for given multipliers the best set of a group, exactly: every expert goes where it is cheapest among the places in use; which
+/* price.c: for given multipliers the best set of a group, exactly: every expert goes where it is cheapest among the places in
+ * use; which
  * places are in use is tried out, since each costs something fixed.
  *
- * A place whose closing would cost more than its fixed part while all others are open stays open in a best solution, since closing
+ * A place whose closing would cost more than its fixed part while all others are open stays open in a best solution, since
+ * closing
  * others only makes it dearer; the rest is tried in all combinations. */
 #include "planner/ilp/spread.h"
 
@@ -24,7 +26,8 @@ static void add_term(const spread *m, const spread_group *g, const spread_term *
   weights_of(m, g, t, nu, w);
   for (int q = 0; q < P; q++) {
     x->constant += nu[q] * t->lead[q] + w[q] * t->base[q];
-    x->fixed[q] += w[q] * t->fixed[q]; /* upload: an expert of the CPU uses the home device too; its fixed part is left out then */
+    x->fixed[q] +=
+        w[q] * t->fixed[q]; /* upload: an expert of the CPU uses the home device too; its fixed part is left out then */
     any = any || w[q] > 0;
   }
   for (int i = 0; any && i < m->n_experts; i++)
@@ -106,13 +109,14 @@ static double best_assignment(const spread_prices *x, uint8_t *place) {
 
 /* ---- layers whose experts are all alike ---- */
 
-/* Counts decide: for every value that the largest part may take, each place holds so many experts at most, and the cheapest are filled
+/* Counts decide: for every value that the largest part may take, each place holds so many experts at most, and the cheapest
+ * are filled
  * first. Exact for the true largest part instead of its weighted mean, which for few and slow experts is worth a lot. */
 typedef struct {
   int E, P;
   double part0[SPREAD_P], fixed[SPREAD_P], t[SPREAD_P]; /* of the way */
   double price[SPREAD_P];                               /* of an expert's bytes */
-  int order[SPREAD_P]; /* places by price */
+  int order[SPREAD_P];                                  /* places by price */
 } counts;
 
 /* Least cost with every part at most v; n receives the counts. */
@@ -167,8 +171,8 @@ static double price_counts(const counts *c, uint8_t *place) {
 
 /* ---- both ---- */
 
-static void fill_prices(const spread *m, const spread_dual *d, const spread_group *g, const double *nu, const double *rho, int mode,
-                        spread_prices *x) {
+static void fill_prices(const spread *m, const spread_dual *d, const spread_group *g, const double *nu, const double *rho,
+                        int mode, spread_prices *x) {
   x->E = m->n_experts;
   x->P = m->n_places;
   x->use = (1u << x->P) - 1;
@@ -210,8 +214,8 @@ static void probe_at(const spread *m, const spread_dual *d, int group, unsigned 
 }
 
 /* Between the sets of two neighbouring weights, expert by expert: where many tie neither end may be any good. */
-static void walk_between(const spread *m, const spread_dual *d, int group, const spread_prices *x, double nu, const probe *from, const probe *to,
-                         probe *best) {
+static void walk_between(const spread *m, const spread_dual *d, int group, const spread_prices *x, double nu, const probe *from,
+                         const probe *to, probe *best) {
   const spread_group *g = &m->group[group];
   double w[SPREAD_P], split[SPREAD_P] = {nu, d->lam_path - nu}, kappa = g->way.kappa;
   static _Thread_local probe r;

@@ -1,4 +1,5 @@
-/* settle.c: makes a placement fit, fills what is left, and improves it by moves and exchanges of experts. Multipliers say where to look, exact
+/* settle.c: makes a placement fit, fills what is left, and improves it by moves and exchanges of experts. Multipliers say
+ * where to look, exact
  * values decide. */
 #include "planner/ilp/spread.h"
 
@@ -25,9 +26,9 @@ typedef struct {
   int n;
   int64_t used[SPREAD_P];
   double row[SPREAD_MAX_ROWS], way, chunk, objective;
-  double *regret; /* [groups * E * P] priced without bytes */
+  double *regret;  /* [groups * E * P] priced without bytes */
   double *opening; /* [groups * P] priced fixed part of using a place */
-  uint8_t *saved; /* [n * E] */
+  uint8_t *saved;  /* [n * E] */
   uint8_t *placement;
   const spread_dual *d;
   int64_t last_move; /* of the counter: the effort of one call is limited */
@@ -135,7 +136,8 @@ static void price_experts(settling *s) {
   for (int g = 0; g < m->n_groups; g++) {
     const spread_group *y = &m->group[g];
     const double *nu = s->d->nu + (size_t)g * SPREAD_P, *rho = s->d->rho + (size_t)g * SPREAD_P;
-    double *to = s->regret + (size_t)g * (size_t)(m->n_experts * P), *open = s->opening + (size_t)g * (size_t)P, w[SPREAD_P] = {0};
+    double *to = s->regret + (size_t)g * (size_t)(m->n_experts * P), *open = s->opening + (size_t)g * (size_t)P,
+           w[SPREAD_P] = {0};
     for (int q = 0; q < P; q++)
       for (int r = 0; r < m->n_rows; r++) w[q] += s->d->lam[r] * spread_coef(m, &m->row[r], y, q);
     for (int x = 0; x < m->n_experts * P; x++) {
@@ -170,7 +172,8 @@ static void open_layers(settling *s) {
   for (int l = 0; l < m->p->table->n_layers; l++) {
     if (m->group_of[l] < 0) continue;
     layer_state *y = &s->lay[s->n++];
-    *y = (layer_state){.g = &m->group[m->group_of[l]], .group = m->group_of[l], .place = s->placement + (size_t)l * (size_t)m->n_experts};
+    *y = (layer_state){
+        .g = &m->group[m->group_of[l]], .group = m->group_of[l], .place = s->placement + (size_t)l * (size_t)m->n_experts};
     for (int e = 0; e < m->n_experts; e++) {
       int q = y->place[e];
       size_t at = (size_t)e * (size_t)m->n_places + (size_t)q;

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double OPTIMAL_GAP = 1e-6;
+static const double OPTIMAL_GAP = 1e-6, SETTLED_GAP = 1e-5;
+enum { SETTLE_ROUNDS = 12 };
 
 typedef struct {
   const ilp_problem *p;
@@ -282,8 +283,8 @@ static hf_status refuse(const ilp_problem *p, int depth) {
   if (strcmp(what, "experts") == 0)
     return hf_fail(HF_NO, "routed experts: %lld bytes short in all places together; use a smaller format or more memory",
                    (long long)wanting);
-  return hf_fail(HF_NO, "%s: %lld bytes short before any expert is placed; use fewer users, less context or a larger device", what,
-                 (long long)wanting);
+  return hf_fail(HF_NO, "%s: %lld bytes short before any expert is placed; use fewer users, less context or a larger device",
+                 what, (long long)wanting);
 }
 
 static hf_status open_depths(const ilp_problem *p, ilp_result *r, uint32_t *open) {
@@ -305,6 +306,42 @@ static hf_status open_depths(const ilp_problem *p, ilp_result *r, uint32_t *open
   return refuse(p, first);
 }
 
+/* Exchanges valued exactly, from the placement of the tables: these hold one set for each number of experts, and where the two sides of
+ * layers balance another one may be better. What is found goes into the tables, so that form M knows it. */
+static hf_status settle_form_m(search *s, ilp_depth *d, ilp_result *r) {
+  spread *m = NULL;
+  spread_dual dual = {.lam_path = 1};
+  double ns = INFINITY;
+  uint8_t *place = NULL;
+  hf_status st = HF_OK;
+  HF_TRY(spread_new(s->p, 1, s->count, &m));
+  HF_GO(done, hf_alloc(&dual.nu, (size_t)m->n_groups * SPREAD_P + 1, sizeof *dual.nu, "placement"));
+  HF_GO(done, hf_alloc(&dual.rho, (size_t)m->n_groups * SPREAD_P + 1, sizeof *dual.rho, "placement"));
+  HF_GO(done, hf_alloc(&place, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
+  for (int g = 0; g < m->n_groups; g++) dual.nu[(size_t)g * SPREAD_P] = 1;
+  dual.theta[1] = d->theta / (double)d->unit_bytes;
+  ilp_depth_placement(d, d->k_best, place);
+  HF_GO(done, spread_settle(m, &dual, SETTLE_ROUNDS, 0, place, &ns));
+  if (!(ns < d->best_ns * (1 - 1e-10))) goto done;
+  d->best_ns = ns;
+  d->exact = false;
+  for (int i = 0; i < d->n; i++) {
+    ilp_lay *y = &d->lay[i];
+    spread_set x = {.group = m->group_of[y->layer], .place = place + (size_t)y->layer * (size_t)r->n_experts};
+    spread_value(m, &x);
+    d->k_best[i] = x.count[1];
+    y->upper[x.count[1]] = fmin(y->upper[x.count[1]], spread_way(m, &x));
+  }
+  r->tables->settled = place;
+  place = NULL;
+done:
+  free(place);
+  free(dual.nu);
+  free(dual.rho);
+  spread_free(m);
+  return st;
+}
+
 /* Depth 1 on one device. */
 static hf_status solve_form_m(search *s, ilp_result *r) {
   ilp_depth *d;
@@ -314,6 +351,7 @@ static hf_status solve_form_m(search *s, ilp_result *r) {
   d->bound_ns = ilp_dual_solve(d, true).value;
   first_pass(s, d);
   HF_TRY(second_pass(s, d));
+  if (d->n > 0 && d->best_ns > d->bound_ns * (1 + fmax(s->gap_target, SETTLED_GAP))) HF_TRY(settle_form_m(s, d, r));
   if (!d->milp) { /* the value of the tables as they are now: what ilp_write_bound_lp writes */
     ilp_dual dual = ilp_dual_solve(d, true);
     d->bound_ns = fmin(dual.value, d->best_ns);
@@ -361,7 +399,8 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
     return hf_fail(HF_NO, "routed experts: no placement found that fits all places; use more memory or a smaller format");
   ilp_depth *d = r->tables->depth[r->depth - 1], *b = r->tables->depth[r->bound_depth - 1];
   const spread_solution *x = r->tables->spread[r->depth - 1], *y = r->tables->spread[r->bound_depth - 1];
-  if (d != NULL) ilp_depth_placement(d, d->k_best, r->on_device);
+  if (d != NULL && r->tables->settled == NULL) ilp_depth_placement(d, d->k_best, r->on_device);
+  else if (d != NULL) memcpy(r->on_device, r->tables->settled, (size_t)r->n_layers * (size_t)r->n_experts);
   else memcpy(r->on_device, x->placement, (size_t)r->n_layers * (size_t)r->n_experts);
   ilp_evaluation *e = &r->evaluation;
   HF_TRY(ilp_evaluate(p, r->on_device, r->depth, r->layer, e));
@@ -371,7 +410,9 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->gap = r->bound_ns > 0 ? r->objective_ns / r->bound_ns - 1 : 0;
   bool certified = r->bound_ns > 0 || r->objective_ns <= 0;
   r->status = !certified ? "feasible" : r->gap <= OPTIMAL_GAP ? "optimal" : "proven";
-  r->certificate = p->table->one_resource && ilp_n_places(p->table) == 1 ? "exact" : (b != NULL ? b->milp : y->milp) ? "milp" : "lagrangian";
+  r->certificate = p->table->one_resource && ilp_n_places(p->table) == 1 ? "exact"
+                   : (b != NULL ? b->milp : y->milp)                     ? "milp"
+                                                                         : "lagrangian";
   r->lp_exact = d != NULL ? d->exact : x->exact;
   r->tok_per_s = e->tok_per_s;
   r->theta_ns_per_byte = r->by_depth[r->depth - 1].theta_ns_per_byte;
@@ -429,6 +470,7 @@ void ilp_result_free(ilp_result *r) {
     ilp_depth_free(r->tables->depth[i]);
     spread_solution_free(r->tables->spread[i]);
   }
+  if (r->tables != NULL) free(r->tables->settled);
   free(r->tables);
   free(r->on_device);
   free(r->layer);

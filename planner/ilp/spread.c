@@ -155,9 +155,10 @@ static bool same_layer(const spread *m, int a, int b) {
   const stage_table *t = p->table;
   const stage_layer *x = &t->layer[a], *y = &t->layer[b];
   size_t E = (size_t)m->n_experts;
-  if (p->expert_bytes[a] != p->expert_bytes[b] || x->home != y->home || x->slides != y->slides || x->attn_ctx_ns != y->attn_ctx_ns ||
-      x->attn_seq_ctx_ns != y->attn_seq_ctx_ns || x->cexp_fixed_ns != y->cexp_fixed_ns || x->dexp_fixed_ns != y->dexp_fixed_ns ||
-      x->hand_ns != y->hand_ns || x->hand_tok_ns != y->hand_tok_ns || x->upload_ns != y->upload_ns)
+  if (p->expert_bytes[a] != p->expert_bytes[b] || x->home != y->home || x->slides != y->slides ||
+      x->attn_ctx_ns != y->attn_ctx_ns || x->attn_seq_ctx_ns != y->attn_seq_ctx_ns || x->cexp_fixed_ns != y->cexp_fixed_ns ||
+      x->dexp_fixed_ns != y->dexp_fixed_ns || x->hand_ns != y->hand_ns || x->hand_tok_ns != y->hand_tok_ns ||
+      x->upload_ns != y->upload_ns)
     return false;
   if (!same_curve(&x->attn, &y->attn) || !same_curve(&x->shared, &y->shared) || !same_curve(&x->dexp, &y->dexp) ||
       !same_curve(&x->cexp, &y->cexp))
@@ -165,7 +166,8 @@ static bool same_layer(const spread *m, int a, int b) {
   for (int q = 1; q < m->n_places && m->n_places > 2; q++) {
     const stage_place *u = stage_place_of(t, a, q), *v = stage_place_of(t, b, q);
     if (!t->one_resource && q == 1 + x->home) continue;
-    if (!same_curve(&u->exp, &v->exp) || u->fixed_ns != v->fixed_ns || u->hand_ns != v->hand_ns || u->hand_tok_ns != v->hand_tok_ns)
+    if (!same_curve(&u->exp, &v->exp) || u->fixed_ns != v->fixed_ns || u->hand_ns != v->hand_ns ||
+        u->hand_tok_ns != v->hand_tok_ns)
       return false;
   }
   if (p->pin != NULL && memcmp(p->pin + (size_t)a * E, p->pin + (size_t)b * E, E) != 0) return false;

@@ -1,15 +1,18 @@
-/* spread.h: form P: experts over any number of places, at any depth; shared by spread.c (the tables and exact values), price.c (the
+/* spread.h: form P: experts over any number of places, at any depth; shared by spread.c (the tables and exact values),
+ * price.c (the
  * best set for given prices), master.c (relaxation, bound, integer program) and settle.c (from shares to a placement).
  *
  * A group is all MoE layers that are alike in every figure. A set says for each expert of one layer where it lives. Its values:
  *   load[q]  work it asks of place q, all micro-batches together (what the layer asks with no expert placed is in spread.load0)
- *   part[q]  parts of the way of the largest micro-batch: the way is the largest of them. Part of place q = attn + everything that
+ *   part[q]  parts of the way of the largest micro-batch: the way is the largest of them. Part of place q = attn + everything
+ *   that
  *            must be done there; contention is already in the parts of the home device and the CPU
  *   chunk[q] the same for a prompt's chunk, CPU or upload, whichever the set says; upload: the link has the CPU's part
  *   bytes    count[q] experts of `bytes` bytes each
  *
  * Multipliers (dual): rows of resources lam[], sum with lam_path = 1 at depth > 1 (at depth 1 lam_path = 1); parts of the ways
- * nu[group][place], sum lam_path in each group; parts of chunks rho[group][place], sum prefill weight; bytes theta[place]. For any such
+ * nu[group][place], sum lam_path in each group; parts of chunks rho[group][place], sum prefill weight; bytes theta[place].
+ * For any such
  * multipliers  sum over layers of min over sets (priced values) + constants  is a bound for all placements. */
 #ifndef HF_PLANNER_ILP_SPREAD_H
 #define HF_PLANNER_ILP_SPREAD_H
@@ -33,8 +36,8 @@ typedef struct {
   spread_term way, chunk, upload; /* chunk, upload: t NULL when not wanted */
   const double *work;             /* [E * P] expert times summed over micro-batches; NULL at depth 1 */
   double work_fixed[SPREAD_P];
-  uint16_t *open;          /* [E] bit q: may live there */
-  bool alike;              /* experts differ in nothing: a set is its counts */
+  uint16_t *open; /* [E] bit q: may live there */
+  bool alike;     /* experts differ in nothing: a set is its counts */
   /* The relaxation sees the way of a set as it is, not its parts one by one: */
   bool whole;  /* depth 1, experts all alike, nothing but ways counts: priced by counts with the true largest part */
   bool nested; /* two places at depth > 1: for each choice of places in use the best weights of the parts are found */
@@ -89,7 +92,8 @@ double spread_evaluate(const spread *m, const uint8_t *placement);
 
 /* price.c: the set of a group with the least priced value; place receives it. Exact. */
 double spread_price(const spread *m, const spread_dual *d, int group, uint8_t *place, bool *upload);
-/* What it is the least of: cost of each expert in each place, of using a place, and a constant; mode 1 = upload; nested groups: modes are
+/* What it is the least of: cost of each expert in each place, of using a place, and a constant; mode 1 = upload; nested
+ * groups: modes are
  * both places, the CPU, the device. The table is the thread's own and
  * is overwritten by the next call. */
 typedef struct {
@@ -106,10 +110,13 @@ double spread_constant(const spread *m, const spread_dual *d);
 /* The bound at these multipliers; best[n_groups * n_experts] and upload[n_groups] receive the sets. */
 double spread_bound(const spread *m, const spread_dual *d, uint8_t *best, uint8_t *upload);
 
-/* settle.c: improves a placement [n_layers * n_experts] until it fits and no exchange helps; effort in rounds. At an objective of `enough`
- * only single moves and exchanges are tried: emptying layers for a fixed part gains next to nothing then, and uneven layers make micro-batches
+/* settle.c: improves a placement [n_layers * n_experts] until it fits and no exchange helps; effort in rounds. At an
+ * objective of `enough`
+ * only single moves and exchanges are tried: emptying layers for a fixed part gains next to nothing then, and uneven layers
+ * make micro-batches
  * wait. *objective: INFINITY when it could not be made to fit. d: multipliers that guide it. */
-HF_MUST hf_status spread_settle(const spread *m, const spread_dual *d, int rounds, double enough, uint8_t *placement, double *objective);
+HF_MUST hf_status spread_settle(const spread *m, const spread_dual *d, int rounds, double enough, uint8_t *placement,
+                                double *objective);
 
 /* master.c */
 typedef struct spread_solution {
@@ -118,7 +125,7 @@ typedef struct spread_solution {
   int n_sets, cap_sets;
   spread_dual best;    /* of the bound */
   double *whole_price; /* [n_groups] priced least of groups that are priced by counts */
-  uint8_t *placement; /* [n_layers * n_experts] */
+  uint8_t *placement;  /* [n_layers * n_experts] */
   double objective_ns, bound_ns;
   bool milp;  /* all sets are columns, and the integer program over them was solved: bound_ns is its optimum */
   bool exact; /* no other combination of the columns is better */

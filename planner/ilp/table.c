@@ -1,7 +1,9 @@
 /* table.c: form M: the time of every expert on both sides, and the tables upper and lower over k.
  *
- * For a layer with k residents the sides are u = alpha + G and v = gamma + X, G the device sum and X the CPU sum, and the time is
- * attn + max(u, v) + kappa * min(u, v), kappa = contend - 1. The points (G, X) of all sets of k experts have a lower-left hull; its vertices are the sets "k smallest m*g - (1-m)*c", m
+ * For a layer with k residents the sides are u = alpha + G and v = gamma + X, G the device sum and X the CPU sum, and the
+ * time is
+ * attn + max(u, v) + kappa * min(u, v), kappa = contend - 1. The points (G, X) of all sets of k experts have a lower-left
+ * hull; its vertices are the sets "k smallest m*g - (1-m)*c", m
  * in [0,1], and m*G + (1-m)*X >= r(m) holds for every set, r(m) being that vertex's value. Hence for each m a bound
  * (support_bound) and a concrete set. Only m from kappa/(1+kappa) to 1/(1+kappa) matter: at these two the time itself is the
  * functional, where the CPU or the device decides. */
@@ -138,7 +140,8 @@ static void vertex(ilp_depth *d, const ilp_lay *y, int j, double m, point *out) 
 
 /* ---- refinement ---- */
 
-/* Best single exchange of a resident and a CPU expert; false when none helps. Experts that weigh more on the device mostly weigh
+/* Best single exchange of a resident and a CPU expert; false when none helps. Experts that weigh more on the device mostly
+ * weigh
  * more on the CPU: along rising g the device side rises and the CPU side falls, so for each resident the best partner is at the
  * crossing. */
 static bool best_swap(ilp_depth *d, const ilp_lay *y, const pieces *f, point *v) {
@@ -377,7 +380,8 @@ static void open_columns(const ilp_lay *y, int *from, int *n) {
   }
 }
 
-/* The least and the most m settle the columns where one side decides; in between the slopes of the hull edges at a few k serve all of
+/* The least and the most m settle the columns where one side decides; in between the slopes of the hull edges at a few k
+ * serve all of
  * their neighbours. */
 static void fill_tables(ilp_depth *d, ilp_lay *y) {
   enum { SLOPES = 8 };

@@ -86,15 +86,15 @@ static void write_sets(FILE *f, const spread_solution *s) {
   fprintf(f, "Minimize\n objective: %.17g one", m->weight * m->chunk0 + (m->depth > 1 ? 0 : m->path0));
   if (m->depth > 1) fprintf(f, " + step");
   for (int i = 0; i < s->n_sets; i++)
-    add(&l, m->weight * spread_chunk(m, &s->set[i]) + (m->depth > 1 ? 0 : spread_way(m, &s->set[i])), "s", s->set[i].group, i, -1, -1);
+    add(&l, m->weight * spread_chunk(m, &s->set[i]) + (m->depth > 1 ? 0 : spread_way(m, &s->set[i])), "s", s->set[i].group, i, -1,
+        -1);
   fprintf(f, "\nSubject To\n");
   for (int r = 0; r < m->n_rows; r++) {
     fprintf(f, " resource_%d: step", r);
     l.n = 0;
     for (int i = 0; i < s->n_sets; i++) {
       double v = 0;
-      for (int q = 0; q < m->n_places; q++)
-        v += spread_coef(m, &m->row[r], &m->group[s->set[i].group], q) * s->set[i].load[q];
+      for (int q = 0; q < m->n_places; q++) v += spread_coef(m, &m->row[r], &m->group[s->set[i].group], q) * s->set[i].load[q];
       add(&l, -v, "s", s->set[i].group, i, -1, -1);
     }
     fprintf(f, " >= %.17g\n", m->row0[r]);
@@ -156,7 +156,8 @@ static void priced_rows(FILE *f, const spread *m, int g, int mode, unsigned use)
       if (is_open(m, g, use, e, q)) fprintf(f, " + x_%d_%d_%d_%d", g, mode, e, q);
     fprintf(f, " = 0\n");
     for (int q = 0; q < m->n_places; q++)
-      if (is_open(m, g, use, e, q)) fprintf(f, " use_%d_%d_%d_%d: x_%d_%d_%d_%d - u_%d_%d_%d <= 0\n", g, mode, e, q, g, mode, e, q, g, mode, q);
+      if (is_open(m, g, use, e, q))
+        fprintf(f, " use_%d_%d_%d_%d: x_%d_%d_%d_%d - u_%d_%d_%d <= 0\n", g, mode, e, q, g, mode, e, q, g, mode, q);
   }
 }
 
@@ -164,13 +165,16 @@ static void priced_rows(FILE *f, const spread *m, int g, int mode, unsigned use)
 static void write_priced(FILE *f, const spread_solution *s) {
   const spread *m = s->m;
   fprintf(f, "\\ lower bound on the decode step%s, ns; depth %d\n", m->weight > 0 ? " and its share of prompts" : "", m->depth);
-  fprintf(f, "\\ x_g_m_e_q: expert e of each layer of group g lives in place q (m 1: uploaded for prompts,\n\\ or with two places: m 1 CPU alone, m 2 device alone); u: place in use\n");
-  fprintf(f, "\\ resources, path, bytes and parts of ways are priced at the multipliers of the certificate: no placement is below\n");
+  fprintf(f, "\\ x_g_m_e_q: expert e of each layer of group g lives in place q (m 1: uploaded for prompts,\n\\ or with two "
+             "places: m 1 CPU alone, m 2 device alone); u: place in use\n");
+  fprintf(
+      f, "\\ resources, path, bytes and parts of ways are priced at the multipliers of the certificate: no placement is below\n");
   priced_objective(f, s);
   fprintf(f, "\nSubject To\n");
   for (int g = 0; g < m->n_groups; g++) {
     fprintf(f, " mode_%d: v_%d_0%s", g, g, spread_modes(m, g) > 1 ? "" : " = 1\n");
-    for (int mode = 1; mode < spread_modes(m, g); mode++) fprintf(f, " + v_%d_%d%s", g, mode, mode + 1 == spread_modes(m, g) ? " = 1\n" : "");
+    for (int mode = 1; mode < spread_modes(m, g); mode++)
+      fprintf(f, " + v_%d_%d%s", g, mode, mode + 1 == spread_modes(m, g) ? " = 1\n" : "");
     for (int mode = 0; mode < spread_modes(m, g); mode++) priced_rows(f, m, g, mode, spread_prices_of(m, &s->best, g, mode)->use);
   }
   fprintf(f, "Bounds\n 1 <= one <= 1\nBinaries\n");

@@ -143,7 +143,35 @@ static inline bool case_large(ilp_case *c, int n_layers, int dense, int n_expert
   return true;
 }
 
-/* Gives a one-device problem further devices and other machines: each slower or faster than the first, with its own room; homes in runs of
+/* Four unlike devices (24, 32 and 80 GB cards and a slow one) instead of one, homes in runs of layers. */
+static inline bool case_unlike(ilp_case *c) {
+  static const double bytes_per_s[4] = {850e9, 1600e9, 2800e9, 430e9}, flops_per_s[4] = {120e12, 200e12, 500e12, 60e12};
+  static const int64_t room[4] = {7000000000, 15000000000, 60000000000, 9000000000};
+  stage_table *t = c->t;
+  if (stage_table_places(t, 4, 0) != HF_OK) return false;
+  for (int l = 0; l < t->n_layers; l++) {
+    stage_layer *y = &t->layer[l];
+    y->home = l * 4 / t->n_layers;
+    y->attn = case_curve(20e3, 130e6, bytes_per_s[y->home], 260e6, flops_per_s[y->home]);
+    for (int q = 1; q <= 4; q++) {
+      stage_place *p = stage_place_of(t, l, q);
+      p->exp = case_curve(2000, (double)c->bytes[l], bytes_per_s[q - 1], 0.088e9, flops_per_s[q - 1]);
+      p->fixed_ns = 4e3;
+      p->hand_ns = 35e3;
+      p->hand_tok_ns = 1500;
+      if (q == 1 + y->home) y->dexp = p->exp;
+    }
+  }
+  c->p.n_devices = 4;
+  for (int d = 0; d < 4; d++) {
+    c->p.device[d].name = "test device";
+    for (int i = 0; i < ILP_MAX_DEPTH; i++) c->p.device[d].expert_bytes_free[i] = room[d] - 64000000 * i;
+  }
+  return true;
+}
+
+/* Gives a one-device problem further devices and other machines: each slower or faster than the first, with its own room;
+ * homes in runs of
  * layers. */
 static inline bool case_more_places(ilp_case *c, int n_devices, int n_remotes, uint64_t *s) {
   stage_table *t = c->t;
@@ -151,7 +179,8 @@ static inline bool case_more_places(ilp_case *c, int n_devices, int n_remotes, u
   double speed[STAGE_MAX_PLACES];
   int64_t room[ILP_MAX_DEPTH];
   memcpy(room, c->p.device[0].expert_bytes_free, sizeof room);
-  for (int q = 1; q <= n_devices + n_remotes; q++) speed[q] = q <= n_devices ? case_uniform(s, 0.5, 2) : case_uniform(s, 0.3, 1.2);
+  for (int q = 1; q <= n_devices + n_remotes; q++)
+    speed[q] = q <= n_devices ? case_uniform(s, 0.5, 2) : case_uniform(s, 0.3, 1.2);
   for (int l = 0; l < t->n_layers; l++) {
     stage_layer *y = &t->layer[l];
     y->home = l * n_devices / t->n_layers;
@@ -170,7 +199,8 @@ static inline bool case_more_places(ilp_case *c, int n_devices, int n_remotes, u
   c->p.n_devices = n_devices;
   for (int d = 0; d < n_devices; d++) {
     c->p.device[d].name = "test device";
-    for (int i = 0; i < ILP_MAX_DEPTH; i++) c->p.device[d].expert_bytes_free[i] = (int64_t)((double)room[i] * case_uniform(s, 0.5, 1.2));
+    for (int i = 0; i < ILP_MAX_DEPTH; i++)
+      c->p.device[d].expert_bytes_free[i] = (int64_t)((double)room[i] * case_uniform(s, 0.5, 1.2));
   }
   for (int r = 0; r < n_remotes; r++) c->p.remote_bytes[r] = 1 + (int64_t)((double)room[0] * case_uniform(s, 0.2, 2));
   return true;

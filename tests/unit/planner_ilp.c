@@ -17,7 +17,8 @@ static void assert_close(double a, double b, double rel, const char *what, uint6
   if (!(fabs(a - b) <= rel * fmax(fabs(a), fabs(b)))) fail_msg("%s, seed %d: %.17g against %.17g", what, (int)seed, a, b);
 }
 
-/* Least objective over all placements at depth 1: every subset of every layer through stage_layer_times, then every combination of
+/* Least objective over all placements at depth 1: every subset of every layer through stage_layer_times, then every
+ * combination of
  * counts (the bytes depend on counts alone). INFINITY when nothing fits. */
 static double brute_shallow(const ilp_case *c) {
   const stage_table *t = c->t;
@@ -175,7 +176,8 @@ static void test_brute_force_places(void **state) {
     if (seed % 3 == 2) c.p.cpu_bytes = 4 * c.bytes[0];
     if (seed % 3 == 1) {
       for (int l = 0; l < 2; l++) c.t->layer[l].upload_ns = case_uniform(&s, 0, 2e5);
-      c.p.prefill = (ilp_prefill){.weight = 0.2, .load = {.tokens = 200, .query_context = 20000, .seq_context = 200}, .upload = seed % 2};
+      c.p.prefill =
+          (ilp_prefill){.weight = 0.2, .load = {.tokens = 200, .query_context = 20000, .seq_context = 200}, .upload = seed % 2};
     }
     if (brute_all(&c) < INFINITY) {
       check_optimum(&c, seed, &r);
@@ -279,7 +281,8 @@ static void test_more_memory_is_never_worse(void **state) {
   }
 }
 
-/* More bandwidth of a device or the CPU, or fewer users, never makes the best step longer, up to the two gaps; at all depths, with several
+/* More bandwidth of a device or the CPU, or fewer users, never makes the best step longer, up to the two gaps; at all depths,
+ * with several
  * places. */
 static void test_more_of_anything_is_never_worse(void **state) {
   (void)state;

@@ -84,7 +84,8 @@ static void test_cbc_reproduces_places(void **state) {
     if (seed % 5 == 2) c.t->contend = 1.25;
     if (seed % 5 == 4) {
       for (int l = 0; l < c.t->n_layers; l++) c.t->layer[l].upload_ns = case_uniform(&s, 0, 2e5);
-      c.p.prefill = (ilp_prefill){.weight = 0.1, .load = {.tokens = 300, .query_context = 45000, .seq_context = 300}, .upload = true};
+      c.p.prefill =
+          (ilp_prefill){.weight = 0.1, .load = {.tokens = 300, .query_context = 45000, .seq_context = 300}, .upload = true};
     }
     hf_status st = ilp_solve(&c.p, NULL, &r);
     if (st != HF_NO) {
