@@ -23,7 +23,8 @@ hf_status say_gain(const data_plan *now, const data_run *before, const data_run 
   char expected[FORMAT_MAX], measured[FORMAT_MAX];
   format_number(replan_gain_expected(now->p), FMT_SIGNED, expected);
   format_number(replan_gain_measured(before, after), FMT_SIGNED, measured);
-  int moved = (int)json_number(json_get(json_get(now->p->extra, "changes"), "moved"), -1);
+  double all = json_number(json_get(json_get(now->p->extra, "changes"), "moved"), -1);
+  int moved = all >= 0 && all <= INT32_MAX ? (int)all : -1;
   HF_TRY(hf_buf_printf(b, "Re-planned from run %lld", (long long)now->p->from_run));
   if (moved >= 0) HF_TRY(hf_buf_printf(b, ", %d expert%s moved", moved, plural(moved)));
   if (isfinite(replan_gain_expected(now->p))) HF_TRY(hf_buf_printf(b, "; expected gain %s", expected));

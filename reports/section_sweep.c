@@ -62,7 +62,7 @@ static void heat_cell(page *p, const grid *g, const json *c) {
     page_raw(p, "</td>");
     return;
   }
-  int shade = g->most > 0 ? (int)(rate / g->most * (SHADES - 1) + 0.5) : 0;
+  int shade = rate > 0 ? (int)(rate / g->most * (SHADES - 1) + 0.5) : 0; /* most >= rate */
   format_number(rate, FMT_TOK_S, text);
   page_raw(p, "<td class=\"n h%d\">", shade);
   page_escaped(p, "%s", text);

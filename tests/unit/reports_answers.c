@@ -159,6 +159,24 @@ static void figures(void **state) {
   json_free(doc);
 }
 
+/* Rates that no plan has are shown, in a shade there is. */
+static void odd_rates(void **state) {
+  static const char text[] =
+      "{\"question\":{\"axes\":[{\"key\":\"users\",\"values\":[\"1\",\"2\"]},{\"key\":\"context\",\"values\":[\"2K\"]}]},"
+      "\"cells\":[{\"decode_tok_per_s\":{\"likely\":1e-300}},{\"decode_tok_per_s\":{\"likely\":-1e300}}]}";
+  fixture *f = *state;
+  json *doc = NULL;
+  CHECK_OK(json_parse(text, strlen(text), "sweep", &doc));
+  page *p = page_of(f, "sweep", doc, "odd");
+  char *html = html_of(p);
+  assert_non_null(strstr(html, "class=\"n h5\""));
+  assert_non_null(strstr(html, "class=\"n h0\""));
+  assert_null(strstr(html, "class=\"n h-"));
+  free(html);
+  page_free(p);
+  json_free(doc);
+}
+
 static void refuses(fixture *f, report_options o, hf_status want, const char *says) {
   page *p = NULL;
   assert_int_equal(report_build(f->d, &o, &p), want);
@@ -194,7 +212,8 @@ static void choices(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(as_written), cmocka_unit_test(hostile_texts),
-                                     cmocka_unit_test(broken_documents), cmocka_unit_test(figures), cmocka_unit_test(choices)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(as_written),       cmocka_unit_test(hostile_texts),
+                                     cmocka_unit_test(broken_documents), cmocka_unit_test(figures),
+                                     cmocka_unit_test(odd_rates),        cmocka_unit_test(choices)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }
