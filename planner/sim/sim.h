@@ -9,7 +9,7 @@
  * (exact up to rounding), with several the rate at which micro-batches of these sizes and contexts pass each other in the layer events of a
  * short steady run, kept for further use. SIM_AUTO simulates layers and, when SIM_LAYER_STEPS steps are not enough, begins again with steps
  * (not where somebody listens: trace, on_request, sampled routing stay with layers unless told otherwise). Both agree within 1 % with up to
- * two micro-batches, within 2 % beyond. Rates are averaged over the distances of micro-batches; users in lockstep (equal lengths, no pauses,
+ * two micro-batches, within 2 % (p95: 3 %) beyond. Rates are averaged over the distances of micro-batches; users in lockstep (equal lengths, no pauses,
  * one to each micro-batch) keep one distance, and are met within 6 %: SIM_LAYERS meets them exactly at any length. Tested in
  * tests/unit/planner_sim_steps.c. Memory does not depend on the number of requests.
  *
