@@ -366,6 +366,12 @@ static void *solve_often(void *arg) {
   return NULL;
 }
 
+static void *solve_in_thread(void *arg) {
+  void *r = solve_often(arg);
+  ilp_thread_end();
+  return r;
+}
+
 /* GLPK keeps its environment per thread: two threads at once find what one finds alone. */
 static void test_two_threads(void **state) {
   (void)state;
@@ -376,7 +382,7 @@ static void test_two_threads(void **state) {
   c.p.users = 8;
   ilp_result *alone = solve_often(&c);
   assert_non_null(alone);
-  for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&thread[i], NULL, solve_often, &c), 0);
+  for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&thread[i], NULL, solve_in_thread, &c), 0);
   for (int i = 0; i < 2; i++) assert_int_equal(pthread_join(thread[i], &got[i]), 0);
   for (int i = 0; i < 2; i++) {
     ilp_result *r = got[i];
