@@ -331,6 +331,12 @@ void money_machine_of(const cost_rows *rows, money_machine *out) {
     else if (!whole && price && strncmp(r->device, "cpu", 3) == 0) add_figure(&out->part[0], r);
     else if (!whole && price && strncmp(r->device, "gpu", 3) == 0) add_figure(&out->part[2], r);
   }
+  for (int i = 0; i < rows->n_device; i++) {
+    cost_figure f;
+    const rec_device *d = &rows->device[i];
+    int k = strcmp(d->kind, "gpu") == 0 ? 2 : 0;
+    out->unpriced[k] = out->unpriced[k] || !cost_find(rows, d->device, "price_usd", &f);
+  }
   double low = 0, likely = 0, high = 0;
   for (int k = 0; k < 3; k++) {
     if (isnan(out->part[k].likely)) continue;
@@ -413,10 +419,11 @@ static hf_status price_of(const money_scenario *s, const money_machine *m, money
     *out = whole;
     return HF_OK;
   }
-  if (isnan(m->price.likely) && isnan(s->part[0].likely) && isnan(m->part[0].likely))
-    return hf_fail(HF_INPUT,
-                   "machine %.90s: the price of its CPUs is not known; state part_prices.cpu or hardware_price in a scenario",
-                   m->name);
+  for (int k = 0; k < MONEY_N_CLASSES && isnan(m->price.likely); k++)
+    if (isnan(s->part[k].likely) && (m->unpriced[k] || (k == 0 && isnan(m->part[k].likely))))
+      return hf_fail(HF_INPUT,
+                     "machine %.90s: the price of its %s is not known; state part_prices.%s or hardware_price in a scenario",
+                     m->name, k == 0 ? "CPUs" : "GPUs", money_class_name[k]);
   *out = sum;
   return HF_OK;
 }

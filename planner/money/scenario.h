@@ -44,6 +44,7 @@ typedef struct {
   char name[128];
   money_fact price, part[MONEY_N_CLASSES];
   money_fact idle_w, active_w;
+  bool unpriced[MONEY_N_CLASSES]; /* it has a part of this class (cpu, gpu) whose price nobody says */
 } money_machine;
 void money_machine_of(const cost_rows *rows, money_machine *out);
 /* The simulation knows how busy CPU and GPUs are while the machine works: likely power becomes idle plus that share of the rest, device by

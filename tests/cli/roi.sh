@@ -31,6 +31,15 @@ expect_exit 0 "$plan" roi "${r1[@]}" --users 3 --json
 expect_json --argjson first "$first" '(.cost.per_million_tokens / $first - 1 | fabs) < 0.02 and (.by_users | length) > 3'
 expect_json 'all(.by_users[]; .feasible | not) or ([.by_users[] | select(.feasible) | .per_million_tokens] | length > 2)'
 
+# A card nobody says the price of is not left out of the sum.
+mkdir -p "$tmp/catalog/gpus"
+jq '.name = "unpriced-card" | .aliases = [] | del(.price_usd)' db/catalog/gpus/rtx4090.json >"$tmp/catalog/gpus/unpriced-card.json"
+bare=(roi --model qwen3-30b-a3b --machine cpu=xeon-6980p,gpu=unpriced-card --users 2 --no-store)
+HF_CATALOG=$tmp/catalog expect_error 2 'price of its GPUs is not known; state part_prices.gpu' "$plan" "${bare[@]}"
+echo '{"part_prices": {"gpu": 2000}}' >"$tmp/card.json"
+HF_CATALOG=$tmp/catalog expect_exit 0 "$plan" "${bare[@]}" --scenario "$tmp/card.json" --json
+expect_json 'any(.parts[]; .name == "gpu" and .likely == 2000)'
+
 # A scenario of one's own overrides; nothing to compare with.
 cat >"$tmp/mine.json" <<'END'
 {"title": "ours", "currency": "EUR", "currency_per_usd": 0.9, "hardware_price": {"low": 20000, "likely": 25000, "high": 30000, "tag": "measured", "source": "an offer", "date": "2026-11-01"},
