@@ -553,11 +553,20 @@ static bool meets_with(const plan_inputs *in, const planned_options *o, int64_t 
   return good;
 }
 
+/* What no placement at any depth tried goes below; 0 where the bound is of more than the decode step. */
+static double least_step_s(const planned *p) {
+  double least = p->ilp->bound_ns;
+  for (int d = 0; d < ILP_MAX_DEPTH; d++)
+    if (p->by_depth[d].state == ILP_DEPTH_SOLVED || p->by_depth[d].state == ILP_DEPTH_PRUNED)
+      least = fmin(least, p->by_depth[d].bound_ns);
+  return p->eval->prefill.weight > 0 ? 0 : 1e-9 * least;
+}
+
 /* HF_NO with what would make it feasible, and by how much. */
 static hf_status check_slo(const plan_inputs *in, const planned_options *o, planned *out) {
   if (o->slo_report || o->no_simulation || meets(o, out)) return HF_OK;
   const plan *p = out->p;
-  double step = 1e-9 * (out->ilp->bound_ns - out->eval->prefill.weight * out->ilp->evaluation.chunk_ns), late = 1;
+  double step = least_step_s(out), late = 1;
   char what[160];
   int64_t lo = 0, hi = in->req.users;
   bool tpot = o->slo_tpot_s > 0 && p->tpot_s.p95 > o->slo_tpot_s;
