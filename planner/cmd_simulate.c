@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/text.h"
 #include "planner/cmd.h"
 #include "planner/plan_sim.h"
 #include "planner/sim/chrome.h"
@@ -171,7 +172,12 @@ static void show_line(const char *name, const plan_percentiles *p, double mean) 
 }
 
 static void show_result(const plan *p, const sim_options *o, const sim_result *r) {
-  printf("%s on %s, %s", p->model, p->machine, arrivals_name(o->arrivals));
+  char model[sizeof p->model], machine[sizeof p->machine]; /* the plan may be anybody's file */
+  snprintf(model, sizeof model, "%s", p->model);
+  snprintf(machine, sizeof machine, "%s", p->machine);
+  hf_printable(model);
+  hf_printable(machine);
+  printf("%s on %s, %s", model, machine, arrivals_name(o->arrivals));
   if (o->arrivals == SIM_CLOSED) printf(" of %d user%s", o->users, o->users == 1 ? "" : "s");
   else if (o->trace_path != NULL) printf(" %s", o->trace_path);
   else printf(", %g requests/s", o->rate_per_s);

@@ -43,17 +43,9 @@ int main(int argc, char **argv) {
   static const struct {
     const char *name;
     hf_status (*run)(int, char **);
-  } table[] = {{"plan", cmd_plan},
-               {"whatif", cmd_whatif},
-               {"sweep", cmd_sweep},
-               {"recommend", cmd_recommend},
-               {"formats", cmd_formats},
-               {"roi", cmd_roi},
-               {"evaluate", cmd_evaluate},
-               {"simulate", cmd_simulate},
-               {"stages", cmd_stages},
-               {"catalog", cmd_catalog},
-               {"validate", cmd_validate}};
+  } table[] = {{"plan", cmd_plan},       {"whatif", cmd_whatif},   {"sweep", cmd_sweep},       {"recommend", cmd_recommend},
+               {"formats", cmd_formats}, {"roi", cmd_roi},         {"evaluate", cmd_evaluate}, {"simulate", cmd_simulate},
+               {"stages", cmd_stages},   {"catalog", cmd_catalog}, {"validate", cmd_validate}};
   plan_use_catalog();
   for (size_t i = 0; argc > 1 && i < sizeof table / sizeof table[0]; i++)
     if (strcmp(argv[1], table[i].name) == 0) return cli_finish("hf-plan", table[i].run(argc - 1, argv + 1));

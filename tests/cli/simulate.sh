@@ -13,6 +13,11 @@ cp "$out" "$tmp/first.json"
 simulate --seed 3 --spread 0.5
 cmp -s "$out" "$tmp/first.json" || fail "equal seeds, different answers"
 
+# A plan is anybody's file: what it says of itself does not reach the terminal as it is.
+jq '.machine = "desk\u001b[31m"' "$tmp/plan.json" >"$tmp/odd.json"
+expect_exit 0 "$bin/hf-plan" simulate --plan "$tmp/odd.json"
+if grep -q "$(printf '\033')" "$out"; then fail "an escape sequence of a plan is printed"; fi
+
 # A stored plan by its number; rates; goodput within the limits falls as the rate rises.
 expect_exit 0 "$bin/hf-plan" simulate --plan 1 --rate 0.5 --requests 200 --slo-ttft 0.25 --slo-tpot 0.02 --json
 expect_json '.question.plan_id == 1 and .goodput > 0.9 and .waiting < 0.1'
