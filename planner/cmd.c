@@ -1,8 +1,10 @@
 #include "planner/cmd.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 hf_status cmd_print_json(const json *o) {
   char *text = NULL;
@@ -14,6 +16,15 @@ hf_status cmd_print_json(const json *o) {
 
 hf_status cmd_no_operands(int n, char **rest, const char *verb) {
   return n > 0 ? hf_fail(HF_INPUT, "unexpected argument '%s'; see hf-plan %s --help", rest[0], verb) : HF_OK;
+}
+
+hf_status cmd_check_folder(const char *option, const char *file) {
+  if (file == NULL) return HF_OK;
+  char folder[4096];
+  const char *slash = strrchr(file, '/');
+  snprintf(folder, sizeof folder, "%.*s", slash != NULL ? (int)(slash - file) + 1 : 1, slash != NULL ? file : ".");
+  if (access(folder, W_OK) == 0) return HF_OK;
+  return hf_fail(HF_INPUT, "option %s: %s: nothing can be written to %s: %s", option, file, folder, strerror(errno));
 }
 
 hf_status cmd_open_db(const cli_common *common, db **d) {

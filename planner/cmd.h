@@ -20,6 +20,8 @@ hf_status cmd_roi(int argc, char **argv);
 HF_MUST hf_status cmd_print_json(const json *o);
 /* HF_INPUT when operands are left over. */
 HF_MUST hf_status cmd_no_operands(int n, char **rest, const char *verb);
+/* HF_INPUT when nothing can be written where an option's file is to stand: before anything is computed. file NULL: not asked for. */
+HF_MUST hf_status cmd_check_folder(const char *option, const char *file);
 /* The database of --db, made when it is not there. */
 HF_MUST hf_status cmd_open_db(const cli_common *common, db **d);
 /* What --plan names: the number of a stored plan, "latest", or a file. The errors name the option. */

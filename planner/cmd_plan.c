@@ -1,10 +1,8 @@
 /* cmd_plan.c: hf-plan plan. */
 #include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "planner/cmd.h"
 #include "planner/formats/formats.h"
@@ -129,16 +127,6 @@ static hf_status finish_plan(db *d, const plan_command *c, planned *p) {
   return st;
 }
 
-/* A file that cannot be written is told before anything is planned or stored. */
-static hf_status check_folder(const char *option, const char *file) {
-  if (file == NULL) return HF_OK;
-  char folder[4096];
-  const char *slash = strrchr(file, '/');
-  snprintf(folder, sizeof folder, "%.*s", slash != NULL ? (int)(slash - file) + 1 : 1, slash != NULL ? file : ".");
-  if (access(folder, W_OK) == 0) return HF_OK;
-  return hf_fail(HF_INPUT, "option %s: %s: nothing can be written to %s: %s", option, file, folder, strerror(errno));
-}
-
 /* --formats auto: the search's choice becomes the format of the plan. found is freed by the caller, after the plan. */
 static hf_status choose_formats(plan_command *c, formats *found) {
   if (c->formats == NULL) return HF_OK;
@@ -198,10 +186,10 @@ static hf_status run_plan(plan_command *c) {
   hf_status st = HF_OK;
   planned_options options;
   HF_TRY(read_options(c, &options));
-  HF_TRY(check_folder("--out", c->out));
-  HF_TRY(check_folder("--write-lp", c->write_lp));
-  HF_TRY(check_folder("--write-bound-lp", c->write_bound_lp));
-  HF_TRY(check_folder("--trace", c->trace));
+  HF_TRY(cmd_check_folder("--out", c->out));
+  HF_TRY(cmd_check_folder("--write-lp", c->write_lp));
+  HF_TRY(cmd_check_folder("--write-bound-lp", c->write_bound_lp));
+  HF_TRY(cmd_check_folder("--trace", c->trace));
   HF_TRY(cmd_open_db(&c->common, &d));
   HF_GO(done, run_id(d, c->from_run, &c->req.from_run));
   HF_GO(done, defaults_of_run(d, &c->req, &run, &old, machine));

@@ -1,6 +1,5 @@
 #include "planner/ask/command.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,12 +13,7 @@
 /* ---- where things come from and go ---- */
 
 hf_status ask_check_csv(const ask_command *c) {
-  if (c->csv == NULL) return HF_OK;
-  char folder[4096];
-  const char *slash = strrchr(c->csv, '/');
-  snprintf(folder, sizeof folder, "%.*s", slash != NULL ? (int)(slash - c->csv) + 1 : 1, slash != NULL ? c->csv : ".");
-  if (access(folder, W_OK) == 0) return HF_OK;
-  return hf_fail(HF_INPUT, "option --csv: %s: nothing can be written to %s: %s", c->csv, folder, strerror(errno));
+  return cmd_check_folder("--csv", c->csv);
 }
 
 hf_status ask_command_db(const ask_command *c, db **d) {
