@@ -27,7 +27,7 @@ static hf_status find_scenarios(const published_cases *rows, scenario *s, int *n
 }
 
 static hf_status write_answer(const validate_command *v, const char *path, const comparison *c, const scenario *s, int n) {
-  char verdict[400], title[256];
+  char verdict[600], title[256];
   const case_group *d = comparison_group(c, METRIC_DECODE, "all", "experts on the CPU"),
                    *f = comparison_group(c, METRIC_PREFILL, "all", "every row");
   int used = snprintf(verdict, sizeof verdict, "%d of %d rows used.", c->used, c->n);
@@ -35,6 +35,10 @@ static hf_status write_answer(const validate_command *v, const char *path, const
     used += snprintf(verdict + used, sizeof verdict - (size_t)used,
                      " Decode with experts on the CPU: |error| median %.1f %%, p90 %.1f %%; %d of %d inside their interval.",
                      100 * d->median, 100 * d->p90, d->inside, d->n);
+  if (d != NULL && d->left_out_median > 0)
+    used += snprintf(verdict + used, sizeof verdict - (size_t)used,
+                     " On a machine whose rows were left out of the fit, as yours would be: median %.1f %%, p90 %.1f %%.",
+                     100 * d->left_out_median, 100 * d->left_out_p90);
   if (f != NULL) snprintf(verdict + used, sizeof verdict - (size_t)used, " Prefill: median %.1f %%.", 100 * f->median);
   snprintf(title, sizeof title, "Predictions against the published rows of %.180s", path);
   json *doc = ask_new_answer("validate");
@@ -44,6 +48,12 @@ static hf_status write_answer(const validate_command *v, const char *path, const
   ask_add_assumption(
       doc, "One set of priors for all rows of an engine; no row's own figure is used but through these few fitted numbers.",
       "assumed", "db/catalog/priors");
+  int most = 0;
+  for (int r = 0; r < c->n; r++)
+    if (c->row[r].r.used && c->row[r].r.users > most) most = c->row[r].r.users;
+  if (most == 1)
+    ask_add_assumption(doc, "Every row used is of one user: nothing published here says how the error grows with users.",
+                       "assumed", path);
   hf_status st = show_json(c, s, n, doc);
   if (st == HF_OK) st = ask_finish(&v->c, doc, "validate", title, verdict);
   json_free(doc);

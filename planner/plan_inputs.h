@@ -70,6 +70,7 @@ typedef struct {
   int64_t margin;                  /* a real GPU's runtime, and slack for alignment */
   int64_t host_step;               /* step contexts and logits, per micro-batch */
   int64_t device_limit, ram_limit; /* 0 = unknown */
+  int64_t host_reserve;            /* of the RAM: what Linux keeps for page structures (1/64) and a GiB for everything else */
   int n_devices, n_remotes;
   plan_device_sizes device[STAGE_MAX_DEVICES];
   int64_t remote_limit[STAGE_MAX_REMOTES]; /* RAM of other machines; 0 = unknown */

@@ -6,6 +6,7 @@
 #include "sched/footprint.h"
 
 enum { KV_ELEM_BYTES = 2 };
+static const int64_t HOST_SMALL = (int64_t)8 << 30; /* below it nobody plans to the last GiB */
 
 static int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
@@ -90,6 +91,7 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
   s->rope = 8LL * r->context * (c->rope.dim / 2) + 64;
   s->host_step = 8LL * tokens * c->d_model + 4LL * r->users * c->vocab_size;
   s->ram_limit = cost_mem_bytes(in->host, "cpu", -1);
+  s->host_reserve = s->ram_limit > HOST_SMALL ? s->ram_limit / 64 + ((int64_t)1 << 30) : 0;
   for (int d = 0; d < s->n_devices; d++) {
     device_sizes(in, s, &h, d, &s->device[d]);
     s->margin += s->device[d].margin;
@@ -152,6 +154,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   if (s->n_devices == 0) add_parts(&t, "ram", &all, depth, 0);
   add(&t, "ram", "experts on the CPU", s->all_experts - away, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
+  add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
   if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED)
     add(&t, "ram", "memory of the virtual device in use",
         s->dense + s->head + s->kv + depth * s->activations + s->rope + resident->device[0] + s->margin, s->ram_limit);
@@ -209,7 +212,9 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, char lines[PLAN_MA
   int n = 0, worst = tightest_device(s);
   bool device = s->n_devices > 0;
   if (device && plan_expert_room(s, worst, 1) < 0) n = device_remedies(in, s, worst, lines);
-  int64_t ram = s->all_experts + s->host_step + (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations), away = 0;
+  int64_t ram = s->all_experts + s->host_step + s->host_reserve +
+                (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations),
+          away = 0;
   for (int d = 0; d < s->n_devices; d++) away += plan_expert_room(s, d, 1) > 0 ? plan_expert_room(s, d, 1) : 0;
   for (int r = 0; r < s->n_remotes; r++) away += plan_remote_room(s, r);
   ram -= away < s->all_experts ? away : s->all_experts;
