@@ -62,9 +62,10 @@ static void fill_rooms(const plan_inputs *in, const plan_sizes *s, plan_eval *v)
 ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const stage_table *t) {
   const plan_request *r = &in->req;
   ilp_prefill f = {0};
-  if (o->optimise != PLAN_FOR_REQUEST) return f;
   double prompts = (double)r->users * (double)r->prompt_tokens, chunk = fmin((double)in->chunk_tokens, prompts);
-  f.weight = o->weight_prefill > 0 ? o->weight_prefill : ceil(prompts / chunk) / (double)r->output_tokens;
+  /* Without a weight prompts do not move an expert; how each layer's chunk is best computed is still told. */
+  if (o->optimise == PLAN_FOR_REQUEST)
+    f.weight = o->weight_prefill > 0 ? o->weight_prefill : ceil(prompts / chunk) / (double)r->output_tokens;
   int64_t tokens = (int64_t)chunk < r->prompt_tokens ? (int64_t)chunk : r->prompt_tokens; /* of one sequence; the others follow */
   for (int64_t left = (int64_t)chunk; left > 0; left -= tokens)
     stage_load_add(&f.load, t, (r->prompt_tokens - tokens) / 2, left < tokens ? left : tokens);
@@ -100,12 +101,14 @@ static uint32_t depths_to_try(const plan_inputs *in) {
   return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
 }
 
-/* Decode rate of a result at its depth. */
-static hf_status simulated_rate(const plan_inputs *in, const planned *p, const ilp_result *r, double *rate) {
+/* Decode rate of a result at its depth, and whether the limits asked for are met. */
+static hf_status simulated_rate(const plan_inputs *in, const planned *p, const ilp_result *r, double *rate, bool *meets) {
   sim_result sim;
   double stretch = 1;
   HF_TRY(plan_simulate(in, p, r->on_device, r->depth, &sim, &stretch));
   *rate = sim.decode_tok_per_s > 0 ? sim.decode_tok_per_s / stretch : r->tok_per_s;
+  *meets = (p->slo_ttft_s <= 0 || sim.ttft_s.p95 <= p->slo_ttft_s) &&
+           (p->slo_tpot_s <= 0 || sim.tpot_s.p95 * stretch <= p->slo_tpot_s);
   return HF_OK;
 }
 
@@ -121,7 +124,8 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
   if ((o->quick && !o->compare_depths) || o->no_simulation) return HF_OK;
   double least = p->ilp->objective_ns, best = 0;
   int first = p->ilp->depth;
-  HF_TRY(simulated_rate(in, p, p->ilp, &p->depth_tok_per_s[first - 1]));
+  bool best_meets = false;
+  HF_TRY(simulated_rate(in, p, p->ilp, &p->depth_tok_per_s[first - 1], &best_meets));
   best = p->depth_tok_per_s[first - 1];
   for (int d = 1; d <= ILP_MAX_DEPTH; d++) {
     ilp_depth_state state = p->by_depth[d - 1].state;
@@ -132,9 +136,12 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
     HF_TRY(ilp_solve(&prob, &io, &r));
     p->seconds += r->seconds;
     p->by_depth[d - 1] = r->by_depth[d - 1]; /* the search over all depths may have stopped before it was proven */
-    hf_status st = simulated_rate(in, p, r, &p->depth_tok_per_s[d - 1]);
-    if (st == HF_OK && p->depth_tok_per_s[d - 1] > DEPTH_MARGIN * best) {
+    bool meets = false;
+    hf_status st = simulated_rate(in, p, r, &p->depth_tok_per_s[d - 1], &meets);
+    bool faster = p->depth_tok_per_s[d - 1] > DEPTH_MARGIN * best;
+    if (st == HF_OK && (meets != best_meets ? meets : faster)) {
       best = p->depth_tok_per_s[d - 1];
+      best_meets = meets;
       ilp_result *worse = p->ilp;
       p->ilp = r;
       r = worse;
@@ -427,7 +434,8 @@ static hf_status fill_layers(const plan_inputs *in, const planned *out) {
                       .cexp_ns = i->times.cexp_ns,
                       .hand_ns = i->times.hand_ns,
                       .layer_ns = i->ns};
-    snprintf(y->binding, sizeof y->binding, "%s", ilp_binding_name(i->binding));
+    /* a plan knows three names; waiting for another machine is the way of a micro-batch, too */
+    snprintf(y->binding, sizeof y->binding, "%s", ilp_binding_name(i->binding == ILP_BIND_REMOTE ? ILP_BIND_PATH : i->binding));
     snprintf(y->prefill, sizeof y->prefill, "%s", i->upload ? "upload" : "cpu");
     if (!y->moe) continue;
     y->n_experts = p->n_experts;
@@ -499,6 +507,8 @@ static hf_status fill_plan(const plan_inputs *in, const planned_options *o, plan
 static hf_status add_extra(const plan_inputs *in, const planned_options *o, planned *out) {
   out->p->extra = json_new_object();
   if (o->quick) return HF_OK;
+  json_add_int(out->p->extra, "upload_tokens",
+               out->eval->prefill.load.tokens / 2); /* steps from here on upload where layers say so */
   HF_TRY(plan_extras(in, out, out->p->extra));
   if (out->drift != NULL) HF_TRY(plan_changes(in, out, out->p->extra));
   return plan_eval_to_json(out->eval, out->p->extra);

@@ -141,7 +141,7 @@ double ilp_chunk_ns(const stage_table *t, int layer, const layer_times *y, bool 
 
 static void chunk_of_layer(walk *w, int layer, ilp_layer *y) {
   const ilp_problem *p = w->p;
-  if (!(p->prefill.weight > 0)) return;
+  if (p->prefill.load.tokens <= 0) return;
   stage_load load = p->prefill.load;
   load.upload = false;
   layer_times times = stage_layer_times_load(p->table, p->pop, layer, &load, row_of(w, layer));

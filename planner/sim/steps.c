@@ -9,7 +9,7 @@
 
 /* KEPT: combinations, direct mapped. ROUNDS: steps of the slowest micro-batch per measurement, PHASES measurements each. SHARES: of attention
  * in a step, told apart. */
-enum { KEPT = 1 << 15, ROUNDS = 12, PHASES = 4, SHARES = 64 };
+enum { KEPT = 1 << 18, ROUNDS = 12, PHASES = 4, SHARES = 64 };
 /* Ends of steps are whole ns: what is that little short of an end has reached it. */
 static const double NS_SLACK = 0.5;
 
@@ -128,16 +128,21 @@ static double attn_share(const sim_work *w, int n_layers, int64_t alone) {
   return alone > 0 ? (double)attn / (double)alone : 0;
 }
 
+/* Shares of attention told apart: fewer where more micro-batches make more combinations. */
+static int shares(const sim_steps *s) {
+  return s->depth <= 2 ? SHARES : SHARES / 2;
+}
+
 /* Tokens exactly up to 64, beyond in steps of a sixteenth of a power of two; with it the share of attention in the step. */
-static kind kind_of(const sim_work *w, int n_layers, double attn) {
+static kind kind_of(const sim_steps *s, const sim_work *w, double attn) {
   int64_t up = 0;
-  for (int l = 0; l < n_layers; l++) up += w->routed[l].upload;
+  for (int l = 0; l < s->t->n_layers; l++) up += w->routed[l].upload;
   uint32_t tokens = (uint32_t)w->tokens;
   if (tokens > 64) {
     int shift = 31 - __builtin_clz(tokens) - 4;
     tokens = tokens >> shift << shift;
   }
-  uint32_t share = (uint32_t)(attn * SHARES + 0.5);
+  uint32_t share = (uint32_t)(attn * shares(s) + 0.5);
   return 1 + (tokens << 10 | share << 2 | (w->head > 0 ? 2u : 0u) | (up > 0 ? 1u : 0u));
 }
 
@@ -255,7 +260,7 @@ static hf_status start(sim_steps *s, int mb, const sim_work *w, int n, double at
   b->number = w->number;
   b->tokens = w->tokens;
   b->w = *w;
-  b->kind = s->depth > 1 ? kind_of(w, s->t->n_layers, attn) : 1;
+  b->kind = s->depth > 1 ? kind_of(s, w, attn) : 1;
   return set_speeds(s);
 }
 
@@ -275,7 +280,7 @@ hf_status sim_steps_start_run(sim_steps *s, int mb, const sim_work *first, const
   HF_TRY(sim_step_alone_ns(s->t, last, &ns[1], busy[1]));
   b->ns = (evenly){(double)ns[0], (double)(ns[1] - ns[0]) / more};
   for (int r = 0; r < SIM_N_RESOURCES; r++) b->busy[r] = (evenly){(double)busy[0][r], (double)(busy[1][r] - busy[0][r]) / more};
-  double a = attn_share(first, s->t->n_layers, ns[0]), z = attn_share(last, s->t->n_layers, ns[1]), change = SHARES * (z - a);
+  double a = attn_share(first, s->t->n_layers, ns[0]), z = attn_share(last, s->t->n_layers, ns[1]), change = shares(s) * (z - a);
   int n = s->depth > 1 && change > 1 ? (int)(more / change) : more;
   for (int l = 0; s->depth > 1 && l < s->t->n_layers; l++)
     b->attn[l] = first->attn[l] + sim_round((double)(last->attn[l] - first->attn[l]) * n / (2.0 * more));
