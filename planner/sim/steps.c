@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "planner/sim/random.h"
 
-/* KEPT: combinations, direct mapped. ROUNDS: steps of the slowest micro-batch per measurement, PHASES measurements each. SHARES: of attention
+/* KEPT: combinations, direct mapped (16 MB when all are there). ROUNDS: steps of the slowest micro-batch per measurement, PHASES measurements each. SHARES: of attention
  * in a step, told apart. */
 enum { KEPT = 1 << 18, ROUNDS = 12, PHASES = 4, SHARES = 64 };
 /* Ends of steps are whole ns: what is that little short of an end has reached it. */
