@@ -709,7 +709,7 @@ static hf_status improve(master *x, double gap, bool quick, uint8_t *placement) 
     }
     hf_clear_error();
   }
-  for (int pass = 0; pass < 2 && !quick && s->objective_ns > enough; pass++) {
+  for (int pass = 0; pass < 2 && !quick && (pass == 0 || s->objective_ns > enough); pass++) {
     double before = s->objective_ns, bound;
     bool finished;
     HF_TRY(add_placement(x, s->placement));
