@@ -150,7 +150,7 @@ static void chunk_of_layer(walk *w, int layer, ilp_layer *y) {
     load.upload = true;
     times = stage_layer_times_load(p->table, p->pop, layer, &load, row_of(w, layer));
     double up = ilp_chunk_ns(p->table, layer, &times, true);
-    y->upload = up < ns;
+    y->upload = up < ns && times.upload_ns > 0; /* nothing is sent where no expert lives on the CPU */
     ns = fmin(ns, up);
   }
   w->chunk += ns;

@@ -33,6 +33,7 @@ typedef struct {
   bool head;
   int up_at, up_started, up_done, up_used; /* uploads: layer to look at next, and how many so far */
   bool late;                               /* dexp waits for its upload */
+  bool asked;                              /* it came, and dexp waits for the device: asked for once, whatever else is uploaded */
 } walk;
 
 struct sim_machine {
@@ -163,7 +164,7 @@ static void serve(sim_machine *m, int j) {
   } else if (lane >= LANE_PLACE) {
     begin(m, j, PH_PLACE, SIDE_NONE, routed(b)->place[lane - LANE_PLACE]);
   } else if (b->late) {
-    b->late = false;
+    b->late = b->asked = false;
     begin(m, j, PH_LATE_DEXP, device, routed(b)->dexp);
   } else {
     begin(m, j, PH_ATTN, device, b->head ? b->w.head : b->w.attn[b->layer]);
@@ -318,8 +319,10 @@ static void upload_ended(sim_machine *m, int mb, int j) {
   b->up_done++;
   b->up_at++;
   release(m, SIM_LINK);
-  if (b->late && !m->job[mb * N_LANES + LANE_HOME].running && b->up_done > b->up_used)
+  if (b->late && !b->asked && !m->job[mb * N_LANES + LANE_HOME].running && b->up_done > b->up_used) {
+    b->asked = true;
     take(m, home_of(m, b), mb * N_LANES + LANE_HOME);
+  }
   next_upload(m, mb);
 }
 
