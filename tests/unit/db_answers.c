@@ -18,7 +18,8 @@ static void round_trip(void **state) {
   db_place *p = *state;
   db *d = NULL;
   CHECK_OK(db_open(p->path, true, &d));
-  rec_answer first = {.kind = "whatif", .title = "one"}, second = {.kind = "sweep", .title = "two"}, third = {.kind = "whatif"}, got;
+  rec_answer first = {.kind = "whatif", .title = "one"}, second = {.kind = "sweep", .title = "two"}, third = {.kind = "whatif"},
+             got;
   CHECK_OK(db_answer_put(d, &first, "{\"a\":1}"));
   CHECK_OK(db_answer_put(d, &second, "{\"a\":2}"));
   CHECK_OK(db_answer_put(d, &third, "{\"a\":3}"));
