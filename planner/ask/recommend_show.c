@@ -321,7 +321,7 @@ static hf_status text_doubt(const recommendation *y, hf_buf *b) {
   if (g < 0 || r->n < 2) return HF_OK;
   ask_money(r->regret.value[g], worth);
   HF_TRY(hf_buf_printf(b, "\nMeasure first: %s (%s)", regret_factor_words(g), how_to_measure[g]));
-  if (share > 0)
+  if (share >= 0.005)
     HF_TRY(hf_buf_printf(b, "; it takes away %.0f %% of the doubt about the choice, worth about USD %s", 100 * share, worth));
   return hf_buf_printf(b, "\n");
 }

@@ -93,7 +93,9 @@ static hf_status prepare_all(whatif *w, db *d, const ask_machine *base) {
   int kept = 1;
   for (int i = 1; i < w->n; i++) {
     whatif_column *y = &w->column[i];
-    hf_status st = hf_note(prepare(w, y, d, base), "%s", y->set.name);
+    hf_status st = prepare(w, y, d, base);
+    /* a change that speaks for itself is not named twice */
+    if (st != HF_OK && strncmp(hf_error_line(), y->set.name, strlen(y->set.name)) != 0) st = hf_note(st, "%s", y->set.name);
     if (st != HF_OK && !(y->together && w->n > 2)) return st;
     if (st != HF_OK) {
       snprintf(w->dropped, sizeof w->dropped, "%.199s", hf_error_line());
