@@ -101,14 +101,17 @@ static uint32_t depths_to_try(const plan_inputs *in) {
   return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
 }
 
+static bool within_limits(const planned *p, double ttft_p95_s, double tpot_p95_s) {
+  return (p->slo_ttft_s <= 0 || ttft_p95_s <= p->slo_ttft_s) && (p->slo_tpot_s <= 0 || tpot_p95_s <= p->slo_tpot_s);
+}
+
 /* Decode rate of a result at its depth, and whether the limits asked for are met. */
-static hf_status simulated_rate(const plan_inputs *in, const planned *p, const ilp_result *r, double *rate, bool *meets) {
+static hf_status simulated_rate(const plan_inputs *in, const planned *p, const ilp_result *r, double *rate, bool *within) {
   sim_result sim;
   double stretch = 1;
   HF_TRY(plan_simulate(in, p, r->on_device, r->depth, &sim, &stretch));
   *rate = sim.decode_tok_per_s > 0 ? sim.decode_tok_per_s / stretch : r->tok_per_s;
-  *meets = (p->slo_ttft_s <= 0 || sim.ttft_s.p95 <= p->slo_ttft_s) &&
-           (p->slo_tpot_s <= 0 || sim.tpot_s.p95 * stretch <= p->slo_tpot_s);
+  *within = within_limits(p, sim.ttft_s.p95, sim.tpot_s.p95 * stretch);
   return HF_OK;
 }
 
@@ -543,8 +546,8 @@ void plan_summarise(const planned *p, planned_summary *out) {
 
 /* ---- service levels ---- */
 
-static bool meets(const planned_options *o, const planned *p) {
-  return (o->slo_ttft_s <= 0 || p->p->ttft_s.p95 <= o->slo_ttft_s) && (o->slo_tpot_s <= 0 || p->p->tpot_s.p95 <= o->slo_tpot_s);
+static bool meets(const planned *p) {
+  return within_limits(p, p->p->ttft_s.p95, p->p->tpot_s.p95);
 }
 
 /* The same request with fewer users; false also when that cannot be planned. */
@@ -556,7 +559,7 @@ static bool meets_with(const plan_inputs *in, const planned_options *o, int64_t 
   less.pop = NULL;
   less.req.users = users;
   if (less.req.depth > users) less.req.depth = users;
-  bool good = plan_make(&less, &quick, &p) == HF_OK && meets(o, &p);
+  bool good = plan_make(&less, &quick, &p) == HF_OK && meets(&p);
   hf_clear_error();
   planned_free(&p);
   popularity_free(less.pop);
@@ -574,7 +577,7 @@ static double least_step_s(const planned *p) {
 
 /* HF_NO with what would make it feasible, and by how much. */
 static hf_status check_slo(const plan_inputs *in, const planned_options *o, planned *out) {
-  if (o->slo_report || o->no_simulation || meets(o, out)) return HF_OK;
+  if (o->slo_report || o->no_simulation || meets(out)) return HF_OK;
   const plan *p = out->p;
   double step = least_step_s(out), late = 1;
   char what[160];
