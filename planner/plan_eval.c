@@ -34,12 +34,9 @@ ilp_problem plan_eval_problem(const plan_eval *v, uint32_t depths) {
 }
 
 /* Runs [count, p] per layer: uniform popularity is one pair. */
-static void popularity_to_json(const popularity *pop, json *parent) {
-  json *o = json_add_object(parent, "popularity");
-  json_add_str(o, "source", pop->source);
-  json *layers = json_add_array(o, "p");
+static void rows_to_json(const popularity *pop, const double *all, json *layers) {
   for (int l = 0; l < pop->n_layers; l++) {
-    const double *p = pop->p + (size_t)l * (size_t)pop->n_experts;
+    const double *p = all + (size_t)l * (size_t)pop->n_experts;
     json *runs = json_add_array(layers, NULL);
     for (int e = 0, n; e < pop->n_experts; e += n) {
       for (n = 1; e + n < pop->n_experts && p[e + n] == p[e];) n++;
@@ -48,6 +45,13 @@ static void popularity_to_json(const popularity *pop, json *parent) {
       json_add_num(run, NULL, p[e]);
     }
   }
+}
+
+static void popularity_to_json(const popularity *pop, json *parent) {
+  json *o = json_add_object(parent, "popularity");
+  json_add_str(o, "source", pop->source);
+  rows_to_json(pop, pop->p, json_add_array(o, "p"));
+  if (pop->prefill != NULL) rows_to_json(pop, pop->prefill, json_add_array(o, "prefill"));
 }
 
 hf_status plan_eval_to_json(const plan_eval *v, json *extra) {
@@ -76,31 +80,41 @@ hf_status plan_eval_to_json(const plan_eval *v, json *extra) {
   return stage_table_to_json(v->table, json_add_object(o, "stages"));
 }
 
-static hf_status read_row(const json *runs, const char *where, int l, int n_experts, double *p) {
+static hf_status read_row(const json *runs, const char *where, const char *key, int l, int n_experts, double *p) {
   int e = 0;
   for (const json *r = json_first(runs); r != NULL; r = json_next(r)) {
     const json *count = json_first(r), *value = json_next(count);
     double n = json_number(count, -1), x = json_number(value, -1);
     if (json_type(r) != JSON_ARRAY || json_len(r) != 2 || !(n >= 1 && n <= n_experts - e) || n != (int)n || !(x >= 0 && x <= 1))
-      return hf_fail(HF_INPUT, "%s: field popularity.p[%d]: needs pairs [count, probability] of %d experts in all", where, l,
-                     n_experts);
+      return hf_fail(HF_INPUT, "%s: field popularity.%s[%d]: needs pairs [count, probability] of %d experts in all", where, key,
+                     l, n_experts);
     for (int i = 0; i < (int)n; i++) p[e++] = x;
   }
-  if (e != n_experts) return hf_fail(HF_INPUT, "%s: field popularity.p[%d]: %d experts, not %d", where, l, e, n_experts);
+  if (e != n_experts) return hf_fail(HF_INPUT, "%s: field popularity.%s[%d]: %d experts, not %d", where, key, l, e, n_experts);
+  return HF_OK;
+}
+
+static hf_status read_rows(const json *pop, const char *where, const char *key, const stage_table *t, double *out) {
+  const json *rows = json_get(pop, key);
+  if (json_type(rows) != JSON_ARRAY || json_len(rows) != t->n_layers)
+    return hf_fail(HF_INPUT, "%s: field popularity.%s: needs one entry per layer", where, key);
+  int l = 0;
+  for (const json *r = json_first(rows); r != NULL; r = json_next(r), l++)
+    HF_TRY(read_row(r, where, key, l, t->n_experts, out + (size_t)l * (size_t)t->n_experts));
   return HF_OK;
 }
 
 static hf_status read_popularity(const json *o, const char *where, plan_eval *v) {
-  const json *pop = json_get(o, "popularity"), *p = json_get(pop, "p");
+  const json *pop = json_get(o, "popularity");
   const char *source = json_string(json_get(pop, "source"));
-  if (json_type(p) != JSON_ARRAY || json_len(p) != v->table->n_layers || source == NULL)
-    return hf_fail(HF_INPUT, "%s: field popularity: needs source and p with one entry per layer", where);
+  size_t cells = (size_t)v->table->n_layers * (size_t)v->table->n_experts;
+  if (source == NULL) return hf_fail(HF_INPUT, "%s: field popularity: needs source and p with one entry per layer", where);
   HF_TRY(popularity_new(v->table->n_layers, v->table->n_experts, &v->pop));
   snprintf(v->pop->source, sizeof v->pop->source, "%s", source);
-  int l = 0;
-  for (const json *r = json_first(p); r != NULL; r = json_next(r), l++)
-    HF_TRY(read_row(r, where, l, v->table->n_experts, v->pop->p + (size_t)l * (size_t)v->table->n_experts));
-  return HF_OK;
+  HF_TRY(read_rows(pop, where, "p", v->table, v->pop->p));
+  if (json_get(pop, "prefill") == NULL) return HF_OK;
+  HF_TRY(hf_alloc(&v->pop->prefill, cells > 0 ? cells : 1, sizeof *v->pop->prefill, "popularity of experts"));
+  return read_rows(pop, where, "prefill", v->table, v->pop->prefill);
 }
 
 /* Limits keep the sum over all experts of all layers below 2^63. */

@@ -83,9 +83,7 @@ static hf_status make_eval(const plan_inputs *in, const planned_options *o, cons
   fill_rooms(in, s, v);
   HF_TRY(hf_alloc(&v->expert_bytes, (size_t)n, sizeof *v->expert_bytes, "sizes of experts"));
   memcpy(v->expert_bytes, s->expert, (size_t)n * sizeof *v->expert_bytes);
-  HF_TRY(popularity_new(n, in->c->n_experts, &v->pop));
-  memcpy(v->pop->p, in->pop->p, (size_t)n * (size_t)in->c->n_experts * sizeof *v->pop->p);
-  snprintf(v->pop->source, sizeof v->pop->source, "%s", in->pop->source);
+  HF_TRY(popularity_copy(in->pop, &v->pop));
   cost_input ci = plan_cost_input(in);
   HF_TRY(cost_table(&ci, (cost_case){0}, &v->table));
   v->prefill = plan_prefill(in, o, v->table);

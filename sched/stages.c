@@ -294,9 +294,31 @@ hf_status popularity_new(int n_layers, int n_experts, popularity **out) {
   return HF_OK;
 }
 
+hf_status popularity_copy(const popularity *from, popularity **out) {
+  popularity *p = NULL;
+  size_t n = (size_t)from->n_layers * (size_t)from->n_experts;
+  HF_TRY(popularity_new(from->n_layers, from->n_experts, &p));
+  memcpy(p->p, from->p, n * sizeof *p->p);
+  memcpy(p->source, from->source, sizeof p->source);
+  hf_status st =
+      from->prefill != NULL ? hf_alloc(&p->prefill, n > 0 ? n : 1, sizeof *p->prefill, "popularity of experts") : HF_OK;
+  if (st != HF_OK) {
+    popularity_free(p);
+    return st;
+  }
+  if (p->prefill != NULL) memcpy(p->prefill, from->prefill, n * sizeof *p->prefill);
+  *out = p;
+  return HF_OK;
+}
+
+popularity popularity_of_prompts(const popularity *p) {
+  return (popularity){.n_layers = p->n_layers, .n_experts = p->n_experts, .p = p->prefill != NULL ? p->prefill : p->p};
+}
+
 void popularity_free(popularity *p) {
   if (p == NULL) return;
   free(p->p);
+  free(p->prefill);
   free(p);
 }
 

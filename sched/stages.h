@@ -92,10 +92,14 @@ HF_MUST hf_status stage_table_from_json(const json *obj, const char *where, stag
 typedef struct {
   int n_layers, n_experts;
   double *p;       /* [n_layers * n_experts], owned */
+  double *prefill; /* the same for tokens of prompts where they were counted apart, owned; NULL = as p */
   char source[64]; /* "uniform", "zipf:0.8", "run 12", "census" */
 } popularity;
 HF_MUST hf_status popularity_new(int n_layers, int n_experts, popularity **out);
+HF_MUST hf_status popularity_copy(const popularity *from, popularity **out);
 void popularity_free(popularity *p);
+/* That of prompts, borrowed from p: for whatever takes a popularity. Not to be freed. */
+popularity popularity_of_prompts(const popularity *p);
 /* P(at least one of T tokens chooses it) = 1 - (1-p)^T, tokens independent; between whole T on the line between (a mixture of both). The same
  * bits on every machine, and so for all that follows. */
 double expert_hit(double p, double tokens);

@@ -195,7 +195,9 @@ double popularity_fit_exponent(const double *p, int n);
 HF_MUST hf_status popularity_census_json(const model_config *c, const json *doc, const char *where, const char *kind,
                                          popularity **out);
 HF_MUST hf_status popularity_census(const model_config *c, const char *path, const char *kind, popularity **out);
-/* Routing counts of a run, prefill and decode together. HF_INPUT when the run has none or is of another shape. */
+/* Routing counts of a run: p from tokens that were decoded, prefill from those of prompts, which choose other experts; of each, one token as
+ * in the whole run is spread on top, so that nothing is impossible and a phase that the run had not is as the other. HF_INPUT when the run
+ * has none or is of another shape. */
 HF_MUST hf_status popularity_run(const model_config *c, const rec_routing *rows, int n, int64_t run_id, popularity **out);
 /* p from counts, with one pseudo-token spread evenly, so that nothing is impossible. */
 void popularity_from_counts(const double *counts, int n_experts, int top_k, double *p);

@@ -110,19 +110,25 @@ double popularity_fit_exponent(const double *p, int n) {
   return 0.5 * (lo + hi);
 }
 
+/* One layer's row; returns its exponent. w: n values of scratch. */
+static double fit_row(double *row, int n, int top_k, double *w) {
+  int order[4096];
+  double s = popularity_fit_exponent(row, n);
+  rank_experts(row, n, order);
+  for (int r = 0; r < n; r++) w[order[r]] = pow(r + 1, -s);
+  scale_to_top_k(w, n, top_k, row);
+  return s;
+}
+
 hf_status popularity_zipf_fit(const model_config *c, popularity *p) {
-  int n = c->n_experts, order[4096];
+  int n = c->n_experts;
   double *w = NULL, least = MOST_EXPONENT, most = 0;
-  if (n < 1 || n > (int)(sizeof order / sizeof order[0]))
-    return hf_fail(HF_INPUT, "option --skew: zipf-fit: model has %d experts", n);
+  if (n < 1 || n > 4096) return hf_fail(HF_INPUT, "option --skew: zipf-fit: model has %d experts", n);
   HF_TRY(hf_alloc(&w, (size_t)n, sizeof *w, "weights of a skew"));
   for (int l = 0; l < c->n_layers; l++) {
-    double *row = p->p + (size_t)l * (size_t)n;
     if (!c->layer_is_moe[l]) continue;
-    double s = popularity_fit_exponent(row, n);
-    rank_experts(row, n, order);
-    for (int r = 0; r < n; r++) w[order[r]] = pow(r + 1, -s);
-    scale_to_top_k(w, n, c->top_k, row);
+    double s = fit_row(p->p + (size_t)l * (size_t)n, n, c->top_k, w);
+    if (p->prefill != NULL) fit_row(p->prefill + (size_t)l * (size_t)n, n, c->top_k, w);
     least = fmin(least, s);
     most = fmax(most, s);
   }
@@ -227,29 +233,55 @@ hf_status popularity_census(const model_config *c, const char *path, const char 
   return st;
 }
 
+/* phase NULL: both. */
+static hf_status add_counts(const model_config *c, const rec_routing *rows, int n, int64_t run_id, const char *phase,
+                            double *counts) {
+  memset(counts, 0, (size_t)c->n_layers * (size_t)c->n_experts * sizeof *counts);
+  for (int i = 0; i < n; i++) {
+    const rec_routing *r = &rows[i];
+    if (r->layer < 0 || r->layer >= c->n_layers || r->expert < 0 || r->expert >= c->n_experts || !c->layer_is_moe[r->layer])
+      return hf_fail(HF_INPUT,
+                     "run %lld: routing counts name layer %d expert %d, which this model has not: give the model of that run",
+                     (long long)run_id, r->layer, r->expert);
+    if (phase == NULL || strcmp(r->phase, phase) == 0)
+      counts[(size_t)r->layer * (size_t)c->n_experts + (size_t)r->expert] += (double)r->count;
+  }
+  return HF_OK;
+}
+
+/* Counts of one phase, with one token of the whole run (`all`) on top, so that a phase without tokens is as the whole. */
+static void one_phase(const model_config *c, const double *counts, const double *all, double *p) {
+  for (int l = 0; l < c->n_layers; l++) {
+    size_t at = (size_t)l * (size_t)c->n_experts;
+    double sum = 0;
+    for (int e = 0; c->layer_is_moe[l] && e < c->n_experts; e++) sum += counts[at + (size_t)e];
+    for (int e = 0; c->layer_is_moe[l] && e < c->n_experts; e++)
+      p[at + (size_t)e] = fmin(1, (counts[at + (size_t)e] + all[at + (size_t)e]) / (sum / c->top_k + 1));
+  }
+}
+
 hf_status popularity_run(const model_config *c, const rec_routing *rows, int n, int64_t run_id, popularity **out) {
-  popularity *p = NULL;
+  popularity *p = NULL, *all = NULL;
   double *counts = NULL;
+  size_t cells = (size_t)c->n_layers * (size_t)c->n_experts + 1;
   hf_status st = HF_OK;
   if (n == 0)
     return hf_fail(HF_INPUT, "run %lld: has no routing counts: it did not get far enough, or ran without experts",
                    (long long)run_id);
   HF_TRY(popularity_new(c->n_layers, c->n_experts, &p));
-  HF_GO(done, hf_alloc(&counts, (size_t)c->n_layers * (size_t)c->n_experts + 1, sizeof *counts, "routing counts"));
-  for (int i = 0; i < n; i++) {
-    const rec_routing *r = &rows[i];
-    if (r->layer < 0 || r->layer >= c->n_layers || r->expert < 0 || r->expert >= c->n_experts || !c->layer_is_moe[r->layer]) {
-      st = hf_fail(HF_INPUT,
-                   "run %lld: routing counts name layer %d expert %d, which this model has not: give the model of that run",
-                   (long long)run_id, r->layer, r->expert);
-      goto done;
-    }
-    counts[(size_t)r->layer * (size_t)c->n_experts + (size_t)r->expert] += (double)r->count;
-  }
-  from_all_counts(c, counts, p);
+  HF_GO(done, popularity_new(c->n_layers, c->n_experts, &all));
+  HF_GO(done, hf_alloc(&p->prefill, cells, sizeof *p->prefill, "popularity of experts"));
+  HF_GO(done, hf_alloc(&counts, cells, sizeof *counts, "routing counts"));
+  HF_GO(done, add_counts(c, rows, n, run_id, NULL, counts));
+  from_all_counts(c, counts, all);
+  HF_GO(done, add_counts(c, rows, n, run_id, "decode", counts));
+  one_phase(c, counts, all->p, p->p);
+  HF_GO(done, add_counts(c, rows, n, run_id, "prefill", counts));
+  one_phase(c, counts, all->p, p->prefill);
   snprintf(p->source, sizeof p->source, "run %lld", (long long)run_id);
 done:
   free(counts);
+  popularity_free(all);
   if (st != HF_OK) popularity_free(p);
   else *out = p;
   return st;

@@ -8,14 +8,16 @@
 #include "planner/sim/random.h"
 
 enum { EXACT = 128, GRID = 16, SAMPLED = 64 };
+/* A step with a prompt in it is priced by the popularity of prompts: theirs are most of its tokens. */
+typedef enum { DECODE_ROWS, PROMPT_ROWS, UPLOAD_ROWS, ROW_KINDS } row_kind;
 
 struct sim_prices {
   const sim_options *o;
   int n_layers, n_rows;
-  sim_layer_ns **row[2]; /* [upload][row_index], owned, made when wanted */
-  double *sum;           /* sample_routing: [n_layers][n_experts + 1] cumulated popularity of experts in drawn order */
-  int16_t *expert;       /* [n_layers][n_experts]: which expert that is */
-  int *count;            /* [n_experts] */
+  sim_layer_ns **row[ROW_KINDS]; /* [row_kind][row_index], owned, made when wanted */
+  double *sum[2];  /* sample_routing: [n_layers][n_experts + 1] cumulated popularity of experts in drawn order; decode, prompts */
+  int16_t *expert; /* [n_layers][n_experts]: which expert that is */
+  int *count;      /* [n_experts] */
 };
 
 static int row_index(int tokens) {
@@ -47,15 +49,16 @@ static bool uploads(const sim_options *o, int layer, bool big) {
   return big && o->prefill_upload != NULL && o->prefill_upload[layer] != 0;
 }
 
-static hf_status kept_row(sim_prices *p, int index, bool upload, const sim_layer_ns **out) {
-  sim_layer_ns **at = &p->row[upload][index];
+static hf_status kept_row(sim_prices *p, int index, row_kind kind, const sim_layer_ns **out) {
+  sim_layer_ns **at = &p->row[kind][index];
   *out = *at;
   if (*at != NULL) return HF_OK;
   sim_layer_ns *row = NULL;
   HF_TRY(hf_alloc(&row, (size_t)p->n_layers, sizeof *row, "simulated layer times"));
+  popularity prompts = popularity_of_prompts(p->o->pop);
   for (int l = 0; l < p->n_layers; l++) {
-    stage_load load = {.tokens = row_tokens(index), .upload = uploads(p->o, l, upload)};
-    layer_times t = stage_layer_times_load(p->o->table, p->o->pop, l, &load, placed(p->o, l));
+    stage_load load = {.tokens = row_tokens(index), .upload = uploads(p->o, l, kind == UPLOAD_ROWS)};
+    layer_times t = stage_layer_times_load(p->o->table, kind == DECODE_ROWS ? p->o->pop : &prompts, l, &load, placed(p->o, l));
     row[l] = whole(&t);
   }
   *at = row;
@@ -67,13 +70,13 @@ static int64_t between(int64_t a, int64_t b, int k) {
   return a + (b - a) * k / GRID;
 }
 
-static hf_status row_for(sim_prices *p, int tokens, bool upload, sim_layer_ns *own, const sim_layer_ns **out) {
+static hf_status row_for(sim_prices *p, int tokens, row_kind kind, sim_layer_ns *own, const sim_layer_ns **out) {
   int i = row_index(tokens), k = tokens - row_tokens(i);
   const sim_layer_ns *a, *b;
-  HF_TRY(kept_row(p, i, upload, &a));
+  HF_TRY(kept_row(p, i, kind, &a));
   *out = a;
   if (k == 0) return HF_OK;
-  HF_TRY(kept_row(p, i + 1, upload, &b));
+  HF_TRY(kept_row(p, i + 1, kind, &b));
   for (int l = 0; l < p->n_layers; l++) {
     sim_layer_ns r = {.shared = between(a[l].shared, b[l].shared, k),
                       .dexp = between(a[l].dexp, b[l].dexp, k),
@@ -90,31 +93,36 @@ static hf_status row_for(sim_prices *p, int tokens, bool upload, sim_layer_ns *o
 
 /* ---- sampled routing ---- */
 
+static void cumulate(const double *pop, const int16_t *expert, size_t n, double *sum) {
+  for (size_t i = 0; i < n; i++) sum[i + 1] = sum[i] + pop[expert[i]];
+}
+
 static hf_status prepare_draws(sim_prices *p) {
   const sim_options *o = p->o;
   size_t n = (size_t)o->table->n_experts, layers = (size_t)p->n_layers;
-  HF_TRY(hf_alloc(&p->sum, layers * (n + 1), sizeof *p->sum, "simulated routing"));
+  popularity prompts = popularity_of_prompts(o->pop);
+  for (int k = 0; k < 2; k++) HF_TRY(hf_alloc(&p->sum[k], layers * (n + 1), sizeof *p->sum[k], "simulated routing"));
   HF_TRY(hf_alloc(&p->expert, layers * n + 1, sizeof *p->expert, "simulated routing"));
   HF_TRY(hf_alloc(&p->count, n + 1, sizeof *p->count, "simulated routing"));
   for (size_t l = 0; l < layers; l++) {
     sim_rng r = sim_rng_of(o->seed, UINT64_C(0x5000000000000000) + l);
     int16_t *e = p->expert + l * n;
-    double *sum = p->sum + l * (n + 1);
     for (size_t i = 0; i < n; i++) {
       size_t k = (size_t)(sim_rng_next(&r) % (i + 1));
       e[i] = e[k];
       e[k] = (int16_t)i;
     }
-    for (size_t i = 0; i < n; i++) sum[i + 1] = sum[i] + o->pop->p[l * n + (size_t)e[i]];
+    cumulate(o->pop->p + l * n, e, n, p->sum[0] + l * (n + 1));
+    cumulate(prompts.p + l * n, e, n, p->sum[1] + l * (n + 1));
   }
   return HF_OK;
 }
 
 /* Systematic sampling: with u in [0, 1) the experts whose stretch of the cumulated popularity holds u, u+1, … Each is chosen with exactly
  * its popularity, none twice (popularities are at most 1), so that the mean over draws is the expected time. */
-static void draw_token(const sim_prices *p, int layer, sim_rng *r) {
+static void draw_token(const sim_prices *p, int layer, bool prefills, sim_rng *r) {
   int n = p->o->table->n_experts;
-  const double *sum = p->sum + (size_t)layer * (size_t)(n + 1);
+  const double *sum = p->sum[prefills] + (size_t)layer * (size_t)(n + 1);
   const int16_t *expert = p->expert + (size_t)layer * (size_t)n;
   for (double u = sim_uniform(r); u < sum[n]; u += 1) {
     int lo = 0, hi = n - 1; /* the last i with sum[i] <= u */
@@ -128,14 +136,14 @@ static void draw_token(const sim_prices *p, int layer, sim_rng *r) {
 }
 
 /* The fixed parts and hand-overs of a layer do not depend on the draw: they are what is left of the expected times without experts. */
-static void drawn_layer(const sim_prices *p, int l, int tokens, sim_rng *r, sim_layer_ns *out) {
+static void drawn_layer(const sim_prices *p, int l, const sim_step_load *s, sim_rng *r, sim_layer_ns *out) {
   const stage_table *t = p->o->table;
   const stage_layer *y = &t->layer[l];
   const uint8_t *on = placed(p->o, l);
   double ns[STAGE_MAX_PLACES] = {0};
   bool used[STAGE_MAX_PLACES] = {false};
   memset(p->count, 0, (size_t)t->n_experts * sizeof *p->count);
-  for (int i = 0; i < tokens; i++) draw_token(p, l, r);
+  for (int i = 0; i < s->load.tokens; i++) draw_token(p, l, s->prefills, r);
   for (int e = 0; e < t->n_experts; e++) {
     int at = on != NULL ? on[e] : 0;
     used[at] = true;
@@ -149,8 +157,8 @@ static void drawn_layer(const sim_prices *p, int l, int tokens, sim_rng *r, sim_
     if (q == 1 + y->home) {
       out->dexp = sim_round(ns[q] + y->dexp_fixed_ns);
     } else {
-      const stage_place *s = stage_place_of(t, l, q);
-      out->place[q] = sim_round(ns[q] + s->fixed_ns + s->hand_ns + s->hand_tok_ns * tokens);
+      const stage_place *place = stage_place_of(t, l, q);
+      out->place[q] = sim_round(ns[q] + place->fixed_ns + place->hand_ns + place->hand_tok_ns * s->load.tokens);
     }
   }
 }
@@ -164,7 +172,7 @@ hf_status sim_prices_new(const sim_options *o, sim_prices **out) {
   p->n_layers = o->table->n_layers;
   p->n_rows = row_index(o->chunk_tokens + SCHED_MAX_SEQS) + 2;
   hf_status st = HF_OK;
-  for (int u = 0; u < 2; u++)
+  for (int u = 0; u < ROW_KINDS; u++)
     if (st == HF_OK) st = hf_alloc(&p->row[u], (size_t)p->n_rows, sizeof *p->row[u], "simulated layer times");
   if (st == HF_OK && o->sample_routing) st = prepare_draws(p);
   if (st != HF_OK) sim_prices_free(p);
@@ -174,11 +182,12 @@ hf_status sim_prices_new(const sim_options *o, sim_prices **out) {
 
 void sim_prices_free(sim_prices *p) {
   if (p == NULL) return;
-  for (int u = 0; u < 2; u++) {
+  for (int u = 0; u < ROW_KINDS; u++) {
     for (int i = 0; p->row[u] != NULL && i < p->n_rows; i++) free(p->row[u][i]);
     free(p->row[u]);
   }
-  free(p->sum);
+  free(p->sum[0]);
+  free(p->sum[1]);
   free(p->expert);
   free(p->count);
   free(p);
@@ -191,17 +200,19 @@ void sim_step_load_of(const sim_options *o, const sched_step *st, sim_step_load 
     stage_load_add(&out->load, o->table, p->start_pos, p->n_tokens);
     out->logits += p->wants_logits;
   }
-  out->load.upload = o->prefill_upload != NULL && out->load.tokens >= o->upload_tokens && st->n_decode < st->n_tokens;
+  out->prefills = st->n_decode < st->n_tokens;
+  out->load.upload = o->prefill_upload != NULL && out->load.tokens >= o->upload_tokens && out->prefills;
 }
 
 hf_status sim_prices_step(sim_prices *p, const sim_step_load *s, int64_t number, int64_t *attn, sim_layer_ns *row, sim_work *w) {
   const stage_table *t = p->o->table;
-  HF_TRY(row_for(p, s->load.tokens, s->load.upload, row, &w->routed));
-  if (p->sum != NULL && s->load.tokens <= SAMPLED && !s->load.upload) {
+  row_kind kind = s->load.upload ? UPLOAD_ROWS : s->prefills ? PROMPT_ROWS : DECODE_ROWS;
+  HF_TRY(row_for(p, s->load.tokens, kind, row, &w->routed));
+  if (p->expert != NULL && s->load.tokens <= SAMPLED && !s->load.upload) {
     sim_rng r = sim_rng_of(p->o->seed, UINT64_C(0x6000000000000000) + (uint64_t)number);
     if (w->routed != row) memcpy(row, w->routed, (size_t)p->n_layers * sizeof *row);
     for (int l = 0; l < p->n_layers; l++)
-      if (t->layer[l].moe) drawn_layer(p, l, s->load.tokens, &r, &row[l]);
+      if (t->layer[l].moe) drawn_layer(p, l, s, &r, &row[l]);
     w->routed = row;
   }
   for (int l = 0; l < p->n_layers; l++) attn[l] = sim_round(stage_attn_ns(t, l, &s->load));

@@ -13,6 +13,7 @@ void sim_prices_free(sim_prices *p);
 /* What is in a step. */
 typedef struct {
   stage_load load; /* upload set where this step uploads */
+  bool prefills;   /* has a prompt in it: its experts are chosen as prompts choose them */
   int logits;
 } sim_step_load;
 void sim_step_load_of(const sim_options *o, const sched_step *st, sim_step_load *out);

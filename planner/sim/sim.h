@@ -53,7 +53,7 @@ typedef struct {
 
 typedef struct {
   const stage_table *table; /* borrowed, like all pointers */
-  const popularity *pop;
+  const popularity *pop;    /* prefill, where it has that: of steps with a prompt in them */
   const uint8_t *on_device; /* [n_layers * n_experts] place bytes or NULL */
   int users, depth;         /* users 1..SIM_MOST_USERS (SIM_CLOSED), depth 1..SCHED_MAX_DEPTH */
   int prompt_tokens, output_tokens;

@@ -479,13 +479,37 @@ static void counted_popularity(void **state) {
   assert_int_equal(popularity_census(c, "examples/tiny-moe/config.json", NULL, &p), HF_INPUT);
   assert_int_equal(popularity_census(c, "no/such/file.json", NULL, &p), HF_NOT_FOUND);
 
-  rec_routing rows[] = {
-      {.layer = 1, .expert = 3, .count = 30}, {.layer = 1, .expert = 3, .count = 10}, {.layer = 1, .expert = 5, .count = 60}};
-  assert_int_equal(popularity_run(c, rows, 3, 7, &p), HF_OK);
+  rec_routing rows[] = {{.layer = 1, .expert = 3, .phase = "decode", .count = 30},
+                        {.layer = 1, .expert = 3, .phase = "prefill", .count = 10},
+                        {.layer = 1, .expert = 5, .phase = "decode", .count = 10},
+                        {.layer = 1, .expert = 6, .phase = "prefill", .count = 50}};
+  assert_int_equal(popularity_run(c, rows, 4, 7, &p), HF_OK);
   assert_string_equal(p->source, "run 7");
-  assert_true(p->p[32 + 3] == 1 && p->p[32 + 5] == 1); /* more choices than tokens: clipped */
-  near(p->p[32 + 4], 0.125 / 26, 1e-12);
+  assert_true(p->p[32 + 3] == 1); /* more choices than tokens: clipped */
+  /* 25 tokens in all, so that in both phases together an expert never chosen has 0.125 / 26, one chosen ten times 10.125 / 26 */
+  near(p->p[32 + 5], (10 + 10.125 / 26) / 11, 1e-12); /* 10 tokens decoded, one of the whole run on top */
+  near(p->p[32 + 4], 0.125 / 26 / 11, 1e-12);
+  near(p->p[32 + 6], 1.0 / 11, 1e-12); /* chosen by prompts alone */
+  near(p->prefill[32 + 5], 10.125 / 26 / 16, 1e-12);
+  near(p->prefill[32 + 3], 11.0 / 16, 1e-12);
   near(p->p[2 * 32], 0.125, 1e-12); /* nothing counted: even */
+  popularity *copy = NULL;
+  assert_int_equal(popularity_copy(p, &copy), HF_OK);
+  assert_memory_equal(copy->p, p->p, 6 * 32 * sizeof(double));
+  assert_memory_equal(copy->prefill, p->prefill, 6 * 32 * sizeof(double));
+  assert_int_equal(popularity_zipf_fit(c, copy), HF_OK); /* both kinds, each by its own law; then they add up to top_k again */
+  double fitted = 0, counted = 0;
+  for (int e = 0; e < 32; e++) {
+    fitted += copy->prefill[32 + e];
+    counted += p->prefill[32 + e];
+  }
+  near(fitted, 4, 1e-9);
+  assert_true(counted < 3);
+  popularity_free(copy);
+  popularity_free(p);
+  assert_int_equal(popularity_run(c, rows, 1, 7, &p), HF_OK); /* no prompt was counted: as the whole run */
+  near(p->prefill[32 + 4], 0.125 / 8.5, 1e-12);
+  near(p->p[32 + 4], 0.125 / 8.5 / 8.5, 1e-12);
   popularity_free(p);
   rows[0].layer = 0; /* dense */
   assert_int_equal(popularity_run(c, rows, 3, 7, &p), HF_INPUT);

@@ -343,6 +343,11 @@ static void replanning_moves_the_hot_experts(void **state) {
   assert_true(json_len(json_get(c, "layers")) >= 1);
   assert_string_equal(p.p->popularity, p.eval->pop->source);
   assert_non_null(strstr(p.p->popularity, "run "));
+  plan_eval *read = NULL; /* what a stored plan says of prompts comes back */
+  ok(plan_eval_from_plan(p.p, "plan", &read));
+  assert_memory_equal(read->pop->p, p.eval->pop->p, 6 * 32 * sizeof(double));
+  assert_memory_equal(read->pop->prefill, p.eval->pop->prefill, 6 * 32 * sizeof(double));
+  plan_eval_free(read);
   assert_int_equal(p.p->from_run, run.id);
   /* The promise is the exact objective of the old placement over the new one. */
   ilp_problem prob = plan_eval_problem(p.eval, 1);

@@ -102,6 +102,30 @@ static void depth_one_is_the_evaluator(void **state) {
   }
 }
 
+/* Prompts choose other experts than what is decoded: each kind of step has its own times, drawn ones too. */
+static void prompts_choose_their_own_experts(void **state) {
+  (void)state;
+  stage_table *t = table(false);
+  popularity *p = even();
+  uint8_t dev[LAYERS * EXPERTS] = {0};
+  for (int i = 0; i < LAYERS * EXPERTS; i++) dev[i] = i % EXPERTS < 2; /* the device has experts 0 and 1 */
+  for (int sampled = 0; sampled < 2; sampled++) {
+    sim_result same, apart;
+    sim_options o = options(t, p, dev, 1, 1);
+    o.sample_routing = sampled;
+    assert_int_equal(sim_run(&o, &same), HF_OK);
+    assert_int_equal(hf_alloc(&p->prefill, LAYERS * EXPERTS, sizeof *p->prefill, "test"), HF_OK);
+    for (int i = 0; i < LAYERS * EXPERTS; i++) p->prefill[i] = i % EXPERTS < 2; /* prompts never ask the CPU */
+    assert_int_equal(sim_run(&o, &apart), HF_OK);
+    assert_true(apart.ttft_s.p50 < 0.95 * same.ttft_s.p50);
+    assert_true(fabs(apart.tpot_s.p50 - same.tpot_s.p50) < 1e-12);
+    free(p->prefill);
+    p->prefill = NULL;
+  }
+  popularity_free(p);
+  stage_table_free(t);
+}
+
 /* Mean number in the system = arrival rate * mean time in it, with two independent accounts. */
 static void littles_law(void **state) {
   (void)state;
@@ -251,6 +275,7 @@ static void failing_allocations(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(depth_one_is_the_evaluator),
+      cmocka_unit_test(prompts_choose_their_own_experts),
       cmocka_unit_test(littles_law),
       cmocka_unit_test(equal_seeds_give_equal_results),
       cmocka_unit_test(depth_two_overlaps_without_sharing),
