@@ -81,6 +81,7 @@ static void print_table(const stage_table *t) {
   print_curve("head", &t->head);
   if (t->window > 0) printf("    window  %d tokens in sliding layers\n", t->window);
   if (t->contend > 1) printf("    contend %.3f: device and CPU disturb each other\n", t->contend);
+  if (t->contend_dma > 1) printf("    contend %.3f: uploads and CPU disturb each other\n", t->contend_dma);
 }
 
 static hf_status print_stages(const plan_inputs *in, const stage_table *t, bool as_json) {

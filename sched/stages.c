@@ -32,7 +32,7 @@ hf_status stage_table_new(int n_layers, stage_table **out) {
   }
   t->n_layers = n_layers;
   t->n_devices = 1;
-  t->contend = 1;
+  t->contend = t->contend_dma = 1;
   for (int l = 0; l < n_layers; l++) {
     stage_layer *y = &t->layer[l];
     y->attn.n = y->shared.n = y->dexp.n = y->cexp.n = 1;
@@ -175,6 +175,7 @@ hf_status stage_table_to_json(const stage_table *t, json *parent) {
   json_add_int(parent, "n_remotes", t->n_remotes);
   json_add_int(parent, "window", t->window);
   json_add_num(parent, "contend", t->contend);
+  json_add_num(parent, "contend_dma", t->contend_dma);
   json_add_str(parent, "tag", t->tag);
   curve_to_json(&t->head, parent, "head");
   json *layers = json_add_array(parent, "layers");
@@ -246,6 +247,7 @@ hf_status stage_table_from_json(const json *obj, const char *where, stage_table 
   HF_GO(fail, json_opt_int(obj, where, "n_remotes", 0, STAGE_MAX_REMOTES, &n_remotes));
   HF_GO(fail, json_opt_int(obj, where, "window", 0, INT32_MAX, &window));
   if (json_get(obj, "contend") != NULL) HF_GO(fail, json_get_num(obj, where, "contend", 1, 2, &t->contend));
+  if (json_get(obj, "contend_dma") != NULL) HF_GO(fail, json_get_num(obj, where, "contend_dma", 1, 2, &t->contend_dma));
   t->window = (int)window;
   HF_GO(fail, stage_table_places(t, (int)n_devices, (int)n_remotes));
   int64_t l = 0, index = 0;

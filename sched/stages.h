@@ -67,13 +67,14 @@ typedef struct {
   double
       step_fixed_ns; /* per step, before its first layer, on the host: sampling of the last tokens, scheduling, launch and waking of who
                          * sleeps. Part of the step's time, but it occupies neither devices nor the CPU's workers: other micro-batches go on */
-  bool one_resource; /* no device: everything runs on the CPU, nothing overlaps */
-  double contend;    /* 1..2: what overlapping work of the home device (or its DMA) and the CPU costs both: a and b together last
-                         * max(a, b) + (contend - 1) * min(a, b). 1 = they do not disturb each other */
-  char tag[16];      /* weakest tag among what went in: measured, scaled, spec, assumed */
+  bool one_resource;  /* no device: everything runs on the CPU, nothing overlaps */
+  double contend;     /* 1..2: what overlapping work of the home device and the CPU costs both: a and b together last
+                      * max(a, b) + (contend - 1) * min(a, b). 1 = they do not disturb each other */
+  double contend_dma; /* 1..2: the same of uploads, which read the memory that the CPU's experts are in, and the CPU */
+  char tag[16];       /* weakest tag among what went in: measured, scaled, spec, assumed */
 } stage_table;
 
-/* n_layers zeroed layers, one device, contend 1. */
+/* n_layers zeroed layers, one device, contend and contend_dma 1. */
 HF_MUST hf_status stage_table_new(int n_layers, stage_table **out);
 /* Makes room for further places (zeroed); before anything is read of them. */
 HF_MUST hf_status stage_table_places(stage_table *t, int n_devices, int n_remotes);

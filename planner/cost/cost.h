@@ -119,6 +119,11 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
  * nearest to s), else from memory bandwidth. A real device works out of its own memory while it decodes: 1. */
 double cost_contend(const cost_input *in, const cost_shape *s, db_tag *tag);
 
+/* The same of an upload (DMA out of this machine's memory) and the CPU's experts (stage_table.contend_dma). Where kernels were measured beside
+ * a DMA (kernel_curve.load "dma") and lost the share 1 - f of their rate: 2 - f, the upload counted as undisturbed. Else both share the memory's
+ * bandwidth: 1 + link / DRAM, at most 2; experts bound by arithmetic are disturbed less. 1 without a real device. */
+double cost_contend_dma(const cost_input *in, const cost_shape *s, db_tag *tag);
+
 /* Measured experts touched over 1 - (1 - p)^tokens with assumed p; 1 where the machine has no such figure. A slower case takes more. */
 double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag);
 

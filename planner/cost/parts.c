@@ -154,13 +154,13 @@ static double shape_bytes(const rec_kernel_point *k, fmt f) {
   return matrices * k->n_out * k->n_in * fmt_get(f)->bits_per_weight / 8;
 }
 
-/* ns of one point of the shape, format and tokens of k, on so many threads; 0 when it was not measured. */
-static double same_on_threads(const cost_rows *r, const rec_kernel_point *k, int threads) {
+/* ns of one point of the shape, format and tokens of k, on so many threads and under that load; 0 when it was not measured. */
+static double same_point(const cost_rows *r, const rec_kernel_point *k, int threads, const char *load) {
   double best = 0;
   for (int i = 0; i < r->n_kernel; i++) {
     const rec_kernel_point *o = &r->kernel[i];
     if (o->threads != threads || o->tokens != k->tokens || o->n_out != k->n_out || o->n_in != k->n_in || !(o->ns > 0)) continue;
-    if (o->load[0] != '\0' || strcmp(o->kernel, k->kernel) != 0 || strcmp(o->format, k->format) != 0 ||
+    if (strcmp(o->load, load) != 0 || strcmp(o->kernel, k->kernel) != 0 || strcmp(o->format, k->format) != 0 ||
         strcmp(o->device, k->device) != 0)
       continue;
     best = best == 0 ? o->ns : fmin(best, o->ns);
@@ -175,7 +175,7 @@ static double kernel_contend(const cost_rows *r, const cost_shape *s, int most) 
   for (int i = 0; i < r->n_kernel; i++) {
     const rec_kernel_point *k = &r->kernel[i];
     if (k->threads != most || strcmp(k->kernel, s->kernel) != 0 || strcmp(k->format, fmt_get(s->format)->name) != 0) continue;
-    double all = same_on_threads(r, k, most), one = same_on_threads(r, k, 1), rest = same_on_threads(r, k, most - 1);
+    double all = same_point(r, k, most, ""), one = same_point(r, k, 1, ""), rest = same_point(r, k, most - 1, "");
     if (!(all > 0) || all < k->ns || !(one > 0) || !(rest > 0)) continue;
     double far = fabs(log(shape_bytes(k, s->format) / s->bytes));
     if (far > nearest) continue;
@@ -199,6 +199,36 @@ double cost_contend(const cost_input *in, const cost_shape *s, db_tag *tag) {
         cost_unit_bytes_per_s(&all, (cost_case){0}, tag);
   }
   return fmin(2, fmax(1, c));
+}
+
+/* Time alone over time beside a DMA, mean over the token counts measured both ways for the shape nearest to s; 0 when there is none. */
+static double kernel_beside_dma(const cost_rows *r, const cost_shape *s) {
+  double sum = 0, nearest = INFINITY;
+  int n = 0;
+  for (int i = 0; i < r->n_kernel; i++) {
+    const rec_kernel_point *k = &r->kernel[i];
+    if (strcmp(k->load, "dma") != 0 || strncmp(k->device, "cpu", 3) != 0 || strcmp(k->kernel, s->kernel) != 0 || !(k->ns > 0) ||
+        strcmp(k->format, fmt_get(s->format)->name) != 0)
+      continue;
+    double alone = same_point(r, k, k->threads, "");
+    double far = fabs(log(shape_bytes(k, s->format) / s->bytes));
+    if (!(alone > 0) || far > nearest) continue;
+    if (far < nearest) sum = n = 0;
+    nearest = far;
+    sum += fmin(1, alone / k->ns);
+    n++;
+  }
+  return n > 0 ? sum / n : 0;
+}
+
+double cost_contend_dma(const cost_input *in, const cost_shape *s, db_tag *tag) {
+  if (gpu_set_kind(&in->gpus) != GPU_CUDA) return 1;
+  double left = kernel_beside_dma(in->rows, s);
+  if (left > 0) return 2 - left;
+  cost_unit pool = cost_pool_unit(in), device = cost_device_unit(in, 0);
+  double link = cost_rate(in->rows, device.device, "pcie_h2d_bytes_per_s", COST_LINK, (cost_case){0},
+                          cost_prior_of("pcie_h2d_bytes_per_s")->value, tag);
+  return 1 + fmin(1, link / cost_unit_bytes_per_s(&pool, (cost_case){0}, tag));
 }
 
 bool cost_on_unit(const rec_kernel_point *k, const cost_unit *u) {

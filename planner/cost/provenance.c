@@ -153,6 +153,20 @@ static void note_remote(const notes *n, int i, const model_layer_parts *p) {
   note_figure(n, r->rows, "cpu", as, "layer_fixed_ns");
 }
 
+static void note_contend(const notes *n, const model_layer_parts *p) {
+  db_tag tag = TAG_SCALED;
+  cost_shape s = {.kernel = "expert_ffn", .format = p->expert_fmt, .bytes = (double)p->expert.bytes};
+  gpu_kind kind = gpu_set_kind(&n->in->gpus);
+  if (kind == GPU_VIRTUAL) {
+    double c = cost_contend(n->in, &s, &tag);
+    note(n, "contend", "cpu", "1", c, c, c, tag, "rates of one thread and of the others, each alone, over that of all together");
+  } else if (kind == GPU_CUDA) {
+    double c = cost_contend_dma(n->in, &s, &tag);
+    note(n, "contend_dma", "cpu", "1", c, c, c, tag,
+         "an upload and the CPU share the memory: experts measured beside a DMA, else 1 + link / DRAM");
+  }
+}
+
 hf_status cost_provenance(const cost_input *in, json *list) {
   notes n = {in, list};
   const model_config *m = model_get_config(in->m);
@@ -166,11 +180,6 @@ hf_status cost_provenance(const cost_input *in, json *list) {
   note_numa(&n, &p);
   for (int d = 0; d < in->gpus.n; d++) note_device(&n, d, &p);
   for (int i = 0; i < in->n_remotes; i++) note_remote(&n, i, &p);
-  if (gpu_set_kind(&in->gpus) == GPU_VIRTUAL && m->n_experts > 0) {
-    db_tag tag = TAG_SCALED;
-    cost_shape s = {.kernel = "expert_ffn", .format = p.expert_fmt, .bytes = (double)p.expert.bytes};
-    double c = cost_contend(in, &s, &tag);
-    note(&n, "contend", "cpu", "1", c, c, c, tag, "rates of one thread and of the others, each alone, over that of all together");
-  }
+  if (m->n_experts > 0) note_contend(&n, &p);
   return json_type(list) == JSON_ARRAY ? HF_OK : hf_fail(HF_MACHINE, "out of memory: figures of a plan");
 }

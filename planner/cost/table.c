@@ -320,6 +320,7 @@ static hf_status find_contend(builder *b, stage_table *t) {
     HF_TRY(model_layer_parts_of(b->in->m, b->in->format, l, &p));
     cost_shape s = {.kernel = "expert_ffn", .format = p.expert_fmt, .bytes = (double)p.expert.bytes};
     t->contend = cost_contend(b->in, &s, &b->tag);
+    t->contend_dma = cost_contend_dma(b->in, &s, &b->tag);
     break;
   }
   return HF_OK;

@@ -167,6 +167,28 @@ static void contention(void **state) {
   assert_int_equal(tag, TAG_MEASURED);
 }
 
+/* An upload reads the memory that the CPU's experts are in. */
+static void uploads_beside_the_cpu(void **state) {
+  (void)state;
+  cost_rows r = machine(4);
+  cost_input in = {.rows = &r};
+  cost_shape s = {.kernel = "expert_ffn", .format = FMT_Q8_0, .bytes = 3 * 64 * 128 * 8.5 / 8};
+  db_tag tag = TAG_MEASURED;
+  ok(gpu_set_parse("virtual:8M", &in.gpus));
+  near(cost_contend_dma(&in, &s, &tag), 1, 0); /* what virtual devices run cannot be uploaded to */
+  ok(gpu_set_parse("cuda:0", &in.gpus));
+  figure(&r, "cpu", "dram_read_bytes_per_s", "threads=4", 100e9);
+  figure(&r, "gpu0", "pcie_h2d_bytes_per_s", "", 25e9);
+  near(cost_contend_dma(&in, &s, &tag), 1.25, 1e-12);
+  figures[1].likely = 300e9; /* a link faster than the memory: one after the other */
+  near(cost_contend_dma(&in, &s, &tag), 2, 0);
+  point(&r, "q8_0", 64, 1, 4, 100);
+  near(cost_contend_dma(&in, &s, &tag), 2, 0); /* alone only */
+  point(&r, "q8_0", 64, 1, 4, 125);
+  snprintf(kernels[1].load, sizeof kernels[1].load, "dma"); /* four fifths of the rate are left */
+  near(cost_contend_dma(&in, &s, &tag), 1.2, 1e-12);
+}
+
 static void contention_is_symmetric_overlap(void **state) {
   (void)state;
   stage_table *t = NULL;
@@ -436,6 +458,7 @@ int main(void) {
       cmocka_unit_test(remote_reads),
       cmocka_unit_test(nodes_in_the_table),
       cmocka_unit_test(contention),
+      cmocka_unit_test(uploads_beside_the_cpu),
       cmocka_unit_test(contention_is_symmetric_overlap),
       cmocka_unit_test(unpacking),
       cmocka_unit_test(attention_by_hand),
