@@ -184,7 +184,7 @@ static hf_status stated_bandwidth(build *b, fact spec) {
   if (json_get(b->doc, "read_bytes_per_s") == NULL) return HF_OK;
   HF_TRY(fact_get(b->doc, b->where, "read_bytes_per_s", "B/s", &stated));
   if (stated.likely < 1e8 || stated.high > 1.2 * spec.likely) {
-    return hf_fail(HF_INPUT, "%s: field read_bytes_per_s: %g GB/s, but the channels give at most %g", b->where,
+    return hf_fail(HF_INPUT, "%s: field read_bytes_per_s: %g GB/s, but channels and dies give at most %g", b->where,
                    stated.likely / 1e9, spec.likely / 1e9);
   }
   HF_TRY(rows_figure(&b->r, "cpu", "dram_stated_read_bytes_per_s", "B/s", stated, "%s",
@@ -202,18 +202,35 @@ static hf_status stated_bandwidth(build *b, fact spec) {
                      b->prior_name);
 }
 
-static hf_status cpu_bandwidth(build *b) {
-  fact width, fraction, scaling;
+/* What a socket can read: the rate of its channels, or of the links of its dies where they are too few for that. */
+static hf_status socket_bandwidth(build *b, fact *out, char text[160]) {
+  fact width, dies;
   HF_TRY(fact_get(b->memory, b->memory_kind, "bytes_per_transfer", "B", &width));
+  *out = fact_of(b->channels * b->transfers_per_s * width.likely, TAG_SPEC);
+  snprintf(text, 160, "%d channels at %.0f MT/s: cpus/%.40s, memory/%.40s", b->channels, b->transfers_per_s / 1e6, b->cpu_name,
+           b->memory_kind);
+  if (json_get(b->cpu, "die_read_bytes_per_s") == NULL) return HF_OK;
+  HF_TRY(fact_get(b->cpu, b->cpu_where, "die_read_bytes_per_s", "B/s", &dies));
+  if (dies.likely >= out->likely) return HF_OK;
+  note(b, "The dies of %s read at most about %.0f GB/s, less than the %.0f GB/s of its memory channels.", b->cpu_name,
+       dies.likely / 1e9, out->likely / 1e9);
+  dies.high = fmin(dies.high, out->likely);
+  *out = dies;
+  snprintf(text, 160, "what the dies read, less than the channels give: cpus/%.40s die_read_bytes_per_s", b->cpu_name);
+  return HF_OK;
+}
+
+static hf_status cpu_bandwidth(build *b) {
+  fact spec, fraction, scaling;
+  char text[160];
+  HF_TRY(socket_bandwidth(b, &spec, text));
   HF_TRY(prior_fact(b, "dram_fraction", "1", &fraction));
   HF_TRY(prior_fact(b, "dual_socket_scaling", "1", &scaling));
-  fact spec = fact_of(b->channels * b->transfers_per_s * width.likely, TAG_SPEC);
   fact socket = fact_product(spec, fraction), all = b->sockets == 2 ? fact_product(socket, scaling) : socket;
   for (int i = 0; i < b->sockets; i++) {
     char dev[16];
     snprintf(dev, sizeof dev, "cpu%d", i);
-    HF_TRY(rows_figure(&b->r, dev, "dram_theoretical_bytes_per_s", "B/s", spec, "%d channels at %.0f MT/s: cpus/%s, memory/%s",
-                       b->channels, b->transfers_per_s / 1e6, b->cpu_name, b->memory_kind));
+    HF_TRY(rows_figure(&b->r, dev, "dram_theoretical_bytes_per_s", "B/s", spec, "%s", text));
     HF_TRY(
         rows_figure(&b->r, dev, "dram_read_bytes_per_s", "B/s", socket, "theoretical x priors/%s dram_fraction", b->prior_name));
   }

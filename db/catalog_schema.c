@@ -35,6 +35,7 @@ const catalog_member catalog_members[] = {
     FACT("cpus", "pcie_gen", "1", 3, 6),
     FACT("cpus", "pcie_lanes", "1", 8, 256),
     MAYBE("cpus", "l3_bytes", "B", 1e6, 4e9),
+    MAYBE("cpus", "die_read_bytes_per_s", "B/s", 1e10, 4e12),
     FACT("cpus", "power_idle_w", "W", 1, 400),
     FACT("cpus", "power_active_w", "W", 10, 1000),
     {"cpus", "flops_per_cycle", "object", NULL, 0, 0, true},

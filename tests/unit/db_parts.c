@@ -155,7 +155,7 @@ static void contradictions_are_refused_when_composed(void **state) {
       {"cpu=xeon-6787p,platform=desktop", "platform desktop is for CPUs of class desktop; xeon-6787p is one of class server"},
       {"cpu=ryzen-9950x,gpu=h100-sxm", "GPU modules sit on baseboards of servers"},
       {"cpu=ryzen-9950x,gpu=rtx4090*3", "takes at most 2"},
-      {"cpu=xeon-6787p,read=900G", "the channels give at most"},
+      {"cpu=xeon-6787p,read=900G", "channels and dies give at most"},
       {"cpu=xeon-6787p,speed=30000", "no rate that modules"},
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -263,6 +263,28 @@ static void stated_bandwidth_and_speed(void **state) {
   m = compose(&p);
   close_to(likely(&m, "cpu0", "dram_theoretical_bytes_per_s"), 12 * 8 * 6400e6);
   assert_non_null(strstr(m.machine.facts_json, "as stated, above the 4800"));
+  catalog_machine_free(&m);
+}
+
+/* Two dies cannot read what twelve channels deliver; sixteen can. */
+static void few_dies_read_less(void **state) {
+  (void)state;
+  catalog_parts p = parse("cpu=epyc-9115,sockets=2");
+  catalog_machine m = compose(&p);
+  close_to(likely(&m, "cpu0", "dram_theoretical_bytes_per_s"), 256e9);
+  close_to(likely(&m, "cpu", "dram_theoretical_bytes_per_s"), 512e9);
+  const rec_figure *f = maybe(&m, "cpu0", "dram_theoretical_bytes_per_s");
+  if (f == NULL) fail_msg("no figure of cpu0");
+  else assert_true(f->low < f->likely && f->likely < f->high && f->tag == TAG_ASSUMED && strstr(f->source, "dies") != NULL);
+  assert_non_null(strstr(m.machine.facts_json, "dies"));
+  catalog_machine_free(&m);
+  p = parse("cpu=epyc-9115,memory=ddr5-4800,dpc=2,dimm=64G"); /* slow memory, still more than the dies */
+  m = compose(&p);
+  assert_true(likely(&m, "cpu0", "dram_theoretical_bytes_per_s") <= 256e9);
+  catalog_machine_free(&m);
+  p = parse("cpu=epyc-9755");
+  m = compose(&p);
+  close_to(likely(&m, "cpu0", "dram_theoretical_bytes_per_s"), 12 * 8 * 6400e6);
   catalog_machine_free(&m);
 }
 
@@ -386,6 +408,7 @@ int main(void) {
       cmocka_unit_test(prices_and_power_add_up),
       cmocka_unit_test(lanes_are_shared_when_they_are_short),
       cmocka_unit_test(stated_bandwidth_and_speed),
+      cmocka_unit_test(few_dies_read_less),
       cmocka_unit_test(changes),
       cmocka_unit_test(memory_options_are_sorted),
       cmocka_unit_test(text_is_a_machine_everywhere),
