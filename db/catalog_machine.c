@@ -434,6 +434,11 @@ static hf_status add_gpus(build *b) {
     HF_TRY(json_opt_int(e, b->where, "count", 1, MAX_GPUS, &count));
     HF_TRY(hf_note(catalog_entry("gpus", name, &g, NULL), "%s", b->where));
     snprintf(where, sizeof where, "gpus/%.90s", json_string(json_get(g, "name")));
+    const char *runs_on = json_string(json_get(g, "runs_on"));
+    if (runs_on != NULL)
+      note(b,
+           "%.90s runs %.20s programs; this project has none: its figures are for comparison, at the efficiencies of CUDA cards",
+           json_string(json_get(g, "title")), runs_on);
     for (int64_t i = 0; i < count; i++) HF_TRY(add_gpu(b, g, where, total++));
   }
   return HF_OK;

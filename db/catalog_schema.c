@@ -49,6 +49,7 @@ const catalog_member catalog_members[] = {
     HEAD("gpus"),
     TEXT("gpus", "form", true),
     TEXT("gpus", "class", false),
+    TEXT("gpus", "runs_on", false),
     FACT("gpus", "mem_bytes", "B", 2e9, 2e12),
     FACT("gpus", "mem_bytes_per_s", "B/s", 5e10, 5e13),
     FACT("gpus", "flops_bf16", "FLOP/s", 1e12, 1e17),

@@ -37,6 +37,7 @@ typedef struct {
 } recommend_space;
 
 /* Everything of the catalog; counts 1, 2, 4; modules of 16 to 128 GiB; none: also without a GPU. */
+/* All of the catalog but cards that run no CUDA programs (gpus/ with runs_on): those only by name. */
 HF_MUST hf_status recommend_space_default(recommend_space *s);
 /* Members gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats: arrays; those that are there replace the default. */
 HF_MUST hf_status recommend_space_read(const json *doc, const char *where, recommend_space *s);

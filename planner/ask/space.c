@@ -13,15 +13,31 @@ static const struct {
              {"memory", "memory"}, {"dimm_bytes", NULL}, {"formats", NULL}};
 enum { L_GPUS, L_COUNTS, L_CPUS, L_SOCKETS, L_MEMORY, L_DIMMS, L_FORMATS, L_N };
 
+/* Is that a card for which this project has no programs, so that it must not be proposed unasked? */
+static hf_status is_foreign(const char *kind, const char *name, bool *foreign) {
+  json *entry = NULL;
+  *foreign = false;
+  if (strcmp(kind, "gpus") != 0) return HF_OK;
+  HF_TRY(catalog_get(kind, name, &entry));
+  *foreign = json_get(entry, "runs_on") != NULL;
+  json_free(entry);
+  return HF_OK;
+}
+
 static hf_status all_names(const char *kind, char list[SPACE_MAX][SPACE_NAME], int *n) {
   char **names = NULL;
   int count = 0;
   HF_TRY(catalog_names(kind, &names, &count));
   *n = 0;
-  for (int i = 0; i < count && *n < SPACE_MAX - 1; i++)
-    if (strlen(names[i]) < SPACE_NAME) snprintf(list[(*n)++], SPACE_NAME, "%s", names[i]);
+  hf_status st = HF_OK;
+  for (int i = 0; i < count && *n < SPACE_MAX - 1 && st == HF_OK; i++) {
+    bool foreign;
+    if (strlen(names[i]) >= SPACE_NAME) continue;
+    st = is_foreign(kind, names[i], &foreign);
+    if (st == HF_OK && !foreign) snprintf(list[(*n)++], SPACE_NAME, "%s", names[i]);
+  }
   free(names);
-  return HF_OK;
+  return st;
 }
 
 hf_status recommend_space_default(recommend_space *s) {

@@ -251,6 +251,14 @@ static void lanes_are_shared_when_they_are_short(void **state) {
   catalog_machine_free(&eight);
 }
 
+static void cards_without_our_programs_say_so(void **state) {
+  (void)state;
+  catalog_parts p = parse("cpu=epyc-9655,gpu=w7900");
+  catalog_machine m = compose(&p);
+  assert_non_null(strstr(m.machine.facts_json, "AMD Radeon PRO W7900 runs ROCm programs; this project has none"));
+  catalog_machine_free(&m);
+}
+
 static void stated_bandwidth_and_speed(void **state) {
   (void)state;
   catalog_parts p = parse("cpu=epyc-9654,memory=ddr5-6400,read=400G");
@@ -405,6 +413,7 @@ int main(void) {
       cmocka_unit_test(contradictions_are_refused_when_composed),
       cmocka_unit_test(rows_are_those_of_the_catalog_machine),
       cmocka_unit_test(every_machine_of_the_catalog_has_parts_or_rows),
+      cmocka_unit_test(cards_without_our_programs_say_so),
       cmocka_unit_test(prices_and_power_add_up),
       cmocka_unit_test(lanes_are_shared_when_they_are_short),
       cmocka_unit_test(stated_bandwidth_and_speed),

@@ -135,6 +135,22 @@ static void test_roofline(void **state) {
   }
 }
 
+static bool offered(const char *gpu) {
+  for (int i = 0; i < q->space.n_gpus; i++)
+    if (strcmp(q->space.gpu[i], gpu) == 0) return true;
+  return false;
+}
+
+/* Nothing is proposed that runs none of our programs, unless it was asked for. */
+static void test_foreign_cards_by_name_only(void **state) {
+  (void)state;
+  assert_int_equal(recommend_space_default(&q->space), HF_OK);
+  assert_true(offered("rtx4090") && offered("none"));
+  assert_false(offered("w7900") || offered("mi300x") || offered("arc-b580"));
+  assert_int_equal(recommend_space_list("--gpus", "gpus", "w7900,rtx4090", &q->space), HF_OK);
+  assert_true(offered("w7900") && offered("rtx4090"));
+}
+
 static void test_bad_spaces(void **state) {
   (void)state;
   static const char *const docs[] = {"[]",
@@ -161,8 +177,8 @@ static void test_bad_spaces(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_winner), cmocka_unit_test(test_slo_and_budget),
-                                     cmocka_unit_test(test_threads), cmocka_unit_test(test_roofline),
-                                     cmocka_unit_test(test_bad_spaces)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_winner),     cmocka_unit_test(test_slo_and_budget),
+                                     cmocka_unit_test(test_threads),    cmocka_unit_test(test_roofline),
+                                     cmocka_unit_test(test_bad_spaces), cmocka_unit_test(test_foreign_cards_by_name_only)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
