@@ -197,6 +197,40 @@ static void one_of(check *c, const char *key, const char *const *known) {
 static const char *const classes[] = {"desktop", "workstation", "server", NULL};
 static const char *const memory_types[] = {"ddr4", "ddr4-udimm", "ddr5", "ddr5-udimm", "mrdimm", NULL};
 
+/* More modules on a channel never run faster. */
+static void check_speed_order(check *c, const json *one) {
+  double at = value_of(one, "transfers_per_s");
+  const char *type = json_string(json_get(one, "type"));
+  if (type == NULL) return;
+  for (const json *s = json_first(json_get(c->doc, "memory_speeds")); s != NULL; s = json_next(s)) {
+    const char *t = json_string(json_get(s, "type"));
+    if (t == NULL || strcmp(t, type) != 0) continue;
+    if (json_number(json_get(s, "dimms_per_channel"), 0) > json_number(json_get(one, "dimms_per_channel"), 0) &&
+        value_of(s, "transfers_per_s") > at)
+      problem(c, "field memory_speeds: %s is faster with more modules per channel", type);
+  }
+}
+
+/* Above what AVX-512 does in a cycle of a core at best, and below what tiles do. */
+enum { MOST_WITHOUT_TILES = 512 };
+
+static void check_tiles(check *c, const json *per_cycle) {
+  static const char *const types[] = {"bf16", "int8"};
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    char flag[16];
+    bool has = false;
+    snprintf(flag, sizeof flag, "amx_%s", types[i]);
+    for (const json *e = json_first(json_get(json_get(c->doc, "isa"), "value")); e != NULL; e = json_next(e)) {
+      const char *s = json_string(e);
+      has = has || (s != NULL && strcmp(s, flag) == 0);
+    }
+    double x = value_of(per_cycle, types[i]);
+    if (x > MOST_WITHOUT_TILES && !has)
+      problem(c, "field flops_per_cycle.%s: %g a cycle take %s, which isa does not list", types[i], x, flag);
+    if (x <= MOST_WITHOUT_TILES && has) problem(c, "field flops_per_cycle.%s: %g a cycle is little for %s", types[i], x, flag);
+  }
+}
+
 static void check_cpu(check *c) {
   one_of(c, "class", classes);
   in_order(c, "base_clock_hz", "all_core_turbo_hz");
@@ -204,11 +238,13 @@ static void check_cpu(check *c) {
   const json *per_cycle = json_get(c->doc, "flops_per_cycle");
   if (value_of(per_cycle, "f32") > value_of(per_cycle, "bf16") || value_of(per_cycle, "bf16") > value_of(per_cycle, "int8"))
     problem(c, "field flops_per_cycle: smaller numbers are never slower: f32 <= bf16 <= int8");
+  check_tiles(c, per_cycle);
   for (const json *s = json_first(json_get(c->doc, "memory_speeds")); s != NULL; s = json_next(s)) {
     const char *type = json_string(json_get(s, "type"));
     bool known = false;
     for (const char *const *t = memory_types; *t != NULL; t++) known = known || (type != NULL && strcmp(type, *t) == 0);
     if (!known) problem(c, "field memory_speeds[].type: '%.40s' is no type of memory/", type ? type : "");
+    check_speed_order(c, s);
     for (const json *other = json_next(s); other != NULL; other = json_next(other)) {
       const char *t = json_string(json_get(other, "type"));
       if (t != NULL && type != NULL && strcmp(t, type) == 0 &&
@@ -219,9 +255,23 @@ static void check_cpu(check *c) {
   }
 }
 
+/* Rates of tensor cores are powers of two of each other: a ratio that is none mixes dense with sparse rates, or 32-bit with
+ * 16-bit accumulation. Cards whose 32-bit accumulation is halved do four times as many 8-bit integer operations. */
+static void check_tensor_ratio(check *c, const char *key, double most, const char *usual) {
+  double ratio = value_of(c->doc, key) / value_of(c->doc, "flops_bf16");
+  if (isnan(ratio)) return; /* left out, or complained of before */
+  for (double want = 2; want <= most; want *= 2) {
+    if (fabs(ratio / want - 1) <= 0.05) return;
+  }
+  problem(c, "field %s: %.3g times flops_bf16; %s when both are dense and accumulate in 32 bits", key, ratio, usual);
+}
+
 static void check_gpu(check *c) {
+  static const char *const programs[] = {"ROCm", "oneAPI", NULL};
+  one_of(c, "runs_on", programs);
   in_order(c, "power_idle_w", "power_active_w");
-  in_order(c, "flops_bf16", "flops_fp8");
+  check_tensor_ratio(c, "flops_fp8", 2, "twice");
+  check_tensor_ratio(c, "flops_int8", 4, "twice, or four times,");
   double per_byte = value_of(c->doc, "flops_bf16") / value_of(c->doc, "mem_bytes_per_s");
   if (per_byte < 10 || per_byte > 2000)
     problem(c, "fields flops_bf16 and mem_bytes_per_s: %.3g FLOP per byte; cards have 10 to 2000", per_byte);
