@@ -479,7 +479,7 @@ static void two_socket_machine_has_the_right_rows(void **state) {
   close_to(figure(&x, "gpu0", "pcie_theoretical_bytes_per_s")->likely, 16 * 16e9 / 8 * 128 / 130);
   assert_true(figure(&x, "gpu0", "gpu_mem_bytes_per_s")->high < 1008e9);
   close_to(figure(&x, "gpu0", "gpu_theoretical_flops_int8")->likely, 660.6e12);
-  close_to(figure(&x, "", "price_usd")->likely, 2 * (10400 + 512 * 9.0) + 1599 + 5000);
+  close_to(figure(&x, "", "price_usd")->likely, 2 * (10400 + 512 * 30.1) + 1599 + 5000);
   close_to(figure(&x, "", "power_idle_w")->likely, 2 * 105 + 25 + 80);
   imported_free(&x);
 }
