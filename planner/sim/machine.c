@@ -17,9 +17,13 @@ typedef struct {
   phase ph;
   side side;
   bool running;
-  int at; /* position in the heap, -1: not there */
   int64_t work, since, start, end, order;
 } job;
+
+typedef struct {
+  int64_t end, order;
+  int job;
+} due;
 
 typedef struct {
   bool busy;
@@ -42,55 +46,37 @@ struct sim_machine {
   void *user;
   int64_t now, order;
   job job[N_JOBS];
-  int heap[N_JOBS], n_heap;
+  due due[N_JOBS]; /* jobs that run, the next to end last: they are few, and the next is wanted most */
+  int n_due;
   resource res[SIM_N_RESOURCES];
   walk mb[SCHED_MAX_DEPTH];
   int at_work[3]; /* running jobs per side */
   int ended;      /* micro-batch whose step has just ended, -1: none */
 };
 
-/* ---- heap of jobs by (end, order), with positions ---- */
+/* ---- jobs in order of (end, creation) ---- */
 
-static bool before(const sim_machine *m, int a, int b) {
-  const job *x = &m->job[a], *y = &m->job[b];
-  return x->end != y->end ? x->end < y->end : x->order < y->order;
+static bool before(const due *a, const due *b) {
+  return a->end != b->end ? a->end < b->end : a->order < b->order;
 }
 
-static void put(sim_machine *m, int i, int j) {
-  m->heap[i] = j;
-  m->job[j].at = i;
+static void add_due(sim_machine *m, int j) {
+  due d = {m->job[j].end, m->job[j].order, j};
+  int i = m->n_due++;
+  for (; i > 0 && before(&m->due[i - 1], &d); i--) m->due[i] = m->due[i - 1];
+  m->due[i] = d;
 }
 
-static void sift(sim_machine *m, int i) {
-  int j = m->heap[i];
-  while (i > 0 && before(m, j, m->heap[(i - 1) / 2])) {
-    put(m, i, m->heap[(i - 1) / 2]);
-    i = (i - 1) / 2;
-  }
-  for (int c; (c = 2 * i + 1) < m->n_heap; i = c) {
-    if (c + 1 < m->n_heap && before(m, m->heap[c + 1], m->heap[c])) c++;
-    if (!before(m, m->heap[c], j)) break;
-    put(m, i, m->heap[c]);
-  }
-  put(m, i, j);
-}
-
-static void heap_add(sim_machine *m, int j) {
-  put(m, m->n_heap, j);
-  sift(m, m->n_heap++);
-}
-
-static void heap_remove(sim_machine *m, int j) {
-  int i = m->job[j].at, last = m->heap[--m->n_heap];
-  m->job[j].at = -1;
-  if (i == m->n_heap) return;
-  put(m, i, last);
-  sift(m, i);
+/* Ends of some have changed. */
+static void sort_due(sim_machine *m) {
+  int n = m->n_due;
+  for (m->n_due = 0; m->n_due < n;) add_due(m, m->due[m->n_due].job);
 }
 
 /* ---- jobs and contention ---- */
 
 static bool slowed(const sim_machine *m, side s) {
+  if (m->t->contend <= 1) return false;
   return (s == SIDE_DEVICE && m->at_work[SIDE_CPU] > 0) || (s == SIDE_CPU && m->at_work[SIDE_DEVICE] > 0);
 }
 
@@ -101,15 +87,15 @@ static void set_end(const sim_machine *m, job *k) {
 
 /* Jobs of one side go on at another rate from now on; was: whether they were slowed until now. */
 static void change_rate(sim_machine *m, side s, bool was) {
-  for (int j = 0; j < N_JOBS; j++) {
-    job *k = &m->job[j];
-    if (!k->running || k->side != s) continue;
+  for (int i = 0; i < m->n_due; i++) {
+    job *k = &m->job[m->due[i].job];
+    if (k->side != s) continue;
     int64_t done = m->now - k->since;
     if (was) done = (int64_t)((double)done / m->t->contend);
     k->work = done < k->work ? k->work - done : 0;
     set_end(m, k);
-    sift(m, k->at);
   }
+  sort_due(m);
 }
 
 static void count_side(sim_machine *m, side s, int delta) {
@@ -121,18 +107,22 @@ static void count_side(sim_machine *m, side s, int delta) {
   if (delta < 0 && m->at_work[s] == 0) change_rate(m, other, true);
 }
 
+/* Job j is idle, or has just come to its end and goes on in another phase: the other side sees no pause then. */
 static void begin(sim_machine *m, int j, phase ph, side s, int64_t work) {
   job *k = &m->job[j];
-  bool goes_on = k->running; /* the same job's next phase: the other side sees no pause */
-  if (goes_on) heap_remove(m, j);
-  *k = (job){.ph = ph, .side = s, .running = true, .at = -1, .work = work, .start = m->now, .order = m->order++};
+  bool goes_on = k->running;
+  k->ph = ph;
+  k->side = s;
+  k->running = true;
+  k->work = work;
+  k->start = m->now;
+  k->order = m->order++;
   if (!goes_on) count_side(m, s, 1);
   set_end(m, k);
-  heap_add(m, j);
+  add_due(m, j);
 }
 
 static void finish(sim_machine *m, int j) {
-  heap_remove(m, j);
   m->job[j].running = false;
   count_side(m, m->job[j].side, -1);
 }
@@ -144,8 +134,8 @@ static int home_of(const sim_machine *m, const walk *b) {
   return m->t->layer[b->layer < m->t->n_layers ? b->layer : m->t->n_layers - 1].home;
 }
 
-static int place_resource(const sim_machine *m, int place) {
-  return place <= m->t->n_devices ? place - 1 : SIM_REMOTE + place - 1 - m->t->n_devices;
+int sim_place_resource(const stage_table *t, int place) {
+  return place <= t->n_devices ? place - 1 : SIM_REMOTE + place - 1 - t->n_devices;
 }
 
 static const sim_layer_ns *routed(const walk *b) {
@@ -188,7 +178,8 @@ static void release(sim_machine *m, int which) {
   r->busy = false;
   if (r->n == 0) return;
   int j = r->queue[0];
-  memmove(r->queue, r->queue + 1, (size_t)--r->n * sizeof r->queue[0]);
+  r->n--;
+  for (int i = 0; i < r->n; i++) r->queue[i] = r->queue[i + 1];
   take(m, which, j);
 }
 
@@ -217,6 +208,7 @@ static void emit(const sim_machine *m, int mb, const char *stage, const char *wh
 
 /* Shared experts, then resident ones, at one rate. */
 static void emit_side(const sim_machine *m, int mb, const job *k, int64_t cexp) {
+  if (m->trace == NULL) return;
   const walk *b = &m->mb[mb];
   const char *where = sim_resource_name(home_of(m, b));
   int64_t all = routed(b)->shared + routed(b)->dexp + cexp, length = m->now - k->start;
@@ -275,7 +267,7 @@ static void fork_layer(sim_machine *m, int mb) {
   for (int p = 1; r->elsewhere && p < STAGE_MAX_PLACES; p++) {
     if (r->place[p] == 0) continue;
     b->parts++;
-    take(m, place_resource(m, p), j + LANE_PLACE + p);
+    take(m, sim_place_resource(m->t, p), j + LANE_PLACE + p);
   }
 }
 
@@ -355,7 +347,7 @@ static void handle(sim_machine *m, int j) {
       return;
     case PH_UPLOAD: upload_ended(m, mb, j); return;
     case PH_PLACE: {
-      int which = place_resource(m, lane - LANE_PLACE);
+      int which = sim_place_resource(m->t, lane - LANE_PLACE);
       emit(m, mb, "dexp", sim_resource_name(which), k->start, m->now);
       finish(m, j);
       release(m, which);
@@ -374,7 +366,6 @@ hf_status sim_machine_new(const stage_table *table, sim_trace_fn *trace, void *u
   m->trace = trace;
   m->user = user;
   m->ended = -1;
-  for (int j = 0; j < N_JOBS; j++) m->job[j].at = -1;
   *out = m;
   return HF_OK;
 }
@@ -390,12 +381,13 @@ void sim_machine_start(sim_machine *m, int mb, const sim_work *w) {
 }
 
 bool sim_machine_advance(sim_machine *m, int64_t until, int *ended) {
-  while (m->n_heap > 0) {
-    int j = m->heap[0];
-    if (m->job[j].end > until) break;
-    assert(m->job[j].end >= m->now);
-    m->now = m->job[j].end;
-    handle(m, j);
+  while (m->n_due > 0) {
+    const due *next = &m->due[m->n_due - 1];
+    if (next->end > until) break;
+    assert(next->end >= m->now);
+    m->now = next->end;
+    m->n_due--;
+    handle(m, next->job);
     if (m->ended < 0) continue;
     *ended = m->ended;
     m->ended = -1;
@@ -407,6 +399,18 @@ bool sim_machine_advance(sim_machine *m, int64_t until, int *ended) {
 
 int64_t sim_machine_now(const sim_machine *m) {
   return m->now;
+}
+
+void sim_machine_skip(sim_machine *m, int64_t ns) {
+  m->now += ns;
+  for (int i = 0; i < m->n_due; i++) {
+    job *k = &m->job[m->due[i].job];
+    k->since += ns;
+    k->start += ns;
+    k->end += ns;
+    m->due[i].end += ns;
+  }
+  for (int r = 0; r < SIM_N_RESOURCES; r++) m->res[r].since += ns;
 }
 
 int64_t sim_machine_busy_ns(const sim_machine *m, int which) {

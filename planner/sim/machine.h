@@ -1,6 +1,6 @@
 /* machine.h: the resources of a machine and the walk of micro-batches through the layers of their steps: the simulator's events.
  *
- * Clock: integer ns. One heap of (time, order of creation). A layer of a micro-batch:
+ * Clock: integer ns. Events in order of (time, creation). A layer of a micro-batch:
  *
  *     home device | attn | shared, dexp |
  *     CPU's side         | hand | cexp (queues for the pool) |
@@ -11,8 +11,9 @@
  * both at work, each progresses at 1/contend: jobs a and b that start together last max(a, b) + (contend - 1) * min(a, b).
  * Upload: the link sends the experts of a layer into one of two buffers, the next one's while the first is computed; dexp waits for them,
  * and gives the device away meanwhile. A one_resource table runs attn, shared and cexp on the CPU in line.
- * The CPU is one pool: each expert is split over the workers of all NUMA nodes (in the shares in which the nodes finish together), so nodes
- * work in step and have no queues of their own.
+ * The CPU is one pool: each expert is split over the workers of its NUMA nodes, in the shares in which they finish together as far as whole
+ * blocks allow (cost_numa_split), so nodes work in step and have no queues of their own; a node that would not help has no share and idles.
+ * Other machines and other devices have a queue each.
  * step_fixed delays a step and occupies nothing: the host samples and launches for one micro-batch while the others go on (stages.h).
  * The head runs on the last layer's home device. */
 #ifndef HF_PLANNER_SIM_MACHINE_H
@@ -55,7 +56,11 @@ void sim_machine_start(sim_machine *m, int mb, const sim_work *w);
  * or where it stood when nothing is under way and until is INT64_MAX). */
 bool sim_machine_advance(sim_machine *m, int64_t until, int *ended);
 int64_t sim_machine_now(const sim_machine *m);
+/* The clock and all that is under way move on by so much, as if time had stood still; nobody counts it as occupied. */
+void sim_machine_skip(sim_machine *m, int64_t ns);
 /* Time a resource was occupied so far. */
 int64_t sim_machine_busy_ns(const sim_machine *m, int resource);
+/* Where experts of a place other than this CPU (1..) work. */
+int sim_place_resource(const stage_table *t, int place);
 const char *sim_resource_name(int resource); /* gpu0.. cpu link host1.. */
 #endif

@@ -43,7 +43,7 @@ double sim_exp(double x) {
 
 int64_t sim_round(double x) {
   if (x >= 0x1p62) return INT64_C(1) << 62;
-  return (int64_t)floor(x + 0.5);
+  return x >= 0 ? (int64_t)(x + 0.5) : (int64_t)floor(x + 0.5);
 }
 
 double sim_exponential(sim_rng *r) {

@@ -157,14 +157,18 @@ static hf_status start_run(sim *s, int m, const sim_work *w) {
   micro_batch *b = &s->mb[m];
   int more = s->o->trace == NULL ? sched_repeats(s->s, m) : 0;
   if (s->o->table->window > 0 && more > WINDOW_RUN) more = WINDOW_RUN;
-  if (more == 0) return sim_steps_start(s->stepper, m, w);
+  if (more == 0) {
+    sim_steps_start(s->stepper, m, w);
+    return HF_OK;
+  }
   sched_step last = b->step;
   for (int i = 0; i < last.n_pieces; i++) last.piece[i].start_pos += more;
   sim_step_load load;
   sim_work w_last;
   sim_step_load_of(s->o, &last, &load);
   HF_TRY(sim_prices_step(s->prices, &load, w->number, s->attn_last, s->row_last, &w_last));
-  return sim_steps_start_run(s->stepper, m, w, &w_last, more);
+  sim_steps_start_run(s->stepper, m, w, &w_last, more);
+  return HF_OK;
 }
 
 static hf_status launch(sim *s, int m) {
@@ -300,7 +304,7 @@ static hf_status advance(sim *s, int *m, bool *any) {
     return HF_OK;
   }
   if (s->stepper != NULL) {
-    HF_TRY(sim_steps_advance(s->stepper, until, m, &ended));
+    ended = sim_steps_advance(s->stepper, until, m);
     s->now = sim_steps_now(s->stepper);
   } else {
     ended = sim_machine_advance(s->machine, until, m);
@@ -409,7 +413,7 @@ static hf_status set_up(sim *s, bool by_steps) {
   HF_TRY(sim_source_new(o, &s->feed));
   HF_TRY(sim_source_new(o, &s->count));
   HF_TRY(sim_prices_new(o, &s->prices));
-  if (by_steps) HF_TRY(sim_steps_new(o->table, o->depth, o->trace, o->trace_user, &s->stepper));
+  if (by_steps) HF_TRY(sim_steps_new(o->table, o->depth, o->prefill_upload != NULL, o->trace, o->trace_user, &s->stepper));
   else HF_TRY(sim_machine_new(o->table, o->trace, o->trace_user, &s->machine));
   for (int m = 0; m < o->depth; m++) {
     HF_TRY(hf_alloc(&s->mb[m].attn, n, sizeof *s->mb[m].attn, "simulated layer times"));
@@ -462,6 +466,7 @@ static void summarise(sim *s) {
   sim_result *r = &s->r;
   r->by_steps = s->stepper != NULL;
   r->steps = s->steps;
+  r->walked = s->stepper != NULL ? sim_steps_walked(s->stepper) : s->steps;
   r->wall_s = 1e-9 * (double)s->now;
   r->decode_s = 1e-9 * (double)s->decode_ns;
   r->decode_tok_per_s = s->decode_ns > 0 ? (double)s->decode_tokens / r->decode_s : 0;

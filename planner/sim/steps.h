@@ -1,29 +1,37 @@
-/* steps.h: micro-batches whose steps are single events. Alone, a step lasts the sum of its layers (with uploads: what machine.h says). In
- * company each micro-batch progresses at a share of that speed, which depends on who else is under way: the slowdown is measured
- * once per combination of sizes (tokens, share of attention) by letting such steps run over and over in machine.h, and kept.
+/* steps.h: the machine for long loads: the same walk through the layers, but what repeats itself is counted instead of simulated.
  *
- * Runs: decode steps of a micro-batch that differ by their context alone are one event, each lasting the same time longer than the one before.
- * While a run is under way others may come and go (it goes on at another speed) and it may be cut: it then ends with the step it is in. */
+ * Runs: decode steps of a micro-batch that differ by their context alone are one event for whoever asks; a run may be cut, it then ends with
+ * the step it is in.
+ * Alone: a micro-batch that nobody disturbs from the beginning of a step on takes the sum of its layers, each step of a run longer than the
+ * one before by the same.
+ * In company: all walk through their layers (walk.h, or machine.h where that does not do). While everybody is in a run, ends of steps are
+ * watched: when each micro-batch has ended a whole number of steps in the time in which the first active one has ended so many, they are in
+ * a cycle, distances and all, and as many cycles are jumped over as fit before a run ends or somebody comes; each lasts longer than the one
+ * before by what two cycles seen differ by. A jump is short enough for contexts to matter little; then a cycle is simulated again.
+ * A step that prefills, and who settles into a cycle yet, is never jumped over. */
 #ifndef HF_PLANNER_SIM_STEPS_H
 #define HF_PLANNER_SIM_STEPS_H
 
 #include "planner/sim/machine.h"
 
 typedef struct sim_steps sim_steps;
-HF_MUST hf_status sim_steps_new(const stage_table *table, int depth, sim_trace_fn *trace, void *user, sim_steps **out);
+/* uploads: whether steps may have any. The trace gets whole steps. */
+HF_MUST hf_status sim_steps_new(const stage_table *table, int depth, bool uploads, sim_trace_fn *trace, void *user,
+                                sim_steps **out);
 void sim_steps_free(sim_steps *s);
 /* As sim_machine_*. */
-HF_MUST hf_status sim_steps_start(sim_steps *s, int mb, const sim_work *w);
-/* A run from the step first to the step last, `more` (> 0) steps later. In company it ends before its speed would change notably (with the
- * share of attention); sim_steps_done tells how many steps it was. */
-HF_MUST hf_status sim_steps_start_run(sim_steps *s, int mb, const sim_work *first, const sim_work *last, int more);
+void sim_steps_start(sim_steps *s, int mb, const sim_work *w);
+/* A run from the step first to the step last, `more` (> 0) steps later; what first points to must stay, last is read at once. Attention of
+ * the steps between lies on the line between. */
+void sim_steps_start_run(sim_steps *s, int mb, const sim_work *first, const sim_work *last, int more);
 /* All runs end with the step under way. */
 void sim_steps_cut(sim_steps *s);
 /* How many steps of what micro-batch mb started last are over by now. */
 int sim_steps_done(const sim_steps *s, int mb);
-HF_MUST hf_status sim_steps_advance(sim_steps *s, int64_t until, int *ended, bool *any);
+/* A step that ends exactly at `until` ends its run. */
+bool sim_steps_advance(sim_steps *s, int64_t until, int *ended);
 int64_t sim_steps_now(const sim_steps *s);
 int64_t sim_steps_busy_ns(const sim_steps *s, int resource);
-/* Time of a step alone on an idle machine; busy[r] += how long it occupies each resource (may be NULL). */
-HF_MUST hf_status sim_step_alone_ns(const stage_table *t, const sim_work *w, int64_t *ns, int64_t busy[SIM_N_RESOURCES]);
+/* Steps that were simulated layer by layer. */
+int64_t sim_steps_walked(const sim_steps *s);
 #endif
