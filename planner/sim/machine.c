@@ -11,13 +11,14 @@
 /* A lane is what a micro-batch can have under way at once. */
 enum { LANE_HOME, LANE_CPU, LANE_LINK, LANE_PLACE, N_LANES = LANE_PLACE + STAGE_MAX_PLACES, N_JOBS = N_LANES * SCHED_MAX_DEPTH };
 typedef enum { PH_START, PH_ATTN, PH_SIDE, PH_LATE_DEXP, PH_HAND, PH_CEXP, PH_UPLOAD, PH_PLACE } phase;
-typedef enum { SIDE_NONE, SIDE_DEVICE, SIDE_CPU } side;
+typedef enum { SIDE_NONE, SIDE_DEVICE, SIDE_CPU, SIDE_LINK, N_SIDES } side;
 
 typedef struct {
   phase ph;
   side side;
   bool running;
   int64_t work, since, start, end, order;
+  double slow; /* since `since` */
 } job;
 
 typedef struct {
@@ -50,8 +51,8 @@ struct sim_machine {
   int n_due;
   resource res[SIM_N_RESOURCES];
   walk mb[SCHED_MAX_DEPTH];
-  int at_work[3]; /* running jobs per side */
-  int ended;      /* micro-batch whose step has just ended, -1: none */
+  int at_work[N_SIDES]; /* running jobs per side */
+  int ended;            /* micro-batch whose step has just ended, -1: none */
 };
 
 /* ---- jobs in order of (end, creation) ---- */
@@ -75,23 +76,29 @@ static void sort_due(sim_machine *m) {
 
 /* ---- jobs and contention ---- */
 
-static bool slowed(const sim_machine *m, side s) {
-  if (m->t->contend <= 1) return false;
-  return (s == SIDE_DEVICE && m->at_work[SIDE_CPU] > 0) || (s == SIDE_CPU && m->at_work[SIDE_DEVICE] > 0);
+/* How much longer the work of a side takes now. */
+static double slowness(const sim_machine *m, side s) {
+  double device = m->t->contend, link = m->t->contend_dma, most = 1;
+  if (s == SIDE_DEVICE && m->at_work[SIDE_CPU] > 0) most = device;
+  if (s == SIDE_LINK && m->at_work[SIDE_CPU] > 0) most = link;
+  if (s == SIDE_CPU && m->at_work[SIDE_DEVICE] > 0) most = device;
+  if (s == SIDE_CPU && m->at_work[SIDE_LINK] > 0 && link > most) most = link;
+  return most;
 }
 
 static void set_end(const sim_machine *m, job *k) {
   k->since = m->now;
-  k->end = m->now + (slowed(m, k->side) ? sim_round((double)k->work * m->t->contend) : k->work);
+  k->slow = slowness(m, k->side);
+  k->end = m->now + (k->slow > 1 ? sim_round((double)k->work * k->slow) : k->work);
 }
 
-/* Jobs of one side go on at another rate from now on; was: whether they were slowed until now. */
-static void change_rate(sim_machine *m, side s, bool was) {
+/* Jobs of one side go on at another rate from now on. */
+static void change_rate(sim_machine *m, side s) {
   for (int i = 0; i < m->n_due; i++) {
     job *k = &m->job[m->due[i].job];
     if (k->side != s) continue;
     int64_t done = m->now - k->since;
-    if (was) done = (int64_t)((double)done / m->t->contend);
+    if (k->slow > 1) done = (int64_t)((double)done / k->slow);
     k->work = done < k->work ? k->work - done : 0;
     set_end(m, k);
   }
@@ -99,12 +106,12 @@ static void change_rate(sim_machine *m, side s, bool was) {
 }
 
 static void count_side(sim_machine *m, side s, int delta) {
-  if (s == SIDE_NONE) return;
-  m->at_work[s] += delta;
-  if (m->t->contend <= 1) return;
-  side other = s == SIDE_DEVICE ? SIDE_CPU : SIDE_DEVICE;
-  if (delta > 0 && m->at_work[s] == 1) change_rate(m, other, false);
-  if (delta < 0 && m->at_work[s] == 0) change_rate(m, other, true);
+  bool contended = m->t->contend > 1 || m->t->contend_dma > 1;
+  double was[N_SIDES] = {0};
+  for (side x = SIDE_DEVICE; contended && x < N_SIDES; x++) was[x] = slowness(m, x);
+  m->at_work[s] += s == SIDE_NONE ? 0 : delta;
+  for (side x = SIDE_DEVICE; contended && x < N_SIDES; x++)
+    if (x != s && slowness(m, x) != was[x]) change_rate(m, x);
 }
 
 /* Job j is idle, or has just come to its end and goes on in another phase: the other side sees no pause then. */
@@ -150,7 +157,7 @@ static void serve(sim_machine *m, int j) {
   if (lane == LANE_CPU) {
     begin(m, j, PH_CEXP, SIDE_CPU, routed(b)->cexp);
   } else if (lane == LANE_LINK) {
-    begin(m, j, PH_UPLOAD, SIDE_DEVICE, b->w.routed[b->up_at].upload);
+    begin(m, j, PH_UPLOAD, m->t->one_resource ? SIDE_NONE : SIDE_LINK, b->w.routed[b->up_at].upload);
   } else if (lane >= LANE_PLACE) {
     begin(m, j, PH_PLACE, SIDE_NONE, routed(b)->place[lane - LANE_PLACE]);
   } else if (b->late) {

@@ -7,8 +7,9 @@
  *     other places       | their experts, hand-over included (queue for that device or machine) |     next layer when all are through
  *
  * The home device is kept from attention to its last expert. Each resource serves one job at a time, first come first served; hand-over
- * occupies none. While the home device's side (devices at a home job, or the link) and the CPU's side (a hand-over or the pool) are
- * both at work, each progresses at 1/contend: jobs a and b that start together last max(a, b) + (contend - 1) * min(a, b).
+ * occupies none. While the home device's side (devices at a home job) and the CPU's side (a hand-over or the pool) are
+ * both at work, each progresses at 1/contend: jobs a and b that start together last max(a, b) + (contend - 1) * min(a, b). The link and
+ * the CPU's side likewise by contend_dma; the CPU slowed from both sides goes at the slower of the two rates.
  * Upload: the link sends the experts of a layer into one of two buffers, the next one's while the first is computed; dexp waits for them,
  * and gives the device away meanwhile. A one_resource table runs attn, shared and cexp on the CPU in line.
  * The CPU is one pool: each expert is split over the workers of its NUMA nodes, in the shares in which they finish together as far as whole

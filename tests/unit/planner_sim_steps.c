@@ -557,6 +557,31 @@ static void other_machines_queue(void **state) {
     }
 }
 
+/* An upload and the CPU's experts read the same memory. One micro-batch uploads for 100 from the start and then computes 50; the other has 60 on
+ * the CPU from 20 on. Alone: through at 150 and 80. Where both go at 2/3 of their rates: the CPU until 110, by when 20 of the upload are left. */
+static void uploads_slow_the_cpu(void **state) {
+  (void)state;
+  const double contend[] = {1, 1.5};
+  const int64_t first[] = {80, 110}, last[] = {150, 180}, attn = 10;
+  for (int i = 0; i < 2; i++) {
+    stage_table *t = NULL;
+    sim_machine *m = NULL;
+    int ended = -1;
+    const sim_layer_ns sends = {.dexp = 50, .upload = 100}, decodes = {.cexp = 60};
+    assert_int_equal(stage_table_new(1, &t), HF_OK);
+    t->contend_dma = contend[i];
+    assert_int_equal(sim_machine_new(t, NULL, NULL, &m), HF_OK);
+    sim_machine_start(m, 0, &(sim_work){.attn = &attn, .routed = &sends});
+    sim_machine_start(m, 1, &(sim_work){.attn = &attn, .routed = &decodes});
+    assert_true(sim_machine_advance(m, INT64_MAX, &ended));
+    assert_true(ended == 1 && sim_machine_now(m) == first[i]);
+    assert_true(sim_machine_advance(m, INT64_MAX, &ended));
+    assert_true(ended == 0 && sim_machine_now(m) == last[i]);
+    sim_machine_free(m);
+    stage_table_free(t);
+  }
+}
+
 static void count_steps(void *user, const rec_trace *r) {
   (void)r;
   ++*(int64_t *)user;
@@ -661,6 +686,7 @@ int main(void) {
       cmocka_unit_test(resolutions_agree_elsewhere),
       cmocka_unit_test(walk_is_machine),
       cmocka_unit_test(other_machines_queue),
+      cmocka_unit_test(uploads_slow_the_cpu),
       cmocka_unit_test(runs_are_steps),
       cmocka_unit_test(resolution_is_chosen),
       cmocka_unit_test(a_million_requests),

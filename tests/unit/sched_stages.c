@@ -192,6 +192,8 @@ static void json_round_trip_keeps_every_bit(void **state) {
   stage_table *t = example(), *u = NULL;
   t->layer[1].hand_ns = 1.0 / 3;
   t->layer[2].hand_ns = 1.0 / 3;
+  t->contend = 4.0 / 3;
+  t->contend_dma = 5.0 / 3;
   json *o = round_trip_doc(t);
   assert_int_equal(json_len(json_get(o, "layers")), 2); /* 1 + 2 equal ones */
   char *text = NULL;
@@ -204,6 +206,7 @@ static void json_round_trip_keeps_every_bit(void **state) {
   assert_int_equal(u->top_k, 2);
   assert_string_equal(u->tag, "scaled");
   assert_false(u->one_resource);
+  assert_true(u->contend == t->contend && u->contend_dma == t->contend_dma);
   for (int l = 0; l < 3; l++) {
     assert_int_equal(u->layer[l].moe, t->layer[l].moe);
     assert_memory_equal(&u->layer[l].attn, &t->layer[l].attn, sizeof t->layer[l].attn);
