@@ -6,7 +6,8 @@
  * "database is locked by another program".
  * Opening migrates an older schema inside one transaction; a newer one is HF_INPUT with the version. A file that is no
  * HeteroFlow database, or whose schema somebody changed, is HF_INPUT and is not touched. create: a missing or empty file
- * becomes a database; without it that is HF_NOT_FOUND.
+ * becomes a database by the first write; until then it reads as one without rows, and nothing is left behind (folders included).
+ * Without create that is HF_NOT_FOUND.
  * Errors: HF_MACHINE for disk full and I/O, HF_NOT_FOUND for a missing row, HF_INPUT for rows that break a constraint.
  * A put whose id is set updates that row (HF_NOT_FOUND when it is gone). After an error inside db_begin ... db_commit, roll back.
  * Thread rule: one db handle per thread. */
@@ -18,7 +19,7 @@
 
 typedef struct db db;
 
-/* --db FILE, else $HETEROFLOW_DB, else $XDG_DATA_HOME/heteroflow/heteroflow.db (created). */
+/* --db FILE, else $HETEROFLOW_DB, else $XDG_DATA_HOME/heteroflow/heteroflow.db, whose folders are made with the file. */
 HF_MUST hf_status db_default_path(const char *option, char *out, size_t n);
 HF_MUST hf_status db_open(const char *path, bool create, db **out);
 void db_close(db *d);

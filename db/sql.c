@@ -65,6 +65,11 @@ static hf_status cache_add(db *d, const void *table, const char *clause, int ver
   sqlite3_stmt *s = NULL;
   int rc = sqlite3_prepare_v3(d->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &s, NULL);
   if (rc != SQLITE_OK) return db_fail(d, rc, "preparing a statement");
+  if (d->stand_in && sqlite3_stmt_readonly(s) == 0) { /* the first write */
+    sqlite3_finalize(s);
+    HF_TRY(db_make_file(d));
+    return cache_add(d, table, clause, verb, sql, out);
+  }
   d->cache[d->n_cached++] = (db_cached){table, clause, verb, s};
   *out = s;
   return HF_OK;
@@ -73,6 +78,11 @@ static hf_status cache_add(db *d, const void *table, const char *clause, int ver
 hf_status db_statement(db *d, const char *sql, sqlite3_stmt **out) {
   *out = cache_find(d, NULL, sql, VERB_TEXT);
   return *out ? HF_OK : cache_add(d, NULL, sql, VERB_TEXT, sql, out);
+}
+
+void db_end_statements(db *d) {
+  for (int i = 0; i < d->n_cached; i++) sqlite3_finalize(d->cache[i].stmt);
+  d->n_cached = 0;
 }
 
 static bool has_row_id(const db_table *t) {
@@ -318,6 +328,7 @@ hf_status db_list(db *d, const db_table *t, const char *clause, int64_t key, voi
 /* ---- transactions ---- */
 
 hf_status db_begin(db *d) {
+  HF_TRY(db_make_file(d));
   return db_exec(d, "BEGIN IMMEDIATE", "begin");
 }
 

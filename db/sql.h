@@ -23,6 +23,7 @@ typedef struct {
 struct db {
   sqlite3 *handle;
   char path[1024];
+  bool stand_in; /* handle is an empty database in memory: the file is made by the first write (db_make_file) */
   db_cached cache[DB_STATEMENTS];
   int n_cached;
 };
@@ -80,6 +81,10 @@ HF_MUST hf_status db_list(db *d, const db_table *t, const char *clause, int64_t 
 HF_MUST hf_status db_read(const db *d, const db_table *t, sqlite3_stmt *s, void *rec);
 /* SELECT of all columns with a clause. */
 HF_MUST hf_status db_select(db *d, const db_table *t, const char *clause, sqlite3_stmt **out);
+
+/* Turns a stand-in into the file it stands for; all statements prepared so far end. Does nothing for any other handle. */
+HF_MUST hf_status db_make_file(db *d);
+void db_end_statements(db *d);
 
 /* A transaction inside a call: its own, or a savepoint of the caller's. End with db_leave(d, own, st), which commits on HF_OK,
  * takes everything back otherwise, and returns the status of all. */

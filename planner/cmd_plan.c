@@ -114,11 +114,15 @@ static hf_status write_trace(const plan_command *c, const plan *p) {
   return st != HF_OK ? st : closed;
 }
 
-static hf_status finish_plan(db *d, const plan_command *c, planned *p) {
+static hf_status finish_plan(db *d, const plan_command *c, plan_inputs *in, planned *p) {
   if (c->write_lp != NULL) HF_TRY(ilp_write_lp(p->ilp, c->write_lp));
   if (c->write_bound_lp != NULL) HF_TRY(ilp_write_bound_lp(p->ilp, c->write_bound_lp));
   if (c->trace != NULL) HF_TRY(write_trace(c, p->p));
-  if (!c->no_store) HF_TRY(db_plan_put(d, p->p));
+  if (!c->no_store) {
+    HF_TRY(plan_inputs_store(in));
+    p->p->machine_id = in->host->machine.id;
+    HF_TRY(db_plan_put(d, p->p));
+  }
   json *doc = NULL;
   HF_TRY(plan_to_json(p->p, &doc));
   hf_status st = c->out != NULL ? json_write_file(doc, c->out) : HF_OK;
@@ -201,7 +205,7 @@ static hf_status run_plan(plan_command *c) {
     if (shown != HF_OK) st = shown;
   }
   if (st == HF_OK && found.chosen >= 0) formats_summary_json(&found, json_add_object(p.p->extra, "formats"));
-  if (st == HF_OK) st = finish_plan(d, c, &p);
+  if (st == HF_OK) st = finish_plan(d, c, in, &p);
 done:
   planned_free(&p);
   plan_inputs_close(in);

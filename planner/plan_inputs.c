@@ -66,7 +66,7 @@ static hf_status open_model(plan_inputs *in) {
 
 /* ---- machine and device ---- */
 
-/* A machine of the catalog, of a file or of parts: in memory only. Requests may still turn out to be bad; store_machines comes last. */
+/* A machine of the catalog, of a file or of parts: in memory only. */
 static hf_status compose_machine(const char *name, cost_rows **out) {
   catalog_machine m;
   HF_TRY(catalog_machine_build(name, &m));
@@ -239,7 +239,7 @@ static hf_status store_machine(db *d, cost_rows *r) {
   return catalog_machine_store(d, &m, &r->machine);
 }
 
-/* Absurd figures show in the times made of them: not worth storing. */
+/* Absurd figures show in the times made of them. */
 static hf_status check_figures(const plan_inputs *in) {
   stage_table *t = NULL;
   cost_input ci = plan_cost_input(in);
@@ -248,9 +248,8 @@ static hf_status check_figures(const plan_inputs *in) {
   return HF_OK;
 }
 
-static hf_status store_machines(plan_inputs *in) {
+hf_status plan_inputs_store(plan_inputs *in) {
   if (in->d == NULL) return HF_OK;
-  HF_TRY(check_figures(in));
   HF_TRY(store_machine(in->d, in->host_owned));
   HF_TRY(store_machine(in->d, in->paced));
   for (int r = 0; r < in->n_remotes; r++) HF_TRY(store_machine(in->d, in->remote[r].rows));
@@ -273,7 +272,7 @@ hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   HF_GO(fail, choose_chunk(in));
   HF_GO(fail, choose_homes(in));
   HF_GO(fail, plan_inputs_popularity(in));
-  HF_GO(fail, store_machines(in));
+  if (d != NULL) HF_GO(fail, check_figures(in));
   *out = in;
   return HF_OK;
 fail:

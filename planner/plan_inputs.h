@@ -39,12 +39,14 @@ typedef struct {
   int chunk_tokens;
 } plan_inputs;
 
-/* Opens everything. HF_INPUT, HF_NOT_FOUND with the option's name; then nothing was written. At the end machines that were composed from the
- * catalog, a file or parts become rows of the database. d may be NULL when the request names its machine by host_rows and neither a run, a
+/* Opens everything. HF_INPUT, HF_NOT_FOUND with the option's name; then nothing was written. Nothing is written: what a plan is stored with is
+ * plan_inputs_store's. d may be NULL when the request names its machine by host_rows and neither a run, a
  * paced device, other machines nor one to scale from: then nothing is read but the catalog, and threads may plan at once, sharing host_rows
  * and opened. */
 HF_MUST hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out);
 void plan_inputs_close(plan_inputs *in);
+/* Machines that were composed from the catalog, a file or parts become rows of the database; before the plan that speaks of them. */
+HF_MUST hf_status plan_inputs_store(plan_inputs *in);
 /* --skew, --census or the routing counts of --from-run, else uniform; part of opening. Again where the caller took pop away (NULL). */
 HF_MUST hf_status plan_inputs_popularity(plan_inputs *in);
 cost_input plan_cost_input(const plan_inputs *in);

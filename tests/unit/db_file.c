@@ -1,6 +1,7 @@
 /* The file: created, migrated, shared, and left alone when it is not ours. */
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "db/sql.h"
@@ -114,10 +115,71 @@ static void empty_file(void **state) {
   db *d = NULL;
   write_bytes(p->path, "", 0);
   assert_int_equal(db_open(p->path, false, &d), HF_NOT_FOUND);
-  CHECK_OK(db_open(p->path, true, &d));
-  db_close(d);
+  make_new(p->path);
   CHECK_OK(db_open(p->path, false, &d));
   db_close(d);
+}
+
+/* Created by the first write only: what reads, or never comes so far, leaves nothing. */
+static void no_file_before_a_write(void **state) {
+  db_place *p = *state;
+  db *d, *other;
+  rec_machine m, *list = NULL;
+  int n = 1;
+  CHECK_OK(db_open(p->path, true, &d));
+  CHECK_OK(db_machine_list(d, &list, &n));
+  assert_int_equal(n, 0);
+  assert_int_equal(db_machine_find(d, "box", &m), HF_NOT_FOUND);
+  db_close(d);
+  assert_false(exists(p->path, ""));
+  CHECK_OK(db_open(p->path, true, &d));
+  CHECK_OK(db_open(p->path, true, &other));
+  CHECK_OK(db_begin(d)); /* a transaction is a write */
+  assert_true(exists(p->path, ""));
+  sample_machine(&m);
+  CHECK_OK(db_machine_put(d, &m));
+  CHECK_OK(db_commit(d));
+  strcpy(m.name, "second");
+  m.id = 0;
+  CHECK_OK(db_machine_put(other, &m)); /* finds the file that was made meanwhile */
+  assert_int_equal(m.id, 2);
+  db_close(other);
+  CHECK_OK(db_machine_list(d, &list, &n));
+  assert_int_equal(n, 2);
+  free(list);
+  db_close(d);
+  assert_int_equal(unlink(p->path), 0);
+  write_bytes(p->path, "", 0); /* an empty one stays empty */
+  CHECK_OK(db_open(p->path, true, &d));
+  db_close(d);
+  char *bytes;
+  size_t size;
+  read_bytes(p->path, &bytes, &size);
+  assert_int_equal(size, 0);
+  free(bytes);
+}
+
+/* The place turns bad between opening and writing: an error, and the handle is as before. */
+static void place_gone(void **state) {
+  db_place *p = *state;
+  db *d;
+  rec_machine m;
+  char path[700], folder[600];
+  snprintf(folder, sizeof folder, "%s/sub", p->folder);
+  snprintf(path, sizeof path, "%s/x.db", folder);
+  assert_int_equal(mkdir(folder, 0700), 0);
+  CHECK_OK(db_open(path, true, &d));
+  assert_int_equal(rmdir(folder), 0);
+  sample_machine(&m);
+  assert_int_equal(db_machine_put(d, &m), HF_INPUT);
+  assert_non_null(strstr(hf_error_line(), "x.db"));
+  assert_int_equal(db_machine_find(d, "box", &m), HF_NOT_FOUND);
+  assert_int_equal(mkdir(folder, 0700), 0);
+  sample_machine(&m);
+  CHECK_OK(db_machine_put(d, &m));
+  db_close(d);
+  assert_int_equal(unlink(path), 0);
+  assert_int_equal(rmdir(folder), 0);
 }
 
 static void odd_names(void **state) {
@@ -430,6 +492,9 @@ static void default_path(void **state) {
   CHECK_OK(db_default_path(NULL, out, sizeof out));
   snprintf(want, sizeof want, "%s/.local/share/heteroflow/heteroflow.db", p->folder);
   assert_string_equal(out, want);
+  assert_false(exists(p->folder, "/.local")); /* naming a place makes nothing */
+  make_new(out);
+  assert_int_equal(unlink(out), 0);
   for (int i = 0; i < 3; i++) {
     *strrchr(want, '/') = 0;
     assert_int_equal(rmdir(want), 0);
@@ -454,10 +519,10 @@ static int teardown(void **state) {
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
   const struct CMUnitTest tests[] = {
-      TEST(created),           TEST(empty_file),     TEST(odd_names),       TEST(not_ours),
-      TEST(not_ours_with_log), TEST(changed_schema), TEST(newer_version),   TEST(newer_version_in_log),
-      TEST(damaged),           TEST(migrated),       TEST(migration_fails), TEST(two_handles),
-      TEST(locks_stay),        TEST(full_disk),      TEST(default_path),
+      TEST(created),   TEST(empty_file),        TEST(no_file_before_a_write), TEST(place_gone),    TEST(odd_names),
+      TEST(not_ours),  TEST(not_ours_with_log), TEST(changed_schema),         TEST(newer_version), TEST(newer_version_in_log),
+      TEST(damaged),   TEST(migrated),          TEST(migration_fails),        TEST(two_handles),   TEST(locks_stay),
+      TEST(full_disk), TEST(default_path),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
