@@ -19,6 +19,8 @@ typedef struct {
   const char *formats, *floor, *program, *quality; /* --formats auto and its limits */
   const char *optimise, *kv_type;
   double weight_prefill, slo_ttft, slo_tpot;
+  const char *scenario_name;
+  money_scenario scenario;
   cli_common common;
   bool no_store;
 } plan_command;
@@ -166,8 +168,13 @@ done:
   return st;
 }
 
-static hf_status read_options(const plan_command *c, planned_options *o) {
-  *o = (planned_options){.weight_prefill = c->weight_prefill, .slo_ttft_s = c->slo_ttft, .slo_tpot_s = c->slo_tpot};
+static hf_status read_options(plan_command *c, planned_options *o) {
+  *o = (planned_options){.weight_prefill = c->weight_prefill,
+                         .slo_ttft_s = c->slo_ttft,
+                         .slo_tpot_s = c->slo_tpot,
+                         .scenario = &c->scenario,
+                         .scenario_named = c->scenario_name != NULL};
+  HF_TRY(hf_note(money_scenario_read(c->scenario_name, &c->scenario), "option --scenario"));
   if (c->optimise != NULL && strcmp(c->optimise, "request") == 0) o->optimise = PLAN_FOR_REQUEST;
   else if (c->optimise != NULL && strcmp(c->optimise, "decode") != 0)
     return hf_fail(HF_INPUT, "option --optimise: '%.40s': decode or request", c->optimise);
@@ -267,6 +274,11 @@ hf_status cmd_plan(int argc, char **argv) {
       {"slo-ttft", 0, CLI_NUM, &c.slo_ttft, "S", "The 95th percentile of the time to the first token must not exceed S seconds.",
        0, 1000000},
       {"slo-tpot", 0, CLI_NUM, &c.slo_tpot, "S", "The same of the time per further token.", 0, 1000000},
+      {"scenario", 0, CLI_STR, &c.scenario_name, "NAME_OR_FILE",
+       "Prices and hours of use for the advice, as in hf-plan roi; without it the API's prices of the scenario default, for "
+       "models of the "
+       "catalog only.",
+       0, 0},
       {"kv-type", 0, CLI_STR, &c.kv_type, "f16", "Type of the KV cache.", 0, 0},
       {"from-run", 0, CLI_STR, &c.from_run, "RUN", "Use routing counts and stage times of this run (a number or latest).", 0, 0},
       {"remote", 0, CLI_STR, &r->remotes, "MACHINE:LINK[,…]",

@@ -75,9 +75,23 @@ static void explain_step(const stage_table *t, const popularity *pop, const uint
   d->fixed_factor = hi;
 }
 
+/* Work of a decode step with all factors; *unseen: of it hand-over and fixed cost, which no stage shows. */
+static double work_of_step(const stage_table *t, const popularity *pop, const uint8_t *placement, double tokens, double context,
+                           const plan_drift *d, double *unseen) {
+  double all = d->factor[DRIFT_HEAD] * stage_curve_at(&t->head, tokens);
+  *unseen = t->step_fixed_ns * d->fixed_factor + d->step_extra_ns;
+  for (int l = 0; l < t->n_layers; l++)
+    for (int s = 0; s < DRIFT_HEAD; s++) {
+      double ns = d->factor[s] * predicted(t, pop, placement, s, l, tokens, context);
+      if (s == DRIFT_HAND && !d->used[s]) *unseen += ns * d->fixed_factor;
+      else all += ns;
+    }
+  return all + *unseen;
+}
+
 void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *placement, double context, const rec_stage *rows,
                    int n, plan_drift *d) {
-  double measured[DRIFT_N] = {0}, expected[DRIFT_N] = {0}, step = 0, attn_tokens = 0, attn_steps = 0;
+  double measured[DRIFT_N] = {0}, expected[DRIFT_N] = {0}, step = 0, attn_tokens = 0, attn_steps = 0, seen = 0, most = 0;
   for (int s = 0; s < DRIFT_N; s++) d->factor[s] = 1;
   d->fixed_factor = 1;
   for (int i = 0; i < n; i++) {
@@ -91,6 +105,8 @@ void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *p
       attn_tokens += (double)r->tokens;
       attn_steps += (double)r->steps;
     }
+    seen += r->ns_sum / (double)r->steps;
+    if (tokens > most) most = tokens;
     measured[s] += r->ns_sum;
     expected[s] += (double)r->steps * predicted(t, pop, placement, s, r->layer, tokens, context);
   }
@@ -100,11 +116,14 @@ void drift_compare(const stage_table *t, const popularity *pop, const uint8_t *p
     d->used[s] = true;
     d->factor[s] = fmin(MOST_DRIFT, fmax(1 / MOST_DRIFT, f));
   }
-  if (!(step > 0) || !(attn_tokens > 0)) return;
-  double tokens = attn_tokens / attn_steps;
+  double tokens = attn_tokens > 0 ? attn_tokens / attn_steps : most, unseen = 0;
+  bool explained = step > 0 && attn_tokens > 0;
   /* At depth 2 and more a step also waits for the others: it can only show that its own way is shorter than predicted. */
-  if (d->run.depth <= 1 || step_with(t, pop, placement, tokens, context, 1, d) > step)
-    explain_step(t, pop, placement, tokens, context, step, d);
+  explained = explained && (d->run.depth <= 1 || step_with(t, pop, placement, tokens, context, 1, d) > step);
+  if (explained) explain_step(t, pop, placement, tokens, context, step, d);
+  if (!(seen > 0)) return;
+  double all = work_of_step(t, pop, placement, tokens, context, d, &unseen);
+  d->measured_share = fmin(1, (seen + (explained ? unseen : 0)) / all);
 }
 
 /* One layer's measured curve against the closed form at the token counts its steps had, weighted by steps. */
@@ -138,6 +157,14 @@ static void scale(stage_curve *c, double f) {
   for (int i = 0; i < c->n; i++) c->ns[i] *= f;
 }
 
+static void better_tag(stage_table *t, double share) {
+  if (share < DRIFT_SCALED) return;
+  db_tag tag = share >= DRIFT_MEASURED ? TAG_MEASURED : TAG_SCALED;
+  for (int k = 0; k < (int)tag; k++)
+    if (strcmp(t->tag, db_tag_name((db_tag)k)) == 0) return;
+  snprintf(t->tag, sizeof t->tag, "%s", db_tag_name(tag));
+}
+
 void plan_drift_apply(const plan_drift *d, stage_table *t) {
   /* without stage times the count of experts touched is the best correction there is */
   bool by_rows = !d->used[DRIFT_CEXP] && !d->used[DRIFT_DEXP] && d->distinct_ratio != NULL;
@@ -160,9 +187,7 @@ void plan_drift_apply(const plan_drift *d, stage_table *t) {
   }
   scale(&t->head, d->factor[DRIFT_HEAD]);
   t->step_fixed_ns = t->step_fixed_ns * d->fixed_factor + d->step_extra_ns;
-  bool any = false;
-  for (int s = 0; s < DRIFT_N; s++) any = any || d->used[s];
-  if (any) snprintf(t->tag, sizeof t->tag, "%s", db_tag_name(TAG_MEASURED));
+  better_tag(t, d->measured_share);
 }
 
 void plan_drift_free(plan_drift *d) {

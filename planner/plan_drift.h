@@ -8,6 +8,14 @@
 enum { DRIFT_ATTN, DRIFT_SHARED, DRIFT_DEXP, DRIFT_CEXP, DRIFT_HAND, DRIFT_HEAD, DRIFT_N };
 extern const char *const drift_name[DRIFT_N];
 
+/* What part of a decode step is measured decides the tag of the corrected table. A step's work is the sum of all stages of all layers, head,
+ * hand-over and fixed cost, each with its factor; of it the rows of the run count as measured (a stage measured in one layer counts for that layer,
+ * though its factor goes for all), and hand-over and fixed cost where the whole step was measured and explained by them. From DRIFT_MEASURED on
+ * the table is measured; from DRIFT_SCALED on at least scaled, since what was measured stands for the rest; below it keeps the tag it had. A tag
+ * never gets worse by what a run adds. */
+#define DRIFT_MEASURED 0.9
+#define DRIFT_SCALED 0.5
+
 typedef struct {
   rec_run run;
   plan *old;              /* the plan of that run, or NULL */
@@ -17,6 +25,7 @@ typedef struct {
   double
       fixed_factor; /* on what no stage shows, hand-over and fixed cost of a step: the whole step then comes out right; 1 = not known */
   double step_extra_ns;                         /* and what even a thousand times those would not explain */
+  double measured_share;                        /* of a decode step's work, 0..1: see above */
   double distinct_measured, distinct_predicted; /* experts touched per step and layer, decode; 0 = not recorded */
   double *
       distinct_ratio; /* [n_layers] measured over predicted of each layer; 1 where fewer than four steps were; NULL = not recorded */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "sched/sched.h"
 
 void plan_eval_free(plan_eval *v) {
   if (v == NULL) return;
@@ -169,6 +170,8 @@ static hf_status read_inputs(const plan *p, const json *o, const char *where, pl
   HF_TRY(json_get_num(o, where, "mean_context", 0, 1e12, &v->mean_context));
   HF_TRY(json_get_int(o, where, "n_devices", 0, ILP_MAX_DEVICES, &n_devices));
   v->n_devices = (int)n_devices;
+  if (p->users > SCHED_MAX_SEQS)
+    return hf_fail(HF_INPUT, "%s: field users: %d in the plan; at most %d run at once", where, p->users, (int)SCHED_MAX_SEQS);
   v->users = p->users;
   HF_TRY(hf_alloc(&v->expert_bytes, (size_t)p->n_layers, sizeof *v->expert_bytes, "sizes of experts"));
   HF_TRY(read_ints(o, where, "expert_bytes", p->n_layers, 0, 0x1p40, v->expert_bytes));

@@ -19,7 +19,7 @@ typedef struct {
 
 /* Adds "inputs" to extra (an object). */
 HF_MUST hf_status plan_eval_to_json(const plan_eval *v, json *extra);
-/* HF_INPUT naming where and field when the member is missing or contradicts the plan. */
+/* HF_INPUT naming where and field when the member is missing or contradicts the plan, or users are more than run at once (SCHED_MAX_SEQS). */
 HF_MUST hf_status plan_eval_from_plan(const plan *p, const char *where, plan_eval **out);
 void plan_eval_free(plan_eval *v);
 ilp_problem plan_eval_problem(const plan_eval *v, uint32_t depths);

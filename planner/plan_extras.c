@@ -64,17 +64,19 @@ static void add_worth(const planned *p, json *o) {
   json_add_str(o, "placement", text);
 }
 
-/* Layers with equal times are a class: the dense ones, the MoE ones of each kind. */
+/* Neighbours of one kind, on one device, that wait for the same are a class. */
 static void add_classes(const planned *p, json *extra) {
   const stage_table *t = p->eval->table;
   json *list = json_add_array(extra, "layer_classes");
   for (int l = 0, run; l < t->n_layers; l += run) {
     const ilp_layer *y = &p->ilp->layer[l];
+    const char *waits_for = plan_layer_waits_for(p, l);
     double ns = 0;
     int resident = 0;
     for (run = 0; l + run < t->n_layers; run++) {
       const ilp_layer *z = &p->ilp->layer[l + run];
-      if (t->layer[l + run].moe != t->layer[l].moe || z->binding != y->binding || t->layer[l + run].home != t->layer[l].home)
+      if (t->layer[l + run].moe != t->layer[l].moe || z->binding != y->binding || t->layer[l + run].home != t->layer[l].home ||
+          strcmp(plan_layer_waits_for(p, l + run), waits_for) != 0)
         break;
       ns += z->ns;
       resident += z->resident;
@@ -84,6 +86,7 @@ static void add_classes(const planned *p, json *extra) {
     json_add_int(o, "count", run);
     json_add_str(o, "class", t->layer[l].moe ? "MoE" : "dense");
     json_add_str(o, "binding", ilp_binding_name(y->binding));
+    json_add_str(o, "waits_for", waits_for);
     json_add_num(o, "ns", ns);
     json_add_int(o, "experts_on_devices", resident);
   }
@@ -220,6 +223,7 @@ static void add_drift(const plan_drift *d, json *o) {
   for (int s = 0; s < DRIFT_N; s++)
     if (d->used[s]) json_add_num(f, drift_name[s], d->factor[s]);
   if (d->fixed_factor != 1) json_add_num(f, "fixed", d->fixed_factor);
+  json_add_num(o, "measured_share", d->measured_share);
   if (!(d->distinct_predicted > 0)) return;
   json *x = json_add_object(o, "distinct_experts");
   json_add_num(x, "measured", d->distinct_measured);

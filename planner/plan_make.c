@@ -284,18 +284,46 @@ static const char *binding_text(const planned *out, ilp_binding b, int example) 
   return example >= 0 ? cpu_binding(out->eval->table, example, &out->ilp->layer[example]) : "CPU";
 }
 
+const char *plan_layer_waits_for(const planned *p, int layer) {
+  const stage_table *t = p->eval->table;
+  const ilp_layer *l = &p->ilp->layer[layer];
+  if (!(l->ns > 0)) return "behind the rest";
+  return binding_text(p, l->binding, t->layer[layer].moe ? layer : -1);
+}
+
+/* What most of the time of the layers bound by `b` waits for; of the MoE layers where all share one CPU: they name what it waits for. */
+static const char *most_waited_for(const planned *out, ilp_binding b) {
+  const stage_table *t = out->eval->table;
+  const char *name[8], *best = binding_text(out, b, -1);
+  double ns[8], most = 0;
+  int n = 0;
+  for (int l = 0; l < t->n_layers; l++) {
+    const ilp_layer *y = &out->ilp->layer[l];
+    if (t->one_resource ? !t->layer[l].moe : y->binding != b) continue;
+    const char *text = binding_text(out, b, t->layer[l].moe ? l : -1);
+    int k = 0;
+    while (k < n && strcmp(name[k], text) != 0) k++;
+    if (k == n) {
+      name[n] = text;
+      ns[n++] = 0;
+    }
+    ns[k] += y->ns;
+    if (ns[k] <= most) continue;
+    most = ns[k];
+    best = text;
+  }
+  return best;
+}
+
 static void name_binding(const planned *out, char *to, size_t n) {
   const stage_table *t = out->eval->table;
   double ns[4] = {0};
-  int example = -1, best = ILP_BIND_CPU;
-  for (int l = 0; l < t->n_layers; l++) {
-    ns[out->ilp->layer[l].binding] += out->ilp->layer[l].ns;
-    if (t->layer[l].moe && (t->one_resource || out->ilp->layer[l].binding == ILP_BIND_CPU)) example = l;
-  }
+  int best = ILP_BIND_CPU;
+  for (int l = 0; l < t->n_layers; l++) ns[out->ilp->layer[l].binding] += out->ilp->layer[l].ns;
   for (int b = 0; b < 4; b++)
     if (ns[b] > ns[best]) best = b;
-  if (t->one_resource) best = ILP_BIND_CPU; /* attention and experts share the CPU; the experts name what it waits for */
-  snprintf(to, n, "%s", binding_text(out, (ilp_binding)best, example));
+  if (t->one_resource) best = ILP_BIND_CPU;
+  snprintf(to, n, "%s", most_waited_for(out, (ilp_binding)best));
 }
 
 /* ---- kernels measured fastest here ---- */
@@ -607,6 +635,8 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   const planned_options *o = options != NULL ? options : &full;
   plan_sizes s;
   memset(out, 0, sizeof *out);
+  out->scenario = o->scenario;
+  out->scenario_named = o->scenario_named;
   out->slo_ttft_s = o->slo_ttft_s;
   out->slo_tpot_s = o->slo_tpot_s;
   HF_TRY(plan_inputs_popularity(in));

@@ -3,6 +3,7 @@
 #define HF_PLANNER_PLAN_MAKE_H
 
 #include "planner/ilp/ilp.h"
+#include "planner/money/scenario.h"
 #include "planner/plan_drift.h"
 #include "planner/plan_eval.h"
 #include "planner/plan_inputs.h"
@@ -24,8 +25,10 @@ typedef struct {
   bool no_interval;    /* decode_tok_per_s low = likely = high: saves the tables of 14 cases */
   bool no_simulation;  /* the rate is the objective's; no TTFT and TPOT percentiles */
   plan_goal optimise;
-  double weight_prefill;         /* > 0: prompt chunks per decode step instead of the workload's own; with PLAN_FOR_REQUEST */
-  double slo_ttft_s, slo_tpot_s; /* 0 = none; the simulated p95 must meet them, else HF_NO and out->remedy */
+  double weight_prefill;          /* > 0: prompt chunks per decode step instead of the workload's own; with PLAN_FOR_REQUEST */
+  const money_scenario *scenario; /* prices for the advice; NULL: no money in it. Outlives the planned */
+  bool scenario_named;            /* by the asker, so that its API price is of this model */
+  double slo_ttft_s, slo_tpot_s;  /* 0 = none; the simulated p95 must meet them, else HF_NO and out->remedy */
 } planned_options;
 
 typedef struct {
@@ -34,7 +37,9 @@ typedef struct {
   plan_eval *eval;
   plan_drift *drift; /* with --from-run, else NULL */
   sim_result sim;
-  double slo_ttft_s, slo_tpot_s;            /* of the options */
+  double slo_ttft_s, slo_tpot_s; /* of the options, as the two below */
+  const money_scenario *scenario;
+  bool scenario_named;
   ilp_depth_result by_depth[ILP_MAX_DEPTH]; /* of the search over all depths */
   double depth_tok_per_s[ILP_MAX_DEPTH];    /* simulated; 0 = not simulated */
   double seconds;                           /* all searches together */
@@ -91,9 +96,11 @@ HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const u
 HF_MUST hf_status plan_changes(const plan_inputs *in, const planned *p, json *extra);
 /* Chunk, weights and upload of PLAN_FOR_REQUEST. */
 ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const stage_table *t);
-/* advice.values: what one more of something is worth, each {what, change, tok_per_s_delta, noise_tok_per_s, method} or {price,
- * price_per_tok_per_s}. */
+/* advice.values: what one more of something is worth, in tokens per second and in money (plan_worth.h); docs/answers.md has the members. */
 HF_MUST hf_status plan_advice(const plan_inputs *in, const planned *p, json *into);
+/* What a layer of the plan waits for: "DRAM bandwidth", "CPU compute", "CPU fixed cost", "CPU" (a layer without routed experts), "device",
+ * "way through device and CPU", "other machine"; "behind the rest" where it asks nothing of what limits the step (depth 2 and more). */
+const char *plan_layer_waits_for(const planned *p, int layer);
 /* extra.baselines, by_depth, advice, layer_classes, resources, fallback, definitions. */
 HF_MUST hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra);
 #endif

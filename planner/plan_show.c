@@ -4,6 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "planner/money/roi.h"
+
+enum { SHOWN_CLASSES = 6 };
+
 static void time_text(double s, char out[24]) {
   if (s < 1e-3) snprintf(out, 24, "%.1f us", 1e6 * s);
   else if (s < 1) snprintf(out, 24, "%.2f ms", 1e3 * s);
@@ -57,11 +61,56 @@ static hf_status show_placement(const plan *p, hf_buf *b) {
   return HF_OK;
 }
 
-/* One line for each thing there could be more of; the multiplier stands beside the solution it foretells. */
+static hf_status show_money(const char *before, const json *range, const char *currency, hf_buf *b) {
+  char likely[MONEY_TEXT], low[MONEY_TEXT], high[MONEY_TEXT];
+  money_text(json_number(json_get(range, "likely"), 0), likely);
+  money_text(json_number(json_get(range, "low"), 0), low);
+  money_text(json_number(json_get(range, "high"), 0), high);
+  if (strcmp(low, high) == 0) return hf_buf_printf(b, "%s%s %s", before, likely, currency);
+  return hf_buf_printf(b, "%s%s %s (%s to %s)", before, likely, currency, low, high);
+}
+
+/* What a line of the advice is worth, and what the part asks; nothing where no price is known. */
+static hf_status show_worth(const json *o, hf_buf *b) {
+  const json *worth = json_get(o, "worth"), *cost = json_get(o, "cost");
+  double prompts = json_number(json_get(o, "prompt_time_ratio"), 1);
+  if (fabs(prompts - 1) > 0.0005) HF_TRY(hf_buf_printf(b, ", prompts in %.1f %% of the time", 100 * prompts));
+  if (json_type(worth) == JSON_OBJECT && json_number(json_get(json_get(worth, "per_month"), "likely"), 0) > 0) {
+    const char *currency = json_string(json_get(worth, "currency"));
+    HF_TRY(show_money("\n      worth up to ", json_get(worth, "per_month"), currency, b));
+    HF_TRY(show_money(" a month, ", json_get(worth, "over_depreciation"), currency, b));
+    HF_TRY(hf_buf_printf(b, " over %g years", json_number(json_get(worth, "years"), 0)));
+  }
+  if (json_type(cost) != JSON_OBJECT) return HF_OK;
+  char per[MONEY_TEXT], size[24];
+  bool bytes = strcmp(json_string(json_get(cost, "unit")), "B") == 0;
+  double amount = json_number(json_get(cost, "amount"), 0);
+  money_text(json_number(json_get(cost, "per_change"), 0), per);
+  if (bytes) plan_bytes_text((int64_t)amount, size);
+  else snprintf(size, sizeof size, "%.0f GB/s", 1e-9 * amount);
+  const char *currency = json_string(json_get(cost, "currency"));
+  HF_TRY(hf_buf_printf(b, "\n      %s instead of %s brings %s more for", json_string(json_get(cost, "part")),
+                       json_string(json_get(cost, "instead_of")), size));
+  HF_TRY(show_money(" ", json_get(cost, "price"), currency, b));
+  return hf_buf_printf(b, ", %s: %s %s for this much", json_string(json_get(cost, "tag")), per, currency);
+}
+
+/* What the worth rests on, in one line. */
+static hf_status show_assumptions(const json *advice, hf_buf *b) {
+  const json *list = json_get(advice, "assumptions");
+  if (json_len(list) == 0) return HF_OK;
+  HF_TRY(hf_buf_printf(b, "    worth: %s\n      from: ", json_string(json_get(advice, "worth_note"))));
+  for (const json *o = json_first(list); o != NULL; o = json_next(o))
+    HF_TRY(hf_buf_printf(b, "%s%s %.4g (%s)", o == json_first(list) ? "" : ", ", json_string(json_get(o, "words")),
+                         json_number(json_get(o, "likely"), 0), json_string(json_get(o, "tag"))));
+  return hf_buf_printf(b, "\n");
+}
+
+/* One line for each thing there could be more of, with its money below; the multiplier stands beside the solution it foretells. */
 static hf_status show_advice(const plan *p, hf_buf *b) {
-  const json *list = json_get(json_get(p->extra, "advice"), "values");
+  const json *advice = json_get(p->extra, "advice");
   double foretold = NAN;
-  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+  for (const json *o = json_first(json_get(advice, "values")); o != NULL; o = json_next(o)) {
     const char *what = json_string(json_get(o, "what")), *change = json_string(json_get(o, "change")),
                *method = json_string(json_get(o, "method"));
     double delta = json_number(json_get(o, "tok_per_s_delta"), NAN), noise = json_number(json_get(o, "noise_tok_per_s"), 0);
@@ -77,11 +126,13 @@ static hf_status show_advice(const plan *p, hf_buf *b) {
     } else {
       HF_TRY(hf_buf_printf(b, "    %s, %s: %+.3g tokens/s%s", what, change, delta,
                            fabs(delta) <= noise ? " (within the gaps)" : ""));
-      HF_TRY(isnan(foretold) ? hf_buf_printf(b, "\n") : hf_buf_printf(b, " (multiplier: %+.3g)\n", foretold));
+      if (!isnan(foretold)) HF_TRY(hf_buf_printf(b, " (multiplier: %+.3g)", foretold));
+      HF_TRY(show_worth(o, b));
+      HF_TRY(hf_buf_printf(b, "\n"));
     }
     foretold = NAN;
   }
-  return HF_OK;
+  return show_assumptions(advice, b);
 }
 
 static hf_status show_baselines(const plan *p, hf_buf *b) {
@@ -163,6 +214,30 @@ static hf_status show_depths(const plan *p, hf_buf *b) {
   return hf_buf_printf(b, " tokens/s; another depth than the objective's must win by %.0f %%)\n", 100 * (PLAN_DEPTH_MARGIN - 1));
 }
 
+static hf_status show_class(const json *o, const char *before, hf_buf *b) {
+  int from = (int)json_number(json_get(o, "first"), 0), count = (int)json_number(json_get(o, "count"), 0);
+  HF_TRY(count == 1 ? hf_buf_printf(b, "%s%d: ", before, from)
+                    : hf_buf_printf(b, "%s%d-%d: %d ", before, from, from + count - 1, count));
+  return hf_buf_printf(b, "%s, %s", json_string(json_get(o, "class")), json_string(json_get(o, "waits_for")));
+}
+
+/* Runs of layers that wait for the same, the one with most time first: "3-60: 58 MoE, DRAM bandwidth; 0-2: 3 dense, device". */
+static hf_status show_classes(const plan *p, hf_buf *b) {
+  const json *list = json_get(p->extra, "layer_classes"), *first = json_first(list);
+  int n = json_len(list), shown = 1;
+  if (n == 0) return HF_OK;
+  for (const json *o = first; o != NULL; o = json_next(o))
+    if (json_number(json_get(o, "ns"), 0) > json_number(json_get(first, "ns"), 0)) first = o;
+  HF_TRY(show_class(first, "  layers       ", b));
+  for (const json *o = json_first(list); o != NULL && shown < SHOWN_CLASSES; o = json_next(o)) {
+    if (o == first) continue;
+    HF_TRY(show_class(o, "; ", b));
+    shown++;
+  }
+  if (n > shown) HF_TRY(hf_buf_printf(b, "; and %d more runs", n - shown));
+  return hf_buf_printf(b, "\n");
+}
+
 static hf_status show_hardware(const plan *p, hf_buf *b) {
   const json *price = json_get(json_get(p->extra, "hardware"), "price_usd");
   if (price == NULL) return HF_OK;
@@ -186,6 +261,7 @@ hf_status plan_show(const plan *p, hf_buf *b) {
     HF_TRY(hf_buf_printf(
         b, "               (what the busiest resource or one micro-batch's way asks for; see predicted for waiting in turn)\n"));
   HF_TRY(hf_buf_printf(b, "  binding      %s\n", p->binding));
+  HF_TRY(show_classes(p, b));
   const char *from = json_string(json_get(p->extra, "scaled_from"));
   if (from != NULL) HF_TRY(hf_buf_printf(b, "  kernels      curves of machine %s, scaled to this one\n", from));
   HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s)\n", p->decode_tok_per_s.likely,

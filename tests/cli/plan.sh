@@ -48,6 +48,10 @@ jq '.placement |= map(if length > 0 then ([.[] | select(.[1] == 0) | .[0]] | add
 expect_exit 0 "$plan" evaluate --plan "$tmp/last.json" --json
 expect_json --argjson o "$objective" '.objective_ns >= $o * (1 - 1e-12)'
 
+# More users than can run at once are no plan, whoever wrote the file.
+jq '.users = 1000000000' "$tmp/p.json" >"$tmp/many.json"
+expect_error 2 'users: 1000000000.*at most 64' "$plan" evaluate --plan "$tmp/many.json"
+
 # ---- text for people
 expect_exit 0 "$plan" plan "${tiny[@]}"
 expect_stdout_line '^Plan [0-9]+: examples/tiny-moe \(bf16\) on paced-desk'

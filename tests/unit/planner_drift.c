@@ -64,9 +64,62 @@ static void distinct_experts_by_layer(void **state) {
   stage_table_free(t);
 }
 
+static rec_stage stage_row(const char *stage, int layer, double ns_per_step) {
+  rec_stage r = {.layer = layer, .steps = 10, .tokens = 20, .ns_sum = 10 * ns_per_step};
+  snprintf(r.stage, sizeof r.stage, "%s", stage);
+  snprintf(r.phase, sizeof r.phase, "decode");
+  snprintf(r.source, sizeof r.source, "run");
+  return r;
+}
+
+/* Two layers: attention 30 each, experts on the CPU 2 x 10 tokens' worth each, head 10, fixed 10. */
+static void compare_and_apply(const rec_stage *rows, int n, const char *before, double share, const char *after) {
+  stage_table *t = NULL;
+  popularity *p = NULL;
+  ok(stage_table_new(2, &t));
+  ok(popularity_new(2, 4, &p));
+  for (int i = 0; i < 8; i++) p->p[i] = 1; /* every token touches every expert: 4 x 15 ns a layer */
+  t->n_experts = 4;
+  t->top_k = 4;
+  t->head = (stage_curve){.n = 1, .tok = {1}, .ns = {10}};
+  t->step_fixed_ns = 10;
+  snprintf(t->tag, sizeof t->tag, "%s", before);
+  for (int l = 0; l < 2; l++) {
+    t->layer[l].moe = true;
+    t->layer[l].attn = (stage_curve){.n = 1, .tok = {1}, .ns = {30}};
+    t->layer[l].shared = (stage_curve){.n = 1, .tok = {1}, .ns = {0}};
+    t->layer[l].cexp = t->layer[l].dexp = (stage_curve){.n = 1, .tok = {1}, .ns = {15}};
+  }
+  plan_drift d = {.run = {.depth = 1}};
+  drift_compare(t, p, NULL, 0, rows, n, &d);
+  near(d.measured_share, share, 1e-9);
+  plan_drift_apply(&d, t);
+  assert_string_equal(t->tag, after);
+  popularity_free(p);
+  stage_table_free(t);
+}
+
+/* The work of that step is 2 * (30 + 60) + 10 + 10 = 200 ns. */
+static void share_decides_the_tag(void **state) {
+  (void)state;
+  const rec_stage rows[] = {stage_row("head", 2, 10), stage_row("attn", 0, 30), stage_row("attn", 1, 30),
+                            stage_row("cexp", 0, 60), stage_row("cexp", 1, 60), stage_row("step", -1, 200)};
+  compare_and_apply(rows, 0, "assumed", 0, "assumed");
+  compare_and_apply(rows, 1, "assumed", 0.05, "assumed"); /* one small stage says nothing about the rest */
+  compare_and_apply(rows, 3, "assumed", 0.35, "assumed");
+  compare_and_apply(rows, 4, "assumed", 0.65, "scaled");
+  compare_and_apply(rows, 4, "measured", 0.65, "measured"); /* never worse */
+  compare_and_apply(rows, 5, "assumed", 0.95, "measured");
+  compare_and_apply(rows, 6, "assumed", 1, "measured"); /* the whole step: its fixed cost is known too */
+  /* Twice as slow as predicted, in one layer only: what was seen is that layer's, the factor goes for both. */
+  const rec_stage slow = stage_row("cexp", 0, 120);
+  compare_and_apply(&slow, 1, "assumed", 120.0 / (200 + 2 * 60), "assumed");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(distinct_experts_by_layer),
+      cmocka_unit_test(share_decides_the_tag),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
