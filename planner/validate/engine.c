@@ -22,7 +22,11 @@ const char *const engine_fact_name[ENGINE_N_FACTS] = {"read_over_theoretical",
                                                       "launch_ns",
                                                       "dual_socket_scaling",
                                                       "overlap",
-                                                      "upload_min_tokens"};
+                                                      "upload_min_tokens",
+                                                      "eager_layer_ns",
+                                                      "unpack_every_token",
+                                                      "operations_per_layer",
+                                                      "fp8_rate"};
 
 static hf_status read_facts(const json *doc, const char *name, bool own, engine *e) {
   char where[96];
@@ -66,8 +70,8 @@ hf_status engine_load(const char *name, engine *out) {
     json_free(doc);
     HF_TRY(st);
   }
-  static const int needed[] = {ENGINE_READ,   ENGINE_MEMORY, ENGINE_GEMM,   ENGINE_GEMM_AVX2, ENGINE_CPU_KV,
-                               ENGINE_GPU_KV, ENGINE_UPLOAD, ENGINE_LAUNCH, ENGINE_DUAL};
+  static const int needed[] = {ENGINE_READ,   ENGINE_MEMORY, ENGINE_GEMM, ENGINE_GEMM_AVX2,  ENGINE_CPU_KV, ENGINE_GPU_KV,
+                               ENGINE_UPLOAD, ENGINE_LAUNCH, ENGINE_DUAL, ENGINE_OPERATIONS, ENGINE_FP8};
   for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
     if (!(e.fact[needed[i]].likely > 0))
       return hf_fail(HF_INPUT, "priors %s: field %s: missing; an engine needs it", name, engine_fact_name[needed[i]]);
@@ -180,13 +184,18 @@ hf_status engine_apply(const engine *e, const engine_machine *m, cost_rows *r) {
   catalog_value cycles = times(both ? times(dual, 0.5) : one, threads * m->clock_hz);
   catalog_value flops =
       times(e->fact[m->fast_simd ? ENGINE_GEMM : ENGINE_GEMM_AVX2], threads * m->clock_hz * (both ? DUAL_FLOPS / 2 : 1));
+  if (m->fp8) {
+    cycles = product(cycles, e->fact[ENGINE_FP8]);
+    flops = product(flops, e->fact[ENGINE_FP8]);
+  }
   const rec_figure *fixed = find(r, "cpu", "layer_fixed_ns");
   static const char *const what[] = {"cpu_flops_int8", "cpu_flops_bf16", "cpu_flops_f32"};
   HF_TRY(set(r, "cpu", "dram_read_bytes_per_s", memory));
   HF_TRY(set_unpack(e, cycles, r));
   for (int i = 0; i < 3; i++) HF_TRY(set(r, "cpu", what[i], flops));
   HF_TRY(set(r, "cpu", "cpu_kv_bytes_per_s", product(memory, e->fact[ENGINE_CPU_KV])));
+  bool gpu = cost_device(r, "gpu0") != NULL;
   if (e->fact[ENGINE_THREAD_LAYER].high > 0 && fixed != NULL)
-    HF_TRY(set(r, "cpu", "layer_fixed_ns", times(e->fact[ENGINE_THREAD_LAYER], threads)));
-  return cost_device(r, "gpu0") != NULL ? apply_gpu(e, r) : HF_OK;
+    HF_TRY(set(r, "cpu", "layer_fixed_ns", times(e->fact[ENGINE_THREAD_LAYER], (double)threads / (m->ranks > 1 ? m->ranks : 1))));
+  return gpu ? apply_gpu(e, r) : HF_OK;
 }

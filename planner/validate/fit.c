@@ -13,10 +13,11 @@ const fit_plan fit_plans[FIT_MAX_ENGINES] = {
     {"ktransformers", 2, {ENGINE_UNPACK_BYTES, ENGINE_GEMM}},
     {"ktransformers-no-graph", 1, {ENGINE_LAUNCH}},
     {"llama-cpp", 3, {ENGINE_UNPACK_WEIGHTS, ENGINE_GEMM, ENGINE_THREAD_LAYER}},
-    {"sglang-cpu", 2, {ENGINE_UNPACK_BYTES, ENGINE_GEMM}},
+    {"sglang-cpu", 3, {ENGINE_UNPACK_BYTES, ENGINE_GEMM, ENGINE_THREAD_LAYER}},
     {NULL, 0, {0}}};
 
-static const double FIRST_STEP = 0.4, LAST_STEP = 0.0125, PENALTY = 0.02, REACH = 6, LEAST_SPREAD = 0.1, LEAST_EFFECT = 0.05;
+static const double FIRST_STEP = 0.4, LAST_STEP = 0.0125, PENALTY = 0.02, REACH = 6, FLOPS_PER_WEIGHT = 2, LEAST_SPREAD = 0.1,
+                    LEAST_EFFECT = 0.05;
 
 hf_status engine_set_load(engine_set *s) {
   s->n = 0;
@@ -38,15 +39,39 @@ typedef struct {
   engine e;
   double start[FIT_MAX_FACTS];
   const fit_plan *fp;
+  bool resting[FIT_MAX_FACTS];
 } problem;
+
+/* A fact that none of the rows can speak of is not searched for. It rests at what the engine's class says: barriers of whole layers, where only
+ * rows with a GPU are left, at those of its operations; the arithmetic of dot products, where no row has a prompt, at that of unpacking. */
+static bool rests(const problem *p, engine_fact f) {
+  bool prompts = false, whole = false;
+  for (int i = 0; i < p->n; i++) {
+    prompts = prompts || p->row[i]->r.no_prefill[0] == '\0';
+    whole = whole || !p->row[i]->r.gpu;
+  }
+  if (f == ENGINE_THREAD_LAYER) return !whole;
+  return f == ENGINE_GEMM && !prompts && p->e.fact[ENGINE_UNPACK_EVERY].likely > 0;
+}
+
+static double at_rest(const engine *e, engine_fact f) {
+  if (f == ENGINE_THREAD_LAYER) return BARRIER_NS * e->fact[ENGINE_OPERATIONS].likely / 2;
+  return FLOPS_PER_WEIGHT * e->fact[ENGINE_UNPACK_WEIGHTS].likely;
+}
+
+static void put(engine *e, engine_fact f, double v) {
+  e->fact[f].low = e->fact[f].likely = e->fact[f].high = v;
+}
 
 static hf_status loss(problem *p, const double *x, double *out) {
   double sum = 0;
   for (int i = 0; i < p->fp->n; i++) {
-    catalog_value *f = &p->e.fact[p->fp->fact[i]];
-    f->low = f->likely = f->high = exp(x[i]);
+    if (p->resting[i]) continue;
+    put(&p->e, p->fp->fact[i], exp(x[i]));
     sum += PENALTY * fabs(x[i] - log(p->start[i]));
   }
+  for (int i = 0; i < p->fp->n; i++)
+    if (p->resting[i]) put(&p->e, p->fp->fact[i], at_rest(&p->e, p->fp->fact[i]));
   for (int i = 0; i < p->n; i++) {
     const published_case *c = p->row[i]->r.c;
     predicted_rates r;
@@ -74,7 +99,7 @@ static hf_status search(problem *p) {
     for (int i = 0; i < p->fp->n; i++)
       for (int side = -1; side <= 1; side += 2) {
         double old = x[i], now = 0;
-        if (fabs(old + side * step - log(p->start[i])) > REACH) continue;
+        if (p->resting[i] || fabs(old + side * step - log(p->start[i])) > REACH) continue;
         x[i] = old + side * step;
         HF_TRY(loss(p, x, &now));
         if (now < best - 1e-9) {
@@ -87,10 +112,12 @@ static hf_status search(problem *p) {
     if (!moved) step /= 2;
   }
   for (int i = 0; i < p->fp->n; i++) {
-    catalog_value *f = &p->e.fact[p->fp->fact[i]];
-    f->low = f->likely = f->high = three_digits(exp(x[i]));
-    p->e.own[p->fp->fact[i]] = true;
+    engine_fact f = p->fp->fact[i];
+    if (!p->resting[i]) put(&p->e, f, three_digits(exp(x[i])));
+    p->e.own[f] = true;
   }
+  for (int i = 0; i < p->fp->n; i++)
+    if (p->resting[i]) put(&p->e, p->fp->fact[i], three_digits(at_rest(&p->e, p->fp->fact[i])));
   return HF_OK;
 }
 
@@ -114,8 +141,8 @@ static hf_status unfitted(const fit_plan *fp, const engine_set *done, engine *e)
       e->fact[f].likely = base.fact[ENGINE_UNPACK_WEIGHTS].likely * 4.5 / 8;
       e->fact[ENGINE_UNPACK_WEIGHTS] = (catalog_value){0};
     }
-    if (f == ENGINE_THREAD_LAYER && !(base.fact[f].likely > 0))
-      e->fact[f].likely = 2000; /* a barrier's order of magnitude, some */
+    if (f == ENGINE_LAUNCH) e->fact[f].likely = base.fact[ENGINE_EAGER].likely; /* a mode without a recorded graph */
+    if (f == ENGINE_THREAD_LAYER && !(base.fact[f].likely > 0)) e->fact[f].likely = at_rest(&base, f);
   }
   return HF_OK;
 }
@@ -123,7 +150,10 @@ static hf_status unfitted(const fit_plan *fp, const engine_set *done, engine *e)
 static hf_status fit_one(const fit_plan *fp, prepared_case **row, int n, const engine_set *done, engine *out) {
   problem p = {.row = row, .n = n, .fp = fp};
   HF_TRY(unfitted(fp, done, &p.e));
-  for (int i = 0; i < fp->n; i++) p.start[i] = p.e.fact[fp->fact[i]].likely;
+  for (int i = 0; i < fp->n; i++) {
+    p.start[i] = p.e.fact[fp->fact[i]].likely;
+    p.resting[i] = rests(&p, fp->fact[i]);
+  }
   HF_TRY(search(&p));
   *out = p.e;
   return HF_OK;
@@ -217,19 +247,36 @@ static void widen(catalog_value *f, double low, double high) {
   f->high = three_digits(fmax(f->likely * (1 + LEAST_SPREAD), high));
 }
 
-static hf_status spread_by_rows(prepared_case *cases, int n, const fit_plan *fp, engine_fact f, engine *e) {
-  double *v = NULL;
+/* Where the fact would be if nobody had measured the engine. */
+static hf_status of_its_class(const fit_plan *fp, engine_fact f, const engine_set *s, double *v) {
+  engine e;
+  HF_TRY(unfitted(fp, s, &e));
+  bool dots = f == ENGINE_GEMM && e.fact[ENGINE_UNPACK_EVERY].likely > 0;
+  *v = dots ? at_rest(engine_set_find(s, fp->engine), f) : e.fact[f].likely;
+  return HF_OK;
+}
+
+static hf_status spread_by_rows(prepared_case *cases, int n, const fit_plan *fp, engine_fact f, const engine_set *s, engine *e) {
+  double *v = NULL, class_says = 0;
+  const char *box = NULL;
+  bool one_box = true;
   int k = 0;
   hf_status st = HF_OK;
   HF_TRY(hf_alloc(&v, (size_t)n + 1, sizeof *v, "spread of a fact"));
   for (int i = 0; i < n; i++) {
     if (!cases[i].r.used || strcmp(cases[i].r.engine, fp->engine) != 0) continue;
     HF_GO(done, implied(&cases[i], e, f, decides_prefill(f), &v[k]));
-    k += v[k] > 0;
+    if (!(v[k] > 0)) continue;
+    one_box = one_box && (box == NULL || strcmp(box, cases[i].r.box) == 0);
+    box = cases[i].r.box;
+    k++;
   }
   if (k == 0) goto done;
   hf_sort(v, (size_t)k);
-  widen(&e->fact[f], e->fact[f].likely * v[k / 6], e->fact[f].likely * v[k - 1 - k / 6]);
+  double low = e->fact[f].likely * v[k / 6], high = e->fact[f].likely * v[k - 1 - k / 6];
+  HF_GO(done, of_its_class(fp, f, s, &class_says));
+  double half_way = sqrt(e->fact[f].likely * class_says);
+  widen(&e->fact[f], one_box ? fmin(low, half_way) : low, one_box ? fmax(high, half_way) : high);
 done:
   free(v);
   return st;
@@ -264,6 +311,6 @@ hf_status fit_spreads(prepared_case *cases, int n, engine_set *s) {
   for (int e = 0; e < s->n; e++)
     for (int i = 0; i < fit_plans[e].n; i++)
       if (decides(&fit_plans[e], fit_plans[e].fact[i]))
-        HF_TRY(spread_by_rows(cases, n, &fit_plans[e], fit_plans[e].fact[i], &s->e[e]));
+        HF_TRY(spread_by_rows(cases, n, &fit_plans[e], fit_plans[e].fact[i], s, &s->e[e]));
   return spread_by_machines(cases, n, s);
 }

@@ -6,9 +6,14 @@
  * a row that is off does not pull the others), plus PENALTY * |ln(fact / start)| for each fact, so that a fact that no row speaks of stays where it
  * started. How: pattern search in the logarithms, one fact at a time, step 0.4 halved down to 0.0125, from the start that the file below it
  * states; the result is rounded to three digits. An engine's mode ("-no-rtr") starts from the engine's result.
+ * A fact that none of the rows can speak of is not searched for but rests at what its class says: thread_layer_ns, without a row that is all on
+ * the CPU, at operations_per_layer / 2 x BARRIER_NS; gemm_flops_per_cycle of dot products (unpack_every_token), without a row with a prompt, at
+ * 2 FLOP per weight unpacked. A search for thread_layer_ns starts from the operations of the file below; one for launch_ns (a mode without a
+ * recorded graph) from eager_layer_ns.
  * low and high of the fact that decides decode (or prefill): for each row that it moves, the value that would make it exact, all others as
- * fitted; of these the middle two thirds (other doubts come on top). Of the other facts: what leaving one machine out makes of them. Both at least
- * 10 % either way. */
+ * fitted; of these the middle two thirds (other doubts come on top); where all of them are of one machine, at least half-way (in the logarithm)
+ * to what the class says of an engine that nobody measured. Of the other facts: what leaving one machine out makes of them. Both at least 10 %
+ * either way. */
 #ifndef HF_PLANNER_VALIDATE_FIT_H
 #define HF_PLANNER_VALIDATE_FIT_H
 #include "planner/validate/predict.h"

@@ -206,6 +206,8 @@ static hf_status resolve_machine(const resolver *rs, resolved_case *r) {
   double threads = number_before(c->placement, "threads"), read = number_before(c->memory, "GB/s");
   if (threads >= 1 && threads <= em->sockets * cores.likely) em->threads = (int)threads;
   if (read >= 0 && !(read >= 1 && read <= 20000)) return decline(r, "memory", c->memory, "no machine reads that fast or slow");
+  double ranks = number_after(c->placement, "TP");
+  if (ranks > 1 && ranks <= em->sockets * cores.likely) em->ranks = (int)ranks;
   if (read > 0) em->read_bytes_per_s = read * 1e9;
   char kind[32] = "";
   bool named = !(read > 0) && memory_kind(c->memory, kind, sizeof kind);
@@ -243,6 +245,7 @@ static hf_status resolve_format(resolved_case *r) {
         if (tail != NULL) *tail = '\0';
         if (fmt_parse(piece, &r->format) == HF_OK) {
           snprintf(r->format_name, sizeof r->format_name, "%s", fmt_get(r->format)->name);
+          r->em.fp8 = r->format == FMT_FP8_E4M3;
           return HF_OK;
         }
         hf_clear_error();

@@ -19,6 +19,7 @@
  *   notes             "6 experts" in front: fewer experts per token than the model has; declined
  *   lengths           notes with "sweep-bench": prompt_tokens is the prompt's step, at the depth context_tokens, and decode at that depth
  *                     (what that tool measures). Else decode at the middle of context_tokens, without it behind the prompt, without that at 512
+ *   ranks             "TPn" in the placement: n pools share each layer, with barriers of their own
  *   prefill           is declined without prompt_tokens, decode without decode_tok_s */
 #ifndef HF_PLANNER_VALIDATE_RESOLVE_H
 #define HF_PLANNER_VALIDATE_RESOLVE_H
