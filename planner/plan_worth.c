@@ -256,13 +256,18 @@ static bool can_have(const catalog_parts *parts, int kind, const char *card) {
   return st == HF_OK;
 }
 
-static bool same_form(const char *a, const char *b) {
-  json *da = NULL, *db_ = NULL;
-  bool same = catalog_get("gpus", a, &da) == HF_OK && catalog_get("gpus", b, &db_) == HF_OK;
-  const char *fa = same ? json_string(json_get(da, "form")) : NULL, *fb = same ? json_string(json_get(db_, "form")) : NULL;
-  same = fa != NULL && fb != NULL && strcmp(fa, fb) == 0;
-  json_free(da);
-  json_free(db_);
+static bool same_text(const json *a, const json *b, const char *key) {
+  const char *x = json_string(json_get(a, key)), *y = json_string(json_get(b, key));
+  return x == NULL || y == NULL ? x == y : strcmp(x, y) == 0;
+}
+
+/* Of one form, and for the same programs (runs_on; absent: CUDA). */
+static bool same_kind(const char *a, const char *b) {
+  json *x = NULL, *y = NULL;
+  bool same = catalog_get("gpus", a, &x) == HF_OK && catalog_get("gpus", b, &y) == HF_OK;
+  same = same && same_text(x, y, "form") && same_text(x, y, "runs_on");
+  json_free(x);
+  json_free(y);
   hf_clear_error();
   return same;
 }
@@ -274,7 +279,7 @@ static bool better_card(const char *card, const char *now) {
   if (!fact_of("gpus", card, "mem_bytes", &a) || !fact_of("gpus", now, "mem_bytes", &b) || a.likely <= b.likely) return false;
   for (size_t i = 0; i < sizeof no_less / sizeof *no_less; i++)
     if (!fact_of("gpus", card, no_less[i], &a) || !fact_of("gpus", now, no_less[i], &b) || a.likely < b.likely) return false;
-  return same_form(card, now);
+  return same_kind(card, now);
 }
 
 hf_status plan_worth_next_card(const plan_worth *w, int device, double change, json *line) {
