@@ -26,7 +26,8 @@ const char *const engine_fact_name[ENGINE_N_FACTS] = {"read_over_theoretical",
                                                       "eager_layer_ns",
                                                       "unpack_every_token",
                                                       "operations_per_layer",
-                                                      "fp8_rate"};
+                                                      "fp8_rate",
+                                                      "experts_barriers"};
 
 static hf_status read_facts(const json *doc, const char *name, bool own, engine *e) {
   char where[96];
@@ -195,7 +196,8 @@ hf_status engine_apply(const engine *e, const engine_machine *m, cost_rows *r) {
   for (int i = 0; i < 3; i++) HF_TRY(set(r, "cpu", what[i], flops));
   HF_TRY(set(r, "cpu", "cpu_kv_bytes_per_s", product(memory, e->fact[ENGINE_CPU_KV])));
   bool gpu = cost_device(r, "gpu0") != NULL;
-  if (e->fact[ENGINE_THREAD_LAYER].high > 0 && fixed != NULL)
+  bool barriers = !gpu || e->fact[ENGINE_EXPERTS_BARRIERS].likely > 0;
+  if (barriers && e->fact[ENGINE_THREAD_LAYER].high > 0 && fixed != NULL)
     HF_TRY(set(r, "cpu", "layer_fixed_ns", times(e->fact[ENGINE_THREAD_LAYER], (double)threads / (m->ranks > 1 ? m->ranks : 1))));
   return gpu ? apply_gpu(e, r) : HF_OK;
 }

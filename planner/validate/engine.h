@@ -12,6 +12,8 @@
  *   gpu_kv_fraction            1        the same of a GPU at decode, of the datasheet's bandwidth
  *   upload_fraction            1        what copying expert weights to the GPU reaches of PCIe's rate
  *   thread_layer_ns            ns       per thread and half of a layer on the CPU (attention; experts): barriers of a pool
+ *   experts_barriers           1        0: where the experts alone are on the CPU they are fused into so few operations that thread_layer_ns does
+ *                                       not count; 1: they are a half like any other
  *   operations_per_layer       1        of the engine's graph, each of which ends in a barrier, half of them in either half: BARRIER_NS of a
  *                                       thread's time for each
  *   launch_ns                  ns       per layer: gaps between launches on the GPU
@@ -47,6 +49,7 @@ typedef enum {
   ENGINE_UNPACK_EVERY,
   ENGINE_OPERATIONS,
   ENGINE_FP8,
+  ENGINE_EXPERTS_BARRIERS,
   ENGINE_N_FACTS
 } engine_fact;
 extern const char *const engine_fact_name[ENGINE_N_FACTS];

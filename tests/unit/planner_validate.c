@@ -349,6 +349,32 @@ static void formats_and_ranks(void **state) {
   prepared_case_free(&p);
 }
 
+/* With everything on the CPU barriers outweigh more cores: one Xeon 6980P, R1 in Q4_K_M, 10.0 tokens/s with 64 threads and 9.1 with 128 (pull
+ * request 259 of ik_llama.cpp; no row of the table, since it does not state the memory). With the experts alone there they are few. */
+static void more_threads_can_be_slower(void **state) {
+  (void)state;
+  published_case c =
+      row("DeepSeek-R1", "Q4_K_M", "none", "Xeon 6980P", "MRDIMM-8800", "ik_llama.cpp", "rtr, CPU only, 64 threads");
+  prepared_case p;
+  engine e;
+  predicted_rates few, many;
+  prepared(&c, &p, &e);
+  assert_int_equal(predict_case(&p, &e, (cost_case){0}, &few), HF_OK);
+  p.r.em.threads = 128;
+  assert_int_equal(predict_case(&p, &e, (cost_case){0}, &many), HF_OK);
+  assert_true(many.decode < few.decode && few.decode < 1.25 * 10.02 && many.decode < 1.25 * 9.07 && many.decode > 0.75 * 9.07);
+  prepared_case_free(&p);
+  c.gpu = "RTX 4090";
+  c.placement = "rtr, -ot exps=CPU, 64 threads";
+  prepared(&c, &p, &e);
+  assert_int_equal(predict_case(&p, &e, (cost_case){0}, &few), HF_OK);
+  e.fact[ENGINE_THREAD_LAYER].likely *= 2;
+  e.fact[ENGINE_THREAD_LAYER].high *= 2;
+  assert_int_equal(predict_case(&p, &e, (cost_case){0}, &many), HF_OK);
+  assert_true(few.decode == many.decode);
+  prepared_case_free(&p);
+}
+
 /* ---- the committed table ---- */
 
 typedef struct {
@@ -506,6 +532,7 @@ int main(void) {
                                      cmocka_unit_test(published_rows_meet_the_bars),
                                      cmocka_unit_test(committed_priors_are_fitted),
                                      cmocka_unit_test(formats_and_ranks),
+                                     cmocka_unit_test(more_threads_can_be_slower),
                                      cmocka_unit_test(facts_without_rows_rest),
                                      cmocka_unit_test(machines_left_out),
                                      cmocka_unit_test(half_declined_is_no_answer)};
