@@ -274,11 +274,25 @@ hf_status ilp_lp_new(int n_rows, const double *lo, const double *hi, ilp_lp **ou
   lp_hooks(lp);
   lp->p = glp_create_prob();
   glp_set_obj_dir(lp->p, GLP_MIN);
-  glp_add_rows(lp->p, n_rows);
-  for (int i = 0; i < n_rows; i++)
-    glp_set_row_bnds(lp->p, i + 1, lp_kind(lo[i], hi[i]), isinf(lo[i]) ? 0 : lo[i], isinf(hi[i]) ? 0 : hi[i]);
   lp_hooks(NULL);
-  *out = lp;
+  int first;
+  hf_status st = ilp_lp_rows(lp, n_rows, lo, hi, &first);
+  if (st == HF_OK) *out = lp;
+  else ilp_lp_free(lp);
+  return st;
+}
+
+hf_status ilp_lp_rows(ilp_lp *lp, int n, const double *lo, const double *hi, int *first) {
+  HF_TRY(lp_alive(lp));
+  *first = 0;
+  if (n == 0) return HF_OK;
+  if (setjmp(lp->back) != 0) return lp_died(lp);
+  lp_hooks(lp);
+  int at = glp_add_rows(lp->p, n);
+  for (int i = 0; i < n; i++)
+    glp_set_row_bnds(lp->p, at + i, lp_kind(lo[i], hi[i]), isinf(lo[i]) ? 0 : lo[i], isinf(hi[i]) ? 0 : hi[i]);
+  lp_hooks(NULL);
+  *first = at - 1;
   return HF_OK;
 }
 
@@ -321,11 +335,12 @@ hf_status ilp_lp_solve(ilp_lp *lp, ilp_counters *count) {
   glp_init_smcp(&o);
   o.msg_lev = GLP_MSG_OFF;
   o.meth = GLP_PRIMAL; /* new columns leave the last basis feasible */
-  o.it_lim = 200000;
+  o.it_lim = 4 * glp_get_num_rows(lp->p) + 4000; /* more: it goes round in circles */
   int before = glp_get_it_cnt(lp->p), rc = glp_simplex(lp->p, &o);
   if (rc != 0) { /* a basis gone bad: from scratch */
     glp_std_basis(lp->p);
     o.meth = GLP_DUALP;
+    o.it_lim = 200000;
     rc = glp_simplex(lp->p, &o);
   }
   count->lp_iterations += glp_get_it_cnt(lp->p) - before;

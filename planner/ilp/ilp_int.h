@@ -106,6 +106,8 @@ HF_MUST hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mck
  * HF_MACHINE, and the program is dead then. One thread. */
 typedef struct ilp_lp ilp_lp;
 HF_MUST hf_status ilp_lp_new(int n_rows, const double *lo, const double *hi, ilp_lp **out);
+/* Further rows, empty so far: lo <= 0 <= hi. The index of the first (from 0) goes to *first. */
+HF_MUST hf_status ilp_lp_rows(ilp_lp *lp, int n, const double *lo, const double *hi, int *first);
 /* Column with cost, bounds and n entries; the index (from 0) goes to *index when not NULL. */
 HF_MUST hf_status ilp_lp_column(ilp_lp *lp, double cost, double lo, double hi, bool integer, int n, const int *row,
                                 const double *value, int *index);

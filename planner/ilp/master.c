@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -18,7 +19,8 @@ enum {
   START_STEPS = 24,
   SETTLE_ROUNDS = 12,
   QUICK_ROUNDS = 4,
-  MAX_DIVE = 40
+  MAX_DIVE = 40,
+  MAX_SPLITS = 6
 };
 static const double CONVERGED = 1e-6;
 /* What is left of a gap as small as this is mostly in the bound: no further search. In small models it can be a few experts. */
@@ -32,11 +34,13 @@ typedef struct {
   ilp_lp *lp;
   int *column;                                /* [sets] in the relaxation */
   int path_row, room_row[SPREAD_P], pick_row; /* first rows of their kind; -1: none */
-  int *part_row, *chunk_row;                  /* [groups] first of P (or the only one) */
+  int *part_row, *chunk_row; /* [groups * cap_classes] first of P (or the only one); -1: none. Classes get rows with their first set */
+  double *nu, *rho;          /* weights of classes without rows, of 1; as in spread_dual */
+  double *pick;              /* [groups] GLPK's price of a layer: a set below it improves the relaxation */
   int n_rows, first_set;                      /* first_set: not yet columns from here on */
   double *lo, *hi;                            /* of rows */
   spread_dual now, mixed;
-  uint8_t *best_place, *best_upload;
+  uint8_t *best_place, *trial; /* [groups * experts], [experts] */
 } master;
 
 /* ---- sets ---- */
@@ -106,19 +110,18 @@ static hf_status lay_out(master *x) {
   x->path_row = m->depth > 1 ? n++ : -1;
   for (int q = 0; q < P; q++) x->room_row[q] = m->room[q] < INT64_MAX ? n++ : -1;
   x->pick_row = n;
-  n += G;
-  HF_TRY(hf_alloc(&x->part_row, (size_t)G + 1, sizeof *x->part_row, "placement program"));
-  HF_TRY(hf_alloc(&x->chunk_row, (size_t)G + 1, sizeof *x->chunk_row, "placement program"));
-  for (int g = 0; g < G; g++) {
-    x->part_row[g] = n;
-    n += one_row(&m->group[g]) ? 1 : P;
-    x->chunk_row[g] = m->weight > 0 ? n : -1;
-    n += m->weight > 0 ? P : 0;
-  }
-  x->n_rows = n;
-  HF_TRY(hf_alloc(&x->lo, (size_t)n + 1, sizeof *x->lo, "placement program"));
-  HF_TRY(hf_alloc(&x->hi, (size_t)n + 1, sizeof *x->hi, "placement program"));
-  for (int i = 0; i < n; i++) {
+  x->n_rows = n + G;
+  size_t classes = (size_t)G * (size_t)m->cap_classes, rows = (size_t)x->n_rows;
+  HF_TRY(hf_alloc(&x->part_row, classes + 1, sizeof *x->part_row, "placement program"));
+  HF_TRY(hf_alloc(&x->chunk_row, classes + 1, sizeof *x->chunk_row, "placement program"));
+  HF_TRY(hf_alloc(&x->pick, (size_t)G + 1, sizeof *x->pick, "placement program"));
+  HF_TRY(hf_alloc(&x->nu, spread_at(m, G, 0) + 1, sizeof *x->nu, "placement program"));
+  HF_TRY(hf_alloc(&x->rho, spread_at(m, G, 0) + 1, sizeof *x->rho, "placement program"));
+  HF_TRY(hf_alloc(&x->lo, rows + 1, sizeof *x->lo, "placement program"));
+  HF_TRY(hf_alloc(&x->hi, rows + 1, sizeof *x->hi, "placement program"));
+  for (int g = 0; g < G; g++)
+    for (int k = 0; k < m->cap_classes; k++) x->nu[spread_at(m, g, k)] = x->rho[spread_at(m, g, k)] = 1;
+  for (size_t i = 0; i < rows; i++) {
     x->lo[i] = 0;
     x->hi[i] = INFINITY;
   }
@@ -144,24 +147,34 @@ static void put(entries *e, int row, double value) {
   e->value[e->n++] = value;
 }
 
-/* Step variable, and per group its way and its chunk. */
+/* The step; classes follow with their first set. */
 static hf_status add_variables(master *x) {
   const spread *m = x->m;
   entries e = {0};
+  for (int i = 0; i < m->n_groups * m->cap_classes; i++) x->part_row[i] = x->chunk_row[i] = -1;
   for (int r = 0; r < m->n_rows; r++) put(&e, r, 1);
   if (x->path_row >= 0) put(&e, x->path_row, 1);
-  if (m->depth > 1) HF_TRY(ilp_lp_column(x->lp, 1, 0, INFINITY, false, e.n, e.row, e.value, NULL));
-  for (int g = 0; g < m->n_groups; g++) {
-    e.n = 0;
-    if (x->path_row >= 0) put(&e, x->path_row, -1);
-    for (int q = 0; q < (one_row(&m->group[g]) ? 1 : m->n_places); q++) put(&e, x->part_row[g] + q, 1);
-    HF_TRY(ilp_lp_column(x->lp, m->depth > 1 ? 0 : 1, 0, INFINITY, false, e.n, e.row, e.value, NULL));
-    if (x->chunk_row[g] < 0) continue;
-    e.n = 0;
-    for (int q = 0; q < m->n_places; q++) put(&e, x->chunk_row[g] + q, 1);
-    HF_TRY(ilp_lp_column(x->lp, m->weight, 0, INFINITY, false, e.n, e.row, e.value, NULL));
-  }
-  return HF_OK;
+  return m->depth > 1 ? ilp_lp_column(x->lp, 1, 0, INFINITY, false, e.n, e.row, e.value, NULL) : HF_OK;
+}
+
+/* Rows and variables of a class: its way, its chunk. */
+static hf_status add_class(master *x, const spread_group *g, int i) {
+  static const double lo[SPREAD_P];
+  const spread *m = x->m;
+  int P = m->n_places, n = one_row(g) ? 1 : P;
+  double hi[SPREAD_P];
+  entries e = {0};
+  for (int q = 0; q < P; q++) hi[q] = INFINITY;
+  if (x->part_row[i] >= 0) return HF_OK;
+  HF_TRY(ilp_lp_rows(x->lp, n, lo, hi, &x->part_row[i]));
+  if (x->path_row >= 0) put(&e, x->path_row, -1);
+  for (int q = 0; q < n; q++) put(&e, x->part_row[i] + q, 1);
+  HF_TRY(ilp_lp_column(x->lp, m->depth > 1 ? 0 : 1, 0, INFINITY, false, e.n, e.row, e.value, NULL));
+  if (!(m->weight > 0)) return HF_OK;
+  HF_TRY(ilp_lp_rows(x->lp, P, lo, hi, &x->chunk_row[i]));
+  e.n = 0;
+  for (int q = 0; q < P; q++) put(&e, x->chunk_row[i] + q, 1);
+  return ilp_lp_column(x->lp, m->weight, 0, INFINITY, false, e.n, e.row, e.value, NULL);
 }
 
 static hf_status add_columns(master *x) {
@@ -180,10 +193,11 @@ static hf_status add_columns(master *x) {
     for (int q = 0; q < m->n_places; q++)
       if (x->room_row[q] >= 0) put(&e, x->room_row[q], (double)c->count[q] * (double)g->bytes / x->unit_bytes);
     put(&e, x->pick_row + c->group, 1);
-    if (one_row(g)) put(&e, x->part_row[c->group], -spread_way(m, c) / x->unit_ns);
-    for (int q = 0; q < m->n_places && !one_row(g); q++) put(&e, x->part_row[c->group] + q, -c->part[q] / x->unit_ns);
-    for (int q = 0; q < m->n_places && x->chunk_row[c->group] >= 0; q++)
-      put(&e, x->chunk_row[c->group] + q, -c->chunk[q] / x->unit_ns);
+    int at = c->group * m->cap_classes + c->class;
+    HF_TRY(add_class(x, g, at));
+    if (one_row(g)) put(&e, x->part_row[at], -spread_way(m, c) / x->unit_ns);
+    for (int q = 0; q < m->n_places && !one_row(g); q++) put(&e, x->part_row[at] + q, -c->part[q] / x->unit_ns);
+    for (int q = 0; q < m->n_places && x->chunk_row[at] >= 0; q++) put(&e, x->chunk_row[at] + q, -c->chunk[q] / x->unit_ns);
     HF_TRY(ilp_lp_column(x->lp, 0, 0, INFINITY, false, e.n, e.row, e.value, &x->column[x->first_set]));
   }
   return HF_OK;
@@ -192,7 +206,7 @@ static hf_status add_columns(master *x) {
 /* ---- multipliers ---- */
 
 static hf_status dual_alloc(const spread *m, spread_dual *d) {
-  size_t n = (size_t)m->n_groups * SPREAD_P + 1;
+  size_t n = spread_at(m, m->n_groups, 0) + 1;
   HF_TRY(hf_alloc(&d->nu, n, sizeof *d->nu, "placement multipliers"));
   return hf_alloc(&d->rho, n, sizeof *d->rho, "placement multipliers");
 }
@@ -206,7 +220,7 @@ static void dual_mix(const spread *m, const spread_dual *a, const spread_dual *b
   for (int r = 0; r < m->n_rows; r++) out->lam[r] = share * a->lam[r] + (1 - share) * b->lam[r];
   out->lam_path = share * a->lam_path + (1 - share) * b->lam_path;
   for (int q = 0; q < m->n_places; q++) out->theta[q] = share * a->theta[q] + (1 - share) * b->theta[q];
-  for (int i = 0; i < m->n_groups * SPREAD_P; i++) {
+  for (size_t i = 0; i < spread_at(m, m->n_groups, 0); i++) {
     out->nu[i] = share * a->nu[i] + (1 - share) * b->nu[i];
     out->rho[i] = share * a->rho[i] + (1 - share) * b->rho[i];
   }
@@ -239,27 +253,62 @@ static void read_dual(master *x, spread_dual *d) {
   }
   for (int q = 0; q < m->n_places; q++)
     d->theta[q] = x->room_row[q] >= 0 ? fmax(0, -ilp_lp_dual(x->lp, x->room_row[q])) * x->unit_ns / x->unit_bytes : 0;
-  for (int g = 0; g < m->n_groups; g++) {
-    double *nu = d->nu + (size_t)g * SPREAD_P, *rho = d->rho + (size_t)g * SPREAD_P;
-    for (int q = 0; q < m->n_places; q++) {
-      nu[q] = one_row(&m->group[g]) ? 0 : ilp_lp_dual(x->lp, x->part_row[g] + q);
-      rho[q] = x->chunk_row[g] >= 0 ? ilp_lp_dual(x->lp, x->chunk_row[g] + q) : 0;
+  for (int g = 0; g < m->n_groups; g++) x->pick[g] = ilp_lp_dual(x->lp, x->pick_row + g) * x->unit_ns;
+  for (int g = 0; g < m->n_groups; g++)
+    for (int k = 0; k < m->group[g].n_classes; k++) {
+      int i = g * m->cap_classes + k;
+      size_t at = spread_at(m, g, k);
+      double *nu = d->nu + at, *rho = d->rho + at;
+      bool known = x->part_row[i] >= 0;
+      for (int q = 0; q < m->n_places; q++) {
+        nu[q] = one_row(&m->group[g]) ? 0 : known ? ilp_lp_dual(x->lp, x->part_row[i] + q) : x->nu[at + (size_t)q];
+        rho[q] = !(m->weight > 0) ? 0 : known ? ilp_lp_dual(x->lp, x->chunk_row[i] + q) : x->rho[at + (size_t)q];
+      }
+      normalise(nu, m->n_places, d->lam_path, 0);
+      normalise(rho, m->n_places, m->weight, 0);
     }
-    normalise(nu, m->n_places, d->lam_path, 0);
-    normalise(rho, m->n_places, m->weight, 0);
-  }
 }
 
-/* The bound at d; its sets become columns. */
+static double priced(const spread *m, const spread_dual *d, const spread_set *s) {
+  const spread_group *g = &m->group[s->group];
+  const double *nu = d->nu + spread_at(m, s->group, s->class), *rho = d->rho + spread_at(m, s->group, s->class);
+  double v = one_row(g) ? d->lam_path * spread_way(m, s) : 0;
+  for (int q = 0; q < m->n_places; q++) {
+    if (!one_row(g)) v += nu[q] * s->part[q];
+    v += rho[q] * s->chunk[q] + d->theta[q] * (double)g->bytes * s->count[q];
+    for (int r = 0; r < m->n_rows; r++) v += d->lam[r] * spread_coef(m, &m->row[r], g, q) * s->load[q];
+  }
+  return v;
+}
+
+/* The bound at d. The best set of each group becomes a column, and the best of every class that the relaxation would take. */
 static hf_status price(master *x, const spread_dual *d, double *bound, int *n_new) {
   spread *m = x->m;
-  *bound = spread_bound(m, d, x->best_place, x->best_upload);
+  double sum = spread_constant(m, d);
   *n_new = 0;
   for (int g = 0; g < m->n_groups; g++) {
+    double least = INFINITY;
+    int from = x->s->n_sets, best = 0;
+    uint8_t *keep = x->best_place + (size_t)g * (size_t)m->n_experts;
+    for (int k = 0; k < m->group[g].n_classes; k++) {
+      bool is_new, up = m->group[g].class[k].upload;
+      double v = spread_price_class(m, d, g, k, x->trial);
+      if (v < least) {
+        least = v;
+        best = k;
+        memcpy(keep, x->trial, (size_t)m->n_experts);
+      } else if (isfinite(v)) {
+        spread_set s = {.group = g, .upload = up, .place = x->trial};
+        spread_value(m, &s);
+        if (priced(m, &x->now, &s) < x->pick[g] * (1 - 1e-9)) HF_TRY(add_set(x->s, g, x->trial, up, &is_new));
+      }
+    }
     bool is_new;
-    HF_TRY(add_set(x->s, g, x->best_place + (size_t)g * (size_t)m->n_experts, x->best_upload[g] != 0, &is_new));
-    *n_new += is_new;
+    HF_TRY(add_set(x->s, g, keep, m->group[g].class[best].upload, &is_new));
+    *n_new += x->s->n_sets - from;
+    sum += m->group[g].n_same * least;
   }
+  *bound = sum * (1 - 1e-12);
   if (*bound > x->s->bound_ns) {
     x->s->bound_ns = *bound;
     dual_copy(m, d, &x->s->best);
@@ -277,8 +326,10 @@ static hf_status start(master *x) {
   d->lam_path = m->depth > 1 ? 0 : 1;
   if (m->depth > 1) d->lam[0] = 1;
   for (int g = 0; g < m->n_groups; g++) {
-    d->nu[(size_t)g * SPREAD_P] = d->lam_path;
-    d->rho[(size_t)g * SPREAD_P] = m->weight;
+    for (int k = 0; k < m->group[g].n_classes; k++) {
+      d->nu[spread_at(m, g, k)] = d->lam_path;
+      d->rho[spread_at(m, g, k)] = m->weight;
+    }
     const spread_group *y = &m->group[g];
     for (int e = 0; e < m->n_experts; e++) {
       double ns = m->depth > 1 ? y->work[e * m->n_places] : y->way.t[e * m->n_places];
@@ -309,6 +360,9 @@ static hf_status start(master *x) {
 /* Columns until prices call for no more. */
 static hf_status generate(master *x, double gap, double stop_bound) {
   spread *m = x->m;
+  ilp_lp_free(x->lp);
+  x->lp = NULL;
+  x->first_set = 0;
   HF_TRY(ilp_lp_new(x->n_rows, x->lo, x->hi, &x->lp));
   HF_TRY(add_variables(x));
   double share = 0.5;
@@ -327,6 +381,156 @@ static hf_status generate(master *x, double gap, double stop_bound) {
     if (n_new + n_more == 0 && share >= 0.999) return HF_OK;
     if (n_new + n_more == 0) share = 1;
     else share = better ? fmax(0.3, share * 0.9) : fmin(0.9, share * 1.2);
+  }
+  return HF_OK;
+}
+
+/* ---- splitting classes ---- */
+
+/* What the columns of a class come to in the relaxation. */
+typedef struct {
+  double layers, way, chunk, part[SPREAD_P], chunk_part[SPREAD_P], used[SPREAD_P];
+} mixture;
+
+static hf_status mixtures(const master *x, mixture **out) {
+  const spread *m = x->m;
+  mixture *mix;
+  HF_TRY(hf_alloc(&mix, (size_t)m->n_groups * (size_t)m->cap_classes + 1, sizeof *mix, "placement classes"));
+  for (int i = 0; i < x->first_set; i++) {
+    const spread_set *c = &x->s->set[i];
+    mixture *y = &mix[c->group * m->cap_classes + c->class];
+    double z = ilp_lp_share(x->lp, x->column[i]);
+    if (!(z > 0)) continue;
+    y->layers += z;
+    y->way += z * spread_way(m, c);
+    y->chunk += z * spread_chunk(m, c);
+    for (int q = 0; q < m->n_places; q++) {
+      y->part[q] += z * c->part[q];
+      y->chunk_part[q] += z * c->chunk[q];
+      y->used[q] += c->count[q] > 0 ? z : 0;
+    }
+  }
+  *out = mix;
+  return HF_OK;
+}
+
+/* By how much the largest part of the mean lies below the mean of the largest parts. */
+static double mixture_loss(const master *x, const mixture *y) {
+  double way = 0, chunk = 0;
+  for (int q = 0; q < x->m->n_places; q++) {
+    way = fmax(way, y->part[q]);
+    chunk = fmax(chunk, y->chunk_part[q]);
+  }
+  return x->now.lam_path * (y->way - way) + x->m->weight * (y->chunk - chunk);
+}
+
+/* Places that some columns use and others do not, by the fixed parts at stake; how many. */
+static int mixed_places(const master *x, const spread_group *g, const mixture *y, int *place) {
+  const spread *m = x->m;
+  double stake[SPREAD_P];
+  int n = 0;
+  for (int q = 0; q < m->n_places; q++) {
+    double fixed = x->now.lam_path * g->way.fixed[q] + m->weight * (m->weight > 0 ? g->chunk.fixed[q] : 0);
+    for (int r = 0; r < m->n_rows; r++) fixed += x->now.lam[r] * spread_coef(m, &m->row[r], g, q) * g->work_fixed[q];
+    double v = fmin(y->used[q], y->layers - y->used[q]) * fixed;
+    if (!(v > 1e-6 * x->unit_ns)) continue;
+    int at = n++;
+    for (; at > 0 && stake[at - 1] < v; at--) {
+      stake[at] = stake[at - 1];
+      place[at] = place[at - 1];
+    }
+    stake[at] = v;
+    place[at] = q;
+  }
+  return n;
+}
+
+/* Weights of a class, from those of the one it was split from: as they were in the places it may use. */
+static void inherit(const master *x, int group, int class, const double *from, double *to) {
+  const spread *m = x->m;
+  double sum = 0;
+  for (int q = 0; q < m->n_places; q++) {
+    to[q] = m->group[group].class[class].never >> q & 1 ? 0 : fmax(0, from[q]);
+    sum += to[q];
+  }
+  if (!(sum > 0)) memcpy(to, from, (size_t)m->n_places * sizeof *to);
+}
+
+static void weights_of_class(master *x, int group, int class, int from) {
+  const spread *m = x->m;
+  spread_dual *dual[] = {&x->now, &x->mixed, &x->s->best};
+  size_t at = spread_at(m, group, class), old = spread_at(m, group, from), bytes = (size_t)m->n_places * sizeof(double);
+  inherit(x, group, class, x->s->best.nu + old, x->nu + at);
+  inherit(x, group, class, x->s->best.rho + old, x->rho + at);
+  for (size_t i = 0; i < sizeof dual / sizeof dual[0]; i++) {
+    memcpy(dual[i]->nu + at, x->nu + at, bytes);
+    memcpy(dual[i]->rho + at, x->rho + at, bytes);
+    normalise(dual[i]->nu + at, m->n_places, dual[i]->lam_path, 0);
+    normalise(dual[i]->rho + at, m->n_places, m->weight, 0);
+  }
+}
+
+/* Each place in turn doubles the classes that came of this one; whether any did. */
+static bool split_class(master *x, int group, int class, const mixture *y) {
+  spread *m = x->m;
+  spread_group *g = &m->group[group];
+  int place[SPREAD_P], n = mixed_places(x, g, y, place), first = g->n_classes;
+  uint16_t all = (uint16_t)((1u << m->n_places) - 1);
+  for (int i = 0; i < n; i++) {
+    uint16_t bit = (uint16_t)(1u << place[i]);
+    int last = g->n_classes, more = 1 + last - first;
+    if (last + more > m->cap_classes) break;
+    for (int j = 0; j < more; j++) {
+      int k = j == 0 ? class : first + j - 1;
+      spread_class other = g->class[k];
+      other.never |= bit;
+      g->class[k].must |= bit;
+      if (other.never != all) g->class[g->n_classes++] = other;
+    }
+  }
+  if (g->n_classes == first) return false;
+  for (int k = first; k < g->n_classes; k++) weights_of_class(x, group, k, class);
+  weights_of_class(x, group, class, class);
+  return true;
+}
+
+/* Splits every class whose mixture counts; whether any was. */
+static hf_status split(master *x, bool *any) {
+  spread *m = x->m;
+  mixture *mix;
+  double all = 0, enough = 0.25 * x->good * x->s->bound_ns;
+  int n = 0;
+  *any = false;
+  HF_TRY(mixtures(x, &mix));
+  for (int i = 0; i < m->n_groups * m->cap_classes; i++) {
+    double loss = mixture_loss(x, &mix[i]);
+    all += loss;
+    n += loss > 0;
+  }
+  for (int i = 0; i < m->n_groups * m->cap_classes && all > 2 * enough; i++) {
+    spread_group *g = &m->group[i / m->cap_classes];
+    if (one_row(g) || mixture_loss(x, &mix[i]) * n < enough) continue;
+    *any = split_class(x, i / m->cap_classes, i % m->cap_classes, &mix[i]) || *any;
+  }
+  free(mix);
+  for (int i = 0; i < x->s->n_sets && *any; i++) x->s->set[i].class = spread_class_of(m, &x->s->set[i]);
+  return HF_OK;
+}
+
+/* Columns and classes. The bound is that of the classes as they are in the end. */
+static hf_status relax(master *x, double gap, double stop_bound) {
+  HF_TRY(generate(x, gap, stop_bound));
+  for (int pass = 0; pass < MAX_SPLITS && x->s->bound_ns < stop_bound; pass++) {
+    bool any;
+    double bound;
+    int n_new;
+    if(getenv("DBG"))fprintf(stderr,"pass %d bound %.4f lp %.4f sets %d rows %d\n",pass,x->s->bound_ns*1e-6,ilp_lp_value(x->lp) * x->unit_ns*1e-6,x->s->n_sets,x->n_rows);
+    HF_TRY(split(x, &any));
+    if (!any) break;
+    x->s->bound_ns = 0;
+    dual_copy(x->m, &x->s->best, &x->mixed);
+    HF_TRY(price(x, &x->mixed, &bound, &n_new));
+    HF_TRY(generate(x, gap, stop_bound));
   }
   return HF_OK;
 }
@@ -413,18 +617,6 @@ static void first_fit(const spread *m, uint8_t *placement) {
 
 /* ---- the integer program over sets ---- */
 
-static double priced(const spread *m, const spread_dual *d, const spread_set *s) {
-  const spread_group *g = &m->group[s->group];
-  const double *nu = d->nu + (size_t)s->group * SPREAD_P, *rho = d->rho + (size_t)s->group * SPREAD_P;
-  double v = one_row(g) ? d->lam_path * spread_way(m, s) : 0;
-  for (int q = 0; q < m->n_places; q++) {
-    if (!one_row(g)) v += nu[q] * s->part[q];
-    v += rho[q] * s->chunk[q] + d->theta[q] * (double)g->bytes * s->count[q];
-    for (int r = 0; r < m->n_rows; r++) v += d->lam[r] * spread_coef(m, &m->row[r], g, q) * s->load[q];
-  }
-  return v;
-}
-
 /* Sets that may be part of something better than the placement: priced by no more than the gap above their group's best. */
 static hf_status survivors(master *x, uint8_t *alive) {
   spread *m = x->m;
@@ -432,8 +624,8 @@ static hf_status survivors(master *x, uint8_t *alive) {
   memset(alive, 1, (size_t)x->s->n_sets);
   if (!(x->s->bound_ns > 0)) return HF_OK;
   for (int g = 0; g < m->n_groups; g++) {
-    bool up;
-    double least = spread_price(m, &x->s->best, g, x->best_place, &up);
+    int class;
+    double least = spread_price(m, &x->s->best, g, x->best_place, &class);
     for (int i = 0; i < x->s->n_sets; i++)
       if (x->s->set[i].group == g && priced(m, &x->s->best, &x->s->set[i]) > least + room) alive[i] = 0;
   }
@@ -734,7 +926,7 @@ static hf_status run(master *x, double gap, double stop_bound, bool quick) {
   x->good = m->p->table->n_layers * m->n_experts <= SMALL ? GOOD_GAP_SMALL : GOOD_GAP;
   HF_TRY(hf_alloc(&s->placement, cells + 1, 1, "placement"));
   HF_TRY(hf_alloc(&x->best_place, (size_t)m->n_groups * (size_t)m->n_experts + (size_t)m->n_experts + 1, 1, "placement"));
-  HF_TRY(hf_alloc(&x->best_upload, (size_t)m->n_groups + 1, 1, "placement"));
+  HF_TRY(hf_alloc(&x->trial, (size_t)m->n_experts + 1, 1, "placement"));
   HF_TRY(hf_alloc(&s->whole_price, (size_t)m->n_groups + 1, sizeof *s->whole_price, "placement"));
   HF_TRY(dual_alloc(m, &s->best));
   HF_TRY(dual_alloc(m, &x->now));
@@ -758,7 +950,7 @@ static hf_status run(master *x, double gap, double stop_bound, bool quick) {
   }
   HF_GO(done, add_placement(x, placement));
   HF_GO(done, start(x));
-  HF_GO(done, generate(x, gap, stop_bound));
+  HF_GO(done, relax(x, gap, stop_bound));
   if (s->bound_ns >= stop_bound) {
     HF_GO(done, round_shares(x, placement));
     HF_GO(done, settle_and_take(x, &s->best, 1, placement));
@@ -767,8 +959,8 @@ static hf_status run(master *x, double gap, double stop_bound, bool quick) {
   }
   HF_GO(done, add_placement(x, s->placement));
   for (int g = 0; g < m->n_groups; g++) {
-    bool up;
-    if (m->group[g].whole) s->whole_price[g] = spread_price(m, &s->best, g, x->best_place, &up);
+    int class;
+    if (m->group[g].whole) s->whole_price[g] = spread_price(m, &s->best, g, x->best_place, &class);
   }
 done:
   s->bound_ns = fmin(s->bound_ns, s->objective_ns);
@@ -792,7 +984,10 @@ hf_status spread_solve(const ilp_problem *p, int depth, double gap, double stop_
   free(x.lo);
   free(x.hi);
   free(x.best_place);
-  free(x.best_upload);
+  free(x.trial);
+  free(x.pick);
+  free(x.nu);
+  free(x.rho);
   dual_free(&x.now);
   dual_free(&x.mixed);
   if (st != HF_OK) spread_solution_free(s);

@@ -19,15 +19,16 @@ static void weights_of(const spread *m, const spread_group *g, const spread_term
   }
 }
 
-static void add_term(const spread *m, const spread_group *g, const spread_term *t, const double *nu, spread_prices *x) {
+/* spared: bit q: the fixed part of place q is left out. */
+static void add_term(const spread *m, const spread_group *g, const spread_term *t, const double *nu, unsigned spared,
+                     spread_prices *x) {
   double w[SPREAD_P];
   int P = m->n_places;
   bool any = false;
   weights_of(m, g, t, nu, w);
   for (int q = 0; q < P; q++) {
     x->constant += nu[q] * t->lead[q] + w[q] * t->base[q];
-    x->fixed[q] +=
-        w[q] * t->fixed[q]; /* upload: an expert of the CPU uses the home device too; its fixed part is left out then */
+    if (!(spared >> q & 1)) x->fixed[q] += w[q] * t->fixed[q];
     any = any || w[q] > 0;
   }
   for (int i = 0; any && i < m->n_experts; i++)
@@ -46,23 +47,47 @@ static void add_rows(const spread *m, const spread_dual *d, const spread_group *
   }
 }
 
+/* What it costs at least that place q holds an expert, where the cheapest assignment leaves it empty; place receives the move. */
+static double fill_empty(const spread_prices *x, unsigned use, int q, uint8_t *place) {
+  double least = INFINITY;
+  int at = -1;
+  for (int e = 0; e < x->E; e++) {
+    const double *c = x->cost + (size_t)e * (size_t)x->P;
+    double now = INFINITY;
+    if (!(x->open[e] >> q & 1)) continue;
+    for (int p = 0; p < x->P; p++)
+      if ((use & x->open[e]) >> p & 1) now = fmin(now, c[p]);
+    if (!(c[q] - now < least)) continue;
+    least = c[q] - now;
+    at = e;
+  }
+  if (place != NULL && at >= 0) place[at] = (uint8_t)q;
+  return least;
+}
+
 /* Cheapest assignment to the places of `use`; INFINITY when an expert may live in none. Stops when it exceeds enough. */
 static double assign(const spread_prices *x, unsigned use, double enough, uint8_t *place) {
   double sum = 0;
+  unsigned used = 0;
   for (int q = 0; q < x->P; q++)
     if (use >> q & 1) sum += x->fixed[q];
   for (int e = 0; e < x->E; e++) {
     unsigned may = use & x->open[e];
     const double *c = x->cost + (size_t)e * (size_t)x->P;
     double least = INFINITY;
+    int at = 0;
     for (int q = 0; q < x->P; q++) {
       if (!(may >> q & 1) || !(c[q] < least)) continue;
       least = c[q];
-      if (place != NULL) place[e] = (uint8_t)q;
+      at = q;
     }
+    if (place != NULL) place[e] = (uint8_t)at;
+    used |= 1u << at;
     sum += least;
     if (sum > enough) return INFINITY;
   }
+  for (int q = 0; q < x->P; q++)
+    if ((x->must & ~used) >> q & 1) sum += fill_empty(x, use, q, place);
   return sum;
 }
 
@@ -74,7 +99,7 @@ static unsigned needed(const spread_prices *x) {
     double least = INFINITY, second = INFINITY;
     int at = 0;
     for (int q = 0; q < x->P; q++) {
-      if (!(x->open[e] >> q & 1)) continue;
+      if (!((x->open[e] & x->use) >> q & 1)) continue;
       if (c[q] < least) {
         second = least;
         least = c[q];
@@ -88,7 +113,7 @@ static unsigned needed(const spread_prices *x) {
   unsigned use = 0;
   for (int q = 0; q < x->P; q++)
     if (loss[q] >= x->fixed[q]) use |= 1u << q;
-  return use;
+  return use & x->use;
 }
 
 static double best_assignment(const spread_prices *x, uint8_t *place) {
@@ -171,20 +196,36 @@ static double price_counts(const counts *c, uint8_t *place) {
 
 /* ---- both ---- */
 
-static void fill_prices(const spread *m, const spread_dual *d, const spread_group *g, const double *nu, const double *rho,
-                        int mode, spread_prices *x) {
+static void clear_prices(const spread *m, const spread_dual *d, const spread_group *g, spread_prices *x) {
   x->E = m->n_experts;
   x->P = m->n_places;
   x->use = (1u << x->P) - 1;
+  x->must = 0;
   x->open = g->open;
   x->constant = 0;
   memset(x->fixed, 0, sizeof x->fixed);
   for (int e = 0; e < x->E; e++)
     for (int q = 0; q < x->P; q++) x->cost[e * x->P + q] = d->theta[q] * (double)g->bytes;
-  add_term(m, g, &g->way, nu, x);
-  if (m->weight > 0) add_term(m, g, mode == 1 ? &g->upload : &g->chunk, rho, x);
+}
+
+/* Upload: an expert of the CPU uses the home device too, so that either may have paid that part. */
+static void fill_prices(const spread *m, const spread_dual *d, int group, int class, spread_prices *x) {
+  const spread_group *g = &m->group[group];
+  const spread_class *k = &g->class[class];
+  const double *nu = d->nu + spread_at(m, group, class), *rho = d->rho + spread_at(m, group, class);
+  unsigned home = 1u << g->home;
+  clear_prices(m, d, g, x);
+  x->use &= ~(unsigned)k->never;
+  x->must = k->must;
+  add_term(m, g, &g->way, nu, 0, x);
+  if (m->weight > 0) add_term(m, g, k->upload ? &g->upload : &g->chunk, rho, k->upload ? home : 0, x);
+  if (m->weight > 0 && k->upload && (k->must & (home | 1)) != 0) x->constant += rho[g->home] * g->upload.fixed[g->home];
   if (m->n_rows > 0) add_rows(m, d, g, x);
-  if (mode == 1) x->fixed[g->home] = 0; /* may be paid by either: left out of the bound */
+  for (int q = 0; q < x->P; q++) {
+    if (!(k->must >> q & 1)) continue;
+    x->constant += x->fixed[q];
+    x->fixed[q] = 0;
+  }
 }
 
 /* ---- two places: the best weights of the two parts, for a choice of places in use ---- */
@@ -199,7 +240,9 @@ typedef struct {
 static void probe_at(const spread *m, const spread_dual *d, int group, unsigned use, double nu, spread_prices *x, probe *r) {
   const spread_group *g = &m->group[group];
   double w[SPREAD_P] = {nu, d->lam_path - nu};
-  fill_prices(m, d, g, w, NULL, 0, x);
+  clear_prices(m, d, g, x);
+  add_term(m, g, &g->way, w, 0, x);
+  add_rows(m, d, g, x);
   for (int q = 0; q < 2; q++)
     if (use >> q & 1) x->constant += x->fixed[q];
   memset(x->fixed, 0, sizeof x->fixed);
@@ -285,7 +328,7 @@ static double price_nested(const spread *m, const spread_dual *d, int group, spr
 
 int spread_modes(const spread *m, int group) {
   const spread_group *g = &m->group[group];
-  return g->whole ? 0 : g->nested ? 3 : g->upload.t != NULL ? 2 : 1;
+  return g->whole ? 0 : g->nested ? 3 : g->n_classes;
 }
 
 static spread_prices *table_of_thread(void) {
@@ -298,30 +341,36 @@ const spread_prices *spread_prices_of(const spread *m, const spread_dual *d, int
   const spread_group *g = &m->group[group];
   spread_prices *x = table_of_thread();
   if (g->nested) (void)probe_use(m, d, group, nested_use[mode], x, &p);
-  else fill_prices(m, d, g, d->nu + (size_t)group * SPREAD_P, d->rho + (size_t)group * SPREAD_P, mode, x);
+  else fill_prices(m, d, group, mode, x);
   return x;
 }
 
-double spread_price(const spread *m, const spread_dual *d, int group, uint8_t *place, bool *upload) {
-  static _Thread_local uint8_t trial[ILP_MAX_EXPERTS];
+double spread_price_class(const spread *m, const spread_dual *d, int group, int class, uint8_t *place) {
   const spread_group *g = &m->group[group];
   m->count->priced++;
-  *upload = false;
   if (g->whole) {
     counts c;
     counts_of(m, d, g, &c);
     return price_counts(&c, place);
   }
   if (g->nested) return price_nested(m, d, group, table_of_thread(), place);
-  const spread_prices *x = spread_prices_of(m, d, group, 0);
-  double best = x->constant + best_assignment(x, place);
-  if (g->upload.t == NULL) return best;
-  x = spread_prices_of(m, d, group, 1);
-  double other = x->constant + best_assignment(x, trial);
-  if (!(other < best)) return best;
-  *upload = true;
-  memcpy(place, trial, (size_t)m->n_experts);
-  return other;
+  spread_prices *x = table_of_thread();
+  fill_prices(m, d, group, class, x);
+  return x->constant + best_assignment(x, place);
+}
+
+double spread_price(const spread *m, const spread_dual *d, int group, uint8_t *place, int *class) {
+  static _Thread_local uint8_t trial[ILP_MAX_EXPERTS];
+  double best = spread_price_class(m, d, group, 0, place);
+  *class = 0;
+  for (int k = 1; k < m->group[group].n_classes; k++) {
+    double v = spread_price_class(m, d, group, k, trial);
+    if (!(v < best)) continue;
+    best = v;
+    *class = k;
+    memcpy(place, trial, (size_t)m->n_experts);
+  }
+  return best;
 }
 
 double spread_constant(const spread *m, const spread_dual *d) {
@@ -330,14 +379,4 @@ double spread_constant(const spread *m, const spread_dual *d) {
   for (int q = 0; q < m->n_places; q++)
     if (m->room[q] < INT64_MAX) sum -= d->theta[q] * (double)m->room[q];
   return sum;
-}
-
-double spread_bound(const spread *m, const spread_dual *d, uint8_t *best, uint8_t *upload) {
-  double sum = spread_constant(m, d);
-  for (int g = 0; g < m->n_groups; g++) {
-    bool up = false;
-    sum += m->group[g].n_same * spread_price(m, d, g, best + (size_t)g * (size_t)m->n_experts, &up);
-    upload[g] = up;
-  }
-  return sum * (1 - 1e-12);
 }

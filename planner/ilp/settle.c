@@ -130,12 +130,15 @@ static void do_move(settling *s, int i, int e, int q) {
 
 /* ---- start ---- */
 
+/* At the weights of the cheapest class. `saved` is scratch here. */
 static void price_experts(settling *s) {
   const spread *m = s->m;
   int P = m->n_places;
   for (int g = 0; g < m->n_groups; g++) {
     const spread_group *y = &m->group[g];
-    const double *nu = s->d->nu + (size_t)g * SPREAD_P, *rho = s->d->rho + (size_t)g * SPREAD_P;
+    int class = 0;
+    if (y->n_classes > 1) (void)spread_price(m, s->d, g, s->saved, &class);
+    const double *nu = s->d->nu + spread_at(m, g, class), *rho = s->d->rho + spread_at(m, g, class);
     double *to = s->regret + (size_t)g * (size_t)(m->n_experts * P), *open = s->opening + (size_t)g * (size_t)P,
            w[SPREAD_P] = {0};
     for (int q = 0; q < P; q++)

@@ -315,10 +315,10 @@ static hf_status settle_form_m(search *s, ilp_depth *d, ilp_result *r) {
   uint8_t *place = NULL;
   hf_status st = HF_OK;
   HF_TRY(spread_new(s->p, 1, s->count, &m));
-  HF_GO(done, hf_alloc(&dual.nu, (size_t)m->n_groups * SPREAD_P + 1, sizeof *dual.nu, "placement"));
-  HF_GO(done, hf_alloc(&dual.rho, (size_t)m->n_groups * SPREAD_P + 1, sizeof *dual.rho, "placement"));
+  HF_GO(done, hf_alloc(&dual.nu, spread_at(m, m->n_groups, 0) + 1, sizeof *dual.nu, "placement"));
+  HF_GO(done, hf_alloc(&dual.rho, spread_at(m, m->n_groups, 0) + 1, sizeof *dual.rho, "placement"));
   HF_GO(done, hf_alloc(&place, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
-  for (int g = 0; g < m->n_groups; g++) dual.nu[(size_t)g * SPREAD_P] = 1;
+  for (int g = 0; g < m->n_groups; g++) dual.nu[spread_at(m, g, 0)] = 1;
   dual.theta[1] = d->theta / (double)d->unit_bytes;
   ilp_depth_placement(d, d->k_best, place);
   HF_GO(done, spread_settle(m, &dual, SETTLE_ROUNDS, 0, place, &ns));

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MOST_CLASSES = 8192 }; /* of all groups: memory */
+
 /* ---- tables ---- */
 
 typedef struct {
@@ -141,6 +143,8 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
   const double *pop = p->pop->p + (size_t)layer * (size_t)E;
   for (int e = 1; e < E; e++) g->alike = g->alike && pop[e] == pop[0] && g->open[e] == g->open[0];
   g->whole = g->alike && m->depth == 1 && !(m->weight > 0) && !(m->kappa > 0);
+  g->n_classes = g->upload.t != NULL ? 2 : 1;
+  g->class[1].upload = true;
   return HF_OK;
 }
 
@@ -246,6 +250,8 @@ static hf_status build(spread *m) {
     HF_TRY(fill_group(&b, l, &m->group[m->n_groups]));
     m->group_of[l] = m->n_groups++;
   }
+  m->cap_classes = m->n_groups * SPREAD_CLASSES <= MOST_CLASSES ? SPREAD_CLASSES : MOST_CLASSES / m->n_groups;
+  if (m->cap_classes < 2) m->cap_classes = 2;
   return HF_OK;
 }
 
@@ -280,6 +286,20 @@ void spread_free(spread *m) {
 
 /* ---- values ---- */
 
+size_t spread_at(const spread *m, int group, int class) {
+  return ((size_t)group * (size_t)m->cap_classes + (size_t)class) * (size_t)m->n_places;
+}
+
+int spread_class_of(const spread *m, const spread_set *s) {
+  const spread_group *g = &m->group[s->group];
+  unsigned used = 0;
+  for (int q = 0; q < m->n_places; q++) used |= (s->count[q] > 0 ? 1u : 0u) << q;
+  for (int k = 0; k < g->n_classes; k++)
+    if (g->class[k].upload == s->upload && (used & g->class[k].must) == g->class[k].must && (used & g->class[k].never) == 0)
+      return k;
+  return 0;
+}
+
 static void parts_of(const spread *m, const spread_group *g, const spread_term *t, const spread_set *s, double *part) {
   double raw[SPREAD_P];
   int P = m->n_places;
@@ -306,6 +326,7 @@ void spread_value(const spread *m, spread_set *s) {
   memset(s->load, 0, sizeof s->load);
   memset(s->chunk, 0, sizeof s->chunk);
   for (int e = 0; e < m->n_experts; e++) s->count[s->place[e]]++;
+  s->class = spread_class_of(m, s);
   parts_of(m, g, &g->way, s, s->part);
   if (m->weight > 0) parts_of(m, g, s->upload ? &g->upload : &g->chunk, s, s->chunk);
   if (g->work == NULL) return;

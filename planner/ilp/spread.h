@@ -10,16 +10,24 @@
  *   chunk[q] the same for a prompt's chunk, CPU or upload, whichever the set says; upload: the link has the CPU's part
  *   bytes    count[q] experts of `bytes` bytes each
  *
+ * A class is the sets of a group that use certain places and leave others empty, with or without upload. The largest part of
+ * a mean of sets is less than the mean of their largest parts: most where one of them uses a place, with all its fixed part, and
+ * the other does not. So parts are weighed class by class, and classes are split where that costs something.
+ *
  * Multipliers (dual): rows of resources lam[], sum with lam_path = 1 at depth > 1 (at depth 1 lam_path = 1); parts of the ways
- * nu[group][place], sum lam_path in each group; parts of chunks rho[group][place], sum prefill weight; bytes theta[place].
- * For any such
- * multipliers  sum over layers of min over sets (priced values) + constants  is a bound for all placements. */
+ * nu[class][place], sum lam_path in each class; parts of chunks rho[class][place], sum prefill weight; bytes theta[place]. For any
+ * such multipliers  sum over layers of min over sets (priced values) + constants  is a bound for all placements. */
 #ifndef HF_PLANNER_ILP_SPREAD_H
 #define HF_PLANNER_ILP_SPREAD_H
 
 #include "planner/ilp/ilp_int.h"
 
-enum { SPREAD_P = STAGE_MAX_PLACES, SPREAD_MAX_ROWS = 3 * STAGE_MAX_DEVICES + STAGE_MAX_REMOTES + 1 };
+enum { SPREAD_P = STAGE_MAX_PLACES, SPREAD_MAX_ROWS = 3 * STAGE_MAX_DEVICES + STAGE_MAX_REMOTES + 1, SPREAD_CLASSES = 64 };
+
+typedef struct {
+  bool upload;
+  uint16_t must, never; /* bit q: place q holds an expert at least; holds none */
+} spread_class;
 
 /* One kind of step: parts[q] = lead[q] + base[q] + (used[q] ? fixed[q] : 0) + sum of t[e][q], before contention. */
 typedef struct {
@@ -41,6 +49,8 @@ typedef struct {
   /* The relaxation sees the way of a set as it is, not its parts one by one: */
   bool whole;  /* depth 1, experts all alike, nothing but ways counts: priced by counts with the true largest part */
   bool nested; /* two places at depth > 1: for each choice of places in use the best weights of the parts are found */
+  int n_classes; /* 1 of whole and nested groups */
+  spread_class class[SPREAD_CLASSES];
 } spread_group;
 
 /* What limits a step at depth > 1: load[q] of one place; with contention also the home work of device q and the CPU. */
@@ -55,6 +65,7 @@ typedef struct {
   hf_arena *mem;
   ilp_counters *count;
   int depth, n_places, n_experts, n_groups, n_rows;
+  int cap_classes; /* of a group at most */
   spread_group *group; /* [n_groups] */
   int *group_of;       /* [n_layers]; -1 = dense */
   spread_row row[SPREAD_MAX_ROWS];
@@ -65,7 +76,7 @@ typedef struct {
 
 /* A set of places for the experts of one layer, with its values. */
 typedef struct {
-  int group;
+  int group, class;
   bool upload;
   const uint8_t *place; /* [n_experts] */
   int count[SPREAD_P];
@@ -74,12 +85,16 @@ typedef struct {
 
 typedef struct {
   double lam[SPREAD_MAX_ROWS], lam_path, theta[SPREAD_P];
-  double *nu, *rho; /* [n_groups * SPREAD_P] */
+  double *nu, *rho; /* [n_groups * cap_classes * n_places]; spread_at */
 } spread_dual;
 
 HF_MUST hf_status spread_new(const ilp_problem *p, int depth, ilp_counters *count, spread **out);
 void spread_free(spread *m); /* NULL ok */
-/* Values of a set: group, upload and place must be set. */
+/* Where the multipliers of a class begin. */
+size_t spread_at(const spread *m, int group, int class);
+/* The class of a set whose values are known. */
+int spread_class_of(const spread *m, const spread_set *s);
+/* Values of a set and its class: group, upload and place must be set. */
 void spread_value(const spread *m, spread_set *s);
 double spread_way(const spread *m, const spread_set *s);
 double spread_chunk(const spread *m, const spread_set *s);
@@ -90,15 +105,16 @@ double spread_total(const spread *m, const double *row, double way, double chunk
 /* Objective of any placement from the tabulated times; INFINITY when a place has too little room. */
 double spread_evaluate(const spread *m, const uint8_t *placement);
 
-/* price.c: the set of a group with the least priced value; place receives it. Exact. */
-double spread_price(const spread *m, const spread_dual *d, int group, uint8_t *place, bool *upload);
-/* What it is the least of: cost of each expert in each place, of using a place, and a constant; mode 1 = upload; nested
- * groups: modes are
- * both places, the CPU, the device. The table is the thread's own and
- * is overwritten by the next call. */
+/* price.c: the set of a class with the least priced value; place receives it. Exact but for places that the class must use and
+ * the set does not: they are paid for. */
+double spread_price_class(const spread *m, const spread_dual *d, int group, int class, uint8_t *place);
+/* The least of all classes; *class receives which. */
+double spread_price(const spread *m, const spread_dual *d, int group, uint8_t *place, int *class);
+/* What it is the least of: cost of each expert in each place, of using a place, and a constant; modes are classes, of nested
+ * groups: both places, the CPU, the device. The table is the thread's own and is overwritten by the next call. */
 typedef struct {
   int E, P;
-  unsigned use; /* places that may be used; nested: all of them are paid for in `constant` */
+  unsigned use, must; /* places that may be used; must hold an expert: paid for in `constant`, as are both of nested groups */
   const uint16_t *open;
   double cost[ILP_MAX_EXPERTS * SPREAD_P]; /* [E * P] */
   double fixed[SPREAD_P], constant;
@@ -107,8 +123,6 @@ int spread_modes(const spread *m, int group); /* 0 for whole groups */
 const spread_prices *spread_prices_of(const spread *m, const spread_dual *d, int group, int mode);
 /* The part of the bound that no set has. */
 double spread_constant(const spread *m, const spread_dual *d);
-/* The bound at these multipliers; best[n_groups * n_experts] and upload[n_groups] receive the sets. */
-double spread_bound(const spread *m, const spread_dual *d, uint8_t *best, uint8_t *upload);
 
 /* settle.c: improves a placement [n_layers * n_experts] until it fits and no exchange helps; effort in rounds. At an
  * objective of `enough`

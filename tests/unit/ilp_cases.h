@@ -143,12 +143,25 @@ static inline bool case_large(ilp_case *c, int n_layers, int dense, int n_expert
   return true;
 }
 
+/* CPUs of other machines over a link of 100 Gbit/s, from place `first` on: half and a third as fast as this one's. */
+static inline void case_machines_from(ilp_case *c, int first) {
+  stage_table *t = c->t;
+  for (int l = 0; l < t->n_layers; l++)
+    for (int r = 0; r < t->n_remotes; r++) {
+      stage_place *p = stage_place_of(t, l, first + r);
+      p->exp = case_curve(500, (double)c->bytes[l], 440e9 / (2 + r), 0.088e9, 32e12 / (2 + r));
+      p->fixed_ns = 15e3;
+      p->hand_ns = 60e3 + 40e3 * r;
+      p->hand_tok_ns = 2 * 7168 * 2 / 12.5;
+    }
+}
+
 /* Four unlike devices (24, 32 and 80 GB cards and a slow one) instead of one, homes in runs of layers. */
-static inline bool case_unlike(ilp_case *c) {
+static inline bool case_unlike(ilp_case *c, int n_remotes) {
   static const double bytes_per_s[4] = {850e9, 1600e9, 2800e9, 430e9}, flops_per_s[4] = {120e12, 200e12, 500e12, 60e12};
   static const int64_t room[4] = {7000000000, 15000000000, 60000000000, 9000000000};
   stage_table *t = c->t;
-  if (stage_table_places(t, 4, 0) != HF_OK) return false;
+  if (stage_table_places(t, 4, n_remotes) != HF_OK) return false;
   for (int l = 0; l < t->n_layers; l++) {
     stage_layer *y = &t->layer[l];
     y->home = l * 4 / t->n_layers;
@@ -162,6 +175,7 @@ static inline bool case_unlike(ilp_case *c) {
       if (q == 1 + y->home) y->dexp = p->exp;
     }
   }
+  case_machines_from(c, 5);
   c->p.n_devices = 4;
   for (int d = 0; d < 4; d++) {
     c->p.device[d].name = "test device";
