@@ -240,6 +240,19 @@ static void normalise(double *v, int n, double sum, int where) {
   for (int i = 0; i < n; i++) v[i] = s > 1e-12 * sum ? v[i] * (sum / s) : i == where ? sum : 0;
 }
 
+/* GLPK's multipliers of a class may sum to less where none of its sets is used: the rest goes by the weights it came with, so
+ * that no set of the class gets cheaper. */
+static void complete(double *v, const double *weights, int n, double sum) {
+  double s = 0, w = 0;
+  for (int i = 0; i < n; i++) {
+    if (!(v[i] > 0)) v[i] = 0;
+    s += v[i];
+    w += weights[i];
+  }
+  for (int i = 0; i < n && s < sum; i++) v[i] += (sum - s) * weights[i] / w;
+  normalise(v, n, sum, 0);
+}
+
 static void read_dual(master *x, spread_dual *d) {
   const spread *m = x->m;
   double all[SPREAD_MAX_ROWS + 1];
@@ -261,11 +274,11 @@ static void read_dual(master *x, spread_dual *d) {
       double *nu = d->nu + at, *rho = d->rho + at;
       bool known = x->part_row[i] >= 0;
       for (int q = 0; q < m->n_places; q++) {
-        nu[q] = one_row(&m->group[g]) ? 0 : known ? ilp_lp_dual(x->lp, x->part_row[i] + q) : x->nu[at + (size_t)q];
-        rho[q] = !(m->weight > 0) ? 0 : known ? ilp_lp_dual(x->lp, x->chunk_row[i] + q) : x->rho[at + (size_t)q];
+        nu[q] = one_row(&m->group[g]) || !known ? 0 : ilp_lp_dual(x->lp, x->part_row[i] + q);
+        rho[q] = m->weight > 0 && known ? ilp_lp_dual(x->lp, x->chunk_row[i] + q) : 0;
       }
-      normalise(nu, m->n_places, d->lam_path, 0);
-      normalise(rho, m->n_places, m->weight, 0);
+      complete(nu, x->nu + at, m->n_places, d->lam_path);
+      complete(rho, x->rho + at, m->n_places, m->weight);
     }
 }
 
@@ -373,6 +386,7 @@ static hf_status generate(master *x, double gap, double stop_bound) {
            before = x->s->bound_ns;
     int n_new, n_more = 0;
     read_dual(x, &x->now);
+    if(getenv("DBG2"))fprintf(stderr,"round %d value %.4f bound %.4f share %.2f sets %d it %ld\n",round,value*1e-6,before*1e-6,share,x->s->n_sets,(long)x->count->lp_iterations);
     if (value - before <= fmin(CONVERGED, 0.02 * gap) * value || before >= stop_bound) return HF_OK;
     dual_mix(m, &x->now, &x->s->best, share, &x->mixed);
     HF_TRY(price(x, &x->mixed, &bound, &n_new));
@@ -414,23 +428,32 @@ static hf_status mixtures(const master *x, mixture **out) {
   return HF_OK;
 }
 
-/* By how much the largest part of the mean lies below the mean of the largest parts. */
-static double mixture_loss(const master *x, const mixture *y) {
+/* By how much the largest part of the mean lies below the mean of the largest parts. path: what a way counts. */
+static double mixture_loss(const master *x, const mixture *y, double path) {
   double way = 0, chunk = 0;
   for (int q = 0; q < x->m->n_places; q++) {
     way = fmax(way, y->part[q]);
     chunk = fmax(chunk, y->chunk_part[q]);
   }
-  return x->now.lam_path * (y->way - way) + x->m->weight * (y->chunk - chunk);
+  return path * (y->way - way) + x->m->weight * (y->chunk - chunk);
+}
+
+/* At depth > 1 ways count where, as they truly are, they come to more than the step of the relaxation. */
+static double path_weight(const master *x, const mixture *mix) {
+  const spread *m = x->m;
+  double way = m->path0;
+  if (m->depth == 1) return 1;
+  for (int i = 0; i < m->n_groups * m->cap_classes; i++) way += mix[i].way;
+  return way > ilp_lp_share(x->lp, 0) * x->unit_ns ? 1 : 0;
 }
 
 /* Places that some columns use and others do not, by the fixed parts at stake; how many. */
-static int mixed_places(const master *x, const spread_group *g, const mixture *y, int *place) {
+static int mixed_places(const master *x, const spread_group *g, const mixture *y, double path, int *place) {
   const spread *m = x->m;
   double stake[SPREAD_P];
   int n = 0;
   for (int q = 0; q < m->n_places; q++) {
-    double fixed = x->now.lam_path * g->way.fixed[q] + m->weight * (m->weight > 0 ? g->chunk.fixed[q] : 0);
+    double fixed = path * g->way.fixed[q] + m->weight * (m->weight > 0 ? g->chunk.fixed[q] : 0);
     for (int r = 0; r < m->n_rows; r++) fixed += x->now.lam[r] * spread_coef(m, &m->row[r], g, q) * g->work_fixed[q];
     double v = fmin(y->used[q], y->layers - y->used[q]) * fixed;
     if (!(v > 1e-6 * x->unit_ns)) continue;
@@ -453,7 +476,7 @@ static void inherit(const master *x, int group, int class, const double *from, d
     to[q] = m->group[group].class[class].never >> q & 1 ? 0 : fmax(0, from[q]);
     sum += to[q];
   }
-  if (!(sum > 0)) memcpy(to, from, (size_t)m->n_places * sizeof *to);
+  for (int q = 0; q < m->n_places && !(sum > 0); q++) to[q] = m->group[group].class[class].never >> q & 1 ? 0 : 1;
 }
 
 static void weights_of_class(master *x, int group, int class, int from) {
@@ -471,10 +494,10 @@ static void weights_of_class(master *x, int group, int class, int from) {
 }
 
 /* Each place in turn doubles the classes that came of this one; whether any did. */
-static bool split_class(master *x, int group, int class, const mixture *y) {
+static bool split_class(master *x, int group, int class, const mixture *y, double path) {
   spread *m = x->m;
   spread_group *g = &m->group[group];
-  int place[SPREAD_P], n = mixed_places(x, g, y, place), first = g->n_classes;
+  int place[SPREAD_P], n = mixed_places(x, g, y, path, place), first = g->n_classes;
   uint16_t all = (uint16_t)((1u << m->n_places) - 1);
   for (int i = 0; i < n; i++) {
     uint16_t bit = (uint16_t)(1u << place[i]);
@@ -494,6 +517,18 @@ static bool split_class(master *x, int group, int class, const mixture *y) {
   return true;
 }
 
+/* Forgets all sets but those that make up the relaxation. */
+static void keep_used(master *x) {
+  spread_solution *s = x->s;
+  int n = 0;
+  for (int i = 0; i < s->n_sets; i++) {
+    bool used = i < x->first_set && ilp_lp_share(x->lp, x->column[i]) > 0;
+    if (used) s->set[n++] = s->set[i];
+    else free((void *)s->set[i].place);
+  }
+  s->n_sets = n;
+}
+
 /* Splits every class whose mixture counts; whether any was. */
 static hf_status split(master *x, bool *any) {
   spread *m = x->m;
@@ -502,19 +537,21 @@ static hf_status split(master *x, bool *any) {
   int n = 0;
   *any = false;
   HF_TRY(mixtures(x, &mix));
+  double path = path_weight(x, mix);
   for (int i = 0; i < m->n_groups * m->cap_classes; i++) {
-    double loss = mixture_loss(x, &mix[i]);
+    double loss = mixture_loss(x, &mix[i], path);
     all += loss;
     n += loss > 0;
   }
   for (int i = 0; i < m->n_groups * m->cap_classes && all > 2 * enough; i++) {
-    spread_group *g = &m->group[i / m->cap_classes];
-    if (one_row(g) || mixture_loss(x, &mix[i]) * n < enough) continue;
-    *any = split_class(x, i / m->cap_classes, i % m->cap_classes, &mix[i]) || *any;
+    if (one_row(&m->group[i / m->cap_classes]) || mixture_loss(x, &mix[i], path) * n < enough) continue;
+    *any = split_class(x, i / m->cap_classes, i % m->cap_classes, &mix[i], path) || *any;
   }
   free(mix);
-  for (int i = 0; i < x->s->n_sets && *any; i++) x->s->set[i].class = spread_class_of(m, &x->s->set[i]);
-  return HF_OK;
+  if (!*any) return HF_OK;
+  keep_used(x);
+  for (int i = 0; i < x->s->n_sets; i++) x->s->set[i].class = spread_class_of(m, &x->s->set[i]);
+  return add_placement(x, x->s->placement);
 }
 
 /* Columns and classes. The bound is that of the classes as they are in the end. */
@@ -522,7 +559,7 @@ static hf_status relax(master *x, double gap, double stop_bound) {
   HF_TRY(generate(x, gap, stop_bound));
   for (int pass = 0; pass < MAX_SPLITS && x->s->bound_ns < stop_bound; pass++) {
     bool any;
-    double bound;
+    double bound, before = x->s->bound_ns;
     int n_new;
     if(getenv("DBG"))fprintf(stderr,"pass %d bound %.4f lp %.4f sets %d rows %d\n",pass,x->s->bound_ns*1e-6,ilp_lp_value(x->lp) * x->unit_ns*1e-6,x->s->n_sets,x->n_rows);
     HF_TRY(split(x, &any));
@@ -531,6 +568,7 @@ static hf_status relax(master *x, double gap, double stop_bound) {
     dual_copy(x->m, &x->s->best, &x->mixed);
     HF_TRY(price(x, &x->mixed, &bound, &n_new));
     HF_TRY(generate(x, gap, stop_bound));
+    if (x->s->bound_ns < before * (1 + 0.1 * x->good)) break;
   }
   return HF_OK;
 }

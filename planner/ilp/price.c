@@ -47,21 +47,24 @@ static void add_rows(const spread *m, const spread_dual *d, const spread_group *
   }
 }
 
-/* What it costs at least that place q holds an expert, where the cheapest assignment leaves it empty; place receives the move. */
+/* What it costs at least that place q holds an expert, where the cheapest assignment leaves it empty. place receives the move of
+ * an expert that is not the last of a place that must hold one, too. */
 static double fill_empty(const spread_prices *x, unsigned use, int q, uint8_t *place) {
-  double least = INFINITY;
-  int at = -1;
+  double least = INFINITY, least_moved = INFINITY;
+  int at = -1, count[SPREAD_P] = {0};
+  for (int e = 0; place != NULL && e < x->E; e++) count[place[e]]++;
   for (int e = 0; e < x->E; e++) {
     const double *c = x->cost + (size_t)e * (size_t)x->P;
     double now = INFINITY;
     if (!(x->open[e] >> q & 1)) continue;
     for (int p = 0; p < x->P; p++)
       if ((use & x->open[e]) >> p & 1) now = fmin(now, c[p]);
-    if (!(c[q] - now < least)) continue;
-    least = c[q] - now;
+    least = fmin(least, c[q] - now);
+    if (place == NULL || !(c[q] - now < least_moved) || (count[place[e]] == 1 && x->must >> place[e] & 1)) continue;
+    least_moved = c[q] - now;
     at = e;
   }
-  if (place != NULL && at >= 0) place[at] = (uint8_t)q;
+  if (at >= 0) place[at] = (uint8_t)q;
   return least;
 }
 
