@@ -334,7 +334,7 @@ hf_status ilp_lp_solve(ilp_lp *lp, ilp_counters *count) {
   glp_smcp o;
   glp_init_smcp(&o);
   o.msg_lev = GLP_MSG_OFF;
-  o.meth = GLP_PRIMAL; /* new columns leave the last basis feasible */
+  o.meth = GLP_PRIMAL;                           /* new columns leave the last basis feasible */
   o.it_lim = 4 * glp_get_num_rows(lp->p) + 4000; /* more: it goes round in circles */
   int before = glp_get_it_cnt(lp->p), rc = glp_simplex(lp->p, &o);
   if (rc != 0) { /* a basis gone bad: from scratch */

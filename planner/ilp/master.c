@@ -7,21 +7,9 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <stdio.h>
 #include <string.h>
 
-enum {
-  MAX_ROUNDS = 150,
-  MAX_SETS_ALL = 2500,
-  MAX_COLUMNS_ALL = 8000,
-  MOST_EXPERTS_ALL = 600,
-  SMALL = 2000,
-  START_STEPS = 24,
-  SETTLE_ROUNDS = 12,
-  QUICK_ROUNDS = 4,
-  MAX_DIVE = 40,
-  MAX_SPLITS = 6
-};
+enum { MAX_ROUNDS = 150, SMALL = 2000, START_STEPS = 24, SETTLE_ROUNDS = 12, QUICK_ROUNDS = 4, MAX_DIVE = 40, MAX_SPLITS = 6 };
 static const double CONVERGED = 1e-6;
 /* What is left of a gap as small as this is mostly in the bound: no further search. In small models it can be a few experts. */
 static const double GOOD_GAP = 8e-4, GOOD_GAP_SMALL = 1e-6;
@@ -34,37 +22,15 @@ typedef struct {
   ilp_lp *lp;
   int *column;                                /* [sets] in the relaxation */
   int path_row, room_row[SPREAD_P], pick_row; /* first rows of their kind; -1: none */
-  int *part_row, *chunk_row; /* [groups * cap_classes] first of P (or the only one); -1: none. Classes get rows with their first set */
-  double *nu, *rho;          /* weights of classes without rows, of 1; as in spread_dual */
-  double *pick;              /* [groups] GLPK's price of a layer: a set below it improves the relaxation */
-  int n_rows, first_set;                      /* first_set: not yet columns from here on */
-  double *lo, *hi;                            /* of rows */
+  int *part_row,
+      *chunk_row;   /* [groups * cap_classes] first of P (or the only one); -1: none. Classes get rows with their first set */
+  double *nu, *rho; /* weights of classes without rows, of 1; as in spread_dual */
+  double *pick;     /* [groups] GLPK's price of a layer: a set below it improves the relaxation */
+  int n_rows, first_set; /* first_set: not yet columns from here on */
+  double *lo, *hi;       /* of rows */
   spread_dual now, mixed;
   uint8_t *best_place, *trial; /* [groups * experts], [experts] */
 } master;
-
-/* ---- sets ---- */
-
-static hf_status add_set(spread_solution *s, int group, const uint8_t *place, bool upload, bool *is_new) {
-  spread *m = s->m;
-  size_t E = (size_t)m->n_experts;
-  *is_new = false;
-  for (int i = 0; i < s->n_sets; i++)
-    if (s->set[i].group == group && s->set[i].upload == upload && memcmp(s->set[i].place, place, E) == 0) return HF_OK;
-  if (s->n_sets == s->cap_sets) {
-    int cap = s->cap_sets > 0 ? 2 * s->cap_sets : 1024;
-    HF_TRY(hf_realloc(&s->set, (size_t)cap, sizeof *s->set, "placement columns"));
-    s->cap_sets = cap;
-  }
-  uint8_t *copy;
-  HF_TRY(hf_alloc(&copy, E, 1, "placement columns"));
-  memcpy(copy, place, E);
-  spread_set *x = &s->set[s->n_sets++];
-  *x = (spread_set){.group = group, .upload = upload, .place = copy};
-  spread_value(m, x);
-  *is_new = true;
-  return HF_OK;
-}
 
 void spread_solution_free(spread_solution *s) {
   if (s == NULL) return;
@@ -93,7 +59,7 @@ static hf_status add_placement(master *x, const uint8_t *placement) {
       spread_value(m, &s);
       s.upload = spread_chunk(m, &s) < cpu;
     }
-    HF_TRY(add_set(x->s, s.group, s.place, s.upload, &is_new));
+    HF_TRY(spread_add_set(x->s, s.group, s.place, s.upload, &is_new));
   }
   return HF_OK;
 }
@@ -313,11 +279,11 @@ static hf_status price(master *x, const spread_dual *d, double *bound, int *n_ne
       } else if (isfinite(v)) {
         spread_set s = {.group = g, .upload = up, .place = x->trial};
         spread_value(m, &s);
-        if (priced(m, &x->now, &s) < x->pick[g] * (1 - 1e-9)) HF_TRY(add_set(x->s, g, x->trial, up, &is_new));
+        if (priced(m, &x->now, &s) < x->pick[g] * (1 - 1e-9)) HF_TRY(spread_add_set(x->s, g, x->trial, up, &is_new));
       }
     }
     bool is_new;
-    HF_TRY(add_set(x->s, g, keep, m->group[g].class[best].upload, &is_new));
+    HF_TRY(spread_add_set(x->s, g, keep, m->group[g].class[best].upload, &is_new));
     *n_new += x->s->n_sets - from;
     sum += m->group[g].n_same * least;
   }
@@ -386,7 +352,6 @@ static hf_status generate(master *x, double gap, double stop_bound) {
            before = x->s->bound_ns;
     int n_new, n_more = 0;
     read_dual(x, &x->now);
-    if(getenv("DBG2"))fprintf(stderr,"round %d value %.4f bound %.4f share %.2f sets %d it %ld\n",round,value*1e-6,before*1e-6,share,x->s->n_sets,(long)x->count->lp_iterations);
     if (value - before <= fmin(CONVERGED, 0.02 * gap) * value || before >= stop_bound) return HF_OK;
     dual_mix(m, &x->now, &x->s->best, share, &x->mixed);
     HF_TRY(price(x, &x->mixed, &bound, &n_new));
@@ -561,14 +526,13 @@ static hf_status relax(master *x, double gap, double stop_bound) {
     bool any;
     double bound, before = x->s->bound_ns;
     int n_new;
-    if(getenv("DBG"))fprintf(stderr,"pass %d bound %.4f lp %.4f sets %d rows %d\n",pass,x->s->bound_ns*1e-6,ilp_lp_value(x->lp) * x->unit_ns*1e-6,x->s->n_sets,x->n_rows);
     HF_TRY(split(x, &any));
     if (!any) break;
     x->s->bound_ns = 0;
     dual_copy(x->m, &x->s->best, &x->mixed);
     HF_TRY(price(x, &x->mixed, &bound, &n_new));
     HF_TRY(generate(x, gap, stop_bound));
-    if (x->s->bound_ns < before * (1 + 0.1 * x->good)) break;
+    if (x->s->bound_ns < before * (1 + (x->m->depth > 1 ? CONVERGED : 0.1 * x->good))) break;
   }
   return HF_OK;
 }
@@ -777,122 +741,6 @@ done:
   return st;
 }
 
-/* ---- all sets, where they are few ---- */
-
-static double sets_of(const spread *m, const spread_group *g) {
-  double n = g->upload.t != NULL ? 2 : 1;
-  int places = m->n_experts > 0 ? __builtin_popcount(g->open[0]) : 1;
-  for (int i = 1; g->alike && i < places && n <= MAX_SETS_ALL; i++) n = n * (m->n_experts + i) / i;
-  for (int e = 0; !g->alike && e < m->n_experts && n <= MAX_SETS_ALL; e++) n *= __builtin_popcount(g->open[e]);
-  return n;
-}
-
-static bool few_sets(const spread *m) {
-  double all = 0;
-  int experts = 0;
-  for (int g = 0; g < m->n_groups; g++) experts += m->group[g].n_same * m->n_experts;
-  if (experts > MOST_EXPERTS_ALL) return false;
-  for (int g = 0; g < m->n_groups; g++) {
-    double n = sets_of(m, &m->group[g]);
-    if (n > MAX_SETS_ALL) return false;
-    all += n;
-  }
-  return all <= MAX_COLUMNS_ALL;
-}
-
-static bool dominates(const spread *m, const spread_set *a, const spread_set *b) {
-  const spread_group *g = &m->group[a->group];
-  if (spread_way(m, a) > spread_way(m, b) || spread_chunk(m, a) > spread_chunk(m, b)) return false;
-  for (int q = 0; q < m->n_places; q++)
-    if (m->room[q] < INT64_MAX && a->count[q] > b->count[q]) return false;
-  for (int r = 0; r < m->n_rows; r++) {
-    double va = 0, vb = 0;
-    for (int q = 0; q < m->n_places; q++) {
-      va += spread_coef(m, &m->row[r], g, q) * a->load[q];
-      vb += spread_coef(m, &m->row[r], g, q) * b->load[q];
-    }
-    if (va > vb) return false;
-  }
-  return true;
-}
-
-/* Drops sets that another one of the group is never worse than. */
-static void prune_sets(spread_solution *s, int from) {
-  int n = from;
-  for (int i = from; i < s->n_sets; i++) {
-    bool keep = true;
-    for (int k = from; k < n && keep; k++) keep = !dominates(s->m, &s->set[k], &s->set[i]);
-    if (!keep) {
-      free((void *)s->set[i].place);
-      continue;
-    }
-    int w = from;
-    for (int k = from; k < n; k++) {
-      if (dominates(s->m, &s->set[i], &s->set[k])) free((void *)s->set[k].place);
-      else s->set[w++] = s->set[k];
-    }
-    s->set[w] = s->set[i];
-    n = w + 1;
-  }
-  s->n_sets = n;
-}
-
-static hf_status push_set(spread_solution *s, int group, const uint8_t *place) {
-  spread *m = s->m;
-  for (int up = 0; up <= (m->group[group].upload.t != NULL); up++) {
-    if (s->n_sets == s->cap_sets) {
-      int cap = s->cap_sets > 0 ? 2 * s->cap_sets : 1024;
-      HF_TRY(hf_realloc(&s->set, (size_t)cap, sizeof *s->set, "placement columns"));
-      s->cap_sets = cap;
-    }
-    uint8_t *copy;
-    HF_TRY(hf_alloc(&copy, (size_t)m->n_experts, 1, "placement columns"));
-    memcpy(copy, place, (size_t)m->n_experts);
-    s->set[s->n_sets] = (spread_set){.group = group, .upload = up, .place = copy};
-    spread_value(m, &s->set[s->n_sets++]);
-  }
-  return HF_OK;
-}
-
-/* The next set of different experts, expert 0 fastest; false after the last. */
-static bool next_set(const spread *m, const spread_group *g, uint8_t *place) {
-  for (int e = 0; e < m->n_experts; e++) {
-    unsigned above = g->open[e] >> (place[e] + 1);
-    if (above != 0) {
-      place[e] = (uint8_t)(place[e] + 1 + __builtin_ctz(above));
-      return true;
-    }
-    place[e] = (uint8_t)__builtin_ctz(g->open[e]);
-  }
-  return false;
-}
-
-/* The next set of experts that are alike: places rise along the experts, so that each choice of counts comes once. */
-static bool next_counts(const spread *m, const spread_group *g, uint8_t *place) {
-  for (int e = m->n_experts - 1; e >= 0; e--) {
-    unsigned above = g->open[e] >> (place[e] + 1);
-    if (above == 0) continue;
-    uint8_t q = (uint8_t)(place[e] + 1 + __builtin_ctz(above));
-    for (int i = e; i < m->n_experts; i++) place[i] = q;
-    return true;
-  }
-  return false;
-}
-
-static hf_status all_sets(spread_solution *s) {
-  spread *m = s->m;
-  uint8_t place[ILP_MAX_EXPERTS];
-  for (int g = 0; g < m->n_groups; g++) {
-    const spread_group *y = &m->group[g];
-    int from = s->n_sets;
-    for (int e = 0; e < m->n_experts; e++) place[e] = (uint8_t)__builtin_ctz(y->open[e]);
-    do HF_TRY(push_set(s, g, place));
-    while (y->alike ? next_counts(m, y, place) : next_set(m, y, place));
-    prune_sets(s, from);
-  }
-  return HF_OK;
-}
-
 /* ---- the whole ---- */
 
 static hf_status take(master *x, const uint8_t *placement) {
@@ -909,7 +757,7 @@ static hf_status solve_all(master *x) {
   bool finished;
   double bound;
   uint8_t *placement;
-  HF_TRY(all_sets(s));
+  HF_TRY(spread_all_sets(s));
   HF_TRY(hf_alloc(&placement, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts + 1, 1, "placement"));
   hf_status st = integer_pass(x, 20000, 1e8, placement, &finished, &bound);
   if (st == HF_OK) st = take(x, placement);
@@ -982,7 +830,7 @@ static hf_status run(master *x, double gap, double stop_bound, bool quick) {
     s->milp = s->exact = true;
     goto done;
   }
-  if (!quick && few_sets(m)) {
+  if (!quick && spread_few_sets(m)) {
     if (solve_all(x) == HF_OK && s->milp) goto done;
     hf_clear_error();
   }

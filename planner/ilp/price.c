@@ -47,29 +47,55 @@ static void add_rows(const spread *m, const spread_dual *d, const spread_group *
   }
 }
 
-/* What it costs at least that place q holds an expert, where the cheapest assignment leaves it empty. place receives the move of
- * an expert that is not the last of a place that must hold one, too. */
-static double fill_empty(const spread_prices *x, unsigned use, int q, uint8_t *place) {
-  double least = INFINITY, least_moved = INFINITY;
-  int at = -1, count[SPREAD_P] = {0};
-  for (int e = 0; place != NULL && e < x->E; e++) count[place[e]]++;
+/* The cheapest way to get an expert into the empty place q: from one that can spare its own, perhaps over others that pass one
+ * on. Of all assignments with these places filled what results is the cheapest (successive shortest paths). */
+static double fill_place(const spread_prices *x, unsigned use, int q, int *count, uint8_t *place) {
+  double w[SPREAD_P][SPREAD_P] = {0}, far[SPREAD_P] = {0};
+  int who[SPREAD_P][SPREAD_P] = {0}, from[SPREAD_P] = {0};
+  for (int p = 0; p < x->P; p++) {
+    far[p] = count[p] > (int)(x->must >> p & 1) ? 0 : INFINITY;
+    from[p] = -1;
+    for (int r = 0; r < x->P; r++) w[p][r] = INFINITY;
+  }
   for (int e = 0; e < x->E; e++) {
     const double *c = x->cost + (size_t)e * (size_t)x->P;
-    double now = INFINITY;
-    if (!(x->open[e] >> q & 1)) continue;
-    for (int p = 0; p < x->P; p++)
-      if ((use & x->open[e]) >> p & 1) now = fmin(now, c[p]);
-    least = fmin(least, c[q] - now);
-    if (place == NULL || !(c[q] - now < least_moved) || (count[place[e]] == 1 && x->must >> place[e] & 1)) continue;
-    least_moved = c[q] - now;
-    at = e;
+    int p = place[e];
+    for (int r = 0; r < x->P; r++) {
+      if (r == p || !((use & x->open[e]) >> r & 1) || !(c[r] - c[p] < w[p][r])) continue;
+      w[p][r] = c[r] - c[p];
+      who[p][r] = e;
+    }
   }
-  if (at >= 0) place[at] = (uint8_t)q;
-  return least;
+  for (int round = 0; round < x->P; round++)
+    for (int p = 0; p < x->P; p++)
+      for (int r = 0; r < x->P; r++) {
+        if (r == p || !(far[p] + w[p][r] < far[r])) continue;
+        far[r] = far[p] + w[p][r];
+        from[r] = p;
+      }
+  if (!isfinite(far[q])) return INFINITY;
+  int r = q;
+  for (int step = 0; from[r] >= 0 && step < x->P; step++) {
+    place[who[from[r]][r]] = (uint8_t)r;
+    r = from[r];
+  }
+  count[q]++;
+  count[r]--;
+  return far[q];
+}
+
+static double fill_places(const spread_prices *x, unsigned use, unsigned empty, uint8_t *place) {
+  int count[SPREAD_P] = {0};
+  double sum = 0;
+  for (int e = 0; e < x->E; e++) count[place[e]]++;
+  for (int q = 0; q < x->P; q++)
+    if (empty >> q & 1 && isfinite(sum)) sum += fill_place(x, use, q, count, place);
+  return sum;
 }
 
 /* Cheapest assignment to the places of `use`; INFINITY when an expert may live in none. Stops when it exceeds enough. */
-static double assign(const spread_prices *x, unsigned use, double enough, uint8_t *place) {
+static double assign(const spread_prices *x, unsigned use, double enough, uint8_t *to) {
+  static _Thread_local uint8_t place[ILP_MAX_EXPERTS];
   double sum = 0;
   unsigned used = 0;
   for (int q = 0; q < x->P; q++)
@@ -84,13 +110,13 @@ static double assign(const spread_prices *x, unsigned use, double enough, uint8_
       least = c[q];
       at = q;
     }
-    if (place != NULL) place[e] = (uint8_t)at;
+    place[e] = (uint8_t)at;
     used |= 1u << at;
     sum += least;
     if (sum > enough) return INFINITY;
   }
-  for (int q = 0; q < x->P; q++)
-    if ((x->must & ~used) >> q & 1) sum += fill_empty(x, use, q, place);
+  if ((x->must & ~used) != 0 && isfinite(sum)) sum += fill_places(x, use, x->must & ~used, place);
+  if (to != NULL) memcpy(to, place, (size_t)x->E);
   return sum;
 }
 

@@ -287,7 +287,7 @@ void spread_free(spread *m) {
 /* ---- values ---- */
 
 size_t spread_at(const spread *m, int group, int class) {
-  return ((size_t)group * (size_t)m->cap_classes + (size_t)class) * (size_t)m->n_places;
+  return ((size_t)group * (size_t)m->cap_classes + (size_t) class) * (size_t)m->n_places;
 }
 
 int spread_class_of(const spread *m, const spread_set *s) {

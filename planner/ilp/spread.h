@@ -47,8 +47,8 @@ typedef struct {
   uint16_t *open; /* [E] bit q: may live there */
   bool alike;     /* experts differ in nothing: a set is its counts */
   /* The relaxation sees the way of a set as it is, not its parts one by one: */
-  bool whole;  /* depth 1, experts all alike, nothing but ways counts: priced by counts with the true largest part */
-  bool nested; /* two places at depth > 1: for each choice of places in use the best weights of the parts are found */
+  bool whole;    /* depth 1, experts all alike, nothing but ways counts: priced by counts with the true largest part */
+  bool nested;   /* two places at depth > 1: for each choice of places in use the best weights of the parts are found */
   int n_classes; /* 1 of whole and nested groups */
   spread_class class[SPREAD_CLASSES];
 } spread_group;
@@ -65,7 +65,7 @@ typedef struct {
   hf_arena *mem;
   ilp_counters *count;
   int depth, n_places, n_experts, n_groups, n_rows;
-  int cap_classes; /* of a group at most */
+  int cap_classes;     /* of a group at most */
   spread_group *group; /* [n_groups] */
   int *group_of;       /* [n_layers]; -1 = dense */
   spread_row row[SPREAD_MAX_ROWS];
@@ -144,6 +144,11 @@ typedef struct spread_solution {
   bool milp;  /* all sets are columns, and the integer program over them was solved: bound_ns is its optimum */
   bool exact; /* no other combination of the columns is better */
 } spread_solution;
+/* sets.c: adds a set unless it is there already. */
+HF_MUST hf_status spread_add_set(spread_solution *s, int group, const uint8_t *place, bool upload, bool *is_new);
+/* Whether all sets of all groups may be columns; adds those that none of the others beats in everything. */
+bool spread_few_sets(const spread *m);
+HF_MUST hf_status spread_all_sets(spread_solution *s);
 /* gap: good enough. stop_bound: give up when the bound reaches it (a better depth is known). quick: no integer program. */
 HF_MUST hf_status spread_solve(const ilp_problem *p, int depth, double gap, double stop_bound, bool quick, ilp_counters *count,
                                spread_solution **out);

@@ -149,14 +149,28 @@ static void priced_objective(FILE *f, const spread_solution *s) {
   }
 }
 
-static void priced_rows(FILE *f, const spread *m, int g, int mode, unsigned use) {
+/* A place that must hold an expert is paid for with the mode; places without a fixed part need no variable that says they are used. */
+static void must_rows(FILE *f, const spread *m, int g, int mode, const spread_prices *z) {
+  for (int q = 0; q < m->n_places; q++) {
+    line l = {.f = f};
+    if (!(z->must >> q & 1)) continue;
+    fprintf(f, " must_%d_%d_%d: - v_%d_%d", g, mode, q, g, mode);
+    for (int e = 0; e < m->n_experts; e++)
+      if (is_open(m, g, z->use, e, q)) add(&l, 1, "x", g, mode, e, q);
+    fprintf(f, " >= 0\n");
+  }
+}
+
+static void priced_rows(FILE *f, const spread *m, int g, int mode, const spread_prices *z) {
+  unsigned use = z->use;
+  must_rows(f, m, g, mode, z);
   for (int e = 0; e < m->n_experts; e++) {
     fprintf(f, " place_%d_%d_%d: - v_%d_%d", g, mode, e, g, mode);
     for (int q = 0; q < m->n_places; q++)
       if (is_open(m, g, use, e, q)) fprintf(f, " + x_%d_%d_%d_%d", g, mode, e, q);
     fprintf(f, " = 0\n");
     for (int q = 0; q < m->n_places; q++)
-      if (is_open(m, g, use, e, q))
+      if (is_open(m, g, use, e, q) && z->fixed[q] > 0)
         fprintf(f, " use_%d_%d_%d_%d: x_%d_%d_%d_%d - u_%d_%d_%d <= 0\n", g, mode, e, q, g, mode, e, q, g, mode, q);
   }
 }
@@ -165,8 +179,8 @@ static void priced_rows(FILE *f, const spread *m, int g, int mode, unsigned use)
 static void write_priced(FILE *f, const spread_solution *s) {
   const spread *m = s->m;
   fprintf(f, "\\ lower bound on the decode step%s, ns; depth %d\n", m->weight > 0 ? " and its share of prompts" : "", m->depth);
-  fprintf(f, "\\ x_g_m_e_q: expert e of each layer of group g lives in place q (m 1: uploaded for prompts,\n\\ or with two "
-             "places: m 1 CPU alone, m 2 device alone); u: place in use\n");
+  fprintf(f, "\\ v_g_m: layers of group g place their experts in mode m (which places hold any, whether prompts upload);\n"
+             "\\ x_g_m_e_q: expert e lives in place q; u: place in use\n");
   fprintf(
       f, "\\ resources, path, bytes and parts of ways are priced at the multipliers of the certificate: no placement is below\n");
   priced_objective(f, s);
@@ -175,7 +189,7 @@ static void write_priced(FILE *f, const spread_solution *s) {
     fprintf(f, " mode_%d: v_%d_0%s", g, g, spread_modes(m, g) > 1 ? "" : " = 1\n");
     for (int mode = 1; mode < spread_modes(m, g); mode++)
       fprintf(f, " + v_%d_%d%s", g, mode, mode + 1 == spread_modes(m, g) ? " = 1\n" : "");
-    for (int mode = 0; mode < spread_modes(m, g); mode++) priced_rows(f, m, g, mode, spread_prices_of(m, &s->best, g, mode)->use);
+    for (int mode = 0; mode < spread_modes(m, g); mode++) priced_rows(f, m, g, mode, spread_prices_of(m, &s->best, g, mode));
   }
   fprintf(f, "Bounds\n 1 <= one <= 1\nBinaries\n");
   for (int g = 0; g < m->n_groups; g++)

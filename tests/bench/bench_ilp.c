@@ -179,7 +179,6 @@ int main(int argc, char **argv) {
   if (argc == 3 && strcmp(argv[1], "--write") == 0) return write_models(argv[2]);
   const char *only = argc == 2 ? argv[1] : "";
   int layers = argc > 2 ? atoi(argv[1]) : 58, experts = argc > 2 ? atoi(argv[2]) : 256;
-  if(!strcmp(only,"dbg")){worst w={0};run_machines(58,256,&case_machines[3],2,1,SKEW_MIXED,false,&w);return 0;}
   if (*only == 0 || strcmp(only, "one") == 0) part_one(layers, experts);
   if (*only == 0 || strcmp(only, "four") == 0) part_four(layers, experts);
   if (*only == 0 || strcmp(only, "prompts") == 0) part_prompts(layers, experts);
