@@ -121,7 +121,7 @@ hf_status ilp_baselines(const ilp_problem *p, uint32_t depths, uint64_t seed, il
   for (int depth = 1; st == HF_OK && depth <= ILP_MAX_DEPTH; depth++) {
     spread *m = NULL;
     if (!(depths >> (depth - 1) & 1)) continue;
-    if ((st = spread_new(p, depth, count, &m)) != HF_OK) break;
+    if ((st = spread_new(p, depth, &(spread_goal){1, p->prefill.weight}, count, &m)) != HF_OK) break;
     s.m = m;
     value_all(&s, depth, seed, out);
     spread_free(m);

@@ -78,7 +78,29 @@ static hf_status check_prefill(const ilp_problem *p) {
   if (!(f->weight >= 0) || isinf(f->weight)) return hf_fail(HF_INPUT, "prefill.weight: %g is no share of prompts", f->weight);
   if (f->weight > 0 && f->load.tokens < 1)
     return hf_fail(HF_INPUT, "prefill.load: %d tokens of a chunk; at least 1 is needed", f->load.tokens);
+  const ilp_limits *l = &p->limit;
+  if (!(l->step_ns >= 0) || isinf(l->step_ns)) return hf_fail(HF_INPUT, "limit.step_ns: %g is no limit of a step", l->step_ns);
+  if (!(l->ttft_ns >= 0) || isinf(l->ttft_ns)) return hf_fail(HF_INPUT, "limit.ttft_ns: %g is no limit of a prompt", l->ttft_ns);
+  if (l->ttft_ns > 0 && (!(l->chunks > 0) || isinf(l->chunks)))
+    return hf_fail(HF_INPUT, "limit.chunks: %g; a prompt has at least one chunk", l->chunks);
+  if (l->ttft_ns > 0 && f->load.tokens < 1)
+    return hf_fail(HF_INPUT, "prefill.load: %d tokens of a chunk; limit.ttft_ns needs at least 1", f->load.tokens);
   return HF_OK;
+}
+
+double ilp_chunk_limit(const ilp_problem *p) {
+  return p->limit.ttft_ns > 0 ? p->limit.ttft_ns / p->limit.chunks : 0;
+}
+
+/* Sums in another order may differ in their last digits. */
+static const double ROUNDING = 1e-9;
+
+static void check_limits(const ilp_problem *p, ilp_evaluation *r) {
+  const ilp_limits *l = &p->limit;
+  if (l->ttft_ns > 0) r->ttft_ns = l->chunks * r->chunk_ns;
+  r->step_over_ns = l->step_ns > 0 ? fmax(0, r->step_ns - l->step_ns) : 0;
+  r->ttft_over_ns = l->ttft_ns > 0 ? fmax(0, r->ttft_ns - l->ttft_ns) : 0;
+  r->keeps_limits = r->step_over_ns <= ROUNDING * l->step_ns && r->ttft_over_ns <= ROUNDING * l->ttft_ns;
 }
 
 hf_status ilp_check_problem(const ilp_problem *p) {
@@ -273,8 +295,9 @@ hf_status ilp_evaluate(const ilp_problem *p, const uint8_t *on_device, int depth
   if (depth > 1) limit_contended(t, home_work, &r);
   if (layers != NULL) share_out(&w, &r, layers);
   check_room(p, depth, &r);
-  if (p->prefill.weight > 0) r.chunk_ns = t->step_fixed_ns + stage_curve_at(&t->head, 1) + w.chunk;
+  if (p->prefill.weight > 0 || p->limit.ttft_ns > 0) r.chunk_ns = t->step_fixed_ns + stage_curve_at(&t->head, 1) + w.chunk;
   r.objective_ns = r.step_ns + p->prefill.weight * r.chunk_ns;
+  check_limits(p, &r);
   r.tok_per_s = r.step_ns > 0 ? p->users / (r.step_ns * 1e-9) : 0;
   *out = r;
   return HF_OK;

@@ -79,6 +79,15 @@ typedef struct {
   bool upload;     /* experts of the CPU may be sent to the home device for a chunk, layer by layer */
 } ilp_prefill;
 
+/* Service levels as rows of the program; 0 = none. A placement outside them is no answer, however fast.
+ *   TPOT  step <= step_ns                   the decode step of all users, as the objective has it
+ *   TTFT  chunks * chunk <= ttft_ns         the chunks of a prompt one after another, no other work between; prefill.load says what a chunk is
+ * What percentiles come of it is the simulator's to say: these rows leave out waiting, and so are what must hold at least. */
+typedef struct {
+  double step_ns, ttft_ns;
+  double chunks; /* of a prompt; > 0 where ttft_ns is */
+} ilp_limits;
+
 /* All pointers are borrowed and must outlive the call; a result does not refer to them. */
 typedef struct {
   const stage_table *table;    /* its places are those that experts are placed in */
@@ -93,7 +102,16 @@ typedef struct {
   int64_t remote_bytes[STAGE_MAX_REMOTES]; /* the same of other machines; 0 = no limit, negative: none go there */
   const uint8_t *pin;                      /* [n_layers * n_experts] of ilp_pin, or NULL = all free */
   ilp_prefill prefill;
+  ilp_limits limit;
 } ilp_problem;
+
+/* Why no placement keeps the limits. Each least is a bound: no placement at any depth tried is below it. */
+typedef struct {
+  bool limits;                         /* the answer was HF_NO because of them */
+  bool proven;                         /* no placement keeps them; false: none was found */
+  bool together;                       /* each could be kept alone; both at once cannot (proven) */
+  double step_least_ns, ttft_least_ns; /* 0 where that limit was not asked for */
+} ilp_refusal;
 
 typedef struct {
   double gap_target; /* stop when objective <= bound * (1 + gap_target); 0 = 1e-9 */
@@ -101,6 +119,7 @@ typedef struct {
   int max_refine;    /* columns whose lower value is made exact, per depth; 0 = 4000 */
   uint64_t seed;     /* of the random baseline */
   bool quick;        /* no integer programs where the Lagrangian gap is within gap_target, no baselines (their names stay NULL) */
+  ilp_refusal *refusal; /* written when limits cannot be kept; NULL ok */
 } ilp_options;
 
 /* What a layer waits for. ILP_BIND_GPU: a device; CPU: the CPU; PATH: the way of one micro-batch through both; REMOTE:
@@ -118,8 +137,11 @@ typedef struct {
 } ilp_layer;
 
 typedef struct {
-  double objective_ns, tok_per_s; /* tok_per_s: of the decode step alone */
-  double step_ns, chunk_ns;       /* chunk_ns 0 without ilp_prefill */
+  double objective_ns, tok_per_s;    /* tok_per_s: of the decode step alone */
+  double step_ns, chunk_ns;          /* chunk_ns 0 where prompts are neither weighed nor limited */
+  double ttft_ns;                    /* of the limit's row; 0 without */
+  double step_over_ns, ttft_over_ns; /* by how much each row is missed; 0 = kept, or no limit */
+  bool keeps_limits;
   double path_ns,
       place_ns[STAGE_MAX_PLACES]; /* what limits the step: way of one micro-batch; work of each place, all micro-batches */
   ilp_binding binding;
@@ -143,14 +165,17 @@ HF_MUST hf_status ilp_evaluate(const ilp_problem *p, const uint8_t *on_device, i
 int64_t ilp_place_room(const ilp_problem *p, int place, int depth);
 int ilp_n_places(const stage_table *t);
 
-typedef enum { ILP_DEPTH_NOT_TRIED, ILP_DEPTH_INFEASIBLE, ILP_DEPTH_PRUNED, ILP_DEPTH_SOLVED } ilp_depth_state;
+/* LIMITED: no placement that keeps the limits was found; its objective is INFINITY. */
+typedef enum { ILP_DEPTH_NOT_TRIED, ILP_DEPTH_INFEASIBLE, ILP_DEPTH_LIMITED, ILP_DEPTH_PRUNED, ILP_DEPTH_SOLVED } ilp_depth_state;
 typedef struct {
   ilp_depth_state state;
   double objective_ns;      /* best placement found at this depth (pruned depths: a first one only) */
   double bound_ns;          /* no placement at this depth is faster */
   double theta_ns_per_byte; /* Lagrange multiplier of the first device's bytes: what one more byte is worth per step */
   double place_theta[STAGE_MAX_PLACES]; /* of every place; ns per byte */
-  int64_t capacity_bytes;               /* of all devices */
+  double step_price,
+      ttft_price;         /* multipliers of the limits: ns of the objective per ns that a limit is wider; 0 = it does not bind */
+  int64_t capacity_bytes; /* of all devices */
 } ilp_depth_result;
 
 enum { ILP_BASE_GREEDY, ILP_BASE_WHOLE_LAYERS, ILP_BASE_UNIFORM, ILP_BASE_RANDOM, ILP_BASE_ALL_CPU, ILP_N_BASELINES };
@@ -159,7 +184,7 @@ enum { ILP_BASE_GREEDY, ILP_BASE_WHOLE_LAYERS, ILP_BASE_UNIFORM, ILP_BASE_RANDOM
  * seeded.
  * "all-cpu". Each expert goes to its layer's home device while that has room, then to the other devices in turn; other
  * machines are
- * not used. Pins are kept. Each at its own best depth tried; INFINITY where it does not fit (RAM). */
+ * not used. Pins are kept, limits are not looked at. Each at its own best depth tried; INFINITY where it does not fit (RAM). */
 typedef struct {
   const char *name;
   double objective_ns;
@@ -202,7 +227,8 @@ typedef struct {
   ilp_tables *tables; /* owned */
 } ilp_result;
 
-/* HF_INPUT: a bad problem, field named. HF_NO: no depth fits (device bytes negative, or pinned experts larger than them).
+/* HF_INPUT: a bad problem, field named. HF_NO: no depth fits (device bytes negative, or pinned experts larger than them), or no
+ * placement keeps the limits (options->refusal has the certificate, the message its figures).
  * HF_MACHINE: out of memory. A failure inside GLPK is no error: the answer is
  * then the Lagrangian one, with its own certificate. options may be NULL. *out is set only on success; free with
  * ilp_result_free

@@ -53,6 +53,8 @@ struct ilp_tables {
 };
 
 HF_MUST hf_status ilp_check_problem(const ilp_problem *p);
+/* ns that a chunk may take; 0 = no limit. */
+double ilp_chunk_limit(const ilp_problem *p);
 /* Of a chunk, with the CPU's experts computed there or uploaded; times from stage_layer_times_load of that kind. */
 double ilp_chunk_ns(const stage_table *t, int layer, const layer_times *times, bool upload);
 

@@ -11,6 +11,8 @@
 
 enum { MAX_ROUNDS = 150, SMALL = 2000, START_STEPS = 24, SETTLE_ROUNDS = 12, QUICK_ROUNDS = 4, MAX_DIVE = 40, MAX_SPLITS = 6 };
 static const double CONVERGED = 1e-6;
+/* Of each ns over a limit in the relaxation: any price keeps its value a bound, a high one harms accuracy. */
+static const double OVER = 1e3;
 /* What is left of a gap as small as this is mostly in the bound: no further search. In small models it can be a few experts. */
 static const double GOOD_GAP = 8e-4, GOOD_GAP_SMALL = 1e-6;
 
@@ -20,8 +22,9 @@ typedef struct {
   ilp_counters *count;
   double unit_ns, unit_bytes, good; /* good: a gap that is small enough */
   ilp_lp *lp;
-  int *column;                                /* [sets] in the relaxation */
-  int path_row, room_row[SPREAD_P], pick_row; /* first rows of their kind; -1: none */
+  int *column;                        /* [sets] in the relaxation */
+  int path_row, step_row, prompt_row; /* -1: none; the last two: limits */
+  int room_row[SPREAD_P], pick_row;   /* first rows of their kind; -1: none */
   int *part_row,
       *chunk_row;   /* [groups * cap_classes] first of P (or the only one); -1: none. Classes get rows with their first set */
   double *nu, *rho; /* weights of classes without rows, of 1; as in spread_dual */
@@ -70,10 +73,18 @@ static bool one_row(const spread_group *g) {
   return g->whole || g->nested;
 }
 
+static void limit_row(master *x, int row, double most_ns) {
+  if (row < 0) return;
+  x->lo[row] = -INFINITY;
+  x->hi[row] = most_ns / x->unit_ns;
+}
+
 static hf_status lay_out(master *x) {
   const spread *m = x->m;
   int n = m->n_rows, G = m->n_groups, P = m->n_places;
   x->path_row = m->depth > 1 ? n++ : -1;
+  x->step_row = isfinite(m->limit_step) ? n++ : -1;
+  x->prompt_row = isfinite(m->limit_chunk) ? n++ : -1;
   for (int q = 0; q < P; q++) x->room_row[q] = m->room[q] < INT64_MAX ? n++ : -1;
   x->pick_row = n;
   x->n_rows = n + G;
@@ -93,6 +104,8 @@ static hf_status lay_out(master *x) {
   }
   for (int r = 0; r < m->n_rows; r++) x->lo[r] = m->row0[r] / x->unit_ns;
   if (x->path_row >= 0) x->lo[x->path_row] = m->path0 / x->unit_ns;
+  limit_row(x, x->step_row, m->limit_step - (m->depth > 1 ? 0 : m->path0));
+  limit_row(x, x->prompt_row, m->limit_chunk - m->chunk0);
   for (int q = 0; q < P; q++)
     if (x->room_row[q] >= 0) {
       x->lo[x->room_row[q]] = -INFINITY;
@@ -113,14 +126,26 @@ static void put(entries *e, int row, double value) {
   e->value[e->n++] = value;
 }
 
-/* The step; classes follow with their first set. */
-static hf_status add_variables(master *x) {
+/* The step (the first column at depth > 1), and what is over the limits: then no placement need keep them for the relaxation to have
+ * a solution, and its value stays a bound for those that do. */
+static hf_status add_step(const master *x, ilp_lp *lp, bool hard) {
   const spread *m = x->m;
+  static const double minus = -1;
   entries e = {0};
-  for (int i = 0; i < m->n_groups * m->cap_classes; i++) x->part_row[i] = x->chunk_row[i] = -1;
   for (int r = 0; r < m->n_rows; r++) put(&e, r, 1);
   if (x->path_row >= 0) put(&e, x->path_row, 1);
-  return m->depth > 1 ? ilp_lp_column(x->lp, 1, 0, INFINITY, false, e.n, e.row, e.value, NULL) : HF_OK;
+  if (x->step_row >= 0) put(&e, x->step_row, 1);
+  if (m->depth > 1) HF_TRY(ilp_lp_column(lp, m->step_weight, 0, INFINITY, false, e.n, e.row, e.value, NULL));
+  double most = hard ? 0 : INFINITY;
+  if (x->step_row >= 0) HF_TRY(ilp_lp_column(lp, OVER, 0, most, false, 1, &x->step_row, &minus, NULL));
+  if (x->prompt_row >= 0) HF_TRY(ilp_lp_column(lp, OVER, 0, most, false, 1, &x->prompt_row, &minus, NULL));
+  return HF_OK;
+}
+
+/* The step; classes follow with their first set. */
+static hf_status add_variables(master *x) {
+  for (int i = 0; i < x->m->n_groups * x->m->cap_classes; i++) x->part_row[i] = x->chunk_row[i] = -1;
+  return add_step(x, x->lp, false);
 }
 
 /* Rows and variables of a class: its way, its chunk. */
@@ -134,11 +159,13 @@ static hf_status add_class(master *x, const spread_group *g, int i) {
   if (x->part_row[i] >= 0) return HF_OK;
   HF_TRY(ilp_lp_rows(x->lp, n, lo, hi, &x->part_row[i]));
   if (x->path_row >= 0) put(&e, x->path_row, -1);
+  else if (x->step_row >= 0) put(&e, x->step_row, 1);
   for (int q = 0; q < n; q++) put(&e, x->part_row[i] + q, 1);
-  HF_TRY(ilp_lp_column(x->lp, m->depth > 1 ? 0 : 1, 0, INFINITY, false, e.n, e.row, e.value, NULL));
-  if (!(m->weight > 0)) return HF_OK;
+  HF_TRY(ilp_lp_column(x->lp, m->depth > 1 ? 0 : m->step_weight, 0, INFINITY, false, e.n, e.row, e.value, NULL));
+  if (!m->chunks) return HF_OK;
   HF_TRY(ilp_lp_rows(x->lp, P, lo, hi, &x->chunk_row[i]));
   e.n = 0;
+  if (x->prompt_row >= 0) put(&e, x->prompt_row, 1);
   for (int q = 0; q < P; q++) put(&e, x->chunk_row[i] + q, 1);
   return ilp_lp_column(x->lp, m->weight, 0, INFINITY, false, e.n, e.row, e.value, NULL);
 }
@@ -185,6 +212,9 @@ static void dual_free(spread_dual *d) {
 static void dual_mix(const spread *m, const spread_dual *a, const spread_dual *b, double share, spread_dual *out) {
   for (int r = 0; r < m->n_rows; r++) out->lam[r] = share * a->lam[r] + (1 - share) * b->lam[r];
   out->lam_path = share * a->lam_path + (1 - share) * b->lam_path;
+  out->over_step = share * a->over_step + (1 - share) * b->over_step;
+  out->over_chunk = share * a->over_chunk + (1 - share) * b->over_chunk;
+  out->chunk = m->weight + out->over_chunk;
   for (int q = 0; q < m->n_places; q++) out->theta[q] = share * a->theta[q] + (1 - share) * b->theta[q];
   for (size_t i = 0; i < spread_at(m, m->n_groups, 0); i++) {
     out->nu[i] = share * a->nu[i] + (1 - share) * b->nu[i];
@@ -222,11 +252,14 @@ static void complete(double *v, const double *weights, int n, double sum) {
 static void read_dual(master *x, spread_dual *d) {
   const spread *m = x->m;
   double all[SPREAD_MAX_ROWS + 1];
-  d->lam_path = 1;
+  d->over_step = x->step_row >= 0 ? fmax(0, -ilp_lp_dual(x->lp, x->step_row)) : 0;
+  d->over_chunk = x->prompt_row >= 0 ? fmax(0, -ilp_lp_dual(x->lp, x->prompt_row)) : 0;
+  d->chunk = m->weight + d->over_chunk;
+  d->lam_path = m->step_weight + d->over_step;
   if (m->depth > 1) {
     for (int r = 0; r < m->n_rows; r++) all[r] = ilp_lp_dual(x->lp, r);
     all[m->n_rows] = ilp_lp_dual(x->lp, x->path_row);
-    normalise(all, m->n_rows + 1, 1, 0);
+    normalise(all, m->n_rows + 1, d->lam_path, 0);
     memcpy(d->lam, all, sizeof d->lam);
     d->lam_path = all[m->n_rows];
   }
@@ -241,10 +274,10 @@ static void read_dual(master *x, spread_dual *d) {
       bool known = x->part_row[i] >= 0;
       for (int q = 0; q < m->n_places; q++) {
         nu[q] = one_row(&m->group[g]) || !known ? 0 : ilp_lp_dual(x->lp, x->part_row[i] + q);
-        rho[q] = m->weight > 0 && known ? ilp_lp_dual(x->lp, x->chunk_row[i] + q) : 0;
+        rho[q] = m->chunks && known ? ilp_lp_dual(x->lp, x->chunk_row[i] + q) : 0;
       }
       complete(nu, x->nu + at, m->n_places, d->lam_path);
-      complete(rho, x->rho + at, m->n_places, m->weight);
+      complete(rho, x->rho + at, m->n_places, d->chunk);
     }
 }
 
@@ -302,12 +335,13 @@ static hf_status start(master *x) {
   spread_dual *d = &x->now;
   double high = 0, low = 0;
   int64_t room = 0;
-  d->lam_path = m->depth > 1 ? 0 : 1;
-  if (m->depth > 1) d->lam[0] = 1;
+  d->lam_path = m->depth > 1 ? 0 : m->step_weight;
+  d->chunk = m->weight;
+  if (m->depth > 1) d->lam[0] = m->step_weight;
   for (int g = 0; g < m->n_groups; g++) {
     for (int k = 0; k < m->group[g].n_classes; k++) {
       d->nu[spread_at(m, g, k)] = d->lam_path;
-      d->rho[spread_at(m, g, k)] = m->weight;
+      d->rho[spread_at(m, g, k)] = d->chunk;
     }
     const spread_group *y = &m->group[g];
     for (int e = 0; e < m->n_experts; e++) {
@@ -348,8 +382,8 @@ static hf_status generate(master *x, double gap, double stop_bound) {
   for (int round = 0; round < MAX_ROUNDS; round++) {
     HF_TRY(add_columns(x));
     HF_TRY(ilp_lp_solve(x->lp, x->count));
-    double value = ilp_lp_value(x->lp) * x->unit_ns + (m->depth > 1 ? 0 : m->path0) + m->weight * m->chunk0, bound,
-           before = x->s->bound_ns;
+    double value = ilp_lp_value(x->lp) * x->unit_ns + (m->depth > 1 ? 0 : m->step_weight * m->path0) + m->weight * m->chunk0,
+           bound, before = x->s->bound_ns;
     int n_new, n_more = 0;
     read_dual(x, &x->now);
     if (value - before <= fmin(CONVERGED, 0.02 * gap) * value || before >= stop_bound) return HF_OK;
@@ -393,32 +427,43 @@ static hf_status mixtures(const master *x, mixture **out) {
   return HF_OK;
 }
 
-/* By how much the largest part of the mean lies below the mean of the largest parts. path: what a way counts. */
-static double mixture_loss(const master *x, const mixture *y, double path) {
+/* What ways and chunks count. */
+typedef struct {
+  double way, chunk;
+} worth;
+
+/* By how much the largest part of the mean lies below the mean of the largest parts. */
+static double mixture_loss(const master *x, const mixture *y, worth w) {
   double way = 0, chunk = 0;
   for (int q = 0; q < x->m->n_places; q++) {
     way = fmax(way, y->part[q]);
     chunk = fmax(chunk, y->chunk_part[q]);
   }
-  return path * (y->way - way) + x->m->weight * (y->chunk - chunk);
+  return w.way * (y->way - way) + w.chunk * (y->chunk - chunk);
 }
 
-/* At depth > 1 ways count where, as they truly are, they come to more than the step of the relaxation. */
-static double path_weight(const master *x, const mixture *mix) {
+/* At depth > 1 ways count where, as they truly are, they come to more than the step of the relaxation; so do chunks that come to more
+ * than their limit. */
+static worth worth_of(const master *x, const mixture *mix) {
   const spread *m = x->m;
-  double way = m->path0;
-  if (m->depth == 1) return 1;
-  for (int i = 0; i < m->n_groups * m->cap_classes; i++) way += mix[i].way;
-  return way > ilp_lp_share(x->lp, 0) * x->unit_ns ? 1 : 0;
+  double way = m->path0, chunk = m->chunk0;
+  worth w = {.way = x->now.lam_path, .chunk = x->now.chunk};
+  for (int i = 0; i < m->n_groups * m->cap_classes; i++) {
+    way += mix[i].way;
+    chunk += mix[i].chunk;
+  }
+  if (m->depth > 1) w.way = way > ilp_lp_share(x->lp, 0) * x->unit_ns ? fmax(m->step_weight, w.way) : 0;
+  if (chunk > m->limit_chunk) w.chunk = fmax(1, w.chunk);
+  return w;
 }
 
 /* Places that some columns use and others do not, by the fixed parts at stake; how many. */
-static int mixed_places(const master *x, const spread_group *g, const mixture *y, double path, int *place) {
+static int mixed_places(const master *x, const spread_group *g, const mixture *y, worth w, int *place) {
   const spread *m = x->m;
   double stake[SPREAD_P];
   int n = 0;
   for (int q = 0; q < m->n_places; q++) {
-    double fixed = path * g->way.fixed[q] + m->weight * (m->weight > 0 ? g->chunk.fixed[q] : 0);
+    double fixed = w.way * g->way.fixed[q] + (m->chunks ? w.chunk * g->chunk.fixed[q] : 0);
     for (int r = 0; r < m->n_rows; r++) fixed += x->now.lam[r] * spread_coef(m, &m->row[r], g, q) * g->work_fixed[q];
     double v = fmin(y->used[q], y->layers - y->used[q]) * fixed;
     if (!(v > 1e-6 * x->unit_ns)) continue;
@@ -454,15 +499,15 @@ static void weights_of_class(master *x, int group, int class, int from) {
     memcpy(dual[i]->nu + at, x->nu + at, bytes);
     memcpy(dual[i]->rho + at, x->rho + at, bytes);
     normalise(dual[i]->nu + at, m->n_places, dual[i]->lam_path, 0);
-    normalise(dual[i]->rho + at, m->n_places, m->weight, 0);
+    normalise(dual[i]->rho + at, m->n_places, dual[i]->chunk, 0);
   }
 }
 
 /* Each place in turn doubles the classes that came of this one; whether any did. */
-static bool split_class(master *x, int group, int class, const mixture *y, double path) {
+static bool split_class(master *x, int group, int class, const mixture *y, worth w) {
   spread *m = x->m;
   spread_group *g = &m->group[group];
-  int place[SPREAD_P], n = mixed_places(x, g, y, path, place), first = g->n_classes;
+  int place[SPREAD_P], n = mixed_places(x, g, y, w, place), first = g->n_classes;
   uint16_t all = (uint16_t)((1u << m->n_places) - 1);
   for (int i = 0; i < n; i++) {
     uint16_t bit = (uint16_t)(1u << place[i]);
@@ -502,15 +547,15 @@ static hf_status split(master *x, bool *any) {
   int n = 0;
   *any = false;
   HF_TRY(mixtures(x, &mix));
-  double path = path_weight(x, mix);
+  worth w = worth_of(x, mix);
   for (int i = 0; i < m->n_groups * m->cap_classes; i++) {
-    double loss = mixture_loss(x, &mix[i], path);
+    double loss = mixture_loss(x, &mix[i], w);
     all += loss;
     n += loss > 0;
   }
   for (int i = 0; i < m->n_groups * m->cap_classes && all > 2 * enough; i++) {
-    if (one_row(&m->group[i / m->cap_classes]) || mixture_loss(x, &mix[i], path) * n < enough) continue;
-    *any = split_class(x, i / m->cap_classes, i % m->cap_classes, &mix[i], path) || *any;
+    if (one_row(&m->group[i / m->cap_classes]) || mixture_loss(x, &mix[i], w) * n < enough) continue;
+    *any = split_class(x, i / m->cap_classes, i % m->cap_classes, &mix[i], w) || *any;
   }
   free(mix);
   if (!*any) return HF_OK;
@@ -640,9 +685,7 @@ static hf_status build_integer(master *x, const uint8_t *alive, ilp_lp **out) {
   int n = x->pick_row + m->n_groups; /* resources, path, rooms, one pick per group */
   entries e = {0};
   HF_TRY(ilp_lp_new(n, x->lo, x->hi, out));
-  for (int r = 0; r < m->n_rows; r++) put(&e, r, 1);
-  if (x->path_row >= 0) put(&e, x->path_row, 1);
-  if (m->depth > 1) HF_TRY(ilp_lp_column(*out, 1, 0, INFINITY, false, e.n, e.row, e.value, NULL));
+  HF_TRY(add_step(x, *out, true));
   for (int i = 0; i < s->n_sets; i++) {
     const spread_set *c = &s->set[i];
     const spread_group *g = &m->group[c->group];
@@ -656,7 +699,9 @@ static hf_status build_integer(master *x, const uint8_t *alive, ilp_lp **out) {
       put(&e, r, -v / x->unit_ns);
     }
     if (x->path_row >= 0) put(&e, x->path_row, -way);
-    else cost += way;
+    else cost += m->step_weight * way;
+    if (x->path_row < 0 && x->step_row >= 0) put(&e, x->step_row, way);
+    if (x->prompt_row >= 0) put(&e, x->prompt_row, spread_chunk(m, c) / x->unit_ns);
     for (int q = 0; q < m->n_places; q++)
       if (x->room_row[q] >= 0) put(&e, x->room_row[q], (double)c->count[q] * (double)g->bytes / x->unit_bytes);
     put(&e, x->pick_row + c->group, 1);
@@ -730,7 +775,7 @@ static hf_status integer_pass(master *x, int max_nodes, double max_work, uint8_t
   HF_GO(done, build_integer(x, alive, &lp));
   HF_GO(done, ilp_lp_solve(lp, x->count));
   HF_GO(done, ilp_lp_integer(lp, NULL, INFINITY, max_nodes, max_work, x->count, finished, &found, bound));
-  *bound = *bound * x->unit_ns + (x->m->depth > 1 ? 0 : x->m->path0) + x->m->weight * x->m->chunk0;
+  *bound = *bound * x->unit_ns + (x->m->depth > 1 ? 0 : x->m->step_weight * x->m->path0) + x->m->weight * x->m->chunk0;
   if (found) {
     memcpy(placement, s->placement, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts);
     read_integer(x, lp, placement);
@@ -749,6 +794,20 @@ static hf_status take(master *x, const uint8_t *placement) {
   if (!(ns < s->objective_ns)) return HF_OK;
   s->objective_ns = ns;
   memcpy(s->placement, placement, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts);
+  return HF_OK;
+}
+
+/* The integer program has no multipliers: those of its relaxation tell what wider limits are worth. */
+static hf_status price_limits(master *x) {
+  if (x->step_row < 0 && x->prompt_row < 0) return HF_OK;
+  x->first_set = 0;
+  HF_TRY(ilp_lp_new(x->n_rows, x->lo, x->hi, &x->lp));
+  HF_TRY(add_variables(x));
+  HF_TRY(add_columns(x));
+  HF_TRY(ilp_lp_solve(x->lp, x->count));
+  read_dual(x, &x->now);
+  x->s->best.over_step = x->now.over_step;
+  x->s->best.over_chunk = x->now.over_chunk;
   return HF_OK;
 }
 
@@ -810,6 +869,7 @@ static hf_status run(master *x, double gap, double stop_bound, bool quick) {
   for (int g = 0; g < m->n_groups; g++) largest = fmax(largest, (double)m->group[g].bytes);
   x->unit_bytes = largest;
   x->good = m->p->table->n_layers * m->n_experts <= SMALL ? GOOD_GAP_SMALL : GOOD_GAP;
+  if (quick) x->good = fmax(x->good, gap);
   HF_TRY(hf_alloc(&s->placement, cells + 1, 1, "placement"));
   HF_TRY(hf_alloc(&x->best_place, (size_t)m->n_groups * (size_t)m->n_experts + (size_t)m->n_experts + 1, 1, "placement"));
   HF_TRY(hf_alloc(&x->trial, (size_t)m->n_experts + 1, 1, "placement"));
@@ -823,7 +883,8 @@ static hf_status run(master *x, double gap, double stop_bound, bool quick) {
   first_fit(m, placement);
   s->objective_ns = spread_evaluate(m, placement);
   memcpy(s->placement, placement, cells);
-  x->unit_ns = isfinite(s->objective_ns) ? s->objective_ns / 1000 : 1e6;
+  double plain = spread_plain(m, placement);
+  x->unit_ns = isfinite(plain) && plain > 0 ? plain / 1000 : 1e6;
   HF_GO(done, lay_out(x));
   if (m->n_groups == 0 || m->n_places == 1) { /* one placement only */
     s->bound_ns = s->objective_ns;
@@ -831,7 +892,10 @@ static hf_status run(master *x, double gap, double stop_bound, bool quick) {
     goto done;
   }
   if (!quick && spread_few_sets(m)) {
-    if (solve_all(x) == HF_OK && s->milp) goto done;
+    if (solve_all(x) == HF_OK && s->milp) {
+      if (price_limits(x) != HF_OK) hf_clear_error(); /* the answer is proven without */
+      goto done;
+    }
     hf_clear_error();
   }
   HF_GO(done, add_placement(x, placement));
@@ -854,13 +918,13 @@ done:
   return st;
 }
 
-hf_status spread_solve(const ilp_problem *p, int depth, double gap, double stop_bound, bool quick, ilp_counters *count,
-                       spread_solution **out) {
+hf_status spread_solve(const ilp_problem *p, int depth, const spread_goal *goal, double gap, double stop_bound, bool quick,
+                       ilp_counters *count, spread_solution **out) {
   spread_solution *s;
   HF_TRY(hf_alloc(&s, 1, sizeof *s, "placement"));
   s->objective_ns = INFINITY;
   master x = {.s = s, .count = count};
-  hf_status st = spread_new(p, depth, count, &s->m);
+  hf_status st = spread_new(p, depth, goal, count, &s->m);
   x.m = s->m;
   if (st == HF_OK) st = run(&x, gap, stop_bound, quick);
   ilp_lp_free(x.lp);

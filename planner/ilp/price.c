@@ -168,6 +168,7 @@ static double best_assignment(const spread_prices *x, uint8_t *place) {
  * first. Exact for the true largest part instead of its weighted mean, which for few and slow experts is worth a lot. */
 typedef struct {
   int E, P;
+  double path;                                          /* what the way counts */
   double part0[SPREAD_P], fixed[SPREAD_P], t[SPREAD_P]; /* of the way */
   double price[SPREAD_P];                               /* of an expert's bytes */
   int order[SPREAD_P];                                  /* places by price */
@@ -175,7 +176,7 @@ typedef struct {
 
 /* Least cost with every part at most v; n receives the counts. */
 static double fill_counts(const counts *c, double v, int *n) {
-  double sum = v;
+  double sum = c->path * v;
   int left = c->E;
   for (int i = 0; i < c->P; i++) {
     int q = c->order[i];
@@ -190,7 +191,7 @@ static double fill_counts(const counts *c, double v, int *n) {
 
 static void counts_of(const spread *m, const spread_dual *d, const spread_group *g, counts *c) {
   int n = 0;
-  *c = (counts){.E = m->n_experts, .P = m->n_places};
+  *c = (counts){.E = m->n_experts, .P = m->n_places, .path = d->lam_path};
   for (int q = 0; q < c->P; q++) {
     c->part0[q] = g->way.lead[q] + g->way.base[q];
     c->fixed[q] = g->way.fixed[q];
@@ -247,8 +248,8 @@ static void fill_prices(const spread *m, const spread_dual *d, int group, int cl
   x->use &= ~(unsigned)k->never;
   x->must = k->must;
   add_term(m, g, &g->way, nu, 0, x);
-  if (m->weight > 0) add_term(m, g, k->upload ? &g->upload : &g->chunk, rho, k->upload ? home : 0, x);
-  if (m->weight > 0 && k->upload && (k->must & (home | 1)) != 0) x->constant += rho[g->home] * g->upload.fixed[g->home];
+  if (m->chunks) add_term(m, g, k->upload ? &g->upload : &g->chunk, rho, k->upload ? home : 0, x);
+  if (m->chunks && k->upload && (k->must & (home | 1)) != 0) x->constant += rho[g->home] * g->upload.fixed[g->home];
   if (m->n_rows > 0) add_rows(m, d, g, x);
   for (int q = 0; q < x->P; q++) {
     if (!(k->must >> q & 1)) continue;
@@ -403,7 +404,9 @@ double spread_price(const spread *m, const spread_dual *d, int group, uint8_t *p
 }
 
 double spread_constant(const spread *m, const spread_dual *d) {
-  double sum = d->lam_path * m->path0 + m->weight * m->chunk0;
+  double sum = d->lam_path * m->path0 + d->chunk * m->chunk0;
+  if (isfinite(m->limit_step)) sum -= d->over_step * m->limit_step;
+  if (isfinite(m->limit_chunk)) sum -= d->over_chunk * m->limit_chunk;
   for (int r = 0; r < m->n_rows; r++) sum += d->lam[r] * m->row0[r];
   for (int q = 0; q < m->n_places; q++)
     if (m->room[q] < INT64_MAX) sum -= d->theta[q] * (double)m->room[q];

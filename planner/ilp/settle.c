@@ -52,7 +52,7 @@ static double term_ns(const spread *m, const layer_state *y, const spread_term *
 
 static void value_layer(const spread *m, layer_state *y) {
   y->way_ns = term_ns(m, y, &y->g->way, y->way);
-  if (m->weight > 0) {
+  if (m->chunks) {
     y->chunk_ns = term_ns(m, y, &y->g->chunk, y->chunk);
     if (y->g->upload.t != NULL) y->chunk_ns = fmin(y->chunk_ns, term_ns(m, y, &y->g->upload, y->up));
   }
@@ -71,7 +71,7 @@ static void change(const spread *m, layer_state *y, int e, int q) {
     y->work[p] -= x[p];
     y->work[q] += x[q];
   }
-  if (m->weight > 0) {
+  if (m->chunks) {
     const double *x = g->chunk.t + (size_t)e * (size_t)P;
     y->chunk[p] -= x[p];
     y->chunk[q] += x[q];
@@ -145,12 +145,12 @@ static void price_experts(settling *s) {
       for (int r = 0; r < m->n_rows; r++) w[q] += s->d->lam[r] * spread_coef(m, &m->row[r], y, q);
     for (int x = 0; x < m->n_experts * P; x++) {
       to[x] = (y->whole ? 1.0 / P : nu[x % P]) * y->way.t[x];
-      if (m->weight > 0) to[x] += rho[x % P] * y->chunk.t[x];
+      if (m->chunks) to[x] += rho[x % P] * y->chunk.t[x];
       if (m->n_rows > 0) to[x] += w[x % P] * y->work[x];
     }
     for (int q = 0; q < P; q++) {
       open[q] = (y->whole ? 1.0 / P : nu[q]) * y->way.fixed[q] + w[q] * y->work_fixed[q];
-      if (m->weight > 0) open[q] += rho[q] * y->chunk.fixed[q];
+      if (m->chunks) open[q] += rho[q] * y->chunk.fixed[q];
     }
   }
 }
@@ -183,7 +183,7 @@ static void open_layers(settling *s) {
       y->count[q]++;
       y->way[q] += y->g->way.t[at];
       if (m->depth > 1) y->work[q] += y->g->work[at];
-      if (m->weight > 0) y->chunk[q] += y->g->chunk.t[at];
+      if (m->chunks) y->chunk[q] += y->g->chunk.t[at];
       if (y->g->upload.t != NULL) {
         y->up[q] += y->g->upload.t[at];
         if (q == 0) y->up[y->g->home] += y->g->upload.cross[e];
@@ -273,7 +273,7 @@ static double estimate(settling *s, int i, int e, int q) {
   double v = 0;
   change(m, &y, e, q);
   value_layer(m, &y);
-  v += s->d->lam_path * (y.way_ns - s->lay[i].way_ns) + m->weight * (y.chunk_ns - s->lay[i].chunk_ns);
+  v += s->d->lam_path * (y.way_ns - s->lay[i].way_ns) + s->d->chunk * (y.chunk_ns - s->lay[i].chunk_ns);
   for (int r = 0; r < m->n_rows; r++)
     for (int x = 0; x < m->n_places; x++)
       if (s->d->lam[r] > 0) v += s->d->lam[r] * spread_coef(m, &m->row[r], y.g, x) * (y.load[x] - s->lay[i].load[x]);

@@ -3,6 +3,7 @@
 #include "planner/ilp/spread.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -242,7 +243,7 @@ static hf_status second_pass(search *s, ilp_depth *d) {
 static bool is_form_m(const ilp_problem *p, int depth) {
   const stage_table *t = p->table;
   int64_t all = 0;
-  if (depth != 1 || t->one_resource || ilp_n_places(t) != 2 || p->prefill.weight > 0) return false;
+  if (depth != 1 || t->one_resource || ilp_n_places(t) != 2 || p->prefill.weight > 0 || p->limit.ttft_ns > 0) return false;
   for (int l = 0; l < t->n_layers; l++) all += t->layer[l].moe ? p->expert_bytes[l] * t->n_experts : 0;
   return all <= ilp_place_room(p, 0, depth);
 }
@@ -314,7 +315,7 @@ static hf_status settle_form_m(search *s, ilp_depth *d, ilp_result *r) {
   double ns = INFINITY;
   uint8_t *place = NULL;
   hf_status st = HF_OK;
-  HF_TRY(spread_new(s->p, 1, s->count, &m));
+  HF_TRY(spread_new(s->p, 1, &(spread_goal){1, 0}, s->count, &m));
   HF_GO(done, hf_alloc(&dual.nu, spread_at(m, m->n_groups, 0) + 1, sizeof *dual.nu, "placement"));
   HF_GO(done, hf_alloc(&dual.rho, spread_at(m, m->n_groups, 0) + 1, sizeof *dual.rho, "placement"));
   HF_GO(done, hf_alloc(&place, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
@@ -358,34 +359,133 @@ static hf_status solve_form_m(search *s, ilp_result *r) {
     d->theta = dual.theta;
   }
   ilp_depth_result *by = &r->by_depth[0];
-  by->state = ILP_DEPTH_SOLVED;
-  by->objective_ns = d->best_ns;
+  bool keeps = !(s->p->limit.step_ns > 0) || d->best_ns <= s->p->limit.step_ns;
+  by->state = keeps ? ILP_DEPTH_SOLVED : ILP_DEPTH_LIMITED;
+  by->objective_ns = keeps ? d->best_ns : INFINITY;
+  if (!keeps) s->best_ns = INFINITY;
   by->bound_ns = d->bound_ns;
   by->place_theta[1] = by->theta_ns_per_byte = d->theta / (double)d->unit_bytes;
   return HF_OK;
 }
 
+/* From the placements that are best for the limited rows alone, where the search did not come within them. */
+static hf_status come_within(search *s, int depth, spread_solution *x) {
+  const ilp_limits *l = &s->p->limit;
+  double chunk = ilp_chunk_limit(s->p);
+  spread_goal goal[] = {{0, 1}, {1, 0}, {1, chunk > 0 ? l->step_ns / chunk : 0}};
+  bool wanted[] = {chunk > 0, l->step_ns > 0, chunk > 0 && l->step_ns > 0};
+  for (int i = 0; i < 3 && isfinite(x->objective_ns); i++) {
+    spread_solution *y = NULL;
+    ilp_evaluation e;
+    double ns;
+    HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
+    if (e.keeps_limits) return HF_OK;
+    if (!wanted[i]) continue;
+    HF_TRY(spread_solve(s->p, depth, &goal[i], s->gap_target, INFINITY, s->quick, s->count, &y));
+    hf_status st = spread_settle(x->m, &x->best, SETTLE_ROUNDS, 0, y->placement, &ns);
+    if (st == HF_OK && ns < x->objective_ns) {
+      x->objective_ns = ns;
+      x->exact = false;
+      memcpy(x->placement, y->placement, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts);
+    }
+    spread_solution_free(y);
+    HF_TRY(st);
+  }
+  return HF_OK;
+}
+
 static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   spread_solution *x = NULL;
+  ilp_evaluation e;
   double best = s->best_ns;
   double stop = isfinite(best) ? best * (1 - 1e-9) : INFINITY;
-  HF_TRY(spread_solve(s->p, depth, s->gap_target, stop, s->quick, s->count, &x));
+  HF_TRY(spread_solve(s->p, depth, NULL, s->gap_target, stop, s->quick, s->count, &x));
   r->tables->spread[depth - 1] = x;
+  if (x->bound_ns < stop) HF_TRY(come_within(s, depth, x));
+  HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
+  double ns = !isfinite(x->objective_ns) || !e.keeps_limits ? INFINITY : x->objective_ns;
   ilp_depth_result *by = &r->by_depth[depth - 1];
-  by->state = x->bound_ns >= stop && x->objective_ns > best ? ILP_DEPTH_PRUNED : ILP_DEPTH_SOLVED;
-  by->objective_ns = x->objective_ns;
+  by->state = x->bound_ns >= stop && ns > best             ? ILP_DEPTH_PRUNED
+              : isfinite(ns) || !isfinite(x->objective_ns) ? ILP_DEPTH_SOLVED
+                                                           : ILP_DEPTH_LIMITED;
+  by->objective_ns = ns;
   by->bound_ns = x->bound_ns;
   memcpy(by->place_theta, x->best.theta, sizeof by->place_theta);
   by->theta_ns_per_byte = x->best.theta[1];
-  s->best_ns = fmin(s->best_ns, x->objective_ns);
+  by->step_price = x->best.over_step;
+  by->ttft_price = s->p->limit.ttft_ns > 0 ? x->best.over_chunk / s->p->limit.chunks : 0;
+  s->best_ns = fmin(s->best_ns, ns);
   return HF_OK;
+}
+
+/* ---- limits ---- */
+
+static void text_of_limits(const ilp_problem *p, const ilp_refusal *x, char *to, size_t n) {
+  const ilp_limits *l = &p->limit;
+  int at = 0;
+  *to = 0;
+  if (l->step_ns > 0)
+    at += snprintf(to, n, "decode step: at least %.6g s in any placement, limit %.6g s", 1e-9 * x->step_least_ns,
+                   1e-9 * l->step_ns);
+  if (l->ttft_ns > 0 && (size_t)at < n)
+    snprintf(to + at, n - (size_t)at, "%schunks of a prompt: at least %.6g s in any placement, limit %.6g s", at > 0 ? "; " : "",
+             1e-9 * x->ttft_least_ns, 1e-9 * l->ttft_ns);
+}
+
+/* A bound on step * a + chunk * b over all placements of a depth. */
+static hf_status least_of(search *s, int depth, double a, double b, double *bound) {
+  spread_solution *x = NULL;
+  HF_TRY(spread_solve(s->p, depth, &(spread_goal){a, b}, s->gap_target, INFINITY, s->quick, s->count, &x));
+  *bound = x->bound_ns;
+  spread_solution_free(x);
+  return HF_OK;
+}
+
+/* Whether no placement of a depth keeps the limits; *x keeps the least of all depths. */
+static hf_status prove_depth(search *s, const ilp_result *r, int depth, ilp_refusal *x, bool *alone, bool *both) {
+  const ilp_limits *l = &s->p->limit;
+  double step = 0, chunk = 0, most = ilp_chunk_limit(s->p);
+  *alone = *both = false;
+  if (l->step_ns > 0) HF_TRY(least_of(s, depth, 1, 0, &step));
+  if (most > 0) HF_TRY(least_of(s, depth, 0, 1, &chunk));
+  x->step_least_ns = fmin(x->step_least_ns, step);
+  x->ttft_least_ns = fmin(x->ttft_least_ns, chunk * l->chunks);
+  *alone = (l->step_ns > 0 && step > l->step_ns) || (most > 0 && chunk > most);
+  if (*alone || !(l->step_ns > 0) || !(most > 0)) return HF_OK;
+  /* Both at once: weighed as the relaxation weighed them, else alike. */
+  const ilp_depth_result *by = &r->by_depth[depth - 1];
+  double price = by->ttft_price * l->chunks, sum,
+         b = by->step_price > 0 && price > 0 ? price / by->step_price : l->step_ns / most;
+  HF_TRY(least_of(s, depth, 1, b, &sum));
+  *both = sum > l->step_ns + b * most;
+  return HF_OK;
+}
+
+/* HF_NO, with what proves it. */
+static hf_status refuse_limits(search *s, const ilp_result *r, ilp_refusal *out) {
+  ilp_refusal x = {.limits = true, .proven = true, .step_least_ns = INFINITY, .ttft_least_ns = INFINITY};
+  char text[240];
+  for (int depth = 1; depth <= ILP_MAX_DEPTH; depth++) {
+    bool alone, both;
+    if (r->by_depth[depth - 1].state != ILP_DEPTH_LIMITED) continue;
+    HF_TRY(prove_depth(s, r, depth, &x, &alone, &both));
+    x.proven = x.proven && (alone || both);
+    x.together = x.together || both;
+  }
+  if (out != NULL) *out = x;
+  text_of_limits(s->p, &x, text, sizeof text);
+  return hf_fail(HF_NO, "limits: %s: %s; use wider limits, fewer users or faster parts",
+                 !x.proven    ? "no placement was found that keeps them"
+                 : x.together ? "no placement keeps both at once"
+                              : "no placement keeps them",
+                 text);
 }
 
 static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->objective_ns = r->bound_ns = INFINITY;
   for (int i = 0; i < ILP_MAX_DEPTH; i++) {
     const ilp_depth_result *by = &r->by_depth[i];
-    if (by->state < ILP_DEPTH_PRUNED) continue;
+    if (by->state < ILP_DEPTH_LIMITED) continue;
     if (by->objective_ns < r->objective_ns) {
       r->objective_ns = by->objective_ns;
       r->depth = i + 1;
@@ -421,12 +521,17 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
   return HF_OK;
 }
 
-static hf_status solve_depths(search *s, uint32_t open, ilp_result *r) {
+static hf_status solve_depths(search *s, uint32_t open, ilp_refusal *refusal, ilp_result *r) {
   for (int depth = 1; depth <= ILP_MAX_DEPTH; depth++) {
     if (!(open >> (depth - 1) & 1)) continue;
     HF_TRY(is_form_m(s->p, depth) ? solve_form_m(s, r) : solve_form_p(s, depth, r));
   }
-  return report(s->p, r);
+  bool limited = false, found = false;
+  for (int i = 0; i < ILP_MAX_DEPTH; i++) {
+    limited = limited || r->by_depth[i].state == ILP_DEPTH_LIMITED;
+    found = found || (r->by_depth[i].state > ILP_DEPTH_LIMITED && isfinite(r->by_depth[i].objective_ns));
+  }
+  return limited && !found ? refuse_limits(s, r, refusal) : report(s->p, r);
 }
 
 hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result **out) {
@@ -454,7 +559,8 @@ hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result
               .quick = o.quick,
               .best_ns = INFINITY,
               .count = &r->counters};
-  HF_GO(fail, solve_depths(&s, open, r));
+  if (o.refusal != NULL) *o.refusal = (ilp_refusal){0};
+  HF_GO(fail, solve_depths(&s, open, o.refusal, r));
   if (!o.quick) HF_GO(fail, ilp_baselines(p, open, o.seed, &r->counters, r->baseline));
   r->seconds = (double)(hf_now_ns() - t0) * 1e-9;
   *out = r;

@@ -6,6 +6,9 @@
 
 enum { MOST_CLASSES = 8192 }; /* of all groups: memory */
 
+/* Of each ns over a limit: more than anything else is worth. */
+static const double PENALTY = 1e6;
+
 /* ---- tables ---- */
 
 typedef struct {
@@ -118,7 +121,7 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
   *g = (spread_group){.layer = layer, .n_same = 1, .home = home, .bytes = p->expert_bytes[layer]};
   HF_TRY(open_places(m, g));
   HF_TRY(term_of(m, layer, home, &b->step[0], &g->way));
-  if (m->weight > 0) {
+  if (m->chunks) {
     stage_load load = p->prefill.load;
     HF_TRY(term_of(m, layer, home, &load, &g->chunk));
     if (p->prefill.upload && p->table->layer[layer].upload_ns > 0 && !p->table->one_resource)
@@ -138,11 +141,11 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
     }
     g->work = work;
   }
-  g->nested = m->depth > 1 && m->n_places == 2 && !(m->weight > 0);
+  g->nested = m->depth > 1 && m->n_places == 2 && !(m->chunks);
   g->alike = true;
   const double *pop = p->pop->p + (size_t)layer * (size_t)E;
   for (int e = 1; e < E; e++) g->alike = g->alike && pop[e] == pop[0] && g->open[e] == g->open[0];
-  g->whole = g->alike && m->depth == 1 && !(m->weight > 0) && !(m->kappa > 0);
+  g->whole = g->alike && m->depth == 1 && !(m->chunks) && !(m->kappa > 0);
   g->n_classes = g->upload.t != NULL ? 2 : 1;
   g->class[1].upload = true;
   return HF_OK;
@@ -212,7 +215,7 @@ static void add_constants(builder *b) {
   const stage_table *t = m->p->table;
   int last = 1 + t->layer[t->n_layers - 1].home;
   m->path0 = t->step_fixed_ns + stage_curve_at(&t->head, b->step[0].tokens);
-  if (m->weight > 0) m->chunk0 = t->step_fixed_ns + stage_curve_at(&t->head, 1);
+  if (m->chunks) m->chunk0 = t->step_fixed_ns + stage_curve_at(&t->head, 1);
   for (int i = 0; i < 2 && m->depth > 1; i++)
     for (int r = 0; b->step[i].tokens > 0 && r < m->n_rows; r++)
       m->row0[r] += b->times[i] * stage_curve_at(&t->head, b->step[i].tokens) * spread_coef(m, &m->row[r], NULL, last);
@@ -220,7 +223,7 @@ static void add_constants(builder *b) {
     if (m->depth > 1) add_home_load(b, l);
     if (t->layer[l].moe) continue;
     m->path0 += stage_attn_ns(t, l, &b->step[0]) + stage_curve_at(&t->layer[l].shared, b->step[0].tokens);
-    if (m->weight > 0)
+    if (m->chunks)
       m->chunk0 += stage_attn_ns(t, l, &m->p->prefill.load) + stage_curve_at(&t->layer[l].shared, m->p->prefill.load.tokens);
   }
 }
@@ -255,7 +258,9 @@ static hf_status build(spread *m) {
   return HF_OK;
 }
 
-hf_status spread_new(const ilp_problem *p, int depth, ilp_counters *count, spread **out) {
+hf_status spread_new(const ilp_problem *p, int depth, const spread_goal *goal, ilp_counters *count, spread **out) {
+  double limit = ilp_chunk_limit(p);
+  bool limits = goal == NULL;
   hf_arena *mem;
   spread *m;
   size_t cells = ((size_t)p->table->n_layers + 2) * ((size_t)p->table->n_experts + 16), P = (size_t)ilp_n_places(p->table);
@@ -268,8 +273,12 @@ hf_status spread_new(const ilp_problem *p, int depth, ilp_counters *count, sprea
                   .depth = depth,
                   .n_places = (int)P,
                   .n_experts = p->table->n_experts,
-                  .weight = p->prefill.weight,
+                  .step_weight = limits ? 1 : goal->step,
+                  .weight = limits ? p->prefill.weight : goal->chunk,
+                  .limit_step = limits && p->limit.step_ns > 0 ? p->limit.step_ns : INFINITY,
+                  .limit_chunk = limits && limit > 0 ? limit : INFINITY,
                   .kappa = p->table->one_resource ? 0 : p->table->contend - 1};
+    m->chunks = m->weight > 0 || isfinite(m->limit_chunk);
     st = build(m);
   }
   if (st != HF_OK) {
@@ -328,7 +337,7 @@ void spread_value(const spread *m, spread_set *s) {
   for (int e = 0; e < m->n_experts; e++) s->count[s->place[e]]++;
   s->class = spread_class_of(m, s);
   parts_of(m, g, &g->way, s, s->part);
-  if (m->weight > 0) parts_of(m, g, s->upload ? &g->upload : &g->chunk, s, s->chunk);
+  if (m->chunks) parts_of(m, g, s->upload ? &g->upload : &g->chunk, s, s->chunk);
   if (g->work == NULL) return;
   for (int q = 0; q < P; q++) s->load[q] = s->count[q] > 0 ? g->work_fixed[q] : 0;
   for (int e = 0; e < m->n_experts; e++) s->load[s->place[e]] += g->work[(size_t)e * (size_t)P + s->place[e]];
@@ -345,13 +354,16 @@ double spread_way(const spread *m, const spread_set *s) {
 }
 
 double spread_chunk(const spread *m, const spread_set *s) {
-  return m->weight > 0 ? largest(m, s->chunk) : 0;
+  return m->chunks ? largest(m, s->chunk) : 0;
 }
 
 double spread_total(const spread *m, const double *row, double way, double chunk) {
   double step = m->path0 + way;
   for (int r = 0; r < m->n_rows; r++) step = fmax(step, m->row0[r] + row[r]);
-  return step + m->weight * (m->chunk0 + chunk);
+  double total = m->step_weight * step + m->weight * (m->chunk0 + chunk);
+  if (isfinite(m->limit_step)) total += PENALTY * fmax(0, step - m->limit_step);
+  if (isfinite(m->limit_chunk)) total += PENALTY * fmax(0, m->chunk0 + chunk - m->limit_chunk);
+  return total;
 }
 
 double spread_evaluate(const spread *m, const uint8_t *placement) {
@@ -377,4 +389,10 @@ double spread_evaluate(const spread *m, const uint8_t *placement) {
   for (int q = 0; q < m->n_places; q++)
     if (used[q] > m->room[q]) return INFINITY;
   return spread_total(m, row, way, chunk);
+}
+
+double spread_plain(const spread *m, const uint8_t *placement) {
+  spread free = *m;
+  free.limit_step = free.limit_chunk = INFINITY;
+  return spread_evaluate(&free, placement);
 }

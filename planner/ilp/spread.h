@@ -14,8 +14,9 @@
  * a mean of sets is less than the mean of their largest parts: most where one of them uses a place, with all its fixed part, and
  * the other does not. So parts are weighed class by class, and classes are split where that costs something.
  *
- * Multipliers (dual): rows of resources lam[], sum with lam_path = 1 at depth > 1 (at depth 1 lam_path = 1); parts of the ways
- * nu[class][place], sum lam_path in each class; parts of chunks rho[class][place], sum prefill weight; bytes theta[place]. For any
+ * Multipliers (dual): limits over_step, over_chunk >= 0; rows of resources lam[], sum with lam_path = step_weight + over_step at
+ * depth > 1 (at depth 1 lam_path alone); parts of the ways nu[class][place], sum lam_path in each class; parts of chunks
+ * rho[class][place], sum chunk = prefill weight + over_chunk; bytes theta[place]. For any
  * such multipliers  sum over layers of min over sets (priced values) + constants  is a bound for all placements. */
 #ifndef HF_PLANNER_ILP_SPREAD_H
 #define HF_PLANNER_ILP_SPREAD_H
@@ -70,8 +71,11 @@ typedef struct {
   int *group_of;       /* [n_layers]; -1 = dense */
   spread_row row[SPREAD_MAX_ROWS];
   double row0[SPREAD_MAX_ROWS]; /* of the rows, no expert placed */
-  double path0, chunk0, weight, kappa;
-  int64_t room[SPREAD_P]; /* bytes; INT64_MAX = no limit */
+  double path0, chunk0, kappa;
+  double step_weight, weight;     /* of step and chunk in the objective */
+  double limit_step, limit_chunk; /* INFINITY = none */
+  bool chunks;                    /* chunks count: they are weighed, or limited */
+  int64_t room[SPREAD_P];         /* bytes; INT64_MAX = no limit */
 } spread;
 
 /* A set of places for the experts of one layer, with its values. */
@@ -85,10 +89,15 @@ typedef struct {
 
 typedef struct {
   double lam[SPREAD_MAX_ROWS], lam_path, theta[SPREAD_P];
-  double *nu, *rho; /* [n_groups * cap_classes * n_places]; spread_at */
+  double over_step, over_chunk, chunk; /* chunk: weight + over_chunk */
+  double *nu, *rho;                    /* [n_groups * cap_classes * n_places]; spread_at */
 } spread_dual;
 
-HF_MUST hf_status spread_new(const ilp_problem *p, int depth, ilp_counters *count, spread **out);
+/* What to minimise instead of the problem's own, without its limits. */
+typedef struct {
+  double step, chunk;
+} spread_goal;
+HF_MUST hf_status spread_new(const ilp_problem *p, int depth, const spread_goal *goal, ilp_counters *count, spread **out);
 void spread_free(spread *m); /* NULL ok */
 /* Where the multipliers of a class begin. */
 size_t spread_at(const spread *m, int group, int class);
@@ -100,10 +109,13 @@ double spread_way(const spread *m, const spread_set *s);
 double spread_chunk(const spread *m, const spread_set *s);
 /* How much load on place q counts in row r for a layer of that group. */
 double spread_coef(const spread *m, const spread_row *r, const spread_group *g, int q);
-/* Objective from the rows (load[n_rows], without row0), the ways and the chunks of all layers. */
+/* Objective from the rows (load[n_rows], without row0), the ways and the chunks of all layers; what is over a limit is added, times a
+ * lot. */
 double spread_total(const spread *m, const double *row, double way, double chunk);
 /* Objective of any placement from the tabulated times; INFINITY when a place has too little room. */
 double spread_evaluate(const spread *m, const uint8_t *placement);
+/* The same without limits. */
+double spread_plain(const spread *m, const uint8_t *placement);
 
 /* price.c: the set of a class with the least priced value; place receives it. Exact but for places that the class must use and
  * the set does not: they are paid for. */
@@ -137,12 +149,12 @@ typedef struct spread_solution {
   spread *m;
   spread_set *set; /* [n_sets] */
   int n_sets, cap_sets;
-  spread_dual best;    /* of the bound */
-  double *whole_price; /* [n_groups] priced least of groups that are priced by counts */
-  uint8_t *placement;  /* [n_layers * n_experts] */
-  double objective_ns, bound_ns;
-  bool milp;  /* all sets are columns, and the integer program over them was solved: bound_ns is its optimum */
-  bool exact; /* no other combination of the columns is better */
+  spread_dual best;              /* of the bound */
+  double *whole_price;           /* [n_groups] priced least of groups that are priced by counts */
+  uint8_t *placement;            /* [n_layers * n_experts] */
+  double objective_ns, bound_ns; /* what is over a limit in the first */
+  bool milp;                     /* all sets are columns, and the integer program over them was solved: bound_ns is its optimum */
+  bool exact;                    /* no other combination of the columns is better */
 } spread_solution;
 /* sets.c: adds a set unless it is there already. */
 HF_MUST hf_status spread_add_set(spread_solution *s, int group, const uint8_t *place, bool upload, bool *is_new);
@@ -150,8 +162,8 @@ HF_MUST hf_status spread_add_set(spread_solution *s, int group, const uint8_t *p
 bool spread_few_sets(const spread *m);
 HF_MUST hf_status spread_all_sets(spread_solution *s);
 /* gap: good enough. stop_bound: give up when the bound reaches it (a better depth is known). quick: no integer program. */
-HF_MUST hf_status spread_solve(const ilp_problem *p, int depth, double gap, double stop_bound, bool quick, ilp_counters *count,
-                               spread_solution **out);
+HF_MUST hf_status spread_solve(const ilp_problem *p, int depth, const spread_goal *goal, double gap, double stop_bound,
+                               bool quick, ilp_counters *count, spread_solution **out);
 void spread_solution_free(spread_solution *s);
 
 #endif

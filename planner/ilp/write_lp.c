@@ -77,6 +77,22 @@ static void add(line *l, double value, const char *name, int a, int b, int c, in
   for (int i = 0; i < 4 && index[i] >= 0; i++) fprintf(l->f, "_%d", index[i]);
 }
 
+/* The rows of service levels: of the step, and of a chunk. */
+static void write_limits(FILE *f, const spread_solution *s) {
+  const spread *m = s->m;
+  line l = {.f = f};
+  if (isfinite(m->limit_step)) {
+    fprintf(f, " limit_step: %s", m->depth > 1 ? "step" : "0 one");
+    for (int i = 0; i < s->n_sets && m->depth == 1; i++) add(&l, spread_way(m, &s->set[i]), "s", s->set[i].group, i, -1, -1);
+    fprintf(f, " <= %.17g\n", m->limit_step - (m->depth > 1 ? 0 : m->path0));
+  }
+  l.n = 0;
+  if (!isfinite(m->limit_chunk)) return;
+  fprintf(f, " limit_chunk: 0 one");
+  for (int i = 0; i < s->n_sets; i++) add(&l, spread_chunk(m, &s->set[i]), "s", s->set[i].group, i, -1, -1);
+  fprintf(f, " <= %.17g\n", m->limit_chunk - m->chunk0);
+}
+
 /* One integer column per group of layers and set of places known. */
 static void write_sets(FILE *f, const spread_solution *s) {
   const spread *m = s->m;
@@ -105,6 +121,7 @@ static void write_sets(FILE *f, const spread_solution *s) {
     for (int i = 0; i < s->n_sets; i++) add(&l, -spread_way(m, &s->set[i]), "s", s->set[i].group, i, -1, -1);
     fprintf(f, " >= %.17g\n", m->path0);
   }
+  write_limits(f, s);
   for (int q = 0; q < m->n_places; q++) {
     if (m->room[q] == INT64_MAX) continue;
     fprintf(f, " bytes_%d: 0 one", q);
@@ -181,8 +198,8 @@ static void write_priced(FILE *f, const spread_solution *s) {
   fprintf(f, "\\ lower bound on the decode step%s, ns; depth %d\n", m->weight > 0 ? " and its share of prompts" : "", m->depth);
   fprintf(f, "\\ v_g_m: layers of group g place their experts in mode m (which places hold any, whether prompts upload);\n"
              "\\ x_g_m_e_q: expert e lives in place q; u: place in use\n");
-  fprintf(
-      f, "\\ resources, path, bytes and parts of ways are priced at the multipliers of the certificate: no placement is below\n");
+  fprintf(f, "\\ resources, path, limits, bytes and parts of ways are priced at the multipliers of the certificate: no placement "
+             "is below\n");
   priced_objective(f, s);
   fprintf(f, "\nSubject To\n");
   for (int g = 0; g < m->n_groups; g++) {
