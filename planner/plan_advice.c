@@ -31,8 +31,11 @@ static hf_status solve(const ilp_problem *prob, double *rate, double *gap) {
   return HF_OK;
 }
 
+/* Without service levels: their worth is told by their multipliers (slo). */
 static ilp_problem problem_of(const advice *a) {
-  return plan_eval_problem(a->p->eval, 1u << (a->p->ilp->depth - 1));
+  ilp_problem p = plan_eval_problem(a->p->eval, 1u << (a->p->ilp->depth - 1));
+  p.limit = (ilp_limits){0};
+  return p;
 }
 
 /* A chunk of prompts with the plan's placement. */

@@ -31,6 +31,7 @@ ilp_problem plan_eval_problem(const plan_eval *v, uint32_t depths) {
   p.cpu_bytes = v->cpu_room;
   memcpy(p.remote_bytes, v->remote_room, sizeof v->remote_room);
   p.prefill = v->prefill;
+  p.limit = v->limit;
   return p;
 }
 

@@ -13,6 +13,7 @@ typedef struct {
   int64_t room[STAGE_MAX_DEVICES][ILP_MAX_DEPTH];   /* [device][depth-1] bytes left for experts */
   int64_t cpu_room, remote_room[STAGE_MAX_REMOTES]; /* as ilp_problem: 0 = no limit */
   ilp_prefill prefill;                              /* weight 0: decode alone was optimised */
+  ilp_limits limit;                                 /* service levels as rows; not in the JSON: they change no objective */
   double mean_context;
   int users, n_devices;
 } plan_eval;

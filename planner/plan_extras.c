@@ -23,7 +23,7 @@ static void add_baselines(const planned *p, json *extra) {
 }
 
 static void add_depths(const planned *p, json *extra) {
-  static const char *const state[] = {"not tried", "does not fit", "pruned", "solved"};
+  static const char *const state[] = {"not tried", "does not fit", "limits not kept", "pruned", "solved"};
   json *list = json_add_array(extra, "by_depth");
   for (int d = 0; d < ILP_MAX_DEPTH; d++) {
     const ilp_depth_result *r = &p->by_depth[d];
@@ -31,7 +31,7 @@ static void add_depths(const planned *p, json *extra) {
     json *o = json_add_object(list, NULL);
     json_add_int(o, "depth", d + 1);
     json_add_str(o, "state", state[r->state]);
-    if (r->state == ILP_DEPTH_INFEASIBLE) continue;
+    if (r->state == ILP_DEPTH_INFEASIBLE || r->state == ILP_DEPTH_LIMITED) continue;
     json_add_num(o, "objective_ns", r->objective_ns);
     json_add_num(o, "bound_ns", r->bound_ns);
     if (p->depth_tok_per_s[d] > 0) json_add_num(o, "decode_tok_per_s", p->depth_tok_per_s[d]);
@@ -154,6 +154,7 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   HF_TRY(plan_advice(in, p, advice));
   add_classes(p, extra);
   add_resources(p, extra);
+  plan_slo_json(p, extra);
   add_hardware(in, extra);
   HF_TRY(add_fallback(in, p, extra));
   cost_input ci = plan_cost_input(in);

@@ -87,6 +87,7 @@ static hf_status make_eval(const plan_inputs *in, const planned_options *o, cons
   cost_input ci = plan_cost_input(in);
   HF_TRY(cost_table(&ci, (cost_case){0}, &v->table));
   v->prefill = plan_prefill(in, o, v->table);
+  v->limit = plan_slo_limits(in, o, &v->prefill);
   if (in->req.from_run == 0) return HF_OK;
   HF_TRY(plan_drift_of_run(in, v->table, &out->drift));
   plan_drift_apply(out->drift, v->table);
@@ -99,17 +100,13 @@ static uint32_t depths_to_try(const plan_inputs *in) {
   return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
 }
 
-static bool within_limits(const planned *p, double ttft_p95_s, double tpot_p95_s) {
-  return (p->slo_ttft_s <= 0 || ttft_p95_s <= p->slo_ttft_s) && (p->slo_tpot_s <= 0 || tpot_p95_s <= p->slo_tpot_s);
-}
-
 /* Decode rate of a result at its depth, and whether the limits asked for are met. */
 static hf_status simulated_rate(const plan_inputs *in, const planned *p, const ilp_result *r, double *rate, bool *within) {
   sim_result sim;
   double stretch = 1;
   HF_TRY(plan_simulate(in, p, r->on_device, r->depth, &sim, &stretch));
   *rate = sim.decode_tok_per_s > 0 ? sim.decode_tok_per_s / stretch : r->tok_per_s;
-  *within = within_limits(p, sim.ttft_s.p95, sim.tpot_s.p95 * stretch);
+  *within = plan_slo_within(p, sim.ttft_s.p95, sim.tpot_s.p95 * stretch);
   return HF_OK;
 }
 
@@ -118,8 +115,17 @@ static hf_status simulated_rate(const plan_inputs *in, const planned *p, const i
  * near the best is simulated as well, and the simulation decides; gap and bound are those of the depth chosen. */
 static hf_status choose_depth(const plan_inputs *in, const planned_options *o, planned *p) {
   ilp_problem prob = plan_eval_problem(p->eval, depths_to_try(in));
-  ilp_options io = {.quick = o->quick, .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP};
-  HF_TRY(ilp_solve(&prob, &io, &p->ilp));
+  ilp_options io = {.quick = o->quick,
+                    .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP,
+                    .refusal = &p->refusal};
+  hf_status st = ilp_solve(&prob, &io, &p->ilp);
+  io.refusal = NULL;
+  if (st == HF_NO && p->refusal.limits) { /* the plan without them tells how far off it is */
+    hf_clear_error();
+    prob.limit = p->eval->limit = (ilp_limits){0};
+    st = ilp_solve(&prob, &io, &p->ilp);
+  }
+  HF_TRY(st);
   memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
   p->seconds = p->ilp->seconds;
   if ((o->quick && !o->compare_depths) || o->no_simulation) return HF_OK;
@@ -134,11 +140,16 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
     if (p->by_depth[d - 1].objective_ns > DEPTH_SLACK * least) continue;
     ilp_result *r = NULL;
     prob = plan_eval_problem(p->eval, 1u << (d - 1));
-    HF_TRY(ilp_solve(&prob, &io, &r));
+    st = ilp_solve(&prob, &io, &r);
+    if (st == HF_NO && prob.limit.step_ns + prob.limit.ttft_ns > 0) {
+      hf_clear_error();
+      continue;
+    }
+    HF_TRY(st);
     p->seconds += r->seconds;
     p->by_depth[d - 1] = r->by_depth[d - 1]; /* the search over all depths may have stopped before it was proven */
     bool meets = false;
-    hf_status st = simulated_rate(in, p, r, &p->depth_tok_per_s[d - 1], &meets);
+    st = simulated_rate(in, p, r, &p->depth_tok_per_s[d - 1], &meets);
     bool faster = p->depth_tok_per_s[d - 1] > DEPTH_MARGIN * best;
     if (st == HF_OK && (meets != best_meets ? meets : faster)) {
       best = p->depth_tok_per_s[d - 1];
@@ -150,7 +161,7 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
     ilp_result_free(r);
     HF_TRY(st);
   }
-  return HF_OK;
+  return best_meets || o->slo_report ? HF_OK : plan_slo_tighten(in, &io, p);
 }
 
 static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident, planned *out,
@@ -570,66 +581,6 @@ void plan_summarise(const planned *p, planned_summary *out) {
   out->path_ns = e->path_ns;
 }
 
-/* ---- service levels ---- */
-
-static bool meets(const planned *p) {
-  return within_limits(p, p->p->ttft_s.p95, p->p->tpot_s.p95);
-}
-
-/* The same request with fewer users; false also when that cannot be planned. */
-static bool meets_with(const plan_inputs *in, const planned_options *o, int64_t users) {
-  plan_inputs less = *in;
-  planned p;
-  planned_options quick = *o;
-  quick.quick = quick.no_interval = quick.slo_report = true;
-  less.pop = NULL;
-  less.req.users = users;
-  if (less.req.depth > users) less.req.depth = users;
-  bool good = plan_make(&less, &quick, &p) == HF_OK && meets(&p);
-  hf_clear_error();
-  planned_free(&p);
-  popularity_free(less.pop);
-  return good;
-}
-
-/* What no placement at any depth tried goes below; 0 where the bound is of more than the decode step. */
-static double least_step_s(const planned *p) {
-  double least = p->ilp->bound_ns;
-  for (int d = 0; d < ILP_MAX_DEPTH; d++)
-    if (p->by_depth[d].state == ILP_DEPTH_SOLVED || p->by_depth[d].state == ILP_DEPTH_PRUNED)
-      least = fmin(least, p->by_depth[d].bound_ns);
-  return p->eval->prefill.weight > 0 ? 0 : 1e-9 * least;
-}
-
-/* HF_NO with what would make it feasible, and by how much. */
-static hf_status check_slo(const plan_inputs *in, const planned_options *o, planned *out) {
-  if (o->slo_report || o->no_simulation || meets(out)) return HF_OK;
-  const plan *p = out->p;
-  double step = least_step_s(out), late = 1;
-  char what[160];
-  int64_t lo = 0, hi = in->req.users;
-  bool tpot = o->slo_tpot_s > 0 && p->tpot_s.p95 > o->slo_tpot_s;
-  if (tpot) late = p->tpot_s.p95 / o->slo_tpot_s;
-  else late = p->ttft_s.p95 / o->slo_ttft_s;
-  snprintf(what, sizeof what, "%s p95 %.3g s, asked for %.3g s%s", tpot ? "TPOT" : "TTFT", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
-           tpot ? o->slo_tpot_s : o->slo_ttft_s, tpot && step > o->slo_tpot_s ? ", which no placement reaches here" : "");
-  while (hi - lo > 1) {
-    int64_t mid = lo + (hi - lo) / 2;
-    if (meets_with(in, o, mid)) lo = mid;
-    else hi = mid;
-  }
-  out->n_remedies = 0;
-  if (lo > 0) snprintf(out->remedy[out->n_remedies++], 200, "at most %lld users at once", (long long)lo);
-  snprintf(out->remedy[out->n_remedies++], 200, "%s %.2f times as fast (binding: %s)", tpot ? "decode steps" : "prompts", late,
-           p->binding);
-  snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
-           tpot ? "TPOT" : "TTFT");
-  if (!tpot && in->req.prompt_tokens > 1)
-    snprintf(out->remedy[out->n_remedies++], 200, "prompts of about %lld tokens",
-             (long long)((double)in->req.prompt_tokens / late));
-  return hf_fail(HF_NO, "the service level is not met: %s; possible: %s", what, out->remedy[0]);
-}
-
 hf_status plan_make(plan_inputs *in, const planned_options *options, planned *out) {
   static const planned_options full = {0};
   const planned_options *o = options != NULL ? options : &full;
@@ -659,6 +610,6 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   out->p->kv_bytes = s.kv;
   HF_TRY(fill_plan(in, o, out));
   HF_TRY(predict(in, o, out));
-  HF_TRY(check_slo(in, o, out));
+  HF_TRY(plan_slo_check(in, o, out));
   return add_extra(in, o, out);
 }

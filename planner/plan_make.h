@@ -28,7 +28,9 @@ typedef struct {
   double weight_prefill;          /* > 0: prompt chunks per decode step instead of the workload's own; with PLAN_FOR_REQUEST */
   const money_scenario *scenario; /* prices for the advice; NULL: no money in it. Outlives the planned */
   bool scenario_named;            /* by the asker, so that its API price is of this model */
-  double slo_ttft_s, slo_tpot_s;  /* 0 = none; the simulated p95 must meet them, else HF_NO and out->remedy */
+  /* 0 = none. Rows of the program first (ilp_limits; not with slo_report or no_simulation); then the simulated p95 must meet them, else
+   * HF_NO and out->remedy. */
+  double slo_ttft_s, slo_tpot_s;
 } planned_options;
 
 typedef struct {
@@ -40,6 +42,7 @@ typedef struct {
   double slo_ttft_s, slo_tpot_s; /* of the options, as the two below */
   const money_scenario *scenario;
   bool scenario_named;
+  ilp_refusal refusal;                      /* the rows cannot be kept: the placement is that without them */
   ilp_depth_result by_depth[ILP_MAX_DEPTH]; /* of the search over all depths */
   double depth_tok_per_s[ILP_MAX_DEPTH];    /* simulated; 0 = not simulated */
   double seconds;                           /* all searches together */
@@ -96,6 +99,17 @@ HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const u
 HF_MUST hf_status plan_changes(const plan_inputs *in, const planned *p, json *extra);
 /* Chunk, weights and upload of PLAN_FOR_REQUEST. */
 ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const stage_table *t);
+/* plan_slo.c. The rows of the limits asked for, from the load of a chunk. */
+ilp_limits plan_slo_limits(const plan_inputs *in, const planned_options *o, const ilp_prefill *f);
+/* Whether the percentiles of the plan meet the limits. */
+bool plan_slo_within(const planned *p, double ttft_p95_s, double tpot_p95_s);
+/* The rows leave out waiting. Where the simulation misses a limit they are narrowed by as much and the plan is searched again at its depth,
+ * a few times; a plan that meets the limits replaces p->ilp. */
+hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned *p);
+/* HF_NO with what would make it feasible, and by how much, in out->remedy. */
+hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planned *out);
+/* extra.slo, where limits were asked for. */
+void plan_slo_json(const planned *p, json *extra);
 /* advice.values: what one more of something is worth, in tokens per second and in money (plan_worth.h); docs/answers.md has the members. */
 HF_MUST hf_status plan_advice(const plan_inputs *in, const planned *p, json *into);
 /* What a layer of the plan waits for: "DRAM bandwidth", "CPU compute", "CPU fixed cost", "CPU" (a layer without routed experts), "device",

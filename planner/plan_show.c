@@ -238,6 +238,29 @@ static hf_status show_classes(const plan *p, hf_buf *b) {
   return hf_buf_printf(b, "\n");
 }
 
+/* Service levels: the row of the program and the percentile that it must come to. */
+static hf_status show_slo(const plan *p, hf_buf *b) {
+  char t[4][24];
+  const json *rows = json_get(json_get(p->extra, "slo"), "rows");
+  for (const json *o = json_first(rows); o != NULL; o = json_next(o)) {
+    bool ttft = strcmp(json_string(json_get(o, "row")), "ttft") == 0;
+    double value = json_number(json_get(o, "value_s"), 0), row = json_number(json_get(o, "row_limit_s"), 0),
+           worth = json_number(json_get(o, "tok_per_s_per_percent"), 0);
+    time_text(json_number(json_get(o, "limit_s"), 0), t[0]);
+    time_text(json_number(json_get(o, "p95_s"), 0), t[1]);
+    time_text(value, t[2]);
+    time_text(row, t[3]);
+    HF_TRY(hf_buf_printf(b, "  limit        %s p95 %s of %s", ttft ? "TTFT" : "TPOT", t[1], t[0]));
+    if (value > 0 && row > 0) {
+      HF_TRY(hf_buf_printf(b, "; %s %s, row %s", ttft ? "chunks of a prompt" : "decode step", t[2], t[3]));
+      HF_TRY(worth > 0 ? hf_buf_printf(b, ", binds: 1 %% more is worth %+.3g tokens/s", worth)
+                       : hf_buf_printf(b, ", does not bind"));
+    }
+    HF_TRY(hf_buf_printf(b, "\n"));
+  }
+  return HF_OK;
+}
+
 static hf_status show_hardware(const plan *p, hf_buf *b) {
   const json *price = json_get(json_get(p->extra, "hardware"), "price_usd");
   if (price == NULL) return HF_OK;
@@ -267,6 +290,7 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s)\n", p->decode_tok_per_s.likely,
                        p->decode_tok_per_s.low, p->decode_tok_per_s.high, p->tag));
   HF_TRY(show_times(p, b));
+  HF_TRY(show_slo(p, b));
   HF_TRY(show_hardware(p, b));
   HF_TRY(hf_buf_printf(b, "  simpler placements, by the placement model (this plan: %.2f tokens/s)\n",
                        1e9 * p->users / p->ilp.objective_ns));

@@ -1,0 +1,173 @@
+/* plan_slo.c: service levels: as rows of the placement program, then by the simulated percentiles. */
+#include <math.h>
+#include <stdio.h>
+
+#include "planner/plan_make.h"
+
+enum { TIGHTENED = 3 };
+
+bool plan_slo_within(const planned *p, double ttft_p95_s, double tpot_p95_s) {
+  return (p->slo_ttft_s <= 0 || ttft_p95_s <= p->slo_ttft_s) && (p->slo_tpot_s <= 0 || tpot_p95_s <= p->slo_tpot_s);
+}
+
+ilp_limits plan_slo_limits(const plan_inputs *in, const planned_options *o, const ilp_prefill *f) {
+  ilp_limits l = {0};
+  if (o->slo_report || o->no_simulation) return l;
+  if (o->slo_tpot_s > 0) l.step_ns = 1e9 * o->slo_tpot_s;
+  if (!(o->slo_ttft_s > 0) || f->load.tokens < 1) return l;
+  l.ttft_ns = 1e9 * o->slo_ttft_s;
+  l.chunks = fmax(1, (double)in->req.prompt_tokens / f->load.tokens); /* the last one is shorter */
+  return l;
+}
+
+/* How many times over its limit a percentile is; at least 1. */
+static double over(double p95_s, double limit_s) {
+  return limit_s > 0 ? fmax(1, p95_s / limit_s) : 1;
+}
+
+/* The limits narrowed by what the simulation of p->ilp is over them; *within: it is not. */
+static hf_status narrow(const plan_inputs *in, const planned *p, const ilp_limits *asked, ilp_limits *to, bool *within) {
+  sim_result sim;
+  double stretch = 1;
+  const ilp_evaluation *e = &p->ilp->evaluation;
+  HF_TRY(plan_simulate(in, p, p->ilp->on_device, p->ilp->depth, &sim, &stretch));
+  *within = plan_slo_within(p, sim.ttft_s.p95, sim.tpot_s.p95 * stretch);
+  if (asked->step_ns > 0) to->step_ns = fmin(to->step_ns, e->step_ns / over(sim.tpot_s.p95 * stretch, p->slo_tpot_s));
+  if (asked->ttft_ns > 0) to->ttft_ns = fmin(to->ttft_ns, e->ttft_ns / over(sim.ttft_s.p95, p->slo_ttft_s));
+  return HF_OK;
+}
+
+hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned *p) {
+  const ilp_limits asked = p->eval->limit;
+  ilp_result *first = p->ilp;
+  if (!(asked.step_ns + asked.ttft_ns > 0)) return HF_OK;
+  ilp_problem prob = plan_eval_problem(p->eval, 1u << (first->depth - 1));
+  ilp_limits limit = asked;
+  hf_status st = HF_OK;
+  for (int i = 0; i <= TIGHTENED && st == HF_OK; i++) {
+    bool within = false;
+    ilp_limits tried = limit;
+    st = narrow(in, p, &asked, &limit, &within);
+    if (st != HF_OK || i == TIGHTENED || within) {
+      if (st != HF_OK || !within || p->ilp == first) break;
+      p->by_depth[first->depth - 1] = p->ilp->by_depth[first->depth - 1];
+      p->eval->limit = tried;
+      ilp_result_free(first);
+      return HF_OK;
+    }
+    ilp_result *r = NULL;
+    prob.limit = limit;
+    st = ilp_solve(&prob, o, &r);
+    if (st != HF_OK) break;
+    p->seconds += r->seconds;
+    if (p->ilp != first) ilp_result_free(p->ilp);
+    p->ilp = r;
+  }
+  if (st == HF_NO) { /* not to be had: the plan stays as it was */
+    hf_clear_error();
+    st = HF_OK;
+  }
+  if (p->ilp != first) ilp_result_free(p->ilp);
+  p->ilp = first;
+  return st;
+}
+
+static bool meets(const planned *p) {
+  return plan_slo_within(p, p->p->ttft_s.p95, p->p->tpot_s.p95);
+}
+
+/* The same request with fewer users; false also when that cannot be planned. */
+static bool meets_with(const plan_inputs *in, const planned_options *o, int64_t users) {
+  plan_inputs less = *in;
+  planned p;
+  planned_options quick = *o;
+  quick.quick = quick.no_interval = quick.slo_report = true;
+  less.pop = NULL;
+  less.req.users = users;
+  if (less.req.depth > users) less.req.depth = users;
+  bool good = plan_make(&less, &quick, &p) == HF_OK && meets(&p);
+  hf_clear_error();
+  planned_free(&p);
+  popularity_free(less.pop);
+  return good;
+}
+
+/* What no placement at any depth tried goes below; 0 where that is not known. */
+static double least_step_s(const planned *p) {
+  double least = p->ilp->bound_ns;
+  if (p->refusal.step_least_ns > 0) return 1e-9 * p->refusal.step_least_ns;
+  for (int d = 0; d < ILP_MAX_DEPTH; d++)
+    if (p->by_depth[d].state == ILP_DEPTH_SOLVED || p->by_depth[d].state == ILP_DEPTH_PRUNED)
+      least = fmin(least, p->by_depth[d].bound_ns);
+  return p->eval->prefill.weight > 0 ? 0 : 1e-9 * least;
+}
+
+/* HF_NO with what would make it feasible, and by how much. */
+hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planned *out) {
+  if (o->slo_report || o->no_simulation || meets(out)) return HF_OK;
+  const plan *p = out->p;
+  double step = least_step_s(out), late = 1;
+  char what[240], proof[120] = "";
+  int64_t lo = 0, hi = in->req.users;
+  bool tpot = o->slo_tpot_s > 0 && p->tpot_s.p95 > o->slo_tpot_s;
+  if (tpot) late = p->tpot_s.p95 / o->slo_tpot_s;
+  else late = p->ttft_s.p95 / o->slo_ttft_s;
+  if (tpot && step > o->slo_tpot_s)
+    snprintf(proof, sizeof proof, ", which no placement reaches here: a step takes at least %.4g s (proven)", step);
+  else if (!tpot && 1e-9 * out->refusal.ttft_least_ns > o->slo_ttft_s)
+    snprintf(proof, sizeof proof, ", which no placement reaches here: the chunks of a prompt take at least %.4g s (proven)",
+             1e-9 * out->refusal.ttft_least_ns);
+  else if (out->refusal.together && out->refusal.proven)
+    snprintf(proof, sizeof proof, "; no placement keeps both limits at once (proven)");
+  snprintf(what, sizeof what, "%s p95 %.3g s, asked for %.3g s%s", tpot ? "TPOT" : "TTFT", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
+           tpot ? o->slo_tpot_s : o->slo_ttft_s, proof);
+  while (hi - lo > 1) {
+    int64_t mid = lo + (hi - lo) / 2;
+    if (meets_with(in, o, mid)) lo = mid;
+    else hi = mid;
+  }
+  out->n_remedies = 0;
+  if (lo > 0) snprintf(out->remedy[out->n_remedies++], 200, "at most %lld users at once", (long long)lo);
+  snprintf(out->remedy[out->n_remedies++], 200, "%s %.2f times as fast (binding: %s)", tpot ? "decode steps" : "prompts", late,
+           p->binding);
+  snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
+           tpot ? "TPOT" : "TTFT");
+  if (!tpot && in->req.prompt_tokens > 1)
+    snprintf(out->remedy[out->n_remedies++], 200, "prompts of about %lld tokens",
+             (long long)((double)in->req.prompt_tokens / late));
+  return hf_fail(HF_NO, "the service level is not met: %s; possible: %s", what, out->remedy[0]);
+}
+
+/* One row: what the program allows, what the placement takes, whether that is its edge, and what a wider limit would be worth. */
+static void add_row(const planned *p, json *rows, const char *name, double asked_s, double row_ns, double value_ns, double price,
+                    double least_ns, double p95_s) {
+  const ilp_result *r = p->ilp;
+  if (!(asked_s > 0)) return;
+  json *o = json_add_object(rows, NULL);
+  json_add_str(o, "row", name);
+  json_add_num(o, "limit_s", asked_s);
+  json_add_num(o, "p95_s", p95_s);
+  json_add_bool(o, "met", p95_s <= asked_s);
+  if (value_ns > 0) json_add_num(o, "value_s", 1e-9 * value_ns);
+  if (row_ns > 0) json_add_num(o, "row_limit_s", 1e-9 * row_ns);
+  if (least_ns > 0) json_add_num(o, "least_s", 1e-9 * least_ns);
+  json_add_bool(o, "binds", price > 0);
+  json_add_num(o, "multiplier", price);
+  /* one percent more of the limit; the objective is what a wider limit lowers */
+  json_add_num(o, "tok_per_s_per_percent", r->tok_per_s * price * 0.01 * row_ns / r->objective_ns);
+}
+
+void plan_slo_json(const planned *p, json *extra) {
+  if (!(p->slo_ttft_s > 0) && !(p->slo_tpot_s > 0)) return;
+  const ilp_depth_result *by = &p->ilp->by_depth[p->ilp->depth - 1];
+  const ilp_evaluation *e = &p->ilp->evaluation;
+  const ilp_limits *l = &p->eval->limit;
+  json *o = json_add_object(extra, "slo"), *rows = json_add_array(o, "rows");
+  json_add_bool(o, "met", plan_slo_within(p, p->p->ttft_s.p95, p->p->tpot_s.p95));
+  add_row(p, rows, "ttft", p->slo_ttft_s, l->ttft_ns, e->ttft_ns, by->ttft_price, p->refusal.ttft_least_ns, p->p->ttft_s.p95);
+  add_row(p, rows, "tpot", p->slo_tpot_s, l->step_ns, e->step_ns, by->step_price, p->refusal.step_least_ns, p->p->tpot_s.p95);
+  json_add_str(
+      o, "definitions",
+      "value_s: chunks of a prompt one after another, or one decode step; p95_s: simulated, waiting included; multiplier: "
+      "seconds of the objective per second that the row's limit is wider");
+}
