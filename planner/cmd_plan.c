@@ -63,6 +63,16 @@ static hf_status defaults_of_run(db *d, plan_request *r, rec_run *run, plan **ol
   return HF_OK;
 }
 
+/* What no placement goes below; a limit that was not asked for, or could be kept, is left out. */
+static void refusal_json(const ilp_refusal *x, json *o) {
+  if (!x->limits) return;
+  json *s = json_add_object(o, "slo");
+  json_add_bool(s, "proven", x->proven);
+  json_add_bool(s, "together", x->together);
+  if (x->step_least_ns > 0) json_add_num(s, "step_least_s", 1e-9 * x->step_least_ns);
+  if (x->ttft_least_ns > 0) json_add_num(s, "ttft_least_s", 1e-9 * x->ttft_least_ns);
+}
+
 static hf_status show_refusal(const plan_command *c, const planned *p) {
   if (c->common.json) {
     json *o = json_new_object();
@@ -77,6 +87,7 @@ static hf_status show_refusal(const plan_command *c, const planned *p) {
       json_add_int(b, "limit_bytes", p->budget[i].limit_bytes);
     }
     for (int i = 0; i < p->n_remedies; i++) json_add_str(remedy, NULL, p->remedy[i]);
+    refusal_json(&p->refusal, o);
     hf_status st = cmd_print_json(o);
     json_free(o);
     return st;
@@ -84,7 +95,7 @@ static hf_status show_refusal(const plan_command *c, const planned *p) {
   hf_buf b;
   hf_buf_init(&b, TEXT_LIMIT);
   hf_status st = plan_show_budget(p->budget, p->n_budget, &b);
-  if (st == HF_OK) printf("Does not fit:\n%s", b.data);
+  if (st == HF_OK && p->n_budget > 0) printf("Does not fit:\n%s", b.data);
   for (int i = 0; i < p->n_remedies; i++) printf("  possible: %s\n", p->remedy[i]);
   hf_buf_free(&b);
   return st;
@@ -207,7 +218,7 @@ static hf_status run_plan(plan_command *c) {
   HF_GO(done, choose_formats(c, &found));
   HF_GO(done, plan_inputs_open(d, &c->req, &in));
   st = plan_make(in, &options, &p);
-  if (st == HF_NO && p.n_budget > 0) {
+  if (st == HF_NO && (p.n_budget > 0 || p.n_remedies > 0)) {
     hf_status shown = show_refusal(c, &p);
     if (shown != HF_OK) st = shown;
   }
@@ -271,9 +282,13 @@ hf_status cmd_plan(int argc, char **argv) {
        0, 0},
       {"weight-prefill", 0, CLI_NUM, &c.weight_prefill, "W",
        "With --optimise request: prompt chunks per decode step; default the load's own.", 0, 1000000},
-      {"slo-ttft", 0, CLI_NUM, &c.slo_ttft, "S", "The 95th percentile of the time to the first token must not exceed S seconds.",
+      {"slo-ttft", 0, CLI_NUM, &c.slo_ttft, "S",
+       "The 95th percentile of the time to the first token must not exceed S seconds. A row of the program first (chunks of a "
+       "prompt), "
+       "then judged by the simulation; exit 1 says what no placement goes below.",
        0, 1000000},
-      {"slo-tpot", 0, CLI_NUM, &c.slo_tpot, "S", "The same of the time per further token.", 0, 1000000},
+      {"slo-tpot", 0, CLI_NUM, &c.slo_tpot, "S", "The same of the time per further token; the row is the decode step.", 0,
+       1000000},
       {"scenario", 0, CLI_STR, &c.scenario_name, "NAME_OR_FILE",
        "Prices and hours of use for the advice, as in hf-plan roi; without it the API's prices of the scenario default, for "
        "models of the "

@@ -1,0 +1,36 @@
+# plan with limits: rows of the program, judged by the simulation; what cannot be kept is proven.
+. tests/cli/lib.sh
+plan=$bin/hf-plan
+r1=(--model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192 --no-store)
+
+# ---- far away: met, nothing binds, the same plan as without
+expect_exit 0 "$plan" plan "${r1[@]}" --json
+base=$(json .ilp.objective_ns)
+expect_json 'has("slo") | not'
+expect_exit 0 "$plan" plan "${r1[@]}" --slo-ttft 1000 --slo-tpot 5 --json
+expect_json '.slo.met and (.slo.rows | length == 2 and all(.met and (.binds | not) and .multiplier == 0 and .value_s < .row_limit_s and .value_s <= .p95_s))'
+expect_json --argjson base "$base" '(.ilp.objective_ns / $base - 1 | fabs) < 0.002'
+
+# ---- just below what the fastest plan simulates to: another placement keeps it
+expect_exit 0 "$plan" plan "${r1[@]}" --depth 2 --json
+p95=$(json .predicted.ttft_s.p95)
+limit=$(jq -n "$p95 - 0.03")
+expect_exit 0 "$plan" plan "${r1[@]}" --depth 2 --slo-ttft "$limit" --json
+expect_json --argjson l "$limit" '.slo.met and .predicted.ttft_s.p95 <= $l and (.slo.rows | length == 1) and (.slo.rows[0] | .row == "ttft" and .limit_s == $l and .row_limit_s < $l and .binds and .tok_per_s_per_percent > 0)'
+expect_exit 0 "$plan" plan "${r1[@]}" --depth 2 --slo-ttft "$limit"
+expect_stdout_line '^  limit +TTFT p95 .* binds: 1 % more is worth'
+
+# ---- impossible: status 1, and what no placement goes below
+expect_exit 1 "$plan" plan "${r1[@]}" --slo-tpot 0.02 --json
+expect_json '(.feasible | not) and .slo.proven and .slo.step_least_s > 0.02 and (.slo | has("ttft_least_s") | not) and (.possible | length >= 1) and (.reason | test("no placement reaches"))'
+expect_exit 1 "$plan" plan "${r1[@]}" --slo-ttft 5 --optimise request --json
+expect_json '.slo.proven and .slo.ttft_least_s > 5 and (.reason | test("chunks of a prompt take at least"))'
+expect_exit 1 "$plan" plan "${r1[@]}" --slo-ttft 5
+expect_stderr_line 'no placement reaches'
+expect_stdout_line '^  possible: '
+
+# ---- missed by waiting alone: no proof, remedies
+expect_exit 1 "$plan" plan "${r1[@]}" --slo-tpot 0.15 --json
+expect_json '(has("slo") | not) and (.possible | any(test("users at once")))'
+
+expect_error 2 '^hf-plan: .*--slo-ttft' "$plan" plan "${r1[@]}" --slo-ttft -1
