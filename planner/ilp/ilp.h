@@ -19,6 +19,7 @@
  * with
  *     chunk = step_fixed + head(1) + sum of the cheaper of  way_l of the chunk  and, where experts can be uploaded,
  *                                                          max(attn + shared + dexp, upload, attn + place_ns)
+ * Limits (ilp_limits) are rows: step <= step_ns, chunks * chunk <= ttft_ns.
  * ilp_evaluate() is the only definition of the objective; solver, baselines and tests all go through it.
  *
  * How it is solved.
@@ -40,9 +41,14 @@
  *  its way and the bytes it takes in each place; rows for resources, the path, bytes and, per layer, the parts of its way. GLPK
  *  solves the relaxation over the columns known; for its prices the best set of every layer is found exactly, expert by
  *  expert, and
- *  becomes a new column. The sum of those best prices is a bound that holds for ALL placements (Lagrange); the best one met
- *  is the
- *  certificate. The placement is read off the shares of the columns and improved by exact evaluation of exchanges. Layers
+ *  becomes a new column. The sum of those best prices is a bound that holds for ALL placements (Lagrange); the best one met is the
+ * certificate. Its weak side is a layer whose columns mix: half of them use a place (the CPU, another machine) with its
+ * hand-over, half do not, and the largest part of the mean is far below the mean of the largest parts. Such layers are split
+ * into classes by the places in use, each with parts of its own; so are those that upload and those that do not. Limits are rows of
+ * the relaxation with a price on what is over them, so that its value stays a bound for whatever keeps them; the search prices the
+ * same, and where it does not come within them it starts anew from the placements that are best for the limited rows alone. If no
+ * placement is found, the bounds on each row alone, and on both at the prices found, are the proof that there is none.
+ * The placement is read off the shares of the columns and improved by exact evaluation of exchanges. Layers
  *  that are
  *  alike are one group of columns. Where there are few sets, all are columns and GLPK solves the integer program itself.
  *
@@ -237,10 +243,14 @@ HF_MUST hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, il
 void ilp_result_free(ilp_result *r);
 
 /* CPLEX LP text, minimise, ns, constants on the fixed column `one`. The first: form M of the chosen depth with every column of
- * `upper`, or form P with every column known; its optimum is objective_ns when lp_exact, else it may be up to `gap` less. The
- * second, for bound_depth: form M over `lower`, with binaries only where the certificate is "milp"; form P with all sets when
- * they are few, else the whole model with one variable per expert and place whose rows for resources, path, bytes and parts of
- * ways are priced at the multipliers found. Its optimum is bound_ns. HF_MACHINE when path cannot be written. */
+ * `upper`, or form P with every column known, limits as rows; its optimum is objective_ns when lp_exact, else it may be up to `gap` less.
+ * Form P at full size cannot hold all columns: a layer of 256 experts and 2 places has 2^256 sets. Nor is a compact model (one binary per
+ * expert and place, the way of each layer as a variable above its parts) of use: its relaxation lets every expert be in two places
+ * and pays fixed parts by shares, so that solvers end with a gap (design notes: 26 layers x 64, 1.1 % after 10 s) far above what is proven
+ * here. What the file misses is what the bound rules out: by the second file no set left out makes anything better by more than `gap`.
+ * The second, for bound_depth: form M over `lower`, with binaries only where the certificate is "milp"; form P with all sets when
+ * they are few, else the whole model, every expert and place and class of layers in it, whose rows for resources, path, limits, bytes and
+ * parts of ways are priced at the multipliers found. Its optimum is bound_ns. HF_MACHINE when path cannot be written. */
 HF_MUST hf_status ilp_write_lp(const ilp_result *r, const char *path);
 HF_MUST hf_status ilp_write_bound_lp(const ilp_result *r, const char *path);
 

@@ -566,6 +566,9 @@ static hf_status split(master *x, bool *any) {
 
 /* Columns and classes. The bound is that of the classes as they are in the end. */
 static hf_status relax(master *x, double gap, double stop_bound) {
+  /* Rows of many layers bind only when most of these are split. */
+  bool patient = x->m->depth > 1 || x->step_row >= 0 || x->prompt_row >= 0;
+  int idle = 0;
   HF_TRY(generate(x, gap, stop_bound));
   for (int pass = 0; pass < MAX_SPLITS && x->s->bound_ns < stop_bound; pass++) {
     bool any;
@@ -577,7 +580,8 @@ static hf_status relax(master *x, double gap, double stop_bound) {
     dual_copy(x->m, &x->s->best, &x->mixed);
     HF_TRY(price(x, &x->mixed, &bound, &n_new));
     HF_TRY(generate(x, gap, stop_bound));
-    if (x->s->bound_ns < before * (1 + (x->m->depth > 1 ? CONVERGED : 0.1 * x->good))) break;
+    idle = x->s->bound_ns < before * (1 + (patient ? CONVERGED : 0.1 * x->good)) ? idle + 1 : 0;
+    if (idle > (patient ? 1 : 0)) break;
   }
   return HF_OK;
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double OPTIMAL_GAP = 1e-6, SETTLED_GAP = 1e-5;
+static const double OPTIMAL_GAP = 1e-6, SETTLED_GAP = 1e-5, NEAR_GAP = 2e-3, LEAST_PRICE = 0.01;
 enum { SETTLE_ROUNDS = 12 };
 
 typedef struct {
@@ -368,18 +368,27 @@ static hf_status solve_form_m(search *s, ilp_result *r) {
   return HF_OK;
 }
 
-/* From the placements that are best for the limited rows alone, where the search did not come within them. */
+/* Where the search did not come within the limits, or not near the bound: from the placements that are best at their prices and at
+ * higher ones; then, until one leads within, for the limited rows alone. */
 static hf_status come_within(search *s, int depth, spread_solution *x) {
+  static const double times[] = {1, 2, 8};
   const ilp_limits *l = &s->p->limit;
-  double chunk = ilp_chunk_limit(s->p);
-  spread_goal goal[] = {{0, 1}, {1, 0}, {1, chunk > 0 ? l->step_ns / chunk : 0}};
-  bool wanted[] = {chunk > 0, l->step_ns > 0, chunk > 0 && l->step_ns > 0};
-  for (int i = 0; i < 3 && isfinite(x->objective_ns); i++) {
+  double chunk = ilp_chunk_limit(s->p), step_price = x->best.over_step, chunk_price = x->best.over_chunk;
+  /* Where a limit costs the relaxation nothing a small price still leads to placements within it. */
+  if (l->step_ns > 0) step_price = fmax(step_price, LEAST_PRICE);
+  if (chunk > 0) chunk_price = fmax(chunk_price, LEAST_PRICE * x->bound_ns / chunk);
+  spread_goal goal[6] = {[3] = {0, 1}, [4] = {1, 0}, [5] = {1, chunk > 0 ? l->step_ns / chunk : 0}};
+  bool wanted[6] = {[3] = chunk > 0, [4] = l->step_ns > 0, [5] = chunk > 0 && l->step_ns > 0};
+  for (int i = 0; i < 3; i++) {
+    goal[i] = (spread_goal){1 + times[i] * step_price, s->p->prefill.weight + times[i] * chunk_price};
+    wanted[i] = true;
+  }
+  for (int i = 0; i < 6 && isfinite(x->objective_ns); i++) {
     spread_solution *y = NULL;
     ilp_evaluation e;
     double ns;
     HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
-    if (e.keeps_limits) return HF_OK;
+    if (e.keeps_limits && (i >= 3 || x->objective_ns <= x->bound_ns * (1 + NEAR_GAP))) return HF_OK;
     if (!wanted[i]) continue;
     HF_TRY(spread_solve(s->p, depth, &goal[i], s->gap_target, INFINITY, s->quick, s->count, &y));
     hf_status st = spread_settle(x->m, &x->best, SETTLE_ROUNDS, 0, y->placement, &ns);
@@ -401,7 +410,8 @@ static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   double stop = isfinite(best) ? best * (1 - 1e-9) : INFINITY;
   HF_TRY(spread_solve(s->p, depth, NULL, s->gap_target, stop, s->quick, s->count, &x));
   r->tables->spread[depth - 1] = x;
-  if (x->bound_ns < stop) HF_TRY(come_within(s, depth, x));
+  bool limits = s->p->limit.step_ns > 0 || s->p->limit.ttft_ns > 0;
+  if (limits && x->bound_ns < stop && !x->milp) HF_TRY(come_within(s, depth, x));
   HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
   double ns = !isfinite(x->objective_ns) || !e.keeps_limits ? INFINITY : x->objective_ns;
   ilp_depth_result *by = &r->by_depth[depth - 1];

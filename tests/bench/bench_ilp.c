@@ -1,9 +1,9 @@
 /* bench_ilp: time and proven gap of the placement solver over machines, users and skews, against the bars of the project.
  *
- *   bench_ilp                     58 layers x 256 experts (DeepSeek-R1's shape): all four parts below
+ *   bench_ilp                     58 layers x 256 experts (DeepSeek-R1's shape): all parts below
  *   bench_ilp LAYERS EXPERTS      the same for another shape (60 384: Kimi-K2's)
- *   bench_ilp PART                one | four | prompts | machines: one device; four unlike ones; prompts weighed in; other
- *                                 machines for experts beside devices
+ *   bench_ilp PART                one | four | prompts | limits | machines: one device; four unlike ones; prompts weighed in;
+ *                                 prompts limited; other machines for experts beside devices
  *   bench_ilp --write FOLDER      three models as LP files, for other solvers: form M, depth 2, four devices */
 #include <stdio.h>
 #include <sys/resource.h>
@@ -93,6 +93,37 @@ static void run_machines(int layers, int experts, const case_machine *m, int rem
   case_free(&c);
 }
 
+/* Limits on the chunks of a prompt halfway between what the objective would choose and what no placement goes below; and one below that,
+ * which must be proven out of reach. */
+static void run_limits(int layers, int experts, const case_machine *m, int users, double skew, bool upload, worst *w) {
+  ilp_case c;
+  ilp_result *r = NULL;
+  ilp_refusal x;
+  if (!make_case(&c, layers, experts, m, users, skew, false, false, 0)) return;
+  c.p.prefill.upload = upload;
+  stage_load_add(&c.p.prefill.load, c.t, 768, 512);
+  for (int l = 0; upload && l < c.t->n_layers; l++) c.t->layer[l].upload_ns = (double)c.bytes[l] / 25;
+  c.p.limit = (ilp_limits){.ttft_ns = 1e18, .chunks = 4};
+  if (ilp_solve(&c.p, NULL, &r) != HF_OK) return;
+  double ttft = r->evaluation.ttft_ns, objective = r->objective_ns;
+  ilp_result_free(r);
+  r = NULL;
+  c.p.limit.ttft_ns = 1e-3 * ttft;
+  if (ilp_solve(&c.p, &(ilp_options){.refusal = &x}, &r) != HF_NO || !x.proven) printf("  not proven out of reach\n");
+  c.p.limit.ttft_ns = 0.5 * (ttft + x.ttft_least_ns);
+  if (ilp_solve(&c.p, NULL, &r) != HF_OK) {
+    printf("%s: %s\n", m->name, hf_error_line());
+  } else {
+    printf(
+        "  chunks of a prompt: %.1f ms at the objective's choice, none below %.1f; limit in the middle costs %.3f %% of a step\n",
+        1e-6 * ttft, 1e-6 * x.ttft_least_ns, 100 * (r->objective_ns / objective - 1));
+    show(m->name, users, skew, upload ? " up   " : "      ", &c, r);
+    keep(w, r);
+  }
+  ilp_result_free(r);
+  case_free(&c);
+}
+
 static int write_models(const char *folder) {
   static const struct {
     const char *name;
@@ -163,6 +194,14 @@ static void part_prompts(int layers, int experts) {
   bar("prompts, four devices", &four, 20, 5e-3);
 }
 
+static void part_limits(int layers, int experts) {
+  worst w = {0};
+  for (int m = 0; m < MACHINES; m++)
+    for (int u = 1; u < USERS; u += 2)
+      for (int up = 0; up < 2; up++) run_limits(layers, experts, &case_machines[m], users[u], SKEW_MIXED, up, &w);
+  bar("limits, one device", &w, 20, 1e-2);
+}
+
 static void part_machines(int layers, int experts) {
   worst one = {0}, four = {0};
   for (int m = 0; m < MACHINES; m += 3)
@@ -182,6 +221,7 @@ int main(int argc, char **argv) {
   if (*only == 0 || strcmp(only, "one") == 0) part_one(layers, experts);
   if (*only == 0 || strcmp(only, "four") == 0) part_four(layers, experts);
   if (*only == 0 || strcmp(only, "prompts") == 0) part_prompts(layers, experts);
+  if (*only == 0 || strcmp(only, "limits") == 0) part_limits(layers, experts);
   if (*only == 0 || strcmp(only, "machines") == 0) part_machines(layers, experts);
   struct rusage use;
   getrusage(RUSAGE_SELF, &use);
