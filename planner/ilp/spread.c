@@ -141,11 +141,11 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
     }
     g->work = work;
   }
-  g->nested = m->depth > 1 && m->n_places == 2 && !(m->chunks);
+  g->nested = m->depth > 1 && m->n_places == 2 && !m->chunks;
   g->alike = true;
   const double *pop = p->pop->p + (size_t)layer * (size_t)E;
   for (int e = 1; e < E; e++) g->alike = g->alike && pop[e] == pop[0] && g->open[e] == g->open[0];
-  g->whole = g->alike && m->depth == 1 && !(m->chunks) && !(m->kappa > 0);
+  g->whole = g->alike && m->depth == 1 && !m->chunks && !(m->kappa > 0);
   g->n_classes = g->upload.t != NULL ? 2 : 1;
   g->class[1].upload = true;
   return HF_OK;
