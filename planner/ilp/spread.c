@@ -302,7 +302,7 @@ size_t spread_at(const spread *m, int group, int class) {
 int spread_class_of(const spread *m, const spread_set *s) {
   const spread_group *g = &m->group[s->group];
   unsigned used = 0;
-  for (int q = 0; q < m->n_places; q++) used |= (s->count[q] > 0 ? 1u : 0u) << q;
+  for (int q = 0; q < SPREAD_P; q++) used |= (s->count[q] > 0 ? 1u : 0u) << q; /* none beyond n_places */
   for (int k = 0; k < g->n_classes; k++)
     if (g->class[k].upload == s->upload && (used & g->class[k].must) == g->class[k].must && (used & g->class[k].never) == 0)
       return k;
