@@ -45,9 +45,11 @@ static hf_status check_popularity(const ilp_problem *p) {
   for (int l = 0; l < t->n_layers; l++) {
     if (!t->layer[l].moe) continue;
     for (int e = 0; e < t->n_experts; e++) {
-      double v = p->pop->p[(size_t)l * (size_t)t->n_experts + (size_t)e];
-      if (!(v >= 0 && v <= 1))
-        return hf_fail(HF_INPUT, "popularity: layer %d expert %d: %g is no probability between 0 and 1", l, e, v);
+      size_t at = (size_t)l * (size_t)t->n_experts + (size_t)e;
+      double v = p->pop->p[at], w = p->pop->prefill != NULL ? p->pop->prefill[at] : v;
+      if (!(v >= 0 && v <= 1 && w >= 0 && w <= 1))
+        return hf_fail(HF_INPUT, "popularity: layer %d expert %d: %g is no probability between 0 and 1", l, e,
+                       v >= 0 && v <= 1 ? w : v);
     }
     if (p->expert_bytes[l] < 1)
       return hf_fail(HF_INPUT, "expert_bytes: layer %d: %lld is no size; an expert has at least 1 byte", l,
@@ -166,11 +168,12 @@ static void chunk_of_layer(walk *w, int layer, ilp_layer *y) {
   if (p->prefill.load.tokens <= 0) return;
   stage_load load = p->prefill.load;
   load.upload = false;
-  layer_times times = stage_layer_times_load(p->table, p->pop, layer, &load, row_of(w, layer));
+  popularity prompts = popularity_of_prompts(p->pop);
+  layer_times times = stage_layer_times_load(p->table, &prompts, layer, &load, row_of(w, layer));
   double ns = ilp_chunk_ns(p->table, layer, &times, false);
   if (p->prefill.upload && p->table->layer[layer].moe && p->table->layer[layer].upload_ns > 0 && !p->table->one_resource) {
     load.upload = true;
-    times = stage_layer_times_load(p->table, p->pop, layer, &load, row_of(w, layer));
+    times = stage_layer_times_load(p->table, &prompts, layer, &load, row_of(w, layer));
     double up = ilp_chunk_ns(p->table, layer, &times, true);
     y->upload = up < ns && times.upload_ns > 0; /* nothing is sent where no expert lives on the CPU */
     ns = fmin(ns, up);

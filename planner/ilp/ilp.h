@@ -96,11 +96,11 @@ typedef struct {
 
 /* All pointers are borrowed and must outlive the call; a result does not refer to them. */
 typedef struct {
-  const stage_table *table;    /* its places are those that experts are placed in */
-  const popularity *pop;       /* same layers and experts as table; rows of dense layers are not read */
-  int users;                   /* C >= 1 */
-  double context;              /* mean tokens of context per sequence, >= 0 */
-  uint32_t depths;             /* bit d-1: try depth d; depths above users are left out (one would be empty) */
+  const stage_table *table; /* its places are those that experts are placed in */
+  const popularity *pop; /* same layers and experts as table; rows of dense layers are not read; a chunk goes by its `prefill` */
+  int users;             /* C >= 1 */
+  double context;        /* mean tokens of context per sequence, >= 0 */
+  uint32_t depths;       /* bit d-1: try depth d; depths above users are left out (one would be empty) */
   const int64_t *expert_bytes; /* [n_layers] bytes of one routed expert; > 0 for MoE layers */
   int n_devices;               /* 0 (no expert on any) or as in the table */
   ilp_device device[ILP_MAX_DEVICES];

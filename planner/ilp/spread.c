@@ -32,10 +32,15 @@ static const stage_curve *curve_of(const spread *m, int layer, int home, int q) 
   return q == home ? &y->dexp : &stage_place_of(m->p->table, layer, q)->exp;
 }
 
+/* How often the experts of a layer are chosen, by tokens that are decoded or by those of prompts. */
+static const double *chosen(const spread *m, int layer, bool prompts) {
+  const popularity *pop = m->p->pop;
+  return (prompts && pop->prefill != NULL ? pop->prefill : pop->p) + (size_t)layer * (size_t)m->n_experts;
+}
+
 /* Expected times of all experts in all places for so many tokens, `times` over, added to t. */
-static void add_times(spread *m, int layer, int home, int tokens, int times, double *t) {
+static void add_times(spread *m, int layer, int home, const double *pop, int tokens, int times, double *t) {
   int E = m->n_experts, P = m->n_places;
-  const double *pop = m->p->pop->p + (size_t)layer * (size_t)E;
   for (int q = 0; q < P; q++) {
     const stage_curve *c = curve_of(m, layer, home, q);
     double last = -1, ns = 0;
@@ -65,11 +70,11 @@ static void fixed_of(const spread *m, int layer, int home, int tokens, bool hand
   }
 }
 
-static hf_status term_of(spread *m, int layer, int home, const stage_load *load, spread_term *out) {
+static hf_status term_of(spread *m, int layer, int home, const double *pop, const stage_load *load, spread_term *out) {
   const stage_table *t = m->p->table;
   double *times;
   HF_TRY(hf_arena_get(m->mem, &times, (size_t)m->n_experts * (size_t)m->n_places + 1, sizeof *times));
-  add_times(m, layer, home, load->tokens, 1, times);
+  add_times(m, layer, home, pop, load->tokens, 1, times);
   double attn = stage_attn_ns(t, layer, load);
   *out = (spread_term){.t = times, .kappa = t->one_resource ? 0 : t->contend - 1};
   for (int q = 0; q < m->n_places; q++) out->lead[q] = attn;
@@ -82,7 +87,7 @@ static hf_status term_of(spread *m, int layer, int home, const stage_load *load,
 static hf_status upload_of(spread *m, int layer, int home, const stage_load *load, const spread_term *cpu, spread_term *out) {
   int E = m->n_experts, P = m->n_places;
   double *times, *cross, up = m->p->table->layer[layer].upload_ns;
-  const double *pop = m->p->pop->p + (size_t)layer * (size_t)E;
+  const double *pop = chosen(m, layer, true);
   HF_TRY(hf_arena_get(m->mem, &times, (size_t)E * (size_t)P + 1, sizeof *times));
   HF_TRY(hf_arena_get(m->mem, &cross, (size_t)E + 1, sizeof *cross));
   memcpy(times, cpu->t, (size_t)E * (size_t)P * sizeof *times);
@@ -120,10 +125,10 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
   int home = p->table->one_resource ? 0 : 1 + p->table->layer[layer].home, E = m->n_experts;
   *g = (spread_group){.layer = layer, .n_same = 1, .home = home, .bytes = p->expert_bytes[layer]};
   HF_TRY(open_places(m, g));
-  HF_TRY(term_of(m, layer, home, &b->step[0], &g->way));
+  HF_TRY(term_of(m, layer, home, chosen(m, layer, false), &b->step[0], &g->way));
   if (m->chunks) {
     stage_load load = p->prefill.load;
-    HF_TRY(term_of(m, layer, home, &load, &g->chunk));
+    HF_TRY(term_of(m, layer, home, chosen(m, layer, true), &load, &g->chunk));
     if (p->prefill.upload && p->table->layer[layer].upload_ns > 0 && !p->table->one_resource)
       HF_TRY(upload_of(m, layer, home, &load, &g->chunk, &g->upload));
   }
@@ -135,7 +140,7 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
       double fixed[SPREAD_P];
       if (i == 0)
         for (int x = 0; x < E * m->n_places; x++) work[x] = b->times[0] * g->way.t[x];
-      else add_times(m, layer, home, b->step[i].tokens, b->times[i], work);
+      else add_times(m, layer, home, chosen(m, layer, false), b->step[i].tokens, b->times[i], work);
       fixed_of(m, layer, home, b->step[i].tokens, false, fixed);
       for (int q = 0; q < m->n_places; q++) g->work_fixed[q] += b->times[i] * fixed[q];
     }
@@ -143,8 +148,8 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
   }
   g->nested = m->depth > 1 && m->n_places == 2 && !m->chunks;
   g->alike = true;
-  const double *pop = p->pop->p + (size_t)layer * (size_t)E;
-  for (int e = 1; e < E; e++) g->alike = g->alike && pop[e] == pop[0] && g->open[e] == g->open[0];
+  const double *pop = chosen(m, layer, false), *prompts = chosen(m, layer, m->chunks);
+  for (int e = 1; e < E; e++) g->alike = g->alike && pop[e] == pop[0] && prompts[e] == prompts[0] && g->open[e] == g->open[0];
   g->whole = g->alike && m->depth == 1 && !m->chunks && !(m->kappa > 0);
   g->n_classes = g->upload.t != NULL ? 2 : 1;
   g->class[1].upload = true;
@@ -178,7 +183,8 @@ static bool same_layer(const spread *m, int a, int b) {
       return false;
   }
   if (p->pin != NULL && memcmp(p->pin + (size_t)a * E, p->pin + (size_t)b * E, E) != 0) return false;
-  return memcmp(p->pop->p + (size_t)a * E, p->pop->p + (size_t)b * E, E * sizeof(double)) == 0;
+  return memcmp(chosen(m, a, false), chosen(m, b, false), E * sizeof(double)) == 0 &&
+         memcmp(chosen(m, a, m->chunks), chosen(m, b, m->chunks), E * sizeof(double)) == 0;
 }
 
 double spread_coef(const spread *m, const spread_row *r, const spread_group *g, int q) {

@@ -52,6 +52,15 @@ static inline void case_scale(double *w, int n, int top_k) {
 
 enum { SKEW_MIXED = -1, SKEW_LOGNORMAL = -2 };
 
+/* Prompts choose other experts: the layers' popularity, turned round. */
+static inline bool case_prompts(popularity *pop) {
+  size_t n = (size_t)pop->n_experts;
+  pop->prefill = calloc((size_t)pop->n_layers * n, sizeof *pop->prefill);
+  for (size_t i = 0; pop->prefill != NULL && i < (size_t)pop->n_layers * n; i++)
+    pop->prefill[i] = pop->p[i / n * n + (n - 1 - i % n)];
+  return pop->prefill != NULL;
+}
+
 static inline void case_popularity(popularity *pop, int layer, int top_k, double skew, uint64_t *seed) {
   int n = pop->n_experts;
   double *w = pop->p + (size_t)layer * (size_t)n, s = skew == SKEW_MIXED ? case_uniform(seed, 0, 1.4) : skew;

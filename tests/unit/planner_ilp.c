@@ -178,6 +178,7 @@ static void test_brute_force_places(void **state) {
       for (int l = 0; l < 2; l++) c.t->layer[l].upload_ns = case_uniform(&s, 0, 2e5);
       c.p.prefill =
           (ilp_prefill){.weight = 0.2, .load = {.tokens = 200, .query_context = 20000, .seq_context = 200}, .upload = seed % 2};
+      assert_true(case_prompts(c.pop));
     }
     if (brute_all(&c) < INFINITY) {
       check_optimum(&c, seed, &r);

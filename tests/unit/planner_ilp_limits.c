@@ -51,7 +51,7 @@ static bool limited_case(ilp_case *c, uint64_t seed) {
                                .load = {.tokens = 60, .query_context = 9000, .seq_context = 300},
                                .upload = seed % 2 == 0};
   c->p.limit.chunks = 4;
-  return true;
+  return seed % 3 == 0 || case_prompts(c->pop);
 }
 
 static void check_least(const ilp_refusal *x, const brute *b, const ilp_limits *l, uint64_t seed) {
