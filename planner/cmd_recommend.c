@@ -8,9 +8,8 @@
 #include "planner/cmd.h"
 #include "planner/formats/formats.h"
 #include "planner/formats/quality.h"
-#include "sched/sched.h"
 
-enum { TEXT_LIMIT = 16 << 20, SPACE_BYTES = 1 << 20, LIGHTEST = 3 };
+enum { SPACE_BYTES = 1 << 20, LIGHTEST = 3 };
 
 typedef struct {
   ask_command c;
@@ -107,25 +106,24 @@ static void planned_so_far(void *user, int64_t so_far) {
   hf_progress_add(bar, so_far - bar->done);
 }
 
+static hf_status to_json(const void *y, json *doc) {
+  return recommend_to_json(y, doc);
+}
+static hf_status to_text(const void *y, hf_buf *b) {
+  return recommend_text(y, b);
+}
+static hf_status to_csv(const void *y, hf_buf *b) {
+  return recommend_csv(y, b);
+}
+
 static hf_status show(const recommend_command *q, const recommendation *y) {
   char verdict[1200], title[256];
-  hf_buf text, csv;
-  hf_buf_init(&text, TEXT_LIMIT);
-  hf_buf_init(&csv, TEXT_LIMIT);
-  json *doc = ask_new_answer("recommend");
   recommend_verdict(y, verdict, sizeof verdict);
   snprintf(title, sizeof title, "A machine for %.90s, %lld users, context %lld", y->model, (long long)y->users,
            (long long)y->context);
-  hf_status st = recommend_to_json(y, doc);
-  if (st == HF_OK) st = recommend_text(y, &text);
-  if (st == HF_OK && q->c.csv != NULL) st = recommend_csv(y, &csv);
-  if (st == HF_OK && q->c.csv != NULL) st = ask_write_csv(q->c.csv, &csv);
-  if (st == HF_OK) st = ask_finish(&q->c, doc, "recommend", title, verdict);
-  if (st == HF_OK && !q->c.common.json) fputs(text.data, stdout);
-  json_free(doc);
-  hf_buf_free(&text);
-  hf_buf_free(&csv);
-  return st != HF_OK || y->r->n > 0 ? st : hf_fail(HF_NO, "%s", verdict);
+  const ask_writer writer = {"recommend", title, verdict, to_json, to_text, to_csv};
+  HF_TRY(ask_show(&q->c, &writer, y));
+  return y->r->n > 0 ? HF_OK : hf_fail(HF_NO, "%s", verdict);
 }
 
 /* Number of users, context and their defaults as a plan would fill them in: checked before the search. */
@@ -195,15 +193,8 @@ static const char examples[] =
 
 hf_status cmd_recommend(int argc, char **argv) {
   recommend_command q = {0};
-  plan_request *r = &q.c.req;
-  const cli_option options[] = {
-      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0,
-       0},
-      {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
-      {"context", 'c', CLI_SIZE, &r->context, "N", "Most tokens of a sequence, K binary; default 4096.", 2, 16777216},
+  const cli_option own[] = {
       {"min-tok-per-s", 0, CLI_NUM, &q.c.slo.tok_per_s, "X", "At least so many tokens per second, all users together.", 0, 0},
-      {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
-      {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
       {"budget", 0, CLI_NUM, &q.budget, "USD", "Most the hardware may cost.", 0, 0},
       {"space", 0, CLI_STR, &q.space, "FILE", "Lists of parts to choose from, as JSON.", 0, 0},
       {"gpus", 0, CLI_STR, &q.gpus, "A,B,none", "GPUs to choose from; default all CUDA cards of the catalog, and none.", 0, 0},
@@ -219,19 +210,9 @@ hf_status cmd_recommend(int argc, char **argv) {
        "are searched.",
        0, 0},
       {"quality", 0, CLI_STR, &q.quality, "FILE", "Your own table of losses, as in hf-plan formats.", 0, 0},
-      {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
-       16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
-      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
-      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.",
-       0, 0},
-      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1,
-       256},
-      {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the ranking there.", 0, 0},
-      {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
       {0}};
+  cli_option options[ASK_MAX_OPTIONS];
+  ask_options(&q.c, ASK_HAS_SCENARIO | ASK_HAS_LIMITS, own, options);
   const cli_spec spec = {
       .program = "hf-plan",
       .verb = "recommend",
