@@ -171,8 +171,9 @@ done:
 static const char description[] = "Finds the cheapest machines of the catalog that serve a model to so many users within limits: "
                                   "GPU and count, CPU and sockets, kind and size "
                                   "of memory and, with --formats, weight format.\n\n"
-                                  "Limits are on the likely figures: the 95th percentiles of the time to the first token and per "
-                                  "further token, and tokens per second of all "
+                                  "Limits are on the likely figures under sustained load, in which every user sends the next "
+                                  "request at once: the 95th percentiles of "
+                                  "the time to the first token and per further token, and tokens per second delivered to all "
                                   "users together. Every combination is counted and either settled by a bound (memory, budget, "
                                   "the most its bandwidth could give) or "
                                   "planned and simulated, cheapest first.\n\n"
@@ -194,7 +195,8 @@ static const char examples[] =
 hf_status cmd_recommend(int argc, char **argv) {
   recommend_command q = {0};
   const cli_option own[] = {
-      {"min-tok-per-s", 0, CLI_NUM, &q.c.slo.tok_per_s, "X", "At least so many tokens per second, all users together.", 0, 0},
+      {"min-tok-per-s", 0, CLI_NUM, &q.c.slo.tok_per_s, "X",
+       "At least so many tokens per second delivered to all users together, prompts and waiting included.", 0, 0},
       {"budget", 0, CLI_NUM, &q.budget, "USD", "Most the hardware may cost.", 0, 0},
       {"space", 0, CLI_STR, &q.space, "FILE", "Lists of parts to choose from, as JSON.", 0, 0},
       {"gpus", 0, CLI_STR, &q.gpus, "A,B,none", "GPUs to choose from; default all CUDA cards of the catalog, and none.", 0, 0},

@@ -31,8 +31,10 @@ void ask_options(ask_command *c, unsigned has, const cli_option *own, cli_option
                                "Most tokens of a sequence, K binary; default 4096 or what the model can.", 2, 16777216}};
   static const unsigned first_needs[] = {0, ASK_HAS_MACHINE, 0, 0};
   const cli_option last[] = {
-      {"slo-ttft", 0, CLI_NUM, &c->slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
-      {"slo-tpot", 0, CLI_NUM, &c->slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
+      {"slo-ttft", 0, CLI_NUM, &c->slo.ttft_s, "S",
+       "Limit on the 95th percentile of the time to the first token, under sustained load.", 0, 0},
+      {"slo-tpot", 0, CLI_NUM, &c->slo.tpot_s, "S",
+       "Limit on the 95th percentile of the time per further token, under sustained load.", 0, 0},
       {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
        16777216},
       {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
@@ -158,6 +160,22 @@ hf_status ask_show(const ask_command *c, const ask_writer *w, const void *answer
   return st;
 }
 
+hf_status ask_load_text(const ask_case *c, hf_buf *b) {
+  return hf_buf_printf(
+      b,
+      "\nDelivered tokens/s, TTFT and TPOT are of %lld user%s under sustained load: each sends the next request at once; prompts "
+      "of "
+      "%lld and answers of %lld tokens,\nboth within a quarter of that; p95 of the %d requests after a warm-up. Decode tokens/s: "
+      "all "
+      "users together while every one decodes.\nTTFT: arrival to first token; TPOT: seconds per further token. Figures: %s.\n",
+      (long long)c->users, c->users == 1 ? "" : "s", (long long)c->prompt_tokens, (long long)c->output_tokens,
+      sustained_requests((int)c->users), c->tag[0] != '\0' ? c->tag : "assumed");
+}
+
+void ask_add_load(json *doc) {
+  ask_add_assumption(doc, "Delivered tokens per second and percentiles are of a " SUSTAINED_WORDS ".", "assumed", "hf-plan");
+}
+
 void ask_add_assumption(json *doc, const char *text, const char *tag, const char *source) {
   json *list = NULL;
   for (const json *m = json_first(doc); m != NULL; m = json_next(m))
@@ -252,7 +270,8 @@ hf_status ask_csv_number(hf_buf *b, double v, bool last) {
 hf_status ask_csv_case_header(hf_buf *b) {
   return hf_buf_printf(
       b, "name,machine,cpu,sockets,memory,memory_bytes,gpus,model,format,users,context,prompt_tokens,output_tokens,feasible,"
-         "decode_tok_per_s_low,decode_tok_per_s,decode_tok_per_s_high,ttft_p50_s,ttft_p95_s,tpot_p50_s,tpot_p95_s,e2e_p95_s,"
+         "tok_per_s_wall,decode_tok_per_s_low,decode_tok_per_s,decode_tok_per_s_high,ttft_p50_s,ttft_p95_s,tpot_p50_s,tpot_p95_s,"
+         "e2e_p95_s,"
          "users_at_slo,depth,binding,gap,price_low,price,price_high,joule_per_token,cost_per_million_low,cost_per_million,"
          "cost_per_million_high,tag,why_not\n");
 }
@@ -270,7 +289,8 @@ hf_status ask_csv_case(hf_buf *b, const ask_case *c) {
   const double load[] = {(double)c->users, (double)c->context, (double)c->prompt_tokens, (double)c->output_tokens};
   for (size_t i = 0; i < 4; i++) HF_TRY(ask_csv_number(b, load[i], false));
   HF_TRY(ask_csv_text(b, f ? "yes" : "no", false));
-  const double rates[] = {c->decode_tok_per_s.low,
+  const double rates[] = {c->tok_per_s_wall,
+                          c->decode_tok_per_s.low,
                           c->decode_tok_per_s.likely,
                           c->decode_tok_per_s.high,
                           c->ttft_s.p50,
@@ -278,7 +298,7 @@ hf_status ask_csv_case(hf_buf *b, const ask_case *c) {
                           c->tpot_s.p50,
                           c->tpot_s.p95,
                           c->e2e_s.p95};
-  for (size_t i = 0; i < 8; i++) HF_TRY(ask_csv_number(b, f ? rates[i] : none, false));
+  for (size_t i = 0; i < 9; i++) HF_TRY(ask_csv_number(b, f ? rates[i] : none, false));
   HF_TRY(ask_csv_number(b, c->users_at_slo >= 0 ? (double)c->users_at_slo : none, false));
   HF_TRY(ask_csv_number(b, f ? c->depth : none, false));
   HF_TRY(ask_csv_text(b, c->binding, false));

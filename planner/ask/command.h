@@ -57,6 +57,9 @@ typedef struct {
 /* Writes document and text, the CSV where one is asked for, stores, prints: what a verb ends with. The first failure prints and stores nothing. */
 HF_MUST hf_status ask_show(const ask_command *c, const ask_writer *w, const void *answer);
 void ask_add_assumption(json *doc, const char *text, const char *tag, const char *source);
+/* What load percentiles and delivered tokens/s are of: an assumption; lines of text. */
+void ask_add_load(json *doc);
+HF_MUST hf_status ask_load_text(const ask_case *c, hf_buf *b);
 void ask_add_slo(json *question, const ask_slo *slo, const char *from);
 
 /* ---- text ---- */

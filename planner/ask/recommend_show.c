@@ -12,7 +12,7 @@ static void limits_text(const ask_slo *slo, char out[160]) {
   char s[24];
   size_t used = 0;
   out[0] = '\0';
-  if (slo->tok_per_s > 0) used += (size_t)snprintf(out, 160, "at least %.4g tokens/s", slo->tok_per_s);
+  if (slo->tok_per_s > 0) used += (size_t)snprintf(out, 160, "at least %.4g tokens/s delivered", slo->tok_per_s);
   if (slo->tpot_s > 0) {
     ask_seconds(slo->tpot_s, s);
     used += (size_t)snprintf(out + used, 160 - used, "%sp95 TPOT within %s", used > 0 ? ", " : "", s);
@@ -34,19 +34,21 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     const recommend_entry *o = &r->over_budget;
     ask_money(o->c.price.likely, money[0]);
     ask_money(o->c.price.likely - y->q->budget, money[1]);
-    used += (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s). ",
-                             money[1], money[0], parts_name(o), o->c.decode_tok_per_s.likely);
+    used +=
+        (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s delivered). ",
+                         money[1], money[0], parts_name(o), o->c.tok_per_s_wall);
   }
   bool any = !r->has_over_budget && r->has_fastest_any && r->fastest_any.c.feasible;
   const recommend_entry *e = any ? &r->fastest_any : r->has_fastest && r->fastest.c.feasible ? &r->fastest : NULL;
   if (e != NULL && used < n) {
     ask_money(e->c.price.likely, money[0]);
     ask_seconds(e->c.tpot_s.p95, s);
-    used += (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s, p95 TPOT %s",
-                             used > 0                                 ? "Or"
-                             : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
-                                                                      : "It takes",
-                             100 * (e->shortfall - 1), parts_name(e), money[0], e->c.decode_tok_per_s.likely, s);
+    used +=
+        (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
+                         used > 0                                 ? "Or"
+                         : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
+                                                                  : "It takes",
+                         100 * (e->shortfall - 1), parts_name(e), money[0], e->c.tok_per_s_wall, s);
     ask_seconds(e->c.ttft_s.p95, s);
     if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
   }
@@ -74,8 +76,15 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
   }
   const recommend_entry *e = &r->entry[0];
   ask_money(e->c.price.likely, money);
-  size_t used = (size_t)snprintf(out, n, "Buy %s: about USD %s, %.1f tokens/s (%.1f to %.1f).", parts_name(e), money,
-                                 e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
+  char ttft[24], tpot[24];
+  ask_seconds(e->c.ttft_s.p95, ttft);
+  ask_seconds(e->c.tpot_s.p95, tpot);
+  size_t used =
+      (size_t)snprintf(out, n,
+                       "Buy %s: about USD %s, %.1f tokens/s delivered, first token within %s, each further one within %s (95 "
+                       "%% of requests under sustained load); %.1f tokens/s decode (%.1f to %.1f).",
+                       parts_name(e), money, e->c.tok_per_s_wall, ttft, tpot, e->c.decode_tok_per_s.likely,
+                       e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
   if (!e->meets_low && used < n)
     used += (size_t)snprintf(out + used, n - used, " At the low end of its figures it misses the demand.");
   const recommend_entry *safe = &r->entry[r->regret.least_regret];
@@ -264,6 +273,7 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
                      "least one; regret: loss "
                      "above that of the best choice there.",
                      "assumed", "definition");
+  ask_add_load(doc);
   ask_add_assumption(doc, "Placements of the search are the Lagrangian ones where their proven gap is at most 0.5 %.", "assumed",
                      "hf-plan");
   return HF_OK;
@@ -286,8 +296,8 @@ hf_status recommend_csv(const recommendation *y, hf_buf *b) {
 static hf_status text_ranking(const recommendation *y, hf_buf *b) {
   const recommend_result *r = y->r;
   char price[24], tpot[24], ttft[24], regret[24];
-  HF_TRY(hf_buf_printf(b, "\n  %2s %10s %8s %13s %9s %9s %8s %11s  %s\n", "", "price USD", "tokens/s", "low-high", "TPOT p95",
-                       "TTFT p95", "USD/M", "regret USD", "machine"));
+  HF_TRY(hf_buf_printf(b, "\n  %2s %10s %9s %9s %9s %8s %13s %8s %11s  %s\n", "", "price USD", "delivered", "TTFT p95",
+                       "TPOT p95", "decode", "low-high", "USD/M", "regret USD", "machine"));
   for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) {
     const recommend_entry *e = &r->entry[i];
     char cost[24] = "-";
@@ -296,8 +306,8 @@ static hf_status text_ranking(const recommendation *y, hf_buf *b) {
     ask_seconds(e->c.tpot_s.p95, tpot);
     ask_seconds(e->c.ttft_s.p95, ttft);
     if (e->c.has_cost) snprintf(cost, sizeof cost, "%.2f", e->c.cost.likely);
-    HF_TRY(hf_buf_printf(b, "  %2d %10s %8.1f %6.1f-%-6.1f %9s %9s %8s %7s (%d)  %s\n", i + 1, price,
-                         e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high, tpot, ttft, cost,
+    HF_TRY(hf_buf_printf(b, "  %2d %10s %9.1f %9s %9s %8.1f %6.1f-%-6.1f %8s %7s (%d)  %s\n", i + 1, price, e->c.tok_per_s_wall,
+                         ttft, tpot, e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high, cost,
                          regret, e->rank_by_regret, parts_name(e)));
   }
   return hf_buf_printf(
@@ -356,6 +366,7 @@ hf_status recommend_text(const recommendation *y, hf_buf *b) {
   if (r->n > 0) {
     HF_TRY(text_ranking(y, b));
     HF_TRY(text_doubt(y, b));
+    HF_TRY(ask_load_text(&r->entry[0].c, b));
   }
   for (int i = 0; i < r->n_rejected; i++)
     HF_TRY(hf_buf_printf(b, "%s  %s: %s\n", i == 0 ? "\nWhy not\n" : "", parts_name(&r->rejected[i]), r->rejected[i].why));

@@ -9,9 +9,9 @@ sum='def sum_of_rules: del(.considered, .planned) | add;'
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --json
 expect_json '.kind == "recommend" and .answer_id > 0 and (.verdict | test("^Buy ")) and (.question.budget == null)'
 expect_json "$sum"'.counts | .considered == sum_of_rules and .planned == .slow + .slo + .met and .met >= 1'
-expect_json '.answer.rank == 1 and .answer.decode_tok_per_s.likely >= 60 and .answer.name == .ranking[0].name and .answer.meets.likely'
+expect_json '.answer.rank == 1 and .answer.tok_per_s_wall >= 60 and .answer.name == .ranking[0].name and .answer.meets.likely'
 expect_json '[.ranking[].price.likely] as $p | all(range(1; $p | length); $p[.] >= $p[. - 1])'
-expect_json 'all(.ranking[]; .decode_tok_per_s.likely >= 60 and .regret.worst >= 0 and (.parts_text | test("cpu=")))'
+expect_json 'all(.ranking[]; .tok_per_s_wall >= 60 and .regret.worst >= 0 and (.parts_text | test("cpu=")))'
 expect_json '(.ranking | [.[].rank_by_regret] | unique | length) == (.ranking | length)'
 expect_json '.by_regret as $b | .ranking | map(select(.name == $b)) | length == 1 and .[0].rank_by_regret == 1'
 expect_json '.runner_up == .ranking[1].name and (.measure_first | (.group | length > 0) and .share >= 0 and .share <= 1)'
@@ -23,7 +23,7 @@ parts=$(json .answer.parts_text)
 
 # ---- the answer is a machine the other verbs take, and it does what was said
 expect_exit 0 "$plan" sweep "${load[@]::2}" --machine "$parts" --axis users=3 --axis context=1K --prompt-tokens 256 --output-tokens 64 --no-store --json
-expect_json '.cells[0].decode_tok_per_s.likely >= 60 * 0.97'
+expect_json '.cells[0].tok_per_s_wall >= 60 * 0.97'
 expect_json --argjson p "$price" '(.cells[0].price.likely - $p) | fabs < 1'
 
 # ---- a harder demand is never cheaper; a budget below the answer is refused with how much is missing
