@@ -1,4 +1,5 @@
 /* cmd_recommend.c: hf-plan recommend. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,10 @@ typedef struct {
   ask_command c;
   const char *space, *gpus, *counts, *cpus, *sockets, *memory, *dimms, *formats, *floor, *quality;
   double budget;
+  bool named_format; /* --format: as typed, for the catalog fills it in, too */
 } recommend_command;
+
+static const char DEFAULT_FLOOR[] = "2"; /* percent, as of hf-plan formats */
 
 static hf_status read_space(const recommend_command *q, recommend_space *s) {
   const struct {
@@ -39,66 +43,71 @@ static hf_status read_space(const recommend_command *q, recommend_space *s) {
 
 /* ---- quality floor ---- */
 
-typedef struct {
-  const char *name;
-  double loss, bits;
-} graded;
-
 static int lighter(const void *a, const void *b) {
-  const graded *x = a, *y = b;
+  const recommend_format *x = a, *y = b;
+  if (x->searched != y->searched) return x->searched ? -1 : 1;
   if (x->bits != y->bits) return x->bits < y->bits ? -1 : 1;
   return strcmp(x->name, y->name);
 }
 
-static hf_status grade(const quality *z, const model *m, const char *name, graded *out, bool *known) {
+static hf_status grade(const quality *z, const model *m, const char *name, recommend_format *out) {
   model_recipe r;
   quality_loss loss;
   fmt f;
   HF_TRY(fmt_parse(name, &f));
   HF_TRY(recipe_parse(name, model_get_config(m), &r));
+  *out = (recommend_format){.bits = fmt_get(f)->bits_per_weight};
+  snprintf(out->name, sizeof out->name, "%.63s", fmt_get(f)->name);
   hf_status st = quality_of(z, m, &r, &loss);
-  *known = st == HF_OK;
   if (st == HF_INPUT) { /* no figure for this type: it cannot be held against the floor */
     hf_clear_error();
     return HF_OK;
   }
   HF_TRY(st);
-  const fmt_info *info = fmt_get(f);
-  *out = (graded){info->name, loss.loss, info->bits_per_weight};
+  out->known = true;
+  out->loss = loss.loss;
+  snprintf(out->tag, sizeof out->tag, "%s", db_tag_name(loss.tag));
   return HF_OK;
 }
 
 /* Of the formats of the space, or of all common ones, those that lose no more than the floor; of the common ones only the lightest, for more bits
  * are slower and dearer. HF_NO when none is left. */
-static hf_status apply_floor(const recommend_command *q, const model *m, recommend_space *s) {
+static hf_status choose_by_floor(const recommend_command *q, const quality *z, const model *m, double floor, recommend_space *s,
+                                 recommendation *y) {
   static const char *const common[] = {"q2_k", "q3_k", "iq4_xs", "q4_0", "q4_k_m", "q5_k", "q6_k", "q8_0", "fp8", "bf16"};
   const int n_common = (int)(sizeof common / sizeof common[0]);
-  quality *z = NULL;
-  graded g[16], best = {.loss = 1e300};
-  double floor = 0;
-  int n = 0, given = s->n_formats;
-  if (q->floor == NULL) return HF_OK;
-  HF_TRY(hf_note(formats_parse_floor(q->floor, &floor), "option --quality-floor"));
-  HF_TRY(quality_load(m, q->c.req.model, q->quality, &z));
-  hf_status st = HF_OK;
-  for (int i = 0; i < (given > 0 ? given : n_common) && st == HF_OK; i++) {
-    graded x = {0};
-    bool known = false;
-    st = grade(z, m, given > 0 ? s->format[i] : common[i], &x, &known);
-    if (st != HF_OK || !known) continue;
-    if (x.loss < best.loss) best = x;
-    if (x.loss <= floor) g[n++] = x;
+  const recommend_format *best = NULL;
+  int given = s->n_formats, n = 0;
+  y->n_formats = given > 0 ? given : n_common;
+  for (int i = 0; i < y->n_formats; i++) {
+    recommend_format *x = &y->formats[i];
+    HF_TRY(grade(z, m, given > 0 ? s->format[i] : common[i], x));
+    x->searched = x->known && x->loss <= floor;
   }
-  free(z);
-  HF_TRY(st);
-  if (n == 0)
-    return hf_fail(HF_NO, "option --quality-floor: no format stays within %s %%; the best is %s with %.2g %%", q->floor,
-                   best.name != NULL ? best.name : "unknown", 100 * best.loss);
-  qsort(g, (size_t)n, sizeof g[0], lighter);
-  if (given == 0 && n > LIGHTEST) n = LIGHTEST;
-  for (int i = 0; i < n; i++) snprintf(s->format[i], SPACE_NAME, "%.63s", g[i].name);
+  qsort(y->formats, (size_t)y->n_formats, sizeof y->formats[0], lighter);
+  for (int i = 0; i < y->n_formats; i++) {
+    recommend_format *x = &y->formats[i];
+    if (x->known && (best == NULL || x->loss < best->loss)) best = x;
+    if (given == 0 && n == LIGHTEST) x->searched = false;
+    if (x->searched) snprintf(s->format[n++], SPACE_NAME, "%.63s", x->name);
+  }
   s->n_formats = n;
-  return HF_OK;
+  if (n > 0 || q->floor == NULL) return HF_OK;
+  return hf_fail(HF_NO, "option --quality-floor: no format stays within %s %%; the best is %s with %.2g %%", q->floor,
+                 best != NULL ? best->name : "unknown", 100 * expm1(best != NULL ? best->loss : 0));
+}
+
+/* Without --format or --formats the search chooses among the usual ones within the default floor; what --format or --formats name is only held
+ * against a floor that is asked for. Where no table knows any format, the model's own is taken. */
+static hf_status apply_floor(const recommend_command *q, const model *m, recommend_space *s, recommendation *y) {
+  quality *z = NULL;
+  if (q->floor == NULL && (s->n_formats > 0 || q->named_format)) return HF_OK;
+  y->floor_text = q->floor != NULL ? q->floor : DEFAULT_FLOOR;
+  HF_TRY(hf_note(formats_parse_floor(y->floor_text, &y->floor), "option --quality-floor"));
+  HF_TRY(quality_load(m, q->c.req.model, q->quality, &z));
+  hf_status st = choose_by_floor(q, z, m, y->floor, s, y);
+  free(z);
+  return st;
 }
 
 static void planned_so_far(void *user, int64_t so_far) {
@@ -150,9 +159,10 @@ static hf_status run_recommend(recommend_command *q) {
   HF_GO(done, ask_check_csv(&q->c));
   HF_GO(done, read_space(q, &question->space));
   HF_GO(done, ask_read_scenario(&q->c));
+  q->named_format = q->c.req.format != NULL;
   HF_GO(done, ask_open_model(&q->c.req, &m));
   HF_GO(done, check_load(&q->c.req, &y));
-  HF_GO(done, apply_floor(q, m, &question->space));
+  HF_GO(done, apply_floor(q, m, &question->space, &y));
   hf_progress_begin(&bar, "recommend", "plans", 0);
   st = recommend_search(question, &q->c.req, &q->c.scenario, (int)q->c.jobs, planned_so_far, &bar, result);
   hf_progress_end(&bar);
@@ -170,7 +180,7 @@ done:
 
 static const char description[] = "Finds the cheapest machines of the catalog that serve a model to so many users within limits: "
                                   "GPU and count, CPU and sockets, kind and size "
-                                  "of memory and, with --formats, weight format.\n\n"
+                                  "of memory, and weight format among those that lose little quality.\n\n"
                                   "Limits are on the likely figures under sustained load, in which every user sends the next "
                                   "request at once: the 95th percentiles of "
                                   "the time to the first token and per further token, and tokens per second delivered to all "
@@ -206,10 +216,11 @@ hf_status cmd_recommend(int argc, char **argv) {
       {"memory", 0, CLI_STR, &q.memory, "A,B", "Memory kinds; default what each CPU takes, of equally fast ones the cheapest.", 0,
        0},
       {"dimm-sizes", 0, CLI_STR, &q.dimms, "S,S", "Bytes of a module; default 16G,32G,48G,64G,96G,128G.", 0, 0},
-      {"formats", 0, CLI_STR, &q.formats, "F,F", "Weight formats to choose from; default only the model's.", 0, 0},
+      {"formats", 0, CLI_STR, &q.formats, "F,F",
+       "Weight formats to choose from; default the three lightest usual ones within --quality-floor.", 0, 0},
       {"quality-floor", 0, CLI_STR, &q.floor, "PERCENT",
-       "Most perplexity more than the original: drops formats that lose more; without --formats the lightest three that do not "
-       "are searched.",
+       "Most perplexity more than the original; default 2 for the usual formats, none for those that --formats or --format "
+       "names.",
        0, 0},
       {"quality", 0, CLI_STR, &q.quality, "FILE", "Your own table of losses, as in hf-plan formats.", 0, 0},
       {0}};

@@ -133,10 +133,16 @@ static sim_options load_options(const plan_inputs *in, const planned *p, const u
 }
 
 /* give_up: times the limits, see planned_options. */
-static hf_status sustain(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth, double give_up,
-                         sustained_result *out) {
+static hf_status sustain(const plan_inputs *in, const planned *p, const ilp_result *r, double give_up, sustained_result *out) {
   uint8_t upload[PLAN_MAX_LAYERS];
-  sim_options o = load_options(in, p, placement, depth, upload);
+  double step_s = p->eval->prefill.weight > 0 ? 0 : 1e-9 * r->objective_ns;
+  /* The objective is the step of all users decoding, without waiting in turn: under load no token takes less in the mean (a step with a prompt in
+   * it is longer), so nothing need be simulated to see that the limit is missed. */
+  if (give_up > 0 && p->slo_tpot_s > 0 && step_s > give_up * p->slo_tpot_s) {
+    *out = (sustained_result){.given_up = true, .tpot_s = {step_s, step_s, step_s, step_s}};
+    return HF_OK;
+  }
+  sim_options o = load_options(in, p, r->on_device, r->depth, upload);
   return sustained_run(&o, give_up * p->slo_ttft_s, give_up * p->slo_tpot_s, out);
 }
 
@@ -153,7 +159,7 @@ static hf_status try_depth(const plan_inputs *in, const planned *p, const ilp_re
   if (!search) HF_TRY(plan_simulate(in, p, r->on_device, r->depth, &t->sim, &t->stretch));
   t->rate = t->sim.decode_tok_per_s > 0 ? t->sim.decode_tok_per_s / t->stretch : r->tok_per_s;
   if (p->slo_ttft_s <= 0 && p->slo_tpot_s <= 0) return HF_OK;
-  HF_TRY(sustain(in, p, r->on_device, r->depth, 1, &t->load));
+  HF_TRY(sustain(in, p, r, 1, &t->load));
   t->within = within_limits(p, t->load.ttft_s.p95, t->load.tpot_s.p95);
   return HF_OK;
 }
@@ -292,8 +298,8 @@ static hf_status predict(const plan_inputs *in, const planned_options *o, planne
     HF_TRY(plan_simulate(in, out, out->ilp->on_device, out->ilp->depth, &out->sim, &out->stretch));
   /* the choice of a depth gives up at the limits themselves */
   const sustained_result *load = &out->sustained;
-  if (!o->no_simulation && (load->requests == 0 || (load->given_up && give_up != 1)))
-    HF_TRY(sustain(in, out, out->ilp->on_device, out->ilp->depth, give_up, &out->sustained));
+  if (!o->no_simulation && ((load->requests == 0 && !load->given_up) || (load->given_up && give_up != 1)))
+    HF_TRY(sustain(in, out, out->ilp, give_up, &out->sustained));
   if (!o->no_interval) HF_TRY(interval(in, out, &slower, &faster));
   double rate = out->sim.decode_tok_per_s > 0 ? out->sim.decode_tok_per_s / out->stretch : out->ilp->tok_per_s;
   p->decode_tok_per_s = (plan_range){rate / slower, rate, rate * faster};

@@ -53,7 +53,7 @@ double roofline_tok_per_s(const roofline *r) {
 double recommend_shortfall(const ask_case *c, const ask_slo *slo, double *fixed) {
   double need = 0, ttft = 0;
   if (!c->feasible) return 1e9;
-  if (slo->tok_per_s > 0) need = slo->tok_per_s / fmax(c->tok_per_s_wall, 1e-9);
+  if (slo->tok_per_s > 0 && !c->given_up) need = slo->tok_per_s / fmax(c->tok_per_s_wall, 1e-9);
   if (slo->tpot_s > 0) need = fmax(need, c->tpot_s.p95 / slo->tpot_s);
   if (slo->ttft_s > 0) ttft = c->ttft_s.p95 / slo->ttft_s;
   if (fixed != NULL) *fixed = ttft;
@@ -81,6 +81,7 @@ typedef struct {
   const char *name; /* NULL: as stored */
   double weights;   /* bytes of all */
   double dense, touched;
+  bool blocks; /* blocks of integers: all of them take the same arithmetic, and none less of it than another */
 } weights;
 
 typedef struct {
@@ -96,6 +97,7 @@ typedef struct {
   double slack; /* it failed by more than this factor; 1: it met the demand */
   bool fits;    /* false: failed because it does not fit */
   int host, card;
+  bool met;
   bool twins; /* it failed by so little that only the same machine with other modules is settled by it */
 } known;
 
@@ -281,7 +283,12 @@ static hf_status add_format(search *s, const cost_rows *rows, const char *name) 
   weights *w = &s->format[s->n_formats++];
   cost_figure f;
   double least = in->assumed_popularity && cost_find(rows, "", "distinct_factor", &f) ? fmin(1, f.likely) : 1;
-  *w = (weights){.name = name, .weights = (double)(z->all_experts + z->dense + z->head), .dense = (double)z->dense};
+  fmt f8 = in->format;
+  if (name != NULL && fmt_parse(name, &f8) != HF_OK) hf_clear_error();
+  *w = (weights){.name = name,
+                 .blocks = f8 >= 0 && f8 != FMT_F32 && f8 != FMT_F16 && f8 != FMT_BF16 && f8 != FMT_FP8_E4M3,
+                 .weights = (double)(z->all_experts + z->dense + z->head),
+                 .dense = (double)z->dense};
   for (int l = 0; l < in->c->n_layers; l++)
     if (in->c->layer_is_moe[l])
       w->touched +=
@@ -441,6 +448,14 @@ static known figures_of(const search *s, const combo *c) {
   return k;
 }
 
+/* The same format, or one that reads more and computes alike: it fails where a lighter one does (what a lighter one meets is no reason to pass
+ * over the better quality). */
+static bool no_lighter(const search *s, const known *a, const known *b) {
+  const weights *x = &s->format[a->format], *y = &s->format[b->format];
+  if (a->format == b->format) return true;
+  return !b->met && x->blocks && y->blocks && x->weights >= y->weights && x->dense >= y->dense && x->touched >= y->touched;
+}
+
 /* Bytes of a module change neither speed nor placement of what fits, and slower memory makes nothing faster. */
 static bool same_but_modules(const search *s, const known *a, const known *b) {
   return a->card == b->card && a->ram >= b->ram && strcmp(s->host[a->host].parts.cpu, s->host[b->host].parts.cpu) == 0;
@@ -450,7 +465,7 @@ static bool same_but_modules(const search *s, const known *a, const known *b) {
  * memory is no rate but moves work, so more of it is never passed over. */
 static bool no_better(const search *s, const known *a, const known *b) {
   if (b->twins && !same_but_modules(s, a, b)) return false;
-  if (a->sockets != b->sockets || a->count != b->count || a->format != b->format) return false;
+  if (a->sockets != b->sockets || a->count != b->count || !no_lighter(s, a, b)) return false;
   if (!b->fits && a->ram > b->ram) return false; /* more memory could make it fit */
   for (int i = 0; i < N_FIGURES; i++)
     if (a->f[i] > (i == GPU_MEMORY ? 1 : b->slack) * b->f[i]) return false;
@@ -464,11 +479,12 @@ static bool dominated(const search *s, const combo *c) {
   return false;
 }
 
-static hf_status learn(search *s, const combo *c, bool fits, double slack, bool twins) {
+static hf_status learn(search *s, const combo *c, bool fits, double slack, bool met, bool twins) {
   HF_TRY(hf_realloc(&s->known, (size_t)s->n_known + 1, sizeof *s->known, "results"));
   s->known[s->n_known] = figures_of(s, c);
   s->known[s->n_known].slack = slack;
   s->known[s->n_known].twins = twins;
+  s->known[s->n_known].met = met;
   s->known[s->n_known++].fits = fits;
   return HF_OK;
 }
@@ -562,7 +578,7 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
   }
   bool fits = y->answer.feasible;
   if (s->q->prune)
-    return learn(s, &y->c, fits, rule == RULE_MET || !fits ? 1 : fmax(1, y->least_miss / CLEARLY),
+    return learn(s, &y->c, fits, rule == RULE_MET || !fits ? 1 : fmax(1, y->least_miss / CLEARLY), rule == RULE_MET,
                  rule != RULE_MET && y->least_miss <= CLEARLY);
   return HF_OK;
 }
@@ -776,10 +792,11 @@ static void drop_no_better(recommend_result *o, regret_choice *choice) {
   o->n = kept;
 }
 
-/* A case of an entry in full, with all depths. */
+/* A case of an entry in full, at the depth at which it was judged. */
 static ask_case_spec entry_spec(const search *s, const recommend_entry *e, const ask_machine *machine) {
   ask_case_spec spec = {.machine = machine, .req = *s->req, .slo = s->q->slo, .scenario = s->scenario, .quick = true};
   if (e->format[0] != '\0') spec.req.format = e->format;
+  spec.req.depth = e->c.depth;
   if (ask_machine_facts_of(machine)->n_gpus == 0) spec.req.gpu = "none";
   snprintf(spec.name, sizeof spec.name, "%.95s", e->parts.name);
   return spec;

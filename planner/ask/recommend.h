@@ -8,7 +8,7 @@
  *   budget         dearer than the budget even without its platform, or with it
  *   roofline       even with its work spread perfectly over likely memory bandwidth and the GPUs' datasheet one too slow (roofline_tok_per_s):
  *                  the likely figures are what is judged, so none that meets the demand is lost
- *   dominated      one that failed by a factor f, with at least its GPU memory, and no other figure of it is more than f / 1.05 times as good: so it
+ *   dominated      one that failed by a factor f, with at least its GPU memory, a format no lighter, and no other figure of it is more than f / 1.05 times as good: so it
  *                  fails too; or no figure is better than those of one at most as dear that met the demand
  *   dearer         over `dearer_factor` times the price of the cheapest that met it, or all places of the ranking are taken
  *   planned        = memory_planned + slow + slo + met: planned and simulated

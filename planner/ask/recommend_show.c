@@ -202,6 +202,18 @@ static void add_question(const recommendation *y, json *doc) {
   json *formats = json_add_array(q, "formats");
   for (int i = 0; i < s->n_formats; i++) json_add_str(formats, NULL, s->format[i]);
   if (s->n_formats == 0) json_add_str(formats, NULL, y->format);
+  if (y->floor_text != NULL) json_add_num(q, "perplexity_increase_limit", expm1(y->floor));
+  else json_add_null(q, "perplexity_increase_limit");
+  json *held = json_add_array(q, "format_losses");
+  for (int i = 0; i < y->n_formats; i++) {
+    const recommend_format *f = &y->formats[i];
+    json *o = json_add_object(held, NULL);
+    json_add_str(o, "format", f->name);
+    json_add_bool(o, "searched", f->searched);
+    if (f->known) json_add_num(o, "perplexity_increase", expm1(f->loss));
+    else json_add_null(o, "perplexity_increase");
+    json_add_str(o, "quality_tag", f->tag);
+  }
   json *z = json_add_object(q, "space");
   add_list(z, "gpus", s->gpu, s->n_gpus);
   json *counts = json_add_array(z, "gpu_counts");
@@ -336,6 +348,25 @@ static hf_status text_doubt(const recommendation *y, hf_buf *b) {
   return hf_buf_printf(b, "\n");
 }
 
+/* Which weight formats were searched, and which lose too much. */
+static hf_status text_formats(const recommendation *y, hf_buf *b) {
+  if (y->floor_text == NULL || y->n_formats == 0) return HF_OK;
+  for (int side = 1; side >= 0; side--) {
+    int n = 0;
+    for (int i = 0; i < y->n_formats; i++) {
+      const recommend_format *f = &y->formats[i];
+      bool too_much = f->known && f->loss > y->floor;
+      if (f->searched != (side == 1) || (side == 0 && !too_much)) continue;
+      if (n++ > 0) HF_TRY(hf_buf_printf(b, ", "));
+      else if (side == 1)
+        HF_TRY(hf_buf_printf(b, "\nWeight formats searched, perplexity at most %s %% above the original's: ", y->floor_text));
+      else HF_TRY(hf_buf_printf(b, "; lose too much: "));
+      HF_TRY(hf_buf_printf(b, "%s %+.2g %%", f->name, 100 * expm1(f->loss)));
+    }
+  }
+  return hf_buf_printf(b, "\n");
+}
+
 static hf_status text_counts(const recommend_result *r, hf_buf *b) {
   static const char *const words[RULE_N] = {[RULE_CONTRADICTORY] = "cannot be built",
                                             [RULE_UNPRICED] = "have a part without a price",
@@ -370,5 +401,6 @@ hf_status recommend_text(const recommendation *y, hf_buf *b) {
   }
   for (int i = 0; i < r->n_rejected; i++)
     HF_TRY(hf_buf_printf(b, "%s  %s: %s\n", i == 0 ? "\nWhy not\n" : "", parts_name(&r->rejected[i]), r->rejected[i].why));
+  HF_TRY(text_formats(y, b));
   return text_counts(r, b);
 }

@@ -50,10 +50,22 @@ expect_exit 0 "$plan" recommend "${load[@]}" --space "$tmp/space.json" --no-stor
 expect_json '.counts.considered == 2 and (.ranking | map(.format) | sort) == ["q4_k_m", "q8_0"]'
 expect_json '(.ranking | map({(.format): .decode_tok_per_s.likely}) | add) | .q4_k_m > .q8_0'
 
+# Without --formats: the lightest three usual ones within 2 % of perplexity, those that lose more named.
+expect_exit 0 "$plan" recommend "${load[@]}" --gpus rtx4090 --gpu-counts 1 --cpus epyc-9354 --sockets 1 --dimm-sizes 16G --min-tok-per-s 30 --no-store --json
+expect_json '.question | (.perplexity_increase_limit - 0.02) | fabs < 1e-9'
+expect_json '.question as $q | ($q.formats | length) >= 1 and ($q.formats | length) <= 3 and ([$q.format_losses[] | select(.searched) | .format] == $q.formats)'
+expect_json '.question.format_losses | all(.[] | select(.searched); .perplexity_increase <= 0.02) and any(.perplexity_increase > 0.02)'
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --formats q8_0 --no-store --json
+expect_json '.question.formats == ["q8_0"] and .question.perplexity_increase_limit == null and all(.ranking[]; .format == "q8_0")'
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --format q6_k --no-store --json
+expect_json '.question.formats == ["q6_k"] and all(.ranking[]; .format == "q6_k")'
+
 # ---- text, CSV
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --csv "$tmp/r.csv" --no-store
 expect_stdout_line '^Buy .*USD [0-9,]+'
 expect_stdout_line '^Measure first'
+expect_stdout_line '^Weight formats searched, perplexity at most 2 % above'
+expect_stdout_line 'sustained load: each sends the next request at once'
 expect_stdout_line '^[0-9]+ combinations considered, [0-9]+ planned'
 head -1 "$tmp/r.csv" | grep -q '^rank,rank_by_regret,worst_regret' || fail "header of the CSV"
 
