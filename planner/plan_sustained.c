@@ -86,8 +86,7 @@ hf_status sustained_run(const sim_options *base, double give_up_ttft_s, double g
   o.on_request = count;
   o.request_user = c;
   o.stop = &c->stop;
-  double steps = (double)(c->warm + c->want) / o.users * o.output_tokens * o.depth;
-  o.resolution = o.depth == 1 || steps > SIM_LAYER_STEPS ? SIM_STEPS : SIM_LAYERS; /* exact with one micro-batch */
+  o.resolution = SIM_STEPS;
   hf_status st = sim_run(&o, &r);
   if (st == HF_OK) {
     double seconds = 1e-9 * (double)(c->to_ns - c->from_ns);

@@ -81,6 +81,7 @@ typedef struct {
   const char *name; /* NULL: as stored */
   double weights;   /* bytes of all */
   double dense, touched;
+  recipe_program program;
   bool blocks; /* blocks of integers: all of them take the same arithmetic, and none less of it than another */
 } weights;
 
@@ -285,7 +286,12 @@ static hf_status add_format(search *s, const cost_rows *rows, const char *name) 
   double least = in->assumed_popularity && cost_find(rows, "", "distinct_factor", &f) ? fmin(1, f.likely) : 1;
   fmt f8 = in->format;
   if (name != NULL && fmt_parse(name, &f8) != HF_OK) hf_clear_error();
+  model_recipe recipe;
+  const char *written = name != NULL ? name : in->format_name;
+  bool readable = recipe_parse(written, in->c, &recipe) == HF_OK;
+  if (!readable) hf_clear_error();
   *w = (weights){.name = name,
+                 .program = readable ? recipe_program_of(&recipe) : RUNS_SAFETENSORS,
                  .blocks = f8 >= 0 && f8 != FMT_F32 && f8 != FMT_F16 && f8 != FMT_BF16 && f8 != FMT_FP8_E4M3,
                  .weights = (double)(z->all_experts + z->dense + z->head),
                  .dense = (double)z->dense};
@@ -534,6 +540,7 @@ static void fill_entry(const search *s, const candidate *y, recommend_entry *e) 
   e->c = y->answer;
   e->parts = y->parts;
   if (s->format[y->c.format].name != NULL) snprintf(e->format, sizeof e->format, "%s", s->format[y->c.format].name);
+  e->program = s->format[y->c.format].program;
   e->rule = judge(s->q, &y->answer, e->why);
   e->shortfall = recommend_shortfall(&y->answer, &s->q->slo, NULL);
   if (e->rule == RULE_MET) e->why[0] = '\0';

@@ -20,6 +20,7 @@
 
 #include "db/catalog.h"
 #include "planner/ask/command.h"
+#include "model/recipe.h"
 #include "planner/ask/regret.h"
 
 enum { SPACE_MAX = 128, SPACE_NAME = 64, RECOMMEND_RANKED = 10, RECOMMEND_REJECTED = 12, RECOMMEND_MOST_PLANNED = 1500 };
@@ -36,7 +37,7 @@ typedef struct {
   char format[16][SPACE_NAME];
 } recommend_space;
 
-/* Everything of the catalog; counts 1, 2, 4; modules of 16 to 128 GiB; none: also without a GPU. */
+/* Everything of the catalog that can be bought new (sale) and runs our programs (runs_on); counts 1, 2, 4; modules of 16 to 128 GiB; none: also without a GPU. */
 /* All of the catalog but cards that run no CUDA programs (gpus/ with runs_on): those only by name. */
 HF_MUST hf_status recommend_space_default(recommend_space *s);
 /* Members gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats: arrays; those that are there replace the default. */
@@ -78,6 +79,7 @@ typedef struct {
   double worst_regret;
   char worst_when[200];
   int rank_by_regret;
+  recipe_program program; /* the least that runs its weight format today */
   bool meets_low, meets_high;
 } recommend_entry;
 

@@ -94,6 +94,70 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
   }
 }
 
+/* ---- what to do next ---- */
+
+static bool parts_text(const recommend_entry *e, char out[320]) {
+  catalog_parts p = e->parts;
+  p.name[0] = '\0';
+  if (catalog_parts_text(&p, out, 320) == HF_OK) return true;
+  hf_clear_error();
+  return false;
+}
+
+/* For a shell: a text in single quotes. */
+static void quoted(const char *text, char *out, size_t n) {
+  size_t used = 0;
+  if (strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-") == strlen(text)) {
+    snprintf(out, n, "%s", text);
+    return;
+  }
+  out[used++] = '\'';
+  for (const char *c = text; *c != '\0' && used + 6 < n; c++) {
+    if (*c == '\'') used += (size_t)snprintf(out + used, n - used, "'\\''");
+    else out[used++] = *c;
+  }
+  out[used++] = '\'';
+  out[used] = '\0';
+}
+
+/* The line that plans the entry in full: the load, the format and the depth at which it was judged. */
+static bool plan_line(const recommendation *y, const recommend_entry *e, char out[700]) {
+  char parts[320], named[300], machine[340];
+  if (!parts_text(e, parts)) return false;
+  quoted(e->c.model[0] != '\0' ? e->c.model : y->model, named, sizeof named);
+  quoted(parts, machine, sizeof machine);
+  int n = snprintf(
+      out, 700,
+      "hf-plan plan --model %s --machine %s --format %s --users %lld --context %lld --prompt-tokens %lld --output-tokens "
+      "%lld --depth %d",
+      named, machine, e->c.format, (long long)e->c.users, (long long)e->c.context, (long long)e->c.prompt_tokens,
+      (long long)e->c.output_tokens, e->c.depth);
+  return n > 0 && n < 700;
+}
+
+/* Engines that exist and read such weights on a CPU and a GPU; hf-run has no CUDA device yet. */
+static const char *engines_of(const recommend_entry *e) {
+  bool gpu = e->parts.n_gpu_kinds > 0;
+  switch (e->program) {
+    case RUNS_HF_RUN:
+      return gpu ? "llama.cpp, ik_llama.cpp (hf-run once it has a CUDA device)" : "hf-run, llama.cpp, ik_llama.cpp";
+    case RUNS_LLAMA_CPP: return "llama.cpp, ik_llama.cpp; KTransformers where it knows the model";
+    case RUNS_IK_LLAMA_CPP: return "ik_llama.cpp";
+    default: return "engines that read safetensors, such as SGLang with KTransformers' CPU experts";
+  }
+}
+
+static hf_status text_next(const recommendation *y, hf_buf *b) {
+  char line[700];
+  HF_TRY(hf_buf_printf(b, "\nPlan one of them in full; engines that run it today\n"));
+  for (int i = 0; i < y->r->n && i < RECOMMEND_RANKED; i++) {
+    const recommend_entry *e = &y->r->entry[i];
+    if (!plan_line(y, e, line)) continue;
+    HF_TRY(hf_buf_printf(b, "  %2d %s\n     %s\n", i + 1, line, engines_of(e)));
+  }
+  return HF_OK;
+}
+
 /* ---- flips and the measurement to make first ---- */
 
 /* How far the factor has moved there: step time for groups, price for prices, on that machine of the two which feels it more. */
@@ -227,7 +291,7 @@ static void add_question(const recommendation *y, json *doc) {
   for (int i = 0; i < s->n_dimms; i++) json_add_int(dimms, NULL, s->dimm_bytes[i]);
 }
 
-static void add_entry(const recommend_entry *e, int rank, json *o) {
+static void add_entry(const recommendation *y, const recommend_entry *e, int rank, json *o) {
   char text[320];
   ask_case_to_json(&e->c, o);
   json_add_int(o, "rank", rank);
@@ -239,20 +303,20 @@ static void add_entry(const recommend_entry *e, int rank, json *o) {
   json_add_bool(m, "low", e->meets_low);
   json_add_bool(m, "likely", e->shortfall <= 1);
   json_add_bool(m, "high", e->meets_high);
-  catalog_parts p = e->parts;
-  p.name[0] = '\0';
-  if (catalog_parts_text(&p, text, sizeof text) == HF_OK) json_add_str(o, "parts_text", text);
-  else hf_clear_error();
+  if (parts_text(e, text)) json_add_str(o, "parts_text", text);
+  char line[700];
+  if (plan_line(y, e, line)) json_add_str(o, "plan_command", line);
+  json_add_str(o, "runs_today", engines_of(e));
 }
 
 hf_status recommend_to_json(const recommendation *y, json *doc) {
   const recommend_result *r = y->r;
   char nearest[700];
   add_question(y, doc);
-  if (r->n > 0) add_entry(&r->entry[0], 1, json_add_object(doc, "answer"));
+  if (r->n > 0) add_entry(y, &r->entry[0], 1, json_add_object(doc, "answer"));
   else json_add_null(doc, "answer");
   json *ranking = json_add_array(doc, "ranking");
-  for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) add_entry(&r->entry[i], i + 1, json_add_object(ranking, NULL));
+  for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) add_entry(y, &r->entry[i], i + 1, json_add_object(ranking, NULL));
   if (r->n > 1) json_add_str(doc, "runner_up", parts_name(&r->entry[1]));
   else json_add_null(doc, "runner_up");
   if (r->n > 0) json_add_str(doc, "by_regret", parts_name(&r->entry[r->regret.least_regret]));
@@ -396,6 +460,7 @@ hf_status recommend_text(const recommendation *y, hf_buf *b) {
                        y->users == 1 ? "" : "s", context, limits));
   if (r->n > 0) {
     HF_TRY(text_ranking(y, b));
+    HF_TRY(text_next(y, b));
     HF_TRY(text_doubt(y, b));
     HF_TRY(ask_load_text(&r->entry[0].c, b));
   }

@@ -18,8 +18,16 @@ expect_json '.runner_up == .ranking[1].name and (.measure_first | (.group | leng
 expect_json '.rejected | length > 0 and all((.name | length > 0) and (.text | length > 5) and (.reason | IN("memory", "budget", "roofline", "slow", "slo")))'
 expect_json 'all(.flips[]; (.text | length > 20) and .at_share_of_interval >= 0 and .at_share_of_interval <= 1)'
 price=$(json .answer.price.likely)
+line=$(json .answer.plan_command)
+expect_json 'all(.ranking[]; .runs_today | test("llama.cpp|SGLang"))'
+expect_json '.question.space | (.gpus == ["rtx4090", "rtx3090", "none"])' # named, though no longer sold
 name=$(json .answer.name)
 parts=$(json .answer.parts_text)
+
+# ---- the line to paste plans that machine
+case $line in "hf-plan plan "*) ;; *) fail "no line to paste: $line" ;; esac
+eval "expect_exit 0 $plan ${line#hf-plan } --no-store --json"
+expect_json --argjson p "$price" '((.extra.hardware.price_usd.likely // .hardware.price_usd.likely) - $p) | fabs < 1'
 
 # ---- the answer is a machine the other verbs take, and it does what was said
 expect_exit 0 "$plan" sweep "${load[@]::2}" --machine "$parts" --axis users=3 --axis context=1K --prompt-tokens 256 --output-tokens 64 --no-store --json
