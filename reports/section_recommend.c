@@ -40,12 +40,14 @@ static void table_ranking(page *p, const json *ranking) {
                                  {"decode_tok_per_s_high", "high", FMT_TOK_S},
                                  {"rank_by_regret", "Rank by regret", FMT_INT},
                                  {"regret_worst", "Worst regret", FMT_INT},
-                                 {"regret_when", "When", FMT_TEXT},
-                                 {"binding", "Binding", FMT_TEXT}};
+                                 {"regret_when", NULL, FMT_TEXT},
+                                 {"binding", NULL, FMT_TEXT},
+                                 {"runs_today", NULL, FMT_TEXT},
+                                 {"plan_command", NULL, FMT_TEXT}};
   rep_table *t = PAGE_TABLE(p, "ranking", cols, "What meets the demand, cheapest first");
   for (const json *c = json_first(ranking); c != NULL; c = json_next(c)) {
     table_num(p, t, answer_num(c, "rank"));
-    table_text(p, t, answer_text(c, "name"));
+    table_text(p, t, *answer_text(c, "full_name") ? answer_text(c, "full_name") : answer_text(c, "name"));
     table_num(p, t, answer_num(c, "price.likely"));
     table_num(p, t, answer_num(c, "tok_per_s_wall"));
     table_num(p, t, answer_num(c, "ttft_s.p95"));
@@ -57,6 +59,8 @@ static void table_ranking(page *p, const json *ranking) {
     table_num(p, t, answer_num(c, "regret.worst"));
     table_text(p, t, answer_text(c, "regret.when"));
     table_text(p, t, answer_text(c, "binding"));
+    table_text(p, t, answer_text(c, "runs_today"));
+    table_text(p, t, answer_text(c, "plan_command"));
   }
   page_table_end(p, t, false);
   note_load(p);
@@ -110,7 +114,10 @@ void section_recommend(page *p, const json *doc) {
   const json *best = json_get(doc, "answer"), *ranking = json_get(doc, "ranking");
   page_section(p, "recommend", "What to buy");
   if (json_type(best) == JSON_OBJECT) {
+    if (*answer_text(best, "full_name")) page_text(p, "%s", answer_text(best, "full_name"));
     tiles(p, best, doc);
+    if (*answer_text(best, "runs_today")) page_text(p, "Engines that run it today: %s.", answer_text(best, "runs_today"));
+    if (*answer_text(best, "plan_command")) page_text(p, "To plan it in full: %s", answer_text(best, "plan_command"));
     table_ranking(p, ranking);
   } else {
     page_text(p, "Nothing in the catalog meets the demand. %s", answer_text(doc, "nearest.text"));

@@ -91,7 +91,7 @@ static void heat_map(page *p, const grid *g) {
   page_raw(p, "</tbody></table></div></div>\n");
   page_note(p, "What binds: M memory bandwidth of the CPU, C its arithmetic, G the GPU, W the way of one micro-batch through "
                "both, F fixed "
-               "cost per layer, L the link, N the network. Darker is faster.");
+               "cost per layer, L the link, N the network. The stronger the colour, the faster.");
 }
 
 /* One line per value of the second axis, at most as many as colours. */

@@ -147,6 +147,36 @@ static const char *engines_of(const recommend_entry *e) {
   }
 }
 
+static void title_of(const char *kind, const char *name, char out[96]) {
+  json *entry = NULL;
+  snprintf(out, 96, "%.95s", name);
+  if (catalog_get(kind, name, &entry) != HF_OK) {
+    hf_clear_error();
+    return;
+  }
+  const char *title = json_string(json_get(entry, "title"));
+  if (title != NULL) snprintf(out, 96, "%.95s", title);
+  json_free(entry);
+}
+
+/* Parts as a dealer names them. */
+static void full_name(const recommend_entry *e, char out[480]) {
+  const catalog_parts *p = &e->parts;
+  char title[96];
+  size_t used = 0;
+  for (int i = 0; i < p->n_gpu_kinds && used < 480; i++) {
+    title_of("gpus", p->gpu[i].gpu, title);
+    used += (size_t)snprintf(out + used, 480 - used, "%d x %s, ", p->gpu[i].count, title);
+  }
+  title_of("cpus", p->cpu, title);
+  if (used < 480) used += (size_t)snprintf(out + used, 480 - used, "%s%d x %s, ", used == 0 ? "no GPU, " : "", p->sockets, title);
+  title_of("memory", p->memory, title);
+  double modules = p->dimm_bytes > 0 ? (double)e->c.memory_bytes / (double)p->dimm_bytes : 0;
+  if (used < 480)
+    snprintf(out + used, 480 - used, "%.0f x %lld GiB %s; weights %s", modules, (long long)(p->dimm_bytes >> 30), title,
+             e->c.format);
+}
+
 static hf_status text_next(const recommendation *y, hf_buf *b) {
   char line[700];
   HF_TRY(hf_buf_printf(b, "\nPlan one of them in full; engines that run it today\n"));
@@ -304,7 +334,9 @@ static void add_entry(const recommendation *y, const recommend_entry *e, int ran
   json_add_bool(m, "likely", e->shortfall <= 1);
   json_add_bool(m, "high", e->meets_high);
   if (parts_text(e, text)) json_add_str(o, "parts_text", text);
-  char line[700];
+  char line[700], full[480];
+  full_name(e, full);
+  json_add_str(o, "full_name", full);
   if (plan_line(y, e, line)) json_add_str(o, "plan_command", line);
   json_add_str(o, "runs_today", engines_of(e));
 }

@@ -19,6 +19,7 @@ expect_json '.rejected | length > 0 and all((.name | length > 0) and (.text | le
 expect_json 'all(.flips[]; (.text | length > 20) and .at_share_of_interval >= 0 and .at_share_of_interval <= 1)'
 price=$(json .answer.price.likely)
 line=$(json .answer.plan_command)
+expect_json '.answer.full_name | test("NVIDIA GeForce|no GPU") and test("GiB") and test("weights")'
 expect_json 'all(.ranking[]; .runs_today | test("llama.cpp|SGLang"))'
 expect_json '.question.space | (.gpus == ["rtx4090", "rtx3090", "none"])' # named, though no longer sold
 name=$(json .answer.name)

@@ -219,10 +219,9 @@ static void test_bad_spaces(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_winner),           cmocka_unit_test(test_slo_and_budget),
-      cmocka_unit_test(test_threads),          cmocka_unit_test(test_roofline),
-      cmocka_unit_test(test_sustained_limits), cmocka_unit_test(test_give_up),
-      cmocka_unit_test(test_bad_spaces),       cmocka_unit_test(test_foreign_cards_by_name_only)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_winner),           cmocka_unit_test(test_slo_and_budget),
+                                     cmocka_unit_test(test_threads),          cmocka_unit_test(test_roofline),
+                                     cmocka_unit_test(test_sustained_limits), cmocka_unit_test(test_give_up),
+                                     cmocka_unit_test(test_bad_spaces),       cmocka_unit_test(test_foreign_cards_by_name_only)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
