@@ -22,19 +22,17 @@ hf_status say_plan(const plan *pl, hf_buf *b) {
   format_number(pl->decode_tok_per_s.low, FMT_TOK_S, low);
   format_number(pl->decode_tok_per_s.high, FMT_TOK_S, high);
   format_number(pl->ilp.gap, FMT_GAP, gap);
+  HF_TRY(hf_buf_printf(b, "Plan %lld for %s, %d user%s, ", (long long)pl->id, pl->model, pl->users, plural(pl->users)));
   const json *load = json_get(pl->extra, "sustained");
   if (load != NULL) {
     char wall[FORMAT_MAX], ttft[FORMAT_MAX];
     format_number(json_number(json_get(load, "tok_per_s"), NAN), FMT_TOK_S, wall);
     format_number(json_number(json_get(json_get(load, "ttft_s"), "p95"), NAN), FMT_SECONDS, ttft);
-    HF_TRY(hf_buf_printf(b, "Delivers %s tokens/s to all users together, first token within %s for 95 %% of requests. ", wall,
+    HF_TRY(hf_buf_printf(b, "delivers %s tokens/s to all users together, first token within %s for 95 %% of requests; it ", wall,
                          ttft));
   }
-  HF_TRY(
-      hf_buf_printf(b,
-                    "Plan %lld for %s, %d user%s, is expected to decode %s tokens/s (%s to %s); no placement at this depth can "
-                    "beat its step",
-                    (long long)pl->id, pl->model, pl->users, plural(pl->users), likely, low, high));
+  HF_TRY(hf_buf_printf(b, "is expected to decode %s tokens/s (%s to %s); no placement at this depth can beat its step", likely,
+                       low, high));
   return pl->ilp.gap < 1e-6 ? hf_buf_printf(b, ".") : hf_buf_printf(b, " by more than %s.", gap);
 }
 
