@@ -231,7 +231,15 @@ static void check_tiles(check *c, const json *per_cycle) {
   }
 }
 
+static void check_sale(check *c) {
+  const char *sale = json_string(json_get(c->doc, "sale"));
+  if (sale != NULL && strncmp(sale, "ended: ", 7) != 0 && strncmp(sale, "announced: ", 11) != 0)
+    problem(c, "field sale: '%.40s' does not start with 'ended: ' or 'announced: '; leave it out where new ones can be bought",
+            sale);
+}
+
 static void check_cpu(check *c) {
+  check_sale(c);
   one_of(c, "class", classes);
   in_order(c, "base_clock_hz", "all_core_turbo_hz");
   in_order(c, "power_idle_w", "power_active_w");
@@ -267,6 +275,7 @@ static void check_tensor_ratio(check *c, const char *key, double most, const cha
 }
 
 static void check_gpu(check *c) {
+  check_sale(c);
   static const char *const programs[] = {"ROCm", "oneAPI", NULL};
   one_of(c, "runs_on", programs);
   in_order(c, "power_idle_w", "power_active_w");
@@ -281,6 +290,7 @@ static void check_gpu(check *c) {
 }
 
 static void check_memory(check *c) {
+  check_sale(c);
   one_of(c, "type", memory_types);
   const char *name = json_string(json_get(c->doc, "name")), *type = json_string(json_get(c->doc, "type"));
   double rate = value_of(c->doc, "transfers_per_s") / 1e6, most = 0;

@@ -20,6 +20,7 @@
 const catalog_member catalog_members[] = {
     HEAD("cpus"),
     TEXT("cpus", "class", true),
+    TEXT("cpus", "sale", false),
     FACT("cpus", "cores", "1", 1, 512),
     FACT("cpus", "base_clock_hz", "Hz", 5e8, 7e9),
     MAYBE("cpus", "all_core_turbo_hz", "Hz", 5e8, 7e9),
@@ -48,6 +49,7 @@ const catalog_member catalog_members[] = {
 
     HEAD("gpus"),
     TEXT("gpus", "form", true),
+    TEXT("gpus", "sale", false),
     TEXT("gpus", "class", false),
     TEXT("gpus", "runs_on", false),
     FACT("gpus", "mem_bytes", "B", 2e9, 2e12),
@@ -63,6 +65,7 @@ const catalog_member catalog_members[] = {
 
     HEAD("memory"),
     TEXT("memory", "type", true),
+    TEXT("memory", "sale", false),
     FACT("memory", "transfers_per_s", "1/s", 8e8, 2e10),
     FACT("memory", "bytes_per_transfer", "B", 1, 64),
     MAYBE("memory", "price_usd_per_gib", "USD/GiB", 0.1, 500),

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "db/catalog.h"
 #include "model/model.h"
+#include "planner/catalog_template.h"
 #include "planner/cmd.h"
 
 enum { CELL_BYTES = 96, MAX_COLUMNS = 12 };
@@ -476,13 +477,21 @@ static hf_status catalog_check_command(int n, char **files, bool as_json) {
                  r.checked == 1 ? "y" : "ies");
 }
 
+/* The entry alone on standard output, so that it can become a file. */
+static hf_status print_template(const char *kind) {
+  const char *folder = NULL, *text = catalog_template(kind, &folder);
+  if (text == NULL) return hf_fail(HF_INPUT, "catalog template: '%.40s' is none of gpu, cpu, memory, machine, model", kind);
+  fputs(text, stdout);
+  return HF_OK;
+}
+
 hf_status cmd_catalog(int argc, char **argv) {
   cli_common common = {0};
   const cli_option options[] = {{0}};
   const cli_spec spec = {
       .program = "hf-plan",
       .verb = "catalog",
-      .synopsis = "list [KIND]\nshow [KIND] NAME\ncheck [FILE...]",
+      .synopsis = "list [KIND]\nshow [KIND] NAME\ncheck [FILE...]\ntemplate gpu|cpu|memory|machine|model",
       .description =
           "Lists known models and hardware, prints an entry with the source and date of each fact, or looks for mistakes. KIND "
           "is "
@@ -503,7 +512,9 @@ hf_status cmd_catalog(int argc, char **argv) {
       .examples = "  hf-plan catalog list gpus\n      GPUs with memory, bandwidth, rates, power and price.\n"
                   "  hf-plan catalog show rtx4090\n      One entry.\n"
                   "  hf-plan catalog show 'cpu=epyc-9355,gpu=rtx5090'\n      The rows of a machine of parts.\n"
-                  "  hf-plan catalog check my/gpus/prototype.json\n      Mistakes in a file of one's own.\n",
+                  "  hf-plan catalog check my/gpus/prototype.json\n      Mistakes in a file of one's own.\n"
+                  "  hf-plan catalog template gpu > my/gpus/my-card.json\n      An entry to change: each member says in its "
+                  "source what it means. Then HF_CATALOG=my.\n",
       .options = options,
       .environment = "HF_CATALOG\nfolder with entries KIND/NAME.json of one's own"};
   int n = 0;
@@ -513,6 +524,8 @@ hf_status cmd_catalog(int argc, char **argv) {
   if (stop) return HF_OK;
   if (n >= 1 && n <= 2 && strcmp(rest[0], "list") == 0) return catalog_list(n - 1, rest + 1, common.json);
   if (n >= 2 && n <= 3 && strcmp(rest[0], "show") == 0) return catalog_show(n - 1, rest + 1);
+  if (n == 2 && strcmp(rest[0], "template") == 0) return print_template(rest[1]);
   if (n >= 1 && strcmp(rest[0], "check") == 0) return catalog_check_command(n - 1, rest + 1, common.json);
-  return hf_fail(HF_INPUT, "catalog: say list [KIND], show [KIND] NAME or check [FILE...]; see hf-plan catalog --help");
+  return hf_fail(HF_INPUT,
+                 "catalog: say list [KIND], show [KIND] NAME, check [FILE...] or template KIND; see hf-plan catalog --help");
 }

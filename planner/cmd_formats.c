@@ -5,9 +5,6 @@
 
 #include "planner/cmd.h"
 #include "planner/formats/formats.h"
-#include "sched/sched.h"
-
-enum { TEXT_LIMIT = 16 << 20 };
 
 typedef struct {
   ask_command c;
@@ -16,27 +13,25 @@ typedef struct {
   bool list;
 } formats_command;
 
+static hf_status to_json(const void *f, json *doc) {
+  return formats_to_json(f, doc);
+}
+static hf_status to_text(const void *f, hf_buf *b) {
+  return formats_text(f, b);
+}
+static hf_status to_csv(const void *f, hf_buf *b) {
+  return formats_csv(f, b);
+}
+
 static hf_status show(const formats_command *q, const formats *f) {
   char verdict[1000], title[256];
-  hf_buf text, csv;
-  hf_buf_init(&text, TEXT_LIMIT);
-  hf_buf_init(&csv, TEXT_LIMIT);
-  json *doc = ask_new_answer("formats");
   const ask_case *c = &f->v[0].c;
   formats_verdict(f, verdict, sizeof verdict);
   snprintf(title, sizeof title, "Weight formats: %.80s on %.90s, %lld users, context %lld", c->model, c->machine,
            (long long)c->users, (long long)c->context);
-  hf_status st = formats_to_json(f, doc);
-  if (st == HF_OK) st = formats_text(f, &text);
-  if (st == HF_OK && q->c.csv != NULL) st = formats_csv(f, &csv);
-  if (st == HF_OK && q->c.csv != NULL) st = ask_write_csv(q->c.csv, &csv);
-  if (st == HF_OK) st = ask_finish(&q->c, doc, "formats", title, verdict);
-  if (st == HF_OK && !q->c.common.json) fputs(text.data, stdout);
-  json_free(doc);
-  hf_buf_free(&text);
-  hf_buf_free(&csv);
-  if (st != HF_OK || f->chosen >= 0) return st;
-  return hf_fail(HF_NO, "%s", verdict);
+  const ask_writer writer = {"formats", title, verdict, to_json, to_text, to_csv};
+  HF_TRY(ask_show(&q->c, &writer, f));
+  return f->chosen >= 0 ? HF_OK : hf_fail(HF_NO, "%s", verdict);
 }
 
 /* Every name with what it holds; with a model also its bytes there. */
@@ -93,20 +88,21 @@ done:
   return st;
 }
 
-static const char description[] = "Searches the weight format of every part of a model (attention, shared experts, routed "
-                                  "experts layer by layer) together with the placement "
-                                  "it gives, under a limit on the loss of quality, and prints what speed costs in quality: "
-                                  "recipes of which no faster one loses less.\n\n"
-                                  "Quality is the increase of perplexity over the original model, from published tables (hf-plan "
-                                  "catalog show quality deepseek) or your own "
-                                  "(--quality). A published recipe counts as measured; others are composed of losses per part "
-                                  "and type. Where a family has no table the "
-                                  "relative losses of another are taken and tagged assumed.\n\n"
-                                  "A recipe is FORMAT or FORMAT:PART=TYPE[@FIRST-LAST],... and is understood by --format of "
-                                  "every verb. Parts are q, k, v, kv_a, kv_b, o, "
-                                  "dense_in, dense_down, shared_in, shared_down, gate_up, down, embed, output, and the groups "
-                                  "attn, dense, shared, experts, rest. --list names all "
-                                  "formats.";
+static const char description[] =
+    "Searches the weight format of every part of a model (attention, shared experts, routed "
+    "experts layer by layer) together with the placement "
+    "it gives, under a limit on the loss of quality, and prints what speed costs in quality: "
+    "recipes of which no faster one loses less.\n\n"
+    "Quality is the increase of perplexity over the original model, from published tables (hf-plan "
+    "catalog show quality deepseek) or your own "
+    "(--quality). A published recipe counts as measured; others are composed of losses per part "
+    "and type. Where a family has no table the "
+    "relative losses of another are taken and tagged assumed.\n\n"
+    "A recipe is FORMAT or FORMAT:PART=TYPE[@FIRST-LAST],... and is understood by --format of "
+    "every verb; --format says what would be taken without a search, to compare. Parts are q, k, v, kv_a, kv_b, o, "
+    "dense_in, dense_down, shared_in, shared_down, gate_up, down, embed, output, and the groups "
+    "attn, dense, shared, experts, rest. --list names all "
+    "formats.";
 static const char examples[] =
     "  hf-plan formats --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8K\n"
     "      What a few percent of perplexity buy.\n"
@@ -119,32 +115,15 @@ static const char examples[] =
 
 hf_status cmd_formats(int argc, char **argv) {
   formats_command q = {.floor = "2", .program = "any"};
-  plan_request *r = &q.c.req;
-  const cli_option options[] = {
-      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file or a catalog name.", 0, 0},
-      {"machine", 'M', CLI_STR, &r->machine, "BASE",
-       "Catalog name, file, parts, or machine of the database; default the last one measured.", 0, 0},
-      {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
-      {"context", 'c', CLI_SIZE, &r->context, "N", "Most tokens of a sequence, K binary; default 4096 or what the model can.", 2,
-       16777216},
+  const cli_option own[] = {
       {"quality-floor", 'q', CLI_STR, &q.floor, "PERCENT", "Most perplexity more than the original; default 2.", 0, 0},
       {"quality", 0, CLI_STR, &q.o.quality, "FILE", "Your own table; its rows and types count before the catalog's.", 0, 0},
       {"program", 0, CLI_STR, &q.program, "NAME", "Only types that it runs: hf-run, llama.cpp, ik_llama.cpp or any; default any.",
        0, 0},
-      {"format", 'f', CLI_STR, &r->format, "F",
-       "What would be taken without a search, to compare; default as stored or as the catalog says.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
-       16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
-      {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
-      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
-      {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
-      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores.", 1, 256},
-      {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write all planned recipes there.", 0, 0},
       {"list", 'l', CLI_FLAG, &q.list, NULL, "List the names of formats instead.", 0, 0},
-      {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
       {0}};
+  cli_option options[ASK_MAX_OPTIONS];
+  ask_options(&q.c, ASK_HAS_MACHINE, own, options);
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "formats",
                          .synopsis = "--model M --machine BASE [--quality-floor PERCENT] [options]\n--list [--model M]",

@@ -1,4 +1,5 @@
 /* cmd_recommend.c: hf-plan recommend. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,15 +9,17 @@
 #include "planner/cmd.h"
 #include "planner/formats/formats.h"
 #include "planner/formats/quality.h"
-#include "sched/sched.h"
 
-enum { TEXT_LIMIT = 16 << 20, SPACE_BYTES = 1 << 20, LIGHTEST = 3 };
+enum { SPACE_BYTES = 1 << 20, LIGHTEST = 3 };
 
 typedef struct {
   ask_command c;
   const char *space, *gpus, *counts, *cpus, *sockets, *memory, *dimms, *formats, *floor, *quality;
   double budget;
+  bool named_format; /* --format: as typed, for the catalog fills it in, too */
 } recommend_command;
+
+static const char DEFAULT_FLOOR[] = "2"; /* percent, as of hf-plan formats */
 
 static hf_status read_space(const recommend_command *q, recommend_space *s) {
   const struct {
@@ -40,66 +43,71 @@ static hf_status read_space(const recommend_command *q, recommend_space *s) {
 
 /* ---- quality floor ---- */
 
-typedef struct {
-  const char *name;
-  double loss, bits;
-} graded;
-
 static int lighter(const void *a, const void *b) {
-  const graded *x = a, *y = b;
+  const recommend_format *x = a, *y = b;
+  if (x->searched != y->searched) return x->searched ? -1 : 1;
   if (x->bits != y->bits) return x->bits < y->bits ? -1 : 1;
   return strcmp(x->name, y->name);
 }
 
-static hf_status grade(const quality *z, const model *m, const char *name, graded *out, bool *known) {
+static hf_status grade(const quality *z, const model *m, const char *name, recommend_format *out) {
   model_recipe r;
   quality_loss loss;
   fmt f;
   HF_TRY(fmt_parse(name, &f));
   HF_TRY(recipe_parse(name, model_get_config(m), &r));
+  *out = (recommend_format){.bits = fmt_get(f)->bits_per_weight};
+  snprintf(out->name, sizeof out->name, "%.63s", fmt_get(f)->name);
   hf_status st = quality_of(z, m, &r, &loss);
-  *known = st == HF_OK;
   if (st == HF_INPUT) { /* no figure for this type: it cannot be held against the floor */
     hf_clear_error();
     return HF_OK;
   }
   HF_TRY(st);
-  const fmt_info *info = fmt_get(f);
-  *out = (graded){info->name, loss.loss, info->bits_per_weight};
+  out->known = true;
+  out->loss = loss.loss;
+  snprintf(out->tag, sizeof out->tag, "%s", db_tag_name(loss.tag));
   return HF_OK;
 }
 
 /* Of the formats of the space, or of all common ones, those that lose no more than the floor; of the common ones only the lightest, for more bits
  * are slower and dearer. HF_NO when none is left. */
-static hf_status apply_floor(const recommend_command *q, const model *m, recommend_space *s) {
+static hf_status choose_by_floor(const recommend_command *q, const quality *z, const model *m, double floor, recommend_space *s,
+                                 recommendation *y) {
   static const char *const common[] = {"q2_k", "q3_k", "iq4_xs", "q4_0", "q4_k_m", "q5_k", "q6_k", "q8_0", "fp8", "bf16"};
   const int n_common = (int)(sizeof common / sizeof common[0]);
-  quality *z = NULL;
-  graded g[16], best = {.loss = 1e300};
-  double floor = 0;
-  int n = 0, given = s->n_formats;
-  if (q->floor == NULL) return HF_OK;
-  HF_TRY(hf_note(formats_parse_floor(q->floor, &floor), "option --quality-floor"));
-  HF_TRY(quality_load(m, q->c.req.model, q->quality, &z));
-  hf_status st = HF_OK;
-  for (int i = 0; i < (given > 0 ? given : n_common) && st == HF_OK; i++) {
-    graded x = {0};
-    bool known = false;
-    st = grade(z, m, given > 0 ? s->format[i] : common[i], &x, &known);
-    if (st != HF_OK || !known) continue;
-    if (x.loss < best.loss) best = x;
-    if (x.loss <= floor) g[n++] = x;
+  const recommend_format *best = NULL;
+  int given = s->n_formats, n = 0;
+  y->n_formats = given > 0 ? given : n_common;
+  for (int i = 0; i < y->n_formats; i++) {
+    recommend_format *x = &y->formats[i];
+    HF_TRY(grade(z, m, given > 0 ? s->format[i] : common[i], x));
+    x->searched = x->known && x->loss <= floor;
   }
-  free(z);
-  HF_TRY(st);
-  if (n == 0)
-    return hf_fail(HF_NO, "option --quality-floor: no format stays within %s %%; the best is %s with %.2g %%", q->floor,
-                   best.name != NULL ? best.name : "unknown", 100 * best.loss);
-  qsort(g, (size_t)n, sizeof g[0], lighter);
-  if (given == 0 && n > LIGHTEST) n = LIGHTEST;
-  for (int i = 0; i < n; i++) snprintf(s->format[i], SPACE_NAME, "%.63s", g[i].name);
+  qsort(y->formats, (size_t)y->n_formats, sizeof y->formats[0], lighter);
+  for (int i = 0; i < y->n_formats; i++) {
+    recommend_format *x = &y->formats[i];
+    if (x->known && (best == NULL || x->loss < best->loss)) best = x;
+    if (given == 0 && n == LIGHTEST) x->searched = false;
+    if (x->searched) snprintf(s->format[n++], SPACE_NAME, "%.63s", x->name);
+  }
   s->n_formats = n;
-  return HF_OK;
+  if (n > 0 || q->floor == NULL) return HF_OK;
+  return hf_fail(HF_NO, "option --quality-floor: no format stays within %s %%; the best is %s with %.2g %%", q->floor,
+                 best != NULL ? best->name : "unknown", 100 * expm1(best != NULL ? best->loss : 0));
+}
+
+/* Without --format or --formats the search chooses among the usual ones within the default floor; what --format or --formats name is only held
+ * against a floor that is asked for. Where no table knows any format, the model's own is taken. */
+static hf_status apply_floor(const recommend_command *q, const model *m, recommend_space *s, recommendation *y) {
+  quality *z = NULL;
+  if (q->floor == NULL && (s->n_formats > 0 || q->named_format)) return HF_OK;
+  y->floor_text = q->floor != NULL ? q->floor : DEFAULT_FLOOR;
+  HF_TRY(hf_note(formats_parse_floor(y->floor_text, &y->floor), "option --quality-floor"));
+  HF_TRY(quality_load(m, q->c.req.model, q->quality, &z));
+  hf_status st = choose_by_floor(q, z, m, y->floor, s, y);
+  free(z);
+  return st;
 }
 
 static void planned_so_far(void *user, int64_t so_far) {
@@ -107,25 +115,24 @@ static void planned_so_far(void *user, int64_t so_far) {
   hf_progress_add(bar, so_far - bar->done);
 }
 
+static hf_status to_json(const void *y, json *doc) {
+  return recommend_to_json(y, doc);
+}
+static hf_status to_text(const void *y, hf_buf *b) {
+  return recommend_text(y, b);
+}
+static hf_status to_csv(const void *y, hf_buf *b) {
+  return recommend_csv(y, b);
+}
+
 static hf_status show(const recommend_command *q, const recommendation *y) {
   char verdict[1200], title[256];
-  hf_buf text, csv;
-  hf_buf_init(&text, TEXT_LIMIT);
-  hf_buf_init(&csv, TEXT_LIMIT);
-  json *doc = ask_new_answer("recommend");
   recommend_verdict(y, verdict, sizeof verdict);
   snprintf(title, sizeof title, "A machine for %.90s, %lld users, context %lld", y->model, (long long)y->users,
            (long long)y->context);
-  hf_status st = recommend_to_json(y, doc);
-  if (st == HF_OK) st = recommend_text(y, &text);
-  if (st == HF_OK && q->c.csv != NULL) st = recommend_csv(y, &csv);
-  if (st == HF_OK && q->c.csv != NULL) st = ask_write_csv(q->c.csv, &csv);
-  if (st == HF_OK) st = ask_finish(&q->c, doc, "recommend", title, verdict);
-  if (st == HF_OK && !q->c.common.json) fputs(text.data, stdout);
-  json_free(doc);
-  hf_buf_free(&text);
-  hf_buf_free(&csv);
-  return st != HF_OK || y->r->n > 0 ? st : hf_fail(HF_NO, "%s", verdict);
+  const ask_writer writer = {"recommend", title, verdict, to_json, to_text, to_csv};
+  HF_TRY(ask_show(&q->c, &writer, y));
+  return y->r->n > 0 ? HF_OK : hf_fail(HF_NO, "%s", verdict);
 }
 
 /* Number of users, context and their defaults as a plan would fill them in: checked before the search. */
@@ -152,9 +159,10 @@ static hf_status run_recommend(recommend_command *q) {
   HF_GO(done, ask_check_csv(&q->c));
   HF_GO(done, read_space(q, &question->space));
   HF_GO(done, ask_read_scenario(&q->c));
+  q->named_format = q->c.req.format != NULL;
   HF_GO(done, ask_open_model(&q->c.req, &m));
   HF_GO(done, check_load(&q->c.req, &y));
-  HF_GO(done, apply_floor(q, m, &question->space));
+  HF_GO(done, apply_floor(q, m, &question->space, &y));
   hf_progress_begin(&bar, "recommend", "plans", 0);
   st = recommend_search(question, &q->c.req, &q->c.scenario, (int)q->c.jobs, planned_so_far, &bar, result);
   hf_progress_end(&bar);
@@ -172,9 +180,10 @@ done:
 
 static const char description[] = "Finds the cheapest machines of the catalog that serve a model to so many users within limits: "
                                   "GPU and count, CPU and sockets, kind and size "
-                                  "of memory and, with --formats, weight format.\n\n"
-                                  "Limits are on the likely figures: the 95th percentiles of the time to the first token and per "
-                                  "further token, and tokens per second of all "
+                                  "of memory, and weight format among those that lose little quality.\n\n"
+                                  "Limits are on the likely figures under sustained load, in which every user sends the next "
+                                  "request at once: the 95th percentiles of "
+                                  "the time to the first token and per further token, and tokens per second delivered to all "
                                   "users together. Every combination is counted and either settled by a bound (memory, budget, "
                                   "the most its bandwidth could give) or "
                                   "planned and simulated, cheapest first.\n\n"
@@ -195,15 +204,9 @@ static const char examples[] =
 
 hf_status cmd_recommend(int argc, char **argv) {
   recommend_command q = {0};
-  plan_request *r = &q.c.req;
-  const cli_option options[] = {
-      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0,
-       0},
-      {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
-      {"context", 'c', CLI_SIZE, &r->context, "N", "Most tokens of a sequence, K binary; default 4096.", 2, 16777216},
-      {"min-tok-per-s", 0, CLI_NUM, &q.c.slo.tok_per_s, "X", "At least so many tokens per second, all users together.", 0, 0},
-      {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
-      {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
+  const cli_option own[] = {
+      {"min-tok-per-s", 0, CLI_NUM, &q.c.slo.tok_per_s, "X",
+       "At least so many tokens per second delivered to all users together, prompts and waiting included.", 0, 0},
       {"budget", 0, CLI_NUM, &q.budget, "USD", "Most the hardware may cost.", 0, 0},
       {"space", 0, CLI_STR, &q.space, "FILE", "Lists of parts to choose from, as JSON.", 0, 0},
       {"gpus", 0, CLI_STR, &q.gpus, "A,B,none", "GPUs to choose from; default all CUDA cards of the catalog, and none.", 0, 0},
@@ -213,25 +216,16 @@ hf_status cmd_recommend(int argc, char **argv) {
       {"memory", 0, CLI_STR, &q.memory, "A,B", "Memory kinds; default what each CPU takes, of equally fast ones the cheapest.", 0,
        0},
       {"dimm-sizes", 0, CLI_STR, &q.dimms, "S,S", "Bytes of a module; default 16G,32G,48G,64G,96G,128G.", 0, 0},
-      {"formats", 0, CLI_STR, &q.formats, "F,F", "Weight formats to choose from; default only the model's.", 0, 0},
+      {"formats", 0, CLI_STR, &q.formats, "F,F",
+       "Weight formats to choose from; default the three lightest usual ones within --quality-floor.", 0, 0},
       {"quality-floor", 0, CLI_STR, &q.floor, "PERCENT",
-       "Most perplexity more than the original: drops formats that lose more; without --formats the lightest three that do not "
-       "are searched.",
+       "Most perplexity more than the original; default 2 for the usual formats, none for those that --formats or --format "
+       "names.",
        0, 0},
       {"quality", 0, CLI_STR, &q.quality, "FILE", "Your own table of losses, as in hf-plan formats.", 0, 0},
-      {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
-       16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
-      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
-      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.",
-       0, 0},
-      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1,
-       256},
-      {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the ranking there.", 0, 0},
-      {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
       {0}};
+  cli_option options[ASK_MAX_OPTIONS];
+  ask_options(&q.c, ASK_HAS_SCENARIO | ASK_HAS_LIMITS, own, options);
   const cli_spec spec = {
       .program = "hf-plan",
       .verb = "recommend",

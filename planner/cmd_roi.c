@@ -405,31 +405,12 @@ static hf_status check_request(const roi_command *q) {
 
 hf_status cmd_roi(int argc, char **argv) {
   roi_command q = {0};
-  plan_request *r = &q.c.req;
-  const cli_option options[] = {
+  const cli_option own[] = {
       {"plan", 'p', CLI_STR, &q.plan, "PLAN.json", "A plan file, the number of a stored plan, or latest.", 0, 0},
-      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0,
-       0},
-      {"machine", 'M', CLI_STR, &r->machine, "NAME",
-       "Catalog name, file, parts, or machine of the database; default the last one measured.", 0, 0},
-      {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1, with limits the most they allow.", 1, SCHED_MAX_SEQS},
-      {"context", 'c', CLI_SIZE, &r->context, "N", "Most tokens of a sequence, K binary; default 4096 or what the model can.", 2,
-       16777216},
       {"scenario", 's', CLI_STR, &q.scenario, "NAME|FILE", "Prices and habits: default, eu, own-office, or a JSON file.", 0, 0},
-      {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
-      {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
-       16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
-      {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
-      {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
-      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
-      {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
-      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores.", 1, 256},
-      {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write inputs and results there.", 0, 0},
-      {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
       {0}};
+  cli_option options[ASK_MAX_OPTIONS];
+  ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_LIMITS, own, options);
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "roi",
                          .synopsis =

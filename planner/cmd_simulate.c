@@ -9,7 +9,7 @@
 #include "planner/plan_sim.h"
 #include "planner/sim/chrome.h"
 
-enum { DEFAULT_REQUESTS = 2000, DEFAULT_PER_USER = 20 };
+enum { DEFAULT_REQUESTS = 2000, DEFAULT_PER_USER = 20, CAPACITY_REQUESTS = 400, CAPACITY_LEAST = 10 };
 
 typedef struct {
   cli_common common;
@@ -82,6 +82,38 @@ static hf_status choose_rest(const simulate_command *c, sim_options *o) {
   else if (strcmp(c->resolution, "steps") == 0) o->resolution = SIM_STEPS;
   else return hf_fail(HF_INPUT, "option --resolution: '%s' is none of auto, layers, steps", c->resolution);
   return HF_OK;
+}
+
+/* ---- capacity ---- */
+
+/* Requests per second that fit: what all slots together answer when each has its next request at once. 0 where arrivals say no rate. */
+static hf_status capacity_of(const sim_options *o, double *per_s) {
+  sim_options full = *o;
+  sim_result r;
+  *per_s = 0;
+  if (o->arrivals == SIM_CLOSED || o->arrivals == SIM_TRACE) return HF_OK;
+  full.arrivals = SIM_CLOSED;
+  full.users = full.max_seqs = sim_max_seqs(o);
+  full.requests_per_user = full.users < CAPACITY_REQUESTS / CAPACITY_LEAST ? CAPACITY_REQUESTS / full.users : CAPACITY_LEAST;
+  full.requests = full.warm_up = 0;
+  full.duration_s = full.think_s = 0;
+  full.trace = NULL;
+  full.on_request = NULL;
+  full.resolution = SIM_STEPS;
+  full.sample_routing = false;
+  HF_TRY(sim_run(&full, &r));
+  *per_s = r.wall_s > 0 ? (double)r.requests / r.wall_s : 0;
+  return HF_OK;
+}
+
+/* HF_NO: more arrives than fits, so waiting grows for as long as it lasts. */
+static hf_status check_capacity(const sim_options *o, double per_s) {
+  if (!(per_s > 0) || o->rate_per_s <= per_s) return HF_OK;
+  return hf_fail(
+      HF_NO,
+      "overloaded: at most %.4g requests per minute fit, %.4g arrive (--rate %.4g is over %.4g); waiting grows for as long as "
+      "this lasts",
+      60 * per_s, 60 * o->rate_per_s, o->rate_per_s, per_s);
 }
 
 /* ---- output ---- */
@@ -233,14 +265,19 @@ static hf_status run_and_show(const simulate_command *c, const plan *p, sim_opti
   hf_status closed = sim_chrome_close(chrome, st == HF_OK, &left_out);
   HF_TRY(st);
   HF_TRY(closed);
+  double fits_per_s = 0;
+  HF_TRY(capacity_of(o, &fits_per_s));
   json *doc = result_json(p, o, &r);
+  if (fits_per_s > 0) json_add_num(doc, "capacity_requests_per_s", fits_per_s);
+  if (fits_per_s > 0) json_add_bool(doc, "overloaded", o->rate_per_s > fits_per_s);
   if (left_out > 0) json_add_int(doc, "trace_events_left_out", left_out);
   if (c->common.json) st = cmd_print_json(doc);
   else show_result(p, o, &r);
   if (left_out > 0 && !c->common.json)
     printf("  trace        the first %d events; %lld left out\n", (int)SIM_CHROME_EVENTS, (long long)left_out);
+  if (fits_per_s > 0 && !c->common.json) printf("  capacity     %.4g requests/s fit\n", fits_per_s);
   json_free(doc);
-  return st;
+  return st == HF_OK ? check_capacity(o, fits_per_s) : st;
 }
 
 static hf_status simulate(const simulate_command *c) {
@@ -267,6 +304,9 @@ static const char description[] = "Replays a plan under a load, with the schedul
                                   "prompt_tokens, output_tokens, or the columns of the public "
                                   "Azure (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake (timestamp, input_length, "
                                   "output_length) traces, or what hf-run --out wrote.\n\n"
+                                  "At a --rate it also says how many requests fit: what all slots answer when each has its next "
+                                  "request at once. More arriving is an "
+                                  "overload, status 1.\n\n"
                                   "Equal options and seed give equal results on every machine. Up to 100000 steps every stage of "
                                   "every layer is an event, beyond every step; "
                                   "memory does not grow with the number of requests.";

@@ -7,9 +7,6 @@
 #include "base/log.h"
 #include "planner/ask/sweep.h"
 #include "planner/cmd.h"
-#include "sched/sched.h"
-
-enum { TEXT_LIMIT = 64 << 20 };
 
 static const char default_users[] = "users=1,2,4,8,16,32", default_context[] = "context=2K,4K,8K,16K,32K,64K";
 
@@ -47,25 +44,23 @@ static hf_status read_axes(const sweep_command *q, const model_config *m, sweep 
   return HF_OK;
 }
 
+static hf_status to_json(const void *w, json *doc) {
+  return sweep_to_json(w, doc);
+}
+static hf_status to_text(const void *w, hf_buf *b) {
+  return sweep_text(w, b, isatty(STDOUT_FILENO) == 1 && getenv("NO_COLOR") == NULL);
+}
+static hf_status to_csv(const void *w, hf_buf *b) {
+  return sweep_csv(w, b);
+}
+
 static hf_status show(const sweep_command *q, const sweep *w) {
   char verdict[900], title[256];
-  hf_buf text, csv;
-  hf_buf_init(&text, TEXT_LIMIT);
-  hf_buf_init(&csv, TEXT_LIMIT);
-  json *doc = ask_new_answer("sweep");
   sweep_verdict(w, verdict, sizeof verdict);
   snprintf(title, sizeof title, "%.80s on %.90s over %s and %s", w->c[0].model, w->c[0].machine, ask_key_name(w->axis[0].key),
            ask_key_name(w->axis[1].key));
-  hf_status st = sweep_to_json(w, doc);
-  if (st == HF_OK) st = sweep_text(w, &text, isatty(STDOUT_FILENO) == 1 && getenv("NO_COLOR") == NULL);
-  if (st == HF_OK && q->c.csv != NULL) st = sweep_csv(w, &csv);
-  if (st == HF_OK && q->c.csv != NULL) st = ask_write_csv(q->c.csv, &csv);
-  if (st == HF_OK) st = ask_finish(&q->c, doc, "sweep", title, verdict);
-  if (st == HF_OK && !q->c.common.json) fputs(text.data, stdout);
-  json_free(doc);
-  hf_buf_free(&text);
-  hf_buf_free(&csv);
-  if (st != HF_OK) return st;
+  const ask_writer writer = {"sweep", title, verdict, to_json, to_text, to_csv};
+  HF_TRY(ask_show(&q->c, &writer, w));
   for (int k = 0; k < w->axis[0].n * w->axis[1].n; k++)
     if (w->c[k].feasible) return HF_OK;
   return hf_fail(HF_NO, "no cell fits: %s", w->c[0].why_not);
@@ -104,7 +99,8 @@ static const char description[] =
     "of the time "
     "to the first token and per further token, the cost of a million tokens where prices are known, the binding resource, and "
     "the proven gap.\n\n"
-    "An axis is KEY=VALUE,VALUE,... or KEY=FIRST:LAST:xFACTOR or KEY=FIRST:LAST:+STEP; any key of hf-plan whatif can be one.\n\n"
+    "--users and --context hold where they are no axis. An axis is KEY=VALUE,VALUE,... or KEY=FIRST:LAST:xFACTOR or "
+    "KEY=FIRST:LAST:+STEP; any key of hf-plan whatif can be one.\n\n"
     "The knee of a row of users is the last number of users at which a further one still adds at least --knee percent of what a "
     "user adds "
     "at the start of the row and, with --slo-tpot or --slo-ttft, all still meet the SLO.\n\n"
@@ -122,35 +118,12 @@ static const char examples[] = "  hf-plan sweep --model deepseek-r1 --machine xe
 
 hf_status cmd_sweep(int argc, char **argv) {
   sweep_command q = {.knee_percent = 25};
-  plan_request *r = &q.c.req;
-  const cli_option options[] = {
-      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0,
-       0},
-      {"machine", 'M', CLI_STR, &r->machine, "NAME",
-       "Catalog name, file, parts, or machine of the database; default the last one measured.", 0, 0},
-      {"axis", 'a', CLI_MANY, &q.axis, "KEY=VALUES",
-       "An axis; at most twice. Default users=1,2,4,8,16,32 and context=2K,...,64K.", 0, 0},
-      {"users", 'u', CLI_INT, &r->users, "N", "Users where they are no axis; default 1.", 1, SCHED_MAX_SEQS},
-      {"context", 'c', CLI_SIZE, &r->context, "N", "Context where it is no axis, K binary; default 4096.", 2, 16777216},
-      {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
-      {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
-      {"knee", 0, CLI_NUM, &q.knee_percent, "PERCENT", "Gain at which a row bends; default 25.", 1, 100},
-      {"exact", 0, CLI_FLAG, &q.c.exact, NULL, "Every cell is the full plan of hf-plan plan; several times slower.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
-       16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
-      {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
-      {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
-      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
-      {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
-      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.",
-       0, 0},
-      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1,
-       256},
-      {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the table there.", 0, 0},
-      {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
-      {0}};
+  const cli_option own[] = {{"axis", 'a', CLI_MANY, &q.axis, "KEY=VALUES",
+                             "An axis; at most twice. Default users=1,2,4,8,16,32 and context=2K,...,64K.", 0, 0},
+                            {"knee", 0, CLI_NUM, &q.knee_percent, "PERCENT", "Gain at which a row bends; default 25.", 1, 100},
+                            {0}};
+  cli_option options[ASK_MAX_OPTIONS];
+  ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT, own, options);
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "sweep",
                          .synopsis = "--model M --machine NAME [--axis KEY=VALUES]... [options]",

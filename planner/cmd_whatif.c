@@ -5,9 +5,6 @@
 
 #include "planner/ask/whatif.h"
 #include "planner/cmd.h"
-#include "sched/sched.h"
-
-enum { TEXT_LIMIT = 16 << 20 };
 
 typedef struct {
   ask_command c;
@@ -21,26 +18,24 @@ static hf_status parse_all(const char *option, const cli_texts *texts, bool name
   return HF_OK;
 }
 
+static hf_status to_json(const void *w, json *doc) {
+  return whatif_to_json(w, doc);
+}
+static hf_status to_text(const void *w, hf_buf *b) {
+  return whatif_text(w, b);
+}
+static hf_status to_csv(const void *w, hf_buf *b) {
+  return whatif_csv(w, b);
+}
+
 static hf_status show(const whatif_command *q, const whatif *w) {
   char verdict[900], title[256];
-  hf_buf text, csv;
-  hf_buf_init(&text, TEXT_LIMIT);
-  hf_buf_init(&csv, TEXT_LIMIT);
-  json *doc = ask_new_answer("whatif");
   const ask_case *base = &w->column[0].c;
   whatif_verdict(w, verdict, sizeof verdict);
   snprintf(title, sizeof title, "What if: %.80s on %.90s, %lld users, context %lld", base->model, base->machine,
            (long long)base->users, (long long)base->context);
-  hf_status st = whatif_to_json(w, doc);
-  if (st == HF_OK) st = whatif_text(w, &text);
-  if (st == HF_OK && q->c.csv != NULL) st = whatif_csv(w, &csv);
-  if (st == HF_OK && q->c.csv != NULL) st = ask_write_csv(q->c.csv, &csv);
-  if (st == HF_OK) st = ask_finish(&q->c, doc, "whatif", title, verdict);
-  if (st == HF_OK && !q->c.common.json) fputs(text.data, stdout);
-  json_free(doc);
-  hf_buf_free(&text);
-  hf_buf_free(&csv);
-  if (st != HF_OK) return st;
+  const ask_writer writer = {"whatif", title, verdict, to_json, to_text, to_csv};
+  HF_TRY(ask_show(&q->c, &writer, w));
   for (int i = 0; i < w->n; i++)
     if (w->column[i].c.feasible) return HF_OK;
   return hf_fail(HF_NO, "neither the base nor any change fits: %s", base->why_not);
@@ -106,38 +101,14 @@ static const char examples[] = "  hf-plan whatif --model deepseek-r1 --machine x
 
 hf_status cmd_whatif(int argc, char **argv) {
   whatif_command q = {0};
-  plan_request *r = &q.c.req;
-  const cli_option options[] = {
-      {"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH", "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0,
-       0},
-      {"machine", 'M', CLI_STR, &r->machine, "BASE",
-       "Catalog name, file, parts, or machine of the database; default the last one measured.", 0, 0},
-      {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
-      {"context", 'c', CLI_SIZE, &r->context, "N", "Most tokens of a sequence, K binary; default 4096 or what the model can.", 2,
-       16777216},
+  const cli_option own[] = {
       {"set", 's', CLI_MANY, &q.set, "KEY=VALUE[,KEY=VALUE]", "A change, one column; may be repeated.", 0, 0},
       {"case", 0, CLI_MANY, &q.named, "NAME:KEY=VALUE[,...]", "A change with a name; may be repeated.", 0, 0},
       {"together", 0, CLI_FLAG, &q.together, NULL, "Only the base and all --set together.", 0, 0},
       {"alone", 0, CLI_FLAG, &q.alone, NULL, "No column of all together.", 0, 0},
-      {"exact", 0, CLI_FLAG, &q.c.exact, NULL,
-       "Placements proven as by hf-plan plan; else those of the Lagrangian search stand where their proven gap is at most 0.5 %.",
-       0, 0},
-      {"slo-ttft", 0, CLI_NUM, &q.c.slo.ttft_s, "S", "Limit on the 95th percentile of the time to the first token.", 0, 0},
-      {"slo-tpot", 0, CLI_NUM, &q.c.slo.tpot_s, "S", "Limit on the 95th percentile of the time per further token.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
-       16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
-      {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
-      {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices of the base as in hf-plan plan; default those of the machine.", 0, 0},
-      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
-      {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
-      {"scenario", 0, CLI_STR, &q.c.scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.",
-       0, 0},
-      {"jobs", 'j', CLI_INT, &q.c.jobs, "N", "Threads of this search; default all cores.", 1, 256},
-      {"csv", 0, CLI_STR, &q.c.csv, "FILE", "Also write the table there.", 0, 0},
-      {"no-store", 0, CLI_FLAG, &q.c.no_store, NULL, "Do not keep the answer in the database.", 0, 0},
       {0}};
+  cli_option options[ASK_MAX_OPTIONS];
+  ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT, own, options);
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "whatif",
                          .synopsis = "--model M --machine BASE [--users N] [--context C] --set KEY=VALUE...",

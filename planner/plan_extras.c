@@ -146,6 +146,26 @@ static hf_status add_fallback(const plan_inputs *in, const planned *p, json *ext
   return HF_OK;
 }
 
+static void add_times(json *o, const char *key, const plan_percentiles *p) {
+  json *v = json_add_object(o, key);
+  json_add_num(v, "p50", p->p50);
+  json_add_num(v, "p90", p->p90);
+  json_add_num(v, "p95", p->p95);
+  json_add_num(v, "p99", p->p99);
+}
+
+static void add_sustained(const planned *p, json *extra) {
+  const sustained_result *r = &p->sustained;
+  json *o = json_add_object(extra, "sustained");
+  json_add_num(o, "tok_per_s", r->tok_per_s);
+  add_times(o, "ttft_s", &r->ttft_s);
+  add_times(o, "tpot_s", &r->tpot_s);
+  add_times(o, "e2e_s", &r->e2e_s);
+  json_add_int(o, "requests", r->requests);
+  if (p->slo_ttft_s > 0 || p->slo_tpot_s > 0) json_add_num(o, "goodput", r->goodput);
+  json_add_str(o, "load", SUSTAINED_WORDS);
+}
+
 hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   add_baselines(p, extra);
   add_depths(p, extra);
@@ -160,16 +180,18 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   cost_input ci = plan_cost_input(in);
   HF_TRY(cost_provenance(&ci, json_add_array(extra, "figures")));
   if (in->req.scale_from != NULL) json_add_str(extra, "scaled_from", in->req.scale_from);
+  add_sustained(p, extra);
   json *o = json_add_object(extra, "simulation");
-  json_add_num(o, "tok_per_s_wall", p->sim.tok_per_s_wall);
+  json_add_num(o, "tok_per_s_wall", p->sustained.tok_per_s);
   json_add_num(o, "prefill_tok_per_s", p->sim.prefill_tok_per_s);
-  json_add_num(o, "device_busy", p->sim.device_busy);
-  json_add_num(o, "cpu_busy", p->sim.cpu_busy);
+  json_add_num(o, "device_busy", p->sustained.device_busy);
+  json_add_num(o, "cpu_busy", p->sustained.cpu_busy);
   json_add_int(o, "requests", p->sim.requests);
   json_add_int(o, "steps", p->sim.steps);
   json_add_str(o, "definitions",
-               "closed loop of users who start together; TTFT = first token - arrival; TPOT = (E2E - TTFT) / (tokens - 1); "
-               "decode_tok_per_s = output tokens of all users per second while every user decodes");
+               "predicted: users who start together, one request each; TTFT = first token - arrival; TPOT = (E2E - TTFT) / "
+               "(tokens - 1); decode_tok_per_s = output tokens of all users per second while every user decodes; tok_per_s_wall "
+               "and busy: of the member sustained");
   json_add_str(extra, "depth_chosen_by",
                in->req.depth > 0 ? "request" : "simulation; objective_ns and bound_ns are those of this depth");
   json_add_str(extra, "certificate", p->ilp->certificate);

@@ -100,14 +100,70 @@ static uint32_t depths_to_try(const plan_inputs *in) {
   return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
 }
 
-/* Decode rate of a result at its depth, and whether the limits asked for are met. */
-static hf_status simulated_rate(const plan_inputs *in, const planned *p, const ilp_result *r, double *rate, bool *within) {
+/* The load of a plan: a closed loop of its users, one request each. upload must live as long as the options. */
+static sim_options load_options(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth,
+                                uint8_t upload[PLAN_MAX_LAYERS]) {
+  const plan_request *r = &in->req;
+  int64_t pages = r->users * ((r->context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS);
+  sim_options o = {.table = p->eval->table,
+                   .pop = p->eval->pop,
+                   .on_device = placement,
+                   .users = (int)r->users,
+                   .depth = depth,
+                   .prompt_tokens = (int)r->prompt_tokens,
+                   .output_tokens = (int)r->output_tokens,
+                   .requests_per_user = 1,
+                   .seed = 1,
+                   .chunk_tokens = in->chunk_tokens,
+                   .page_tokens = PLAN_PAGE_TOKENS,
+                   .n_pages = (int)pages,
+                   .slo_ttft_s = p->slo_ttft_s,
+                   .slo_tpot_s = p->slo_tpot_s};
+  bool any = false;
+  memset(upload, 0, PLAN_MAX_LAYERS);
+  for (int l = 0; p->ilp != NULL && l < p->eval->table->n_layers; l++) any = (upload[l] = p->ilp->layer[l].upload) || any;
+  if (any) {
+    o.prefill_upload = upload;
+    o.upload_tokens = p->eval->prefill.load.tokens / 2;
+  }
+  return o;
+}
+
+hf_status plan_sustain(const plan_inputs *in, const planned *p, const ilp_result *r, double give_up, sustained_result *out) {
+  uint8_t upload[PLAN_MAX_LAYERS];
+  double step_s = p->eval->prefill.weight > 0 ? 0 : 1e-9 * r->objective_ns;
+  /* The objective is the step of all users decoding, without waiting in turn: under load no token takes less in the mean (a step with a prompt in
+   * it is longer), so nothing need be simulated to see that the limit is missed. */
+  if (give_up > 0 && p->slo_tpot_s > 0 && step_s > give_up * p->slo_tpot_s) {
+    *out = (sustained_result){.given_up = true, .tpot_s = {step_s, step_s, step_s, step_s}};
+    return HF_OK;
+  }
+  sim_options o = load_options(in, p, r->on_device, r->depth, upload);
+  return sustained_run(&o, give_up * p->slo_ttft_s, give_up * p->slo_tpot_s, out);
+}
+
+/* One depth, simulated; kept for the prediction when it is the one chosen. */
+typedef struct {
   sim_result sim;
-  double stretch = 1;
-  HF_TRY(plan_simulate(in, p, r->on_device, r->depth, &sim, &stretch));
-  *rate = sim.decode_tok_per_s > 0 ? sim.decode_tok_per_s / stretch : r->tok_per_s;
-  *within = plan_slo_within(p, sim.ttft_s.p95, sim.tpot_s.p95 * stretch);
+  sustained_result load;
+  double stretch, rate;
+  bool within; /* the limits, under sustained load; true without */
+} trial;
+
+static hf_status try_depth(const plan_inputs *in, const planned *p, const ilp_result *r, bool search, trial *t) {
+  *t = (trial){.stretch = 1, .within = true};
+  if (!search) HF_TRY(plan_simulate(in, p, r->on_device, r->depth, &t->sim, &t->stretch));
+  t->rate = t->sim.decode_tok_per_s > 0 ? t->sim.decode_tok_per_s / t->stretch : r->tok_per_s;
+  if (p->slo_ttft_s <= 0 && p->slo_tpot_s <= 0) return HF_OK;
+  HF_TRY(plan_sustain(in, p, r, 1, &t->load));
+  t->within = plan_slo_within(p, t->load.ttft_s.p95, t->load.tpot_s.p95);
   return HF_OK;
+}
+
+static void keep_trial(planned *p, const trial *t) {
+  p->sim = t->sim;
+  p->stretch = t->stretch;
+  p->sustained = t->load;
 }
 
 /* The objective is what limits a step in the long run; the simulation knows the order of things too. So every depth whose
@@ -129,11 +185,12 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
   memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
   p->seconds = p->ilp->seconds;
   if ((o->quick && !o->compare_depths) || o->no_simulation) return HF_OK;
-  double least = p->ilp->objective_ns, best = 0;
+  double least = p->ilp->objective_ns;
   int first = p->ilp->depth;
-  bool best_meets = false;
-  HF_TRY(simulated_rate(in, p, p->ilp, &p->depth_tok_per_s[first - 1], &best_meets));
-  best = p->depth_tok_per_s[first - 1];
+  trial best, other;
+  bool search = o->slo_report && o->give_up > 0;
+  HF_TRY(try_depth(in, p, p->ilp, search, &best));
+  p->depth_tok_per_s[first - 1] = best.rate;
   for (int d = 1; d <= ILP_MAX_DEPTH; d++) {
     ilp_depth_state state = p->by_depth[d - 1].state;
     if (d == first || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) continue;
@@ -148,12 +205,11 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
     HF_TRY(st);
     p->seconds += r->seconds;
     p->by_depth[d - 1] = r->by_depth[d - 1]; /* the search over all depths may have stopped before it was proven */
-    bool meets = false;
-    st = simulated_rate(in, p, r, &p->depth_tok_per_s[d - 1], &meets);
-    bool faster = p->depth_tok_per_s[d - 1] > DEPTH_MARGIN * best;
-    if (st == HF_OK && (meets != best_meets ? meets : faster)) {
-      best = p->depth_tok_per_s[d - 1];
-      best_meets = meets;
+    st = try_depth(in, p, r, search, &other);
+    p->depth_tok_per_s[d - 1] = other.rate;
+    bool faster = other.rate > DEPTH_MARGIN * best.rate;
+    if (st == HF_OK && (other.within != best.within ? other.within : faster)) {
+      best = other;
       ilp_result *worse = p->ilp;
       p->ilp = r;
       r = worse;
@@ -161,7 +217,15 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
     ilp_result_free(r);
     HF_TRY(st);
   }
-  return best_meets || o->slo_report ? HF_OK : plan_slo_tighten(in, &io, p);
+  keep_trial(p, &best);
+  if (best.within || o->slo_report) return HF_OK;
+  bool changed = false;
+  HF_TRY(plan_slo_tighten(in, &io, p, &changed));
+  if (!changed) return HF_OK;
+  HF_TRY(try_depth(in, p, p->ilp, search, &best));
+  p->depth_tok_per_s[p->ilp->depth - 1] = best.rate;
+  keep_trial(p, &best);
+  return HF_OK;
 }
 
 static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident, planned *out,
@@ -228,28 +292,9 @@ hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *
                         double *stretch) {
   const plan_request *r = &in->req;
   int output = r->output_tokens < SIM_MOST_OUTPUT ? (int)r->output_tokens : SIM_MOST_OUTPUT;
-  int64_t pages = r->users * ((r->context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS);
-  sim_options o = {.table = p->eval->table,
-                   .pop = p->eval->pop,
-                   .on_device = placement,
-                   .users = (int)r->users,
-                   .depth = depth,
-                   .prompt_tokens = (int)r->prompt_tokens,
-                   .output_tokens = output,
-                   .requests_per_user = 1,
-                   .seed = 1,
-                   .chunk_tokens = in->chunk_tokens,
-                   .page_tokens = PLAN_PAGE_TOKENS,
-                   .n_pages = (int)pages};
-  uint8_t upload[PLAN_MAX_LAYERS] = {0};
-  bool any = false;
-  for (int l = 0; p->ilp != NULL && l < p->eval->table->n_layers; l++) any = (upload[l] = p->ilp->layer[l].upload) || any;
-  if (any) {
-    o.prefill_upload = upload;
-    o.upload_tokens = p->eval->prefill.load.tokens / 2;
-  }
-  o.slo_ttft_s = p->slo_ttft_s;
-  o.slo_tpot_s = p->slo_tpot_s;
+  uint8_t upload[PLAN_MAX_LAYERS];
+  sim_options o = load_options(in, p, placement, depth, upload);
+  o.output_tokens = output;
   HF_TRY(sim_run(&o, out));
   *stretch = 1;
   if (output == r->output_tokens) return HF_OK;
@@ -265,17 +310,22 @@ hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *
 
 static hf_status predict(const plan_inputs *in, const planned_options *o, planned *out) {
   plan *p = out->p;
-  double slower = 1, faster = 1, stretch = 1;
-  if (!o->no_simulation) HF_TRY(plan_simulate(in, out, out->ilp->on_device, out->ilp->depth, &out->sim, &stretch));
+  double slower = 1, faster = 1, give_up = o->slo_report ? o->give_up : 0;
+  if (!o->no_simulation && give_up == 0 && out->sim.requests == 0)
+    HF_TRY(plan_simulate(in, out, out->ilp->on_device, out->ilp->depth, &out->sim, &out->stretch));
+  /* the choice of a depth gives up at the limits themselves */
+  const sustained_result *load = &out->sustained;
+  if (!o->no_simulation && ((load->requests == 0 && !load->given_up) || (load->given_up && give_up != 1)))
+    HF_TRY(plan_sustain(in, out, out->ilp, give_up, &out->sustained));
   if (!o->no_interval) HF_TRY(interval(in, out, &slower, &faster));
-  double rate = out->sim.decode_tok_per_s > 0 ? out->sim.decode_tok_per_s / stretch : out->ilp->tok_per_s;
+  double rate = out->sim.decode_tok_per_s > 0 ? out->sim.decode_tok_per_s / out->stretch : out->ilp->tok_per_s;
   p->decode_tok_per_s = (plan_range){rate / slower, rate, rate * faster};
   p->ttft_s = out->sim.ttft_s;
   p->tpot_s = out->sim.tpot_s;
-  p->tpot_s.p50 *= stretch;
-  p->tpot_s.p90 *= stretch;
-  p->tpot_s.p95 *= stretch;
-  p->tpot_s.p99 *= stretch;
+  p->tpot_s.p50 *= out->stretch;
+  p->tpot_s.p90 *= out->stretch;
+  p->tpot_s.p95 *= out->stretch;
+  p->tpot_s.p99 *= out->stretch;
   return HF_OK;
 }
 
@@ -557,13 +607,14 @@ static hf_status add_extra(const plan_inputs *in, const planned_options *o, plan
 void plan_summarise(const planned *p, planned_summary *out) {
   const stage_table *t = p->eval->table;
   *out = (planned_summary){.decode_tok_per_s = p->p->decode_tok_per_s,
-                           .ttft_s = p->p->ttft_s,
-                           .tpot_s = p->p->tpot_s,
-                           .e2e_s = p->sim.e2e_s,
-                           .tok_per_s_wall = p->sim.tok_per_s_wall,
+                           .ttft_s = p->sustained.ttft_s,
+                           .tpot_s = p->sustained.tpot_s,
+                           .e2e_s = p->sustained.e2e_s,
+                           .tok_per_s_wall = p->sustained.tok_per_s,
                            .prefill_tok_per_s = p->sim.prefill_tok_per_s,
-                           .device_busy = p->sim.device_busy,
-                           .cpu_busy = p->sim.cpu_busy,
+                           .goodput = p->sustained.goodput,
+                           .device_busy = p->sustained.device_busy,
+                           .cpu_busy = p->sustained.cpu_busy,
                            .depth = p->ilp->depth,
                            .objective_ns = p->ilp->objective_ns,
                            .bound_ns = p->ilp->bound_ns,
@@ -590,6 +641,7 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   out->scenario_named = o->scenario_named;
   out->slo_ttft_s = o->slo_ttft_s;
   out->slo_tpot_s = o->slo_tpot_s;
+  out->stretch = 1;
   HF_TRY(plan_inputs_popularity(in));
   HF_TRY(plan_sizes_of(in, &s));
   HF_TRY(make_eval(in, o, &s, out));

@@ -7,6 +7,7 @@
 #include "planner/plan_drift.h"
 #include "planner/plan_eval.h"
 #include "planner/plan_inputs.h"
+#include "planner/plan_sustained.h"
 #include "planner/sim/sim.h"
 
 #define PLAN_DEPTH_MARGIN 1.02 /* another depth must simulate faster by this to replace the objective's choice */
@@ -28,9 +29,12 @@ typedef struct {
   double weight_prefill;          /* > 0: prompt chunks per decode step instead of the workload's own; with PLAN_FOR_REQUEST */
   const money_scenario *scenario; /* prices for the advice; NULL: no money in it. Outlives the planned */
   bool scenario_named;            /* by the asker, so that its API price is of this model */
-  /* 0 = none. Rows of the program first (ilp_limits; not with slo_report or no_simulation); then the simulated p95 must meet them, else
+  /* 0 = none. Rows of the program first (ilp_limits; not with slo_report or no_simulation); then p95 under sustained load must meet them, else
    * HF_NO and out->remedy. */
   double slo_ttft_s, slo_tpot_s;
+  /* With slo_report, for searches that ask only whether limits are met: the sustained load ends when a p95 is certainly over this many times
+    * its limit, and the decode rate is the objective's, not simulated; 0 = the whole answer. */
+  double give_up;
 } planned_options;
 
 typedef struct {
@@ -38,7 +42,10 @@ typedef struct {
   ilp_result *ilp; /* for the LP files */
   plan_eval *eval;
   plan_drift *drift; /* with --from-run, else NULL */
+  /* Users who start together, one request each: the decode rate while all decode, and what runs are held against. */
   sim_result sim;
+  double stretch;                /* see plan_simulate */
+  sustained_result sustained;    /* what limits are judged by, and what is delivered */
   double slo_ttft_s, slo_tpot_s; /* of the options, as the two below */
   const money_scenario *scenario;
   bool scenario_named;
@@ -59,11 +66,11 @@ typedef struct {
 HF_MUST hf_status plan_make(plan_inputs *in, const planned_options *o, planned *out);
 void planned_free(planned *p);
 
-/* What a sweep keeps of an answer; no pointers. */
+/* What a sweep keeps of an answer; no pointers. Percentiles, tok_per_s_wall, goodput and busy are of the sustained load. */
 typedef struct {
   plan_range decode_tok_per_s;
   plan_percentiles ttft_s, tpot_s, e2e_s;
-  double tok_per_s_wall, prefill_tok_per_s, device_busy, cpu_busy;
+  double tok_per_s_wall, prefill_tok_per_s, goodput, device_busy, cpu_busy;
   int depth;
   double objective_ns, bound_ns, gap, seconds;
   char status[32], binding[32], tag[16];
@@ -103,9 +110,12 @@ ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const 
 ilp_limits plan_slo_limits(const plan_inputs *in, const planned_options *o, const ilp_prefill *f);
 /* Whether the percentiles of the plan meet the limits. */
 bool plan_slo_within(const planned *p, double ttft_p95_s, double tpot_p95_s);
-/* The rows leave out waiting. Where the simulation misses a limit they are narrowed by as much and the plan is searched again at its depth,
- * a few times; a plan that meets the limits replaces p->ilp. */
-hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned *p);
+/* The rows leave out waiting. Where sustained load misses a limit they are narrowed by as much and the plan is searched again at its depth,
+ * a few times; a plan that meets the limits replaces p->ilp: *changed. */
+HF_MUST hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned *p, bool *changed);
+/* Sustained load on a result; give_up: times the limits, see planned_options. */
+HF_MUST hf_status plan_sustain(const plan_inputs *in, const planned *p, const ilp_result *r, double give_up,
+                               sustained_result *out);
 /* HF_NO with what would make it feasible, and by how much, in out->remedy. */
 hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planned *out);
 /* extra.slo, where limits were asked for. */

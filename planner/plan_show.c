@@ -186,18 +186,37 @@ static hf_status show_changes(const plan *p, hf_buf *b) {
                        (int)json_number(json_get(o, "moved"), 0), 100 * json_number(json_get(o, "gain_expected"), 0));
 }
 
-static hf_status show_times(const plan *p, hf_buf *b) {
+static hf_status show_percentiles(const char *name, const plan_percentiles *p, hf_buf *b) {
   char t[4][24];
-  const plan_percentiles *both[2] = {&p->ttft_s, &p->tpot_s};
-  for (int i = 0; i < 2; i++) {
-    time_text(both[i]->p50, t[0]);
-    time_text(both[i]->p90, t[1]);
-    time_text(both[i]->p95, t[2]);
-    time_text(both[i]->p99, t[3]);
-    HF_TRY(hf_buf_printf(b, "  %s         p50 %s, p90 %s", i == 0 ? "TTFT" : "TPOT", t[0], t[1]));
-    HF_TRY(both[i]->p95 > 0 ? hf_buf_printf(b, ", p95 %s, p99 %s\n", t[2], t[3]) : hf_buf_printf(b, ", p99 %s\n", t[3]));
+  time_text(p->p50, t[0]);
+  time_text(p->p90, t[1]);
+  time_text(p->p95, t[2]);
+  time_text(p->p99, t[3]);
+  HF_TRY(hf_buf_printf(b, "    %s       p50 %s, p90 %s", name, t[0], t[1]));
+  return p->p95 > 0 ? hf_buf_printf(b, ", p95 %s, p99 %s\n", t[2], t[3]) : hf_buf_printf(b, ", p99 %s\n", t[3]);
+}
+
+static plan_percentiles percentiles_of(const json *o) {
+  return (plan_percentiles){.p50 = json_number(json_get(o, "p50"), 0),
+                            .p90 = json_number(json_get(o, "p90"), 0),
+                            .p95 = json_number(json_get(o, "p95"), 0),
+                            .p99 = json_number(json_get(o, "p99"), 0)};
+}
+
+/* What is delivered to users who never pause, then what a run of one request each shows. */
+static hf_status show_times(const plan *p, hf_buf *b) {
+  const json *o = json_get(p->extra, "sustained");
+  if (o != NULL) {
+    plan_percentiles ttft = percentiles_of(json_get(o, "ttft_s")), tpot = percentiles_of(json_get(o, "tpot_s"));
+    HF_TRY(hf_buf_printf(b, "  delivered    %.2f tokens/s under sustained load: every user sends the next request at once\n",
+                         json_number(json_get(o, "tok_per_s"), 0)));
+    HF_TRY(show_percentiles("TTFT", &ttft, b));
+    HF_TRY(show_percentiles("TPOT", &tpot, b));
   }
-  return HF_OK;
+  HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s), users who start together, one request each\n",
+                       p->decode_tok_per_s.likely, p->decode_tok_per_s.low, p->decode_tok_per_s.high, p->tag));
+  HF_TRY(show_percentiles("TTFT", &p->ttft_s, b));
+  return show_percentiles("TPOT", &p->tpot_s, b);
 }
 
 static hf_status show_depths(const plan *p, hf_buf *b) {
@@ -287,8 +306,6 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(show_classes(p, b));
   const char *from = json_string(json_get(p->extra, "scaled_from"));
   if (from != NULL) HF_TRY(hf_buf_printf(b, "  kernels      curves of machine %s, scaled to this one\n", from));
-  HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s)\n", p->decode_tok_per_s.likely,
-                       p->decode_tok_per_s.low, p->decode_tok_per_s.high, p->tag));
   HF_TRY(show_times(p, b));
   HF_TRY(show_slo(p, b));
   HF_TRY(show_hardware(p, b));

@@ -25,21 +25,21 @@ static double over(double p95_s, double limit_s) {
   return limit_s > 0 ? fmax(1, p95_s / limit_s) : 1;
 }
 
-/* The limits narrowed by what the simulation of p->ilp is over them; *within: it is not. */
+/* The limits narrowed by what p->ilp is over them under sustained load; *within: it is not. */
 static hf_status narrow(const plan_inputs *in, const planned *p, const ilp_limits *asked, ilp_limits *to, bool *within) {
-  sim_result sim;
-  double stretch = 1;
+  sustained_result load;
   const ilp_evaluation *e = &p->ilp->evaluation;
-  HF_TRY(plan_simulate(in, p, p->ilp->on_device, p->ilp->depth, &sim, &stretch));
-  *within = plan_slo_within(p, sim.ttft_s.p95, sim.tpot_s.p95 * stretch);
-  if (asked->step_ns > 0) to->step_ns = fmin(to->step_ns, e->step_ns / over(sim.tpot_s.p95 * stretch, p->slo_tpot_s));
-  if (asked->ttft_ns > 0) to->ttft_ns = fmin(to->ttft_ns, e->ttft_ns / over(sim.ttft_s.p95, p->slo_ttft_s));
+  HF_TRY(plan_sustain(in, p, p->ilp, 0, &load));
+  *within = plan_slo_within(p, load.ttft_s.p95, load.tpot_s.p95);
+  if (asked->step_ns > 0) to->step_ns = fmin(to->step_ns, e->step_ns / over(load.tpot_s.p95, p->slo_tpot_s));
+  if (asked->ttft_ns > 0) to->ttft_ns = fmin(to->ttft_ns, e->ttft_ns / over(load.ttft_s.p95, p->slo_ttft_s));
   return HF_OK;
 }
 
-hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned *p) {
+hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned *p, bool *changed) {
   const ilp_limits asked = p->eval->limit;
   ilp_result *first = p->ilp;
+  *changed = false;
   if (!(asked.step_ns + asked.ttft_ns > 0)) return HF_OK;
   ilp_problem prob = plan_eval_problem(p->eval, 1u << (first->depth - 1));
   ilp_limits limit = asked;
@@ -53,6 +53,7 @@ hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned 
       p->by_depth[first->depth - 1] = p->ilp->by_depth[first->depth - 1];
       p->eval->limit = tried;
       ilp_result_free(first);
+      *changed = true;
       return HF_OK;
     }
     ilp_result *r = NULL;
@@ -73,7 +74,7 @@ hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned 
 }
 
 static bool meets(const planned *p) {
-  return plan_slo_within(p, p->p->ttft_s.p95, p->p->tpot_s.p95);
+  return plan_slo_within(p, p->sustained.ttft_s.p95, p->sustained.tpot_s.p95);
 }
 
 /* The same request with fewer users; false also when that cannot be planned. */
@@ -82,6 +83,7 @@ static bool meets_with(const plan_inputs *in, const planned_options *o, int64_t 
   planned p;
   planned_options quick = *o;
   quick.quick = quick.no_interval = quick.slo_report = true;
+  quick.give_up = 1;
   less.pop = NULL;
   less.req.users = users;
   if (less.req.depth > users) less.req.depth = users;
@@ -105,7 +107,7 @@ static double least_step_s(const planned *p) {
 /* HF_NO with what would make it feasible, and by how much. */
 hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planned *out) {
   if (o->slo_report || o->no_simulation || meets(out)) return HF_OK;
-  const plan *p = out->p;
+  const sustained_result *p = &out->sustained;
   double step = least_step_s(out), late = 1;
   char what[240], proof[120] = "";
   int64_t lo = 0, hi = in->req.users;
@@ -119,8 +121,8 @@ hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planne
              1e-9 * out->refusal.ttft_least_ns);
   else if (out->refusal.together && out->refusal.proven)
     snprintf(proof, sizeof proof, "; no placement keeps both limits at once (proven)");
-  snprintf(what, sizeof what, "%s p95 %.3g s, asked for %.3g s%s", tpot ? "TPOT" : "TTFT", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
-           tpot ? o->slo_tpot_s : o->slo_ttft_s, proof);
+  snprintf(what, sizeof what, "%s p95 %.3g s under sustained load, asked for %.3g s%s", tpot ? "TPOT" : "TTFT",
+           tpot ? p->tpot_s.p95 : p->ttft_s.p95, tpot ? o->slo_tpot_s : o->slo_ttft_s, proof);
   while (hi - lo > 1) {
     int64_t mid = lo + (hi - lo) / 2;
     if (meets_with(in, o, mid)) lo = mid;
@@ -129,7 +131,7 @@ hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planne
   out->n_remedies = 0;
   if (lo > 0) snprintf(out->remedy[out->n_remedies++], 200, "at most %lld users at once", (long long)lo);
   snprintf(out->remedy[out->n_remedies++], 200, "%s %.2f times as fast (binding: %s)", tpot ? "decode steps" : "prompts", late,
-           p->binding);
+           out->p->binding);
   snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
            tpot ? "TPOT" : "TTFT");
   if (!tpot && in->req.prompt_tokens > 1)
@@ -163,11 +165,13 @@ void plan_slo_json(const planned *p, json *extra) {
   const ilp_evaluation *e = &p->ilp->evaluation;
   const ilp_limits *l = &p->eval->limit;
   json *o = json_add_object(extra, "slo"), *rows = json_add_array(o, "rows");
-  json_add_bool(o, "met", plan_slo_within(p, p->p->ttft_s.p95, p->p->tpot_s.p95));
-  add_row(p, rows, "ttft", p->slo_ttft_s, l->ttft_ns, e->ttft_ns, by->ttft_price, p->refusal.ttft_least_ns, p->p->ttft_s.p95);
-  add_row(p, rows, "tpot", p->slo_tpot_s, l->step_ns, e->step_ns, by->step_price, p->refusal.step_least_ns, p->p->tpot_s.p95);
-  json_add_str(
-      o, "definitions",
-      "value_s: chunks of a prompt one after another, or one decode step; p95_s: simulated, waiting included; multiplier: "
-      "seconds of the objective per second that the row's limit is wider");
+  json_add_bool(o, "met", meets(p));
+  add_row(p, rows, "ttft", p->slo_ttft_s, l->ttft_ns, e->ttft_ns, by->ttft_price, p->refusal.ttft_least_ns,
+          p->sustained.ttft_s.p95);
+  add_row(p, rows, "tpot", p->slo_tpot_s, l->step_ns, e->step_ns, by->step_price, p->refusal.step_least_ns,
+          p->sustained.tpot_s.p95);
+  json_add_str(o, "definitions",
+               "value_s: chunks of a prompt one after another, or one decode step; p95_s: under sustained load, waiting "
+               "included; multiplier: "
+               "seconds of the objective per second that the row's limit is wider");
 }

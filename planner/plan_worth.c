@@ -52,7 +52,7 @@ static money_fact simulated(double v) {
 /* Speeds of the plan in money's terms, as hf-plan roi has them. */
 static void fill_speeds(plan_worth *w, const planned *p) {
   const plan_request *r = &w->in->req;
-  double wall = p->sim.tok_per_s_wall, mix = (double)r->prompt_tokens / (double)r->output_tokens;
+  double wall = p->sustained.tok_per_s, mix = (double)r->prompt_tokens / (double)r->output_tokens;
   double share = p->sim.prefill_tok_per_s > 0 ? fmin(0.99, wall * mix / p->sim.prefill_tok_per_s) : 0;
   w->f[MONEY_TOK_PER_S] = simulated(wall);
   w->f[MONEY_PREFILL_SHARE] = simulated(share);
@@ -108,7 +108,7 @@ hf_status plan_worth_new(const plan_inputs *in, const planned *p, plan_worth **o
   memcpy(w->f, w->s->f, sizeof w->f);
   leave_out_own_costs(w);
   bool known = p->scenario_named || of_catalog(in);
-  if (!known || !(p->sim.tok_per_s_wall > 0) || in->req.output_tokens < 1) return HF_OK;
+  if (!known || !(p->sustained.tok_per_s > 0) || in->req.output_tokens < 1) return HF_OK;
   fill_speeds(w, p);
   if (isnan(w->f[MONEY_API_IN].likely) || isnan(w->f[MONEY_API_OUT].likely)) return HF_OK;
   if (money_check(w->f) != HF_OK) { /* a speed or load that money cannot count */

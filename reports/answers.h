@@ -34,4 +34,6 @@ void section_roi(page *p, const json *doc);
 void section_validate(page *p, const json *doc);
 void section_formats(page *p, const json *doc);
 void section_changes(page *p, const json *doc);
+/* What load delivered tokens per second and percentiles are of: a note under the first table. */
+void note_load(page *p);
 #endif

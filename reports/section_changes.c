@@ -23,14 +23,16 @@ static void tiles(page *p, const json *doc) {
   const json *base = json_get(doc, "base");
   char v[FORMAT_MAX], w[FORMAT_MAX], x[FORMAT_MAX];
   page_tiles(p);
+  format_number(answer_num(base, "tok_per_s_wall"), FMT_TOK_S, v);
+  page_tile(p, "The base delivers", v, "tokens/s, all users together, prompts and waiting included");
+  format_number(answer_num(base, "ttft_s.p95"), FMT_SECONDS, v);
+  page_tile(p, "First token within", v, "for 95 %% of requests");
+  format_number(answer_num(base, "tpot_s.p95"), FMT_SECONDS, v);
+  page_tile(p, "Each further token within", v, "for 95 %% of requests");
   format_number(answer_num(base, "decode_tok_per_s.likely"), FMT_TOK_S, v);
   format_number(answer_num(base, "decode_tok_per_s.low"), FMT_TOK_S, w);
   format_number(answer_num(base, "decode_tok_per_s.high"), FMT_TOK_S, x);
-  page_tile(p, "The base decodes, tokens/s", v, "%s to %s, all users together", w, x);
-  format_number(answer_num(base, "ttft_s.p95"), FMT_SECONDS, v);
-  page_tile(p, "First token, p95", v, "%s", "");
-  format_number(answer_num(base, "tpot_s.p95"), FMT_SECONDS, v);
-  page_tile(p, "Time per token, p95", v, "%s", "");
+  page_tile(p, "Decode", v, "tokens/s while all users decode, %s to %s", w, x);
   format_number(answer_num(base, "users"), FMT_INT, v);
   format_number(answer_num(base, "context"), FMT_INT, w);
   page_tile(p, "Users at once", v, "context %s tokens", w);
@@ -45,7 +47,7 @@ static void draw_intervals(page *p, const json *cases) {
   for (const json *c = json_first(cases); c != NULL; c = json_next(c)) most = fmax(most, answer_num(c, "decode_tok_per_s.high"));
   if (!(most > 0)) return;
   page_raw(p, "<figure class=\"tornado\"><figcaption>");
-  page_escaped(p, "Tokens per second of all users: likely (line) and interval, on one axis from 0");
+  page_escaped(p, "Decode tokens per second of all users: likely (line) and interval, on one axis from 0");
   page_raw(p, "</figcaption><div class=\"levers\" aria-hidden=\"true\">\n");
   for (const json *c = json_first(cases); c != NULL; c = json_next(c)) {
     double low = answer_num(c, "decode_tok_per_s.low"), likely = answer_num(c, "decode_tok_per_s.likely"),
@@ -73,12 +75,14 @@ static void draw_intervals(page *p, const json *cases) {
 /* ---- tables ---- */
 
 static const rep_col change_cols[] = {{"name", "Case", FMT_TEXT},
-                                      {"decode_tok_per_s", "Tokens/s", FMT_TOK_S},
-                                      {"decode_tok_per_s_change", "Change", FMT_SIGNED},
-                                      {"tpot_p95_s", "TPOT p95", FMT_SECONDS},
-                                      {"tpot_p95_change", "Change", FMT_SIGNED},
+                                      {"tok_per_s_wall", "Delivered tokens/s", FMT_TOK_S},
+                                      {"tok_per_s_wall_change", "Change", FMT_SIGNED},
                                       {"ttft_p95_s", "TTFT p95", FMT_SECONDS},
                                       {"ttft_p95_change", "Change", FMT_SIGNED},
+                                      {"tpot_p95_s", "TPOT p95", FMT_SECONDS},
+                                      {"tpot_p95_change", "Change", FMT_SIGNED},
+                                      {"decode_tok_per_s", "Decode tokens/s", FMT_TOK_S},
+                                      {"decode_tok_per_s_change", "Change", FMT_SIGNED},
                                       {"joule_per_token", "J a token", FMT_NUM},
                                       {"cost_per_million_tokens", "Cost of a million tokens", FMT_NUM},
                                       {"cost_change", "Change", FMT_SIGNED},
@@ -91,12 +95,14 @@ static void table_changes(page *p, const json *cases) {
   for (const json *c = json_first(cases); c != NULL; c = json_next(c)) {
     bool fit = isfinite(answer_num(c, "decode_tok_per_s.likely"));
     table_text(p, t, answer_text(c, "name"));
-    table_num(p, t, answer_num(c, "decode_tok_per_s.likely"));
-    table_num(p, t, answer_num(c, "change.decode_tok_per_s"));
-    table_num(p, t, answer_num(c, "tpot_s.p95"));
-    table_num(p, t, answer_num(c, "change.tpot_p95"));
+    table_num(p, t, answer_num(c, "tok_per_s_wall"));
+    table_num(p, t, answer_num(c, "change.tok_per_s_wall"));
     table_num(p, t, answer_num(c, "ttft_s.p95"));
     table_num(p, t, answer_num(c, "change.ttft_p95"));
+    table_num(p, t, answer_num(c, "tpot_s.p95"));
+    table_num(p, t, answer_num(c, "change.tpot_p95"));
+    table_num(p, t, answer_num(c, "decode_tok_per_s.likely"));
+    table_num(p, t, answer_num(c, "change.decode_tok_per_s"));
     table_num(p, t, answer_num(c, "joule_per_token"));
     table_num(p, t, answer_num(c, "cost_per_million_tokens.likely"));
     table_num(p, t, answer_num(c, "change.cost_per_million_tokens"));
@@ -174,6 +180,7 @@ void section_changes(page *p, const json *doc) {
   tiles(p, doc);
   draw_intervals(p, cases);
   table_changes(p, cases);
+  note_load(p);
   say_limits(p, doc);
   list_misfits(p, cases);
   table_causes(p, doc);

@@ -45,7 +45,7 @@ static void chart_frontier(page *p, const json *doc) {
 static void table_candidates(page *p, const char *id, const json *list, bool frontier) {
   static const rep_col cols[] = {{"recipe", "Recipe", FMT_TEXT},
                                  {"mark", "", FMT_TEXT},
-                                 {"decode_tok_per_s_low", "Tokens/s, low", FMT_TOK_S},
+                                 {"decode_tok_per_s_low", "Decode tokens/s, low", FMT_TOK_S},
                                  {"decode_tok_per_s", "likely", FMT_TOK_S},
                                  {"decode_tok_per_s_high", "high", FMT_TOK_S},
                                  {"perplexity_increase", "Perplexity", FMT_SIGNED},
@@ -77,8 +77,8 @@ void section_formats(page *p, const json *doc) {
   char v[FORMAT_MAX];
   page_section(p, "formats", "What speed costs in quality");
   page_tiles(p);
-  tile_of(p, "Chosen, tokens/s", chosen);
-  tile_of(p, "As usual, tokens/s", candidate(doc, "usual"));
+  tile_of(p, "Chosen, decode tokens/s", chosen);
+  tile_of(p, "Without a search, decode tokens/s", candidate(doc, "usual"));
   format_number(answer_num(doc, "question.perplexity_increase_limit"), FMT_SIGNED, v);
   page_tile(p, "Perplexity may rise by", v, "above the original's");
   format_number(answer_num(doc, "considered"), FMT_INT, v);

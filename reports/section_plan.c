@@ -22,17 +22,33 @@ hf_status say_plan(const plan *pl, hf_buf *b) {
   format_number(pl->decode_tok_per_s.low, FMT_TOK_S, low);
   format_number(pl->decode_tok_per_s.high, FMT_TOK_S, high);
   format_number(pl->ilp.gap, FMT_GAP, gap);
-  HF_TRY(
-      hf_buf_printf(b,
-                    "Plan %lld for %s, %d user%s, is expected to decode %s tokens/s (%s to %s); no placement at this depth can "
-                    "beat its step",
-                    (long long)pl->id, pl->model, pl->users, plural(pl->users), likely, low, high));
+  HF_TRY(hf_buf_printf(b, "Plan %lld for %s, %d user%s, ", (long long)pl->id, pl->model, pl->users, plural(pl->users)));
+  const json *load = json_get(pl->extra, "sustained");
+  if (load != NULL) {
+    char wall[FORMAT_MAX], ttft[FORMAT_MAX];
+    format_number(json_number(json_get(load, "tok_per_s"), NAN), FMT_TOK_S, wall);
+    format_number(json_number(json_get(json_get(load, "ttft_s"), "p95"), NAN), FMT_SECONDS, ttft);
+    HF_TRY(hf_buf_printf(b, "delivers %s tokens/s to all users together, first token within %s for 95 %% of requests; it ", wall,
+                         ttft));
+  }
+  HF_TRY(hf_buf_printf(b, "is expected to decode %s tokens/s (%s to %s); no placement at this depth can beat its step", likely,
+                       low, high));
   return pl->ilp.gap < 1e-6 ? hf_buf_printf(b, ".") : hf_buf_printf(b, " by more than %s.", gap);
 }
 
 static void tiles_of_plan(page *p, const plan *pl) {
   char v[FORMAT_MAX], w[FORMAT_MAX], x[FORMAT_MAX];
+  const json *load = json_get(pl->extra, "sustained");
   page_tiles(p);
+  if (load != NULL) {
+    format_number(json_number(json_get(load, "tok_per_s"), NAN), FMT_TOK_S, v);
+    page_tile(p, "Delivered, all users", v,
+              "tokens/s, prompts and waiting included, every user sending the next request at once");
+    format_number(json_number(json_get(json_get(load, "ttft_s"), "p95"), NAN), FMT_SECONDS, v);
+    page_tile(p, "First token within", v, "for 95 %% of those requests");
+    format_number(json_number(json_get(json_get(load, "tpot_s"), "p95"), NAN), FMT_SECONDS, v);
+    page_tile(p, "Each further token within", v, "for 95 %% of those requests");
+  }
   format_number(pl->decode_tok_per_s.likely, FMT_TOK_S, v);
   format_number(pl->decode_tok_per_s.low, FMT_TOK_S, w);
   format_number(pl->decode_tok_per_s.high, FMT_TOK_S, x);
@@ -48,10 +64,10 @@ static void tiles_of_plan(page *p, const plan *pl) {
   page_tile(p, "Pipeline depth", v, "%d user%s, context %d tokens", pl->users, plural(pl->users), pl->context);
   format_number(pl->ttft_s.p50, FMT_SECONDS, v);
   format_number(pl->ttft_s.p95, FMT_SECONDS, w);
-  page_tile(p, "Time to first token", v, "median; 95 %% within %s, simulated", w);
+  page_tile(p, "First token, all start together", v, "median of one request each; 95 %% within %s", w);
   format_number(pl->tpot_s.p50, FMT_SECONDS, v);
   format_number(pl->tpot_s.p95, FMT_SECONDS, w);
-  page_tile(p, "Time per output token", v, "median; 95 %% within %s, simulated", w);
+  page_tile(p, "Further token, all start together", v, "median of one request each; 95 %% within %s", w);
   page_tiles_end(p);
 }
 

@@ -8,18 +8,20 @@
 static void tiles(page *p, const json *best, const json *doc) {
   char v[FORMAT_MAX], lo[FORMAT_MAX], hi[FORMAT_MAX];
   page_tiles(p);
-  format_number(answer_num(best, "decode_tok_per_s.likely"), FMT_TOK_S, v);
-  format_number(answer_num(best, "decode_tok_per_s.low"), FMT_TOK_S, lo);
-  format_number(answer_num(best, "decode_tok_per_s.high"), FMT_TOK_S, hi);
-  page_tile(p, "Tokens/s of all users", v, "%s to %s", lo, hi);
   format_number(answer_num(best, "price.likely"), FMT_INT, v);
   format_number(answer_num(best, "price.low"), FMT_INT, lo);
   format_number(answer_num(best, "price.high"), FMT_INT, hi);
-  page_tile(p, "Price of the hardware", v, "%s to %s", lo, hi);
-  format_number(answer_num(best, "tpot_s.p95"), FMT_SECONDS, v);
-  page_tile(p, "Time per token, p95", v, "%s", "");
+  page_tile(p, "Price of the hardware", v, "USD, %s to %s", lo, hi);
+  format_number(answer_num(best, "tok_per_s_wall"), FMT_TOK_S, v);
+  page_tile(p, "Delivered", v, "tokens/s, all users together, prompts and waiting included");
   format_number(answer_num(best, "ttft_s.p95"), FMT_SECONDS, v);
-  page_tile(p, "First token, p95", v, "%s", "");
+  page_tile(p, "First token within", v, "for 95 %% of requests");
+  format_number(answer_num(best, "tpot_s.p95"), FMT_SECONDS, v);
+  page_tile(p, "Each further token within", v, "for 95 %% of requests");
+  format_number(answer_num(best, "decode_tok_per_s.likely"), FMT_TOK_S, v);
+  format_number(answer_num(best, "decode_tok_per_s.low"), FMT_TOK_S, lo);
+  format_number(answer_num(best, "decode_tok_per_s.high"), FMT_TOK_S, hi);
+  page_tile(p, "Decode", v, "tokens/s while all users decode, %s to %s", lo, hi);
   format_number(answer_num(doc, "counts.considered"), FMT_INT, v);
   format_number(answer_num(doc, "counts.planned"), FMT_INT, lo);
   page_tile(p, "Machines considered", v, "%s planned in full", lo);
@@ -29,32 +31,41 @@ static void tiles(page *p, const json *best, const json *doc) {
 static void table_ranking(page *p, const json *ranking) {
   static const rep_col cols[] = {{"rank", "Rank", FMT_INT},
                                  {"name", "Machine", FMT_TEXT},
-                                 {"price", "Price", FMT_INT},
-                                 {"decode_tok_per_s_low", "Tokens/s, low", FMT_TOK_S},
-                                 {"decode_tok_per_s", "likely", FMT_TOK_S},
-                                 {"decode_tok_per_s_high", "high", FMT_TOK_S},
-                                 {"tpot_p95_s", "TPOT p95", FMT_SECONDS},
+                                 {"price", "Price, USD", FMT_INT},
+                                 {"tok_per_s_wall", "Delivered tokens/s", FMT_TOK_S},
                                  {"ttft_p95_s", "TTFT p95", FMT_SECONDS},
+                                 {"tpot_p95_s", "TPOT p95", FMT_SECONDS},
+                                 {"decode_tok_per_s", "Decode tokens/s", FMT_TOK_S},
+                                 {"decode_tok_per_s_low", "low", FMT_TOK_S},
+                                 {"decode_tok_per_s_high", "high", FMT_TOK_S},
                                  {"rank_by_regret", "Rank by regret", FMT_INT},
                                  {"regret_worst", "Worst regret", FMT_INT},
-                                 {"regret_when", "When", FMT_TEXT},
-                                 {"binding", "Binding", FMT_TEXT}};
+                                 {"regret_when", NULL, FMT_TEXT},
+                                 {"binding", NULL, FMT_TEXT},
+                                 {"runs_today", NULL, FMT_TEXT},
+                                 {"plan_command", NULL, FMT_TEXT}};
   rep_table *t = PAGE_TABLE(p, "ranking", cols, "What meets the demand, cheapest first");
   for (const json *c = json_first(ranking); c != NULL; c = json_next(c)) {
     table_num(p, t, answer_num(c, "rank"));
-    table_text(p, t, answer_text(c, "name"));
+    table_text(p, t, *answer_text(c, "full_name") ? answer_text(c, "full_name") : answer_text(c, "name"));
     table_num(p, t, answer_num(c, "price.likely"));
-    table_num(p, t, answer_num(c, "decode_tok_per_s.low"));
-    table_num(p, t, answer_num(c, "decode_tok_per_s.likely"));
-    table_num(p, t, answer_num(c, "decode_tok_per_s.high"));
-    table_num(p, t, answer_num(c, "tpot_s.p95"));
+    table_num(p, t, answer_num(c, "tok_per_s_wall"));
     table_num(p, t, answer_num(c, "ttft_s.p95"));
+    table_num(p, t, answer_num(c, "tpot_s.p95"));
+    table_num(p, t, answer_num(c, "decode_tok_per_s.likely"));
+    table_num(p, t, answer_num(c, "decode_tok_per_s.low"));
+    table_num(p, t, answer_num(c, "decode_tok_per_s.high"));
     table_num(p, t, answer_num(c, "rank_by_regret"));
     table_num(p, t, answer_num(c, "regret.worst"));
     table_text(p, t, answer_text(c, "regret.when"));
     table_text(p, t, answer_text(c, "binding"));
+    table_text(p, t, answer_text(c, "runs_today"));
+    table_text(p, t, answer_text(c, "plan_command"));
   }
   page_table_end(p, t, false);
+  note_load(p);
+  page_note(p, "Regret: the most that this choice can cost above the best one, in USD, over all ends of the intervals of speed "
+               "and price.");
   if (json_len(ranking) < 2) return;
   json *chart = page_chart(p, "ranking-price", "bar", "Price of what meets the demand", "rank", "price", 0,
                            "One bar for each of the %d machines of the table above.", json_len(ranking));
@@ -82,8 +93,10 @@ static void table_counts(page *p, const json *counts) {
               {"contradictory", "parts that do not go together"},
               {"memory", "the model does not fit"},
               {"budget", "over the budget"},
-              {"dominated", "dearer than one that is at least as good in every part"},
-              {"roofline", "too slow even at the optimistic limit"},
+              {"dominated", "no better in any part than one already judged"},
+              {"roofline", "too slow even with all memory bandwidth used perfectly"},
+              {"unpriced", "a part has no known price"},
+              {"dearer", "dearer than needed"},
               {"planned", "planned and simulated"},
               {"slow", "planned, and too slow"},
               {"slo", "planned, and miss the latency asked for"},
@@ -101,7 +114,10 @@ void section_recommend(page *p, const json *doc) {
   const json *best = json_get(doc, "answer"), *ranking = json_get(doc, "ranking");
   page_section(p, "recommend", "What to buy");
   if (json_type(best) == JSON_OBJECT) {
+    if (*answer_text(best, "full_name")) page_text(p, "%s", answer_text(best, "full_name"));
     tiles(p, best, doc);
+    if (*answer_text(best, "runs_today")) page_text(p, "Engines that run it today: %s.", answer_text(best, "runs_today"));
+    if (*answer_text(best, "plan_command")) page_text(p, "To plan it in full: %s", answer_text(best, "plan_command"));
     table_ranking(p, ranking);
   } else {
     page_text(p, "Nothing in the catalog meets the demand. %s", answer_text(doc, "nearest.text"));

@@ -459,6 +459,8 @@ static void section_terms(page *p) {
 void section_roi(page *p, const json *doc) {
   page_section(p, "roi", "What it costs");
   tiles(p, doc);
+  for (const json *w = json_first(json_get(doc, "warnings")); w != NULL; w = json_next(w))
+    page_text(p, "Check this value: %s.", json_string(w) != NULL ? json_string(w) : "");
   table_breakdown(p, doc);
   table_costs(p, doc);
   section_ways(p, doc);

@@ -29,7 +29,7 @@ static bool grid_of(page *p, const json *doc, grid *g) {
   if (page_status(p) != HF_OK) return false;
   int at = 0;
   for (const json *c = json_first(cells); c != NULL && at < g->n[0] * g->n[1]; c = json_next(c), at++) {
-    double rate = answer_num(c, "decode_tok_per_s.likely");
+    double rate = answer_num(c, "tok_per_s_wall");
     g->cell[at] = c;
     if (rate > g->most) g->most = rate;
   }
@@ -55,7 +55,7 @@ static char letter_of(const char *binding) {
 
 static void heat_cell(page *p, const grid *g, const json *c) {
   char text[FORMAT_MAX];
-  double rate = answer_num(c, "decode_tok_per_s.likely");
+  double rate = answer_num(c, "tok_per_s_wall");
   if (!isfinite(rate)) {
     page_raw(p, "<td class=\"none\">");
     page_escaped(p, "%s", c == NULL ? "" : "does not fit");
@@ -71,8 +71,8 @@ static void heat_cell(page *p, const grid *g, const json *c) {
 
 static void heat_map(page *p, const grid *g) {
   page_raw(p, "<div class=\"table\"><p class=\"caption\" id=\"heat-caption\">");
-  page_escaped(p, "Tokens per second of all users (likely) over %s (across) and %s (down)", answer_text(g->axis[0], "key"),
-               answer_text(g->axis[1], "key"));
+  page_escaped(p, "Delivered tokens per second of all users, prompts and waiting included, over %s (across) and %s (down)",
+               answer_text(g->axis[0], "key"), answer_text(g->axis[1], "key"));
   page_raw(p, "</p><p class=\"hint\">The table goes on to the right.</p><div class=\"scroll\" tabindex=\"0\" role=\"region\" "
               "aria-labelledby=\"heat-caption\"><table class=\"heat\"><thead><tr><th scope=\"col\"></th>");
   for (int i = 0; i < g->n[0]; i++) {
@@ -91,7 +91,7 @@ static void heat_map(page *p, const grid *g) {
   page_raw(p, "</tbody></table></div></div>\n");
   page_note(p, "What binds: M memory bandwidth of the CPU, C its arithmetic, G the GPU, W the way of one micro-batch through "
                "both, F fixed "
-               "cost per layer, L the link, N the network. Darker is faster.");
+               "cost per layer, L the link, N the network. The stronger the colour, the faster.");
 }
 
 /* One line per value of the second axis, at most as many as colours. */
@@ -147,9 +147,11 @@ void section_sweep(page *p, const json *doc) {
     return;
   }
   heat_map(p, &g);
+  note_load(p);
   table_knees(p, doc);
   page_charts(p);
-  chart_lines(p, &g, "sweep-rate", "Tokens per second of all users", "tokens/s", "decode_tok_per_s.likely", 1);
+  chart_lines(p, &g, "sweep-rate", "Delivered tokens per second of all users", "tokens/s", "tok_per_s_wall", 1);
+  chart_lines(p, &g, "sweep-ttft", "Time to the first token, p95", "s", "ttft_s.p95", 1);
   chart_lines(p, &g, "sweep-tpot", "Time per output token, p95", "ms", "tpot_s.p95", 1e3);
   page_charts_end(p);
   table_cases(p, "cells", json_get(doc, "cells"), "Cells");

@@ -131,6 +131,11 @@ void section_definitions(page *p) {
       {"signed error", "(predicted − measured) / measured. Above zero: the prediction promised too much."},
       {"decode tokens/s",
        "output tokens of all users together per second while every user decodes; prefill and waiting are left out."},
+      {"delivered tokens/s",
+       "output tokens of all users together over the whole time, prompts and waiting included, under sustained load."},
+      {"sustained load",
+       "every user sends the next request as soon as the last one is answered; prompts and answers vary within a quarter of the "
+       "lengths asked for; the first two requests of each user do not count."},
       {"time to first token (TTFT)", "from the arrival of a request to its first output token, at the client."},
       {"time per output token (TPOT)", "(end to end − time to first token) / (n − 1) of a request with n output tokens."},
       {"median, p90, p95, p99", "half, 90, 95, 99 of 100 requests are at or below this value; '90 % within' is p90."},

@@ -13,8 +13,8 @@ enum { ASK_NAME = 96, ASK_MAX_POSSIBLE = PLAN_MAX_REMEDIES };
 
 /* What a request has to meet; 0 = not asked for. */
 typedef struct {
-  double ttft_s, tpot_s; /* limits on the 95th percentile */
-  double tok_per_s;      /* of all users together, at least */
+  double ttft_s, tpot_s; /* limits on the 95th percentile under sustained load (plan_sustained.h) */
+  double tok_per_s;      /* delivered to all users together under that load, at least */
 } ask_slo;
 
 /* The question. Nothing is owned but through machine. */
@@ -28,9 +28,13 @@ typedef struct {
   bool quick;                     /* the Lagrangian placement is enough when its gap is at most 0.5 % */
   bool one_depth;                 /* with quick: the depth of the best objective; else all are simulated */
   bool no_interval;               /* the range is the likely value only: for searches */
+  /* For searches, see planned_options: a p95 over this many times its limit is only known to be at least what is said, and the decode rate is
+   * the objective's; 0 = the whole answer. */
+  double give_up;
 } ask_case_spec;
 
-/* The answer. When not feasible, the numbers below `possible` are 0 but for price and power. */
+/* The answer. Percentiles, tok_per_s_wall, goodput and busy are of a sustained load (plan_sustained.h), decode_tok_per_s of all users decoding at
+ * once. When not feasible, the numbers below `possible` are 0 but for price and power. */
 typedef struct {
   char name[ASK_NAME];
   char machine[128], cpu[ASK_NAME], memory[ASK_NAME], gpus[ASK_NAME]; /* parts; "" = unknown, gpus "none" */
@@ -44,8 +48,9 @@ typedef struct {
   char possible[ASK_MAX_POSSIBLE][200];
   plan_range decode_tok_per_s;
   plan_percentiles ttft_s, tpot_s, e2e_s;
-  double tok_per_s_wall, prefill_tok_per_s; /* prompts and waiting included; prompt tokens per second */
+  double tok_per_s_wall, prefill_tok_per_s; /* delivered: prompts and waiting included; prompt tokens per second */
   double goodput;                           /* share of requests that meet ttft_s and tpot_s of the SLO; -1: none asked for */
+  bool given_up;                            /* see give_up above: a limit is missed by at least so much */
   int64_t users_at_slo;                     /* most users whose p95 meets it; -1: not asked for, 0: not even one */
   int depth;
   char binding[32];

@@ -9,6 +9,58 @@
 #include "base/clock.h"
 #include "db/catalog.h"
 #include "planner/cmd.h"
+#include "sched/sched.h"
+
+enum { TEXT_LIMIT = 64 << 20 };
+
+/* ---- options ---- */
+
+static void put_all(cli_option *to, int *n, unsigned has, const unsigned *needs, const cli_option *from, int count) {
+  for (int i = 0; i < count; i++)
+    if (needs[i] == 0 || (has & needs[i]) != 0) to[(*n)++] = from[i];
+}
+
+void ask_options(ask_command *c, unsigned has, const cli_option *own, cli_option out[ASK_MAX_OPTIONS]) {
+  plan_request *r = &c->req;
+  const cli_option first[] = {{"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH",
+                               "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0, 0},
+                              {"machine", 'M', CLI_STR, &r->machine, "NAME",
+                               "Catalog name, file, parts, or machine of the database; default the last one measured.", 0, 0},
+                              {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
+                              {"context", 'c', CLI_SIZE, &r->context, "N",
+                               "Most tokens of a sequence, K binary; default 4096 or what the model can.", 2, 16777216}};
+  static const unsigned first_needs[] = {0, ASK_HAS_MACHINE, 0, 0};
+  const cli_option last[] = {
+      {"slo-ttft", 0, CLI_NUM, &c->slo.ttft_s, "S",
+       "Limit on the 95th percentile of the time to the first token, under sustained load.", 0, 0},
+      {"slo-tpot", 0, CLI_NUM, &c->slo.tpot_s, "S",
+       "Limit on the 95th percentile of the time per further token, under sustained load.", 0, 0},
+      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
+       16777216},
+      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
+       1, 16777216},
+      {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
+      {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
+      {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
+      {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
+      {"exact", 0, CLI_FLAG, &c->exact, NULL,
+       "Placements proven as by hf-plan plan, several times slower; else those of the Lagrangian search stand where their proven "
+       "gap is at most 0.5 %.",
+       0, 0},
+      {"scenario", 0, CLI_STR, &c->scenario_name, "NAME_OR_FILE", "Prices for the cost of a million tokens, as in hf-plan roi.",
+       0, 0},
+      {"jobs", 'j', CLI_INT, &c->jobs, "N", "Threads of this search; default all cores. The answer does not depend on it.", 1,
+       256},
+      {"csv", 0, CLI_STR, &c->csv, "FILE", "Also write the table there.", 0, 0},
+      {"no-store", 0, CLI_FLAG, &c->no_store, NULL, "Do not keep the answer in the database.", 0, 0}};
+  static const unsigned last_needs[] = {ASK_HAS_LIMITS, ASK_HAS_LIMITS,   0, 0, 0, ASK_HAS_MACHINE, 0, ASK_HAS_MACHINE,
+                                        ASK_HAS_EXACT,  ASK_HAS_SCENARIO, 0, 0, 0};
+  int n = 0;
+  put_all(out, &n, has, first_needs, first, 4);
+  while (own->name != NULL && n < ASK_MAX_OPTIONS - 14) out[n++] = *own++;
+  put_all(out, &n, has, last_needs, last, 13);
+  out[n] = (cli_option){0};
+}
 
 /* ---- where things come from and go ---- */
 
@@ -89,6 +141,39 @@ hf_status ask_finish(const ask_command *c, json *doc, const char *kind, const ch
   json_add_str(doc, "verdict", verdict);
   if (!c->no_store) HF_TRY(store(c, doc, kind, title));
   return c->common.json ? cmd_print_json(doc) : HF_OK;
+}
+
+hf_status ask_show(const ask_command *c, const ask_writer *w, const void *answer) {
+  hf_buf text, csv;
+  hf_buf_init(&text, TEXT_LIMIT);
+  hf_buf_init(&csv, TEXT_LIMIT);
+  json *doc = ask_new_answer(w->kind);
+  hf_status st = w->to_json(answer, doc);
+  if (st == HF_OK) st = w->text(answer, &text);
+  if (st == HF_OK && c->csv != NULL) st = w->csv(answer, &csv);
+  if (st == HF_OK && c->csv != NULL) st = ask_write_csv(c->csv, &csv);
+  if (st == HF_OK) st = ask_finish(c, doc, w->kind, w->title, w->verdict);
+  if (st == HF_OK && !c->common.json) fputs(text.data, stdout);
+  json_free(doc);
+  hf_buf_free(&text);
+  hf_buf_free(&csv);
+  return st;
+}
+
+hf_status ask_load_text(const ask_case *c, hf_buf *b) {
+  return hf_buf_printf(
+      b,
+      "\nDelivered tokens/s, TTFT and TPOT are of %lld user%s under sustained load: each sends the next request at once; prompts "
+      "of "
+      "%lld and answers of %lld tokens,\nboth within a quarter of that; p95 of the %d requests after a warm-up. Decode tokens/s: "
+      "all "
+      "users together while every one decodes.\nTTFT: arrival to first token; TPOT: seconds per further token. Figures: %s.\n",
+      (long long)c->users, c->users == 1 ? "" : "s", (long long)c->prompt_tokens, (long long)c->output_tokens,
+      sustained_requests((int)c->users), c->tag[0] != '\0' ? c->tag : "assumed");
+}
+
+void ask_add_load(json *doc) {
+  ask_add_assumption(doc, "Delivered tokens per second and percentiles are of a " SUSTAINED_WORDS ".", "assumed", "hf-plan");
 }
 
 void ask_add_assumption(json *doc, const char *text, const char *tag, const char *source) {
@@ -185,7 +270,8 @@ hf_status ask_csv_number(hf_buf *b, double v, bool last) {
 hf_status ask_csv_case_header(hf_buf *b) {
   return hf_buf_printf(
       b, "name,machine,cpu,sockets,memory,memory_bytes,gpus,model,format,users,context,prompt_tokens,output_tokens,feasible,"
-         "decode_tok_per_s_low,decode_tok_per_s,decode_tok_per_s_high,ttft_p50_s,ttft_p95_s,tpot_p50_s,tpot_p95_s,e2e_p95_s,"
+         "tok_per_s_wall,decode_tok_per_s_low,decode_tok_per_s,decode_tok_per_s_high,ttft_p50_s,ttft_p95_s,tpot_p50_s,tpot_p95_s,"
+         "e2e_p95_s,"
          "users_at_slo,depth,binding,gap,price_low,price,price_high,joule_per_token,cost_per_million_low,cost_per_million,"
          "cost_per_million_high,tag,why_not\n");
 }
@@ -203,7 +289,8 @@ hf_status ask_csv_case(hf_buf *b, const ask_case *c) {
   const double load[] = {(double)c->users, (double)c->context, (double)c->prompt_tokens, (double)c->output_tokens};
   for (size_t i = 0; i < 4; i++) HF_TRY(ask_csv_number(b, load[i], false));
   HF_TRY(ask_csv_text(b, f ? "yes" : "no", false));
-  const double rates[] = {c->decode_tok_per_s.low,
+  const double rates[] = {c->tok_per_s_wall,
+                          c->decode_tok_per_s.low,
                           c->decode_tok_per_s.likely,
                           c->decode_tok_per_s.high,
                           c->ttft_s.p50,
@@ -211,7 +298,7 @@ hf_status ask_csv_case(hf_buf *b, const ask_case *c) {
                           c->tpot_s.p50,
                           c->tpot_s.p95,
                           c->e2e_s.p95};
-  for (size_t i = 0; i < 8; i++) HF_TRY(ask_csv_number(b, f ? rates[i] : none, false));
+  for (size_t i = 0; i < 9; i++) HF_TRY(ask_csv_number(b, f ? rates[i] : none, false));
   HF_TRY(ask_csv_number(b, c->users_at_slo >= 0 ? (double)c->users_at_slo : none, false));
   HF_TRY(ask_csv_number(b, f ? c->depth : none, false));
   HF_TRY(ask_csv_text(b, c->binding, false));

@@ -16,6 +16,22 @@ typedef struct {
   cli_common common;
 } ask_command;
 
+/* ---- options ---- */
+
+/* Options that questions have in common; a verb names those it has. --context, --prompt-tokens, --output-tokens, --format, --skew, --jobs, --csv
+ * and --no-store are those of every verb. */
+enum {
+  ASK_HAS_MACHINE = 1, /* --machine, --gpu, --threads */
+  ASK_HAS_SCENARIO = 2,
+  ASK_HAS_LIMITS = 4, /* --slo-ttft, --slo-tpot */
+  ASK_HAS_EXACT = 8,
+  ASK_MAX_OPTIONS = 48
+};
+/* The table of a verb: model, machine, users, context; its own (`own`, ended by a name NULL); the other common ones. */
+void ask_options(ask_command *c, unsigned has, const cli_option *own, cli_option out[ASK_MAX_OPTIONS]);
+
+/* ---- where things come from and go ---- */
+
 /* Checks that --csv can be written before anything is computed. HF_INPUT otherwise. */
 HF_MUST hf_status ask_check_csv(const ask_command *c);
 /* The machine of --machine: catalog or file without touching the database, else from it. */
@@ -31,7 +47,19 @@ HF_MUST hf_status ask_open_model(plan_request *req, model **out);
 json *ask_new_answer(const char *kind);
 /* Adds title and verdict; stores the document (answer_id) unless --no-store; prints it under --json. Stores first: what is printed is stored. */
 HF_MUST hf_status ask_finish(const ask_command *c, json *doc, const char *kind, const char *title, const char *verdict);
+/* How an answer is written; `answer` is the verb's own. */
+typedef struct {
+  const char *kind, *title, *verdict;
+  hf_status (*to_json)(const void *answer, json *doc);
+  hf_status (*text)(const void *answer, hf_buf *b);
+  hf_status (*csv)(const void *answer, hf_buf *b);
+} ask_writer;
+/* Writes document and text, the CSV where one is asked for, stores, prints: what a verb ends with. The first failure prints and stores nothing. */
+HF_MUST hf_status ask_show(const ask_command *c, const ask_writer *w, const void *answer);
 void ask_add_assumption(json *doc, const char *text, const char *tag, const char *source);
+/* What load percentiles and delivered tokens/s are of: an assumption; lines of text. */
+void ask_add_load(json *doc);
+HF_MUST hf_status ask_load_text(const ask_case *c, hf_buf *b);
 void ask_add_slo(json *question, const ask_slo *slo, const char *from);
 
 /* ---- text ---- */

@@ -10,9 +10,19 @@
 #include "base/clock.h"
 #include "planner/ask/machine_int.h"
 
-enum { BATCH = 8, MOST_OVER_BUDGET = 200, HOST_FIGURES = 7, LINK = 7, GPU_MEMORY = 8, CARD_FIGURES = 4, N_FIGURES = 13 };
+/* ENOUGH choices: those ranked, and some that turn out no better. */
+enum {
+  BATCH = 8,
+  ENOUGH = 16,
+  MOST_OVER_BUDGET = 200,
+  HOST_FIGURES = 7,
+  LINK = 7,
+  GPU_MEMORY = 8,
+  CARD_FIGURES = 4,
+  N_FIGURES = 13
+};
 static const double CLEARLY = 1.05; /* a failure by more than this tells about machines that are no better */
-static const double NEARLY = 1.15;  /* another depth may make up for a miss of at most this */
+static const double NEARLY = 1.1;   /* another depth may make up for a miss of at most this */
 
 static const char *const rule_names[RULE_N] = {"contradictory", "unpriced", "memory", "budget", "roofline",
                                                "dominated",     "dearer",   "slow",   "slo",    "met"};
@@ -21,7 +31,18 @@ const char *recommend_rule_name(recommend_rule r) {
   return r >= 0 && r < RULE_N ? rule_names[r] : "";
 }
 
-/* ---- bounds ---- */
+/* ---- bounds ----
+ *
+ * Limits are of a sustained load (plan_sustained.h). Why the bound on bandwidth holds there, too:
+ *   tokens/s  A step with k answers in it reads the dense weights and the experts that k tokens touch at least, and bytes per token fall with k.
+ *             So no mixture of steps, with prompts in some of them, delivers more than steps of all users do.
+ *   TPOT      A token takes a step. Either all users decode in it (or in the other micro-batches, which take turns at the same memory), or some
+ *             prompt's chunk is under way: a chunk of more tokens than there are users touches no fewer experts and takes its turn, layer by
+ *             layer, at the same resources. Only the last piece of a prompt may be smaller; it is one step of many. So tokens come no faster
+ *             than when all decode: users / p95 TPOT is at most the bound. That is an argument, not a proof; the test holds it against every
+ *             combination of several spaces.
+ * What is given up before its sustained load has ended missed a limit for certain, and p95 is at least what is then known: `dominated` judges
+ * by less than the true failure. */
 
 double roofline_tok_per_s(const roofline *r) {
   double cpu = r->cpu_bytes_per_s > 0 ? fmax(0, r->expert_bytes_touched - r->gpu_mem_bytes) / r->cpu_bytes_per_s : 0;
@@ -32,7 +53,7 @@ double roofline_tok_per_s(const roofline *r) {
 double recommend_shortfall(const ask_case *c, const ask_slo *slo, double *fixed) {
   double need = 0, ttft = 0;
   if (!c->feasible) return 1e9;
-  if (slo->tok_per_s > 0) need = slo->tok_per_s / c->decode_tok_per_s.likely;
+  if (slo->tok_per_s > 0 && !c->given_up) need = slo->tok_per_s / fmax(c->tok_per_s_wall, 1e-9);
   if (slo->tpot_s > 0) need = fmax(need, c->tpot_s.p95 / slo->tpot_s);
   if (slo->ttft_s > 0) ttft = c->ttft_s.p95 / slo->ttft_s;
   if (fixed != NULL) *fixed = ttft;
@@ -60,6 +81,8 @@ typedef struct {
   const char *name; /* NULL: as stored */
   double weights;   /* bytes of all */
   double dense, touched;
+  recipe_program program;
+  bool blocks; /* blocks of integers: all of them take the same arithmetic, and none less of it than another */
 } weights;
 
 typedef struct {
@@ -74,6 +97,9 @@ typedef struct {
   int sockets, count, format;
   double slack; /* it failed by more than this factor; 1: it met the demand */
   bool fits;    /* false: failed because it does not fit */
+  int host, card;
+  bool met;
+  bool twins; /* it failed by so little that only the same machine with other modules is settled by it */
 } known;
 
 typedef struct {
@@ -258,7 +284,17 @@ static hf_status add_format(search *s, const cost_rows *rows, const char *name) 
   weights *w = &s->format[s->n_formats++];
   cost_figure f;
   double least = in->assumed_popularity && cost_find(rows, "", "distinct_factor", &f) ? fmin(1, f.likely) : 1;
-  *w = (weights){.name = name, .weights = (double)(z->all_experts + z->dense + z->head), .dense = (double)z->dense};
+  fmt f8 = in->format;
+  if (name != NULL && fmt_parse(name, &f8) != HF_OK) hf_clear_error();
+  model_recipe recipe;
+  const char *written = name != NULL ? name : in->format_name;
+  bool readable = recipe_parse(written, in->c, &recipe) == HF_OK;
+  if (!readable) hf_clear_error();
+  *w = (weights){.name = name,
+                 .program = readable ? recipe_program_of(&recipe) : RUNS_SAFETENSORS,
+                 .blocks = f8 >= 0 && f8 != FMT_F32 && f8 != FMT_F16 && f8 != FMT_BF16 && f8 != FMT_FP8_E4M3,
+                 .weights = (double)(z->all_experts + z->dense + z->head),
+                 .dense = (double)z->dense};
   for (int l = 0; l < in->c->n_layers; l++)
     if (in->c->layer_is_moe[l])
       w->touched +=
@@ -407,7 +443,9 @@ static known figures_of(const search *s, const combo *c) {
              .count = c->card >= 0 ? c->count : 0,
              .format = c->format,
              .slack = 1,
-             .fits = true};
+             .fits = true,
+             .host = c->host,
+             .card = c->card};
   memcpy(k.f, h->figure, sizeof h->figure);
   if (c->card < 0) return k;
   k.f[LINK] = link_figure(h, &s->card[c->card]);
@@ -416,10 +454,24 @@ static known figures_of(const search *s, const combo *c) {
   return k;
 }
 
+/* The same format, or one that reads more and computes alike: it fails where a lighter one does (what a lighter one meets is no reason to pass
+ * over the better quality). */
+static bool no_lighter(const search *s, const known *a, const known *b) {
+  const weights *x = &s->format[a->format], *y = &s->format[b->format];
+  if (a->format == b->format) return true;
+  return !b->met && x->blocks && y->blocks && x->weights >= y->weights && x->dense >= y->dense && x->touched >= y->touched;
+}
+
+/* Bytes of a module change neither speed nor placement of what fits, and slower memory makes nothing faster. */
+static bool same_but_modules(const search *s, const known *a, const known *b) {
+  return a->card == b->card && a->ram >= b->ram && strcmp(s->host[a->host].parts.cpu, s->host[b->host].parts.cpu) == 0;
+}
+
 /* Times are amounts of work over figures: with no figure more than `slack` times as good nothing lasts less than 1 / slack of what it did. GPU
  * memory is no rate but moves work, so more of it is never passed over. */
-static bool no_better(const known *a, const known *b) {
-  if (a->sockets != b->sockets || a->count != b->count || a->format != b->format) return false;
+static bool no_better(const search *s, const known *a, const known *b) {
+  if (b->twins && !same_but_modules(s, a, b)) return false;
+  if (a->sockets != b->sockets || a->count != b->count || !no_lighter(s, a, b)) return false;
   if (!b->fits && a->ram > b->ram) return false; /* more memory could make it fit */
   for (int i = 0; i < N_FIGURES; i++)
     if (a->f[i] > (i == GPU_MEMORY ? 1 : b->slack) * b->f[i]) return false;
@@ -429,14 +481,16 @@ static bool no_better(const known *a, const known *b) {
 static bool dominated(const search *s, const combo *c) {
   known k = figures_of(s, c);
   for (int i = 0; i < s->n_known; i++)
-    if (no_better(&k, &s->known[i])) return true;
+    if (no_better(s, &k, &s->known[i])) return true;
   return false;
 }
 
-static hf_status learn(search *s, const combo *c, bool fits, double slack) {
+static hf_status learn(search *s, const combo *c, bool fits, double slack, bool met, bool twins) {
   HF_TRY(hf_realloc(&s->known, (size_t)s->n_known + 1, sizeof *s->known, "results"));
   s->known[s->n_known] = figures_of(s, c);
   s->known[s->n_known].slack = slack;
+  s->known[s->n_known].twins = twins;
+  s->known[s->n_known].met = met;
   s->known[s->n_known++].fits = fits;
   return HF_OK;
 }
@@ -449,6 +503,7 @@ typedef struct {
   ask_machine *machine;
   ask_case_spec spec;
   ask_case answer;
+  double least_miss; /* the least shortfall that any depth looked at may have */
 } candidate;
 
 /* The machine of a combination; *ok false: contradictory. */
@@ -485,6 +540,7 @@ static void fill_entry(const search *s, const candidate *y, recommend_entry *e) 
   e->c = y->answer;
   e->parts = y->parts;
   if (s->format[y->c.format].name != NULL) snprintf(e->format, sizeof e->format, "%s", s->format[y->c.format].name);
+  e->program = s->format[y->c.format].program;
   e->rule = judge(s->q, &y->answer, e->why);
   e->shortfall = recommend_shortfall(&y->answer, &s->q->slo, NULL);
   if (e->rule == RULE_MET) e->why[0] = '\0';
@@ -527,27 +583,33 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
     if (!o->has_fastest || short_by < o->fastest.shortfall) fill_entry(s, y, &o->fastest);
     o->has_fastest = true;
   }
-  if (s->q->prune && (rule == RULE_MET || short_by > CLEARLY))
-    return learn(s, &y->c, y->answer.feasible, rule == RULE_MET || !y->answer.feasible ? 1 : short_by / CLEARLY);
+  bool fits = y->answer.feasible;
+  if (s->q->prune)
+    return learn(s, &y->c, fits, rule == RULE_MET || !fits ? 1 : fmax(1, y->least_miss / CLEARLY), rule == RULE_MET,
+                 rule != RULE_MET && y->least_miss <= CLEARLY);
   return HF_OK;
 }
 
-/* What misses the demand by little is planned once more with all depths simulated, which may find it faster. */
-static hf_status look_again(const search *s, const ask_case_spec *spec, int n, ask_case *answer) {
+/* What misses the demand by little is planned once more with all depths simulated, one of which may meet it. */
+static hf_status look_again(const search *s, const ask_case_spec *spec, int n, candidate *batch) {
   ask_case_spec again[BATCH] = {0};
   ask_case better[BATCH] = {0};
   int at[BATCH], k = 0;
   for (int i = 0; i < n; i++) {
-    double miss = recommend_shortfall(&answer[i], &s->q->slo, NULL);
+    double miss = batch[i].least_miss = recommend_shortfall(&batch[i].answer, &s->q->slo, NULL);
     if (miss <= 1 || miss > NEARLY) continue;
     again[k] = spec[i];
     again[k].one_depth = false;
+    again[k].give_up = 1;
     at[k++] = i;
   }
   HF_TRY(ask_evaluate_all(again, k, s->threads, NULL, NULL, better));
-  for (int i = 0; i < k; i++)
-    if (recommend_shortfall(&better[i], &s->q->slo, NULL) < recommend_shortfall(&answer[at[i]], &s->q->slo, NULL))
-      answer[at[i]] = better[i];
+  for (int i = 0; i < k; i++) {
+    candidate *c = &batch[at[i]];
+    double miss = recommend_shortfall(&better[i], &s->q->slo, NULL);
+    if (miss < c->least_miss) c->least_miss = miss;
+    if (miss <= 1) c->answer = better[i];
+  }
   return HF_OK;
 }
 
@@ -555,16 +617,21 @@ static hf_status plan_batch(search *s, candidate *batch, int n, bool over_budget
   ask_case_spec spec[BATCH] = {0};
   ask_case answer[BATCH] = {0};
   for (int i = 0; i < n; i++) {
-    spec[i] = (ask_case_spec){
-        .machine = batch[i].machine, .req = *s->req, .slo = s->q->slo, .quick = true, .one_depth = true, .no_interval = true};
+    spec[i] = (ask_case_spec){.machine = batch[i].machine,
+                              .req = *s->req,
+                              .slo = s->q->slo,
+                              .quick = true,
+                              .one_depth = true,
+                              .no_interval = true,
+                              .give_up = NEARLY};
     if (s->format[batch[i].c.format].name != NULL) spec[i].req.format = s->format[batch[i].c.format].name;
     if (batch[i].c.card < 0) spec[i].req.gpu = "none";
     snprintf(spec[i].name, sizeof spec[i].name, "%.95s", batch[i].parts.name);
   }
   hf_status st = ask_evaluate_all(spec, n, s->threads, NULL, NULL, answer);
-  if (st == HF_OK) st = look_again(s, spec, n, answer);
+  for (int i = 0; i < n; i++) batch[i].answer = answer[i];
+  if (st == HF_OK) st = look_again(s, spec, n, batch);
   for (int i = 0; i < n; i++) {
-    batch[i].answer = answer[i];
     if (st == HF_OK) st = result_of(s, &batch[i], over_budget);
     ask_machine_free(batch[i].machine);
     batch[i].machine = NULL;
@@ -578,7 +645,7 @@ static bool waits_for(const search *s, const combo *c, const candidate *batch, i
   known k = figures_of(s, c);
   for (int i = 0; i < have; i++) {
     known b = figures_of(s, &batch[i].c);
-    if (no_better(&k, &b)) return true;
+    if (no_better(s, &k, &b)) return true;
   }
   return false;
 }
@@ -616,7 +683,7 @@ static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget
       }
       continue;
     }
-    bool dear = o->n > 0 && (c.key > s->q->dearer_factor * o->entry[0].c.price.likely || o->n >= REGRET_MAX_CHOICES - BATCH);
+    bool dear = o->n > 0 && (c.key > s->q->dearer_factor * o->entry[0].c.price.likely || o->n >= ENOUGH);
     if (!over_budget && (dear || o->planned >= RECOMMEND_MOST_PLANNED)) {
       o->stopped = o->stopped || !dear;
       settle(s, RULE_DEARER);
@@ -716,7 +783,8 @@ static void drop_no_better(recommend_result *o, regret_choice *choice) {
     for (int k = 0; k < kept && !useless; k++) {
       const ask_case *b = &o->entry[k].c;
       useless = strcmp(c->format, b->format) == 0 && c->price.low >= b->price.low && c->price.likely >= b->price.likely &&
-                c->price.high >= b->price.high && c->decode_tok_per_s.likely <= 1.001 * b->decode_tok_per_s.likely &&
+                c->price.high >= b->price.high && c->tok_per_s_wall <= 1.001 * b->tok_per_s_wall &&
+                c->decode_tok_per_s.likely <= 1.001 * b->decode_tok_per_s.likely &&
                 c->decode_tok_per_s.low <= 1.001 * b->decode_tok_per_s.low &&
                 c->decode_tok_per_s.high <= 1.001 * b->decode_tok_per_s.high && c->tpot_s.p95 >= 0.999 * b->tpot_s.p95 &&
                 c->ttft_s.p95 >= 0.999 * b->ttft_s.p95;
@@ -731,6 +799,16 @@ static void drop_no_better(recommend_result *o, regret_choice *choice) {
   o->n = kept;
 }
 
+/* A case of an entry in full, at the depth at which it was judged. */
+static ask_case_spec entry_spec(const search *s, const recommend_entry *e, const ask_machine *machine) {
+  ask_case_spec spec = {.machine = machine, .req = *s->req, .slo = s->q->slo, .scenario = s->scenario, .quick = true};
+  if (e->format[0] != '\0') spec.req.format = e->format;
+  spec.req.depth = e->c.depth;
+  if (ask_machine_facts_of(machine)->n_gpus == 0) spec.req.gpu = "none";
+  snprintf(spec.name, sizeof spec.name, "%.95s", e->parts.name);
+  return spec;
+}
+
 static hf_status finish_entries(search *s) {
   recommend_result *o = s->out;
   ask_case_spec *spec = NULL;
@@ -743,10 +821,7 @@ static hf_status finish_entries(search *s) {
   qsort(o->entry, (size_t)o->n, sizeof *o->entry, by_price);
   for (int i = 0; i < o->n; i++) {
     HF_GO(done, ask_machine_from_parts(&o->entry[i].parts, &machine[i]));
-    spec[i] = (ask_case_spec){.machine = machine[i], .req = *s->req, .slo = s->q->slo, .scenario = s->scenario, .quick = true};
-    if (o->entry[i].format[0] != '\0') spec[i].req.format = o->entry[i].format;
-    if (ask_machine_facts_of(machine[i])->n_gpus == 0) spec[i].req.gpu = "none";
-    snprintf(spec[i].name, sizeof spec[i].name, "%.95s", o->entry[i].parts.name);
+    spec[i] = entry_spec(s, &o->entry[i], machine[i]);
   }
   HF_GO(done, ask_evaluate_all(spec, o->n, s->threads, NULL, NULL, answer));
   for (int i = 0; i < o->n; i++) {
@@ -787,6 +862,40 @@ static int by_shortfall(const void *a, const void *b) {
   return strcmp(x->parts.name, y->parts.name);
 }
 
+/* What is named is planned in full: in the search what failed clearly was given up early. */
+static hf_status finish_failures(search *s) {
+  enum { MOST = RECOMMEND_REJECTED + 3 };
+  recommend_result *o = s->out;
+  recommend_entry *e[MOST];
+  ask_case_spec spec[MOST] = {0};
+  ask_machine *machine[MOST] = {NULL};
+  ask_case *answer = NULL;
+  int n = 0;
+  hf_status st = HF_OK;
+  for (int i = 0; i < o->n_rejected; i++)
+    if (o->rejected[i].c.feasible) e[n++] = &o->rejected[i];
+  if (o->n == 0 && o->has_fastest && o->fastest.c.feasible) e[n++] = &o->fastest;
+  if (o->n == 0 && o->has_fastest_any && o->fastest_any.c.feasible) e[n++] = &o->fastest_any;
+  if (o->n == 0 && o->has_over_budget) e[n++] = &o->over_budget;
+  HF_GO(done, hf_alloc(&answer, MOST, sizeof *answer, "machines that failed"));
+  for (int i = 0; i < n; i++) {
+    HF_GO(done, ask_machine_from_parts(&e[i]->parts, &machine[i]));
+    spec[i] = entry_spec(s, e[i], machine[i]);
+    spec[i].no_interval = spec[i].one_depth = true;
+    spec[i].scenario = NULL;
+  }
+  HF_GO(done, ask_evaluate_all(spec, n, s->threads, NULL, NULL, answer));
+  for (int i = 0; i < n; i++) {
+    e[i]->c = answer[i];
+    e[i]->rule = judge(s->q, &answer[i], e[i]->why);
+    e[i]->shortfall = recommend_shortfall(&answer[i], &s->q->slo, NULL);
+  }
+done:
+  for (int i = 0; i < MOST; i++) ask_machine_free(machine[i]);
+  free(answer);
+  return st;
+}
+
 /* Rules without plans tell their nearest miss too. */
 static void add_near_misses(search *s) {
   static const recommend_rule rules[] = {RULE_BUDGET, RULE_ROOFLINE, RULE_MEMORY};
@@ -821,6 +930,7 @@ hf_status recommend_search(const recommend_question *q, const plan_request *req,
   HF_GO(done, visit(s, s->heap, &s->n_heap, false));
   if (out->n == 0 && q->budget > 0) HF_GO(done, visit(s, s->over, &s->n_over, true));
   HF_GO(done, finish_entries(s));
+  HF_GO(done, finish_failures(s));
   add_near_misses(s);
   out->threads = ask_threads(threads, BATCH);
   out->seconds = 1e-9 * (double)(hf_now_ns() - start);

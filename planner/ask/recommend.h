@@ -8,7 +8,7 @@
  *   budget         dearer than the budget even without its platform, or with it
  *   roofline       even with its work spread perfectly over likely memory bandwidth and the GPUs' datasheet one too slow (roofline_tok_per_s):
  *                  the likely figures are what is judged, so none that meets the demand is lost
- *   dominated      one that failed by a factor f, with at least its GPU memory, and no other figure of it is more than f / 1.05 times as good: so it
+ *   dominated      one that failed by a factor f, with at least its GPU memory, a format no lighter, and no other figure of it is more than f / 1.05 times as good: so it
  *                  fails too; or no figure is better than those of one at most as dear that met the demand
  *   dearer         over `dearer_factor` times the price of the cheapest that met it, or all places of the ranking are taken
  *   planned        = memory_planned + slow + slo + met: planned and simulated
@@ -20,6 +20,7 @@
 
 #include "db/catalog.h"
 #include "planner/ask/command.h"
+#include "model/recipe.h"
 #include "planner/ask/regret.h"
 
 enum { SPACE_MAX = 128, SPACE_NAME = 64, RECOMMEND_RANKED = 10, RECOMMEND_REJECTED = 12, RECOMMEND_MOST_PLANNED = 1500 };
@@ -36,7 +37,7 @@ typedef struct {
   char format[16][SPACE_NAME];
 } recommend_space;
 
-/* Everything of the catalog; counts 1, 2, 4; modules of 16 to 128 GiB; none: also without a GPU. */
+/* Everything of the catalog that can be bought new (sale) and runs our programs (runs_on); counts 1, 2, 4; modules of 16 to 128 GiB; none: also without a GPU. */
 /* All of the catalog but cards that run no CUDA programs (gpus/ with runs_on): those only by name. */
 HF_MUST hf_status recommend_space_default(recommend_space *s);
 /* Members gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats: arrays; those that are there replace the default. */
@@ -78,6 +79,7 @@ typedef struct {
   double worst_regret;
   char worst_when[200];
   int rank_by_regret;
+  recipe_program program; /* the least that runs its weight format today */
   bool meets_low, meets_high;
 } recommend_entry;
 

@@ -12,7 +12,7 @@ static void limits_text(const ask_slo *slo, char out[160]) {
   char s[24];
   size_t used = 0;
   out[0] = '\0';
-  if (slo->tok_per_s > 0) used += (size_t)snprintf(out, 160, "at least %.4g tokens/s", slo->tok_per_s);
+  if (slo->tok_per_s > 0) used += (size_t)snprintf(out, 160, "at least %.4g tokens/s delivered", slo->tok_per_s);
   if (slo->tpot_s > 0) {
     ask_seconds(slo->tpot_s, s);
     used += (size_t)snprintf(out + used, 160 - used, "%sp95 TPOT within %s", used > 0 ? ", " : "", s);
@@ -34,19 +34,21 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     const recommend_entry *o = &r->over_budget;
     ask_money(o->c.price.likely, money[0]);
     ask_money(o->c.price.likely - y->q->budget, money[1]);
-    used += (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s). ",
-                             money[1], money[0], parts_name(o), o->c.decode_tok_per_s.likely);
+    used +=
+        (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s delivered). ",
+                         money[1], money[0], parts_name(o), o->c.tok_per_s_wall);
   }
   bool any = !r->has_over_budget && r->has_fastest_any && r->fastest_any.c.feasible;
   const recommend_entry *e = any ? &r->fastest_any : r->has_fastest && r->fastest.c.feasible ? &r->fastest : NULL;
   if (e != NULL && used < n) {
     ask_money(e->c.price.likely, money[0]);
     ask_seconds(e->c.tpot_s.p95, s);
-    used += (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s, p95 TPOT %s",
-                             used > 0                                 ? "Or"
-                             : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
-                                                                      : "It takes",
-                             100 * (e->shortfall - 1), parts_name(e), money[0], e->c.decode_tok_per_s.likely, s);
+    used +=
+        (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
+                         used > 0                                 ? "Or"
+                         : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
+                                                                  : "It takes",
+                         100 * (e->shortfall - 1), parts_name(e), money[0], e->c.tok_per_s_wall, s);
     ask_seconds(e->c.ttft_s.p95, s);
     if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
   }
@@ -74,8 +76,15 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
   }
   const recommend_entry *e = &r->entry[0];
   ask_money(e->c.price.likely, money);
-  size_t used = (size_t)snprintf(out, n, "Buy %s: about USD %s, %.1f tokens/s (%.1f to %.1f).", parts_name(e), money,
-                                 e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
+  char ttft[24], tpot[24];
+  ask_seconds(e->c.ttft_s.p95, ttft);
+  ask_seconds(e->c.tpot_s.p95, tpot);
+  size_t used =
+      (size_t)snprintf(out, n,
+                       "Buy %s: about USD %s, %.1f tokens/s delivered, first token within %s, each further one within %s (95 "
+                       "%% of requests under sustained load); %.1f tokens/s decode (%.1f to %.1f).",
+                       parts_name(e), money, e->c.tok_per_s_wall, ttft, tpot, e->c.decode_tok_per_s.likely,
+                       e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
   if (!e->meets_low && used < n)
     used += (size_t)snprintf(out + used, n - used, " At the low end of its figures it misses the demand.");
   const recommend_entry *safe = &r->entry[r->regret.least_regret];
@@ -83,6 +92,100 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
     ask_money(safe->c.price.likely, money);
     snprintf(out + used, n - used, " Least to regret: %s (USD %s).", parts_name(safe), money);
   }
+}
+
+/* ---- what to do next ---- */
+
+static bool parts_text(const recommend_entry *e, char out[320]) {
+  catalog_parts p = e->parts;
+  p.name[0] = '\0';
+  if (catalog_parts_text(&p, out, 320) == HF_OK) return true;
+  hf_clear_error();
+  return false;
+}
+
+/* For a shell: a text in single quotes. */
+static void quoted(const char *text, char *out, size_t n) {
+  size_t used = 0;
+  if (strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-") == strlen(text)) {
+    snprintf(out, n, "%s", text);
+    return;
+  }
+  out[used++] = '\'';
+  for (const char *c = text; *c != '\0' && used + 6 < n; c++) {
+    if (*c == '\'') used += (size_t)snprintf(out + used, n - used, "'\\''");
+    else out[used++] = *c;
+  }
+  out[used++] = '\'';
+  out[used] = '\0';
+}
+
+/* The line that plans the entry in full: the load, the format and the depth at which it was judged. */
+static bool plan_line(const recommendation *y, const recommend_entry *e, char out[700]) {
+  char parts[320], named[300], machine[340];
+  if (!parts_text(e, parts)) return false;
+  quoted(e->c.model[0] != '\0' ? e->c.model : y->model, named, sizeof named);
+  quoted(parts, machine, sizeof machine);
+  int n = snprintf(
+      out, 700,
+      "hf-plan plan --model %s --machine %s --format %s --users %lld --context %lld --prompt-tokens %lld --output-tokens "
+      "%lld --depth %d",
+      named, machine, e->c.format, (long long)e->c.users, (long long)e->c.context, (long long)e->c.prompt_tokens,
+      (long long)e->c.output_tokens, e->c.depth);
+  return n > 0 && n < 700;
+}
+
+/* Engines that exist and read such weights on a CPU and a GPU; hf-run has no CUDA device yet. */
+static const char *engines_of(const recommend_entry *e) {
+  bool gpu = e->parts.n_gpu_kinds > 0;
+  switch (e->program) {
+    case RUNS_HF_RUN:
+      return gpu ? "llama.cpp, ik_llama.cpp (hf-run once it has a CUDA device)" : "hf-run, llama.cpp, ik_llama.cpp";
+    case RUNS_LLAMA_CPP: return "llama.cpp, ik_llama.cpp; KTransformers where it knows the model";
+    case RUNS_IK_LLAMA_CPP: return "ik_llama.cpp";
+    default: return "engines that read safetensors, such as SGLang with KTransformers' CPU experts";
+  }
+}
+
+static void title_of(const char *kind, const char *name, char out[96]) {
+  json *entry = NULL;
+  snprintf(out, 96, "%.95s", name);
+  if (catalog_get(kind, name, &entry) != HF_OK) {
+    hf_clear_error();
+    return;
+  }
+  const char *title = json_string(json_get(entry, "title"));
+  if (title != NULL) snprintf(out, 96, "%.95s", title);
+  json_free(entry);
+}
+
+/* Parts as a dealer names them. */
+static void full_name(const recommend_entry *e, char out[480]) {
+  const catalog_parts *p = &e->parts;
+  char title[96];
+  size_t used = 0;
+  for (int i = 0; i < p->n_gpu_kinds && used < 480; i++) {
+    title_of("gpus", p->gpu[i].gpu, title);
+    used += (size_t)snprintf(out + used, 480 - used, "%d x %s, ", p->gpu[i].count, title);
+  }
+  title_of("cpus", p->cpu, title);
+  if (used < 480) used += (size_t)snprintf(out + used, 480 - used, "%s%d x %s, ", used == 0 ? "no GPU, " : "", p->sockets, title);
+  title_of("memory", p->memory, title);
+  double modules = p->dimm_bytes > 0 ? (double)e->c.memory_bytes / (double)p->dimm_bytes : 0;
+  if (used < 480)
+    snprintf(out + used, 480 - used, "%.0f x %lld GiB %s; weights %s", modules, (long long)(p->dimm_bytes >> 30), title,
+             e->c.format);
+}
+
+static hf_status text_next(const recommendation *y, hf_buf *b) {
+  char line[700];
+  HF_TRY(hf_buf_printf(b, "\nPlan one of them in full; engines that run it today\n"));
+  for (int i = 0; i < y->r->n && i < RECOMMEND_RANKED; i++) {
+    const recommend_entry *e = &y->r->entry[i];
+    if (!plan_line(y, e, line)) continue;
+    HF_TRY(hf_buf_printf(b, "  %2d %s\n     %s\n", i + 1, line, engines_of(e)));
+  }
+  return HF_OK;
 }
 
 /* ---- flips and the measurement to make first ---- */
@@ -193,6 +296,18 @@ static void add_question(const recommendation *y, json *doc) {
   json *formats = json_add_array(q, "formats");
   for (int i = 0; i < s->n_formats; i++) json_add_str(formats, NULL, s->format[i]);
   if (s->n_formats == 0) json_add_str(formats, NULL, y->format);
+  if (y->floor_text != NULL) json_add_num(q, "perplexity_increase_limit", expm1(y->floor));
+  else json_add_null(q, "perplexity_increase_limit");
+  json *held = json_add_array(q, "format_losses");
+  for (int i = 0; i < y->n_formats; i++) {
+    const recommend_format *f = &y->formats[i];
+    json *o = json_add_object(held, NULL);
+    json_add_str(o, "format", f->name);
+    json_add_bool(o, "searched", f->searched);
+    if (f->known) json_add_num(o, "perplexity_increase", expm1(f->loss));
+    else json_add_null(o, "perplexity_increase");
+    json_add_str(o, "quality_tag", f->tag);
+  }
   json *z = json_add_object(q, "space");
   add_list(z, "gpus", s->gpu, s->n_gpus);
   json *counts = json_add_array(z, "gpu_counts");
@@ -206,7 +321,7 @@ static void add_question(const recommendation *y, json *doc) {
   for (int i = 0; i < s->n_dimms; i++) json_add_int(dimms, NULL, s->dimm_bytes[i]);
 }
 
-static void add_entry(const recommend_entry *e, int rank, json *o) {
+static void add_entry(const recommendation *y, const recommend_entry *e, int rank, json *o) {
   char text[320];
   ask_case_to_json(&e->c, o);
   json_add_int(o, "rank", rank);
@@ -218,20 +333,22 @@ static void add_entry(const recommend_entry *e, int rank, json *o) {
   json_add_bool(m, "low", e->meets_low);
   json_add_bool(m, "likely", e->shortfall <= 1);
   json_add_bool(m, "high", e->meets_high);
-  catalog_parts p = e->parts;
-  p.name[0] = '\0';
-  if (catalog_parts_text(&p, text, sizeof text) == HF_OK) json_add_str(o, "parts_text", text);
-  else hf_clear_error();
+  if (parts_text(e, text)) json_add_str(o, "parts_text", text);
+  char line[700], full[480];
+  full_name(e, full);
+  json_add_str(o, "full_name", full);
+  if (plan_line(y, e, line)) json_add_str(o, "plan_command", line);
+  json_add_str(o, "runs_today", engines_of(e));
 }
 
 hf_status recommend_to_json(const recommendation *y, json *doc) {
   const recommend_result *r = y->r;
   char nearest[700];
   add_question(y, doc);
-  if (r->n > 0) add_entry(&r->entry[0], 1, json_add_object(doc, "answer"));
+  if (r->n > 0) add_entry(y, &r->entry[0], 1, json_add_object(doc, "answer"));
   else json_add_null(doc, "answer");
   json *ranking = json_add_array(doc, "ranking");
-  for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) add_entry(&r->entry[i], i + 1, json_add_object(ranking, NULL));
+  for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) add_entry(y, &r->entry[i], i + 1, json_add_object(ranking, NULL));
   if (r->n > 1) json_add_str(doc, "runner_up", parts_name(&r->entry[1]));
   else json_add_null(doc, "runner_up");
   if (r->n > 0) json_add_str(doc, "by_regret", parts_name(&r->entry[r->regret.least_regret]));
@@ -264,6 +381,7 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
                      "least one; regret: loss "
                      "above that of the best choice there.",
                      "assumed", "definition");
+  ask_add_load(doc);
   ask_add_assumption(doc, "Placements of the search are the Lagrangian ones where their proven gap is at most 0.5 %.", "assumed",
                      "hf-plan");
   return HF_OK;
@@ -286,8 +404,8 @@ hf_status recommend_csv(const recommendation *y, hf_buf *b) {
 static hf_status text_ranking(const recommendation *y, hf_buf *b) {
   const recommend_result *r = y->r;
   char price[24], tpot[24], ttft[24], regret[24];
-  HF_TRY(hf_buf_printf(b, "\n  %2s %10s %8s %13s %9s %9s %8s %11s  %s\n", "", "price USD", "tokens/s", "low-high", "TPOT p95",
-                       "TTFT p95", "USD/M", "regret USD", "machine"));
+  HF_TRY(hf_buf_printf(b, "\n  %2s %10s %9s %9s %9s %8s %13s %8s %11s  %s\n", "", "price USD", "delivered", "TTFT p95",
+                       "TPOT p95", "decode", "low-high", "USD/M", "regret USD", "machine"));
   for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) {
     const recommend_entry *e = &r->entry[i];
     char cost[24] = "-";
@@ -296,8 +414,8 @@ static hf_status text_ranking(const recommendation *y, hf_buf *b) {
     ask_seconds(e->c.tpot_s.p95, tpot);
     ask_seconds(e->c.ttft_s.p95, ttft);
     if (e->c.has_cost) snprintf(cost, sizeof cost, "%.2f", e->c.cost.likely);
-    HF_TRY(hf_buf_printf(b, "  %2d %10s %8.1f %6.1f-%-6.1f %9s %9s %8s %7s (%d)  %s\n", i + 1, price,
-                         e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high, tpot, ttft, cost,
+    HF_TRY(hf_buf_printf(b, "  %2d %10s %9.1f %9s %9s %8.1f %6.1f-%-6.1f %8s %7s (%d)  %s\n", i + 1, price, e->c.tok_per_s_wall,
+                         ttft, tpot, e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high, cost,
                          regret, e->rank_by_regret, parts_name(e)));
   }
   return hf_buf_printf(
@@ -323,6 +441,25 @@ static hf_status text_doubt(const recommendation *y, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "\nMeasure first: %s (%s)", regret_factor_words(g), how_to_measure[g]));
   if (share >= 0.005)
     HF_TRY(hf_buf_printf(b, "; it takes away %.0f %% of the doubt about the choice, worth about USD %s", 100 * share, worth));
+  return hf_buf_printf(b, "\n");
+}
+
+/* Which weight formats were searched, and which lose too much. */
+static hf_status text_formats(const recommendation *y, hf_buf *b) {
+  if (y->floor_text == NULL || y->n_formats == 0) return HF_OK;
+  for (int side = 1; side >= 0; side--) {
+    int n = 0;
+    for (int i = 0; i < y->n_formats; i++) {
+      const recommend_format *f = &y->formats[i];
+      bool too_much = f->known && f->loss > y->floor;
+      if (f->searched != (side == 1) || (side == 0 && !too_much)) continue;
+      if (n++ > 0) HF_TRY(hf_buf_printf(b, ", "));
+      else if (side == 1)
+        HF_TRY(hf_buf_printf(b, "\nWeight formats searched, perplexity at most %s %% above the original's: ", y->floor_text));
+      else HF_TRY(hf_buf_printf(b, "; lose too much: "));
+      HF_TRY(hf_buf_printf(b, "%s %+.2g %%", f->name, 100 * expm1(f->loss)));
+    }
+  }
   return hf_buf_printf(b, "\n");
 }
 
@@ -355,9 +492,12 @@ hf_status recommend_text(const recommendation *y, hf_buf *b) {
                        y->users == 1 ? "" : "s", context, limits));
   if (r->n > 0) {
     HF_TRY(text_ranking(y, b));
+    HF_TRY(text_next(y, b));
     HF_TRY(text_doubt(y, b));
+    HF_TRY(ask_load_text(&r->entry[0].c, b));
   }
   for (int i = 0; i < r->n_rejected; i++)
     HF_TRY(hf_buf_printf(b, "%s  %s: %s\n", i == 0 ? "\nWhy not\n" : "", parts_name(&r->rejected[i]), r->rejected[i].why));
+  HF_TRY(text_formats(y, b));
   return text_counts(r, b);
 }

@@ -4,11 +4,22 @@
 
 #include "planner/ask/recommend.h"
 
+/* A weight format that was held against the floor on quality. */
+typedef struct {
+  char name[SPACE_NAME], tag[16];
+  bool known, searched; /* known: a table has a figure for its types */
+  double loss, bits;    /* of ln(perplexity); per weight */
+} recommend_format;
+
 typedef struct {
   const recommend_question *q;
   const recommend_result *r;
   const char *model, *format; /* as asked; format NULL: the model's */
   int64_t users, context;
+  const char *floor_text; /* percent of perplexity above the original's; NULL: formats were named and no floor asked for */
+  double floor;           /* the same as a loss */
+  int n_formats;
+  recommend_format formats[16]; /* by bits, those searched first; none without a floor */
 } recommendation;
 
 void recommend_verdict(const recommendation *y, char *out, size_t n);

@@ -13,13 +13,11 @@ static const struct {
              {"memory", "memory"}, {"dimm_bytes", NULL}, {"formats", NULL}};
 enum { L_GPUS, L_COUNTS, L_CPUS, L_SOCKETS, L_MEMORY, L_DIMMS, L_FORMATS, L_N };
 
-/* Is that a card for which this project has no programs, so that it must not be proposed unasked? */
-static hf_status is_foreign(const char *kind, const char *name, bool *foreign) {
+/* Must it not be proposed unasked? A card for which this project has no programs, or a part that cannot be bought new. */
+static hf_status by_name_only(const char *kind, const char *name, bool *only) {
   json *entry = NULL;
-  *foreign = false;
-  if (strcmp(kind, "gpus") != 0) return HF_OK;
   HF_TRY(catalog_get(kind, name, &entry));
-  *foreign = json_get(entry, "runs_on") != NULL;
+  *only = json_get(entry, "runs_on") != NULL || json_get(entry, "sale") != NULL;
   json_free(entry);
   return HF_OK;
 }
@@ -31,10 +29,10 @@ static hf_status all_names(const char *kind, char list[SPACE_MAX][SPACE_NAME], i
   *n = 0;
   hf_status st = HF_OK;
   for (int i = 0; i < count && *n < SPACE_MAX - 1 && st == HF_OK; i++) {
-    bool foreign;
+    bool only;
     if (strlen(names[i]) >= SPACE_NAME) continue;
-    st = is_foreign(kind, names[i], &foreign);
-    if (st == HF_OK && !foreign) snprintf(list[(*n)++], SPACE_NAME, "%s", names[i]);
+    st = by_name_only(kind, names[i], &only);
+    if (st == HF_OK && !only) snprintf(list[(*n)++], SPACE_NAME, "%s", names[i]);
   }
   free(names);
   return st;

@@ -36,7 +36,7 @@ static void find_knees(sweep *w) {
     for (int i = 0; i < n; i++) {
       const ask_case *c = &w->c[j * n + i];
       users[i] = (double)c->users;
-      rate[i] = c->decode_tok_per_s.likely;
+      rate[i] = c->tok_per_s_wall;
       ok[i] = c->feasible;
       meets[i] = ask_meets(c, &w->command->slo, NULL);
     }
@@ -122,8 +122,8 @@ static void knee_text(const sweep *w, int j, char *out, size_t n) {
     snprintf(out, n, "does not fit");
     return;
   }
-  used =
-      snprintf(out, n, "%lld user%s, %.1f tokens/s, ", (long long)c->users, c->users == 1 ? "" : "s", c->decode_tok_per_s.likely);
+  used = snprintf(out, n, "%lld user%s, %.1f tokens/s delivered, ", (long long)c->users, c->users == 1 ? "" : "s",
+                  c->tok_per_s_wall);
   if (used < 0 || (size_t)used >= n) return;
   out += used;
   n -= (size_t)used;
@@ -135,8 +135,8 @@ static void knee_text(const sweep *w, int j, char *out, size_t n) {
     snprintf(out, n, "then the SLO is missed (%s)", why);
   } else {
     snprintf(out, n, "then a further user adds %.2f instead of %.2f tokens/s",
-             (next->decode_tok_per_s.likely - c->decode_tok_per_s.likely) / (double)(next->users - c->users),
-             w->c[j * w->axis[0].n].decode_tok_per_s.likely / (double)w->c[j * w->axis[0].n].users);
+             (next->tok_per_s_wall - c->tok_per_s_wall) / (double)(next->users - c->users),
+             w->c[j * w->axis[0].n].tok_per_s_wall / (double)w->c[j * w->axis[0].n].users);
   }
 }
 
@@ -145,7 +145,7 @@ void sweep_verdict(const sweep *w, char *out, size_t n) {
   char knee[300];
   for (int k = 0; k < cells; k++) {
     fit += w->c[k].feasible;
-    if (w->c[k].feasible && (best < 0 || w->c[k].decode_tok_per_s.likely > w->c[best].decode_tok_per_s.likely)) best = k;
+    if (w->c[k].feasible && (best < 0 || w->c[k].tok_per_s_wall > w->c[best].tok_per_s_wall)) best = k;
   }
   if (best < 0) {
     snprintf(out, n, "No cell fits: %.200s.", w->c[0].why_not);
@@ -160,7 +160,7 @@ void sweep_verdict(const sweep *w, char *out, size_t n) {
     used = (size_t)snprintf(out, n, "%s %s. ", bends ? "Knee at" : "At", knee);
   }
   if (used >= n) return;
-  used += (size_t)snprintf(out + used, n - used, "Most: %.1f tokens/s at %s (%s binds).", w->c[best].decode_tok_per_s.likely,
+  used += (size_t)snprintf(out + used, n - used, "Most: %.1f tokens/s delivered at %s (%s binds).", w->c[best].tok_per_s_wall,
                            w->c[best].name, w->c[best].binding);
   if (fit < cells && used < n) snprintf(out + used, n - used, " %d of %d cells do not fit.", cells - fit, cells);
 }
@@ -217,9 +217,8 @@ hf_status sweep_to_json(const sweep *w, json *doc) {
   if (!w->command->exact)
     ask_add_assumption(doc, "A cell's placement is the Lagrangian one where its proven gap is at most 0.5 %; its gap is printed.",
                        "assumed", "hf-plan");
-  ask_add_assumption(doc,
-                     "Users start together and each sends its next request at once; popularity of experts as in the question.",
-                     "assumed", "hf-plan");
+  ask_add_load(doc);
+  ask_add_assumption(doc, "Popularity of experts as in the question.", "assumed", "hf-plan");
   return HF_OK;
 }
 
@@ -236,10 +235,11 @@ hf_status sweep_csv(const sweep *w, hf_buf *b) {
 
 /* ---- text: tables whose shade says how much of the best a cell reaches ---- */
 
-typedef enum { SHOW_RATE, SHOW_TTFT, SHOW_TPOT, SHOW_COST, SHOW_N } shown;
+typedef enum { SHOW_WALL, SHOW_TTFT, SHOW_TPOT, SHOW_RATE, SHOW_COST, SHOW_N } shown;
 
 static double value_of(const ask_case *c, shown what) {
   switch (what) {
+    case SHOW_WALL: return c->tok_per_s_wall;
     case SHOW_RATE: return c->decode_tok_per_s.likely;
     case SHOW_TTFT: return c->ttft_s.p95;
     case SHOW_TPOT: return 1e3 * c->tpot_s.p95;
@@ -256,7 +256,7 @@ static void cell_text(const sweep *w, const ask_case *c, shown what, char out[24
     return;
   }
   snprintf(number, sizeof number, v >= 99.95 ? "%.0f" : v >= 9.995 ? "%.1f" : "%.2f", v);
-  if (what == SHOW_RATE) snprintf(out, 24, "%s%c%s", number, ask_binding_letter(c), slo ? "!" : " ");
+  if (what == SHOW_WALL) snprintf(out, 24, "%s%c%s", number, ask_binding_letter(c), slo ? "!" : " ");
   else snprintf(out, 24, "%s%s", number, slo ? "!" : " ");
 }
 
@@ -270,7 +270,9 @@ static int shade(double v, double least, double most, bool high_is_good) {
 }
 
 static hf_status text_table(const sweep *w, shown what, bool colour, hf_buf *b) {
-  static const char *const title[] = {"Tokens/s, all users together", "TTFT p95, s", "TPOT p95, ms", "USD per million tokens"};
+  static const char *const title[] = {"Delivered tokens/s, all users together, prompts and waiting included",
+                                      "Time to the first token (TTFT), p95, s", "Time per further token (TPOT), p95, ms",
+                                      "Decode tokens/s, while every user decodes", "USD per million tokens"};
   int n0 = w->axis[0].n, n1 = w->axis[1].n, width = 8, left = (int)strlen(ask_key_name(w->axis[1].key));
   double least = INFINITY, most = 0;
   char text[24];
@@ -286,7 +288,7 @@ static hf_status text_table(const sweep *w, shown what, bool colour, hf_buf *b) 
     if ((int)strlen(w->axis[0].point[i].value) + 1 > width) width = (int)strlen(w->axis[0].point[i].value) + 1;
   HF_TRY(hf_buf_printf(b, "\n%s\n  %*s  %s\n  %*s ", title[what], -left, "", ask_key_name(w->axis[0].key), -left,
                        ask_key_name(w->axis[1].key)));
-  int after = what == SHOW_RATE ? 2 : 1; /* the letters stand behind the numbers */
+  int after = what == SHOW_WALL ? 2 : 1; /* the letters stand behind the numbers */
   for (int i = 0; i < n0; i++) HF_TRY(hf_buf_printf(b, " %*s%*s", width - after, w->axis[0].point[i].value, after, ""));
   HF_TRY(hf_buf_add(b, "\n", 1));
   for (int j = 0; j < n1; j++) {
@@ -294,10 +296,10 @@ static hf_status text_table(const sweep *w, shown what, bool colour, hf_buf *b) 
     for (int i = 0; i < n0; i++) {
       const ask_case *c = &w->c[j * n0 + i];
       cell_text(w, c, what, text);
-      if (!c->feasible) snprintf(text, sizeof text, what == SHOW_RATE ? "-  " : "- ");
+      if (!c->feasible) snprintf(text, sizeof text, what == SHOW_WALL ? "-  " : "- ");
       if (colour && c->feasible)
-        HF_TRY(hf_buf_printf(b, " \033[30;48;5;%dm%*s\033[0m", shade(value_of(c, what), least, most, what == SHOW_RATE), width,
-                             text));
+        HF_TRY(hf_buf_printf(b, " \033[30;48;5;%dm%*s\033[0m",
+                             shade(value_of(c, what), least, most, what == SHOW_RATE || what == SHOW_WALL), width, text));
       else HF_TRY(hf_buf_printf(b, " %*s", width, text));
     }
     HF_TRY(hf_buf_add(b, "\n", 1));
@@ -335,7 +337,7 @@ hf_status sweep_text(const sweep *w, hf_buf *b, bool colour) {
     HF_TRY(hf_buf_printf(b, "\nFirst that does not fit, %s: %s\n", w->c[k].name, w->c[k].why_not));
     break;
   }
-  return hf_buf_printf(b, "\n%d cells in %.1f s on %d thread%s; widest proven gap %.3f %%. Figures: %s.\n", cells, w->seconds,
-                       w->threads, w->threads == 1 ? "" : "s", 100 * gap,
-                       w->c[first].tag[0] != '\0' ? w->c[first].tag : "assumed");
+  HF_TRY(ask_load_text(&w->c[first], b));
+  return hf_buf_printf(b, "\n%d cells in %.1f s on %d thread%s; widest proven gap %.3f %%.\n", cells, w->seconds, w->threads,
+                       w->threads == 1 ? "" : "s", 100 * gap);
 }

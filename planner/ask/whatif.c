@@ -163,8 +163,8 @@ static bool is_purchase(const whatif_column *y) {
 static void against_base(const whatif *w, const whatif_column *y, char *out, size_t n) {
   const ask_case *b = &w->column[0].c, *c = &y->c;
   char change[24], money[24];
-  ask_change_text(c->decode_tok_per_s.likely / b->decode_tok_per_s.likely, change);
-  int used = snprintf(out, n, "%s: %.1f tokens/s (%s", y->set.name, c->decode_tok_per_s.likely, change);
+  ask_change_text(c->tok_per_s_wall / b->tok_per_s_wall, change);
+  int used = snprintf(out, n, "%s: %.1f tokens/s (%s", y->set.name, c->tok_per_s_wall, change);
   if (b->has_price && c->has_price && fabs(c->price.likely - b->price.likely) >= 1 && used > 0 && (size_t)used < n) {
     double more = c->price.likely - b->price.likely;
     ask_money(fabs(more), money);
@@ -184,20 +184,27 @@ void whatif_verdict(const whatif *w, char *out, size_t n) {
   size_t used = 0;
   for (int i = 1; i < w->n; i++) {
     const whatif_column *y = &w->column[i];
-    if (is_purchase(y) && (best == NULL || y->c.decode_tok_per_s.likely > best->c.decode_tok_per_s.likely)) best = y;
+    if (is_purchase(y) && (best == NULL || y->c.tok_per_s_wall > best->c.tok_per_s_wall)) best = y;
     if (y->lost && lost == NULL) lost = y;
     if (y->together && !y->lost) all = y;
     if (!is_purchase(y) && !y->lost && !y->together && other == NULL) other = y;
   }
   if (!b->feasible) used = (size_t)snprintf(out, n, "The base does not fit: %.200s.", b->why_not);
-  else used = (size_t)snprintf(out, n, "Base: %.1f tokens/s.", b->decode_tok_per_s.likely);
+  else {
+    char ttft[24], tpot[24];
+    ask_seconds(b->ttft_s.p95, ttft);
+    ask_seconds(b->tpot_s.p95, tpot);
+    used = (size_t)snprintf(
+        out, n, "Base: %.1f tokens/s delivered, first token within %s, each further one within %s (95 %% of requests).",
+        b->tok_per_s_wall, ttft, tpot);
+  }
   const whatif_column *say[4] = {best, other, all, lost};
   static const char *const words[4] = {"Of single changes of the machine the most is ", "", "All together, ", "If it fails, "};
   for (int i = 0; i < 4; i++) {
     if (say[i] == NULL || used >= n) continue;
     if (!say[i]->c.feasible) snprintf(text, sizeof text, "%.80s: does not fit", say[i]->set.name);
     else if (b->feasible) against_base(w, say[i], text, sizeof text);
-    else snprintf(text, sizeof text, "%.80s: %.1f tokens/s", say[i]->set.name, say[i]->c.decode_tok_per_s.likely);
+    else snprintf(text, sizeof text, "%.80s: %.1f tokens/s", say[i]->set.name, say[i]->c.tok_per_s_wall);
     used += (size_t)snprintf(out + used, n - used, " %s%s.", words[i], text);
   }
 }
@@ -211,6 +218,7 @@ static void add_ratio(json *o, const char *key, double from, double to) {
 static void add_change(const ask_case *b, const ask_case *c, json *o) {
   if (!b->feasible || !c->feasible) return;
   json *x = json_add_object(o, "change");
+  add_ratio(x, "tok_per_s_wall", b->tok_per_s_wall, c->tok_per_s_wall);
   add_ratio(x, "decode_tok_per_s", b->decode_tok_per_s.likely, c->decode_tok_per_s.likely);
   add_ratio(x, "tpot_p95", b->tpot_s.p95, c->tpot_s.p95);
   add_ratio(x, "ttft_p95", b->ttft_s.p95, c->ttft_s.p95);
@@ -258,10 +266,8 @@ hf_status whatif_to_json(const whatif *w, json *doc) {
     for (int k = 0; k < f->n_notes; k++)
       if (i == 0 || !w->column[i].together) ask_add_assumption(doc, f->note[k], "assumed", w->column[i].c.name);
   }
-  ask_add_assumption(doc,
-                     "Popularity of experts is uniform unless the plan says otherwise; users start together and each sends the "
-                     "next request at once.",
-                     "assumed", "hf-plan");
+  ask_add_load(doc);
+  ask_add_assumption(doc, "Popularity of experts is uniform unless the question says otherwise.", "assumed", "hf-plan");
   return HF_OK;
 }
 
@@ -281,15 +287,15 @@ static hf_status text_row(const whatif *w, const whatif_column *y, int name_widt
   HF_TRY(hf_buf_printf(b, "  %.*s%*s", shown > name_width ? name_width : shown, name, shown > name_width ? 0 : name_width - shown,
                        ""));
   if (!c->feasible) return hf_buf_printf(b, "  does not fit\n");
-  if (y != w->column && base->feasible) ask_change_text(c->decode_tok_per_s.likely / base->decode_tok_per_s.likely, change);
+  if (y != w->column && base->feasible) ask_change_text(c->tok_per_s_wall / base->tok_per_s_wall, change);
   ask_seconds(c->ttft_s.p95, ttft);
   ask_seconds(c->tpot_s.p95, tpot);
   if (c->has_price) ask_money(c->price.likely, price);
   if (c->joule_per_token > 0) snprintf(joule, sizeof joule, "%.1f", c->joule_per_token);
   if (c->has_cost) snprintf(cost, sizeof cost, "%.2f", c->cost.likely);
   if (c->users_at_slo >= 0) snprintf(users, sizeof users, "%lld", (long long)c->users_at_slo);
-  HF_TRY(hf_buf_printf(b, " %8.1f %8s %6.1f-%-6.1f %9s %9s %9s %7s", c->decode_tok_per_s.likely, change, c->decode_tok_per_s.low,
-                       c->decode_tok_per_s.high, ttft, tpot, price, joule));
+  HF_TRY(hf_buf_printf(b, " %9.1f %8s %9s %9s %8.1f %6.1f-%-6.1f %9s %7s", c->tok_per_s_wall, change, ttft, tpot,
+                       c->decode_tok_per_s.likely, c->decode_tok_per_s.low, c->decode_tok_per_s.high, price, joule));
   if (base->has_cost) HF_TRY(hf_buf_printf(b, " %7s", cost));
   if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %5s", users));
   return hf_buf_printf(b, "  %s\n", c->binding);
@@ -320,8 +326,8 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s) on %s, %lld user%s, context %s (prompt %lld, answer %lld)\n\n", verdict, base->model,
                        base->format, base->machine, (long long)base->users, base->users == 1 ? "" : "s", context,
                        (long long)base->prompt_tokens, (long long)base->output_tokens));
-  HF_TRY(hf_buf_printf(b, "  %*s %8s %8s %13s %9s %9s %9s %7s", -width, "", "tokens/s", "change", "low-high", "TTFT p95",
-                       "TPOT p95", "price USD", "J/token"));
+  HF_TRY(hf_buf_printf(b, "  %*s %9s %8s %9s %9s %8s %13s %9s %7s", -width, "", "delivered", "change", "TTFT p95", "TPOT p95",
+                       "decode", "low-high", "price USD", "J/token"));
   if (base->has_cost) HF_TRY(hf_buf_printf(b, " %7s", "USD/M"));
   if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %5s", "users"));
   HF_TRY(hf_buf_printf(b, "  binding\n"));
@@ -344,9 +350,5 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
       any = true;
     }
   }
-  HF_TRY(hf_buf_printf(b,
-                       "\nTokens/s are of all users together in decode. TTFT: arrival to first token; TPOT: seconds per further "
-                       "token. Figures: %s.\n",
-                       base->tag[0] != '\0' ? base->tag : "assumed"));
-  return HF_OK;
+  return ask_load_text(base, b);
 }

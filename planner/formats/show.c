@@ -188,12 +188,12 @@ void formats_verdict(const formats *f, char *out, size_t n) {
   }
   const format_candidate *x = &f->v[f->chosen];
   percent_text(x->quality.loss, loss);
-  int k = snprintf(out, n, "%s: %.1f tokens/s (%.1f to %.1f), perplexity %s, %.2f bits per weight.", x->recipe.name,
+  int k = snprintf(out, n, "%s: %.1f tokens/s decode (%.1f to %.1f), perplexity %s, %.2f bits per weight.", x->recipe.name,
                    x->c.decode_tok_per_s.likely, x->c.decode_tok_per_s.low, x->c.decode_tok_per_s.high, loss, x->bits);
   if (f->usual < 0 || f->usual == f->chosen || k < 0 || (size_t)k >= n) return;
   const format_candidate *u = &f->v[f->usual];
   percent_text(u->quality.loss, loss);
   if (u->c.feasible)
-    snprintf(out + k, n - (size_t)k, " %s would give %.1f tokens/s at %s.", u->recipe.name, u->c.decode_tok_per_s.likely, loss);
+    snprintf(out + k, n - (size_t)k, " %s would give %.1f at %s.", u->recipe.name, u->c.decode_tok_per_s.likely, loss);
   else snprintf(out + k, n - (size_t)k, " %s does not fit.", u->recipe.name);
 }

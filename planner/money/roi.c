@@ -255,6 +255,10 @@ static void add_doubt(const roi *r, json *doc) {
 }
 
 void roi_to_json(const roi *r, json *doc) {
+  char doubt[MONEY_MAX_DOUBTS][MONEY_NOTE];
+  int n_doubts = money_doubts(r->scenario, r->f, doubt);
+  json *warnings = json_add_array(doc, "warnings");
+  for (int i = 0; i < n_doubts; i++) json_add_str(warnings, NULL, doubt[i]);
   json_add_str(doc, "currency", r->scenario->currency);
   json *s = json_add_object(doc, "scenario");
   json_add_str(s, "name", r->scenario->name);
@@ -354,6 +358,9 @@ static hf_status show_levers(const roi *r, hf_buf *b) {
 }
 
 hf_status roi_show(const roi *r, hf_buf *b) {
+  char doubt[MONEY_MAX_DOUBTS][MONEY_NOTE];
+  int n = money_doubts(r->scenario, r->f, doubt);
+  for (int i = 0; i < n; i++) HF_TRY(hf_buf_printf(b, "  check          %s\n", doubt[i]));
   HF_TRY(show_costs(r, b));
   HF_TRY(show_options(r, b));
   HF_TRY(show_levers(r, b));

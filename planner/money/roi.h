@@ -27,7 +27,7 @@ HF_MUST hf_status roi_compute(const money_scenario *s, const money_machine *m, c
 
 /* The answer in two or three sentences, the cheapest way first. */
 void roi_verdict(const roi *r, char out[ROI_VERDICT]);
-/* Members currency, scenario, inputs, parts, cost, options, cash, sample, levers, profile. */
+/* Members warnings, currency, scenario, inputs, parts, cost, options, cash, sample, levers, profile. */
 void roi_to_json(const roi *r, json *doc);
 /* Tables for a terminal. */
 HF_MUST hf_status roi_show(const roi *r, hf_buf *out);

@@ -74,13 +74,15 @@ static hf_status read_members(const json *o, const char *where, double lo, doubl
   return HF_OK;
 }
 
-static hf_status read_fact(const json *v, const char *where, double lo, double hi, money_fact *f) {
+static hf_status read_fact(const json *v, const char *where, double lo, double hi, const char *remedy, money_fact *f) {
   *f = unknown();
   if (json_type(v) == JSON_OBJECT) return read_members(v, where, lo, hi, f);
   if (json_type(v) != JSON_NUMBER)
     return hf_fail(HF_INPUT, "%s: neither a number nor an object with low, likely and high", where);
   double x = json_number(v, NAN);
-  if (!(x >= lo && x <= hi)) return hf_fail(HF_INPUT, "%s: %g is outside %g to %g", where, x, lo, hi);
+  if (!(x >= lo && x <= hi))
+    return hf_fail(HF_INPUT, "%s: %g is outside %g to %g%s%s", where, x, lo, hi, remedy != NULL ? ": " : "",
+                   remedy != NULL ? remedy : "");
   f->low = f->likely = f->high = x;
   snprintf(f->source, sizeof f->source, "%.190s", where);
   return HF_OK;
@@ -132,7 +134,7 @@ static hf_status read_parts(const json *v, const char *where, money_scenario *s)
       return hf_fail(HF_INPUT, "%s: part_prices: unknown part '%.60s'; known are cpu, memory, gpu, platform, extra", where,
                      json_key(m));
     snprintf(inner, sizeof inner, "%.300s: part_prices.%s", where, money_class_name[k]);
-    HF_TRY(read_fact(m, inner, 0, 1e12, &s->part[k]));
+    HF_TRY(read_fact(m, inner, 0, 1e12, NULL, &s->part[k]));
   }
   return HF_OK;
 }
@@ -154,7 +156,7 @@ static hf_status read_input(const json *m, int i, const char *where, money_scena
     return hf_fail(HF_INPUT, "%s: member %s: comes from the simulation of the plan and cannot be stated", where, json_key(m));
   snprintf(inner, sizeof inner, "%.300s: %s", where, money_input_name((money_input)i));
   money_input_limits((money_input)i, &lo, &hi);
-  if (json_type(m) != JSON_NULL) return read_fact(m, inner, lo, hi, &s->f[i]);
+  if (json_type(m) != JSON_NULL) return read_fact(m, inner, lo, hi, money_remedy((money_input)i), &s->f[i]);
   bool optional =
       (i >= MONEY_API_IN && i <= MONEY_RENT_UP) || i == MONEY_PRICE || i == MONEY_IDLE_W || i == MONEY_ACTIVE_W || i == MONEY_MIX;
   if (!optional) return hf_fail(HF_INPUT, "%s: null, but this cannot be left open", inner);
@@ -180,7 +182,7 @@ static hf_status change_currency(const json *doc, const char *where, money_scena
   HF_TRY(read_text(doc, where, "currency", s->currency, sizeof s->currency));
   const json *rate = json_get(doc, "currency_per_usd");
   snprintf(inner, sizeof inner, "%.300s: currency_per_usd", where);
-  if (rate != NULL) HF_TRY(read_fact(rate, inner, 1e-6, 1e9, &s->per_usd));
+  if (rate != NULL) HF_TRY(read_fact(rate, inner, 1e-6, 1e9, NULL, &s->per_usd));
   if (before[0] == '\0' || strcmp(before, s->currency) == 0) return HF_OK;
   if (rate == NULL)
     return hf_fail(HF_INPUT, "%s: currency '%s' is not its base's '%s': state currency_per_usd, too", where, s->currency, before);

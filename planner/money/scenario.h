@@ -65,4 +65,10 @@ typedef struct {
 HF_MUST hf_status money_inputs(const money_scenario *s, const money_machine *m, const money_load *l, money_fact f[MONEY_N]);
 /* The price of each class in the scenario's currency, likely NAN where it has none; false when hardware_price is stated as a whole. */
 bool money_parts(const money_scenario *s, const money_machine *m, money_fact part[MONEY_N_CLASSES]);
+/* Values that can be read but are hardly meant (a price in cents, a share in percent): one line each, naming member and remedy. Returns how
+ * many. f: the inputs of the answer. 0 is left alone: it means "there already" or "none". */
+enum { MONEY_MAX_DOUBTS = 16 };
+int money_doubts(const money_scenario *s, const money_fact f[MONEY_N], char line[MONEY_MAX_DOUBTS][MONEY_NOTE]);
+/* What a value out of range mostly is, or NULL. */
+const char *money_remedy(money_input i);
 #endif

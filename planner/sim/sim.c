@@ -324,6 +324,7 @@ static hf_status loop(sim *s) {
     HF_TRY(advance(s, &m, &any));
     if (!any) return count_arrivals(s);
     if (m >= 0) HF_TRY(end_step(s, m));
+    if (s->o->stop != NULL && *s->o->stop) return count_arrivals(s);
   }
 }
 

@@ -89,6 +89,7 @@ typedef struct {
   sim_power power[SIM_N_RESOURCES];
   void (*on_request)(void *user, const sim_request *r); /* each request as it ends, or NULL */
   void *request_user;
+  const bool *stop; /* looked at after every step: true ends the simulation there; on_request may set it; NULL = never */
 } sim_options;
 
 typedef struct {

@@ -35,6 +35,18 @@ expect_json '.machine == "cpu=ryzen-9950x,memory=ddr5-5600-udimm,dimm=64G,gpu=rt
 expect_error 2 'sockets=2: ryzen-9950x works in at most 1' "$plan" plan --model olmoe-1b-7b --machine 'cpu=ryzen-9950x,sockets=2' \
   --users 1 --context 1024
 
+# ---- templates are entries: accepted by the check, and found where they belong
+for kind in gpu:gpus:my-card cpu:cpus:my-cpu memory:memory:my-memory machine:machines:my-machine model:models:my-model; do
+  IFS=: read -r what folder name <<<"$kind"
+  mkdir -p "$tmp/own/$folder"
+  expect_exit 0 "$plan" catalog template "$what"
+  cp "$out" "$tmp/own/$folder/$name.json"
+  expect_exit 0 "$plan" catalog check "$tmp/own/$folder/$name.json"
+  HF_CATALOG=$tmp/own expect_exit 0 "$plan" catalog show "$folder" "$name"
+done
+HF_CATALOG=$tmp/own expect_exit 0 "$plan" plan --model my-model --machine cpu=my-cpu,gpu=my-card --users 2 --context 2048 --no-store --json
+expect_error 2 'none of gpu, cpu' "$plan" catalog template toaster
+
 # ---- check: the whole catalog, a good file, bad ones
 expect_exit 0 "$plan" catalog check
 expect_exit 0 "$plan" catalog check --json

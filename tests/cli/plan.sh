@@ -56,6 +56,7 @@ expect_error 2 'users: 1000000000.*at most 64' "$plan" evaluate --plan "$tmp/man
 expect_exit 0 "$plan" plan "${tiny[@]}"
 expect_stdout_line '^Plan [0-9]+: examples/tiny-moe \(bf16\) on paced-desk'
 expect_stdout_line '^  decode step .*gap 0\.0[0-9]+ %'
+expect_stdout_line '^  delivered +[0-9.]+ tokens/s under sustained load'
 expect_stdout_line '^ +greedy '
 expect_stdout_line '^  budget$'
 

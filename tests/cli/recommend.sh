@@ -9,21 +9,30 @@ sum='def sum_of_rules: del(.considered, .planned) | add;'
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --json
 expect_json '.kind == "recommend" and .answer_id > 0 and (.verdict | test("^Buy ")) and (.question.budget == null)'
 expect_json "$sum"'.counts | .considered == sum_of_rules and .planned == .slow + .slo + .met and .met >= 1'
-expect_json '.answer.rank == 1 and .answer.decode_tok_per_s.likely >= 60 and .answer.name == .ranking[0].name and .answer.meets.likely'
+expect_json '.answer.rank == 1 and .answer.tok_per_s_wall >= 60 and .answer.name == .ranking[0].name and .answer.meets.likely'
 expect_json '[.ranking[].price.likely] as $p | all(range(1; $p | length); $p[.] >= $p[. - 1])'
-expect_json 'all(.ranking[]; .decode_tok_per_s.likely >= 60 and .regret.worst >= 0 and (.parts_text | test("cpu=")))'
+expect_json 'all(.ranking[]; .tok_per_s_wall >= 60 and .regret.worst >= 0 and (.parts_text | test("cpu=")))'
 expect_json '(.ranking | [.[].rank_by_regret] | unique | length) == (.ranking | length)'
 expect_json '.by_regret as $b | .ranking | map(select(.name == $b)) | length == 1 and .[0].rank_by_regret == 1'
 expect_json '.runner_up == .ranking[1].name and (.measure_first | (.group | length > 0) and .share >= 0 and .share <= 1)'
 expect_json '.rejected | length > 0 and all((.name | length > 0) and (.text | length > 5) and (.reason | IN("memory", "budget", "roofline", "slow", "slo")))'
 expect_json 'all(.flips[]; (.text | length > 20) and .at_share_of_interval >= 0 and .at_share_of_interval <= 1)'
 price=$(json .answer.price.likely)
+line=$(json .answer.plan_command)
+expect_json '.answer.full_name | test("NVIDIA GeForce|no GPU") and test("GiB") and test("weights")'
+expect_json 'all(.ranking[]; .runs_today | test("llama.cpp|SGLang"))'
+expect_json '.question.space | (.gpus == ["rtx4090", "rtx3090", "none"])' # named, though no longer sold
 name=$(json .answer.name)
 parts=$(json .answer.parts_text)
 
+# ---- the line to paste plans that machine
+case $line in "hf-plan plan "*) ;; *) fail "no line to paste: $line" ;; esac
+eval "expect_exit 0 $plan ${line#hf-plan } --no-store --json"
+expect_json --argjson p "$price" '((.extra.hardware.price_usd.likely // .hardware.price_usd.likely) - $p) | fabs < 1'
+
 # ---- the answer is a machine the other verbs take, and it does what was said
 expect_exit 0 "$plan" sweep "${load[@]::2}" --machine "$parts" --axis users=3 --axis context=1K --prompt-tokens 256 --output-tokens 64 --no-store --json
-expect_json '.cells[0].decode_tok_per_s.likely >= 60 * 0.97'
+expect_json '.cells[0].tok_per_s_wall >= 60 * 0.97'
 expect_json --argjson p "$price" '(.cells[0].price.likely - $p) | fabs < 1'
 
 # ---- a harder demand is never cheaper; a budget below the answer is refused with how much is missing
@@ -50,10 +59,22 @@ expect_exit 0 "$plan" recommend "${load[@]}" --space "$tmp/space.json" --no-stor
 expect_json '.counts.considered == 2 and (.ranking | map(.format) | sort) == ["q4_k_m", "q8_0"]'
 expect_json '(.ranking | map({(.format): .decode_tok_per_s.likely}) | add) | .q4_k_m > .q8_0'
 
+# Without --formats: the lightest three usual ones within 2 % of perplexity, those that lose more named.
+expect_exit 0 "$plan" recommend "${load[@]}" --gpus rtx4090 --gpu-counts 1 --cpus epyc-9354 --sockets 1 --dimm-sizes 16G --min-tok-per-s 30 --no-store --json
+expect_json '.question | (.perplexity_increase_limit - 0.02) | fabs < 1e-9'
+expect_json '.question as $q | ($q.formats | length) >= 1 and ($q.formats | length) <= 3 and ([$q.format_losses[] | select(.searched) | .format] == $q.formats)'
+expect_json '.question.format_losses | all(.[] | select(.searched); .perplexity_increase <= 0.02) and any(.perplexity_increase > 0.02)'
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --formats q8_0 --no-store --json
+expect_json '.question.formats == ["q8_0"] and .question.perplexity_increase_limit == null and all(.ranking[]; .format == "q8_0")'
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --format q6_k --no-store --json
+expect_json '.question.formats == ["q6_k"] and all(.ranking[]; .format == "q6_k")'
+
 # ---- text, CSV
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --csv "$tmp/r.csv" --no-store
 expect_stdout_line '^Buy .*USD [0-9,]+'
 expect_stdout_line '^Measure first'
+expect_stdout_line '^Weight formats searched, perplexity at most 2 % above'
+expect_stdout_line 'sustained load: each sends the next request at once'
 expect_stdout_line '^[0-9]+ combinations considered, [0-9]+ planned'
 head -1 "$tmp/r.csv" | grep -q '^rank,rank_by_regret,worst_regret' || fail "header of the CSV"
 

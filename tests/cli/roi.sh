@@ -57,6 +57,13 @@ most=$(json .case.users)
 expect_json '.case.users == .case.users_at_slo and .case.tpot_s.p95 <= 0.2 and .case.users >= 1'
 expect_exit 0 "$plan" roi "${r1[@]}" --slo-tpot 0.2 --users $((most + 1)) --json
 expect_json --argjson most "$most" '.case.users == $most and (.verdict | test("are not served as asked for"))'
+printf '{"energy_price_per_kwh": 60, "co2_kg_per_kwh": 35}' >"$tmp/cents.json"
+expect_exit 0 "$plan" roi --plan "$id" --scenario "$tmp/cents.json" --json
+expect_json '.warnings | length == 2 and (.[0] | test("^energy_price_per_kwh is 60; usual is .*cents"))'
+expect_exit 0 "$plan" roi --plan "$id" --scenario eu --json
+expect_json '.warnings == []'
+printf '{"depreciation_years": 0}' >"$tmp/zero.json"
+expect_error 2 'depreciation_years: 0 is outside 0.25 to 30: years of use' "$plan" roi --plan "$id" --scenario "$tmp/zero.json"
 expect_error 1 'not even one user' "$plan" roi "${r1[@]}" --slo-tpot 0.001
 expect_error 1 'misses what was asked for' "$plan" roi --plan "$id" --slo-tpot 0.001
 

@@ -21,7 +21,17 @@ if grep -q "$(printf '\033')" "$out"; then fail "an escape sequence of a plan is
 # A stored plan by its number; rates; goodput within the limits falls as the rate rises.
 expect_exit 0 "$bin/hf-plan" simulate --plan 1 --rate 0.5 --requests 200 --slo-ttft 0.25 --slo-tpot 0.02 --json
 expect_json '.question.plan_id == 1 and .goodput > 0.9 and .waiting < 0.1'
-expect_exit 0 "$bin/hf-plan" simulate --plan 1 --rate 50 --requests 200 --slo-ttft 0.25 --slo-tpot 0.02 --json
+expect_json '.overloaded == false and .capacity_requests_per_s > 0.5'
+cap=$(json .capacity_requests_per_s)
+expect_exit 1 "$bin/hf-plan" simulate --plan 1 --rate "$(jq -n "$cap * 1.01")" --requests 200 --json
+expect_json '.overloaded and .requests == 200'
+expect_stderr_line '^hf-plan: overloaded: at most [0-9.e+]+ requests per minute fit'
+# Beyond the capacity the queue grows with the number of requests, below it does not: the capacity is no guess.
+expect_exit 1 "$bin/hf-plan" simulate --plan 1 --rate "$(jq -n "$cap * 1.3")" --requests 2000 --json
+expect_json --argjson c "$cap" '.max_waiting > 200 and ((.requests_per_s / $c) - 1 | fabs < 0.1)'
+expect_exit 0 "$bin/hf-plan" simulate --plan 1 --rate "$(jq -n "$cap * 0.7")" --requests 2000 --json
+expect_json '.max_waiting < 100'
+expect_exit 1 "$bin/hf-plan" simulate --plan 1 --rate 50 --requests 200 --slo-ttft 0.25 --slo-tpot 0.02 --json
 expect_json '.goodput < 0.2 and .max_waiting > 50'
 for kind in "--rate 4 --cv 3" "--rate 4 --burst-on 2 --burst-off 6" "--users 9 --think-mean 1 --duration 20" "--rate 4 --lengths lognormal --length-cv 1" \
   "--rate 4 --prefix-share 0.5" "--rate 4 --sample-routing" "--rate 4 --resolution steps" "--rate 4 --depth 1 --slots 2"; do

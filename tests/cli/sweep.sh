@@ -18,7 +18,7 @@ expect_json '[.cells[:4], .cells[4:]] | all([.[].decode_tok_per_s.likely] as $r 
 expect_json '[.cells[:4], .cells[4:]] | all([.[] | .decode_tok_per_s.likely / .users] as $r | all(range(1; 4); $r[.] <= 1.001 * $r[. - 1]))'
 expect_json '. as $d | all(range(0; 4); $d.cells[. + 4].decode_tok_per_s.likely <= 1.02 * $d.cells[.].decode_tok_per_s.likely and $d.cells[. + 4].ttft_s.p95 > $d.cells[.].ttft_s.p95)'
 # The knee is what its definition says, recomputed.
-expect_json '.knee_gain as $g | .cells as $c | [range(0; 2)] | all(. as $j | [$c[$j * 4:$j * 4 + 4][] | [.users, .decode_tok_per_s.likely]] as $p
+expect_json '.knee_gain as $g | .cells as $c | [range(0; 2)] | all(. as $j | [$c[$j * 4:$j * 4 + 4][] | [.users, .tok_per_s_wall]] as $p
   | ([range(1; 4) | select(($p[.][1] - $p[. - 1][1]) / ($p[.][0] - $p[. - 1][0]) < $g * $p[0][1] / $p[0][0])] | .[0] // 4) as $k | $p[$k - 1][0] == $u[0].knees[$j].users)' \
   --slurpfile u "$out"
 expect_json '.seconds > 0 and .threads >= 1'

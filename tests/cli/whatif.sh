@@ -20,6 +20,8 @@ expect_json 'all(.base, .cases[]; .joule_per_token > 0 and .price.likely > 1000 
 expect_json "$like"' .base.decode_tok_per_s.likely as $b | rate("dimm=ddr5-6400") < 0.95 * $b and rate("lost=gpu0") < 0.9 * $b and rate("users=8") > $b and rate("gpu=rtx5090") >= 0.999 * $b'
 expect_json '.cases[0].parts.gpus == "rtx5090" and .cases[3].parts.gpus == "none" and .cases[2].users == 8 and .base.users == 4'
 expect_json '.base as $b | all(.cases[]; (.change.decode_tok_per_s - (.decode_tok_per_s.likely / $b.decode_tok_per_s.likely - 1)) | fabs < 1e-9)'
+expect_json 'all(.base, .cases[]; .tok_per_s_wall > 0 and .tok_per_s_wall < .decode_tok_per_s.likely)'
+expect_json '.assumptions | any(.text | test("sustained load"))'
 expect_json '.cases[3].change.price == 0 and .cases[1].change.price < 0'
 # Causes: each change names what moved.
 expect_json '.cases[1].causes[0] | .what == "dram_bandwidth" and .from > .to and (.text | test("GB/s.*CPU time"))'
@@ -59,7 +61,9 @@ expect_stderr_line 'neither the base nor any change fits'
 
 # ---- text and CSV
 expect_exit 0 "$plan" whatif "${r1[@]}" --set gpu=rtx5090 --set lost=gpu0 --csv "$tmp/w.csv"
-expect_stdout_line '^Base: [0-9.]+ tokens/s\.'
+expect_stdout_line '^Base: [0-9.]+ tokens/s delivered, first token within [0-9.]+ m?s, '
+expect_stdout_line '^ +delivered +change +TTFT p95 +TPOT p95 +decode'
+expect_stdout_line 'sustained load: each sends the next request at once'
 expect_stdout_line '^  base .*DRAM bandwidth'
 expect_stdout_line '^Why$'
 expect_same "$(wc -l <"$tmp/w.csv")" 5 "lines of the CSV"

@@ -163,7 +163,7 @@ static void figures(void **state) {
 static void odd_rates(void **state) {
   static const char text[] =
       "{\"question\":{\"axes\":[{\"key\":\"users\",\"values\":[\"1\",\"2\"]},{\"key\":\"context\",\"values\":[\"2K\"]}]},"
-      "\"cells\":[{\"decode_tok_per_s\":{\"likely\":1e-300}},{\"decode_tok_per_s\":{\"likely\":-1e300}}]}";
+      "\"cells\":[{\"tok_per_s_wall\":1e-300},{\"tok_per_s_wall\":-1e300}]}";
   fixture *f = *state;
   json *doc = NULL;
   CHECK_OK(json_parse(text, strlen(text), "sweep", &doc));
