@@ -85,8 +85,9 @@ static size_t say_way(const roi *r, money_way w, char *out, size_t n) {
   money_text(o->levelised_per_million, a);
   months_text(o->payback_months, b);
   millions_text(o->break_even_tokens_per_month, c);
-  int used = snprintf(out, n, " Against %s at %s %s per million the machine pays back %s%s", way_words[w], a,
-                      r->scenario->currency, isinf(o->payback_months) ? "" : "after ", b);
+  int used = snprintf(out, n, " Against %s at %s %s per million the machine %s%s", way_words[w], a, r->scenario->currency,
+                      isinf(o->payback_months) ? "does not pay back within 10 years" : "pays back after ",
+                      isinf(o->payback_months) ? "" : b);
   if (isinf(o->break_even_tokens_per_month) || o->break_even_utilisation > 1)
     used += snprintf(out + used, n - (size_t)used, ": at no volume that it can serve.");
   else if (o->break_even_tokens_per_month > 0)
