@@ -92,6 +92,14 @@ typedef struct {
   bool exact;
 } combo;
 
+/* A machine's exact price, without regard to the weight format. */
+typedef struct {
+  bool known, ok, has_price; /* ok false: the parts contradict each other */
+  int host;
+  int16_t card, count;
+  double price;
+} machine_price;
+
 typedef struct {
   double f[N_FIGURES], ram;
   int sockets, count, format;
@@ -118,6 +126,7 @@ typedef struct {
   int n_heap, n_over;
   known *known; /* what failed clearly, or met it */
   int n_known;
+  machine_price priced;
   combo *later; /* no better than one of the batch being gathered: its result comes first */
   int n_later;
   double demand; /* tokens per second of all users that the limits imply */
@@ -650,6 +659,21 @@ static bool waits_for(const search *s, const combo *c, const candidate *batch, i
   return false;
 }
 
+/* The exact price of a combination's machine, in s->priced. Formats of one machine come one after the other (their parts cost the same). */
+static hf_status price_of(search *s, const combo *c) {
+  machine_price *p = &s->priced;
+  if (p->known && p->host == c->host && p->card == c->card && p->count == c->count) return HF_OK;
+  catalog_parts parts;
+  ask_machine *m = NULL;
+  *p = (machine_price){.known = true, .host = c->host, .card = c->card, .count = c->count};
+  HF_TRY(build(s, c, &parts, &m, &p->ok));
+  const ask_machine_facts *f = p->ok ? ask_machine_facts_of(m) : NULL;
+  p->has_price = f != NULL && f->has_price;
+  p->price = p->has_price ? f->price[1] : 0;
+  ask_machine_free(m);
+  return HF_OK;
+}
+
 /* The next combination that has to be planned, cheapest first; *found false: none is left, or what is left is too dear. */
 static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget, candidate *batch, int have, bool *found) {
   recommend_result *o = s->out;
@@ -659,18 +683,17 @@ static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget
     combo c = pop(heap, n);
     bool ok = true;
     if (!c.exact) {
-      catalog_parts parts;
-      ask_machine *m = NULL;
-      HF_TRY(build(s, &c, &parts, &m, &ok));
-      const ask_machine_facts *f = ok ? ask_machine_facts_of(m) : NULL;
-      if (!ok || !f->has_price) {
-        if (!over_budget) settle(s, ok ? RULE_UNPRICED : RULE_CONTRADICTORY);
-        ask_machine_free(m);
+      if (s->q->prune && dominated(s, &c)) { /* before its machine is put together, which takes longest */
+        if (!over_budget) settle(s, RULE_DOMINATED);
         continue;
       }
-      c.key = f->price[1];
+      HF_TRY(price_of(s, &c));
+      if (!s->priced.ok || !s->priced.has_price) {
+        if (!over_budget) settle(s, s->priced.ok ? RULE_UNPRICED : RULE_CONTRADICTORY);
+        continue;
+      }
+      c.key = s->priced.price;
       c.exact = true;
-      ask_machine_free(m);
       if (!over_budget && s->q->budget > 0 && c.key > s->q->budget) {
         settle(s, RULE_BUDGET);
         char text[160], money[24];
