@@ -100,9 +100,10 @@ static uint32_t depths_to_try(const plan_inputs *in) {
   return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
 }
 
-/* The load of a plan: a closed loop of its users, one request each. upload must live as long as the options. */
-static sim_options load_options(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth,
-                                uint8_t upload[PLAN_MAX_LAYERS]) {
+/* The load of a plan: a closed loop of its users, one request each. layers: which of them upload is the placement's own; upload must live as
+ * long as the options. */
+static sim_options load_options(const plan_inputs *in, const planned *p, const ilp_layer *layers, const uint8_t *placement,
+                                int depth, uint8_t upload[PLAN_MAX_LAYERS]) {
   const plan_request *r = &in->req;
   int64_t pages = r->users * ((r->context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS);
   sim_options o = {.table = p->eval->table,
@@ -121,7 +122,7 @@ static sim_options load_options(const plan_inputs *in, const planned *p, const u
                    .slo_tpot_s = p->slo_tpot_s};
   bool any = false;
   memset(upload, 0, PLAN_MAX_LAYERS);
-  for (int l = 0; p->ilp != NULL && l < p->eval->table->n_layers; l++) any = (upload[l] = p->ilp->layer[l].upload) || any;
+  for (int l = 0; l < p->eval->table->n_layers; l++) any = (upload[l] = layers[l].upload) || any;
   if (any) {
     o.prefill_upload = upload;
     o.upload_tokens = p->eval->prefill.load.tokens / 2;
@@ -138,8 +139,33 @@ hf_status plan_sustain(const plan_inputs *in, const planned *p, const ilp_result
     *out = (sustained_result){.given_up = true, .tpot_s = {step_s, step_s, step_s, step_s}};
     return HF_OK;
   }
-  sim_options o = load_options(in, p, r->on_device, r->depth, upload);
+  sim_options o = load_options(in, p, r->layer, r->on_device, r->depth, upload);
   return sustained_run(&o, give_up * p->slo_ttft_s, give_up * p->slo_tpot_s, out);
+}
+
+static hf_status simulate(const plan_inputs *in, const planned *p, const ilp_layer *layers, const uint8_t *placement, int depth,
+                          sim_result *out, double *stretch) {
+  const plan_request *r = &in->req;
+  int output = r->output_tokens < SIM_MOST_OUTPUT ? (int)r->output_tokens : SIM_MOST_OUTPUT;
+  uint8_t upload[PLAN_MAX_LAYERS];
+  sim_options o = load_options(in, p, layers, placement, depth, upload);
+  o.output_tokens = output;
+  HF_TRY(sim_run(&o, out));
+  *stretch = 1;
+  if (output == r->output_tokens) return HF_OK;
+  /* Long answers are simulated in part; the rest has a longer context. */
+  ilp_problem prob = plan_eval_problem(p->eval, 1);
+  ilp_evaluation whole, part;
+  HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &whole));
+  prob.context = (double)r->prompt_tokens + 0.5 * output;
+  HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &part));
+  *stretch = whole.step_ns / part.step_ns;
+  return HF_OK;
+}
+
+hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth, sim_result *out,
+                        double *stretch) {
+  return simulate(in, p, p->ilp->layer, placement, depth, out, stretch);
 }
 
 /* One depth, simulated; kept for the prediction when it is the one chosen. */
@@ -152,7 +178,7 @@ typedef struct {
 
 static hf_status try_depth(const plan_inputs *in, const planned *p, const ilp_result *r, bool search, trial *t) {
   *t = (trial){.stretch = 1, .within = true};
-  if (!search) HF_TRY(plan_simulate(in, p, r->on_device, r->depth, &t->sim, &t->stretch));
+  if (!search) HF_TRY(simulate(in, p, r->layer, r->on_device, r->depth, &t->sim, &t->stretch));
   t->rate = t->sim.decode_tok_per_s > 0 ? t->sim.decode_tok_per_s / t->stretch : r->tok_per_s;
   if (p->slo_ttft_s <= 0 && p->slo_tpot_s <= 0) return HF_OK;
   HF_TRY(plan_sustain(in, p, r, 1, &t->load));
@@ -285,26 +311,6 @@ static hf_status interval(const plan_inputs *in, planned *p, double *slower, dou
       p->effect[g][side] = log(ns / likely);
     }
   plan_combine(p->effect, COST_N_GROUPS, slower, faster);
-  return HF_OK;
-}
-
-hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth, sim_result *out,
-                        double *stretch) {
-  const plan_request *r = &in->req;
-  int output = r->output_tokens < SIM_MOST_OUTPUT ? (int)r->output_tokens : SIM_MOST_OUTPUT;
-  uint8_t upload[PLAN_MAX_LAYERS];
-  sim_options o = load_options(in, p, placement, depth, upload);
-  o.output_tokens = output;
-  HF_TRY(sim_run(&o, out));
-  *stretch = 1;
-  if (output == r->output_tokens) return HF_OK;
-  /* Long answers are simulated in part; the rest has a longer context. */
-  ilp_problem prob = plan_eval_problem(p->eval, 1);
-  ilp_evaluation whole, part;
-  HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &whole));
-  prob.context = (double)r->prompt_tokens + 0.5 * output;
-  HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &part));
-  *stretch = whole.step_ns / part.step_ns;
   return HF_OK;
 }
 

@@ -37,8 +37,8 @@ typedef struct {
   char format[16][SPACE_NAME];
 } recommend_space;
 
-/* Everything of the catalog that can be bought new (sale) and runs our programs (runs_on); counts 1, 2, 4; modules of 16 to 128 GiB; none: also without a GPU. */
-/* All of the catalog but cards that run no CUDA programs (gpus/ with runs_on): those only by name. */
+/* Everything of the catalog that can be bought new (no `sale`) and runs CUDA programs (no `runs_on`): the others only by name. Counts 1, 2, 4;
+ * modules of 16 to 128 GiB; also no GPU. */
 HF_MUST hf_status recommend_space_default(recommend_space *s);
 /* Members gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats: arrays; those that are there replace the default. */
 HF_MUST hf_status recommend_space_read(const json *doc, const char *where, recommend_space *s);

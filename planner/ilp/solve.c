@@ -248,17 +248,34 @@ static bool is_form_m(const ilp_problem *p, int depth) {
   return all <= ilp_place_room(p, 0, depth);
 }
 
+static bool has_pinned(const ilp_problem *p, int layer) {
+  const uint8_t *pin = p->pin + (size_t)layer * (size_t)p->table->n_experts;
+  for (int e = 0; e < p->table->n_experts; e++)
+    if (pin[e] == ILP_PIN_DEVICE) return true;
+  return false;
+}
+
+/* By how much the largest pinned expert is larger than any device has room: what is free on all of them together does not help it. */
+static int64_t pinned_too_large(const ilp_problem *p, int depth) {
+  const stage_table *t = p->table;
+  int64_t most = 0, large = 0;
+  for (int q = 1; !t->one_resource && q <= t->n_devices; q++) {
+    int64_t room = ilp_place_room(p, q, depth);
+    if (room > most) most = room;
+  }
+  for (int l = 0; p->pin != NULL && l < t->n_layers; l++)
+    if (t->layer[l].moe && p->expert_bytes[l] > large && has_pinned(p, l)) large = p->expert_bytes[l];
+  return large > most ? large - most : 0;
+}
+
 /* Bytes that are wanting at a depth whatever is placed: pinned experts and the sum of all; *what tells which. 0: nothing. */
 static int64_t short_of(const ilp_problem *p, int depth, const char **what) {
   const stage_table *t = p->table;
   int devices = t->one_resource ? 0 : t->n_devices;
-  int64_t device_room = 0, room = 0, all = 0, pinned = ilp_pinned_bytes(p), largest = 1;
+  int64_t device_room = 0, room = 0, all = 0, pinned = ilp_pinned_bytes(p);
   bool endless = false;
-  for (int l = 0; l < t->n_layers; l++) {
-    if (!t->layer[l].moe) continue;
-    all += p->expert_bytes[l] * t->n_experts;
-    if (p->expert_bytes[l] > largest) largest = p->expert_bytes[l];
-  }
+  for (int l = 0; l < t->n_layers; l++)
+    if (t->layer[l].moe) all += p->expert_bytes[l] * t->n_experts;
   for (int q = 0; q < ilp_n_places(t); q++) {
     int64_t r = ilp_place_room(p, q, depth);
     bool device = q > 0 && q <= devices;
@@ -270,6 +287,9 @@ static int64_t short_of(const ilp_problem *p, int depth, const char **what) {
   }
   *what = "pinned";
   if (pinned > device_room) return pinned - device_room;
+  *what = "pinned expert";
+  int64_t too_large = pinned_too_large(p, depth);
+  if (too_large > 0) return too_large;
   *what = "experts";
   return endless || all <= room ? 0 : all - room;
 }
@@ -281,6 +301,9 @@ static hf_status refuse(const ilp_problem *p, int depth) {
     return hf_fail(HF_NO, "%s: pinned experts need %lld bytes, %lld are free; pin fewer",
                    p->n_devices == 1 && p->device[0].name != NULL ? p->device[0].name : "devices", (long long)ilp_pinned_bytes(p),
                    (long long)(ilp_pinned_bytes(p) - wanting));
+  if (strcmp(what, "pinned expert") == 0)
+    return hf_fail(HF_NO, "devices: a pinned expert is %lld bytes larger than what any of them has free; pin fewer",
+                   (long long)wanting);
   if (strcmp(what, "experts") == 0)
     return hf_fail(HF_NO, "routed experts: %lld bytes short in all places together; use a smaller format or more memory",
                    (long long)wanting);
@@ -413,7 +436,8 @@ static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   bool limits = s->p->limit.step_ns > 0 || s->p->limit.ttft_ns > 0;
   if (limits && x->bound_ns < stop && !x->milp) HF_TRY(come_within(s, depth, x));
   HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
-  double ns = !isfinite(x->objective_ns) || !e.keeps_limits ? INFINITY : x->objective_ns;
+  /* what is over a limit by rounding alone is in x's objective, times a lot */
+  double ns = !isfinite(x->objective_ns) || !e.keeps_limits ? INFINITY : fmin(x->objective_ns, e.objective_ns);
   ilp_depth_result *by = &r->by_depth[depth - 1];
   by->state = x->bound_ns >= stop && ns > best             ? ILP_DEPTH_PRUNED
               : isfinite(ns) || !isfinite(x->objective_ns) ? ILP_DEPTH_SOLVED
@@ -477,6 +501,8 @@ static hf_status refuse_limits(search *s, const ilp_result *r, ilp_refusal *out)
   char text[240];
   for (int depth = 1; depth <= ILP_MAX_DEPTH; depth++) {
     bool alone, both;
+    /* no placement was found that fits: proves nothing of those that there may be */
+    if (r->by_depth[depth - 1].state > ILP_DEPTH_LIMITED) x.proven = false;
     if (r->by_depth[depth - 1].state != ILP_DEPTH_LIMITED) continue;
     HF_TRY(prove_depth(s, r, depth, &x, &alone, &both));
     x.proven = x.proven && (alone || both);

@@ -523,6 +523,26 @@ static void test_bad_input(void **state) {
   case_free(&c);
 }
 
+/* Two devices that have room for one pinned expert together, but neither of them for it. */
+static void test_pinned_fits_no_device(void **state) {
+  (void)state;
+  ilp_case c;
+  ilp_result *r = NULL;
+  uint64_t s = 5;
+  assert_true(case_small(&c, 2, 4, false, 43));
+  assert_true(case_more_places(&c, 2, 0, &s));
+  c.pin = calloc(8, 1);
+  assert_non_null(c.pin);
+  c.pin[1] = ILP_PIN_DEVICE;
+  c.p.pin = c.pin;
+  c.p.depths = 1;
+  for (int d = 0; d < 2; d++) c.p.device[d].expert_bytes_free[0] = c.bytes[0] * 6 / 10;
+  assert_int_equal(ilp_solve(&c.p, NULL, &r), HF_NO);
+  assert_non_null(strstr(hf_error_line(), "pinned"));
+  hf_clear_error();
+  case_free(&c);
+}
+
 static void test_only_deep_depths_infeasible(void **state) {
   (void)state;
   ilp_case c;
@@ -722,6 +742,7 @@ int main(void) {
       cmocka_unit_test(test_brute_force_every_depth),
       cmocka_unit_test(test_brute_force_places),
       cmocka_unit_test(test_pins),
+      cmocka_unit_test(test_pinned_fits_no_device),
       cmocka_unit_test(test_bound_holds),
       cmocka_unit_test(test_more_memory_is_never_worse),
       cmocka_unit_test(test_more_of_anything_is_never_worse),
