@@ -8,6 +8,8 @@
 #include "planner/sim/random.h"
 
 enum { EXACT = 128, GRID = 16, SAMPLED = 64 };
+/* 52 days of a layer-by-layer step: more is no time of a machine, and its sums would overflow. */
+static const double MOST_NS = 0x1p52;
 /* A step with a prompt in it is priced by the popularity of prompts: theirs are most of its tokens. */
 typedef enum { DECODE_ROWS, PROMPT_ROWS, UPLOAD_ROWS, ROW_KINDS } row_kind;
 
@@ -49,6 +51,22 @@ static bool uploads(const sim_options *o, int layer, bool big) {
   return big && o->prefill_upload != NULL && o->prefill_upload[layer] != 0;
 }
 
+static hf_status check_ns(double ns) {
+  if (ns <= MOST_NS) return HF_OK;
+  return hf_fail(HF_INPUT, "stage table: a step of %.3g s cannot be simulated, at most %.3g s; plan again, or mend its times",
+                 1e-9 * ns, 1e-9 * MOST_NS);
+}
+
+static hf_status check_row(const sim_layer_ns *row, int n) {
+  double sum = 0;
+  for (int l = 0; l < n; l++) {
+    const sim_layer_ns *r = &row[l];
+    sum += (double)r->shared + (double)r->dexp + (double)r->hand + (double)r->cexp + (double)r->upload;
+    for (int q = 1; r->elsewhere && q < STAGE_MAX_PLACES; q++) sum += (double)r->place[q];
+  }
+  return check_ns(sum);
+}
+
 static hf_status kept_row(sim_prices *p, int index, row_kind kind, const sim_layer_ns **out) {
   sim_layer_ns **at = &p->row[kind][index];
   *out = *at;
@@ -63,7 +81,7 @@ static hf_status kept_row(sim_prices *p, int index, row_kind kind, const sim_lay
   }
   *at = row;
   *out = row;
-  return HF_OK;
+  return check_row(row, p->n_layers);
 }
 
 static int64_t between(int64_t a, int64_t b, int k) {
@@ -213,12 +231,19 @@ hf_status sim_prices_step(sim_prices *p, const sim_step_load *s, int64_t number,
     if (w->routed != row) memcpy(row, w->routed, (size_t)p->n_layers * sizeof *row);
     for (int l = 0; l < p->n_layers; l++)
       if (t->layer[l].moe) drawn_layer(p, l, s, &r, &row[l]);
+    HF_TRY(check_row(row, p->n_layers));
     w->routed = row;
   }
-  for (int l = 0; l < p->n_layers; l++) attn[l] = sim_round(stage_attn_ns(t, l, &s->load));
-  w->attn = attn;
   w->fixed = sim_round(t->step_fixed_ns);
   w->head = s->logits > 0 ? sim_round(stage_curve_at(&t->head, s->logits)) : 0;
+  double rest = (double)w->fixed + (double)w->head;
+  for (int l = 0; l < p->n_layers; l++) {
+    double ns = stage_attn_ns(t, l, &s->load);
+    attn[l] = sim_round(ns);
+    rest += ns;
+  }
+  HF_TRY(check_ns(rest));
+  w->attn = attn;
   w->tokens = s->load.tokens;
   w->number = number;
   return HF_OK;

@@ -252,6 +252,30 @@ static void bad_options_are_refused(void **state) {
 }
 
 /* Every allocation in turn fails: an error, no leak, no crash. */
+/* Times near the most that a table may state: no sum overflows, neither layer by layer nor step by step. */
+static void absurd_times_are_refused(void **state) {
+  (void)state;
+  popularity *p = even();
+  for (int i = 0; i < 10; i++) {
+    stage_table *t = table(false);
+    sim_options o = options(t, p, NULL, 3, 2);
+    sim_result r;
+    o.resolution = i % 2 == 0 ? SIM_LAYERS : SIM_STEPS;
+    if (i / 2 == 0) t->step_fixed_ns = 1e18;
+    else if (i / 2 == 1) t->layer[1].cexp.ns[0] = t->layer[1].cexp.ns[1] = 1e18;
+    else if (i / 2 == 2) t->layer[1].attn_ctx_ns = 1e18;
+    else if (i / 2 == 3) t->head.ns[0] = t->head.ns[1] = 1e18;
+    else { /* each step could be, all of them together take too long */ t->step_fixed_ns = 4e15;
+      o.output_tokens = 4000;
+    }
+    if (sim_run(&o, &r) != HF_INPUT) fail_msg("case %d was simulated", i);
+    assert_non_null(strstr(hf_error_line(), i / 2 < 4 ? "stage table" : "73 years"));
+    hf_clear_error();
+    stage_table_free(t);
+  }
+  popularity_free(p);
+}
+
 static void failing_allocations(void **state) {
   (void)state;
   stage_table *t = table(false);
@@ -281,6 +305,7 @@ int main(void) {
       cmocka_unit_test(depth_two_overlaps_without_sharing),
       cmocka_unit_test(prompts_queue_in_order),
       cmocka_unit_test(bad_options_are_refused),
+      cmocka_unit_test(absurd_times_are_refused),
       cmocka_unit_test(failing_allocations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
