@@ -111,7 +111,8 @@ ilp_limits plan_slo_limits(const plan_inputs *in, const planned_options *o, cons
 /* Whether the percentiles of the plan meet the limits. */
 bool plan_slo_within(const planned *p, double ttft_p95_s, double tpot_p95_s);
 /* The rows leave out waiting. Where sustained load misses a limit they are narrowed by as much and the plan is searched again at its depth,
- * a few times; a plan that meets the limits replaces p->ilp: *changed. */
+ * a few times; a plan that meets the limits replaces p->ilp: *changed. Bound and gap are then those of the narrowed rows: of placements that
+ * keep them, not of all that may meet the limits. */
 HF_MUST hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned *p, bool *changed);
 /* Sustained load on a result; give_up: times the limits, see planned_options. */
 HF_MUST hf_status plan_sustain(const plan_inputs *in, const planned *p, const ilp_result *r, double give_up,

@@ -280,6 +280,13 @@ static hf_status show_slo(const plan *p, hf_buf *b) {
   return HF_OK;
 }
 
+/* Whether limits were rows of the program, narrowed ones among them: its bound then holds for what keeps them. */
+static bool has_rows(const plan *p) {
+  for (const json *o = json_first(json_get(json_get(p->extra, "slo"), "rows")); o != NULL; o = json_next(o))
+    if (json_number(json_get(o, "row_limit_s"), 0) > 0) return true;
+  return false;
+}
+
 static hf_status show_hardware(const plan *p, hf_buf *b) {
   const json *price = json_get(json_get(p->extra, "hardware"), "price_usd");
   if (price == NULL) return HF_OK;
@@ -297,8 +304,9 @@ hf_status plan_show(const plan *p, hf_buf *b) {
                        p->context, p->prompt_tokens, p->output_tokens));
   HF_TRY(show_depths(p, b));
   HF_TRY(show_placement(p, b));
-  HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement below %s: gap %.4f %%, %s, found in %.2f s\n", step, bound,
-                       100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
+  HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement%s below %s: gap %.4f %%, %s, found in %.2f s\n", step,
+                       has_rows(p) ? " that keeps the rows of its limits" : "", bound, 100 * p->ilp.gap, p->ilp.status,
+                       p->ilp.seconds));
   if (p->depth > 1)
     HF_TRY(hf_buf_printf(
         b, "               (what the busiest resource or one micro-batch's way asks for; see predicted for waiting in turn)\n"));

@@ -109,7 +109,7 @@ typedef struct {
   int64_t walked; /* of the steps, those simulated layer by layer: what a simulation costs */
 } sim_result;
 
-/* HF_INPUT: an option out of range, a bad trace. HF_NO: no request could run. */
+/* HF_INPUT: an option out of range, a bad trace, times so long that their sums would overflow. HF_NO: no request could run. */
 HF_MUST hf_status sim_run(const sim_options *o, sim_result *out);
 /* Slots, pages and depth as sim_run uses them (defaults filled in). */
 int sim_max_seqs(const sim_options *o);

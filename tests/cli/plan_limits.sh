@@ -20,6 +20,7 @@ expect_exit 0 "$plan" plan "${tiny[@]}" --slo-ttft "$limit" --json
 expect_json --argjson l "$limit" '.slo.met and .sustained.ttft_s.p95 <= $l and (.slo.rows | length == 1) and (.slo.rows[0] | .row == "ttft" and .limit_s == $l and .row_limit_s < $l and .binds and .tok_per_s_per_percent > 0)'
 expect_exit 0 "$plan" plan "${tiny[@]}" --slo-ttft "$limit"
 expect_stdout_line '^  limit +TTFT p95 .* binds: 1 % more is worth'
+expect_stdout_line '^  decode step .*, no placement that keeps the rows of its limits below '
 
 # ---- impossible: status 1, and what no placement goes below
 expect_exit 1 "$plan" plan "${r1[@]}" --slo-tpot 0.02 --json
