@@ -261,11 +261,11 @@ static bool same_text(const json *a, const json *b, const char *key) {
   return x == NULL || y == NULL ? x == y : strcmp(x, y) == 0;
 }
 
-/* Of one form, and for the same programs (runs_on; absent: CUDA). */
-static bool same_kind(const char *a, const char *b) {
+/* Of one form, and for the same programs (runs_on; absent: CUDA); and the first can be bought new. */
+static bool can_replace(const char *a, const char *b) {
   json *x = NULL, *y = NULL;
   bool same = catalog_get("gpus", a, &x) == HF_OK && catalog_get("gpus", b, &y) == HF_OK;
-  same = same && same_text(x, y, "form") && same_text(x, y, "runs_on");
+  same = same && json_get(x, "sale") == NULL && same_text(x, y, "form") && same_text(x, y, "runs_on");
   json_free(x);
   json_free(y);
   hf_clear_error();
@@ -279,7 +279,7 @@ static bool better_card(const char *card, const char *now) {
   if (!fact_of("gpus", card, "mem_bytes", &a) || !fact_of("gpus", now, "mem_bytes", &b) || a.likely <= b.likely) return false;
   for (size_t i = 0; i < sizeof no_less / sizeof *no_less; i++)
     if (!fact_of("gpus", card, no_less[i], &a) || !fact_of("gpus", now, no_less[i], &b) || a.likely < b.likely) return false;
-  return same_kind(card, now);
+  return can_replace(card, now);
 }
 
 hf_status plan_worth_next_card(const plan_worth *w, int device, double change, json *line) {

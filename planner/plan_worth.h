@@ -8,9 +8,10 @@
  * Prices are those of the scenario. They are used for a model of the catalog, or of anybody when the scenario was named by the asker; with the
  * default scenario their tag is assumed, since it prices one API whatever the model. No price: worth is null.
  *
- * Cost. The next card: of the catalog's cards of the same form and for the same programs the one that costs least more (or most less) than this one among those with more
- * memory and no less bandwidth, arithmetic and PCIe, and with which the machine can be built. The next module: the slowest the CPU takes that
- * is faster than this one, in the same size. Only for machines of parts; null where there is none or a price is missing.
+ * Cost. The next card: of the catalog's cards that can be bought new (no `sale`), of the same form and for the same programs, the one that costs
+ * least more (or most less) than this one among those with more memory and no less bandwidth, arithmetic and PCIe, and with which the machine
+ * can be built. The next module: the slowest the CPU takes that is faster than this one, in the same size. Only for machines of parts; null
+ * where there is none or a price is missing.
  * Prices are differences, both at the same end of their intervals. */
 #ifndef HF_PLANNER_PLAN_WORTH_H
 #define HF_PLANNER_PLAN_WORTH_H
