@@ -130,7 +130,7 @@ hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planne
   }
   out->n_remedies = 0;
   if (lo > 0) snprintf(out->remedy[out->n_remedies++], 200, "at most %lld users at once", (long long)lo);
-  snprintf(out->remedy[out->n_remedies++], 200, "%s %.2f times as fast (binding: %s)", tpot ? "decode steps" : "prompts", late,
+  snprintf(out->remedy[out->n_remedies++], 200, "%s %.3g times as fast (binding: %s)", tpot ? "decode steps" : "prompts", late,
            out->p->binding);
   snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
            tpot ? "TPOT" : "TTFT");

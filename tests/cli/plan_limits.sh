@@ -31,6 +31,10 @@ expect_exit 1 "$plan" plan "${r1[@]}" --slo-ttft 5
 expect_stderr_line 'no placement reaches'
 expect_stdout_line '^  possible: '
 
+# ---- absurd: still one line each
+expect_exit 1 "$plan" plan "${r1[@]}" --slo-tpot 1e-300
+expect_stdout_line '^  possible: decode steps [0-9.]+e\+[0-9]+ times as fast \(binding: '
+
 # ---- missed by waiting alone: no proof, remedies
 expect_exit 1 "$plan" plan "${r1[@]}" --slo-tpot 0.15 --json
 expect_json '(has("slo") | not) and (.possible | any(test("users at once")))'
