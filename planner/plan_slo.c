@@ -13,7 +13,7 @@ bool plan_slo_within(const planned *p, double ttft_p95_s, double tpot_p95_s) {
 ilp_limits plan_slo_limits(const plan_inputs *in, const planned_options *o, const ilp_prefill *f) {
   ilp_limits l = {0};
   if (o->slo_report || o->no_simulation) return l;
-  if (o->slo_tpot_s > 0) l.step_ns = 1e9 * o->slo_tpot_s;
+  if (o->slo_tpot_s > 0 && in->req.output_tokens > 1) l.step_ns = 1e9 * o->slo_tpot_s;
   if (!(o->slo_ttft_s > 0) || f->load.tokens < 1) return l;
   l.ttft_ns = 1e9 * o->slo_ttft_s;
   l.chunks = fmax(1, (double)in->req.prompt_tokens / f->load.tokens); /* the last one is shorter */

@@ -832,6 +832,19 @@ static ask_case_spec entry_spec(const search *s, const recommend_entry *e, const
   return spec;
 }
 
+/* The search stops at placements that are nearly the best; planned in full one may turn out just over a limit. */
+static void drop_missed(recommend_result *o) {
+  int kept = 0;
+  for (int i = 0; i < o->n; i++) {
+    if (o->entry[i].shortfall <= 1) o->entry[kept++] = o->entry[i];
+    else {
+      o->counts[RULE_MET]--;
+      o->counts[RULE_SLO]++;
+    }
+  }
+  o->n = kept;
+}
+
 static hf_status finish_entries(search *s) {
   recommend_result *o = s->out;
   ask_case_spec *spec = NULL;
@@ -859,8 +872,9 @@ static hf_status finish_entries(search *s) {
     price_classes(ask_machine_rows(machine[i]), &e->choice);
     e->meets_low = fmax(e->choice.need * likely / e->c.decode_tok_per_s.low, fixed) <= 1;
     e->meets_high = fmax(e->choice.need * likely / e->c.decode_tok_per_s.high, fixed) <= 1;
-    choice[i] = e->choice;
   }
+  drop_missed(o);
+  for (int i = 0; i < o->n; i++) choice[i] = o->entry[i].choice;
   drop_no_better(o, choice);
   if (o->n == 0) goto done;
   regret_of(choice, o->n, &o->regret);

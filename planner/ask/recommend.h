@@ -12,9 +12,9 @@
  *                  fails too; or no figure is better than those of one at most as dear that met the demand
  *   dearer         over `dearer_factor` times the price of the cheapest that met it, or all places of the ranking are taken
  *   planned        = memory_planned + slow + slo + met: planned and simulated
- * Combinations are visited in order of price, so pruning never drops the cheapest one that meets the demand: rules other than `dominated` are
- * bounds, and `dominated` only passes over machines that are no better and no cheaper (tests/unit/planner_ask_recommend.c holds the search
- * against all combinations). The order of evaluation does not depend on the number of threads. */
+ * Combinations are visited in order of price. Memory and budget are exact and the roofline of tokens/s is a bound; that of TPOT and `dominated`
+ * (machines that are no better and no cheaper) rest on arguments that the code gives, not on proofs: tests/unit/planner_ask_recommend.c holds the
+ * search against all combinations of a small space. The order of evaluation does not depend on the number of threads. */
 #ifndef HF_PLANNER_ASK_RECOMMEND_H
 #define HF_PLANNER_ASK_RECOMMEND_H
 

@@ -24,6 +24,7 @@
 #include "sched/sched.h"
 #include "sched/stages.h"
 
+#define SIM_MOST_NOW (INT64_C(1) << 61) /* 73 years of ns: where a simulation ends, so that no sum of times overflows */
 enum {
   SIM_CPU = STAGE_MAX_DEVICES, /* resources: devices 0.., the CPU pool, the link, other machines */
   SIM_LINK,

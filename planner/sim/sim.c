@@ -14,8 +14,6 @@
 
 enum { PAGES_MOST = 1 << 24, LONGEST_UNKNOWN = 131072, WINDOW_RUN = 64 };
 
-static const int64_t MOST_NOW = INT64_C(1) << 61; /* 73 years: no sum of times overflows before */
-
 /* A request that waits in the scheduler or runs; its place in the table is its id there. */
 typedef struct {
   sim_request r;
@@ -325,7 +323,7 @@ static hf_status loop(sim *s) {
     if (s->steps >= s->most_steps) return HF_OK;
     HF_TRY(advance(s, &m, &any));
     if (!any) return count_arrivals(s);
-    if (s->now > MOST_NOW)
+    if (s->now > SIM_MOST_NOW)
       return hf_fail(HF_INPUT,
                      "simulation: the load takes more than 73 years; fewer or shorter requests, or another stage table");
     if (m >= 0) HF_TRY(end_step(s, m));

@@ -15,7 +15,6 @@ static const double TOLERANCE = 1.0 / 8192;
 /* A jump is over before contexts have made its steps longer by this share: what grows comes to meet in another order some time. */
 static const double GROWTH = 1.0 / 16384;
 /* Runs end, and nothing is jumped over, beyond: 73 years, and no sum overflows. */
-static const int64_t MOST_NOW = INT64_C(1) << 61;
 
 typedef struct {
   double first, rise; /* ns of the first step of a run, and by how much each exceeds the one before */
@@ -202,7 +201,7 @@ static bool cycle_of(const sim_steps *s, int ref, int steps, double growth, int 
 
 /* The most cycles of k[i] steps each that nobody's end, `until` or growth forbid. */
 static int64_t most_cycles(const sim_steps *s, int64_t ns, const int k[], int64_t until) {
-  int64_t end = until < MOST_NOW ? until : MOST_NOW, cycles = (end - s->now) / (ns + 1 + (int64_t)(GROWTH * (double)ns));
+  int64_t end = until < SIM_MOST_NOW ? until : SIM_MOST_NOW, cycles = (end - s->now) / (ns + 1 + (int64_t)(GROWTH * (double)ns));
   double more = 0;
   int most_steps = 1;
   for (int i = 0; i < s->depth; i++) {
@@ -374,7 +373,7 @@ static bool step_ended(sim_steps *s, int mb, int64_t until) {
     s->since++;
     for (int r = 0; r < SIM_N_RESOURCES; r++) s->used[(b->n_ends - 1) & (ENDS - 1)][r] = machine_busy_ns(s, r);
   }
-  if (s->now == until || s->now > MOST_NOW) b->n = b->done;
+  if (s->now == until || s->now > SIM_MOST_NOW) b->n = b->done;
   if (b->done < b->n) begins(s, mb);
   return b->done == b->n;
 }
