@@ -131,7 +131,9 @@ static hf_status show(const recommend_command *q, const recommendation *y) {
   snprintf(title, sizeof title, "A machine for %.90s, %lld users, context %lld", y->model, (long long)y->users,
            (long long)y->context);
   const ask_writer writer = {"recommend", title, verdict, to_json, to_text, to_csv};
-  HF_TRY(ask_show(&q->c, &writer, y));
+  ask_command c = q->c;
+  c.no_store = c.no_store || y->r->n == 0; /* a refusal leaves nothing behind */
+  HF_TRY(ask_show(&c, &writer, y));
   return y->r->n > 0 ? HF_OK : hf_fail(HF_NO, "%s", verdict);
 }
 

@@ -61,7 +61,20 @@ static hf_status choose_lengths(const simulate_command *c, sim_options *o) {
   return HF_OK;
 }
 
-static hf_status choose_rest(const simulate_command *c, sim_options *o) {
+/* Watts of the plan's machine, where the options do not say. */
+static void power_of_plan(const plan *p, sim_options *o) {
+  const json *list = json_get(json_get(p->extra, "hardware"), "resources");
+  for (const json *x = json_first(list); x != NULL; x = json_next(x)) {
+    const char *name = json_string(json_get(x, "name"));
+    double idle = json_number(json_get(x, "idle_w"), 0), active = json_number(json_get(x, "active_w"), 0);
+    for (int i = 0; i < SIM_N_RESOURCES && name != NULL; i++) {
+      if (strcmp(sim_resource_name(i), name) != 0 || o->power[i].idle_w > 0 || o->power[i].active_w > 0) continue;
+      if (idle >= 0 && active >= idle && active <= 1e5) o->power[i] = (sim_power){idle, active};
+    }
+  }
+}
+
+static hf_status choose_rest(const simulate_command *c, const plan *p, sim_options *o) {
   o->seed = (uint64_t)c->seed;
   if (c->depth > 0) o->depth = (int)c->depth;
   if (c->slots > 0) {
@@ -77,6 +90,7 @@ static hf_status choose_rest(const simulate_command *c, sim_options *o) {
   for (int d = 0; d < STAGE_MAX_DEVICES && d < o->table->n_devices && !o->table->one_resource; d++)
     o->power[d] = (sim_power){c->gpu_idle, c->gpu_active};
   o->power[SIM_CPU] = (sim_power){c->cpu_idle, c->cpu_active};
+  power_of_plan(p, o);
   if (c->resolution == NULL || strcmp(c->resolution, "auto") == 0) o->resolution = SIM_AUTO;
   else if (strcmp(c->resolution, "layers") == 0) o->resolution = SIM_LAYERS;
   else if (strcmp(c->resolution, "steps") == 0) o->resolution = SIM_STEPS;
@@ -288,7 +302,7 @@ static hf_status simulate(const simulate_command *c) {
   HF_GO(done, plan_sim_open(p, c->plan, &s));
   HF_GO(done, choose_arrivals(c, &s.o));
   HF_GO(done, choose_lengths(c, &s.o));
-  HF_GO(done, choose_rest(c, &s.o));
+  HF_GO(done, choose_rest(c, p, &s.o));
   st = run_and_show(c, p, &s.o);
 done:
   plan_sim_close(&s);

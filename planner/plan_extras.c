@@ -105,6 +105,26 @@ static void add_resources(const planned *p, json *extra) {
     json_add_num(q <= (t->one_resource ? 0 : t->n_devices) ? devices : machines, NULL, e->place_ns[q]);
 }
 
+/* Likely watts of a resource of the simulator: device, or all of device0, device1, ... together; nothing where the rows do not say. */
+static void add_power(const plan_inputs *in, const char *name, bool numbered, json *list) {
+  enum { MOST = 16 };
+  double idle = 0, active = 0;
+  for (int i = 0; i < (numbered ? MOST : 1); i++) {
+    char device[24];
+    cost_figure f[2];
+    if (numbered) snprintf(device, sizeof device, "%s%d", name, i);
+    else snprintf(device, sizeof device, "%s", name);
+    if (!cost_find(in->host, device, "power_idle_w", &f[0]) || !cost_find(in->host, device, "power_active_w", &f[1])) break;
+    idle += f[0].likely;
+    active += f[1].likely;
+  }
+  if (!(active > 0)) return;
+  json *o = json_add_object(list, NULL);
+  json_add_str(o, "name", name);
+  json_add_num(o, "idle_w", idle);
+  json_add_num(o, "active_w", active);
+}
+
 /* What the machine costs and draws, where its rows say so. */
 static void add_hardware(const plan_inputs *in, json *extra) {
   static const char *const what[] = {"price_usd", "power_idle_w", "power_active_w"};
@@ -119,6 +139,10 @@ static void add_hardware(const plan_inputs *in, json *extra) {
     json_add_num(v, "high", f.high);
     json_add_str(v, "tag", db_tag_name(f.tag));
   }
+  if (o == NULL || in->paced != NULL) return;
+  json *list = json_add_array(o, "resources");
+  for (int d = 0; in->gpu.kind == GPU_CUDA && d < in->gpus.n; d++) add_power(in, sim_resource_name(d), false, list);
+  add_power(in, "cpu", true, list);
 }
 
 /* Everything on the CPU, as after the loss of the device. */
