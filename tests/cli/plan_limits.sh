@@ -40,3 +40,13 @@ expect_exit 1 "$plan" plan "${r1[@]}" --slo-tpot 0.15 --json
 expect_json '(has("slo") | not) and (.possible | any(test("users at once")))'
 
 expect_error 2 '^hf-plan: .*--slo-ttft' "$plan" plan "${r1[@]}" --slo-ttft -1
+
+# ---- a depth that does not fit names one that does
+expect_exit 1 "$plan" plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 16 --context 8192 --depth 3 --no-store --json
+expect_json '.possible == ["a depth of at most 2"]'
+
+# ---- energy of a simulation is of the plan's machine
+expect_exit 0 "$plan" plan "${r1[@]}" --depth 1 --out "$tmp/r1.json" --json
+expect_json '[.hardware.resources[].name] == ["gpu0", "cpu"] and all(.hardware.resources[]; .active_w > .idle_w)'
+expect_exit 0 "$plan" simulate --plan "$tmp/r1.json" --requests-per-user 1 --json
+expect_json '.resources | map(select(.name == "gpu0" or .name == "cpu")) | length == 2 and all(.energy_j > 0)'

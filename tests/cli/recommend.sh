@@ -97,3 +97,7 @@ expect_error 2 'option --context' "$plan" recommend --model qwen3-30b-a3b --cont
 expect_exit 0 "$plan" recommend --help
 expect_stdout_line 'regretted least'
 echo "recommend: all as promised"
+
+# ---- a refusal leaves nothing behind
+expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --slo-ttft 0.001 --db "$tmp/refused.db"
+[ ! -e "$tmp/refused.db" ] || fail "a refused recommendation wrote a database"
