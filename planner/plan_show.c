@@ -149,7 +149,7 @@ static hf_status show_baselines(const plan *p, hf_buf *b) {
   const json *lost = json_get(p->extra, "fallback");
   double alone = json_number(json_get(lost, "decode_tok_per_s"), 0);
   if (lost == NULL) return HF_OK;
-  return hf_buf_printf(b, "    with the device lost: %.2f tokens/s on the CPU alone%s\n", alone,
+  return hf_buf_printf(b, "    with the device lost: %.2f tokens/s decode on the CPU alone%s\n", alone,
                        p->from_run > 0                      ? " (not corrected by the run)"
                        : alone > p->decode_tok_per_s.likely ? ": the device does not pay here, leave it out (--gpu none)"
                                                             : "");

@@ -85,6 +85,11 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
                        "%% of requests under sustained load); %.1f tokens/s decode (%.1f to %.1f).",
                        parts_name(e), money, e->c.tok_per_s_wall, ttft, tpot, e->c.decode_tok_per_s.likely,
                        e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
+  const ask_slo *slo = &y->q->slo;
+  if (!(slo->ttft_s > 0) && !(slo->tpot_s > 0) && !(slo->tok_per_s > 0) && used < n)
+    used += (size_t)snprintf(out + used, n - used,
+                             " No limit was asked for: this is only the cheapest that runs it at all. Say --min-tok-per-s, "
+                             "--slo-ttft or --slo-tpot.");
   if (!e->meets_low && used < n)
     used += (size_t)snprintf(out + used, n - used, " At the low end of its figures it misses the demand.");
   const recommend_entry *safe = &r->entry[r->regret.least_regret];

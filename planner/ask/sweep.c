@@ -337,7 +337,13 @@ hf_status sweep_text(const sweep *w, hf_buf *b, bool colour) {
     HF_TRY(hf_buf_printf(b, "\nFirst that does not fit, %s: %s\n", w->c[k].name, w->c[k].why_not));
     break;
   }
-  HF_TRY(ask_load_text(&w->c[first], b));
+  HF_TRY(hf_buf_printf(
+      b,
+      "\nDelivered tokens/s, TTFT and TPOT of a cell are of its users under sustained load: each sends the next request "
+      "at once, prompts and answers\nwithin a quarter of the cell's lengths; p95 after a warm-up. Decode tokens/s: all "
+      "users together while every one decodes.\nTTFT: arrival to first token; TPOT: seconds per further token. "
+      "Figures: %s.\n",
+      w->c[first].tag[0] != '\0' ? w->c[first].tag : "assumed"));
   return hf_buf_printf(b, "\n%d cells in %.1f s on %d thread%s; widest proven gap %.3f %%.\n", cells, w->seconds, w->threads,
                        w->threads == 1 ? "" : "s", 100 * gap);
 }

@@ -96,8 +96,14 @@ expect_error 2 'option --context' "$plan" recommend --model qwen3-30b-a3b --cont
 [ -e "$HETEROFLOW_DB" ] && fail "a refused question made a database"
 expect_exit 0 "$plan" recommend --help
 expect_stdout_line 'regretted least'
-echo "recommend: all as promised"
-
 # ---- a refusal leaves nothing behind
 expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --slo-ttft 0.001 --db "$tmp/refused.db"
 [ ! -e "$tmp/refused.db" ] || fail "a refused recommendation wrote a database"
+
+# ---- without a limit the cheapest is not called fit for anything
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --no-store --json
+expect_json '.verdict | test("No limit was asked for")'
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 5 --no-store --json
+expect_json '.verdict | test("No limit was asked for") | not'
+
+echo "recommend: all as promised"
