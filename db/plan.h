@@ -45,6 +45,8 @@ typedef struct {
   double p50, p90, p99;
   double p95; /* 0 = not stated (older plans) */
 } plan_percentiles;
+/* Members p50, p90, p95, p99 into an object. */
+void plan_add_percentiles(json *into, const plan_percentiles *p);
 
 typedef struct {
   int index; /* model layer */

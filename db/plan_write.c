@@ -89,6 +89,13 @@ static void write_service(const plan *p, json *o) {
   }
 }
 
+void plan_add_percentiles(json *into, const plan_percentiles *p) {
+  json_add_num(into, "p50", p->p50);
+  json_add_num(into, "p90", p->p90);
+  json_add_num(into, "p95", p->p95);
+  json_add_num(into, "p99", p->p99);
+}
+
 static void write_percentiles(json *parent, const char *key, const plan_percentiles *p) {
   json *o = json_add_object(parent, key);
   json_add_num(o, "p50", p->p50);

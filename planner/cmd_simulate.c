@@ -135,10 +135,7 @@ static hf_status check_capacity(const sim_options *o, double per_s) {
 static void add_percentiles(json *parent, const char *key, const plan_percentiles *p, double mean) {
   json *o = json_add_object(parent, key);
   json_add_num(o, "mean", mean);
-  json_add_num(o, "p50", p->p50);
-  json_add_num(o, "p90", p->p90);
-  json_add_num(o, "p95", p->p95);
-  json_add_num(o, "p99", p->p99);
+  plan_add_percentiles(o, p);
 }
 
 static const char *arrivals_name(sim_arrivals a) {

@@ -170,21 +170,13 @@ static hf_status add_fallback(const plan_inputs *in, const planned *p, json *ext
   return HF_OK;
 }
 
-static void add_times(json *o, const char *key, const plan_percentiles *p) {
-  json *v = json_add_object(o, key);
-  json_add_num(v, "p50", p->p50);
-  json_add_num(v, "p90", p->p90);
-  json_add_num(v, "p95", p->p95);
-  json_add_num(v, "p99", p->p99);
-}
-
 static void add_sustained(const planned *p, json *extra) {
   const sustained_result *r = &p->sustained;
   json *o = json_add_object(extra, "sustained");
   json_add_num(o, "tok_per_s", r->tok_per_s);
-  add_times(o, "ttft_s", &r->ttft_s);
-  add_times(o, "tpot_s", &r->tpot_s);
-  add_times(o, "e2e_s", &r->e2e_s);
+  plan_add_percentiles(json_add_object(o, "ttft_s"), &r->ttft_s);
+  plan_add_percentiles(json_add_object(o, "tpot_s"), &r->tpot_s);
+  plan_add_percentiles(json_add_object(o, "e2e_s"), &r->e2e_s);
   json_add_int(o, "requests", r->requests);
   if (p->slo_ttft_s > 0 || p->slo_tpot_s > 0) json_add_num(o, "goodput", r->goodput);
   json_add_str(o, "load", SUSTAINED_WORDS);

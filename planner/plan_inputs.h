@@ -96,7 +96,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
                      plan_budget rows[PLAN_MAX_BUDGET]);
 /* The first place whose rows exceed their limit, or NULL. */
 const char *plan_budget_over(const plan_budget *rows, int n);
-/* What would make an infeasible request feasible, one line each. Returns how many lines. */
+/* What would make a request that is infeasible at this depth feasible, one line each. Returns how many lines. */
 enum { PLAN_MAX_REMEDIES = 8 };
-int plan_remedies(const plan_inputs *in, const plan_sizes *s, char lines[PLAN_MAX_REMEDIES][200]);
+int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, char lines[PLAN_MAX_REMEDIES][200]);
 #endif

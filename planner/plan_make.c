@@ -254,21 +254,10 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
   return HF_OK;
 }
 
-static int64_t tightest_room(const plan_sizes *s, int depth) {
-  int64_t least = INT64_MAX;
-  for (int d = 0; d < s->n_devices; d++)
-    if (plan_expert_room(s, d, depth) < least) least = plan_expert_room(s, d, depth);
-  return least;
-}
-
 static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident, planned *out,
                         const char *where) {
   out->n_budget = plan_budget_rows(in, s, depth, resident, out->budget);
-  out->n_remedies = plan_remedies(in, s, out->remedy);
-  int fits = depth - 1;
-  while (fits > 0 && s->n_devices > 0 && tightest_room(s, fits) < 0) fits--;
-  if (out->n_remedies == 0 && fits > 0 && s->n_devices > 0 && strncmp(where, "gpu", 3) == 0)
-    snprintf(out->remedy[out->n_remedies++], 200, "a depth of at most %d", fits);
+  out->n_remedies = plan_remedies(in, s, depth, out->remedy);
   int64_t need = 0, limit = 0;
   for (int i = 0; i < out->n_budget; i++)
     if (strcmp(out->budget[i].where, where) == 0) {

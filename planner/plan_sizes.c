@@ -179,11 +179,11 @@ void plan_bytes_text(int64_t bytes, char out[24]) {
   snprintf(out, 24, u == 0 ? "%.0f %s" : "%.2f %s", v, unit[u]);
 }
 
-/* The device that lacks most, at depth 1. */
-static int tightest_device(const plan_sizes *s) {
+/* The device that lacks most. */
+static int tightest_device(const plan_sizes *s, int depth) {
   int worst = 0;
   for (int d = 1; d < s->n_devices; d++)
-    if (plan_expert_room(s, d, 1) < plan_expert_room(s, worst, 1)) worst = d;
+    if (plan_expert_room(s, d, depth) < plan_expert_room(s, worst, depth)) worst = d;
   return worst;
 }
 
@@ -208,8 +208,14 @@ static int device_remedies(const plan_inputs *in, const plan_sizes *s, int d, ch
   return n;
 }
 
-int plan_remedies(const plan_inputs *in, const plan_sizes *s, char lines[PLAN_MAX_REMEDIES][200]) {
-  int n = 0, worst = tightest_device(s);
+/* The deepest pipeline below `depth` that every device has room for; 0: none. */
+static int depth_that_fits(const plan_sizes *s, int depth) {
+  while (depth > 0 && plan_expert_room(s, tightest_device(s, depth), depth) < 0) depth--;
+  return depth;
+}
+
+int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, char lines[PLAN_MAX_REMEDIES][200]) {
+  int n = 0, worst = tightest_device(s, 1), fits = s->n_devices > 0 ? depth_that_fits(s, depth) : depth;
   bool device = s->n_devices > 0;
   if (device && plan_expert_room(s, worst, 1) < 0) n = device_remedies(in, s, worst, lines);
   int64_t ram = s->all_experts + s->host_step + s->host_reserve +
@@ -228,5 +234,6 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, char lines[PLAN_MA
     snprintf(lines[n++], 200, "at least %s of memory instead of %s", t[0], t[1]);
     if (bits > 1) snprintf(lines[n++], 200, "a weight format with at most %.1f bits per weight (now %s)", bits, in->format_name);
   }
+  if (n == 0 && fits > 0 && fits < depth) snprintf(lines[n++], 200, "a depth of at most %d", fits);
   return n;
 }

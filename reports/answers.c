@@ -119,6 +119,20 @@ static const rep_col *case_columns(void) {
   return col;
 }
 
+void tiles_speed(page *p, const json *c, const char *delivers) {
+  char v[FORMAT_MAX], lo[FORMAT_MAX], hi[FORMAT_MAX];
+  format_number(answer_num(c, "tok_per_s_wall"), FMT_TOK_S, v);
+  page_tile(p, delivers, v, "tokens/s, all users together, prompts and waiting included");
+  format_number(answer_num(c, "ttft_s.p95"), FMT_SECONDS, v);
+  page_tile(p, "First token within", v, "for 95 %% of requests");
+  format_number(answer_num(c, "tpot_s.p95"), FMT_SECONDS, v);
+  page_tile(p, "Each further token within", v, "for 95 %% of requests");
+  format_number(answer_num(c, "decode_tok_per_s.likely"), FMT_TOK_S, v);
+  format_number(answer_num(c, "decode_tok_per_s.low"), FMT_TOK_S, lo);
+  format_number(answer_num(c, "decode_tok_per_s.high"), FMT_TOK_S, hi);
+  page_tile(p, "Decode", v, "tokens/s while all users decode, %s to %s", lo, hi);
+}
+
 void table_cases(page *p, const char *id, const json *cases, const char *caption) {
   rep_table *t = page_table(p, id, case_columns(), N_CASE_COLS, "%s", caption);
   for (const json *c = json_type(cases) == JSON_ARRAY ? json_first(cases) : NULL; c != NULL; c = json_next(c)) {

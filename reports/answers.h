@@ -23,6 +23,8 @@ const char *answer_text(const json *o, const char *path);
 void answer_verdict(page *p, const json *doc);
 void answer_sources(page *p, const json *doc);
 
+/* Tiles of what a case delivers, its latencies and its decode rate; delivers: the first one's name. */
+void tiles_speed(page *p, const json *one, const char *delivers);
 /* One row per case: load, machine, tokens/s, latencies, binding, price and cost. cases: an array. */
 void table_cases(page *p, const char *id, const json *cases, const char *caption);
 /* One bar for each case: its likely tokens/s; nothing when fewer than two fit. */

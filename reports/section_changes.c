@@ -21,18 +21,9 @@ static json *all_cases(const json *doc) {
 
 static void tiles(page *p, const json *doc) {
   const json *base = json_get(doc, "base");
-  char v[FORMAT_MAX], w[FORMAT_MAX], x[FORMAT_MAX];
+  char v[FORMAT_MAX], w[FORMAT_MAX];
   page_tiles(p);
-  format_number(answer_num(base, "tok_per_s_wall"), FMT_TOK_S, v);
-  page_tile(p, "The base delivers", v, "tokens/s, all users together, prompts and waiting included");
-  format_number(answer_num(base, "ttft_s.p95"), FMT_SECONDS, v);
-  page_tile(p, "First token within", v, "for 95 %% of requests");
-  format_number(answer_num(base, "tpot_s.p95"), FMT_SECONDS, v);
-  page_tile(p, "Each further token within", v, "for 95 %% of requests");
-  format_number(answer_num(base, "decode_tok_per_s.likely"), FMT_TOK_S, v);
-  format_number(answer_num(base, "decode_tok_per_s.low"), FMT_TOK_S, w);
-  format_number(answer_num(base, "decode_tok_per_s.high"), FMT_TOK_S, x);
-  page_tile(p, "Decode", v, "tokens/s while all users decode, %s to %s", w, x);
+  tiles_speed(p, base, "The base delivers");
   format_number(answer_num(base, "users"), FMT_INT, v);
   format_number(answer_num(base, "context"), FMT_INT, w);
   page_tile(p, "Users at once", v, "context %s tokens", w);

@@ -12,16 +12,7 @@ static void tiles(page *p, const json *best, const json *doc) {
   format_number(answer_num(best, "price.low"), FMT_INT, lo);
   format_number(answer_num(best, "price.high"), FMT_INT, hi);
   page_tile(p, "Price of the hardware", v, "USD, %s to %s", lo, hi);
-  format_number(answer_num(best, "tok_per_s_wall"), FMT_TOK_S, v);
-  page_tile(p, "Delivered", v, "tokens/s, all users together, prompts and waiting included");
-  format_number(answer_num(best, "ttft_s.p95"), FMT_SECONDS, v);
-  page_tile(p, "First token within", v, "for 95 %% of requests");
-  format_number(answer_num(best, "tpot_s.p95"), FMT_SECONDS, v);
-  page_tile(p, "Each further token within", v, "for 95 %% of requests");
-  format_number(answer_num(best, "decode_tok_per_s.likely"), FMT_TOK_S, v);
-  format_number(answer_num(best, "decode_tok_per_s.low"), FMT_TOK_S, lo);
-  format_number(answer_num(best, "decode_tok_per_s.high"), FMT_TOK_S, hi);
-  page_tile(p, "Decode", v, "tokens/s while all users decode, %s to %s", lo, hi);
+  tiles_speed(p, best, "Delivered");
   format_number(answer_num(doc, "counts.considered"), FMT_INT, v);
   format_number(answer_num(doc, "counts.planned"), FMT_INT, lo);
   page_tile(p, "Machines considered", v, "%s planned in full", lo);

@@ -209,14 +209,6 @@ static void add_range(json *o, const char *key, plan_range r) {
   json_add_num(v, "high", r.high);
 }
 
-static void add_percentiles(json *o, const char *key, plan_percentiles p) {
-  json *v = json_add_object(o, key);
-  json_add_num(v, "p50", p.p50);
-  json_add_num(v, "p90", p.p90);
-  json_add_num(v, "p95", p.p95);
-  json_add_num(v, "p99", p.p99);
-}
-
 static void add_parts(const ask_case *c, json *into) {
   json *o = json_add_object(into, "parts");
   if (c->cpu[0] != '\0') json_add_str(o, "cpu", c->cpu);
@@ -244,9 +236,9 @@ static void add_hardware(const ask_case *c, json *o) {
 
 static void add_rates(const ask_case *c, json *o) {
   add_range(o, "decode_tok_per_s", c->decode_tok_per_s);
-  add_percentiles(o, "ttft_s", c->ttft_s);
-  add_percentiles(o, "tpot_s", c->tpot_s);
-  add_percentiles(o, "e2e_s", c->e2e_s);
+  plan_add_percentiles(json_add_object(o, "ttft_s"), &c->ttft_s);
+  plan_add_percentiles(json_add_object(o, "tpot_s"), &c->tpot_s);
+  plan_add_percentiles(json_add_object(o, "e2e_s"), &c->e2e_s);
   json_add_num(o, "tok_per_s_wall", c->tok_per_s_wall);
   json_add_num(o, "prefill_tok_per_s", c->prefill_tok_per_s);
   if (c->goodput >= 0) json_add_num(o, "goodput", c->goodput);

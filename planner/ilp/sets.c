@@ -6,12 +6,9 @@
 
 enum { MAX_SETS_ALL = 2500, MAX_COLUMNS_ALL = 8000, MOST_EXPERTS_ALL = 600 };
 
-hf_status spread_add_set(spread_solution *s, int group, const uint8_t *place, bool upload, bool *is_new) {
+static hf_status append(spread_solution *s, int group, const uint8_t *place, bool upload) {
   spread *m = s->m;
   size_t E = (size_t)m->n_experts;
-  *is_new = false;
-  for (int i = 0; i < s->n_sets; i++)
-    if (s->set[i].group == group && s->set[i].upload == upload && memcmp(s->set[i].place, place, E) == 0) return HF_OK;
   if (s->n_sets == s->cap_sets) {
     int cap = s->cap_sets > 0 ? 2 * s->cap_sets : 1024;
     HF_TRY(hf_realloc(&s->set, (size_t)cap, sizeof *s->set, "placement columns"));
@@ -23,6 +20,15 @@ hf_status spread_add_set(spread_solution *s, int group, const uint8_t *place, bo
   spread_set *x = &s->set[s->n_sets++];
   *x = (spread_set){.group = group, .upload = upload, .place = copy};
   spread_value(m, x);
+  return HF_OK;
+}
+
+hf_status spread_add_set(spread_solution *s, int group, const uint8_t *place, bool upload, bool *is_new) {
+  size_t E = (size_t)s->m->n_experts;
+  *is_new = false;
+  for (int i = 0; i < s->n_sets; i++)
+    if (s->set[i].group == group && s->set[i].upload == upload && memcmp(s->set[i].place, place, E) == 0) return HF_OK;
+  HF_TRY(append(s, group, place, upload));
   *is_new = true;
   return HF_OK;
 }
@@ -85,20 +91,9 @@ static void prune_sets(spread_solution *s, int from) {
   s->n_sets = n;
 }
 
+/* With and without upload. */
 static hf_status push_set(spread_solution *s, int group, const uint8_t *place) {
-  spread *m = s->m;
-  for (int up = 0; up <= (m->group[group].upload.t != NULL); up++) {
-    if (s->n_sets == s->cap_sets) {
-      int cap = s->cap_sets > 0 ? 2 * s->cap_sets : 1024;
-      HF_TRY(hf_realloc(&s->set, (size_t)cap, sizeof *s->set, "placement columns"));
-      s->cap_sets = cap;
-    }
-    uint8_t *copy;
-    HF_TRY(hf_alloc(&copy, (size_t)m->n_experts, 1, "placement columns"));
-    memcpy(copy, place, (size_t)m->n_experts);
-    s->set[s->n_sets] = (spread_set){.group = group, .upload = up, .place = copy};
-    spread_value(m, &s->set[s->n_sets++]);
-  }
+  for (int up = 0; up <= (s->m->group[group].upload.t != NULL); up++) HF_TRY(append(s, group, place, up));
   return HF_OK;
 }
 
