@@ -9,6 +9,8 @@
 
 static const struct { const char *cpu, *memory; } lines[] = {{"xeon-6787p", "mrdimm-8000"}, {"xeon-6980p", "mrdimm-8800"}};
 static const char *const formats[] = {"q4_k_m", "int8"};
+/* The catalog's modules; larger ones where the weights do not fit these. */
+static const struct { const char *part, *words; } modules[] = {{"", ""}, {",dimm=96G", " of 96 GiB"}};
 enum { PROMPT = 1536, OUTPUT = 512, DEPTHS = 4 };
 
 bool scenario_applies(const published_case *c) {
@@ -75,6 +77,7 @@ static hf_status plan_one(const published_case *c, const char *text, scenario *s
     st = HF_OK;
   } else if (st == HF_OK) {
     s->inside = s->published >= s->decode.low && s->published <= s->decode.high;
+    s->needs[0] = '\0';
     say_needs(s);
   }
 done:
@@ -88,13 +91,17 @@ hf_status scenarios_of(const published_case *c, scenario out[SCENARIOS_PER_ROW])
   for (int line = 0; line < 2; line++)
     for (int sockets = 1; sockets <= 2; sockets++)
       for (int f = 0; f < 2; f++) {
-        char text[128];
         scenario *s = &out[n++];
         *s = (scenario){.c = c, .sockets = sockets, .published = c->decode_tok_s};
         snprintf(s->format, sizeof s->format, "%s", formats[f]);
-        snprintf(text, sizeof text, "cpu=%s,sockets=%d,memory=%s,gpu=rtx4090", lines[line].cpu, sockets, lines[line].memory);
-        snprintf(s->machine, sizeof s->machine, "%d x %s, %s, rtx4090", sockets, lines[line].cpu, lines[line].memory);
-        HF_TRY(hf_note(plan_one(c, text, s), "row %s, %s %s", c->id, s->machine, s->format));
+        for (size_t m = 0; m < sizeof modules / sizeof *modules && s->depth == 0; m++) {
+          char text[160];
+          snprintf(text, sizeof text, "cpu=%s,sockets=%d,memory=%s%s,gpu=rtx4090", lines[line].cpu, sockets, lines[line].memory,
+                   modules[m].part);
+          snprintf(s->machine, sizeof s->machine, "%d x %s, %s%s, rtx4090", sockets, lines[line].cpu, lines[line].memory,
+                   modules[m].words);
+          HF_TRY(hf_note(plan_one(c, text, s), "row %s, %s %s", c->id, s->machine, s->format));
+        }
       }
   return HF_OK;
 }

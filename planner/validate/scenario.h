@@ -17,7 +17,7 @@ typedef struct {
 } scenario;
 
 /* One and two sockets of the two Xeon 6 P-core lines that take MRDIMM, each with Q4_K_M and INT8: a plan for users and lengths as
- * stated, else a prompt of 1536 and an answer of 512 tokens. */
+ * stated, else a prompt of 1536 and an answer of 512 tokens. Modules of 96 GiB where those of the catalog hold too little. */
 HF_MUST hf_status scenarios_of(const published_case *c, scenario out[SCENARIOS_PER_ROW]);
 bool scenario_applies(const published_case *c);
 #endif

@@ -222,16 +222,16 @@ static hf_status declined_text(const comparison *c, const page *p) {
 static hf_status scenarios_text(const scenario *s, int n, const page *p) {
   bool md = p->markdown;
   if (n == 0) return HF_OK;
-  HF_TRY(heading(
-      p, "What rows without a machine may mean (our own engine, tokens/s of all users)",
-      md ? "| row | machine | format | depth | low | likely | high | high/low | published | inside |"
-         : "  row      machine                               format  depth    low likely   high high/low published inside",
-      10));
+  HF_TRY(heading(p, "What rows without a machine may mean (our own engine, tokens/s of all users)",
+                 md ? "| row | machine | format | depth | low | likely | high | high/low | published | inside |"
+                    : "  row      machine                                           format  depth    low likely   high high/low "
+                      "published inside",
+                 10));
   for (int i = 0; i < n; i++) {
     const predicted_range *d = &s[i].decode;
     HF_TRY(hf_buf_printf(p->b,
                          md ? "| %s | %s | %s | %d | %.1f | %.1f | %.1f | %.2f | %.1f | %s%s%s |\n"
-                            : "  %-8s %-37s %-7s %5d %6.1f %6.1f %6.1f %8.2f %9.1f %s%s%s\n",
+                            : "  %-8s %-49s %-7s %5d %6.1f %6.1f %6.1f %8.2f %9.1f %s%s%s\n",
                          s[i].c->id, s[i].machine, s[i].format, s[i].depth, d->low, d->likely, d->high,
                          d->low > 0 ? d->high / d->low : 0, s[i].published, s[i].inside ? "yes" : "no",
                          s[i].needs[0] != '\0' ? "; it needs " : "", s[i].needs));

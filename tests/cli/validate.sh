@@ -18,6 +18,7 @@ jq -e 'all(.groups[]; .machine_left_out_p90_abs_error > 0)' "$tmp/a.json" >/dev/
 jq -e '[.scenarios[] | select(.machine == "2 x xeon-6787p, mrdimm-8000, rtx4090" and .format == "q4_k_m")] | length == 1 and .[0].high / .[0].low < 2.5' \
   "$tmp/a.json" >/dev/null || fail "the scenario of the catalog machine"
 jq -e '(.scenarios | length) == 8 and (.declined_rows | map(.id) | index("INT-007")) != null' "$tmp/a.json" >/dev/null || fail "scenarios"
+jq -e 'all(.scenarios[]; .depth >= 1 and .low > 0)' "$tmp/a.json" >/dev/null || fail "a scenario without figures"
 
 # A published figure doubled: its error changes, no prediction does.
 sed 's/,12\.208,/,24.416,/' "$cases" >"$tmp/doubled.csv"
