@@ -91,6 +91,12 @@ const catalog_member catalog_members[] = {
     {"models", "config", "any", NULL, 0, 0, true},
     FACT("models", "params_total", "1", 1e7, 1e14),
     FACT("models", "params_active", "1", 1e7, 1e14),
+    {"models", "api_prices", "object", NULL, 0, 0, false},
+    FACT("models", "api_prices.input_per_million", "USD/M", 1e-3, 1e3),
+    FACT("models", "api_prices.output_per_million", "USD/M", 1e-3, 1e3),
+    MAYBE("models", "api_prices.cached_per_million", "USD/M", 0, 1e3),
+    TEXT("models", "api_prices.source", false),
+    TEXT("models", "api_prices.date", false),
 
     HEAD("priors"),
     TEXT("priors", "base", false),

@@ -21,7 +21,7 @@ typedef struct {
 typedef struct {
   ask_case at;           /* tokens/s and latencies at the users the money is for */
   money_machine machine; /* prices and power */
-  double need_bytes;     /* weights, KV cache and buffers */
+  double need_bytes;     /* weights and KV cache */
   int64_t plan_id;       /* 0: planned here */
   char note[240];        /* what was decided for the asker, or "" */
   int n_curve;
@@ -89,7 +89,7 @@ static hf_status from_plan(const roi_command *q, roi_case *out) {
   if (st == HF_OK) {
     case_of_plan(p, &out->at);
     out->plan_id = p->id;
-    for (int i = 0; i < p->n_budget; i++) out->need_bytes += (double)p->budget[i].bytes;
+    out->need_bytes = (double)plan_budget_model_bytes(p->budget, p->n_budget);
     if (p->output_tokens < 1) st = hf_fail(HF_INPUT, "option --plan: %s: output_tokens: is below 1: no token to price", q->plan);
     else if (!(out->at.tok_per_s_wall > 0))
       st = hf_fail(HF_INPUT, "option --plan: %s has no simulation (extra member simulation.tok_per_s_wall); plan again", q->plan);

@@ -234,6 +234,7 @@ static void add_price(const advice *a) {
   json_add_str(o, "change", "as planned");
   json_add_num(o, "price", f.likely);
   json_add_num(o, "price_per_tok_per_s", f.likely / a->p->p->decode_tok_per_s.likely);
+  if (a->p->sustained.tok_per_s > 0) json_add_num(o, "price_per_delivered_tok_per_s", f.likely / a->p->sustained.tok_per_s);
   json_add_str(o, "method", "price of the machine over predicted tokens per second");
 }
 

@@ -94,6 +94,8 @@ typedef struct {
 /* Budget rows for such a placement. Returns how many. */
 int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident,
                      plan_budget rows[PLAN_MAX_BUDGET]);
+/* Weights and KV cache of a plan's rows together, without buffers, margins and the operating system. */
+int64_t plan_budget_model_bytes(const plan_budget *rows, int n);
 /* The first place whose rows exceed their limit, or NULL. */
 const char *plan_budget_over(const plan_budget *rows, int n);
 /* What would make a request that is infeasible at this depth feasible, one line each. Returns how many lines. */

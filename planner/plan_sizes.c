@@ -110,6 +110,10 @@ int64_t plan_remote_room(const plan_sizes *s, int remote) {
   return s->remote_limit[remote] > 0 ? s->remote_limit[remote] : (int64_t)1 << 60;
 }
 
+/* Names of the rows that hold the model itself; a remote machine's experts have its name behind. */
+static const char *const model_rows[] = {"attention, shared experts, dense layers, norms", "embedding and output", "KV cache",
+                                         "resident experts", "experts on the CPU"};
+
 typedef struct {
   plan_budget *rows;
   int n;
@@ -124,11 +128,11 @@ static void add(table *t, const char *where, const char *what, int64_t bytes, in
 }
 
 static void add_parts(table *t, const char *where, const plan_device_sizes *v, int depth, int64_t resident) {
-  add(t, where, "attention, shared experts, dense layers, norms", v->dense, v->limit);
-  add(t, where, "embedding and output", v->head, v->limit);
-  add(t, where, "KV cache", v->kv, v->limit);
+  add(t, where, model_rows[0], v->dense, v->limit);
+  add(t, where, model_rows[1], v->head, v->limit);
+  add(t, where, model_rows[2], v->kv, v->limit);
   add(t, where, "activation buffers and rotary table", depth * v->activations + v->rope, v->limit);
-  add(t, where, "resident experts", resident, v->limit);
+  add(t, where, model_rows[3], resident, v->limit);
   add(t, where, "runtime and margin", v->margin, v->limit);
 }
 
@@ -145,20 +149,28 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   for (int r = 0; r < s->n_remotes; r++) {
     char where[48], what[96];
     snprintf(where, sizeof where, "remote%d", r);
-    snprintf(what, sizeof what, "experts on the CPU of %.60s", in->remote[r].rows->machine.name);
+    snprintf(what, sizeof what, "%s of %.60s", model_rows[4], in->remote[r].rows->machine.name);
     add(&t, where, what, resident->remote[r], s->remote_limit[r]);
     away += resident->remote[r];
   }
   const plan_device_sizes all = {
       .dense = s->dense, .head = s->head, .kv = s->kv, .activations = s->activations, .rope = s->rope, .limit = s->ram_limit};
   if (s->n_devices == 0) add_parts(&t, "ram", &all, depth, 0);
-  add(&t, "ram", "experts on the CPU", s->all_experts - away, s->ram_limit);
+  add(&t, "ram", model_rows[4], s->all_experts - away, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
   add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
   if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED)
     add(&t, "ram", "memory of the virtual device in use",
         s->dense + s->head + s->kv + depth * s->activations + s->rope + resident->device[0] + s->margin, s->ram_limit);
   return t.n;
+}
+
+int64_t plan_budget_model_bytes(const plan_budget *rows, int n) {
+  int64_t sum = 0;
+  for (int i = 0; i < n; i++)
+    for (size_t k = 0; k < sizeof model_rows / sizeof *model_rows; k++)
+      if (strncmp(rows[i].what, model_rows[k], strlen(model_rows[k])) == 0) sum += rows[i].bytes;
+  return sum;
 }
 
 const char *plan_budget_over(const plan_budget *rows, int n) {

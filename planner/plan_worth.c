@@ -14,6 +14,7 @@ enum { N_ENDS = 3, LOW = 0, LIKELY = 1, HIGH = 2 };
 struct plan_worth {
   const plan_inputs *in;
   const money_scenario *s; /* NULL: nothing is priced */
+  money_api_origin from;   /* of the API's prices */
   bool priced;
   money_fact f[MONEY_N]; /* what went in */
   double v[N_ENDS][MONEY_N];
@@ -107,6 +108,8 @@ hf_status plan_worth_new(const plan_inputs *in, const planned *p, plan_worth **o
   find_parts(w);
   memcpy(w->f, w->s->f, sizeof w->f);
   leave_out_own_costs(w);
+  money_api_origin from;
+  HF_TRY(money_api_prices(w->s, in->req.model, w->f, &from));
   bool known = p->scenario_named || of_catalog(in);
   if (!known || !(p->sustained.tok_per_s > 0) || in->req.output_tokens < 1) return HF_OK;
   fill_speeds(w, p);
@@ -115,7 +118,9 @@ hf_status plan_worth_new(const plan_inputs *in, const planned *p, plan_worth **o
     hf_clear_error();
     return HF_OK;
   }
-  for (int i = MONEY_API_IN; i <= MONEY_API_CHANGE && !p->scenario_named; i++) cost_weaken(&w->f[i].tag, TAG_ASSUMED);
+  bool weak = !p->scenario_named && from == MONEY_API_ASSUMED;
+  for (int i = MONEY_API_IN; i <= MONEY_API_CHANGE && weak; i++) cost_weaken(&w->f[i].tag, TAG_ASSUMED);
+  w->from = from;
   fill_ends(w);
   w->priced = true;
   return HF_OK;
@@ -181,11 +186,10 @@ void plan_worth_assumptions(const plan_worth *w, json *advice) {
     json_add_str(o, "source", f->source);
   }
   char note[400];
-  snprintf(
-      note, sizeof note,
-      "the most a change can be worth: all tokens it adds are wanted, at the API's prices of scenario %.80s; what the part draws "
-      "and what it does to other loads is not in it",
-      w->s->name);
+  snprintf(note, sizeof note,
+           "the most a change can be worth: all tokens it adds are wanted, at %s of scenario %.80s; what the part draws and what "
+           "it does to other loads is not in it",
+           w->from == MONEY_API_LISTED ? "the model's listed API prices and the rest" : "the API's prices", w->s->name);
   json_add_str(advice, "worth_note", note);
 }
 

@@ -228,7 +228,8 @@ static void table_advice(page *p, const char *id, const plan *pl) {
                                  {"noise_tok_per_s", "sure to", FMT_NUM},
                                  {"decode_tok_per_s", "Tokens/s of the step with it", FMT_TOK_S},
                                  {"price", "Price", FMT_INT},
-                                 {"price_per_tok_per_s", "Price of a token/s", FMT_INT},
+                                 {"price_per_delivered_tok_per_s", "Price of a delivered token/s", FMT_INT},
+                                 {"price_per_tok_per_s", "of one while all decode", FMT_INT},
                                  {"method", "By", FMT_TEXT}};
   const json *list = json_get(json_get(pl->extra, "advice"), "values");
   char name[SECTION_ID_MAX];

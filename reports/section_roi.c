@@ -34,6 +34,13 @@ static void money(const json *doc, double v, char out[MONEY]) {
   snprintf(out, MONEY, "%s\xc2\xa0%.20s", number, answer_text(doc, "currency"));
 }
 
+/* Prices of tokens may be a few cents. */
+static void cents(const json *doc, double v, char out[MONEY]) {
+  char number[FORMAT_MAX];
+  format_number(v, FMT_NUM, number);
+  snprintf(out, MONEY, "%s\xc2\xa0%.20s", number, answer_text(doc, "currency"));
+}
+
 static void spread_note(const json *doc, const char *path, char out[NOTE]) {
   char lo[FORMAT_MAX], hi[FORMAT_MAX], half[FORMAT_MAX], key[80];
   snprintf(key, sizeof key, "sample.%s.p10", path);
@@ -65,27 +72,56 @@ static void tile_payback(page *p, const json *doc, const char *way) {
   else page_tile(p, label, v, "%s", isfinite(break_even) ? "cheaper at any volume" : "no volume breaks even");
 }
 
+/* Which way, or that the doubts leave it open. */
+static void tile_ruling(page *p, const json *doc) {
+  const char *way = answer_text(doc, "ruling.way"), *first = answer_text(doc, "ruling.first");
+  char one[FORMAT_MAX], two[FORMAT_MAX];
+  if (*way == '\0' || *first == '\0') return;
+  format_number(answer_num(doc, "ruling.first_share"), FMT_SHARE, one);
+  format_number(answer_num(doc, "ruling.second_share"), FMT_SHARE, two);
+  page_tile(p, "Cheapest way", way_words(way), "of the draws over all doubts %s wins %s, %s %s", way_words(first), one,
+            way_words(answer_text(doc, "ruling.second")), two);
+}
+
+/* What the API asks today, beside what it will have asked over the years. */
+static void tile_api(page *p, const json *doc) {
+  static const struct {
+    const char *from, *words;
+  } whose[] = {{"scenario", "price of the scenario"}, {"catalog", "list price of this model"}, {"assumed", "an assumption: this model has no known list price"}};
+  const json *o = option(doc, "api");
+  const char *from = answer_text(doc, "api_price.from"), *words = "price of the scenario";
+  char today[MONEY], later[FORMAT_MAX];
+  if (o == NULL) return;
+  for (size_t i = 0; i < sizeof whose / sizeof *whose; i++)
+    if (strcmp(from, whose[i].from) == 0) words = whose[i].words;
+  cents(doc, answer_num(o, "per_million_tokens"), today);
+  format_number(answer_num(o, "levelised_per_million_tokens"), FMT_NUM, later);
+  page_tile(p, "API today, a million tokens in and out", today, "%s levelised; %s", later, words);
+}
+
 static void tiles(page *p, const json *doc) {
   char v[MONEY], w[NOTE], x[FORMAT_MAX];
   page_tiles(p);
-  money(doc, answer_num(doc, "cost.per_million_tokens"), v);
+  tile_ruling(p, doc);
+  cents(doc, answer_num(doc, "cost.per_million_tokens"), v);
   spread_note(doc, "per_million_tokens", w);
-  page_tile(p, "A million tokens", v, "%s", w);
+  page_tile(p, "Own, a million tokens in and out", v, "%s", w);
+  tile_api(p, doc);
   money(doc, answer_num(doc, "cost.per_month"), v);
   format_number(answer_num(doc, "cost.tokens_per_month") / 1e6, FMT_TOK_S, x);
-  page_tile(p, "A month", v, "for %s million tokens, in and out", x);
+  page_tile(p, "Own, a month, levelised", v, "for %s million tokens, in and out", x);
   money(doc, answer_num(doc, "cost.per_user_month"), v);
   format_number(answer_num(doc, "cost.users"), FMT_INT, x);
-  page_tile(p, "A user at once, a month", v, "%s served at once", x);
+  page_tile(p, "Own, a user at once, a month", v, "%s served at once", x);
   money(doc, answer_num(doc, "cost.per_named_user_month"), v);
   format_number(answer_num(doc, "cost.named_users"), FMT_INT, x);
-  page_tile(p, "A person, a month", v, "%s people share them", x);
+  page_tile(p, "Own, a person, a month", v, "%s people share them", x);
   tile_payback(p, doc, "api");
   tile_payback(p, doc, "rent");
   format_number(answer_num(doc, "cost.kwh_per_million_tokens"), FMT_TOK_S, x);
   snprintf(v, sizeof v, "%s\xc2\xa0kWh", x);
   format_number(answer_num(doc, "cost.co2_kg_per_million_tokens"), FMT_TOK_S, x);
-  page_tile(p, "Energy, a million tokens", v, "%s kg of CO2", x);
+  page_tile(p, "Energy, a million tokens in and out", v, "%s kg of CO2", x);
   page_tiles_end(p);
 }
 
@@ -115,7 +151,7 @@ static void share_bar(page *p, const json *first, const char *label_key, const c
 
 static void table_breakdown(page *p, const json *doc) {
   static const rep_col cols[] = {{"part", "Part", FMT_TEXT},
-                                 {"per_million_tokens", "A million tokens", FMT_NUM},
+                                 {"per_million_tokens", "A million tokens in and out", FMT_NUM},
                                  {"per_year", "A year", FMT_INT},
                                  {"share", "Share", FMT_SHARE}};
   share_bar(p, list_of(doc, "cost.breakdown"), "part", "share", "What the cost is made of");
@@ -134,9 +170,9 @@ static void table_costs(page *p, const json *doc) {
   static const struct {
     const char *key, *words;
     rep_format format;
-  } rows[] = {{"per_million_tokens", "a million tokens, input and output together", FMT_NUM},
-              {"per_million_input", "a million input tokens", FMT_NUM},
-              {"per_million_output", "a million output tokens", FMT_NUM},
+  } rows[] = {{"per_million_tokens", "a million tokens in and out", FMT_NUM},
+              {"per_million_input", "a million input tokens alone", FMT_NUM},
+              {"per_million_output", "a million output tokens alone", FMT_NUM},
               {"tokens_per_money", "tokens for one unit of money", FMT_INT},
               {"input_tokens_per_month", "input tokens a month", FMT_INT},
               {"output_tokens_per_month", "output tokens a month", FMT_INT},
@@ -179,12 +215,13 @@ static void chart_payback(page *p, const json *doc) {
 
 static void table_ways(page *p, const json *doc) {
   static const rep_col cols[] = {{"way", "Way", FMT_TEXT},
-                                 {"levelised_per_million_tokens", "A million tokens, levelised", FMT_NUM},
-                                 {"per_million_tokens", "today", FMT_NUM},
-                                 {"levelised_per_month", "A month, levelised", FMT_INT},
-                                 {"per_month", NULL, FMT_NUM},
-                                 {"tco_3_years", "3 years", FMT_INT},
-                                 {"tco_5_years", "5 years", FMT_INT},
+                                 {"per_million_tokens", "A million tokens in and out, today", FMT_NUM},
+                                 {"levelised_per_million_tokens", "levelised", FMT_NUM},
+                                 {"per_month", "A month, today", FMT_INT},
+                                 {"levelised_per_month", "levelised", FMT_INT},
+                                 {"tco_3_years", "Paid in 3 years", FMT_INT},
+                                 {"tco_5_years", "Paid in 5 years", FMT_INT},
+                                 {"cheapest_share_of_draws", "Cheapest in draws", FMT_SHARE},
                                  {"payback_months", "Owning pays back, months", FMT_NUM},
                                  {"npv", "NPV of owning", FMT_INT},
                                  {"break_even_tokens_per_month", "Break-even, tokens a month", FMT_INT},
@@ -192,7 +229,8 @@ static void table_ways(page *p, const json *doc) {
   rep_table *t = PAGE_TABLE(p, "roi-ways", cols, "The same tokens in other ways, in %.20s", answer_text(doc, "currency"));
   for (const json *o = list_of(doc, "options"); o != NULL; o = json_next(o)) {
     const char *key = answer_text(o, "way");
-    table_shown(p, t, key, "%s%s", way_words(key), strcmp(key, answer_text(doc, "cheapest")) == 0 ? " (cheapest)" : "");
+    bool cheapest = strcmp(key, answer_text(doc, "cheapest")) == 0, open = strcmp(answer_text(doc, "ruling.way"), "undecided") == 0;
+    table_shown(p, t, key, "%s%s", way_words(key), !cheapest ? "" : open ? " (cheapest at the likely values)" : " (cheapest)");
     for (size_t i = 1; i < sizeof cols / sizeof cols[0]; i++) table_num(p, t, answer_num(o, cols[i].key));
   }
   page_table_end(p, t, false);
@@ -232,6 +270,9 @@ static void section_ways(page *p, const json *doc) {
   chart_payback(p, doc);
   table_ways(p, doc);
   say_draws(p, doc);
+  if (answer_text(doc, "levelised")[0] != '\0')
+    page_note(p, "Levelised: %s. A month of the own machine spreads its price over the years of use with interest; 'paid in 3 years' adds what is "
+                 "paid by then without interest, and takes off what the machine is then still worth on the books.", answer_text(doc, "levelised"));
   page_note(p, "A dash in the columns of owning means never: not within 10 years, or at no volume the machine can serve.");
   table_cash(p, doc);
 }
@@ -287,7 +328,7 @@ static void draw_tornado(page *p, const json *doc) {
   }
   if (n == 0) return;
   page_raw(p, "<figure class=\"tornado\"><figcaption>");
-  page_escaped(p, "Cost of a million tokens, each doubt alone at its low and high end, in %.20s", answer_text(doc, "currency"));
+  page_escaped(p, "Own cost of a million tokens in and out, each doubt alone at its low and high end, in %.20s", answer_text(doc, "currency"));
   page_raw(p, "</figcaption><ul class=\"legend\"><li><span class=\"key at-low\"></span>at the low end</li><li><span class=\"key "
               "at-high\"></span>at the high end (striped)</li></ul><div class=\"levers\" aria-hidden=\"true\">\n");
   n = 0;
@@ -312,7 +353,7 @@ static void table_levers(page *p, const json *doc) {
                                  {"flips", "Flips within its doubt", FMT_TEXT},
                                  {"flips_at", "Flips at", FMT_NUM},
                                  {"flips_to", "to", FMT_TEXT}};
-  rep_table *t = PAGE_TABLE(p, "roi-levers", cols, "What each assumption does alone; cost of a million tokens in %.20s",
+  rep_table *t = PAGE_TABLE(p, "roi-levers", cols, "What each assumption does alone; own cost of a million tokens in and out, in %.20s",
                             answer_text(doc, "currency"));
   for (const json *l = list_of(doc, "levers"); l != NULL; l = json_next(l)) {
     const json *flips = json_get(l, "flips");
@@ -359,7 +400,7 @@ static void table_users(page *p, const json *doc) {
                                  {"tok_per_s_wall", "with prompts and waiting", FMT_TOK_S},
                                  {"ttft_p95_s", "TTFT p95", FMT_SECONDS},
                                  {"tpot_p95_s", "TPOT p95", FMT_SECONDS},
-                                 {"per_million_tokens", "Cost of a million tokens", FMT_NUM}};
+                                 {"per_million_tokens", "Own cost of a million tokens in and out", FMT_NUM}};
   rep_table *t =
       PAGE_TABLE(p, "roi-users", cols, "Other numbers of users on this machine, money in %.20s", answer_text(doc, "currency"));
   for (const json *o = list_of(doc, "by_users"); o != NULL; o = json_next(o))
@@ -391,7 +432,7 @@ static void section_load(page *p, const json *doc) {
   if (json_len(json_get(doc, "by_users")) > 1) {
     chart_users(p, doc, "users-rate", "Tokens per second of all users", "tokens/s", "decode_tok_per_s", 1);
     chart_users(p, doc, "users-tpot", "Time per output token, p95", "ms", "tpot_p95_s", 1e3);
-    chart_users(p, doc, "users-cost", "Cost of a million tokens", answer_text(doc, "currency"), "per_million_tokens", 1);
+    chart_users(p, doc, "users-cost", "Own cost of a million tokens in and out", answer_text(doc, "currency"), "per_million_tokens", 1);
   }
   chart_hours(p, doc);
   page_charts_end(p);
@@ -436,9 +477,9 @@ static void section_terms(page *p) {
   static const struct {
     const char *term, *meaning;
   } list[] = {
-      {"a million tokens", "input and output together, in the mix of the load, unless it says input or output."},
+      {"a million tokens in and out", "input and output together, in the mix of the load."},
       {"input and output", "the cost is split by the time that the simulation spends on prompts and on answers."},
-      {"levelised",
+      {"levelised, today", "today: what the first month costs. Levelised: "
        "the same sum each month that has the same present value as what is really paid: price at the start, resale at the "
        "end, prices that change."},
       {"utilisation", "share of all hours of the year in which the machine works at the simulated speed."},

@@ -1,5 +1,5 @@
 /* roi.c: a decision about a machine, in words, as a document, as tables. */
-#include "planner/money/roi.h"
+#include "planner/money/roi_int.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,119 +11,12 @@ hf_status roi_compute(const money_scenario *s, const money_machine *m, const mon
   double v[MONEY_N];
   *out = (roi){.scenario = s, .machine = m, .load = l, .model = model_name};
   HF_TRY(money_inputs(s, m, l, out->f));
+  HF_TRY(money_api_prices(s, model_name, out->f, &out->api_from));
   money_likely(out->f, v);
   money_costs(v, &out->cost);
   money_decide(v, &out->decision);
   out->n_levers = money_tornado(out->f, out->lever);
   return money_sample(out->f, MONEY_DRAWS, ROI_SEED, &out->sample);
-}
-
-/* ---- words ---- */
-
-void money_text(double v, char out[MONEY_TEXT]) {
-  char plain[64];
-  double a = fabs(v);
-  if (isnan(v)) {
-    snprintf(out, MONEY_TEXT, "-");
-  } else if (isinf(v) || a >= 1e15) {
-    snprintf(out, MONEY_TEXT, isinf(v) ? "never" : "%.3g", v);
-  } else if (a < 100) {
-    int digits = a >= 10 ? 1 : a >= 0.995 || a == 0 ? 2 : a >= 0.0995 ? 3 : a >= 0.00995 ? 4 : 6;
-    snprintf(out, MONEY_TEXT, "%.*f", digits, v);
-  } else {
-    int n = snprintf(plain, sizeof plain, "%.0f", a), at = 0;
-    if (v < 0) out[at++] = '-';
-    for (int i = 0; i < n; i++) {
-      if (i > 0 && (n - i) % 3 == 0) out[at++] = ',';
-      out[at++] = plain[i];
-    }
-    out[at] = '\0';
-  }
-}
-
-static void millions_text(double tokens, char out[MONEY_TEXT]) {
-  char number[MONEY_TEXT];
-  if (!isfinite(tokens)) {
-    money_text(tokens, out);
-    return;
-  }
-  bool many = tokens >= 1e9;
-  money_text(tokens / (many ? 1e9 : 1e6), number);
-  snprintf(out, MONEY_TEXT, "%.30s %s", number, many ? "billion" : "million");
-}
-
-static void months_text(double months, char out[MONEY_TEXT]) {
-  if (isinf(months)) snprintf(out, MONEY_TEXT, "not within 10 years");
-  else if (months >= 24) snprintf(out, MONEY_TEXT, "%.1f years", months / 12);
-  else snprintf(out, MONEY_TEXT, "%.1f months", months);
-}
-
-static const char *const way_words[MONEY_N_WAYS] = {"owning the machine", "the API", "rented GPUs"};
-
-/* The lever that is nearest to flipping the decision: first those that do so within their own interval. */
-static const money_lever *nearest_flip(const roi *r) {
-  const money_lever *best = NULL;
-  double least = INFINITY;
-  for (int i = 0; i < r->n_levers; i++) {
-    const money_lever *l = &r->lever[i];
-    double from = r->f[l->input].likely, to = l->flips_at;
-    if (isnan(to) || l->input == MONEY_API_CHANGE) continue;
-    double away = from > 0 && to > 0 ? fabs(log(to / from)) : INFINITY;
-    if (l->flips) away -= 100;
-    if (away < least) {
-      least = away;
-      best = l;
-    }
-  }
-  return best;
-}
-
-static size_t say_way(const roi *r, money_way w, char *out, size_t n) {
-  const money_option *o = &r->decision.way[w];
-  char a[MONEY_TEXT], b[MONEY_TEXT], c[MONEY_TEXT];
-  if (isnan(o->per_million)) return 0;
-  money_text(o->levelised_per_million, a);
-  months_text(o->payback_months, b);
-  millions_text(o->break_even_tokens_per_month, c);
-  int used = snprintf(out, n, " Against %s at %s %s per million the machine %s%s", way_words[w], a, r->scenario->currency,
-                      isinf(o->payback_months) ? "does not pay back within 10 years" : "pays back after ",
-                      isinf(o->payback_months) ? "" : b);
-  if (isinf(o->break_even_tokens_per_month) || o->break_even_utilisation > 1)
-    used += snprintf(out + used, n - (size_t)used, ": at no volume that it can serve.");
-  else if (o->break_even_tokens_per_month > 0)
-    used += snprintf(out + used, n - (size_t)used, "; break-even at %s tokens a month, %.0f %% of what it can do.", c,
-                     100 * o->break_even_utilisation);
-  else used += snprintf(out + used, n - (size_t)used, "; at any volume.");
-  return (size_t)used;
-}
-
-void roi_verdict(const roi *r, char out[ROI_VERDICT]) {
-  char a[MONEY_TEXT], low[MONEY_TEXT], high[MONEY_TEXT], half[MONEY_TEXT], month[MONEY_TEXT];
-  const money_lever *l = nearest_flip(r);
-  money_text(r->cost.per_million, a);
-  money_text(r->sample.per_million.p10, low);
-  money_text(r->sample.per_million.p90, high);
-  money_text(r->sample.per_million.p50, half);
-  money_text(r->cost.per_month, month);
-  bool alone = isnan(r->decision.way[MONEY_API].per_million) && isnan(r->decision.way[MONEY_RENT].per_million);
-  int n = 0;
-  if (!alone) {
-    double sure = r->sample.cheapest[r->decision.cheapest];
-    n = snprintf(out, ROI_VERDICT, "Cheapest is %s, in %.0f %% of the draws over all doubts. ", way_words[r->decision.cheapest],
-                 100 * sure);
-  }
-  n += snprintf(out + n, ROI_VERDICT - (size_t)n,
-                "A million tokens of %.60s on %.90s cost %s %s (8 of 10 draws: %s to %s, half below %s), that is %s %s a month "
-                "at %.0f %% utilisation.",
-                r->model, r->machine->name, a, r->scenario->currency, low, high, half, month, r->scenario->currency,
-                100 * r->f[MONEY_UTILISATION].likely);
-  n += (int)say_way(r, MONEY_API, out + n, ROI_VERDICT - (size_t)n);
-  n += (int)say_way(r, MONEY_RENT, out + n, ROI_VERDICT - (size_t)n);
-  if (l == NULL) return;
-  money_text(r->f[l->input].likely, a);
-  money_text(l->flips_at, low);
-  snprintf(out + n, ROI_VERDICT - (size_t)n, " The decision flips to %s when '%s' goes from %s to %s%s.", way_words[l->flips_to],
-           money_input_words(l->input), a, low, l->flips ? ", which is within its own doubt" : "");
 }
 
 /* ---- document ---- */
@@ -207,6 +100,7 @@ static void add_options(const roi *r, json *doc) {
     json_add_num(o, "npv", x->npv);
     json_add_num(o, "break_even_tokens_per_month", x->break_even_tokens_per_month);
     json_add_num(o, "break_even_utilisation", x->break_even_utilisation);
+    json_add_num(o, "cheapest_share_of_draws", r->sample.cheapest[w]);
   }
   for (int m = 0; m <= MONEY_CASH_MONTHS; m++) {
     json *o = json_add_object(cash, NULL);
@@ -255,6 +149,43 @@ static void add_doubt(const roi *r, json *doc) {
   }
 }
 
+/* What the API asks today, and whose price that is. */
+static void add_api_price(const roi *r, json *doc) {
+  json *o = json_add_object(doc, "api_price");
+  json_add_str(o, "from", money_api_origin_name[r->api_from]);
+  json_add_str(o, "model", r->model);
+  json_add_num(o, "per_million_input", r->f[MONEY_API_IN].likely);
+  json_add_num(o, "per_million_output", r->f[MONEY_API_OUT].likely);
+  json_add_num(o, "per_million_cached_input", r->f[MONEY_API_CACHED].likely);
+}
+
+static void add_ruling(const roi *r, json *doc) {
+  roi_ruling x;
+  char average[ROI_LEVELISED];
+  roi_rule(r, &x);
+  json *o = json_add_object(doc, "ruling");
+  json_add_str(o, "way", x.decided ? money_way_name[x.first] : "undecided");
+  if (!x.alone) {
+    json_add_str(o, "first", money_way_name[x.first]);
+    json_add_num(o, "first_share", x.share_first);
+    json_add_str(o, "second", money_way_name[x.second]);
+    json_add_num(o, "second_share", x.share_second);
+    json_add_num(o, "share_needed", ROI_SURE);
+  }
+  if (x.lever == NULL) {
+    json_add_null(o, "turns_on");
+  } else {
+    json *l = json_add_object(o, "turns_on");
+    json_add_str(l, "name", money_input_name(x.lever->input));
+    json_add_str(l, "words", money_input_words(x.lever->input));
+    json_add_num(l, "likely", r->f[x.lever->input].likely);
+    json_add_num(l, "flips_at", x.lever->flips_at);
+    json_add_str(l, "flips_to", money_way_name[x.lever->flips_to]);
+  }
+  roi_levelised_words(r, average);
+  json_add_str(doc, "levelised", average);
+}
+
 void roi_to_json(const roi *r, json *doc) {
   char doubt[MONEY_MAX_DOUBTS][MONEY_NOTE];
   int n_doubts = money_doubts(r->scenario, r->f, doubt);
@@ -267,6 +198,8 @@ void roi_to_json(const roi *r, json *doc) {
   json *notes = json_add_array(s, "notes");
   for (int i = 0; i < r->scenario->n_notes; i++) json_add_str(notes, NULL, r->scenario->note[i]);
   json_add_str(doc, "cheapest", money_way_name[r->decision.cheapest]);
+  add_ruling(r, doc);
+  add_api_price(r, doc);
   add_cost(&r->cost, doc);
   add_options(r, doc);
   add_doubt(r, doc);
@@ -285,14 +218,14 @@ static hf_status show_costs(const roi *r, hf_buf *b) {
   money_text(c->per_million, a);
   money_text(c->per_million_in, x);
   money_text(c->per_million_out, y);
-  HF_TRY(hf_buf_printf(b, "  per million    %s %s (input %s, output %s)\n", a, cur, x, y));
+  HF_TRY(hf_buf_printf(b, "  per million    %s %s, input and output together; %s of input alone, %s of output alone\n", a, cur, x, y));
   money_text(c->per_month, a);
   money_text(c->per_user_month, x);
   money_text(c->per_named_user_month, y);
   HF_TRY(hf_buf_printf(b, "  per month      %s %s; %s for each of %.0f users at once, %s for each of %.0f people\n", a, cur, x,
                        c->users, y, c->named_users));
-  millions_text(c->tokens_per_month, a);
-  millions_text(c->capacity_tokens_per_month, x);
+  roi_millions_text(c->tokens_per_month, a);
+  roi_millions_text(c->capacity_tokens_per_month, x);
   money_text(c->tokens_per_money, y);
   HF_TRY(hf_buf_printf(b, "  tokens         %s a month of %s it could do; %s for one %s\n", a, x, y, cur));
   money_text(c->kwh_per_year, a);
@@ -300,7 +233,7 @@ static hf_status show_costs(const roi *r, hf_buf *b) {
   money_text(c->co2_kg_per_year, y);
   money_text(c->co2_kg_per_million, z);
   HF_TRY(
-      hf_buf_printf(b, "  energy         %s kWh a year, %s per million tokens; CO2 %s kg a year, %s per million\n", a, x, y, z));
+      hf_buf_printf(b, "  energy         %s kWh a year, %s for a million tokens in and out; CO2 %s kg a year, %s for a million\n", a, x, y, z));
   HF_TRY(hf_buf_printf(b, "  made of        "));
   bool first = true;
   for (int i = 0; i < MONEY_N_PARTS; i++) {
@@ -311,31 +244,61 @@ static hf_status show_costs(const roi *r, hf_buf *b) {
   return hf_buf_printf(b, "\n");
 }
 
-static hf_status show_options(const roi *r, hf_buf *b) {
-  HF_TRY(hf_buf_printf(b, "\n  %-13s %11s %12s %12s %12s  %s\n", "way", "per million", "a month", "3 years", "5 years",
-                       "owning pays back; NPV"));
-  for (int w = 0; w < MONEY_N_WAYS; w++) {
-    const money_option *o = &r->decision.way[w];
-    char million[MONEY_TEXT], month[MONEY_TEXT], three[MONEY_TEXT], five[MONEY_TEXT], back[MONEY_TEXT], npv[MONEY_TEXT];
-    if (isnan(o->per_month)) continue;
-    money_text(o->levelised_per_million, million);
-    money_text(o->levelised_per_month, month);
-    money_text(o->tco_3, three);
-    money_text(o->tco_5, five);
-    HF_TRY(hf_buf_printf(b, "  %-13s %11s %12s %12s %12s", money_way_name[w], million, month, three, five));
-    if (w != MONEY_OWN) {
-      months_text(o->payback_months, back);
-      money_text(o->npv, npv);
-      HF_TRY(hf_buf_printf(b, "  %s; %s", back, npv));
-    }
-    HF_TRY(hf_buf_printf(b, "%s\n", w == (int)r->decision.cheapest ? "  <- cheapest" : ""));
+/* What the API asks, input and output apart, and who says so. */
+static hf_status show_api(const roi *r, hf_buf *b) {
+  static const char *const whose[] = {"", "as the scenario states", "list prices of this model", "an assumption"};
+  char in[MONEY_TEXT], out[MONEY_TEXT], cached[MONEY_TEXT + 40] = "";
+  const money_fact *c = &r->f[MONEY_API_CACHED];
+  if (isnan(r->decision.way[MONEY_API].per_month)) return HF_OK;
+  money_text(r->f[MONEY_API_IN].likely, in);
+  money_text(r->f[MONEY_API_OUT].likely, out);
+  if (!isnan(c->likely)) {
+    money_text(c->likely, cached);
+    snprintf(cached + strlen(cached), sizeof cached - strlen(cached), " of cached input, ");
   }
+  HF_TRY(hf_buf_printf(b, "  API today      a million tokens: %s %s of input, %s%s of output; %s\n", in, r->scenario->currency, cached, out,
+                       whose[r->api_from]));
+  return hf_buf_printf(b, "                 %s\n", r->f[MONEY_API_OUT].source);
+}
+
+static hf_status show_option(const roi *r, money_way w, hf_buf *b) {
+  const money_option *o = &r->decision.way[w];
+  char text[6][MONEY_TEXT], back[MONEY_TEXT], npv[MONEY_TEXT];
+  const double v[6] = {o->per_million, o->levelised_per_million, o->per_month, o->levelised_per_month, o->tco_3, o->tco_5};
+  for (int i = 0; i < 6; i++) money_text(v[i], text[i]);
+  HF_TRY(hf_buf_printf(b, "  %-4s %10s %10s %11s %10s %11s %11s %5.0f %%", money_way_name[w], text[0], text[1], text[2], text[3], text[4], text[5],
+                       100 * r->sample.cheapest[w]));
+  if (w != MONEY_OWN) {
+    roi_months_text(o->payback_months, back);
+    money_text(o->npv, npv);
+    HF_TRY(hf_buf_printf(b, "  %s; %s", back, npv));
+  }
+  return hf_buf_printf(b, "\n");
+}
+
+static hf_status show_options(const roi *r, hf_buf *b) {
+  char average[ROI_LEVELISED];
+  double interest = 100 * r->f[MONEY_DISCOUNT].likely;
+  HF_TRY(show_api(r, b));
+  HF_TRY(hf_buf_printf(b, "\n  %-4s %21s %22s %11s %11s %7s\n", "way", "a million, in and out", "a month", "in 3 years", "in 5 years",
+                       "draws"));
+  HF_TRY(hf_buf_printf(b, "  %-4s %10s %10s %11s %10s %11s %11s %7s  %s\n", "", "today", "levelised", "today", "levelised", "", "", "won",
+                       "owning pays back; NPV"));
+  for (int w = 0; w < MONEY_N_WAYS; w++)
+    if (!isnan(r->decision.way[w].per_month)) HF_TRY(show_option(r, (money_way)w, b));
+  roi_levelised_words(r, average);
+  HF_TRY(hf_buf_printf(b, "  levelised:     %s\n", average));
+  HF_TRY(hf_buf_printf(b,
+                       "  in 3, 5 years: all that is paid by then, no interest counted; of the machine's price less what it is then still worth\n"));
+  if (interest > 0)
+    HF_TRY(hf_buf_printf(b, "  own, a month:  its price spread over %.3g years of use at %.3g %% interest, so 36 such months are not the sum of 3 years\n",
+                         r->f[MONEY_YEARS].likely, interest));
   return HF_OK;
 }
 
 static hf_status show_levers(const roi *r, hf_buf *b) {
   enum { SHOWN = 8 };
-  HF_TRY(hf_buf_printf(b, "\n  What moves it (each alone)%*s%22s %24s  flips\n", 21, "", "from .. to", "per million tokens"));
+  HF_TRY(hf_buf_printf(b, "\n  What moves it (each alone)%*s%22s %24s  flips\n", 21, "", "from .. to", "a million, in and out"));
   for (int i = 0, n = 0; i < r->n_levers; i++) {
     const money_lever *l = &r->lever[i];
     char lo[MONEY_TEXT], hi[MONEY_TEXT], a[MONEY_TEXT], z[MONEY_TEXT], at[MONEY_TEXT], range[90], cost[90];
@@ -400,14 +363,15 @@ static hf_status csv_option(const roi *r, money_way w, hf_buf *b) {
     double v;
   } rows[] = {{"per_month", "money", o->per_month},
               {"levelised_per_month", "money", o->levelised_per_month},
-              {"per_million_tokens", "money/M", o->per_million},
-              {"levelised_per_million_tokens", "money/M", o->levelised_per_million},
+              {"per_million_tokens", "money/M input and output", o->per_million},
+              {"levelised_per_million_tokens", "money/M input and output", o->levelised_per_million},
               {"tco_3_years", "money", o->tco_3},
               {"tco_5_years", "money", o->tco_5},
               {"payback_months", "months", o->payback_months},
               {"npv", "money", o->npv},
               {"break_even_tokens_per_month", "1", o->break_even_tokens_per_month},
-              {"break_even_utilisation", "share", o->break_even_utilisation}};
+              {"break_even_utilisation", "share", o->break_even_utilisation},
+              {"cheapest_share_of_draws", "share", r->sample.cheapest[w]}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows && !isnan(o->per_month); i++)
     HF_TRY(csv_result(b, money_way_name[w], rows[i].name, rows[i].unit, rows[i].v, NULL));
   return HF_OK;
@@ -423,9 +387,9 @@ hf_status roi_csv(const roi *r, hf_buf *b) {
   bool parts = money_parts(r->scenario, r->machine, part);
   for (int k = 0; parts && k < MONEY_N_CLASSES; k++)
     if (!isnan(part[k].likely)) HF_TRY(csv_fact(b, "part", money_class_name[k], "money", &part[k]));
-  HF_TRY(csv_result(b, "cost", "per_million_tokens", "money/M", r->cost.per_million, &s->per_million));
-  HF_TRY(csv_result(b, "cost", "per_million_input", "money/M", r->cost.per_million_in, &s->per_million_in));
-  HF_TRY(csv_result(b, "cost", "per_million_output", "money/M", r->cost.per_million_out, &s->per_million_out));
+  HF_TRY(csv_result(b, "cost", "per_million_tokens", "money/M input and output", r->cost.per_million, &s->per_million));
+  HF_TRY(csv_result(b, "cost", "per_million_input", "money/M input", r->cost.per_million_in, &s->per_million_in));
+  HF_TRY(csv_result(b, "cost", "per_million_output", "money/M output", r->cost.per_million_out, &s->per_million_out));
   HF_TRY(csv_result(b, "cost", "per_month", "money", r->cost.per_month, &s->per_month));
   HF_TRY(csv_result(b, "cost", "per_user_month", "money", r->cost.per_user_month, &s->per_user_month));
   HF_TRY(csv_result(b, "cost", "kwh_per_million_tokens", "kWh", r->cost.kwh_per_million, &s->kwh_per_million));

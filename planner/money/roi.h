@@ -6,7 +6,9 @@
 #include "base/mem.h"
 #include "planner/money/scenario.h"
 
-enum { ROI_VERDICT = 900, ROI_SEED = 1 };
+enum { ROI_VERDICT = 1500, ROI_SEED = 1 };
+/* A way that is the cheapest in this share of the draws, and at the likely values, is the verdict; else it is undecided. */
+#define ROI_SURE 0.6
 
 typedef struct {
   const money_scenario *scenario;
@@ -14,6 +16,7 @@ typedef struct {
   const money_load *load;
   const char *model; /* for sentences */
   money_fact f[MONEY_N];
+  money_api_origin api_from;
   money_cost cost; /* at the likely values, as the decision */
   money_decision decision;
   money_sample_result sample;
@@ -25,9 +28,18 @@ typedef struct {
 HF_MUST hf_status roi_compute(const money_scenario *s, const money_machine *m, const money_load *l, const char *model_name,
                               roi *out);
 
-/* The answer in two or three sentences, the cheapest way first. */
+typedef struct {
+  bool alone;              /* nothing to compare with */
+  bool decided;            /* see ROI_SURE */
+  money_way first, second; /* by share of the draws in which they are the cheapest */
+  double share_first, share_second;
+  const money_lever *lever; /* decided: nearest to flip it; else what decides: most likely to turn it to the other of the two; may be NULL */
+} roi_ruling;
+void roi_rule(const roi *r, roi_ruling *out);
+
+/* The answer in a few sentences, the cheapest way (or that it is undecided, and what decides) first. */
 void roi_verdict(const roi *r, char out[ROI_VERDICT]);
-/* Members warnings, currency, scenario, inputs, parts, cost, options, cash, sample, levers, profile. */
+/* Members warnings, currency, scenario, api_price, ruling, levelised, inputs, parts, cost, options, cash, sample, levers, profile. */
 void roi_to_json(const roi *r, json *doc);
 /* Tables for a terminal. */
 HF_MUST hf_status roi_show(const roi *r, hf_buf *out);

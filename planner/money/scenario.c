@@ -156,6 +156,7 @@ static hf_status read_input(const json *m, int i, const char *where, money_scena
     return hf_fail(HF_INPUT, "%s: member %s: comes from the simulation of the plan and cannot be stated", where, json_key(m));
   snprintf(inner, sizeof inner, "%.300s: %s", where, money_input_name((money_input)i));
   money_input_limits((money_input)i, &lo, &hi);
+  s->stated[i] = true;
   if (json_type(m) != JSON_NULL) return read_fact(m, inner, lo, hi, money_remedy((money_input)i), &s->f[i]);
   bool optional =
       (i >= MONEY_API_IN && i <= MONEY_RENT_UP) || i == MONEY_PRICE || i == MONEY_IDLE_W || i == MONEY_ACTIVE_W || i == MONEY_MIX;
@@ -260,7 +261,11 @@ static hf_status apply(const json *doc, const char *where, int depth, money_scen
   const char *base = "default", *name = json_string(json_get(doc, "name"));
   if (json_type(doc) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: not a JSON object", where);
   HF_TRY(json_opt_str(doc, where, "base", &base));
-  if (depth > 0 && name != NULL && strcmp(name, "default") == 0) return overlay(doc, where, s); /* the one without a base */
+  if (depth > 0 && name != NULL && strcmp(name, "default") == 0) { /* the one without a base */
+    HF_TRY(overlay(doc, where, s));
+    memset(s->stated, 0, sizeof s->stated);
+    return HF_OK;
+  }
   HF_TRY(apply_named(base, depth + 1, s));
   s->n_notes = 0; /* a base's notes speak of the base */
   return overlay(doc, where, s);
@@ -463,4 +468,65 @@ hf_status money_inputs(const money_scenario *s, const money_machine *m, const mo
              "as many GPUs of 80 GB as weights and KV cache need with a tenth to spare");
   }
   return money_check(f);
+}
+
+/* ---- prices of hosted models ---- */
+
+const char *const money_api_origin_name[] = {"none", "scenario", "catalog", "assumed"};
+
+static const struct {
+  money_input input;
+  const char *member;
+} api_member[] = {{MONEY_API_IN, "input_per_million"}, {MONEY_API_OUT, "output_per_million"}, {MONEY_API_CACHED, "cached_per_million"}};
+enum { N_API_MEMBERS = sizeof api_member / sizeof *api_member };
+
+static hf_status listed_prices(const money_scenario *s, const json *prices, const char *where, money_fact f[MONEY_N]) {
+  for (int k = 0; k < N_API_MEMBERS; k++) {
+    char inner[400];
+    double lo, hi;
+    money_input i = api_member[k].input;
+    const json *v = json_get(prices, api_member[k].member);
+    if (s->stated[i]) continue;
+    f[i] = unknown();
+    if (v == NULL) continue;
+    snprintf(inner, sizeof inner, "%.200s: api_prices.%s", where, api_member[k].member);
+    money_input_limits(i, &lo, &hi);
+    HF_TRY(read_fact(v, inner, lo, hi, NULL, &f[i]));
+    if (json_get(v, "tag") == NULL) f[i].tag = TAG_SPEC;
+    scale(&f[i], &s->per_usd);
+  }
+  return HF_OK;
+}
+
+static void assumed_prices(const money_scenario *s, money_fact f[MONEY_N]) {
+  for (int k = 0; k < N_API_MEMBERS; k++) {
+    money_fact *x = &f[api_member[k].input];
+    char source[sizeof x->source];
+    if (s->stated[api_member[k].input] || isnan(x->likely)) continue;
+    x->tag = TAG_ASSUMED;
+    snprintf(source, sizeof source, "no list price of this model is known; assumed as: %.220s", x->source);
+    memcpy(x->source, source, sizeof source);
+  }
+}
+
+hf_status money_api_prices(const money_scenario *s, const char *model, money_fact f[MONEY_N], money_api_origin *from) {
+  json *doc = NULL;
+  char where[160];
+  hf_status st = HF_OK;
+  *from = MONEY_API_NONE;
+  bool none = (s->stated[MONEY_API_IN] && isnan(f[MONEY_API_IN].likely)) || (s->stated[MONEY_API_OUT] && isnan(f[MONEY_API_OUT].likely));
+  if (none) return HF_OK;
+  *from = MONEY_API_STATED;
+  if (s->stated[MONEY_API_IN] && s->stated[MONEY_API_OUT]) return HF_OK;
+  if (catalog_get("models", model, &doc) != HF_OK) hf_clear_error(); /* no model of the catalog: nobody lists its price */
+  const json *prices = json_get(doc, "api_prices");
+  snprintf(where, sizeof where, "catalog model %.100s", model);
+  *from = MONEY_API_LISTED;
+  if (json_type(prices) == JSON_OBJECT) st = listed_prices(s, prices, where, f);
+  else {
+    assumed_prices(s, f);
+    *from = isnan(f[MONEY_API_IN].likely) || isnan(f[MONEY_API_OUT].likely) ? MONEY_API_NONE : MONEY_API_ASSUMED;
+  }
+  json_free(doc);
+  return st;
 }

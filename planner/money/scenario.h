@@ -13,6 +13,7 @@
  * currency_per_usd, part_prices, utilisation_by_hour, notes. What a file does not say is taken from its base, at last from "default". Sums
  * of money taken over from a base with another currency are converted with currency_per_usd, which such a file has to state. Unknown
  * members are refused, the nearest name suggested.
+ * API prices: those a scenario other than default states, else the catalog's of the model, else default's.
  * Hardware: hardware_price of the scenario, else the sum of the machine's parts, each at the scenario's part_prices, else at the catalog's
  * price (in USD, converted). Power likewise: the scenario's, else the machine's. */
 #ifndef HF_PLANNER_MONEY_SCENARIO_H
@@ -27,6 +28,7 @@ extern const char *const money_class_name[MONEY_N_CLASSES]; /* "cpu", "memory", 
 typedef struct {
   char name[96], title[200], currency[24];
   money_fact f[MONEY_N]; /* likely NAN: not said */
+  bool stated[MONEY_N];  /* by a scenario above "default", null included */
   money_fact per_usd;    /* currency units of one US dollar */
   money_fact part[MONEY_N_CLASSES];
   double by_hour[MONEY_HOURS]; /* shares; [0] NAN: no profile */
@@ -63,6 +65,18 @@ typedef struct {
 
 /* Fills f. HF_INPUT names what neither the machine nor the scenario says, and how to say it. */
 HF_MUST hf_status money_inputs(const money_scenario *s, const money_machine *m, const money_load *l, money_fact f[MONEY_N]);
+/* Where the API's prices come from. */
+typedef enum {
+  MONEY_API_NONE,    /* nothing to compare with */
+  MONEY_API_STATED,  /* by the scenario, all that count */
+  MONEY_API_LISTED,  /* the catalog's list prices of this model (models/NAME.json, member api_prices), as far as not stated */
+  MONEY_API_ASSUMED, /* nobody's price of this model is known: those of the scenario default, which are another model's */
+} money_api_origin;
+extern const char *const money_api_origin_name[]; /* "none", "scenario", "catalog", "assumed" */
+/* Puts the API prices of the model into f, filled by money_inputs or from s->f: what a scenario above "default" states stays, then the
+ * catalog's list prices in the scenario's currency, else default's, then tagged assumed. A listed model without a price for cached input
+ * pays the full one for it. */
+HF_MUST hf_status money_api_prices(const money_scenario *s, const char *model, money_fact f[MONEY_N], money_api_origin *from);
 /* The price of each class in the scenario's currency, likely NAN where it has none; false when hardware_price is stated as a whole. */
 bool money_parts(const money_scenario *s, const money_machine *m, money_fact part[MONEY_N_CLASSES]);
 /* Values that can be read but are hardly meant (a price in cents, a share in percent): one line each, naming member and remedy. Returns how
