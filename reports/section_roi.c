@@ -34,13 +34,6 @@ static void money(const json *doc, double v, char out[MONEY]) {
   snprintf(out, MONEY, "%s\xc2\xa0%.20s", number, answer_text(doc, "currency"));
 }
 
-/* Prices of tokens may be a few cents. */
-static void cents(const json *doc, double v, char out[MONEY]) {
-  char number[FORMAT_MAX];
-  format_number(v, FMT_NUM, number);
-  snprintf(out, MONEY, "%s\xc2\xa0%.20s", number, answer_text(doc, "currency"));
-}
-
 static void spread_note(const json *doc, const char *path, char out[NOTE]) {
   char lo[FORMAT_MAX], hi[FORMAT_MAX], half[FORMAT_MAX], key[80];
   snprintf(key, sizeof key, "sample.%s.p10", path);
@@ -79,7 +72,7 @@ static void tile_ruling(page *p, const json *doc) {
   if (*way == '\0' || *first == '\0') return;
   format_number(answer_num(doc, "ruling.first_share"), FMT_SHARE, one);
   format_number(answer_num(doc, "ruling.second_share"), FMT_SHARE, two);
-  page_tile(p, "Cheapest way", way_words(way), "of the draws over all doubts %s wins %s, %s %s", way_words(first), one,
+  page_tile(p, "Cheapest way", way_words(way), "cheapest in draws over all doubts: %s %s, %s %s", way_words(first), one,
             way_words(answer_text(doc, "ruling.second")), two);
 }
 
@@ -94,8 +87,8 @@ static void tile_api(page *p, const json *doc) {
   if (o == NULL) return;
   for (size_t i = 0; i < sizeof whose / sizeof *whose; i++)
     if (strcmp(from, whose[i].from) == 0) words = whose[i].words;
-  cents(doc, answer_num(o, "per_million_tokens"), today);
-  format_number(answer_num(o, "levelised_per_million_tokens"), FMT_NUM, later);
+  money(doc, answer_num(o, "per_million_tokens"), today);
+  format_number(answer_num(o, "levelised_per_million_tokens"), FMT_TOK_S, later);
   page_tile(p, "API today, a million tokens in and out", today, "%s levelised; %s", later, words);
 }
 
@@ -103,7 +96,7 @@ static void tiles(page *p, const json *doc) {
   char v[MONEY], w[NOTE], x[FORMAT_MAX];
   page_tiles(p);
   tile_ruling(p, doc);
-  cents(doc, answer_num(doc, "cost.per_million_tokens"), v);
+  money(doc, answer_num(doc, "cost.per_million_tokens"), v);
   spread_note(doc, "per_million_tokens", w);
   page_tile(p, "Own, a million tokens in and out", v, "%s", w);
   tile_api(p, doc);
@@ -215,22 +208,22 @@ static void chart_payback(page *p, const json *doc) {
 
 static void table_ways(page *p, const json *doc) {
   static const rep_col cols[] = {{"way", "Way", FMT_TEXT},
-                                 {"per_million_tokens", "A million tokens in and out, today", FMT_NUM},
-                                 {"levelised_per_million_tokens", "levelised", FMT_NUM},
+                                 {"per_million_tokens", "A million in and out, today", FMT_NUM},
+                                 {"levelised_per_million_tokens", "A million in and out, levelised", FMT_NUM},
                                  {"per_month", "A month, today", FMT_INT},
-                                 {"levelised_per_month", "levelised", FMT_INT},
+                                 {"levelised_per_month", "A month, levelised", FMT_INT},
                                  {"tco_3_years", "Paid in 3 years", FMT_INT},
                                  {"tco_5_years", "Paid in 5 years", FMT_INT},
                                  {"cheapest_share_of_draws", "Cheapest in draws", FMT_SHARE},
-                                 {"payback_months", "Owning pays back, months", FMT_NUM},
+                                 {"payback_months", "Owning pays back, months", FMT_TOK_S},
                                  {"npv", "NPV of owning", FMT_INT},
-                                 {"break_even_tokens_per_month", "Break-even, tokens a month", FMT_INT},
-                                 {"break_even_utilisation", "Break-even, utilisation", FMT_SHARE}};
+                                 {"break_even_tokens_per_month", NULL, FMT_INT},
+                                 {"break_even_utilisation", NULL, FMT_SHARE}};
   rep_table *t = PAGE_TABLE(p, "roi-ways", cols, "The same tokens in other ways, in %.20s", answer_text(doc, "currency"));
   for (const json *o = list_of(doc, "options"); o != NULL; o = json_next(o)) {
     const char *key = answer_text(o, "way");
     bool cheapest = strcmp(key, answer_text(doc, "cheapest")) == 0, open = strcmp(answer_text(doc, "ruling.way"), "undecided") == 0;
-    table_shown(p, t, key, "%s%s", way_words(key), !cheapest ? "" : open ? " (cheapest at the likely values)" : " (cheapest)");
+    table_shown(p, t, key, "%s%s", way_words(key), !cheapest ? "" : open ? " (cheapest as assumed)" : " (cheapest)");
     for (size_t i = 1; i < sizeof cols / sizeof cols[0]; i++) table_num(p, t, answer_num(o, cols[i].key));
   }
   page_table_end(p, t, false);
@@ -273,7 +266,7 @@ static void section_ways(page *p, const json *doc) {
   if (answer_text(doc, "levelised")[0] != '\0')
     page_note(p, "Levelised: %s. A month of the own machine spreads its price over the years of use with interest; 'paid in 3 years' adds what is "
                  "paid by then without interest, and takes off what the machine is then still worth on the books.", answer_text(doc, "levelised"));
-  page_note(p, "A dash in the columns of owning means never: not within 10 years, or at no volume the machine can serve.");
+  page_note(p, "A dash where owning should pay back means never within 10 years.");
   table_cash(p, doc);
 }
 
@@ -340,6 +333,33 @@ static void draw_tornado(page *p, const json *doc) {
   page_raw(p, "</div></figure>\n");
 }
 
+static bool flips_within(const json *l) {
+  bool yes = false;
+  if (json_opt_bool(l, "lever", "flips", &yes) != HF_OK) hf_clear_error();
+  return yes;
+}
+
+/* First what can turn the decision round by itself, whatever it does to the own cost; the tornado knows only the latter. */
+static void table_flips(page *p, const json *doc) {
+  static const rep_col cols[] = {{"name", "Assumption", FMT_TEXT}, {"likely", "Assumed", FMT_TOK_S},     {"low", "Low", FMT_TOK_S},
+                                 {"high", "High", FMT_TOK_S},        {"flips_at", "Turns at", FMT_TOK_S}, {"flips_to", "Cheapest beyond", FMT_TEXT}};
+  int n = 0;
+  for (const json *l = list_of(doc, "levers"); l != NULL; l = json_next(l)) n += flips_within(l);
+  if (json_len(json_get(doc, "options")) < 2) return;
+  if (n == 0) {
+    page_text(p, "No single assumption, within its own doubt, makes another way the cheapest.");
+    return;
+  }
+  rep_table *t = PAGE_TABLE(p, "roi-flips", cols, "Each of these alone, within its own doubt, makes another way the cheapest");
+  for (const json *l = list_of(doc, "levers"); l != NULL; l = json_next(l)) {
+    if (!flips_within(l)) continue;
+    table_shown(p, t, answer_text(l, "name"), "%s", answer_text(l, "words"));
+    for (size_t i = 1; i < 5; i++) table_num(p, t, answer_num(l, cols[i].key));
+    table_shown(p, t, answer_text(l, "flips_to"), "%s", way_words(answer_text(l, "flips_to")));
+  }
+  page_table_end(p, t, false);
+}
+
 static void table_levers(page *p, const json *doc) {
   static const rep_col cols[] = {{"name", "Assumption", FMT_TEXT},
                                  {"unit", "Unit", FMT_TEXT},
@@ -356,24 +376,22 @@ static void table_levers(page *p, const json *doc) {
   rep_table *t = PAGE_TABLE(p, "roi-levers", cols, "What each assumption does alone; own cost of a million tokens in and out, in %.20s",
                             answer_text(doc, "currency"));
   for (const json *l = list_of(doc, "levers"); l != NULL; l = json_next(l)) {
-    const json *flips = json_get(l, "flips");
-    bool yes =
-        json_type(flips) == JSON_BOOL && strcmp(answer_text(l, "cheapest_at_low"), answer_text(l, "cheapest_at_high")) != 0;
     const char *to = answer_text(l, "flips_to");
     table_shown(p, t, answer_text(l, "name"), "%s", answer_text(l, "words"));
     table_text(p, t, answer_text(l, "unit"));
     for (int i = 2; i < 7; i++) table_num(p, t, answer_num(l, cols[i].key));
     table_text(p, t, answer_text(l, "cheapest_at_low"));
     table_text(p, t, answer_text(l, "cheapest_at_high"));
-    table_text(p, t, yes ? "yes" : "no");
+    table_text(p, t, flips_within(l) ? "yes" : "no");
     table_num(p, t, answer_num(l, "flips_at"));
     table_shown(p, t, to, "%s", *to ? way_words(to) : "–");
   }
-  page_table_end(p, t, false);
+  page_table_end(p, t, true);
 }
 
 static void section_levers(page *p, const json *doc) {
   page_section(p, "levers", "What would change the decision");
+  table_flips(p, doc);
   draw_tornado(p, doc);
   table_levers(p, doc);
   page_note(

@@ -272,8 +272,8 @@ hf_status ask_csv_case_header(hf_buf *b) {
       b, "name,machine,cpu,sockets,memory,memory_bytes,gpus,model,format,users,context,prompt_tokens,output_tokens,feasible,"
          "tok_per_s_wall,decode_tok_per_s_low,decode_tok_per_s,decode_tok_per_s_high,ttft_p50_s,ttft_p95_s,tpot_p50_s,tpot_p95_s,"
          "e2e_p95_s,"
-         "users_at_slo,depth,binding,gap,price_low,price,price_high,joule_per_token,cost_per_million_low,cost_per_million,"
-         "cost_per_million_high,tag,why_not\n");
+         "users_at_slo,depth,binding,gap,price_low,price,price_high,joule_per_token,cost_per_million_in_out_low,"
+         "cost_per_million_in_out,cost_per_million_in_out_high,tag,why_not\n");
 }
 
 hf_status ask_csv_case(hf_buf *b, const ask_case *c) {

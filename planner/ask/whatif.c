@@ -296,7 +296,7 @@ static hf_status text_row(const whatif *w, const whatif_column *y, int name_widt
   if (c->users_at_slo >= 0) snprintf(users, sizeof users, "%lld", (long long)c->users_at_slo);
   HF_TRY(hf_buf_printf(b, " %9.1f %8s %9s %9s %8.1f %6.1f-%-6.1f %9s %7s", c->tok_per_s_wall, change, ttft, tpot,
                        c->decode_tok_per_s.likely, c->decode_tok_per_s.low, c->decode_tok_per_s.high, price, joule));
-  if (base->has_cost) HF_TRY(hf_buf_printf(b, " %7s", cost));
+  if (base->has_cost) HF_TRY(hf_buf_printf(b, " %12s", cost));
   if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %5s", users));
   return hf_buf_printf(b, "  %s\n", c->binding);
 }
@@ -328,7 +328,7 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
                        (long long)base->prompt_tokens, (long long)base->output_tokens));
   HF_TRY(hf_buf_printf(b, "  %*s %9s %8s %9s %9s %8s %13s %9s %7s", -width, "", "delivered", "change", "TTFT p95", "TPOT p95",
                        "decode", "low-high", "price USD", "J/token"));
-  if (base->has_cost) HF_TRY(hf_buf_printf(b, " %7s", "USD/M"));
+  if (base->has_cost) HF_TRY(hf_buf_printf(b, " %12s", "USD/M in+out"));
   if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %5s", "users"));
   HF_TRY(hf_buf_printf(b, "  binding\n"));
   for (int i = 0; i < w->n; i++) HF_TRY(text_row(w, &w->column[i], width, b));

@@ -9,7 +9,8 @@ expect_exit 0 "$plan" plan --model deepseek-r1 --machine cpu=xeon-6787p,sockets=
 for what in "device memory" context "DRAM bandwidth" PCIe users; do
   expect_json "[$(line "$what")] | length == 1 and (.[0] | has(\"worth\") and has(\"cost\"))"
 done
-# Worth by hand, from the members beside it: additional output tokens a month, each with its 15 input tokens, at the API's prices.
+# Worth by hand, from the members beside it: additional output tokens a month, each with its 15 input tokens, at the model's list
+# prices: 0.7 a million input tokens (none of them cheaper for being cached), 2.5 output.
 expect_json "[$(line "DRAM bandwidth")][0] | .tok_per_s_delta > .noise_tok_per_s and .prompt_time_ratio <= 1"
 expect_json '(.simulation.tok_per_s_wall) as $w | (.prompt_tokens / .output_tokens) as $mix
   | ($w * $mix / .simulation.prefill_tok_per_s) as $share
@@ -19,16 +20,19 @@ expect_json '(.simulation.tok_per_s_wall) as $w | (.prompt_tokens / .output_toke
       | if .what == "PCIe" then .worth.output_tok_per_s > 0
         else (.worth.output_tok_per_s / $more - 1 | fabs) < 1e-6 end
       and ((.worth.output_tokens_per_month / (.worth.output_tok_per_s * 0.3 * 8760 * 300) - 1 | fabs) < 1e-6)
-      and ((.worth.per_month.likely / (.worth.output_tokens_per_month * (1.68 + $mix * (0.3 * 0.07 + 0.7 * 0.56)) / 1e6) - 1 | fabs) < 1e-6)
+      and ((.worth.per_month.likely / (.worth.output_tokens_per_month * (2.5 + $mix * 0.7) / 1e6) - 1 | fabs) < 1e-6)
       and .worth.per_month.low < .worth.per_month.likely and .worth.per_month.likely < .worth.per_month.high
       and .worth.over_depreciation.likely < 48 * .worth.per_month.likely
       and .worth.years == 4 and .worth.currency == "USD")'
+# The machine's price over tokens/s that are delivered, and over those while all decode.
+expect_json '.simulation.tok_per_s_wall as $w | .predicted.decode_tok_per_s.likely as $d | (.advice.values[] | select(.what == "hardware"))
+  | (.price_per_delivered_tok_per_s * $w / .price - 1 | fabs) < 1e-9 and (.price_per_tok_per_s * $d / .price - 1 | fabs) < 1e-9'
 # The sum of 48 months, falling by a fifth a year, discounted at 8 % a year.
 expect_json "[$(line "DRAM bandwidth")][0].worth | (.over_depreciation.likely / .per_month.likely) as \$months
   | ([range(48)] | map(pow(0.8; . / 12) / pow(1.08; (. + 1) / 12)) | add) as \$sum | (\$months / \$sum - 1 | fabs) < 1e-9"
 expect_json '.advice.assumptions | map(.name) | contains(["utilisation", "api_price_out_per_million", "depreciation_years", "discount_rate"])'
 expect_json '.advice.assumptions | all((.tag | length > 0) and (.source | length > 0))'
-expect_json '.advice.assumptions[] | select(.name == "api_price_out_per_million") | .tag == "assumed" and .likely == 1.68'
+expect_json '.advice.assumptions[] | select(.name == "api_price_out_per_million") | .tag == "spec" and .likely == 2.5'
 # The next parts and their prices, as the catalog has them.
 cp "$out" "$tmp/default.json"
 price() { "$plan" catalog show gpus "$1" --json | jq -r "$2"; }
@@ -72,7 +76,8 @@ expect_exit 0 "$plan" plan --model deepseek-r1 --machine cpu=xeon-6787p,sockets=
 expect_stdout_line '^    DRAM bandwidth, 10 GB/s more \(now [0-9]+ GB/s\): \+[0-9.]+ tokens/s'
 expect_stdout_line '^      worth up to [0-9.,]+ USD \([0-9.,]+ to [0-9.,]+\) a month, [0-9.,]+ USD \([0-9.,]+ to [0-9.,]+\) over 4 years$'
 expect_stdout_line '^      rtx5090 instead of rtx4090 brings [0-9.]+ GiB more for [0-9.,]+ USD.*, (spec|assumed): [0-9.,]+ USD for this much$'
-expect_stdout_line '^      from: API, per million output tokens 1.68 \(assumed\), .*share of all hours at work 0.3 \(assumed\)'
+expect_stdout_line '^      from: API, per million output tokens 2.5 \(spec\), .*share of all hours at work 0.3 \(assumed\)'
+expect_stdout_line '^    hardware per token/s: [0-9]+ USD of those delivered, [0-9]+ USD of those while all decode$'
 expect_exit 0 "$plan" plan --model deepseek-r1 --machine cpu=xeon-6787p,gpu=rtx4090 $load --scenario "$tmp/none.json"
 if grep -q "worth" "$out"; then grep -q "search is worth" "$out" && [ "$(grep -c worth "$out")" = 1 ] || fail "money without a price"; fi
 

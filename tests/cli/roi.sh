@@ -49,11 +49,19 @@ expect_json '.assumptions | any(.source | test("Novita"))'
 echo '{"api_price_in_per_million": 1, "api_price_out_per_million": 3}' >"$tmp/api.json"
 expect_exit 0 "$plan" roi --plan "$tmp/q.json" --scenario "$tmp/api.json" --json --no-store
 expect_json '.api_price | .from == "scenario" and .per_million_output == 3'
-expect_exit 0 "$plan" roi --model olmoe-1b-7b --machine xeon6-mrdimm-rtx4090 --users 2 --context 2048 --json --no-store
+expect_exit 0 "$plan" roi --model olmoe-1b-7b --machine xeon6-mrdimm-rtx4090 --users 2 --context 2048 --json
 expect_json '.api_price.from == "assumed" and (.verdict | test("That API price is an assumption: nobody.s list price of olmoe-1b-7b is known here"))'
 # This one is open: as assumed the API wins, in most draws something else; the verdict says so and on what it turns.
 expect_json '.ruling | .way == "undecided" and .first != .second and .first_share >= .second_share and .share_needed == 0.6 and (.turns_on.words | length) > 3'
 expect_json '.verdict | test("^Undecided: .* % of the draws.*What decides is .*the cheapest way is ")'
+
+if [ -x "$bin/hf-report" ]; then
+  expect_exit 0 "$bin/hf-report" roi --html "$tmp/open.html" --quiet
+  for words in '>undecided<' 'cheapest in draws over all doubts: ' 'an assumption: this model has no known list price' '(cheapest as assumed)' \
+    'Each of these alone, within its own doubt, makes another way the cheapest'; do
+    grep -q "$words" "$tmp/open.html" || fail "the page does not say: $words"
+  done
+fi
 
 # Today's price stands beside the levelised one, in the document and in the text; both say of which tokens.
 expect_exit 0 "$plan" roi --plan "$tmp/q.json" --no-store --csv "$tmp/q.csv"

@@ -145,6 +145,12 @@ static void figures(void **state) {
   assert_non_null(strstr(html, number));
   assert_non_null(strstr(html, "\xc2\xa0USD"));
   assert_non_null(strstr(html, "API (cheapest)"));
+  /* today's price beside the levelised one, and whose price it is; of which tokens */
+  assert_non_null(strstr(html, "API today, a million tokens in and out"));
+  assert_non_null(strstr(html, "levelised; list price of this model"));
+  assert_non_null(strstr(html, "A million in and out, levelised"));
+  assert_non_null(strstr(html, "Levelised: the average over 4 years with prices falling 20"));
+  assert_non_null(strstr(html, "No single assumption, within its own doubt, makes another way the cheapest."));
   assert_non_null(strstr(html, "never in 10 years"));
   free(html);
   page_free(p);
