@@ -97,7 +97,8 @@ done:
 static const char description[] =
     "Plans and simulates every cell of a table over two axes, by default users and context: tokens per second, 95th percentiles "
     "of the time "
-    "to the first token and per further token, the cost of a million tokens (input and output together) where prices are known, the binding resource, and "
+    "to the first token and per further token, the cost of a million tokens (input and output together) where prices are known, "
+    "the binding resource, and "
     "the proven gap.\n\n"
     "--users and --context hold where they are no axis. An axis is KEY=VALUE,VALUE,... or KEY=FIRST:LAST:xFACTOR or "
     "KEY=FIRST:LAST:+STEP; any key of hf-plan whatif can be one.\n\n"

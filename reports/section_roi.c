@@ -80,7 +80,9 @@ static void tile_ruling(page *p, const json *doc) {
 static void tile_api(page *p, const json *doc) {
   static const struct {
     const char *from, *words;
-  } whose[] = {{"scenario", "price of the scenario"}, {"catalog", "list price of this model"}, {"assumed", "an assumption: this model has no known list price"}};
+  } whose[] = {{"scenario", "price of the scenario"},
+               {"catalog", "list price of this model"},
+               {"assumed", "an assumption: this model has no known list price"}};
   const json *o = option(doc, "api");
   const char *from = answer_text(doc, "api_price.from"), *words = "price of the scenario";
   char today[MONEY], later[FORMAT_MAX];
@@ -222,7 +224,8 @@ static void table_ways(page *p, const json *doc) {
   rep_table *t = PAGE_TABLE(p, "roi-ways", cols, "The same tokens in other ways, in %.20s", answer_text(doc, "currency"));
   for (const json *o = list_of(doc, "options"); o != NULL; o = json_next(o)) {
     const char *key = answer_text(o, "way");
-    bool cheapest = strcmp(key, answer_text(doc, "cheapest")) == 0, open = strcmp(answer_text(doc, "ruling.way"), "undecided") == 0;
+    bool cheapest = strcmp(key, answer_text(doc, "cheapest")) == 0,
+         open = strcmp(answer_text(doc, "ruling.way"), "undecided") == 0;
     table_shown(p, t, key, "%s%s", way_words(key), !cheapest ? "" : open ? " (cheapest as assumed)" : " (cheapest)");
     for (size_t i = 1; i < sizeof cols / sizeof cols[0]; i++) table_num(p, t, answer_num(o, cols[i].key));
   }
@@ -264,8 +267,11 @@ static void section_ways(page *p, const json *doc) {
   table_ways(p, doc);
   say_draws(p, doc);
   if (answer_text(doc, "levelised")[0] != '\0')
-    page_note(p, "Levelised: %s. A month of the own machine spreads its price over the years of use with interest; 'paid in 3 years' adds what is "
-                 "paid by then without interest, and takes off what the machine is then still worth on the books.", answer_text(doc, "levelised"));
+    page_note(p,
+              "Levelised: %s. A month of the own machine spreads its price over the years of use with interest; 'paid in 3 "
+              "years' adds what is "
+              "paid by then without interest, and takes off what the machine is then still worth on the books.",
+              answer_text(doc, "levelised"));
   page_note(p, "A dash where owning should pay back means never within 10 years.");
   table_cash(p, doc);
 }
@@ -321,7 +327,8 @@ static void draw_tornado(page *p, const json *doc) {
   }
   if (n == 0) return;
   page_raw(p, "<figure class=\"tornado\"><figcaption>");
-  page_escaped(p, "Own cost of a million tokens in and out, each doubt alone at its low and high end, in %.20s", answer_text(doc, "currency"));
+  page_escaped(p, "Own cost of a million tokens in and out, each doubt alone at its low and high end, in %.20s",
+               answer_text(doc, "currency"));
   page_raw(p, "</figcaption><ul class=\"legend\"><li><span class=\"key at-low\"></span>at the low end</li><li><span class=\"key "
               "at-high\"></span>at the high end (striped)</li></ul><div class=\"levers\" aria-hidden=\"true\">\n");
   n = 0;
@@ -341,8 +348,9 @@ static bool flips_within(const json *l) {
 
 /* First what can turn the decision round by itself, whatever it does to the own cost; the tornado knows only the latter. */
 static void table_flips(page *p, const json *doc) {
-  static const rep_col cols[] = {{"name", "Assumption", FMT_TEXT}, {"likely", "Assumed", FMT_TOK_S},     {"low", "Low", FMT_TOK_S},
-                                 {"high", "High", FMT_TOK_S},        {"flips_at", "Turns at", FMT_TOK_S}, {"flips_to", "Cheapest beyond", FMT_TEXT}};
+  static const rep_col cols[] = {{"name", "Assumption", FMT_TEXT},    {"likely", "Assumed", FMT_TOK_S},
+                                 {"low", "Low", FMT_TOK_S},           {"high", "High", FMT_TOK_S},
+                                 {"flips_at", "Turns at", FMT_TOK_S}, {"flips_to", "Cheapest beyond", FMT_TEXT}};
   int n = 0;
   for (const json *l = list_of(doc, "levers"); l != NULL; l = json_next(l)) n += flips_within(l);
   if (json_len(json_get(doc, "options")) < 2) return;
@@ -373,8 +381,9 @@ static void table_levers(page *p, const json *doc) {
                                  {"flips", "Flips within its doubt", FMT_TEXT},
                                  {"flips_at", "Flips at", FMT_NUM},
                                  {"flips_to", "to", FMT_TEXT}};
-  rep_table *t = PAGE_TABLE(p, "roi-levers", cols, "What each assumption does alone; own cost of a million tokens in and out, in %.20s",
-                            answer_text(doc, "currency"));
+  rep_table *t =
+      PAGE_TABLE(p, "roi-levers", cols, "What each assumption does alone; own cost of a million tokens in and out, in %.20s",
+                 answer_text(doc, "currency"));
   for (const json *l = list_of(doc, "levers"); l != NULL; l = json_next(l)) {
     const char *to = answer_text(l, "flips_to");
     table_shown(p, t, answer_text(l, "name"), "%s", answer_text(l, "words"));
@@ -450,7 +459,8 @@ static void section_load(page *p, const json *doc) {
   if (json_len(json_get(doc, "by_users")) > 1) {
     chart_users(p, doc, "users-rate", "Tokens per second of all users", "tokens/s", "decode_tok_per_s", 1);
     chart_users(p, doc, "users-tpot", "Time per output token, p95", "ms", "tpot_p95_s", 1e3);
-    chart_users(p, doc, "users-cost", "Own cost of a million tokens in and out", answer_text(doc, "currency"), "per_million_tokens", 1);
+    chart_users(p, doc, "users-cost", "Own cost of a million tokens in and out", answer_text(doc, "currency"),
+                "per_million_tokens", 1);
   }
   chart_hours(p, doc);
   page_charts_end(p);
@@ -497,7 +507,8 @@ static void section_terms(page *p) {
   } list[] = {
       {"a million tokens in and out", "input and output together, in the mix of the load."},
       {"input and output", "the cost is split by the time that the simulation spends on prompts and on answers."},
-      {"levelised, today", "today: what the first month costs. Levelised: "
+      {"levelised, today",
+       "today: what the first month costs. Levelised: "
        "the same sum each month that has the same present value as what is really paid: price at the start, resale at the "
        "end, prices that change."},
       {"utilisation", "share of all hours of the year in which the machine works at the simulated speed."},

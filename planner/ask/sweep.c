@@ -272,7 +272,8 @@ static int shade(double v, double least, double most, bool high_is_good) {
 static hf_status text_table(const sweep *w, shown what, bool colour, hf_buf *b) {
   static const char *const title[] = {"Delivered tokens/s, all users together, prompts and waiting included",
                                       "Time to the first token (TTFT), p95, s", "Time per further token (TPOT), p95, ms",
-                                      "Decode tokens/s, while every user decodes", "USD per million tokens, input and output together"};
+                                      "Decode tokens/s, while every user decodes",
+                                      "USD per million tokens, input and output together"};
   int n0 = w->axis[0].n, n1 = w->axis[1].n, width = 8, left = (int)strlen(ask_key_name(w->axis[1].key));
   double least = INFINITY, most = 0;
   char text[24];

@@ -218,7 +218,8 @@ static hf_status show_costs(const roi *r, hf_buf *b) {
   money_text(c->per_million, a);
   money_text(c->per_million_in, x);
   money_text(c->per_million_out, y);
-  HF_TRY(hf_buf_printf(b, "  per million    %s %s, input and output together; %s of input alone, %s of output alone\n", a, cur, x, y));
+  HF_TRY(hf_buf_printf(b, "  per million    %s %s, input and output together; %s of input alone, %s of output alone\n", a, cur, x,
+                       y));
   money_text(c->per_month, a);
   money_text(c->per_user_month, x);
   money_text(c->per_named_user_month, y);
@@ -232,8 +233,8 @@ static hf_status show_costs(const roi *r, hf_buf *b) {
   money_text(c->kwh_per_million, x);
   money_text(c->co2_kg_per_year, y);
   money_text(c->co2_kg_per_million, z);
-  HF_TRY(
-      hf_buf_printf(b, "  energy         %s kWh a year, %s for a million tokens in and out; CO2 %s kg a year, %s for a million\n", a, x, y, z));
+  HF_TRY(hf_buf_printf(
+      b, "  energy         %s kWh a year, %s for a million tokens in and out; CO2 %s kg a year, %s for a million\n", a, x, y, z));
   HF_TRY(hf_buf_printf(b, "  made of        "));
   bool first = true;
   for (int i = 0; i < MONEY_N_PARTS; i++) {
@@ -256,8 +257,8 @@ static hf_status show_api(const roi *r, hf_buf *b) {
     money_text(c->likely, cached);
     snprintf(cached + strlen(cached), sizeof cached - strlen(cached), " of cached input, ");
   }
-  HF_TRY(hf_buf_printf(b, "  API today      a million tokens: %s %s of input, %s%s of output; %s\n", in, r->scenario->currency, cached, out,
-                       whose[r->api_from]));
+  HF_TRY(hf_buf_printf(b, "  API today      a million tokens: %s %s of input, %s%s of output; %s\n", in, r->scenario->currency,
+                       cached, out, whose[r->api_from]));
   return hf_buf_printf(b, "                 %s\n", r->f[MONEY_API_OUT].source);
 }
 
@@ -266,8 +267,8 @@ static hf_status show_option(const roi *r, money_way w, hf_buf *b) {
   char text[6][MONEY_TEXT], back[MONEY_TEXT], npv[MONEY_TEXT];
   const double v[6] = {o->per_million, o->levelised_per_million, o->per_month, o->levelised_per_month, o->tco_3, o->tco_5};
   for (int i = 0; i < 6; i++) money_text(v[i], text[i]);
-  HF_TRY(hf_buf_printf(b, "  %-4s %10s %10s %11s %10s %11s %11s %5.0f %%", money_way_name[w], text[0], text[1], text[2], text[3], text[4], text[5],
-                       100 * r->sample.cheapest[w]));
+  HF_TRY(hf_buf_printf(b, "  %-4s %10s %10s %11s %10s %11s %11s %5.0f %%", money_way_name[w], text[0], text[1], text[2], text[3],
+                       text[4], text[5], 100 * r->sample.cheapest[w]));
   if (w != MONEY_OWN) {
     roi_months_text(o->payback_months, back);
     money_text(o->npv, npv);
@@ -280,18 +281,20 @@ static hf_status show_options(const roi *r, hf_buf *b) {
   char average[ROI_LEVELISED];
   double interest = 100 * r->f[MONEY_DISCOUNT].likely;
   HF_TRY(show_api(r, b));
-  HF_TRY(hf_buf_printf(b, "\n  %-4s %21s %22s %11s %11s %7s\n", "way", "a million, in and out", "a month", "in 3 years", "in 5 years",
-                       "draws"));
-  HF_TRY(hf_buf_printf(b, "  %-4s %10s %10s %11s %10s %11s %11s %7s  %s\n", "", "today", "levelised", "today", "levelised", "", "", "won",
-                       "owning pays back; NPV"));
+  HF_TRY(hf_buf_printf(b, "\n  %-4s %21s %22s %11s %11s %7s\n", "way", "a million, in and out", "a month", "in 3 years",
+                       "in 5 years", "draws"));
+  HF_TRY(hf_buf_printf(b, "  %-4s %10s %10s %11s %10s %11s %11s %7s  %s\n", "", "today", "levelised", "today", "levelised", "",
+                       "", "won", "owning pays back; NPV"));
   for (int w = 0; w < MONEY_N_WAYS; w++)
     if (!isnan(r->decision.way[w].per_month)) HF_TRY(show_option(r, (money_way)w, b));
   roi_levelised_words(r, average);
   HF_TRY(hf_buf_printf(b, "  levelised:     %s\n", average));
-  HF_TRY(hf_buf_printf(b,
-                       "  in 3, 5 years: all that is paid by then, no interest counted; of the machine's price less what it is then still worth\n"));
+  HF_TRY(hf_buf_printf(b, "  in 3, 5 years: all that is paid by then, no interest counted; of the machine's price less what it "
+                          "is then still worth\n"));
   if (interest > 0)
-    HF_TRY(hf_buf_printf(b, "  own, a month:  its price spread over %.3g years of use at %.3g %% interest, so 36 such months are not the sum of 3 years\n",
+    HF_TRY(hf_buf_printf(b,
+                         "  own, a month:  its price spread over %.3g years of use at %.3g %% interest, so 36 such months are "
+                         "not the sum of 3 years\n",
                          r->f[MONEY_YEARS].likely, interest));
   return HF_OK;
 }

@@ -33,7 +33,8 @@ typedef struct {
   bool decided;            /* see ROI_SURE */
   money_way first, second; /* by share of the draws in which they are the cheapest */
   double share_first, share_second;
-  const money_lever *lever; /* decided: nearest to flip it; else what decides: most likely to turn it to the other of the two; may be NULL */
+  const money_lever
+      *lever; /* decided: nearest to flip it; else what decides: most likely to turn it to the other of the two; may be NULL */
 } roi_ruling;
 void roi_rule(const roi *r, roi_ruling *out);
 

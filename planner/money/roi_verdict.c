@@ -154,9 +154,11 @@ static void say_ruling(const roi *r, const roi_ruling *x, words *out) {
   double one = 100 * x->share_first, two = 100 * x->share_second;
   if (x->decided) say(out, "Cheapest is %s, in %.0f %% of the draws over all doubts.", first, one);
   else if (x->share_first < ROI_SURE)
-    say(out, "Undecided: over all doubts %s is the cheapest way in %.0f %% of the draws, %s in %.0f %%.", first, one, second, two);
+    say(out, "Undecided: over all doubts %s is the cheapest way in %.0f %% of the draws, %s in %.0f %%.", first, one, second,
+        two);
   else
-    say(out, "Undecided: at the likely values %s is the cheapest way, over all doubts %s in %.0f %% of the draws.", likely, first, one);
+    say(out, "Undecided: at the likely values %s is the cheapest way, over all doubts %s in %.0f %% of the draws.", likely, first,
+        one);
 }
 
 static void say_lever(const roi *r, const roi_ruling *x, words *out) {
@@ -212,7 +214,8 @@ void roi_verdict(const roi *r, char out[ROI_VERDICT]) {
   say_ruling(r, &x, &w);
   if (!x.decided) say_lever(r, &x, &w);
   say(&w,
-      "%sA million tokens of %.60s on %.90s, input and output together, cost %s %s (8 of 10 draws: %s to %s, half below %s), that "
+      "%sA million tokens of %.60s on %.90s, input and output together, cost %s %s (8 of 10 draws: %s to %s, half below %s), "
+      "that "
       "is %s %s a month at %.0f %% utilisation.",
       w.used > 0 ? " " : "", r->model, r->machine->name, a, r->scenario->currency, low, high, half, month, r->scenario->currency,
       100 * r->f[MONEY_UTILISATION].likely);

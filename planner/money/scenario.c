@@ -477,7 +477,8 @@ const char *const money_api_origin_name[] = {"none", "scenario", "catalog", "ass
 static const struct {
   money_input input;
   const char *member;
-} api_member[] = {{MONEY_API_IN, "input_per_million"}, {MONEY_API_OUT, "output_per_million"}, {MONEY_API_CACHED, "cached_per_million"}};
+} api_member[] = {
+    {MONEY_API_IN, "input_per_million"}, {MONEY_API_OUT, "output_per_million"}, {MONEY_API_CACHED, "cached_per_million"}};
 enum { N_API_MEMBERS = sizeof api_member / sizeof *api_member };
 
 static hf_status listed_prices(const money_scenario *s, const json *prices, const char *where, money_fact f[MONEY_N]) {
@@ -514,7 +515,8 @@ hf_status money_api_prices(const money_scenario *s, const char *model, money_fac
   char where[160];
   hf_status st = HF_OK;
   *from = MONEY_API_NONE;
-  bool none = (s->stated[MONEY_API_IN] && isnan(f[MONEY_API_IN].likely)) || (s->stated[MONEY_API_OUT] && isnan(f[MONEY_API_OUT].likely));
+  bool none =
+      (s->stated[MONEY_API_IN] && isnan(f[MONEY_API_IN].likely)) || (s->stated[MONEY_API_OUT] && isnan(f[MONEY_API_OUT].likely));
   if (none) return HF_OK;
   *from = MONEY_API_STATED;
   if (s->stated[MONEY_API_IN] && s->stated[MONEY_API_OUT]) return HF_OK;

@@ -62,8 +62,11 @@ static void undecided(void **state) {
   NEAR(x.lever->flips_at, OWN);
   roi_verdict(&r, said);
   /* 2 / 1.95 * 5.7016 = 5.848; / 1.95 = 2.924; * 3 / 1.95 = 8.772 */
-  assert_non_null(strstr(said, "Undecided: over all doubts owning the machine is the cheapest way in 55 % of the draws, the API in 45 %."));
-  assert_non_null(strstr(said, "What decides is 'API, per million output tokens': assumed 5.85 (2.92 to 8.77), below 5.70 the cheapest way is the API."));
+  assert_non_null(
+      strstr(said, "Undecided: over all doubts owning the machine is the cheapest way in 55 % of the draws, the API in 45 %."));
+  assert_non_null(strstr(
+      said,
+      "What decides is 'API, per million output tokens': assumed 5.85 (2.92 to 8.77), below 5.70 the cheapest way is the API."));
   assert_null(strstr(said, "Cheapest is"));
 }
 
@@ -101,7 +104,8 @@ static void draws_against_likely(void **state) {
   assert_false(x.decided);
   assert_true(r.decision.cheapest == MONEY_API && x.first == MONEY_OWN && fabs(x.share_first - 0.7605) < 0.015);
   roi_verdict(&r, said);
-  assert_non_null(strstr(said, "Undecided: at the likely values the API is the cheapest way, over all doubts owning the machine in 76 %"));
+  assert_non_null(
+      strstr(said, "Undecided: at the likely values the API is the cheapest way, over all doubts owning the machine in 76 %"));
   assert_non_null(strstr(said, "from 5.70 the cheapest way is owning the machine."));
 }
 
@@ -121,8 +125,10 @@ static void today_and_levelised(void **state) {
   NEAR(r.decision.way[MONEY_API].per_million, 8.0);
   NEAR(r.decision.way[MONEY_API].levelised_per_million, later);
   roi_verdict(&r, said);
-  assert_non_null(strstr(said, "Against the API at 8.00 USD for a million tokens in and out today, 4.45 levelised (the average over 2 years with prices "
-                               "falling 50 % a year), the machine"));
+  assert_non_null(strstr(
+      said,
+      "Against the API at 8.00 USD for a million tokens in and out today, 4.45 levelised (the average over 2 years with prices "
+      "falling 50 % a year), the machine"));
   r.api_from = MONEY_API_ASSUMED;
   roi_verdict(&r, said);
   assert_non_null(strstr(said, "That API price is an assumption"));
@@ -203,7 +209,8 @@ static void listed(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(undecided), cmocka_unit_test(decided), cmocka_unit_test(draws_against_likely),
-                                     cmocka_unit_test(today_and_levelised), cmocka_unit_test(api_prices), cmocka_unit_test(listed)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(undecided),           cmocka_unit_test(decided),    cmocka_unit_test(draws_against_likely),
+      cmocka_unit_test(today_and_levelised), cmocka_unit_test(api_prices), cmocka_unit_test(listed)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
