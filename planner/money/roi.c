@@ -204,6 +204,8 @@ void roi_to_json(const roi *r, json *doc) {
   add_options(r, doc);
   add_doubt(r, doc);
   add_inputs(r, doc);
+  json *prices = isnan(r->scenario->tariff[0]) ? NULL : json_add_array(doc, "energy_price_by_hour");
+  for (int h = 0; prices != NULL && h < MONEY_HOURS; h++) json_add_num(prices, NULL, r->scenario->tariff[h]);
   if (isnan(r->scenario->by_hour[0])) return;
   json *hours = json_add_array(doc, "utilisation_by_hour");
   for (int h = 0; h < MONEY_HOURS; h++) json_add_num(hours, NULL, r->scenario->by_hour[h]);

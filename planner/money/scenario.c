@@ -149,6 +149,24 @@ static hf_status read_notes(const json *v, const char *where, money_scenario *s)
   return HF_OK;
 }
 
+/* A tariff by hour of the day. Which price counts depends on when the machine works: money_inputs weighs them; the mean stands here. */
+static hf_status read_tariff(const json *v, const char *where, double lo, double hi, money_scenario *s) {
+  double sum = 0;
+  int h = 0;
+  if (json_len(v) != MONEY_HOURS)
+    return hf_fail(HF_INPUT, "%s: an array of %d prices, one for each hour of the day, or one price", where, MONEY_HOURS);
+  for (const json *e = json_first(v); e != NULL; e = json_next(e), h++) {
+    double x = json_number(e, NAN);
+    if (!(x >= lo && x <= hi)) return hf_fail(HF_INPUT, "%s[%d]: not a price of %g to %g", where, h, lo, hi);
+    s->tariff[h] = x;
+    sum += x;
+  }
+  money_fact f = {.low = sum / MONEY_HOURS, .likely = sum / MONEY_HOURS, .high = sum / MONEY_HOURS, .tag = TAG_ASSUMED};
+  snprintf(f.source, sizeof f.source, "%.150s: mean of the 24 hours", where);
+  s->f[MONEY_PER_KWH] = f;
+  return HF_OK;
+}
+
 static hf_status read_input(const json *m, int i, const char *where, money_scenario *s) {
   char inner[400];
   double lo, hi;
@@ -157,6 +175,8 @@ static hf_status read_input(const json *m, int i, const char *where, money_scena
   snprintf(inner, sizeof inner, "%.300s: %s", where, money_input_name((money_input)i));
   money_input_limits((money_input)i, &lo, &hi);
   s->stated[i] = true;
+  if (i == MONEY_PER_KWH && json_type(m) == JSON_ARRAY) return read_tariff(m, inner, lo, hi, s);
+  if (i == MONEY_PER_KWH) s->tariff[0] = NAN; /* one price replaces the tariff of the base */
   if (json_type(m) != JSON_NULL) return read_fact(m, inner, lo, hi, money_remedy((money_input)i), &s->f[i]);
   bool optional =
       (i >= MONEY_API_IN && i <= MONEY_RENT_UP) || i == MONEY_PRICE || i == MONEY_IDLE_W || i == MONEY_ACTIVE_W || i == MONEY_MIX;
@@ -195,6 +215,7 @@ static hf_status change_currency(const json *doc, const char *where, money_scena
     if (is_money(money_input_unit((money_input)i)) && !isnan(s->f[i].likely)) scale(&s->f[i], &by);
   for (int k = 0; k < MONEY_N_CLASSES; k++)
     if (!isnan(s->part[k].likely)) scale(&s->part[k], &by);
+  for (int h = 0; h < MONEY_HOURS; h++) s->tariff[h] *= by.likely;
   return HF_OK;
 }
 
@@ -241,7 +262,7 @@ static void empty_scenario(money_scenario *s) {
   for (int i = 0; i < MONEY_N; i++) s->f[i] = unknown();
   for (int k = 0; k < MONEY_N_CLASSES; k++) s->part[k] = unknown();
   s->per_usd = (money_fact){1, 1, 1, TAG_SPEC, "the currency is the US dollar"};
-  s->by_hour[0] = NAN;
+  s->by_hour[0] = s->tariff[0] = NAN;
 }
 
 static hf_status apply(const json *doc, const char *where, int depth, money_scenario *s);
@@ -444,6 +465,24 @@ static hf_status power_of_machine(const money_scenario *s, const money_machine *
                  m->name);
 }
 
+/* The tariff's price of the kWh that the machine draws: each hour weighs what is drawn in it, by the profile of the day. */
+static void weigh_tariff(const money_scenario *s, money_fact f[MONEY_N]) {
+  double kwh = 0, paid = 0, idle = f[MONEY_IDLE_W].likely, active = f[MONEY_ACTIVE_W].likely;
+  bool profile = !isnan(s->by_hour[0]);
+  money_fact *x = &f[MONEY_PER_KWH];
+  if (isnan(s->tariff[0])) return;
+  for (int h = 0; h < MONEY_HOURS; h++) {
+    double u = profile ? s->by_hour[h] : f[MONEY_UTILISATION].likely, watts = u * active + (1 - u) * idle;
+    kwh += watts;
+    paid += watts * s->tariff[h];
+  }
+  if (!(kwh > 0)) return;
+  x->low = x->likely = x->high = paid / kwh;
+  snprintf(x->source, sizeof x->source,
+           "tariff of the scenario by hour of the day, weighted by what the machine draws in each hour%s",
+           profile ? "" : " (no profile of use: every hour alike)");
+}
+
 static money_fact simulated(const money_load *l, double low, double likely, double high) {
   money_fact f = {.low = low, .likely = likely, .high = high, .tag = l->tag};
   snprintf(f.source, sizeof f.source, "%s", l->source);
@@ -454,6 +493,7 @@ hf_status money_inputs(const money_scenario *s, const money_machine *m, const mo
   memcpy(f, s->f, MONEY_N * sizeof *f);
   HF_TRY(price_of(s, m, &f[MONEY_PRICE]));
   HF_TRY(power_of_machine(s, m, f));
+  weigh_tariff(s, f);
   f[MONEY_TOK_PER_S] = simulated(l, l->tok_per_s.low, l->tok_per_s.likely, l->tok_per_s.high);
   f[MONEY_PREFILL_SHARE] = simulated(l, l->prefill_share, l->prefill_share, l->prefill_share);
   f[MONEY_SIM_MIX] = simulated(l, l->input_per_output, l->input_per_output, l->input_per_output);

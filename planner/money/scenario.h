@@ -7,6 +7,7 @@
  *    "pue": {"low": 1.2, "likely": 1.4, "high": 1.6, "tag": "spec", "source": "…", "date": "…"},
  *    "api_price_in_per_million": null, "api_price_out_per_million": null, nothing to compare with
  *    "utilisation_by_hour": [0, 0, … 24 shares],                          its mean is the utilisation; "utilisation" may add low and high
+ *    "energy_price_per_kwh": [0.14, 0.14, … 24 prices],                    by hour of the day, weighted by what the machine draws in each
  *    "part_prices": {"gpu": 1800, "memory": {"low": …}}}                  parts of the machine: cpu, memory, gpu, platform, extra
  *
  * Members are the names of money_input (those of the simulation are refused: they come from the plan), name, title, base, source, date, currency,
@@ -32,6 +33,7 @@ typedef struct {
   money_fact per_usd;    /* currency units of one US dollar */
   money_fact part[MONEY_N_CLASSES];
   double by_hour[MONEY_HOURS]; /* shares; [0] NAN: no profile */
+  double tariff[MONEY_HOURS];  /* price of a kWh by hour of the day; [0] NAN: one price, f[MONEY_PER_KWH] */
   int n_notes;
   char note[MONEY_MAX_NOTES][MONEY_NOTE];
 } money_scenario;

@@ -95,6 +95,13 @@ expect_exit 0 "$plan" roi --plan "$id" --scenario eu
 expect_stdout_line '^  scenario       eu: .* in EUR$'
 expect_stdout_line 'EUR \(8 of 10 draws'
 
+# A tariff by the hour: cheap at night, when the default's office hours draw little, dear by day: more than its plain mean of 0.2.
+jq -n '{energy_price_per_kwh: [range(24) | if . >= 8 and . < 20 then 0.3 else 0.1 end]}' >"$tmp/tariff.json"
+expect_exit 0 "$plan" roi --plan "$id" --scenario "$tmp/tariff.json" --json --no-store
+expect_json '(.energy_price_by_hour | length) == 24 and (.inputs[] | select(.name == "energy_price_per_kwh") | .likely > 0.2 and .likely < 0.3 and (.source | test("tariff")))'
+echo '{"energy_price_per_kwh": [0.1]}' >"$tmp/tariff.json"
+expect_error 2 'tariff.json: energy_price_per_kwh: an array of 24 prices' "$plan" roi --plan "$id" --scenario "$tmp/tariff.json"
+
 # Limits: the most users that meet them; more than that; nobody.
 expect_exit 0 "$plan" roi "${r1[@]}" --slo-tpot 0.2 --json
 most=$(json .case.users)

@@ -111,6 +111,36 @@ static void overrides(void **state) {
   assert_false(money_parts(&s, &m, part));
 }
 
+/* 900 W busy, 200 W idle. Busy at noon only (hour 12: u = 1, else 0): 900 W at 0.50, 23 * 200 W at 0.10: (450 + 460) / 5,500 = 0.165455. Without
+ * a profile every hour weighs alike: (0.5 + 23 * 0.1) / 24 = 0.116667. */
+static void tariffs(void **state) {
+  (void)state;
+  money_scenario s;
+  money_fact f[MONEY_N];
+  money_machine m = machine();
+  char prices[400] = "[", use[400] = "[", text[1200];
+  for (int h = 0; h < 24; h++) {
+    strcat(prices, h == 12 ? "0.5" : "0.1");
+    strcat(use, h == 12 ? "1" : "0");
+    strcat(prices, h < 23 ? "," : "]");
+    strcat(use, h < 23 ? "," : "]");
+  }
+  snprintf(text, sizeof text, "{\"energy_price_per_kwh\": %s, \"utilisation_by_hour\": %s}", prices, use);
+  assert_int_equal(parse(text, &s), HF_OK);
+  assert_int_equal(money_inputs(&s, &m, &load, f), HF_OK);
+  NEAR(f[MONEY_PER_KWH].likely, 910.0 / 5500);
+  assert_non_null(strstr(f[MONEY_PER_KWH].source, "tariff"));
+  snprintf(text, sizeof text, "{\"energy_price_per_kwh\": %s, \"utilisation\": 0.3}", prices);
+  assert_int_equal(parse(text, &s), HF_OK);
+  assert_int_equal(money_inputs(&s, &m, &load, f), HF_OK);
+  NEAR(f[MONEY_PER_KWH].likely, 2.8 / 24);
+  assert_int_equal(parse("{\"energy_price_per_kwh\": [0.1, 0.2]}", &s), HF_INPUT);
+  assert_non_null(strstr(hf_error_line(), "an array of 24 prices"));
+  prices[1] = '-';
+  snprintf(text, sizeof text, "{\"energy_price_per_kwh\": %s}", prices);
+  assert_int_equal(parse(text, &s), HF_INPUT);
+}
+
 static void currencies(void **state) {
   (void)state;
   money_scenario usd, s;
@@ -236,14 +266,10 @@ static void rows_of_a_machine(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(built_in),
-                                     cmocka_unit_test(joined),
-                                     cmocka_unit_test(overrides),
-                                     cmocka_unit_test(currencies),
-                                     cmocka_unit_test(hours),
-                                     cmocka_unit_test(refused),
-                                     cmocka_unit_test(machines_without),
-                                     cmocka_unit_test(rows_of_a_machine)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(built_in), cmocka_unit_test(joined),           cmocka_unit_test(overrides),
+      cmocka_unit_test(tariffs),  cmocka_unit_test(currencies),       cmocka_unit_test(hours),
+      cmocka_unit_test(refused),  cmocka_unit_test(machines_without), cmocka_unit_test(rows_of_a_machine)};
   unsetenv("HF_CATALOG");
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
