@@ -122,8 +122,8 @@ static hf_status show_advice(const plan *p, hf_buf *b) {
     if (!isnan(price)) {
       double delivered = json_number(json_get(o, "price_per_delivered_tok_per_s"), NAN);
       HF_TRY(hf_buf_printf(b, "    hardware per token/s: "));
-      if (!isnan(delivered)) HF_TRY(hf_buf_printf(b, "%.0f USD of those delivered, ", delivered));
-      HF_TRY(hf_buf_printf(b, "%.0f USD of those while all decode\n", price));
+      if (!isnan(delivered)) HF_TRY(hf_buf_printf(b, "%.0f USD delivered, ", delivered));
+      HF_TRY(hf_buf_printf(b, "%.0f USD while all decode\n", price));
     } else if (isnan(delta)) {
       HF_TRY(hf_buf_printf(b, "    %s, %s: %s\n", what, change, method));
     } else {
