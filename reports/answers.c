@@ -107,7 +107,7 @@ static const struct {
     {"price.high", {"price_high", NULL, FMT_NUM}},
     {"power_w.active", {"power_active_w", "Power", FMT_WATTS}},
     {"joule_per_token", {"joule_per_token", NULL, FMT_NUM}},
-    {"cost_per_million_tokens.likely", {"cost_per_million_tokens", "Cost of a million tokens in and out", FMT_NUM}},
+    {"cost_per_million_tokens.likely", {"cost_per_million_tokens", "Cost per million, in + out", FMT_NUM}},
 };
 enum { N_NUMBERS = sizeof numbers / sizeof numbers[0], N_TEXTS = 6, N_CASE_COLS = N_NUMBERS + N_TEXTS };
 

@@ -75,7 +75,7 @@ static const rep_col change_cols[] = {{"name", "Case", FMT_TEXT},
                                       {"decode_tok_per_s", "Decode tokens/s", FMT_TOK_S},
                                       {"decode_tok_per_s_change", "Change", FMT_SIGNED},
                                       {"joule_per_token", "J a token", FMT_NUM},
-                                      {"cost_per_million_tokens", "Cost of a million tokens in and out", FMT_NUM},
+                                      {"cost_per_million_tokens", "Cost per million, in + out", FMT_NUM},
                                       {"cost_change", "Change", FMT_SIGNED},
                                       {"price_change", "Price, more", FMT_INT},
                                       {"users_at_slo", "Users in limits", FMT_INT},
@@ -178,7 +178,8 @@ void section_changes(page *p, const json *doc) {
   page_section(p, "cases-section", "The cases in full");
   page_charts(p);
   chart_of(p, cases, "case-tpot", "Time per output token, p95", "ms", "tpot_s.p95", 1e3);
-  chart_of(p, cases, "case-cost", "Cost of a million tokens in and out", "money", "cost_per_million_tokens.likely", 1);
+  chart_of(p, cases, "case-cost", "Cost of a million tokens, input and output together", "money",
+           "cost_per_million_tokens.likely", 1);
   page_charts_end(p);
   table_cases(p, "cases", cases, "Load, speed, latencies, price and cost of each case");
   json_free(cases);
