@@ -241,6 +241,9 @@ typedef struct {
  * (NULL ok). */
 HF_MUST hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result **out);
 void ilp_result_free(ilp_result *r);
+/* r with the placement of `other`, found for the same problem at the same depth: bound, certificate, baselines, multipliers and LP files stay
+ * those of r; objective and gap are of the new placement, and r is no longer lp_exact. HF_INPUT: other depth, or layers or experts differ. */
+HF_MUST hf_status ilp_result_take(ilp_result *r, const ilp_result *other);
 
 /* CPLEX LP text, minimise, ns, constants on the fixed column `one`. The first: form M of the chosen depth with every column of
  * `upper`, or form P with every column known, limits as rows; its optimum is objective_ns when lp_exact, else it may be up to `gap` less.

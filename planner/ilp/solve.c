@@ -517,6 +517,10 @@ static hf_status refuse_limits(search *s, const ilp_result *r, ilp_refusal *out)
                  text);
 }
 
+static const char *status_of(bool certified, double gap) {
+  return !certified ? "feasible" : gap <= OPTIMAL_GAP ? "optimal" : "proven";
+}
+
 static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->objective_ns = r->bound_ns = INFINITY;
   for (int i = 0; i < ILP_MAX_DEPTH; i++) {
@@ -545,7 +549,7 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->by_depth[r->depth - 1].bound_ns = fmin(r->by_depth[r->depth - 1].bound_ns, e->objective_ns);
   r->gap = r->bound_ns > 0 ? r->objective_ns / r->bound_ns - 1 : 0;
   bool certified = r->bound_ns > 0 || r->objective_ns <= 0;
-  r->status = !certified ? "feasible" : r->gap <= OPTIMAL_GAP ? "optimal" : "proven";
+  r->status = status_of(certified, r->gap);
   r->certificate = p->table->one_resource && ilp_n_places(p->table) == 1 ? "exact"
                    : (b != NULL ? b->milp : y->milp)                     ? "milp"
                                                                          : "lagrangian";
@@ -568,6 +572,24 @@ static hf_status solve_depths(search *s, uint32_t open, ilp_refusal *refusal, il
     found = found || (r->by_depth[i].state > ILP_DEPTH_LIMITED && isfinite(r->by_depth[i].objective_ns));
   }
   return limited && !found ? refuse_limits(s, r, refusal) : report(s->p, r);
+}
+
+hf_status ilp_result_take(ilp_result *r, const ilp_result *other) {
+  size_t n = (size_t)r->n_layers * (size_t)r->n_experts;
+  if (r->depth != other->depth || r->n_layers != other->n_layers || r->n_experts != other->n_experts)
+    return hf_fail(HF_INPUT, "placement of %d layers at depth %d for one of %d at depth %d", other->n_layers, other->depth,
+                   r->n_layers, r->depth);
+  bool certified = strcmp(r->status, "feasible") != 0;
+  memcpy(r->on_device, other->on_device, n);
+  memcpy(r->layer, other->layer, (size_t)r->n_layers * sizeof *r->layer);
+  r->objective_ns = r->by_depth[r->depth - 1].objective_ns = other->objective_ns;
+  r->gap = r->objective_ns / r->bound_ns - 1;
+  r->status = status_of(certified, r->gap);
+  r->lp_exact = false;
+  r->tok_per_s = other->tok_per_s;
+  r->bytes_used = other->bytes_used;
+  r->evaluation = other->evaluation;
+  return HF_OK;
 }
 
 hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result **out) {

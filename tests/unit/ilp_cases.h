@@ -264,4 +264,35 @@ static inline bool case_small(ilp_case *c, int n_layers, int n_experts, bool une
   return true;
 }
 
+/* Effort is counted, not timed, so that a slow or busy machine changes nothing. */
+static inline void case_add_work(ilp_counters *sum, const ilp_counters *c) {
+  sum->table_evaluations += c->table_evaluations;
+  sum->refined += c->refined;
+  sum->lp_iterations += c->lp_iterations;
+  sum->nodes += c->nodes;
+  sum->moves += c->moves;
+  sum->priced += c->priced;
+  sum->expert_times += c->expert_times;
+  sum->glpk_solves += c->glpk_solves;
+}
+
+/* The first counter that is over what is recorded by more than half; NULL: none. Another version of GLPK may take another way, twice the work
+ * is no other way. */
+static inline const char *case_more_work(const ilp_counters *spent, const ilp_counters *recorded) {
+  const struct {
+    const char *name;
+    int64_t now, then;
+  } of[] = {{"table evaluations", spent->table_evaluations, recorded->table_evaluations},
+            {"columns refined", spent->refined, recorded->refined},
+            {"simplex iterations", spent->lp_iterations, recorded->lp_iterations},
+            {"nodes", spent->nodes, recorded->nodes},
+            {"exchanges valued", spent->moves, recorded->moves},
+            {"sets priced", spent->priced, recorded->priced},
+            {"times of experts", spent->expert_times, recorded->expert_times},
+            {"solves", spent->glpk_solves, recorded->glpk_solves}};
+  for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+    if (2 * of[i].now > 3 * of[i].then) return of[i].name;
+  return NULL;
+}
+
 #endif
