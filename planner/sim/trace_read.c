@@ -9,6 +9,9 @@
 #include "base/json.h"
 #include "planner/sim/random.h"
 
+#define COLUMNS                                                                                                         \
+  "columns for arrival (arrival_s or TIMESTAMP), prompt (prompt_tokens or ContextTokens) and output (output_tokens or " \
+  "GeneratedTokens)"
 enum { MAX_COLUMNS = 64 };
 static const int64_t SECOND = 1000000000, MOST_NS = INT64_C(1) << 60; /* 36 years */
 
@@ -23,7 +26,7 @@ static const struct {
 struct sim_trace {
   FILE *f;
   char *path, *line;
-  bool json, begun;
+  bool json, begun, given; /* given: a request */
   int n_columns;
   field column[MAX_COLUMNS];
   int64_t number, last_ns, origin_ns, left_out;
@@ -133,10 +136,7 @@ static hf_status read_names(sim_trace *t) {
     seen[f] = true;
   }
   if ((!seen[F_ARRIVAL] && !seen[F_TIMESTAMP]) || !seen[F_PROMPT] || !seen[F_OUTPUT])
-    return hf_fail(HF_INPUT,
-                   "%s: line %lld: needs columns for arrival (arrival_s or TIMESTAMP), prompt (prompt_tokens or ContextTokens) "
-                   "and output (output_tokens or GeneratedTokens)",
-                   t->path, (long long)t->number);
+    return hf_fail(HF_INPUT, "%s: line %lld: needs " COLUMNS, t->path, (long long)t->number);
   return HF_OK;
 }
 
@@ -272,12 +272,24 @@ hf_status sim_trace_open(const char *path, sim_trace **out) {
   return HF_OK;
 }
 
+/* The end, and no request was among what came before. */
+static hf_status nothing_given(const sim_trace *t) {
+  if (t->left_out > 0)
+    return hf_fail(HF_INPUT, "%s: none of its %lld requests has a token of prompt and of output", t->path,
+                   (long long)t->left_out);
+  if (t->begun) return hf_fail(HF_INPUT, "%s: no request follows the names of its columns in the first line", t->path);
+  return hf_fail(
+      HF_INPUT,
+      "%s: empty: no requests; wanted are JSON Lines with arrival_s, prompt_tokens, output_tokens, or CSV with " COLUMNS,
+      t->path);
+}
+
 hf_status sim_trace_next(sim_trace *t, sim_trace_line *out, bool *any) {
   *any = false;
   for (;;) {
     size_t n = 0;
     HF_TRY(next_line(t, &n));
-    if (n == 0) return HF_OK;
+    if (n == 0) return t->given ? HF_OK : nothing_given(t);
     if (!t->begun) {
       t->begun = true;
       t->json = t->line[strspn(t->line, " \t")] == '{';
@@ -292,7 +304,7 @@ hf_status sim_trace_next(sim_trace *t, sim_trace_line *out, bool *any) {
       continue;
     }
     if (out->cached >= out->prompt) out->cached = out->prompt - 1; /* the last token's logits are needed */
-    *any = true;
+    *any = t->given = true;
     return HF_OK;
   }
 }

@@ -23,7 +23,7 @@ typedef struct {
 typedef struct sim_trace sim_trace;
 /* HF_NOT_FOUND, HF_INPUT naming file, line and field. */
 HF_MUST hf_status sim_trace_open(const char *path, sim_trace **out);
-/* *any false at the end of the file. */
+/* *any false at the end of the file. A file without a single request is HF_INPUT that says what is missing. */
 HF_MUST hf_status sim_trace_next(sim_trace *t, sim_trace_line *out, bool *any);
 int64_t sim_trace_left_out(const sim_trace *t);
 void sim_trace_close(sim_trace *t);

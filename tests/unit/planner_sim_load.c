@@ -191,7 +191,11 @@ static void trace_formats(void **state) {
           r, 4, NULL),
       2);
   assert_true(r[0].arrival_ns == 1500000000 && r[0].cached == 90 && r[1].arrival_ns == 2000000001 && r[1].cached == 49);
-  assert_int_equal(read_all("", r, 4, NULL), 0);
+  /* nothing at all: said what is missing */
+  assert_int_equal(read_all("", r, 4, "empty: no requests; wanted are JSON Lines"), -1);
+  assert_int_equal(read_all(" \n\n", r, 4, "empty: no requests"), -1);
+  assert_int_equal(read_all("arrival_s,prompt_tokens,output_tokens\n", r, 4, "no request follows the names"), -1);
+  assert_int_equal(read_all("{\"arrival_s\":1,\"prompt_tokens\":0,\"output_tokens\":7}\n", r, 4, "none of its 1 requests"), -1);
 }
 
 static void bad_traces(void **state) {
