@@ -28,6 +28,7 @@ static const db_col run_cols[] = {
     DB_COL(rec_run, tpot_p90_s, DB_NUM),
     DB_COL(rec_run, tpot_p99_s, DB_NUM),
     DB_COL(rec_run, dram_bytes_per_s, DB_NUM),
+    DB_COL(rec_run, other_cpu_share, DB_NUM),
     DB_COL(rec_run, predicted_decode_tok_per_s, DB_NUM),
     DB_COL(rec_run, predicted_low, DB_NUM),
     DB_COL(rec_run, predicted_high, DB_NUM),

@@ -91,9 +91,12 @@ typedef struct {
   double decode_tok_per_s, tok_per_s_wall, prefill_tok_per_s;
   double ttft_p50_s, ttft_p90_s, ttft_p99_s, tpot_p50_s, tpot_p90_s, tpot_p99_s;
   double dram_bytes_per_s; /* probed at start */
+  double other_cpu_share;  /* of the machine's CPU time while it ran: what other programs had; -1 = not known */
   double predicted_decode_tok_per_s, predicted_low, predicted_high, predicted_ttft_p50_s, predicted_tpot_p50_s; /* 0 = none */
   char status[16]; /* running, done, failed, stopped */
 } rec_run;
+/* From this share on the times of a run are doubted: others were at work beside it. */
+#define REC_RUN_DISTURBED 0.05
 
 typedef struct {
   int64_t run_id, request;

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "executor/ask.h"
+#include "executor/beside.h"
 #include "executor/commands.h"
 #include "executor/prompts.h"
 #include "executor/record.h"
@@ -13,7 +14,8 @@
 
 typedef struct {
   int users, prompt_tokens;
-  double prefill_tok_per_s, decode_tok_per_s, dram_bytes_per_token, dram_bytes_per_s, bandwidth_fraction, predicted;
+  double prefill_tok_per_s, decode_tok_per_s, dram_bytes_per_token, dram_bytes_per_s, bandwidth_fraction, predicted,
+      other_cpu_share;
 } cell;
 
 typedef struct {
@@ -89,6 +91,7 @@ static hf_status log_cell(const bench *b, const engine *e, const prompt_list *l,
                .depth = engine_opts(e)->depth,
                .threads = engine_threads(e),
                .dram_bytes_per_s = c->dram_bytes_per_s,
+               .other_cpu_share = c->other_cpu_share,
                .predicted_decode_tok_per_s = c->predicted,
                .plan_id = b->fixed ? b->fixed->id : 0};
   snprintf(n.model, sizeof n.model, "%s", b->r->model);
@@ -117,7 +120,10 @@ static hf_status run_cell(const bench *b, cell *c) {
   HF_GO(end, open_engine_or_explain(r, b->m, &o, &e));
   HF_GO(end, probe_bandwidth(b, engine_threads(e), &c->dram_bytes_per_s));
   serve_options so = {.chunk_tokens = o.max_tok - o.max_seqs, .users = c->users};
+  beside_mark from = beside_now();
   HF_GO(end, serve_run(e, list.req, list.n, &so, &stats));
+  beside_mark to = beside_now();
+  c->other_cpu_share = beside_share(&from, &to);
   c->decode_tok_per_s = serve_decode_rate(&stats);
   c->prefill_tok_per_s = stats.prefill_s > 0 ? stats.prefill_tokens / stats.prefill_s : 0;
   double distinct = 0; /* mean bytes of the experts that a decode step reads, all layers */
@@ -156,6 +162,7 @@ static hf_status print_json(const cell *c, int n) {
     json_add_num(o, "decode_tok_per_s", c[i].decode_tok_per_s);
     json_add_num(o, "dram_bytes_per_token", c[i].dram_bytes_per_token);
     json_add_num(o, "dram_bytes_per_s", c[i].dram_bytes_per_s);
+    if (c[i].other_cpu_share >= 0) json_add_num(o, "other_cpu_share", c[i].other_cpu_share);
     json_add_num(o, "bandwidth_fraction", c[i].bandwidth_fraction);
     if (c[i].predicted > 0) {
       json_add_num(o, "predicted_decode_tok_per_s", c[i].predicted);

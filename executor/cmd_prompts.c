@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "executor/ask.h"
+#include "executor/beside.h"
 #include "executor/commands.h"
 #include "executor/prompts.h"
 #include "executor/record.h"
@@ -222,6 +223,7 @@ static json *to_json(const job *j) {
   json_add_num(o, "decode_tok_per_s", n->decode_tok_per_s);
   json_add_num(o, "tok_per_s_wall", n->tok_per_s_wall);
   json_add_num(o, "prefill_tok_per_s", n->prefill_tok_per_s);
+  if (n->other_cpu_share >= 0) json_add_num(o, "other_cpu_share", n->other_cpu_share);
   add_percentiles(o, "ttft_s", n->ttft_p50_s, n->ttft_p90_s, n->ttft_p99_s);
   add_percentiles(o, "tpot_s", n->tpot_p50_s, n->tpot_p90_s, n->tpot_p99_s);
   if (!j->p) {
@@ -276,6 +278,9 @@ static void print_people(const job *j) {
   row("time to first token", "ms (p50)", 1e3, p ? p->ttft_s.p50 : 0, n->ttft_p50_s, like);
   row("time per output token", "ms (p50)", 1e3, p ? p->tpot_s.p50 : 0, n->tpot_p50_s, like);
   row("prefill", "tokens/s", 1, 0, n->prefill_tok_per_s, like);
+  if (n->other_cpu_share >= REC_RUN_DISTURBED)
+    printf("  measured beside other programs: they had %.0f %% of the CPU time; run it again on a quiet machine\n",
+           100 * n->other_cpu_share);
   if (p && !like) printf("  no error is stated: this run is not the planned one (%s)\n", j->unlike);
 }
 
@@ -336,7 +341,10 @@ static hf_status serve(const run_options *r, job *j) {
   struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old;
   sigaction(SIGINT, &sa, &old);
   if (!r->stream) hf_progress_begin(&s.bar, "running", "tokens", tokens);
+  beside_mark from = beside_now();
   st = serve_run(j->e, j->list.req, j->list.n, &so, &j->stats);
+  beside_mark to = beside_now();
+  j->run.other_cpu_share = beside_share(&from, &to);
   if (!r->stream) hf_progress_end(&s.bar);
   sigaction(SIGINT, &old, NULL);
   if (st == HF_OK) st = s.st;

@@ -362,6 +362,8 @@ static void table_run(page *p, const char *id, const rec_run *r) {
   table_text(p, t, "speed"), table_printf(p, t, "prefill %s tokens/s; all in all %s tokens/s", v, w);
   format_number(r->dram_bytes_per_s, FMT_RATE, v);
   table_text(p, t, "memory bandwidth at the start"), table_text(p, t, r->dram_bytes_per_s > 0 ? v : "not probed");
+  format_number(r->other_cpu_share, FMT_SHARE, v);
+  table_text(p, t, "CPU time of other programs meanwhile"), table_text(p, t, r->other_cpu_share >= 0 ? v : "not known");
   format_date(r->created_ns, v);
   table_text(p, t, "made"), table_text(p, t, v);
   page_table_end(p, t, false);
@@ -372,6 +374,11 @@ void section_run(page *p, const char *id, const char *title, const data_run *d) 
   page_section(p, id, "%s: predicted against measured", title);
   if (strcmp(d->r.status, "done") != 0)
     page_text(p, "This run is not whole: it is marked as %s. Its figures cover what was done until then.", words_of(d->r.status));
+  format_number(d->r.other_cpu_share, FMT_SHARE, date);
+  if (d->r.other_cpu_share >= REC_RUN_DISTURBED)
+    page_text(p,
+              "Measured beside other programs, which had %s of the CPU time: the times are longer than those of a quiet machine.",
+              date);
   tiles_of_run(p, d);
   if (run_comparable(d)) range_of_run(p, &d->r);
   table_errors(p, id, d);
