@@ -179,12 +179,32 @@ done:
   return st;
 }
 
+/* Below this no machine answers, and how many times over a limit something is stops being a number. */
+static const double LEAST_LIMIT_S = 1e-6;
+
+static hf_status check_limit(const char *option, double s) {
+  if (s == 0 || s >= LEAST_LIMIT_S) return HF_OK;
+  return hf_fail(HF_INPUT, "option %s: %g seconds is less than a microsecond", option, s);
+}
+
+/* The error line of a refusal has the first remedy: the others after it, all in one line. */
+static hf_status name_all(hf_status st, const planned *p) {
+  char line[900];
+  size_t used = (size_t)snprintf(line, sizeof line, "%s", hf_error_line());
+  if (strstr(line, p->n_remedies > 0 ? p->remedy[0] : "\n") == NULL) return st;
+  for (int i = 1; i < p->n_remedies && used < sizeof line; i++)
+    used += (size_t)snprintf(line + used, sizeof line - used, "; or %s", p->remedy[i]);
+  return hf_fail(st, "%s", line);
+}
+
 static hf_status read_options(plan_command *c, planned_options *o) {
   *o = (planned_options){.weight_prefill = c->weight_prefill,
                          .slo_ttft_s = c->slo_ttft,
                          .slo_tpot_s = c->slo_tpot,
                          .scenario = &c->scenario,
                          .scenario_named = c->scenario_name != NULL};
+  HF_TRY(check_limit("--slo-ttft", c->slo_ttft));
+  HF_TRY(check_limit("--slo-tpot", c->slo_tpot));
   HF_TRY(hf_note(money_scenario_read(c->scenario_name, &c->scenario), "option --scenario"));
   if (c->optimise != NULL && strcmp(c->optimise, "request") == 0) o->optimise = PLAN_FOR_REQUEST;
   else if (c->optimise != NULL && strcmp(c->optimise, "decode") != 0)
@@ -219,6 +239,7 @@ static hf_status run_plan(plan_command *c) {
   HF_GO(done, plan_inputs_open(d, &c->req, &in));
   st = plan_make(in, &options, &p);
   if (st == HF_NO && (p.n_budget > 0 || p.n_remedies > 0)) {
+    st = name_all(st, &p);
     hf_status shown = show_refusal(c, &p);
     if (shown != HF_OK) st = shown;
   }

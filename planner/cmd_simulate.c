@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "planner/cmd.h"
 #include "planner/plan_sim.h"
+#include "planner/plan_sustained.h"
 #include "planner/sim/chrome.h"
 
 enum { DEFAULT_REQUESTS = 2000, DEFAULT_PER_USER = 20, CAPACITY_REQUESTS = 400, CAPACITY_LEAST = 10 };
@@ -19,6 +20,14 @@ typedef struct {
   double gpu_idle, gpu_active, cpu_idle, cpu_active;
   bool sample;
 } simulate_command;
+
+/* Nothing said about the load: the one that the plan's delivered tokens/s are of. */
+static bool is_sustained(const simulate_command *c) {
+  bool arrivals = c->users > 0 || c->per_user > 0 || c->requests > 0 || c->trace != NULL || c->rate > 0 || c->cv >= 0 ||
+                  c->on > 0 || c->off > 0 || c->think > 0 || c->think_mean > 0 || c->duration > 0;
+  bool lengths = c->prompt > 0 || c->output > 0 || c->lengths != NULL || c->spread > 0 || c->length_cv > 0 || c->prefix > 0;
+  return !arrivals && !lengths && c->warm_up == 0 && c->slots == 0;
+}
 
 static hf_status choose_arrivals(const simulate_command *c, sim_options *o) {
   if ((c->trace != NULL) + (c->rate > 0) + (c->users > 0) > 1)
@@ -143,12 +152,36 @@ static const char *arrivals_name(sim_arrivals a) {
   return name[a];
 }
 
-static void add_question(json *parent, const plan *p, const sim_options *o) {
+/* What load it was, in words: two figures for one plan are of two loads. */
+static void load_text(const sim_options *o, bool sustained, char *out, size_t n) {
+  char lengths[160] = "lengths of the trace";
+  const char *each = o->lengths == SIM_LENGTHS_LOGNORMAL     ? ", lognormal around these means"
+                     : o->lengths == SIM_LENGTHS_EXPONENTIAL ? ", exponential around these means"
+                     : o->length_spread > 0 || sustained     ? " in the mean"
+                                                             : ", all alike";
+  if (o->arrivals != SIM_TRACE)
+    snprintf(lengths, sizeof lengths, "prompts of %d and answers of %d tokens%s", o->prompt_tokens, o->output_tokens, each);
+  if (sustained)
+    snprintf(out, n,
+             "what plan calls delivered: every user sends the next request at once, %s, each within a quarter; the first %d "
+             "requests do not count, the next %d do",
+             lengths, sustained_warm_up(o->users), sustained_requests(o->users));
+  else if (o->arrivals == SIM_CLOSED && o->requests_per_user > 0)
+    snprintf(out, n, "%d request%s of each user, %s%s", o->requests_per_user, o->requests_per_user == 1 ? "" : "s", lengths,
+             o->warm_up > 0 ? "" : ", all counted from the first on");
+  else snprintf(out, n, "%s", lengths);
+}
+
+static void add_question(json *parent, const plan *p, const sim_options *o, bool sustained) {
+  char load[400];
+  load_text(o, sustained, load, sizeof load);
   json *q = json_add_object(parent, "question");
   if (p->id > 0) json_add_int(q, "plan_id", p->id);
   json_add_str(q, "model", p->model);
   json_add_str(q, "machine", p->machine);
   json_add_str(q, "arrivals", arrivals_name(o->arrivals));
+  json_add_bool(q, "sustained", sustained);
+  json_add_str(q, "load", load);
   if (o->arrivals == SIM_CLOSED) json_add_int(q, "users", o->users);
   if (o->arrivals == SIM_CLOSED) json_add_num(q, "think_s", o->think_s);
   if (o->arrivals == SIM_POISSON || o->arrivals == SIM_GAMMA || o->arrivals == SIM_BURSTY)
@@ -174,9 +207,9 @@ static void add_resources(json *parent, const sim_options *o, const sim_result *
   }
 }
 
-static json *result_json(const plan *p, const sim_options *o, const sim_result *r) {
+static json *result_json(const plan *p, const sim_options *o, bool sustained, const sim_result *r) {
   json *doc = json_new_object();
-  add_question(doc, p, o);
+  add_question(doc, p, o, sustained);
   json_add_int(doc, "requests", r->requests);
   json_add_int(doc, "refused", r->refused);
   json_add_num(doc, "wall_s", r->wall_s);
@@ -214,19 +247,21 @@ static void show_line(const char *name, const plan_percentiles *p, double mean) 
   printf("  %-9s %10.4g %10.4g %10.4g %10.4g %10.4g\n", name, mean, p->p50, p->p90, p->p95, p->p99);
 }
 
-static void show_result(const plan *p, const sim_options *o, const sim_result *r) {
-  char model[sizeof p->model], machine[sizeof p->machine]; /* the plan may be anybody's file */
-  snprintf(model, sizeof model, "%s", p->model);
+static void show_result(const plan *p, const sim_options *o, bool sustained, const sim_result *r) {
+  char load[400];
+  load_text(o, sustained, load, sizeof load);
+  char name[sizeof p->model], machine[sizeof p->machine]; /* the plan may be anybody's file */
+  snprintf(name, sizeof name, "%s", p->model);
   snprintf(machine, sizeof machine, "%s", p->machine);
-  hf_printable(model);
+  hf_printable(name);
   hf_printable(machine);
-  printf("%s on %s, %s", model, machine, arrivals_name(o->arrivals));
+  printf("%s on %s, %s", name, machine, sustained ? "sustained load" : arrivals_name(o->arrivals));
   if (o->arrivals == SIM_CLOSED) printf(" of %d user%s", o->users, o->users == 1 ? "" : "s");
   else if (o->trace_path != NULL) printf(" %s", o->trace_path);
   else printf(", %g requests/s", o->rate_per_s);
   printf(", depth %d: %lld requests in %.1f s", o->depth, (long long)r->requests, r->wall_s);
   if (r->refused > 0) printf(", %lld refused as too long", (long long)r->refused);
-  printf("\n\n  seconds         mean        p50        p90        p95        p99\n");
+  printf("\n  load: %s\n\n  seconds         mean        p50        p90        p95        p99\n", load);
   show_line("TTFT", &r->ttft_s, r->ttft_mean_s);
   show_line("TPOT", &r->tpot_s, r->tpot_mean_s);
   show_line("E2E", &r->e2e_s, r->e2e_mean_s);
@@ -254,6 +289,15 @@ static void write_request(void *user, const sim_request *r) {
   fputs("}\n", user);
 }
 
+static hf_status simulate_load(const simulate_command *c, const sim_options *o, sim_result *r) {
+  sustained_result load;
+  sim_options asked = *o;
+  if (!is_sustained(c)) return sim_run(o, r);
+  /* a trace of stages and drawn experts need layers */
+  if (o->resolution == SIM_AUTO && (c->chrome != NULL || c->sample)) asked.resolution = SIM_LAYERS;
+  return sustained_simulate(&asked, &load, r);
+}
+
 static hf_status run_and_show(const simulate_command *c, const plan *p, sim_options *o) {
   sim_result r;
   sim_chrome *chrome = NULL;
@@ -271,19 +315,19 @@ static hf_status run_and_show(const simulate_command *c, const plan *p, sim_opti
     o->on_request = write_request;
     o->request_user = out;
   }
-  if (st == HF_OK) st = sim_run(o, &r);
+  if (st == HF_OK) st = simulate_load(c, o, &r);
   if (out != NULL && fclose(out) != 0 && st == HF_OK) st = hf_fail(HF_MACHINE, "%s: could not be written", c->requests_out);
   hf_status closed = sim_chrome_close(chrome, st == HF_OK, &left_out);
   HF_TRY(st);
   HF_TRY(closed);
   double fits_per_s = 0;
   HF_TRY(capacity_of(o, &fits_per_s));
-  json *doc = result_json(p, o, &r);
+  json *doc = result_json(p, o, is_sustained(c), &r);
   if (fits_per_s > 0) json_add_num(doc, "capacity_requests_per_s", fits_per_s);
   if (fits_per_s > 0) json_add_bool(doc, "overloaded", o->rate_per_s > fits_per_s);
   if (left_out > 0) json_add_int(doc, "trace_events_left_out", left_out);
   if (c->common.json) st = cmd_print_json(doc);
-  else show_result(p, o, &r);
+  else show_result(p, o, is_sustained(c), &r);
   if (left_out > 0 && !c->common.json)
     printf("  trace        the first %d events; %lld left out\n", (int)SIM_CHROME_EVENTS, (long long)left_out);
   if (fits_per_s > 0 && !c->common.json) printf("  capacity     %.4g requests/s fit\n", fits_per_s);
@@ -307,20 +351,24 @@ done:
   return st;
 }
 
-static const char description[] = "Replays a plan under a load, with the scheduler that hf-run uses, and tells latencies, "
-                                  "throughput, queues, utilisation and energy.\n\n"
-                                  "Requests arrive from --users in a closed loop (the default: the plan's users), at a --rate "
-                                  "(Poisson; --cv for gamma gaps, --burst-on and "
-                                  "--burst-off for bursts), or from a --trace file: CSV or JSON Lines with arrival_s, "
-                                  "prompt_tokens, output_tokens, or the columns of the public "
-                                  "Azure (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake (timestamp, input_length, "
-                                  "output_length) traces, or what hf-run --out wrote.\n\n"
-                                  "At a --rate it also says how many requests fit: what all slots answer when each has its next "
-                                  "request at once. More arriving is an "
-                                  "overload, status 1.\n\n"
-                                  "Equal options and seed give equal results on every machine. Up to 100000 steps every stage of "
-                                  "every layer is an event, beyond every step; "
-                                  "memory does not grow with the number of requests.";
+static const char description[] =
+    "Replays a plan under a load, with the scheduler that hf-run uses, and tells latencies, "
+    "throughput, queues, utilisation and energy.\n\n"
+    "Without a load it is the sustained load of hf-plan plan: the plan's users, each sending the next "
+    "request at once, lengths within a quarter of the plan's, the first two of each not counted; the "
+    "output is then what plan calls delivered.\n\n"
+    "Else requests arrive from --users in a closed loop (lengths all alike, everything counted), at a --rate "
+    "(Poisson; --cv for gamma gaps, --burst-on and "
+    "--burst-off for bursts), or from a --trace file: CSV or JSON Lines with arrival_s, "
+    "prompt_tokens, output_tokens, or the columns of the public "
+    "Azure (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake (timestamp, input_length, "
+    "output_length) traces, or what hf-run --out wrote.\n\n"
+    "At a --rate it also says how many requests fit: what all slots answer when each has its next "
+    "request at once. More arriving is an "
+    "overload, status 1.\n\n"
+    "Equal options and seed give equal results on every machine. Up to 100000 steps every stage of "
+    "every layer is an event, beyond every step; "
+    "memory does not grow with the number of requests.";
 static const char examples[] = "  hf-plan simulate --plan 3 --rate 0.2 --slo-ttft 10 --slo-tpot 0.2\n"
                                "      p95 of TTFT and TPOT at 0.2 requests/s, and how many meet the limits.\n"
                                "  hf-plan simulate --plan plan.json --users 5 --think-mean 20 --duration 3600\n"
@@ -334,7 +382,8 @@ hf_status cmd_simulate(int argc, char **argv) {
   simulate_command c = {.seed = 1, .cv = -1};
   const cli_option options[] = {
       {"plan", 'p', CLI_STR, &c.plan, "PLAN.json", "A plan file, the number of a stored plan, or latest.", 0, 0},
-      {"users", 'u', CLI_INT, &c.users, "N", "Closed loop of so many users; default the plan's.", 1, SIM_MOST_USERS},
+      {"users", 'u', CLI_INT, &c.users, "N", "Closed loop of so many users; default the plan's, under sustained load.", 1,
+       SIM_MOST_USERS},
       {"requests-per-user", 0, CLI_INT, &c.per_user, "N", "Default 20, or until --duration.", 1, 1e9},
       {"think", 0, CLI_NUM, &c.think, "S", "Seconds between an answer and the user's next request, constant; default 0.", 0, 1e6},
       {"think-mean", 0, CLI_NUM, &c.think_mean, "S", "The same, exponential with this mean.", 0, 1e6},

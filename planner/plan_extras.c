@@ -48,7 +48,10 @@ static void advice_on_placement(const planned *p, char *text, size_t size) {
     if (b->name != NULL && b->objective_ns > 0 && (best == NULL || b->objective_ns < best->objective_ns)) best = b;
   }
   double worth = best != NULL ? best->objective_ns / p->ilp->objective_ns - 1 : 0;
-  if (!any) snprintf(text, size, "no expert is worth its place on the device");
+  if (p->near_gain > 0)
+    snprintf(text, size, "the placement with the least step simulates %.1f %% slower: waiting in turn is in no step",
+             100 * (1 - 1 / (1 + p->near_gain)));
+  else if (!any) snprintf(text, size, "no expert is worth its place on the device");
   else if (worth < 1e-4)
     snprintf(text, size, "'%s' is as good: the search adds nothing here", best != NULL ? best->name : "all-cpu");
   else snprintf(text, size, "the search is worth %.2f %% over the best simple placement, '%s'", 100 * worth, best->name);
@@ -145,34 +148,9 @@ static void add_hardware(const plan_inputs *in, json *extra) {
   add_power(in, "cpu", true, list);
 }
 
-/* Everything on the CPU, as after the loss of the device. */
-static hf_status add_fallback(const plan_inputs *in, const planned *p, json *extra) {
-  if (p->eval->n_devices == 0) return HF_OK;
-  cost_input ci = plan_cost_input(in);
-  ci.gpus = (gpu_set){0};
-  ci.home = NULL;
-  stage_table *t = NULL;
-  HF_TRY(cost_table(&ci, (cost_case){0}, &t));
-  ilp_problem prob = plan_eval_problem(p->eval, 1);
-  prob.table = t;
-  prob.n_devices = 0;
-  prob.cpu_bytes = 0;
-  prob.prefill.weight = 0;
-  ilp_evaluation e;
-  hf_status st = ilp_evaluate(&prob, NULL, 1, NULL, &e);
-  stage_table_free(t);
-  HF_TRY(st);
-  json *o = json_add_object(extra, "fallback");
-  json_add_str(o, "lost", "gpu0");
-  json_add_str(o, "placement", "everything on the CPU");
-  json_add_num(o, "decode_tok_per_s", e.tok_per_s);
-  json_add_bool(o, "corrected_by_run", false); /* no stage of a run with the device says how the CPU does alone */
-  return HF_OK;
-}
-
-static void add_sustained(const planned *p, json *extra) {
+void plan_sustained_json(const planned *p, json *into) {
   const sustained_result *r = &p->sustained;
-  json *o = json_add_object(extra, "sustained");
+  json *o = json_add_object(into, "sustained");
   json_add_num(o, "tok_per_s", r->tok_per_s);
   plan_add_percentiles(json_add_object(o, "ttft_s"), &r->ttft_s);
   plan_add_percentiles(json_add_object(o, "tpot_s"), &r->tpot_s);
@@ -192,11 +170,11 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   add_resources(p, extra);
   plan_slo_json(p, extra);
   add_hardware(in, extra);
-  HF_TRY(add_fallback(in, p, extra));
+  HF_TRY(plan_lost(in, p, extra));
   cost_input ci = plan_cost_input(in);
   HF_TRY(cost_provenance(&ci, json_add_array(extra, "figures")));
   if (in->req.scale_from != NULL) json_add_str(extra, "scaled_from", in->req.scale_from);
-  add_sustained(p, extra);
+  plan_sustained_json(p, extra);
   json *o = json_add_object(extra, "simulation");
   json_add_num(o, "tok_per_s_wall", p->sustained.tok_per_s);
   json_add_num(o, "prefill_tok_per_s", p->sim.prefill_tok_per_s);
@@ -208,6 +186,8 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
                "predicted: users who start together, one request each; TTFT = first token - arrival; TPOT = (E2E - TTFT) / "
                "(tokens - 1); decode_tok_per_s = output tokens of all users per second while every user decodes; tok_per_s_wall "
                "and busy: of the member sustained");
+  json_add_str(extra, "placement_chosen_by", p->near_gain > 0 ? "simulation" : "objective");
+  if (p->near_gain > 0) json_add_num(extra, "placement_gain", p->near_gain);
   json_add_str(extra, "depth_chosen_by",
                in->req.depth > 0 ? "request" : "simulation; objective_ns and bound_ns are those of this depth");
   json_add_str(extra, "certificate", p->ilp->certificate);
@@ -295,6 +275,7 @@ hf_status plan_changes(const plan_inputs *in, const planned *p, json *extra) {
   const plan_drift *d = p->drift;
   json *o = json_add_object(extra, "changes");
   json_add_int(o, "from_run", in->req.from_run);
+  if (d->run.other_cpu_share >= REC_RUN_DISTURBED) json_add_num(o, "other_cpu_share", d->run.other_cpu_share);
   add_drift(d, o);
   if (d->old == NULL) {
     json_add_int(o, "moved", 0);

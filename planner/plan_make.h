@@ -44,7 +44,9 @@ typedef struct {
   plan_drift *drift; /* with --from-run, else NULL */
   /* Users who start together, one request each: the decode rate while all decode, and what runs are held against. */
   sim_result sim;
-  double stretch;                /* see plan_simulate */
+  double stretch; /* see plan_simulate */
+  double
+      near_gain; /* > 0: the placement has not the least step found, and simulates faster by this share than the one that has */
   sustained_result sustained;    /* what limits are judged by, and what is delivered */
   double slo_ttft_s, slo_tpot_s; /* of the options, as the two below */
   const money_scenario *scenario;
@@ -114,7 +116,8 @@ bool plan_slo_within(const planned *p, double ttft_p95_s, double tpot_p95_s);
  * a few times; a plan that meets the limits replaces p->ilp: *changed. Bound and gap are then those of the narrowed rows: of placements that
  * keep them, not of all that may meet the limits. */
 HF_MUST hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, planned *p, bool *changed);
-/* Sustained load on a result; give_up: times the limits, see planned_options. */
+/* Sustained load on a result; give_up: times the limits, see planned_options. Not simulated where no step that writes a token could be within
+ * give_up times the limit of TPOT: tpot_s is then the least of such a step. */
 HF_MUST hf_status plan_sustain(const plan_inputs *in, const planned *p, const ilp_result *r, double give_up,
                                sustained_result *out);
 /* HF_NO with what would make it feasible, and by how much, in out->remedy. */
@@ -123,6 +126,10 @@ hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planne
 void plan_slo_json(const planned *p, json *extra);
 /* advice.values: what one more of something is worth, in tokens per second and in money (plan_worth.h); docs/answers.md has the members. */
 HF_MUST hf_status plan_advice(const plan_inputs *in, const planned *p, json *into);
+/* extra.fallback: what is left when the first device is lost, planned and judged as hf-plan whatif --set lost=gpu0 does. */
+HF_MUST hf_status plan_lost(const plan_inputs *in, const planned *p, json *extra);
+/* Member sustained of a plan, and of what is left after a loss. */
+void plan_sustained_json(const planned *p, json *into);
 /* What a layer of the plan waits for: "DRAM bandwidth", "CPU compute", "CPU fixed cost", "CPU" (a layer without routed experts), "device",
  * "way through device and CPU", "other machine"; "behind the rest" where it asks nothing of what limits the step (depth 2 and more). */
 const char *plan_layer_waits_for(const planned *p, int layer);

@@ -138,24 +138,51 @@ static hf_status show_advice(const plan *p, hf_buf *b) {
   return show_assumptions(advice, b);
 }
 
+static plan_percentiles percentiles_of(const json *o) {
+  return (plan_percentiles){.p50 = json_number(json_get(o, "p50"), 0),
+                            .p90 = json_number(json_get(o, "p90"), 0),
+                            .p95 = json_number(json_get(o, "p95"), 0),
+                            .p99 = json_number(json_get(o, "p99"), 0)};
+}
+
+/* What is delivered without the first device, beside decode. */
+static hf_status show_lost(const plan *p, hf_buf *b) {
+  const json *lost = json_get(p->extra, "fallback"), *load = json_get(lost, "sustained");
+  const char *device = json_string(json_get(lost, "lost")), *why = json_string(json_get(lost, "why_not"));
+  if (device == NULL) return HF_OK;
+  if (why != NULL) return hf_buf_printf(b, "    with %s lost: %s\n", device, why);
+  double rate = json_number(json_get(load, "tok_per_s"), 0),
+         now = json_number(json_get(json_get(p->extra, "sustained"), "tok_per_s"), 0);
+  char t[2][24];
+  time_text(percentiles_of(json_get(load, "ttft_s")).p95, t[0]);
+  time_text(percentiles_of(json_get(load, "tpot_s")).p95, t[1]);
+  HF_TRY(hf_buf_printf(b, "    with %s lost: %.2f tokens/s delivered, TTFT p95 %s, TPOT p95 %s; %.2f tokens/s decode; %s%s\n",
+                       device, rate, t[0], t[1], json_number(json_get(lost, "decode_tok_per_s"), 0),
+                       json_string(json_get(lost, "placement")), p->from_run > 0 ? " (not corrected by the run)" : ""));
+  if (p->from_run > 0 || rate <= now) return HF_OK;
+  return hf_buf_printf(b, "      more than with it: the device does not pay here, leave it out (--gpu none)\n");
+}
+
+/* One name of a placement, and in words what is nearest to the loss of a device but is not it. */
+static const char *baseline_name(const json *o) {
+  const char *name = json_string(json_get(o, "name"));
+  return name != NULL && strcmp(name, "all-cpu") == 0 ? "experts all-cpu" : name;
+}
+
 static hf_status show_baselines(const plan *p, hf_buf *b) {
   const json *list = json_get(p->extra, "baselines");
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
     double slower = json_number(json_get(o, "slower_by"), 0);
-    HF_TRY(hf_buf_printf(b, "    %-14s %8.2f tokens/s (depth %d)  %+.2f %%\n", json_string(json_get(o, "name")),
-                         json_number(json_get(o, "decode_tok_per_s"), 0), (int)json_number(json_get(o, "depth"), 0),
-                         100 * (1 / (1 + slower) - 1)));
+    HF_TRY(hf_buf_printf(
+        b, "    %-15s %8.2f tokens/s (depth %d)  %+.2f %%%s\n", baseline_name(o), json_number(json_get(o, "decode_tok_per_s"), 0),
+        (int)json_number(json_get(o, "depth"), 0), 100 * (1 / (1 + slower) - 1),
+        baseline_name(o) != json_string(json_get(o, "name")) ? "  (the device keeps attention, shared experts and KV cache)"
+                                                             : ""));
   }
   const char *worth = json_string(json_get(json_get(p->extra, "advice"), "placement"));
   if (worth != NULL) HF_TRY(hf_buf_printf(b, "    %s\n", worth));
   HF_TRY(show_advice(p, b));
-  const json *lost = json_get(p->extra, "fallback");
-  double alone = json_number(json_get(lost, "decode_tok_per_s"), 0);
-  if (lost == NULL) return HF_OK;
-  return hf_buf_printf(b, "    with the device lost: %.2f tokens/s decode on the CPU alone%s\n", alone,
-                       p->from_run > 0                      ? " (not corrected by the run)"
-                       : alone > p->decode_tok_per_s.likely ? ": the device does not pay here, leave it out (--gpu none)"
-                                                            : "");
+  return show_lost(p, b);
 }
 
 static hf_status show_ids(const json *ids, hf_buf *b) {
@@ -172,6 +199,11 @@ static hf_status show_changes(const plan *p, hf_buf *b) {
   if (o == NULL) return HF_OK;
   HF_TRY(hf_buf_printf(b, "  against run %lld%s\n", (long long)p->from_run,
                        json_get(o, "old_plan_id") != NULL ? " and its plan" : ""));
+  double others = json_number(json_get(o, "other_cpu_share"), 0);
+  if (others > 0)
+    HF_TRY(hf_buf_printf(
+        b, "    doubtful: measured beside other programs, which had %.0f %% of the CPU time; run it again on a quiet machine\n",
+        100 * others));
   for (const json *f = json_first(json_get(o, "drift")); f != NULL; f = json_next(f))
     HF_TRY(hf_buf_printf(b, "    %-14s x %.3f (measured over predicted)\n", json_key(f), json_number(f, 1)));
   const json *x = json_get(o, "distinct_experts");
@@ -197,13 +229,6 @@ static hf_status show_percentiles(const char *name, const plan_percentiles *p, h
   time_text(p->p99, t[3]);
   HF_TRY(hf_buf_printf(b, "    %s       p50 %s, p90 %s", name, t[0], t[1]));
   return p->p95 > 0 ? hf_buf_printf(b, ", p95 %s, p99 %s\n", t[2], t[3]) : hf_buf_printf(b, ", p99 %s\n", t[3]);
-}
-
-static plan_percentiles percentiles_of(const json *o) {
-  return (plan_percentiles){.p50 = json_number(json_get(o, "p50"), 0),
-                            .p90 = json_number(json_get(o, "p90"), 0),
-                            .p95 = json_number(json_get(o, "p95"), 0),
-                            .p99 = json_number(json_get(o, "p99"), 0)};
 }
 
 /* What is delivered to users who never pause, then what a run of one request each shows. */
@@ -310,6 +335,12 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement%s below %s: gap %.4f %%, %s, found in %.2f s\n", step,
                        has_rows(p) ? " that keeps the rows of its limits" : "", bound, 100 * p->ilp.gap, p->ilp.status,
                        p->ilp.seconds));
+  double gain = json_number(json_get(p->extra, "placement_gain"), 0);
+  if (gain > 0)
+    HF_TRY(hf_buf_printf(
+        b,
+        "               (not the least step within the gap, but simulated %.1f %% faster than that one: less waiting in turn)\n",
+        100 * gain));
   if (p->depth > 1)
     HF_TRY(hf_buf_printf(
         b, "               (what the busiest resource or one micro-batch's way asks for; see predicted for waiting in turn)\n"));
@@ -320,7 +351,7 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(show_times(p, b));
   HF_TRY(show_slo(p, b));
   HF_TRY(show_hardware(p, b));
-  HF_TRY(hf_buf_printf(b, "  simpler placements, by the placement model (this plan: %.2f tokens/s)\n",
+  HF_TRY(hf_buf_printf(b, "  simpler placements, by the decode step alone, nobody waiting in turn (this plan: %.2f tokens/s)\n",
                        1e9 * p->users / p->ilp.objective_ns));
   HF_TRY(show_baselines(p, b));
   HF_TRY(show_changes(p, b));

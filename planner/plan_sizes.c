@@ -212,9 +212,11 @@ static int device_remedies(const plan_inputs *in, const plan_sizes *s, int d, ch
   plan_bytes_text(v->limit, t[1]);
   snprintf(lines[n++], 200, "a device of at least %s (%lld bytes) instead of %s", t[0], (long long)need, t[1]);
   if (v->kv > over && users >= 1)
-    snprintf(lines[n++], 200, "at most %lld users at context %lld", (long long)users, (long long)r->context);
+    snprintf(lines[n++], 200, "at most %lld user%s at context %lld", (long long)users, users == 1 ? "" : "s",
+             (long long)r->context);
   if (v->kv > over && context >= PLAN_PAGE_TOKENS)
-    snprintf(lines[n++], 200, "a context of at most %lld for %lld users", (long long)context, (long long)r->users);
+    snprintf(lines[n++], 200, "a context of at most %lld for %lld user%s", (long long)context, (long long)r->users,
+             r->users == 1 ? "" : "s");
   if (s->activations > 0 && in->chunk_tokens > 16)
     snprintf(lines[n++], 200, "shorter prompt chunks (--chunk-tokens below %d)", in->chunk_tokens);
   return n;

@@ -77,21 +77,84 @@ static bool meets(const planned *p) {
   return plan_slo_within(p, p->sustained.ttft_s.p95, p->sustained.tpot_s.p95);
 }
 
-/* The same request with fewer users; false also when that cannot be planned. */
-static bool meets_with(const plan_inputs *in, const planned_options *o, int64_t users) {
-  plan_inputs less = *in;
+/* The same request, changed in one thing; 0 = as it is. */
+typedef struct {
+  int64_t users, prompt_tokens;
+  int chunk_tokens;
+} change;
+
+/* Whether the changed request is within the limits, and what it then gives; false also when it cannot be planned. */
+static bool meets_with(const plan_inputs *in, const planned_options *o, change c, sustained_result *load) {
+  plan_inputs other = *in;
   planned p;
   planned_options quick = *o;
   quick.quick = quick.no_interval = quick.slo_report = true;
   quick.give_up = 1;
-  less.pop = NULL;
-  less.req.users = users;
-  if (less.req.depth > users) less.req.depth = users;
-  bool good = plan_make(&less, &quick, &p) == HF_OK && meets(&p);
+  other.pop = NULL;
+  if (c.users > 0) other.req.users = c.users;
+  if (c.prompt_tokens > 0) other.req.prompt_tokens = c.prompt_tokens;
+  if (c.chunk_tokens > 0) other.chunk_tokens = c.chunk_tokens;
+  other.mean_context = (double)other.req.prompt_tokens + 0.5 * (double)other.req.output_tokens;
+  if (other.req.depth > other.req.users) other.req.depth = other.req.users;
+  bool good = plan_make(&other, &quick, &p) == HF_OK && meets(&p);
+  if (good) *load = p.sustained;
   hf_clear_error();
   planned_free(&p);
-  popularity_free(less.pop);
+  popularity_free(other.pop);
   return good;
+}
+
+/* A remedy with what it gives, of each limit asked for. */
+static void add_remedy(planned *out, const sustained_result *then, const char *text) {
+  char ttft[40] = "", tpot[40] = "";
+  if (out->slo_ttft_s > 0) snprintf(ttft, sizeof ttft, "TTFT p95 %.3g s", then->ttft_s.p95);
+  if (out->slo_tpot_s > 0) snprintf(tpot, sizeof tpot, "TPOT p95 %.3g s", then->tpot_s.p95);
+  snprintf(out->remedy[out->n_remedies++], 200, "%.100s (%s%s%s)", text, ttft, ttft[0] != '\0' && tpot[0] != '\0' ? ", " : "",
+           tpot);
+}
+
+/* The most users below those asked for, or (users false) the longest prompts in sixteenths, that meet the limits; 0: none. */
+static int64_t most_that_meets(const plan_inputs *in, const planned_options *o, bool users, sustained_result *load) {
+  int64_t all = users ? in->req.users : in->req.prompt_tokens, grain = users || all < 32 ? 1 : all / 16;
+  int64_t lo = 0, hi = all / grain;
+  while (hi - lo > 1) {
+    int64_t mid = lo + (hi - lo) / 2;
+    if (meets_with(in, o, users ? (change){.users = mid} : (change){.prompt_tokens = mid * grain}, load)) lo = mid;
+    else hi = mid;
+  }
+  return lo * grain;
+}
+
+/* Long chunks read experts once for more tokens of prompts; short ones hold up those who decode for less long. The nearest that meets. */
+static int chunk_that_meets(const plan_inputs *in, const planned_options *o, bool longer, sustained_result *load) {
+  enum { LONGEST = 4000, SHORTEST = 16 };
+  for (int chunk = in->chunk_tokens; longer ? chunk < LONGEST : chunk > SHORTEST;) {
+    chunk = longer ? 2 * chunk : chunk / 2;
+    if (chunk > LONGEST) chunk = LONGEST;
+    if (meets_with(in, o, (change){.chunk_tokens = chunk}, load)) return chunk;
+  }
+  return 0;
+}
+
+/* Found by solving again with one thing changed. */
+static void solve_remedies(const plan_inputs *in, const planned_options *o, bool tpot, planned *out) {
+  sustained_result load;
+  char text[160];
+  int64_t users = most_that_meets(in, o, true, &load);
+  if (users > 0) {
+    snprintf(text, sizeof text, "at most %lld user%s at once", (long long)users, users == 1 ? "" : "s");
+    add_remedy(out, &load, text);
+  }
+  int64_t prompt = most_that_meets(in, o, false, &load);
+  if (prompt > 0) {
+    snprintf(text, sizeof text, "prompts of at most %lld tokens", (long long)prompt);
+    add_remedy(out, &load, text);
+  }
+  int chunk = chunk_that_meets(in, o, !tpot, &load);
+  if (chunk > 0) {
+    snprintf(text, sizeof text, "prompt chunks of %d tokens instead of %d (--chunk-tokens)", chunk, in->chunk_tokens);
+    add_remedy(out, &load, text);
+  }
 }
 
 /* What no placement at any depth tried goes below; 0 where that is not known. */
@@ -104,40 +167,48 @@ static double least_step_s(const planned *p) {
   return p->eval->prefill.weight > 0 ? 0 : 1e-9 * least;
 }
 
+/* Why a limit is missed: proven out of reach, or by waiting, which no row knows: then what the request takes when it waits for nobody. */
+static void reason(const planned *out, bool tpot, char *to, size_t n) {
+  double step = least_step_s(out), chunks = 1e-9 * out->ilp->evaluation.ttft_ns, own = 1e-9 * out->ilp->evaluation.step_ns;
+  to[0] = '\0';
+  if (tpot && step > out->slo_tpot_s)
+    snprintf(to, n, ", which no placement reaches here: a step takes at least %.4g s (proven)", step);
+  else if (!tpot && 1e-9 * out->refusal.ttft_least_ns > out->slo_ttft_s)
+    snprintf(to, n, ", which no placement reaches here: the chunks of a prompt take at least %.4g s (proven)",
+             1e-9 * out->refusal.ttft_least_ns);
+  else if (out->refusal.together && out->refusal.proven) snprintf(to, n, "; no placement keeps both limits at once (proven)");
+  else if (!tpot && chunks > 0 && chunks <= out->slo_ttft_s)
+    snprintf(to, n, ": the chunks of a prompt alone take %.3g s, the rest is waiting for the prompts and steps of others",
+             chunks);
+  else if (tpot && own <= out->slo_tpot_s)
+    snprintf(to, n, ": a step in which all decode takes %.3g s, the rest is waiting for prompts of others", own);
+}
+
+static void missed(const planned *out, bool tpot, char *to, size_t n) {
+  const sustained_result *p = &out->sustained;
+  char why[200];
+  reason(out, tpot, why, sizeof why);
+  snprintf(to, n, "%s p95 %.3g s under sustained load, asked for %.3g s%s", tpot ? "TPOT" : "TTFT",
+           tpot ? p->tpot_s.p95 : p->ttft_s.p95, tpot ? out->slo_tpot_s : out->slo_ttft_s, why);
+}
+
 /* HF_NO with what would make it feasible, and by how much. */
 hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planned *out) {
   if (o->slo_report || o->no_simulation || meets(out)) return HF_OK;
   const sustained_result *p = &out->sustained;
-  double step = least_step_s(out), late = 1;
-  char what[240], proof[120] = "";
-  int64_t lo = 0, hi = in->req.users;
-  bool tpot = o->slo_tpot_s > 0 && p->tpot_s.p95 > o->slo_tpot_s;
-  if (tpot) late = p->tpot_s.p95 / o->slo_tpot_s;
-  else late = p->ttft_s.p95 / o->slo_ttft_s;
-  if (tpot && step > o->slo_tpot_s)
-    snprintf(proof, sizeof proof, ", which no placement reaches here: a step takes at least %.4g s (proven)", step);
-  else if (!tpot && 1e-9 * out->refusal.ttft_least_ns > o->slo_ttft_s)
-    snprintf(proof, sizeof proof, ", which no placement reaches here: the chunks of a prompt take at least %.4g s (proven)",
-             1e-9 * out->refusal.ttft_least_ns);
-  else if (out->refusal.together && out->refusal.proven)
-    snprintf(proof, sizeof proof, "; no placement keeps both limits at once (proven)");
-  snprintf(what, sizeof what, "%s p95 %.3g s under sustained load, asked for %.3g s%s", tpot ? "TPOT" : "TTFT",
-           tpot ? p->tpot_s.p95 : p->ttft_s.p95, tpot ? o->slo_tpot_s : o->slo_ttft_s, proof);
-  while (hi - lo > 1) {
-    int64_t mid = lo + (hi - lo) / 2;
-    if (meets_with(in, o, mid)) lo = mid;
-    else hi = mid;
-  }
+  char what[2][360];
+  bool tpot = o->slo_tpot_s > 0 && p->tpot_s.p95 > o->slo_tpot_s, ttft = o->slo_ttft_s > 0 && p->ttft_s.p95 > o->slo_ttft_s;
+  double late = tpot ? p->tpot_s.p95 / o->slo_tpot_s : p->ttft_s.p95 / o->slo_ttft_s;
+  missed(out, tpot, what[0], sizeof what[0]);
+  missed(out, false, what[1], sizeof what[1]);
   out->n_remedies = 0;
-  if (lo > 0) snprintf(out->remedy[out->n_remedies++], 200, "at most %lld users at once", (long long)lo);
+  solve_remedies(in, o, tpot, out);
   snprintf(out->remedy[out->n_remedies++], 200, "%s %.3g times as fast (binding: %s)", tpot ? "decode steps" : "prompts", late,
            out->p->binding);
   snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
            tpot ? "TPOT" : "TTFT");
-  if (!tpot && in->req.prompt_tokens > 1)
-    snprintf(out->remedy[out->n_remedies++], 200, "prompts of about %lld tokens",
-             (long long)((double)in->req.prompt_tokens / late));
-  return hf_fail(HF_NO, "the service level is not met: %s; possible: %s", what, out->remedy[0]);
+  return hf_fail(HF_NO, "the service level is not met: %s%s%s; possible: %s", what[0], tpot && ttft ? "; and " : "",
+                 tpot && ttft ? what[1] : "", out->remedy[0]);
 }
 
 /* One row: what the program allows, what the placement takes, whether that is its edge, and what a wider limit would be worth. */

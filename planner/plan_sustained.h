@@ -30,9 +30,12 @@ typedef struct {
                   * of what was seen */
 } sustained_result;
 
-/* o: table, placement, users, depth, mean lengths, chunk, uploads, slo; its arrivals, pages, lengths and listeners are set here. give_up_*: 0 =
- * never. */
+/* o: table, placement, users (at most SCHED_MAX_SEQS), depth, mean lengths, chunk, uploads, slo; its arrivals, pages and spread of lengths are
+ * set here, SIM_AUTO means steps. Its on_request hears of every request, counted or not. give_up_*: 0 = never. */
 HF_MUST hf_status sustained_run(const sim_options *o, double give_up_ttft_s, double give_up_tpot_s, sustained_result *out);
-/* How many requests count with so many users. */
+/* The same load to its end, and with it what else the simulator tells: *whole is of the requests that count, but for busy shares and queues. */
+HF_MUST hf_status sustained_simulate(const sim_options *o, sustained_result *out, sim_result *whole);
+/* How many requests count with so many users, and how many before them do not. */
 int sustained_requests(int users);
+int sustained_warm_up(int users);
 #endif

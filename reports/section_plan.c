@@ -31,8 +31,11 @@ hf_status say_plan(const plan *pl, hf_buf *b) {
     HF_TRY(hf_buf_printf(b, "delivers %s tokens/s to all users together, first token within %s for 95 %% of requests; it ", wall,
                          ttft));
   }
-  HF_TRY(hf_buf_printf(b, "is expected to decode %s tokens/s (%s to %s); no placement at this depth can beat its step", likely,
-                       low, high));
+  HF_TRY(hf_buf_printf(
+      b,
+      "is expected to decode %s tokens/s (%s to %s) while nobody's prompt is in the way; no placement at this depth can "
+      "beat its step",
+      likely, low, high));
   return pl->ilp.gap < 1e-6 ? hf_buf_printf(b, ".") : hf_buf_printf(b, " by more than %s.", gap);
 }
 
@@ -163,27 +166,47 @@ void part_placement(page *p, const char *id, const plan *pl, const plan *old) {
 
 /* ---- alternatives ---- */
 
+/* "all-cpu" is nearly the name of something else: what is left without the device. */
+static const char *baseline_name(const char *name) {
+  return name != NULL && strcmp(name, "all-cpu") == 0 ? "all experts on the CPU" : name;
+}
+
+/* What the search is worth: every figure here is of a step, so the plan's own is said a third way, which the note tells from the other two. */
 static void table_baselines(page *p, const char *id, const plan *pl) {
   static const rep_col cols[] = {{"placement", "Placement", FMT_TEXT},
                                  {"depth", "Depth", FMT_INT},
-                                 {"decode_tok_per_s", "Tokens/s", FMT_TOK_S},
+                                 {"decode_tok_per_s", "Tokens/s by the step alone", FMT_TOK_S},
                                  {"step_ns", "Step", FMT_NS},
                                  {"slower_by", "Longer step", FMT_SIGNED}};
   const json *list = json_get(pl->extra, "baselines");
-  char name[SECTION_ID_MAX];
+  char name[SECTION_ID_MAX], step[FORMAT_MAX], decode[FORMAT_MAX], wall[FORMAT_MAX];
+  double own = pl->ilp.objective_ns > 0 ? 1e9 * pl->users / pl->ilp.objective_ns : NAN,
+         delivered = json_number(json_get(json_get(pl->extra, "sustained"), "tok_per_s"), NAN);
   if (json_len(list) == 0) return;
-  rep_table *t =
-      PAGE_TABLE(p, section_id(name, id, "baselines"), cols, "What simpler placements would give, by the same cost model");
-  table_text(p, t, "this plan"), table_num(p, t, pl->depth);
-  table_num(p, t, pl->ilp.objective_ns > 0 ? 1e9 * pl->users / pl->ilp.objective_ns : NAN), table_num(p, t, pl->ilp.objective_ns),
-      table_num(p, t, 0);
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "baselines"), cols,
+                            "What the search is worth here: simpler placements, by the decode step of the same cost model");
+  table_shown(p, t, "this plan", "this plan"), table_num(p, t, pl->depth);
+  table_num(p, t, own), table_num(p, t, pl->ilp.objective_ns), table_num(p, t, 0);
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
-    table_text(p, t, json_string(json_get(o, "name"))), table_num(p, t, json_number(json_get(o, "depth"), NAN));
+    const char *key = json_string(json_get(o, "name"));
+    table_shown(p, t, key != NULL ? key : "", "%s", key != NULL ? baseline_name(key) : "–");
+    table_num(p, t, json_number(json_get(o, "depth"), NAN));
     table_num(p, t, json_number(json_get(o, "decode_tok_per_s"), NAN)),
         table_num(p, t, json_number(json_get(o, "objective_ns"), NAN));
     table_num(p, t, json_number(json_get(o, "slower_by"), NAN));
   }
   page_table_end(p, t, false);
+  format_number(own, FMT_TOK_S, step);
+  format_number(pl->decode_tok_per_s.likely, FMT_TOK_S, decode);
+  format_number(delivered, FMT_TOK_S, wall);
+  if (isfinite(delivered))
+    page_note(p,
+              "Three figures of one plan: %s tokens/s by the step alone, which is what placements are compared by; %s simulated, "
+              "micro-batches "
+              "waiting for one another; %s delivered, with prompts and waiting. With all experts on the CPU the device still has "
+              "attention, "
+              "shared experts and the KV cache; that is not what is left when the device is lost.",
+              step, decode, wall);
 }
 
 /* "pruned" speaks of the step alone; what counts is whether the depth was simulated. */
@@ -224,7 +247,7 @@ static void table_depths(page *p, const char *id, const plan *pl) {
 static void table_advice(page *p, const char *id, const plan *pl) {
   static const rep_col cols[] = {{"what", "What", FMT_TEXT},
                                  {"change", "Change", FMT_TEXT},
-                                 {"gain_tok_per_s", "Gain, tokens/s", FMT_NUM},
+                                 {"gain_tok_per_s", "Gain by the step, tokens/s", FMT_NUM},
                                  {"noise_tok_per_s", "sure to", FMT_NUM},
                                  {"decode_tok_per_s", "Tokens/s of the step with it", FMT_TOK_S},
                                  {"price", "Price", FMT_INT},
@@ -246,13 +269,96 @@ static void table_advice(page *p, const char *id, const plan *pl) {
   page_table_end(p, t, false);
 }
 
+static double member(const json *o, const char *of, const char *key) {
+  return json_number(json_get(json_get(o, of), key), NAN);
+}
+
+static const char *text_or_dash(const json *o, const char *key) {
+  const char *text = json_string(json_get(o, key));
+  return text != NULL ? text : "–";
+}
+
+/* The same changes in money: what the tokens they add would cost elsewhere, beside what the part asks. */
+static void table_worth(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"what", "What", FMT_TEXT},
+                                 {"change", "Change", FMT_TEXT},
+                                 {"output_tok_per_s", "Delivered, tokens/s more", FMT_NUM},
+                                 {"per_month_low", "Worth a month: low", FMT_NUM},
+                                 {"per_month", "Worth a month: likely", FMT_NUM},
+                                 {"per_month_high", "Worth a month: high", FMT_NUM},
+                                 {"over_depreciation", "Worth over the years of use", FMT_NUM},
+                                 {"part", "Part that brings it", FMT_TEXT},
+                                 {"part_price", "Price of the part, more than now", FMT_NUM},
+                                 {"per_change", "Price of this much of it", FMT_NUM},
+                                 {"currency", "Currency", FMT_TEXT}};
+  const json *advice = json_get(pl->extra, "advice"), *list = json_get(advice, "values");
+  const char *note = json_string(json_get(advice, "worth_note"));
+  char name[SECTION_ID_MAX];
+  bool any = false;
+  for (const json *o = json_first(list); o != NULL; o = json_next(o))
+    any = any || json_type(json_get(o, "worth")) == JSON_OBJECT || json_type(json_get(o, "cost")) == JSON_OBJECT;
+  if (!any) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "worth"), cols,
+                            "The same in money: what each change is worth at most, and what the part asks");
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    const json *worth = json_get(o, "worth"), *cost = json_get(o, "cost"), *month = json_get(worth, "per_month");
+    if (json_type(worth) != JSON_OBJECT && json_type(cost) != JSON_OBJECT) continue;
+    table_text(p, t, text_or_dash(o, "what")), table_text(p, t, text_or_dash(o, "change"));
+    table_num(p, t, json_number(json_get(worth, "output_tok_per_s"), NAN));
+    table_num(p, t, json_number(json_get(month, "low"), NAN)), table_num(p, t, json_number(json_get(month, "likely"), NAN));
+    table_num(p, t, json_number(json_get(month, "high"), NAN));
+    table_num(p, t, member(worth, "over_depreciation", "likely"));
+    table_text(p, t, text_or_dash(cost, "part"));
+    table_num(p, t, member(cost, "price", "likely")), table_num(p, t, json_number(json_get(cost, "per_change"), NAN));
+    table_text(p, t, text_or_dash(json_type(worth) == JSON_OBJECT ? worth : cost, "currency"));
+  }
+  page_table_end(p, t, false);
+  if (note != NULL) page_note(p, "Worth: %s.", note);
+}
+
+static void table_worth_rests_on(page *p, const char *id, const plan *pl) {
+  static const rep_col cols[] = {{"words", "Input", FMT_TEXT},  {"low", "Low", FMT_NUM},  {"likely", "Likely", FMT_NUM},
+                                 {"high", "High", FMT_NUM},     {"unit", NULL, FMT_TEXT}, {"tag", "Tag", FMT_TEXT},
+                                 {"source", "Source", FMT_TEXT}};
+  const json *list = json_get(json_get(pl->extra, "advice"), "assumptions");
+  char name[SECTION_ID_MAX];
+  if (json_type(list) != JSON_ARRAY || json_len(list) == 0) return;
+  rep_table *t = PAGE_TABLE(p, section_id(name, id, "worth-inputs"), cols, "What that worth rests on");
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    for (size_t i = 0; i < sizeof cols / sizeof cols[0]; i++) {
+      if (cols[i].format == FMT_TEXT) table_text(p, t, text_or_dash(o, cols[i].key));
+      else table_num(p, t, json_number(json_get(o, cols[i].key), NAN));
+    }
+  }
+  page_table_end(p, t, true);
+}
+
+/* What is delivered without the first device. */
+static void say_lost(page *p, const plan *pl) {
+  const json *lost = json_get(pl->extra, "fallback"), *load = json_get(lost, "sustained");
+  char wall[FORMAT_MAX], now[FORMAT_MAX], ttft[FORMAT_MAX], tpot[FORMAT_MAX], decode[FORMAT_MAX];
+  const char *device = json_string(json_get(lost, "lost")), *why = json_string(json_get(lost, "why_not"));
+  if (why != NULL) page_text(p, "With %s lost nothing runs: %s.", device != NULL ? device : "the device", why);
+  format_number(json_number(json_get(load, "tok_per_s"), NAN), FMT_TOK_S, wall);
+  format_number(json_number(json_get(json_get(pl->extra, "sustained"), "tok_per_s"), NAN), FMT_TOK_S, now);
+  format_number(member(load, "ttft_s", "p95"), FMT_SECONDS, ttft);
+  format_number(member(load, "tpot_s", "p95"), FMT_SECONDS, tpot);
+  format_number(json_number(json_get(lost, "decode_tok_per_s"), NAN), FMT_TOK_S, decode);
+  if (load != NULL)
+    page_text(p,
+              "With %s lost, %s tokens/s are delivered instead of %s, the first token within %s and each further one within %s "
+              "for 95 %% of "
+              "requests (decode: %s tokens/s); %s.",
+              device != NULL ? device : "the device", wall, now, ttft, tpot, decode, text_or_dash(lost, "placement"));
+  else if (why == NULL && isfinite(json_number(json_get(lost, "decode_tok_per_s"), NAN))) /* a plan of an earlier version */
+    page_text(p, "With the device lost, the CPU alone would decode %s tokens/s.", decode);
+}
+
 void part_alternatives(page *p, const char *id, const plan *pl) {
-  const json *advice = json_get(pl->extra, "advice"), *lost = json_get(pl->extra, "fallback"),
-             *sim = json_get(pl->extra, "simulation");
+  const json *advice = json_get(pl->extra, "advice"), *sim = json_get(pl->extra, "simulation");
   const char *placement = json_string(json_get(advice, "placement")),
              *certificate = json_string(json_get(pl->extra, "certificate"));
-  double per_gib = json_number(json_get(advice, "device_memory_tok_per_s_per_gib"), NAN),
-         cpu = json_number(json_get(lost, "decode_tok_per_s"), NAN);
+  double per_gib = json_number(json_get(advice, "device_memory_tok_per_s_per_gib"), NAN);
   double device_busy = json_number(json_get(sim, "device_busy"), NAN), cpu_busy = json_number(json_get(sim, "cpu_busy"), NAN);
   char v[FORMAT_MAX], w[FORMAT_MAX];
   if (json_len(json_get(pl->extra, "baselines")) + json_len(json_get(pl->extra, "by_depth")) > 0)
@@ -262,13 +368,14 @@ void part_alternatives(page *p, const char *id, const plan *pl) {
   bool small = pl->n_devices > 0 && pl->device[0].mem_bytes < 1 << 30;
   format_number(small ? per_gib / 1024 : per_gib, FMT_TOK_S, v);
   if (isfinite(per_gib)) page_text(p, "One more %s on the device is worth about %s tokens/s.", small ? "MiB" : "GiB", v);
-  format_number(cpu, FMT_TOK_S, v);
-  if (isfinite(cpu)) page_text(p, "With the device lost, the CPU alone would give %s tokens/s.", v);
+  say_lost(p, pl);
   format_number(device_busy, FMT_SHARE, v);
   format_number(cpu_busy, FMT_SHARE, w);
   if (isfinite(device_busy) && isfinite(cpu_busy))
     page_text(p, "In the simulation the device is busy %s of the time, the CPU %s.", v, w);
   table_advice(p, id, pl);
+  table_worth(p, id, pl);
+  table_worth_rests_on(p, id, pl);
   table_depths(p, id, pl);
   if (certificate != NULL && certificate[0]) page_note(p, "Certificate of the bound: %s.", certificate);
 }
@@ -306,6 +413,7 @@ static void table_hardware(page *p, const char *id, const plan *pl) {
   if (json_type(list) != JSON_OBJECT || json_len(list) == 0) return;
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "hardware"), cols, "What the hardware costs and draws");
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
+    if (json_type(o) != JSON_OBJECT) continue; /* watts of single resources, for simulate */
     rep_format f = strstr(json_key(o), "usd") != NULL ? FMT_USD : FMT_WATTS;
     table_key(p, t, json_key(o));
     for (int i = 1; i < 4; i++) table_as(p, t, json_number(json_get(o, cols[i].key), NAN), f);

@@ -91,3 +91,20 @@ expect_stdout_line '^  layers       3-60: 58 MoE, DRAM bandwidth; 0-2: 3 dense, 
 jq -e '.n_layers as $n | [.layer_classes[] | .count] | add == $n' "$tmp/default.json" >/dev/null || fail "classes do not cover the layers"
 jq -e '[.layer_classes[] | .first] == ([.layer_classes[] | .count] as $c | [range($c | length)] | map($c[:.] | add // 0))' "$tmp/default.json" >/dev/null ||
   fail "classes are not in order"
+
+# ---- the page: what the search is worth, the loss of the GPU, advice in tokens/s and in money, and whose figure is whose
+expect_exit 0 "$plan" plan --model deepseek-r1 --machine cpu=xeon-6787p,sockets=2,memory=ddr5-6400,gpu=rtx4090 --users 5 --context 8192 --out "$tmp/p.json" --json
+expect_exit 0 "$bin/hf-report" plan --html "$tmp/plan.html" --json
+sed 's/<[^>]*>/ /g' "$tmp/plan.html" >"$tmp/page.txt"
+for words in "What the search is worth here: simpler placements, by the decode step" "Tokens/s by the step alone" "all experts on the CPU" \
+  "Three figures of one plan: [0-9.]* tokens/s by the step alone" "that is not what is left when the device is lost" \
+  "With gpu0 lost, [0-9.]* tokens/s are delivered instead of [0-9.]*, the first token within" "The same in money" "What that worth rests on"; do
+  grep -q "$words" "$tmp/page.txt" || fail "the page does not say: $words"
+done
+# The money on the page is that of the plan.
+expect_json '.tables["plan-worth-inputs"].rows | length >= 5'
+expect_json '.tables["plan-baselines"].rows | map(.[0]) | index("all-cpu") != null' # names in data stay
+expect_json --slurpfile p "$tmp/p.json" '.tables["plan-worth"] as $t | ($t.columns | index("per_month")) as $m | ($t.columns | index("part_price")) as $c
+  | [$p[0].advice.values[] | select(.worth != null or .cost != null)] as $v | ($t.rows | length) == ($v | length) and ($v | length) >= 4
+  and all(range($v | length); $t.rows[.][$m] == $v[.].worth.per_month.likely and $t.rows[.][$c] == ($v[.].cost.price.likely // null))'
+expect_json '.tables["plan-hardware"].rows | all(.[2] != null)'

@@ -55,6 +55,9 @@ expect_error 2 'one of them says how requests arrive' "$bin/hf-plan" simulate --
 expect_error 2 'option --plan: missing' "$bin/hf-plan" simulate --rate 1
 expect_error 2 'none of auto, layers, steps' "$bin/hf-plan" simulate --plan 1 --resolution fine
 expect_error 2 'needs columns' "$bin/hf-plan" simulate --plan 1 --trace <(printf 'a,b\n1,2\n')
+expect_error 2 'empty: no requests; wanted are JSON Lines with arrival_s, .*columns for arrival' "$bin/hf-plan" simulate --plan 1 --trace /dev/null
+expect_error 2 'no request follows the names' "$bin/hf-plan" simulate --plan 1 --trace <(printf 'arrival_s,prompt_tokens,output_tokens\n')
+expect_error 2 'none of its 1 requests has a token of prompt' "$bin/hf-plan" simulate --plan 1 --trace <(printf 'arrival_s,prompt_tokens,output_tokens\n0,0,5\n')
 expect_error 2 'No such file' "$bin/hf-plan" simulate --plan 1 --trace "$tmp/nowhere.csv"
 expect_error 2 '.' "$bin/hf-plan" simulate --plan 99 --rate 1
 expect_error 1 'too few' "$bin/hf-plan" simulate --plan 1 --prompt-tokens 4000
