@@ -126,10 +126,15 @@ static hf_status to_csv(const void *y, hf_buf *b) {
 }
 
 static hf_status show(const recommend_command *q, const recommendation *y) {
-  char verdict[1200], title[256];
+  char verdict[1600], title[400], limits[160], money[24];
   recommend_verdict(y, verdict, sizeof verdict);
-  snprintf(title, sizeof title, "A machine for %.90s, %lld users, context %lld", y->model, (long long)y->users,
-           (long long)y->context);
+  recommend_limits(&y->q->slo, limits);
+  int used = snprintf(title, sizeof title, "A machine for %.90s, %lld user%s, context %lld: %s", y->model, (long long)y->users,
+                      y->users == 1 ? "" : "s", (long long)y->context, limits);
+  if (y->q->budget > 0 && used > 0 && (size_t)used < sizeof title) {
+    ask_money(y->q->budget, money);
+    snprintf(title + used, sizeof title - (size_t)used, ", for at most USD %s", money);
+  }
   const ask_writer writer = {"recommend", title, verdict, to_json, to_text, to_csv};
   ask_command c = q->c;
   c.no_store = c.no_store || y->r->n == 0; /* a refusal leaves nothing behind */
