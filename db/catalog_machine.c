@@ -211,6 +211,11 @@ static hf_status socket_bandwidth(build *b, fact *out, char text[160]) {
            b->memory_kind);
   if (json_get(b->cpu, "die_read_bytes_per_s") == NULL) return HF_OK;
   HF_TRY(fact_get(b->cpu, b->cpu_where, "die_read_bytes_per_s", "B/s", &dies));
+  if (!(dies.low > 0))
+    return hf_fail(HF_INPUT,
+                   "%s: field die_read_bytes_per_s: %g B/s is no bandwidth; leave it out where the memory channels decide, else say "
+                   "what all dies of a socket read together, such as 150e9",
+                   b->cpu_where, dies.low);
   if (dies.likely >= out->likely) return HF_OK;
   note(b, "The dies of %s read at most about %.0f GB/s, less than the %.0f GB/s of its memory channels.", b->cpu_name,
        dies.likely / 1e9, out->likely / 1e9);

@@ -222,6 +222,7 @@ static hf_status memory_of(const search *s, const char *cpu, char kind[SPACE_MAX
   double speed = -1, price = 0;
   for (int i = 0; i < count && *n < SPACE_MAX; i++) {
     catalog_value v = {.likely = INFINITY};
+    if (!o[i].on_sale) continue;
     if (catalog_fact("memory", o[i].name, "price_usd_per_gib", &v) != HF_OK) hf_clear_error();
     if (o[i].transfers_per_s == speed && v.likely >= price) continue;
     if (o[i].transfers_per_s == speed) (*n)--;

@@ -44,11 +44,11 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     ask_money(e->c.price.likely, money[0]);
     ask_seconds(e->c.tpot_s.p95, s);
     used +=
-        (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
+        (size_t)snprintf(out + used, n - used, "%s limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
                          used > 0                                 ? "Or"
                          : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
                                                                   : "It takes",
-                         100 * (e->shortfall - 1), parts_name(e), money[0], e->c.tok_per_s_wall, s);
+                         e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money[0], e->c.tok_per_s_wall, s);
     ask_seconds(e->c.ttft_s.p95, s);
     if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
   }
@@ -366,6 +366,7 @@ static void add_question(const recommendation *y, json *doc) {
     json *o = json_add_object(held, NULL);
     json_add_str(o, "format", f->name);
     json_add_bool(o, "searched", f->searched);
+    json_add_bool(o, "own", f->own);
     if (f->known) json_add_num(o, "perplexity_increase", expm1(f->loss));
     else json_add_null(o, "perplexity_increase");
     json_add_str(o, "quality_tag", f->tag);
@@ -554,7 +555,8 @@ static hf_status text_formats(const recommendation *y, hf_buf *b) {
       else if (side == 1)
         HF_TRY(hf_buf_printf(b, "\nWeight formats searched, perplexity at most %s %% above the original's: ", y->floor_text));
       else HF_TRY(hf_buf_printf(b, "; lose too much: "));
-      HF_TRY(hf_buf_printf(b, "%s %+.2g %%", f->name, 100 * expm1(f->loss)));
+      HF_TRY(hf_buf_printf(b, f->loss > 0 ? "%s %+.2g %%%s" : "%s %.2g %%%s", f->name, 100 * expm1(f->loss),
+                           f->own ? " (the model's own)" : ""));
     }
   }
   return hf_buf_printf(b, "\n");

@@ -7,7 +7,7 @@
 /* A weight format that was held against the floor on quality. */
 typedef struct {
   char name[SPACE_NAME], tag[16];
-  bool known, searched; /* known: a table has a figure for its types */
+  bool known, searched, own; /* known: a table has a figure for its types; own: what the model was published in */
   double loss, bits;    /* of ln(perplexity); per weight */
 } recommend_format;
 

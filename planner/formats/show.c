@@ -37,6 +37,7 @@ static void candidate_json(const format_candidate *x, json *o) {
   json_add_str(o, "quality_tag", db_tag_name(x->quality.tag));
   if (x->quality.source != NULL) json_add_str(o, "quality_source", x->quality.source);
   json_add_bool(o, "named", x->named);
+  json_add_bool(o, "own", x->own);
   json_add_bool(o, "usual", x->usual);
   json_add_bool(o, "meets_floor", x->meets);
   json_add_bool(o, "frontier", x->frontier);
@@ -113,11 +114,12 @@ static hf_status row(const format_candidate *x, hf_buf *b) {
     snprintf(rate, sizeof rate, "%6.1f (%.1f - %.1f)", x->c.decode_tok_per_s.likely, x->c.decode_tok_per_s.low,
              x->c.decode_tok_per_s.high);
   else snprintf(rate, sizeof rate, "does not fit");
-  return hf_buf_printf(b, " %s %-24s %7s %-8s %5.2f  %10s  %-12s %s\n",
+  return hf_buf_printf(b, " %s %-24s %7s %-8s %5.2f  %10s  %-12s %s%s\n",
                        x->chosen  ? ">"
                        : x->usual ? "="
                                   : " ",
-                       rate, loss, db_tag_name(x->quality.tag), x->bits, bytes, recipe_program_name(x->program), x->recipe.name);
+                       rate, loss, db_tag_name(x->quality.tag), x->bits, bytes, recipe_program_name(x->program), x->recipe.name,
+                       x->own ? " (the model's own)" : "");
 }
 
 hf_status formats_text(const formats *f, hf_buf *b) {
@@ -132,7 +134,7 @@ hf_status formats_text(const formats *f, hf_buf *b) {
   for (int i = 0; i < f->n; i++) {
     const format_candidate *x = &f->v[i];
     double rate = x->c.feasible ? x->c.decode_tok_per_s.likely : 0;
-    if (!x->chosen && !x->usual && !(x->frontier && rate < shown / 1.04)) continue;
+    if (!x->chosen && !x->usual && !x->own && !(x->frontier && rate < shown / 1.04)) continue;
     if (x->frontier) shown = rate;
     HF_TRY(row(x, b));
   }
