@@ -8,12 +8,12 @@
 #include "base/status.h"
 
 typedef enum {
-  CLI_FLAG, /* bool *           */
-  CLI_STR,  /* const char **    */
-  CLI_INT,  /* int64_t *, lo..hi */
-  CLI_NUM,  /* double *, lo..hi */
-  CLI_SIZE, /* int64_t * bytes; K M G T are binary */
-  CLI_TOKENS,  /* int64_t * tokens, lo..hi; K and M are binary: 8K is 8192 */
+  CLI_FLAG,   /* bool *           */
+  CLI_STR,    /* const char **    */
+  CLI_INT,    /* int64_t *, lo..hi */
+  CLI_NUM,    /* double *, lo..hi */
+  CLI_SIZE,   /* int64_t * bytes; K M G T are binary */
+  CLI_TOKENS, /* int64_t * tokens, lo..hi; K and M are binary: 8K is 8192 */
   CLI_SECONDS, /* double * seconds: "0.15", "150ms", "0.15s", "2min"; more than hi (0: any) needs its unit, for it was hardly meant */
   CLI_LIST, /* cli_int_list *: "1,5,16" */
   CLI_MANY, /* cli_texts *: the option may be given again and again; in the order given */

@@ -18,8 +18,9 @@
 #include "db/records.h"
 
 /* What a person does who has no database yet: for error lines. */
-#define DB_BEGIN \
-  "measure this machine with hf-profile, or plan for one you may buy: hf-plan plan --machine NAME (hf-plan catalog list machines)"
+#define DB_BEGIN                                                                                                          \
+  "measure this machine with hf-profile, or plan for one you may buy: hf-plan plan --machine NAME (hf-plan catalog list " \
+  "machines)"
 
 typedef struct db db;
 

@@ -46,7 +46,7 @@ typedef struct {
   double p95; /* 0 = not stated (older plans) */
 } plan_percentiles;
 /* What binds (`binding` of a plan or a case) as a letter of the legend, which tables and pages print below: "-" for nothing. */
-#define PLAN_BINDING_LEGEND                                                                                                   \
+#define PLAN_BINDING_LEGEND                                                                                                     \
   "D DRAM bandwidth, C arithmetic of the CPU, F fixed costs of the CPU, G the GPU, W the way of one micro-batch through both, " \
   "L the link, N the network"
 char plan_binding_letter(const char *binding);

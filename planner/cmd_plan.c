@@ -262,8 +262,8 @@ hf_status cmd_plan(int argc, char **argv) {
        "Most tokens of a sequence, prompt and answer, 8K = 8192; default 4096 or what the model can.", 2, 16777216},
       {"prompt-tokens", 0, CLI_TOKENS, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
        16777216},
-      {"output-tokens", 0, CLI_TOKENS, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
+      {"output-tokens", 0, CLI_TOKENS, &r->output_tokens, "N",
+       "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F",
        "Weight format, for example q4_k_m, or a recipe (hf-plan formats --help); default as stored or as the catalog says.", 0,
        0},
@@ -283,7 +283,8 @@ hf_status cmd_plan(int argc, char **argv) {
       {"weight-prefill", 0, CLI_NUM, &c.weight_prefill, "W",
        "With --optimise request: prompt chunks per decode step; default the load's own.", 0, 1000000},
       {"slo-ttft", 0, CLI_SECONDS, &c.slo_ttft, "TIME",
-       "The 95th percentile of the time to the first token must not exceed this: seconds, or 500ms, 2min. A row of the program first (chunks of a "
+       "The 95th percentile of the time to the first token must not exceed this: seconds, or 500ms, 2min. A row of the program "
+       "first (chunks of a "
        "prompt), "
        "then judged by the simulation; exit 1 says what no placement goes below.",
        0, CLI_PLAIN_TTFT},

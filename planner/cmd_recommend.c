@@ -200,7 +200,9 @@ static const char description[] = "Finds the cheapest machines of the catalog th
                                   "users together. Every combination is counted and either settled by a bound (memory, budget, "
                                   "the most its bandwidth could give) or "
                                   "planned and simulated, cheapest first.\n\n"
-                                  "Without a limit (only --budget, or not even that) there are three answers of the same search: the cheapest that runs the model at all, the knee, which delivers most tokens/s for the money, and the fastest within the budget; the knee is proposed.\n\n"
+                                  "Without a limit (only --budget, or not even that) there are three answers of the same search: "
+                                  "the cheapest that runs the model at all, the knee, which delivers most tokens/s for the "
+                                  "money, and the fastest within the budget; the knee is proposed.\n\n"
                                   "The answer names the cheapest, the runner-up, why others fail, which assumption within its "
                                   "interval would flip the choice, the choice that "
                                   "can be regretted least, and the measurement to make first. When nothing meets the demand it "
@@ -212,7 +214,8 @@ static const char examples[] =
     "      What USD 15,000 buy: the cheapest machine that runs it, the best for the money, the fastest.\n"
     "  hf-plan recommend --model deepseek-r1 --users 5 --context 8K --min-tok-per-s 30\n"
     "      The cheapest machine that gives five users 30 tokens a second together.\n"
-    "  hf-plan recommend --model kimi-k2 --users 8 --context 16K --slo-tpot 250ms --slo-ttft 60 --budget 40000 --csv ranking.csv\n"
+    "  hf-plan recommend --model kimi-k2 --users 8 --context 16K --slo-tpot 250ms --slo-ttft 60 --budget 40000 --csv "
+    "ranking.csv\n"
     "      Within limits and a budget.\n"
     "  hf-plan recommend --model qwen3-235b-a22b --users 2 --gpus rtx4090,rtx5090,none --gpu-counts 1,2 --formats q4_k_m,q8_0 "
     "--min-tok-per-s 20\n"
@@ -233,8 +236,10 @@ hf_status cmd_recommend(int argc, char **argv) {
        0},
       {"dimm-sizes", 0, CLI_STR, &q.dimms, "S,S", "Bytes of a module; default 16G,32G,48G,64G,96G,128G.", 0, 0},
       {"formats", 0, CLI_STR, &q.formats, "F,F",
-       "Weight formats to choose from; default the three lightest usual ones within --quality-floor, and what the model was published "
-       "in (fp8, mxfp4, int4).", 0, 0},
+       "Weight formats to choose from; default the three lightest usual ones within --quality-floor, and what the model was "
+       "published "
+       "in (fp8, mxfp4, int4).",
+       0, 0},
       {"quality-floor", 0, CLI_STR, &q.floor, "PERCENT",
        "Most perplexity more than the original; default 2 for the usual formats, none for those that --formats or --format "
        "names.",

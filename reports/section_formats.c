@@ -27,9 +27,8 @@ static void tile_of(page *p, const char *label, const json *c) {
 
 /* path: of which tokens/s in a case. */
 static void chart_frontier(page *p, const json *doc, const char *id, const char *title, const char *path) {
-  json *chart =
-      page_chart(p, id, "scatter", title, "perplexity above the original, %", "tokens/s",
-                 CHART_LOG_X, "One point for each recipe that fits; up and left is better. The numbers are in the table.");
+  json *chart = page_chart(p, id, "scatter", title, "perplexity above the original, %", "tokens/s", CHART_LOG_X,
+                           "One point for each recipe that fits; up and left is better. The numbers are in the table.");
   static const struct {
     const char *name, *role;
     bool frontier;

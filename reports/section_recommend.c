@@ -24,7 +24,7 @@ static void table_ranking(page *p, const json *ranking, bool three) {
                                  {"name", "Machine", FMT_TEXT},
                                  {"price", "Price, USD", FMT_INT},
                                  {"tok_per_s_wall", "Delivered tokens/s", FMT_TOK_S},
-                                 {"cost_per_million_tokens", "USD per million tokens", FMT_NUM},
+                                 {"cost_per_million_tokens", "USD per million, in + out", FMT_NUM},
                                  {"ttft_p95_s", "TTFT p95", FMT_SECONDS},
                                  {"tpot_p95_s", "TPOT p95", FMT_SECONDS},
                                  {"decode_tok_per_s", "Decode tokens/s", FMT_TOK_S},
@@ -36,7 +36,8 @@ static void table_ranking(page *p, const json *ranking, bool three) {
                                  {"binding", NULL, FMT_TEXT},
                                  {"runs_today", NULL, FMT_TEXT},
                                  {"plan_command", NULL, FMT_TEXT}};
-  rep_table *t = PAGE_TABLE(p, "ranking", cols, three ? "What more money brings, cheapest first" : "What meets the demand, cheapest first");
+  rep_table *t =
+      PAGE_TABLE(p, "ranking", cols, three ? "What more money brings, cheapest first" : "What meets the demand, cheapest first");
   for (const json *c = json_first(ranking); c != NULL; c = json_next(c)) {
     table_num(p, t, answer_num(c, "rank"));
     table_text(p, t, *answer_text(c, "full_name") ? answer_text(c, "full_name") : answer_text(c, "name"));

@@ -44,8 +44,8 @@ hf_status ask_options(ask_command *c, unsigned has, const cli_option *own, cli_o
        "Limit on the 95th percentile of the time per further token, under sustained load: 0.15 or 150ms.", 0, CLI_PLAIN_TPOT},
       {"prompt-tokens", 0, CLI_TOKENS, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
        16777216},
-      {"output-tokens", 0, CLI_TOKENS, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
+      {"output-tokens", 0, CLI_TOKENS, &r->output_tokens, "N",
+       "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
@@ -92,7 +92,8 @@ hf_status ask_command_machine(const ask_command *c, ask_machine **out) {
   if (st != HF_NOT_FOUND) return st;
   HF_TRY(ask_command_db(c, &d));
   if (d == NULL && c->req.machine == NULL)
-    st = hf_fail(HF_INPUT, "option --machine: missing, and no machine was measured here yet: name one of hf-plan catalog list machines, or "
+    st = hf_fail(HF_INPUT,
+                 "option --machine: missing, and no machine was measured here yet: name one of hf-plan catalog list machines, or "
                  "run hf-profile to measure this one");
   else st = ask_machine_open(d, c->req.machine, out);
   db_close(d);

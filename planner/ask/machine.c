@@ -297,8 +297,8 @@ static void note_slow_memory(ask_machine *m) {
   }
   if (runs > 0 && runs < 0.999 * v.likely) {
     ask_note(m, "%s runs %s at %.0f MT/s.", m->parts.cpu, m->parts.memory, runs / 1e6);
-    snprintf(m->f.memory_limit, sizeof m->f.memory_limit, "%.60s drives these modules at %.0f MT/s, not at their %.0f", m->parts.cpu,
-             runs / 1e6, v.likely / 1e6);
+    snprintf(m->f.memory_limit, sizeof m->f.memory_limit, "%.60s drives these modules at %.0f MT/s, not at their %.0f",
+             m->parts.cpu, runs / 1e6, v.likely / 1e6);
   }
 }
 

@@ -43,12 +43,12 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
   if (e != NULL && used < n) {
     ask_money(e->c.price.likely, money[0]);
     ask_seconds(e->c.tpot_s.p95, s);
-    used +=
-        (size_t)snprintf(out + used, n - used, "%s limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
-                         used > 0                                 ? "Or"
-                         : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
-                                                                  : "It takes",
-                         e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money[0], e->c.tok_per_s_wall, s);
+    used += (size_t)snprintf(
+        out + used, n - used, "%s limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
+        used > 0                                 ? "Or"
+        : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
+                                                 : "It takes",
+        e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money[0], e->c.tok_per_s_wall, s);
     ask_seconds(e->c.ttft_s.p95, s);
     if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
   }

@@ -8,7 +8,7 @@
 typedef struct {
   char name[SPACE_NAME], tag[16];
   bool known, searched, own; /* known: a table has a figure for its types; own: what the model was published in */
-  double loss, bits;    /* of ln(perplexity); per weight */
+  double loss, bits;         /* of ln(perplexity); per weight */
 } recommend_format;
 
 typedef struct {

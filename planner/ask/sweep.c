@@ -183,10 +183,11 @@ static void lengths_note(const sweep *w, char *out, size_t n) {
     if (c->output_tokens != r->output_tokens) at = k;
   }
   if (other == 0) return;
-  int used = snprintf(out, n,
-                      "In %d of %d cells the lengths are not those asked for: where context is an axis, prompts fill what the answer "
-                      "leaves of it (here %lld to %lld tokens)",
-                      other, cells, (long long)least, (long long)most);
+  int used =
+      snprintf(out, n,
+               "In %d of %d cells the lengths are not those asked for: where context is an axis, prompts fill what the answer "
+               "leaves of it (here %lld to %lld tokens)",
+               other, cells, (long long)least, (long long)most);
   if (r->output_tokens > 0 && w->c[at].output_tokens != r->output_tokens && used > 0 && (size_t)used < n)
     used += snprintf(out + used, n - (size_t)used, ", and answers that do not fit are shorter (%lld)",
                      (long long)w->c[at].output_tokens);
@@ -352,8 +353,7 @@ hf_status sweep_text(const sweep *w, hf_buf *b, bool colour) {
   HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s) on %s\n", verdict, w->c[0].model, w->c[0].format, w->c[0].machine));
   for (int s = 0; s < SHOW_N; s++)
     if (s != SHOW_COST || w->c[first].has_cost) HF_TRY(text_table(w, (shown)s, colour, b));
-  HF_TRY(hf_buf_printf(b,
-                       "\n  letter: what binds: " PLAN_BINDING_LEGEND "; - does not fit%s\n",
+  HF_TRY(hf_buf_printf(b, "\n  letter: what binds: " PLAN_BINDING_LEGEND "; - does not fit%s\n",
                        has_slo(w) ? "; ! misses the SLO" : ""));
   lengths_note(w, knee, sizeof knee);
   if (knee[0] != '\0') HF_TRY(hf_buf_printf(b, "  %s\n", knee));

@@ -220,8 +220,8 @@ void whatif_verdict(const whatif *w, char *out, size_t n) {
   double gain = best != NULL && b->feasible ? best->c.tok_per_s_wall / b->tok_per_s_wall - 1 : 1;
   if (gain < SAME)
     words[0] = n_purchases == 1 ? "That change of the machine does not help: "
-               : gain > -SAME  ? "No single change of the machine helps; at best it stays as it is: "
-                               : "No single change of the machine helps; the least is lost with ";
+               : gain > -SAME   ? "No single change of the machine helps; at best it stays as it is: "
+                                : "No single change of the machine helps; the least is lost with ";
   for (int i = 0; i < 4; i++) {
     if (say[i] == NULL || used >= n) continue;
     if (!say[i]->c.feasible) snprintf(text, sizeof text, "%.80s: does not fit", say[i]->set.name);

@@ -55,7 +55,7 @@ expect_json '.counts.roofline == .counts.considered - .counts.contradictory - .c
 cat >"$tmp/space.json" <<'JSON'
 {"gpus": ["rtx4090"], "gpu_counts": [1], "cpus": ["epyc-9354"], "sockets": [1], "memory": ["ddr5-4800"], "dimm_bytes": [17179869184], "formats": ["q4_k_m", "q8_0"]}
 JSON
-expect_exit 0 "$plan" recommend "${load[@]}" --space "$tmp/space.json" --no-store --json
+expect_exit 0 "$plan" recommend "${load[@]}" --space "$tmp/space.json" --min-tok-per-s 1 --no-store --json
 expect_json '.counts.considered == 2 and (.ranking | map(.format) | sort) == ["q4_k_m", "q8_0"]'
 expect_json '(.ranking | map({(.format): .decode_tok_per_s.likely}) | add) | .q4_k_m > .q8_0'
 
@@ -106,14 +106,13 @@ expect_json '.verdict | test("^Buy .*No limit was asked for, so this is the knee
 expect_json '.choices | .knee.tok_per_s_per_1000_usd >= .cheapest.tok_per_s_per_1000_usd and .knee.tok_per_s_per_1000_usd >= .fastest.tok_per_s_per_1000_usd'
 expect_json '.choices as $c | .answer.name == $c.knee.name and .answer.rank == $c.knee.rank and .ranking[0].name == $c.cheapest.name and
   $c.fastest.tok_per_s_wall == ([.ranking[].tok_per_s_wall] | max) and $c.cheapest.price == ([.ranking[].price.likely] | min)'
-expect_json '[.ranking[] | .tok_per_s_wall / .price.likely] | max == (.[] | select(. != null)) // true'
 expect_json '.choices.knee as $k | ($k.tok_per_s_per_1000_usd - 1000 * $k.tok_per_s_wall / $k.price) | fabs < 1e-9'
 expect_json "$sum"'.counts | .considered == sum_of_rules and .planned == .slow + .slo + .met'
 fastest=$(json .choices.fastest.price)
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --budget "$(jq -n --argjson p "$fastest" '$p - 1')" --json
 expect_json --argjson p "$fastest" '(.verdict | test("Fastest within the budget")) and all(.ranking[]; .price.likely < $p) and (.title | test("for at most USD [0-9,]+$"))'
 expect_exit 0 "$bin/hf-report" recommend --html "$tmp/choices.html" --json
-expect_json '[.tables[] | select(.id == "choices")][0].rows | length == 3'
+expect_json '.tables.choices.rows | length == 3'
 grep -q '<pre class="line" tabindex="0"><code>hf-plan plan ' "$tmp/choices.html" || fail "the command is not shown as code"
 grep -q 'at most USD' "$tmp/choices.html" || fail "the page does not say the budget"
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --budget 9000 --no-store

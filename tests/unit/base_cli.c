@@ -137,7 +137,8 @@ static void tokens_count_in_binary_thousands(void **state) {
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     char line[64], want[160];
     snprintf(line, sizeof line, "--context %s", bad[i]);
-    snprintf(want, sizeof want, "option --context: '%s' is no number of tokens between 2 and 16777216, such as 8192 or 8K (= 8192)", bad[i]);
+    snprintf(want, sizeof want,
+             "option --context: '%s' is no number of tokens between 2 and 16777216, such as 8192 or 8K (= 8192)", bad[i]);
     refuse(line, want);
   }
 }
