@@ -34,9 +34,8 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     const recommend_entry *o = &r->over_budget;
     ask_money(o->c.price.likely, money[0]);
     ask_money(o->c.price.likely - y->q->budget, money[1]);
-    used +=
-        (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s delivered). ",
-                         money[1], money[0], parts_name(o), o->c.tok_per_s_wall);
+    used += (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that %s costs USD %s (%s, %.1f tokens/s delivered).",
+                             money[1], r->choices ? "runs it" : "meets it", money[0], parts_name(o), o->c.tok_per_s_wall);
   }
   bool any = !r->has_over_budget && r->has_fastest_any && r->fastest_any.c.feasible;
   const recommend_entry *e = any ? &r->fastest_any : r->has_fastest && r->fastest.c.feasible ? &r->fastest : NULL;
@@ -45,7 +44,7 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     ask_seconds(e->c.tpot_s.p95, s);
     used += (size_t)snprintf(
         out + used, n - used, "%s limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
-        used > 0                                 ? "Or"
+        used > 0                                 ? " Or"
         : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
                                                  : "It takes",
         e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money[0], e->c.tok_per_s_wall, s);
@@ -99,7 +98,8 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
                RECOMMEND_MOST_PLANNED, limits, nearest);
     } else if (y->q->budget > 0) {
       ask_money(y->q->budget, money);
-      snprintf(out, n, "No machine for USD %s meets it (%s). %s", money, limits, nearest);
+      if (r->choices) snprintf(out, n, "No machine for USD %s runs it. %s", money, nearest);
+      else snprintf(out, n, "No machine for USD %s meets it (%s). %s", money, limits, nearest);
     } else {
       snprintf(out, n, "No machine of the space meets it (%s). %s", limits, nearest);
     }

@@ -121,6 +121,9 @@ expect_stdout_line '^  USD/M: USD per million tokens, input and output together'
 expect_same "$(grep -c 'llama.cpp, ik_llama.cpp' "$out")" 1 "lines of engines"
 grep -q 'run hf-profile on a machine with this GPU' "$out" && fail "hf-profile measures no GPU"
 
+expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --budget 1000 --no-store --json
+expect_json '.answer == null and .choices == null and (.verdict | test("^No machine for USD 1,000 runs it. It takes USD [0-9,]+ more: the cheapest that runs it costs"))'
+
 # ---- the model's own format is searched, and named where one is asked for
 expect_exit 0 "$plan" recommend --model gpt-oss-20b --users 2 --context 1K --gpus rtx5090 --gpu-counts 1 --cpus ryzen-9950x --no-store --json
 expect_json '(.question.formats | index("mxfp4")) != null and ([.question.format_losses[] | select(.own)] | length == 1 and .[0].format == "mxfp4" and .[0].perplexity_increase == 0)'
@@ -150,6 +153,11 @@ expect_error 2 "option --context: '8x' is no number of tokens between" "$plan" r
 # ---- a verb that is none is told before its options
 expect_error 2 "'recomend' is no verb; is recommend meant" "$plan" recomend --model x
 expect_error 2 "'xyzzy' is none of the verbs" "$plan" xyzzy --model x
+expect_error 2 "unknown kind of report 'recomend'; is recommend meant" "$bin/hf-report" recomend --html "$tmp/x.html" --db "$tmp/none.db"
+# ---- without a machine or database a buyer reads where machines are
+expect_error 2 'option --machine: missing.*hf-plan catalog list machines.*hf-profile' "$plan" plan --model deepseek-r1 --db "$tmp/none.db"
+expect_error 2 'option --machine: missing.*hf-plan catalog list machines.*hf-profile' "$plan" sweep --model deepseek-r1 --db "$tmp/none.db"
+expect_error 2 'no such database.*hf-plan plan --machine NAME .hf-plan catalog list machines.' "$bin/hf-report" loop --html "$tmp/x.html" --db "$tmp/none.db"
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 5 --no-store --json
 expect_json '.verdict | test("No limit was asked for") | not'
 
