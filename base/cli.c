@@ -53,6 +53,36 @@ hf_status cli_parse_size(const char *text, const char *what, int64_t *out) {
   return HF_OK;
 }
 
+hf_status cli_parse_seconds(const char *text, const char *what, double most_plain, double *out) {
+  static const struct {
+    const char *unit;
+    double seconds;
+  } units[] = {{"", 1}, {"s", 1}, {"sec", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"min", 60}, {"h", 3600}};
+  char *end = NULL;
+  double v = strtod(text, &end);
+  bool number = end != text && isfinite(v) && v >= 0 && strchr("0123456789.", text[0]) && !strpbrk(text, "xXpP");
+  size_t at = 0;
+  while (number && *end == ' ') end++;
+  while (number && at < sizeof units / sizeof *units && strcmp(end, units[at].unit) != 0) at++;
+  if (!number || at == sizeof units / sizeof *units)
+    return hf_fail(HF_INPUT, "%s: '%.40s' is no time such as 0.15, 150ms, 2s or 5min", what, text);
+  if (*end == '\0' && most_plain > 0 && v > most_plain)
+    return hf_fail(HF_INPUT, "%s: %.15g without a unit is seconds, which is hardly meant; say %.15gms or %.15gs", what, v, v, v);
+  *out = v * units[at].seconds;
+  return HF_OK;
+}
+
+/* "40K" -> 40960. */
+static bool parse_tokens(const char *text, double *out) {
+  char *end = NULL;
+  double v = strtod(text, &end);
+  if (end == text || !isfinite(v) || !strchr("0123456789.", text[0]) || strpbrk(text, "xXpPeE")) return false;
+  if (*end == 'k' || *end == 'K') v *= 1024, end++;
+  else if (*end == 'm' || *end == 'M') v *= 1024 * 1024, end++;
+  *out = v;
+  return *end == '\0' && v == floor(v);
+}
+
 /* "between 1 and 4096", "of 0 or more" */
 static void range_text(const cli_option *o, char out[96]) {
   if (o->lo == o->hi) snprintf(out, 96, "of 0 or more");
@@ -121,6 +151,16 @@ static hf_status set_value(const cli_spec *spec, const cli_option *o, const char
       }
       return usage(spec, "option --%s: '%s' is no number %s", o->name, text, range);
     }
+    case CLI_TOKENS: {
+      double tokens = 0;
+      if (!parse_tokens(text, &tokens) || !in_range(o, tokens))
+        return usage(spec, "option --%s: '%s' is no number of tokens %s, such as 8192 or 8K (= 8192)", o->name, text, range);
+      *(int64_t *)o->out = (int64_t)tokens;
+      return HF_OK;
+    }
+    case CLI_SECONDS:
+      snprintf(what, sizeof what, "option --%s", o->name);
+      return cli_parse_seconds(text, what, o->hi, o->out) == HF_OK ? HF_OK : usage(spec, "%s", hf_error_line());
     case CLI_SIZE: {
       int64_t bytes;
       snprintf(what, sizeof what, "option --%s", o->name);

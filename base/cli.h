@@ -8,14 +8,19 @@
 #include "base/status.h"
 
 typedef enum {
-  CLI_FLAG, /* bool *           */
-  CLI_STR,  /* const char **    */
-  CLI_INT,  /* int64_t *, lo..hi */
-  CLI_NUM,  /* double *, lo..hi */
-  CLI_SIZE, /* int64_t * bytes; K M G T are binary */
+  CLI_FLAG,   /* bool *           */
+  CLI_STR,    /* const char **    */
+  CLI_INT,    /* int64_t *, lo..hi */
+  CLI_NUM,    /* double *, lo..hi */
+  CLI_SIZE,   /* int64_t * bytes; K M G T are binary */
+  CLI_TOKENS, /* int64_t * tokens, lo..hi; K and M are binary: 8K is 8192 */
+  CLI_SECONDS, /* double * seconds: "0.15", "150ms", "0.15s", "2min"; more than hi (0: any) needs its unit, for it was hardly meant */
   CLI_LIST, /* cli_int_list *: "1,5,16" */
   CLI_MANY, /* cli_texts *: the option may be given again and again; in the order given */
 } cli_kind;
+
+/* Limits of times to the first and per further token, in seconds, that a plain number may say. */
+enum { CLI_PLAIN_TTFT = 3600, CLI_PLAIN_TPOT = 10 };
 
 enum { CLI_LIST_MAX = 64 };
 typedef struct {
@@ -64,6 +69,8 @@ HF_MUST hf_status cli_parse(const cli_spec *spec, int argc, char **argv, cli_com
 /* What main() does at the end: prints "PROGRAM: error line" on standard error when st is not HF_OK, returns the exit status. */
 int cli_finish(const char *program, hf_status st);
 
+/* "150ms", "0.15s", "0.15", "2min", "1h" -> seconds, of 0 or more; a plain number is seconds, up to most_plain (0: any). HF_INPUT otherwise. */
+HF_MUST hf_status cli_parse_seconds(const char *text, const char *what, double most_plain, double *out);
 /* "16M" -> bytes, binary K M G T, fractions allowed ("1.5G"); HF_INPUT otherwise. */
 HF_MUST hf_status cli_parse_size(const char *text, const char *what, int64_t *out);
 #endif

@@ -1,5 +1,6 @@
 #include "base/text.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <strings.h>
 
@@ -26,20 +27,24 @@ void hf_printable(char *s) {
   }
 }
 
-/* Levenshtein's table, one row of it at a time. */
+/* Levenshtein's table with neighbours that changed places as one change: three rows of it at a time. */
 int hf_edit_distance(const char *a, size_t n_a, const char *b) {
-  int row[HF_EDIT_MAX + 1];
+  int rows[3][HF_EDIT_MAX + 1], *row = rows[0], *last = rows[1], *above = rows[2]; /* above: the row before the last */
   size_t n_b = strnlen(b, HF_EDIT_MAX + 1);
   if (n_a > HF_EDIT_MAX || n_b > HF_EDIT_MAX) return HF_EDIT_FAR;
   for (size_t j = 0; j <= n_b; j++) row[j] = (int)j;
   for (size_t i = 1; i <= n_a; i++) {
-    int diagonal = row[0];
+    int *free_row = above;
+    above = last;
+    last = row;
+    row = free_row;
     row[0] = (int)i;
     for (size_t j = 1; j <= n_b; j++) {
-      int change = diagonal + (strncasecmp(&a[i - 1], &b[j - 1], 1) != 0);
-      int gap = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-      diagonal = row[j];
+      int change = last[j - 1] + (strncasecmp(&a[i - 1], &b[j - 1], 1) != 0);
+      int gap = (last[j] < row[j - 1] ? last[j] : row[j - 1]) + 1;
       row[j] = change < gap ? change : gap;
+      bool swapped = i > 1 && j > 1 && strncasecmp(&a[i - 1], &b[j - 2], 1) == 0 && strncasecmp(&a[i - 2], &b[j - 1], 1) == 0;
+      if (swapped && above[j - 2] + 1 < row[j]) row[j] = above[j - 2] + 1;
     }
   }
   return row[n_b];

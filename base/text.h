@@ -12,7 +12,7 @@ int hf_utf8(const char *s, size_t n, uint32_t *cp);
  * UTF-8 form) become '?', newline and tab a space. In place; the length stays. */
 void hf_printable(char *s);
 
-/* Fewest insertions, deletions and replacements of one character that turn the n_a bytes of a into b, ASCII case ignored: "did
+/* Fewest insertions, deletions and replacements of one character, and exchanges of two neighbours, that turn the n_a bytes of a into b, ASCII case ignored: "did
  * you mean ...?". Texts longer than HF_EDIT_MAX bytes are HF_EDIT_FAR from everything. */
 enum { HF_EDIT_MAX = 96, HF_EDIT_FAR = 1000 };
 int hf_edit_distance(const char *a, size_t n_a, const char *b);

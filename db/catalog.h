@@ -114,6 +114,7 @@ HF_MUST hf_status catalog_compose(const catalog_parts *p, catalog_machine *out);
 typedef struct {
   char name[64];
   double transfers_per_s; /* the slower of CPU and module */
+  bool on_sale;           /* new ones can be bought: nothing else is proposed unasked */
 } catalog_memory_option;
 HF_MUST hf_status catalog_memory_options(const char *cpu, int dimms_per_channel, catalog_memory_option **out, int *n);
 #endif

@@ -95,7 +95,10 @@ static hf_status check_fact(check *c, const catalog_member *m, const json *node,
   int before = c->n;
   HF_TRY(as_problem(c, fact_read(node, place, m->unit, &f)));
   if (c->n != before) return HF_OK;
-  if (f.low < m->lo * 0.5 || f.likely < m->lo || f.likely > m->hi || f.high > m->hi * 2)
+  if (!(f.low > 0) && !m->required && strcmp(m->unit, "B/s") == 0)
+    problem(c, "field %s: 0 is no bandwidth; leave it out where it is not known, else %g to %g B/s would be plausible", path,
+            m->lo, m->hi);
+  else if (f.low < m->lo * 0.5 || f.likely < m->lo || f.likely > m->hi || f.high > m->hi * 2)
     problem(c, "field %s: %g is not plausible; %g to %g%s%s would be", path, f.likely, m->lo, m->hi,
             strcmp(m->unit, "1") == 0 ? "" : " ", strcmp(m->unit, "1") == 0 ? "" : m->unit);
   check_tag(c, node, path);

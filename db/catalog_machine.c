@@ -202,6 +202,13 @@ static hf_status stated_bandwidth(build *b, fact spec) {
                      b->prior_name);
 }
 
+/* Where an entry's text lies: the file of one's own that replaces it, else its name in the catalog. */
+static void file_of(const char *kind, const char *name, char out[300]) {
+  const char *folder = getenv("HF_CATALOG");
+  int n = folder != NULL && *folder != '\0' ? snprintf(out, 300, "%s/%s/%s.json", folder, kind, name) : 300;
+  if (n >= 300 || access(out, F_OK) != 0) snprintf(out, 300, "%.40s/%.90s.json", kind, name);
+}
+
 /* What a socket can read: the rate of its channels, or of the links of its dies where they are too few for that. */
 static hf_status socket_bandwidth(build *b, fact *out, char text[160]) {
   fact width, dies;
@@ -211,6 +218,15 @@ static hf_status socket_bandwidth(build *b, fact *out, char text[160]) {
            b->memory_kind);
   if (json_get(b->cpu, "die_read_bytes_per_s") == NULL) return HF_OK;
   HF_TRY(fact_get(b->cpu, b->cpu_where, "die_read_bytes_per_s", "B/s", &dies));
+  if (!(dies.low > 0)) {
+    char file[300];
+    file_of("cpus", b->cpu_name, file);
+    return hf_fail(
+        HF_INPUT,
+        "%s: field die_read_bytes_per_s: %g B/s is no bandwidth; leave it out where the memory channels decide, else say "
+        "what all dies of a socket read together, such as 150e9",
+        file, dies.low);
+  }
   if (dies.likely >= out->likely) return HF_OK;
   note(b, "The dies of %s read at most about %.0f GB/s, less than the %.0f GB/s of its memory channels.", b->cpu_name,
        dies.likely / 1e9, out->likely / 1e9);

@@ -69,6 +69,7 @@ static hf_status memory_options(const json *cpu, int dpc, char **names, int n_na
     HF_TRY(own_name("memory", names[i], o.o.name, sizeof o.o.name, &m));
     const char *type = json_string(json_get(m, "type"));
     o.module = json_number(json_get(json_get(m, "transfers_per_s"), "value"), 0);
+    o.o.on_sale = json_get(m, "sale") == NULL;
     o.o.transfers_per_s = type == NULL ? 0 : fmin(o.module, driven_at(cpu, type, dpc));
     if (o.o.transfers_per_s > 0) list[(*n)++] = o;
   }
@@ -100,8 +101,11 @@ static hf_status fastest_memory(const char *cpu, int dpc, char *out, size_t n) {
   catalog_memory_option *list = NULL;
   int count = 0;
   HF_TRY(catalog_memory_options(cpu, dpc, &list, &count));
-  bool fits = count > 0 && strlen(list[0].name) < n;
-  if (fits) memcpy(out, list[0].name, strlen(list[0].name) + 1);
+  int at = 0;
+  while (at < count && !list[at].on_sale) at++;
+  if (at == count) at = 0; /* an old CPU: what it was sold with */
+  bool fits = count > 0 && strlen(list[at].name) < n;
+  if (fits) memcpy(out, list[at].name, strlen(list[at].name) + 1);
   free(list);
   return fits ? HF_OK : hf_fail(HF_INPUT, "dpc=%d: %s takes no memory of the catalog at %d modules per channel", dpc, cpu, dpc);
 }

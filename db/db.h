@@ -17,6 +17,11 @@
 #include "db/plan.h"
 #include "db/records.h"
 
+/* What a person does who has no database yet: for error lines. */
+#define DB_BEGIN                                                                                                          \
+  "measure this machine with hf-profile, or plan for one you may buy: hf-plan plan --machine NAME (hf-plan catalog list " \
+  "machines)"
+
 typedef struct db db;
 
 /* --db FILE, else $HETEROFLOW_DB, else $XDG_DATA_HOME/heteroflow/heteroflow.db, whose folders are made with the file. */
@@ -32,7 +37,7 @@ void db_rollback(db *d);
 HF_MUST hf_status db_machine_put(db *d, rec_machine *m);
 HF_MUST hf_status db_machine_find(db *d, const char *name_or_id, rec_machine *out);
 HF_MUST hf_status db_machine_get(db *d, int64_t id, rec_machine *out);
-HF_MUST hf_status db_machine_latest(db *d, machine_kind kind, rec_machine *out); /* HF_NOT_FOUND: "run hf-profile first" */
+HF_MUST hf_status db_machine_latest(db *d, machine_kind kind, rec_machine *out); /* HF_NOT_FOUND: DB_BEGIN */
 HF_MUST hf_status db_device_put(db *d, const rec_device *r);
 HF_MUST hf_status db_figure_put(db *d, rec_figure *r);
 HF_MUST hf_status db_kernel_put(db *d, const rec_kernel_point *r);

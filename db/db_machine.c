@@ -104,7 +104,7 @@ hf_status db_machine_latest(db *d, machine_kind kind, rec_machine *out) {
   HF_TRY(find_id(d, latest[kind], "", &id));
   if (id != 0) return db_get(d, &machine_table, by_id, id, out);
   if (kind != MACHINE_MEASURED) return hf_fail(HF_NOT_FOUND, "%s: no machine of that kind; name one from the catalog", d->path);
-  return hf_fail(HF_NOT_FOUND, "%s: no measured machine; run hf-profile first", d->path);
+  return hf_fail(HF_NOT_FOUND, "%s: no measured machine; " DB_BEGIN, d->path);
 }
 
 hf_status db_device_put(db *d, const rec_device *r) {

@@ -122,12 +122,12 @@ static hf_status probe(const db *d, bool create, bool *log) {
   if (stat(d->path, &info) != 0) {
     if (errno != ENOENT) return hf_fail(HF_INPUT, "%s: cannot open: %s", d->path, strerror(errno));
     if (create) return HF_OK;
-    return hf_fail(HF_NOT_FOUND, "%s: no such database; run hf-profile first, or name another file with --db", d->path);
+    return hf_fail(HF_NOT_FOUND, "%s: no such database; " DB_BEGIN ", or name another file with --db", d->path);
   }
   if (!S_ISREG(info.st_mode)) return hf_fail(HF_INPUT, "%s: not a regular file; name another with --db", d->path);
   HF_TRY(read_header(d, head, &n));
   if (n == 0 && info.st_size == 0 && !*log) { /* SQLite takes a file of one byte for an empty one, too, and would write over it */
-    return create ? HF_OK : hf_fail(HF_NOT_FOUND, "%s: an empty file, no database yet; run hf-profile first", d->path);
+    return create ? HF_OK : hf_fail(HF_NOT_FOUND, "%s: an empty file, no database yet; " DB_BEGIN, d->path);
   }
   bool ours =
       n == HEADER_BYTES && memcmp(head, "SQLite format 3", 16) == 0 && big_endian(head + OFFSET_APPLICATION) == DB_APPLICATION_ID;
@@ -216,7 +216,7 @@ static hf_status open_file(db *d, bool create, bool log) {
   int version, newest = db_schema_version();
   HF_TRY(attach(d, create, log));
   HF_TRY(admit(d, &version));
-  if (version == 0 && !create) return hf_fail(HF_NOT_FOUND, "%s: an empty database; run hf-profile first", d->path);
+  if (version == 0 && !create) return hf_fail(HF_NOT_FOUND, "%s: an empty database; " DB_BEGIN, d->path);
   if (version < newest) HF_TRY(migrate(d, version, newest));
   HF_TRY(set_wal(d));
   sqlite3_db_config(d->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);

@@ -14,6 +14,17 @@ const plan_time_field plan_layer_time[PLAN_LAYER_TIMES] = {
     {"hand_ns", offsetof(plan_layer, hand_ns)}, {"layer_ns", offsetof(plan_layer, layer_ns)},
 };
 
+char plan_binding_letter(const char *binding) {
+  static const struct {
+    const char *word;
+    char letter;
+  } known[] = {{"DRAM", 'D'}, {"compute", 'C'}, {"fixed", 'F'},  {"way", 'W'},    {"path", 'W'},
+               {"link", 'L'}, {"network", 'N'}, {"remote", 'N'}, {"device", 'G'}, {"GPU", 'G'}};
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+    if (strstr(binding, known[i].word) != NULL) return known[i].letter;
+  return binding[0] != '\0' ? '?' : '-';
+}
+
 bool plan_is_member(const char *key) {
   static const char *const members[] = {
       "plan_id",     "schema_version", "cost_model_version",

@@ -115,14 +115,27 @@ static bool find_name(const char *plain, fmt *out) {
   return false;
 }
 
-/* The three known names with the fewest changes from `name`. */
+/* Of two names without the signs between their parts first, then of the names as they are: q4km is q4_k_m rather than q4_0. */
+static int name_distance(const char *a, const char *b) {
+  char bare[2][32];
+  const char *text[2] = {a, b};
+  for (int i = 0; i < 2; i++) {
+    size_t n = 0;
+    for (const char *c = text[i]; *c != '\0' && n < sizeof bare[0] - 1; c++)
+      if (strchr("_-. ", *c) == NULL) bare[i][n++] = *c;
+    bare[i][n] = '\0';
+  }
+  return 4 * hf_edit_distance(bare[0], strlen(bare[0]), bare[1]) + hf_edit_distance(a, strlen(a), b);
+}
+
+/* The three known names nearest to `name`. */
 static void nearest_names(const char *name, char *to, size_t size) {
   bool said[FMT_N] = {false};
-  size_t n = strlen(name), len = 0;
+  size_t len = 0;
   for (int k = 0; k < 3; k++) {
-    int best = -1, least = HF_EDIT_FAR;
+    int best = -1, least = 5 * HF_EDIT_FAR;
     for (int f = 0; f < FMT_N; f++) {
-      int d = said[f] ? HF_EDIT_FAR : hf_edit_distance(name, n, table[f].name);
+      int d = said[f] ? 5 * HF_EDIT_FAR : name_distance(name, table[f].name);
       if (d < least) best = f, least = d;
     }
     if (best < 0) return;

@@ -123,7 +123,7 @@ hf_status cmd_formats(int argc, char **argv) {
       {"list", 'l', CLI_FLAG, &q.list, NULL, "List the names of formats instead.", 0, 0},
       {0}};
   cli_option options[ASK_MAX_OPTIONS];
-  ask_options(&q.c, ASK_HAS_MACHINE, own, options);
+  HF_TRY(ask_options(&q.c, ASK_HAS_MACHINE, own, options));
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "formats",
                          .synopsis = "--model M --machine BASE [--quality-floor PERCENT] [options]\n--list [--model M]",

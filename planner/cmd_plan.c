@@ -279,12 +279,12 @@ hf_status cmd_plan(int argc, char **argv) {
       {"machine", 'M', CLI_STR, &r->machine, "NAME_OR_ID_OR_FILE",
        "Machine of the database or catalog, or a JSON file; default the last one measured.", 0, 0},
       {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
-      {"context", 'c', CLI_SIZE, &r->context, "N",
-       "Most tokens of a sequence, prompt and answer, K binary; default 4096 or what the model can.", 2, 16777216},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
+      {"context", 'c', CLI_TOKENS, &r->context, "N",
+       "Most tokens of a sequence, prompt and answer, 8K = 8192; default 4096 or what the model can.", 2, 16777216},
+      {"prompt-tokens", 0, CLI_TOKENS, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
        16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
+      {"output-tokens", 0, CLI_TOKENS, &r->output_tokens, "N",
+       "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F",
        "Weight format, for example q4_k_m, or a recipe (hf-plan formats --help); default as stored or as the catalog says.", 0,
        0},
@@ -303,13 +303,14 @@ hf_status cmd_plan(int argc, char **argv) {
        0, 0},
       {"weight-prefill", 0, CLI_NUM, &c.weight_prefill, "W",
        "With --optimise request: prompt chunks per decode step; default the load's own.", 0, 1000000},
-      {"slo-ttft", 0, CLI_NUM, &c.slo_ttft, "S",
-       "The 95th percentile of the time to the first token must not exceed S seconds. A row of the program first (chunks of a "
+      {"slo-ttft", 0, CLI_SECONDS, &c.slo_ttft, "TIME",
+       "The 95th percentile of the time to the first token must not exceed this: seconds, or 500ms, 2min. A row of the program "
+       "first (chunks of a "
        "prompt), "
        "then judged by the simulation; exit 1 says what no placement goes below.",
-       0, 1000000},
-      {"slo-tpot", 0, CLI_NUM, &c.slo_tpot, "S", "The same of the time per further token; the row is the decode step.", 0,
-       1000000},
+       0, CLI_PLAIN_TTFT},
+      {"slo-tpot", 0, CLI_SECONDS, &c.slo_tpot, "TIME",
+       "The same of the time per further token, for example 0.15 or 150ms; the row is the decode step.", 0, CLI_PLAIN_TPOT},
       {"scenario", 0, CLI_STR, &c.scenario_name, "NAME_OR_FILE",
        "Prices and hours of use for the advice, as in hf-plan roi; without it the API's prices of the scenario default, for "
        "models of the "

@@ -70,25 +70,31 @@ static hf_status grade(const quality *z, const model *m, const char *name, recom
   return HF_OK;
 }
 
-/* Of the formats of the space, or of all common ones, those that lose no more than the floor; of the common ones only the lightest, for more bits
- * are slower and dearer. HF_NO when none is left. */
+/* Of the formats of the space, or of all common ones and the model's own, those that lose no more than the floor; of the common ones only the
+ * lightest, for more bits are slower and dearer. HF_NO when none is left. */
 static hf_status choose_by_floor(const recommend_command *q, const quality *z, const model *m, double floor, recommend_space *s,
                                  recommendation *y) {
   static const char *const common[] = {"q2_k", "q3_k", "iq4_xs", "q4_0", "q4_k_m", "q5_k", "q6_k", "q8_0", "fp8", "bf16"};
   const int n_common = (int)(sizeof common / sizeof common[0]);
   const recommend_format *best = NULL;
-  int given = s->n_formats, n = 0;
+  const char *own = fmt_get(quality_original(model_get_config(m)))->name;
+  int given = s->n_formats, n = 0, light = 0;
+  bool listed = given > 0;
   y->n_formats = given > 0 ? given : n_common;
+  for (int i = 0; i < n_common; i++) listed = listed || strcmp(common[i], own) == 0;
+  y->n_formats += !listed;
   for (int i = 0; i < y->n_formats; i++) {
     recommend_format *x = &y->formats[i];
-    HF_TRY(grade(z, m, given > 0 ? s->format[i] : common[i], x));
+    HF_TRY(grade(z, m, given > 0 ? s->format[i] : i < n_common ? common[i] : own, x));
     x->searched = x->known && x->loss <= floor;
+    x->own = strcmp(x->name, own) == 0;
   }
   qsort(y->formats, (size_t)y->n_formats, sizeof y->formats[0], lighter);
   for (int i = 0; i < y->n_formats; i++) {
     recommend_format *x = &y->formats[i];
     if (x->known && (best == NULL || x->loss < best->loss)) best = x;
-    if (given == 0 && n == LIGHTEST) x->searched = false;
+    bool counts = x->searched && !(x->own && strcmp(own, "bf16") != 0); /* what it was published in stands beside the lightest */
+    if (given == 0 && counts && light++ >= LIGHTEST) x->searched = false;
     if (x->searched) snprintf(s->format[n++], SPACE_NAME, "%.63s", x->name);
   }
   s->n_formats = n;
@@ -126,10 +132,15 @@ static hf_status to_csv(const void *y, hf_buf *b) {
 }
 
 static hf_status show(const recommend_command *q, const recommendation *y) {
-  char verdict[1200], title[256];
+  char verdict[1600], title[400], limits[160], money[24];
   recommend_verdict(y, verdict, sizeof verdict);
-  snprintf(title, sizeof title, "A machine for %.90s, %lld users, context %lld", y->model, (long long)y->users,
-           (long long)y->context);
+  recommend_limits(&y->q->slo, limits);
+  int used = snprintf(title, sizeof title, "A machine for %.90s, %lld user%s, context %lld: %s", y->model, (long long)y->users,
+                      y->users == 1 ? "" : "s", (long long)y->context, limits);
+  if (y->q->budget > 0 && used > 0 && (size_t)used < sizeof title) {
+    ask_money(y->q->budget, money);
+    snprintf(title + used, sizeof title - (size_t)used, ", for at most USD %s", money);
+  }
   const ask_writer writer = {"recommend", title, verdict, to_json, to_text, to_csv};
   ask_command c = q->c;
   c.no_store = c.no_store || y->r->n == 0; /* a refusal leaves nothing behind */
@@ -189,6 +200,9 @@ static const char description[] = "Finds the cheapest machines of the catalog th
                                   "users together. Every combination is counted and either settled by a bound (memory, budget, "
                                   "the most its bandwidth could give) or "
                                   "planned and simulated, cheapest first.\n\n"
+                                  "Without a limit (only --budget, or not even that) there are three answers of the same search: "
+                                  "the cheapest that runs the model at all, the knee, which delivers most tokens/s for the "
+                                  "money, and the fastest within the budget; the knee is proposed.\n\n"
                                   "The answer names the cheapest, the runner-up, why others fail, which assumption within its "
                                   "interval would flip the choice, the choice that "
                                   "can be regretted least, and the measurement to make first. When nothing meets the demand it "
@@ -196,9 +210,12 @@ static const char description[] = "Finds the cheapest machines of the catalog th
                                   "A space file is a JSON object with any of gpus, gpu_counts, cpus, sockets, memory, "
                                   "dimm_bytes, formats; options replace its lists.";
 static const char examples[] =
+    "  hf-plan recommend --model deepseek-r1 --users 5 --context 8K --budget 15000\n"
+    "      What USD 15,000 buy: the cheapest machine that runs it, the best for the money, the fastest.\n"
     "  hf-plan recommend --model deepseek-r1 --users 5 --context 8K --min-tok-per-s 30\n"
     "      The cheapest machine that gives five users 30 tokens a second together.\n"
-    "  hf-plan recommend --model kimi-k2 --users 8 --context 16K --slo-tpot 0.25 --slo-ttft 60 --budget 40000 --csv ranking.csv\n"
+    "  hf-plan recommend --model kimi-k2 --users 8 --context 16K --slo-tpot 250ms --slo-ttft 60 --budget 40000 --csv "
+    "ranking.csv\n"
     "      Within limits and a budget.\n"
     "  hf-plan recommend --model qwen3-235b-a22b --users 2 --gpus rtx4090,rtx5090,none --gpu-counts 1,2 --formats q4_k_m,q8_0 "
     "--min-tok-per-s 20\n"
@@ -219,7 +236,10 @@ hf_status cmd_recommend(int argc, char **argv) {
        0},
       {"dimm-sizes", 0, CLI_STR, &q.dimms, "S,S", "Bytes of a module; default 16G,32G,48G,64G,96G,128G.", 0, 0},
       {"formats", 0, CLI_STR, &q.formats, "F,F",
-       "Weight formats to choose from; default the three lightest usual ones within --quality-floor.", 0, 0},
+       "Weight formats to choose from; default the three lightest usual ones within --quality-floor, and what the model was "
+       "published "
+       "in (fp8, mxfp4, int4).",
+       0, 0},
       {"quality-floor", 0, CLI_STR, &q.floor, "PERCENT",
        "Most perplexity more than the original; default 2 for the usual formats, none for those that --formats or --format "
        "names.",
@@ -227,7 +247,7 @@ hf_status cmd_recommend(int argc, char **argv) {
       {"quality", 0, CLI_STR, &q.quality, "FILE", "Your own table of losses, as in hf-plan formats.", 0, 0},
       {0}};
   cli_option options[ASK_MAX_OPTIONS];
-  ask_options(&q.c, ASK_HAS_SCENARIO | ASK_HAS_LIMITS, own, options);
+  HF_TRY(ask_options(&q.c, ASK_HAS_SCENARIO | ASK_HAS_LIMITS, own, options));
   const cli_spec spec = {
       .program = "hf-plan",
       .verb = "recommend",

@@ -416,7 +416,7 @@ hf_status cmd_roi(int argc, char **argv) {
       {"scenario", 's', CLI_STR, &q.scenario, "NAME|FILE", "Prices and habits: default, eu, own-office, or a JSON file.", 0, 0},
       {0}};
   cli_option options[ASK_MAX_OPTIONS];
-  ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_LIMITS, own, options);
+  HF_TRY(ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_LIMITS, own, options));
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "roi",
                          .synopsis =

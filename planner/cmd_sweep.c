@@ -124,7 +124,7 @@ hf_status cmd_sweep(int argc, char **argv) {
                             {"knee", 0, CLI_NUM, &q.knee_percent, "PERCENT", "Gain at which a row bends; default 25.", 1, 100},
                             {0}};
   cli_option options[ASK_MAX_OPTIONS];
-  ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT, own, options);
+  HF_TRY(ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT, own, options));
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "sweep",
                          .synopsis = "--model M --machine NAME [--axis KEY=VALUES]... [options]",

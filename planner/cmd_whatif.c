@@ -108,7 +108,7 @@ hf_status cmd_whatif(int argc, char **argv) {
       {"alone", 0, CLI_FLAG, &q.alone, NULL, "No column of all together.", 0, 0},
       {0}};
   cli_option options[ASK_MAX_OPTIONS];
-  ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT, own, options);
+  HF_TRY(ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT, own, options));
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "whatif",
                          .synopsis = "--model M --machine BASE [--users N] [--context C] --set KEY=VALUE...",

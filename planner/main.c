@@ -1,10 +1,30 @@
 /* hf-plan: chooses by integer programming where each expert lives and how deep to pipeline; answers before download and purchase. */
 #include <string.h>
 
+#include "base/text.h"
 #include "planner/cmd.h"
 #include "planner/plan_inputs.h"
 
 static const char verbs[] = "plan, whatif, sweep, recommend, formats, roi, evaluate, simulate, stages, catalog, validate";
+
+static const struct {
+  const char *name;
+  hf_status (*run)(int, char **);
+} table[] = {{"plan", cmd_plan},       {"whatif", cmd_whatif},   {"sweep", cmd_sweep},       {"recommend", cmd_recommend},
+             {"formats", cmd_formats}, {"roi", cmd_roi},         {"evaluate", cmd_evaluate}, {"simulate", cmd_simulate},
+             {"stages", cmd_stages},   {"catalog", cmd_catalog}, {"validate", cmd_validate}};
+enum { N_VERBS = sizeof table / sizeof *table };
+
+static hf_status unknown_verb(const char *word) {
+  int best = 0, least = HF_EDIT_FAR;
+  for (int i = 0; i < N_VERBS; i++) {
+    int d = hf_edit_distance(word, strlen(word), table[i].name);
+    if (d < least) best = i, least = d;
+  }
+  if (least <= 3 && least < (int)strlen(word))
+    return hf_fail(HF_INPUT, "'%.60s' is no verb; is %s meant? (%s; see hf-plan --help)", word, table[best].name, verbs);
+  return hf_fail(HF_INPUT, "'%.60s' is none of the verbs %s; see hf-plan --help", word, verbs);
+}
 
 static hf_status cmd_none(int argc, char **argv) {
   cli_common common = {0};
@@ -33,21 +53,16 @@ static hf_status cmd_none(int argc, char **argv) {
   int n = 0;
   char **rest = NULL;
   bool stop = false;
+  if (argc > 1 && argv[1][0] != '-') return unknown_verb(argv[1]); /* before its options, which no verb explains */
   HF_TRY(cli_parse(&spec, argc, argv, &common, &n, &rest, &stop));
   if (stop) return HF_OK;
-  if (n > 0) return hf_fail(HF_INPUT, "'%s' is none of the verbs %s; see hf-plan --help", rest[0], verbs);
+  if (n > 0) return unknown_verb(rest[0]);
   return hf_fail(HF_INPUT, "say what to do: one of %s; see hf-plan --help", verbs);
 }
 
 int main(int argc, char **argv) {
-  static const struct {
-    const char *name;
-    hf_status (*run)(int, char **);
-  } table[] = {{"plan", cmd_plan},       {"whatif", cmd_whatif},   {"sweep", cmd_sweep},       {"recommend", cmd_recommend},
-               {"formats", cmd_formats}, {"roi", cmd_roi},         {"evaluate", cmd_evaluate}, {"simulate", cmd_simulate},
-               {"stages", cmd_stages},   {"catalog", cmd_catalog}, {"validate", cmd_validate}};
   plan_use_catalog();
-  for (size_t i = 0; argc > 1 && i < sizeof table / sizeof table[0]; i++)
+  for (size_t i = 0; argc > 1 && i < N_VERBS; i++)
     if (strcmp(argv[1], table[i].name) == 0) return cli_finish("hf-plan", table[i].run(argc - 1, argv + 1));
   return cli_finish("hf-plan", cmd_none(argc, argv));
 }

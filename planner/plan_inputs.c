@@ -83,7 +83,14 @@ static hf_status stored_machine(db *d, const char *name, cost_rows **out) {
 
 static hf_status open_machine(db *d, const char *option, const char *name, cost_rows **out) {
   if (d == NULL) return hf_fail(HF_INPUT, "option %s: needs a database, or the rows of the machine", option);
-  if (name == NULL) return stored_machine(d, NULL, out);
+  if (name == NULL) {
+    hf_status st = stored_machine(d, NULL, out);
+    if (st != HF_NOT_FOUND) return st;
+    return hf_fail(HF_INPUT,
+                   "option %s: missing, and no machine was measured here yet: name one of hf-plan catalog list machines, or run "
+                   "hf-profile to measure this one",
+                   option);
+  }
   if (access(name, F_OK) == 0 || catalog_parts_is_text(name)) return hf_note(compose_machine(name, out), "option %s", option);
   json *doc = NULL;
   if (catalog_get("machines", name, &doc) == HF_OK) {

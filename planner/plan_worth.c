@@ -351,15 +351,15 @@ static bool with_module(const catalog_parts *now, const char *name, catalog_part
   return st == HF_OK;
 }
 
-/* The next faster module with which the machine can be built; of equally fast ones the slowest by itself, as the list has them. */
+/* The next faster module that is sold and with which the machine can be built; of equally fast ones the slowest by itself, as the list has them. */
 static bool faster_module(const catalog_parts *now, const catalog_memory_option *list, int n, double speed, catalog_parts *next) {
   for (double above = speed * 1.001;;) {
     double at = INFINITY;
     for (int i = 0; i < n; i++)
-      if (list[i].transfers_per_s > above) at = fmin(at, list[i].transfers_per_s);
+      if (list[i].on_sale && list[i].transfers_per_s > above) at = fmin(at, list[i].transfers_per_s);
     if (isinf(at)) return false;
     for (int i = 0; i < n; i++)
-      if (list[i].transfers_per_s == at && with_module(now, list[i].name, next)) return true;
+      if (list[i].on_sale && list[i].transfers_per_s == at && with_module(now, list[i].name, next)) return true;
     above = at;
   }
 }

@@ -147,17 +147,6 @@ void table_cases(page *p, const char *id, const json *cases, const char *caption
   page_table_end(p, t, false);
 }
 
-void chart_cases(page *p, const char *id, const json *cases, const char *title) {
-  int n = 0;
-  for (const json *c = json_first(cases); c != NULL; c = json_next(c)) n += fits(c);
-  if (n < 2) return;
-  json *chart =
-      page_chart(p, id, "bar", title, "case", "tokens/s", 0, "One bar for each of %d cases; the table has the numbers.", n);
-  json *bars = chart_series(chart, "tokens/s", "predicted");
-  for (const json *c = json_first(cases); c != NULL; c = json_next(c))
-    if (fits(c)) chart_bar(bars, answer_text(c, "name"), answer_num(c, "decode_tok_per_s.likely"));
-}
-
 void note_load(page *p) {
   page_note(
       p,

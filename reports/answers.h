@@ -27,8 +27,6 @@ void answer_sources(page *p, const json *doc);
 void tiles_speed(page *p, const json *one, const char *delivers);
 /* One row per case: load, machine, tokens/s, latencies, binding, price and cost. cases: an array. */
 void table_cases(page *p, const char *id, const json *cases, const char *caption);
-/* One bar for each case: its likely tokens/s; nothing when fewer than two fit. */
-void chart_cases(page *p, const char *id, const json *cases, const char *title);
 
 void section_sweep(page *p, const json *doc);
 void section_recommend(page *p, const json *doc);

@@ -223,7 +223,7 @@ static hf_status read_loop(db *d, const report_options *o, data_loop *l) {
   if (whatif > 0) HF_TRY(data_plan_get(d, whatif, &l->whatif));
   HF_TRY(read_loop_machine(d, o, l));
   if (l->machine == NULL && l->plan[0] == NULL && l->run[0] == NULL && l->whatif == NULL)
-    return hf_fail(HF_NOT_FOUND, "the database holds neither machine, plan nor run; hf-profile, hf-plan and hf-run make them");
+    return hf_fail(HF_NOT_FOUND, "the database holds neither machine, plan nor run; " DB_BEGIN);
   return HF_OK;
 }
 

@@ -58,6 +58,8 @@ static hf_status two_ids(const cli_int_list *list, const char *name, int64_t out
 static hf_status check(options *o, int n, char **operands) {
   if (n == 0) return hf_fail(HF_INPUT, "which report? One of %s; see hf-report --help", report_kinds());
   if (n > 2) return hf_fail(HF_INPUT, "unexpected argument '%.60s'; see hf-report --help", operands[2]);
+  size_t kind;
+  HF_TRY(report_kind(operands[0], &kind)); /* before a database is looked for */
   o->report.kind = operands[0];
   o->report.operand = n == 2 ? operands[1] : NULL;
   HF_TRY(two_ids(&o->plans, "plan", o->report.plan));

@@ -117,6 +117,12 @@ void page_note(page *p, const char *fmt, ...) {
   va_end(args);
 }
 
+void page_code(page *p, const char *text) {
+  page_raw(p, "<pre class=\"line\" tabindex=\"0\"><code>");
+  page_escaped(p, "%s", text);
+  page_raw(p, "</code></pre>\n");
+}
+
 void page_heading(page *p, const char *fmt, ...) {
   va_list args;
   va_start(args, fmt);

@@ -45,6 +45,8 @@ void page_heading(page *p, const char *fmt, ...) HF_PRINTF(2, 3);
 void page_text(page *p, const char *fmt, ...) HF_PRINTF(2, 3);
 void page_note(page *p, const char *fmt, ...) HF_PRINTF(2, 3); /* a remark in smaller type */
 
+void page_code(page *p, const char *text); /* a line to paste */
+
 /* Key figures: a row of tiles. note may be NULL. */
 void page_tiles(page *p);
 void page_tile(page *p, const char *label, const char *value, const char *note_fmt, ...) HF_PRINTF(4, 5);

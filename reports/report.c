@@ -1,4 +1,5 @@
 /* report.c: the kinds of report: which rows, which sections, and the sentence on top. */
+#include "base/text.h"
 #include "reports/report.h"
 
 #include <math.h>
@@ -240,12 +241,27 @@ const char *report_kinds(void) {
   return "machine, plan, run, whatif, sweep, recommend, validate, formats, roi, loop";
 }
 
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+hf_status report_kind(const char *name, size_t *out) {
+  int least = HF_EDIT_FAR;
+  char hint[48] = "";
+  for (*out = 0; *out < N_KINDS; (*out)++) {
+    int d = hf_edit_distance(name, strlen(name), kinds[*out].name);
+    if (strcmp(kinds[*out].name, name) == 0) return HF_OK;
+    if (d < least && d <= 2) {
+      least = d;
+      snprintf(hint, sizeof hint, "is %s meant? ", kinds[*out].name);
+    }
+  }
+  return hf_fail(HF_INPUT, "unknown kind of report '%.60s'; %sknown are %s", name, hint, report_kinds());
+}
+
 hf_status report_build(db *d, const report_options *o, page **out) {
   page *p = NULL;
   hf_buf verdict;
-  size_t k = 0, n = sizeof kinds / sizeof *kinds;
-  while (k < n && strcmp(kinds[k].name, o->kind) != 0) k++;
-  if (k == n) return hf_fail(HF_INPUT, "unknown kind of report '%.60s'; known are %s", o->kind, report_kinds());
+  size_t k = 0;
+  HF_TRY(report_kind(o->kind, &k));
   if (o->operand != NULL && !kinds[k].operand)
     return hf_fail(HF_INPUT, "%s: unexpected '%.60s'; name rows by --machine, --plan, --run, --whatif", o->kind, o->operand);
   if (o->answer > 0 && (o->operand != NULL || !kinds[k].answers))

@@ -23,6 +23,8 @@ typedef struct {
  * HF_INPUT for an unknown kind (lists the known ones) or operand; HF_NOT_FOUND when the database lacks what was asked for. */
 HF_MUST hf_status report_build(db *d, const report_options *o, page **out);
 
+/* Which of them it is; HF_INPUT for an unknown one, with the nearest where there is one. */
+HF_MUST hf_status report_kind(const char *name, size_t *out);
 /* "machine, plan, run, ..." */
 const char *report_kinds(void);
 #endif

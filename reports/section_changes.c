@@ -169,6 +169,7 @@ void section_changes(page *p, const json *doc) {
   json *cases = all_cases(doc);
   page_section(p, "changes-section", "Side by side");
   tiles(p, doc);
+  chart_of(p, cases, "case-delivered", "Delivered tokens per second of all users", "tokens/s", "tok_per_s_wall", 1);
   draw_intervals(p, cases);
   table_changes(p, cases);
   note_load(p);

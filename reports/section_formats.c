@@ -20,15 +20,15 @@ static const json *candidate(const json *doc, const char *key) {
 static void tile_of(page *p, const char *label, const json *c) {
   char v[FORMAT_MAX], q[FORMAT_MAX];
   if (c == NULL) return;
-  format_number(answer_num(c, "case.decode_tok_per_s.likely"), FMT_TOK_S, v);
+  format_number(answer_num(c, "case.tok_per_s_wall"), FMT_TOK_S, v);
   format_number(answer_num(c, "perplexity_increase"), FMT_SIGNED, q);
   page_tile(p, label, v, "perplexity %s, %.2f bits per weight", q, answer_num(c, "bits_per_weight"));
 }
 
-static void chart_frontier(page *p, const json *doc) {
-  json *chart =
-      page_chart(p, "formats-frontier", "scatter", "Speed against quality", "perplexity above the original, %", "tokens/s",
-                 CHART_LOG_X, "One point for each recipe that fits; up and left is better. The numbers are in the table.");
+/* path: of which tokens/s in a case. */
+static void chart_frontier(page *p, const json *doc, const char *id, const char *title, const char *path) {
+  json *chart = page_chart(p, id, "scatter", title, "perplexity above the original, %", "tokens/s", CHART_LOG_X,
+                           "One point for each recipe that fits; up and left is better. The numbers are in the table.");
   static const struct {
     const char *name, *role;
     bool frontier;
@@ -36,15 +36,22 @@ static void chart_frontier(page *p, const json *doc) {
   for (int i = 0; i < 2; i++) {
     json *points = chart_series(chart, lines[i].name, lines[i].role);
     for (const json *c = json_first(json_get(doc, "candidates")); c != NULL; c = json_next(c)) {
-      double loss = answer_num(c, "perplexity_increase"), rate = answer_num(c, "case.decode_tok_per_s.likely");
+      double loss = answer_num(c, "perplexity_increase"), rate = answer_num(c, path);
       if (flag(c, "frontier") == lines[i].frontier && loss > 0 && isfinite(rate)) chart_point(points, 100 * loss, rate);
     }
   }
 }
 
+static const char *mark_of(const json *c) {
+  if (flag(c, "chosen")) return flag(c, "own") ? "chosen, the model's own" : "chosen";
+  if (!flag(c, "feasible")) return flag(c, "own") ? "the model's own, does not fit" : "does not fit";
+  return flag(c, "usual") ? "as usual" : flag(c, "own") ? "the model's own" : "";
+}
+
 static void table_candidates(page *p, const char *id, const json *list, bool frontier) {
   static const rep_col cols[] = {{"recipe", "Recipe", FMT_TEXT},
                                  {"mark", "", FMT_TEXT},
+                                 {"tok_per_s_wall", "Delivered tokens/s", FMT_TOK_S},
                                  {"decode_tok_per_s_low", "Decode tokens/s, low", FMT_TOK_S},
                                  {"decode_tok_per_s", "likely", FMT_TOK_S},
                                  {"decode_tok_per_s_high", "high", FMT_TOK_S},
@@ -58,7 +65,8 @@ static void table_candidates(page *p, const char *id, const json *list, bool fro
   for (const json *c = json_first(list); c != NULL; c = json_next(c)) {
     if (frontier && !flag(c, "frontier")) continue;
     table_text(p, t, answer_text(c, "recipe"));
-    table_text(p, t, flag(c, "chosen") ? "chosen" : flag(c, "usual") ? "as usual" : flag(c, "feasible") ? "" : "does not fit");
+    table_text(p, t, mark_of(c));
+    table_num(p, t, answer_num(c, "case.tok_per_s_wall"));
     table_num(p, t, answer_num(c, "case.decode_tok_per_s.low"));
     table_num(p, t, answer_num(c, "case.decode_tok_per_s.likely"));
     table_num(p, t, answer_num(c, "case.decode_tok_per_s.high"));
@@ -77,15 +85,18 @@ void section_formats(page *p, const json *doc) {
   char v[FORMAT_MAX];
   page_section(p, "formats", "What speed costs in quality");
   page_tiles(p);
-  tile_of(p, "Chosen, decode tokens/s", chosen);
-  tile_of(p, "Without a search, decode tokens/s", candidate(doc, "usual"));
+  tile_of(p, "Chosen, delivered tokens/s", chosen);
+  tile_of(p, "Without a search, delivered tokens/s", candidate(doc, "usual"));
   format_number(answer_num(doc, "question.perplexity_increase_limit"), FMT_SIGNED, v);
   page_tile(p, "Perplexity may rise by", v, "above the original's");
   format_number(answer_num(doc, "considered"), FMT_INT, v);
   page_tile(p, "Recipes considered", v, "%.0f planned", answer_num(doc, "planned"));
   page_tiles_end(p);
   if (chosen == NULL) page_text(p, "No recipe that fits keeps to the limit.");
-  chart_frontier(p, doc);
+  page_charts(p);
+  chart_frontier(p, doc, "formats-delivered", "Delivered tokens/s against quality", "case.tok_per_s_wall");
+  chart_frontier(p, doc, "formats-frontier", "Decode tokens/s against quality", "case.decode_tok_per_s.likely");
+  page_charts_end(p);
   table_candidates(p, "frontier", list, true);
   table_candidates(p, "recipes", list, false);
 }

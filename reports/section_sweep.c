@@ -41,18 +41,6 @@ static const char *value_text(const grid *g, int axis, int i) {
   return text != NULL ? text : "?";
 }
 
-/* What binds, in a letter that the legend explains. */
-static char letter_of(const char *binding) {
-  static const struct {
-    const char *word;
-    char letter;
-  } known[] = {{"DRAM", 'M'}, {"compute", 'C'}, {"fixed", 'F'},  {"way", 'W'},
-               {"link", 'L'}, {"network", 'N'}, {"device", 'G'}, {"GPU", 'G'}};
-  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-    if (strstr(binding, known[i].word) != NULL) return known[i].letter;
-  return '?';
-}
-
 static void heat_cell(page *p, const grid *g, const json *c) {
   char text[FORMAT_MAX];
   double rate = answer_num(c, "tok_per_s_wall");
@@ -66,7 +54,7 @@ static void heat_cell(page *p, const grid *g, const json *c) {
   format_number(rate, FMT_TOK_S, text);
   page_raw(p, "<td class=\"n h%d\">", shade);
   page_escaped(p, "%s", text);
-  page_raw(p, " <span class=\"bind\">%c</span></td>", letter_of(answer_text(c, "binding")));
+  page_raw(p, " <span class=\"bind\">%c</span></td>", plan_binding_letter(answer_text(c, "binding")));
 }
 
 static void heat_map(page *p, const grid *g) {
@@ -89,9 +77,10 @@ static void heat_map(page *p, const grid *g) {
     page_raw(p, "</tr>\n");
   }
   page_raw(p, "</tbody></table></div></div>\n");
-  page_note(p, "What binds: M memory bandwidth of the CPU, C its arithmetic, G the GPU, W the way of one micro-batch through "
-               "both, F fixed "
-               "cost per layer, L the link, N the network. The stronger the colour, the faster.");
+  page_note(p, "What binds: " PLAN_BINDING_LEGEND ". The stronger the colour, the faster.");
+  const json *notes = json_get(g->doc, "notes");
+  for (const json *t = json_type(notes) == JSON_ARRAY ? json_first(notes) : NULL; t != NULL; t = json_next(t))
+    if (json_string(t) != NULL) page_note(p, "%s", json_string(t));
 }
 
 /* One line per value of the second axis, at most as many as colours. */

@@ -15,30 +15,37 @@ enum { TEXT_LIMIT = 64 << 20 };
 
 /* ---- options ---- */
 
-static void put_all(cli_option *to, int *n, unsigned has, const unsigned *needs, const cli_option *from, int count) {
-  for (int i = 0; i < count; i++)
-    if (needs[i] == 0 || (has & needs[i]) != 0) to[(*n)++] = from[i];
+/* *n counts on past what there is room for. */
+static void put(cli_option *to, int *n, const cli_option *one) {
+  if (*n < ASK_MAX_OPTIONS) to[*n] = *one;
+  (*n)++;
 }
 
-void ask_options(ask_command *c, unsigned has, const cli_option *own, cli_option out[ASK_MAX_OPTIONS]) {
+static void put_all(cli_option *to, int *n, unsigned has, const unsigned *needs, const cli_option *from, int count) {
+  for (int i = 0; i < count; i++)
+    if (needs[i] == 0 || (has & needs[i]) != 0) put(to, n, &from[i]);
+}
+
+hf_status ask_options(ask_command *c, unsigned has, const cli_option *own, cli_option out[ASK_MAX_OPTIONS]) {
   plan_request *r = &c->req;
   const cli_option first[] = {{"model", 'm', CLI_STR, &r->model, "NAME_OR_PATH",
                                "Folder, GGUF file, synth:CONFIG,key=value,... or a catalog name.", 0, 0},
                               {"machine", 'M', CLI_STR, &r->machine, "NAME",
                                "Catalog name, file, parts, or machine of the database; default the last one measured.", 0, 0},
                               {"users", 'u', CLI_INT, &r->users, "N", "Users at once; default 1.", 1, SCHED_MAX_SEQS},
-                              {"context", 'c', CLI_SIZE, &r->context, "N",
-                               "Most tokens of a sequence, K binary; default 4096 or what the model can.", 2, 16777216}};
+                              {"context", 'c', CLI_TOKENS, &r->context, "N",
+                               "Most tokens of a sequence, 8K = 8192; default 4096 or what the model can.", 2, 16777216}};
   static const unsigned first_needs[] = {0, ASK_HAS_MACHINE, 0, 0};
   const cli_option last[] = {
-      {"slo-ttft", 0, CLI_NUM, &c->slo.ttft_s, "S",
-       "Limit on the 95th percentile of the time to the first token, under sustained load.", 0, 0},
-      {"slo-tpot", 0, CLI_NUM, &c->slo.tpot_s, "S",
-       "Limit on the 95th percentile of the time per further token, under sustained load.", 0, 0},
-      {"prompt-tokens", 0, CLI_INT, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
+      {"slo-ttft", 0, CLI_SECONDS, &c->slo.ttft_s, "TIME",
+       "Limit on the 95th percentile of the time to the first token, under sustained load: seconds, or 500ms, 2min.", 0,
+       CLI_PLAIN_TTFT},
+      {"slo-tpot", 0, CLI_SECONDS, &c->slo.tpot_s, "TIME",
+       "Limit on the 95th percentile of the time per further token, under sustained load: 0.15 or 150ms.", 0, CLI_PLAIN_TPOT},
+      {"prompt-tokens", 0, CLI_TOKENS, &r->prompt_tokens, "N", "Length of prompts; default the context less the output.", 1,
        16777216},
-      {"output-tokens", 0, CLI_INT, &r->output_tokens, "N", "Length of answers; default a quarter of the context, at most 512.",
-       1, 16777216},
+      {"output-tokens", 0, CLI_TOKENS, &r->output_tokens, "N",
+       "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
@@ -57,9 +64,12 @@ void ask_options(ask_command *c, unsigned has, const cli_option *own, cli_option
                                         ASK_HAS_EXACT,  ASK_HAS_SCENARIO, 0, 0, 0};
   int n = 0;
   put_all(out, &n, has, first_needs, first, 4);
-  while (own->name != NULL && n < ASK_MAX_OPTIONS - 14) out[n++] = *own++;
+  while (own->name != NULL) put(out, &n, own++);
   put_all(out, &n, has, last_needs, last, 13);
+  if (n >= ASK_MAX_OPTIONS)
+    return hf_fail(HF_MACHINE, "a command has %d options, and room for %d: ASK_MAX_OPTIONS", n, ASK_MAX_OPTIONS - 1);
   out[n] = (cli_option){0};
+  return HF_OK;
 }
 
 /* ---- where things come from and go ---- */
@@ -82,7 +92,9 @@ hf_status ask_command_machine(const ask_command *c, ask_machine **out) {
   if (st != HF_NOT_FOUND) return st;
   HF_TRY(ask_command_db(c, &d));
   if (d == NULL && c->req.machine == NULL)
-    st = hf_fail(HF_INPUT, "option --machine: missing, and no machine was measured here yet; see hf-plan catalog list");
+    st = hf_fail(HF_INPUT,
+                 "option --machine: missing, and no machine was measured here yet: name one of hf-plan catalog list machines, or "
+                 "run hf-profile to measure this one");
   else st = ask_machine_open(d, c->req.machine, out);
   db_close(d);
   return st;
@@ -238,15 +250,6 @@ void ask_change_text(double ratio, char out[24]) {
   if (ratio >= 3) snprintf(out, 24, "%.1f x", ratio);
   else if (fabs(p) < 0.05) snprintf(out, 24, "same");
   else snprintf(out, 24, fabs(p) < 1 ? "%+.1f %%" : "%+.0f %%", p);
-}
-
-char ask_binding_letter(const ask_case *c) {
-  if (!c->feasible) return '-';
-  if (strncmp(c->binding, "DRAM", 4) == 0) return 'D';
-  if (strcmp(c->binding, "CPU compute") == 0) return 'C';
-  if (strcmp(c->binding, "CPU fixed cost") == 0) return 'f';
-  if (strncmp(c->binding, "way", 3) == 0) return 'P';
-  return 'G';
 }
 
 /* ---- CSV ---- */

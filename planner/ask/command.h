@@ -27,8 +27,9 @@ enum {
   ASK_HAS_EXACT = 8,
   ASK_MAX_OPTIONS = 48
 };
-/* The table of a verb: model, machine, users, context; its own (`own`, ended by a name NULL); the other common ones. */
-void ask_options(ask_command *c, unsigned has, const cli_option *own, cli_option out[ASK_MAX_OPTIONS]);
+/* The table of a verb: model, machine, users, context; its own (`own`, ended by a name NULL); the other common ones. HF_MACHINE when they
+ * are more than ASK_MAX_OPTIONS - 1: a fault of the program, told at its first start. */
+HF_MUST hf_status ask_options(ask_command *c, unsigned has, const cli_option *own, cli_option out[ASK_MAX_OPTIONS]);
 
 /* ---- where things come from and go ---- */
 
@@ -72,8 +73,6 @@ void ask_money(double usd, char out[24]);
 void ask_tokens(int64_t n, char out[24]);
 /* "+9 %", "-0.3 %", "2.4 x" from a ratio */
 void ask_change_text(double ratio, char out[24]);
-/* D for DRAM, C for CPU compute, f for fixed costs, G for device, P for the way through both, - where it does not fit */
-char ask_binding_letter(const ask_case *c);
 
 /* ---- CSV (RFC 4180, one header line) ---- */
 

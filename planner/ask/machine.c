@@ -295,7 +295,25 @@ static void note_slow_memory(ask_machine *m) {
     hf_clear_error();
     return;
   }
-  if (runs > 0 && runs < 0.999 * v.likely) ask_note(m, "%s runs %s at %.0f MT/s.", m->parts.cpu, m->parts.memory, runs / 1e6);
+  if (runs > 0 && runs < 0.999 * v.likely) {
+    ask_note(m, "%s runs %s at %.0f MT/s.", m->parts.cpu, m->parts.memory, runs / 1e6);
+    snprintf(m->f.memory_limit, sizeof m->f.memory_limit, "%.60s drives these modules at %.0f MT/s, not at their %.0f",
+             m->parts.cpu, runs / 1e6, v.likely / 1e6);
+  }
+}
+
+/* The links of the dies may read less than the channels give: then modules make no difference. */
+static void note_dies(ask_machine *m) {
+  catalog_value dies;
+  cost_figure f;
+  if (catalog_fact("cpus", m->parts.cpu, "die_read_bytes_per_s", &dies) != HF_OK) {
+    hf_clear_error();
+    return;
+  }
+  if (!cost_find(m->rows, "cpu0", "dram_theoretical_bytes_per_s", &f) || f.likely < 0.999 * dies.likely) return;
+  ask_note(m, "The dies of %s read at most %.0f GB/s, whatever the modules give.", m->parts.cpu, dies.likely / 1e9);
+  snprintf(m->f.memory_limit, sizeof m->f.memory_limit, "the dies of %.60s read at most %.0f GB/s, whatever the modules give",
+           m->parts.cpu, dies.likely / 1e9);
 }
 
 static hf_status recompose(ask_machine *m) {
@@ -318,7 +336,10 @@ static hf_status apply(ask_machine *m, const ask_changes *c) {
     parts = parts || m->has_parts;
   }
   if (parts) HF_TRY(recompose(m));
-  if (parts && ask_find_change(c, ASK_DIMM) != NULL) note_slow_memory(m);
+  if (parts && ask_find_change(c, ASK_DIMM) != NULL) {
+    note_slow_memory(m);
+    note_dies(m);
+  }
   const ask_change *dram = ask_find_change(c, ASK_DRAM), *pcie = ask_find_change(c, ASK_PCIE),
                    *lost = ask_find_change(c, ASK_LOST);
   if (pcie != NULL) HF_TRY(change_pcie(m, pcie));

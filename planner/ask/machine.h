@@ -32,6 +32,7 @@ typedef struct {
   bool measured; /* of rows of the database */
   bool has_price, has_power;
   double price[3], idle_w, active_w; /* low, likely, high */
+  char memory_limit[140];            /* why a change of modules does not reach their own rate; "" otherwise */
   int n_notes;
   char note[ASK_MAX_NOTES][ASK_NOTE]; /* assumptions, one sentence each */
 } ask_machine_facts;

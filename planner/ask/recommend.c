@@ -22,6 +22,7 @@ enum {
   N_FIGURES = 13
 };
 static const double CLEARLY = 1.05; /* a failure by more than this tells about machines that are no better */
+static const double WORTH = 1.01;   /* less more than that is no better choice */
 static const double NEARLY = 1.1;   /* another depth may make up for a miss of at most this */
 
 static const char *const rule_names[RULE_N] = {"contradictory", "unpriced", "memory", "budget", "roofline",
@@ -78,8 +79,9 @@ typedef struct {
 } card;
 
 typedef struct {
-  const char *name; /* NULL: as stored */
-  double weights;   /* bytes of all */
+  const char *name;       /* NULL: as stored */
+  char label[SPACE_NAME]; /* what that is */
+  double weights;         /* bytes of all */
   double dense, touched;
   recipe_program program;
   bool blocks; /* blocks of integers: all of them take the same arithmetic, and none less of it than another */
@@ -107,7 +109,8 @@ typedef struct {
   bool fits;    /* false: failed because it does not fit */
   int host, card;
   bool met;
-  bool twins; /* it failed by so little that only the same machine with other modules is settled by it */
+  bool twins;  /* it failed by so little that only the same machine with other modules is settled by it */
+  double rate; /* delivered tokens/s */
 } known;
 
 typedef struct {
@@ -129,7 +132,8 @@ typedef struct {
   machine_price priced;
   combo *later; /* no better than one of the batch being gathered: its result comes first */
   int n_later;
-  double demand; /* tokens per second of all users that the limits imply */
+  double demand;                /* tokens per second of all users that the limits imply */
+  double best_rate, best_value; /* of all planned: delivered tokens/s, and those per USD */
   double near[RULE_N];
   char near_name[RULE_N][160], near_text[RULE_N][160];
   recommend_result *out;
@@ -218,6 +222,7 @@ static hf_status memory_of(const search *s, const char *cpu, char kind[SPACE_MAX
   double speed = -1, price = 0;
   for (int i = 0; i < count && *n < SPACE_MAX; i++) {
     catalog_value v = {.likely = INFINITY};
+    if (!o[i].on_sale) continue;
     if (catalog_fact("memory", o[i].name, "price_usd_per_gib", &v) != HF_OK) hf_clear_error();
     if (o[i].transfers_per_s == speed && v.likely >= price) continue;
     if (o[i].transfers_per_s == speed) (*n)--;
@@ -304,6 +309,7 @@ static hf_status add_format(search *s, const cost_rows *rows, const char *name) 
                  .blocks = f8 >= 0 && f8 != FMT_F32 && f8 != FMT_F16 && f8 != FMT_BF16 && f8 != FMT_FP8_E4M3,
                  .weights = (double)(z->all_experts + z->dense + z->head),
                  .dense = (double)z->dense};
+  snprintf(w->label, sizeof w->label, "%.63s", written);
   for (int l = 0; l < in->c->n_layers; l++)
     if (in->c->layer_is_moe[l])
       w->touched +=
@@ -362,11 +368,11 @@ static combo pop(combo *heap, int *n) {
 
 static void combo_name(const search *s, const combo *c, char out[160]) {
   const host *h = &s->host[c->host];
-  char gpu[80] = "no GPU", format[24] = "";
+  char gpu[80] = "no GPU", format[24];
   double dimms = h->parts.dimm_bytes > 0 ? h->ram / (double)h->parts.dimm_bytes : 0;
   if (c->card >= 0) snprintf(gpu, sizeof gpu, "%d x %.60s", c->count, s->card[c->card].name);
-  if (s->n_formats > 1) snprintf(format, sizeof format, ", %.20s", s->format[c->format].name);
-  snprintf(out, 160, "%.60s, %d x %.30s, %d x %dG %.24s%.22s", gpu, h->parts.sockets, h->parts.cpu, (int)dimms % 10000,
+  snprintf(format, sizeof format, "%.20s", s->format[c->format].label);
+  snprintf(out, 160, "%.60s, %d x %.30s, %d x %dG %.20s, %s", gpu, h->parts.sockets, h->parts.cpu, (int)dimms % 10000,
            (int)(h->parts.dimm_bytes >> 30) % 10000, h->parts.memory, format);
 }
 
@@ -382,6 +388,16 @@ static void settle(search *s, recommend_rule rule) {
   s->out->counts[rule]++;
 }
 
+static roofline bandwidths(const search *s, const combo *c) {
+  const card *g = c->card >= 0 ? &s->card[c->card] : NULL;
+  return (roofline){.dense_bytes = s->format[c->format].dense,
+                    .expert_bytes_touched = s->format[c->format].touched,
+                    .cpu_bytes_per_s = s->host[c->host].figure[1],
+                    .gpu_bytes_per_s = g != NULL ? g->bw * c->count : 0,
+                    .gpu_mem_bytes = g != NULL ? g->mem * c->count : 0,
+                    .users = (double)s->req->users};
+}
+
 static void first_look(search *s, combo c) {
   const host *h = &s->host[c.host];
   const card *g = c.card >= 0 ? &s->card[c.card] : NULL;
@@ -394,12 +410,7 @@ static void first_look(search *s, combo c) {
     return;
   }
   c.key = h->price + (g != NULL ? g->price * c.count : 0);
-  roofline r = {.dense_bytes = w->dense,
-                .expert_bytes_touched = w->touched,
-                .cpu_bytes_per_s = h->figure[1],
-                .gpu_bytes_per_s = g != NULL ? g->bw * c.count : 0,
-                .gpu_mem_bytes = vram,
-                .users = (double)s->req->users};
+  roofline r = bandwidths(s, &c);
   double most = roofline_tok_per_s(&r);
   if (s->q->prune && w->weights > h->ram + vram) {
     settle(s, RULE_MEMORY);
@@ -478,29 +489,30 @@ static bool same_but_modules(const search *s, const known *a, const known *b) {
 
 /* Times are amounts of work over figures: with no figure more than `slack` times as good nothing lasts less than 1 / slack of what it did. GPU
  * memory is no rate but moves work, so more of it is never passed over. */
-static bool no_better(const search *s, const known *a, const known *b) {
+static bool no_better(const search *s, const known *a, const known *b, double slack) {
   if (b->twins && !same_but_modules(s, a, b)) return false;
   if (a->sockets != b->sockets || a->count != b->count || !no_lighter(s, a, b)) return false;
   if (!b->fits && a->ram > b->ram) return false; /* more memory could make it fit */
   for (int i = 0; i < N_FIGURES; i++)
-    if (a->f[i] > (i == GPU_MEMORY ? 1 : b->slack) * b->f[i]) return false;
+    if (a->f[i] > (i == GPU_MEMORY ? 1 : slack) * b->f[i]) return false;
   return true;
 }
 
 static bool dominated(const search *s, const combo *c) {
   known k = figures_of(s, c);
   for (int i = 0; i < s->n_known; i++)
-    if (no_better(s, &k, &s->known[i])) return true;
+    if (no_better(s, &k, &s->known[i], s->known[i].slack)) return true;
   return false;
 }
 
-static hf_status learn(search *s, const combo *c, bool fits, double slack, bool met, bool twins) {
+static hf_status learn(search *s, const combo *c, const ask_case *answer, double slack, bool met, bool twins) {
   HF_TRY(hf_realloc(&s->known, (size_t)s->n_known + 1, sizeof *s->known, "results"));
   s->known[s->n_known] = figures_of(s, c);
   s->known[s->n_known].slack = slack;
   s->known[s->n_known].twins = twins;
   s->known[s->n_known].met = met;
-  s->known[s->n_known++].fits = fits;
+  s->known[s->n_known].rate = answer->feasible ? answer->tok_per_s_wall : 0;
+  s->known[s->n_known++].fits = answer->feasible;
   return HF_OK;
 }
 
@@ -570,6 +582,57 @@ static void reject(search *s, const candidate *y) {
   if (at >= 0) o->rejected[at] = e;
 }
 
+/* Takes entry i out. */
+static void drop_entry(recommend_result *o, int i) {
+  memmove(&o->entry[i], &o->entry[i + 1], (size_t)(o->n - 1 - i) * sizeof *o->entry);
+  o->n--;
+}
+
+static double value_of(const recommend_entry *e) {
+  return e->c.tok_per_s_wall / e->c.price.likely;
+}
+
+/* Of entries by price the one that is missed least: not the first, the fastest or that of the best value. */
+static int least_missed(const recommend_result *o) {
+  int fastest = 0, best = 0, at = -1;
+  double least = INFINITY;
+  for (int i = 1; i < o->n; i++) {
+    if (o->entry[i].c.tok_per_s_wall > o->entry[fastest].c.tok_per_s_wall) fastest = i;
+    if (value_of(&o->entry[i]) > value_of(&o->entry[best])) best = i;
+  }
+  for (int i = 1; i < o->n; i++) {
+    double gain = o->entry[i].c.tok_per_s_wall / o->entry[i - 1].c.tok_per_s_wall;
+    if (i == fastest || i == best || gain >= least) continue;
+    least = gain;
+    at = i;
+  }
+  return at;
+}
+
+/* Keeps, by price, what nothing is as fast as for no more money. */
+static void keep_choice(search *s, const candidate *y) {
+  recommend_result *o = s->out;
+  double price = y->answer.price.likely, rate = y->answer.tok_per_s_wall;
+  s->best_rate = fmax(s->best_rate, rate);
+  s->best_value = fmax(s->best_value, rate / price);
+  int at = 0;
+  for (int i = 0; i < o->n; i++) {
+    if (o->entry[i].c.price.likely > price) break;
+    if (o->entry[i].c.tok_per_s_wall >= rate) return;
+    at = i + 1;
+  }
+  while (at < o->n && o->entry[at].c.tok_per_s_wall <= rate) drop_entry(o, at);
+  if (at > 0 && o->entry[at - 1].c.price.likely == price) drop_entry(o, --at);
+  if (o->n == REGRET_MAX_CHOICES) {
+    int out = least_missed(o);
+    drop_entry(o, out);
+    at -= out < at;
+  }
+  memmove(&o->entry[at + 1], &o->entry[at], (size_t)(o->n - at) * sizeof *o->entry);
+  fill_entry(s, y, &o->entry[at]);
+  o->n++;
+}
+
 static hf_status result_of(search *s, const candidate *y, bool over_budget) {
   recommend_result *o = s->out;
   char why[160];
@@ -582,7 +645,8 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
     return HF_OK;
   }
   if (!over_budget) settle(s, rule);
-  if (rule == RULE_MET && o->n < REGRET_MAX_CHOICES) fill_entry(s, y, &o->entry[o->n++]);
+  if (rule == RULE_MET && o->choices) keep_choice(s, y);
+  else if (rule == RULE_MET && o->n < REGRET_MAX_CHOICES) fill_entry(s, y, &o->entry[o->n++]);
   if (rule != RULE_MET && (!o->has_fastest_any || short_by < o->fastest_any.shortfall)) {
     fill_entry(s, y, &o->fastest_any);
     o->has_fastest_any = true;
@@ -594,8 +658,8 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
   }
   bool fits = y->answer.feasible;
   if (s->q->prune)
-    return learn(s, &y->c, fits, rule == RULE_MET || !fits ? 1 : fmax(1, y->least_miss / CLEARLY), rule == RULE_MET,
-                 rule != RULE_MET && y->least_miss <= CLEARLY);
+    return learn(s, &y->c, &y->answer, rule == RULE_MET || !fits ? 1 : fmax(1, y->least_miss / CLEARLY),
+                 rule == RULE_MET && !o->choices, rule != RULE_MET && y->least_miss <= CLEARLY);
   return HF_OK;
 }
 
@@ -654,7 +718,7 @@ static bool waits_for(const search *s, const combo *c, const candidate *batch, i
   known k = figures_of(s, c);
   for (int i = 0; i < have; i++) {
     known b = figures_of(s, &batch[i].c);
-    if (no_better(s, &k, &b)) return true;
+    if (no_better(s, &k, &b, b.slack)) return true;
   }
   return false;
 }
@@ -706,7 +770,8 @@ static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget
       }
       continue;
     }
-    bool dear = o->n > 0 && (c.key > s->q->dearer_factor * o->entry[0].c.price.likely || o->n >= ENOUGH);
+    double dearest = o->choices && s->q->prune ? 1 : s->q->dearer_factor;
+    bool dear = o->n > 0 && (c.key > dearest * o->entry[0].c.price.likely || (o->n >= ENOUGH && !o->choices));
     if (!over_budget && (dear || o->planned >= RECOMMEND_MOST_PLANNED)) {
       o->stopped = o->stopped || !dear;
       settle(s, RULE_DEARER);
@@ -748,6 +813,153 @@ static hf_status visit(search *s, combo *heap, int *n, bool over_budget) {
     more = more && !(over_budget && (s->out->has_over_budget || s->out->planned >= limit));
   }
   free(batch);
+  return st;
+}
+
+/* ---- without limits: the knee and the fastest ---- */
+
+typedef enum { FOR_VALUE, FOR_RATE } aim;
+
+typedef struct {
+  combo c;
+  double most;         /* tokens/s that its bandwidth allows */
+  recommend_rule rule; /* RULE_N: not settled */
+  bool outdone;        /* in this round */
+} spot;
+
+static double bound_of(const spot *p, aim a) {
+  return a == FOR_RATE ? p->most : p->most / p->c.key;
+}
+
+static int by_bound(const spot *x, const spot *y, aim a) {
+  double d = bound_of(y, a) - bound_of(x, a);
+  if (d != 0) return d < 0 ? -1 : 1;
+  return before(&x->c, &y->c) ? -1 : 1;
+}
+static int by_value(const void *a, const void *b) {
+  return by_bound(a, b, FOR_VALUE);
+}
+static int by_rate(const void *a, const void *b) {
+  return by_bound(a, b, FOR_RATE);
+}
+
+/* Whether the bound, or a machine that was planned and is as good in every part, says that it gives no more than what was found. */
+static bool outdone(const search *s, const spot *p, aim a) {
+  double need = WORTH * (a == FOR_RATE ? s->best_rate : s->best_value * p->c.key);
+  if (p->most <= need) return true;
+  known k = figures_of(s, &p->c);
+  for (int i = 0; i < s->n_known; i++) {
+    const known *b = &s->known[i];
+    double times = b->fits ? need / b->rate : 1;
+    if (times >= 1 && no_better(s, &k, b, fmax(1, times / CLEARLY))) return true;
+  }
+  return false;
+}
+
+/* Puts the machine of a combination together; *taken false: it is settled, or outdone once its whole price is known. */
+static hf_status take_spot(search *s, spot *p, aim a, candidate *out, bool *taken) {
+  bool ok = true;
+  *taken = false;
+  HF_TRY(price_of(s, &p->c));
+  if (!s->priced.ok || !s->priced.has_price) {
+    p->rule = s->priced.ok ? RULE_UNPRICED : RULE_CONTRADICTORY;
+    return HF_OK;
+  }
+  p->c.key = s->priced.price;
+  if (s->q->budget > 0 && p->c.key > s->q->budget) {
+    p->rule = RULE_BUDGET;
+    return HF_OK;
+  }
+  p->outdone = outdone(s, p, a);
+  if (p->outdone) return HF_OK;
+  out->c = p->c;
+  HF_TRY(build(s, &p->c, &out->parts, &out->machine, &ok));
+  *taken = ok;
+  if (!ok) p->rule = RULE_CONTRADICTORY;
+  return HF_OK;
+}
+
+/* Up to BATCH combinations, best bound first, none of which another of them may settle. *first: where the next look begins. */
+static hf_status gather(search *s, spot *v, int n, aim a, int *first, candidate *batch, spot **of, int *have) {
+  bool behind = false; /* something before i waits */
+  *have = 0;
+  for (int i = *first; i < n && *have < BATCH; i++) {
+    spot *p = &v[i];
+    bool taken = false;
+    if (p->rule == RULE_N && !p->outdone) p->outdone = outdone(s, p, a);
+    if (p->rule == RULE_N && !p->outdone && waits_for(s, &p->c, batch, *have)) {
+      behind = true;
+      continue;
+    }
+    if (p->rule == RULE_N && !p->outdone) HF_TRY(take_spot(s, p, a, &batch[*have], &taken));
+    if (taken) of[(*have)++] = p;
+    if (!behind) *first = i + 1;
+  }
+  return HF_OK;
+}
+
+static hf_status improve(search *s, spot *v, int n, aim a) {
+  int64_t limit = s->out->planned + RECOMMEND_MOST_CHOICES;
+  candidate *batch = NULL;
+  spot *of[BATCH];
+  int first = 0, have = 1;
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&batch, BATCH, sizeof *batch, "candidates"));
+  for (int i = 0; i < n; i++) v[i].outdone = false;
+  qsort(v, (size_t)n, sizeof *v, a == FOR_RATE ? by_rate : by_value);
+  while (have > 0 && st == HF_OK && s->out->planned < limit) {
+    st = gather(s, v, n, a, &first, batch, of, &have);
+    if (st == HF_OK && have > 0) st = plan_batch(s, batch, have, false);
+    else
+      for (int i = 0; i < have; i++) ask_machine_free(batch[i].machine);
+    for (int i = 0; i < have && st == HF_OK; i++) of[i]->rule = batch[i].answer.feasible ? RULE_MET : RULE_SLOW;
+  }
+  s->out->stopped = s->out->stopped || s->out->planned >= limit;
+  free(batch);
+  return st;
+}
+
+static bool was_planned(const search *s, const combo *c, recommend_rule *rule) {
+  for (int i = 0; i < s->n_known; i++) {
+    const known *k = &s->known[i];
+    if (k->host != c->host || k->card != c->card || k->count != (c->card >= 0 ? c->count : 0) || k->format != c->format) continue;
+    *rule = k->fits ? RULE_MET : RULE_SLOW;
+    return true;
+  }
+  return false;
+}
+
+/* counts: of what was settled before. */
+static hf_status find_choices(search *s, spot *v, int n, const int64_t counts[RULE_N]) {
+  recommend_result *o = s->out;
+  for (int i = 0; i < n; i++) was_planned(s, &v[i].c, &v[i].rule);
+  HF_TRY(improve(s, v, n, FOR_VALUE));
+  HF_TRY(improve(s, v, n, FOR_RATE));
+  memcpy(o->counts, counts, RULE_N * sizeof *counts); /* each is counted once */
+  for (int i = 0; i < n; i++) {
+    recommend_rule rule = v[i].rule;
+    if (rule == RULE_N)
+      rule = v[i].most <= WORTH * s->best_rate ? RULE_ROOFLINE : v[i].outdone || !o->stopped ? RULE_DOMINATED : RULE_DEARER;
+    o->counts[rule]++;
+  }
+  return HF_OK;
+}
+
+/* The cheapest first, as with limits; then what more money brings. */
+static hf_status visit_choices(search *s) {
+  recommend_result *o = s->out;
+  int64_t counts[RULE_N];
+  int n = s->n_heap;
+  spot *v = NULL;
+  memcpy(counts, o->counts, sizeof counts);
+  HF_TRY(hf_alloc(&v, (size_t)n + 1, sizeof *v, "combinations"));
+  for (int i = 0; i < n; i++) {
+    roofline r = bandwidths(s, &s->heap[i]);
+    v[i] = (spot){.c = s->heap[i], .most = roofline_tok_per_s(&r), .rule = RULE_N};
+  }
+  hf_status st = visit(s, s->heap, &s->n_heap, false);
+  if (st == HF_OK && o->n > 0 && s->q->prune) st = find_choices(s, v, n, counts);
+  free(v);
   return st;
 }
 
@@ -798,7 +1010,7 @@ static void corner_text(const int *level, char out[200]) {
 }
 
 /* Takes out what costs at least as much as a cheaper one at every end of its price, and is in nothing better: a second GPU that adds nothing. */
-static void drop_no_better(recommend_result *o, regret_choice *choice) {
+static void drop_no_better(recommend_result *o) {
   int kept = 0;
   for (int i = 0; i < o->n; i++) {
     const ask_case *c = &o->entry[i].c;
@@ -813,10 +1025,7 @@ static void drop_no_better(recommend_result *o, regret_choice *choice) {
                 c->ttft_s.p95 >= 0.999 * b->ttft_s.p95;
     }
     if (useless) continue;
-    if (kept != i) {
-      o->entry[kept] = o->entry[i];
-      choice[kept] = choice[i];
-    }
+    if (kept != i) o->entry[kept] = o->entry[i];
     kept++;
   }
   o->n = kept;
@@ -845,6 +1054,20 @@ static void drop_missed(recommend_result *o) {
   o->n = kept;
 }
 
+/* The knee and the fastest of what was planned in full. What is held against the others is what serving as much as the knee does costs. */
+static void name_choices(recommend_result *o) {
+  o->knee = o->quickest = 0;
+  for (int i = 1; i < o->n; i++) {
+    if (value_of(&o->entry[i]) > value_of(&o->entry[o->knee])) o->knee = i;
+    if (o->entry[i].c.tok_per_s_wall > o->entry[o->quickest].c.tok_per_s_wall) o->quickest = i;
+  }
+  for (int i = 0; i < o->n; i++) o->entry[i].choice.need = o->entry[o->knee].c.tok_per_s_wall / o->entry[i].c.tok_per_s_wall;
+}
+
+const recommend_entry *recommend_lead(const recommend_result *r) {
+  return &r->entry[r->choices ? r->knee : 0];
+}
+
 static hf_status finish_entries(search *s) {
   recommend_result *o = s->out;
   ask_case_spec *spec = NULL;
@@ -855,6 +1078,7 @@ static hf_status finish_entries(search *s) {
   HF_GO(done, hf_alloc(&spec, REGRET_MAX_CHOICES, sizeof *spec, "ranking"));
   HF_GO(done, hf_alloc(&answer, REGRET_MAX_CHOICES, sizeof *answer, "ranking"));
   qsort(o->entry, (size_t)o->n, sizeof *o->entry, by_price);
+  while (o->choices && o->n > RECOMMEND_RANKED) drop_entry(o, least_missed(o));
   for (int i = 0; i < o->n; i++) {
     HF_GO(done, ask_machine_from_parts(&o->entry[i].parts, &machine[i]));
     spec[i] = entry_spec(s, &o->entry[i], machine[i]);
@@ -874,9 +1098,10 @@ static hf_status finish_entries(search *s) {
     e->meets_high = fmax(e->choice.need * likely / e->c.decode_tok_per_s.high, fixed) <= 1;
   }
   drop_missed(o);
-  for (int i = 0; i < o->n; i++) choice[i] = o->entry[i].choice;
-  drop_no_better(o, choice);
+  drop_no_better(o);
   if (o->n == 0) goto done;
+  if (o->choices) name_choices(o);
+  for (int i = 0; i < o->n; i++) choice[i] = o->entry[i].choice;
   regret_of(choice, o->n, &o->regret);
   for (int i = 0; i < o->n; i++) {
     o->entry[i].worst_regret = o->regret.worst[i];
@@ -964,7 +1189,9 @@ hf_status recommend_search(const recommend_question *q, const plan_request *req,
   HF_GO(done, add_formats(s));
   HF_GO(done, add_hosts(s));
   HF_GO(done, combine(s));
-  HF_GO(done, visit(s, s->heap, &s->n_heap, false));
+  out->choices = !(q->slo.ttft_s > 0) && !(q->slo.tpot_s > 0) && !(q->slo.tok_per_s > 0);
+  if (out->choices) HF_GO(done, visit_choices(s));
+  else HF_GO(done, visit(s, s->heap, &s->n_heap, false));
   if (out->n == 0 && q->budget > 0) HF_GO(done, visit(s, s->over, &s->n_over, true));
   HF_GO(done, finish_entries(s));
   HF_GO(done, finish_failures(s));

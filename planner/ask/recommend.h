@@ -12,6 +12,10 @@
  *                  fails too; or no figure is better than those of one at most as dear that met the demand
  *   dearer         over `dearer_factor` times the price of the cheapest that met it, or all places of the ranking are taken
  *   planned        = memory_planned + slow + slo + met: planned and simulated
+ * Without any limit there is nothing to be the cheapest of but "runs at all", so the search also looks for two more of the same combinations: the
+ * knee, of most delivered tokens/s per USD (below and above it a dollar brings less), and the fastest within the budget. Both are looked for from
+ * the best bound downwards; `roofline` and `dominated` then say that a combination cannot be better than the one found by 1 %, and `entry` holds
+ * what no cheaper combination is as fast as.
  * Combinations are visited in order of price. Memory and budget are exact and the roofline of tokens/s is a bound; that of TPOT and `dominated`
  * (machines that are no better and no cheaper) rest on arguments that the code gives, not on proofs: tests/unit/planner_ask_recommend.c holds the
  * search against all combinations of a small space. The order of evaluation does not depend on the number of threads. */
@@ -23,7 +27,14 @@
 #include "model/recipe.h"
 #include "planner/ask/regret.h"
 
-enum { SPACE_MAX = 128, SPACE_NAME = 64, RECOMMEND_RANKED = 10, RECOMMEND_REJECTED = 12, RECOMMEND_MOST_PLANNED = 1500 };
+enum {
+  SPACE_MAX = 128,
+  SPACE_NAME = 64,
+  RECOMMEND_RANKED = 10,
+  RECOMMEND_REJECTED = 12,
+  RECOMMEND_MOST_PLANNED = 1500,
+  RECOMMEND_MOST_CHOICES = 400 /* plans for the knee, and for the fastest */
+};
 
 typedef struct {
   int n_gpus, n_counts, n_cpus, n_sockets, n_memory, n_dimms,
@@ -85,7 +96,9 @@ typedef struct {
 
 typedef struct {
   int64_t considered, counts[RULE_N], planned;
-  int n; /* that meet it, by likely price */
+  bool choices;       /* no limit was asked for: entry[0] is the cheapest that runs at all, and */
+  int knee, quickest; /* index of that of most delivered tokens/s per USD, of the fastest; 0 with limits */
+  int n;              /* that meet it, by likely price */
   recommend_entry entry[REGRET_MAX_CHOICES];
   int n_rejected;
   recommend_entry rejected[RECOMMEND_REJECTED];
@@ -95,7 +108,7 @@ typedef struct {
   recommend_entry fastest;     /* within the budget, of least shortfall; when none meets it */
   recommend_entry fastest_any; /* whatever it costs */
   regret_result regret;
-  bool stopped; /* RECOMMEND_MOST_PLANNED reached */
+  bool stopped; /* RECOMMEND_MOST_PLANNED or RECOMMEND_MOST_CHOICES reached */
   double seconds;
   int threads;
 } recommend_result;
@@ -109,6 +122,9 @@ typedef struct {
   double users;
 } roofline;
 double roofline_tok_per_s(const roofline *r);
+
+/* The entry that is proposed: the cheapest that keeps to the limits, or the knee. */
+const recommend_entry *recommend_lead(const recommend_result *r);
 
 /* req: model, load and format; its machine is not read. done(user, planned so far): now and then. */
 HF_MUST hf_status recommend_search(const recommend_question *q, const plan_request *req, const money_scenario *scenario,

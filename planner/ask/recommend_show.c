@@ -8,7 +8,7 @@ static const char *parts_name(const recommend_entry *e) {
   return e->parts.name;
 }
 
-static void limits_text(const ask_slo *slo, char out[160]) {
+void recommend_limits(const ask_slo *slo, char out[160]) {
   char s[24];
   size_t used = 0;
   out[0] = '\0';
@@ -34,21 +34,20 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     const recommend_entry *o = &r->over_budget;
     ask_money(o->c.price.likely, money[0]);
     ask_money(o->c.price.likely - y->q->budget, money[1]);
-    used +=
-        (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that meets it costs USD %s (%s, %.1f tokens/s delivered). ",
-                         money[1], money[0], parts_name(o), o->c.tok_per_s_wall);
+    used += (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that %s costs USD %s (%s, %.1f tokens/s delivered).",
+                             money[1], r->choices ? "runs it" : "meets it", money[0], parts_name(o), o->c.tok_per_s_wall);
   }
   bool any = !r->has_over_budget && r->has_fastest_any && r->fastest_any.c.feasible;
   const recommend_entry *e = any ? &r->fastest_any : r->has_fastest && r->fastest.c.feasible ? &r->fastest : NULL;
   if (e != NULL && used < n) {
     ask_money(e->c.price.likely, money[0]);
     ask_seconds(e->c.tpot_s.p95, s);
-    used +=
-        (size_t)snprintf(out + used, n - used, "%s limits %.0f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
-                         used > 0                                 ? "Or"
-                         : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
-                                                                  : "It takes",
-                         100 * (e->shortfall - 1), parts_name(e), money[0], e->c.tok_per_s_wall, s);
+    used += (size_t)snprintf(
+        out + used, n - used, "%s limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
+        used > 0                                 ? " Or"
+        : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
+                                                 : "It takes",
+        e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money[0], e->c.tok_per_s_wall, s);
     ask_seconds(e->c.ttft_s.p95, s);
     if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
   }
@@ -57,10 +56,41 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
   if (used == 0) snprintf(out, n, "Nothing in the space comes near; widen it.");
 }
 
+static double per_1000_usd(const recommend_entry *e) {
+  return 1000 * e->c.tok_per_s_wall / e->c.price.likely;
+}
+
+/* " Cheapest that runs it: NAME (USD 8,000, 1.2 tokens/s delivered)." */
+static size_t choice_text(const recommendation *y, const char *words, int at, char *out, size_t n) {
+  const recommend_result *r = y->r;
+  const recommend_entry *e = &r->entry[at];
+  char money[24];
+  if (at == r->knee) return (size_t)snprintf(out, n, " %s: the same.", words);
+  ask_money(e->c.price.likely, money);
+  return (size_t)snprintf(out, n, " %s: %s (USD %s, %.1f tokens/s delivered).", words, parts_name(e), money, e->c.tok_per_s_wall);
+}
+
+/* Why the knee, and what stands at both ends. */
+static size_t choices_text(const recommendation *y, char *out, size_t n) {
+  size_t used =
+      (size_t)snprintf(out, n,
+                       " No limit was asked for, so this is the knee: the most delivered tokens/s for the money (%.2f per "
+                       "USD 1,000); a dearer machine brings less for each dollar.",
+                       per_1000_usd(recommend_lead(y->r)));
+  if (used < n) used += choice_text(y, "Cheapest that runs it at all", 0, out + used, n - used);
+  if (used < n)
+    used += choice_text(y,
+                        y->r->stopped      ? "Fastest found before the search stopped"
+                        : y->q->budget > 0 ? "Fastest within the budget"
+                                           : "Fastest at any price",
+                        y->r->quickest, out + used, n - used);
+  return used < n ? used : n;
+}
+
 void recommend_verdict(const recommendation *y, char *out, size_t n) {
   const recommend_result *r = y->r;
   char money[24], limits[160], nearest[700];
-  limits_text(&y->q->slo, limits);
+  recommend_limits(&y->q->slo, limits);
   if (r->n == 0) {
     nearest_text(y, nearest, sizeof nearest);
     if (r->stopped) {
@@ -68,13 +98,14 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
                RECOMMEND_MOST_PLANNED, limits, nearest);
     } else if (y->q->budget > 0) {
       ask_money(y->q->budget, money);
-      snprintf(out, n, "No machine for USD %s meets it (%s). %s", money, limits, nearest);
+      if (r->choices) snprintf(out, n, "No machine for USD %s runs it. %s", money, nearest);
+      else snprintf(out, n, "No machine for USD %s meets it (%s). %s", money, limits, nearest);
     } else {
       snprintf(out, n, "No machine of the space meets it (%s). %s", limits, nearest);
     }
     return;
   }
-  const recommend_entry *e = &r->entry[0];
+  const recommend_entry *e = recommend_lead(r);
   ask_money(e->c.price.likely, money);
   char ttft[24], tpot[24];
   ask_seconds(e->c.ttft_s.p95, ttft);
@@ -85,15 +116,11 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
                        "%% of requests under sustained load); %.1f tokens/s decode (%.1f to %.1f).",
                        parts_name(e), money, e->c.tok_per_s_wall, ttft, tpot, e->c.decode_tok_per_s.likely,
                        e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
-  const ask_slo *slo = &y->q->slo;
-  if (!(slo->ttft_s > 0) && !(slo->tpot_s > 0) && !(slo->tok_per_s > 0) && used < n)
-    used += (size_t)snprintf(out + used, n - used,
-                             " No limit was asked for: this is only the cheapest that runs it at all. Say --min-tok-per-s, "
-                             "--slo-ttft or --slo-tpot.");
+  if (r->choices && used < n) used += choices_text(y, out + used, n - used);
   if (!e->meets_low && used < n)
     used += (size_t)snprintf(out + used, n - used, " At the low end of its figures it misses the demand.");
   const recommend_entry *safe = &r->entry[r->regret.least_regret];
-  if (r->regret.least_regret > 0 && used < n) {
+  if (safe != e && used < n) {
     ask_money(safe->c.price.likely, money);
     snprintf(out + used, n - used, " Least to regret: %s (USD %s).", parts_name(safe), money);
   }
@@ -182,13 +209,30 @@ static void full_name(const recommend_entry *e, char out[480]) {
              e->c.format);
 }
 
+/* Lines to paste for what the verdict names; the engines of all, each once. */
 static hf_status text_next(const recommendation *y, hf_buf *b) {
+  const recommend_result *r = y->r;
+  const int at[3] = {r->choices ? r->knee : 0, 0, r->quickest};
+  int shown = r->n < RECOMMEND_RANKED ? r->n : RECOMMEND_RANKED;
   char line[700];
-  HF_TRY(hf_buf_printf(b, "\nPlan one of them in full; engines that run it today\n"));
-  for (int i = 0; i < y->r->n && i < RECOMMEND_RANKED; i++) {
-    const recommend_entry *e = &y->r->entry[i];
-    if (!plan_line(y, e, line)) continue;
-    HF_TRY(hf_buf_printf(b, "  %2d %s\n     %s\n", i + 1, line, engines_of(e)));
+  HF_TRY(hf_buf_printf(b, "\nTo plan it in full%s\n", shown > 1 ? " (plan_command in --json has the line of every other)" : ""));
+  for (int i = 0; i < (r->choices ? 3 : 1); i++) {
+    if ((i > 0 && at[i] == at[0]) || (i == 2 && at[2] == at[1]) || !plan_line(y, &r->entry[at[i]], line)) continue;
+    HF_TRY(hf_buf_printf(b, "  %2d %s\n", at[i] + 1, line));
+  }
+  HF_TRY(hf_buf_printf(b, "\nEngines that run it today\n"));
+  for (int i = 0; i < shown; i++) {
+    const char *engines = engines_of(&r->entry[i]);
+    bool before = false;
+    int n = 0;
+    for (int k = 0; k < i; k++) before = before || strcmp(engines_of(&r->entry[k]), engines) == 0;
+    if (before) continue;
+    for (int k = i; k < shown; k++) n += strcmp(engines_of(&r->entry[k]), engines) == 0;
+    bool all = n == shown;
+    HF_TRY(hf_buf_printf(b, " "));
+    for (int k = i; k < shown && !all; k++)
+      if (strcmp(engines_of(&r->entry[k]), engines) == 0) HF_TRY(hf_buf_printf(b, " %d%s", k + 1, --n > 0 ? "," : ":"));
+    HF_TRY(hf_buf_printf(b, " %s\n", engines));
   }
   return HF_OK;
 }
@@ -205,14 +249,24 @@ static double moved_percent(const recommend_result *r, int f, int side, const re
 
 static void flip_text(const recommendation *y, int f, int side, char out[300]) {
   const recommend_result *r = y->r;
-  const recommend_entry *to = &r->entry[r->regret.flip[f][side]], *of = &r->entry[0];
+  const recommend_entry *to = &r->entry[r->regret.flip[f][side]], *of = recommend_lead(r);
   if (fabs(moved_percent(r, f, side, &to->choice)) > fabs(moved_percent(r, f, side, &of->choice))) of = to;
   double percent = moved_percent(r, f, side, &of->choice);
   snprintf(out, 300, "%s %s (from %+.1f %% %s of %s): then %.100s", regret_factor_words(f),
            f < COST_N_GROUPS ? (side == 0 ? "is worse" : "is better")
            : side == 0       ? "is higher"
                              : "is lower",
-           percent, f < COST_N_GROUPS ? "step time" : "on that", of == to ? "the latter" : "the first", parts_name(to));
+           percent, f < COST_N_GROUPS ? "step time" : "on that",
+           of == to     ? "the latter"
+           : r->choices ? "the knee"
+                        : "the first",
+           parts_name(to));
+}
+
+/* The next in price, or the one before it where there is none. */
+static const recommend_entry *runner_up(const recommend_result *r) {
+  int at = r->choices ? r->knee : 0;
+  return &r->entry[at + 1 < r->n ? at + 1 : at - 1];
 }
 
 /* Among what can be measured (not bought), the factor whose knowledge is worth most; when none is worth anything, the one that moves first and
@@ -231,7 +285,7 @@ static int measure_first(const recommend_result *r, double *share) {
     return best;
   }
   for (int f = 0; f < COST_N_GROUPS && r->n > 1; f++) {
-    const double *a = r->entry[0].choice.log_effect[f], *b = r->entry[1].choice.log_effect[f];
+    const double *a = recommend_lead(r)->choice.log_effect[f], *b = runner_up(r)->choice.log_effect[f];
     double apart = fabs((a[0] - a[1]) - (b[0] - b[1])) + 1e-6 * fabs(a[0] - a[1]);
     if (apart > most) {
       most = apart;
@@ -241,14 +295,17 @@ static int measure_first(const recommend_result *r, double *share) {
   return best;
 }
 
+/* What a person can do today: hf-profile measures CPUs, and no GPU before there is a CUDA device. */
 static const char *const how_to_measure[COST_N_GROUPS] = {
     "run hf-profile on a machine with this CPU and memory",
     "run hf-profile on a machine with this CPU",
-    "run hf-profile on a machine with this GPU",
-    "run hf-profile on a machine with this GPU",
-    "run hf-profile on a machine with this GPU in this slot",
-    "run hf-profile on a machine with a GPU",
-    "run hf-run on your own prompts with any machine that holds the model, or give a census of its routing",
+    "hf-profile measures no GPU yet: take an engine's published decode rate on this card, or hold the data sheet against a copy "
+    "within "
+    "its memory (nvbandwidth of NVIDIA)",
+    "hf-profile measures no GPU yet: hold the data sheet against a large matrix product in the vendor's library on this card",
+    "hf-profile measures no GPU yet: run nvbandwidth of NVIDIA with this card in this slot, host to device, pinned memory",
+    "hf-profile measures the CPU's part on a machine with this CPU; the hand-over to a GPU it cannot measure yet",
+    "let hf-run execute your own prompts with a model of this family that it can hold, or give a census of its routing",
 };
 
 static hf_status add_flips(const recommendation *y, json *doc) {
@@ -309,6 +366,7 @@ static void add_question(const recommendation *y, json *doc) {
     json *o = json_add_object(held, NULL);
     json_add_str(o, "format", f->name);
     json_add_bool(o, "searched", f->searched);
+    json_add_bool(o, "own", f->own);
     if (f->known) json_add_num(o, "perplexity_increase", expm1(f->loss));
     else json_add_null(o, "perplexity_increase");
     json_add_str(o, "quality_tag", f->tag);
@@ -346,15 +404,36 @@ static void add_entry(const recommendation *y, const recommend_entry *e, int ran
   json_add_str(o, "runs_today", engines_of(e));
 }
 
+static void add_choices(const recommendation *y, json *doc) {
+  static const char *const key[3] = {"cheapest", "knee", "fastest"};
+  const recommend_result *r = y->r;
+  const int at[3] = {0, r->knee, r->quickest};
+  if (!r->choices || r->n == 0) {
+    json_add_null(doc, "choices");
+    return;
+  }
+  json *all = json_add_object(doc, "choices");
+  for (int i = 0; i < 3; i++) {
+    const recommend_entry *e = &r->entry[at[i]];
+    json *o = json_add_object(all, key[i]);
+    json_add_int(o, "rank", at[i] + 1);
+    json_add_str(o, "name", parts_name(e));
+    json_add_num(o, "price", e->c.price.likely);
+    json_add_num(o, "tok_per_s_wall", e->c.tok_per_s_wall);
+    json_add_num(o, "tok_per_s_per_1000_usd", per_1000_usd(e));
+  }
+}
+
 hf_status recommend_to_json(const recommendation *y, json *doc) {
   const recommend_result *r = y->r;
   char nearest[700];
   add_question(y, doc);
-  if (r->n > 0) add_entry(y, &r->entry[0], 1, json_add_object(doc, "answer"));
+  if (r->n > 0) add_entry(y, recommend_lead(r), (r->choices ? r->knee : 0) + 1, json_add_object(doc, "answer"));
   else json_add_null(doc, "answer");
+  add_choices(y, doc);
   json *ranking = json_add_array(doc, "ranking");
   for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) add_entry(y, &r->entry[i], i + 1, json_add_object(ranking, NULL));
-  if (r->n > 1) json_add_str(doc, "runner_up", parts_name(&r->entry[1]));
+  if (r->n > 1) json_add_str(doc, "runner_up", parts_name(runner_up(r)));
   else json_add_null(doc, "runner_up");
   if (r->n > 0) json_add_str(doc, "by_regret", parts_name(&r->entry[r->regret.least_regret]));
   else json_add_null(doc, "by_regret");
@@ -406,6 +485,17 @@ hf_status recommend_csv(const recommendation *y, hf_buf *b) {
   return HF_OK;
 }
 
+/* Which of the three it is, where no limit was asked for. */
+static const char *mark_of(const recommend_result *r, int i) {
+  if (!r->choices) return "";
+  if (i == r->knee)
+    return i == 0 && i == r->quickest ? " (cheapest, knee, fastest)"
+           : i == 0                   ? " (cheapest, knee)"
+           : i == r->quickest         ? " (knee, fastest)"
+                                      : " (knee)";
+  return i == 0 ? " (cheapest)" : i == r->quickest ? " (fastest)" : "";
+}
+
 static hf_status text_ranking(const recommendation *y, hf_buf *b) {
   const recommend_result *r = y->r;
   char price[24], tpot[24], ttft[24], regret[24];
@@ -419,12 +509,15 @@ static hf_status text_ranking(const recommendation *y, hf_buf *b) {
     ask_seconds(e->c.tpot_s.p95, tpot);
     ask_seconds(e->c.ttft_s.p95, ttft);
     if (e->c.has_cost) snprintf(cost, sizeof cost, "%.2f", e->c.cost.likely);
-    HF_TRY(hf_buf_printf(b, "  %2d %10s %9.1f %9s %9s %8.1f %6.1f-%-6.1f %8s %7s (%d)  %s\n", i + 1, price, e->c.tok_per_s_wall,
+    HF_TRY(hf_buf_printf(b, "  %2d %10s %9.1f %9s %9s %8.1f %6.1f-%-6.1f %8s %7s (%d)  %s%s\n", i + 1, price, e->c.tok_per_s_wall,
                          ttft, tpot, e->c.decode_tok_per_s.likely, e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high, cost,
-                         regret, e->rank_by_regret, parts_name(e)));
+                         regret, e->rank_by_regret, parts_name(e), mark_of(r, i)));
   }
   return hf_buf_printf(
-      b, "  regret: the most the choice can cost above the best one, over all ends of speed and price (rank by it)\n");
+      b,
+      "  USD/M: USD per million tokens, input and output together; regret: the most the choice can cost above the "
+      "best one,\n  over all ends of speed and price%s (rank by it)\n",
+      r->choices ? ", for as many machines as deliver what the knee does" : "");
 }
 
 static hf_status text_doubt(const recommendation *y, hf_buf *b) {
@@ -443,7 +536,7 @@ static hf_status text_doubt(const recommendation *y, hf_buf *b) {
   int g = measure_first(r, &share);
   if (g < 0 || r->n < 2) return HF_OK;
   ask_money(r->regret.value[g], worth);
-  HF_TRY(hf_buf_printf(b, "\nMeasure first: %s (%s)", regret_factor_words(g), how_to_measure[g]));
+  HF_TRY(hf_buf_printf(b, "\nMeasure first: %s; %s", regret_factor_words(g), how_to_measure[g]));
   if (share >= 0.005)
     HF_TRY(hf_buf_printf(b, "; it takes away %.0f %% of the doubt about the choice, worth about USD %s", 100 * share, worth));
   return hf_buf_printf(b, "\n");
@@ -462,13 +555,19 @@ static hf_status text_formats(const recommendation *y, hf_buf *b) {
       else if (side == 1)
         HF_TRY(hf_buf_printf(b, "\nWeight formats searched, perplexity at most %s %% above the original's: ", y->floor_text));
       else HF_TRY(hf_buf_printf(b, "; lose too much: "));
-      HF_TRY(hf_buf_printf(b, "%s %+.2g %%", f->name, 100 * expm1(f->loss)));
+      HF_TRY(hf_buf_printf(b, f->loss > 0 ? "%s %+.2g %%%s" : "%s %.2g %%%s", f->name, 100 * expm1(f->loss),
+                           f->own ? " (the model's own)" : ""));
     }
   }
   return hf_buf_printf(b, "\n");
 }
 
 static hf_status text_counts(const recommend_result *r, hf_buf *b) {
+  static const char *const fewer[RULE_N] = {[RULE_ROOFLINE] = "cannot be faster than the fastest, by their bandwidth alone",
+                                            [RULE_DOMINATED] = "no better in any part than one already judged",
+                                            [RULE_DEARER] = "not looked at",
+                                            [RULE_SLOW] = "planned: do not fit",
+                                            [RULE_MET] = "planned: run it"};
   static const char *const words[RULE_N] = {[RULE_CONTRADICTORY] = "cannot be built",
                                             [RULE_UNPRICED] = "have a part without a price",
                                             [RULE_MEMORY] = "too little memory",
@@ -482,24 +581,34 @@ static hf_status text_counts(const recommend_result *r, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "\n%lld combinations considered, %lld planned, %.1f s\n", (long long)r->considered,
                        (long long)r->planned, r->seconds));
   for (int k = 0; k < RULE_N; k++)
-    if (r->counts[k] > 0) HF_TRY(hf_buf_printf(b, "  %9lld  %s\n", (long long)r->counts[k], words[k]));
-  if (r->stopped) HF_TRY(hf_buf_printf(b, "  stopped after %d plans: dearer ones were not looked at\n", RECOMMEND_MOST_PLANNED));
+    if (r->counts[k] > 0)
+      HF_TRY(hf_buf_printf(b, "  %9lld  %s\n", (long long)r->counts[k],
+                           r->choices && r->n > 0 && fewer[k] != NULL ? fewer[k] : words[k]));
+  if (r->stopped && r->choices && r->n > 0)
+    HF_TRY(hf_buf_printf(b, "  stopped after %lld plans: there may be a better knee or a faster machine; narrow the space\n",
+                         (long long)r->planned));
+  else if (r->stopped)
+    HF_TRY(hf_buf_printf(b, "  stopped after %d plans: dearer ones were not looked at\n", RECOMMEND_MOST_PLANNED));
   return HF_OK;
 }
 
 hf_status recommend_text(const recommendation *y, hf_buf *b) {
   const recommend_result *r = y->r;
-  char verdict[1200], context[24], limits[160];
+  char verdict[1600], context[24], limits[160], money[24], budget[64] = "";
   recommend_verdict(y, verdict, sizeof verdict);
-  limits_text(&y->q->slo, limits);
+  recommend_limits(&y->q->slo, limits);
   ask_tokens(y->context, context);
-  HF_TRY(hf_buf_printf(b, "%s\n\n%s, %lld user%s, context %s: %s\n", verdict, y->model, (long long)y->users,
-                       y->users == 1 ? "" : "s", context, limits));
+  if (y->q->budget > 0) {
+    ask_money(y->q->budget, money);
+    snprintf(budget, sizeof budget, ", for at most USD %s", money);
+  }
+  HF_TRY(hf_buf_printf(b, "%s\n\n%s, %lld user%s, context %s: %s%s\n", verdict, y->model, (long long)y->users,
+                       y->users == 1 ? "" : "s", context, limits, budget));
   if (r->n > 0) {
     HF_TRY(text_ranking(y, b));
     HF_TRY(text_next(y, b));
     HF_TRY(text_doubt(y, b));
-    HF_TRY(ask_load_text(&r->entry[0].c, b));
+    HF_TRY(ask_load_text(&recommend_lead(r)->c, b));
   }
   for (int i = 0; i < r->n_rejected; i++)
     HF_TRY(hf_buf_printf(b, "%s  %s: %s\n", i == 0 ? "\nWhy not\n" : "", parts_name(&r->rejected[i]), r->rejected[i].why));

@@ -7,8 +7,8 @@
 /* A weight format that was held against the floor on quality. */
 typedef struct {
   char name[SPACE_NAME], tag[16];
-  bool known, searched; /* known: a table has a figure for its types */
-  double loss, bits;    /* of ln(perplexity); per weight */
+  bool known, searched, own; /* known: a table has a figure for its types; own: what the model was published in */
+  double loss, bits;         /* of ln(perplexity); per weight */
 } recommend_format;
 
 typedef struct {
@@ -22,6 +22,8 @@ typedef struct {
   recommend_format formats[16]; /* by bits, those searched first; none without a floor */
 } recommendation;
 
+/* "p95 TPOT within 150 ms"; "anything that runs it" without limits. */
+void recommend_limits(const ask_slo *slo, char out[160]);
 void recommend_verdict(const recommendation *y, char *out, size_t n);
 HF_MUST hf_status recommend_to_json(const recommendation *y, json *doc);
 HF_MUST hf_status recommend_text(const recommendation *y, hf_buf *b);

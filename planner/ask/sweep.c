@@ -165,6 +165,35 @@ void sweep_verdict(const sweep *w, char *out, size_t n) {
   if (fit < cells && used < n) snprintf(out + used, n - used, " %d of %d cells do not fit.", cells - fit, cells);
 }
 
+/* Where cells have other lengths than were asked for, said once; "" otherwise. */
+static void lengths_note(const sweep *w, char *out, size_t n) {
+  const plan_request *r = &w->command->req;
+  int cells = w->axis[0].n * w->axis[1].n, other = 0, at = 0;
+  int64_t least = 0, most = 0;
+  out[0] = '\0';
+  for (int k = 0; k < cells; k++) {
+    const ask_case *c = &w->c[k];
+    bool own = ask_find_change(&w->set[k], ASK_PROMPT) != NULL || ask_find_change(&w->set[k], ASK_OUTPUT) != NULL;
+    bool same = (r->prompt_tokens == 0 || c->prompt_tokens == r->prompt_tokens) &&
+                (r->output_tokens == 0 || c->output_tokens == r->output_tokens);
+    if (own || same) continue;
+    if (other++ == 0) least = most = c->prompt_tokens;
+    if (c->prompt_tokens < least) least = c->prompt_tokens;
+    if (c->prompt_tokens > most) most = c->prompt_tokens;
+    if (c->output_tokens != r->output_tokens) at = k;
+  }
+  if (other == 0) return;
+  int used =
+      snprintf(out, n,
+               "In %d of %d cells the lengths are not those asked for: where context is an axis, prompts fill what the answer "
+               "leaves of it (here %lld to %lld tokens)",
+               other, cells, (long long)least, (long long)most);
+  if (r->output_tokens > 0 && w->c[at].output_tokens != r->output_tokens && used > 0 && (size_t)used < n)
+    used += snprintf(out + used, n - (size_t)used, ", and answers that do not fit are shorter (%lld)",
+                     (long long)w->c[at].output_tokens);
+  if (used > 0 && (size_t)used < n) snprintf(out + used, n - (size_t)used, ".");
+}
+
 /* ---- JSON and CSV ---- */
 
 static void add_axes(const sweep *w, json *q) {
@@ -212,6 +241,10 @@ hf_status sweep_to_json(const sweep *w, json *doc) {
     if (has_slo(w)) json_add_bool(o, "meets_slo", ask_meets(&w->c[k], &w->command->slo, NULL));
   }
   add_knees(w, doc);
+  char note[400];
+  lengths_note(w, note, sizeof note);
+  json *notes = json_add_array(doc, "notes");
+  if (note[0] != '\0') json_add_str(notes, NULL, note);
   json_add_num(doc, "seconds", w->seconds);
   json_add_int(doc, "threads", w->threads);
   if (!w->command->exact)
@@ -256,7 +289,7 @@ static void cell_text(const sweep *w, const ask_case *c, shown what, char out[24
     return;
   }
   snprintf(number, sizeof number, v >= 99.95 ? "%.0f" : v >= 9.995 ? "%.1f" : "%.2f", v);
-  if (what == SHOW_WALL) snprintf(out, 24, "%s%c%s", number, ask_binding_letter(c), slo ? "!" : " ");
+  if (what == SHOW_WALL) snprintf(out, 24, "%s%c%s", number, plan_binding_letter(c->binding), slo ? "!" : " ");
   else snprintf(out, 24, "%s%s", number, slo ? "!" : " ");
 }
 
@@ -320,10 +353,10 @@ hf_status sweep_text(const sweep *w, hf_buf *b, bool colour) {
   HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s) on %s\n", verdict, w->c[0].model, w->c[0].format, w->c[0].machine));
   for (int s = 0; s < SHOW_N; s++)
     if (s != SHOW_COST || w->c[first].has_cost) HF_TRY(text_table(w, (shown)s, colour, b));
-  HF_TRY(hf_buf_printf(b,
-                       "\n  letter: what binds: D DRAM bandwidth, C CPU compute, f fixed costs of the CPU, G GPU, P the way "
-                       "through both; - does not fit%s\n",
+  HF_TRY(hf_buf_printf(b, "\n  letter: what binds: " PLAN_BINDING_LEGEND "; - does not fit%s\n",
                        has_slo(w) ? "; ! misses the SLO" : ""));
+  lengths_note(w, knee, sizeof knee);
+  if (knee[0] != '\0') HF_TRY(hf_buf_printf(b, "  %s\n", knee));
   for (int j = 0; j < w->axis[1].n && w->has_knees; j++) {
     knee_text(w, j, knee, sizeof knee);
     HF_TRY(hf_buf_printf(b, "%s  %s\n", j == 0 ? "\nKnees\n" : "", knee));

@@ -126,6 +126,19 @@ static void choose_slo(whatif *w, const ask_case *base) {
   w->slo.ttft_s = base->ttft_s.p95;
 }
 
+/* Other modules that read no faster: what keeps them back is the cause. */
+static void name_limit(const ask_case *base, whatif_column *y) {
+  const char *limit = ask_machine_facts_of(y->machine)->memory_limit;
+  double from = base->dram_bytes_per_s, to = y->c.dram_bytes_per_s;
+  if (limit[0] == '\0' || !base->feasible || !y->c.feasible || fabs(to / from - 1) > 2e-3) return;
+  if (y->n_causes == 1 && y->cause[0].weight == 0) y->n_causes = 0; /* "what changed does not bind" */
+  if (y->n_causes == ASK_MAX_CAUSES) y->n_causes--;
+  memmove(&y->cause[1], y->cause, (size_t)y->n_causes * sizeof *y->cause);
+  y->cause[0] = (ask_cause){.what = "dram_bandwidth", .unit = "B/s", .from = from, .to = to};
+  snprintf(y->cause[0].text, sizeof y->cause[0].text, "DRAM bandwidth stays at %.4g GB/s: %s", to / 1e9, limit);
+  y->n_causes++;
+}
+
 hf_status whatif_evaluate(whatif *w, db *d, const ask_machine *base) {
   ask_case_spec *specs = NULL;
   ask_case *cases = NULL;
@@ -144,6 +157,7 @@ hf_status whatif_evaluate(whatif *w, db *d, const ask_machine *base) {
     whatif_column *y = &w->column[i];
     y->c = cases[i];
     if (i > 0) y->n_causes = ask_causes(&w->column[0].c, &y->c, y->cause);
+    if (i > 0) name_limit(&w->column[0].c, y);
   }
 done:
   free(specs);
@@ -180,10 +194,13 @@ static void against_base(const whatif *w, const whatif_column *y, char *out, siz
 void whatif_verdict(const whatif *w, char *out, size_t n) {
   const ask_case *b = &w->column[0].c;
   const whatif_column *best = NULL, *lost = NULL, *all = NULL, *other = NULL;
+  static const double SAME = 5e-4; /* prints as "same" */
   char text[200];
   size_t used = 0;
+  int n_purchases = 0;
   for (int i = 1; i < w->n; i++) {
     const whatif_column *y = &w->column[i];
+    n_purchases += is_purchase(y);
     if (is_purchase(y) && (best == NULL || y->c.tok_per_s_wall > best->c.tok_per_s_wall)) best = y;
     if (y->lost && lost == NULL) lost = y;
     if (y->together && !y->lost) all = y;
@@ -199,7 +216,12 @@ void whatif_verdict(const whatif *w, char *out, size_t n) {
         b->tok_per_s_wall, ttft, tpot);
   }
   const whatif_column *say[4] = {best, other, all, lost};
-  static const char *const words[4] = {"Of single changes of the machine the most is ", "", "All together, ", "If it fails, "};
+  const char *words[4] = {"Of single changes of the machine the most is ", "", "All together, ", "If it fails, "};
+  double gain = best != NULL && b->feasible ? best->c.tok_per_s_wall / b->tok_per_s_wall - 1 : 1;
+  if (gain < SAME)
+    words[0] = n_purchases == 1 ? "That change of the machine does not help: "
+               : gain > -SAME   ? "No single change of the machine helps; at best it stays as it is: "
+                                : "No single change of the machine helps; the least is lost with ";
   for (int i = 0; i < 4; i++) {
     if (say[i] == NULL || used >= n) continue;
     if (!say[i]->c.feasible) snprintf(text, sizeof text, "%.80s: does not fit", say[i]->set.name);

@@ -26,6 +26,7 @@ typedef struct {
   double bits; /* per weight */
   recipe_program program;
   bool named; /* a format that has a name, or the model's default */
+  bool own;   /* what the model was published in */
   bool usual; /* what would be taken without a search: --format, or the model's default */
   bool meets, frontier, chosen;
   ask_case c;

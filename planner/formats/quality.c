@@ -18,8 +18,8 @@ typedef struct {
   double weights, loss;
 } group;
 
-/* What the model was published in, as its config says; a GGUF file's own types are not the original's. */
-static fmt original_format(const model_config *c) {
+/* A GGUF file's own types are not the original's. */
+fmt quality_original(const model_config *c) {
   fmt f = c->default_format;
   return f == FMT_FP8_E4M3 || f == FMT_MXFP4 || f == FMT_INT4_G32 ? f : FMT_BF16;
 }
@@ -57,7 +57,7 @@ static hf_status computed(const quality *q, const model *m, const model_recipe *
                                          MT_V_B, MT_GATE, MT_UP, MT_DOWN, MT_SH_GATE, MT_SH_UP, MT_SH_DOWN},
                                head[] = {MT_EMBED, MT_OUTPUT};
   const model_config *c = model_get_config(m);
-  fmt original = original_format(c);
+  fmt original = quality_original(c);
   group ge = {0, 0}, gr = {0, 0}, gh = {0, 0};
   for (int l = 0; l < c->n_layers; l++) {
     for (size_t i = 0; i < sizeof experts / sizeof *experts; i++)

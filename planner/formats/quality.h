@@ -36,6 +36,9 @@ typedef struct {
   quality_row row[QUALITY_MAX_ROWS];
 } quality;
 
+/* What the model was published in, as its config says: fp8, mxfp4, int4 or bf16. */
+fmt quality_original(const model_config *c);
+
 /* For a model of the catalog by its name there (or any other name: then no own family). user_file NULL: the catalog alone. HF_INPUT names file and
  * member. free() *out. */
 HF_MUST hf_status quality_load(const model *m, const char *name, const char *user_file, quality **out);

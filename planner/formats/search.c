@@ -58,7 +58,8 @@ static bool program_allows(const formats_options *o, recipe_program p) {
 /* Drops quietly what the program cannot run or no table has a figure for; what is usual stays, for comparison. */
 static hf_status add(pool *p, const model_recipe *r, bool named, bool usual) {
   format_candidate x = {.recipe = *r, .program = recipe_program_of(r), .named = named, .usual = usual};
-  if (!usual && !program_allows(p->o, x.program)) return HF_OK;
+  x.own = named && strcmp(r->name, fmt_get(quality_original(p->c))->name) == 0;
+  if (!usual && !x.own && !program_allows(p->o, x.program)) return HF_OK;
   hf_status st = quality_of(p->q, p->m, r, &x.quality);
   if (st == HF_INPUT && !usual) {
     hf_clear_error();
@@ -237,7 +238,12 @@ static bool near_floor(const pool *p, double least, const format_candidate *x) {
   return x->quality.loss >= least && x->quality.loss <= p->o->floor;
 }
 
-/* Keeps what is usual and what nothing beats that the program runs; where more are left than can be planned, thins out those not measured evenly
+/* For comparison, whatever it loses and however slow it is. */
+static bool stands(const format_candidate *x) {
+  return x->usual || x->own;
+}
+
+/* Keeps what is usual, the model's own format and what nothing beats that the program runs; where more are left than can be planned, thins out those not measured evenly
  * by loss, those near the floor last. */
 static void prune(pool *p) {
   int k = 0, kept = 0, must = 0, count[2] = {0, 0}, seen[2] = {0, 0};
@@ -245,12 +251,13 @@ static void prune(pool *p) {
   for (int i = 0; i < p->n; i++) {
     bool beaten = false;
     for (int j = 0; j < k && !beaten; j++) beaten = program_allows(p->o, p->v[j].program) && beats(&p->v[j], &p->v[i]);
-    if (!beaten || p->v[i].usual) p->v[k++] = p->v[i];
+    bool twice = p->v[i].own && k > 0 && p->v[k - 1].usual && strcmp(p->v[k - 1].recipe.name, p->v[i].recipe.name) == 0;
+    if (!twice && (!beaten || stands(&p->v[i]))) p->v[k++] = p->v[i];
   }
   p->n = k;
   double least = near_least(p);
   for (int i = 0; i < k; i++) {
-    bool stays = p->v[i].usual || p->v[i].quality.tag == TAG_MEASURED;
+    bool stays = stands(&p->v[i]) || p->v[i].quality.tag == TAG_MEASURED;
     must += stays;
     if (!stays) count[near_floor(p, least, &p->v[i])]++;
   }
@@ -260,7 +267,7 @@ static void prune(pool *p) {
   for (int i = 0; i < k; i++) {
     const format_candidate *x = &p->v[i];
     int g = near_floor(p, least, x);
-    bool keep = x->usual || x->quality.tag == TAG_MEASURED;
+    bool keep = stands(x) || x->quality.tag == TAG_MEASURED;
     if (!keep) {
       keep = seen[g] * share[g] / count[g] != (seen[g] + 1) * share[g] / count[g];
       seen[g]++;

@@ -37,6 +37,7 @@ static void candidate_json(const format_candidate *x, json *o) {
   json_add_str(o, "quality_tag", db_tag_name(x->quality.tag));
   if (x->quality.source != NULL) json_add_str(o, "quality_source", x->quality.source);
   json_add_bool(o, "named", x->named);
+  json_add_bool(o, "own", x->own);
   json_add_bool(o, "usual", x->usual);
   json_add_bool(o, "meets_floor", x->meets);
   json_add_bool(o, "frontier", x->frontier);
@@ -106,18 +107,19 @@ void formats_summary_json(const formats *f, json *o) {
 }
 
 static hf_status row(const format_candidate *x, hf_buf *b) {
-  char loss[24], bytes[24], rate[48];
+  char loss[24], bytes[24], rate[80];
   percent_text(x->quality.loss, loss);
   plan_bytes_text(x->bytes, bytes);
   if (x->c.feasible)
-    snprintf(rate, sizeof rate, "%6.1f (%.1f - %.1f)", x->c.decode_tok_per_s.likely, x->c.decode_tok_per_s.low,
-             x->c.decode_tok_per_s.high);
-  else snprintf(rate, sizeof rate, "does not fit");
-  return hf_buf_printf(b, " %s %-24s %7s %-8s %5.2f  %10s  %-12s %s\n",
+    snprintf(rate, sizeof rate, "%9.1f  %6.1f (%.1f - %.1f)", x->c.tok_per_s_wall, x->c.decode_tok_per_s.likely,
+             x->c.decode_tok_per_s.low, x->c.decode_tok_per_s.high);
+  else snprintf(rate, sizeof rate, "%9s  does not fit", "");
+  return hf_buf_printf(b, " %s %-35s %7s %-8s %5.2f  %10s  %-12s %s%s\n",
                        x->chosen  ? ">"
                        : x->usual ? "="
                                   : " ",
-                       rate, loss, db_tag_name(x->quality.tag), x->bits, bytes, recipe_program_name(x->program), x->recipe.name);
+                       rate, loss, db_tag_name(x->quality.tag), x->bits, bytes, recipe_program_name(x->program), x->recipe.name,
+                       x->own ? " (the model's own)" : "");
 }
 
 hf_status formats_text(const formats *f, hf_buf *b) {
@@ -126,13 +128,13 @@ hf_status formats_text(const formats *f, hf_buf *b) {
   HF_TRY(hf_buf_printf(
       b, "%s\n\nSpeed against quality: nothing faster loses less (of %d recipes considered, %d planned in %.1f s)\n", line,
       f->considered, f->n, f->seconds));
-  HF_TRY(hf_buf_printf(b, "   %-24s %7s %-8s %5s  %10s  %-12s %s\n", "decode tok/s (range)", "ppl", "", "bits", "bytes",
-                       "runs in", "recipe"));
+  HF_TRY(hf_buf_printf(b, "   %-35s %7s %-8s %5s  %10s  %-12s %s\n", "delivered  decode tok/s (range)", "ppl", "", "bits",
+                       "bytes", "runs in", "recipe"));
   double shown = INFINITY; /* rows within 4 % of the last one are in the document only */
   for (int i = 0; i < f->n; i++) {
     const format_candidate *x = &f->v[i];
     double rate = x->c.feasible ? x->c.decode_tok_per_s.likely : 0;
-    if (!x->chosen && !x->usual && !(x->frontier && rate < shown / 1.04)) continue;
+    if (!x->chosen && !x->usual && !x->own && !(x->frontier && rate < shown / 1.04)) continue;
     if (x->frontier) shown = rate;
     HF_TRY(row(x, b));
   }
@@ -188,12 +190,12 @@ void formats_verdict(const formats *f, char *out, size_t n) {
   }
   const format_candidate *x = &f->v[f->chosen];
   percent_text(x->quality.loss, loss);
-  int k = snprintf(out, n, "%s: %.1f tokens/s decode (%.1f to %.1f), perplexity %s, %.2f bits per weight.", x->recipe.name,
-                   x->c.decode_tok_per_s.likely, x->c.decode_tok_per_s.low, x->c.decode_tok_per_s.high, loss, x->bits);
+  int k = snprintf(out, n, "%s: %.1f tokens/s delivered, %.1f decode (%.1f to %.1f), perplexity %s, %.2f bits per weight.",
+                   x->recipe.name, x->c.tok_per_s_wall, x->c.decode_tok_per_s.likely, x->c.decode_tok_per_s.low,
+                   x->c.decode_tok_per_s.high, loss, x->bits);
   if (f->usual < 0 || f->usual == f->chosen || k < 0 || (size_t)k >= n) return;
   const format_candidate *u = &f->v[f->usual];
   percent_text(u->quality.loss, loss);
-  if (u->c.feasible)
-    snprintf(out + k, n - (size_t)k, " %s would give %.1f at %s.", u->recipe.name, u->c.decode_tok_per_s.likely, loss);
+  if (u->c.feasible) snprintf(out + k, n - (size_t)k, " %s would deliver %.1f at %s.", u->recipe.name, u->c.tok_per_s_wall, loss);
   else snprintf(out + k, n - (size_t)k, " %s does not fit.", u->recipe.name);
 }

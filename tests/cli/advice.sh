@@ -44,6 +44,11 @@ expect_json --argjson p "$likely" --argjson g "$gib" "[$(line "device memory")][
 expect_json "[$(line "DRAM bandwidth")][0].cost | .part == \"mrdimm-8000\" and .instead_of == \"ddr5-6400\" and .unit == \"B/s\" and .price.likely > 0 and .price.low >= 0
   and (.per_change / (.price.likely * 10e9 / .amount) - 1 | fabs) < 1e-9"
 expect_json "[$(line PCIe)][0] | .cost == null"
+# Modules that are no longer sold are passed over: the next ones that the CPU drives faster.
+mkdir -p "$tmp/ended/memory"
+"$plan" catalog show memory mrdimm-8000 | jq '.sale = "ended: a test"' >"$tmp/ended/memory/mrdimm-8000.json"
+HF_CATALOG=$tmp/ended expect_exit 0 "$plan" plan --model deepseek-r1 --machine cpu=xeon-6787p,sockets=2,memory=ddr5-6400,gpu=rtx4090 $load --json
+expect_json "[$(line "DRAM bandwidth")][0].cost | .part == \"mrdimm-8800\""
 
 # A scenario named by the asker is the price of this model, with its own tags and currency; one without API prices leaves money out.
 expect_exit 0 "$plan" plan --model deepseek-r1 --machine cpu=xeon-6787p,sockets=2,memory=ddr5-6400,gpu=rtx4090 $load --scenario eu --json

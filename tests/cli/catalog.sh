@@ -65,6 +65,20 @@ expect_exit 1 "$plan" catalog check --json "$tmp/bad.json"
 expect_json '.problems | length == 2'
 expect_error 2 'nowhere.json' "$plan" catalog check "$tmp/nowhere.json"
 
+# ---- a bandwidth of nothing is refused by the check and wherever the entry is used, with file, field and remedy
+mkdir -p "$tmp/dies/cpus"
+"$plan" catalog show cpus epyc-9115 | jq '.die_read_bytes_per_s.value = 0 | .die_read_bytes_per_s |= del(.low, .high)' >"$tmp/dies/cpus/epyc-9115.json"
+expect_exit 1 "$plan" catalog check "$tmp/dies/cpus/epyc-9115.json"
+expect_stdout_line 'cpus/epyc-9115.json: field die_read_bytes_per_s: 0 is no bandwidth; leave it out'
+HF_CATALOG=$tmp/dies expect_error 2 'dies/cpus/epyc-9115.json: field die_read_bytes_per_s: .*leave it out' "$plan" plan --model olmoe-1b-7b --machine cpu=epyc-9115 --users 1 --context 1024 --no-store
+# ---- the memory that is filled in is one that is sold
+mkdir -p "$tmp/ended/memory"
+"$plan" catalog show memory ddr5-5600-udimm | jq '.sale = "ended: a test"' >"$tmp/ended/memory/ddr5-5600-udimm.json"
+expect_exit 0 "$plan" catalog show cpu=ryzen-9950x
+expect_json '.parts | test("memory=ddr5-5600-udimm")'
+HF_CATALOG=$tmp/ended expect_exit 0 "$plan" catalog show cpu=ryzen-9950x
+expect_json '.parts | test("memory=ddr5-5600-udimm") | not'
+
 # ---- entries of one's own add and replace, everywhere
 mkdir -p "$tmp/mine/gpus" "$tmp/mine/models"
 cp "$tmp/card.json" "$tmp/mine/gpus/card.json"

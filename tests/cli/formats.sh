@@ -33,6 +33,12 @@ expect_exit 0 "$plan" formats $large
 jq -e '.chosen == "fp8"' "$out" >/dev/null || fail "the original itself loses nothing"
 expect_exit 0 "$plan" formats $large --program llama.cpp
 jq -e '.chosen == "bf16" and .usual == "fp8"' "$out" >/dev/null || fail "what llama.cpp runs without loss"
+# what the model was published in stands among the rows, whatever it loses or takes
+expect_exit 0 "$plan" formats --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 2 --context 1K
+expect_stdout_line ' fp8 \(the model.s own\)$'
+expect_exit 0 "$bin/hf-report" formats --html "$tmp/f.html" --json
+jq -e '.tables.recipes.rows | any(.[]; .[0] == "fp8" and (.[1] | test("own")))' "$out" >/dev/null || fail "own format on the page"
+[ "$(grep -o 'formats-delivered\|formats-frontier' "$tmp/f.html" | head -1)" = formats-delivered ] || fail "delivered tokens/s do not come first"
 expect_exit 0 "$plan" formats $base --no-store --csv "$tmp/f.csv"
 expect_stdout_line '^Speed against quality'
 head -n 1 "$tmp/f.csv" | grep -q '^recipe,program,bits_per_weight' || fail "no CSV"

@@ -55,7 +55,7 @@ expect_json '.counts.roofline == .counts.considered - .counts.contradictory - .c
 cat >"$tmp/space.json" <<'JSON'
 {"gpus": ["rtx4090"], "gpu_counts": [1], "cpus": ["epyc-9354"], "sockets": [1], "memory": ["ddr5-4800"], "dimm_bytes": [17179869184], "formats": ["q4_k_m", "q8_0"]}
 JSON
-expect_exit 0 "$plan" recommend "${load[@]}" --space "$tmp/space.json" --no-store --json
+expect_exit 0 "$plan" recommend "${load[@]}" --space "$tmp/space.json" --min-tok-per-s 1 --no-store --json
 expect_json '.counts.considered == 2 and (.ranking | map(.format) | sort) == ["q4_k_m", "q8_0"]'
 expect_json '(.ranking | map({(.format): .decode_tok_per_s.likely}) | add) | .q4_k_m > .q8_0'
 
@@ -100,9 +100,64 @@ expect_stdout_line 'regretted least'
 expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --slo-ttft 0.001 --db "$tmp/refused.db"
 [ ! -e "$tmp/refused.db" ] || fail "a refused recommendation wrote a database"
 
-# ---- without a limit the cheapest is not called fit for anything
+# ---- without a limit: the cheapest that runs, the knee, which leads, and the fastest, from one search
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --no-store --json
-expect_json '.verdict | test("No limit was asked for")'
+expect_json '.verdict | test("^Buy .*No limit was asked for, so this is the knee.*Cheapest that runs it at all: .*Fastest at any price: ")'
+expect_json '.choices | .knee.tok_per_s_per_1000_usd >= .cheapest.tok_per_s_per_1000_usd and .knee.tok_per_s_per_1000_usd >= .fastest.tok_per_s_per_1000_usd'
+expect_json '.choices as $c | .answer.name == $c.knee.name and .answer.rank == $c.knee.rank and .ranking[0].name == $c.cheapest.name and
+  $c.fastest.tok_per_s_wall == ([.ranking[].tok_per_s_wall] | max) and $c.cheapest.price == ([.ranking[].price.likely] | min)'
+expect_json '.choices.knee as $k | ($k.tok_per_s_per_1000_usd - 1000 * $k.tok_per_s_wall / $k.price) | fabs < 1e-9'
+expect_json "$sum"'.counts | .considered == sum_of_rules and .planned == .slow + .slo + .met'
+fastest=$(json .choices.fastest.price)
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --budget "$(jq -n --argjson p "$fastest" '$p - 1')" --json
+expect_json --argjson p "$fastest" '(.verdict | test("Fastest within the budget")) and all(.ranking[]; .price.likely < $p) and (.title | test("for at most USD [0-9,]+$"))'
+expect_exit 0 "$bin/hf-report" recommend --html "$tmp/choices.html" --json
+expect_json '.tables.choices.rows | length == 3'
+grep -q '<pre class="line" tabindex="0"><code>hf-plan plan ' "$tmp/choices.html" || fail "the command is not shown as code"
+grep -q 'at most USD' "$tmp/choices.html" || fail "the page does not say the budget"
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --budget 9000 --no-store
+expect_stdout_line '\((cheapest, )?knee(, fastest)?\)$'
+expect_stdout_line '^  USD/M: USD per million tokens, input and output together'
+expect_same "$(grep -c 'llama.cpp, ik_llama.cpp' "$out")" 1 "lines of engines"
+grep -q 'run hf-profile on a machine with this GPU' "$out" && fail "hf-profile measures no GPU"
+
+expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --budget 1000 --no-store --json
+expect_json '.answer == null and .choices == null and (.verdict | test("^No machine for USD 1,000 runs it. It takes USD [0-9,]+ more: the cheapest that runs it costs"))'
+
+# ---- the model's own format is searched, and named where one is asked for
+expect_exit 0 "$plan" recommend --model gpt-oss-20b --users 2 --context 1K --gpus rtx5090 --gpu-counts 1 --cpus ryzen-9950x --no-store --json
+expect_json '(.question.formats | index("mxfp4")) != null and ([.question.format_losses[] | select(.own)] | length == 1 and .[0].format == "mxfp4" and .[0].perplexity_increase == 0)'
+expect_exit 0 "$plan" recommend --model gpt-oss-20b --users 2 --context 1K --gpus rtx5090 --gpu-counts 1 --cpus ryzen-9950x --formats mxfp4 --no-store
+expect_stdout_line '^Buy .*, mxfp4: about USD'
+expect_exit 0 "$plan" recommend --model deepseek-r1 --users 2 --context 1K --gpus rtx4090 --gpu-counts 1 --cpus xeon-6787p --dimm-sizes 96G --min-tok-per-s 1 --no-store --json
+expect_json '.question.formats | index("fp8") != null and length == 4'
+
+# ---- modules that are no longer sold are proposed by name only
+mkdir -p "$tmp/old/memory"
+for kind in ddr5-5600-udimm; do "$plan" catalog show memory $kind | jq '.sale = "ended: a test"' >"$tmp/old/memory/$kind.json"; done
+own=(--gpus rtx5090 --gpu-counts 1 --cpus ryzen-9950x --dimm-sizes 32G --min-tok-per-s 5)
+expect_exit 0 "$plan" recommend "${load[@]}" "${own[@]}" --no-store --json
+expect_json 'any(.ranking[]; .parts.memory == "ddr5-5600-udimm")'
+HF_CATALOG=$tmp/old expect_exit 0 "$plan" recommend "${load[@]}" "${own[@]}" --no-store --json
+expect_json '(.ranking | length > 0) and all(.ranking[]; .parts.memory != "ddr5-5600-udimm")'
+HF_CATALOG=$tmp/old expect_exit 0 "$plan" recommend "${load[@]}" "${own[@]}" --memory ddr5-5600-udimm --no-store --json
+expect_json 'all(.ranking[]; .parts.memory == "ddr5-5600-udimm")'
+
+# ---- units
+expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --slo-tpot 40ms --slo-ttft 1min --no-store --json
+expect_json '.question.slo | .tpot_s == 0.04 and .ttft_s == 60'
+expect_error 2 'option --slo-tpot: 150 without a unit is seconds.*150ms or 150s' "$plan" recommend "${load[@]}" "${space[@]}" --slo-tpot 150
+expect_error 2 'option --slo-ttft: 4000 without a unit' "$plan" recommend "${load[@]}" "${space[@]}" --slo-ttft 4000
+expect_error 2 "option --context: '8x' is no number of tokens between" "$plan" recommend "${load[@]}" --context 8x
+
+# ---- a verb that is none is told before its options
+expect_error 2 "'recomend' is no verb; is recommend meant" "$plan" recomend --model x
+expect_error 2 "'xyzzy' is none of the verbs" "$plan" xyzzy --model x
+expect_error 2 "unknown kind of report 'recomend'; is recommend meant" "$bin/hf-report" recomend --html "$tmp/x.html" --db "$tmp/none.db"
+# ---- without a machine or database a buyer reads where machines are
+expect_error 2 'option --machine: missing.*hf-plan catalog list machines.*hf-profile' "$plan" plan --model deepseek-r1 --db "$tmp/none.db"
+expect_error 2 'option --machine: missing.*hf-plan catalog list machines.*hf-profile' "$plan" sweep --model deepseek-r1 --db "$tmp/none.db"
+expect_error 2 'no such database.*hf-plan plan --machine NAME .hf-plan catalog list machines.' "$bin/hf-report" loop --html "$tmp/x.html" --db "$tmp/none.db"
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 5 --no-store --json
 expect_json '.verdict | test("No limit was asked for") | not'
 

@@ -37,6 +37,20 @@ expect_json '.cells[3].parts.gpus == "none" and .cells[5].parts.gpus == "h100-pc
 expect_exit 1 "$plan" sweep "${r1[@]}" --machine cpu=xeon-6787p,dimm=16G --axis users=1,2 --axis context=512,1K --json --no-store
 expect_stderr_line 'no cell fits'
 
+# ---- lengths that a cell's context changes are told, once
+expect_exit 0 "$plan" sweep "${r1[@]}" --axis users=1,2 --axis context=512,4K --prompt-tokens 1024 --output-tokens 600 --no-store --json
+expect_json '(.notes | length == 1) and (.notes[0] | test("In 4 of 4 cells the lengths are not those asked for.*here 384 to 3496 tokens.*shorter")) and .cells[0].prompt_tokens == 384'
+expect_exit 0 "$plan" sweep "${r1[@]}" --axis users=1,2 --axis context=512,4K --prompt-tokens 1024 --output-tokens 600
+expect_same "$(grep -c 'lengths are not those asked for' "$out")" 1 "notes"
+legend='D DRAM bandwidth, C arithmetic of the CPU'
+expect_stdout_line "what binds: $legend"
+expect_exit 0 "$bin/hf-report" sweep --html "$tmp/s.html" --quiet
+grep -q 'lengths are not those asked for' "$tmp/s.html" || fail "the page does not tell"
+grep -q "$legend" "$tmp/s.html" || fail "two sets of letters"
+grep -q '<span class="bind">D</span>' "$tmp/s.html" || fail "no letter on the page"
+expect_exit 0 "$plan" sweep --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --axis users=1,2 --axis format=q4_k_m,q8_0 --context 1K --no-store --json
+expect_json '.notes == []'
+
 # ---- an SLO ends a row
 expect_exit 0 "$plan" sweep "${r1[@]}" --axis users=1:8:x2 --axis context=512 --slo-tpot 0.08 --knee 1 --json --no-store
 expect_json '.knees[0].rule == "slo" and (.knees[0].users as $u | all(.cells[]; .meets_slo == (.tpot_s.p95 <= 0.08)) and ([.cells[] | select(.meets_slo) | .users] | max) == $u)'

@@ -59,6 +59,18 @@ expect_exit 1 "$plan" whatif "${r1[@]}" --machine 'cpu=xeon-6787p,dimm=16G,gpu=r
 expect_json '(.base.feasible | not) and (.cases[0].feasible | not)'
 expect_stderr_line 'neither the base nor any change fits'
 
+# ---- changes that do not help are not called the most; modules the CPU cannot use say why
+expect_exit 0 "$plan" whatif "${r1[@]}" --set sockets=1 --set gpu=rtx3090 --alone --no-store --json
+expect_json '.verdict | test("No single change of the machine helps; the least is lost with gpu=rtx3090: .*-[0-9.]+ %") and (test("the most is") | not)'
+expect_exit 0 "$plan" whatif "${r1[@]}" --set dimm=mrdimm-8800 --no-store --json
+expect_json '(.verdict | test("That change of the machine does not help")) and (.cases[0].causes[0] | .what == "dram_bandwidth" and .from == .to and (.text | test("xeon-6787p drives these modules at 8000 MT/s, not at their 8800")))'
+expect_exit 0 "$plan" whatif --model qwen3-30b-a3b --machine 'cpu=epyc-9115,gpu=rtx4090' --users 2 --context 1K --set dimm=ddr5-5600 --no-store --json
+expect_json '.cases[0].causes[0].text | test("the dies of epyc-9115 read at most 256 GB/s")'
+expect_exit 0 "$plan" whatif "${r1[@]}" --set gpu=rtx5090 --no-store --json
+expect_json '.verdict | test("the most is gpu=rtx5090")'
+expect_error 2 "did you mean 'rtx5090'" "$plan" whatif "${r1[@]}" --set gpu=rtx5900
+expect_error 2 'nearest names are q4_k_m' "$plan" whatif "${r1[@]}" --set format=q4km
+
 # ---- text and CSV
 expect_exit 0 "$plan" whatif "${r1[@]}" --set gpu=rtx5090 --set lost=gpu0 --csv "$tmp/w.csv"
 expect_stdout_line '^Base: [0-9.]+ tokens/s delivered, first token within [0-9.]+ m?s, '

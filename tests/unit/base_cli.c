@@ -15,8 +15,8 @@
 static struct {
   bool exact;
   const char *model;
-  int64_t users, size;
-  double rate;
+  int64_t users, size, context;
+  double rate, limit;
   cli_int_list list;
 } values;
 
@@ -27,6 +27,8 @@ static const cli_option options[] = {
     {"seed", 0, CLI_INT, &values.users, "N", "Any whole number.", 0, 0},
     {"rate", 0, CLI_NUM, &values.rate, "X", "Requests per second.", 0, 1.5},
     {"size", 0, CLI_SIZE, &values.size, "SIZE", "Memory of the virtual device.", 0, 0},
+    {"context", 0, CLI_TOKENS, &values.context, "N", "Tokens of a sequence.", 2, 16777216},
+    {"limit", 0, CLI_SECONDS, &values.limit, "TIME", "Limit of a time.", 0, 10},
     {"batch", 'q', CLI_LIST, &values.list, "LIST", "Sequences at once, for example 1,5,16.", 1, 64},
     {0},
 };
@@ -98,6 +100,47 @@ static void every_kind_is_read(void **state) {
   assert_int_equal(parse("-q 4"), HF_OK); /* a command's own letter hides the common one */
   assert_int_equal(values.list.v[0], 4);
   assert_false(common.quiet);
+}
+
+static void times_have_units(void **state) {
+  (void)state;
+  static const struct {
+    const char *text;
+    double seconds;
+  } good[] = {{"0.15", 0.15}, {"150ms", 0.15}, {"0.15s", 0.15}, {"10", 10}, {"150s", 150}, {"2min", 120}, {"1h", 3600}, {"0", 0}};
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    char line[64];
+    snprintf(line, sizeof line, "--limit %s", good[i].text);
+    assert_int_equal(parse(line), HF_OK);
+    assert_float_equal(values.limit, good[i].seconds, 1e-12);
+  }
+  refuse("--limit 150", "option --limit: 150 without a unit is seconds, which is hardly meant; say 150ms or 150s");
+  refuse("--limit -1", "option --limit: '-1' is no time such as 0.15, 150ms, 2s or 5min");
+  refuse("--limit nan", "option --limit: 'nan' is no time such as 0.15, 150ms, 2s or 5min");
+  refuse("--limit 5m", "option --limit: '5m' is no time such as 0.15, 150ms, 2s or 5min");
+  refuse("--limit ms", "option --limit: 'ms' is no time such as 0.15, 150ms, 2s or 5min");
+}
+
+static void tokens_count_in_binary_thousands(void **state) {
+  (void)state;
+  static const struct {
+    const char *text;
+    int64_t tokens;
+  } good[] = {{"8192", 8192}, {"40k", 40960}, {"160K", 163840}, {"1.5K", 1536}, {"1M", 1048576}};
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    char line[64];
+    snprintf(line, sizeof line, "--context %s", good[i].text);
+    assert_int_equal(parse(line), HF_OK);
+    assert_int_equal(values.context, good[i].tokens);
+  }
+  static const char *const bad[] = {"1", "17M", "8G", "8KB", "1.0001K", "x", "-5", "1e3", "nan"};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    char line[64], want[160];
+    snprintf(line, sizeof line, "--context %s", bad[i]);
+    snprintf(want, sizeof want,
+             "option --context: '%s' is no number of tokens between 2 and 16777216, such as 8192 or 8K (= 8192)", bad[i]);
+    refuse(line, want);
+  }
 }
 
 static void quiet_and_verbose_set_the_log(void **state) {
@@ -238,6 +281,8 @@ static void any_allocation_may_fail(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_kind_is_read),
+      cmocka_unit_test(times_have_units),
+      cmocka_unit_test(tokens_count_in_binary_thousands),
       cmocka_unit_test(quiet_and_verbose_set_the_log),
       cmocka_unit_test(every_error_names_the_option),
       cmocka_unit_test(long_lists_are_refused),

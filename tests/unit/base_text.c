@@ -51,6 +51,9 @@ static void distances_count_single_changes(void **state) {
   assert_int_equal(hf_edit_distance("", 0, ""), 0);
   assert_int_equal(hf_edit_distance("kitten", 6, "sitting"), 3);
   assert_int_equal(hf_edit_distance("Users", 5, "users"), 0);
+  assert_int_equal(hf_edit_distance("rtx5900", 7, "rtx5090"), 1); /* two neighbours changed places */
+  assert_int_equal(hf_edit_distance("ba", 2, "ab"), 1);
+  assert_int_equal(hf_edit_distance("abc", 3, "ca"), 3); /* not across an insertion */
   assert_int_equal(hf_edit_distance("abc", 0, "abc"), 3);
   assert_int_equal(hf_edit_distance("users=5", 5, "user"), 1); /* only the first n_a bytes count */
   char longest[HF_EDIT_MAX + 2];

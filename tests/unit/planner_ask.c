@@ -315,6 +315,40 @@ static void test_scaled_kernels(void **state) {
   ask_machine_free(m);
 }
 
+/* A limit is never missed by 0 %. */
+static void test_just_over(void **state) {
+  (void)state;
+  char why[160];
+  ask_case c = {.feasible = true, .tpot_s = {.p95 = 0.2505}, .ttft_s = {.p95 = 10.0001}, .tok_per_s_wall = 29.99};
+  assert_false(ask_meets(&c, &(ask_slo){.tpot_s = 0.25}, why));
+  assert_string_equal(why, "p95 TPOT 250.5 ms is 0.2 % over 250 ms");
+  assert_false(ask_meets(&c, &(ask_slo){.ttft_s = 10}, why));
+  assert_string_equal(why, "p95 TTFT 10 s is under 0.1 % over 10 s");
+  assert_false(ask_meets(&c, &(ask_slo){.tok_per_s = 30}, why));
+  assert_string_equal(why, "29.99 tokens/s delivered is under 0.1 % under 30");
+  c.tpot_s.p95 = 0.5;
+  assert_false(ask_meets(&c, &(ask_slo){.tpot_s = 0.25}, why));
+  assert_string_equal(why, "p95 TPOT 500 ms is 100 % over 250 ms");
+}
+
+/* More options than there is room for are an error, not fewer options. */
+static void test_options(void **state) {
+  (void)state;
+  static cli_option own[ASK_MAX_OPTIONS + 1], all[ASK_MAX_OPTIONS];
+  ask_command c = {0};
+  int room = 0;
+  unsigned has = ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT;
+  assert_int_equal(ask_options(&c, has, own, all), HF_OK);
+  while (all[room].name != NULL) room++;
+  room = ASK_MAX_OPTIONS - 1 - room;
+  for (int i = 0; i < room; i++) own[i].name = "own";
+  assert_int_equal(ask_options(&c, has, own, all), HF_OK);
+  assert_null(all[ASK_MAX_OPTIONS - 1].name);
+  own[room].name = "one more";
+  assert_int_equal(ask_options(&c, has, own, all), HF_MACHINE);
+  assert_non_null(strstr(hf_error_line(), "ASK_MAX_OPTIONS"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_changes),
                                      cmocka_unit_test(test_axes),
@@ -324,6 +358,8 @@ int main(void) {
                                      cmocka_unit_test(test_regret),
                                      cmocka_unit_test(test_flip_on_the_way),
                                      cmocka_unit_test(test_regret_random),
+                                     cmocka_unit_test(test_just_over),
+                                     cmocka_unit_test(test_options),
                                      cmocka_unit_test(test_machine),
                                      cmocka_unit_test(test_scaled_kernels)};
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -173,6 +173,35 @@ static void test_sustained_limits(void **state) {
 }
 
 /* Giving up changes no verdict: met is the same to the bit, missed is missed by at least so much. */
+static double value(const recommend_entry *e) {
+  return e->c.tok_per_s_wall / e->c.price.likely;
+}
+
+/* Without limits: the cheapest, the best value and the fastest of the pruned search are those of the whole one, within what is called no better. */
+static void test_choices(void **state) {
+  (void)state;
+  static const double budget[] = {0, 9000, 4000};
+  space("rtx5060ti-16g,rtx5070ti,rtx5090,none", "epyc-9115,ryzen-9950x,xeon-6338");
+  q->slo = (ask_slo){0};
+  for (size_t i = 0; i < sizeof budget / sizeof budget[0]; i++) {
+    q->budget = budget[i];
+    search(true, 2, pruned);
+    search(false, 2, all);
+    assert_true(pruned->choices && all->choices && pruned->n > 0 && all->n > 0);
+    assert_true(pruned->planned < all->planned);
+    assert_float_equal(pruned->entry[0].c.price.likely, all->entry[0].c.price.likely, 1);
+    assert_true(value(recommend_lead(pruned)) >= 0.98 * value(recommend_lead(all)));
+    assert_true(pruned->entry[pruned->quickest].c.tok_per_s_wall >= 0.98 * all->entry[all->quickest].c.tok_per_s_wall);
+    for (int k = 0; k < pruned->n; k++) {
+      assert_true(value(&pruned->entry[k]) <= value(recommend_lead(pruned)));
+      assert_true(budget[i] == 0 || pruned->entry[k].c.price.likely <= budget[i]);
+      assert_true(k == 0 || pruned->entry[k].c.price.likely >= pruned->entry[k - 1].c.price.likely);
+    }
+    assert_int_equal(pruned->regret.best, pruned->knee);
+  }
+  q->budget = 0;
+}
+
 static void test_give_up(void **state) {
   (void)state;
   ask_machine *machine = NULL;
@@ -220,9 +249,9 @@ static void test_bad_spaces(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_winner),           cmocka_unit_test(test_slo_and_budget),
-                                     cmocka_unit_test(test_threads),          cmocka_unit_test(test_roofline),
-                                     cmocka_unit_test(test_sustained_limits), cmocka_unit_test(test_give_up),
-                                     cmocka_unit_test(test_bad_spaces),       cmocka_unit_test(test_by_name_only)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_winner),   cmocka_unit_test(test_slo_and_budget),   cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_roofline), cmocka_unit_test(test_sustained_limits), cmocka_unit_test(test_give_up),
+      cmocka_unit_test(test_choices),  cmocka_unit_test(test_bad_spaces),       cmocka_unit_test(test_by_name_only)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
