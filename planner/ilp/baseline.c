@@ -96,14 +96,18 @@ static void even(fill_state *s, bool shuffled, uint64_t seed) {
       if (t->layer[l].moe) (void)put(s, (int)row_of(s->p, l) + s->order[row_of(s->p, l) + (size_t)e]);
 }
 
+static double fill(fill_state *s, int baseline, uint64_t seed) {
+  start(s);
+  if (baseline == ILP_BASE_GREEDY) greedy(s);
+  if (baseline == ILP_BASE_WHOLE_LAYERS) whole_layers(s);
+  if (baseline == ILP_BASE_UNIFORM) even(s, false, 0);
+  if (baseline == ILP_BASE_RANDOM) even(s, true, seed);
+  return spread_evaluate(s->m, s->place);
+}
+
 static void value_all(fill_state *s, int depth, uint64_t seed, ilp_baseline *out) {
   for (int b = 0; b < ILP_N_BASELINES; b++) {
-    start(s);
-    if (b == ILP_BASE_GREEDY) greedy(s);
-    if (b == ILP_BASE_WHOLE_LAYERS) whole_layers(s);
-    if (b == ILP_BASE_UNIFORM) even(s, false, 0);
-    if (b == ILP_BASE_RANDOM) even(s, true, seed);
-    double ns = spread_evaluate(s->m, s->place);
+    double ns = fill(s, b, seed);
     if (ns < out[b].objective_ns) {
       out[b].objective_ns = ns;
       out[b].depth = depth;
@@ -111,12 +115,40 @@ static void value_all(fill_state *s, int depth, uint64_t seed, ilp_baseline *out
   }
 }
 
+static hf_status open_state(const ilp_problem *p, fill_state *s) {
+  size_t cells = (size_t)p->table->n_layers * (size_t)p->table->n_experts;
+  *s = (fill_state){.p = p, .n_devices = p->table->one_resource || p->n_devices == 0 ? 0 : p->table->n_devices};
+  HF_TRY(hf_alloc(&s->order, cells + 1, sizeof *s->order, "baseline placements"));
+  hf_status st = hf_alloc(&s->place, cells + 1, 1, "baseline placements");
+  if (st != HF_OK) free(s->order);
+  return st;
+}
+
+static void close_state(fill_state *s) {
+  free(s->order);
+  free(s->place);
+}
+
+hf_status spread_best_simple(const spread *m, uint8_t *placement, double *ns) {
+  fill_state s;
+  *ns = INFINITY;
+  HF_TRY(open_state(m->p, &s));
+  s.m = m;
+  for (int b = ILP_BASE_GREEDY; b <= ILP_BASE_UNIFORM; b++) {
+    double v = fill(&s, b, 0);
+    if (!(v < *ns)) continue;
+    *ns = v;
+    memcpy(placement, s.place, row_of(m->p, m->p->table->n_layers));
+  }
+  close_state(&s);
+  return HF_OK;
+}
+
 hf_status ilp_baselines(const ilp_problem *p, uint32_t depths, uint64_t seed, ilp_counters *count, ilp_baseline *out) {
   static const char *const name[ILP_N_BASELINES] = {"greedy", "whole-layers", "uniform", "random", "all-cpu"};
-  size_t cells = (size_t)p->table->n_layers * (size_t)p->table->n_experts;
-  fill_state s = {.p = p, .n_devices = p->table->one_resource || p->n_devices == 0 ? 0 : p->table->n_devices};
-  HF_TRY(hf_alloc(&s.order, cells + 1, sizeof *s.order, "baseline placements"));
-  hf_status st = hf_alloc(&s.place, cells + 1, 1, "baseline placements");
+  fill_state s;
+  hf_status st = HF_OK;
+  HF_TRY(open_state(p, &s));
   for (int b = 0; b < ILP_N_BASELINES; b++) out[b] = (ilp_baseline){.name = name[b], .objective_ns = INFINITY};
   for (int depth = 1; st == HF_OK && depth <= ILP_MAX_DEPTH; depth++) {
     spread *m = NULL;
@@ -126,7 +158,6 @@ hf_status ilp_baselines(const ilp_problem *p, uint32_t depths, uint64_t seed, il
     value_all(&s, depth, seed, out);
     spread_free(m);
   }
-  free(s.order);
-  free(s.place);
+  close_state(&s);
   return st;
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double OPTIMAL_GAP = 1e-6, SETTLED_GAP = 1e-5, NEAR_GAP = 2e-3, LEAST_PRICE = 0.01;
+static const double OPTIMAL_GAP = 1e-6, SETTLED_GAP = 1e-5, NEAR_GAP = 2e-3, SIMPLE_GAP = 5e-3, LEAST_PRICE = 0.01;
 enum { SETTLE_ROUNDS = 12 };
 
 typedef struct {
@@ -426,6 +426,33 @@ static hf_status come_within(search *s, int depth, spread_solution *x) {
   return HF_OK;
 }
 
+/* Where the search ended far from its bound, what anyone would try first may be better, and better still once settled. */
+static hf_status from_simple(const spread_solution *x, uint8_t *place, double *ns) {
+  double settled = INFINITY;
+  size_t n = (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts;
+  HF_TRY(spread_best_simple(x->m, place, ns));
+  if (!(*ns < x->objective_ns)) return HF_OK;
+  memcpy(x->placement, place, n);
+  HF_TRY(spread_settle(x->m, &x->best, SETTLE_ROUNDS, 0, place, &settled));
+  if (settled < *ns) memcpy(x->placement, place, n);
+  *ns = fmin(*ns, settled);
+  return HF_OK;
+}
+
+static hf_status no_worse_than_simple(spread_solution *x) {
+  uint8_t *place;
+  double ns;
+  if (x->objective_ns <= x->bound_ns * (1 + SIMPLE_GAP)) return HF_OK;
+  HF_TRY(hf_alloc(&place, (size_t)x->m->p->table->n_layers * (size_t)x->m->n_experts + 1, 1, "placement"));
+  hf_status st = from_simple(x, place, &ns);
+  if (st == HF_OK && ns < x->objective_ns) {
+    x->objective_ns = ns;
+    x->exact = false;
+  }
+  free(place);
+  return st;
+}
+
 static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   spread_solution *x = NULL;
   ilp_evaluation e;
@@ -435,6 +462,7 @@ static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   r->tables->spread[depth - 1] = x;
   bool limits = s->p->limit.step_ns > 0 || s->p->limit.ttft_ns > 0;
   if (limits && x->bound_ns < stop && !x->milp) HF_TRY(come_within(s, depth, x));
+  if (!limits && x->bound_ns < stop) HF_TRY(no_worse_than_simple(x));
   HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
   /* what is over a limit by rounding alone is in x's objective, times a lot */
   double ns = !isfinite(x->objective_ns) || !e.keeps_limits ? INFINITY : fmin(x->objective_ns, e.objective_ns);

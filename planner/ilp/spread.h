@@ -144,6 +144,9 @@ double spread_constant(const spread *m, const spread_dual *d);
 HF_MUST hf_status spread_settle(const spread *m, const spread_dual *d, int rounds, double enough, uint8_t *placement,
                                 double *objective);
 
+/* baseline.c: the best of greedy, whole layers and uniform into placement [n_layers * n_experts]; *ns: INFINITY when none of them fits. */
+HF_MUST hf_status spread_best_simple(const spread *m, uint8_t *placement, double *ns);
+
 /* master.c */
 typedef struct spread_solution {
   spread *m;
