@@ -120,6 +120,8 @@ HF_MUST hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, 
  * give_up times the limit of TPOT: tpot_s is then the least of such a step. */
 HF_MUST hf_status plan_sustain(const plan_inputs *in, const planned *p, const ilp_result *r, double give_up,
                                sustained_result *out);
+/* A figure beside its limit: 3 digits, or as many more as show on which side of it the figure is. */
+void plan_beside_limit_text(double v, double limit, char out[24]);
 /* HF_NO with what would make it feasible, and by how much, in out->remedy. */
 hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planned *out);
 /* extra.slo, where limits were asked for. */
