@@ -921,20 +921,20 @@ static hf_status improve(search *s, spot *v, int n, aim a) {
   return st;
 }
 
-static bool was_planned(const search *s, const combo *c, recommend_rule *rule) {
+/* RULE_N: not yet. */
+static recommend_rule planned_as(const search *s, const combo *c) {
   for (int i = 0; i < s->n_known; i++) {
     const known *k = &s->known[i];
-    if (k->host != c->host || k->card != c->card || k->count != (c->card >= 0 ? c->count : 0) || k->format != c->format) continue;
-    *rule = k->fits ? RULE_MET : RULE_SLOW;
-    return true;
+    if (k->host == c->host && k->card == c->card && k->count == (c->card >= 0 ? c->count : 0) && k->format == c->format)
+      return k->fits ? RULE_MET : RULE_SLOW;
   }
-  return false;
+  return RULE_N;
 }
 
 /* counts: of what was settled before. */
 static hf_status find_choices(search *s, spot *v, int n, const int64_t counts[RULE_N]) {
   recommend_result *o = s->out;
-  for (int i = 0; i < n; i++) was_planned(s, &v[i].c, &v[i].rule);
+  for (int i = 0; i < n; i++) v[i].rule = planned_as(s, &v[i].c);
   HF_TRY(improve(s, v, n, FOR_VALUE));
   HF_TRY(improve(s, v, n, FOR_RATE));
   memcpy(o->counts, counts, RULE_N * sizeof *counts); /* each is counted once */
