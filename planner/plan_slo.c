@@ -188,7 +188,8 @@ static void reason(const planned *out, bool tpot, char *to, size_t n) {
 void plan_beside_limit_text(double v, double limit, char out[24]) {
   for (int digits = 3; digits <= 17; digits++) {
     snprintf(out, 24, "%.*g", digits, v);
-    if ((strtod(out, NULL) > limit) == (v > limit)) return;
+    double shown = strtod(out, NULL);
+    if ((shown > limit) == (v > limit) && (shown < limit) == (v < limit)) return;
   }
 }
 
