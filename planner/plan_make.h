@@ -45,8 +45,10 @@ typedef struct {
   /* Users who start together, one request each: the decode rate while all decode, and what runs are held against. */
   sim_result sim;
   double stretch; /* see plan_simulate */
-  double
-      near_gain; /* > 0: the placement has not the least step found, and simulates faster by this share than the one that has */
+  /* The placement has not the least step found: it simulates faster by near_gain, or keeps limits that the one of the least step misses
+   * (near_gain may then be below 0). */
+  bool near;
+  double near_gain;
   sustained_result sustained;    /* what limits are judged by, and what is delivered */
   double slo_ttft_s, slo_tpot_s; /* of the options, as the two below */
   const money_scenario *scenario;
