@@ -69,7 +69,7 @@ hf_status cli_parse_seconds(const char *text, const char *what, double most_plai
   if (*end == '\0' && most_plain > 0 && v > most_plain)
     return hf_fail(HF_INPUT, "%s: %.15g without a unit is seconds, which is hardly meant; say %.15gms or %.15gs", what, v, v, v);
   *out = v * units[at].seconds;
-  return HF_OK;
+  return *out <= CLI_MOST_SECONDS ? HF_OK : hf_fail(HF_INPUT, "%s: '%.40s' is more than 30 years", what, text);
 }
 
 /* "40K" -> 40960. */

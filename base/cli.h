@@ -69,7 +69,9 @@ HF_MUST hf_status cli_parse(const cli_spec *spec, int argc, char **argv, cli_com
 /* What main() does at the end: prints "PROGRAM: error line" on standard error when st is not HF_OK, returns the exit status. */
 int cli_finish(const char *program, hf_status st);
 
-/* "150ms", "0.15s", "0.15", "2min", "1h" -> seconds, of 0 or more; a plain number is seconds, up to most_plain (0: any). HF_INPUT otherwise. */
+/* "150ms", "0.15s", "0.15", "2min", "1h" -> seconds, of 0 to CLI_MOST_SECONDS; a plain number is seconds, up to most_plain (0: any).
+ * HF_INPUT otherwise. */
+enum { CLI_MOST_SECONDS = 950000000 }; /* 30 years */
 HF_MUST hf_status cli_parse_seconds(const char *text, const char *what, double most_plain, double *out);
 /* "16M" -> bytes, binary K M G T, fractions allowed ("1.5G"); HF_INPUT otherwise. */
 HF_MUST hf_status cli_parse_size(const char *text, const char *what, int64_t *out);

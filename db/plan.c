@@ -18,8 +18,8 @@ char plan_binding_letter(const char *binding) {
   static const struct {
     const char *word;
     char letter;
-  } known[] = {{"DRAM", 'D'}, {"compute", 'C'}, {"fixed", 'F'},  {"way", 'W'},    {"path", 'W'},
-               {"link", 'L'}, {"network", 'N'}, {"remote", 'N'}, {"device", 'G'}, {"GPU", 'G'}};
+  } known[] = {{"DRAM", 'D'},    {"compute", 'C'}, {"fixed", 'F'},  {"way", 'W'}, {"path", 'W'}, {"link", 'L'},
+               {"network", 'N'}, {"machine", 'N'}, {"device", 'G'}, {"GPU", 'G'}, {"CPU", 'P'}};
   for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
     if (strstr(binding, known[i].word) != NULL) return known[i].letter;
   return binding[0] != '\0' ? '?' : '-';

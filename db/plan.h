@@ -46,9 +46,9 @@ typedef struct {
   double p95; /* 0 = not stated (older plans) */
 } plan_percentiles;
 /* What binds (`binding` of a plan or a case) as a letter of the legend, which tables and pages print below: "-" for nothing. */
-#define PLAN_BINDING_LEGEND                                                                                                     \
-  "D DRAM bandwidth, C arithmetic of the CPU, F fixed costs of the CPU, G the GPU, W the way of one micro-batch through both, " \
-  "L the link, N the network"
+#define PLAN_BINDING_LEGEND                                                                                                      \
+  "D DRAM bandwidth, C arithmetic of the CPU, F fixed costs of the CPU, P the CPU in layers without routed experts, G the GPU, " \
+  "W the way of one micro-batch through both, L the link, N the network or another machine"
 char plan_binding_letter(const char *binding);
 /* Members p50, p90, p95, p99 into an object. */
 void plan_add_percentiles(json *into, const plan_percentiles *p);

@@ -186,8 +186,8 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
                "predicted: users who start together, one request each; TTFT = first token - arrival; TPOT = (E2E - TTFT) / "
                "(tokens - 1); decode_tok_per_s = output tokens of all users per second while every user decodes; tok_per_s_wall "
                "and busy: of the member sustained");
-  json_add_str(extra, "placement_chosen_by", p->near_gain > 0 ? "simulation" : "objective");
-  if (p->near_gain > 0) json_add_num(extra, "placement_gain", p->near_gain);
+  json_add_str(extra, "placement_chosen_by", p->near ? "simulation" : "objective");
+  if (p->near) json_add_num(extra, "placement_gain", p->near_gain);
   json_add_str(extra, "depth_chosen_by",
                in->req.depth > 0 ? "request" : "simulation; objective_ns and bound_ns are those of this depth");
   json_add_str(extra, "certificate", p->ilp->certificate);

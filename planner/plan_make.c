@@ -199,8 +199,9 @@ typedef struct {
   sim_result sim;
   sustained_result load;
   double stretch, rate;
-  bool within;      /* the limits, under sustained load; true without */
-  double near_gain; /* see planned */
+  bool within; /* the limits, under sustained load; true without */
+  bool near;   /* as of planned */
+  double near_gain;
 } trial;
 
 static hf_status try_depth(const plan_inputs *in, const planned *p, const ilp_result *r, bool search, trial *t) {
@@ -217,6 +218,7 @@ static void keep_trial(planned *p, const trial *t) {
   p->sim = t->sim;
   p->stretch = t->stretch;
   p->sustained = t->load;
+  p->near = t->near;
   p->near_gain = t->near_gain;
 }
 
@@ -239,6 +241,7 @@ static hf_status try_near(const plan_inputs *in, planned *p, const ilp_options *
     st = try_depth(in, p, x, search, &other);
     if (st == HF_OK && (other.within != t->within ? other.within : other.rate > DEPTH_MARGIN * t->rate)) {
       st = ilp_result_take(r, x);
+      other.near = true;
       other.near_gain = other.rate / t->rate - 1;
       *t = other;
       p->by_depth[r->depth - 1].objective_ns = r->objective_ns;

@@ -45,8 +45,10 @@ typedef struct {
   /* Users who start together, one request each: the decode rate while all decode, and what runs are held against. */
   sim_result sim;
   double stretch; /* see plan_simulate */
-  double
-      near_gain; /* > 0: the placement has not the least step found, and simulates faster by this share than the one that has */
+  /* The placement has not the least step found: it simulates faster by near_gain, or keeps limits that the one of the least step misses
+   * (near_gain may then be below 0). */
+  bool near;
+  double near_gain;
   sustained_result sustained;    /* what limits are judged by, and what is delivered */
   double slo_ttft_s, slo_tpot_s; /* of the options, as the two below */
   const money_scenario *scenario;
@@ -120,6 +122,8 @@ HF_MUST hf_status plan_slo_tighten(const plan_inputs *in, const ilp_options *o, 
  * give_up times the limit of TPOT: tpot_s is then the least of such a step. */
 HF_MUST hf_status plan_sustain(const plan_inputs *in, const planned *p, const ilp_result *r, double give_up,
                                sustained_result *out);
+/* A figure beside its limit: 3 digits, or as many more as show on which side of it the figure is. */
+void plan_beside_limit_text(double v, double limit, char out[24]);
 /* HF_NO with what would make it feasible, and by how much, in out->remedy. */
 hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planned *out);
 /* extra.slo, where limits were asked for. */

@@ -1,6 +1,7 @@
 /* plan_slo.c: service levels: as rows of the placement program, then by the simulated percentiles. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "planner/plan_make.h"
 
@@ -184,12 +185,42 @@ static void reason(const planned *out, bool tpot, char *to, size_t n) {
     snprintf(to, n, ": a step in which all decode takes %.3g s, the rest is waiting for prompts of others", own);
 }
 
+void plan_beside_limit_text(double v, double limit, char out[24]) {
+  for (int digits = 3; digits <= 17; digits++) {
+    snprintf(out, 24, "%.*g", digits, v);
+    double shown = strtod(out, NULL);
+    if ((shown > limit) == (v > limit) && (shown < limit) == (v < limit)) return;
+  }
+}
+
 static void missed(const planned *out, bool tpot, char *to, size_t n) {
-  const sustained_result *p = &out->sustained;
-  char why[200];
+  double p95 = tpot ? out->sustained.tpot_s.p95 : out->sustained.ttft_s.p95, limit = tpot ? out->slo_tpot_s : out->slo_ttft_s;
+  char why[200], value[24];
   reason(out, tpot, why, sizeof why);
-  snprintf(to, n, "%s p95 %.3g s under sustained load, asked for %.3g s%s", tpot ? "TPOT" : "TTFT",
-           tpot ? p->tpot_s.p95 : p->ttft_s.p95, tpot ? out->slo_tpot_s : out->slo_ttft_s, why);
+  plan_beside_limit_text(p95, limit, value);
+  snprintf(to, n, "%s p95 %s s under sustained load, asked for %.6g s%s", tpot ? "TPOT" : "TTFT", value, limit, why);
+}
+
+/* Three digits, rounded up: whoever asks for what is printed gets it. */
+static void enough_text(double v, char out[24]) {
+  snprintf(out, 24, "%.3g", v);
+  if (strtod(out, NULL) < v) snprintf(out, 24, "%.3g", v + pow(10, floor(log10(v)) - 2));
+}
+
+/* What all limits that are missed ask of speed, or of whoever set them. */
+static void demand_remedies(planned *out, bool tpot, bool ttft) {
+  const sustained_result *p = &out->sustained;
+  char faster[2][24], limit[2][24], both[60] = "";
+  enough_text(tpot ? p->tpot_s.p95 / out->slo_tpot_s : 1, faster[0]);
+  enough_text(ttft ? p->ttft_s.p95 / out->slo_ttft_s : 1, faster[1]);
+  enough_text(tpot ? p->tpot_s.p95 : 1, limit[0]);
+  enough_text(ttft ? p->ttft_s.p95 : 1, limit[1]);
+  if (tpot && ttft) snprintf(both, sizeof both, " and prompts %s times", faster[1]);
+  snprintf(out->remedy[out->n_remedies++], 200, "%s %s times%s as fast (binding: %s)", tpot ? "decode steps" : "prompts",
+           faster[tpot ? 0 : 1], both, out->p->binding);
+  if (tpot && ttft)
+    snprintf(out->remedy[out->n_remedies++], 200, "limits of %s s for TPOT and %s s for TTFT", limit[0], limit[1]);
+  else snprintf(out->remedy[out->n_remedies++], 200, "a limit of %s s for %s", limit[tpot ? 0 : 1], tpot ? "TPOT" : "TTFT");
 }
 
 /* HF_NO with what would make it feasible, and by how much. */
@@ -198,15 +229,11 @@ hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planne
   const sustained_result *p = &out->sustained;
   char what[2][360];
   bool tpot = o->slo_tpot_s > 0 && p->tpot_s.p95 > o->slo_tpot_s, ttft = o->slo_ttft_s > 0 && p->ttft_s.p95 > o->slo_ttft_s;
-  double late = tpot ? p->tpot_s.p95 / o->slo_tpot_s : p->ttft_s.p95 / o->slo_ttft_s;
   missed(out, tpot, what[0], sizeof what[0]);
   missed(out, false, what[1], sizeof what[1]);
   out->n_remedies = 0;
   solve_remedies(in, o, tpot, out);
-  snprintf(out->remedy[out->n_remedies++], 200, "%s %.3g times as fast (binding: %s)", tpot ? "decode steps" : "prompts", late,
-           out->p->binding);
-  snprintf(out->remedy[out->n_remedies++], 200, "a limit of %.3g s for %s", tpot ? p->tpot_s.p95 : p->ttft_s.p95,
-           tpot ? "TPOT" : "TTFT");
+  demand_remedies(out, tpot, ttft);
   return hf_fail(HF_NO, "the service level is not met: %s%s%s; possible: %s", what[0], tpot && ttft ? "; and " : "",
                  tpot && ttft ? what[1] : "", out->remedy[0]);
 }

@@ -183,12 +183,6 @@ hf_status ask_evaluate(const ask_case_spec *s, ask_case *out) {
   return HF_OK;
 }
 
-/* As many digits as tell it from the limit. */
-static void digits_text(double v, double limit, char out[16]) {
-  bool near = fabs(v / limit - 1) < 0.01;
-  snprintf(out, 16, near ? "%.5g" : "%.3g", v);
-}
-
 /* "12 %", "0.4 %": never 0 % of something that is over. */
 static void over_text(double over, char out[16]) {
   double p = 100 * over;
@@ -198,21 +192,21 @@ static void over_text(double over, char out[16]) {
 }
 
 bool ask_meets(const ask_case *c, const ask_slo *slo, char why[160]) {
-  char none[160], over[16], p95[16];
+  char none[160], over[16], p95[24];
   char *to = why != NULL ? why : none;
   if (!c->feasible) snprintf(to, 160, "does not fit: %.140s", c->why_not);
   else if (slo->tpot_s > 0 && c->tpot_s.p95 > slo->tpot_s) {
     over_text(c->tpot_s.p95 / slo->tpot_s - 1, over);
-    digits_text(1e3 * c->tpot_s.p95, 1e3 * slo->tpot_s, p95);
-    snprintf(to, 160, "p95 TPOT %s ms is %s over %.4g ms", p95, over, 1e3 * slo->tpot_s);
+    plan_beside_limit_text(1e3 * c->tpot_s.p95, 1e3 * slo->tpot_s, p95);
+    snprintf(to, 160, "p95 TPOT %s ms is %s over %.6g ms", p95, over, 1e3 * slo->tpot_s);
   } else if (slo->ttft_s > 0 && c->ttft_s.p95 > slo->ttft_s) {
     over_text(c->ttft_s.p95 / slo->ttft_s - 1, over);
-    digits_text(c->ttft_s.p95, slo->ttft_s, p95);
-    snprintf(to, 160, "p95 TTFT %s s is %s over %.4g s", p95, over, slo->ttft_s);
+    plan_beside_limit_text(c->ttft_s.p95, slo->ttft_s, p95);
+    snprintf(to, 160, "p95 TTFT %s s is %s over %.6g s", p95, over, slo->ttft_s);
   } else if (slo->tok_per_s > 0 && c->tok_per_s_wall < slo->tok_per_s) {
     over_text(1 - c->tok_per_s_wall / slo->tok_per_s, over);
-    digits_text(c->tok_per_s_wall, slo->tok_per_s, p95);
-    snprintf(to, 160, "%s tokens/s delivered is %s under %.4g", p95, over, slo->tok_per_s);
+    plan_beside_limit_text(c->tok_per_s_wall, slo->tok_per_s, p95);
+    snprintf(to, 160, "%s tokens/s delivered is %s under %.6g", p95, over, slo->tok_per_s);
   } else {
     return true;
   }

@@ -207,7 +207,7 @@ static hf_status try_host(search *s, const char *cpu, int sockets, const char *m
   return HF_OK;
 }
 
-/* Kinds of memory a CPU takes: of equally fast ones the cheapest. */
+/* Kinds of memory a CPU takes, sold ones unless there are none (an old CPU): of equally fast ones the cheapest. */
 static hf_status memory_of(const search *s, const char *cpu, char kind[SPACE_MAX][SPACE_NAME], int *n) {
   const recommend_space *y = &s->q->space;
   catalog_memory_option *o = NULL;
@@ -220,9 +220,11 @@ static hf_status memory_of(const search *s, const char *cpu, char kind[SPACE_MAX
   }
   HF_TRY(catalog_memory_options(cpu, 1, &o, &count));
   double speed = -1, price = 0;
+  bool sold = false;
+  for (int i = 0; i < count; i++) sold = sold || o[i].on_sale;
   for (int i = 0; i < count && *n < SPACE_MAX; i++) {
     catalog_value v = {.likely = INFINITY};
-    if (!o[i].on_sale) continue;
+    if (sold && !o[i].on_sale) continue;
     if (catalog_fact("memory", o[i].name, "price_usd_per_gib", &v) != HF_OK) hf_clear_error();
     if (o[i].transfers_per_s == speed && v.likely >= price) continue;
     if (o[i].transfers_per_s == speed) (*n)--;
@@ -919,20 +921,20 @@ static hf_status improve(search *s, spot *v, int n, aim a) {
   return st;
 }
 
-static bool was_planned(const search *s, const combo *c, recommend_rule *rule) {
+/* RULE_N: not yet. */
+static recommend_rule planned_as(const search *s, const combo *c) {
   for (int i = 0; i < s->n_known; i++) {
     const known *k = &s->known[i];
-    if (k->host != c->host || k->card != c->card || k->count != (c->card >= 0 ? c->count : 0) || k->format != c->format) continue;
-    *rule = k->fits ? RULE_MET : RULE_SLOW;
-    return true;
+    if (k->host == c->host && k->card == c->card && k->count == (c->card >= 0 ? c->count : 0) && k->format == c->format)
+      return k->fits ? RULE_MET : RULE_SLOW;
   }
-  return false;
+  return RULE_N;
 }
 
 /* counts: of what was settled before. */
 static hf_status find_choices(search *s, spot *v, int n, const int64_t counts[RULE_N]) {
   recommend_result *o = s->out;
-  for (int i = 0; i < n; i++) was_planned(s, &v[i].c, &v[i].rule);
+  for (int i = 0; i < n; i++) v[i].rule = planned_as(s, &v[i].c);
   HF_TRY(improve(s, v, n, FOR_VALUE));
   HF_TRY(improve(s, v, n, FOR_RATE));
   memcpy(o->counts, counts, RULE_N * sizeof *counts); /* each is counted once */

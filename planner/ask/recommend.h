@@ -123,7 +123,7 @@ typedef struct {
 } roofline;
 double roofline_tok_per_s(const roofline *r);
 
-/* The entry that is proposed: the cheapest that keeps to the limits, or the knee. */
+/* The entry that is proposed, where n > 0: the cheapest that keeps to the limits, or the knee. */
 const recommend_entry *recommend_lead(const recommend_result *r);
 
 /* req: model, load and format; its machine is not read. done(user, planned so far): now and then. */

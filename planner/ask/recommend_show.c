@@ -101,7 +101,8 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
       if (r->choices) snprintf(out, n, "No machine for USD %s runs it. %s", money, nearest);
       else snprintf(out, n, "No machine for USD %s meets it (%s). %s", money, limits, nearest);
     } else {
-      snprintf(out, n, "No machine of the space meets it (%s). %s", limits, nearest);
+      if (r->choices) snprintf(out, n, "No machine of the space runs it. %s", nearest);
+      else snprintf(out, n, "No machine of the space meets it (%s). %s", limits, nearest);
     }
     return;
   }

@@ -549,6 +549,10 @@ static const char *status_of(bool certified, double gap) {
   return !certified ? "feasible" : gap <= OPTIMAL_GAP ? "optimal" : "proven";
 }
 
+static double gap_of(const ilp_result *r) {
+  return r->bound_ns > 0 ? r->objective_ns / r->bound_ns - 1 : 0;
+}
+
 static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->objective_ns = r->bound_ns = INFINITY;
   for (int i = 0; i < ILP_MAX_DEPTH; i++) {
@@ -575,7 +579,7 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->by_depth[r->depth - 1].objective_ns = r->objective_ns = e->objective_ns;
   r->bound_ns = fmin(r->bound_ns, e->objective_ns);
   r->by_depth[r->depth - 1].bound_ns = fmin(r->by_depth[r->depth - 1].bound_ns, e->objective_ns);
-  r->gap = r->bound_ns > 0 ? r->objective_ns / r->bound_ns - 1 : 0;
+  r->gap = gap_of(r);
   bool certified = r->bound_ns > 0 || r->objective_ns <= 0;
   r->status = status_of(certified, r->gap);
   r->certificate = p->table->one_resource && ilp_n_places(p->table) == 1 ? "exact"
@@ -611,7 +615,7 @@ hf_status ilp_result_take(ilp_result *r, const ilp_result *other) {
   memcpy(r->on_device, other->on_device, n);
   memcpy(r->layer, other->layer, (size_t)r->n_layers * sizeof *r->layer);
   r->objective_ns = r->by_depth[r->depth - 1].objective_ns = other->objective_ns;
-  r->gap = r->objective_ns / r->bound_ns - 1;
+  r->gap = gap_of(r);
   r->status = status_of(certified, r->gap);
   r->lp_exact = false;
   r->tok_per_s = other->tok_per_s;

@@ -8,7 +8,7 @@ extern const char *const roi_way_words[MONEY_N_WAYS]; /* "owning the machine", "
 void roi_millions_text(double tokens, char out[MONEY_TEXT]);
 /* "4.9 months", "2.5 years", "not within 10 years". */
 void roi_months_text(double months, char out[MONEY_TEXT]);
-/* "the average over 4 years with prices falling 20 % a year, later ones discounted by 8 % a year". */
+/* "the average over 4 years with prices falling 20 % a year, what is paid later discounted by 8 % a year". */
 enum { ROI_LEVELISED = 200 };
 void roi_levelised_words(const roi *r, char out[ROI_LEVELISED]);
 #endif

@@ -67,7 +67,7 @@ static double share_beyond(const money_fact *f, double at) {
   return at > f->low ? (at - f->low) * (at - f->low) / (width * left) : 0;
 }
 
-/* The lever that is nearest to flipping the decision outside its own interval. */
+/* The lever that is nearest to flipping the decision: first those that do so within their own interval. */
 static const money_lever *nearest_flip(const roi *r) {
   const money_lever *best = NULL;
   double least = INFINITY;

@@ -564,11 +564,13 @@ hf_status money_api_prices(const money_scenario *s, const char *model, money_fac
   const json *prices = json_get(doc, "api_prices");
   snprintf(where, sizeof where, "catalog model %.100s", model);
   *from = MONEY_API_LISTED;
-  if (json_type(prices) == JSON_OBJECT) st = listed_prices(s, prices, where, f);
-  else {
+  if (json_type(prices) == JSON_OBJECT) {
+    st = listed_prices(s, prices, where, f);
+  } else {
     assumed_prices(s, f);
-    *from = isnan(f[MONEY_API_IN].likely) || isnan(f[MONEY_API_OUT].likely) ? MONEY_API_NONE : MONEY_API_ASSUMED;
+    *from = MONEY_API_ASSUMED;
   }
+  if (isnan(f[MONEY_API_IN].likely) || isnan(f[MONEY_API_OUT].likely)) *from = MONEY_API_NONE;
   json_free(doc);
   return st;
 }

@@ -69,7 +69,7 @@ typedef struct {
 HF_MUST hf_status money_inputs(const money_scenario *s, const money_machine *m, const money_load *l, money_fact f[MONEY_N]);
 /* Where the API's prices come from. */
 typedef enum {
-  MONEY_API_NONE,    /* nothing to compare with */
+  MONEY_API_NONE,    /* nothing to compare with: one of the two prices that count is not known */
   MONEY_API_STATED,  /* by the scenario, all that count */
   MONEY_API_LISTED,  /* the catalog's list prices of this model (models/NAME.json, member api_prices), as far as not stated */
   MONEY_API_ASSUMED, /* nobody's price of this model is known: those of the scenario default, which are another model's */
@@ -77,7 +77,7 @@ typedef enum {
 extern const char *const money_api_origin_name[]; /* "none", "scenario", "catalog", "assumed" */
 /* Puts the API prices of the model into f, filled by money_inputs or from s->f: what a scenario above "default" states stays, then the
  * catalog's list prices in the scenario's currency, else default's, then tagged assumed. A listed model without a price for cached input
- * pays the full one for it. */
+ * pays the full one for it. HF_INPUT: a list price of the catalog that is none, entry and member named. */
 HF_MUST hf_status money_api_prices(const money_scenario *s, const char *model, money_fact f[MONEY_N], money_api_origin *from);
 /* The price of each class in the scenario's currency, likely NAN where it has none; false when hardware_price is stated as a whole. */
 bool money_parts(const money_scenario *s, const money_machine *m, money_fact part[MONEY_N_CLASSES]);

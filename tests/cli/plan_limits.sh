@@ -45,6 +45,14 @@ expect_exit 0 "$plan" plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --
 expect_exit 1 "$plan" plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192 --no-store --slo-ttft 12 --prompt-tokens $((tokens + 480)) --output-tokens 512 --json
 expect_exit 1 "$plan" plan "${r1[@]}" --slo-tpot 0.2 --slo-ttft 12
 expect_stderr_line 'TPOT p95 .* asked for 0.2 s: a step in which all decode takes .* waiting for prompts of others; and TTFT p95'
+expect_stderr_line '; or limits of [0-9.]+ s for TPOT and [0-9.]+ s for TTFT$'
+# The limit that is named is one that is met, and no figure over a limit is printed as the limit.
+expect_exit 1 "$plan" plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 8 --context 4096 --no-store --slo-tpot 100ms --json
+wider=$(json '.possible[] | capture("^a limit of (?<s>[0-9.]+) s for TPOT").s')
+expect_exit 0 "$plan" plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 8 --context 4096 --no-store --slo-tpot "$wider" --json
+expect_json --argjson l "$wider" '.sustained.tpot_s.p95 <= $l and .sustained.tpot_s.p95 > $l - 0.001'
+expect_exit 1 "$plan" plan --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 8 --context 4096 --no-store --slo-tpot "$(json '.sustained.tpot_s.p95 * 0.9999')" --json
+expect_json '.reason | capture("p95 (?<a>[0-9.]+) s under.* asked for (?<b>[0-9.]+) s") | (.a | tonumber) > (.b | tonumber)'
 # Chunks that are too short read the experts for few tokens at a time.
 expect_exit 1 "$plan" plan "${r1[@]}" --slo-ttft 30 --chunk-tokens 256 --json
 chunk=$(json '.possible[] | select(test("--chunk-tokens")) | capture("chunks of (?<n>[0-9]+) tokens instead of 256").n')

@@ -142,6 +142,12 @@ HF_CATALOG=$tmp/old expect_exit 0 "$plan" recommend "${load[@]}" "${own[@]}" --n
 expect_json '(.ranking | length > 0) and all(.ranking[]; .parts.memory != "ddr5-5600-udimm")'
 HF_CATALOG=$tmp/old expect_exit 0 "$plan" recommend "${load[@]}" "${own[@]}" --memory ddr5-5600-udimm --no-store --json
 expect_json 'all(.ranking[]; .parts.memory == "ddr5-5600-udimm")'
+# What an old CPU takes may have ended altogether: then that is what it gets.
+for kind in $("$plan" catalog list memory | grep -o '^  ddr4-[0-9]*\b'); do "$plan" catalog show memory "$kind" | jq '.sale = "ended: a test"' >"$tmp/old/memory/$kind.json"; done
+HF_CATALOG=$tmp/old expect_exit 0 "$plan" recommend "${load[@]}" --gpus rtx4090 --gpu-counts 1 --cpus epyc-7742 --dimm-sizes 64G --no-store --json
+expect_json '(.ranking | length > 0) and all(.ranking[]; .parts.memory | startswith("ddr4-"))'
+expect_exit 1 "$plan" recommend --model deepseek-r1 --context 1K --gpus rtx4090 --gpu-counts 1 --cpus ryzen-9950x --dimm-sizes 16G --no-store --json
+expect_json '.verdict | test("^No machine of the space runs it[.]")'
 
 # ---- units
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --slo-tpot 40ms --slo-ttft 1min --no-store --json

@@ -63,6 +63,12 @@ if [ -x "$bin/hf-report" ]; then
   done
 fi
 
+# Half a list price is none: there is no API to compare with, and no price of it is claimed.
+mkdir -p "$tmp/half/models"
+"$plan" catalog show models qwen3-30b-a3b | jq 'del(.api_prices.output_per_million)' >"$tmp/half/models/qwen3-30b-a3b.json"
+HF_CATALOG=$tmp/half expect_exit 0 "$plan" roi --model qwen3-30b-a3b --machine xeon6-mrdimm-rtx4090 --users 2 --context 2048 --no-store --json
+expect_json '.api_price.from == "none" and all(.options[]; .way != "api")'
+
 # Today's price stands beside the levelised one, in the document and in the text; both say of which tokens.
 expect_exit 0 "$plan" roi --plan "$tmp/q.json" --no-store --csv "$tmp/q.csv"
 expect_stdout_line '^  per million    .* USD, input and output together; .* of input alone, .* of output alone$'

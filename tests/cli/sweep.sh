@@ -51,6 +51,11 @@ grep -q '<span class="bind">D</span>' "$tmp/s.html" || fail "no letter on the pa
 expect_exit 0 "$plan" sweep --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --axis users=1,2 --axis format=q4_k_m,q8_0 --context 1K --no-store --json
 expect_json '.notes == []'
 
+# ---- every letter is in the legend: a dense model has no layer with experts
+expect_exit 0 "$plan" sweep --model llama-3.1-8b --machine xeon6-mrdimm-rtx4090 --gpu none --axis users=1,2 --axis context=1K,2K --no-store
+expect_stdout_line '^  1K .*[0-9]P .*[0-9]P'
+expect_stdout_line 'P the CPU in layers without routed experts'
+
 # ---- an SLO ends a row
 expect_exit 0 "$plan" sweep "${r1[@]}" --axis users=1:8:x2 --axis context=512 --slo-tpot 0.08 --knee 1 --json --no-store
 expect_json '.knees[0].rule == "slo" and (.knees[0].users as $u | all(.cells[]; .meets_slo == (.tpot_s.p95 <= 0.08)) and ([.cells[] | select(.meets_slo) | .users] | max) == $u)'

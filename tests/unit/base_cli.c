@@ -118,6 +118,8 @@ static void times_have_units(void **state) {
   refuse("--limit -1", "option --limit: '-1' is no time such as 0.15, 150ms, 2s or 5min");
   refuse("--limit nan", "option --limit: 'nan' is no time such as 0.15, 150ms, 2s or 5min");
   refuse("--limit 5m", "option --limit: '5m' is no time such as 0.15, 150ms, 2s or 5min");
+  refuse("--limit 300000h", "option --limit: '300000h' is more than 30 years"); /* no product of it overflows */
+  refuse("--limit 1e308h", "option --limit: '1e308h' is more than 30 years");
   refuse("--limit ms", "option --limit: 'ms' is no time such as 0.15, 150ms, 2s or 5min");
 }
 

@@ -88,6 +88,7 @@ static inline void sample_run(rec_run *out) {
                             .tpot_p90_s = 0.05,
                             .tpot_p99_s = 0.06,
                             .dram_bytes_per_s = 2e10,
+                            .other_cpu_share = 0.25,
                             .predicted_decode_tok_per_s = 110,
                             .predicted_low = 90,
                             .predicted_high = 130,

@@ -344,6 +344,10 @@ static void damaged(void **state) {
   free(bytes);
 }
 
+/* Values of a run as version 1 had them, in the order of its columns. */
+#define RUN_OF_VERSION_1 \
+  "7, NULL, 7, 'm', 'q8_0', 'none', 'prompts', 1, 1, 1, 1, 8, 8, 8, 1, 1, 8, 8, 8, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 'done'"
+
 static void make_version_1(const char *path, const char *more) {
   char *sql;
   size_t n;
@@ -365,10 +369,12 @@ static void migrated(void **state) {
   rec_trace t = {.source = "run", .stage = "attn", .resource = "gpu0", .end_ns = 1}, *list;
   int n;
   char fresh[300], *a = malloc(1 << 18), *b = malloc(1 << 18);
-  make_version_1(p->path, NULL);
+  make_version_1(p->path, "INSERT INTO run VALUES (" RUN_OF_VERSION_1 ")");
   CHECK_OK(db_open(p->path, false, &d));
   CHECK_OK(db_machine_find(d, "old", &m));
   assert_int_equal(m.id, 7);
+  CHECK_OK(db_run_get(d, 7, &r));
+  assert_true(r.other_cpu_share == -1 && r.wall_s == 1); /* nobody looked */
   sample_run(&r);
   r.machine_id = 7;
   CHECK_OK(db_run_put(d, &r));

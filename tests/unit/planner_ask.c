@@ -323,7 +323,7 @@ static void test_just_over(void **state) {
   assert_false(ask_meets(&c, &(ask_slo){.tpot_s = 0.25}, why));
   assert_string_equal(why, "p95 TPOT 250.5 ms is 0.2 % over 250 ms");
   assert_false(ask_meets(&c, &(ask_slo){.ttft_s = 10}, why));
-  assert_string_equal(why, "p95 TTFT 10 s is under 0.1 % over 10 s");
+  assert_string_equal(why, "p95 TTFT 10.0001 s is under 0.1 % over 10 s");
   assert_false(ask_meets(&c, &(ask_slo){.tok_per_s = 30}, why));
   assert_string_equal(why, "29.99 tokens/s delivered is under 0.1 % under 30");
   c.tpot_s.p95 = 0.5;

@@ -476,6 +476,9 @@ static void test_take_another_placement(void **state) {
   assert_true(a->bound_ns == bound && a->gap == e.objective_ns / bound - 1 && !a->lp_exact);
   assert_true(a->baseline[ILP_BASE_GREEDY].objective_ns == baseline);
   assert_memory_equal(a->on_device, b->on_device, (size_t)a->n_layers * (size_t)a->n_experts);
+  a->bound_ns = 0; /* nothing proven: no gap to speak of */
+  must(ilp_result_take(a, b));
+  assert_true(a->gap == 0);
   ilp_result_free(a);
   ilp_result_free(b);
   ilp_result_free(deeper);

@@ -610,9 +610,30 @@ static void giving_up_never_refuses_what_meets(void **state) {
   assert_int_equal(given_up, (int)(sizeof load / sizeof *load));
 }
 
+/* A placement that is slower and keeps the limits is not the one of the least step either. */
+static void who_chose_the_placement(void **state) {
+  (void)state;
+  plan_request r = tiny();
+  plan_inputs *in = NULL;
+  planned p;
+  make(&r, &in, &p);
+  for (int i = 0; i < 3; i++) {
+    static const double gain[] = {0, 0.02, -0.02};
+    json *o = json_new_object();
+    p.near = i > 0;
+    p.near_gain = gain[i];
+    ok(plan_extras(in, &p, o));
+    assert_string_equal(json_string(json_get(o, "placement_chosen_by")), i > 0 ? "simulation" : "objective");
+    assert_true(json_number(json_get(o, "placement_gain"), 0) == gain[i]);
+    json_free(o);
+  }
+  done(in, &p);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(objective_survives_the_file),
+      cmocka_unit_test(who_chose_the_placement),
       cmocka_unit_test(same_request_same_plan),
       cmocka_unit_test(prediction_is_an_interval),
       cmocka_unit_test(depth_is_the_fastest_simulated),
