@@ -77,6 +77,8 @@ static hf_status again(const advice *a, const ilp_problem *prob, const char *wha
     return HF_OK;
   }
   HF_TRY(st);
+  /* with more of something the plan's own placement still fits and is no slower */
+  if (prob->users == a->p->eval->users) rate = fmax(rate, a->rate);
   double delta = rate - a->rate, noise = (gap + a->gap) * a->rate;
   *line = add(a, what, change, delta, "solved again", noise);
   json_add_num(*line, "prompt_time_ratio", chunk_ratio);

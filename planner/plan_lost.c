@@ -22,7 +22,7 @@ static hf_status open_rest(const plan_inputs *in, const char *devices, plan_inpu
   r.gpu = devices;
   r.from_run = 0;
   r.threads = ci.threads;
-  if (in->gpus.n < 2) r.depth = 0; /* nothing to pipeline */
+  r.depth = 0; /* what fits and pays there need not be this plan's */
   if (in->req.from_run != 0) r.skew = NULL;
   HF_TRY(plan_inputs_open(in->d, &r, out));
   if (in->req.from_run == 0) return HF_OK;

@@ -205,11 +205,13 @@ typedef struct {
 } trial;
 
 static hf_status try_depth(const plan_inputs *in, const planned *p, const ilp_result *r, bool search, trial *t) {
+  bool limits = p->slo_ttft_s > 0 || p->slo_tpot_s > 0;
   *t = (trial){.stretch = 1, .within = true};
-  if (!search) HF_TRY(simulate(in, p, r->layer, r->on_device, r->depth, &t->sim, &t->stretch));
-  t->rate = t->sim.decode_tok_per_s > 0 ? t->sim.decode_tok_per_s / t->stretch : r->tok_per_s;
-  if (p->slo_ttft_s <= 0 && p->slo_tpot_s <= 0) return HF_OK;
+  if (!search || !limits) HF_TRY(simulate(in, p, r->layer, r->on_device, r->depth, &t->sim, &t->stretch));
+  t->rate = t->sim.decode_tok_per_s / t->stretch;
+  if (!limits) return HF_OK;
   HF_TRY(plan_sustain(in, p, r, 1, &t->load));
+  if (search) t->rate = t->load.given_up ? 0 : t->load.tok_per_s;
   t->within = plan_slo_within(p, t->load.ttft_s.p95, t->load.tpot_s.p95);
   return HF_OK;
 }
@@ -251,6 +253,27 @@ static hf_status try_near(const plan_inputs *in, planned *p, const ilp_options *
   return st;
 }
 
+/* Where one depth must do: the objective's, unless micro-batches that wait in turn (one simulation tells) make it slower than depth 1 is, which
+ * knows no waiting: its objective is its rate. */
+static hf_status fall_back_to_1(const plan_inputs *in, const ilp_options *io, planned *p) {
+  ilp_depth_state state = p->by_depth[0].state;
+  sim_result sim;
+  double stretch, alone;
+  if (p->ilp->depth == 1 || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) return HF_OK;
+  alone = (double)in->req.users * 1e9 / p->by_depth[0].objective_ns;
+  if (p->by_depth[0].objective_ns > DEPTH_SLACK * p->ilp->objective_ns) return HF_OK;
+  HF_TRY(simulate(in, p, p->ilp->layer, p->ilp->on_device, p->ilp->depth, &sim, &stretch));
+  if (alone <= DEPTH_MARGIN * sim.decode_tok_per_s / stretch) return HF_OK;
+  ilp_problem prob = plan_eval_problem(p->eval, 1);
+  ilp_result *r = NULL;
+  HF_TRY(ilp_solve(&prob, io, &r));
+  p->seconds += r->seconds;
+  p->by_depth[0] = r->by_depth[0];
+  ilp_result_free(p->ilp);
+  p->ilp = r;
+  return HF_OK;
+}
+
 /* The objective is what limits a step in the long run; the simulation knows the order of things too. So every depth whose
  * objective comes
  * near the best is simulated as well, and the simulation decides; gap and bound are those of the depth chosen. */
@@ -269,7 +292,8 @@ static hf_status choose_depth(const plan_inputs *in, const planned_options *o, p
   HF_TRY(st);
   memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
   p->seconds = p->ilp->seconds;
-  if ((o->quick && !o->compare_depths) || o->no_simulation) return HF_OK;
+  if (o->no_simulation) return HF_OK;
+  if (o->quick && !o->compare_depths) return fall_back_to_1(in, &io, p);
   double least = p->ilp->objective_ns;
   int first = p->ilp->depth;
   trial best, other;

@@ -1037,7 +1037,6 @@ static void drop_no_better(recommend_result *o) {
 static ask_case_spec entry_spec(const search *s, const recommend_entry *e, const ask_machine *machine) {
   ask_case_spec spec = {.machine = machine, .req = *s->req, .slo = s->q->slo, .scenario = s->scenario, .quick = true};
   if (e->format[0] != '\0') spec.req.format = e->format;
-  spec.req.depth = e->c.depth;
   if (ask_machine_facts_of(machine)->n_gpus == 0) spec.req.gpu = "none";
   snprintf(spec.name, sizeof spec.name, "%.95s", e->parts.name);
   return spec;
@@ -1145,7 +1144,7 @@ static hf_status finish_failures(search *s) {
   for (int i = 0; i < n; i++) {
     HF_GO(done, ask_machine_from_parts(&e[i]->parts, &machine[i]));
     spec[i] = entry_spec(s, e[i], machine[i]);
-    spec[i].no_interval = spec[i].one_depth = true;
+    spec[i].no_interval = true;
     spec[i].scenario = NULL;
   }
   HF_GO(done, ask_evaluate_all(spec, n, s->threads, NULL, NULL, answer));

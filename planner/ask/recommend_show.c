@@ -153,7 +153,7 @@ static void quoted(const char *text, char *out, size_t n) {
   out[used] = '\0';
 }
 
-/* The line that plans the entry in full: the load, the format and the depth at which it was judged. */
+/* The line that plans the entry in full: the load and the format at which it was judged. */
 static bool plan_line(const recommendation *y, const recommend_entry *e, char out[700]) {
   char parts[320], named[300], machine[340];
   if (!parts_text(e, parts)) return false;
@@ -161,10 +161,9 @@ static bool plan_line(const recommendation *y, const recommend_entry *e, char ou
   quoted(parts, machine, sizeof machine);
   int n = snprintf(
       out, 700,
-      "hf-plan plan --model %s --machine %s --format %s --users %lld --context %lld --prompt-tokens %lld --output-tokens "
-      "%lld --depth %d",
+      "hf-plan plan --model %s --machine %s --format %s --users %lld --context %lld --prompt-tokens %lld --output-tokens %lld",
       named, machine, e->c.format, (long long)e->c.users, (long long)e->c.context, (long long)e->c.prompt_tokens,
-      (long long)e->c.output_tokens, e->c.depth);
+      (long long)e->c.output_tokens);
   return n > 0 && n < 700;
 }
 

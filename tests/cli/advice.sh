@@ -113,3 +113,7 @@ expect_json --slurpfile p "$tmp/p.json" '.tables["plan-worth"] as $t | ($t.colum
   | [$p[0].advice.values[] | select(.worth != null or .cost != null)] as $v | ($t.rows | length) == ($v | length) and ($v | length) >= 4
   and all(range($v | length); $t.rows[.][$m] == $v[.].worth.per_month.likely and $t.rows[.][$c] == ($v[.].cost.price.likely // null))'
 expect_json '.tables["plan-hardware"].rows | all(.[2] != null)'
+
+# More of something never costs speed: the plan's own placement still fits.
+expect_exit 0 "$plan" plan --model gpt-oss-120b --machine 'cpu=epyc-9655,gpu=rtx5090*2' --users 10 --context 8192 --no-store --json
+expect_json '[.advice.values[] | select(.what != "users") | .tok_per_s_delta // empty] | length >= 4 and all(. >= 0)'

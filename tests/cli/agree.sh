@@ -67,3 +67,17 @@ for context in 2048 8192; do
 done
 expect_exit 0 "$plan" plan --model gpt-oss-120b --machine xeon6-mrdimm-rtx4090 --users 5 --context 8192 --no-store
 expect_stdout_line 'not the least step within the gap, but simulated [0-9.]+ % faster'
+
+# ---- two like GPUs that hold nearly everything: at depth 2 micro-batches wait in turn, and every question then plans depth 1; the search at
+# depth 2 is near its bound, and no simple placement beats it
+parts='cpu=threadripper-7960x,memory=ddr5-5200,dimm=16G,gpu=rtx-pro-6000*2'
+question="--model qwen3-235b-a22b --machine $parts --format q4_k_m --users 20 --context 8192"
+# shellcheck disable=SC2086
+expect_exit 0 "$plan" plan $question --no-store --json
+expect_json '.depth == 1'
+mine=$(json '.sustained.tok_per_s')
+expect_exit 0 "$plan" recommend --model qwen3-235b-a22b --users 20 --context 8192 --gpus rtx-pro-6000 --gpu-counts 2 --cpus threadripper-7960x --formats q4_k_m --no-store --json
+expect_json --argjson mine "$mine" '.answer.depth == 1 and (.answer.tok_per_s_wall / $mine - 1 | fabs) < 0.02'
+# shellcheck disable=SC2086
+expect_exit 0 "$plan" plan $question --depth 2 --no-store --json
+expect_json '.ilp.gap < 0.005 and all(.baselines[]; .slower_by >= 0)'
