@@ -40,9 +40,8 @@ static bool placed_on_device(const model_config *c, const engine_options *o, int
 }
 
 static hf_status check_executable(const model_config *c) {
-  if (c->family != FAM_DEEPSEEK_V3 && c->family != FAM_DEEPSEEK_V2 && c->family != FAM_KIMI_K2 && c->family != FAM_QWEN3_MOE)
-    return hf_fail(HF_UNSUPPORTED,
-                   "%s models can be planned but not executed yet; deepseek_v3, deepseek_v2, kimi_k2 and qwen3_moe can",
+  if (c->n_experts == 0)
+    return hf_fail(HF_UNSUPPORTED, "%s models have no experts: they can be planned as helpers of a larger one, not executed",
                    model_family_name(c->family));
   if (c->n_experts > 1024 || c->top_k > 64)
     return hf_fail(HF_UNSUPPORTED, "%d experts, top %d: at most 1024 and 64 can be executed", c->n_experts, c->top_k);
@@ -76,6 +75,10 @@ static hf_status add_bytes(const model *m, model_tensor_id id, int layer, int ex
   return HF_OK;
 }
 
+static bool of_expert(model_tensor_id id) {
+  return (id >= MT_EXP_GATE && id <= MT_EXP_DOWN) || (id >= MT_EXP_GATE_BIAS && id <= MT_EXP_DOWN_BIAS);
+}
+
 static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
   const model_config *c = model_get_config(m);
   *w = (weight_bytes){0};
@@ -84,10 +87,11 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
   if (!c->tied_embeddings) HF_TRY(add_bytes(m, MT_OUTPUT, -1, -1, &w->dense));
   for (int l = 0; l < c->n_layers; l++) {
     for (int id = MT_ATTN_NORM; id < MT_N; id++)
-      if (id != MT_EXP_GATE && id != MT_EXP_UP && id != MT_EXP_DOWN) HF_TRY(add_bytes(m, (model_tensor_id)id, l, -1, &w->dense));
+      if (!of_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, (model_tensor_id)id, l, -1, &w->dense));
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts;
-      for (int id = MT_EXP_GATE; id <= MT_EXP_DOWN; id++) HF_TRY(add_bytes(m, (model_tensor_id)id, l, x, to));
+      for (int id = MT_EXP_GATE; id < MT_N; id++)
+        if (of_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, (model_tensor_id)id, l, x, to));
     }
   }
   return HF_OK;
@@ -231,6 +235,7 @@ static hf_status open_context(engine *e) {
   x->kv_page_bytes = x->kv_row_bytes * (size_t)e->o.page_tokens;
   x->kv_page_tokens = e->o.page_tokens;
   x->exact = e->o.exact;
+  x->swiglu_limit = c->swiglu_clamped ? (float)c->swiglu_limit : 0;
   e->kv_layer_bytes = kv_layer_bytes(c, &e->o);
   return HF_OK;
 }
@@ -345,7 +350,8 @@ hf_status engine_open(const model *m, const engine_options *o, engine **out) {
                      .d_model = e->c.d_model,
                      .d_ff = e->c.d_ff_expert,
                      .max_tok = o->max_tok,
-                     .exact = o->exact};
+                     .exact = o->exact,
+                     .swiglu_limit = e->ctx.swiglu_limit};
   if (e->c.n_experts > 0) HF_GO(fail, moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   *out = e;
