@@ -154,18 +154,11 @@ HF_MUST hf_status cfg_opt_int(const json *j, const char *where, const char *key,
 HF_MUST hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_spec *r);
 /* head_dim when given, else hidden_size / num_attention_heads, checked. */
 HF_MUST hf_status cfg_gqa(const json *j, const char *where, model_config *c);
+/* Grouped-query attention and softmax routing as Qwen and OLMoE name them: heads, biases by attention_bias, experts, norm_topk_prob. */
+HF_MUST hf_status cfg_softmax_moe(const json *j, const char *where, model_config *c);
 /* Feed-forward fields under the names of DeepSeek and GLM-4.5: widths, experts, groups, scale. Absent ones stay, so that a family
  * sets its defaults before: *first_dense, c->n_group, c->topk_group, c->routed_scale. */
 HF_MUST hf_status cfg_deepseek_ffn(const json *j, const char *where, model_config *c, int *first_dense);
-/* Families. Each fills everything but name, vocabulary, context, norm eps, ids and default_format, which config_from_json
- * reads. */
-HF_MUST hf_status config_deepseek(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_qwen(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_mixtral(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_gpt_oss(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_dense(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_glm4(const json *j, const char *where, model_config *c);
-
 /* ---- files ---- */
 
 /* Reads the header of one safetensors file into the set. */
@@ -177,6 +170,8 @@ HF_MUST hf_status st_open_folder(tensor_set *s, const char *folder, const char *
 /* binding: fills m->slots from m->set */
 HF_MUST hf_status slots_alloc(model *m);
 HF_MUST hf_status bind_hf(model *m);
+/* HF_INPUT: the tensor `name` is missing. */
+hf_status bind_absent(const model *m, const char *name);
 /* Name in a Hugging Face checkpoint; `suffix` goes to the end ("_packed"). */
 enum { NAME_MAX_BYTES = 256 };
 void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix,

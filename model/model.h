@@ -11,23 +11,13 @@
 #define HF_MODEL_MODEL_H
 
 #include "base/json.h"
+#include "model/families.h"
 #include "model/format.h"
 
-typedef enum {
-  FAM_DEEPSEEK_V3,
-  FAM_DEEPSEEK_V2,
-  FAM_KIMI_K2,
-  FAM_QWEN2_MOE,
-  FAM_QWEN3_MOE,
-  FAM_MIXTRAL,
-  FAM_OLMOE,
-  FAM_GPT_OSS,
-  FAM_GLM4_MOE,
-  FAM_LLAMA, /* dense, for planning only: n_experts 0, no layer is MoE */
-  FAM_QWEN2,
-  FAM_QWEN3,
-  FAM_N
-} model_family;
+/* FAM_DEEPSEEK_V3, ...: one for each line of families.h. */
+#define FAMILY_ID(id, name) FAM_##id,
+typedef enum { MODEL_FAMILIES(FAMILY_ID) FAM_N } model_family;
+#undef FAMILY_ID
 
 typedef enum { ATTN_MLA, ATTN_GQA } attn_kind;
 typedef enum { ROUTE_SOFTMAX, ROUTE_SIGMOID, ROUTE_SOFTMAX_TOPK /* softmax over the chosen logits: gpt-oss */ } route_kind;
@@ -133,6 +123,9 @@ typedef struct {
 } model_tensor_info;
 
 typedef struct model model;
+
+/* Tensors of one routed expert, its biases too: asked for with an expert's index. */
+bool model_tensor_is_expert(model_tensor_id id);
 
 /* Opens by path or synth: string. HF_NOT_FOUND / HF_INPUT with file and field; HF_UNSUPPORTED for an unknown architecture
  * (names the ones known). Weights need not be there: model_has_weights() tells. */

@@ -1,4 +1,4 @@
-/* config_deepseek.c: DeepSeek-V2, -V3, -R1 and Kimi-K2: MLA, shared experts, leading dense layers.
+/* family_deepseek.c: DeepSeek-V2, -V3, -R1 and Kimi-K2: MLA, shared experts, leading dense layers.
  *
  *            score     choice of groups         weights
  *   V2       softmax   maximum of a group       scaled, never normalised
@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "model/config_limits.h"
-#include "model/internal.h"
+#include "model/family.h"
 
 static hf_status read_mla(const json *j, const char *where, model_config *c) {
   c->attn = ATTN_MLA;
@@ -68,7 +68,7 @@ static hf_status read_route_v3(const json *j, const char *where, model_config *c
   return json_opt_bool(j, where, "norm_topk_prob", &c->norm_topk);
 }
 
-hf_status config_deepseek(const json *j, const char *where, model_config *c) {
+static hf_status read(const json *j, const char *where, model_config *c) {
   HF_TRY(read_mla(j, where, c));
   int first_dense = 0, freq = 1;
   HF_TRY(cfg_deepseek_ffn(j, where, c, &first_dense));
@@ -78,3 +78,66 @@ hf_status config_deepseek(const json *j, const char *where, model_config *c) {
   if (c->group == GROUP_NONE) c->n_group = c->topk_group = 1;
   return HF_OK;
 }
+
+static hf_status read_gguf(const gguf_source *in) {
+  model_config *c = in->c;
+  c->attn = ATTN_MLA;
+  int key = 0, value = 0, dense = 0, shared = 0, gating = 1;
+  HF_TRY(src_need_int(in, "attention.head_count", 1, LIM_HEADS, &c->n_heads));
+  c->n_kv_heads = 1;
+  HF_TRY(src_opt_int(in, "attention.q_lora_rank", 0, LIM_WIDTH, &c->q_lora_rank));
+  HF_TRY(src_need_int(in, "attention.kv_lora_rank", 1, LIM_WIDTH, &c->kv_lora_rank));
+  HF_TRY(src_need_int(in, "rope.dimension_count", 2, LIM_HEAD_DIM, &c->rope_dim));
+  /* files from before the absorbed form keep the heads' own sizes in key_length and value_length */
+  HF_TRY(src_opt_int(in, "attention.key_length", 1, LIM_WIDTH, &key));
+  HF_TRY(src_opt_int(in, "attention.value_length", 1, LIM_WIDTH, &value));
+  HF_TRY(src_opt_int(in, "attention.key_length_mla", 1, LIM_HEAD_DIM, &key));
+  HF_TRY(src_opt_int(in, "attention.value_length_mla", 1, LIM_HEAD_DIM, &value));
+  if (key <= c->rope_dim || value < 1 || key > LIM_HEAD_DIM || value > LIM_HEAD_DIM)
+    return hf_fail(HF_INPUT,
+                   "%s: deepseek2.attention.key_length_mla and value_length_mla: %d and %d do not fit rope.dimension_count %d",
+                   in->g->path, key, value, c->rope_dim);
+  c->nope_dim = key - c->rope_dim;
+  c->v_dim = value;
+  c->mla_norm_eps = 1e-6;
+  c->rope.kind = ROPE_PAIRS;
+  c->rope.dim = c->rope_dim;
+  HF_TRY(src_need_int(in, "feed_forward_length", 1, LIM_WIDTH, &c->d_ff_dense));
+  HF_TRY(src_need_int(in, "expert_feed_forward_length", 1, LIM_WIDTH, &c->d_ff_expert));
+  HF_TRY(src_opt_int(in, "expert_shared_count", 0, LIM_SHARED, &shared));
+  HF_TRY(src_opt_int(in, "leading_dense_block_count", 0, LIM_LAYERS, &dense));
+  HF_TRY(src_opt_int(in, "expert_group_count", 0, LIM_EXPERTS, &c->n_group));
+  HF_TRY(src_opt_int(in, "expert_group_used_count", 0, LIM_EXPERTS, &c->topk_group));
+  HF_TRY(src_opt_num(in, "expert_weights_scale", 0, 1e6, &c->routed_scale));
+  HF_TRY(src_opt_int(in, "expert_gating_func", 0, 2, &gating));
+  if (c->routed_scale == 0) c->routed_scale = 1; /* llama.cpp's "not set" */
+  c->d_ff_shared = shared * c->d_ff_expert;
+  for (int i = 0; i < c->n_layers; i++) c->layer_is_moe[i] = i >= dense;
+  bool groups = c->n_group > 1, norm = gating == 2;
+  HF_TRY(src_opt_bool(in, "expert_weights_norm", &norm));
+  c->route = gating == 2 ? ROUTE_SIGMOID : ROUTE_SOFTMAX;
+  c->group = !groups ? GROUP_NONE : gating == 2 ? GROUP_TOP2SUM : GROUP_MAX;
+  c->family = gating != 2 ? FAM_DEEPSEEK_V2 : groups ? FAM_DEEPSEEK_V3 : FAM_KIMI_K2;
+  if (gating != 2 && norm)
+    return hf_fail(HF_UNSUPPORTED, "%s: deepseek2.expert_weights_norm: true is not supported with softmax routing", in->g->path);
+  c->norm_topk = norm;
+  c->router_bias = gating == 2;
+  return HF_OK;
+}
+
+const family family_deepseek_v3 = {.id = FAM_DEEPSEEK_V3,
+                                   .name = "deepseek_v3",
+                                   .architecture = "DeepseekV3ForCausalLM",
+                                   .read = read,
+                                   .gguf_arch = "deepseek2",
+                                   .read_gguf = read_gguf};
+
+const family family_deepseek_v2 = {.id = FAM_DEEPSEEK_V2,
+                                   .name = "deepseek_v2",
+                                   .architecture = "DeepseekV2ForCausalLM",
+                                   .read = read,
+                                   .gguf_arch = "deepseek2",
+                                   .read_gguf = read_gguf};
+
+const family family_kimi_k2 = {
+    .id = FAM_KIMI_K2, .name = "kimi_k2", .read = read, .gguf_arch = "deepseek2", .read_gguf = read_gguf};

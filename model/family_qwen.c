@@ -1,6 +1,6 @@
-/* config_qwen.c: Qwen2-MoE, Qwen3-MoE and OLMoE: grouped-query attention, softmax routing, experts in most layers. */
+/* family_qwen.c: Qwen2-MoE and Qwen3-MoE: grouped-query attention, softmax routing, experts in most layers. */
 #include "model/config_limits.h"
-#include "model/internal.h"
+#include "model/family.h"
 
 static hf_status sparse_layers(const json *j, const char *where, model_config *c) {
   int step = 1;
@@ -32,15 +32,7 @@ static hf_status sliding(const json *j, const char *where, model_config *c) {
   return HF_OK;
 }
 
-static hf_status read_olmoe(const json *j, const char *where, model_config *c) {
-  HF_TRY(cfg_int(j, where, "intermediate_size", 1, LIM_WIDTH, &c->d_ff_expert));
-  const json *clip = json_get(j, "clip_qkv");
-  if (clip && json_type(clip) != JSON_NULL) return hf_fail(HF_UNSUPPORTED, "%s: field clip_qkv: only null is supported", where);
-  c->qk_norm_full = true;
-  return HF_OK;
-}
-
-static hf_status read_qwen(const json *j, const char *where, model_config *c) {
+static hf_status read_layers(const json *j, const char *where, model_config *c) {
   HF_TRY(cfg_int(j, where, "moe_intermediate_size", 1, LIM_WIDTH, &c->d_ff_expert));
   HF_TRY(cfg_opt_int(j, where, "intermediate_size", 1, LIM_WIDTH, &c->d_ff_dense));
   HF_TRY(sparse_layers(j, where, c));
@@ -56,19 +48,51 @@ static hf_status read_qwen(const json *j, const char *where, model_config *c) {
   return HF_OK;
 }
 
-hf_status config_qwen(const json *j, const char *where, model_config *c) {
-  HF_TRY(cfg_gqa(j, where, c));
-  HF_TRY(cfg_int(j, where, "num_experts", 1, LIM_EXPERTS, &c->n_experts));
-  HF_TRY(cfg_int(j, where, "num_experts_per_tok", 1, LIM_TOP_K, &c->top_k));
-  HF_TRY(json_opt_bool(j, where, "norm_topk_prob", &c->norm_topk));
-  c->route = ROUTE_SOFTMAX;
-  if (c->family != FAM_QWEN2_MOE) {
-    bool bias = false;
-    HF_TRY(json_opt_bool(j, where, "attention_bias", &bias));
-    c->qkv_bias = c->o_bias = bias;
-  }
-  HF_TRY(c->family == FAM_OLMOE ? read_olmoe(j, where, c) : read_qwen(j, where, c));
+static hf_status read(const json *j, const char *where, model_config *c) {
+  HF_TRY(cfg_softmax_moe(j, where, c));
+  HF_TRY(read_layers(j, where, c));
   rope_spec r;
   HF_TRY(cfg_rope(j, where, 10000, &r));
   return config_resolve_rope(c, &r);
 }
+
+static hf_status read_gguf(const gguf_source *in) {
+  model_config *c = in->c;
+  HF_TRY(src_gqa(in));
+  HF_TRY(src_opt_int(in, "feed_forward_length", 0, LIM_WIDTH, &c->d_ff_dense));
+  HF_TRY(src_need_int(in, "expert_feed_forward_length", 1, LIM_WIDTH, &c->d_ff_expert));
+  c->route = ROUTE_SOFTMAX;
+  if (c->family == FAM_QWEN3_MOE) {
+    c->qk_norm_head = c->norm_topk = true;
+  } else {
+    HF_TRY(src_opt_int(in, "expert_shared_feed_forward_length", 0, LIM_WIDTH, &c->d_ff_shared));
+    c->qkv_bias = src_has_tensor(in, "attn_q.bias", 0);
+    c->shared_gate = c->d_ff_shared > 0;
+  }
+  for (int i = 0; i < c->n_layers; i++) c->layer_is_moe[i] = in->s->n == 0 || !src_has_tensor(in, "ffn_gate.weight", i);
+  return HF_OK;
+}
+
+static const char *qwen2_tensor_name(model_tensor_id id) {
+  switch (id) {
+    case MT_SH_GATE: return "mlp.shared_expert.gate_proj.weight";
+    case MT_SH_UP: return "mlp.shared_expert.up_proj.weight";
+    case MT_SH_DOWN: return "mlp.shared_expert.down_proj.weight";
+    default: return NULL;
+  }
+}
+
+const family family_qwen2_moe = {.id = FAM_QWEN2_MOE,
+                                 .name = "qwen2_moe",
+                                 .architecture = "Qwen2MoeForCausalLM",
+                                 .read = read,
+                                 .tensor_name = qwen2_tensor_name,
+                                 .gguf_arch = "qwen2moe",
+                                 .read_gguf = read_gguf};
+
+const family family_qwen3_moe = {.id = FAM_QWEN3_MOE,
+                                 .name = "qwen3_moe",
+                                 .architecture = "Qwen3MoeForCausalLM",
+                                 .read = read,
+                                 .gguf_arch = "qwen3moe",
+                                 .read_gguf = read_gguf};
