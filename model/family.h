@@ -26,8 +26,10 @@ typedef struct {
   bool gguf_permuted;   /* q and k are stored for adjacent pairs, though halves are rotated */
   bool gguf_post_norm;  /* the norm before the feed-forward is called post_attention_norm */
   bool gguf_expert_ffn; /* feed_forward_length is that of an expert */
-  /* Writes a conversation (chat.h); NULL: no form is known. */
-  hf_status (*chat)(const chat_job *, hf_buf *out);
+  /* Conversations (chat.h): the writer, NULL where no form is known; chat_end_token, chat_answer. */
+  hf_status (*chat)(const chat_style *, const chat_message *, int n, hf_buf *out);
+  const char *chat_end;
+  const char *(*chat_answer)(const char *text);
 } family;
 
 #define FAMILY_DECLARE(id, name) extern const family family_##name;
@@ -35,4 +37,11 @@ MODEL_FAMILIES(FAMILY_DECLARE)
 #undef FAMILY_DECLARE
 
 const family *family_get(model_family f);
+
+/* For the writers of conversations. Appends three strings. */
+HF_MUST hf_status chat_put(hf_buf *out, const char *a, const char *b, const char *c);
+/* Behind the last </think>, or the whole text. */
+const char *chat_after_thought(const char *text);
+/* The text without leading characters of `blanks`. */
+const char *chat_skip(const char *text, const char *blanks);
 #endif

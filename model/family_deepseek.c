@@ -125,19 +125,68 @@ static hf_status read_gguf(const gguf_source *in) {
   return HF_OK;
 }
 
+/* V2: roles in words. */
+static hf_status chat_v2(const chat_style *s, const chat_message *m, int n, hf_buf *out) {
+  HF_TRY(chat_put(out, s->bos, "", ""));
+  for (int i = 0; i < n; i++) {
+    if (m[i].role == CHAT_ASSISTANT) HF_TRY(chat_put(out, "Assistant: ", m[i].text, s->eos));
+    else HF_TRY(chat_put(out, m[i].role == CHAT_USER ? "User: " : "", m[i].text, "\n\n"));
+  }
+  return chat_put(out, "Assistant:", "", "");
+}
+
+#define USER "<\uff5cUser\uff5c>"
+#define ASSISTANT "<\uff5cAssistant\uff5c>"
+
+/* V3; R1, which is asked to think; V3.1, which is asked not to. */
+static hf_status chat_v3(const chat_style *s, const chat_message *m, int n, hf_buf *out) {
+  bool r1 = strstr(s->model_template, ASSISTANT "<think>") != NULL, v31 = strstr(s->model_template, "thinking") != NULL;
+  HF_TRY(chat_put(out, s->bos, "", ""));
+  for (int i = 0; i < n; i++) {
+    if (m[i].role == CHAT_ASSISTANT) {
+      HF_TRY(chat_put(out, ASSISTANT, v31 ? "</think>" : "", ""));
+      HF_TRY(chat_put(out, chat_after_thought(m[i].text), s->eos, ""));
+    } else {
+      HF_TRY(chat_put(out, m[i].role == CHAT_USER ? USER : "", m[i].text, ""));
+    }
+  }
+  return chat_put(out, ASSISTANT, r1 ? "<think>\n" : v31 ? "</think>" : "", "");
+}
+
+/* The older of the published templates has another default. */
+static hf_status chat_kimi(const chat_style *s, const chat_message *m, int n, hf_buf *out) {
+  static const char *const begin[] = {"<|im_system|>system<|im_middle|>", "<|im_user|>user<|im_middle|>",
+                                      "<|im_assistant|>assistant<|im_middle|>"};
+  bool old = strstr(s->model_template, "You are a helpful assistant") != NULL;
+  if (m[0].role != CHAT_SYSTEM)
+    HF_TRY(chat_put(out, begin[CHAT_SYSTEM],
+                    old ? "You are a helpful assistant" : "You are Kimi, an AI assistant created by Moonshot AI.", "<|im_end|>"));
+  for (int i = 0; i < n; i++) HF_TRY(chat_put(out, begin[m[i].role], chat_after_thought(m[i].text), "<|im_end|>"));
+  return chat_put(out, begin[CHAT_ASSISTANT], "", "");
+}
+
 const family family_deepseek_v3 = {.id = FAM_DEEPSEEK_V3,
                                    .name = "deepseek_v3",
                                    .architecture = "DeepseekV3ForCausalLM",
                                    .read = read,
                                    .gguf_arch = "deepseek2",
-                                   .read_gguf = read_gguf};
+                                   .read_gguf = read_gguf,
+                                   .chat = chat_v3,
+                                   .chat_answer = chat_after_thought};
 
 const family family_deepseek_v2 = {.id = FAM_DEEPSEEK_V2,
                                    .name = "deepseek_v2",
                                    .architecture = "DeepseekV2ForCausalLM",
                                    .read = read,
                                    .gguf_arch = "deepseek2",
-                                   .read_gguf = read_gguf};
+                                   .read_gguf = read_gguf,
+                                   .chat = chat_v2};
 
-const family family_kimi_k2 = {
-    .id = FAM_KIMI_K2, .name = "kimi_k2", .read = read, .gguf_arch = "deepseek2", .read_gguf = read_gguf};
+const family family_kimi_k2 = {.id = FAM_KIMI_K2,
+                               .name = "kimi_k2",
+                               .read = read,
+                               .gguf_arch = "deepseek2",
+                               .read_gguf = read_gguf,
+                               .chat = chat_kimi,
+                               .chat_end = "<|im_end|>",
+                               .chat_answer = chat_after_thought};

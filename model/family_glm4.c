@@ -1,4 +1,6 @@
 /* family_glm4.c: GLM-4.5: grouped-query attention with partial rotary, DeepSeek-V3's routing. */
+#include <string.h>
+
 #include "model/config_limits.h"
 #include "model/family.h"
 
@@ -45,10 +47,31 @@ static hf_status read_gguf(const gguf_source *in) {
   return src_opt_bool(in, "expert_weights_norm", &c->norm_topk);
 }
 
+/* Of earlier answers what was thought is left out, its empty mark stays. */
+static hf_status chat(const chat_style *s, const chat_message *m, int n, hf_buf *out) {
+  (void)s;
+  HF_TRY(chat_put(out, "[gMASK]<sop>", "", ""));
+  for (int i = 0; i < n; i++) {
+    if (m[i].role != CHAT_ASSISTANT) {
+      HF_TRY(chat_put(out, m[i].role == CHAT_USER ? "<|user|>\n" : "<|system|>\n", m[i].text, ""));
+      continue;
+    }
+    const char *text = chat_skip(chat_after_thought(m[i].text), " \t\r\n");
+    size_t len = strlen(text);
+    while (len > 0 && strchr(" \t\r\n", text[len - 1])) len--;
+    HF_TRY(chat_put(out, "<|assistant|>\n<think></think>", len ? "\n" : "", ""));
+    HF_TRY(hf_buf_add(out, text, len));
+  }
+  return chat_put(out, "<|assistant|>", "", "");
+}
+
 const family family_glm4_moe = {.id = FAM_GLM4_MOE,
                                 .name = "glm4_moe",
                                 .architecture = "Glm4MoeForCausalLM",
                                 .read = read,
                                 .gguf_arch = "glm4moe",
                                 .read_gguf = read_gguf,
-                                .gguf_post_norm = true};
+                                .gguf_post_norm = true,
+                                .chat = chat,
+                                .chat_end = "<|user|>",
+                                .chat_answer = chat_after_thought};

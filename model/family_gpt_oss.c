@@ -133,6 +133,28 @@ static const char *tensor_name_of(model_tensor_id id) {
   return id == MT_ROUTER ? "mlp.router.weight" : NULL;
 }
 
+/* OpenAI's harmony format: the system message is the format's own, ours goes to the developer; of earlier answers the final channel. */
+static hf_status chat(const chat_style *s, const chat_message *m, int n, hf_buf *out) {
+  HF_TRY(hf_buf_printf(out,
+                       "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
+                       "Knowledge cutoff: 2024-06\nCurrent date: %s\n\nReasoning: medium\n\n"
+                       "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>",
+                       s->date));
+  for (int i = 0; i < n; i++) {
+    if (m[i].role == CHAT_SYSTEM)
+      HF_TRY(chat_put(out, "<|start|>developer<|message|># Instructions\n\n", m[i].text, "\n\n<|end|>"));
+    if (m[i].role == CHAT_USER) HF_TRY(chat_put(out, "<|start|>user<|message|>", m[i].text, "<|end|>"));
+    if (m[i].role == CHAT_ASSISTANT) HF_TRY(chat_put(out, "<|start|>assistant<|channel|>final<|message|>", m[i].text, "<|end|>"));
+  }
+  return chat_put(out, "<|start|>assistant", "", "");
+}
+
+static const char *final_channel(const char *text) {
+  static const char mark[] = "<|channel|>final<|message|>";
+  const char *p = strstr(text, mark);
+  return p ? p + sizeof mark - 1 : text;
+}
+
 const family family_gpt_oss = {.id = FAM_GPT_OSS,
                                .name = "gpt_oss",
                                .architecture = "GptOssForCausalLM",
@@ -141,4 +163,7 @@ const family family_gpt_oss = {.id = FAM_GPT_OSS,
                                .bind_expert = bind_expert,
                                .gguf_arch = "gpt-oss",
                                .read_gguf = read_gguf,
-                               .gguf_post_norm = true};
+                               .gguf_post_norm = true,
+                               .chat = chat,
+                               .chat_end = "<|return|>",
+                               .chat_answer = final_channel};

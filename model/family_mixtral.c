@@ -1,4 +1,6 @@
 /* family_mixtral.c: Mixtral: grouped-query attention, every layer routed, weights of the chosen experts normalised. */
+#include <string.h>
+
 #include "model/config_limits.h"
 #include "model/family.h"
 
@@ -39,6 +41,23 @@ static const char *tensor_name_of(model_tensor_id id) {
   }
 }
 
+/* The published template was changed once: blanks went from the tokenizer into the text. */
+static hf_status chat(const chat_style *s, const chat_message *m, int n, hf_buf *out) {
+  bool spaced = strstr(s->model_template, "\" [INST] \"") || strstr(s->model_template, "' [INST] '");
+  const char *blank = spaced ? " " : "";
+  HF_TRY(chat_put(out, s->bos, "", ""));
+  for (int i = m[0].role == CHAT_SYSTEM; i < n; i++) {
+    if (m[i].role == CHAT_ASSISTANT) {
+      HF_TRY(chat_put(out, blank, m[i].text, s->eos));
+      continue;
+    }
+    HF_TRY(chat_put(out, blank, "[INST] ", ""));
+    if (i == 1 && m[0].role == CHAT_SYSTEM) HF_TRY(chat_put(out, m[0].text, "\n\n", ""));
+    HF_TRY(chat_put(out, m[i].text, " [/INST]", ""));
+  }
+  return HF_OK;
+}
+
 const family family_mixtral = {.id = FAM_MIXTRAL,
                                .name = "mixtral",
                                .architecture = "MixtralForCausalLM",
@@ -47,4 +66,5 @@ const family family_mixtral = {.id = FAM_MIXTRAL,
                                .gguf_arch = "llama",
                                .read_gguf = read_gguf,
                                .gguf_permuted = true,
-                               .gguf_expert_ffn = true};
+                               .gguf_expert_ffn = true,
+                               .chat = chat};

@@ -1,4 +1,6 @@
 /* family_qwen.c: Qwen2-MoE and Qwen3-MoE: grouped-query attention, softmax routing, experts in most layers. */
+#include <string.h>
+
 #include "model/config_limits.h"
 #include "model/family.h"
 
@@ -82,17 +84,37 @@ static const char *qwen2_tensor_name(model_tensor_id id) {
   }
 }
 
+/* ChatML. Qwen2's models are told what they are; what Qwen3's thought in earlier turns is left out. */
+static hf_status chat(const chat_style *s, const chat_message *m, int n, hf_buf *out) {
+  static const char *const begin[] = {"<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n"};
+  static const char end[] = "<|im_end|>\n";
+  if (s->family == FAM_QWEN2_MOE && m[0].role != CHAT_SYSTEM)
+    HF_TRY(chat_put(out, begin[CHAT_SYSTEM], "You are a helpful assistant.", end));
+  for (int i = 0; i < n; i++) {
+    const char *text = m[i].text;
+    if (s->family == FAM_QWEN3_MOE && m[i].role == CHAT_ASSISTANT && strstr(text, "</think>"))
+      text = chat_skip(chat_after_thought(text), "\n");
+    HF_TRY(chat_put(out, begin[m[i].role], text, end));
+  }
+  return chat_put(out, begin[CHAT_ASSISTANT], "", "");
+}
+
 const family family_qwen2_moe = {.id = FAM_QWEN2_MOE,
                                  .name = "qwen2_moe",
                                  .architecture = "Qwen2MoeForCausalLM",
                                  .read = read,
                                  .tensor_name = qwen2_tensor_name,
                                  .gguf_arch = "qwen2moe",
-                                 .read_gguf = read_gguf};
+                                 .read_gguf = read_gguf,
+                                 .chat = chat,
+                                 .chat_end = "<|im_end|>"};
 
 const family family_qwen3_moe = {.id = FAM_QWEN3_MOE,
                                  .name = "qwen3_moe",
                                  .architecture = "Qwen3MoeForCausalLM",
                                  .read = read,
                                  .gguf_arch = "qwen3moe",
-                                 .read_gguf = read_gguf};
+                                 .read_gguf = read_gguf,
+                                 .chat = chat,
+                                 .chat_end = "<|im_end|>",
+                                 .chat_answer = chat_after_thought};
