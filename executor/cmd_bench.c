@@ -34,7 +34,7 @@ static hf_status dense_bytes(const model *m, int64_t *out) {
   model_tensor_info i;
   for (int l = -1; l < c->n_layers; l++) {
     for (int id = MT_OUT_NORM; id < MT_N; id++) {
-      bool expert = id == MT_EXP_GATE || id == MT_EXP_UP || id == MT_EXP_DOWN;
+      bool expert = model_tensor_is_expert((model_tensor_id)id);
       bool global = id == MT_OUT_NORM || id == MT_OUTPUT;
       if (expert || global != (l < 0) || !model_has_tensor(m, (model_tensor_id)id, l)) continue;
       HF_TRY(model_tensor(m, (model_tensor_id)id, l, -1, &i));

@@ -75,10 +75,6 @@ static hf_status add_bytes(const model *m, model_tensor_id id, int layer, int ex
   return HF_OK;
 }
 
-static bool of_expert(model_tensor_id id) {
-  return (id >= MT_EXP_GATE && id <= MT_EXP_DOWN) || (id >= MT_EXP_GATE_BIAS && id <= MT_EXP_DOWN_BIAS);
-}
-
 static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
   const model_config *c = model_get_config(m);
   *w = (weight_bytes){0};
@@ -87,11 +83,11 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
   if (!c->tied_embeddings) HF_TRY(add_bytes(m, MT_OUTPUT, -1, -1, &w->dense));
   for (int l = 0; l < c->n_layers; l++) {
     for (int id = MT_ATTN_NORM; id < MT_N; id++)
-      if (!of_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, (model_tensor_id)id, l, -1, &w->dense));
+      if (!model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, (model_tensor_id)id, l, -1, &w->dense));
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts;
       for (int id = MT_EXP_GATE; id < MT_N; id++)
-        if (of_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, (model_tensor_id)id, l, x, to));
+        if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, (model_tensor_id)id, l, x, to));
     }
   }
   return HF_OK;

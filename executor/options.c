@@ -32,6 +32,15 @@ hf_status gpu_parse(const char *text, gpu_spec *out) {
   return hf_fail(HF_INPUT, "--gpu: '%s' is none of none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE]", text);
 }
 
+sample_options sample_options_of(const run_options *r) {
+  return (sample_options){.temperature = r->temperature,
+                          .top_k = (int)r->top_k,
+                          .top_p = r->top_p,
+                          .min_p = r->min_p,
+                          .repetition_penalty = r->repetition_penalty,
+                          .seed = (uint64_t)r->seed};
+}
+
 static bool is_number(const char *s) {
   return *s && strspn(s, "0123456789") == strlen(s);
 }
