@@ -64,12 +64,16 @@ static void row(table *t, const char *where, const char *what, int64_t bytes, in
 
 typedef struct {
   int64_t dense, dev_experts, ram_experts;
+  int64_t scratch; /* of the largest tensor that is dequantised, as numbers and as it was */
 } weight_bytes;
 
-static hf_status add_bytes(const model *m, model_tensor_id id, int layer, int expert, int64_t *sum) {
+static hf_status add_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, weight_bytes *w,
+                           int64_t *sum) {
   if (!model_has_tensor(m, id, layer)) return HF_OK;
   model_tensor_info i;
-  HF_TRY(model_tensor(m, id, layer, expert, &i));
+  bool convert;
+  HF_TRY(loaded_tensor(m, o, id, layer, expert, &i, &convert));
+  if (convert && 8 * i.rows * i.cols > w->scratch) w->scratch = 8 * i.rows * i.cols;
   bool vector = i.rows == 1 || i.cols == 1;
   *sum += align_up(vector ? i.rows * i.cols * 4 : (int64_t)i.bytes, 64);
   return HF_OK;
@@ -78,16 +82,16 @@ static hf_status add_bytes(const model *m, model_tensor_id id, int layer, int ex
 static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
   const model_config *c = model_get_config(m);
   *w = (weight_bytes){0};
-  HF_TRY(add_bytes(m, MT_EMBED, -1, -1, &w->dense));
-  HF_TRY(add_bytes(m, MT_OUT_NORM, -1, -1, &w->dense));
-  if (!c->tied_embeddings) HF_TRY(add_bytes(m, MT_OUTPUT, -1, -1, &w->dense));
+  HF_TRY(add_bytes(m, o, MT_EMBED, -1, -1, w, &w->dense));
+  HF_TRY(add_bytes(m, o, MT_OUT_NORM, -1, -1, w, &w->dense));
+  if (!c->tied_embeddings) HF_TRY(add_bytes(m, o, MT_OUTPUT, -1, -1, w, &w->dense));
   for (int l = 0; l < c->n_layers; l++) {
     for (int id = MT_ATTN_NORM; id < MT_N; id++)
-      if (!model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, (model_tensor_id)id, l, -1, &w->dense));
+      if (!model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, -1, w, &w->dense));
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts;
       for (int id = MT_EXP_GATE; id < MT_N; id++)
-        if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, (model_tensor_id)id, l, x, to));
+        if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
     }
   }
   return HF_OK;
@@ -98,7 +102,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   HF_TRY(check_executable(c)); /* before tensors are asked for that this family may have in another form */
   table t = {.rows = rows, .max = max_rows};
   weight_bytes w;
-  HF_TRY(sum_weights(m, o, &w));
+  HF_TRY(hf_note(sum_weights(m, o, &w), "%s", model_path(m)));
   bool with_dev = has_device(o);
   int64_t dl = with_dev ? o->device_bytes : o->ram_limit_bytes;
   const char *where = with_dev ? "gpu0" : "ram";
@@ -116,6 +120,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
   if (c->n_experts)
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, o->threads ? o->threads : 1), o->ram_limit_bytes);
+  row(&t, "ram", "scratch of dequantising", w.scratch, o->ram_limit_bytes);
   *n_rows = t.n;
   int64_t dev_sum = 0, ram_sum = 0;
   for (int i = 0; i < t.n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram_sum) += rows[i].bytes;

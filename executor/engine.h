@@ -18,6 +18,8 @@
 typedef struct {
   bool exact;           /* activations are not rounded, KV cache in f32 */
   kern_kv_type kv_type; /* ignored when exact */
+  bool dequantise;      /* weights that no kernel takes as they are become dequantised_to when they are loaded */
+  fmt dequantised_to;   /* FMT_F32 or FMT_BF16 */
   int depth;            /* micro-batches, 1..SCHED_MAX_DEPTH */
   int max_seqs;         /* slots, 1..64 */
   int context;          /* most tokens of a sequence */

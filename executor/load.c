@@ -29,11 +29,26 @@ hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
 static hf_status kernel_format(fmt f, kern_format *out) {
   const fmt_info *i = fmt_get(f);
   if (kern_format_parse(i->name, out)) return HF_OK;
-  return hf_fail(HF_UNSUPPORTED, "weights in %s cannot be executed yet; f32, f16, bf16 and q8_0 can", i->name);
+  return hf_fail(HF_UNSUPPORTED,
+                 "weights in %s cannot be executed as they are; --dequantise bf16 loads them as BF16, in 2 bytes a weight",
+                 i->name);
 }
 
-static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, model_tensor_info *info, dev_mat *out) {
-  HF_TRY(model_tensor(e->m, id, layer, expert, info));
+hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert,
+                        model_tensor_info *info, bool *convert) {
+  kern_format f;
+  HF_TRY(model_tensor(m, id, layer, expert, info));
+  *convert = o->dequantise && !kern_format_parse(fmt_get(info->format)->name, &f);
+  if (!*convert) return kernel_format(info->format, &f);
+  info->format = o->dequantised_to;
+  info->bytes = (size_t)info->rows * fmt_row_bytes(info->format, info->cols);
+  info->derived = true;
+  return HF_OK;
+}
+
+static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, model_tensor_info *info, bool *convert,
+                          dev_mat *out) {
+  HF_TRY(loaded_tensor(e->m, &e->o, id, layer, expert, info, convert));
   *out = (dev_mat){.layout = KL_ROWS,
                    .n_rows = (int)info->rows,
                    .n_cols = (int)info->cols,
@@ -41,19 +56,38 @@ static hf_status describe(const engine *e, model_tensor_id id, int layer, int ex
   return kernel_format(info->format, &out->format);
 }
 
+/* The tensor's bytes as they are loaded. */
+static hf_status read_tensor(const engine *e, model_tensor_id id, int layer, int expert, const model_tensor_info *info,
+                             bool convert, void *dst) {
+  if (!convert) return model_tensor_read(e->m, id, layer, expert, dst, info->bytes);
+  int64_t n = info->rows * info->cols;
+  if (info->format == FMT_F32) return model_tensor_read_f32(e->m, id, layer, expert, dst, n);
+  float *wide;
+  kern_format f;
+  HF_TRY(kernel_format(info->format, &f));
+  HF_TRY(hf_alloc(&wide, (size_t)n, sizeof *wide, "a tensor"));
+  hf_status st = model_tensor_read_f32(e->m, id, layer, expert, wide, n);
+  size_t row = fmt_row_bytes(info->format, info->cols);
+  for (int64_t r = 0; r < info->rows && st == HF_OK; r++)
+    kern_quant_row(f, wide + r * info->cols, (int)info->cols, (char *)dst + (size_t)r * row);
+  free(wide);
+  return st;
+}
+
 /* A matrix on the device: wrapped where the device can use the mapping, else copied into its memory. */
 static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, dev_mat *out) {
   model_tensor_info info;
-  HF_TRY(describe(e, id, layer, expert, &info, out));
-  const void *map;
-  HF_TRY(model_tensor_map(e->m, id, layer, expert, &map));
+  bool convert;
+  HF_TRY(describe(e, id, layer, expert, &info, &convert, out));
+  const void *map = NULL;
+  if (!convert) HF_TRY(model_tensor_map(e->m, id, layer, expert, &map));
   if (map && (out->data = dev_wrap(e->d, map))) return HF_OK;
   HF_TRY(dev_alloc(e->d, info.bytes, "weights", &out->data));
   HF_TRY(own_add(e, out->data, info.bytes, true));
   if (map) return dev_upload(e->d, out->data, map, info.bytes);
   void *tmp;
   HF_TRY(hf_alloc(&tmp, 1, info.bytes, "a tensor"));
-  hf_status st = model_tensor_read(e->m, id, layer, expert, tmp, info.bytes);
+  hf_status st = read_tensor(e, id, layer, expert, &info, convert, tmp);
   if (st == HF_OK) st = dev_upload(e->d, out->data, tmp, info.bytes);
   free(tmp);
   return st;
@@ -127,16 +161,17 @@ static hf_status load_dense_part(engine *e, int l) {
 /* One expert in host memory: the mapping itself where there is one, else read into own memory. */
 static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, kern_mat *out) {
   model_tensor_info info;
+  bool convert;
   dev_mat d;
-  HF_TRY(describe(e, id, layer, expert, &info, &d));
+  HF_TRY(describe(e, id, layer, expert, &info, &convert, &d));
   *out = (kern_mat){.format = d.format, .layout = KL_ROWS, .n_rows = d.n_rows, .n_cols = d.n_cols, .row_bytes = d.row_bytes};
-  HF_TRY(model_tensor_map(e->m, id, layer, expert, &out->data));
+  if (!convert) HF_TRY(model_tensor_map(e->m, id, layer, expert, &out->data));
   if (out->data) return HF_OK;
   void *p;
   HF_TRY(mem_alloc(info.bytes, -1, "an expert", &p));
   HF_TRY(own_add(e, (dev_addr)(uintptr_t)p, info.bytes, false));
   out->data = p;
-  return model_tensor_read(e->m, id, layer, expert, p, info.bytes);
+  return read_tensor(e, id, layer, expert, &info, convert, p);
 }
 
 /* moe.h packs a token once for all experts of a layer, so gate and up must agree on the format. */

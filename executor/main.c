@@ -44,6 +44,8 @@ static hf_status dispatch(const run_options *r) {
   if (!r->model) return hf_fail(HF_INPUT, "--model is missing: a Hugging Face folder, a GGUF file or synth:...");
   if (r->activations && strcmp(r->activations, "exact") && strcmp(r->activations, "fast"))
     return hf_fail(HF_INPUT, "--activations: '%s' is neither exact nor fast", r->activations);
+  if (r->dequantise && strcmp(r->dequantise, "bf16") && strcmp(r->dequantise, "f32"))
+    return hf_fail(HF_INPUT, "--dequantise: '%s' is neither bf16 nor f32", r->dequantise);
   if (r->prompt && !*r->prompt) return hf_fail(HF_INPUT, "--prompt: empty");
   if (r->where && !r->prompts) return hf_fail(HF_INPUT, "--where: chooses among --prompts; there are none");
   if (r->system && !r->chat) return hf_fail(HF_INPUT, "--system: goes with --chat");
@@ -109,6 +111,9 @@ int main(int argc, char **argv) {
        "exact: activations are never rounded; fast: rounded as the weight format says. Default fast, for --check-reference "
        "exact.",
        0, 0},
+      {"dequantise", 0, CLI_STR, &r.dequantise, "bf16|f32",
+       "Weights that no kernel takes as they are (fp8) become bf16 or f32 when they are loaded; they need the room of that.", 0,
+       0},
       {"isa", 0, CLI_STR, &r.isa, "NAME", "Use no more than this instruction set: scalar, avx2, avx512, ...; also $HF_ISA.", 0,
        0},
       {"temperature", 0, CLI_NUM, &r.temperature, "T", "0 = always the most likely token (default).", 0, 100},

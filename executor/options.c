@@ -168,6 +168,8 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   prefer_kernels(p);
   o->exact = r->activations && !strcmp(r->activations, "exact");
   HF_TRY(kv_type_of(p, &o->kv_type));
+  o->dequantise = r->dequantise != NULL;
+  o->dequantised_to = r->dequantise && !strcmp(r->dequantise, "f32") ? FMT_F32 : FMT_BF16;
   o->depth = depth;
   o->max_seqs = seqs;
   o->context = context;

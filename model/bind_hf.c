@@ -85,8 +85,10 @@ static hf_status bind_fp8(model *m, tensor_slot *s, const char *name, int64_t ro
     return hf_fail(HF_INPUT, "%s: tensor %s: not one scale per 128 x 128 block of [%lld, %lld]", m->set.files[t->file].path, buf,
                    (long long)rows, (long long)cols);
   s->extra_bytes = t->bytes;
-  s->how = READ_REFUSED;
-  s->why = "fp8 weights are recognised for planning but not executed yet; convert them to BF16";
+  if (t->format != FMT_F32)
+    return hf_fail(HF_INPUT, "%s: tensor %s: %s, scales must be F32", m->set.files[t->file].path, buf, t->dtype);
+  s->how = READ_FP8;
+  s->why = "fp8 weights cannot be executed as they are; --dequantise bf16 loads them as BF16";
   return HF_OK;
 }
 
@@ -109,7 +111,7 @@ static hf_status bind_int4(model *m, tensor_slot *s, model_tensor_id id, int lay
     return hf_fail(HF_INPUT, "%s: tensor %s: not BF16 [%lld, %lld / 32]", m->set.files[q->file].path, buf, (long long)rows,
                    (long long)cols);
   *s = (tensor_slot){.present = true,
-                     .how = READ_REFUSED,
+                     .how = READ_INT4,
                      .format = FMT_INT4_G32,
                      .stored = FMT_INT4_G32,
                      .rows = rows,
@@ -117,8 +119,7 @@ static hf_status bind_int4(model *m, tensor_slot *s, model_tensor_id id, int lay
                      .bytes = (uint64_t)rows * fmt_row_bytes(FMT_INT4_G32, cols),
                      .file = p->file,
                      .offset = p->offset,
-                     .experts = s->experts,
-                     .why = "packed int4 weights are recognised for planning but not executed yet; convert them to BF16"};
+                     .experts = s->experts};
   return HF_OK;
 }
 

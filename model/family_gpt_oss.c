@@ -86,7 +86,7 @@ static hf_status bind_mxfp4(model *m, tensor_slot *s, model_tensor_id id, int la
   if (q->bytes * 16 != b->bytes)
     return hf_fail(HF_INPUT, "%s: tensor %s: not one scale per block", m->set.files[q->file].path, name);
   *s = (tensor_slot){.present = true,
-                     .how = READ_REFUSED,
+                     .how = READ_MXFP4,
                      .format = FMT_MXFP4,
                      .stored = FMT_MXFP4,
                      .rows = rows,
@@ -95,7 +95,10 @@ static hf_status bind_mxfp4(model *m, tensor_slot *s, model_tensor_id id, int la
                      .file = b->file,
                      .offset = b->offset,
                      .expert_stride = b->bytes / (uint64_t)m->c.n_experts,
-                     .why = "MXFP4 blocks and scales are recognised for planning but not executed yet; convert them to BF16"};
+                     .step = id == MT_EXP_DOWN ? 1 : 2,
+                     .first = id == MT_EXP_UP,
+                     .scale_file = q->file,
+                     .scale_offset = q->offset};
   return HF_OK;
 }
 

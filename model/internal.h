@@ -72,6 +72,9 @@ typedef enum {
   READ_UNPERMUTE, /* GGUF arch llama: q and k rows of a head from adjacent pairs back to halves */
   READ_COLUMNS,   /* transposed per expert: canonical row r is stored column r*step + first (gpt-oss BF16 experts) */
   READ_STRIDED,   /* vector or rows with a step: stored row r*step + first (gpt-oss gate and up, biases) */
+  READ_FP8,       /* F8_E4M3 with a scale per 128 x 128 block in a tensor of its own: as f32 only */
+  READ_INT4,      /* nibbles and scales in two tensors, to blocks of FMT_INT4_G32 */
+  READ_MXFP4,     /* blocks and scales in two tensors, rows with a step (gpt-oss), to blocks of FMT_MXFP4 */
   READ_REFUSED,   /* known for planning, no reader: see why */
 } read_kind;
 
@@ -88,8 +91,10 @@ typedef struct {
   struct expert_place {
     uint64_t offset;
     int file;
-  } * experts;          /* per expert, when each is a tensor of its own */
-  int step, first;      /* READ_COLUMNS, READ_STRIDED */
+  } * experts;     /* per expert, when each is a tensor of its own */
+  int step, first; /* READ_COLUMNS, READ_STRIDED */
+  int scale_file;  /* READ_MXFP4: scales of expert 0; an expert's follow those of the one before */
+  uint64_t scale_offset;
   uint64_t extra_bytes; /* scales in tensors of their own, one expert's */
   const char *why;      /* READ_REFUSED */
 } tensor_slot;
@@ -196,5 +201,19 @@ static inline float bf16_to_f32(uint16_t h) {
 }
 /* n elements starting at a block boundary. HF_UNSUPPORTED for any other format. */
 HF_MUST hf_status dequant_row(fmt f, const void *row, int64_t n, float *out);
+
+/* ---- packed.c: weights whose scales are tensors of their own ---- */
+
+/* n bytes of a file of the set. */
+HF_MUST hf_status model_read_at(const model *m, int file, uint64_t offset, void *dst, size_t n);
+/* Where the stored bytes of (slot, expert) begin. */
+void slot_place(const tensor_slot *s, int expert, int *file, uint64_t *offset);
+/* READ_INT4, READ_MXFP4: all rows as blocks. */
+HF_MUST hf_status packed_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, uint8_t *dst);
+/* READ_FP8: all rows as f32. */
+HF_MUST hf_status fp8_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, float *dst);
+/* Blocks of FMT_INT4_G32 and FMT_MXFP4, which dequant_row leaves to packed.c. */
+void int4_row(const uint8_t *row, int64_t n, float *out);
+void mxfp4_row(const uint8_t *row, int64_t n, float *out);
 
 #endif
