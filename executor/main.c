@@ -27,6 +27,8 @@ static const char examples[] =
     "  hf-run --plan plan.json --model examples/tiny-moe --prompts examples/tiny-moe/prompts.jsonl --where domain=italian "
     "--limit 5 --stream\n"
     "      Five users who write Italian, under a plan.\n"
+    "  hf-run --model examples/tiny-moe --chat --temperature 0.7\n"
+    "      A conversation: a message a line; /clear begins a new one, Ctrl-C ends an answer.\n"
     "  hf-run --check-reference tests/golden/deepseek_v3/reference.json --model tests/golden/deepseek_v3 --experts-on-gpu 50 "
     "--depth 2\n"
     "      Holds logits, expert choices and greedy tokens against known answers.\n"
@@ -76,7 +78,8 @@ int main(int argc, char **argv) {
        "Hugging Face folder, GGUF file, or synth:CONFIG,key=value,... (weights from a seed).", 0, 0},
       {"plan", 'p', CLI_STR, &r.plan, "ID_OR_FILE", "Plan to execute: a row's id in the database or a plan.json.", 0, 0},
       {"prompts", 0, CLI_STR, &r.prompts, "FILE.jsonl",
-       "Requests, one JSON object a line: prompt or ids, optional id, arrival_s, max_tokens.", 0, 0},
+       "Requests, one JSON object a line: prompt or ids (with --chat also messages), optional id, arrival_s, max_tokens, stop.",
+       0, 0},
       {"prompt", 0, CLI_STR, &r.prompt, "TEXT", "One request; its text is printed as it comes.", 0, 0},
       {"chat", 0, CLI_FLAG, &r.chat, NULL,
        "Talk to the model; with --prompt one message and its answer, with --prompts each line a message or messages.", 0, 0},
