@@ -37,6 +37,9 @@ typedef struct {
 
 typedef struct engine engine;
 
+/* A tensor as it is loaded: its format after --dequantise. *convert: it has another in the file. HF_UNSUPPORTED when no kernel takes it. */
+HF_MUST hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert,
+                                model_tensor_info *info, bool *convert);
 /* Fills rows; returns how many. fits is false when a limit is exceeded. Rows of a place share its limit. */
 HF_MUST hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows,
                                 bool *fits);

@@ -57,9 +57,6 @@ struct engine {
 };
 
 /* load.c */
-/* A tensor as it is loaded: its format after --dequantise. *convert: it has another in the file. HF_UNSUPPORTED when no kernel takes it. */
-HF_MUST hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert,
-                                model_tensor_info *info, bool *convert);
 HF_MUST hf_status load_weights(engine *e);
 /* The engine frees the block from now on; on failure it is freed at once. */
 HF_MUST hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device);

@@ -17,6 +17,16 @@ resident() {
 expect_same "$(resident f32)" "$(($(resident bf16) * 2))" "room of the experts, f32 and bf16"
 for isa in $masks; do check $fp8 $fp8/reference.json --isa "$isa" --dequantise bf16 --activations fast --batch 5 --experts-on-gpu 50; done
 
+# The benchmark knows every part of a family, and what a dequantised weight weighs.
+read_per_token() { # MODEL OPTIONS...
+  expect_exit 0 "$bin/hf-run" --bench --users 2 --output-tokens 2 --no-log --quiet --json --model "$@"
+  json '.results[0].dram_bytes_per_token'
+}
+for name in kimi_k2 qwen2_moe mixtral olmoe gpt_oss glm4_moe; do
+  expect_same "$(jq -n "$(read_per_token tests/golden/$name) > 10000")" true "bytes read by $name"
+done
+expect_same "$(jq -n "$(read_per_token $fp8 --dequantise f32) > 1.5 * $(read_per_token $fp8 --dequantise bf16)")" true "bytes read, f32 and bf16"
+
 # What makes each of them itself is computed, not skipped: without it the answers are others.
 cp -r tests/golden/gpt_oss tests/golden/glm4_moe tests/golden/mixtral "$tmp"
 differs() { # MODEL FILTER: the config with this change does not pass
