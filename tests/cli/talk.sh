@@ -64,6 +64,9 @@ for signal in INT KILL; do
   done
   kill -$signal $pid 2>/dev/null || true
   wait $pid || true
+  if [ $signal = INT ]; then
+    expect_same "$(sqlite3 "$HETEROFLOW_DB" "select status, (select count(*) from request where run_id = run.id) from run order by id desc limit 1")" 'stopped|16' "the run that Ctrl-C ended"
+  fi
   if [ $signal = KILL ] && [ -e "$file.part" ]; then expect_error 2 'out-KILL.part is left of an interrupted run' "$bin/hf-run" "${options[@]}" --out "$file"; fi
   expect_exit 0 "$bin/hf-run" "${options[@]}" --out "$file" --resume
   expect_json '.resumed + .requests == 16 and .resumed >= 2 and .requests > 0'

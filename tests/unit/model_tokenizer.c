@@ -339,6 +339,51 @@ static void named_chains(void **state) {
   assert_non_null(strstr(hf_error_line(), "deepseek-v3"));
 }
 
+/* Lengths of pieces, line by line, of texts between separators, as the tokenizers library cuts by the published rules. */
+typedef struct {
+  char *want;
+  int text;
+} cut_check;
+
+static hf_status expect_length(void *user, const char *piece, size_t n) {
+  cut_check *c = user;
+  char *end;
+  long want = strtol(c->want, &end, 10);
+  if (want != (long)n) fail_msg("text %d: a piece '%.*s' of %zu bytes, %ld expected", c->text, (int)n, piece, n, want);
+  c->want = end;
+  return HF_OK;
+}
+
+static void published_rules_cut_alike(void **state) {
+  (void)state;
+  static const char *const names[] = {"deepseek-v3", "glm4", "gpt-4o", "kimi-k2", "olmo", "qwen2"};
+  static const char separator[] = "\n__ggml_vocab_test__\n";
+  char *inp = NULL;
+  size_t n_inp;
+  assert_int_equal(hf_read_file(MADE "split.inp", 1 << 20, &inp, &n_inp), HF_OK);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    char path[128], *out = NULL;
+    size_t n_out;
+    bool ignore;
+    tok_splitter s = {.n = 0};
+    snprintf(path, sizeof path, MADE "split-%s.out", names[i]);
+    assert_int_equal(hf_read_file(path, 1 << 20, &out, &n_out), HF_OK);
+    assert_int_equal(tok_pre_named("test", names[i], &s, &ignore), HF_OK);
+    cut_check c = {out, 0};
+    for (char *text = inp, *end; text; text = end ? end + strlen(separator) : NULL, c.text++) {
+      end = strstr(text, separator);
+      assert_int_equal(tok_split(&s, text, end ? (size_t)(end - text) : strlen(text), expect_length, &c), HF_OK);
+      if (*c.want != '\n') fail_msg("%s, text %d: fewer pieces than expected", names[i], c.text);
+      c.want++;
+    }
+    assert_int_equal(c.text, 55);
+    assert_int_equal(*c.want, 0);
+    free(out);
+    tok_split_free(&s);
+  }
+  free(inp);
+}
+
 static void cut_by(const char *regex, const char *text, size_t n, hf_buf *out) {
   tok_splitter s = {.n = 0};
   hf_buf_init(out, 1 << 16);
@@ -576,6 +621,7 @@ int main(void) {
       cmocka_unit_test(vectors_llama_spm),
       cmocka_unit_test(vectors_of_other_files),
       cmocka_unit_test(blanks_beside_added_tokens),
+      cmocka_unit_test(published_rules_cut_alike),
       cmocka_unit_test(refused_models),
       cmocka_unit_test(vectors_gpt_2),
       cmocka_unit_test(vectors_deepseek_llm),
