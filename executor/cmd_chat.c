@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "executor/beside.h"
 #include "executor/commands.h"
 #include "executor/form.h"
 #include "executor/record.h"
@@ -85,7 +86,7 @@ static bool ends(void *user, serve_request *q, int32_t id) {
   return id == c->form.end_id || c->text.stopped;
 }
 
-static hf_status record(chat *c, const serve_request *q, const serve_stats *st, int64_t *run_id) {
+static hf_status record(chat *c, const serve_request *q, const serve_stats *st, double others, int64_t *run_id) {
   rec_run n = {.plan_id = c->p ? c->p->id : 0, .machine_id = c->p ? c->p->machine_id : 0, .users = 1, .depth = c->o.depth};
   snprintf(n.model, sizeof n.model, "%s", c->r->model);
   snprintf(n.format, sizeof n.format, "%s", fmt_get(model_get_config(c->m)->default_format)->name);
@@ -93,6 +94,7 @@ static hf_status record(chat *c, const serve_request *q, const serve_stats *st, 
   snprintf(n.kind, sizeof n.kind, "prompts");
   snprintf(n.status, sizeof n.status, "%s", interrupted ? "stopped" : "done");
   n.threads = engine_threads(c->e);
+  n.other_cpu_share = others;
   HF_TRY(record_run(c->d, &n, q, 1, st));
   *run_id = n.id;
   return HF_OK;
@@ -125,12 +127,14 @@ static hf_status answer(chat *c, serve_request *q) {
   interrupted = 0;
   c->st = HF_OK;
   stream_init(&c->text);
+  beside_mark from = beside_now();
   hf_status st = serve_run(c->e, q, 1, &so, &stats);
+  beside_mark to = beside_now();
   if (st == HF_OK) st = c->st;
   if (st == HF_OK) {
     show(c, q, true);
     if (!c->r->common.json) putchar('\n');
-    st = record(c, q, &stats, &run_id);
+    st = record(c, q, &stats, beside_share(&from, &to), &run_id);
   }
   if (st == HF_OK && c->r->common.json) st = show_json(c, q, run_id);
   if (st == HF_OK) st = push(c, CHAT_ASSISTANT, chat_answer(c->form.style.family, c->text.text.data ? c->text.text.data : ""));
