@@ -233,6 +233,15 @@ static int judge_routing(const check_ref *r, const probe *p, bool exact, int pro
   return verdict;
 }
 
+/* The coarsest rounding of a run decides: that of the activations, which the weights' format says, or that of the KV cache. */
+static fmt coarsest(const check_ref *r, const engine_options *o) {
+  kern_format k;
+  fmt f = r->c->default_format;
+  if (o->dequantise && !kern_format_parse(fmt_get(f)->name, &k)) f = FMT_BF16; /* as what is beside them in such files */
+  if (f == FMT_F32 && o->kv_type == KV_F16) f = FMT_F16;
+  return (f == FMT_F32 || f == FMT_F16) && o->kv_type == KV_BF16 ? FMT_BF16 : f;
+}
+
 static bool judge_logits(const check_ref *r, const probe *p, bool exact, fmt f, int prompt, check_result *out) {
   double max = 0, err = 0, ref = 0;
   for (int i = 0; i < r->c->vocab_size; i++) {
@@ -325,7 +334,7 @@ hf_status check_run(const check_ref *r, engine *e, int batch, int chunk_tokens, 
   for (int i = 0; i < n; i++) HF_GO(end, make_probe(r, a, i, exact, &c.probes[i], &c.reqs[i]));
   serve_options so = {.chunk_tokens = chunk_tokens, .users = batch, .user = &c, .on_logits = on_logits, .on_step = on_step};
   HF_GO(end, serve_run(e, c.reqs, n, &so, &stats));
-  judge(&c, n, exact, r->c->default_format, out);
+  judge(&c, n, exact, coarsest(r, engine_opts(e)), out);
 end:
   serve_stats_free(&stats);
   hf_arena_free(a);

@@ -2,7 +2,8 @@
  *
  * Tolerances (tests/golden/README.md): activations exact: 5e-4 absolute on the last logits, expert choice and greedy tokens equal, top-1 of every
  * position equal where its margin exceeds 1e-3. Activations fast: the reference's routing is imposed on the prompt and the last logits are
- * compared by the tolerance of the weight format (Q8_0 5 % and BF16 8 % relative RMS, F16 5e-2 and F32 5e-4 absolute).
+ * compared by the tolerance of the weight format (Q8_0 5 % and BF16 8 % relative RMS, F16 5e-2 and F32 5e-4 absolute) or of the KV cache's
+ * type, whichever rounds more.
  * Where a routing gap is below 1e-4 or a greedy margin below 1e-3 a difference is no failure; the comparison of that prompt
  * ends there. */
 #ifndef HF_EXECUTOR_CHECK_H

@@ -28,16 +28,17 @@ typedef struct {
 } bench;
 
 /* Weight bytes that a decode step reads beside the routed experts: all dense parts once, embedding rows aside. */
-static hf_status dense_bytes(const model *m, int64_t *out) {
+static hf_status dense_bytes(const model *m, const engine_options *o, int64_t *out) {
   const model_config *c = model_get_config(m);
   int64_t sum = 0;
   model_tensor_info i;
+  bool converted;
   for (int l = -1; l < c->n_layers; l++) {
     for (int id = MT_OUT_NORM; id < MT_N; id++) {
-      bool expert = id == MT_EXP_GATE || id == MT_EXP_UP || id == MT_EXP_DOWN;
+      bool expert = model_tensor_is_expert((model_tensor_id)id);
       bool global = id == MT_OUT_NORM || id == MT_OUTPUT;
       if (expert || global != (l < 0) || !model_has_tensor(m, (model_tensor_id)id, l)) continue;
-      HF_TRY(model_tensor(m, (model_tensor_id)id, l, -1, &i));
+      HF_TRY(loaded_tensor(m, o, (model_tensor_id)id, l, -1, &i, &converted));
       sum += (int64_t)i.bytes;
     }
   }
@@ -113,10 +114,10 @@ static hf_status run_cell(const bench *b, cell *c) {
   int out = r->output_tokens ? (int)r->output_tokens : 32;
   int64_t dense;
   prompt_options po = {.max_tokens = out, .ignore_eos = true};
-  HF_TRY(dense_bytes(b->m, &dense));
   HF_TRY(prompts_random(c->users, c->prompt_tokens, model_get_config(b->m)->vocab_size, (uint64_t)r->seed, &po, &list));
   int depth = r->depth ? (int)r->depth : b->fixed ? b->fixed->depth : 1;
   HF_GO(end, engine_options_for(r, b->db_path, b->m, b->fixed, c->users, c->prompt_tokens + out, depth, &o, &pace));
+  HF_GO(end, dense_bytes(b->m, &o, &dense));
   HF_GO(end, open_engine_or_explain(r, b->m, &o, &e));
   HF_GO(end, probe_bandwidth(b, engine_threads(e), &c->dram_bytes_per_s));
   serve_options so = {.chunk_tokens = o.max_tok - o.max_seqs, .users = c->users};
@@ -132,8 +133,9 @@ static hf_status run_cell(const bench *b, cell *c) {
   for (int l = 0; l < mc->n_layers; l++) {
     if (!mc->layer_is_moe[l]) continue;
     model_tensor_info g, d;
-    HF_GO(end, model_tensor(b->m, MT_EXP_GATE, l, 0, &g));
-    HF_GO(end, model_tensor(b->m, MT_EXP_DOWN, l, 0, &d));
+    bool converted;
+    HF_GO(end, loaded_tensor(b->m, &o, MT_EXP_GATE, l, 0, &g, &converted));
+    HF_GO(end, loaded_tensor(b->m, &o, MT_EXP_DOWN, l, 0, &d, &converted));
     double sum = 0;
     for (int t = 0; t <= stats.max_tok; t++)
       sum += (double)stats.distinct_sum[((size_t)mc->n_layers + (size_t)l) * ((size_t)stats.max_tok + 1) + (size_t)t];

@@ -8,11 +8,13 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
-#include "executor/ask.h"
 #include "executor/beside.h"
 #include "executor/commands.h"
+#include "executor/form.h"
 #include "executor/prompts.h"
 #include "executor/record.h"
+#include "executor/setup.h"
+#include "executor/stream.h"
 
 static volatile sig_atomic_t interrupted;
 
@@ -24,9 +26,11 @@ static void on_interrupt(int sig) {
 typedef struct {
   const run_options *r;
   const tokenizer *tok;
+  const chat_form *form; /* NULL: prompts are taken as they are */
   const serve_request *first;
-  hf_buf *text; /* per request: what was not printed yet */
+  text_stream *text; /* per request */
   bool single;
+  FILE *part;   /* answers as they come, or NULL */
   hf_status st; /* first error of a callback; serving goes on */
   trace_log trace;
   hf_progress bar;
@@ -37,45 +41,59 @@ static FILE *text_out(const run_options *r) {
 }
 
 /* Text of several users at once is readable only in whole lines: a line is printed when it is complete or long enough. */
-static void flush_text(stream_state *s, const serve_request *q, hf_buf *b, bool end) {
+static void show_text(stream_state *s, const serve_request *q, text_stream *t, bool end) {
   enum { LONG_LINE = 72 };
   FILE *f = text_out(s->r);
-  size_t ready = utf8_complete_prefix(b->data ? b->data : "", b->len);
+  size_t ready = stream_ready(t, end, q->stop, q->n_stop);
+  const char *text = t->text.data ? t->text.data + t->shown : "";
   if (s->single) {
-    fwrite(b->data, 1, ready, f);
+    fwrite(text, 1, ready, f);
     if (end) fputc('\n', f);
-    fflush(f);
   } else {
     size_t from = 0;
     for (size_t i = 0; i < ready; i++) {
-      bool nl = b->data[i] == '\n', space = b->data[i] == ' ' && i - from > LONG_LINE;
+      bool nl = text[i] == '\n', space = text[i] == ' ' && i - from > LONG_LINE;
       if (!nl && !space) continue;
-      if (i > from) fprintf(f, "[%s] %.*s\n", q->ext_id, (int)(i - from), b->data + from);
+      if (i > from) fprintf(f, "[%s] %.*s\n", q->ext_id, (int)(i - from), text + from);
       from = i + 1;
     }
-    if (end && ready > from) fprintf(f, "[%s] %.*s\n", q->ext_id, (int)(ready - from), b->data + from);
+    if (end && ready > from) fprintf(f, "[%s] %.*s\n", q->ext_id, (int)(ready - from), text + from);
     ready = end ? ready : from;
-    fflush(f);
   }
-  memmove(b->data, b->data + ready, b->len - ready);
-  b->len -= ready;
+  fflush(f);
+  t->shown += ready;
 }
 
 static void on_token(void *user, serve_request *q, int32_t id) {
   stream_state *s = user;
   hf_progress_add(&s->bar, 1);
-  if (!s->tok || !s->r->stream) return;
-  hf_buf *b = &s->text[q - s->first];
-  hf_status st = prompts_token_text(s->tok, id, b);
+  if (!s->tok || (!s->r->stream && !q->n_stop)) return;
+  text_stream *t = &s->text[q - s->first];
+  hf_status st = stream_add(t, s->tok, id, false, q->stop, q->n_stop);
   if (st != HF_OK) s->st = st;
-  else if (b->data) flush_text(s, q, b, false);
+  else if (s->r->stream) show_text(s, q, t, false);
+}
+
+static bool ends(void *user, serve_request *q, int32_t id) {
+  const stream_state *s = user;
+  return (s->form && id == s->form->end_id) || s->text[q - s->first].stopped;
+}
+
+/* An answer that has come to its end is safe from then on, whatever becomes of this run. */
+static void keep_answer(stream_state *s, const serve_request *q) {
+  hf_buf line;
+  hf_buf_init(&line, 256u << 20);
+  hf_status st = prompts_answer_line(q, s->tok, &line);
+  if (st == HF_OK && (fwrite(line.data, 1, line.len, s->part) != line.len || fflush(s->part)))
+    st = hf_fail(HF_MACHINE, "%s.part: cannot be written", s->r->out);
+  if (st != HF_OK) s->st = st;
+  hf_buf_free(&line);
 }
 
 static void on_finish(void *user, serve_request *q) {
   stream_state *s = user;
-  if (!s->tok || !s->r->stream) return;
-  hf_buf *b = &s->text[q - s->first];
-  if (b->data) flush_text(s, q, b, true);
+  if (s->part && strcmp(q->finish, "cancelled")) keep_answer(s, q);
+  if (s->tok && s->r->stream && q->n_out) show_text(s, q, &s->text[q - s->first], true);
 }
 
 static void on_step(void *user, const dev_step *step, const sched_step *what, int64_t index) {
@@ -88,6 +106,8 @@ static void on_step(void *user, const dev_step *step, const sched_step *what, in
 typedef struct {
   model *m;
   tokenizer *tok;
+  chat_form form;  /* with --chat */
+  char part[4096]; /* OUT.part; "" = none is kept */
   db *d;
   char db_path[4096];
   plan *p;
@@ -108,6 +128,10 @@ static hf_status read_prompts(const run_options *r, job *j) {
                        .limit = (int)r->limit,
                        .repeat_to = (int)r->batch,
                        .ignore_eos = r->ignore_eos,
+                       .stop = r->stop.v,
+                       .n_stop = r->stop.n,
+                       .logprobs = (int)r->logprobs,
+                       .system = r->system,
                        .vocab_size = model_get_config(j->m)->vocab_size};
   if (r->where) {
     const char *eq = strchr(r->where, '=');
@@ -124,54 +148,41 @@ static hf_status read_prompts(const run_options *r, job *j) {
     po.no_tokenizer = why;
     hf_log(st == HF_NOT_FOUND ? HF_LOG_DEBUG : HF_LOG_INFO, "ids only, no text: %s", why);
   }
+  if (r->stop.n && !j->tok) return hf_fail(HF_INPUT, "--stop: needs a tokenizer (%s)", why);
+  if (r->chat) {
+    HF_TRY(form_of(j->m, j->tok, why[0] ? why : NULL, &j->form));
+    po.chat = &j->form.style;
+  }
   if (r->prompt) return prompts_add_text(&j->list, j->tok, r->prompt, &po);
   return prompts_read(r->prompts, j->tok, &po, &j->list);
 }
 
-/* Without --plan hf-plan makes one for this load; when it cannot (no profile yet), the run goes on without a prediction and says so. */
-static hf_status make_plan(const run_options *r, job *j, int users, int context) {
-  plan_question q = {.db_path = j->db_path,
-                     .model = r->model,
-                     .gpu = r->gpu,
-                     .machine = r->machine,
-                     .users = users,
-                     .context = context,
-                     .store = true};
-  prompts_mean(&j->list, &q.prompt_tokens, &q.output_tokens);
-  json *doc = NULL;
-  hf_status st = ask_plan(&q, &doc);
-  if (st == HF_OK) st = plan_read_json(doc, "answer of hf-plan", &j->p);
-  json_free(doc);
-  if (st == HF_OK) {
-    if (!r->common.json)
-      hf_log(HF_LOG_INFO, "no --plan: made plan %lld for %d users, context %d (depth %d, predicted %.1f tokens/s)",
-             (long long)j->p->id, users, context, j->p->depth, j->p->decode_tok_per_s.likely);
-    return HF_OK;
-  }
-  if (st == HF_NO && r->common.json) {
-    json *o = json_new_object();
-    json_add_bool(o, "feasible", false);
-    json_add_str(o, "reason", hf_error_line());
-    HF_TRY(json_show(o));
-  }
-  if (st == HF_NO) return st;
-  hf_log(HF_LOG_INFO, "no plan and none could be made (%s): running without a prediction", hf_error_line());
-  return HF_OK;
-}
-
-/* Where what is given settles everything the database is not created before it has been found good. */
-static hf_status open_plan_or_database(const run_options *r, job *j) {
-  bool row = r->plan && strspn(r->plan, "0123456789") == strlen(r->plan);
+/* --out: where answers are kept as they come, and those of an interrupted run. A file that is none (a pipe, /dev/stdout) keeps nothing. */
+static hf_status resume(const run_options *r, job *j) {
   struct stat s;
-  if (row || (stat(j->db_path, &s) == 0 && s.st_size > 0)) HF_TRY(db_open(j->db_path, false, &j->d));
-  return plan_open(r, j->d, &j->p);
+  if (!r->out) return r->resume ? hf_fail(HF_INPUT, "--resume: goes on with --out FILE; there is none") : HF_OK;
+  if (stat(r->out, &s) == 0 && !S_ISREG(s.st_mode)) return HF_OK;
+  if (snprintf(j->part, sizeof j->part, "%s.part", r->out) >= (int)sizeof j->part)
+    return hf_fail(HF_INPUT, "--out: the path is too long");
+  if (!r->resume) {
+    if (access(j->part, F_OK) != 0) return HF_OK;
+    return hf_fail(HF_INPUT, "%s is left of an interrupted run: go on with --resume, or delete it", j->part);
+  }
+  HF_TRY(prompts_keep(&j->list, r->out));
+  HF_TRY(prompts_keep(&j->list, j->part));
+  prompts_drop_kept(&j->list);
+  if (j->list.n < j->list.n_all && !r->common.json)
+    hf_log(HF_LOG_INFO, "resuming: %d of %d answers are there", j->list.n_all - j->list.n, j->list.n_all);
+  return HF_OK;
 }
 
 static hf_status prepare(const run_options *r, job *j) {
   HF_TRY(db_default_path(r->common.db_path, j->db_path, sizeof j->db_path));
   HF_TRY(open_model_to_run(r->model, &j->m));
   HF_TRY(read_prompts(r, j));
-  HF_TRY(open_plan_or_database(r, j));
+  HF_TRY(resume(r, j));
+  if (j->list.n == 0) return HF_OK; /* nothing is left to do */
+  HF_TRY(open_plan_or_database(r, j->db_path, &j->d, &j->p));
   int need = prompts_longest(&j->list);
   j->users = r->users.n ? (int)r->users.v[0] : r->batch ? (int)r->batch : j->p ? j->p->users : j->list.n;
   if (j->users > SCHED_MAX_SEQS) j->users = SCHED_MAX_SEQS;
@@ -186,7 +197,11 @@ static hf_status prepare(const run_options *r, job *j) {
     return hf_fail(HF_INPUT, "--users %d: the plan was made for %d; make one with --users %d", j->users, j->p->users, j->users);
   int most = model_get_config(j->m)->max_context;
   if (context > most) return hf_fail(HF_INPUT, "%d tokens of context: this model has at most %d", context, most);
-  if (!j->p) HF_TRY(make_plan(r, j, j->users, context));
+  if (!j->p) {
+    int prompt_tokens, output_tokens;
+    prompts_mean(&j->list, &prompt_tokens, &output_tokens);
+    HF_TRY(make_plan(r, j->db_path, j->users, context, prompt_tokens, output_tokens, &j->p));
+  }
   int depth = r->depth ? (int)r->depth : j->p ? j->p->depth : 1;
   HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));
   return j->d ? HF_OK : db_open(j->db_path, true, &j->d);
@@ -215,6 +230,7 @@ static json *to_json(const job *j) {
   json_add_int(o, "run_id", n->id);
   json_add_int(o, "plan_id", j->p ? j->p->id : 0);
   json_add_int(o, "requests", j->list.n);
+  if (j->list.kept) json_add_int(o, "resumed", j->list.n_all - j->list.n);
   json_add_int(o, "users", j->users);
   json_add_int(o, "depth", j->o.depth);
   json_add_int(o, "threads", n->threads);
@@ -294,6 +310,7 @@ static void compare_load(job *j) {
   else if (j->users != p->users || j->list.n < p->users)
     snprintf(j->unlike, n, "%d at once, the plan is for %d", j->list.n < j->users ? j->list.n : j->users, p->users);
   else if (strcmp(j->o.gpu, p->gpu)) snprintf(j->unlike, n, "device %.40s, the plan is for %.40s", j->o.gpu, p->gpu);
+  else if (j->o.dequantise) snprintf(j->unlike, n, "weights may be dequantised, the plan is for them as they are");
   else if (j->o.depth != p->depth) snprintf(j->unlike, n, "depth %d, the plan is for %d", j->o.depth, p->depth);
   else if (!j->o.pace && p->machine_id && db_machine_get(j->d, p->machine_id, &m) == HF_OK && m.kind != MACHINE_MEASURED)
     snprintf(j->unlike, n, "the plan is for machine %.80s, this is another", p->machine);
@@ -321,25 +338,31 @@ static void fill_run(const run_options *r, job *j) {
 }
 
 static hf_status serve(const run_options *r, job *j) {
-  stream_state s = {.r = r, .tok = j->tok, .first = j->list.req, .single = j->list.n == 1};
+  stream_state s = {
+      .r = r, .tok = j->tok, .form = r->chat ? &j->form : NULL, .first = j->list.req, .single = j->list.n == 1 && !j->list.kept};
   hf_status st;
   int64_t tokens = 0;
   HF_GO(end, hf_alloc(&s.text, (size_t)j->list.n, sizeof *s.text, "text of answers"));
   for (int i = 0; i < j->list.n; i++) {
-    hf_buf_init(&s.text[i], 1 << 20);
+    stream_init(&s.text[i]);
     tokens += j->list.req[i].max_tokens;
   }
-  serve_options so = {
-      .sample = {.temperature = r->temperature, .top_k = (int)r->top_k, .top_p = r->top_p, .seed = (uint64_t)r->seed},
-      .chunk_tokens = j->o.max_tok - j->o.max_seqs,
-      .users = j->users,
-      .user = &s,
-      .on_token = on_token,
-      .on_finish = on_finish,
-      .on_step = on_step,
-      .stop = &interrupted};
-  struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old;
+  if (j->part[0] && !(s.part = fopen(j->part, "a"))) {
+    st = hf_fail(HF_INPUT, "--out: %s cannot be written", j->part);
+    goto end;
+  }
+  serve_options so = {.sample = sample_options_of(r),
+                      .chunk_tokens = j->o.max_tok - j->o.max_seqs,
+                      .users = j->users,
+                      .user = &s,
+                      .on_token = on_token,
+                      .ends = ends,
+                      .on_finish = on_finish,
+                      .on_step = on_step,
+                      .stop = &interrupted};
+  struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old, old_term;
   sigaction(SIGINT, &sa, &old);
+  sigaction(SIGTERM, &sa, &old_term);
   if (!r->stream) hf_progress_begin(&s.bar, "running", "tokens", tokens);
   beside_mark from = beside_now();
   st = serve_run(j->e, j->list.req, j->list.n, &so, &j->stats);
@@ -347,10 +370,16 @@ static hf_status serve(const run_options *r, job *j) {
   j->run.other_cpu_share = beside_share(&from, &to);
   if (!r->stream) hf_progress_end(&s.bar);
   sigaction(SIGINT, &old, NULL);
+  sigaction(SIGTERM, &old_term, NULL);
   if (st == HF_OK) st = s.st;
   j->trace = s.trace; /* written after the run is safe in the database */
 end:
-  for (int i = 0; s.text && i < j->list.n; i++) hf_buf_free(&s.text[i]);
+  if (s.part) {
+    bool empty = ftell(s.part) == 0;
+    fclose(s.part);
+    if (empty) (void)unlink(j->part);
+  }
+  for (int i = 0; s.text && i < j->list.n; i++) stream_free(&s.text[i]);
   free(s.text);
   return st;
 }
@@ -367,10 +396,30 @@ static hf_status can_write(const char *option, const char *path) {
   return HF_OK;
 }
 
+/* From here on the answers are in OUT. */
+static hf_status write_answers(const run_options *r, const job *j) {
+  HF_TRY(prompts_write(r->out, &j->list, j->tok));
+  if (j->part[0]) (void)unlink(j->part);
+  return HF_OK;
+}
+
+static hf_status nothing_left(const run_options *r, const job *j) {
+  HF_TRY(write_answers(r, j));
+  if (!r->common.json) {
+    printf("all %d answers are in %s\n", j->list.n_all, r->out);
+    return HF_OK;
+  }
+  json *o = json_new_object();
+  json_add_int(o, "requests", 0);
+  json_add_int(o, "resumed", j->list.n_all);
+  return json_show(o);
+}
+
 static hf_status run_job(const run_options *r, job *j) {
   HF_TRY(can_write("--out", r->out));
   HF_TRY(can_write("--trace", r->trace));
   HF_TRY(prepare(r, j));
+  if (j->list.n == 0) return nothing_left(r, j);
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
   HF_TRY(serve(r, j));
   if (j->p) HF_TRY(plan_adopt(j->d, j->p));
@@ -378,7 +427,7 @@ static hf_status run_job(const run_options *r, job *j) {
   HF_TRY(record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats));
   if (r->trace) HF_TRY(trace_store(j->d, j->run.id, &j->trace));
   if (r->trace) HF_TRY(trace_write(&j->trace, r->trace));
-  if (r->out) HF_TRY(prompts_write(r->out, &j->list, j->tok));
+  if (r->out) HF_TRY(write_answers(r, j));
   if (r->common.json) {
     HF_TRY(json_show(to_json(j)));
   } else {

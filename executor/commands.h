@@ -5,6 +5,7 @@
 
 HF_MUST hf_status cmd_check(const run_options *r);   /* --check-reference; HF_NO when the verdict is "failed" */
 HF_MUST hf_status cmd_prompts(const run_options *r); /* --prompts, --prompt */
+HF_MUST hf_status cmd_chat(const run_options *r);    /* --chat without prompts */
 HF_MUST hf_status cmd_bench(const run_options *r);   /* --bench */
 
 /* model_open, and HF_INPUT when there is nothing to run: a config alone can be planned only. */

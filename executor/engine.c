@@ -40,9 +40,8 @@ static bool placed_on_device(const model_config *c, const engine_options *o, int
 }
 
 static hf_status check_executable(const model_config *c) {
-  if (c->family != FAM_DEEPSEEK_V3 && c->family != FAM_DEEPSEEK_V2 && c->family != FAM_KIMI_K2 && c->family != FAM_QWEN3_MOE)
-    return hf_fail(HF_UNSUPPORTED,
-                   "%s models can be planned but not executed yet; deepseek_v3, deepseek_v2, kimi_k2 and qwen3_moe can",
+  if (c->n_experts == 0)
+    return hf_fail(HF_UNSUPPORTED, "%s models have no experts: they can be planned as helpers of a larger one, not executed",
                    model_family_name(c->family));
   if (c->n_experts > 1024 || c->top_k > 64)
     return hf_fail(HF_UNSUPPORTED, "%d experts, top %d: at most 1024 and 64 can be executed", c->n_experts, c->top_k);
@@ -65,12 +64,16 @@ static void row(table *t, const char *where, const char *what, int64_t bytes, in
 
 typedef struct {
   int64_t dense, dev_experts, ram_experts;
+  int64_t scratch; /* of the largest tensor that is dequantised, as numbers and as it was */
 } weight_bytes;
 
-static hf_status add_bytes(const model *m, model_tensor_id id, int layer, int expert, int64_t *sum) {
+static hf_status add_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, weight_bytes *w,
+                           int64_t *sum) {
   if (!model_has_tensor(m, id, layer)) return HF_OK;
   model_tensor_info i;
-  HF_TRY(model_tensor(m, id, layer, expert, &i));
+  bool convert;
+  HF_TRY(loaded_tensor(m, o, id, layer, expert, &i, &convert));
+  if (convert && 8 * i.rows * i.cols > w->scratch) w->scratch = 8 * i.rows * i.cols;
   bool vector = i.rows == 1 || i.cols == 1;
   *sum += align_up(vector ? i.rows * i.cols * 4 : (int64_t)i.bytes, 64);
   return HF_OK;
@@ -79,15 +82,16 @@ static hf_status add_bytes(const model *m, model_tensor_id id, int layer, int ex
 static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
   const model_config *c = model_get_config(m);
   *w = (weight_bytes){0};
-  HF_TRY(add_bytes(m, MT_EMBED, -1, -1, &w->dense));
-  HF_TRY(add_bytes(m, MT_OUT_NORM, -1, -1, &w->dense));
-  if (!c->tied_embeddings) HF_TRY(add_bytes(m, MT_OUTPUT, -1, -1, &w->dense));
+  HF_TRY(add_bytes(m, o, MT_EMBED, -1, -1, w, &w->dense));
+  HF_TRY(add_bytes(m, o, MT_OUT_NORM, -1, -1, w, &w->dense));
+  if (!c->tied_embeddings) HF_TRY(add_bytes(m, o, MT_OUTPUT, -1, -1, w, &w->dense));
   for (int l = 0; l < c->n_layers; l++) {
     for (int id = MT_ATTN_NORM; id < MT_N; id++)
-      if (id != MT_EXP_GATE && id != MT_EXP_UP && id != MT_EXP_DOWN) HF_TRY(add_bytes(m, (model_tensor_id)id, l, -1, &w->dense));
+      if (!model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, -1, w, &w->dense));
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts;
-      for (int id = MT_EXP_GATE; id <= MT_EXP_DOWN; id++) HF_TRY(add_bytes(m, (model_tensor_id)id, l, x, to));
+      for (int id = MT_EXP_GATE; id < MT_N; id++)
+        if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
     }
   }
   return HF_OK;
@@ -98,7 +102,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   HF_TRY(check_executable(c)); /* before tensors are asked for that this family may have in another form */
   table t = {.rows = rows, .max = max_rows};
   weight_bytes w;
-  HF_TRY(sum_weights(m, o, &w));
+  HF_TRY(hf_note(sum_weights(m, o, &w), "%s", model_path(m)));
   bool with_dev = has_device(o);
   int64_t dl = with_dev ? o->device_bytes : o->ram_limit_bytes;
   const char *where = with_dev ? "gpu0" : "ram";
@@ -116,6 +120,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
   if (c->n_experts)
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, o->threads ? o->threads : 1), o->ram_limit_bytes);
+  row(&t, "ram", "scratch of dequantising", w.scratch, o->ram_limit_bytes);
   *n_rows = t.n;
   int64_t dev_sum = 0, ram_sum = 0;
   for (int i = 0; i < t.n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram_sum) += rows[i].bytes;
@@ -231,6 +236,7 @@ static hf_status open_context(engine *e) {
   x->kv_page_bytes = x->kv_row_bytes * (size_t)e->o.page_tokens;
   x->kv_page_tokens = e->o.page_tokens;
   x->exact = e->o.exact;
+  x->swiglu_limit = c->swiglu_clamped ? (float)c->swiglu_limit : 0;
   e->kv_layer_bytes = kv_layer_bytes(c, &e->o);
   return HF_OK;
 }
@@ -345,7 +351,8 @@ hf_status engine_open(const model *m, const engine_options *o, engine **out) {
                      .d_model = e->c.d_model,
                      .d_ff = e->c.d_ff_expert,
                      .max_tok = o->max_tok,
-                     .exact = o->exact};
+                     .exact = o->exact,
+                     .swiglu_limit = e->ctx.swiglu_limit};
   if (e->c.n_experts > 0) HF_GO(fail, moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   *out = e;

@@ -18,6 +18,8 @@
 typedef struct {
   bool exact;           /* activations are not rounded, KV cache in f32 */
   kern_kv_type kv_type; /* ignored when exact */
+  bool dequantise;      /* weights that no kernel takes as they are become dequantised_to when they are loaded */
+  fmt dequantised_to;   /* FMT_F32 or FMT_BF16 */
   int depth;            /* micro-batches, 1..SCHED_MAX_DEPTH */
   int max_seqs;         /* slots, 1..64 */
   int context;          /* most tokens of a sequence */
@@ -35,6 +37,9 @@ typedef struct {
 
 typedef struct engine engine;
 
+/* A tensor as it is loaded: its format after --dequantise. *convert: it has another in the file. HF_UNSUPPORTED when no kernel takes it. */
+HF_MUST hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert,
+                                model_tensor_info *info, bool *convert);
 /* Fills rows; returns how many. fits is false when a limit is exceeded. Rows of a place share its limit. */
 HF_MUST hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows,
                                 bool *fits);

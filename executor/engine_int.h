@@ -7,8 +7,9 @@
 
 /* Weights of a layer on the device. Matrices with data 0 do not exist in this family; vectors are f32. */
 typedef struct {
-  dev_addr attn_norm, ffn_norm, q_a_norm, kv_a_norm, q_norm, k_norm, q_bias, k_bias, v_bias, o_bias, sinks, router_bias;
-  dev_mat q, k, v, o, q_a, q_b, kv_a, k_b, v_b, router, gate, up, down, sh_gate, sh_up, sh_down;
+  dev_addr attn_norm, ffn_norm, q_a_norm, kv_a_norm, q_norm, k_norm, q_bias, k_bias, v_bias, o_bias, sinks, router_bias,
+      router_lin_bias;
+  dev_mat q, k, v, o, q_a, q_b, kv_a, k_b, v_b, router, gate, up, down, sh_gate, sh_up, sh_down, sh_gate_inp;
   bool has_host_experts, has_device_experts;
   int expert_format; /* of gate and up of all routed experts: kern_format + 1; 0 before the first is loaded */
 } layer_weights;

@@ -219,7 +219,7 @@ static void attention_gqa(graph *g, int l) {
     norm(g, b->q, b->q, b->q_w, w->q_norm, c->head_dim, c->n_heads, c->head_dim, c->norm_eps, DEV_ROWS_TOKENS);
     norm(g, k, k, b->kva_w, w->k_norm, c->head_dim, c->n_kv_heads, c->head_dim, c->norm_eps, DEV_ROWS_TOKENS);
   } else if (c->qk_norm_full) {
-    norm(g, b->q, b->q, b->q_w, w->q_norm, b->q_w, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
+    norm(g, b->q, b->q, b->q_w, w->q_norm, c->n_heads * c->head_dim, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
     norm(g, k, k, b->kva_w, w->k_norm, kv_w, 1, 0, c->norm_eps, DEV_ROWS_TOKENS);
   }
   emit(g, (dev_op){.kind = DOP_ROPE,
@@ -263,10 +263,12 @@ static void attention_gqa(graph *g, int l) {
                    .vec = w->sinks});
 }
 
-/* out += down(silu(gate xn) * (up xn)) */
-static void feed_forward(graph *g, dev_mat gate, dev_mat up, dev_mat down) {
+/* x += s * down(silu(gate xn) * (up xn)); s = sigmoid(scale xn) where there is a scale, else 1. It goes onto the hidden activations, so
+ * that the product can add to x. Its logit takes the first place of the router's buffer, which nobody reads any more. */
+static void feed_forward(graph *g, dev_mat gate, dev_mat up, dev_mat down, dev_mat scale) {
   const buffers *b = &g->b;
-  int d = g->e->c.d_model;
+  int d = g->e->c.d_model, rl_w = g->e->c.n_experts;
+  if (scale.data) product(g, scale, b->xn, d, b->rl, rl_w, DEV_ROWS_TOKENS, true, false, 0);
   product(g, gate, b->xn, d, b->g, b->ff_w, DEV_ROWS_TOKENS, false, false, 0);
   product(g, up, b->xn, d, b->u, b->ff_w, DEV_ROWS_TOKENS, false, false, 0);
   emit(g, (dev_op){.kind = DOP_SWIGLU,
@@ -277,6 +279,15 @@ static void feed_forward(graph *g, dev_mat gate, dev_mat up, dev_mat down) {
                    .out = b->g,
                    .out_stride = b->ff_w,
                    .n = gate.n_rows});
+  if (scale.data)
+    emit(g, (dev_op){.kind = DOP_GATE,
+                     .in = b->g,
+                     .in_stride = b->ff_w,
+                     .in2 = b->rl,
+                     .in2_stride = rl_w,
+                     .out = b->g,
+                     .out_stride = b->ff_w,
+                     .n = gate.n_rows});
   product(g, down, b->g, b->ff_w, b->x, d, DEV_ROWS_TOKENS, false, true, 0);
 }
 
@@ -284,13 +295,13 @@ static void moe_layer(graph *g, int l) {
   const model_config *c = &g->e->c;
   const layer_weights *w = &g->e->layer[l];
   const buffers *b = &g->b;
-  product(g, w->router, b->xn, c->d_model, b->rl, c->n_experts, DEV_ROWS_TOKENS, true, false, 0);
+  product(g, w->router, b->xn, c->d_model, b->rl, c->n_experts, DEV_ROWS_TOKENS, true, false, w->router_lin_bias);
   emit(g, (dev_op){.kind = DOP_ROUTE, .layer = l, .in = b->rl, .in_stride = c->n_experts});
   if (w->has_host_experts) emit(g, (dev_op){.kind = DOP_COPY_OUT, .in = b->xn, .in_stride = c->d_model, .n = c->d_model});
   stage(g, DEV_STAGE_ATTN, l);
   if (w->has_host_experts) emit(g, (dev_op){.kind = DOP_SIGNAL, .layer = l});
   if (w->sh_gate.data) {
-    feed_forward(g, w->sh_gate, w->sh_up, w->sh_down);
+    feed_forward(g, w->sh_gate, w->sh_up, w->sh_down, w->sh_gate_inp);
     stage(g, DEV_STAGE_SHARED, l);
   }
   if (w->has_device_experts) {
@@ -322,7 +333,7 @@ static void layer(graph *g, int l) {
     moe_layer(g, l);
   } else {
     stage(g, DEV_STAGE_ATTN, l);
-    feed_forward(g, w->gate, w->up, w->down);
+    feed_forward(g, w->gate, w->up, w->down, (dev_mat){0});
     stage(g, DEV_STAGE_SHARED, l);
   }
 }

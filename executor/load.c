@@ -29,11 +29,26 @@ hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
 static hf_status kernel_format(fmt f, kern_format *out) {
   const fmt_info *i = fmt_get(f);
   if (kern_format_parse(i->name, out)) return HF_OK;
-  return hf_fail(HF_UNSUPPORTED, "weights in %s cannot be executed yet; f32, f16, bf16 and q8_0 can", i->name);
+  return hf_fail(HF_UNSUPPORTED,
+                 "weights in %s cannot be executed as they are; --dequantise bf16 loads them as BF16, in 2 bytes a weight",
+                 i->name);
 }
 
-static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, model_tensor_info *info, dev_mat *out) {
-  HF_TRY(model_tensor(e->m, id, layer, expert, info));
+hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert,
+                        model_tensor_info *info, bool *convert) {
+  kern_format f;
+  HF_TRY(model_tensor(m, id, layer, expert, info));
+  *convert = o->dequantise && !kern_format_parse(fmt_get(info->format)->name, &f);
+  if (!*convert) return kernel_format(info->format, &f);
+  info->format = o->dequantised_to;
+  info->bytes = (size_t)info->rows * fmt_row_bytes(info->format, info->cols);
+  info->derived = true;
+  return HF_OK;
+}
+
+static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, model_tensor_info *info, bool *convert,
+                          dev_mat *out) {
+  HF_TRY(loaded_tensor(e->m, &e->o, id, layer, expert, info, convert));
   *out = (dev_mat){.layout = KL_ROWS,
                    .n_rows = (int)info->rows,
                    .n_cols = (int)info->cols,
@@ -41,19 +56,38 @@ static hf_status describe(const engine *e, model_tensor_id id, int layer, int ex
   return kernel_format(info->format, &out->format);
 }
 
+/* The tensor's bytes as they are loaded. */
+static hf_status read_tensor(const engine *e, model_tensor_id id, int layer, int expert, const model_tensor_info *info,
+                             bool convert, void *dst) {
+  if (!convert) return model_tensor_read(e->m, id, layer, expert, dst, info->bytes);
+  int64_t n = info->rows * info->cols;
+  if (info->format == FMT_F32) return model_tensor_read_f32(e->m, id, layer, expert, dst, n);
+  float *wide;
+  kern_format f;
+  HF_TRY(kernel_format(info->format, &f));
+  HF_TRY(hf_alloc(&wide, (size_t)n, sizeof *wide, "a tensor"));
+  hf_status st = model_tensor_read_f32(e->m, id, layer, expert, wide, n);
+  size_t row = fmt_row_bytes(info->format, info->cols);
+  for (int64_t r = 0; r < info->rows && st == HF_OK; r++)
+    kern_quant_row(f, wide + r * info->cols, (int)info->cols, (char *)dst + (size_t)r * row);
+  free(wide);
+  return st;
+}
+
 /* A matrix on the device: wrapped where the device can use the mapping, else copied into its memory. */
 static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, dev_mat *out) {
   model_tensor_info info;
-  HF_TRY(describe(e, id, layer, expert, &info, out));
-  const void *map;
-  HF_TRY(model_tensor_map(e->m, id, layer, expert, &map));
+  bool convert;
+  HF_TRY(describe(e, id, layer, expert, &info, &convert, out));
+  const void *map = NULL;
+  if (!convert) HF_TRY(model_tensor_map(e->m, id, layer, expert, &map));
   if (map && (out->data = dev_wrap(e->d, map))) return HF_OK;
   HF_TRY(dev_alloc(e->d, info.bytes, "weights", &out->data));
   HF_TRY(own_add(e, out->data, info.bytes, true));
   if (map) return dev_upload(e->d, out->data, map, info.bytes);
   void *tmp;
   HF_TRY(hf_alloc(&tmp, 1, info.bytes, "a tensor"));
-  hf_status st = model_tensor_read(e->m, id, layer, expert, tmp, info.bytes);
+  hf_status st = read_tensor(e, id, layer, expert, &info, convert, tmp);
   if (st == HF_OK) st = dev_upload(e->d, out->data, tmp, info.bytes);
   free(tmp);
   return st;
@@ -88,11 +122,27 @@ static hf_status load_dense_part(engine *e, int l) {
   const struct {
     model_tensor_id id;
     dev_addr *to;
-  } vec[] = {{MT_ATTN_NORM, &w->attn_norm}, {MT_FFN_NORM, &w->ffn_norm}, {MT_Q_A_NORM, &w->q_a_norm},
-             {MT_KV_A_NORM, &w->kv_a_norm}, {MT_Q_NORM, &w->q_norm},     {MT_K_NORM, &w->k_norm},
-             {MT_Q_BIAS, &w->q_bias},       {MT_K_BIAS, &w->k_bias},     {MT_V_BIAS, &w->v_bias},
-             {MT_O_BIAS, &w->o_bias},       {MT_SINKS, &w->sinks},       {MT_ROUTER_BIAS, &w->router_bias}};
+  } vec[] = {{MT_ATTN_NORM, &w->attn_norm},
+             {MT_FFN_NORM, &w->ffn_norm},
+             {MT_Q_A_NORM, &w->q_a_norm},
+             {MT_KV_A_NORM, &w->kv_a_norm},
+             {MT_Q_NORM, &w->q_norm},
+             {MT_K_NORM, &w->k_norm},
+             {MT_Q_BIAS, &w->q_bias},
+             {MT_K_BIAS, &w->k_bias},
+             {MT_V_BIAS, &w->v_bias},
+             {MT_O_BIAS, &w->o_bias},
+             {MT_SINKS, &w->sinks},
+             {MT_ROUTER_BIAS, &w->router_bias},
+             {MT_ROUTER_LIN_BIAS, &w->router_lin_bias},
+             {MT_SH_GATE_INP, &w->sh_gate_inp.data}};
   for (size_t i = 0; i < sizeof vec / sizeof *vec; i++) HF_TRY(opt_vec(e, vec[i].id, l, vec[i].to));
+  w->sh_gate_inp = (dev_mat){.format = KF_F32,
+                             .layout = KL_ROWS,
+                             .n_rows = 1,
+                             .n_cols = e->c.d_model,
+                             .row_bytes = (size_t)e->c.d_model * sizeof(float),
+                             .data = w->sh_gate_inp.data};
   const struct {
     model_tensor_id id;
     dev_mat *to;
@@ -111,16 +161,17 @@ static hf_status load_dense_part(engine *e, int l) {
 /* One expert in host memory: the mapping itself where there is one, else read into own memory. */
 static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, kern_mat *out) {
   model_tensor_info info;
+  bool convert;
   dev_mat d;
-  HF_TRY(describe(e, id, layer, expert, &info, &d));
+  HF_TRY(describe(e, id, layer, expert, &info, &convert, &d));
   *out = (kern_mat){.format = d.format, .layout = KL_ROWS, .n_rows = d.n_rows, .n_cols = d.n_cols, .row_bytes = d.row_bytes};
-  HF_TRY(model_tensor_map(e->m, id, layer, expert, &out->data));
+  if (!convert) HF_TRY(model_tensor_map(e->m, id, layer, expert, &out->data));
   if (out->data) return HF_OK;
   void *p;
   HF_TRY(mem_alloc(info.bytes, -1, "an expert", &p));
   HF_TRY(own_add(e, (dev_addr)(uintptr_t)p, info.bytes, false));
   out->data = p;
-  return model_tensor_read(e->m, id, layer, expert, p, info.bytes);
+  return read_tensor(e, id, layer, expert, &info, convert, p);
 }
 
 /* moe.h packs a token once for all experts of a layer, so gate and up must agree on the format. */
@@ -136,6 +187,45 @@ static hf_status check_expert(engine *e, kern_format gate, kern_format up, int g
   return HF_OK;
 }
 
+/* The three biases of an expert as f32, one behind the other: [d_ff], [d_ff], [d_model]. */
+static hf_status read_biases(engine *e, int l, int x, float *out) {
+  for (int id = MT_EXP_GATE_BIAS; id <= MT_EXP_DOWN_BIAS; id++) {
+    model_tensor_info info;
+    kern_format f;
+    void *raw;
+    HF_TRY(model_tensor(e->m, (model_tensor_id)id, l, x, &info));
+    HF_TRY(kernel_format(info.format, &f));
+    HF_TRY(hf_alloc(&raw, 1, info.bytes, "a bias"));
+    hf_status st = model_tensor_read(e->m, (model_tensor_id)id, l, x, raw, info.bytes);
+    if (st == HF_OK) kern_dequant_row(f, raw, (int)info.cols, out);
+    free(raw);
+    if (st != HF_OK) return st;
+    out += info.cols;
+  }
+  return HF_OK;
+}
+
+/* In one block, on the device or in host memory; *gate NULL or 0 on return when this family has none. */
+static hf_status expert_biases(engine *e, int l, int x, bool on_device, dev_addr *gate, dev_addr *up, dev_addr *down) {
+  size_t d_ff = (size_t)e->c.d_ff_expert, n = 2 * d_ff + (size_t)e->c.d_model, bytes = n * sizeof(float);
+  if (!model_has_tensor(e->m, MT_EXP_GATE_BIAS, l)) return HF_OK;
+  void *p;
+  HF_TRY(mem_alloc(bytes, -1, "biases of an expert", &p));
+  hf_status st = read_biases(e, l, x, p);
+  dev_addr at = (dev_addr)(uintptr_t)p;
+  if (st == HF_OK && on_device) st = dev_alloc(e->d, bytes, "biases of an expert", &at);
+  if (st == HF_OK) st = own_add(e, at, bytes, on_device);
+  else if (!on_device) mem_free(p, bytes, -1);
+  if (on_device) {
+    if (st == HF_OK) st = dev_upload(e->d, at, p, bytes);
+    mem_free(p, bytes, -1);
+  }
+  *gate = at;
+  *up = at + d_ff * sizeof(float);
+  *down = *up + d_ff * sizeof(float);
+  return st;
+}
+
 static hf_status load_expert(engine *e, int l, int x) {
   size_t at = (size_t)l * (size_t)e->c.n_experts + (size_t)x;
   if (e->resident[at]) {
@@ -143,12 +233,18 @@ static hf_status load_expert(engine *e, int l, int x) {
     HF_TRY(device_mat(e, MT_EXP_GATE, l, x, &d->gate));
     HF_TRY(device_mat(e, MT_EXP_UP, l, x, &d->up));
     HF_TRY(device_mat(e, MT_EXP_DOWN, l, x, &d->down));
+    HF_TRY(expert_biases(e, l, x, true, &d->gate_bias, &d->up_bias, &d->down_bias));
     return check_expert(e, d->gate.format, d->up.format, d->gate.n_cols, d->down.n_cols, l);
   }
   moe_expert *h = &e->host_experts[at];
   HF_TRY(host_mat(e, MT_EXP_GATE, l, x, &h->gate));
   HF_TRY(host_mat(e, MT_EXP_UP, l, x, &h->up));
   HF_TRY(host_mat(e, MT_EXP_DOWN, l, x, &h->down));
+  dev_addr gate = 0, up = 0, down = 0;
+  HF_TRY(expert_biases(e, l, x, false, &gate, &up, &down));
+  h->gate_bias = (const float *)(uintptr_t)gate;
+  h->up_bias = (const float *)(uintptr_t)up;
+  h->down_bias = (const float *)(uintptr_t)down;
   return check_expert(e, h->gate.format, h->up.format, h->gate.n_cols, h->down.n_cols, l);
 }
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "db/catalog.h"
 #include "executor/commands.h"
+#include "executor/serve.h"
 
 static const char description[] =
     "Runs a Mixture-of-Experts model exactly as a plan says: attention, dense parts, shared experts and the experts placed there "
@@ -13,7 +14,8 @@ static const char description[] =
     "device, all other routed experts on the CPU, both at work at the same time. What happened goes to the database: times per "
     "stage, "
     "expert choices, and how far the prediction was off, with sign.\n\n"
-    "One of --prompts, --prompt, --check-reference, --bench or --write-model says what to do. Without --plan hf-plan is asked "
+    "One of --prompts, --prompt, --chat, --check-reference, --bench or --write-model says what to do. Without --plan hf-plan is "
+    "asked "
     "for one.\n\n"
     "The device is --gpu none (the whole model on the CPU), virtual:SIZE (a device with SIZE bytes of memory that computes on a "
     "CPU core), or "
@@ -25,6 +27,8 @@ static const char examples[] =
     "  hf-run --plan plan.json --model examples/tiny-moe --prompts examples/tiny-moe/prompts.jsonl --where domain=italian "
     "--limit 5 --stream\n"
     "      Five users who write Italian, under a plan.\n"
+    "  hf-run --model examples/tiny-moe --chat --temperature 0.7\n"
+    "      A conversation: a message a line; /clear begins a new one, Ctrl-C ends an answer.\n"
     "  hf-run --check-reference tests/golden/deepseek_v3/reference.json --model tests/golden/deepseek_v3 --experts-on-gpu 50 "
     "--depth 2\n"
     "      Holds logits, expert choices and greedy tokens against known answers.\n"
@@ -34,16 +38,22 @@ static const char examples[] =
     "      A synthetic model of 700 MB for benchmarks.\n";
 
 static hf_status dispatch(const run_options *r) {
-  int jobs = (r->prompts != NULL) + (r->prompt != NULL) + (r->reference != NULL) + (r->write_model != NULL) + r->bench;
+  bool talk = r->chat && !r->prompt && !r->prompts;
+  int jobs = (r->prompts != NULL) + (r->prompt != NULL) + (r->reference != NULL) + (r->write_model != NULL) + r->bench + talk;
   if (jobs != 1)
-    return hf_fail(
-        HF_INPUT,
-        "say one of --prompts FILE, --prompt TEXT, --check-reference FILE, --bench, --write-model PATH; see hf-run --help");
+    return hf_fail(HF_INPUT, "say one of --prompts FILE, --prompt TEXT, --chat, --check-reference FILE, --bench, --write-model "
+                             "PATH; see hf-run --help");
   if (!r->model) return hf_fail(HF_INPUT, "--model is missing: a Hugging Face folder, a GGUF file or synth:...");
   if (r->activations && strcmp(r->activations, "exact") && strcmp(r->activations, "fast"))
     return hf_fail(HF_INPUT, "--activations: '%s' is neither exact nor fast", r->activations);
+  if (r->dequantise && strcmp(r->dequantise, "bf16") && strcmp(r->dequantise, "f32"))
+    return hf_fail(HF_INPUT, "--dequantise: '%s' is neither bf16 nor f32", r->dequantise);
   if (r->prompt && !*r->prompt) return hf_fail(HF_INPUT, "--prompt: empty");
   if (r->where && !r->prompts) return hf_fail(HF_INPUT, "--where: chooses among --prompts; there are none");
+  if (r->system && !r->chat) return hf_fail(HF_INPUT, "--system: goes with --chat");
+  if (r->logprobs && !r->out) return hf_fail(HF_INPUT, "--logprobs: are written to --out FILE.jsonl; there is none");
+  for (int i = 0; i < r->stop.n; i++)
+    if (!*r->stop.v[i]) return hf_fail(HF_INPUT, "--stop: an empty text");
   gpu_spec g;
   if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g)); /* before anything is opened or asked */
   HF_TRY(kern_init(r->isa));
@@ -58,25 +68,34 @@ static hf_status dispatch(const run_options *r) {
   }
   if (r->reference) return cmd_check(r);
   if (r->bench) return cmd_bench(r);
-  return cmd_prompts(r);
+  return talk ? cmd_chat(r) : cmd_prompts(r);
 }
 
 int main(int argc, char **argv) {
-  run_options r = {.top_p = 1.0, .stream = false};
+  run_options r = {.top_p = 1.0, .repetition_penalty = 1.0};
   const cli_option options[] = {
       {"model", 'm', CLI_STR, &r.model, "PATH",
        "Hugging Face folder, GGUF file, or synth:CONFIG,key=value,... (weights from a seed).", 0, 0},
       {"plan", 'p', CLI_STR, &r.plan, "ID_OR_FILE", "Plan to execute: a row's id in the database or a plan.json.", 0, 0},
       {"prompts", 0, CLI_STR, &r.prompts, "FILE.jsonl",
-       "Requests, one JSON object a line: prompt or ids, optional id, arrival_s, max_tokens.", 0, 0},
+       "Requests, one JSON object a line: prompt or ids (with --chat also messages), optional id, arrival_s, max_tokens, stop.",
+       0, 0},
       {"prompt", 0, CLI_STR, &r.prompt, "TEXT", "One request; its text is printed as it comes.", 0, 0},
+      {"chat", 0, CLI_FLAG, &r.chat, NULL,
+       "Talk to the model; with --prompt one message and its answer, with --prompts each line a message or messages.", 0, 0},
+      {"system", 0, CLI_STR, &r.system, "TEXT", "With --chat: the system message.", 0, 0},
       {"check-reference", 0, CLI_STR, &r.reference, "FILE",
        "Compare with a reference.json of known answers; exit status 1 when it differs.", 0, 0},
       {"bench", 0, CLI_FLAG, &r.bench, NULL, "Measure decode and prefill speed over --users and --prompt-tokens.", 0, 0},
       {"out", 'o', CLI_STR, &r.out, "FILE.jsonl", "Write the answers there.", 0, 0},
+      {"resume", 0, CLI_FLAG, &r.resume, NULL,
+       "Keep the answers that an interrupted run with the same prompts has written to --out, and run the others.", 0, 0},
+      {"logprobs", 0, CLI_INT, &r.logprobs, "N",
+       "Write to --out how likely each token was, and the N most likely ones beside it.", 1, SERVE_LOGPROBS},
       {"where", 0, CLI_STR, &r.where, "KEY=VALUE", "Only prompts whose member KEY is VALUE, e.g. domain=italian.", 0, 0},
       {"limit", 0, CLI_INT, &r.limit, "N", "At most N prompts.", 1, 1048576},
       {"max-tokens", 'n', CLI_INT, &r.max_tokens, "N", "Tokens to write where a prompt does not say; default 64.", 1, 1048576},
+      {"stop", 0, CLI_MANY, &r.stop, "TEXT", "End an answer where TEXT comes, without it; may be given again.", 0, 0},
       {"ignore-eos", 0, CLI_FLAG, &r.ignore_eos, NULL, "Go on after the end token, up to the most tokens.", 0, 0},
       {"stream", 0, CLI_FLAG, &r.stream, NULL, "Print text while it is written.", 0, 0},
       {"users", 'u', CLI_LIST, &r.users, "N[,N...]", "Sequences at once, at most 64; with --bench a list.", 1, 64},
@@ -95,11 +114,17 @@ int main(int argc, char **argv) {
        "exact: activations are never rounded; fast: rounded as the weight format says. Default fast, for --check-reference "
        "exact.",
        0, 0},
+      {"dequantise", 0, CLI_STR, &r.dequantise, "bf16|f32",
+       "Weights that no kernel takes as they are (fp8) become bf16 or f32 when they are loaded; they need the room of that.", 0,
+       0},
       {"isa", 0, CLI_STR, &r.isa, "NAME", "Use no more than this instruction set: scalar, avx2, avx512, ...; also $HF_ISA.", 0,
        0},
       {"temperature", 0, CLI_NUM, &r.temperature, "T", "0 = always the most likely token (default).", 0, 100},
       {"top-k", 0, CLI_INT, &r.top_k, "K", "Sample among the K most likely tokens; 0 = all.", 0, 1000000},
       {"top-p", 0, CLI_NUM, &r.top_p, "P", "Sample among the most likely tokens that make up P; default 1.", 0, 1},
+      {"min-p", 0, CLI_NUM, &r.min_p, "P", "Leave out tokens less likely than P times the most likely one; default 0.", 0, 1},
+      {"repetition-penalty", 0, CLI_NUM, &r.repetition_penalty, "P",
+       "Above 1: tokens of the prompt and the answer so far become less likely; default 1.", 0.01, 100},
       {"seed", 0, CLI_INT, &r.seed, "N", "Seed of sampling and of random prompts; default 0.", 0, 9007199254740992.0},
       {"prompt-tokens", 0, CLI_LIST, &r.prompt_tokens, "N[,N...]", "With --bench: lengths of the random prompts; default 16.", 1,
        1048576},
@@ -114,12 +139,13 @@ int main(int argc, char **argv) {
       "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16.\n"
       "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"
       "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n";
-  const cli_spec spec = {.program = "hf-run",
-                         .environment = environment,
-                         .synopsis = "--model PATH (--prompts FILE | --prompt TEXT | --check-reference FILE | --bench) [options]",
-                         .description = description,
-                         .examples = examples,
-                         .options = options};
+  const cli_spec spec = {
+      .program = "hf-run",
+      .environment = environment,
+      .synopsis = "--model PATH (--prompts FILE | --prompt TEXT | --chat | --check-reference FILE | --bench) [options]",
+      .description = description,
+      .examples = examples,
+      .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;

@@ -32,6 +32,15 @@ hf_status gpu_parse(const char *text, gpu_spec *out) {
   return hf_fail(HF_INPUT, "--gpu: '%s' is none of none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE]", text);
 }
 
+sample_options sample_options_of(const run_options *r) {
+  return (sample_options){.temperature = r->temperature,
+                          .top_k = (int)r->top_k,
+                          .top_p = r->top_p,
+                          .min_p = r->min_p,
+                          .repetition_penalty = r->repetition_penalty,
+                          .seed = (uint64_t)r->seed};
+}
+
 static bool is_number(const char *s) {
   return *s && strspn(s, "0123456789") == strlen(s);
 }
@@ -159,6 +168,8 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   prefer_kernels(p);
   o->exact = r->activations && !strcmp(r->activations, "exact");
   HF_TRY(kv_type_of(p, &o->kv_type));
+  o->dequantise = r->dequantise != NULL;
+  o->dequantised_to = r->dequantise && !strcmp(r->dequantise, "f32") ? FMT_F32 : FMT_BF16;
   o->depth = depth;
   o->max_seqs = seqs;
   o->context = context;

@@ -9,12 +9,14 @@
 
 typedef struct {
   cli_common common;
-  const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *isa, *trace, *where, *machine, *write_model;
-  bool bench, ignore_eos, stream, no_log;
-  int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k;
-  double experts_percent, temperature, top_p;
+  const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *isa, *trace, *where, *machine, *write_model,
+      *system, *dequantise;
+  bool bench, ignore_eos, stream, no_log, resume, chat;
+  int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs;
+  double experts_percent, temperature, top_p, min_p, repetition_penalty;
   int64_t seed;
   cli_int_list users, prompt_tokens;
+  cli_texts stop;
 } run_options;
 
 /* A --gpu value taken apart. */
@@ -26,6 +28,8 @@ typedef struct {
 } gpu_spec;
 /* HF_INPUT for an unknown form, HF_UNSUPPORTED for cuda:N in a build or on a machine without it. */
 HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
+
+sample_options sample_options_of(const run_options *r);
 
 /* --plan: a row's id or a file. NULL when none was asked for. */
 HF_MUST hf_status plan_open(const run_options *r, db *d, plan **out);

@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/json.h"
+#include "executor/stream.h"
 
 enum { MAX_FILE = 1 << 30, MAX_REQUESTS = 1 << 20 };
 
@@ -33,21 +35,100 @@ static hf_status add(prompt_list *l, const char *id, const int32_t *ids, int n_i
   r->max_tokens = max_tokens;
   r->arrival_s = arrival_s;
   r->ignore_eos = ignore_eos;
+  r->draw = (uint64_t)l->n;
   l->n++;
   return HF_OK;
 }
 
-static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const char *text,
-                          int max_tokens, double arrival_s, const prompt_options *o) {
+/* Room for the probabilities of the request added last. */
+static hf_status add_logprobs(prompt_list *l, const prompt_options *o) {
+  serve_request *r = &l->req[l->n - 1];
+  size_t n = (size_t)r->max_tokens, k = (size_t)o->logprobs;
+  if (o->logprobs <= 0) return HF_OK;
+  r->n_logprobs = o->logprobs;
+  HF_TRY(hf_arena_get(l->a, &r->logprob, n, sizeof(float)));
+  HF_TRY(hf_arena_get(l->a, &r->top_ids, n * k, sizeof(int32_t)));
+  return hf_arena_get(l->a, &r->top_logprob, n * k, sizeof(float));
+}
+
+/* Stop texts of the request added last: those of every request, then its own. */
+static hf_status add_stops(prompt_list *l, const prompt_options *o, const json *own, const char *where) {
+  serve_request *r = &l->req[l->n - 1];
+  bool list = json_type(own) == JSON_ARRAY;
+  int n = o->n_stop + (!own || json_type(own) == JSON_NULL ? 0 : list ? json_len(own) : 1), k = 0;
+  const char **stop;
+  if (n == 0) return HF_OK;
+  HF_TRY(hf_arena_get(l->a, &stop, (size_t)n, sizeof *stop));
+  for (; k < o->n_stop; k++) stop[k] = o->stop[k];
+  for (const json *v = list ? json_first(own) : own; v && k < n; v = list ? json_next(v) : NULL, k++) {
+    const char *text = json_string(v);
+    char *copy;
+    if (!text || !*text) return hf_fail(HF_INPUT, "%s: field stop: not a text, or an array of texts, none empty", where);
+    HF_TRY(hf_arena_str(l->a, &copy, text, strlen(text)));
+    stop[k] = copy;
+  }
+  r->stop = stop;
+  r->n_stop = n;
+  return HF_OK;
+}
+
+static hf_status need_tokenizer(const tokenizer *tok, const char *where, const prompt_options *o) {
+  if (tok) return HF_OK;
+  return hf_fail(HF_INPUT, "%s: a prompt of text, but the model has no tokenizer%s%s%s; give \"ids\"", where,
+                 o->no_tokenizer ? " (" : "", o->no_tokenizer ? o->no_tokenizer : "", o->no_tokenizer ? ")" : "");
+}
+
+static hf_status add_encoded(prompt_list *l, const tokenizer *tok, const char *where, const char *field, const char *id,
+                             const char *text, bool bos, int max_tokens, double arrival_s, const prompt_options *o) {
   int32_t *ids = NULL;
   int n = 0;
-  if (!tok)
-    return hf_fail(HF_INPUT, "%s: a prompt of text, but the model has no tokenizer%s%s%s; give \"ids\"", where,
-                   o->no_tokenizer ? " (" : "", o->no_tokenizer ? o->no_tokenizer : "", o->no_tokenizer ? ")" : "");
-  HF_TRY(hf_note(tokenizer_encode(tok, text, strlen(text), true, true, &ids, &n), "%s: field prompt", where));
+  HF_TRY(hf_note(tokenizer_encode(tok, text, strlen(text), bos, true, &ids, &n), "%s: field %s", where, field));
   hf_status st = n ? hf_note(add(l, id, ids, n, max_tokens, arrival_s, o->ignore_eos), "%s", where)
-                   : hf_fail(HF_INPUT, "%s: field prompt: empty", where);
+                   : hf_fail(HF_INPUT, "%s: field %s: empty", where, field);
   free(ids);
+  return st;
+}
+
+static hf_status add_conversation(prompt_list *l, const tokenizer *tok, const char *where, const char *field, const char *id,
+                                  const chat_message *msg, int n, int max_tokens, double arrival_s, const prompt_options *o) {
+  hf_buf text;
+  hf_buf_init(&text, 64u << 20);
+  hf_status st = hf_note(chat_write(o->chat, msg, n, &text), "%s: field %s", where, field);
+  if (st == HF_OK) st = add_encoded(l, tok, where, field, id, text.data, false, max_tokens, arrival_s, o);
+  hf_buf_free(&text);
+  return st;
+}
+
+static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const char *text,
+                          int max_tokens, double arrival_s, const prompt_options *o) {
+  HF_TRY(need_tokenizer(tok, where, o));
+  if (!o->chat) return add_encoded(l, tok, where, "prompt", id, text, true, max_tokens, arrival_s, o);
+  chat_message msg[] = {{CHAT_SYSTEM, o->system}, {CHAT_USER, text}};
+  int skip = !o->system;
+  return add_conversation(l, tok, where, "prompt", id, msg + skip, 2 - skip, max_tokens, arrival_s, o);
+}
+
+static hf_status add_messages(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const json *list,
+                              int max_tokens, double arrival_s, const prompt_options *o) {
+  static const char *const roles[] = {"system", "user", "assistant"};
+  chat_message *msg = NULL;
+  int n = 0, most = json_len(list);
+  HF_TRY(need_tokenizer(tok, where, o));
+  if (!o->chat) return hf_fail(HF_INPUT, "%s: field messages: a conversation needs --chat", where);
+  if (json_type(list) != JSON_ARRAY || most == 0)
+    return hf_fail(HF_INPUT, "%s: field messages: expected a non-empty array of {role, content}", where);
+  HF_TRY(hf_alloc(&msg, (size_t)most, sizeof *msg, "messages"));
+  hf_status st = HF_OK;
+  for (const json *m = json_first(list); m && st == HF_OK; m = json_next(m), n++) {
+    const char *role = json_string(json_get(m, "role")), *text = json_string(json_get(m, "content"));
+    int k = 0;
+    while (k < 3 && (!role || strcmp(role, roles[k]))) k++;
+    if (k == 3 || !text)
+      st = hf_fail(HF_INPUT, "%s: field messages[%d]: expected a role (system, user, assistant) and content of text", where, n);
+    else msg[n] = (chat_message){(chat_role)k, text};
+  }
+  if (st == HF_OK) st = add_conversation(l, tok, where, "messages", id, msg, n, max_tokens, arrival_s, o);
+  free(msg);
   return st;
 }
 
@@ -69,11 +150,22 @@ static hf_status add_ids(prompt_list *l, const json *v, const char *where, const
   return st;
 }
 
+static hf_status add_request(prompt_list *l, const json *doc, const char *where, const tokenizer *tok, const prompt_options *o,
+                             const char *id, int max_tokens, double arrival) {
+  const char *prompt = NULL;
+  HF_TRY(json_opt_str(doc, where, "prompt", &prompt));
+  if (prompt) return add_text(l, tok, where, id, prompt, max_tokens, arrival, o);
+  const json *messages = json_get(doc, "messages"), *ids = json_get(doc, "ids");
+  if (messages) return add_messages(l, tok, where, id, messages, max_tokens, arrival, o);
+  if (ids) return add_ids(l, ids, where, id, o->vocab_size, max_tokens, arrival, o->ignore_eos);
+  return hf_fail(HF_INPUT, "%s: neither \"prompt\" nor \"ids\" nor \"messages\"", where);
+}
+
 static hf_status read_line(prompt_list *l, const json *doc, const char *where, const tokenizer *tok, const prompt_options *o,
                            int line) {
   int64_t max_tokens = o->max_tokens;
   double arrival = 0;
-  const char *prompt = NULL, *id = NULL;
+  const char *id = NULL;
   char number[32];
   if (json_type(doc) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: expected an object", where);
   if (o->where_key) {
@@ -82,25 +174,26 @@ static hf_status read_line(prompt_list *l, const json *doc, const char *where, c
   }
   HF_TRY(json_opt_int(doc, where, "max_tokens", 1, 1 << 20, &max_tokens));
   HF_TRY(json_opt_num(doc, where, "arrival_s", 0, 1e9, &arrival));
-  HF_TRY(json_opt_str(doc, where, "prompt", &prompt));
   id = json_string(json_get(doc, "id"));
   if (!id) {
     snprintf(number, sizeof number, "%.15g", json_number(json_get(doc, "id"), line));
     id = number;
   }
-  if (prompt) return add_text(l, tok, where, id, prompt, (int)max_tokens, arrival, o);
-  if (json_get(doc, "ids"))
-    return add_ids(l, json_get(doc, "ids"), where, id, o->vocab_size, (int)max_tokens, arrival, o->ignore_eos);
-  return hf_fail(HF_INPUT, "%s: neither \"prompt\" nor \"ids\"", where);
+  HF_TRY(add_request(l, doc, where, tok, o, id, (int)max_tokens, arrival));
+  HF_TRY(add_stops(l, o, json_get(doc, "stop"), where));
+  return add_logprobs(l, o);
 }
 
-static hf_status repeat(prompt_list *l, int to) {
+static hf_status repeat(prompt_list *l, int to, const prompt_options *o) {
   for (int n = l->n; l->n < to;) {
     const serve_request *r = &l->req[l->n % n];
     char id[96];
     size_t keep = strlen(r->ext_id) <= 50 ? strlen(r->ext_id) : utf8_complete_prefix(r->ext_id, 50);
     snprintf(id, sizeof id, "%.*s#%d", (int)keep, r->ext_id, l->n / n + 1);
     HF_TRY(add(l, id, r->ids, r->n_ids, r->max_tokens, r->arrival_s, r->ignore_eos));
+    l->req[l->n - 1].stop = r->stop;
+    l->req[l->n - 1].n_stop = r->n_stop;
+    HF_TRY(add_logprobs(l, o));
   }
   return HF_OK;
 }
@@ -127,14 +220,16 @@ hf_status prompts_read(const char *path, const tokenizer *tok, const prompt_opti
   }
   free(text);
   if (st == HF_OK && out->n == 0) st = hf_fail(HF_INPUT, "%s: no prompts%s", path, o->where_key ? " match --where" : "");
-  if (st == HF_OK && o->repeat_to) st = repeat(out, o->repeat_to);
+  if (st == HF_OK && o->repeat_to) st = repeat(out, o->repeat_to, o);
   if (st != HF_OK) prompts_free(out);
   return st;
 }
 
 hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const char *text, const prompt_options *o) {
   if (!l->a) HF_TRY(list_new(1, l));
-  return add_text(l, tok, "--prompt", "prompt", text, o->max_tokens, 0, o);
+  HF_TRY(add_text(l, tok, "--prompt", "prompt", text, o->max_tokens, 0, o));
+  HF_TRY(add_stops(l, o, NULL, "--prompt"));
+  return add_logprobs(l, o);
 }
 
 hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, const prompt_options *o, prompt_list *out) {
@@ -181,13 +276,14 @@ void prompts_mean(const prompt_list *l, int *prompt_tokens, int *output_tokens) 
   *output_tokens = l->n ? (int)((out + l->n / 2) / l->n) : 0;
 }
 
-hf_status prompts_token_text(const tokenizer *tok, int32_t id, hf_buf *out) {
-  return id < tokenizer_vocab_size(tok) ? tokenizer_decode(tok, id, false, out) : HF_OK;
-}
-
 hf_status prompts_text(const serve_request *r, const tokenizer *tok, hf_buf *out) {
-  for (int i = 0; i < r->n_out; i++) HF_TRY(prompts_token_text(tok, r->out[i], out));
-  return HF_OK;
+  text_stream s;
+  stream_init(&s);
+  hf_status st = HF_OK;
+  for (int i = 0; i < r->n_out && st == HF_OK; i++) st = stream_add(&s, tok, r->out[i], false, r->stop, r->n_stop);
+  if (st == HF_OK && s.text.len) st = hf_buf_add(out, s.text.data, s.text.len);
+  stream_free(&s);
+  return st;
 }
 
 /* The text of an answer. JSON must be valid UTF-8 while a model may write any bytes: an incomplete character at the end, where the answer
@@ -207,7 +303,22 @@ static hf_status add_answer_text(json *obj, const serve_request *r, const tokeni
   return st;
 }
 
-static hf_status answer_line(const serve_request *r, const tokenizer *tok, hf_buf *out) {
+static void add_answer_logprobs(json *obj, const serve_request *r) {
+  json *list = json_add_array(obj, "logprobs");
+  for (int i = 0; i < r->n_out; i++) {
+    json *t = json_add_object(list, NULL);
+    json_add_int(t, "id", r->out[i]);
+    json_add_num(t, "logprob", r->logprob[i]);
+    json *top = json_add_array(t, "top");
+    for (int k = 0; k < r->n_logprobs; k++) {
+      json *pair = json_add_array(top, NULL);
+      json_add_int(pair, NULL, r->top_ids[i * r->n_logprobs + k]);
+      json_add_num(pair, NULL, r->top_logprob[i * r->n_logprobs + k]);
+    }
+  }
+}
+
+hf_status prompts_answer_line(const serve_request *r, const tokenizer *tok, hf_buf *out) {
   char *line = NULL;
   json *o = json_new_object();
   json_add_str(o, "id", r->ext_id);
@@ -221,6 +332,7 @@ static hf_status answer_line(const serve_request *r, const tokenizer *tok, hf_bu
   if (r->n_out > 0) json_add_num(o, "ttft_s", r->first_token_s - r->arrival_s);
   if (r->n_out > 1) json_add_num(o, "tpot_s", (r->end_s - r->first_token_s) / (r->n_out - 1));
   json_add_num(o, "end_s", r->end_s);
+  if (r->logprob) add_answer_logprobs(o, r);
   if (st == HF_OK) st = json_print(o, false, &line);
   json_free(o);
   if (st == HF_OK) st = hf_buf_add(out, line, strlen(line));
@@ -232,9 +344,65 @@ static hf_status answer_line(const serve_request *r, const tokenizer *tok, hf_bu
 hf_status prompts_write(const char *path, const prompt_list *l, const tokenizer *tok) {
   hf_buf b;
   hf_status st = HF_OK;
+  int next = 0, n = l->kept ? l->n_all : l->n;
   hf_buf_init(&b, (size_t)4 << 30);
-  for (int i = 0; i < l->n && st == HF_OK; i++) st = answer_line(&l->req[i], tok, &b);
+  for (int i = 0; i < n && st == HF_OK; i++) {
+    if (!l->kept || !l->kept[i]) st = prompts_answer_line(&l->req[next++], tok, &b);
+    else st = hf_buf_printf(&b, "%s\n", l->kept[i]);
+  }
   if (st == HF_OK) st = hf_write_file(path, b.data ? b.data : "", b.len);
   hf_buf_free(&b);
   return st;
+}
+
+/* The request that an answer's line belongs to: the first of its id without an answer; -1 = it is to be served again, or of no request. */
+static hf_status request_of(const prompt_list *l, const json *doc, const char *where, int *out) {
+  const char *id = json_string(json_get(doc, "id")), *finish = json_string(json_get(doc, "finish"));
+  *out = -1;
+  if (!id || !finish) return hf_fail(HF_INPUT, "%s: not an answer that hf-run wrote", where);
+  if (strcmp(finish, "stop") && strcmp(finish, "length")) return HF_OK;
+  for (int i = 0; i < l->n_all && *out < 0; i++)
+    if (!l->kept[i] && !strcmp(l->req[i].ext_id, id)) *out = i;
+  if (*out < 0 || json_number(json_get(doc, "prompt_tokens"), -1) == l->req[*out].n_ids) return HF_OK;
+  return hf_fail(HF_INPUT, "%s: the answer to request %s is of another prompt; resume with the prompts it was begun with", where,
+                 id);
+}
+
+static hf_status keep_lines(prompt_list *l, const char *path, char *text, size_t n) {
+  int line = 0;
+  for (char *p = text, *end; p < text + n && (end = memchr(p, '\n', (size_t)(text + n - p))); p = end + 1) {
+    char where[4200];
+    json *doc = NULL;
+    int i = -1;
+    line++;
+    if (p == end) continue;
+    snprintf(where, sizeof where, "%s: line %d", path, line);
+    hf_status st = json_parse(p, (size_t)(end - p), where, &doc);
+    if (st == HF_OK) st = request_of(l, doc, where, &i);
+    json_free(doc);
+    if (st == HF_OK && i >= 0) st = hf_arena_str(l->a, &l->kept[i], p, (size_t)(end - p));
+    if (st != HF_OK) return st;
+  }
+  return HF_OK;
+}
+
+hf_status prompts_keep(prompt_list *l, const char *path) {
+  char *text = NULL;
+  size_t n;
+  if (!l->kept) {
+    HF_TRY(hf_arena_get(l->a, &l->kept, (size_t)l->n + 1, sizeof *l->kept));
+    l->n_all = l->n;
+  }
+  if (access(path, F_OK) != 0) return HF_OK;
+  HF_TRY(hf_read_file(path, MAX_FILE, &text, &n));
+  hf_status st = keep_lines(l, path, text, n);
+  free(text);
+  return st;
+}
+
+void prompts_drop_kept(prompt_list *l) {
+  int left = 0;
+  for (int i = 0; i < l->n_all; i++)
+    if (!l->kept[i]) l->req[left++] = l->req[i];
+  l->n = left;
 }

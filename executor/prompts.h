@@ -1,10 +1,13 @@
 /* prompts.h: prompts in, answers out, as JSON Lines.
- * In:  {"prompt": TEXT} or {"ids": [...]}, optional "id", "arrival_s", "max_tokens"; other members can be filtered on.
+ * In:  {"prompt": TEXT}, {"messages": [{"role", "content"}, ...]} or {"ids": [...]}, optional "id", "arrival_s", "max_tokens", "stop" (a text or
+ *      an array of texts); other members can be filtered on.
  * Out: {"id", "prompt_tokens", "output_tokens", "text", "ids", "finish", "arrival_s", "ttft_s", "tpot_s", "end_s"}; ttft_s where a token
- * came, tpot_s where two did. "text" is valid UTF-8 whatever the model wrote. */
+ * came, tpot_s where two did; "logprobs" where they were asked for: [{"id", "logprob", "top": [[id, logprob], ...]}, ...] by token. "text" is
+ * valid UTF-8 whatever the model wrote, and ends before a stop text; "ids" are all tokens. */
 #ifndef HF_EXECUTOR_PROMPTS_H
 #define HF_EXECUTOR_PROMPTS_H
 #include "executor/serve.h"
+#include "model/chat.h"
 #include "model/tokenizer.h"
 
 typedef struct {
@@ -14,13 +17,22 @@ typedef struct {
   const char *where_key; /* only lines whose member where_key equals where_value; NULL = all */
   const char *where_value;
   bool ignore_eos;
-  int vocab_size;           /* ids must lie below it */
+  int vocab_size;          /* ids must lie below it */
+  const char *const *stop; /* for every request, beside its own; borrowed */
+  int n_stop;
+  int logprobs; /* above 0: note the tokens' probabilities, and those of so many most likely ones */
+  const chat_style
+      *chat;          /* prompts of text are a user's message, "messages" are understood; NULL: prompts are taken as they are */
+  const char *system; /* with chat: message before a prompt of text; NULL = none */
   const char *no_tokenizer; /* why there is none, for the error of a prompt of text; may be NULL */
 } prompt_options;
 
 typedef struct {
   serve_request *req;
   int n;
+  char **
+      kept; /* [n_all] in the order of the file: the line of an answer that is there already, or NULL; NULL = none is. Then req holds the rest */
+  int n_all;
   hf_arena *a; /* owns everything */
 } prompt_list;
 
@@ -34,9 +46,16 @@ const serve_request *prompts_longest_request(const prompt_list *l); /* n > 0 */
 int prompts_longest(const prompt_list *l);                          /* most prompt + output tokens of a request */
 /* Means over the requests, rounded; what a plan for this load is made for. */
 void prompts_mean(const prompt_list *l, int *prompt_tokens, int *output_tokens);
+/* Takes the answers of an earlier run with the same prompts out of a file that it wrote (HF_OK also when there is none): their requests need not be
+ * served again, prompts_write writes their lines as they are. Answers that were cancelled, and a last line that is cut, are not taken. HF_INPUT when
+ * an answer is of another prompt. */
+HF_MUST hf_status prompts_keep(prompt_list *l, const char *path);
+/* After the last of them: leaves in req what is still to be served. */
+void prompts_drop_kept(prompt_list *l);
+/* One answer's line, with its end. */
+HF_MUST hf_status prompts_answer_line(const serve_request *r, const tokenizer *tok, hf_buf *out);
 /* Writes all answers to path as hf_write_file does (a failure leaves the old file). tok may be NULL (no text then). */
 HF_MUST hf_status prompts_write(const char *path, const prompt_list *l, const tokenizer *tok);
-/* The bytes of one token, or of all that came out; ids that the vocabulary does not have (models round its size up) give nothing. */
-HF_MUST hf_status prompts_token_text(const tokenizer *tok, int32_t id, hf_buf *out);
+/* The text of an answer; ids that the vocabulary does not have (models round its size up) give nothing. */
 HF_MUST hf_status prompts_text(const serve_request *r, const tokenizer *tok, hf_buf *out);
 #endif

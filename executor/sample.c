@@ -47,10 +47,34 @@ int32_t sample_token(const sample_options *o, uint64_t request, int step, const 
     if (kept >= o->top_p * total) break;
   }
   if (last == keep) last = keep - 1;
+  while (last > 0 && c[last].p < o->min_p * c[0].p) kept -= c[last--].p;
   double r = uniform(o->seed, request, step) * kept;
   for (int i = 0; i <= last; i++) {
     r -= c[i].p;
     if (r < 0) return c[i].id;
   }
   return c[last].id;
+}
+
+void sample_penalise(double penalty, const int32_t *ids, int n_ids, const float *logits, float *out) {
+  float p = (float)penalty;
+  for (int i = 0; i < n_ids; i++) {
+    float l = logits[ids[i]];
+    out[ids[i]] = l > 0 ? l / p : l * p;
+  }
+}
+
+void sample_logprobs(const float *logits, int n, int32_t id, int n_top, float *of_id, int32_t *top_ids, float *top) {
+  double max = logits[sample_argmax(logits, n)], sum = 0;
+  for (int i = 0; i < n; i++) sum += exp((double)logits[i] - max);
+  double log_sum = max + log(sum);
+  int have = 0;
+  for (int i = 0; i < n && n_top > 0; i++) { /* insertion: few are kept of many */
+    if (have == n_top && !(logits[i] > logits[top_ids[have - 1]])) continue;
+    int at = have < n_top ? have++ : have - 1;
+    for (; at > 0 && logits[i] > logits[top_ids[at - 1]]; at--) top_ids[at] = top_ids[at - 1];
+    top_ids[at] = i;
+  }
+  for (int i = 0; i < have; i++) top[i] = (float)((double)logits[top_ids[i]] - log_sum);
+  *of_id = (float)((double)logits[id] - log_sum);
 }

@@ -199,6 +199,23 @@ static bool is_eos(const model_config *c, int32_t id) {
   return false;
 }
 
+/* Samples, and notes the probabilities where they are wanted; the token is r's next. */
+static int32_t next_token(server *v, serve_request *r, const float *logits, int vocab) {
+  const sample_options *o = &v->o->sample;
+  const float *from = logits;
+  if (o->repetition_penalty > 0 && o->repetition_penalty != 1) {
+    float *own = v->scratch + 2 * (size_t)vocab;
+    memcpy(own, logits, (size_t)vocab * sizeof *own);
+    sample_penalise(o->repetition_penalty, r->ids, r->n_ids, logits, own);
+    sample_penalise(o->repetition_penalty, r->out, r->n_out, logits, own);
+    from = own;
+  }
+  int32_t id = sample_token(o, r->draw, r->n_out, from, vocab, v->scratch);
+  size_t at = (size_t)r->n_out * (size_t)r->n_logprobs;
+  if (r->logprob) sample_logprobs(logits, vocab, id, r->n_logprobs, &r->logprob[r->n_out], r->top_ids + at, r->top_logprob + at);
+  return id;
+}
+
 /* Takes the tokens of a finished step; finished[i] = 1 ends piece i. */
 static void take_tokens(server *v, int m, uint8_t *finished) {
   slot *k = &v->mb[m];
@@ -216,19 +233,18 @@ static void take_tokens(server *v, int m, uint8_t *finished) {
       v->o->on_logits(v->o->user, r, piece->start_pos + piece->n_tokens - rows + i, s->logits + (size_t)(row + i) * vocab);
     row += rows;
     if (!piece->wants_logits) continue;
-    int32_t id = sample_token(&v->o->sample, (uint64_t)piece->request, r->n_out, s->logits + (size_t)(row - 1) * vocab,
-                              c->vocab_size, v->scratch);
+    int32_t id = next_token(v, r, s->logits + (size_t)(row - 1) * vocab, c->vocab_size);
     if (r->n_out == 0) r->first_token_s = now;
     r->out[r->n_out++] = id;
     v->st->output_tokens++;
-    bool stop = !r->ignore_eos && is_eos(c, id);
+    if (v->o->on_token) v->o->on_token(v->o->user, r, id);
+    bool stop = (!r->ignore_eos && is_eos(c, id)) || (v->o->ends && v->o->ends(v->o->user, r, id));
     bool cancelled = v->o->stop && *v->o->stop;
     if (stop || cancelled || r->n_out == r->max_tokens) {
       snprintf(r->finish, sizeof r->finish, "%s", stop ? "stop" : cancelled ? "cancelled" : "length");
       r->end_s = now;
       finished[p] = 1;
     }
-    if (v->o->on_token) v->o->on_token(v->o->user, r, id);
     if (finished[p] && v->o->on_finish) v->o->on_finish(v->o->user, r);
   }
 }
@@ -335,7 +351,7 @@ static hf_status prepare(server *v) {
                       .n_pages = eo->n_pages};
   HF_TRY(sched_new(&so, &v->s));
   HF_TRY(check_options(v, eo));
-  HF_TRY(hf_alloc(&v->scratch, 2 * (size_t)c->vocab_size, sizeof(float), "sampling scratch"));
+  HF_TRY(hf_alloc(&v->scratch, 3 * (size_t)c->vocab_size, sizeof(float), "sampling scratch"));
   HF_TRY(hf_alloc(&v->order, (size_t)v->n_reqs + 1, sizeof *v->order, "arrivals"));
   bool any_forced = false;
   for (int i = 0; i < v->n_reqs; i++) {

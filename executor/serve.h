@@ -11,17 +11,26 @@
 #include "executor/sample.h"
 #include "sched/sched.h"
 
+enum { SERVE_LOGPROBS = 20 };
+
 typedef struct {
   char ext_id[64];
   int32_t *ids; /* prompt, owned by the caller */
   int n_ids, max_tokens;
   double arrival_s; /* since the start of serving; 0 = at once */
   bool ignore_eos;
-  bool all_logits;       /* on_logits for every prompt position, not only the last */
+  bool all_logits;         /* on_logits for every prompt position, not only the last */
+  uint64_t draw;           /* which random numbers it gets: those of an answer do not change with what else is served */
+  const char *const *stop; /* texts that end the answer; serving itself does not look at them (serve_options.ends) */
+  int n_stop;
+  int n_logprobs;        /* with logprob: most likely tokens to note, at most SERVE_LOGPROBS */
   const int32_t *forced; /* imposed routing of the prompt [n_layers][n_ids][top_k] (ids ascending; -1 = free), or NULL */
   /* results */
   int32_t *out; /* [max_tokens], owned by the caller */
   int n_out;
+  float *logprob;              /* [max_tokens], or NULL = not wanted; owned by the caller, as the two below */
+  int32_t *top_ids;            /* [max_tokens][n_logprobs] */
+  float *top_logprob;          /* [max_tokens][n_logprobs] */
   double first_token_s, end_s; /* since the start */
   char finish[16];             /* stop, length, cancelled */
 } serve_request;
@@ -32,6 +41,8 @@ typedef struct {
   int users; /* sequences at once */
   void *user;
   void (*on_token)(void *user, serve_request *r, int32_t id);
+  /* true: the answer ends with the token that on_token was just given, as "stop"; NULL = none does */
+  bool (*ends)(void *user, serve_request *r, int32_t id);
   void (*on_finish)(void *user, serve_request *r);
   void (*on_logits)(void *user, serve_request *r, int position, const float *logits);
   /* every finished step, before its buffers are reused: trace, routing */

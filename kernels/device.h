@@ -35,9 +35,10 @@ typedef struct {
   dev_addr data;
 } dev_mat;
 
-/* One routed expert; gate.data == 0: not resident. */
+/* One routed expert; gate.data == 0: not resident. Biases as in moe_expert, 0 = none. */
 typedef struct {
   dev_mat gate, up, down;
+  dev_addr gate_bias, up_bias, down_bias;
 } dev_expert;
 
 typedef enum {
@@ -67,6 +68,7 @@ typedef enum {
   DOP_ATTN_GQA,    /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */
   DOP_ROUTE,       /* in = router logits -> step route_ids, route_weights of `layer` */
   DOP_SWIGLU,      /* out = silu(in) * in2, n floats a row */
+  DOP_GATE,        /* out[t] = in[t] * sigmoid(in2[t][0]), n floats a row */
   DOP_EXPERTS,     /* out[t] += sum of the resident experts chosen by t, in ascending expert order; in = f32 rows, n = d_model */
   DOP_GATHER,      /* out[i] = in[logit_rows[i]], n floats: from token rows to logit rows */
   DOP_COPY_OUT,    /* step host_x = in, n floats a row */
@@ -135,6 +137,7 @@ typedef struct {
   size_t kv_page_bytes, kv_row_bytes;
   int kv_page_tokens;
   bool exact;          /* activations are not rounded */
+  float swiglu_limit;  /* of the routed experts, as in moe_shape */
   dev_expert *experts; /* [n_layers * n_experts], residency table, changed in place between steps */
 } dev_context;
 

@@ -59,6 +59,7 @@ static void fill_ref(kern_table *t) {
   t->pack[KA_Q8B32] = kern_pack_q8b32_ref;
   t->rmsnorm = kern_rmsnorm_ref;
   t->swiglu = kern_swiglu_ref;
+  t->swiglu_clamped = kern_swiglu_clamped_ref;
   t->axpy = kern_axpy_ref;
   t->dot = kern_dot_ref;
   t->attn_mla = kern_attn_mla_ref;
@@ -69,19 +70,20 @@ static void fill_ref(kern_table *t) {
 
 #ifdef HF_X86
 /* Packing to F32 is a copy: the reference's is as good as any. */
-#define FILL(isa)                              \
-  do {                                         \
-    t->pack[KA_F16] = kern_pack_f16_##isa;     \
-    t->pack[KA_BF16] = kern_pack_bf16_##isa;   \
-    t->pack[KA_Q8B32] = kern_pack_q8b32_##isa; \
-    t->rmsnorm = kern_rmsnorm_##isa;           \
-    t->swiglu = kern_swiglu_##isa;             \
-    t->axpy = kern_axpy_##isa;                 \
-    t->dot = kern_dot_##isa;                   \
-    t->attn_mla = kern_attn_mla_##isa;         \
-    t->attn_gqa = kern_attn_gqa_##isa;         \
-    t->kv_store = kern_kv_store_##isa;         \
-    t->kv_load = kern_kv_load_##isa;           \
+#define FILL(isa)                                  \
+  do {                                             \
+    t->pack[KA_F16] = kern_pack_f16_##isa;         \
+    t->pack[KA_BF16] = kern_pack_bf16_##isa;       \
+    t->pack[KA_Q8B32] = kern_pack_q8b32_##isa;     \
+    t->rmsnorm = kern_rmsnorm_##isa;               \
+    t->swiglu = kern_swiglu_##isa;                 \
+    t->swiglu_clamped = kern_swiglu_clamped_##isa; \
+    t->axpy = kern_axpy_##isa;                     \
+    t->dot = kern_dot_##isa;                       \
+    t->attn_mla = kern_attn_mla_##isa;             \
+    t->attn_gqa = kern_attn_gqa_##isa;             \
+    t->kv_store = kern_kv_store_##isa;             \
+    t->kv_load = kern_kv_load_##isa;               \
   } while (0)
 
 static void fill_x86(kern_table *t) {

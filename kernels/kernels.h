@@ -110,6 +110,8 @@ typedef struct {
   void (*rmsnorm)(const float *x, const float *w, float eps, int n, float *y);
   /* out[i] = silu(gate[i]) * up[i]; out may be gate */
   void (*swiglu)(const float *gate, const float *up, int n, float *out);
+  /* gpt-oss: out = (u + 1) * g * sigmoid(1.702 g) with g = min(gate, limit), u = up cut to +-limit; out may be gate */
+  void (*swiglu_clamped)(const float *gate, const float *up, float limit, int n, float *out);
   /* y += a * x */
   void (*axpy)(float a, const float *x, int n, float *y);
   float (*dot)(const float *a, const float *b, int n);

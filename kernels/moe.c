@@ -165,8 +165,11 @@ static void up_block(moe *m, const moe_job *job, int item, int blocks_per_expert
   for (int j = 0; j < n; j++) y[j] = up + (ptrdiff_t)j * UP_ROWS - row0;
   c->fn(&e->up, row0, row1, n, x, y);
   for (int j = 0; j < n; j++) {
-    float *h = m->h + (size_t)(m->first[i] + j) * (size_t)d_ff + row0;
-    kern_get()->swiglu(h, up + (ptrdiff_t)j * UP_ROWS, row1 - row0, h);
+    float *h = m->h + (size_t)(m->first[i] + j) * (size_t)d_ff + row0, *u = up + (ptrdiff_t)j * UP_ROWS;
+    if (e->gate_bias) kern_get()->axpy(1.0f, e->gate_bias + row0, row1 - row0, h);
+    if (e->up_bias) kern_get()->axpy(1.0f, e->up_bias + row0, row1 - row0, u);
+    if (m->shape.swiglu_limit > 0) kern_get()->swiglu_clamped(h, u, m->shape.swiglu_limit, row1 - row0, h);
+    else kern_get()->swiglu(h, u, row1 - row0, h);
   }
 }
 
@@ -192,8 +195,9 @@ static void down_block(moe *m, const moe_job *job, int row0, int thread) {
     c->fn(&e->down, row0, row1, n, x, y);
     for (int j = 0; j < n; j++) {
       int p = m->first[i] + j;
-      kern_get()->axpy(m->pair_w[p], tmp + (ptrdiff_t)j * DOWN_ROWS, row1 - row0,
-                       job->y + (size_t)m->pair_tok[p] * (size_t)job->y_stride + row0);
+      float *d = tmp + (ptrdiff_t)j * DOWN_ROWS;
+      if (e->down_bias) kern_get()->axpy(1.0f, e->down_bias + row0, row1 - row0, d);
+      kern_get()->axpy(m->pair_w[p], d, row1 - row0, job->y + (size_t)m->pair_tok[p] * (size_t)job->y_stride + row0);
     }
   }
 }

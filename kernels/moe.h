@@ -18,14 +18,17 @@
 #include "kernels/kernels.h"
 #include "kernels/mem/pool.h"
 
-/* data NULL: this expert is not here. gate and up have the same format. */
+/* data NULL: this expert is not here. gate and up have the same format. Biases of the three products: [d_ff], [d_ff], [d_model], or all
+ * NULL. */
 typedef struct {
   kern_mat gate, up, down;
+  const float *gate_bias, *up_bias, *down_bias;
 } moe_expert;
 
 typedef struct {
   int n_experts, top_k, d_model, d_ff, max_tok;
-  bool exact; /* activations are not rounded (kern_act_of) */
+  bool exact;         /* activations are not rounded (kern_act_of) */
+  float swiglu_limit; /* above 0: gpt-oss's clamped SwiGLU (kern_table.swiglu_clamped), else the plain one */
 } moe_shape;
 
 typedef struct {

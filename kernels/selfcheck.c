@@ -77,6 +77,9 @@ static hf_status check_vec(scratch *s, const kern_table *ref) {
   k->swiglu(s->x[0], s->x[1], VEC, s->out);
   ref->swiglu(s->x[0], s->x[1], VEC, s->ref);
   if (!close_enough(s->out, s->ref, VEC, 1e-6f)) return differs("swiglu");
+  k->swiglu_clamped(s->x[0], s->x[1], 0.5f, VEC, s->out);
+  ref->swiglu_clamped(s->x[0], s->x[1], 0.5f, VEC, s->ref);
+  if (!close_enough(s->out, s->ref, VEC, 1e-6f)) return differs("swiglu_clamped");
   k->axpy(0.75f, s->x[2], VEC, s->out);
   ref->axpy(0.75f, s->x[2], VEC, s->ref);
   if (!close_enough(s->out, s->ref, VEC, 1e-5f)) return differs("axpy");

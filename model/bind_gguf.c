@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "model/gguf.h"
+#include "model/family.h"
 
 static const char *const names[MT_N] = {
     [MT_EMBED] = "token_embd.weight",
@@ -125,7 +125,7 @@ static hf_status bind_slot(model *m, model_tensor_id id, int layer) {
   if (!t) return absent(m, layer, names[id]);
   s->expert_stride = tensor_is_expert(id) ? 1 : 0; /* slot_set puts the true one */
   HF_TRY(slot_set(m, s, t, id, rows, cols));
-  if (m->c.family == FAM_MIXTRAL && (id == MT_Q || id == MT_K)) s->how = READ_UNPERMUTE;
+  if (family_get(m->c.family)->gguf_permuted && (id == MT_Q || id == MT_K)) s->how = READ_UNPERMUTE;
   return HF_OK;
 }
 

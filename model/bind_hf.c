@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/internal.h"
+#include "model/family.h"
 
 /* %L is the layer, %E the expert. NULL: no such tensor under that id. */
 static const char *const names[MT_N] = {
@@ -44,34 +44,22 @@ static const char *const names[MT_N] = {
     [MT_ROUTER_LIN_BIAS] = "mlp.router.bias",
 };
 
-static const char *pattern(model_family f, model_tensor_id id) {
-  if (f == FAM_MIXTRAL) switch (id) {
-      case MT_ROUTER: return "block_sparse_moe.gate.weight";
-      case MT_EXP_GATE: return "block_sparse_moe.experts.%d.w1.weight";
-      case MT_EXP_UP: return "block_sparse_moe.experts.%d.w3.weight";
-      case MT_EXP_DOWN: return "block_sparse_moe.experts.%d.w2.weight";
-      default: break;
-    }
-  if (f == FAM_QWEN2_MOE) switch (id) {
-      case MT_SH_GATE: return "mlp.shared_expert.gate_proj.weight";
-      case MT_SH_UP: return "mlp.shared_expert.up_proj.weight";
-      case MT_SH_DOWN: return "mlp.shared_expert.down_proj.weight";
-      default: break;
-    }
-  if (f == FAM_GPT_OSS && id == MT_ROUTER) return "mlp.router.weight";
-  return names[id];
+static const char *pattern(const model_config *c, model_tensor_id id) {
+  const family *f = family_get(c->family);
+  const char *own = f->tensor_name ? f->tensor_name(id) : NULL;
+  return own ? own : names[id];
 }
 
 void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix,
                     char buf[NAME_MAX_BYTES]) {
   size_t k = 0;
   if (layer >= 0) k = (size_t)snprintf(buf, NAME_MAX_BYTES, "model.layers.%d.", layer);
-  const char *p = pattern(c->family, id), *mark = strstr(p, "%d");
+  const char *p = pattern(c, id), *mark = strstr(p, "%d");
   if (mark) snprintf(buf + k, NAME_MAX_BYTES - k, "%.*s%d%s%s", (int)(mark - p), p, expert, mark + 2, suffix);
   else snprintf(buf + k, NAME_MAX_BYTES - k, "%s%s", p, suffix);
 }
 
-static hf_status absent(const model *m, const char *name) {
+hf_status bind_absent(const model *m, const char *name) {
   return hf_fail(HF_INPUT, "%s: tensor %s is missing in the weight files", m->path, name);
 }
 
@@ -92,13 +80,15 @@ static hf_status bind_fp8(model *m, tensor_slot *s, const char *name, int64_t ro
   char buf[NAME_MAX_BYTES];
   snprintf(buf, sizeof buf, "%s_scale_inv", name);
   const raw_tensor *t = tset_find(&m->set, buf);
-  if (!t) return absent(m, buf);
+  if (!t) return bind_absent(m, buf);
   if (t->n_dims != 2 || t->dims[0] != (rows + 127) / 128 || t->dims[1] != (cols + 127) / 128)
     return hf_fail(HF_INPUT, "%s: tensor %s: not one scale per 128 x 128 block of [%lld, %lld]", m->set.files[t->file].path, buf,
                    (long long)rows, (long long)cols);
   s->extra_bytes = t->bytes;
-  s->how = READ_REFUSED;
-  s->why = "fp8 weights are recognised for planning but not executed yet; convert them to BF16";
+  if (t->format != FMT_F32)
+    return hf_fail(HF_INPUT, "%s: tensor %s: %s, scales must be F32", m->set.files[t->file].path, buf, t->dtype);
+  s->how = READ_FP8;
+  s->why = "fp8 weights cannot be executed as they are; --dequantise bf16 loads them as BF16";
   return HF_OK;
 }
 
@@ -109,19 +99,19 @@ static hf_status bind_int4(model *m, tensor_slot *s, model_tensor_id id, int lay
   const raw_tensor *p = tset_find(&m->set, buf);
   if (!p) {
     hf_tensor_name(&m->c, id, layer, expert, "", buf);
-    return absent(m, buf);
+    return bind_absent(m, buf);
   }
   if (p->n_dims != 2 || p->dims[0] != rows || p->dims[1] * 8 != cols || strcmp(p->dtype, "I32"))
     return hf_fail(HF_INPUT, "%s: tensor %s: not I32 [%lld, %lld / 8]", m->set.files[p->file].path, buf, (long long)rows,
                    (long long)cols);
   hf_tensor_name(&m->c, id, layer, expert, "_scale", buf);
   const raw_tensor *q = tset_find(&m->set, buf);
-  if (!q) return absent(m, buf);
+  if (!q) return bind_absent(m, buf);
   if (q->n_dims != 2 || q->dims[0] != rows || q->dims[1] * 32 != cols || q->format != FMT_BF16)
     return hf_fail(HF_INPUT, "%s: tensor %s: not BF16 [%lld, %lld / 32]", m->set.files[q->file].path, buf, (long long)rows,
                    (long long)cols);
   *s = (tensor_slot){.present = true,
-                     .how = READ_REFUSED,
+                     .how = READ_INT4,
                      .format = FMT_INT4_G32,
                      .stored = FMT_INT4_G32,
                      .rows = rows,
@@ -129,8 +119,7 @@ static hf_status bind_int4(model *m, tensor_slot *s, model_tensor_id id, int lay
                      .bytes = (uint64_t)rows * fmt_row_bytes(FMT_INT4_G32, cols),
                      .file = p->file,
                      .offset = p->offset,
-                     .experts = s->experts,
-                     .why = "packed int4 weights are recognised for planning but not executed yet; convert them to BF16"};
+                     .experts = s->experts};
   return HF_OK;
 }
 
@@ -139,7 +128,7 @@ static hf_status bind_one(model *m, tensor_slot *s, model_tensor_id id, int laye
   char name[NAME_MAX_BYTES];
   hf_tensor_name(&m->c, id, layer, expert, "", name);
   const raw_tensor *t = tset_find(&m->set, name);
-  if (!t) return tensor_is_matrix(id) ? bind_int4(m, s, id, layer, expert, rows, cols) : absent(m, name);
+  if (!t) return tensor_is_matrix(id) ? bind_int4(m, s, id, layer, expert, rows, cols) : bind_absent(m, name);
   if (id == MT_K_B || id == MT_V_B) HF_TRY(bind_kv_b(m, s, t, id, rows, cols));
   else HF_TRY(slot_set(m, s, t, id, rows, cols));
   if (t->format != FMT_FP8_E4M3) return HF_OK;
@@ -169,71 +158,6 @@ static hf_status bind_experts(model *m, tensor_slot *s, model_tensor_id id, int 
   return HF_OK;
 }
 
-/* ---- gpt-oss: all experts of a layer in one tensor, gate and up interleaved ---- */
-
-static hf_status gpt_oss_mxfp4(model *m, tensor_slot *s, model_tensor_id id, int layer, int64_t rows, int64_t cols) {
-  char name[NAME_MAX_BYTES];
-  const char *base = id == MT_EXP_DOWN ? "down_proj" : "gate_up_proj";
-  int64_t stored = id == MT_EXP_DOWN ? rows : 2 * rows;
-  snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s_blocks", layer, base);
-  const raw_tensor *b = tset_find(&m->set, name);
-  if (!b) {
-    snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s", layer, base);
-    return absent(m, name);
-  }
-  if (b->n_dims != 4 || b->dims[0] != m->c.n_experts || b->dims[1] != stored || b->dims[2] * 32 != cols || b->dims[3] != 16 ||
-      strcmp(b->dtype, "U8"))
-    return hf_fail(HF_INPUT, "%s: tensor %s: not U8 [experts, %lld, %lld / 32, 16]", m->set.files[b->file].path, name,
-                   (long long)stored, (long long)cols);
-  snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s_scales", layer, base);
-  const raw_tensor *q = tset_find(&m->set, name);
-  if (!q) return absent(m, name);
-  if (q->bytes * 16 != b->bytes)
-    return hf_fail(HF_INPUT, "%s: tensor %s: not one scale per block", m->set.files[q->file].path, name);
-  *s = (tensor_slot){.present = true,
-                     .how = READ_REFUSED,
-                     .format = FMT_MXFP4,
-                     .stored = FMT_MXFP4,
-                     .rows = rows,
-                     .cols = cols,
-                     .bytes = (uint64_t)rows * fmt_row_bytes(FMT_MXFP4, cols),
-                     .file = b->file,
-                     .offset = b->offset,
-                     .expert_stride = b->bytes / (uint64_t)m->c.n_experts,
-                     .why = "MXFP4 blocks and scales are recognised for planning but not executed yet; convert them to BF16"};
-  return HF_OK;
-}
-
-static hf_status bind_gpt_oss(model *m, tensor_slot *s, model_tensor_id id, int layer, int64_t rows, int64_t cols) {
-  bool bias = id == MT_EXP_GATE_BIAS || id == MT_EXP_UP_BIAS || id == MT_EXP_DOWN_BIAS;
-  bool down = id == MT_EXP_DOWN || id == MT_EXP_DOWN_BIAS;
-  char name[NAME_MAX_BYTES];
-  snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s%s", layer, down ? "down_proj" : "gate_up_proj",
-           bias ? "_bias" : "");
-  const raw_tensor *t = tset_find(&m->set, name);
-  if (!t) return bias ? absent(m, name) : gpt_oss_mxfp4(m, s, id, layer, rows, cols);
-  int64_t out = bias ? cols : rows, in = bias ? 1 : cols, width = down ? out : 2 * out;
-  int elem = t->format >= 0 && t->format < FMT_N && fmt_get(t->format)->block == 1 ? fmt_get(t->format)->block_bytes : 0;
-  bool fits = elem >= 2 && t->dims[0] == m->c.n_experts &&
-              (bias ? t->n_dims == 2 && t->dims[1] == width : t->n_dims == 3 && t->dims[1] == in && t->dims[2] == width);
-  if (!fits)
-    return hf_fail(HF_INPUT, "%s: tensor %s: not F32, F16 or BF16 [experts, %s%lld]", m->set.files[t->file].path, name,
-                   bias ? "" : "in, ", (long long)width);
-  *s = (tensor_slot){.present = true,
-                     .how = bias ? (down ? READ_DIRECT : READ_STRIDED) : READ_COLUMNS,
-                     .format = t->format,
-                     .stored = t->format,
-                     .rows = rows,
-                     .cols = cols,
-                     .bytes = (uint64_t)rows * fmt_row_bytes(t->format, cols),
-                     .file = t->file,
-                     .offset = t->offset,
-                     .expert_stride = (uint64_t)(in * width * elem),
-                     .step = down ? 1 : 2,
-                     .first = id == MT_EXP_UP || id == MT_EXP_UP_BIAS};
-  return HF_OK;
-}
-
 static hf_status bind_slot(model *m, model_tensor_id id, int layer) {
   int64_t rows, cols;
   if (!tensor_shape(&m->c, id, layer, &rows, &cols)) return HF_OK;
@@ -243,7 +167,8 @@ static hf_status bind_slot(model *m, model_tensor_id id, int layer) {
     return HF_OK;
   }
   if (!tensor_is_expert(id)) return bind_one(m, s, id, layer, -1, rows, cols);
-  if (m->c.family == FAM_GPT_OSS) return bind_gpt_oss(m, s, id, layer, rows, cols);
+  const family *f = family_get(m->c.family);
+  if (f->bind_expert) return f->bind_expert(m, s, id, layer, rows, cols);
   return bind_experts(m, s, id, layer, rows, cols);
 }
 

@@ -6,7 +6,7 @@
 #include <strings.h>
 
 #include "model/config_limits.h"
-#include "model/internal.h"
+#include "model/family.h"
 
 hf_status cfg_int(const json *j, const char *where, const char *key, int lo, int hi, int *out) {
   int64_t v = 0;
@@ -22,45 +22,31 @@ hf_status cfg_opt_int(const json *j, const char *where, const char *key, int lo,
   return HF_OK;
 }
 
-static const struct {
-  const char *model_type, *architecture, *name;
-  model_family family;
-  hf_status (*read)(const json *, const char *, model_config *);
-} families[] = {
-    {"deepseek_v3", "DeepseekV3ForCausalLM", "deepseek_v3", FAM_DEEPSEEK_V3, config_deepseek},
-    {"deepseek_v2", "DeepseekV2ForCausalLM", "deepseek_v2", FAM_DEEPSEEK_V2, config_deepseek},
-    {"kimi_k2", NULL, "kimi_k2", FAM_KIMI_K2, config_deepseek},
-    {"qwen2_moe", "Qwen2MoeForCausalLM", "qwen2_moe", FAM_QWEN2_MOE, config_qwen},
-    {"qwen3_moe", "Qwen3MoeForCausalLM", "qwen3_moe", FAM_QWEN3_MOE, config_qwen},
-    {"mixtral", "MixtralForCausalLM", "mixtral", FAM_MIXTRAL, config_mixtral},
-    {"olmoe", "OlmoeForCausalLM", "olmoe", FAM_OLMOE, config_qwen},
-    {"gpt_oss", "GptOssForCausalLM", "gpt_oss", FAM_GPT_OSS, config_gpt_oss},
-    {"glm4_moe", "Glm4MoeForCausalLM", "glm4_moe", FAM_GLM4_MOE, config_glm4},
-    {"llama", "LlamaForCausalLM", "llama", FAM_LLAMA, config_dense},
-    {"qwen2", "Qwen2ForCausalLM", "qwen2", FAM_QWEN2, config_dense},
-    {"qwen3", "Qwen3ForCausalLM", "qwen3", FAM_QWEN3, config_dense},
-};
-enum { N_FAMILIES = sizeof families / sizeof *families };
+#define FAMILY_ROW(id, name) [FAM_##id] = &family_##name,
+static const family *const families[FAM_N] = {MODEL_FAMILIES(FAMILY_ROW)};
 
-const char *model_family_name(model_family f) {
-  for (int i = 0; i < N_FAMILIES; i++)
-    if (families[i].family == f) return families[i].name;
-  return "unknown";
+const family *family_get(model_family f) {
+  return (unsigned)f < FAM_N ? families[f] : NULL;
 }
 
-static hf_status find_family(const json *j, const char *where, int *out) {
+const char *model_family_name(model_family f) {
+  return (unsigned)f < FAM_N ? families[f]->name : "unknown";
+}
+
+static hf_status find_family(const json *j, const char *where, const family **out) {
   const char *type = json_string(json_get(j, "model_type"));
   const char *arch = json_string(json_first(json_get(j, "architectures")));
-  for (int i = 0; i < N_FAMILIES; i++)
-    if (type ? !strcmp(type, families[i].model_type)
-             : arch && families[i].architecture && !strcmp(arch, families[i].architecture)) {
-      *out = i;
+  for (int i = 0; i < FAM_N; i++) {
+    const family *f = families[i];
+    if (type ? !strcmp(type, f->name) : arch && f->architecture && !strcmp(arch, f->architecture)) {
+      *out = f;
       return HF_OK;
     }
+  }
   char known[256] = "";
-  for (int i = 0; i < N_FAMILIES; i++) {
+  for (int i = 0; i < FAM_N; i++) {
     strncat(known, i ? ", " : "", sizeof known - strlen(known) - 1);
-    strncat(known, families[i].model_type, sizeof known - strlen(known) - 1);
+    strncat(known, families[i]->name, sizeof known - strlen(known) - 1);
   }
   if (!type && !arch) return hf_fail(HF_INPUT, "%s: field model_type is missing; is this a model's config.json?", where);
   return hf_fail(HF_UNSUPPORTED, "%s: field model_type: '%.60s' is no family known here: %s", where, type ? type : arch, known);
@@ -99,6 +85,18 @@ hf_status cfg_gqa(const json *j, const char *where, model_config *c) {
   }
   c->rope.kind = ROPE_HALVES;
   c->rope.dim = c->head_dim;
+  return HF_OK;
+}
+
+hf_status cfg_softmax_moe(const json *j, const char *where, model_config *c) {
+  bool bias = false;
+  HF_TRY(cfg_gqa(j, where, c));
+  HF_TRY(cfg_int(j, where, "num_experts", 1, LIM_EXPERTS, &c->n_experts));
+  HF_TRY(cfg_int(j, where, "num_experts_per_tok", 1, LIM_TOP_K, &c->top_k));
+  HF_TRY(json_opt_bool(j, where, "norm_topk_prob", &c->norm_topk));
+  HF_TRY(json_opt_bool(j, where, "attention_bias", &bias));
+  c->qkv_bias = c->o_bias = bias;
+  c->route = ROUTE_SOFTMAX;
   return HF_OK;
 }
 
@@ -151,8 +149,8 @@ hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_
   else s = json_get(j, "rope_scaling");
   if (!s || json_type(s) == JSON_NULL) return HF_OK;
   if (json_type(s) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: field rope_scaling is no object", where);
-  const char *family = json_string(json_get(j, "model_type"));
-  return rope_scaling(s, where, family != NULL && !strcmp(family, "llama"), r);
+  const char *model_type = json_string(json_get(j, "model_type"));
+  return rope_scaling(s, where, model_type != NULL && !strcmp(model_type, "llama"), r);
 }
 
 /* A number or a list of numbers. */
@@ -229,15 +227,15 @@ static hf_status read_common(const json *j, const char *where, model_config *c) 
 hf_status config_from_json(const json *j, const char *where, model_config *c) {
   memset(c, 0, sizeof *c);
   if (json_type(j) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: no JSON object", where);
-  int f = 0;
+  const family *f = NULL;
   HF_TRY(find_family(j, where, &f));
-  c->family = families[f].family;
+  c->family = f->id;
   c->routed_scale = 1;
   c->n_group = c->topk_group = 1;
   const char *name = json_string(json_get(j, "_name_or_path"));
   if (name) snprintf(c->name, sizeof c->name, "%s", name);
   hf_status st = read_common(j, where, c);
-  if (st == HF_OK) st = families[f].read(j, where, c);
+  if (st == HF_OK) st = f->read(j, where, c);
   if (st == HF_OK) config_count_dense(c);
   if (st == HF_OK) st = config_check(c, where);
   if (st != HF_OK) config_free(c);

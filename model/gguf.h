@@ -50,6 +50,21 @@ HF_MUST hf_status gguf_opt_num(const gguf_file *g, const char *key, double lo, d
 HF_MUST hf_status gguf_opt_bool(const gguf_file *g, const char *key, bool *out);
 HF_MUST hf_status gguf_opt_str(const gguf_file *g, const char *key, char *buf, size_t n);
 
+/* A header on its way to a config: metadata under "ARCH.NAME", and which tensors there are. For the families' readers. */
+typedef struct {
+  const gguf_file *g;
+  const tensor_set *s;
+  const char *arch;
+  model_config *c;
+} gguf_source;
+HF_MUST hf_status src_opt_int(const gguf_source *in, const char *name, int lo, int hi, int *out);
+HF_MUST hf_status src_need_int(const gguf_source *in, const char *name, int lo, int hi, int *out); /* HF_INPUT when absent */
+HF_MUST hf_status src_opt_num(const gguf_source *in, const char *name, double lo, double hi, double *out);
+HF_MUST hf_status src_opt_bool(const gguf_source *in, const char *name, bool *out);
+bool src_has_tensor(const gguf_source *in, const char *name, int layer);
+/* Grouped-query attention: heads, widths, rotary dimensions, halves. */
+HF_MUST hf_status src_gqa(const gguf_source *in);
+
 /* Metadata to config; reads family rules of the architecture. */
 HF_MUST hf_status config_from_gguf(const gguf_file *g, const tensor_set *s, model_config *c);
 /* Name within a layer ("attn_q.weight") or of the whole model. */

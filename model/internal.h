@@ -72,6 +72,9 @@ typedef enum {
   READ_UNPERMUTE, /* GGUF arch llama: q and k rows of a head from adjacent pairs back to halves */
   READ_COLUMNS,   /* transposed per expert: canonical row r is stored column r*step + first (gpt-oss BF16 experts) */
   READ_STRIDED,   /* vector or rows with a step: stored row r*step + first (gpt-oss gate and up, biases) */
+  READ_FP8,       /* F8_E4M3 with a scale per 128 x 128 block in a tensor of its own: as f32 only */
+  READ_INT4,      /* nibbles and scales in two tensors, to blocks of FMT_INT4_G32 */
+  READ_MXFP4,     /* blocks and scales in two tensors, rows with a step (gpt-oss), to blocks of FMT_MXFP4 */
   READ_REFUSED,   /* known for planning, no reader: see why */
 } read_kind;
 
@@ -88,8 +91,10 @@ typedef struct {
   struct expert_place {
     uint64_t offset;
     int file;
-  } * experts;          /* per expert, when each is a tensor of its own */
-  int step, first;      /* READ_COLUMNS, READ_STRIDED */
+  } * experts;     /* per expert, when each is a tensor of its own */
+  int step, first; /* READ_COLUMNS, READ_STRIDED */
+  int scale_file;  /* READ_MXFP4: scales of expert 0; an expert's follow those of the one before */
+  uint64_t scale_offset;
   uint64_t extra_bytes; /* scales in tensors of their own, one expert's */
   const char *why;      /* READ_REFUSED */
 } tensor_slot;
@@ -154,18 +159,11 @@ HF_MUST hf_status cfg_opt_int(const json *j, const char *where, const char *key,
 HF_MUST hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_spec *r);
 /* head_dim when given, else hidden_size / num_attention_heads, checked. */
 HF_MUST hf_status cfg_gqa(const json *j, const char *where, model_config *c);
+/* Grouped-query attention and softmax routing as Qwen and OLMoE name them: heads, biases by attention_bias, experts, norm_topk_prob. */
+HF_MUST hf_status cfg_softmax_moe(const json *j, const char *where, model_config *c);
 /* Feed-forward fields under the names of DeepSeek and GLM-4.5: widths, experts, groups, scale. Absent ones stay, so that a family
  * sets its defaults before: *first_dense, c->n_group, c->topk_group, c->routed_scale. */
 HF_MUST hf_status cfg_deepseek_ffn(const json *j, const char *where, model_config *c, int *first_dense);
-/* Families. Each fills everything but name, vocabulary, context, norm eps, ids and default_format, which config_from_json
- * reads. */
-HF_MUST hf_status config_deepseek(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_qwen(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_mixtral(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_gpt_oss(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_dense(const json *j, const char *where, model_config *c);
-HF_MUST hf_status config_glm4(const json *j, const char *where, model_config *c);
-
 /* ---- files ---- */
 
 /* Reads the header of one safetensors file into the set. */
@@ -177,6 +175,8 @@ HF_MUST hf_status st_open_folder(tensor_set *s, const char *folder, const char *
 /* binding: fills m->slots from m->set */
 HF_MUST hf_status slots_alloc(model *m);
 HF_MUST hf_status bind_hf(model *m);
+/* HF_INPUT: the tensor `name` is missing. */
+hf_status bind_absent(const model *m, const char *name);
 /* Name in a Hugging Face checkpoint; `suffix` goes to the end ("_packed"). */
 enum { NAME_MAX_BYTES = 256 };
 void hf_tensor_name(const model_config *c, model_tensor_id id, int layer, int expert, const char *suffix,
@@ -201,5 +201,19 @@ static inline float bf16_to_f32(uint16_t h) {
 }
 /* n elements starting at a block boundary. HF_UNSUPPORTED for any other format. */
 HF_MUST hf_status dequant_row(fmt f, const void *row, int64_t n, float *out);
+
+/* ---- packed.c: weights whose scales are tensors of their own ---- */
+
+/* n bytes of a file of the set. */
+HF_MUST hf_status model_read_at(const model *m, int file, uint64_t offset, void *dst, size_t n);
+/* Where the stored bytes of (slot, expert) begin. */
+void slot_place(const tensor_slot *s, int expert, int *file, uint64_t *offset);
+/* READ_INT4, READ_MXFP4: all rows as blocks. */
+HF_MUST hf_status packed_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, uint8_t *dst);
+/* READ_FP8: all rows as f32. */
+HF_MUST hf_status fp8_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, float *dst);
+/* Blocks of FMT_INT4_G32 and FMT_MXFP4, which dequant_row leaves to packed.c. */
+void int4_row(const uint8_t *row, int64_t n, float *out);
+void mxfp4_row(const uint8_t *row, int64_t n, float *out);
 
 #endif

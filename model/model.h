@@ -11,23 +11,13 @@
 #define HF_MODEL_MODEL_H
 
 #include "base/json.h"
+#include "model/families.h"
 #include "model/format.h"
 
-typedef enum {
-  FAM_DEEPSEEK_V3,
-  FAM_DEEPSEEK_V2,
-  FAM_KIMI_K2,
-  FAM_QWEN2_MOE,
-  FAM_QWEN3_MOE,
-  FAM_MIXTRAL,
-  FAM_OLMOE,
-  FAM_GPT_OSS,
-  FAM_GLM4_MOE,
-  FAM_LLAMA, /* dense, for planning only: n_experts 0, no layer is MoE */
-  FAM_QWEN2,
-  FAM_QWEN3,
-  FAM_N
-} model_family;
+/* FAM_DEEPSEEK_V3, ...: one for each line of families.h. */
+#define FAMILY_ID(id, name) FAM_##id,
+typedef enum { MODEL_FAMILIES(FAMILY_ID) FAM_N } model_family;
+#undef FAMILY_ID
 
 typedef enum { ATTN_MLA, ATTN_GQA } attn_kind;
 typedef enum { ROUTE_SOFTMAX, ROUTE_SIGMOID, ROUTE_SOFTMAX_TOPK /* softmax over the chosen logits: gpt-oss */ } route_kind;
@@ -134,6 +124,9 @@ typedef struct {
 
 typedef struct model model;
 
+/* Tensors of one routed expert, its biases too: asked for with an expert's index. */
+bool model_tensor_is_expert(model_tensor_id id);
+
 /* Opens by path or synth: string. HF_NOT_FOUND / HF_INPUT with file and field; HF_UNSUPPORTED for an unknown architecture
  * (names the ones known). Weights need not be there: model_has_weights() tells. */
 HF_MUST hf_status model_open(const char *name_or_path, model **out);
@@ -161,6 +154,9 @@ HF_MUST hf_status model_tensor(const model *m, model_tensor_id id, int layer, in
 HF_MUST hf_status model_tensor_map(const model *m, model_tensor_id id, int layer, int expert, const void **out);
 /* Writes info.bytes bytes in canonical layout and info.format to dst. HF_MACHINE on a read error (file shrank). */
 HF_MUST hf_status model_tensor_read(const model *m, model_tensor_id id, int layer, int expert, void *dst, size_t dst_bytes);
+/* The whole tensor as float32, n = rows * cols: also of formats that have no form of their own to execute (FP8 with its scales). HF_UNSUPPORTED
+ * for those that nothing here can turn into numbers. */
+HF_MUST hf_status model_tensor_read_f32(const model *m, model_tensor_id id, int layer, int expert, float *dst, int64_t n);
 /* One row as float32 (embedding look-up, vectors); n = cols. */
 HF_MUST hf_status model_row_f32(const model *m, model_tensor_id id, int layer, int64_t row, float *dst, int64_t n);
 

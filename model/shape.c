@@ -7,6 +7,10 @@ bool tensor_is_expert(model_tensor_id id) {
          id == MT_EXP_DOWN_BIAS;
 }
 
+bool model_tensor_is_expert(model_tensor_id id) {
+  return tensor_is_expert(id);
+}
+
 bool tensor_is_global(model_tensor_id id) {
   return id == MT_EMBED || id == MT_OUT_NORM || id == MT_OUTPUT;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "model/family.h"
 #include "model/synth_write.h"
 
 #define HEADER_LIMIT ((size_t)48 << 20)
@@ -20,7 +21,7 @@ typedef struct {
 typedef hf_status (*visit)(void *user, const model *m, const entry *e);
 
 static bool stacked(const model *m, model_tensor_id id) {
-  return m->c.family == FAM_GPT_OSS && tensor_is_expert(id);
+  return family_get(m->c.family)->bind_expert && tensor_is_expert(id);
 }
 
 static hf_status walk_one(const model *m, model_tensor_id id, int layer, visit fn, void *user) {

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/gguf.h"
+#include "model/family.h"
 #include "model/synth_write.h"
 
 enum { ALIGN = 32 };
@@ -67,18 +67,6 @@ static void kv_bool(head *h, const char *k, bool v) {
   raw(h, v ? "\1" : "\0", 1);
 }
 
-static const char *arch_of(model_family f) {
-  switch (f) {
-    case FAM_QWEN2_MOE: return "qwen2moe";
-    case FAM_QWEN3_MOE: return "qwen3moe";
-    case FAM_MIXTRAL: return "llama";
-    case FAM_OLMOE: return "olmoe";
-    case FAM_GPT_OSS: return "gpt-oss";
-    case FAM_GLM4_MOE: return "glm4moe";
-    default: return "deepseek2";
-  }
-}
-
 static void put_mla(head *h, const model_config *c) {
   if (c->q_lora_rank) kv_int(h, ".attention.q_lora_rank", c->q_lora_rank);
   kv_int(h, ".attention.head_count_kv", 1);
@@ -97,7 +85,7 @@ static void put_gqa(head *h, const model_config *c) {
 }
 
 static void put_ffn(head *h, const model_config *c) {
-  bool only_expert = c->family == FAM_MIXTRAL || c->family == FAM_OLMOE;
+  bool only_expert = family_get(c->family)->gguf_expert_ffn;
   kv_int(h, ".feed_forward_length", only_expert ? c->d_ff_expert : c->d_ff_dense);
   if (!only_expert) kv_int(h, ".expert_feed_forward_length", c->d_ff_expert);
   kv_int(h, ".expert_count", c->n_experts);
@@ -202,7 +190,7 @@ static bool stored(const model *m, int id, int layer) {
 
 static void put_tensor_info(head *h, const model *m, model_tensor_id id, int layer, uint64_t offset) {
   const tensor_slot *s = model_slot(m, id, layer);
-  bool post = id == MT_FFN_NORM && (m->c.family == FAM_GPT_OSS || m->c.family == FAM_GLM4_MOE);
+  bool post = id == MT_FFN_NORM && family_get(m->c.family)->gguf_post_norm;
   char name[128];
   int64_t dims[3];
   if (layer < 0) snprintf(name, sizeof name, "%s", gguf_tensor_name(id));
@@ -216,7 +204,7 @@ static void put_tensor_info(head *h, const model *m, model_tensor_id id, int lay
 }
 
 static hf_status build_header(const model *m, const rope_spec *r, hf_buf *out) {
-  head kv = {.arch = arch_of(m->c.family)}, infos = {.arch = kv.arch}, all = {.arch = kv.arch};
+  head kv = {.arch = family_get(m->c.family)->gguf_arch}, infos = {.arch = kv.arch}, all = {.arch = kv.arch};
   hf_buf_init(&kv.b, HEADER_LIMIT);
   hf_buf_init(&infos.b, HEADER_LIMIT);
   hf_buf_init(&all.b, HEADER_LIMIT);
@@ -268,7 +256,7 @@ static hf_status check_header(synth_out *o, const model *m, const char *where) {
 static hf_status put_data(synth_out *o, const model *m, model_tensor_id id, int layer) {
   const tensor_slot *s = model_slot(m, id, layer);
   HF_TRY(sw_pad(o, ALIGN));
-  if (m->c.family == FAM_MIXTRAL && (id == MT_Q || id == MT_K)) { /* arch llama: adjacent pairs */
+  if (family_get(m->c.family)->gguf_permuted && (id == MT_Q || id == MT_K)) { /* arch llama: adjacent pairs */
     int hd = m->c.head_dim;
     for (int64_t r = 0; r < s->rows; r++) {
       int64_t canonical = r / hd * hd + r % hd % 2 * (hd / 2) + r % hd / 2;

@@ -29,7 +29,7 @@ static hf_status look_up(const model *m, model_tensor_id id, int layer, int expe
 }
 
 /* Where the stored bytes of (slot, expert) begin. */
-static void place(const tensor_slot *s, int expert, int *file, uint64_t *offset) {
+void slot_place(const tensor_slot *s, int expert, int *file, uint64_t *offset) {
   *file = s->file;
   *offset = s->offset;
   if (expert >= 0 && s->experts) {
@@ -42,7 +42,7 @@ static bool mappable(const model *m, const tensor_slot *s, int expert) {
   if (m->source != SRC_FILE || s->how != READ_DIRECT) return false;
   int file;
   uint64_t offset;
-  place(s, expert, &file, &offset);
+  slot_place(s, expert, &file, &offset);
   return offset % (s->stored == FMT_F32 ? 4 : 2) == 0; /* safetensors promises no alignment */
 }
 
@@ -61,7 +61,7 @@ hf_status model_tensor_map(const model *m, model_tensor_id id, int layer, int ex
   if (!mappable(m, s, expert)) return HF_OK;
   int file;
   uint64_t offset;
-  place(s, expert, &file, &offset);
+  slot_place(s, expert, &file, &offset);
   const mapped_file *f = &m->set.files[file];
   struct stat st;
   if (hf_read_fails()) return hf_fail(HF_MACHINE, "%s: %s", f->path, strerror(errno));
@@ -71,7 +71,7 @@ hf_status model_tensor_map(const model *m, model_tensor_id id, int layer, int ex
   return HF_OK;
 }
 
-static hf_status read_at(const model *m, int file, uint64_t offset, void *dst, size_t n) {
+hf_status model_read_at(const model *m, int file, uint64_t offset, void *dst, size_t n) {
   const mapped_file *f = &m->set.files[file];
   char *p = dst;
   while (n > 0) {
@@ -102,8 +102,8 @@ static hf_status read_kv_b(const model *m, const tensor_slot *s, uint8_t *dst) {
   bool k = s->how == READ_KVB_K, widen = s->format != s->stored;
   if (!k) {
     for (int h = 0; h < c->n_heads; h++)
-      HF_TRY(read_at(m, s->file, s->offset + h * head_bytes + (size_t)c->nope_dim * row, dst + (size_t)h * (size_t)c->v_dim * row,
-                     (size_t)c->v_dim * row));
+      HF_TRY(model_read_at(m, s->file, s->offset + h * head_bytes + (size_t)c->nope_dim * row,
+                           dst + (size_t)h * (size_t)c->v_dim * row, (size_t)c->v_dim * row));
     return HF_OK;
   }
   size_t elem = (size_t)fmt_get(s->format)->block_bytes, n = (size_t)c->nope_dim * (size_t)c->kv_lora_rank;
@@ -111,7 +111,7 @@ static hf_status read_kv_b(const model *m, const tensor_slot *s, uint8_t *dst) {
   hf_status st = hf_alloc(&raw, (size_t)c->nope_dim, row, "kv_b head");
   if (st == HF_OK && widen) st = hf_alloc(&wide, n, sizeof(float), "kv_b head");
   for (int h = 0; h < c->n_heads && st == HF_OK; h++) {
-    st = read_at(m, s->file, s->offset + h * head_bytes, raw, (size_t)c->nope_dim * row);
+    st = model_read_at(m, s->file, s->offset + h * head_bytes, raw, (size_t)c->nope_dim * row);
     if (st == HF_OK && widen) st = dequant_row(s->stored, raw, (int64_t)n, (float *)(void *)wide);
     if (st == HF_OK)
       transpose(widen ? wide : raw, c->nope_dim, c->kv_lora_rank, 0, 1, c->kv_lora_rank, elem, dst + (size_t)h * n * elem);
@@ -129,7 +129,7 @@ static hf_status read_unpermuted(const model *m, const tensor_slot *s, uint8_t *
   HF_TRY(hf_alloc(&head, (size_t)hd, row, "permuted head"));
   hf_status st = HF_OK;
   for (int64_t h = 0; h < s->rows / hd && st == HF_OK; h++) {
-    st = read_at(m, s->file, s->offset + (uint64_t)h * (uint64_t)hd * row, head, (size_t)hd * row);
+    st = model_read_at(m, s->file, s->offset + (uint64_t)h * (uint64_t)hd * row, head, (size_t)hd * row);
     for (int r = 0; r < hd; r++)
       memcpy(dst + ((size_t)h * (size_t)hd + (size_t)(r % 2 * half + r / 2)) * row, head + (size_t)r * row, row);
   }
@@ -145,9 +145,9 @@ static hf_status read_columns(const model *m, const tensor_slot *s, int expert, 
   uint8_t *raw = NULL;
   int file;
   uint64_t offset;
-  place(s, expert, &file, &offset);
+  slot_place(s, expert, &file, &offset);
   HF_TRY(hf_alloc(&raw, n, 1, "stacked experts"));
-  hf_status st = read_at(m, file, offset, raw, n);
+  hf_status st = model_read_at(m, file, offset, raw, n);
   if (st == HF_OK) transpose(raw, in, out * s->step, s->first, s->step, out, elem, dst);
   free(raw);
   return st;
@@ -163,15 +163,40 @@ hf_status model_tensor_read(const model *m, model_tensor_id id, int layer, int e
   int file;
   uint64_t offset;
   switch (s->how) {
-    case READ_DIRECT: place(s, expert, &file, &offset); return read_at(m, file, offset, dst, s->bytes);
+    case READ_DIRECT: slot_place(s, expert, &file, &offset); return model_read_at(m, file, offset, dst, s->bytes);
     case READ_KVB_K:
     case READ_KVB_V: return read_kv_b(m, s, dst);
     case READ_UNPERMUTE: return read_unpermuted(m, s, dst);
     case READ_COLUMNS:
     case READ_STRIDED: return read_columns(m, s, expert, dst);
+    case READ_INT4:
+    case READ_MXFP4: return packed_read(m, s, id, layer, expert, dst);
+    case READ_FP8:
     case READ_REFUSED: break;
   }
   return hf_fail(HF_UNSUPPORTED, "%s: layer %d tensor %s: %s", m->path, layer, tensor_name(id), s->why);
+}
+
+hf_status model_tensor_read_f32(const model *m, model_tensor_id id, int layer, int expert, float *dst, int64_t n) {
+  const tensor_slot *s;
+  HF_TRY(look_up(m, id, layer, expert, &s));
+  if (n != s->rows * s->cols)
+    return hf_fail(HF_INPUT, "%s: tensor %s has %lld values, the buffer %lld", m->path, tensor_name(id),
+                   (long long)(s->rows * s->cols), (long long)n);
+  if (m->source == SRC_FILE && s->how == READ_FP8) return fp8_read(m, s, id, layer, expert, dst);
+  uint8_t *raw = NULL;
+  size_t row = fmt_row_bytes(s->format, s->cols);
+  HF_TRY(hf_alloc(&raw, 1, (size_t)s->bytes, "a tensor"));
+  hf_status st = model_tensor_read(m, id, layer, expert, raw, (size_t)s->bytes);
+  for (int64_t r = 0; r < s->rows && st == HF_OK; r++) {
+    const uint8_t *from = raw + (size_t)r * row;
+    float *to = dst + r * s->cols;
+    if (s->format == FMT_INT4_G32) int4_row(from, s->cols, to);
+    else if (s->format == FMT_MXFP4) mxfp4_row(from, s->cols, to);
+    else st = dequant_row(s->format, from, s->cols, to);
+  }
+  free(raw);
+  return st;
 }
 
 hf_status model_row_f32(const model *m, model_tensor_id id, int layer, int64_t row, float *dst, int64_t n) {
@@ -187,7 +212,7 @@ hf_status model_row_f32(const model *m, model_tensor_id id, int layer, int64_t r
   hf_status st;
   if (m->source == SRC_SYNTH) st = synth_read(m, s, id, layer, -1, row, row + 1, buf);
   else if (whole) st = model_tensor_read(m, id, layer, -1, buf, (size_t)s->bytes);
-  else st = read_at(m, s->file, s->offset + (uint64_t)row * bytes, buf, bytes);
+  else st = model_read_at(m, s->file, s->offset + (uint64_t)row * bytes, buf, bytes);
   if (st == HF_OK) st = dequant_row(s->format, whole ? buf + (uint64_t)row * bytes : buf, n, dst);
   free(buf);
   return st;

@@ -103,6 +103,7 @@ typedef struct {
   const tokenizer *t;
   tok_ids ids;
   tok_scratch scratch;
+  bool begun; /* something of the text is behind us */
 } encoder;
 
 static hf_status on_piece(void *user, const char *piece, size_t n) {
@@ -114,18 +115,42 @@ static bool is_space(char c) {
   return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+static bool wants_prefix(const encoder *e, char first) {
+  bool missing = e->t->vocab.chars ? first != ' ' : !is_space(first);
+  switch (e->t->prefix) {
+    case PREFIX_NONE: return false;
+    case PREFIX_ALWAYS: return true;
+    case PREFIX_IF_MISSING: return missing;
+    case PREFIX_FIRST_IF_MISSING: return missing && !e->begun;
+  }
+  return false;
+}
+
+/* To SentencePiece a U+2581 of the text is a blank. */
+static hf_status add_with_blanks(hf_buf *out, const char *s, size_t n) {
+  while (n > 0) {
+    const char *mark = memmem(s, n, TOK_SPM_BLANK, 3);
+    size_t k = mark ? (size_t)(mark - s) : n;
+    HF_TRY(hf_buf_add(out, s, k));
+    if (!mark) return HF_OK;
+    HF_TRY(hf_buf_add(out, " ", 1));
+    s += k + 3, n -= k + 3;
+  }
+  return HF_OK;
+}
+
 /* Valid UTF-8 without added tokens. */
-static hf_status encode_valid(encoder *e, const char *s, size_t n) {
+static hf_status encode_valid(encoder *e, const char *s, size_t n, bool prefix) {
   const tokenizer *t = e->t;
   hf_buf own;
   hf_buf_init(&own, (size_t)4 * TOK_MAX_TEXT);
   hf_status st = HF_OK;
   bool same = true;
-  bool prefix = t->add_prefix_space && !is_space(s[0]);
   if (prefix) HF_GO(out, hf_buf_add(&own, " ", 1));
   if (t->nfc) HF_GO(out, tok_nfc(s, n, &own, &same));
-  if (same && prefix) HF_GO(out, hf_buf_add(&own, s, n));
-  bool use_own = prefix || !same;
+  if (same && t->vocab.chars) HF_GO(out, add_with_blanks(&own, s, n));
+  else if (same && prefix) HF_GO(out, hf_buf_add(&own, s, n));
+  bool use_own = prefix || !same || t->vocab.chars;
   st = tok_split(&t->splitter, use_own ? own.data : s, use_own ? own.len : n, on_piece, e);
 out:
   hf_buf_free(&own);
@@ -133,13 +158,16 @@ out:
 }
 
 static hf_status encode_segment(encoder *e, const char *s, size_t n) {
+  bool prefix = n > 0 && wants_prefix(e, s[0]);
   while (n > 0) {
     size_t good = valid_run(s, n);
-    if (good > 0) HF_TRY(encode_valid(e, s, good));
+    if (good > 0) HF_TRY(encode_valid(e, s, good, prefix));
+    prefix = false;
     s += good, n -= good;
     size_t bad = invalid_run(s, n);
     for (size_t i = 0; i < bad; i++) HF_TRY(on_piece(e, s + i, 1));
     s += bad, n -= bad;
+    e->begun = true;
   }
   return HF_OK;
 }
@@ -157,6 +185,7 @@ static hf_status encode_text(encoder *e, const char *s, size_t n, bool special) 
     while (a->rstrip && next < n && is_space(s[next])) next++;
     HF_TRY(encode_segment(e, s + begin, end - begin));
     HF_TRY(tok_ids_push(&e->ids, a->id));
+    e->begun = true;
     begin = at = next;
   }
   return encode_segment(e, s + begin, n - begin);
@@ -218,10 +247,12 @@ void tokenizer_close(tokenizer *t) {
   free(t);
 }
 
-hf_status tokenizer_open_json_text(const char *text, size_t n, const char *where, tokenizer **out) {
+hf_status tokenizer_open_text(tok_file_kind kind, const char *text, size_t n, const char *where, tokenizer **out) {
   tokenizer *t = NULL;
   HF_TRY(new_tokenizer(where, &t));
-  hf_status st = tok_load_json(t, text, n);
+  hf_status st = kind == TOK_FILE_JSON       ? tok_load_json(t, text, n)
+                 : kind == TOK_FILE_TIKTOKEN ? tok_load_tiktoken(t, text, n)
+                                             : tok_load_spm(t, text, n);
   if (st != HF_OK) {
     tokenizer_close(t);
     return st;
@@ -230,14 +261,18 @@ hf_status tokenizer_open_json_text(const char *text, size_t n, const char *where
   return HF_OK;
 }
 
+hf_status tokenizer_open_json_text(const char *text, size_t n, const char *where, tokenizer **out) {
+  return tokenizer_open_text(TOK_FILE_JSON, text, n, where, out);
+}
+
 static hf_status join_path(hf_buf *b, const char *dir, size_t n_dir, const char *name) {
   b->len = 0;
   if (n_dir > 0) HF_TRY(hf_buf_add(b, dir, n_dir));
   return hf_buf_printf(b, "%s%s", n_dir > 0 && dir[n_dir - 1] != '/' ? "/" : "", name);
 }
 
-/* tokenizer_config.json and chat_template.jinja lie beside tokenizer.json; both may be missing. */
-static hf_status load_neighbours(tokenizer *t, const char *dir, size_t n_dir) {
+/* tokenizer_config.json and chat_template.jinja lie beside the tokenizer; both may be missing. */
+static hf_status load_neighbours(tokenizer *t, tok_file_kind kind, const char *dir, size_t n_dir) {
   hf_buf path;
   hf_buf_init(&path, 8192);
   json *config = NULL;
@@ -245,6 +280,7 @@ static hf_status load_neighbours(tokenizer *t, const char *dir, size_t n_dir) {
   HF_GO(out, join_path(&path, dir, n_dir, "tokenizer_config.json"));
   if (access(path.data, F_OK) == 0) {
     HF_GO(out, json_read_file(path.data, MAX_CONFIG, &config));
+    if (kind != TOK_FILE_JSON) HF_GO(out, tok_load_config_tokens(t, path.data, config));
     HF_GO(out, tok_load_config(t, path.data, config));
   }
   HF_GO(out, join_path(&path, dir, n_dir, "chat_template.jinja"));
@@ -258,14 +294,14 @@ out:
   return st;
 }
 
-static hf_status open_json_file(const char *path, const char *dir, size_t n_dir, tokenizer **out) {
+static hf_status open_file(tok_file_kind kind, const char *path, const char *dir, size_t n_dir, tokenizer **out) {
   char *text = NULL;
   size_t n;
   HF_TRY(hf_read_file(path, TOK_MAX_FILE, &text, &n));
   tokenizer *t = NULL;
-  hf_status st = tokenizer_open_json_text(text, n, path, &t);
+  hf_status st = tokenizer_open_text(kind, text, n, path, &t);
   free(text);
-  if (st == HF_OK) st = load_neighbours(t, dir, n_dir);
+  if (st == HF_OK) st = load_neighbours(t, kind, dir, n_dir);
   if (st != HF_OK) {
     tokenizer_close(t);
     return st;
@@ -274,22 +310,25 @@ static hf_status open_json_file(const char *path, const char *dir, size_t n_dir,
   return HF_OK;
 }
 
+/* In the order of what is preferred. */
+static const struct {
+  const char *name;
+  tok_file_kind kind;
+} file_names[] = {{"tokenizer.json", TOK_FILE_JSON}, {"tiktoken.model", TOK_FILE_TIKTOKEN}, {"tokenizer.model", TOK_FILE_SPM}};
+enum { N_FILE_NAMES = sizeof file_names / sizeof *file_names };
+
 static hf_status open_folder(const char *dir, tokenizer **out) {
   hf_buf path;
   hf_buf_init(&path, 8192);
-  hf_status st = join_path(&path, dir, strlen(dir), "tokenizer.json");
-  if (st == HF_OK && access(path.data, F_OK) != 0) {
-    hf_buf other;
-    hf_buf_init(&other, 8192);
-    st = join_path(&other, dir, strlen(dir), "tokenizer.model");
-    if (st == HF_OK) {
-      st = access(other.data, F_OK) == 0
-               ? hf_fail(HF_UNSUPPORTED, "%s: SentencePiece is not supported and the folder has no tokenizer.json", other.data)
-               : hf_fail(HF_NOT_FOUND, "%s: no such file", path.data);
-    }
-    hf_buf_free(&other);
+  hf_status st = HF_OK;
+  int i = 0;
+  for (; i < N_FILE_NAMES; i++) {
+    st = join_path(&path, dir, strlen(dir), file_names[i].name);
+    if (st != HF_OK || access(path.data, F_OK) == 0) break;
   }
-  if (st == HF_OK) st = open_json_file(path.data, dir, strlen(dir), out);
+  if (i == N_FILE_NAMES)
+    st = hf_fail(HF_NOT_FOUND, "%s: no tokenizer.json, tiktoken.model or tokenizer.model in this folder", dir);
+  if (st == HF_OK) st = open_file(file_names[i].kind, path.data, dir, strlen(dir), out);
   hf_buf_free(&path);
   return st;
 }
@@ -311,10 +350,11 @@ hf_status tokenizer_open(const char *path, tokenizer **out) {
   if (stat(path, &sb) != 0) return hf_fail(HF_NOT_FOUND, "%s: no such file or folder", path);
   if (S_ISDIR(sb.st_mode)) return open_folder(path, out);
   size_t n = strlen(path);
-  if (n > 5 && strcmp(path + n - 5, ".json") == 0) {
-    const char *slash = strrchr(path, '/');
-    return open_json_file(path, path, slash ? (size_t)(slash - path) + 1 : 0, out);
-  }
+  const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+  bool is_json = n > 5 && strcmp(path + n - 5, ".json") == 0;
+  for (int i = 0; i < N_FILE_NAMES; i++)
+    if (strcmp(name, file_names[i].name) == 0 || (is_json && file_names[i].kind == TOK_FILE_JSON))
+      return open_file(file_names[i].kind, path, path, slash ? (size_t)(slash - path) + 1 : 0, out);
   return open_gguf(path, out);
 }
 

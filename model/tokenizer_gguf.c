@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* tokenizer.ggml.token_type */
-enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5, TYPE_BYTE = 6 };
-
 typedef struct {
   const char *s;
   size_t n;
@@ -44,22 +41,6 @@ static hf_status string_array(const gguf_file *g, const char *where, const char 
   return HF_OK;
 }
 
-static hf_status add_token(tokenizer *t, str s, int64_t id, int64_t type) {
-  switch (type) {
-    case TYPE_CONTROL:
-    case TYPE_USER_DEFINED: {
-      tok_added a = {(int32_t)id, type == TYPE_CONTROL, false, false, s.s, s.n};
-      return tok_add_added(t, t->where, &a);
-    }
-    case TYPE_UNKNOWN:
-    case TYPE_UNUSED: return tok_vocab_add_plain(&t->vocab, t->where, s.s, s.n, id, TOK_SPECIAL);
-    case TYPE_NORMAL: return tok_vocab_add(&t->vocab, t->where, s.s, s.n, id);
-    default:
-      return hf_fail(HF_INPUT, "%s: tokenizer.ggml.token_type[%lld]: %lld is not a type of byte-level BPE", t->where,
-                     (long long)id, (long long)type);
-  }
-}
-
 static hf_status load_tokens(tokenizer *t, const gguf_file *g) {
   const gguf_kv *tokens = NULL, *types = gguf_find(g, "tokenizer.ggml.token_type");
   HF_TRY(string_array(g, t->where, "tokenizer.ggml.tokens", TOK_MAX_ID, &tokens));
@@ -71,13 +52,42 @@ static hf_status load_tokens(tokenizer *t, const gguf_file *g) {
   const uint8_t *at = tokens->value;
   for (uint64_t i = 0; i < tokens->count; i++) {
     str s = next_str(&at);
-    int64_t type = TYPE_NORMAL;
-    if (types && !gguf_int_at(types, i, &type)) type = -1; /* refused by add_token */
-    HF_TRY(add_token(t, s, (int64_t)i, type));
+    int64_t type = TOK_TYPE_NORMAL;
+    if (types && !gguf_int_at(types, i, &type)) type = -1; /* refused by tok_add_typed */
+    HF_TRY(tok_add_typed(t, s.s, s.n, (int64_t)i, type));
   }
   tok_sort_added(t);
-  tok_vocab_finish(&t->vocab);
-  return HF_OK;
+  return tok_vocab_finish(&t->vocab, t->where);
+}
+
+static hf_status load_scores(tokenizer *t, const gguf_file *g) {
+  const gguf_kv *kv = gguf_find(g, "tokenizer.ggml.scores");
+  if (!kv || kv->type != GGUF_ARRAY || kv->elem != GGUF_F32 || kv->count != (uint64_t)t->vocab.n)
+    return hf_fail(HF_INPUT, "%s: metadata tokenizer.ggml.scores is not one F32 per token", t->where);
+  float *score = NULL;
+  HF_TRY(hf_alloc(&score, (size_t)t->vocab.n, sizeof *score, "scores of tokens"));
+  for (int i = 0; i < t->vocab.n; i++) {
+    uint32_t u = (uint32_t)gguf_le(kv->value + 4 * (size_t)i, 4);
+    memcpy(&score[i], &u, sizeof u);
+  }
+  hf_status st = tok_vocab_rank_by_score(&t->vocab, t->where, score);
+  free(score);
+  return st;
+}
+
+/* tokenizer.ggml.model "llama": SentencePiece's BPE. */
+static hf_status load_spm(tokenizer *t, const gguf_file *g) {
+  bool prefix = true;
+  t->vocab.chars = t->vocab.by_text = true;
+  t->adds_bos = true; /* as llama.cpp has it where the file does not say */
+  HF_TRY(gguf_opt_bool(g, "tokenizer.ggml.add_space_prefix", &prefix));
+  t->prefix = prefix ? PREFIX_ALWAYS : PREFIX_NONE;
+  HF_TRY(load_tokens(t, g));
+  return load_scores(t, g);
+}
+
+static bool equals(str s, const char *text) {
+  return s.n == strlen(text) && memcmp(s.s, text, s.n) == 0;
 }
 
 static hf_status load_merges(tokenizer *t, const gguf_file *g) {
@@ -107,13 +117,17 @@ static hf_status load_all(tokenizer *t, const gguf_file *g) {
   if (!gguf_find(g, "tokenizer.ggml.model")) /* a file of weights alone: not wrong, but there is no tokenizer */
     return hf_fail(HF_NOT_FOUND, "%s: holds no tokenizer: metadata tokenizer.ggml.model is missing", t->where);
   HF_TRY(get_str(g, t->where, "tokenizer.ggml.model", true, &kind));
-  if (kind.n != 4 || memcmp(kind.s, "gpt2", 4) != 0) {
-    return hf_fail(HF_UNSUPPORTED, "%s: tokenizer.ggml.model: '%.*s' is not supported, only gpt2 (byte-level BPE)", t->where,
-                   (int)(kind.n < 40 ? kind.n : 40), kind.s);
+  if (equals(kind, "llama")) {
+    HF_TRY(load_spm(t, g));
+  } else if (equals(kind, "gpt2")) {
+    HF_TRY(load_pre(t, g));
+    HF_TRY(load_tokens(t, g));
+    HF_TRY(load_merges(t, g));
+  } else {
+    return hf_fail(HF_UNSUPPORTED,
+                   "%s: tokenizer.ggml.model: '%.*s' is not supported; known: gpt2 (byte-level BPE), llama (SentencePiece's BPE)",
+                   t->where, (int)(kind.n < 40 ? kind.n : 40), kind.s);
   }
-  HF_TRY(load_pre(t, g));
-  HF_TRY(load_tokens(t, g));
-  HF_TRY(load_merges(t, g));
   int64_t bos = -1, eos = -1;
   HF_TRY(gguf_opt_int(g, "tokenizer.ggml.bos_token_id", 0, t->vocab.n - 1, &bos));
   HF_TRY(gguf_opt_int(g, "tokenizer.ggml.eos_token_id", 0, t->vocab.n - 1, &eos));

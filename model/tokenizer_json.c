@@ -1,4 +1,5 @@
-/* tokenizer_json.c: tokenizer.json of the tokenizers library, as far as byte-level BPE goes, and tokenizer_config.json.
+/* tokenizer_json.c: tokenizer.json of the tokenizers library, as far as BPE goes (byte-level, or SentencePiece's with byte fallback), and
+ * tokenizer_config.json.
  * What is not understood is refused by name: a tokenizer that splits otherwise gives plausible ids that are wrong. */
 #include "model/tokenizer_int.h"
 
@@ -23,6 +24,22 @@ static bool is_null(const json *v) {
 
 /* --- normalizer ------------------------------------------------------------------------------------------------ */
 
+static bool is_text(const json *v, const char *text) {
+  return json_string(v) && strcmp(json_string(v), text) == 0;
+}
+
+/* SentencePiece's two: a blank before the text, and blanks as U+2581. */
+static hf_status load_spm_normalizer(loader *l, const json *v, const char *type) {
+  if (type[0] == 'P') {
+    if (!is_text(json_get(v, "prepend"), TOK_SPM_BLANK))
+      return hf_fail(HF_UNSUPPORTED, "%s: normalizer: Prepend of other text than U+2581 is not supported", l->where);
+    l->t->prefix = PREFIX_ALWAYS;
+    return HF_OK;
+  }
+  if (is_text(json_get(json_get(v, "pattern"), "String"), " ") && is_text(json_get(v, "content"), TOK_SPM_BLANK)) return HF_OK;
+  return hf_fail(HF_UNSUPPORTED, "%s: normalizer: Replace of anything but a blank by U+2581 is not supported", l->where);
+}
+
 static hf_status load_normalizer(loader *l, const json *v) {
   if (is_null(v)) return HF_OK;
   const char *type = type_of(v);
@@ -34,7 +51,10 @@ static hf_status load_normalizer(loader *l, const json *v) {
     for (const json *n = json_first(json_get(v, "normalizers")); n; n = json_next(n)) HF_TRY(load_normalizer(l, n));
     return HF_OK;
   }
-  return hf_fail(HF_UNSUPPORTED, "%s: normalizer.type: '%s' is not supported (known: NFC, Sequence)", l->where, type);
+  if (l->t->vocab.chars && (strcmp(type, "Prepend") == 0 || strcmp(type, "Replace") == 0)) return load_spm_normalizer(l, v, type);
+  return hf_fail(HF_UNSUPPORTED,
+                 "%s: normalizer.type: '%s' is not supported (known: NFC, Sequence; with byte fallback Prepend, Replace)",
+                 l->where, type);
 }
 
 /* --- pre-tokenizer --------------------------------------------------------------------------------------------- */
@@ -73,13 +93,31 @@ static hf_status load_byte_level(loader *l, const json *v) {
   bool prefix = true, use_regex = true; /* the library's defaults */
   HF_TRY(json_opt_bool(v, l->where, "add_prefix_space", &prefix));
   HF_TRY(json_opt_bool(v, l->where, "use_regex", &use_regex));
+  if (l->t->vocab.chars) return hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer: ByteLevel with byte fallback", l->where);
   if (prefix && l->t->splitter.n > 0) {
     return hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer: ByteLevel.add_prefix_space after other steps is not supported", l->where);
   }
-  l->t->add_prefix_space = prefix;
+  l->t->prefix = prefix ? PREFIX_IF_MISSING : PREFIX_NONE;
   l->byte_level = true;
   if (!use_regex) return HF_OK;
   return tok_split_add(&l->t->splitter, l->where, tok_gpt2_regex, strlen(tok_gpt2_regex), CUT_ISOLATED, false);
+}
+
+/* SentencePiece's again, as a pre-tokenizer. */
+static hf_status load_metaspace(loader *l, const json *v) {
+  const char *scheme = NULL;
+  bool prefix = true, split = true; /* the library's defaults */
+  if (!is_text(json_get(v, "replacement"), TOK_SPM_BLANK))
+    return hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer: Metaspace.replacement is not U+2581", l->where);
+  HF_TRY(json_opt_bool(v, l->where, "add_prefix_space", &prefix));
+  HF_TRY(json_opt_bool(v, l->where, "split", &split));
+  HF_TRY(json_opt_str(v, l->where, "prepend_scheme", &scheme));
+  if (!scheme) scheme = prefix ? "always" : "never";
+  if (strcmp(scheme, "always") == 0) l->t->prefix = PREFIX_IF_MISSING;
+  else if (strcmp(scheme, "first") == 0) l->t->prefix = PREFIX_FIRST_IF_MISSING;
+  else if (strcmp(scheme, "never") != 0)
+    return hf_fail(HF_INPUT, "%s: pre_tokenizer: Metaspace.prepend_scheme: '%s' is not known", l->where, scheme);
+  return split ? tok_split_add(&l->t->splitter, l->where, " ", 1, CUT_MERGED_WITH_NEXT, false) : HF_OK;
 }
 
 static hf_status load_pre_tokenizer(loader *l, const json *v, int depth) {
@@ -94,6 +132,7 @@ static hf_status load_pre_tokenizer(loader *l, const json *v, int depth) {
   }
   if (strcmp(type, "Split") == 0) return load_split(l, v);
   if (strcmp(type, "ByteLevel") == 0) return load_byte_level(l, v);
+  if (strcmp(type, "Metaspace") == 0 && l->t->vocab.chars) return load_metaspace(l, v);
   if (strcmp(type, "Digits") == 0) {
     bool individual = false;
     HF_TRY(json_opt_bool(v, l->where, "individual_digits", &individual));
@@ -116,10 +155,13 @@ static hf_status load_vocab(loader *l, const json *vocab) {
       return hf_fail(HF_INPUT, "%s: model.vocab: the id of '%.40s' is no whole number in 0..%d", l->where, json_key(v),
                      TOK_MAX_ID - 1);
     }
+    bool is_byte = false;
+    if (l->t->vocab.chars)
+      HF_TRY(tok_vocab_add_byte(&l->t->vocab, l->where, json_key(v), strlen(json_key(v)), (int64_t)id, &is_byte));
+    if (is_byte) continue;
     HF_TRY(tok_vocab_add(&l->t->vocab, l->where, json_key(v), strlen(json_key(v)), (int64_t)id));
   }
-  tok_vocab_finish(&l->t->vocab);
-  return HF_OK;
+  return tok_vocab_finish(&l->t->vocab, l->where);
 }
 
 static hf_status load_merges(loader *l, const json *merges) {
@@ -149,12 +191,7 @@ static hf_status load_model(loader *l, const json *model) {
   if (type ? strcmp(type, "BPE") != 0 : !json_get(model, "merges")) {
     return hf_fail(HF_UNSUPPORTED, "%s: model.type: '%s' is not supported, only BPE", l->where, type ? type : "(none)");
   }
-  bool byte_fallback = false;
-  HF_TRY(json_opt_bool(model, l->where, "byte_fallback", &byte_fallback));
   HF_TRY(json_opt_bool(model, l->where, "ignore_merges", &l->t->vocab.ignore_merges));
-  if (byte_fallback) {
-    return hf_fail(HF_UNSUPPORTED, "%s: model.byte_fallback: only byte-level BPE is supported, not SentencePiece's", l->where);
-  }
   static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
   for (int i = 0; i < 2; i++) {
     const char *s = json_string(json_get(model, affixes[i]));
@@ -206,10 +243,14 @@ hf_status tok_load_json(tokenizer *t, const char *text, size_t n) {
   HF_TRY(json_parse(text, n, t->where, &root));
   hf_status st;
   if (json_type(root) != JSON_OBJECT) HF_GO(out, hf_fail(HF_INPUT, "%s: no JSON object", t->where));
+  HF_GO(out, json_opt_bool(json_get(root, "model"), t->where, "byte_fallback", &t->vocab.chars));
   HF_GO(out, load_normalizer(&l, json_get(root, "normalizer")));
   HF_GO(out, load_pre_tokenizer(&l, json_get(root, "pre_tokenizer"), 0));
-  if (!l.byte_level) {
-    HF_GO(out, hf_fail(HF_UNSUPPORTED, "%s: pre_tokenizer has no ByteLevel step; only byte-level BPE is supported", t->where));
+  if (!l.byte_level && !t->vocab.chars) {
+    HF_GO(out, hf_fail(HF_UNSUPPORTED,
+                       "%s: pre_tokenizer has no ByteLevel step and model no byte_fallback; only BPE of bytes or with byte "
+                       "fallback is supported",
+                       t->where));
   }
   HF_GO(out, load_model(&l, json_get(root, "model")));
   HF_GO(out, load_added(&l, json_get(root, "added_tokens")));
@@ -231,6 +272,26 @@ static hf_status config_token(const tokenizer *t, const char *where, const json 
   if (id < 0) id = tok_vocab_find(&t->vocab, text, strlen(text));
   if (id < 0) return hf_fail(HF_INPUT, "%s: %s: '%.60s' is not in the vocabulary", where, key, text);
   *out = id;
+  return HF_OK;
+}
+
+hf_status tok_load_config_tokens(tokenizer *t, const char *where, const json *config) {
+  for (const json *v = json_first(json_get(config, "added_tokens_decoder")); v; v = json_next(v)) {
+    char *end = NULL;
+    const char *text = NULL;
+    long id = strtol(json_key(v), &end, 10);
+    bool special = false, lstrip = false, rstrip = false;
+    if (*end || end == json_key(v) || id < 0 || id >= TOK_MAX_ID)
+      return hf_fail(HF_INPUT, "%s: added_tokens_decoder: '%.40s' is no token id", where, json_key(v));
+    HF_TRY(json_get_str(v, where, "content", &text));
+    HF_TRY(json_opt_bool(v, where, "special", &special));
+    HF_TRY(json_opt_bool(v, where, "lstrip", &lstrip));
+    HF_TRY(json_opt_bool(v, where, "rstrip", &rstrip));
+    if (id < t->vocab.n && t->vocab.tok[id].kind != TOK_HOLE) continue; /* the tokenizer's own file has it */
+    tok_added a = {(int32_t)id, special, lstrip, rstrip, text, strlen(text)};
+    HF_TRY(tok_add_added(t, where, &a));
+  }
+  tok_sort_added(t);
   return HF_OK;
 }
 

@@ -1,7 +1,8 @@
-/* tokenizer_vocab.c: the vocabulary and the merge loop of byte-level BPE.
+/* tokenizer_vocab.c: the vocabulary and the merge loop of BPE.
  *
- * A word starts as one symbol per byte; again and again the adjacent pair with the lowest rank is merged (the
- * leftmost of equals). Candidate pairs wait in a binary heap ordered by (rank, position); a pair whose symbols have changed
+ * A word starts as one symbol per byte (SentencePiece: per character); again and again the adjacent pair with the lowest rank is merged
+ * (the leftmost of equals). The rank of a pair is that of its merge, or where there are no merges (v->by_text) that of the token which
+ * the two spell together. Candidate pairs wait in a binary heap ordered by (rank, position); a pair whose symbols have changed
  * since is dropped when it comes up. Each merge adds at most two pairs, so a word of n bytes costs
  * O(n log n), long ones included. */
 #include "base/text.h"
@@ -20,6 +21,7 @@ void tok_vocab_free(tok_vocab *v) {
   free(v->tok);
   free(v->hash);
   free(v->merge);
+  free(v->rank);
   hf_buf_free(&v->pool);
 }
 
@@ -44,6 +46,23 @@ static bool to_bytes(const char *text, size_t n, char *bytes, size_t *n_bytes) {
     bytes[(*n_bytes)++] = (char)b;
     at += (size_t)len;
   }
+  return true;
+}
+
+/* SentencePiece writes a blank as U+2581. Never longer than the text. */
+static void to_blanks(const char *text, size_t n, char *bytes, size_t *n_bytes) {
+  *n_bytes = 0;
+  for (size_t at = 0; at < n;) {
+    bool blank = n - at >= 3 && !memcmp(text + at, TOK_SPM_BLANK, 3);
+    bytes[(*n_bytes)++] = blank ? ' ' : text[at];
+    at += blank ? 3 : 1;
+  }
+}
+
+/* How the vocabulary writes text, back to plain bytes. */
+static bool plain_bytes(const tok_vocab *v, const char *text, size_t n, char *bytes, size_t *n_bytes) {
+  if (!v->chars) return to_bytes(text, n, bytes, n_bytes);
+  to_blanks(text, n, bytes, n_bytes);
   return true;
 }
 
@@ -114,32 +133,59 @@ static hf_status put_bytes(tok_vocab *v, tok_entry *e, const char *bytes, size_t
   return hf_buf_add(&v->pool, bytes, n);
 }
 
-hf_status tok_vocab_add(tok_vocab *v, const char *where, const char *text, size_t n, int64_t id) {
+/* Makes an entry reachable by its bytes. */
+static hf_status put_in_hash(tok_vocab *v, const char *where, int64_t id) {
+  HF_TRY(hash_grow(v));
+  uint32_t slot = hash_slot(v, bytes_of(v, (int32_t)id), v->tok[id].len);
+  if (v->hash[slot] >= 0)
+    return hf_fail(HF_INPUT, "%s: tokens %d and %lld have the same text", where, v->hash[slot], (long long)id);
+  v->hash[slot] = (int32_t)id;
+  v->hash_used++;
+  v->tok[id].in_hash = true;
+  return HF_OK;
+}
+
+static hf_status put_new(tok_vocab *v, const char *where, const char *bytes, size_t n, int64_t id) {
   HF_TRY(reserve(v, where, id));
   tok_entry *e = &v->tok[id];
   if (e->kind != TOK_HOLE) return hf_fail(HF_INPUT, "%s: token id %lld is given twice", where, (long long)id);
-  HF_TRY(put_bytes(v, e, text, n));
+  HF_TRY(put_bytes(v, e, bytes, n));
   e->kind = TOK_NORMAL;
+  return HF_OK;
+}
+
+hf_status tok_vocab_add(tok_vocab *v, const char *where, const char *text, size_t n, int64_t id) {
+  HF_TRY(put_new(v, where, text, n, id));
+  tok_entry *e = &v->tok[id];
   size_t n_bytes = 0;
   char *own = v->pool.data + e->offset;
   char *decoded = NULL;
   HF_TRY(hf_alloc(&decoded, n + 1, 1, "a token"));
-  bool plain = n > 0 && to_bytes(own, n, decoded, &n_bytes);
+  bool plain = n > 0 && plain_bytes(v, own, n, decoded, &n_bytes);
   if (plain) {
     memcpy(own, decoded, n_bytes);
     e->len = (uint32_t)n_bytes;
     v->pool.len = e->offset + n_bytes;
   }
   free(decoded);
-  if (!plain) return HF_OK;
-  HF_TRY(hash_grow(v));
-  uint32_t slot = hash_slot(v, own, n_bytes);
-  if (v->hash[slot] >= 0) {
-    return hf_fail(HF_INPUT, "%s: tokens %d and %lld have the same text", where, v->hash[slot], (long long)id);
-  }
-  v->hash[slot] = (int32_t)id;
-  v->hash_used++;
-  v->tok[id].in_hash = true;
+  return plain ? put_in_hash(v, where, id) : HF_OK;
+}
+
+hf_status tok_vocab_add_bytes(tok_vocab *v, const char *where, const char *bytes, size_t n, int64_t id) {
+  if (n == 0) return hf_fail(HF_INPUT, "%s: token %lld has no bytes", where, (long long)id);
+  HF_TRY(put_new(v, where, bytes, n, id));
+  return put_in_hash(v, where, id);
+}
+
+hf_status tok_vocab_add_byte(tok_vocab *v, const char *where, const char *text, size_t n, int64_t id, bool *is_byte) {
+  static const char hex[] = "0123456789ABCDEF";
+  const char *hi = n == 6 && text[3] ? strchr(hex, text[3]) : NULL, *lo = n == 6 && text[4] ? strchr(hex, text[4]) : NULL;
+  *is_byte = hi && lo && !memcmp(text, "<0x", 3) && text[5] == '>';
+  if (!*is_byte) return HF_OK;
+  char byte = (char)((hi - hex) * 16 + (lo - hex));
+  if (v->byte_id[(unsigned char)byte] >= 0) return hf_fail(HF_INPUT, "%s: byte token %.6s is given twice", where, text);
+  HF_TRY(put_new(v, where, &byte, 1, id));
+  v->byte_id[(unsigned char)byte] = (int32_t)id;
   return HF_OK;
 }
 
@@ -157,11 +203,45 @@ hf_status tok_vocab_add_plain(tok_vocab *v, const char *where, const char *text,
   return e->in_hash ? HF_OK : put_bytes(v, e, text, n);
 }
 
-void tok_vocab_finish(tok_vocab *v) {
+hf_status tok_vocab_finish(tok_vocab *v, const char *where) {
   for (int b = 0; b < 256; b++) {
     char c = (char)b;
-    v->byte_id[b] = tok_vocab_find(v, &c, 1);
+    if (v->chars && v->byte_id[b] < 0)
+      return hf_fail(HF_UNSUPPORTED, "%s: no byte token <0x%02X>: SentencePiece without byte fallback is not supported", where,
+                     (unsigned)b);
+    if (!v->chars) v->byte_id[b] = tok_vocab_find(v, &c, 1);
   }
+  return HF_OK;
+}
+
+typedef struct {
+  float score;
+  int32_t id;
+} scored;
+
+static int by_score(const void *a, const void *b) {
+  const scored *x = a, *y = b;
+  return x->score != y->score ? (x->score < y->score ? 1 : -1) : x->id - y->id;
+}
+
+hf_status tok_vocab_rank_by_score(tok_vocab *v, const char *where, const float *score) {
+  scored *order = NULL;
+  HF_TRY(hf_alloc(&v->rank, (size_t)v->n, sizeof *v->rank, "ranks of tokens"));
+  HF_TRY(hf_alloc(&order, (size_t)v->n, sizeof *order, "ranks of tokens"));
+  hf_status st = HF_OK;
+  for (int i = 0; i < v->n && st == HF_OK; i++) {
+    order[i] = (scored){score[i], i};
+    if (score[i] != score[i]) st = hf_fail(HF_INPUT, "%s: the score of token %d is not a number", where, i);
+  }
+  if (st == HF_OK) {
+    qsort(order, (size_t)v->n, sizeof *order, by_score);
+    for (int i = 0, rank = 0; i < v->n; i++) {
+      if (i > 0 && order[i].score != order[i - 1].score) rank++;
+      v->rank[order[i].id] = rank;
+    }
+  }
+  free(order);
+  return st;
 }
 
 /* --- merges ---------------------------------------------------------------------------------------------------- */
@@ -191,7 +271,7 @@ hf_status tok_vocab_add_merge(tok_vocab *v, const char *where, int rank, const c
   char *bytes = NULL;
   size_t a = 0, b = 0;
   HF_TRY(hf_alloc(&bytes, n_left + n_right, 1, "a merge"));
-  bool plain = to_bytes(left, n_left, bytes, &a) && to_bytes(right, n_right, bytes + a, &b);
+  bool plain = plain_bytes(v, left, n_left, bytes, &a) && plain_bytes(v, right, n_right, bytes + a, &b);
   int32_t l = plain ? tok_vocab_find(v, bytes, a) : -1;
   int32_t r = plain ? tok_vocab_find(v, bytes + a, b) : -1;
   int32_t both = plain ? tok_vocab_find(v, bytes, a + b) : -1;
@@ -219,16 +299,21 @@ hf_status tok_vocab_add_merge_line(tok_vocab *v, const char *where, int rank, co
 
 /* --- the merge loop -------------------------------------------------------------------------------------------- */
 
+enum { GONE = -1, NO_TOKEN = -2 };
+
 typedef struct {
-  int32_t id, prev, next; /* id -1: merged away; prev, next -1: end */
+  int32_t id, prev, next; /* id GONE: merged into another; NO_TOKEN: a character that no token spells; prev, next -1: end */
+  uint32_t at, len;       /* bytes of the word */
 } symbol;
 
 typedef struct {
-  int32_t rank, left, left_id, right_id; /* left: index of the symbol */
+  int32_t rank, left, id;       /* left: index of the symbol; id: what the pair becomes */
+  uint32_t left_len, right_len; /* a symbol that has another length by now is another one */
 } candidate;
 
 typedef struct {
   const tok_vocab *v;
+  const char *word;
   symbol *sym;
   candidate *heap;
   size_t n_heap;
@@ -264,21 +349,30 @@ static candidate heap_pop(merger *m) {
 
 static void push_pair(merger *m, int32_t left) {
   if (left < 0 || m->sym[left].next < 0) return;
-  int32_t a = m->sym[left].id, b = m->sym[m->sym[left].next].id;
-  const tok_merge *e = merge_slot(m->v, pair_key(a, b));
-  if (e->rank >= 0) heap_push(m, (candidate){e->rank, left, a, b});
+  const symbol *l = &m->sym[left], *r = &m->sym[l->next];
+  candidate c = {-1, left, -1, l->len, r->len};
+  if (m->v->by_text) {
+    c.id = tok_vocab_find(m->v, m->word + l->at, (size_t)l->len + r->len);
+    if (c.id >= 0) c.rank = m->v->rank ? m->v->rank[c.id] : c.id;
+  } else {
+    const tok_merge *e = merge_slot(m->v, pair_key(l->id, r->id));
+    c.rank = e->rank;
+    c.id = e->id;
+  }
+  if (c.rank >= 0) heap_push(m, c);
 }
 
 static void merge_all(merger *m) {
   while (m->n_heap > 0) {
     candidate c = heap_pop(m);
     symbol *l = &m->sym[c.left];
-    if (l->id != c.left_id || l->next < 0 || m->sym[l->next].id != c.right_id) continue;
+    if (l->id == GONE || l->len != c.left_len || l->next < 0 || m->sym[l->next].len != c.right_len) continue;
     symbol *r = &m->sym[l->next];
-    l->id = merge_slot(m->v, pair_key(c.left_id, c.right_id))->id;
+    l->id = c.id;
+    l->len += r->len;
     l->next = r->next;
     if (r->next >= 0) m->sym[r->next].prev = c.left;
-    r->id = -1;
+    r->id = GONE;
     push_pair(m, l->prev);
     push_pair(m, c.left);
   }
@@ -312,6 +406,13 @@ static hf_status scratch_room(tok_scratch *s, size_t n) {
   return HF_OK;
 }
 
+/* A character without a token is written as its bytes. */
+static hf_status push_symbol(const tok_vocab *v, const char *word, const symbol *s, tok_ids *out) {
+  if (s->id >= 0) return tok_ids_push(out, s->id);
+  for (uint32_t i = 0; i < s->len; i++) HF_TRY(tok_ids_push(out, v->byte_id[(unsigned char)word[s->at + i]]));
+  return HF_OK;
+}
+
 hf_status tok_vocab_word(const tok_vocab *v, tok_scratch *s, const char *word, size_t n, tok_ids *out) {
   if (n == 0) return HF_OK;
   if (v->ignore_merges || n == 1) {
@@ -319,16 +420,20 @@ hf_status tok_vocab_word(const tok_vocab *v, tok_scratch *s, const char *word, s
     if (id >= 0) return tok_ids_push(out, id);
   }
   HF_TRY(scratch_room(s, n));
-  merger m = {v, s->sym, s->heap, 0};
-  for (size_t i = 0; i < n; i++) {
-    int32_t id = v->byte_id[(unsigned char)word[i]];
-    if (id < 0) return hf_fail(HF_INPUT, "the vocabulary has no token for byte 0x%02x of the text", (unsigned char)word[i]);
-    m.sym[i] = (symbol){id, (int32_t)i - 1, i + 1 < n ? (int32_t)i + 1 : -1};
+  merger m = {v, word, s->sym, s->heap, 0};
+  int32_t n_sym = 0;
+  for (size_t at = 0, len; at < n; at += len, n_sym++) {
+    int chars = v->chars ? hf_utf8(word + at, n - at, NULL) : 1;
+    len = chars > 0 ? (size_t)chars : 1;
+    int32_t id = v->chars ? tok_vocab_find(v, word + at, len) : v->byte_id[(unsigned char)word[at]];
+    if (id < 0 && !v->chars)
+      return hf_fail(HF_INPUT, "the vocabulary has no token for byte 0x%02x of the text", (unsigned char)word[at]);
+    m.sym[n_sym] = (symbol){id < 0 ? NO_TOKEN : id, n_sym - 1, at + len < n ? n_sym + 1 : -1, (uint32_t)at, (uint32_t)len};
   }
-  if (v->merge_used > 0) {
-    for (size_t i = 0; i + 1 < n; i++) push_pair(&m, (int32_t)i);
+  if (v->merge_used > 0 || v->by_text) {
+    for (int32_t i = 0; i + 1 < n_sym; i++) push_pair(&m, i);
     merge_all(&m);
   }
-  for (int32_t i = 0; i >= 0; i = m.sym[i].next) HF_TRY(tok_ids_push(out, m.sym[i].id));
+  for (int32_t i = 0; i >= 0; i = m.sym[i].next) HF_TRY(push_symbol(v, word, &m.sym[i], out));
   return HF_OK;
 }

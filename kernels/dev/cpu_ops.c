@@ -193,10 +193,24 @@ static void op_route(const dev_op *op, const dev_context *ctx, dev_step *s, int 
   }
 }
 
+static void op_gate(const dev_op *op, int rows, int thread, int n_threads) {
+  for (int t = thread; t < rows; t += n_threads) {
+    const float *in = fp(op->in) + (size_t)t * (size_t)op->in_stride;
+    float *out = fp(op->out) + (size_t)t * (size_t)op->out_stride;
+    float gate = 1.0f / (1.0f + expf(-fp(op->in2)[(size_t)t * (size_t)op->in2_stride]));
+    for (int i = 0; i < op->n; i++) out[i] = in[i] * gate;
+  }
+}
+
 static void op_experts(dev_recording *r, const dev_op *op, const dev_context *ctx, dev_step *s) {
   const dev_expert *e = ctx->experts + (size_t)op->layer * (size_t)ctx->n_experts;
   for (int i = 0; i < ctx->n_experts; i++) {
-    r->table[i] = (moe_expert){.gate = host_mat(&e[i].gate), .up = host_mat(&e[i].up), .down = host_mat(&e[i].down)};
+    r->table[i] = (moe_expert){.gate = host_mat(&e[i].gate),
+                               .up = host_mat(&e[i].up),
+                               .down = host_mat(&e[i].down),
+                               .gate_bias = fp(e[i].gate_bias),
+                               .up_bias = fp(e[i].up_bias),
+                               .down_bias = fp(e[i].down_bias)};
     if (!e[i].gate.data) r->table[i].gate.data = NULL;
   }
   size_t at = (size_t)op->layer * (size_t)s->max_tok * (size_t)ctx->top_k;
@@ -242,6 +256,7 @@ void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
         kern_get()->swiglu(fp(op->in) + (size_t)t * in_stride, fp(op->in2) + (size_t)t * (size_t)op->in2_stride, op->n,
                            fp(op->out) + (size_t)t * out_stride);
       break;
+    case DOP_GATE: op_gate(op, rows, thread, n_threads); break;
     case DOP_EXPERTS:
       if (thread == 0) op_experts(r, op, ctx, s);
       break;
@@ -278,9 +293,9 @@ void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_
 }
 
 static const char *op_name(dev_op_kind k) {
-  static const char *const names[] = {"embed",       "rmsnorm",  "pack",  "matmul", "headmm",  "rope",   "kv_write",
-                                      "attn_mla",    "attn_gqa", "route", "swiglu", "experts", "gather", "copy_out",
-                                      "copy_logits", "signal",   "wait",  "add_in", "stage"};
+  static const char *const names[] = {"embed",    "rmsnorm",     "pack",   "matmul", "headmm", "rope",    "kv_write",
+                                      "attn_mla", "attn_gqa",    "route",  "swiglu", "gate",   "experts", "gather",
+                                      "copy_out", "copy_logits", "signal", "wait",   "add_in", "stage"};
   return names[k];
 }
 
@@ -301,10 +316,10 @@ enum {
   NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_STAGE),
   NO_OUT =
       OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_STAGE),
-  WITH_IN2 = OP(DOP_KV_WRITE) | OP(DOP_SWIGLU),
+  WITH_IN2 = OP(DOP_KV_WRITE) | OP(DOP_SWIGLU) | OP(DOP_GATE),
   WITH_N = OP(DOP_RMSNORM) | OP(DOP_PACK) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_MLA) |
-           OP(DOP_ATTN_GQA) | OP(DOP_SWIGLU) | OP(DOP_EXPERTS) | OP(DOP_GATHER) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) |
-           OP(DOP_ADD_IN),
+           OP(DOP_ATTN_GQA) | OP(DOP_SWIGLU) | OP(DOP_GATE) | OP(DOP_EXPERTS) | OP(DOP_GATHER) | OP(DOP_COPY_OUT) |
+           OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN),
   WITH_COUNT = OP(DOP_RMSNORM) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA),
 };
 
@@ -368,7 +383,8 @@ static hf_status alloc_scratch(dev_recording *r) {
                      .d_model = c->d_model,
                      .d_ff = c->d_ff_expert,
                      .max_tok = r->max_tok,
-                     .exact = c->exact};
+                     .exact = c->exact,
+                     .swiglu_limit = c->swiglu_limit};
   return moe_new(&shape, 1, &r->experts);
 }
 

@@ -10,6 +10,7 @@ kern_mm_fn kern_mm_f32_f32_ref, kern_mm_f16_f16_ref, kern_mm_f16_f32_ref, kern_m
 kern_pack_fn kern_pack_f32_ref, kern_pack_f16_ref, kern_pack_bf16_ref, kern_pack_q8b32_ref;
 void kern_rmsnorm_ref(const float *x, const float *w, float eps, int n, float *y);
 void kern_swiglu_ref(const float *gate, const float *up, int n, float *out);
+void kern_swiglu_clamped_ref(const float *gate, const float *up, float limit, int n, float *out);
 void kern_axpy_ref(float a, const float *x, int n, float *y);
 float kern_dot_ref(const float *a, const float *b, int n);
 void kern_attn_mla_ref(const kern_kv *kv, const float *q, int h0, int h1, int lora, int rope, float scale, float *out);

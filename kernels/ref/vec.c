@@ -1,4 +1,4 @@
-/* vec.c: the definition of the vector operations: RMS norm, SwiGLU, axpy, dot. */
+/* vec.c: the definition of the vector operations: RMS norm, SwiGLU (plain and clamped), axpy, dot. */
 #include <math.h>
 
 #include "kernels/ref/ref.h"
@@ -20,4 +20,13 @@ void kern_rmsnorm_ref(const float *x, const float *w, float eps, int n, float *y
 
 void kern_swiglu_ref(const float *gate, const float *up, int n, float *out) {
   for (int i = 0; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+/* Comparisons are written so that NaN stays NaN. */
+void kern_swiglu_clamped_ref(const float *gate, const float *up, float limit, int n, float *out) {
+  for (int i = 0; i < n; i++) {
+    float g = gate[i] > limit ? limit : gate[i];
+    float u = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
+    out[i] = (u + 1.0f) * (g / (1.0f + expf(-1.702f * g)));
+  }
 }

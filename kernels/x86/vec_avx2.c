@@ -1,4 +1,4 @@
-/* Vector operations: RMS norm, SwiGLU, axpy, dot. Two accumulators hide the latency of the addition. */
+/* Vector operations: RMS norm, SwiGLU (plain and clamped), axpy, dot. Two accumulators hide the latency of the addition. */
 #include <math.h>
 
 #include "kernels/x86/vec_avx2.h"
@@ -45,5 +45,17 @@ void kern_swiglu_avx2(const float *gate, const float *up, int n, float *out) {
     __m256 g = load_up_to_8(gate + i, n - i);
     __m256 silu = _mm256_div_ps(g, _mm256_add_ps(one, v256_exp(_mm256_xor_ps(g, sign))));
     store_up_to_8(out + i, n - i, _mm256_mul_ps(silu, load_up_to_8(up + i, n - i)));
+  }
+}
+
+/* minps and maxps give their second operand when one is NaN: the value comes second. */
+void kern_swiglu_clamped_avx2(const float *gate, const float *up, float limit, int n, float *out) {
+  const __m256 one = _mm256_set1_ps(1.0f), most = _mm256_set1_ps(limit), least = _mm256_set1_ps(-limit);
+  const __m256 alpha = _mm256_set1_ps(-1.702f);
+  for (int i = 0; i < n; i += 8) {
+    __m256 g = _mm256_min_ps(most, load_up_to_8(gate + i, n - i));
+    __m256 u = _mm256_max_ps(least, _mm256_min_ps(most, load_up_to_8(up + i, n - i)));
+    __m256 glu = _mm256_div_ps(g, _mm256_add_ps(one, v256_exp(_mm256_mul_ps(g, alpha))));
+    store_up_to_8(out + i, n - i, _mm256_mul_ps(_mm256_add_ps(u, one), glu));
   }
 }

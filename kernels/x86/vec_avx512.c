@@ -1,4 +1,4 @@
-/* Vector operations: RMS norm, SwiGLU, axpy, dot. Two accumulators hide the latency of the addition. */
+/* Vector operations: RMS norm, SwiGLU (plain and clamped), axpy, dot. Two accumulators hide the latency of the addition. */
 #include <math.h>
 
 #include "kernels/x86/vec_avx512.h"
@@ -43,5 +43,18 @@ void kern_swiglu_avx512(const float *gate, const float *up, int n, float *out) {
     __m512 g = _mm512_maskz_loadu_ps(m, gate + i);
     __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, v512_exp(_mm512_xor_ps(g, sign))));
     _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(m, up + i)));
+  }
+}
+
+/* minps and maxps give their second operand when one is NaN: the value comes second. */
+void kern_swiglu_clamped_avx512(const float *gate, const float *up, float limit, int n, float *out) {
+  const __m512 one = _mm512_set1_ps(1.0f), most = _mm512_set1_ps(limit), least = _mm512_set1_ps(-limit);
+  const __m512 alpha = _mm512_set1_ps(-1.702f);
+  for (int i = 0; i < n; i += 16) {
+    __mmask16 m = n - i >= 16 ? 0xffff : v512_mask(n - i);
+    __m512 g = _mm512_min_ps(most, _mm512_maskz_loadu_ps(m, gate + i));
+    __m512 u = _mm512_max_ps(least, _mm512_min_ps(most, _mm512_maskz_loadu_ps(m, up + i)));
+    __m512 glu = _mm512_div_ps(g, _mm512_add_ps(one, v512_exp(_mm512_mul_ps(g, alpha))));
+    _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(_mm512_add_ps(u, one), glu));
   }
 }

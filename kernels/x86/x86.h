@@ -16,6 +16,7 @@ kern_mm_fn kern_mm_bf16_avx512bf16, kern_mm_q8_0_avx512vnni;
   kern_pack_fn kern_pack_f16_##isa, kern_pack_bf16_##isa, kern_pack_q8b32_##isa;                                                \
   void kern_rmsnorm_##isa(const float *x, const float *w, float eps, int n, float *y);                                          \
   void kern_swiglu_##isa(const float *gate, const float *up, int n, float *out);                                                \
+  void kern_swiglu_clamped_##isa(const float *gate, const float *up, float limit, int n, float *out);                           \
   void kern_axpy_##isa(float a, const float *x, int n, float *y);                                                               \
   float kern_dot_##isa(const float *a, const float *b, int n);                                                                  \
   void kern_attn_mla_##isa(const kern_kv *kv, const float *q, int h0, int h1, int lora, int rope, float scale, float *out);     \

@@ -2,21 +2,7 @@
 . tests/cli/lib.sh
 . tests/cli/reference_common.sh
 
-for name in deepseek_v3 deepseek_v3_gguf deepseek_v2 deepseek_v2_lite qwen3_moe qwen3_moe_gguf; do
-  model=tests/golden/$name
-  ref=$model/reference.json
-  if [ -e "$model/model.gguf" ]; then model=$model/model.gguf; fi
-  for depth in 1 2 3; do
-    for batch in 1 5 16; do
-      check "$model" "$ref" --gpu none --depth $depth --batch $batch
-      for share in 0 50 100; do check "$model" "$ref" --gpu virtual:1G --experts-on-gpu $share --depth $depth --batch $batch; done
-    done
-  done
-  for isa in $masks; do
-    check "$model" "$ref" --isa "$isa" --batch 5
-    check "$model" "$ref" --isa "$isa" --activations fast --batch 5 --experts-on-gpu 50 --depth 2
-  done
-done
+for name in deepseek_v3 deepseek_v3_gguf deepseek_v2 deepseek_v2_lite qwen3_moe qwen3_moe_gguf; do check_family "$name"; done
 
 # A wrong answer must fail: another model's reference of the same shape, and one altered logit.
 jq '.prompts[0].last_logits[7] += 0.01' tests/golden/qwen3_moe/reference.json >"$tmp/altered.json"

@@ -65,7 +65,11 @@ static run_options options(bool check) {
   return r;
 }
 
+/* Answers of a run that failed wait for --resume: not what is looked at here. */
 static hf_status job(const run_options *r) {
+  char part[sizeof out_path + 8];
+  snprintf(part, sizeof part, "%s.part", out_path);
+  (void)unlink(part);
   hf_status st = r->reference ? cmd_check(r) : cmd_prompts(r);
   fflush(stdout);
   return st;

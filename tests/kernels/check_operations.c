@@ -129,6 +129,40 @@ static void check_vectors(int n, data_kind k) {
   guarded_free(w, (size_t)n * 4);
 }
 
+/* Beyond the limit nothing changes any more, on the gate's side from above only; NaN stays NaN. */
+static void check_swiglu_clamped(void) {
+  enum { N = 1031 };
+  const float limit = 7.0f;
+  float *g = guarded(N * 4), *up = guarded(N * 4), *out = canary_new(N), *again = canary_new(N);
+  for (int i = 0; i < N; i++) {
+    g[i] = i < 64 ? special(i) : (float)(i % 201 - 100) * 0.1f;
+    up[i] = i < 64 ? 0.5f : i < 128 ? special(i - 64) : (float)(i % 37 - 18) * 0.5f;
+  }
+  table.swiglu_clamped(g, up, limit, N, out);
+  for (int i = 0; i < N; i++) {
+    double x = g[i] > limit ? limit : g[i], u = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
+    double want = (u + 1) * x / (1 + exp(-(double)(1.702f * (float)x)));
+    if (isnan(want)) expect(isnan(out[i]), "%s: swiglu_clamped(%g, %g) = %g", isa, (double)g[i], (double)up[i], (double)out[i]);
+    else
+      expect(fabs(out[i] - want) <= 1e-6 * fabs(want) + 1e-35, "%s: swiglu_clamped(%.9g, %.9g) = %.9g, exact %.9g", isa,
+             (double)g[i], (double)up[i], (double)out[i], want);
+  }
+  memcpy(again, g, N * 4);
+  table.swiglu_clamped(again, up, limit, N, again);
+  expect(memcmp(again, out, N * 4) == 0, "%s: swiglu_clamped in place", isa);
+  for (int n = 0; n < 40; n++) {
+    float *small = canary_new(n);
+    table.swiglu_clamped(g + 200, up + 200, limit, n, small);
+    expect(!canary_broken(small, n) && memcmp(small, out + 200, (size_t)n * 4) == 0, "%s: swiglu_clamped, n %d", isa, n);
+    canary_free(small);
+  }
+  expect(!canary_broken(out, N) && !canary_broken(again, N), "%s: swiglu_clamped writes outside", isa);
+  canary_free(again);
+  canary_free(out);
+  guarded_free(g, N * 4);
+  guarded_free(up, N * 4);
+}
+
 /* The claim: silu within 4 units in the last place wherever exp(-g) is finite. Past that the definition itself gives -0. */
 static void check_swiglu(void) {
   enum { N = 4099 };
@@ -308,5 +342,6 @@ void check_operations(unsigned mask, const char *mask_name) {
     for (int k = 0; k < DATA_N; k++) check_vectors(sizes[i], (data_kind)k);
   }
   check_swiglu();
+  check_swiglu_clamped();
   check_attention();
 }

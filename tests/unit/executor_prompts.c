@@ -104,6 +104,112 @@ static void text_goes_through_the_tokenizer(void **state) {
   assert_non_null(strstr(hf_error_line(), "no tokenizer"));
 }
 
+static void stop_texts_and_probabilities_have_room(void **state) {
+  (void)state;
+  prompt_list l;
+  const char *const every[] = {"END"};
+  prompt_options o = {.stop = every, .n_stop = 1, .logprobs = 3, .repeat_to = 4};
+  const char text[] = "{\"ids\":[1]}\n{\"ids\":[2],\"stop\":\"a\",\"max_tokens\":5}\n{\"ids\":[3],\"stop\":[\"b\",\"c\"]}\n";
+  assert_int_equal(read_text(text, NULL, o, &l), HF_OK);
+  assert_int_equal(l.n, 4);
+  const int n_stop[] = {1, 2, 3, 1};
+  for (int i = 0; i < 4; i++) {
+    assert_int_equal(l.req[i].n_stop, n_stop[i]);
+    assert_string_equal(l.req[i].stop[0], "END");
+    assert_int_equal(l.req[i].n_logprobs, 3);
+    assert_non_null(l.req[i].logprob);
+    assert_int_equal(l.req[i].draw, i);
+  }
+  assert_string_equal(l.req[2].stop[2], "c");
+  l.req[1].top_ids[5 * 3 - 1] = 1; /* the last place of max_tokens x 3 */
+  l.req[1].top_logprob[5 * 3 - 1] = 1;
+  prompts_free(&l);
+}
+
+static void conversations_are_written_for_the_family(void **state) {
+  (void)state;
+  prompt_list plain, l;
+  chat_style s = {FAM_QWEN3_MOE, "", "", "", ""};
+  prompt_options o = {.max_tokens = 3, .vocab_size = tokenizer_vocab_size(tok), .chat = &s, .system = "S"};
+  prompt_options as_is = o;
+  as_is.chat = NULL;
+  const char text[] =
+      "{\"prompt\":\"u\"}\n{\"messages\":[{\"role\":\"system\",\"content\":\"S\"},{\"role\":\"user\",\"content\":\"u\"}]}\n";
+  assert_int_equal(read_text(text, tok, o, &l), HF_OK);
+  int32_t *ids;
+  int n;
+  const char want[] = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n";
+  assert_int_equal(tokenizer_encode(tok, want, strlen(want), false, true, &ids, &n), HF_OK);
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(l.req[i].n_ids, n);
+    assert_memory_equal(l.req[i].ids, ids, (size_t)n * sizeof *ids);
+  }
+  free(ids);
+  prompts_free(&l);
+  assert_int_equal(read_text("{\"prompt\":\"u\"}\n", tok, as_is, &plain), HF_OK);
+  assert_true(plain.req[0].n_ids < n);
+  prompts_free(&plain);
+  static const char *const bad[] = {
+      "{\"messages\":[]}", "{\"messages\":5}", "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}",
+      "{\"messages\":[{\"role\":\"user\"}]}", "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    assert_int_equal(read_text(bad[i], tok, o, &l), HF_INPUT);
+    assert_non_null(strstr(hf_error_line(), "line 1: field messages"));
+  }
+}
+
+/* What an interrupted run wrote: finished answers are kept as they stand, the others are served again. */
+static void answers_are_kept(void **state) {
+  (void)state;
+  prompt_list l;
+  char old[300];
+  const char text[] =
+      "{\"id\":\"a\",\"ids\":[1,2]}\n{\"id\":\"b\",\"ids\":[3]}\n{\"id\":\"c\",\"ids\":[4]}\n{\"id\":\"b\",\"ids\":[5]}\n";
+  const char done[] = "{\"id\":\"c\",\"prompt_tokens\":1,\"finish\":\"length\",\"x\":1}\n{\"id\":\"a\",\"prompt_tokens\":2,"
+                      "\"finish\":\"cancelled\"}\n"
+                      "{\"id\":\"b\",\"prompt_tokens\":1,\"finish\":\"stop\"}\n{\"id\":\"zz\",\"prompt_tokens\":1,\"finish\":"
+                      "\"stop\"}\n{\"id\":\"a\",\"pro";
+  snprintf(old, sizeof old, "%s/old.jsonl", folder);
+  assert_int_equal(read_text(text, NULL, (prompt_options){0}, &l), HF_OK);
+  assert_int_equal(hf_write_file(old, done, strlen(done)), HF_OK);
+  assert_int_equal(prompts_keep(&l, old), HF_OK);
+  assert_int_equal(prompts_keep(&l, "/nowhere/at/all"), HF_OK);
+  prompts_drop_kept(&l);
+  assert_int_equal(l.n_all, 4);
+  assert_int_equal(l.n, 2);
+  assert_string_equal(l.req[0].ext_id, "a");
+  assert_int_equal(l.req[0].draw, 0);
+  assert_string_equal(l.req[1].ext_id, "b");
+  assert_int_equal(l.req[1].ids[0], 5);
+  assert_int_equal(l.req[1].draw, 3);
+  assert_int_equal(prompts_write(old, &l, NULL), HF_OK);
+  char *out = NULL;
+  size_t n;
+  assert_int_equal(hf_read_file(old, 1 << 20, &out, &n), HF_OK);
+  static const char *const want[] = {
+      "{\"id\":\"a\",\"prompt_tokens\":2,", "{\"id\":\"b\",\"prompt_tokens\":1,\"finish\":\"stop\"}\n",
+      "{\"id\":\"c\",\"prompt_tokens\":1,\"finish\":\"length\",\"x\":1}\n", "{\"id\":\"b\",\"prompt_tokens\":1,"};
+  char *at = out;
+  for (int i = 0; i < 4; i++, at = strchr(at, '\n') + 1)
+    if (strncmp(at, want[i], strlen(want[i]))) fail_msg("line %d: %s", i, at);
+  assert_int_equal(*at, 0);
+  free(out);
+  prompts_free(&l);
+  static const struct {
+    const char *text, *says;
+  } wrong[] = {{"{\"id\":\"a\",\"prompt_tokens\":9,\"finish\":\"stop\"}\n", "another prompt"},
+               {"{\"ids\":[1]}\n", "not an answer"},
+               {"{\n", "line 1"}};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    assert_int_equal(read_text(text, NULL, (prompt_options){0}, &l), HF_OK);
+    assert_int_equal(hf_write_file(old, wrong[i].text, strlen(wrong[i].text)), HF_OK);
+    assert_int_equal(prompts_keep(&l, old), HF_INPUT);
+    assert_non_null(strstr(hf_error_line(), wrong[i].says));
+    prompts_free(&l);
+  }
+  assert_int_equal(unlink(old), 0);
+}
+
 static void bad_lines_are_named(void **state) {
   (void)state;
   static const struct {
@@ -132,6 +238,9 @@ static void bad_lines_are_named(void **state) {
       {"{\"ids\":[1],\"arrival_s\":-0.1}", "arrival_s"},
       {"{\"ids\":[1],\"arrival_s\":1e10}", "arrival_s"},
       {"{\"ids\":[1],\"arrival_s\":true}", "arrival_s"},
+      {"{\"ids\":[1],\"stop\":5}", "field stop"},
+      {"{\"ids\":[1],\"stop\":[\"a\",\"\"]}", "field stop"},
+      {"{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "needs --chat"},
       {"{\"prompt\":5}", "prompt"},
       {"{\"prompt\":\"x\",\"prompt\":\"y\"}", "twice"},
       {"{\"prompt\":\"\\u0000\"}", "line 1"},
@@ -327,6 +436,9 @@ int main(void) {
       cmocka_unit_test(limits_filters_and_repeats),
       cmocka_unit_test(text_goes_through_the_tokenizer),
       cmocka_unit_test(bad_lines_are_named),
+      cmocka_unit_test(stop_texts_and_probabilities_have_room),
+      cmocka_unit_test(conversations_are_written_for_the_family),
+      cmocka_unit_test(answers_are_kept),
       cmocka_unit_test(a_nul_byte_in_the_file_is_an_error),
       cmocka_unit_test(long_ids_are_cut_between_characters),
       cmocka_unit_test(random_prompts_repeat_by_seed),

@@ -77,6 +77,38 @@ static void limits_cut_where_they_say(void **state) {
   assert_true(count[0] && count[1] && count[2] && count[3]);
 }
 
+static void min_p_and_penalty(void **state) {
+  (void)state;
+  const float logits[4] = {logf(0.3f), logf(0.1f), logf(0.4f), logf(0.2f)};
+  int count[4];
+  sample_options o = {.temperature = 1, .top_p = 1, .min_p = 0.6, .seed = 4}; /* at least 0.24 */
+  counts_of(&o, logits, 4, count);
+  assert_true(count[1] == 0 && count[3] == 0);
+  assert_true(abs(count[2] - DRAWS * 4 / 7) < DRAWS / 50);
+  o.min_p = 1; /* the most likely always stays */
+  counts_of(&o, logits, 4, count);
+  assert_int_equal(count[2], DRAWS);
+  const float some[4] = {2, -2, 0.5f, 0};
+  float out[4];
+  memcpy(out, some, sizeof out);
+  sample_penalise(2, (int32_t[]){0, 1, 0, 3}, 4, some, out);
+  sample_penalise(2, (int32_t[]){0}, 1, some, out); /* a second list counts no token twice */
+  assert_true(out[0] == 1 && out[1] == -4 && out[2] == 0.5f && out[3] == 0);
+}
+
+static void probabilities_of_tokens(void **state) {
+  (void)state;
+  const float logits[5] = {logf(0.3f) + 50, logf(0.1f) + 50, logf(0.4f) + 50, logf(0.1f) + 50, logf(0.1f) + 50};
+  float of_id, top[3];
+  int32_t ids[3];
+  sample_logprobs(logits, 5, 3, 3, &of_id, ids, top);
+  assert_true(fabsf(of_id - logf(0.1f)) < 1e-5f);
+  assert_true(ids[0] == 2 && ids[1] == 0 && ids[2] == 1); /* of equals the lower id */
+  assert_true(fabsf(top[0] - logf(0.4f)) < 1e-5f && fabsf(top[2] - logf(0.1f)) < 1e-5f);
+  sample_logprobs(logits, 5, 0, 0, &of_id, NULL, NULL);
+  assert_true(fabsf(of_id - logf(0.3f)) < 1e-5f);
+}
+
 static void a_draw_depends_on_seed_request_and_step_alone(void **state) {
   (void)state;
   float logits[64];
@@ -142,6 +174,8 @@ int main(void) {
       cmocka_unit_test(greedy_takes_the_lowest_of_equals),
       cmocka_unit_test(draws_follow_the_probabilities),
       cmocka_unit_test(limits_cut_where_they_say),
+      cmocka_unit_test(min_p_and_penalty),
+      cmocka_unit_test(probabilities_of_tokens),
       cmocka_unit_test(a_draw_depends_on_seed_request_and_step_alone),
       cmocka_unit_test(the_first_draw_is_a_draw),
       cmocka_unit_test(odd_logits_give_a_valid_id),

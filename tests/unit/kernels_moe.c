@@ -59,6 +59,12 @@ static kern_mat random_mat(kern_format f, int rows, int cols) {
   return w;
 }
 
+static float *random_vec(int n) {
+  float *v = get((size_t)n, sizeof *v);
+  for (int i = 0; i < n; i++) v[i] = real();
+  return v;
+}
+
 static int random_width(kern_format f, int most) {
   int block = kern_block(f);
   return block * between(1, most / block);
@@ -85,10 +91,16 @@ static void random_layer(layer *l, kern_format up, kern_format down, bool exact,
   s->d_ff = random_width(down, 160);
   s->max_tok = n_tok + between(0, 3);
   s->exact = exact;
+  bool like_gpt_oss = between(0, 1); /* biases, and a limit that many values reach */
+  s->swiglu_limit = like_gpt_oss ? 0.5f : 0;
   for (int e = 0; e < s->n_experts; e++) {
     if (between(0, 5) == 0 && s->n_experts > 1) continue; /* this expert is somewhere else */
     l->expert[e] = (moe_expert){random_mat(up, s->d_ff, s->d_model), random_mat(up, s->d_ff, s->d_model),
                                 random_mat(down, s->d_model, s->d_ff)};
+    if (!like_gpt_oss) continue;
+    l->expert[e].gate_bias = random_vec(s->d_ff);
+    l->expert[e].up_bias = random_vec(s->d_ff);
+    l->expert[e].down_bias = random_vec(s->d_model);
   }
   l->x_stride = s->d_model + PAD;
   l->y_stride = s->d_model + PAD;
@@ -105,6 +117,9 @@ static void free_layer(layer *l) {
     free((void *)(uintptr_t)l->expert[e].gate.data);
     free((void *)(uintptr_t)l->expert[e].up.data);
     free((void *)(uintptr_t)l->expert[e].down.data);
+    free((void *)(uintptr_t)l->expert[e].gate_bias);
+    free((void *)(uintptr_t)l->expert[e].up_bias);
+    free((void *)(uintptr_t)l->expert[e].down_bias);
   }
   free(l->x);
   free(l->ids);
@@ -129,10 +144,13 @@ static void plain(const layer *l, int t, double *y) {
     const moe_expert *e = &l->expert[l->ids[t * s->top_k + k]];
     if (!e->gate.data) continue;
     for (int i = 0; i < s->d_ff; i++) {
-      double g = product(&e->gate, i, x);
-      h[i] = g / (1 + exp(-g)) * product(&e->up, i, x);
+      double g = product(&e->gate, i, x) + (e->gate_bias ? e->gate_bias[i] : 0);
+      double u = product(&e->up, i, x) + (e->up_bias ? e->up_bias[i] : 0), limit = s->swiglu_limit;
+      h[i] = limit > 0 ? (fmax(fmin(u, limit), -limit) + 1) * fmin(g, limit) / (1 + exp(-1.702 * fmin(g, limit)))
+                       : g / (1 + exp(-g)) * u;
     }
-    for (int i = 0; i < s->d_model; i++) y[i] += (double)l->weights[t * s->top_k + k] * product(&e->down, i, h);
+    for (int i = 0; i < s->d_model; i++)
+      y[i] += (double)l->weights[t * s->top_k + k] * (product(&e->down, i, h) + (e->down_bias ? e->down_bias[i] : 0));
   }
 }
 

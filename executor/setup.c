@@ -1,0 +1,48 @@
+#include "executor/setup.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "executor/ask.h"
+#include "executor/commands.h"
+
+hf_status make_plan(const run_options *r, const char *db_path, int users, int context, int prompt_tokens, int output_tokens,
+                    plan **out) {
+  plan_question q = {.db_path = db_path,
+                     .model = r->model,
+                     .gpu = r->gpu,
+                     .machine = r->machine,
+                     .users = users,
+                     .context = context,
+                     .prompt_tokens = prompt_tokens,
+                     .output_tokens = output_tokens,
+                     .store = true};
+  json *doc = NULL;
+  hf_status st = ask_plan(&q, &doc);
+  if (st == HF_OK) st = plan_read_json(doc, "answer of hf-plan", out);
+  json_free(doc);
+  if (st == HF_OK) {
+    const plan *p = *out;
+    if (!r->common.json)
+      hf_log(HF_LOG_INFO, "no --plan: made plan %lld for %d users, context %d (depth %d, predicted %.1f tokens/s)",
+             (long long)p->id, users, context, p->depth, p->decode_tok_per_s.likely);
+    return HF_OK;
+  }
+  if (st == HF_NO && r->common.json) {
+    json *o = json_new_object();
+    json_add_bool(o, "feasible", false);
+    json_add_str(o, "reason", hf_error_line());
+    HF_TRY(json_show(o));
+  }
+  if (st == HF_NO) return st;
+  hf_log(HF_LOG_INFO, "no plan and none could be made (%s): running without a prediction", hf_error_line());
+  return HF_OK;
+}
+
+hf_status open_plan_or_database(const run_options *r, const char *db_path, db **d, plan **p) {
+  bool row = r->plan && strspn(r->plan, "0123456789") == strlen(r->plan);
+  struct stat s;
+  if (row || (stat(db_path, &s) == 0 && s.st_size > 0)) HF_TRY(db_open(db_path, false, d));
+  return plan_open(r, *d, p);
+}

@@ -1,0 +1,14 @@
+/* setup.h: what commands do before there is an engine: a plan, given or asked for, and the database it may come from. */
+#ifndef HF_EXECUTOR_SETUP_H
+#define HF_EXECUTOR_SETUP_H
+#include "executor/options.h"
+
+/* --plan, and the database where it holds the plan or exists already: where what is given settles everything it is not created before that has
+ * been found good. *d may stay NULL. */
+HF_MUST hf_status open_plan_or_database(const run_options *r, const char *db_path, db **d, plan **p);
+
+/* Without --plan hf-plan makes one for this load; when it cannot (no profile yet), *out stays NULL and the run goes on without a prediction
+ * and says so. HF_NO when nothing fits. */
+HF_MUST hf_status make_plan(const run_options *r, const char *db_path, int users, int context, int prompt_tokens,
+                            int output_tokens, plan **out);
+#endif
