@@ -29,7 +29,9 @@ hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
 static hf_status kernel_format(fmt f, kern_format *out) {
   const fmt_info *i = fmt_get(f);
   if (kern_format_parse(i->name, out)) return HF_OK;
-  return hf_fail(HF_UNSUPPORTED, "weights in %s cannot be executed yet; f32, f16, bf16 and q8_0 can", i->name);
+  return hf_fail(HF_UNSUPPORTED,
+                 "weights in %s cannot be executed yet; f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q4_0, mxfp4 and others can",
+                 i->name);
 }
 
 static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, model_tensor_info *info, dev_mat *out) {

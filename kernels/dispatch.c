@@ -16,6 +16,11 @@ enum {
   BF16 = AVX512 | KERN_ISA_AVX512_BF16
 };
 
+#define BLOCKS_REF(f, name, block)                                                   \
+  {name ".ref", SCALAR, f, KA_Q8B32, KL_ROWS, 0, block, kern_mm_blocks_q8b32_ref}, { \
+    name ".exact.ref", SCALAR, f, KA_F32, KL_ROWS, 0, block, kern_mm_blocks_f32_ref  \
+  }
+
 static const kern_mm_candidate candidates[] = {
 #ifdef HF_X86
     {"q8_0.avx512vnni", VNNI, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_avx512vnni},
@@ -39,8 +44,23 @@ static const kern_mm_candidate candidates[] = {
     {"f16.exact.ref", SCALAR, KF_F16, KA_F32, KL_ROWS, 0, 1, kern_mm_f16_f32_ref},
     {"bf16.ref", SCALAR, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_bf16_ref},
     {"bf16.exact.ref", SCALAR, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_ref},
-    {"q8_0.ref", SCALAR, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_q8b32_ref},
-    {"q8_0.exact.ref", SCALAR, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_ref},
+    BLOCKS_REF(KF_Q8_0, "q8_0", 32),
+    BLOCKS_REF(KF_Q4_0, "q4_0", 32),
+    BLOCKS_REF(KF_Q4_1, "q4_1", 32),
+    BLOCKS_REF(KF_Q5_0, "q5_0", 32),
+    BLOCKS_REF(KF_Q5_1, "q5_1", 32),
+    BLOCKS_REF(KF_Q2_K, "q2_k", 256),
+    BLOCKS_REF(KF_Q3_K, "q3_k", 256),
+    BLOCKS_REF(KF_Q4_K, "q4_k", 256),
+    BLOCKS_REF(KF_Q5_K, "q5_k", 256),
+    BLOCKS_REF(KF_Q6_K, "q6_k", 256),
+    BLOCKS_REF(KF_IQ4_NL, "iq4_nl", 32),
+    BLOCKS_REF(KF_IQ4_XS, "iq4_xs", 256),
+    BLOCKS_REF(KF_MXFP4, "mxfp4", 32),
+    BLOCKS_REF(KF_NVFP4, "nvfp4", 64),
+    BLOCKS_REF(KF_INT4, "int4", 32),
+    BLOCKS_REF(KF_TQ1_0, "tq1_0", 256),
+    BLOCKS_REF(KF_TQ2_0, "tq2_0", 256),
 };
 enum { N_CANDIDATES = sizeof candidates / sizeof candidates[0] };
 

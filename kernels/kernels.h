@@ -9,9 +9,11 @@
  *     F32          F32                                       F32
  *     F16          F16 (round to nearest even)               F32
  *     BF16         BF16 (round to nearest even)              F32
- *     Q8_0         Q8B32: per block of 32, d = amax/127 as   F32
+ *     all others   Q8B32: per block of 32, d = amax/127 as   F32
  *                  f32, q = roundevenf(x/d), int8
- * Products and sums are f32 (integer dots inside a Q8_0 block are exact, then scaled by d_w * d_x in f32).
+ * One rounding for all formats in blocks, so that a token is packed once whatever its experts are stored in.
+ * Products and sums are f32. Of blocks: weight i is scale * q_i - min with one scale (and minimum) per group of 16 or 32; inside a group
+ * sum(q_w q_x) and sum(q_x) are exact integers, then the group gives scale * d_x * sum(q_w q_x) - min * d_x * sum(q_x) in f32.
  *
  * Batch invariance. Within one candidate the value of y[t][r] depends on row r and token t alone: same bits for any n_tok, any
  * row range, any number of threads. Different candidates may differ in summation order (rounding).
@@ -23,7 +25,29 @@
 #include "base/status.h"
 
 /* Weight formats that kernels compute with (a subset of model/format.h, mapped by name in the loader: kernels knows no model). */
-typedef enum { KF_F32, KF_F16, KF_BF16, KF_Q8_0, KF_N } kern_format;
+typedef enum {
+  KF_F32,
+  KF_F16,
+  KF_BF16,
+  KF_Q8_0,
+  KF_Q4_0,
+  KF_Q4_1,
+  KF_Q5_0,
+  KF_Q5_1,
+  KF_Q2_K,
+  KF_Q3_K,
+  KF_Q4_K,
+  KF_Q5_K,
+  KF_Q6_K,
+  KF_IQ4_NL,
+  KF_IQ4_XS,
+  KF_MXFP4,
+  KF_NVFP4,
+  KF_INT4 /* blocks of 32 like Q4_0, the scale BF16: what INT4 of compressed-tensors is read as */,
+  KF_TQ1_0,
+  KF_TQ2_0,
+  KF_N
+} kern_format;
 typedef enum { KA_F32, KA_F16, KA_BF16, KA_Q8B32, KA_N } kern_act;
 
 /* Layout: KL_ROWS is the stored layout, rows one after another. Repacked layouts interleave row_block rows; a layout is sliceable at
@@ -39,7 +63,7 @@ typedef struct {
 } kern_mat;
 
 size_t kern_row_bytes(kern_format f, int n_cols);
-/* Elements per block along a row: n_cols must be a multiple (F32, F16, BF16: 1; Q8_0: 32). */
+/* Elements per block along a row: n_cols must be a multiple (F32, F16, BF16: 1; Q8_0: 32; K formats: 256). */
 int kern_block(kern_format f);
 const char *kern_format_name(kern_format f); /* "q8_0", as in the database */
 bool kern_format_parse(const char *name, kern_format *out);
@@ -150,10 +174,12 @@ void kern_forget(void);
 /* Its name, or NULL: for kern_mm_pick. */
 const char *kern_preferred(kern_use use, kern_format f, int n_tok);
 
-/* To f32, exact (Q8_0: d * q). The definition used by exact mode, by tests and for rows of the embedding. */
+/* To f32, exactly as the file format defines it. The definition used by exact mode, by tests and for rows of the embedding. */
 void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out);
-/* From f32 (Q8_0: as ggml's reference: d = amax/127 stored f16, q = roundf(x * (1/d))). For the generator and tests. */
+/* From f32 to F32, F16, BF16 or Q8_0 (as ggml's reference: d = amax/127 stored f16, q = roundf(x * (1/d))); no other format. For tests. */
 void kern_quant_row(kern_format f, const float *x, int n_cols, void *row);
+/* Random weights of any format within about +-half, the same for the same seed. For measurements and tests. */
+void kern_random_row(kern_format f, uint64_t seed, float half, int n_cols, void *row);
 
 /* Rotates `n_heads` heads in place. head_stride in floats; the rotated part is x[h*head_stride + offset ..+dim). cos, sin [dim/2]
  * for this token's position. pairs: adjacent (2i, 2i+1), else halves (i, i+dim/2). */

@@ -163,13 +163,11 @@ out:
 }
 
 hf_status prof_experts(profile *p) {
-  /* the formats people run first: under a tight budget the others take fewer samples */
-  static const kern_format order[KF_N] = {KF_Q8_0, KF_BF16, KF_F16, KF_F32};
   for (int i = 0; i < KF_N; i++) {
     for (int k = 0; k < p->shapes.n_expert; k++) {
       const prof_shape *s = &p->shapes.expert[k];
-      if ((s->large && p->o.quick) || (s->only_format >= 0 && s->only_format != (int)order[i])) continue;
-      HF_TRY(measure_format(p, s, order[i]));
+      if (!ring_wanted(p, s, i)) continue;
+      HF_TRY(measure_format(p, s, ring_formats[i]));
     }
   }
   return HF_OK;

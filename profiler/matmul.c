@@ -165,12 +165,11 @@ static hf_status add_flops(profile *p, kern_format f, const char *what, const ch
 }
 
 hf_status prof_matmul(profile *p) {
-  static const kern_format order[KF_N] = {KF_Q8_0, KF_BF16, KF_F16, KF_F32};
   for (int k = 0; k < p->shapes.n_matmul; k++) {
     const prof_shape *s = &p->shapes.matmul[k];
     for (int i = 0; i < KF_N; i++) {
-      if ((s->large && p->o.quick) || (s->only_format >= 0 && s->only_format != (int)order[i])) continue;
-      HF_TRY(measure_format(p, s, order[i]));
+      if (!ring_wanted(p, s, i)) continue;
+      HF_TRY(measure_format(p, s, ring_formats[i]));
     }
   }
   HF_TRY(add_flops(p, KF_Q8_0, "cpu_flops_int8", "OP/s"));

@@ -4,6 +4,11 @@
 #define HF_PROFILER_RINGS_H
 #include "profiler/profile.h"
 
+/* All formats, those people run first: under a tight budget the later ones take fewer samples. */
+extern const kern_format ring_formats[KF_N];
+/* Is a shape measured in ring_formats[i]? In the shape's own format where it has one, else in the usual ones. */
+bool ring_wanted(const profile *p, const prof_shape *s, int i);
+
 /* Bytes of a matrix in a ring, a multiple of 64. */
 size_t ring_matrix_bytes(kern_format f, int rows, int cols);
 void ring_fill(kern_format f, const kern_mat *m);

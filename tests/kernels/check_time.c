@@ -94,7 +94,7 @@ static void time_candidate(pool *p, const kern_mm_candidate *c, char *data) {
   if (kern_table_for(KERN_ISA_SCALAR, &ref) != HF_OK) return;
   for (int i = 0; i < COLS; i++) values[i] = rnd_value(DATA_RANDOM);
   for (int r = 0; r < w.n_rows; r++) {
-    if (r == 0) kern_quant_row(c->format, values, COLS, data);
+    if (r == 0) kern_random_row(c->format, 1, 1.0f, COLS, data);
     else memcpy(data + (size_t)r * row, data, row);
   }
   for (int t = 0; t < MAX_TOK; t++) {
