@@ -147,6 +147,10 @@ static int blocks(int n, int size) {
   return (n + size - 1) / size;
 }
 
+static const kern_mm_candidate *pick(const kern_mat *w, kern_act act, int n_tok) {
+  return kern_mm_pick(w->format, act, w->layout, w->n_cols, n_tok, kern_preferred(KERN_USE_EXPERTS, w->format, n_tok));
+}
+
 static void up_block(moe *m, const moe_job *job, int item, int blocks_per_expert, int thread) {
   int i = item / blocks_per_expert, row0 = item % blocks_per_expert * UP_ROWS;
   const moe_expert *e = &job->experts[m->active[i]];
@@ -155,15 +159,13 @@ static void up_block(moe *m, const moe_job *job, int item, int blocks_per_expert
   const void **x = m->xptr + (size_t)thread * (size_t)m->shape.max_tok;
   float **y = m->yptr + (size_t)thread * (size_t)m->shape.max_tok;
   float *up = m->tmp + (size_t)thread * (size_t)m->shape.max_tok * 2 * DOWN_ROWS;
-  const kern_mm_candidate *c =
-      kern_mm_pick(e->gate.format, m->up_act, e->gate.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->gate.format, n));
   for (int j = 0; j < n; j++) {
     x[j] = m->xp + (size_t)m->pair_tok[m->first[i] + j] * m->xp_bytes;
     y[j] = m->h + (size_t)(m->first[i] + j) * (size_t)d_ff;
   }
-  c->fn(&e->gate, row0, row1, n, x, y);
+  pick(&e->gate, m->up_act, n)->fn(&e->gate, row0, row1, n, x, y);
   for (int j = 0; j < n; j++) y[j] = up + (ptrdiff_t)j * UP_ROWS - row0;
-  c->fn(&e->up, row0, row1, n, x, y);
+  pick(&e->up, m->up_act, n)->fn(&e->up, row0, row1, n, x, y);
   for (int j = 0; j < n; j++) {
     float *h = m->h + (size_t)(m->first[i] + j) * (size_t)d_ff + row0;
     kern_get()->swiglu(h, up + (ptrdiff_t)j * UP_ROWS, row1 - row0, h);
@@ -182,14 +184,11 @@ static void down_block(moe *m, const moe_job *job, int row0, int thread) {
   for (int i = 0; i < m->n_active; i++) {
     const moe_expert *e = &job->experts[m->active[i]];
     int n = m->first[i + 1] - m->first[i];
-    kern_act act = kern_act_of(e->down.format, m->shape.exact);
-    const kern_mm_candidate *c =
-        kern_mm_pick(e->down.format, act, e->down.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->down.format, n));
     for (int j = 0; j < n; j++) {
       x[j] = m->hp + (size_t)(m->first[i] + j) * m->hp_bytes;
       y[j] = tmp + (ptrdiff_t)j * DOWN_ROWS - row0;
     }
-    c->fn(&e->down, row0, row1, n, x, y);
+    pick(&e->down, kern_act_of(e->down.format, m->shape.exact), n)->fn(&e->down, row0, row1, n, x, y);
     for (int j = 0; j < n; j++) {
       int p = m->first[i] + j;
       kern_get()->axpy(m->pair_w[p], tmp + (ptrdiff_t)j * DOWN_ROWS, row1 - row0,

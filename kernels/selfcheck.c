@@ -27,6 +27,7 @@ typedef struct {
   _Alignas(64) char packed[TOKENS][2048];
   _Alignas(64) char expected[2048];
   char rows[ROWS][MOST_COLS * 4];
+  char tiles[16 * MOST_COLS * 2];
   char kv[3 * PAGE * (LORA + ROPE) * 4];
   float out[HEADS * LORA], ref[HEADS * LORA];
 } scratch;
@@ -74,9 +75,11 @@ static hf_status check_mm(scratch *s, const kern_table *ref, kern_format f, kern
   kern_mat m = {f, KL_ROWS, ROWS, cols, sizeof s->rows[0], s->rows};
   kern_mm_candidate reference = *all[n - 1];
   reference.fn(&m, 0, ROWS, TOKENS, x, want);
+  kern_mat tiled = {f, KL_TILE16, ROWS, cols, kern_row_bytes(f, cols), s->tiles};
+  if (all[0]->layout == KL_TILE16) kern_tile_pack(&m, 0, ROWS, s->tiles);
   for (int i = 0; i < n - 1; i++) {
-    if (all[i]->layout != KL_ROWS || cols % all[i]->col_multiple != 0) continue;
-    all[i]->fn(&m, 0, ROWS, TOKENS, x, got);
+    if (cols % all[i]->col_multiple != 0) continue;
+    all[i]->fn(all[i]->layout == KL_TILE16 ? &tiled : &m, 0, ROWS, TOKENS, x, got);
     if (!close_enough(s->got[0], s->want[0], TOKENS * ROWS, 1e-4f)) return differs(all[i]->name);
   }
   return HF_OK;

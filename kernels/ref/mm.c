@@ -87,13 +87,15 @@ static inline void walk_blocks(block_fn *add, const kern_mat *w, int row0, int r
   const int block = kern_block(w->format);
   const size_t bytes = kern_row_bytes(w->format, block);
   ref_block b;
+  uint8_t gathered[REF_BLOCK_MAX];
   for (int r = row0; r < row1; r++) {
     for (int t0 = 0; t0 < n_tok; t0 += TOKENS) {
       const uint8_t *p = (const uint8_t *)w->data + (size_t)r * w->row_bytes;
       float s[TOKENS][LANES] = {{0}};
       int n = n_tok - t0 < TOKENS ? n_tok - t0 : TOKENS;
       for (int c = 0; c < w->n_cols; c += block, p += bytes) {
-        how->decode(p, &b);
+        if (w->layout == KL_TILE16) tile_block(w, r, c / block, gathered);
+        how->decode(w->layout == KL_TILE16 ? gathered : p, &b);
         for (int t = 0; t < n; t++) add(&b, how, block, x[t0 + t], w->n_cols, c, s[t]);
       }
       for (int t = 0; t < n; t++) y[t0 + t][r] = lanes_sum(s[t]);

@@ -13,8 +13,8 @@ enum { MAX_TOK = 64, MAX_CANDIDATES = 16 };
 
 typedef struct {
   kern_mat w;
-  size_t w_bytes;
-  char *w_data;
+  size_t w_bytes, tile_bytes;
+  char *w_data, *tiles;  /* rows as stored; the same in tiles, or NULL */
   float *w_f32;          /* [n_rows][n_cols] */
   double *scale_of;      /* [n_rows][n_cols] magnitude that rounding is relative to */
   void *x[MAX_TOK];      /* packed, each ends at a forbidden page */
@@ -132,6 +132,29 @@ static void product_make(product *p, kern_format f, kern_act a, int rows, int co
   canary_free(values);
 }
 
+/* From here on w is in this layout; the rows read back must be the same. Repacked in two pieces, as threads would. */
+static void product_layout(product *p, kern_layout l) {
+  if (l == KL_ROWS) return;
+  const int rows = p->w.n_rows, half = rows / 2 / 16 * 16, cols = p->w.n_cols;
+  float *back = canary_new(cols);
+  p->tile_bytes = kern_mat_bytes(l, p->w.format, rows, cols);
+  p->tiles = guarded(p->tile_bytes);
+  kern_tile_pack(&p->w, 0, half, p->tiles);
+  kern_tile_pack(&p->w, half, rows, p->tiles);
+  p->w.layout = l;
+  p->w.data = p->tiles;
+  p->w.row_bytes = kern_row_bytes(p->w.format, cols);
+  for (int r = 0; r < rows; r++) {
+    kern_mat_row(&p->w, r, back);
+    kern_dequant_row(p->w.format, p->w_data + (size_t)r * ((p->w_bytes - p->w.row_bytes) / (size_t)(rows > 1 ? rows - 1 : 1)),
+                     cols, p->w_f32 + (size_t)r * (size_t)cols);
+    if (!expect(memcmp(back, p->w_f32 + (size_t)r * (size_t)cols, (size_t)cols * 4) == 0, "%s: row %d of %d changes in tiles",
+                kern_format_name(p->w.format), r, rows))
+      break;
+  }
+  canary_free(back);
+}
+
 static void product_drop(product *p, int n_tok) {
   for (int t = 0; t < n_tok; t++) {
     guarded_free(p->x[t], kern_act_bytes(p->act, p->w.n_cols));
@@ -139,6 +162,7 @@ static void product_drop(product *p, int n_tok) {
     canary_free(p->y[t]);
   }
   guarded_free(p->w_data, p->w_bytes);
+  if (p->tiles) guarded_free(p->tiles, p->tile_bytes);
   canary_free(p->w_f32);
   free(p->scale_of);
   free(p->want);
@@ -230,6 +254,7 @@ static void check_not_finite(const kern_mm_candidate *c, kern_format f, kern_act
   product p;
   product_make(&p, f, a, ROWS, cols, 0, TOKENS, DATA_RANDOM);
   bool has_nan = put_nan(f, p.w_data + (size_t)BAD * p.w.row_bytes, cols);
+  product_layout(&p, c->layout);
   expect(has_nan || f == KF_MXFP4 || f == KF_NVFP4, "%s: no NaN found", c->name);
   c->fn(&p.w, 0, ROWS, TOKENS, (const void *const *)p.x, p.y);
   for (int t = 0; t < TOKENS; t++) {
@@ -250,6 +275,7 @@ static void check_candidate(const kern_mm_candidate *c) {
     for (int k = 0; k < DATA_N; k++) {
       product p;
       product_make(&p, c->format, c->act, shapes[s][0], cols, shapes[s][2], 17, (data_kind)k);
+      product_layout(&p, c->layout);
       for (int n_tok = 1; n_tok <= 17; n_tok += s < 4 ? 1 : 4) check_values(c, &p, n_tok, (data_kind)k);
       product_drop(&p, 17);
     }
@@ -259,6 +285,7 @@ static void check_candidate(const kern_mm_candidate *c) {
     product p;
     int cols = block == 1 ? big[s][1] + 5 : (big[s][1] + block - 1) / block * block;
     product_make(&p, c->format, c->act, big[s][0], cols, 2, MAX_TOK, s ? DATA_EXTREME : DATA_RANDOM);
+    product_layout(&p, c->layout);
     check_values(c, &p, MAX_TOK, DATA_RANDOM);
     check_invariance(c, &p);
     product_drop(&p, MAX_TOK);
@@ -280,7 +307,7 @@ void check_products(unsigned mask, const char *only) {
         expect((all[i]->isa & ~mask) == 0, "%s offered without its instruction set", all[i]->name);
         if (only && !strstr(all[i]->name, only)) continue;
         check_candidate(all[i]);
-        printf("  %-20s %s\n", all[i]->name, checks_failed() == before ? "ok" : "DIFFERS");
+        printf("  %-26s %s\n", all[i]->name, checks_failed() == before ? "ok" : "DIFFERS");
       }
     }
   }

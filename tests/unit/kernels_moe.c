@@ -51,6 +51,13 @@ static kern_mat random_mat(kern_format f, int rows, int cols) {
   char *data = get((size_t)rows, w.row_bytes);
   for (int r = 0; r < rows; r++) kern_random_row(f, next_random(), 0.25f, cols, data + (size_t)r * w.row_bytes);
   w.data = data;
+  if (next_random() % 2 && kern_mm_pick(f, KA_F32, KL_TILE16, cols, 1, NULL)) { /* as weights are loaded */
+    char *tiles = get(1, kern_mat_bytes(KL_TILE16, f, rows, cols));
+    kern_tile_pack(&w, 0, rows, tiles);
+    free(data);
+    w.data = tiles;
+    w.layout = KL_TILE16;
+  }
   return w;
 }
 
@@ -109,7 +116,7 @@ static void free_layer(layer *l) {
 static double product(const kern_mat *w, int row, const double *x) {
   float *v = get((size_t)w->n_cols, sizeof *v);
   double sum = 0;
-  kern_dequant_row(w->format, (const char *)w->data + (size_t)row * w->row_bytes, w->n_cols, v);
+  kern_mat_row(w, row, v);
   for (int c = 0; c < w->n_cols; c++) sum += (double)v[c] * x[c];
   free(v);
   return sum;
