@@ -156,6 +156,10 @@ typedef struct {
   void (*kv_load)(kern_kv_type t, const void *src, int n, float *x);
 } kern_table;
 
+/* Elements [lo, hi) of a vector of n into their place in the packed vector `out`, with the global table; lo is a multiple of 32, hi too unless it
+ * is n. x points to element lo. The piece that ends at n writes the padding, so that all pieces together are what pack writes. */
+void kern_pack_part(kern_act a, const float *x, int lo, int hi, int n, void *out);
+
 /* Fills the table once; later calls return at once. mask_name NULL: $HF_ISA, else everything the machine has. HF_INPUT for an
  * unknown name; asking for more than the machine has is HF_UNSUPPORTED. */
 HF_MUST hf_status kern_init(const char *mask_name);
