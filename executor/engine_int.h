@@ -3,6 +3,7 @@
 #define HF_EXECUTOR_ENGINE_INT_H
 
 #include "executor/engine.h"
+#include "executor/repack.h"
 #include "sched/sched.h"
 
 /* Weights of a layer on the device. Matrices with data 0 do not exist in this family; vectors are f32. */
@@ -49,6 +50,7 @@ struct engine {
   int32_t *page_table;
   int pages_per_seq;
   size_t kv_layer_bytes;
+  repack repack; /* while weights are loaded */
   owned *own;
   int n_own, cap_own;
   engine_traffic traffic;

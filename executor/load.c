@@ -46,14 +46,28 @@ hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id
   return HF_OK;
 }
 
-static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, model_tensor_info *info, bool *convert,
-                          dev_mat *out) {
-  HF_TRY(loaded_tensor(e->m, &e->o, id, layer, expert, info, convert));
-  *out = (dev_mat){.layout = KL_ROWS,
-                   .n_rows = (int)info->rows,
-                   .n_cols = (int)info->cols,
-                   .row_bytes = fmt_row_bytes(info->format, info->cols)};
-  return kernel_format(info->format, &out->format);
+/* A tensor as it is loaded: mat.data is set where the mapping of a file can be used as it is. */
+typedef struct {
+  model_tensor_info info;
+  bool convert;
+  kern_mat mat;
+} source;
+
+/* rows: the caller needs rows one by one, or cuts the matrix at other places than tiles. */
+static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, bool rows, source *s) {
+  HF_TRY(loaded_tensor(e->m, &e->o, id, layer, expert, &s->info, &s->convert));
+  s->mat = (kern_mat){.layout = KL_ROWS,
+                      .n_rows = (int)s->info.rows,
+                      .n_cols = (int)s->info.cols,
+                      .row_bytes = fmt_row_bytes(s->info.format, s->info.cols)};
+  HF_TRY(kernel_format(s->info.format, &s->mat.format));
+  if (!rows) s->mat.layout = kern_best_layout(s->mat.format, kern_act_of(s->mat.format, e->o.exact));
+  if (s->mat.layout != KL_ROWS || s->convert) return HF_OK;
+  return model_tensor_map(e->m, id, layer, expert, &s->mat.data);
+}
+
+static size_t mat_bytes(const kern_mat *m) {
+  return kern_mat_bytes(m->layout, m->format, m->n_rows, m->n_cols);
 }
 
 /* The tensor's bytes as they are loaded. */
@@ -74,22 +88,40 @@ static hf_status read_tensor(const engine *e, model_tensor_id id, int layer, int
   return st;
 }
 
-/* A matrix on the device: wrapped where the device can use the mapping, else copied into its memory. */
-static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, dev_mat *out) {
-  model_tensor_info info;
-  bool convert;
-  HF_TRY(describe(e, id, layer, expert, &info, &convert, out));
-  const void *map = NULL;
-  if (!convert) HF_TRY(model_tensor_map(e->m, id, layer, expert, &map));
-  if (map && (out->data = dev_wrap(e->d, map))) return HF_OK;
-  HF_TRY(dev_alloc(e->d, info.bytes, "weights", &out->data));
-  HF_TRY(own_add(e, out->data, info.bytes, true));
-  if (map) return dev_upload(e->d, out->data, map, info.bytes);
+/* Fills memory of mat_bytes() with the tensor in the layout of s->mat. Tiles from a mapping may only be noted, until repack_run. */
+static hf_status fill(engine *e, model_tensor_id id, int layer, int expert, const source *s, void *to) {
+  if (s->mat.layout == KL_ROWS) return read_tensor(e, id, layer, expert, &s->info, s->convert, to);
+  kern_mat rows = s->mat;
+  rows.layout = KL_ROWS;
+  HF_TRY(model_tensor_map(e->m, id, layer, expert, &rows.data));
+  if (rows.data) return repack_add(&e->repack, &rows, to);
   void *tmp;
-  HF_TRY(hf_alloc(&tmp, 1, info.bytes, "a tensor"));
-  hf_status st = read_tensor(e, id, layer, expert, &info, convert, tmp);
-  if (st == HF_OK) st = dev_upload(e->d, out->data, tmp, info.bytes);
+  HF_TRY(hf_alloc(&tmp, 1, s->info.bytes, "a tensor"));
+  hf_status st = read_tensor(e, id, layer, expert, &s->info, s->convert, tmp);
+  rows.data = tmp;
+  if (st == HF_OK) kern_tile_pack(&rows, 0, rows.n_rows, to);
   free(tmp);
+  return st;
+}
+
+/* A matrix on the device: wrapped where the device can use the mapping, else copied into its memory. */
+static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, bool rows, dev_mat *out) {
+  source s;
+  HF_TRY(describe(e, id, layer, expert, rows, &s));
+  const kern_mat *m = &s.mat;
+  const void *map = m->data;
+  size_t bytes = mat_bytes(m);
+  *out = (dev_mat){.format = m->format, .layout = m->layout, .n_rows = m->n_rows, .n_cols = m->n_cols, .row_bytes = m->row_bytes};
+  if (map && (out->data = dev_wrap(e->d, map))) return HF_OK;
+  HF_TRY(dev_alloc(e->d, bytes, "weights", &out->data));
+  HF_TRY(own_add(e, out->data, bytes, true));
+  if (map) return dev_upload(e->d, out->data, map, bytes);
+  void *tmp;
+  HF_TRY(mem_alloc(bytes, -1, "a tensor", &tmp));
+  hf_status st = fill(e, id, layer, expert, &s, tmp);
+  if (st == HF_OK) repack_run(&e->repack, e->p);
+  if (st == HF_OK) st = dev_upload(e->d, out->data, tmp, bytes);
+  mem_free(tmp, bytes, -1);
   return st;
 }
 
@@ -114,7 +146,10 @@ static hf_status opt_vec(engine *e, model_tensor_id id, int layer, dev_addr *out
 }
 
 static hf_status opt_mat(engine *e, model_tensor_id id, int layer, dev_mat *out) {
-  return model_has_tensor(e->m, id, layer) ? device_mat(e, id, layer, -1, out) : HF_OK;
+  if (!model_has_tensor(e->m, id, layer)) return HF_OK;
+  /* heads are cut out of these two */
+  int head = id == MT_K_B ? e->c.kv_lora_rank : id == MT_V_B ? e->c.v_dim : 16;
+  return device_mat(e, id, layer, -1, head % 16 != 0, out);
 }
 
 static hf_status load_dense_part(engine *e, int l) {
@@ -158,20 +193,26 @@ static hf_status load_dense_part(engine *e, int l) {
   return HF_OK;
 }
 
-/* One expert in host memory: the mapping itself where there is one, else read into own memory. */
-static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, kern_mat *out) {
-  model_tensor_info info;
-  bool convert;
-  dev_mat d;
-  HF_TRY(describe(e, id, layer, expert, &info, &convert, &d));
-  *out = (kern_mat){.format = d.format, .layout = KL_ROWS, .n_rows = d.n_rows, .n_cols = d.n_cols, .row_bytes = d.row_bytes};
-  if (!convert) HF_TRY(model_tensor_map(e->m, id, layer, expert, &out->data));
+/* One matrix of an expert in host memory: the mapping itself where it can be used as it is, else *at on, which moves. at NULL: only counts the
+ * bytes that it will need there. */
+static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, char **at, size_t *need, kern_mat *out) {
+  source s;
+  HF_TRY(describe(e, id, layer, expert, false, &s));
+  *out = s.mat;
   if (out->data) return HF_OK;
-  void *p;
-  HF_TRY(mem_alloc(info.bytes, -1, "an expert", &p));
-  HF_TRY(own_add(e, (dev_addr)(uintptr_t)p, info.bytes, false));
-  out->data = p;
-  return read_tensor(e, id, layer, expert, &info, convert, p);
+  size_t bytes = (mat_bytes(out) + 63) & ~(size_t)63;
+  *need += bytes;
+  if (!at) return HF_OK;
+  out->data = *at;
+  HF_TRY(fill(e, id, layer, expert, &s, *at));
+  *at += bytes;
+  return HF_OK;
+}
+
+static hf_status host_expert(engine *e, int l, int x, char **at, size_t *need, moe_expert *h) {
+  HF_TRY(host_mat(e, MT_EXP_GATE, l, x, at, need, &h->gate));
+  HF_TRY(host_mat(e, MT_EXP_UP, l, x, at, need, &h->up));
+  return host_mat(e, MT_EXP_DOWN, l, x, at, need, &h->down);
 }
 
 /* moe.h packs a token once for all experts of a layer, so gate and up must agree on the format. */
@@ -226,26 +267,51 @@ static hf_status expert_biases(engine *e, int l, int x, bool on_device, dev_addr
   return st;
 }
 
-static hf_status load_expert(engine *e, int l, int x) {
-  size_t at = (size_t)l * (size_t)e->c.n_experts + (size_t)x;
-  if (e->resident[at]) {
-    dev_expert *d = &e->ctx.experts[at];
-    HF_TRY(device_mat(e, MT_EXP_GATE, l, x, &d->gate));
-    HF_TRY(device_mat(e, MT_EXP_UP, l, x, &d->up));
-    HF_TRY(device_mat(e, MT_EXP_DOWN, l, x, &d->down));
-    HF_TRY(expert_biases(e, l, x, true, &d->gate_bias, &d->up_bias, &d->down_bias));
-    return check_expert(e, d->gate.format, d->up.format, d->gate.n_cols, d->down.n_cols, l);
-  }
-  moe_expert *h = &e->host_experts[at];
-  HF_TRY(host_mat(e, MT_EXP_GATE, l, x, &h->gate));
-  HF_TRY(host_mat(e, MT_EXP_UP, l, x, &h->up));
-  HF_TRY(host_mat(e, MT_EXP_DOWN, l, x, &h->down));
+static hf_status device_expert(engine *e, int l, int x, dev_expert *d) {
+  HF_TRY(device_mat(e, MT_EXP_GATE, l, x, false, &d->gate));
+  HF_TRY(device_mat(e, MT_EXP_UP, l, x, false, &d->up));
+  HF_TRY(device_mat(e, MT_EXP_DOWN, l, x, false, &d->down));
+  HF_TRY(expert_biases(e, l, x, true, &d->gate_bias, &d->up_bias, &d->down_bias));
+  return check_expert(e, d->gate.format, d->up.format, d->gate.n_cols, d->down.n_cols, l);
+}
+
+static hf_status host_biases(engine *e, int l, int x, moe_expert *h) {
   dev_addr gate = 0, up = 0, down = 0;
   HF_TRY(expert_biases(e, l, x, false, &gate, &up, &down));
   h->gate_bias = (const float *)(uintptr_t)gate;
   h->up_bias = (const float *)(uintptr_t)up;
   h->down_bias = (const float *)(uintptr_t)down;
-  return check_expert(e, h->gate.format, h->up.format, h->gate.n_cols, h->down.n_cols, l);
+  return HF_OK;
+}
+
+/* The host's experts of a layer lie in one piece of memory, which is large enough for huge pages. */
+static hf_status load_experts(engine *e, int l) {
+  const int n = e->c.n_experts;
+  moe_expert *h = &e->host_experts[(size_t)l * (size_t)n];
+  const uint8_t *resident = &e->resident[(size_t)l * (size_t)n];
+  size_t need = 0, again = 0;
+  char *at = NULL;
+  for (int x = 0; x < n; x++) {
+    moe_expert probe;
+    if (resident[x]) HF_TRY(device_expert(e, l, x, &e->ctx.experts[(size_t)l * (size_t)n + (size_t)x]));
+    else HF_TRY(host_expert(e, l, x, NULL, &need, &probe));
+    if (resident[x]) e->layer[l].has_device_experts = true;
+    else e->layer[l].has_host_experts = true;
+  }
+  if (need > 0) {
+    void *p;
+    HF_TRY(mem_alloc(need, -1, "experts of a layer", &p));
+    HF_TRY(own_add(e, (dev_addr)(uintptr_t)p, need, false));
+    at = p;
+  }
+  for (int x = 0; x < n; x++) {
+    if (resident[x]) continue;
+    HF_TRY(host_expert(e, l, x, need > 0 ? &at : NULL, &again, &h[x]));
+    HF_TRY(host_biases(e, l, x, &h[x]));
+    HF_TRY(check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));
+  }
+  repack_run(&e->repack, e->p);
+  return HF_OK;
 }
 
 /* cos and sin of every position, [context][rope_dim/2], with the config's factor. Angles in double: at 128 K tokens f32 angles lose
@@ -283,23 +349,21 @@ hf_status load_weights(engine *e) {
   hf_progress bar;
   hf_progress_begin(&bar, "loading", "layers", c->n_layers);
   hf_status st = HF_OK;
-  HF_GO(end, device_mat(e, MT_EMBED, -1, -1, &e->embed));
+  HF_GO(end,
+        device_mat(e, MT_EMBED, -1, -1, !c->tied_embeddings, &e->embed)); /* looked up by rows; tied, it is multiplied, too */
   HF_GO(end, device_vec(e, MT_OUT_NORM, -1, &e->out_norm));
   if (c->tied_embeddings) e->output = e->embed;
-  else HF_GO(end, device_mat(e, MT_OUTPUT, -1, -1, &e->output));
+  else HF_GO(end, device_mat(e, MT_OUTPUT, -1, -1, false, &e->output));
   for (int l = 0; l < c->n_layers; l++) {
     HF_GO(end, load_dense_part(e, l));
     e->ctx.router_bias[l] = e->layer[l].router_bias;
-    for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
-      HF_GO(end, load_expert(e, l, x));
-      if (e->resident[(size_t)l * (size_t)c->n_experts + (size_t)x]) e->layer[l].has_device_experts = true;
-      else e->layer[l].has_host_experts = true;
-    }
+    if (c->layer_is_moe[l]) HF_GO(end, load_experts(e, l));
     hf_progress_add(&bar, 1);
   }
   HF_GO(end, load_rope(e));
   HF_GO(end, load_kv(e));
 end:
   hf_progress_end(&bar);
+  repack_free(&e->repack);
   return st == HF_OK ? HF_OK : hf_note(st, "%s", model_path(e->m));
 }

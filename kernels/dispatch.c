@@ -16,8 +16,46 @@ enum {
   BF16 = AVX512 | KERN_ISA_AVX512_BF16
 };
 
+#define BLOCKS_REF(f, name, block)                                                   \
+  {name ".ref", SCALAR, f, KA_Q8B32, KL_ROWS, 0, block, kern_mm_blocks_q8b32_ref}, { \
+    name ".exact.ref", SCALAR, f, KA_F32, KL_ROWS, 0, block, kern_mm_blocks_f32_ref  \
+  }
+
+#define TILES_REF(f, name, block)                                                           \
+  {name ".tile.ref", SCALAR, f, KA_Q8B32, KL_TILE16, 0, block, kern_mm_blocks_q8b32_ref}, { \
+    name ".exact.tile.ref", SCALAR, f, KA_F32, KL_TILE16, 0, block, kern_mm_blocks_f32_ref  \
+  }
+
 static const kern_mm_candidate candidates[] = {
 #ifdef HF_X86
+    {"q8_0.tile.avx512vnni", VNNI, KF_Q8_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q8_0_avx512vnni},
+    {"q4_0.tile.avx512vnni", VNNI, KF_Q4_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_0_avx512vnni},
+    {"q4_1.tile.avx512vnni", VNNI, KF_Q4_1, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_1_avx512vnni},
+    {"q5_0.tile.avx512vnni", VNNI, KF_Q5_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q5_0_avx512vnni},
+    {"q5_1.tile.avx512vnni", VNNI, KF_Q5_1, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q5_1_avx512vnni},
+    {"iq4_nl.tile.avx512vnni", VNNI, KF_IQ4_NL, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_iq4_nl_avx512vnni},
+    {"int4.tile.avx512vnni", VNNI, KF_INT4, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_int4_avx512vnni},
+    {"mxfp4.tile.avx512vnni", VNNI, KF_MXFP4, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_mxfp4_avx512vnni},
+    {"q4_k.tile.avx512vnni", VNNI, KF_Q4_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q4_k_avx512vnni},
+    {"q5_k.tile.avx512vnni", VNNI, KF_Q5_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q5_k_avx512vnni},
+    {"q6_k.tile.avx512vnni", VNNI, KF_Q6_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q6_k_avx512vnni},
+    {"q3_k.tile.avx512vnni", VNNI, KF_Q3_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q3_k_avx512vnni},
+    {"q2_k.tile.avx512vnni", VNNI, KF_Q2_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q2_k_avx512vnni},
+    {"iq4_xs.tile.avx512vnni", VNNI, KF_IQ4_XS, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_iq4_xs_avx512vnni},
+    {"q8_0.tile.avx2", AVX2, KF_Q8_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q8_0_avx2},
+    {"q4_0.tile.avx2", AVX2, KF_Q4_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_0_avx2},
+    {"q4_1.tile.avx2", AVX2, KF_Q4_1, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_1_avx2},
+    {"q5_0.tile.avx2", AVX2, KF_Q5_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q5_0_avx2},
+    {"q5_1.tile.avx2", AVX2, KF_Q5_1, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q5_1_avx2},
+    {"iq4_nl.tile.avx2", AVX2, KF_IQ4_NL, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_iq4_nl_avx2},
+    {"int4.tile.avx2", AVX2, KF_INT4, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_int4_avx2},
+    {"mxfp4.tile.avx2", AVX2, KF_MXFP4, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_mxfp4_avx2},
+    {"q4_k.tile.avx2", AVX2, KF_Q4_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q4_k_avx2},
+    {"q5_k.tile.avx2", AVX2, KF_Q5_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q5_k_avx2},
+    {"q6_k.tile.avx2", AVX2, KF_Q6_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q6_k_avx2},
+    {"q3_k.tile.avx2", AVX2, KF_Q3_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q3_k_avx2},
+    {"q2_k.tile.avx2", AVX2, KF_Q2_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q2_k_avx2},
+    {"iq4_xs.tile.avx2", AVX2, KF_IQ4_XS, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_iq4_xs_avx2},
     {"q8_0.avx512vnni", VNNI, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_avx512vnni},
     {"bf16.avx512bf16", BF16, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_avx512bf16},
     {"f32.avx512", AVX512, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_avx512},
@@ -34,13 +72,42 @@ static const kern_mm_candidate candidates[] = {
     {"q8_0.avx2", AVX2, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_avx2},
     {"q8_0.exact.avx2", AVX2, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_avx2},
 #endif
+    TILES_REF(KF_Q8_0, "q8_0", 32),
+    TILES_REF(KF_Q4_0, "q4_0", 32),
+    TILES_REF(KF_Q4_1, "q4_1", 32),
+    TILES_REF(KF_Q5_0, "q5_0", 32),
+    TILES_REF(KF_Q5_1, "q5_1", 32),
+    TILES_REF(KF_IQ4_NL, "iq4_nl", 32),
+    TILES_REF(KF_INT4, "int4", 32),
+    TILES_REF(KF_MXFP4, "mxfp4", 32),
+    TILES_REF(KF_Q4_K, "q4_k", 256),
+    TILES_REF(KF_Q5_K, "q5_k", 256),
+    TILES_REF(KF_Q6_K, "q6_k", 256),
+    TILES_REF(KF_Q3_K, "q3_k", 256),
+    TILES_REF(KF_Q2_K, "q2_k", 256),
+    TILES_REF(KF_IQ4_XS, "iq4_xs", 256),
     {"f32.ref", SCALAR, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_f32_ref},
     {"f16.ref", SCALAR, KF_F16, KA_F16, KL_ROWS, 0, 1, kern_mm_f16_f16_ref},
     {"f16.exact.ref", SCALAR, KF_F16, KA_F32, KL_ROWS, 0, 1, kern_mm_f16_f32_ref},
     {"bf16.ref", SCALAR, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_bf16_ref},
     {"bf16.exact.ref", SCALAR, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_ref},
-    {"q8_0.ref", SCALAR, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_q8b32_ref},
-    {"q8_0.exact.ref", SCALAR, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_ref},
+    BLOCKS_REF(KF_Q8_0, "q8_0", 32),
+    BLOCKS_REF(KF_Q4_0, "q4_0", 32),
+    BLOCKS_REF(KF_Q4_1, "q4_1", 32),
+    BLOCKS_REF(KF_Q5_0, "q5_0", 32),
+    BLOCKS_REF(KF_Q5_1, "q5_1", 32),
+    BLOCKS_REF(KF_Q2_K, "q2_k", 256),
+    BLOCKS_REF(KF_Q3_K, "q3_k", 256),
+    BLOCKS_REF(KF_Q4_K, "q4_k", 256),
+    BLOCKS_REF(KF_Q5_K, "q5_k", 256),
+    BLOCKS_REF(KF_Q6_K, "q6_k", 256),
+    BLOCKS_REF(KF_IQ4_NL, "iq4_nl", 32),
+    BLOCKS_REF(KF_IQ4_XS, "iq4_xs", 256),
+    BLOCKS_REF(KF_MXFP4, "mxfp4", 32),
+    BLOCKS_REF(KF_NVFP4, "nvfp4", 64),
+    BLOCKS_REF(KF_INT4, "int4", 32),
+    BLOCKS_REF(KF_TQ1_0, "tq1_0", 256),
+    BLOCKS_REF(KF_TQ2_0, "tq2_0", 256),
 };
 enum { N_CANDIDATES = sizeof candidates / sizeof candidates[0] };
 
@@ -157,20 +224,28 @@ int kern_mm_candidates(unsigned isa_mask, kern_format f, kern_act a, const kern_
   return n;
 }
 
-static bool accepts(const kern_mm_candidate *c, int n_cols, int n_tok) {
-  return n_cols % c->col_multiple == 0 && (c->max_tok == 0 || n_tok <= c->max_tok);
+static bool accepts(const kern_mm_candidate *c, kern_layout l, int n_cols, int n_tok) {
+  return c->layout == l && n_cols % c->col_multiple == 0 && (c->max_tok == 0 || n_tok <= c->max_tok);
 }
 
-const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, int n_cols, int n_tok, const char *preferred) {
+const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, kern_layout l, int n_cols, int n_tok, const char *preferred) {
   const kern_mm_candidate *first = NULL;
   for (int i = 0; i < N_CANDIDATES; i++) {
     const kern_mm_candidate *c = &candidates[i];
-    if (c->format != f || c->act != a || !allowed(c->isa, global.isa) || !accepts(c, n_cols, n_tok)) continue;
+    if (c->format != f || c->act != a || !allowed(c->isa, global.isa) || !accepts(c, l, n_cols, n_tok)) continue;
     if (!preferred) return c;
     if (strcmp(c->name, preferred) == 0) return c;
     if (!first) first = c;
   }
   return first;
+}
+
+kern_layout kern_best_layout(kern_format f, kern_act a) {
+  for (int i = 0; i < N_CANDIDATES; i++) {
+    const kern_mm_candidate *c = &candidates[i];
+    if (c->format == f && c->act == a && allowed(c->isa, global.isa)) return c->isa == SCALAR ? KL_ROWS : c->layout;
+  }
+  return KL_ROWS;
 }
 
 enum { MAX_PREFERENCES = 64 };

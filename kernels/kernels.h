@@ -9,9 +9,11 @@
  *     F32          F32                                       F32
  *     F16          F16 (round to nearest even)               F32
  *     BF16         BF16 (round to nearest even)              F32
- *     Q8_0         Q8B32: per block of 32, d = amax/127 as   F32
+ *     all others   Q8B32: per block of 32, d = amax/127 as   F32
  *                  f32, q = roundevenf(x/d), int8
- * Products and sums are f32 (integer dots inside a Q8_0 block are exact, then scaled by d_w * d_x in f32).
+ * One rounding for all formats in blocks, so that a token is packed once whatever its experts are stored in.
+ * Products and sums are f32. Of blocks: weight i is scale * q_i - min with one scale (and minimum) per group of 16 or 32; inside a group
+ * sum(q_w q_x) and sum(q_x) are exact integers, then the group gives scale * d_x * sum(q_w q_x) - min * d_x * sum(q_x) in f32.
  *
  * Batch invariance. Within one candidate the value of y[t][r] depends on row r and token t alone: same bits for any n_tok, any
  * row range, any number of threads. Different candidates may differ in summation order (rounding).
@@ -23,23 +25,51 @@
 #include "base/status.h"
 
 /* Weight formats that kernels compute with (a subset of model/format.h, mapped by name in the loader: kernels knows no model). */
-typedef enum { KF_F32, KF_F16, KF_BF16, KF_Q8_0, KF_N } kern_format;
+typedef enum {
+  KF_F32,
+  KF_F16,
+  KF_BF16,
+  KF_Q8_0,
+  KF_Q4_0,
+  KF_Q4_1,
+  KF_Q5_0,
+  KF_Q5_1,
+  KF_Q2_K,
+  KF_Q3_K,
+  KF_Q4_K,
+  KF_Q5_K,
+  KF_Q6_K,
+  KF_IQ4_NL,
+  KF_IQ4_XS,
+  KF_MXFP4,
+  KF_NVFP4,
+  KF_INT4 /* blocks of 32 like Q4_0, the scale BF16: what INT4 of compressed-tensors is read as */,
+  KF_TQ1_0,
+  KF_TQ2_0,
+  KF_N
+} kern_format;
 typedef enum { KA_F32, KA_F16, KA_BF16, KA_Q8B32, KA_N } kern_act;
 
-/* Layout: KL_ROWS is the stored layout, rows one after another. Repacked layouts interleave row_block rows; a layout is sliceable at
- * multiples of row_block rows and of the format's block in columns. */
-typedef enum { KL_ROWS, KL_N } kern_layout;
+/* Layout: KL_ROWS is the stored layout, rows one after another. KL_TILE16 interleaves 16 rows, the same for every instruction set, in the same
+ * number of bytes (the last tile is filled up with zero rows); it may be cut at multiples of 16 rows, where row r still begins at
+ * data + r * row_bytes. Formats in blocks have it, NVFP4, TQ1_0 and TQ2_0 apart. */
+typedef enum { KL_ROWS, KL_TILE16, KL_N } kern_layout;
 
 typedef struct {
   kern_format format;
   kern_layout layout;
   int n_rows, n_cols; /* y has n_rows values, x has n_cols */
-  size_t row_bytes;   /* distance between rows; >= kern_row_bytes(format, n_cols) */
+  size_t row_bytes;   /* distance between rows; >= kern_row_bytes(format, n_cols), in tiles equal to it */
   const void *data;   /* at least 2-byte aligned (GGUF guarantees 32, safetensors nothing) */
 } kern_mat;
 
 size_t kern_row_bytes(kern_format f, int n_cols);
-/* Elements per block along a row: n_cols must be a multiple (F32, F16, BF16: 1; Q8_0: 32). */
+size_t kern_mat_bytes(kern_layout l, kern_format f, int n_rows, int n_cols);
+/* Repacks rows [row0, row1) of a matrix in KL_ROWS, row0 a multiple of 16, row1 too unless it is n_rows. tiles: where row 0 of the tiled
+ * matrix begins; kern_mat_bytes(KL_TILE16, ...) bytes, of which only those rows' are written. The tiled matrix has row_bytes of
+ * kern_row_bytes(). Ranges may be repacked by different threads. */
+void kern_tile_pack(const kern_mat *rows, int row0, int row1, void *tiles);
+/* Elements per block along a row: n_cols must be a multiple (F32, F16, BF16: 1; Q8_0: 32; K formats: 256). */
 int kern_block(kern_format f);
 const char *kern_format_name(kern_format f); /* "q8_0", as in the database */
 bool kern_format_parse(const char *name, kern_format *out);
@@ -128,6 +158,10 @@ typedef struct {
   void (*kv_load)(kern_kv_type t, const void *src, int n, float *x);
 } kern_table;
 
+/* Elements [lo, hi) of a vector of n into their place in the packed vector `out`, with the global table; lo is a multiple of 32, hi too unless it
+ * is n. x points to element lo. The piece that ends at n writes the padding, so that all pieces together are what pack writes. */
+void kern_pack_part(kern_act a, const float *x, int lo, int hi, int n, void *out);
+
 /* Fills the table once; later calls return at once. mask_name NULL: $HF_ISA, else everything the machine has. HF_INPUT for an
  * unknown name; asking for more than the machine has is HF_UNSUPPORTED. */
 HF_MUST hf_status kern_init(const char *mask_name);
@@ -139,9 +173,11 @@ HF_MUST hf_status kern_isa_parse(const char *name, unsigned *mask);
 
 /* All candidates of (format, act) that the mask allows, best first, the reference last. Returns how many; writes at most max. */
 int kern_mm_candidates(unsigned isa_mask, kern_format f, kern_act a, const kern_mm_candidate **out, int max);
-/* First candidate that accepts the shape under the global table; never NULL (the reference accepts everything).
- * preferred: a name from the plan or NULL. */
-const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, int n_cols, int n_tok, const char *preferred);
+/* First candidate that accepts layout and shape under the global table; never NULL where the format has the layout (the reference accepts
+ * everything). preferred: a name from the plan or NULL. */
+const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, kern_layout l, int n_cols, int n_tok, const char *preferred);
+/* The layout in which products of (f, a) are fastest under the global table: what weights are repacked to when they are loaded. */
+kern_layout kern_best_layout(kern_format f, kern_act a);
 
 /* What a plan says about candidates: the one measured fastest for (use, format, tokens). Set before work starts, read by all threads
  * afterwards; ranges of one use and format must not overlap. HF_NOT_FOUND when this machine or mask has no such candidate, HF_INPUT when the
@@ -152,10 +188,14 @@ void kern_forget(void);
 /* Its name, or NULL: for kern_mm_pick. */
 const char *kern_preferred(kern_use use, kern_format f, int n_tok);
 
-/* To f32, exact (Q8_0: d * q). The definition used by exact mode, by tests and for rows of the embedding. */
+/* To f32, exactly as the file format defines it. The definition used by exact mode, by tests and for rows of the embedding. */
 void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out);
-/* From f32 (Q8_0: as ggml's reference: d = amax/127 stored f16, q = roundf(x * (1/d))). For the generator and tests. */
+/* Row r of a matrix in any layout. */
+void kern_mat_row(const kern_mat *w, int r, float *out);
+/* From f32 to F32, F16, BF16 or Q8_0 (as ggml's reference: d = amax/127 stored f16, q = roundf(x * (1/d))); no other format. For tests. */
 void kern_quant_row(kern_format f, const float *x, int n_cols, void *row);
+/* Random weights of any format within about +-half, the same for the same seed. For measurements and tests. */
+void kern_random_row(kern_format f, uint64_t seed, float half, int n_cols, void *row);
 
 /* Rotates `n_heads` heads in place. head_stride in floats; the rotated part is x[h*head_stride + offset ..+dim). cos, sin [dim/2]
  * for this token's position. pairs: adjacent (2i, 2i+1), else halves (i, i+dim/2). */

@@ -1,12 +1,20 @@
 /* layouts.h: how blocks lie in memory; private to kernels.
  *
- * Q8_0 row: blocks of 34 bytes, f16 scale then 32 int8 (ggml's layout).
+ * Rows: blocks one after another as the file format has them (ggml's block definitions).
+ *
  * Q8B32 activation of n elements, nb = ceil(n/32) blocks: int8 q[nb*32] padded with zeros to a multiple of 256 bytes, then
- * f32 d[nb] padded with zeros to a multiple of 64 bytes; so kernels may read whole groups of eight blocks. */
+ * f32 d[nb], int32 minus the sum of q of each block [nb] and of each half block [2 nb], each padded with zeros to a multiple of
+ * 64 bytes; so kernels may read whole groups of eight blocks.
+ *
+ * Tile (KL_TILE16): 16 rows in the lanes of a vector. Tile t holds rows 16t..16t+15 in 16 * row_bytes bytes; rows that do not exist are zero.
+ * A tile is a run of superblocks, one per block of columns, of 16 * block_bytes each. In a superblock the parts of the block follow each
+ * other (tile_parts), each cut into units that are interleaved over the 16 rows: unit 0 of rows 0..15, unit 1 of rows 0..15 and so on. Quants
+ * have units of 4 bytes, so that a vector of 16 x 4 bytes meets four activations in a dot product of bytes. Only the order of bytes differs
+ * from rows, except the fifth bits of Q5_0 and Q5_1: bit 4g + i of a row's word becomes bit g of byte i. */
 #ifndef HF_KERNELS_LAYOUTS_H
 #define HF_KERNELS_LAYOUTS_H
 
-#include <stddef.h>
+#include "kernels/kernels.h"
 
 enum { Q8_BLOCK = 32, Q8_BLOCK_BYTES = 34 };
 
@@ -22,8 +30,34 @@ static inline size_t q8b32_scales_offset(int n) {
   return lay_round_up((size_t)q8b32_blocks(n) * Q8_BLOCK, 256);
 }
 
-static inline size_t q8b32_bytes(int n) {
+/* Of the negative sums, of whole and of half blocks. */
+static inline size_t q8b32_sums32_offset(int n) {
   return q8b32_scales_offset(n) + lay_round_up((size_t)q8b32_blocks(n) * sizeof(float), 64);
 }
+
+static inline size_t q8b32_sums16_offset(int n) {
+  return q8b32_sums32_offset(n) + lay_round_up((size_t)q8b32_blocks(n) * sizeof(int32_t), 64);
+}
+
+static inline size_t q8b32_bytes(int n) {
+  return q8b32_sums16_offset(n) + lay_round_up((size_t)q8b32_blocks(n) * 2 * sizeof(int32_t), 64);
+}
+
+enum { TILE_ROWS = 16 };
+
+/* Part of a block: `count` units of 1, 2 or 4 bytes from byte at[0] of a row's block on; with at[1] and at[2] the units of two or three places
+ * take turns, so that a product which needs them together reads memory in rising order: two or three streams in one page defeat the
+ * prefetcher (measured on Zen 4: a third of the bandwidth). */
+typedef struct {
+  uint8_t count, unit;
+  uint8_t n_at, at[3];
+  bool planes; /* the fifth bits, see above */
+} tile_part;
+
+enum { TILE_MAX_PARTS = 5 };
+/* Parts in the order in which they lie in a superblock; a part of 0 units ends them. NULL: the format has no tiles. */
+const tile_part *tile_parts(kern_format f);
+/* Block b of row r of a tiled matrix, as a row has it. */
+void tile_block(const kern_mat *w, int r, int b, uint8_t *block);
 
 #endif

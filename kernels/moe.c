@@ -7,31 +7,41 @@
 
 #include "base/mem.h"
 
-enum { UP_ROWS = 64, DOWN_ROWS = 64 };
+/* Rows of a matrix that one claim takes: enough claims for the threads to end together, and streams as long as that allows, for memory has to
+ * warm up at the start of each. Multiples of a block of packed activations, so that each claim packs its own hidden activations. */
+enum { LEAST_ROWS = 32, MOST_ROWS = 512, CLAIMS_PER_THREAD = 4 };
+/* Up to so many tokens every thread sorts and packs for itself, which is quicker than to wait for each other. */
+enum { OWN_TOKENS = 4 };
+/* What a product will read next is fetched this far ahead while the one before it runs. */
+enum { HEAD_BYTES = 2048 };
+
+/* The pairs (token, expert) of a run, sorted by expert, and the packed inputs. */
+typedef struct {
+  int n_active, n_pairs;
+  int *active;   /* [n_experts] expert id */
+  int *first;    /* [n_experts + 1] first pair of the i-th active expert */
+  int *count;    /* [n_experts] */
+  int *pair_tok; /* [pairs] */
+  float *pair_w; /* [pairs] */
+  char *xp;      /* [tokens][xp_bytes] */
+  kern_act act;  /* of xp */
+} batch;
 
 struct moe {
   moe_shape shape;
   int n_threads;
   int max_pairs;
-  /* pairs, sorted by expert */
-  int n_active, n_pairs;
-  int *active;   /* [n_experts] expert id */
-  int *first;    /* [n_experts + 1] first pair of the i-th active expert */
-  int *pair_tok; /* [max_pairs] */
-  float *pair_w; /* [max_pairs] */
-  int *count;    /* [n_experts] */
-  /* activations */
-  char *xp; /* [max_tok][xp_bytes] packed inputs */
-  size_t xp_bytes;
-  float *h; /* [max_pairs][d_ff] */
-  char *hp; /* [max_pairs][hp_bytes] packed hidden */
-  size_t hp_bytes;
-  kern_act up_act; /* of the packed inputs of this run */
+  batch all;  /* for any number of tokens, filled by all threads */
+  batch *own; /* [n_threads] for up to OWN_TOKENS */
+  const batch *last;
+  size_t xp_bytes, hp_bytes;
+  char *hp; /* [max_pairs][hp_bytes] packed hidden activations */
   /* per thread */
-  float *tmp;        /* [n_threads][max_tok][DOWN_ROWS] twice */
+  size_t tmp_floats;
+  float *tmp;        /* [n_threads][2][tmp_floats] rows of the tokens of one expert */
   const void **xptr; /* [n_threads][max_tok] */
   float **yptr;      /* [n_threads][max_tok] */
-  atomic_int next_up, next_pack, next_down;
+  atomic_int next_up, next_down;
 };
 
 static size_t round64(size_t n) {
@@ -45,11 +55,41 @@ static hf_status alloc64(void *out, size_t bytes, const char *what) {
   return HF_OK;
 }
 
+static int own_tokens(const moe_shape *s) {
+  return s->max_tok < OWN_TOKENS ? s->max_tok : OWN_TOKENS;
+}
+
+static size_t tmp_floats(const moe_shape *s) {
+  return (size_t)(s->max_tok > 64 ? s->max_tok : 64) * 64;
+}
+
+static int64_t batch_bytes(const moe_shape *s, int tokens) {
+  return (int64_t)tokens * ((int64_t)kern_act_bytes_any(s->d_model) + 8LL * s->top_k) + 12LL * s->n_experts + 4;
+}
+
 int64_t moe_scratch_bytes(const moe_shape *s, int n_threads) {
-  int64_t pairs = (int64_t)s->max_tok * s->top_k, slots = (int64_t)n_threads * s->max_tok;
-  return (int64_t)s->max_tok * (int64_t)kern_act_bytes_any(s->d_model) +
-         pairs * (4LL * s->d_ff + (int64_t)kern_act_bytes_any(s->d_ff) + 8) + slots * (2 * DOWN_ROWS * 4 + 16) +
-         12LL * s->n_experts;
+  int64_t pairs = (int64_t)s->max_tok * s->top_k;
+  return batch_bytes(s, s->max_tok) + pairs * (int64_t)kern_act_bytes_any(s->d_ff) +
+         n_threads * (batch_bytes(s, own_tokens(s)) + 8 * (int64_t)tmp_floats(s) + 16LL * s->max_tok);
+}
+
+static hf_status batch_new(const moe_shape *s, int tokens, batch *b) {
+  size_t n = (size_t)s->n_experts, pairs = (size_t)tokens * (size_t)s->top_k;
+  HF_TRY(hf_alloc(&b->active, n, sizeof *b->active, "expert scratch"));
+  HF_TRY(hf_alloc(&b->first, n + 1, sizeof *b->first, "expert scratch"));
+  HF_TRY(hf_alloc(&b->count, n, sizeof *b->count, "expert scratch"));
+  HF_TRY(hf_alloc(&b->pair_tok, pairs, sizeof *b->pair_tok, "expert scratch"));
+  HF_TRY(hf_alloc(&b->pair_w, pairs, sizeof *b->pair_w, "expert scratch"));
+  return alloc64(&b->xp, (size_t)tokens * kern_act_bytes_any(s->d_model), "expert inputs");
+}
+
+static void batch_free(const moe_shape *s, int tokens, batch *b) {
+  mem_free(b->xp, round64((size_t)tokens * kern_act_bytes_any(s->d_model)), -1);
+  free(b->active);
+  free(b->first);
+  free(b->count);
+  free(b->pair_tok);
+  free(b->pair_w);
 }
 
 hf_status moe_new(const moe_shape *s, int n_threads, moe **out) {
@@ -61,18 +101,16 @@ hf_status moe_new(const moe_shape *s, int n_threads, moe **out) {
   m->max_pairs = s->max_tok * s->top_k;
   m->xp_bytes = kern_act_bytes_any(s->d_model);
   m->hp_bytes = kern_act_bytes_any(s->d_ff);
+  m->tmp_floats = tmp_floats(s);
+  m->last = &m->all;
   size_t per_thread = (size_t)n_threads * (size_t)s->max_tok;
-  HF_GO(fail, hf_alloc(&m->active, (size_t)s->n_experts, sizeof *m->active, "expert scratch"));
-  HF_GO(fail, hf_alloc(&m->first, (size_t)s->n_experts + 1, sizeof *m->first, "expert scratch"));
-  HF_GO(fail, hf_alloc(&m->count, (size_t)s->n_experts, sizeof *m->count, "expert scratch"));
-  HF_GO(fail, hf_alloc(&m->pair_tok, (size_t)m->max_pairs, sizeof *m->pair_tok, "expert scratch"));
-  HF_GO(fail, hf_alloc(&m->pair_w, (size_t)m->max_pairs, sizeof *m->pair_w, "expert scratch"));
+  HF_GO(fail, hf_alloc(&m->own, (size_t)n_threads, sizeof *m->own, "expert scratch"));
+  HF_GO(fail, batch_new(s, s->max_tok, &m->all));
+  for (int i = 0; i < n_threads; i++) HF_GO(fail, batch_new(s, own_tokens(s), &m->own[i]));
   HF_GO(fail, hf_alloc(&m->xptr, per_thread, sizeof *m->xptr, "expert scratch"));
   HF_GO(fail, hf_alloc(&m->yptr, per_thread, sizeof *m->yptr, "expert scratch"));
-  HF_GO(fail, alloc64(&m->xp, (size_t)s->max_tok * m->xp_bytes, "expert inputs"));
-  HF_GO(fail, alloc64(&m->h, (size_t)m->max_pairs * (size_t)s->d_ff * sizeof(float), "expert hidden activations"));
   HF_GO(fail, alloc64(&m->hp, (size_t)m->max_pairs * m->hp_bytes, "packed expert hidden activations"));
-  HF_GO(fail, alloc64(&m->tmp, per_thread * 2 * DOWN_ROWS * sizeof(float), "expert row blocks"));
+  HF_GO(fail, alloc64(&m->tmp, (size_t)n_threads * 2 * m->tmp_floats * sizeof(float), "expert row blocks"));
   *out = m;
   return HF_OK;
 fail:
@@ -83,134 +121,152 @@ fail:
 void moe_free(moe *m) {
   if (!m) return;
   const moe_shape *s = &m->shape;
-  mem_free(m->xp, round64((size_t)s->max_tok * m->xp_bytes), -1);
-  mem_free(m->h, round64((size_t)m->max_pairs * (size_t)s->d_ff * sizeof(float)), -1);
+  batch_free(s, s->max_tok, &m->all);
+  for (int i = 0; m->own && i < m->n_threads; i++) batch_free(s, own_tokens(s), &m->own[i]);
   mem_free(m->hp, round64((size_t)m->max_pairs * m->hp_bytes), -1);
-  mem_free(m->tmp, round64((size_t)m->n_threads * (size_t)s->max_tok * 2 * DOWN_ROWS * sizeof(float)), -1);
-  free(m->active);
-  free(m->first);
-  free(m->count);
-  free(m->pair_tok);
-  free(m->pair_w);
+  mem_free(m->tmp, round64((size_t)m->n_threads * 2 * m->tmp_floats * sizeof(float)), -1);
+  free(m->own);
   free(m->xptr);
   free(m->yptr);
   free(m);
 }
 
 int moe_last_distinct(const moe *m) {
-  return m->n_active;
+  return m->last->n_active;
 }
 int moe_last_pairs(const moe *m) {
-  return m->n_pairs;
+  return m->last->n_pairs;
 }
 int moe_last_expert_tokens(const moe *m, int i) {
-  return m->first[i + 1] - m->first[i];
+  return m->last->first[i + 1] - m->last->first[i];
 }
 
-/* Pairs of the experts that are here, sorted by expert, tokens ascending within one. */
-static void sort_pairs(moe *m, const moe_job *job) {
-  const moe_shape *s = &m->shape;
-  memset(m->count, 0, (size_t)s->n_experts * sizeof *m->count);
-  for (int i = 0; i < job->n_tok * s->top_k; i++) m->count[job->ids[i]]++;
-  m->n_active = 0;
-  m->n_pairs = 0;
+/* Pairs of the experts that are here, sorted by expert, tokens ascending within one; the act type that gate and up want, which the first expert
+ * that is here decides (one format per layer's gate/up). */
+static void sort_pairs(const moe_shape *s, const moe_job *job, batch *b) {
+  memset(b->count, 0, (size_t)s->n_experts * sizeof *b->count);
+  for (int i = 0; i < job->n_tok * s->top_k; i++) b->count[job->ids[i]]++;
+  b->n_active = 0;
+  b->n_pairs = 0;
   for (int e = 0; e < s->n_experts; e++) {
-    int n = job->experts[e].gate.data ? m->count[e] : 0;
-    m->count[e] = n ? m->n_pairs : -1; /* from here on: where the expert's next pair goes */
+    int n = job->experts[e].gate.data ? b->count[e] : 0;
+    b->count[e] = n ? b->n_pairs : -1; /* from here on: where the expert's next pair goes */
     if (!n) continue;
-    m->active[m->n_active] = e;
-    m->first[m->n_active++] = m->n_pairs;
-    m->n_pairs += n;
+    b->active[b->n_active] = e;
+    b->first[b->n_active++] = b->n_pairs;
+    b->n_pairs += n;
   }
-  m->first[m->n_active] = m->n_pairs;
+  b->first[b->n_active] = b->n_pairs;
   for (int t = 0; t < job->n_tok; t++) {
     for (int k = 0; k < s->top_k; k++) {
       int e = job->ids[t * s->top_k + k];
-      if (m->count[e] < 0) continue;
-      m->pair_tok[m->count[e]] = t;
-      m->pair_w[m->count[e]++] = job->weights[t * s->top_k + k];
+      if (b->count[e] < 0) continue;
+      b->pair_tok[b->count[e]] = t;
+      b->pair_w[b->count[e]++] = job->weights[t * s->top_k + k];
     }
   }
-  atomic_store_explicit(&m->next_up, 0, memory_order_relaxed);
-  atomic_store_explicit(&m->next_pack, 0, memory_order_relaxed);
-  atomic_store_explicit(&m->next_down, 0, memory_order_relaxed);
 }
 
-/* The act type that gate and up of this layer want; the first expert that is here decides (one format per layer's gate/up). */
-static kern_act layer_up_act(const moe *m, const moe_job *job) {
-  for (int e = 0; e < m->shape.n_experts; e++)
-    if (job->experts[e].gate.data) return kern_act_of(job->experts[e].gate.format, m->shape.exact);
+static kern_act up_act(const moe_shape *s, const moe_job *job) {
+  for (int e = 0; e < s->n_experts; e++)
+    if (job->experts[e].gate.data) return kern_act_of(job->experts[e].gate.format, s->exact);
   return KA_F32;
+}
+
+static void pack_inputs(const moe *m, const moe_job *job, batch *b, kern_act act, int first, int step) {
+  b->act = act;
+  for (int t = first; t < job->n_tok; t += step)
+    kern_get()->pack[act](job->x + (size_t)t * (size_t)job->x_stride, m->shape.d_model, b->xp + (size_t)t * m->xp_bytes);
 }
 
 static int blocks(int n, int size) {
   return (n + size - 1) / size;
 }
 
-static void up_block(moe *m, const moe_job *job, int item, int blocks_per_expert, int thread) {
-  int i = item / blocks_per_expert, row0 = item % blocks_per_expert * UP_ROWS;
-  const moe_expert *e = &job->experts[m->active[i]];
-  int d_ff = m->shape.d_ff, n = m->first[i + 1] - m->first[i];
-  int row1 = row0 + UP_ROWS < d_ff ? row0 + UP_ROWS : d_ff;
-  const void **x = m->xptr + (size_t)thread * (size_t)m->shape.max_tok;
-  float **y = m->yptr + (size_t)thread * (size_t)m->shape.max_tok;
-  float *up = m->tmp + (size_t)thread * (size_t)m->shape.max_tok * 2 * DOWN_ROWS;
-  const kern_mm_candidate *c =
-      kern_mm_pick(e->gate.format, m->up_act, e->gate.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->gate.format, n));
+/* Rows a claim takes of `n_matrices` matrices with n_rows each, when the rows of n_tok tokens must fit the scratch. */
+static int claim_rows(const moe *m, int n_rows, int n_matrices, int n_tok, int n_threads) {
+  int claims = n_threads == 1 ? 1 : CLAIMS_PER_THREAD * n_threads, fits = (int)(m->tmp_floats / (size_t)n_tok);
+  int rows = (int)((int64_t)n_rows * n_matrices / claims);
+  rows = rows < MOST_ROWS ? rows : MOST_ROWS;
+  rows = rows < fits ? rows : fits;
+  rows = rows / LEAST_ROWS * LEAST_ROWS;
+  return rows > LEAST_ROWS ? rows : LEAST_ROWS;
+}
+
+static const kern_mm_candidate *pick(const kern_mat *w, kern_act act, int n_tok) {
+  return kern_mm_pick(w->format, act, w->layout, w->n_cols, n_tok, kern_preferred(KERN_USE_EXPERTS, w->format, n_tok));
+}
+
+/* The first bytes of a stream, so that they are there when it begins. */
+static void fetch_head(const kern_mat *w, int row) {
+  const char *p = (const char *)w->data + (size_t)row * w->row_bytes;
+  for (int i = 0; i < HEAD_BYTES; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
+/* What a thread works with. */
+typedef struct {
+  moe *m;
+  const moe_job *job;
+  const batch *b;
+  const void **x;
+  float **y, *tmp, *tmp2;
+} worker;
+
+static worker worker_of(moe *m, const moe_job *job, const batch *b, int thread) {
+  size_t slot = (size_t)thread * (size_t)m->shape.max_tok;
+  float *tmp = m->tmp + (size_t)thread * 2 * m->tmp_floats;
+  return (worker){m, job, b, m->xptr + slot, m->yptr + slot, tmp, tmp + m->tmp_floats};
+}
+
+/* Rows [row0, row0 + n_rows) of the i-th active expert: gate, up, SwiGLU, and its part of the packed hidden activations. */
+static void up_block(const worker *k, int i, int row0, int n_rows) {
+  moe *m = k->m;
+  const batch *b = k->b;
+  const moe_expert *e = &k->job->experts[b->active[i]];
+  int d_ff = m->shape.d_ff, n = b->first[i + 1] - b->first[i], row1 = row0 + n_rows < d_ff ? row0 + n_rows : d_ff;
+  kern_act act = kern_act_of(e->down.format, m->shape.exact);
+  fetch_head(&e->up, row0);
   for (int j = 0; j < n; j++) {
-    x[j] = m->xp + (size_t)m->pair_tok[m->first[i] + j] * m->xp_bytes;
-    y[j] = m->h + (size_t)(m->first[i] + j) * (size_t)d_ff;
+    k->x[j] = b->xp + (size_t)b->pair_tok[b->first[i] + j] * m->xp_bytes;
+    k->y[j] = k->tmp + (ptrdiff_t)j * n_rows - row0;
   }
-  c->fn(&e->gate, row0, row1, n, x, y);
-  for (int j = 0; j < n; j++) y[j] = up + (ptrdiff_t)j * UP_ROWS - row0;
-  c->fn(&e->up, row0, row1, n, x, y);
+  pick(&e->gate, b->act, n)->fn(&e->gate, row0, row1, n, k->x, k->y);
+  for (int j = 0; j < n; j++) k->y[j] = k->tmp2 + (ptrdiff_t)j * n_rows - row0;
+  pick(&e->up, b->act, n)->fn(&e->up, row0, row1, n, k->x, k->y);
   for (int j = 0; j < n; j++) {
-    float *h = m->h + (size_t)(m->first[i] + j) * (size_t)d_ff + row0, *u = up + (ptrdiff_t)j * UP_ROWS;
+    float *h = k->tmp + (size_t)j * (size_t)n_rows, *u = k->tmp2 + (size_t)j * (size_t)n_rows;
     if (e->gate_bias) kern_get()->axpy(1.0f, e->gate_bias + row0, row1 - row0, h);
     if (e->up_bias) kern_get()->axpy(1.0f, e->up_bias + row0, row1 - row0, u);
     if (m->shape.swiglu_limit > 0) kern_get()->swiglu_clamped(h, u, m->shape.swiglu_limit, row1 - row0, h);
     else kern_get()->swiglu(h, u, row1 - row0, h);
+    kern_pack_part(act, h, row0, row1, d_ff, m->hp + (size_t)(b->first[i] + j) * m->hp_bytes);
   }
 }
 
-static void down_block(moe *m, const moe_job *job, int row0, int thread) {
-  int d_model = m->shape.d_model;
-  int row1 = row0 + DOWN_ROWS < d_model ? row0 + DOWN_ROWS : d_model;
-  const void **x = m->xptr + (size_t)thread * (size_t)m->shape.max_tok;
-  float **y = m->yptr + (size_t)thread * (size_t)m->shape.max_tok;
-  float *tmp = m->tmp + (size_t)thread * (size_t)m->shape.max_tok * 2 * DOWN_ROWS;
+static void down_block(const worker *k, int row0, int n_rows) {
+  moe *m = k->m;
+  const moe_job *job = k->job;
+  const batch *b = k->b;
+  int d_model = m->shape.d_model, row1 = row0 + n_rows < d_model ? row0 + n_rows : d_model;
   if (!job->add)
     for (int t = 0; t < job->n_tok; t++)
       memset(job->y + (size_t)t * (size_t)job->y_stride + row0, 0, (size_t)(row1 - row0) * sizeof(float));
-  for (int i = 0; i < m->n_active; i++) {
-    const moe_expert *e = &job->experts[m->active[i]];
-    int n = m->first[i + 1] - m->first[i];
-    kern_act act = kern_act_of(e->down.format, m->shape.exact);
-    const kern_mm_candidate *c =
-        kern_mm_pick(e->down.format, act, e->down.n_cols, n, kern_preferred(KERN_USE_EXPERTS, e->down.format, n));
+  for (int i = 0; i < b->n_active; i++) {
+    const moe_expert *e = &job->experts[b->active[i]];
+    int n = b->first[i + 1] - b->first[i];
+    if (i + 1 < b->n_active) fetch_head(&job->experts[b->active[i + 1]].down, row0);
     for (int j = 0; j < n; j++) {
-      x[j] = m->hp + (size_t)(m->first[i] + j) * m->hp_bytes;
-      y[j] = tmp + (ptrdiff_t)j * DOWN_ROWS - row0;
+      k->x[j] = m->hp + (size_t)(b->first[i] + j) * m->hp_bytes;
+      k->y[j] = k->tmp + (ptrdiff_t)j * n_rows - row0;
     }
-    c->fn(&e->down, row0, row1, n, x, y);
+    pick(&e->down, kern_act_of(e->down.format, m->shape.exact), n)->fn(&e->down, row0, row1, n, k->x, k->y);
     for (int j = 0; j < n; j++) {
-      int p = m->first[i] + j;
-      float *d = tmp + (ptrdiff_t)j * DOWN_ROWS;
+      int p = b->first[i] + j;
+      float *d = k->tmp + (ptrdiff_t)j * n_rows;
       if (e->down_bias) kern_get()->axpy(1.0f, e->down_bias + row0, row1 - row0, d);
-      kern_get()->axpy(m->pair_w[p], d, row1 - row0, job->y + (size_t)m->pair_tok[p] * (size_t)job->y_stride + row0);
+      kern_get()->axpy(b->pair_w[p], d, row1 - row0, job->y + (size_t)b->pair_tok[p] * (size_t)job->y_stride + row0);
     }
   }
-}
-
-static void pack_pair(moe *m, const moe_job *job, int p) {
-  int i = 0, hi = m->n_active - 1;
-  while (i < hi) { /* the active expert that owns pair p */
-    int mid = (i + hi + 1) / 2;
-    if (m->first[mid] <= p) i = mid;
-    else hi = mid - 1;
-  }
-  kern_act act = kern_act_of(job->experts[m->active[i]].down.format, m->shape.exact);
-  kern_get()->pack[act](m->h + (size_t)p * (size_t)m->shape.d_ff, m->shape.d_ff, m->hp + (size_t)p * m->hp_bytes);
 }
 
 static void wait_all(pool *p, int thread, int n_threads) {
@@ -219,22 +275,24 @@ static void wait_all(pool *p, int thread, int n_threads) {
 
 void moe_run(moe *m, const moe_job *job, pool *p, int thread, int n_threads) {
   const moe_shape *s = &m->shape;
+  const bool alone = job->n_tok <= OWN_TOKENS;
+  batch *b = alone ? &m->own[thread] : &m->all;
+  if (alone || thread == 0) sort_pairs(s, job, b);
+  pack_inputs(m, job, b, up_act(s, job), alone ? 0 : thread, alone ? 1 : n_threads);
   if (thread == 0) {
-    sort_pairs(m, job);
-    m->up_act = layer_up_act(m, job);
+    m->last = b;
+    atomic_store_explicit(&m->next_down, 0, memory_order_relaxed);
   }
-  kern_act act = layer_up_act(m, job);
-  for (int t = thread; t < job->n_tok; t += n_threads)
-    kern_get()->pack[act](job->x + (size_t)t * (size_t)job->x_stride, s->d_model, m->xp + (size_t)t * m->xp_bytes);
+  if (!alone) wait_all(p, thread, n_threads);
+
+  worker k = worker_of(m, job, b, thread);
+  int rows = claim_rows(m, s->d_ff, b->n_active, job->n_tok, n_threads), per_expert = blocks(s->d_ff, rows), item;
+  while ((item = pool_claim(&m->next_up, b->n_active * per_expert, 1)) >= 0)
+    up_block(&k, item / per_expert, item % per_expert * rows, rows);
   wait_all(p, thread, n_threads);
 
-  int per_expert = blocks(s->d_ff, UP_ROWS), item;
-  while ((item = pool_claim(&m->next_up, m->n_active * per_expert, 1)) >= 0) up_block(m, job, item, per_expert, thread);
-  wait_all(p, thread, n_threads);
-
-  while ((item = pool_claim(&m->next_pack, m->n_pairs, 1)) >= 0) pack_pair(m, job, item);
-  wait_all(p, thread, n_threads);
-
-  while ((item = pool_claim(&m->next_down, blocks(s->d_model, DOWN_ROWS), 1)) >= 0) down_block(m, job, item * DOWN_ROWS, thread);
+  if (thread == 0) atomic_store_explicit(&m->next_up, 0, memory_order_relaxed); /* for the next run */
+  rows = claim_rows(m, s->d_model, 1, job->n_tok, n_threads);
+  while ((item = pool_claim(&m->next_down, blocks(s->d_model, rows), 1)) >= 0) down_block(&k, item * rows, rows);
   wait_all(p, thread, n_threads);
 }

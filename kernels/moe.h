@@ -5,11 +5,12 @@
  * summed in ascending expert order, so the result of a token depends on no other token. The same code serves the host's experts (all
  * workers of the pool) and a virtual device's resident experts (one thread).
  *
- * Phases inside one moe_run, with a barrier after each but the last:
- *   sort   thread 0 sorts the (token, expert) pairs by expert; all threads pack the activations, once per token, not per expert
- *   up     claims (active expert, block of rows of d_ff): gate and up products, SwiGLU
- *   pack   claims pairs: rounds the hidden activations to what the down weights want
- *   down   claims blocks of rows of d_model; each adds all active experts in order
+ * Inside one moe_run:
+ *   sort   the (token, expert) pairs are sorted by expert and the activations packed, once per token, not per expert: by every thread for itself
+ *          for a few tokens, else by thread 0 and by all, with a barrier after it
+ *   up     claims (active expert, rows of d_ff): gate and up products, SwiGLU, rounding to what the down weights want; barrier
+ *   down   claims rows of d_model; each adds all active experts in order; barrier
+ * How many rows a claim takes depends on threads and tokens and changes no bit: rows are independent.
  * Memory: all scratch is allocated by moe_new for max_tok tokens; moe_run allocates nothing.
  * Threads: one moe object serves one moe_run at a time. */
 #ifndef HF_KERNELS_MOE_H

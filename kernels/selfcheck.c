@@ -6,15 +6,28 @@
 #include "kernels/mem/topology.h"
 #include "kernels/ref/ref.h"
 
-enum { COLS = 352, ROWS = 11, TOKENS = 5, VEC = 333, LORA = 72, ROPE = 24, HEADS = 5, CTX = 37, PAGE = 16 };
+enum {
+  COLS = 352,
+  BLOCK_COLS = 512,
+  MOST_COLS = 512,
+  ROWS = 11,
+  TOKENS = 5,
+  VEC = 333,
+  LORA = 72,
+  ROPE = 24,
+  HEADS = 5,
+  CTX = 37,
+  PAGE = 16
+};
 
 typedef struct {
   uint64_t random;
-  float x[TOKENS][COLS], w[ROWS][COLS];
+  float x[TOKENS][MOST_COLS], w[ROWS][MOST_COLS];
   float got[TOKENS][ROWS], want[TOKENS][ROWS];
   _Alignas(64) char packed[TOKENS][2048];
   _Alignas(64) char expected[2048];
-  char rows[ROWS][COLS * 4];
+  char rows[ROWS][MOST_COLS * 4];
+  char tiles[16 * MOST_COLS * 2];
   char kv[3 * PAGE * (LORA + ROPE) * 4];
   float out[HEADS * LORA], ref[HEADS * LORA];
 } scratch;
@@ -51,19 +64,22 @@ static hf_status check_mm(scratch *s, const kern_table *ref, kern_format f, kern
   float *got[TOKENS], *want[TOKENS];
   int n = kern_mm_candidates(kern_get()->isa, f, a, all, 16);
   n = n < 16 ? n : 16;
+  const int cols = kern_block(f) > COLS / 2 ? BLOCK_COLS : COLS / kern_block(f) * kern_block(f);
   for (int t = 0; t < TOKENS; t++) {
-    ref->pack[a](s->x[t], COLS, s->packed[t]);
+    ref->pack[a](s->x[t], cols, s->packed[t]);
     x[t] = s->packed[t];
     got[t] = s->got[t];
     want[t] = s->want[t];
   }
-  for (int r = 0; r < ROWS; r++) kern_quant_row(f, s->w[r], COLS, s->rows[r]);
-  kern_mat m = {f, KL_ROWS, ROWS, COLS, sizeof s->rows[0], s->rows};
+  for (int r = 0; r < ROWS; r++) kern_random_row(f, (uint64_t)r, 1.0f, cols, s->rows[r]);
+  kern_mat m = {f, KL_ROWS, ROWS, cols, sizeof s->rows[0], s->rows};
   kern_mm_candidate reference = *all[n - 1];
   reference.fn(&m, 0, ROWS, TOKENS, x, want);
+  kern_mat tiled = {f, KL_TILE16, ROWS, cols, kern_row_bytes(f, cols), s->tiles};
+  if (all[0]->layout == KL_TILE16) kern_tile_pack(&m, 0, ROWS, s->tiles);
   for (int i = 0; i < n - 1; i++) {
-    if (all[i]->layout != KL_ROWS || COLS % all[i]->col_multiple != 0) continue;
-    all[i]->fn(&m, 0, ROWS, TOKENS, x, got);
+    if (cols % all[i]->col_multiple != 0) continue;
+    all[i]->fn(all[i]->layout == KL_TILE16 ? &tiled : &m, 0, ROWS, TOKENS, x, got);
     if (!close_enough(s->got[0], s->want[0], TOKENS * ROWS, 1e-4f)) return differs(all[i]->name);
   }
   return HF_OK;
@@ -113,8 +129,8 @@ static hf_status check_all(scratch *s) {
   kern_table ref;
   HF_TRY(kern_table_for(KERN_ISA_SCALAR, &ref));
   float *x = &s->x[0][0], *w = &s->w[0][0];
-  for (int i = 0; i < TOKENS * COLS; i++) x[i] = next_random(s);
-  for (int i = 0; i < ROWS * COLS; i++) w[i] = next_random(s);
+  for (int i = 0; i < TOKENS * MOST_COLS; i++) x[i] = next_random(s);
+  for (int i = 0; i < ROWS * MOST_COLS; i++) w[i] = next_random(s);
   HF_TRY(check_pack(s, &ref));
   for (int f = 0; f < KF_N; f++) {
     HF_TRY(check_mm(s, &ref, (kern_format)f, kern_act_of((kern_format)f, false)));

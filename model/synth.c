@@ -6,6 +6,7 @@
  * Router rows give logits of standard deviation about 1: every expert is chosen, none equally often. */
 #include "model/config_limits.h"
 #include "model/recipe.h"
+#include "base/blocks.h"
 #include "model/synth.h"
 
 #include <errno.h>
@@ -120,6 +121,20 @@ static void row_q8_0(uint64_t key, int64_t n, float half, uint8_t *out) {
   }
 }
 
+/* Any other format in blocks: random quants, scales to suit. */
+static void row_blocks(fmt f, uint64_t key, int64_t n, float half, uint8_t *out) {
+  size_t bytes = fmt_row_bytes(f, n);
+  for (size_t i = 0; i < bytes; i += 8) {
+    uint64_t w = word(key, (int64_t)(i >> 3));
+    memcpy(out + i, &w, bytes - i < 8 ? bytes - i : 8);
+  }
+  hf_block_scales(fmt_get(f)->name, out, n, half);
+}
+
+bool synth_can(fmt f) {
+  return f == FMT_F32 || f == FMT_F16 || f == FMT_BF16 || hf_block_scales(fmt_get(f)->name, NULL, 0, 1);
+}
+
 hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0, int64_t row1,
                      void *dst) {
   if (s->how != READ_DIRECT)
@@ -133,6 +148,7 @@ hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, i
     uint64_t key = row_key(m, id, layer, expert, r);
     if (s->format == FMT_Q8_0) row_q8_0(key, s->cols, half, out);
     else if (s->format == FMT_F32) row_f32(key, s->cols, centre, half, (float *)(void *)out);
+    else if (fmt_get(s->format)->block > 1) row_blocks(s->format, key, s->cols, half, out);
     else row_16(s->format, key, s->cols, centre, half, out);
   }
   return HF_OK;
@@ -148,7 +164,6 @@ hf_status synth_bind(model *m, uint64_t seed, fmt format) {
   m->source = SRC_SYNTH;
   m->synth_format = m->c.default_format = format;
   HF_TRY(slots_alloc(m));
-  bool can = format == FMT_F32 || format == FMT_F16 || format == FMT_BF16 || format == FMT_Q8_0;
   for (int layer = -1; layer < m->c.n_layers; layer++)
     for (int id = 0; id < MT_N; id++) {
       tensor_slot *s = model_slot(m, (model_tensor_id)id, layer);
@@ -159,11 +174,12 @@ hf_status synth_bind(model *m, uint64_t seed, fmt format) {
       if (tensor_is_matrix((model_tensor_id)id)) {
         s->format = s->cols % fmt_get(format)->block ? FMT_F16 : format;
         if (fmt_is_mixture(format)) s->format = recipe_tensor_format(&recipe, (model_tensor_id)id, layer, s->cols);
-        if (!can && s->format != FMT_F16) s->how = READ_REFUSED;
+        if (!synth_can(s->format)) s->how = READ_REFUSED;
       }
       s->stored = s->format;
       s->bytes = (uint64_t)s->rows * fmt_row_bytes(s->format, s->cols);
-      s->why = "synthetic weights exist in f32, f16, bf16 and q8_0 only; other formats are for planning";
+      s->why =
+          "there are no synthetic weights in this format, it is for planning; f32, f16, bf16, q8_0, q4_k and others have them";
     }
   return HF_OK;
 }

@@ -7,7 +7,9 @@
 /* Slots of a synthetic model: matrices in `format` (F16 where a row is no multiple of the format's block), vectors and router
  * F32. */
 HF_MUST hf_status synth_bind(model *m, uint64_t seed, fmt format);
-/* Rows [row0, row1) of one tensor, canonical layout. HF_UNSUPPORTED for formats other than F32, F16, BF16, Q8_0. */
+/* Formats with synthetic weights: F32, F16, BF16 and those in blocks that base/blocks.h knows. */
+bool synth_can(fmt f);
+/* Rows [row0, row1) of one tensor, canonical layout. HF_UNSUPPORTED for formats without synthetic weights. */
 HF_MUST hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0,
                              int64_t row1, void *dst);
 

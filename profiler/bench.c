@@ -106,18 +106,10 @@ void prof_random(float *x, int n, uint64_t seed) {
 void prof_random_weights(kern_format f, int n_cols, int64_t n_rows, char *out) {
   enum { DISTINCT = 16 }; /* rows that differ; the rest repeats them: what matters is that the bytes are ordinary numbers */
   size_t row_bytes = kern_row_bytes(f, n_cols);
-  float *row = malloc((size_t)n_cols * sizeof *row);
-  if (!row) return; /* zeros are numbers too */
   for (int64_t r = 0; r < n_rows; r++) {
-    if (r < DISTINCT) {
-      prof_random(row, n_cols, (uint64_t)r + 7);
-      for (int i = 0; i < n_cols; i++) row[i] *= 0.1f;
-      kern_quant_row(f, row, n_cols, out + (size_t)r * row_bytes);
-    } else {
-      memcpy(out + (size_t)r * row_bytes, out + (size_t)(r % DISTINCT) * row_bytes, row_bytes);
-    }
+    if (r < DISTINCT) kern_random_row(f, (uint64_t)r + 7, 0.05f, n_cols, out + (size_t)r * row_bytes);
+    else memcpy(out + (size_t)r * row_bytes, out + (size_t)(r % DISTINCT) * row_bytes, row_bytes);
   }
-  free(row);
 }
 
 /* --- the session --------------------------------------------------------------------------------------------------- */

@@ -92,7 +92,7 @@ static hf_status add_point(profile *p, const bench *b, const prof_shape *s, kern
   rec_kernel_point k = {.n_out = s->rows, .n_in = s->cols, .tokens = tokens, .threads = pool_threads(b->p), .bytes = bytes};
   kern_act act = kern_act_of(f, false);
   snprintf(k.kernel, sizeof k.kernel, "expert_ffn");
-  snprintf(k.candidate, sizeof k.candidate, "%s", kern_mm_pick(f, act, s->cols, tokens, NULL)->name);
+  snprintf(k.candidate, sizeof k.candidate, "%s", kern_mm_pick(f, act, kern_best_layout(f, act), s->cols, tokens, NULL)->name);
   snprintf(k.format, sizeof k.format, "%s", kern_format_name(f));
   snprintf(k.act, sizeof k.act, "%s", kern_act_name(act));
   return prof_add_point(p, &k, ns);
@@ -142,13 +142,14 @@ static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) 
   prof_random(x, (int)xy, 3);
   prof_random(x + 2 * xy, MOST_TOKENS * b.active, 5);
   char *at = ring;
+  kern_layout layout = kern_best_layout(f, kern_act_of(f, false)); /* as they are loaded */
   for (int e = 0; e < b.n_experts; e++) {
     b.experts[e].gate = matrix(f, s->rows, s->cols, &at);
     b.experts[e].up = matrix(f, s->rows, s->cols, &at);
     b.experts[e].down = matrix(f, s->cols, s->rows, &at);
-    ring_fill(f, &b.experts[e].gate);
-    ring_fill(f, &b.experts[e].up);
-    ring_fill(f, &b.experts[e].down);
+    HF_GO(out, ring_fill(layout, &b.experts[e].gate));
+    HF_GO(out, ring_fill(layout, &b.experts[e].up));
+    HF_GO(out, ring_fill(layout, &b.experts[e].down));
   }
   for (int i = 0; i < p->n_pools && st == HF_OK; i++) {
     b.p = p->pools[i];
@@ -163,13 +164,11 @@ out:
 }
 
 hf_status prof_experts(profile *p) {
-  /* the formats people run first: under a tight budget the others take fewer samples */
-  static const kern_format order[KF_N] = {KF_Q8_0, KF_BF16, KF_F16, KF_F32};
   for (int i = 0; i < KF_N; i++) {
     for (int k = 0; k < p->shapes.n_expert; k++) {
       const prof_shape *s = &p->shapes.expert[k];
-      if ((s->large && p->o.quick) || (s->only_format >= 0 && s->only_format != (int)order[i])) continue;
-      HF_TRY(measure_format(p, s, order[i]));
+      if (!ring_wanted(p, s, i)) continue;
+      HF_TRY(measure_format(p, s, ring_formats[i]));
     }
   }
   return HF_OK;

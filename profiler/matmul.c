@@ -88,6 +88,12 @@ static hf_status measure_candidate(profile *p, bench *b, double wake, double *be
   return HF_OK;
 }
 
+static hf_status lay_out(bench *b, kern_layout l) {
+  for (int i = 0; i < b->n_matrices; i++)
+    if (b->w[i].layout != l) HF_TRY(ring_fill(l, &b->w[i]));
+  return HF_OK;
+}
+
 static hf_status all_candidates(profile *p, bench *b, kern_format f, const char *packed, size_t packed_bytes, float *y) {
   const kern_mm_candidate *list[MOST_CANDIDATES];
   const kern_mat *w = &b->w[0];
@@ -105,7 +111,9 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
     for (int c = 0; c < n && c < MOST_CANDIDATES; c++) {
       b->c = list[c];
       if (w->n_cols % b->c->col_multiple) continue;
-      if (c > 0 && p->o.quick && (prof_over_budget(p) || c == n - 1)) break; /* the scalar reference only when there is time */
+      HF_TRY(lay_out(b, b->c->layout));
+      if (c > 0 && p->o.quick && (prof_over_budget(p) || list[c]->isa == KERN_ISA_SCALAR))
+        break; /* the scalar reference only when there is time */
       HF_TRY(measure_candidate(p, b, wake.low, best));
     }
   }
@@ -127,7 +135,7 @@ static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) 
   HF_GO(out, hf_alloc(&x, (size_t)s->cols, sizeof *x, "activations"));
   for (int i = 0; i < b.n_matrices; i++) {
     b.w[i] = (kern_mat){f, KL_ROWS, s->rows, s->cols, kern_row_bytes(f, s->cols), (char *)ring + (size_t)i * each};
-    ring_fill(f, &b.w[i]);
+    HF_GO(out, ring_fill(KL_ROWS, &b.w[i]));
   }
   for (int t = 0; t < MOST_TOKENS; t++) {
     prof_random(x, s->cols, (uint64_t)t + 11);
@@ -165,12 +173,11 @@ static hf_status add_flops(profile *p, kern_format f, const char *what, const ch
 }
 
 hf_status prof_matmul(profile *p) {
-  static const kern_format order[KF_N] = {KF_Q8_0, KF_BF16, KF_F16, KF_F32};
   for (int k = 0; k < p->shapes.n_matmul; k++) {
     const prof_shape *s = &p->shapes.matmul[k];
     for (int i = 0; i < KF_N; i++) {
-      if ((s->large && p->o.quick) || (s->only_format >= 0 && s->only_format != (int)order[i])) continue;
-      HF_TRY(measure_format(p, s, order[i]));
+      if (!ring_wanted(p, s, i)) continue;
+      HF_TRY(measure_format(p, s, ring_formats[i]));
     }
   }
   HF_TRY(add_flops(p, KF_Q8_0, "cpu_flops_int8", "OP/s"));

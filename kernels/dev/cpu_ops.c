@@ -39,9 +39,9 @@ static void share(int n, int unit, int thread, int n_threads, int *lo, int *hi) 
 }
 
 static void op_embed(const dev_op *op, dev_step *s, int thread, int n_threads) {
+  kern_mat w = host_mat(&op->w);
   for (int t = thread; t < s->n_tok; t += n_threads)
-    kern_dequant_row(op->w.format, cp(op->w.data) + (size_t)s->ids[t] * op->w.row_bytes, op->w.n_cols,
-                     fp(op->out) + (size_t)t * (size_t)op->out_stride);
+    kern_mat_row(&w, s->ids[t], fp(op->out) + (size_t)t * (size_t)op->out_stride);
 }
 
 static void op_rmsnorm(const dev_op *op, int rows, int thread, int n_threads) {
@@ -62,7 +62,8 @@ static void op_matmul(dev_recording *r, const dev_op *op, int rows, int thread, 
   share(op->w.n_rows, 16, thread, n_threads, &lo, &hi);
   if (lo >= hi || rows == 0) return;
   kern_mat w = host_mat(&op->w);
-  const kern_mm_candidate *c = kern_mm_pick(w.format, op->act, w.n_cols, rows, kern_preferred(KERN_USE_MATMUL, w.format, rows));
+  const kern_mm_candidate *c =
+      kern_mm_pick(w.format, op->act, w.layout, w.n_cols, rows, kern_preferred(KERN_USE_MATMUL, w.format, rows));
   const void **x = r->xptr + (size_t)thread * (size_t)r->max_rows;
   float **y = r->yptr + (size_t)thread * (size_t)r->max_rows;
   float *out = fp(op->out);
@@ -93,7 +94,8 @@ static void op_headmm(dev_recording *r, const dev_op *op, const dev_context *ctx
   const void **x = r->xptr + (size_t)thread * (size_t)r->max_rows;
   float **y = r->yptr + (size_t)thread * (size_t)r->max_rows;
   char *pack = r->pack + (size_t)thread * (size_t)r->max_rows * r->pack_bytes;
-  const kern_mm_candidate *c = kern_mm_pick(w.format, act, w.n_cols, rows, kern_preferred(KERN_USE_MATMUL, w.format, rows));
+  const kern_mm_candidate *c =
+      kern_mm_pick(w.format, act, w.layout, w.n_cols, rows, kern_preferred(KERN_USE_MATMUL, w.format, rows));
   for (int h = lo; h < hi; h++) {
     kern_mat head = w;
     head.n_rows = op->n;
@@ -330,7 +332,11 @@ static hf_status check_weights(const dev_op *op, int i) {
     return hf_fail(HF_UNSUPPORTED, "recording: operation %d: %d columns are no multiple of the %s block", i, op->w.n_cols,
                    kern_format_name(op->w.format));
   if (op->w.row_bytes < kern_row_bytes(op->w.format, op->w.n_cols)) return bad_op(i, op, "rows overlap");
-  if (op->kind == DOP_MATMUL && ((unsigned)op->act >= KA_N || !kern_mm_pick(op->w.format, op->act, op->w.n_cols, 1, NULL)))
+  if ((unsigned)op->w.layout >= KL_N || !kern_mm_pick(op->w.format, KA_F32, op->w.layout, op->w.n_cols, 1, NULL))
+    return bad_op(i, op, "weights in a layout that the format has not");
+  if (op->kind == DOP_HEADMM && op->w.layout == KL_TILE16 && op->n % 16) return bad_op(i, op, "heads that are no whole tiles");
+  if (op->kind == DOP_MATMUL &&
+      ((unsigned)op->act >= KA_N || !kern_mm_pick(op->w.format, op->act, op->w.layout, op->w.n_cols, 1, NULL)))
     return bad_op(i, op, "no kernel for activations of this type");
   if (op->kind == DOP_HEADMM && (int64_t)op->count * op->n > op->w.n_rows)
     return bad_op(i, op, "more heads than the weights have rows");

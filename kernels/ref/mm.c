@@ -4,6 +4,7 @@
  * Sums go into eight interleaved partial sums: closer to the exact sum than one long chain, and fixed for every shape. */
 #include "kernels/half.h"
 #include "kernels/layouts.h"
+#include "kernels/ref/blocks.h"
 #include "kernels/ref/ref.h"
 
 typedef float row_fn(const char *row, const void *x, int n);
@@ -56,32 +57,6 @@ static float row_bf16_f32(const char *row, const void *x, int n) {
   return lanes_sum(s);
 }
 
-static float row_q8_0_q8b32(const char *row, const void *x, int n) {
-  const int8_t *q = x;
-  const float *d = (const float *)((const char *)x + q8b32_scales_offset(n));
-  float s[LANES] = {0};
-  for (int b = 0; b < n / Q8_BLOCK; b++) {
-    const char *block = row + (size_t)b * Q8_BLOCK_BYTES;
-    const int8_t *wq = (const int8_t *)block + 2;
-    int sum = 0;
-    for (int i = 0; i < Q8_BLOCK; i++) sum += wq[i] * q[b * Q8_BLOCK + i];
-    s[b % LANES] += (float)sum * (half_from_f16(half_load_u16(block)) * d[b]);
-  }
-  return lanes_sum(s);
-}
-
-static float row_q8_0_f32(const char *row, const void *x, int n) {
-  const float *a = x;
-  float s[LANES] = {0};
-  for (int b = 0; b < n / Q8_BLOCK; b++) {
-    const char *block = row + (size_t)b * Q8_BLOCK_BYTES;
-    const int8_t *wq = (const int8_t *)block + 2;
-    float dw = half_from_f16(half_load_u16(block));
-    for (int i = 0; i < Q8_BLOCK; i++) s[i % LANES] += (dw * wq[i]) * a[b * Q8_BLOCK + i];
-  }
-  return lanes_sum(s);
-}
-
 void kern_mm_f32_f32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
   walk(row_f32_f32, w, row0, row1, n_tok, x, y);
 }
@@ -102,10 +77,62 @@ void kern_mm_bf16_f32_ref(const kern_mat *w, int row0, int row1, int n_tok, cons
   walk(row_bf16_f32, w, row0, row1, n_tok, x, y);
 }
 
-void kern_mm_q8_0_q8b32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
-  walk(row_q8_0_q8b32, w, row0, row1, n_tok, x, y);
+/* Blocks: one is taken apart once for up to TOKENS tokens; how many there are changes no sum. */
+enum { TOKENS = 8 };
+typedef void block_fn(const ref_block *b, const ref_blocks *how, int block, const void *x, int n_cols, int c, float *s);
+
+static inline void walk_blocks(block_fn *add, const kern_mat *w, int row0, int row1, int n_tok, const void *const *x,
+                               float *const *y) {
+  const ref_blocks *how = ref_blocks_of(w->format);
+  const int block = kern_block(w->format);
+  const size_t bytes = kern_row_bytes(w->format, block);
+  ref_block b;
+  uint8_t gathered[REF_BLOCK_MAX];
+  for (int r = row0; r < row1; r++) {
+    for (int t0 = 0; t0 < n_tok; t0 += TOKENS) {
+      const uint8_t *p = (const uint8_t *)w->data + (size_t)r * w->row_bytes;
+      float s[TOKENS][LANES] = {{0}};
+      int n = n_tok - t0 < TOKENS ? n_tok - t0 : TOKENS;
+      for (int c = 0; c < w->n_cols; c += block, p += bytes) {
+        if (w->layout == KL_TILE16) tile_block(w, r, c / block, gathered);
+        how->decode(w->layout == KL_TILE16 ? gathered : p, &b);
+        for (int t = 0; t < n; t++) add(&b, how, block, x[t0 + t], w->n_cols, c, s[t]);
+      }
+      for (int t = 0; t < n; t++) y[t0 + t][r] = lanes_sum(s[t]);
+    }
+  }
 }
 
-void kern_mm_q8_0_f32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
-  walk(row_q8_0_f32, w, row0, row1, n_tok, x, y);
+/* One group after the other into the lane of its number in the row. */
+static void block_q8b32(const ref_block *b, const ref_blocks *how, int block, const void *x, int n_cols, int c, float *s) {
+  const int8_t *q = (const int8_t *)x + c;
+  const float *d = (const float *)(const void *)((const char *)x + q8b32_scales_offset(n_cols)) + c / Q8_BLOCK;
+  for (int g = 0; g < block / how->group; g++) {
+    int dot = 0, sum = 0, first = g * how->group;
+    for (int i = first; i < first + how->group; i++) {
+      dot += b->q[i] * q[i];
+      sum += q[i];
+    }
+    float *lane = &s[(c / how->group + g) % LANES], dx = d[first / Q8_BLOCK];
+    *lane += (float)dot * (b->scale[g] * dx);
+    if (how->has_min) *lane -= b->min[g] * (dx * (float)sum);
+  }
+}
+
+static void block_f32(const ref_block *b, const ref_blocks *how, int block, const void *x, int n_cols, int c, float *s) {
+  const float *a = (const float *)x + c;
+  (void)n_cols;
+  for (int i = 0; i < block; i++) {
+    float v = b->scale[i / how->group] * (float)b->q[i];
+    if (how->has_min) v -= b->min[i / how->group];
+    s[i % LANES] += v * a[i];
+  }
+}
+
+void kern_mm_blocks_q8b32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
+  walk_blocks(block_q8b32, w, row0, row1, n_tok, x, y);
+}
+
+void kern_mm_blocks_f32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
+  walk_blocks(block_f32, w, row0, row1, n_tok, x, y);
 }

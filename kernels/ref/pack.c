@@ -29,7 +29,7 @@ void kern_pack_bf16_ref(const float *x, int n, void *out) {
 
 /* The largest magnitude is found on the bits: NaN is above infinity there, so a NaN reaches the scale and the result shows it.
  * A scale so small that x/d leaves int8 (amax below 127 subnormal steps) is clamped; written so that NaN gives -127. */
-static void pack_block(const float *x, int n, int8_t *q, float *d_out) {
+static void pack_block(const float *x, int n, int8_t *q, float *d_out, int32_t *sum32, int32_t sum16[2]) {
   uint32_t amax = 0;
   for (int i = 0; i < n; i++) {
     uint32_t a = half_bits_of(x[i]) & 0x7fffffffu;
@@ -44,16 +44,23 @@ static void pack_block(const float *x, int n, int8_t *q, float *d_out) {
     q[i] = (int8_t)lrintf(v);
   }
   for (int i = n; i < Q8_BLOCK; i++) q[i] = 0;
+  sum16[0] = sum16[1] = 0;
+  for (int i = 0; i < Q8_BLOCK; i++) sum16[i / 16] -= q[i];
+  *sum32 = sum16[0] + sum16[1];
 }
 
 void kern_pack_q8b32_ref(const float *x, int n, void *out) {
   int nb = q8b32_blocks(n);
-  size_t scales = q8b32_scales_offset(n);
+  size_t scales = q8b32_scales_offset(n), sums32 = q8b32_sums32_offset(n), sums16 = q8b32_sums16_offset(n);
   float *d = (float *)((char *)out + scales);
+  int32_t *n32 = (int32_t *)((char *)out + sums32), *n16 = (int32_t *)((char *)out + sums16);
   for (int b = 0; b < nb; b++) {
     int left = n - b * Q8_BLOCK;
-    pack_block(x + (size_t)b * Q8_BLOCK, left < Q8_BLOCK ? left : Q8_BLOCK, (int8_t *)out + (size_t)b * Q8_BLOCK, d + b);
+    pack_block(x + (size_t)b * Q8_BLOCK, left < Q8_BLOCK ? left : Q8_BLOCK, (int8_t *)out + (size_t)b * Q8_BLOCK, d + b, n32 + b,
+               n16 + 2 * (size_t)b);
   }
   zero_tail(out, (size_t)nb * Q8_BLOCK, scales);
-  zero_tail(d, (size_t)nb * 4, q8b32_bytes(n) - scales);
+  zero_tail(d, (size_t)nb * 4, sums32 - scales);
+  zero_tail(n32, (size_t)nb * 4, sums16 - sums32);
+  zero_tail(n16, (size_t)nb * 8, q8b32_bytes(n) - sums16);
 }

@@ -2,27 +2,35 @@
 #include <math.h>
 
 #include "kernels/half.h"
-#include "kernels/kernels.h"
 #include "kernels/layouts.h"
+#include "kernels/ref/blocks.h"
+
+static void dequant_blocks(const ref_blocks *how, kern_format f, const uint8_t *p, int n_cols, float *out) {
+  const int block = kern_block(f), group = how->group;
+  const size_t bytes = kern_row_bytes(f, block);
+  ref_block b;
+  for (int c = 0; c < n_cols; c += block, p += bytes) {
+    how->decode(p, &b);
+    for (int i = 0; i < block; i++) {
+      float v = b.scale[i / group] * (float)b.q[i];
+      out[c + i] = how->has_min ? v - b.min[i / group] : v;
+    }
+  }
+}
 
 void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out) {
-  const char *p = row;
-  switch (f) {
-    case KF_F32: memcpy(out, row, (size_t)n_cols * 4); return;
-    case KF_F16:
-      for (int i = 0; i < n_cols; i++) out[i] = half_from_f16(half_load_u16(p + (size_t)i * 2));
-      return;
-    case KF_BF16:
-      for (int i = 0; i < n_cols; i++) out[i] = half_from_bf16(half_load_u16(p + (size_t)i * 2));
-      return;
-    case KF_Q8_0:
-      for (int i = 0; i < n_cols; i++) {
-        const char *block = p + (size_t)(i / Q8_BLOCK) * Q8_BLOCK_BYTES;
-        out[i] = half_from_f16(half_load_u16(block)) * (float)((const int8_t *)block)[2 + i % Q8_BLOCK];
-      }
-      return;
-    case KF_N: return;
+  const uint8_t *p = row;
+  const ref_blocks *how = ref_blocks_of(f);
+  if (how->decode) {
+    dequant_blocks(how, f, p, n_cols, out);
+    return;
   }
+  if (f == KF_F32) memcpy(out, row, (size_t)n_cols * 4);
+  else
+    for (int i = 0; i < n_cols; i++) {
+      uint16_t h = half_load_u16(p + (size_t)i * 2);
+      out[i] = f == KF_F16 ? half_from_f16(h) : half_from_bf16(h);
+    }
 }
 
 /* q = round(x * (1/d)) with halves away from zero, d kept in f32 until it is stored: ggml's reference quantiser, bit for bit. */
@@ -54,6 +62,6 @@ void kern_quant_row(kern_format f, const float *x, int n_cols, void *row) {
     case KF_Q8_0:
       for (int b = 0; b < n_cols / Q8_BLOCK; b++) quant_block(x + (size_t)b * Q8_BLOCK, p + (size_t)b * Q8_BLOCK_BYTES);
       return;
-    case KF_N: return;
+    default: return;
   }
 }

@@ -2,6 +2,7 @@
  * and cuts NaN payloads the same way; BF16 is rounded on the integer bits. */
 #include "kernels/layouts.h"
 #include "kernels/x86/vec_avx2.h"
+#include "kernels/x86/block_sums.h"
 #include "kernels/x86/x86.h"
 
 static inline __m128i to_f16(__m256 v) {
@@ -96,7 +97,8 @@ void kern_pack_q8b32_avx2(const float *x, int n, void *out) {
     if (!whole) memset(q + left, 0, (size_t)(Q8_BLOCK - left)); /* 0/NaN would have left -127 there */
   }
   zero_tail(out, (size_t)nb * Q8_BLOCK, scales);
-  zero_tail(d, (size_t)nb * 4, q8b32_bytes(n) - scales);
+  zero_tail(d, (size_t)nb * 4, q8b32_sums32_offset(n) - scales);
+  block_sums_store(out, n);
 }
 
 void kern_kv_store_avx2(kern_kv_type t, const float *x, int n, void *dst) {

@@ -2,6 +2,7 @@
  * and cuts NaN payloads the same way; BF16 is rounded on the integer bits, because VCVTNEPS2BF16 flushes subnormals. */
 #include "kernels/layouts.h"
 #include "kernels/x86/vec_avx512.h"
+#include "kernels/x86/block_sums.h"
 #include "kernels/x86/x86.h"
 
 static inline __m256i to_f16(__m512 v) {
@@ -79,7 +80,8 @@ void kern_pack_q8b32_avx512(const float *x, int n, void *out) {
     _mm_store_si128(q + 1, zero ? _mm_setzero_si128() : _mm_maskz_mov_epi8(m1, quantise(hi, scale)));
   }
   zero_tail(out, (size_t)nb * Q8_BLOCK, scales);
-  zero_tail(d, (size_t)nb * 4, q8b32_bytes(n) - scales);
+  zero_tail(d, (size_t)nb * 4, q8b32_sums32_offset(n) - scales);
+  block_sums_store(out, n);
 }
 
 void kern_kv_store_avx512(kern_kv_type t, const float *x, int n, void *dst) {

@@ -12,6 +12,16 @@ kern_mm_fn kern_mm_f32_avx512, kern_mm_f16_avx512, kern_mm_f16_f32_avx512, kern_
     kern_mm_q8_0_f32_avx512;
 kern_mm_fn kern_mm_bf16_avx512bf16, kern_mm_q8_0_avx512vnni;
 
+/* Formats in tiles, mm_tile_ISA.c. */
+#define HF_X86_TILES(isa)                                                                                        \
+  kern_mm_fn kern_mm_tile_q8_0_##isa, kern_mm_tile_q4_0_##isa, kern_mm_tile_q4_1_##isa, kern_mm_tile_q5_0_##isa, \
+      kern_mm_tile_q5_1_##isa, kern_mm_tile_iq4_nl_##isa, kern_mm_tile_int4_##isa, kern_mm_tile_mxfp4_##isa,     \
+      kern_mm_tile_q4_k_##isa, kern_mm_tile_q5_k_##isa, kern_mm_tile_q6_k_##isa, kern_mm_tile_q3_k_##isa,        \
+      kern_mm_tile_q2_k_##isa, kern_mm_tile_iq4_xs_##isa;
+HF_X86_TILES(avx2)
+HF_X86_TILES(avx512vnni)
+#undef HF_X86_TILES
+
 #define HF_X86_TABLE(isa)                                                                                                       \
   kern_pack_fn kern_pack_f16_##isa, kern_pack_bf16_##isa, kern_pack_q8b32_##isa;                                                \
   void kern_rmsnorm_##isa(const float *x, const float *w, float eps, int n, float *y);                                          \

@@ -118,7 +118,7 @@ grep -q 'at most USD' "$tmp/choices.html" || fail "the page does not say the bud
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --budget 9000 --no-store
 expect_stdout_line '\((cheapest, )?knee(, fastest)?\)$'
 expect_stdout_line '^  USD/M: USD per million tokens, input and output together'
-expect_same "$(grep -c 'llama.cpp, ik_llama.cpp' "$out")" 1 "lines of engines"
+expect_same "$(grep -c 'llama.cpp, ik_llama.cpp' "$out")" 2 "lines of engines" # hf-run stands in the one without a GPU
 grep -q 'run hf-profile on a machine with this GPU' "$out" && fail "hf-profile measures no GPU"
 
 expect_exit 1 "$plan" recommend "${load[@]}" "${space[@]}" --budget 1000 --no-store --json

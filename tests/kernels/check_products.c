@@ -6,15 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blocks.h"
 #include "check.h"
 
 enum { MAX_TOK = 64, MAX_CANDIDATES = 16 };
 
 typedef struct {
   kern_mat w;
-  size_t w_bytes;
-  char *w_data;
+  size_t w_bytes, tile_bytes;
+  char *w_data, *tiles;  /* rows as stored; the same in tiles, or NULL */
   float *w_f32;          /* [n_rows][n_cols] */
+  double *scale_of;      /* [n_rows][n_cols] magnitude that rounding is relative to */
   void *x[MAX_TOK];      /* packed, each ends at a forbidden page */
   float *x_f32[MAX_TOK]; /* what the packed activation stands for */
   kern_act act;
@@ -34,19 +36,33 @@ static const kern_table *ref_table(void) {
   return &t;
 }
 
-/* Raw Q8_0 blocks: the whole int8 range, -128 included, which a quantiser never writes but a file may hold. */
-static void random_q8_row(data_kind k, int n_cols, char *row) {
-  for (int b = 0; b < n_cols / 32; b++) {
-    float d = k == DATA_EXTREME ? rnd_value(k) : rnd_value(k) * 0.05f;
-    float one[32] = {d}; /* an f16 through the public interface */
-    char half[64];
-    kern_quant_row(KF_F16, one, 1, half);
-    memcpy(row + b * 34, half, 2);
-    for (int i = 0; i < 32; i++) {
-      int q = k == DATA_LARGEST ? (rnd() & 1 ? 127 : -128) : k == DATA_ZERO && (rnd() & 1) ? 0 : rnd_between(-128, 127);
-      row[b * 34 + 2 + i] = (char)q;
-    }
+/* Raw blocks: every bit pattern of the quants, also those that a quantiser never writes but a file may hold. */
+static void random_blocks(kern_format f, data_kind k, int n_cols, char *row) {
+  size_t bytes = kern_row_bytes(f, n_cols);
+  for (size_t i = 0; i < bytes; i++) {
+    uint32_t r = rnd();
+    row[i] = (char)(k == DATA_LARGEST           ? (r & 1   ? 0x7f
+                                                   : r & 2 ? 0x80
+                                                   : r & 4 ? 0xff
+                                                           : 0)
+                    : k == DATA_ZERO && (r & 1) ? 0
+                                                : r >> 8);
   }
+  float half = k == DATA_EXTREME ? (rnd() & 1 ? 100.0f : 1e-4f) : k == DATA_SUBNORMAL ? 1e-4f : 1.0f;
+  expect(hf_block_scales(kern_format_name(f), (uint8_t *)row, n_cols, half), "%s: random blocks", kern_format_name(f));
+}
+
+/* The integers and the minimum of a group may be larger than the weights that they make: what rounding is measured by. */
+static double rounding_weight(const product *p, const float *w, int c) {
+  static const kern_format with_min[] = {KF_Q4_1, KF_Q5_1, KF_Q2_K, KF_Q4_K, KF_Q5_K};
+  for (size_t i = 0; i < sizeof with_min / sizeof with_min[0]; i++) {
+    if (p->w.format != with_min[i]) continue;
+    int block = kern_block(p->w.format), first = c / block * block;
+    double most = 0;
+    for (int j = first; j < first + block; j++) most = fmax(most, fabs((double)w[j]));
+    return 3 * most;
+  }
+  return fabs((double)w[c]);
 }
 
 static void unpack(kern_act a, const void *packed, int n, float *out) {
@@ -71,7 +87,7 @@ static void make_expected(product *p, int n_tok) {
       for (int c = 0; c < n; c++) {
         double v = (double)w[c] * x[c];
         sum += v;
-        mag += fabs(v);
+        mag += p->scale_of[(size_t)r * (size_t)n + (size_t)c] * fabs((double)x[c]);
         lost += FLT_MIN + (fabsf(w[c]) < FLT_MIN || fabsf(x[c]) < FLT_MIN ? fabs(v) : 0.0);
       }
       p->want[t * rows + r] = sum;
@@ -91,12 +107,15 @@ static void product_make(product *p, kern_format f, kern_act a, int rows, int co
   p->w = (kern_mat){f, KL_ROWS, rows, cols, stride, p->w_data};
   p->act = a;
   p->w_f32 = canary_new(rows * cols);
+  p->scale_of = calloc((size_t)(rows * cols), sizeof(double));
   for (int r = 0; r < rows; r++) {
     char *row = p->w_data + (size_t)r * stride;
     for (int c = 0; c < cols; c++) values[c] = rnd_value(k);
-    if (f == KF_Q8_0) random_q8_row(k, cols, row);
+    float *w = p->w_f32 + (size_t)r * (size_t)cols;
+    if (kern_block(f) > 1) random_blocks(f, k, cols, row);
     else kern_quant_row(f, values, cols, row);
-    kern_dequant_row(f, row, cols, p->w_f32 + (size_t)r * (size_t)cols);
+    kern_dequant_row(f, row, cols, w);
+    for (int c = 0; c < cols; c++) p->scale_of[(size_t)r * (size_t)cols + (size_t)c] = rounding_weight(p, w, c);
   }
   for (int t = 0; t < n_tok; t++) {
     for (int c = 0; c < cols; c++) values[c] = rnd_value(k);
@@ -113,6 +132,29 @@ static void product_make(product *p, kern_format f, kern_act a, int rows, int co
   canary_free(values);
 }
 
+/* From here on w is in this layout; the rows read back must be the same. Repacked in two pieces, as threads would. */
+static void product_layout(product *p, kern_layout l) {
+  if (l == KL_ROWS) return;
+  const int rows = p->w.n_rows, half = rows / 2 / 16 * 16, cols = p->w.n_cols;
+  float *back = canary_new(cols);
+  p->tile_bytes = kern_mat_bytes(l, p->w.format, rows, cols);
+  p->tiles = guarded(p->tile_bytes);
+  kern_tile_pack(&p->w, 0, half, p->tiles);
+  kern_tile_pack(&p->w, half, rows, p->tiles);
+  p->w.layout = l;
+  p->w.data = p->tiles;
+  p->w.row_bytes = kern_row_bytes(p->w.format, cols);
+  for (int r = 0; r < rows; r++) {
+    kern_mat_row(&p->w, r, back);
+    kern_dequant_row(p->w.format, p->w_data + (size_t)r * ((p->w_bytes - p->w.row_bytes) / (size_t)(rows > 1 ? rows - 1 : 1)),
+                     cols, p->w_f32 + (size_t)r * (size_t)cols);
+    if (!expect(memcmp(back, p->w_f32 + (size_t)r * (size_t)cols, (size_t)cols * 4) == 0, "%s: row %d of %d changes in tiles",
+                kern_format_name(p->w.format), r, rows))
+      break;
+  }
+  canary_free(back);
+}
+
 static void product_drop(product *p, int n_tok) {
   for (int t = 0; t < n_tok; t++) {
     guarded_free(p->x[t], kern_act_bytes(p->act, p->w.n_cols));
@@ -120,7 +162,9 @@ static void product_drop(product *p, int n_tok) {
     canary_free(p->y[t]);
   }
   guarded_free(p->w_data, p->w_bytes);
+  if (p->tiles) guarded_free(p->tiles, p->tile_bytes);
   canary_free(p->w_f32);
+  free(p->scale_of);
   free(p->want);
   free(p->magnitude);
   free(p->flushed);
@@ -186,20 +230,37 @@ static void check_invariance(const kern_mm_candidate *c, product *p) {
   free(whole);
 }
 
-/* One NaN or infinity in a row shows in that row and in no other. */
+/* Puts a NaN into a row: where a block keeps its scale is found by trying. false: the format has no NaN. */
+static bool put_nan(kern_format f, char *row, int n_cols) {
+  float *w = calloc((size_t)n_cols, sizeof *w);
+  bool found = false;
+  for (size_t at = 0; at + 2 <= kern_row_bytes(f, kern_block(f) > 1 ? kern_block(f) : 2) && !found; at += 1) {
+    char keep[4];
+    size_t n = f == KF_F32 ? 4 : 2;
+    memcpy(keep, row + at, n);
+    memset(row + at, 0xff, n);
+    kern_dequant_row(f, row, n_cols, w);
+    for (int c = 0; c < n_cols; c++) found = found || isnan(w[c]);
+    if (!found) memcpy(row + at, keep, n);
+  }
+  free(w);
+  return found;
+}
+
+/* One NaN in a row shows in that row and in no other. */
 static void check_not_finite(const kern_mm_candidate *c, kern_format f, kern_act a) {
-  enum { ROWS = 18, COLS = 96, TOKENS = 9, BAD = 5 };
+  enum { ROWS = 18, TOKENS = 9, BAD = 5 };
+  const int block = kern_block(f), cols = (96 + block - 1) / block * block;
   product p;
-  float bad[32];
-  for (int i = 0; i < 32; i++) bad[i] = NAN;
-  product_make(&p, f, a, ROWS, COLS, 0, TOKENS, DATA_RANDOM);
-  char *row = p.w_data + (size_t)BAD * p.w.row_bytes;
-  if (f == KF_Q8_0) kern_quant_row(KF_F16, bad, 1, row);
-  else kern_quant_row(f, bad, 1, row);
+  product_make(&p, f, a, ROWS, cols, 0, TOKENS, DATA_RANDOM);
+  bool has_nan = put_nan(f, p.w_data + (size_t)BAD * p.w.row_bytes, cols);
+  product_layout(&p, c->layout);
+  expect(has_nan || f == KF_MXFP4 || f == KF_NVFP4, "%s: no NaN found", c->name);
   c->fn(&p.w, 0, ROWS, TOKENS, (const void *const *)p.x, p.y);
   for (int t = 0; t < TOKENS; t++) {
     for (int r = 0; r < ROWS; r++) {
-      expect(isnan(p.y[t][r]) == (r == BAD), "%s: a NaN weight in row %d, y[%d][%d] = %g", c->name, BAD, t, r, (double)p.y[t][r]);
+      expect(isnan(p.y[t][r]) == (has_nan && r == BAD), "%s: a NaN weight in row %d, y[%d][%d] = %g", c->name, BAD, t, r,
+             (double)p.y[t][r]);
     }
   }
   product_drop(&p, TOKENS);
@@ -214,6 +275,7 @@ static void check_candidate(const kern_mm_candidate *c) {
     for (int k = 0; k < DATA_N; k++) {
       product p;
       product_make(&p, c->format, c->act, shapes[s][0], cols, shapes[s][2], 17, (data_kind)k);
+      product_layout(&p, c->layout);
       for (int n_tok = 1; n_tok <= 17; n_tok += s < 4 ? 1 : 4) check_values(c, &p, n_tok, (data_kind)k);
       product_drop(&p, 17);
     }
@@ -221,8 +283,9 @@ static void check_candidate(const kern_mm_candidate *c) {
   static const int big[][2] = {{69, 37 * 32}, {35, 11 * 32}};
   for (size_t s = 0; s < sizeof big / sizeof big[0]; s++) {
     product p;
-    product_make(&p, c->format, c->act, big[s][0], block == 1 ? big[s][1] + 5 : big[s][1], 2, MAX_TOK,
-                 s ? DATA_EXTREME : DATA_RANDOM);
+    int cols = block == 1 ? big[s][1] + 5 : (big[s][1] + block - 1) / block * block;
+    product_make(&p, c->format, c->act, big[s][0], cols, 2, MAX_TOK, s ? DATA_EXTREME : DATA_RANDOM);
+    product_layout(&p, c->layout);
     check_values(c, &p, MAX_TOK, DATA_RANDOM);
     check_invariance(c, &p);
     product_drop(&p, MAX_TOK);
@@ -244,7 +307,7 @@ void check_products(unsigned mask, const char *only) {
         expect((all[i]->isa & ~mask) == 0, "%s offered without its instruction set", all[i]->name);
         if (only && !strstr(all[i]->name, only)) continue;
         check_candidate(all[i]);
-        printf("  %-20s %s\n", all[i]->name, checks_failed() == before ? "ok" : "DIFFERS");
+        printf("  %-26s %s\n", all[i]->name, checks_failed() == before ? "ok" : "DIFFERS");
       }
     }
   }

@@ -94,8 +94,20 @@ static void time_candidate(pool *p, const kern_mm_candidate *c, char *data) {
   if (kern_table_for(KERN_ISA_SCALAR, &ref) != HF_OK) return;
   for (int i = 0; i < COLS; i++) values[i] = rnd_value(DATA_RANDOM);
   for (int r = 0; r < w.n_rows; r++) {
-    if (r == 0) kern_quant_row(c->format, values, COLS, data);
+    if (r == 0) kern_random_row(c->format, 1, 1.0f, COLS, data);
     else memcpy(data + (size_t)r * row, data, row);
+  }
+  char *tiles = NULL;
+  if (c->layout == KL_TILE16) { /* into place, 16 rows at a time */
+    tiles = must_alloc(16 * row);
+    w.n_rows -= w.n_rows % 16;
+    for (int r = 0; r < w.n_rows; r += 16) {
+      kern_mat some = {c->format, KL_ROWS, 16, COLS, row, data + (size_t)r * row};
+      kern_tile_pack(&some, 0, 16, tiles);
+      memcpy(data + (size_t)r * row, tiles, 16 * row);
+    }
+    w.layout = KL_TILE16;
+    mem_free(tiles, 16 * row, -1);
   }
   for (int t = 0; t < MAX_TOK; t++) {
     x[t] = must_alloc(kern_act_bytes(c->act, COLS));
@@ -110,7 +122,7 @@ static void time_candidate(pool *p, const kern_mm_candidate *c, char *data) {
     s = best_seconds(p, &j, &plain, &read_s);
     double bytes = (double)row * w.n_rows / s, flops = 2.0 * w.n_rows * COLS * tokens[i] / s,
            dram = (double)matrix_bytes / read_s;
-    printf("%-20s %5dx%d %3d tok %7.2f GB/s of %6.2f (%3.0f %%) %8.1f GFLOP/s\n", c->name, w.n_rows, COLS, tokens[i],
+    printf("%-26s %6dx%d %3d tok %7.2f GB/s of %6.2f (%3.0f %%) %8.1f GFLOP/s\n", c->name, w.n_rows, COLS, tokens[i],
            bytes * 1e-9, dram * 1e-9, 100.0 * bytes / dram, flops * 1e-9);
   }
   for (int t = 0; t < MAX_TOK; t++) {

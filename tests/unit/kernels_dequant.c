@@ -26,7 +26,11 @@ static void golden_rows_are_bit_exact(void **state) {
   static const struct {
     const char *type;
     kern_format format;
-  } types[] = {{"F32", KF_F32}, {"F16", KF_F16}, {"BF16", KF_BF16}, {"Q8_0", KF_Q8_0}};
+  } types[] = {{"F32", KF_F32},     {"F16", KF_F16},     {"BF16", KF_BF16},   {"Q8_0", KF_Q8_0},     {"Q4_0", KF_Q4_0},
+               {"Q4_1", KF_Q4_1},   {"Q5_0", KF_Q5_0},   {"Q5_1", KF_Q5_1},   {"Q2_K", KF_Q2_K},     {"Q3_K", KF_Q3_K},
+               {"Q4_K", KF_Q4_K},   {"Q5_K", KF_Q5_K},   {"Q6_K", KF_Q6_K},   {"IQ4_NL", KF_IQ4_NL}, {"IQ4_XS", KF_IQ4_XS},
+               {"MXFP4", KF_MXFP4}, {"NVFP4", KF_NVFP4}, {"TQ1_0", KF_TQ1_0}, {"TQ2_0", KF_TQ2_0}};
+  assert_int_equal(sizeof types / sizeof types[0], KF_N - 1); /* INT4 is no GGUF type: its own test */
   for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
     size_t n_raw, n_want;
     char *raw = read_golden(types[i].type, "bin", &n_raw), *want = read_golden(types[i].type, "f32", &n_want);
@@ -34,9 +38,48 @@ static void golden_rows_are_bit_exact(void **state) {
     assert_int_equal(n_want, sizeof got);
     assert_int_equal(n_raw, kern_row_bytes(types[i].format, VALUES));
     kern_dequant_row(types[i].format, raw, VALUES, got);
-    assert_memory_equal(got, want, sizeof got);
+    for (int k = 0; k < VALUES; k++)
+      if (memcmp(&got[k], want + 4 * k, 4))
+        fail_msg("%s: value %d is %.9g, %.9g was expected", types[i].type, k, (double)got[k], (double)((float *)(void *)want)[k]);
     free(raw);
     free(want);
+  }
+}
+
+/* BF16 scale 0.5, then byte j holds weights j and j + 16, 8 standing for zero. */
+static void int4_of_known_values(void **state) {
+  (void)state;
+  const uint8_t row[18] = {0x00, 0x3f, 0x80, 0xf7, 0x08, 0x88, 0x88, 0x88, 0x88,
+                           0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x98};
+  float v[32];
+  kern_dequant_row(KF_INT4, row, 32, v);
+  const float head[3] = {-4.0f, -0.5f, 0.0f}, tail[3] = {0.0f, 3.5f, -4.0f};
+  for (int i = 0; i < 3; i++) {
+    assert_float_equal(v[i], head[i], 0);
+    assert_float_equal(v[16 + i], tail[i], 0);
+  }
+  for (int i = 3; i < 31; i++)
+    if (i < 16 || i > 18) assert_float_equal(v[i], 0, 0);
+  assert_float_equal(v[31], 0.5f, 0);
+}
+
+/* Random weights fill their range and no more than a little beyond, and are the same for the same seed. */
+static void random_rows_spread_over_their_range(void **state) {
+  (void)state;
+  for (int f = 0; f < KF_N; f++) {
+    static char a[4 * 4096], b[4 * 4096];
+    float w[4096];
+    double sum = 0, most = 0;
+    kern_random_row((kern_format)f, 5, 0.25f, 4096, a);
+    kern_random_row((kern_format)f, 5, 0.25f, 4096, b);
+    assert_memory_equal(a, b, kern_row_bytes((kern_format)f, 4096));
+    kern_dequant_row((kern_format)f, a, 4096, w);
+    for (int i = 0; i < 4096; i++) {
+      sum += w[i];
+      most = fmax(most, fabs((double)w[i]));
+    }
+    if (!(most > 0.15 && most < 1.25 && fabs(sum / 4096) < 0.15 * most + 0.04))
+      fail_msg("%s: largest %g, mean %g", kern_format_name((kern_format)f), most, sum / 4096);
   }
 }
 
@@ -120,9 +163,14 @@ static void names_and_sizes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(golden_rows_are_bit_exact),           cmocka_unit_test(q8_0_of_known_values),
-      cmocka_unit_test(small_numbers_survive_the_quantiser), cmocka_unit_test(halves_round_to_nearest_even),
-      cmocka_unit_test(every_half_goes_there_and_back),      cmocka_unit_test(names_and_sizes),
+      cmocka_unit_test(golden_rows_are_bit_exact),
+      cmocka_unit_test(q8_0_of_known_values),
+      cmocka_unit_test(small_numbers_survive_the_quantiser),
+      cmocka_unit_test(halves_round_to_nearest_even),
+      cmocka_unit_test(every_half_goes_there_and_back),
+      cmocka_unit_test(names_and_sizes),
+      cmocka_unit_test(int4_of_known_values),
+      cmocka_unit_test(random_rows_spread_over_their_range),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

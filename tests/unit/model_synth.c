@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "model/internal.h"
+#include "model/synth.h"
 #include "model/tokenizer.h"
 
 static char dir[] = "/tmp/hf-synth-XXXXXX";
@@ -70,8 +70,14 @@ static const char *const family_config[] = {
     "\"head_dim\":32,\"intermediate_size\":96,\"moe_intermediate_size\":32,\"n_routed_experts\":4,\"num_experts_per_tok\":2,\"n_"
     "shared_experts\":1,"
     "\"first_k_dense_replace\":1,\"attention_bias\":true,\"use_qk_norm\":true,\"routed_scaling_factor\":2.5}",
+    /* wide enough for blocks of 256 */
+    "{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":1,\"hidden_size\":256,\"vocab_size\":300,\"num_attention_heads\":2,"
+    "\"num_"
+    "key_value_heads\":2,"
+    "\"head_dim\":128,\"moe_intermediate_size\":256,\"intermediate_size\":256,\"num_experts\":3,\"num_experts_per_tok\":2,\"norm_"
+    "topk_prob\":true}",
 };
-enum { N_CONFIGS = sizeof family_config / sizeof *family_config };
+enum { N_CONFIGS = sizeof family_config / sizeof *family_config - 1, WIDE = N_CONFIGS };
 
 static json *parse(const char *text) {
   json *j = NULL;
@@ -140,6 +146,26 @@ static void test_gguf_round_trip(void **state) {
   static const fmt formats[] = {FMT_Q8_0, FMT_F16, FMT_BF16, FMT_F32};
   for (int i = 0; i < N_CONFIGS; i++)
     for (int f = 0; f < 4; f++) round_trip(i, formats[f], true);
+}
+
+/* Every format of GGUF that has synthetic weights, each written and read back; all rows of the wide model are in blocks of it. */
+static void test_gguf_formats_round_trip(void **state) {
+  (void)state;
+  int n = 0;
+  for (int f = 0; f < FMT_N; f++) {
+    if (fmt_get((fmt)f)->ggml_type < 0 || !synth_can((fmt)f)) continue;
+    n++;
+    round_trip(WIDE, (fmt)f, true);
+    char name[256];
+    snprintf(name, sizeof name, "synth:%s/config-%d.json,format=%s", dir, WIDE, fmt_get((fmt)f)->name);
+    model *m = open_ok(name);
+    model_tensor_info t;
+    if (model_tensor(m, MT_EXP_UP, 0, 2, &t) != HF_OK) fail_msg("%s", hf_error_line());
+    assert_int_equal(t.format, f);
+    model_close(m);
+  }
+  assert_int_equal(n, 19);
+  round_trip(WIDE, FMT_Q4_K_M, true);
 }
 
 static void test_folder_round_trip(void **state) {
@@ -225,7 +251,7 @@ static void test_refusals(void **state) {
   model *m = open_ok("synth:tests/golden/deepseek_v3,format=q4_k"); /* rows too short for blocks of 256: F16 */
   model_close(m);
   json *j = parse(family_config[0]);
-  model_synth_options o = {.format = FMT_Q4_K, .gguf = true};
+  model_synth_options o = {.format = FMT_IQ2_XXS, .gguf = true};
   assert_int_equal(model_synth_write(j, "c", &o, "/tmp/none"), HF_UNSUPPORTED);
   o.format = FMT_Q8_0;
   o.gguf = false;
@@ -237,11 +263,9 @@ static void test_refusals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_gguf_round_trip),
-      cmocka_unit_test(test_folder_round_trip),
-      cmocka_unit_test(test_seeds_and_overrides),
-      cmocka_unit_test(test_written_tokenizers),
-      cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_gguf_round_trip),    cmocka_unit_test(test_gguf_formats_round_trip),
+      cmocka_unit_test(test_folder_round_trip),  cmocka_unit_test(test_seeds_and_overrides),
+      cmocka_unit_test(test_written_tokenizers), cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -1,0 +1,166 @@
+/* tv_avx2.h: the vectors of tile/mm.inc. A number of a shift is a constant wherever these are called. */
+#ifndef HF_KERNELS_X86_TILE_TV_AVX2_H
+#define HF_KERNELS_X86_TILE_TV_AVX2_H
+
+#include <string.h>
+
+#include "kernels/half.h"
+#include "kernels/layouts.h"
+#include "kernels/ref/blocks.h"
+#include "kernels/x86/vec_avx2.h"
+#include "kernels/x86/x86.h"
+
+typedef __m256i TV;
+typedef __m256 TVF;
+
+#define TV_MM(format) kern_mm_tile_##format##_avx2
+enum { TV_HALVES = 2, TV_TOKENS = 4, TV_SUMS = 4 /* registers for sums */ };
+#define TV_UNROLL_GROUPS _Pragma("GCC unroll 16")
+#define TV_INLINE static inline __attribute__((always_inline))
+
+/* Of the rows in half h: four bytes, then numbers of a byte or two, at p for row 0 of the tile. */
+TV_INLINE TV tv_load(const uint8_t *p, int h) {
+  return _mm256_loadu_si256((const void *)(p + 32 * h));
+}
+TV_INLINE TVF tv_f16(const uint8_t *p, int h) {
+  return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 16 * h)));
+}
+TV_INLINE TVF tv_bf16(const uint8_t *p, int h) {
+  return v256_from_bf16(_mm_loadu_si128((const void *)(p + 16 * h)));
+}
+TV_INLINE TV tv_u8(const uint8_t *p, int h) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(p + 8 * h)));
+}
+TV_INLINE TV tv_i8(const uint8_t *p, int h) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + 8 * h)));
+}
+TV_INLINE TV tv_u16(const uint8_t *p, int h) {
+  return _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p + 16 * h)));
+}
+
+TV_INLINE TV tv_zero(void) {
+  return _mm256_setzero_si256();
+}
+TV_INLINE TVF tv_zero_f32(void) {
+  return _mm256_setzero_ps();
+}
+TV_INLINE TV tv_set32(int v) {
+  return _mm256_set1_epi32(v);
+}
+TV_INLINE TV tv_and(TV a, TV b) {
+  return _mm256_and_si256(a, b);
+}
+TV_INLINE TV tv_or(TV a, TV b) {
+  return _mm256_or_si256(a, b);
+}
+TV_INLINE TV tv_sub32(TV a, TV b) {
+  return _mm256_sub_epi32(a, b);
+}
+TV_INLINE TVF tv_mul(TVF a, TVF b) {
+  return _mm256_mul_ps(a, b);
+}
+TV_INLINE TVF tv_fma(TVF a, TVF b, TVF c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+TV_INLINE TVF tv_to_f32(TV a) {
+  return _mm256_cvtepi32_ps(a);
+}
+TV_INLINE TVF tv_negative(TVF a) {
+  return _mm256_castsi256_ps(_mm256_xor_si256(_mm256_castps_si256(a), _mm256_set1_epi32(INT32_MIN)));
+}
+TV_INLINE void tv_store_f32(float *p, TVF a) {
+  _mm256_storeu_ps(p, a);
+}
+/* A float of the activation in all lanes. */
+TV_INLINE TVF tv_set_f32(const char *p) {
+  return _mm256_set1_ps(half_load_f32(p));
+}
+TV_INLINE TV tv_four(const char *p) {
+  int32_t v;
+  memcpy(&v, p, sizeof v);
+  return _mm256_set1_epi32(v);
+}
+/* An integer of the activation times 2^shift in all lanes. */
+TV_INLINE TV tv_start(const char *p, const int shift) {
+  switch (shift) {
+    case 2: return _mm256_slli_epi32(tv_four(p), 2);
+    case 3: return _mm256_slli_epi32(tv_four(p), 3);
+    case 4: return _mm256_slli_epi32(tv_four(p), 4);
+    case 5: return _mm256_slli_epi32(tv_four(p), 5);
+    case 7: return _mm256_slli_epi32(tv_four(p), 7);
+    default: return tv_four(p);
+  }
+}
+
+/* Shifts of 32-bit numbers. */
+TV_INLINE TV tv_right32(TV a, const int n) {
+  return _mm256_srl_epi32(a, _mm_cvtsi32_si128(n));
+}
+TV_INLINE TV tv_left32(TV a, const int n) {
+  return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n));
+}
+/* Bits 6 and 7 of a number below 256, as bits 4 and 5. */
+TV_INLINE TV tv_high_two(TV a) {
+  return tv_and(_mm256_srli_epi32(a, 2), _mm256_set1_epi32(0x30));
+}
+
+/* In every byte: the lower or upper nibble; bits 2n and 2n+1; bit n moved to bit `to`; a shift left by four of a number below 16. */
+TV_INLINE TV tv_nibble(TV a, const int upper) {
+  return tv_and(upper ? _mm256_srli_epi16(a, 4) : a, _mm256_set1_epi8(15));
+}
+TV_INLINE TV tv_two_bits(TV a, const int n) {
+  TV v = n == 0 ? a : n == 1 ? _mm256_srli_epi16(a, 2) : n == 2 ? _mm256_srli_epi16(a, 4) : _mm256_srli_epi16(a, 6);
+  return tv_and(v, _mm256_set1_epi8(3));
+}
+TV_INLINE TV tv_bit(TV a, const int n, const int to) {
+  TV v = a;
+  switch (n - to) {
+    case -4: v = _mm256_slli_epi16(a, 4); break;
+    case -3: v = _mm256_slli_epi16(a, 3); break;
+    case -2: v = _mm256_slli_epi16(a, 2); break;
+    case -1: v = _mm256_slli_epi16(a, 1); break;
+    case 1: v = _mm256_srli_epi16(a, 1); break;
+    case 2: v = _mm256_srli_epi16(a, 2); break;
+    case 3: v = _mm256_srli_epi16(a, 3); break;
+    case 4: v = _mm256_srli_epi16(a, 4); break;
+    case 5: v = _mm256_srli_epi16(a, 5); break;
+    default: break;
+  }
+  return tv_and(v, _mm256_set1_epi8((char)(1 << to)));
+}
+TV_INLINE TV tv_left4(TV a) {
+  return _mm256_slli_epi16(a, 4);
+}
+
+/* Sixteen values, chosen by the number in each byte. */
+TV_INLINE TV tv_iq4_values(void) {
+  return _mm256_broadcastsi128_si256(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
+}
+TV_INLINE TV tv_fp4_values(void) {
+  return _mm256_broadcastsi128_si256(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4));
+}
+TV_INLINE TV tv_choose(TV values, TV number) {
+  return _mm256_shuffle_epi8(values, number);
+}
+/* 2^(e - 128) of a byte e: a normal number, but for 0 and 1. */
+TV_INLINE TVF tv_half_e8m0(TV e) {
+  TV normal = _mm256_slli_epi32(tv_sub32(e, tv_set32(1)), 23);
+  TV tiny = _mm256_sllv_epi32(tv_set32(0x00200000), e);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, _mm256_cmpgt_epi32(tv_set32(2), e)));
+}
+
+/* Products of bytes, neighbours added, as int16: of unsigned or int8 quants with the four int8 at q. */
+TV_INLINE TV tv_pairs(TV w, const char *q) {
+  return _mm256_maddubs_epi16(w, tv_four(q));
+}
+TV_INLINE TV tv_pairs_signed(TV w, const char *q) {
+  return _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(tv_four(q), w));
+}
+TV_INLINE TV tv_add16(TV a, TV b) {
+  return _mm256_add_epi16(a, b);
+}
+TV_INLINE TV tv_widen_add(TV sum, TV pairs) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+#endif
