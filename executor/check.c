@@ -235,9 +235,8 @@ static int judge_routing(const check_ref *r, const probe *p, bool exact, int pro
 
 /* The coarsest rounding of a run decides: that of the activations, which the weights' format says, or that of the KV cache. */
 static fmt coarsest(const check_ref *r, const engine_options *o) {
-  kern_format k;
   fmt f = r->c->default_format;
-  if (o->dequantise && !kern_format_parse(fmt_get(f)->name, &k)) f = FMT_BF16; /* as what is beside them in such files */
+  if (f == FMT_FP8_E4M3 || f == FMT_INT4_G32 || f == FMT_MXFP4) f = FMT_BF16; /* what is beside such experts */
   if (f == FMT_F32 && o->kv_type == KV_F16) f = FMT_F16;
   return (f == FMT_F32 || f == FMT_F16) && o->kv_type == KV_BF16 ? FMT_BF16 : f;
 }

@@ -5,6 +5,7 @@
 # Loaded as numbers; without being asked to a format that no kernel takes is refused, and the budget is that
 # of what is loaded.
 for name in deepseek_v3_fp8 kimi_k2_int4 gpt_oss_mxfp4; do check_family "$name" --dequantise f32; done
+for name in kimi_k2_int4 gpt_oss_mxfp4; do check_family "$name"; done # as they are
 fp8=tests/golden/deepseek_v3_fp8
 expect_error 2 'fp8 cannot be executed as they are; --dequantise bf16' "$bin/hf-run" --check-reference $fp8/reference.json --model $fp8
 expect_error 2 'neither bf16 nor f32' "$bin/hf-run" --check-reference $fp8/reference.json --model $fp8 --dequantise f16
