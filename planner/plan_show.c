@@ -335,6 +335,9 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement%s below %s: gap %.4f %%, %s, found in %.2f s\n", step,
                        has_rows(p) ? " that keeps the rows of its limits" : "", bound, 100 * p->ilp.gap, p->ilp.status,
                        p->ilp.seconds));
+  if (strcmp(p->ilp.status, "bounded") == 0)
+    HF_TRY(hf_buf_printf(b, "               (a wide gap: a better placement is not excluded; between like devices that share "
+                            "layers the bound is weak)\n"));
   double gain = json_number(json_get(p->extra, "placement_gain"), 0);
   if (gain > 0)
     HF_TRY(hf_buf_printf(

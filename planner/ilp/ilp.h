@@ -217,9 +217,10 @@ typedef struct {
   int depth;          /* chosen */
   int bound_depth;    /* the depth whose bound is bound_ns */
   double objective_ns;
-  double bound_ns;          /* holds for all placements and all depths tried */
-  double gap;               /* objective / bound - 1 */
-  const char *status;       /* "optimal": gap <= 1e-6; "proven": certified with that gap; "feasible": no certificate */
+  double bound_ns; /* holds for all placements and all depths tried */
+  double gap;      /* objective / bound - 1 */
+  const char *
+      status; /* "optimal": gap <= 1e-6; "proven": <= 1 %; "bounded": certified, but with a wider gap; "feasible": no certificate */
   bool lp_exact;            /* the program of the chosen depth (ilp_write_lp) was solved to its optimum */
   const char *certificate;  /* of bound_depth: "lagrangian" (an LP), "milp", "exact" (one placement only) */
   double tok_per_s;         /* users / objective */

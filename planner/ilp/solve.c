@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double OPTIMAL_GAP = 1e-6, SETTLED_GAP = 1e-5, NEAR_GAP = 2e-3, SIMPLE_GAP = 5e-3, LEAST_PRICE = 0.01;
+static const double OPTIMAL_GAP = 1e-6, SETTLED_GAP = 1e-5, NEAR_GAP = 2e-3, SIMPLE_GAP = 5e-3, PROVEN_GAP = 0.01,
+                    LEAST_PRICE = 0.01;
 enum { SETTLE_ROUNDS = 12 };
 
 typedef struct {
@@ -397,6 +398,8 @@ static hf_status come_within(search *s, int depth, spread_solution *x) {
   static const double times[] = {1, 2, 8};
   const ilp_limits *l = &s->p->limit;
   double chunk = ilp_chunk_limit(s->p), step_price = x->best.over_step, chunk_price = x->best.over_chunk;
+  /* Limits that cost the relaxation nothing lead nowhere better; on one device the other starts are cheap and worth it all the same. */
+  bool free_of_limits = s->p->table->n_devices > 1 && step_price == 0 && chunk_price == 0;
   /* Where a limit costs the relaxation nothing a small price still leads to placements within it. */
   if (l->step_ns > 0) step_price = fmax(step_price, LEAST_PRICE);
   if (chunk > 0) chunk_price = fmax(chunk_price, LEAST_PRICE * x->bound_ns / chunk);
@@ -411,7 +414,7 @@ static hf_status come_within(search *s, int depth, spread_solution *x) {
     ilp_evaluation e;
     double ns;
     HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
-    if (e.keeps_limits && (i >= 3 || x->objective_ns <= x->bound_ns * (1 + NEAR_GAP))) return HF_OK;
+    if (e.keeps_limits && (i >= 3 || free_of_limits || x->objective_ns <= x->bound_ns * (1 + NEAR_GAP))) return HF_OK;
     if (!wanted[i]) continue;
     HF_TRY(spread_solve(s->p, depth, &goal[i], s->gap_target, INFINITY, s->quick, s->count, &y));
     hf_status st = spread_settle(x->m, &x->best, SETTLE_ROUNDS, 0, y->placement, &ns);
@@ -462,7 +465,7 @@ static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   r->tables->spread[depth - 1] = x;
   bool limits = s->p->limit.step_ns > 0 || s->p->limit.ttft_ns > 0;
   if (limits && x->bound_ns < stop && !x->milp) HF_TRY(come_within(s, depth, x));
-  if (!limits && x->bound_ns < stop) HF_TRY(no_worse_than_simple(x));
+  if (x->bound_ns < stop) HF_TRY(no_worse_than_simple(x));
   HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
   /* what is over a limit by rounding alone is in x's objective, times a lot */
   double ns = !isfinite(x->objective_ns) || !e.keeps_limits ? INFINITY : fmin(x->objective_ns, e.objective_ns);
@@ -546,7 +549,7 @@ static hf_status refuse_limits(search *s, const ilp_result *r, ilp_refusal *out)
 }
 
 static const char *status_of(bool certified, double gap) {
-  return !certified ? "feasible" : gap <= OPTIMAL_GAP ? "optimal" : "proven";
+  return !certified ? "feasible" : gap <= OPTIMAL_GAP ? "optimal" : gap <= PROVEN_GAP ? "proven" : "bounded";
 }
 
 static double gap_of(const ilp_result *r) {

@@ -81,3 +81,9 @@ expect_json --argjson mine "$mine" '.answer.depth == 1 and (.answer.tok_per_s_wa
 # shellcheck disable=SC2086
 expect_exit 0 "$plan" plan $question --depth 2 --no-store --json
 expect_json '.ilp.gap < 0.005 and all(.baselines[]; .slower_by >= 0)'
+
+# ---- four like GPUs with limits that bind nothing: no simple placement is better, and a wide gap is not called proven
+expect_exit 0 "$plan" plan --model qwen3-235b-a22b --machine 'cpu=epyc-9655,gpu=h200-nvl*4' --slo-tpot 100ms --slo-ttft 20 --format q4_k_m --users 10 --context 16384 --depth 4 --no-store --json
+expect_json 'all(.baselines[]; .slower_by > -1e-9) and .ilp.status == (if .ilp.gap <= 1e-6 then "optimal" elif .ilp.gap <= 0.01 then "proven" else "bounded" end)'
+expect_exit 0 "$plan" plan --model qwen3-235b-a22b --machine 'cpu=epyc-9655,gpu=h200-nvl*4' --format q4_k_m --users 10 --context 16384 --depth 4 --no-store
+grep -q ', bounded, found' "$out" && grep -q 'a better placement is not excluded' "$out" || grep -q ', \(proven\|optimal\), found' "$out" || fail "a wide gap is not told"
