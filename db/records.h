@@ -32,6 +32,9 @@ typedef struct {
   int64_t mem_bytes;
 } rec_device;
 
+/* What n threads do together is at most n times what one does, and a little for noise and for caches. */
+#define REC_POSSIBLE 1.15
+
 /* One scalar figure. what, e.g. dram_read_bytes_per_s, gpu_mem_bytes_per_s, flops_bf16, flops_int8, barrier_ns, layer_fixed_ns,
  * handover_ns, launch_ns, power_idle_w, power_active_w, price_usd. params: "threads=2" or "". */
 typedef struct {
@@ -44,6 +47,9 @@ typedef struct {
   db_tag tag;
   char source[160];
 } rec_figure;
+/* For a rate of N threads (params "threads=N", unit in /s), how many times N times that of one thread of the same device it is; above
+ * REC_POSSIBLE one of the two was measured wrong. 0: list has no such pair. *threads (may be NULL) becomes N. */
+double rec_figure_over_linear(const rec_figure *list, int n, int i, int *threads);
 
 /* One point of a kernel's curve. device "cpu" = all workers of the machine together, "cpu0" one node, "gpu0". */
 typedef struct {

@@ -7,6 +7,7 @@
 #include "planner/cmd.h"
 #include "planner/formats/formats.h"
 #include "planner/plan_make.h"
+#include "planner/plan_notes.h"
 #include "planner/plan_show.h"
 #include "planner/plan_sim.h"
 #include "planner/sim/chrome.h"
@@ -244,6 +245,7 @@ static hf_status run_plan(plan_command *c) {
     if (shown != HF_OK) st = shown;
   }
   if (st == HF_OK && found.chosen >= 0) formats_summary_json(&found, json_add_object(p.p->extra, "formats"));
+  if (st == HF_OK) st = plan_notes(in, p.p->extra);
   if (st == HF_OK) st = finish_plan(d, c, in, &p);
 done:
   planned_free(&p);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "planner/money/roi.h"
+#include "planner/plan_notes.h"
 
 enum { SHOWN_CLASSES = 6 };
 
@@ -324,10 +325,13 @@ static hf_status show_hardware(const plan *p, hf_buf *b) {
 }
 
 hf_status plan_show(const plan *p, hf_buf *b) {
-  char step[24], bound[24];
+  char step[24], bound[24], loss[PLAN_LOSS_TEXT];
+  plan_loss_text(p, loss);
   time_text(1e-9 * p->ilp.objective_ns, step);
   time_text(1e-9 * p->ilp.bound_ns, bound);
-  HF_TRY(hf_buf_printf(b, "Plan %lld: %s (%s) on %s, device %s\n", (long long)p->id, p->model, p->format, p->machine, p->gpu));
+  HF_TRY(hf_buf_printf(b, "Plan %lld: %s (%s%s) on %s, device %s\n", (long long)p->id, p->model, p->format, loss, p->machine,
+                       p->gpu));
+  HF_TRY(plan_show_doubts(p, b));
   HF_TRY(hf_buf_printf(b, "  load         %d user%s, context %d (prompt %d, output %d)\n", p->users, p->users == 1 ? "" : "s",
                        p->context, p->prompt_tokens, p->output_tokens));
   HF_TRY(show_depths(p, b));

@@ -1,4 +1,5 @@
 /* bench.c: how a point is timed, and where results gather. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,34 @@ stats prof_time(profile *p, prof_sample_fn *sample, void *user) {
   }
   hf_progress_add(&p->bar, 1);
   return s;
+}
+
+bool prof_impossible(const profile *p, int from) {
+  for (int i = from; i < p->n_figure; i++)
+    if (rec_figure_over_linear(p->figure, p->n_figure, i, NULL) > REC_POSSIBLE) return true;
+  return false;
+}
+
+void prof_mark_doubtful(profile *p, int from) {
+  for (int i = from; i < p->n_figure; i++) {
+    rec_figure *f = &p->figure[i];
+    int threads = 0;
+    double over = rec_figure_over_linear(p->figure, p->n_figure, i, &threads);
+    if (!(over > REC_POSSIBLE)) continue;
+    size_t used = strlen(f->source);
+    f->low = fmin(f->low, f->likely / over);
+    f->spread = (f->high - f->low) / f->likely;
+    snprintf(f->source + used, sizeof f->source - used, "; doubtful: %.1f times one thread's", over * threads);
+    hf_log(HF_LOG_WARN,
+           "%s: %s of %d threads came out %.1f times that of one thread, which cannot be: stored as doubtful; measure again when "
+           "no other program runs",
+           f->device, f->what, threads, over * threads);
+  }
+}
+
+void prof_more_time(profile *p) {
+  int64_t end = hf_now_ns() + 30 * modes[p->o.quick].point_ns;
+  if (p->group_end_ns < end) p->group_end_ns = end;
 }
 
 static void copy(char *out, size_t n, const char *s) {

@@ -86,6 +86,16 @@ static hf_status measure_node(profile *p, int node, size_t bytes) {
   return add(p, device, o.workers, &s, (double)bytes);
 }
 
+static hf_status measure_whole(profile *p, whole *w, int most) {
+  for (int threads = 1; threads <= most; threads = threads * 2 < most || threads == most ? threads * 2 : most) {
+    w->threads = threads;
+    stats s = prof_time(p, sample_whole, w);
+    HF_TRY(add(p, "cpu", threads, &s, w->bytes));
+    if (p->topo->n_nodes == 1) HF_TRY(add(p, "cpu0", threads, &s, w->bytes));
+  }
+  return HF_OK;
+}
+
 hf_status prof_dram(profile *p) {
   size_t bytes = buffer_bytes(p->topo);
   pool *all = p->pools[0];
@@ -93,13 +103,14 @@ hf_status prof_dram(profile *p) {
   whole w = {.bytes = (double)bytes};
   HF_TRY(mem_probe_new(all, bytes, &w.probe));
   hf_status st = HF_OK;
-  for (int threads = 1; st == HF_OK; threads = threads * 2 < most || threads == most ? threads * 2 : most) {
-    if (threads > most) break;
-    w.threads = threads;
-    stats s = prof_time(p, sample_whole, &w);
-    st = add(p, "cpu", threads, &s, w.bytes);
-    if (st == HF_OK && p->topo->n_nodes == 1) st = add(p, "cpu0", threads, &s, w.bytes);
+  int from = p->n_figure;
+  for (int tries = 1; st == HF_OK; tries++) {
+    st = measure_whole(p, &w, most);
+    if (st != HF_OK || !prof_impossible(p, from) || tries == PROF_TRIES) break;
+    p->n_figure = from;
+    prof_more_time(p);
   }
+  if (st == HF_OK) prof_mark_doubtful(p, from);
   mem_probe_free(w.probe);
   for (int i = 0; i < p->topo->n_nodes && p->topo->n_nodes > 1 && st == HF_OK; i++) {
     st = measure_node(p, i, bytes / (size_t)p->topo->n_nodes);

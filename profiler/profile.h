@@ -4,7 +4,8 @@
  * A measurement is a function that does one piece of work and can be called again and again; prof_time() warms it up, calls it
  * until the point's time is over (never fewer than the mode's least number of samples) and keeps median, 10th and 90th
  * percentile. Samples during which the system gave a CPU to another program are left out if enough others remain. A point
- * whose samples lie too far apart is measured once more and the quieter of the two kept.
+ * whose samples lie too far apart is measured once more and the quieter of the two kept. A rate of several threads above what as
+ * many times one thread reaches is measured again, both of them; where it stays it is stored as doubtful.
  *
  * Groups run one after another, the important ones first: dram, fixed, experts, matmul, attention, norm. Each has a time
  * budget; over it, the points that remain take the least number of samples, and in quick mode the dearest are left out. Results
@@ -75,6 +76,14 @@ HF_MUST hf_status prof_run(profile *p);
 typedef double prof_sample_fn(void *user);
 stats prof_time(profile *p, prof_sample_fn *sample, void *user);
 bool prof_over_budget(const profile *p);
+/* What cannot be is measured again, so often in all. */
+enum { PROF_TRIES = 3 };
+/* Among the figures from number `from` on is a rate of several threads that is impossible beside that of one (db/records.h). */
+bool prof_impossible(const profile *p, int from);
+/* The interval of such figures is widened down to what is possible, their source says that they are doubtful, and a line is logged. */
+void prof_mark_doubtful(profile *p, int from);
+/* Time for measuring again, whatever the group's budget. */
+void prof_more_time(profile *p);
 
 /* Stores a figure of device ("cpu", "cpu0", ""); params "" or "threads=2". */
 HF_MUST hf_status prof_add_figure(profile *p, const char *device, const char *what, const char *params, const char *unit,

@@ -14,7 +14,7 @@ static double percentile(const double *sorted, int n, double p) {
 stats stats_of(double *v, int n) {
   if (n <= 0) return (stats){0};
   hf_sort(v, (size_t)n);
-  stats s = {.median = percentile(v, n, 0.5), .low = percentile(v, n, 0.1), .high = percentile(v, n, 0.9), .n = n};
+  stats s = {.median = percentile(v, n, 0.5), .low = percentile(v, n, 0.1), .high = percentile(v, n, 0.9), .least = v[0], .n = n};
   if (s.median > 0) s.spread = (s.high - s.low) / s.median;
   return s;
 }
@@ -26,6 +26,7 @@ bool stats_noisy(const stats *s) {
 stats stats_better(const stats *a, const stats *b) {
   stats s = b->spread < a->spread ? *b : *a;
   s.n = a->n + b->n;
+  s.least = a->least < b->least ? a->least : b->least;
   return s;
 }
 

@@ -7,6 +7,7 @@ enum { STATS_MAX = 256 };
 
 typedef struct {
   double median, low, high; /* low = 10th, high = 90th percentile */
+  double least;             /* of all samples; 0 after a conversion */
   double spread;            /* (high - low) / median; 0 when the median is 0 */
   int n;
 } stats;

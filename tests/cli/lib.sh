@@ -69,6 +69,41 @@ expect_json() {
   jq -e "$@" "$out" >/dev/null || fail "not true of the JSON on standard output: ${*: -1}"
 }
 
+# expect_cpu_seconds MOST COMMAND...: it succeeds, and all its threads together take at most so many seconds of CPU: what other programs do
+# beside it does not count, as it would by the clock.
+expect_cpu_seconds() {
+  local most=$1 before after
+  shift
+  children_ms
+  before=$ms
+  expect_exit 0 "$@"
+  children_ms
+  after=$ms
+  if [ $((after - before)) -gt "$(jq -n "$most * 1000 | floor")" ]; then fail "$((after - before)) ms of CPU where at most $most s are expected: $*"; fi
+}
+children_ms() {
+  local um us sm ss
+  times >"$tmp/.times" # not in a subshell: that has no children yet
+  read -r um us sm ss < <(sed -n '2s/[ms]/ /gp' "$tmp/.times")
+  ms=$(jq -n "($um + $sm) * 60000 + ($us + $ss) * 1000 | floor")
+}
+
+# Figures by the clock are judged only where the machine was the test's own. A run of hf-run --json is noted by note_others; then
+# `settle FUNCTION [ARGS]` calls it up to three times until it returns 0. It fails when the function does though no other program had more than a
+# tenth of the CPU during its runs, and skips the test when some had in every try. The function sets `wrong` to what is wrong.
+note_others() { jq -r '.other_cpu_share // 0' "$out" >>"$tmp/.others"; }
+settle() {
+  local most
+  for _ in 1 2 3; do
+    : >"$tmp/.others"
+    if "$@"; then return 0; fi
+    most=$(jq -s 'max // 0' "$tmp/.others")
+    if jq -en "$most <= 0.1" >/dev/null; then fail "$wrong"; fi
+    echo "again: $wrong, but other programs had $(jq -n "$most * 100 | round") % of the CPU"
+  done
+  skip "other programs had $(jq -n "$most * 100 | round") % of the CPU: $wrong"
+}
+
 # json EXPRESSION: the value, raw, from the last command's standard output.
 json() { jq -r "$1" "$out"; }
 

@@ -35,6 +35,19 @@ fails 'fail "on purpose"'
 expect_exit 77 run_code 'skip "no reason"'
 expect_exit 1 run_code 'false; true' # any command that fails ends the test
 
+# Figures by the clock: a quiet machine makes them fail, a busy one is tried three times and then skipped.
+share() { echo "echo '{\"other_cpu_share\": $1}' >\"\$out\"; note_others; wrong=off;"; }
+passes 'settle true'
+fails 'wrong=off; settle false'
+fails "try() { $(share 0.05) false; }; settle try"
+expect_exit 77 run_code "try() { $(share 0.4) false; }; settle try"
+expect_stdout_line '^skipped: other programs had 40 % of the CPU: off$'
+expect_same "$(grep -c '^again: off' "$out")" 3 'tries'
+passes "n=0; try() { $(share 0.4) n=\$((n + 1)); [ \$n = 3 ]; }; settle try; expect_same \$n 3 tries"
+passes 'expect_cpu_seconds 0.5 sleep 1'
+fails 'expect_cpu_seconds 0.1 bash -c "for ((i = 0; i < 500000; i++)); do :; done"'
+fails 'expect_cpu_seconds 9 false'
+
 # The folder of a test is removed, whatever its end.
 expect_exit 0 run_code 'echo "$tmp"'
 if [ -e "$(cat "$out")" ]; then fail "the folder of a test that passed is left"; fi

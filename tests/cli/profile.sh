@@ -78,3 +78,36 @@ before=$("$prof" show 1 --db "$db" --json | cksum)
 expect_error 3 'hf-profile: .*machine.db' full "$prof" --quick --only norm --db "$db"
 expect_same "$("$prof" show 1 --db "$db" --json | cksum)" "$before" 'the first machine after a full disk'
 expect_error 2 "no machine '3'" "$prof" show 3 --db "$db"
+
+# Beside other programs every rate of all threads is still possible beside that of one, or it is stored as doubtful.
+if [ "$(nproc)" -gt 1 ]; then
+  for _ in $(seq $((3 * $(nproc)))); do
+    (exec timeout 100 bash -c 'while :; do :; done') &
+    busy="${busy:-} $!"
+  done
+  trap 'kill $busy 2>/dev/null || true; finish_test' EXIT
+  for _ in 1 2 3; do
+    expect_exit 0 "$prof" --quick --only matmul --db "$tmp/busy.db" --json
+    expect_json '[.measurements[] | select(.what | test("flops"))] as $m | ($m | length) > 2
+      and all($m[]; (.params | ltrimstr("threads=") | tonumber) as $n | .what as $w
+        | ($m[] | select(.what == $w and .params == "threads=1").value) as $one | .value <= 1.15 * $n * $one or .low <= $n * $one * 1.001)'
+  done
+  # shellcheck disable=SC2086
+  kill $busy
+fi
+
+# A plan for a machine with such a figure says so in one line, and in its document; a sound machine has no such line.
+sql() { sqlite3 "$db" "$1"; }
+plan() { expect_exit 0 "$bin/hf-plan" plan --model examples/tiny-moe --machine 1 --users 2 --context 128 --gpu none --no-store --db "$db" "$@"; }
+if [ -x "$bin/hf-plan" ]; then
+  sql "insert into figure(machine_id, device, what, params, unit, low, likely, high, spread, n, tag, source)
+    select machine_id, device, 'cpu_flops_made', 'threads=' || n.n, 'FLOP/s', 1, n.v, n.v, 0.1, 5, tag, 'test'
+    from figure, (select 1 n, 82e9 v union select 2, 1.59e12) n where machine_id = 1 and what = 'layer_fixed_ns' limit 2"
+  plan
+  expect_stdout_line '^  doubtful     cpu_flops_made of cpu with 2 threads was measured as 19\.4 times that of one thread, which cannot be'
+  plan --json
+  expect_json '.doubts | length == 1 and (.[0] | test("cpu_flops_made"))'
+  sql "delete from figure where what = 'cpu_flops_made'"
+  plan
+  if grep -q 'cpu_flops_made' "$out"; then fail 'a sound machine is doubted'; fi
+fi

@@ -31,6 +31,7 @@ static void percentiles(void **state) {
   near(s.median, 6);
   near(s.low, 2);
   near(s.high, 10);
+  near(s.least, 1);
   near(s.spread, 8.0 / 6);
   assert_int_equal(s.n, 11);
   double even[] = {4, 1, 2, 3};
