@@ -11,9 +11,14 @@ near() { # A B TOLERANCE WHAT
 expect_exit 0 "$bin/hf-plan" plan --model $tiny --machine paced-desk --users 4 --context 64 --prompt-tokens 8 --output-tokens 40 \
   --gpu paced:paced-desk:32M --depth 1 --out "$tmp/plan.json" --quiet
 for i in 1 2 3 4; do printf '{"id":"u%s","ids":[0,%s,30,40,50,60,70,80],"max_tokens":40}\n' $i $((10 + i)); done >"$tmp/p.jsonl"
-expect_exit 0 "$bin/hf-run" --plan "$tmp/plan.json" --model $tiny --prompts "$tmp/p.jsonl" --ignore-eos --out "$tmp/out.jsonl" --quiet --json
-tpot=$(jq -s '[.[].tpot_s] | sort | .[1]' "$tmp/out.jsonl")
-near "$(json .decode_tok_per_s)" "$(jq -n "4 / $tpot")" 0.15 "decode_tok_per_s against the requests' times"
+together() { # the one figure here that the clock judges: whoever loses the CPU for a moment no longer decodes with the others
+  expect_exit 0 "$bin/hf-run" --plan "$tmp/plan.json" --model $tiny --prompts "$tmp/p.jsonl" --ignore-eos --out "$tmp/out.jsonl" --quiet --json
+  note_others
+  tpot=$(jq -s '[.[].tpot_s] | sort | .[1]' "$tmp/out.jsonl")
+  wrong="decode_tok_per_s $(json .decode_tok_per_s) against the requests' times of $tpot s"
+  jq -en --argjson a "$(json .decode_tok_per_s)" --argjson t "$tpot" '($a * $t / 4 - 1 | fabs) <= 0.15' >/dev/null
+}
+settle together
 near "$(json .tpot_s.p50)" "$tpot" 1e-6 "tpot_s.p50"
 near "$(json .ttft_s.p50)" "$(jq -s '[.[].ttft_s] | sort | .[1]' "$tmp/out.jsonl")" 1e-6 "ttft_s.p50"
 near "$(json '.signed_error.decode_tok_per_s + 1')" "$(json '.predicted.decode_tok_per_s.likely / .decode_tok_per_s')" 1e-9 "signed_error"
