@@ -159,6 +159,7 @@ void section_validate(page *p, const json *doc) {
   const json *cases = json_get(doc, "cases");
   page_section(p, "validate", "How far off it is");
   tiles(p, doc);
+  if (*answer_text(doc, "users_text") != '\0') page_text(p, "%s", answer_text(doc, "users_text"));
   page_charts(p);
   chart_rows(p, "validate-decode", "decode", cases);
   chart_rows(p, "validate-prefill", "prefill", cases);

@@ -113,11 +113,32 @@ static void scenarios_json(const scenario *s, int n, json *doc) {
   }
 }
 
+/* What the rows say of several users: nothing, as long as nobody publishes such. */
+enum { USERS_WORDS = 240 };
+static void users_words(const comparison *c, char out[USERS_WORDS]) {
+  int several = 0, most = 1;
+  for (int i = 0; i < c->n; i++) {
+    const resolved_case *r = &c->row[i].r;
+    if (!r->used) continue;
+    several += r->users > 1;
+    if (r->users > most) most = r->users;
+  }
+  if (several == 0)
+    snprintf(out, USERS_WORDS,
+             "All %d are of one user at a time: how far off predictions for 5 to 20 users are is not known from them; "
+             "docs/measurements.md has own runs of several users.",
+             c->used);
+  else snprintf(out, USERS_WORDS, "%d of the %d are of several users, at most %d at a time.", several, c->used, most);
+}
+
 hf_status show_json(const comparison *c, const scenario *s, int n_scenarios, json *doc) {
   const case_group *d = comparison_group(c, METRIC_DECODE, "all", "experts on the CPU");
+  char users[USERS_WORDS];
   json_add_int(doc, "rows", c->n);
   json_add_int(doc, "used", c->used);
   json_add_int(doc, "declined", c->n - c->used);
+  users_words(c, users);
+  json_add_str(doc, "users_text", users);
   if (d != NULL) json_add_num(doc, "median_abs_error", d->median);
   else json_add_null(doc, "median_abs_error");
   if (d != NULL) json_add_num(doc, "p90_abs_error", d->p90);
@@ -257,8 +278,11 @@ static hf_status priors_text(const comparison *c, const page *p) {
 
 hf_status show_text(const comparison *c, const scenario *s, int n_scenarios, bool markdown, hf_buf *out) {
   page p = {out, markdown};
-  HF_TRY(hf_buf_printf(out, "%s%d of %d published rows predicted, %d declined. Errors are (predicted - published) / published.\n",
-                       markdown ? "# Predictions against published measurements\n\n" : "", c->used, c->n, c->n - c->used));
+  char users[USERS_WORDS];
+  users_words(c, users);
+  HF_TRY(hf_buf_printf(out,
+                       "%s%d of %d published rows predicted, %d declined. Errors are (predicted - published) / published.\n%s\n",
+                       markdown ? "# Predictions against published measurements\n\n" : "", c->used, c->n, c->n - c->used, users));
   HF_TRY(groups_text(c, &p));
   HF_TRY(rows_text(c, &p));
   HF_TRY(declined_text(c, &p));

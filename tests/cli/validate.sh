@@ -20,6 +20,14 @@ jq -e '[.scenarios[] | select(.machine == "2 x xeon-6787p, mrdimm-8000, rtx4090"
 jq -e '(.scenarios | length) == 8 and (.declined_rows | map(.id) | index("INT-007")) != null' "$tmp/a.json" >/dev/null || fail "scenarios"
 jq -e 'all(.scenarios[]; .depth >= 1 and .low > 0)' "$tmp/a.json" >/dev/null || fail "a scenario without figures"
 
+# What nobody published is not known: all rows are of one user, and every form of the answer says so.
+jq -e '.used as $n | all(.cases[]; .users == 1) and (.users_text | startswith("All \($n) are of one user at a time"))' "$tmp/a.json" >/dev/null || fail "rows of several users"
+expect_exit 0 "$bin/hf-report" validate --html "$tmp/v.html" --quiet
+grep -q 'are of one user at a time: how far off predictions for 5 to 20 users are is not known' "$tmp/v.html" || fail "the page does not say of how many users the rows are"
+sed 's/,1,500,,54\.21,/,4,500,,54.21,/' "$cases" >"$tmp/users.csv"
+expect_exit 0 "$plan" validate "$tmp/users.csv" --quick --no-store
+expect_stdout_line '^1 of the [0-9]+ are of several users, at most 4 at a time\.$'
+
 # A published figure doubled: its error changes, no prediction does.
 sed 's/,12\.208,/,24.416,/' "$cases" >"$tmp/doubled.csv"
 expect_exit 0 "$plan" validate "$tmp/doubled.csv" --quick --json --no-store
@@ -28,6 +36,7 @@ jq -e '.cases[] | select(.id == "KT-001") | .published == 24.416 and .signed_err
 
 expect_exit 1 "$plan" validate "$cases" --quick --no-store --max-median 0.001
 expect_stdout_line '^Errors by group'
+expect_stdout_line '^All [0-9]+ are of one user at a time: '
 expect_stderr_line 'missed: decode: median'
 expect_exit 0 "$plan" validate "$cases" --quick --no-store --markdown "$tmp/t.md"
 grep -q '^| decode | all experts on the CPU |' "$tmp/t.md" || fail "no Markdown table"
