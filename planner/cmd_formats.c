@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "planner/ask/title.h"
 #include "planner/cmd.h"
 #include "planner/formats/formats.h"
 
@@ -24,10 +25,11 @@ static hf_status to_csv(const void *f, hf_buf *b) {
 }
 
 static hf_status show(const formats_command *q, const formats *f) {
-  char verdict[1000], title[256];
+  char verdict[1000], title[256], machine[ASK_MACHINE_WORDS];
   const ask_case *c = &f->v[0].c;
   formats_verdict(f, verdict, sizeof verdict);
-  snprintf(title, sizeof title, "Weight formats: %.80s on %.90s, %lld users, context %lld", c->model, c->machine,
+  ask_machine_words(c->machine, machine);
+  snprintf(title, sizeof title, "Weight formats: %.60s on %.130s, %lld users, context %lld", c->model, machine,
            (long long)c->users, (long long)c->context);
   const ask_writer writer = {"formats", title, verdict, to_json, to_text, to_csv};
   HF_TRY(ask_show(&q->c, &writer, f));

@@ -6,11 +6,14 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "db/catalog.h"
 #include "planner/ask/command.h"
+#include "planner/ask/title.h"
 #include "planner/cmd.h"
 #include "planner/money/roi.h"
 
 enum { TEXT_LIMIT = 16 << 20, MAX_CURVE = 12, RENTED_GPU_BYTES = 80 };
+static const char RENTED_GPU[] = "h100-sxm"; /* of the catalog: what the scenario's price an hour is of */
 
 typedef struct {
   ask_command c;
@@ -206,6 +209,20 @@ done:
 
 /* ---- money ---- */
 
+/* What rented GPUs are taken as; a catalog of the user's own may not have it. */
+static void name_rented(money_load *l) {
+  json *doc = NULL;
+  if (l->need_bytes > 0 && catalog_get("gpus", RENTED_GPU, &doc) == HF_OK) {
+    const json *rate = json_get(doc, "mem_bytes_per_s");
+    const char *title = json_string(json_get(doc, "title"));
+    if (json_type(rate) == JSON_OBJECT) rate = json_get(rate, "value");
+    l->rented_bytes_per_s = json_number(rate, 0);
+    snprintf(l->rented_gpu, sizeof l->rented_gpu, "%.40s of %d GB", title != NULL ? title : RENTED_GPU, (int)RENTED_GPU_BYTES);
+  }
+  json_free(doc);
+  hf_clear_error();
+}
+
 static money_load load_of(const ask_case *c, double need_bytes) {
   double likely = c->decode_tok_per_s.likely, wall = c->tok_per_s_wall, mix = (double)c->prompt_tokens / (double)c->output_tokens;
   money_load l = {.input_per_output = mix, .users = (double)c->users, .tag = TAG_ASSUMED};
@@ -214,6 +231,8 @@ static money_load load_of(const ask_case *c, double need_bytes) {
                              range ? wall * c->decode_tok_per_s.high / likely : wall};
   l.prefill_share = c->prefill_tok_per_s > 0 ? fmin(0.99, wall * mix / c->prefill_tok_per_s) : 0;
   l.rented_gpus = need_bytes > 0 ? ceil(1.1 * need_bytes / (RENTED_GPU_BYTES * 1e9)) : 0;
+  l.need_bytes = need_bytes;
+  name_rented(&l);
   for (int t = 0; t < TAG_N; t++)
     if (strcmp(c->tag, db_tag_name((db_tag)t)) == 0) l.tag = (db_tag)t;
   snprintf(l.source, sizeof l.source, "simulation: %lld users, %lld tokens in, %lld out, prefill and waiting included",
@@ -296,7 +315,8 @@ static hf_status answer(const roi_command *q, const roi_case *c, const roi *r) {
   json *doc = ask_new_answer("roi");
   roi_verdict(r, verdict);
   if (c->note[0] != '\0') snprintf(verdict + strlen(verdict), sizeof verdict - strlen(verdict), " Note: %s.", c->note);
-  snprintf(title, sizeof title, "What it costs: %.80s on %.90s, %lld users", c->at.model, c->at.machine, (long long)c->at.users);
+  snprintf(title, sizeof title, "What it costs: %.60s on %.130s, %lld users", c->at.model, c->machine.name,
+           (long long)c->at.users);
   hf_status st = HF_OK;
   HF_GO(done, build(q, c, r, doc));
   HF_GO(done, hf_buf_printf(&text, "%s\n\n", verdict));
@@ -333,7 +353,9 @@ static hf_status run_roi(const roi_command *q) {
   if (st == HF_OK) st = q->plan != NULL ? from_plan(q, &w->at) : from_request(q, &w->at);
   if (st == HF_OK) {
     money_load l = load_of(&w->at.at, w->at.need_bytes);
-    snprintf(w->at.machine.name, sizeof w->at.machine.name, "%s", w->at.at.machine);
+    char words[ASK_MACHINE_WORDS];
+    ask_machine_words(w->at.at.machine, words);
+    snprintf(w->at.machine.name, sizeof w->at.machine.name, "%.*s", (int)sizeof w->at.machine.name - 1, words);
     st = roi_compute(&w->scenario, &w->at.machine, &l, w->at.at.model, &w->r);
     if (st == HF_OK) st = answer(q, &w->at, &w->r);
   }
@@ -403,7 +425,8 @@ static hf_status check_request(const roi_command *q) {
                {"format", r->format != NULL},
                {"gpu", r->gpu != NULL},
                {"skew", r->skew != NULL},
-               {"threads", r->threads > 0}};
+               {"threads", r->threads > 0},
+               {"depth", r->depth > 0}};
   for (size_t i = 0; i < sizeof other / sizeof *other; i++)
     if (other[i].given) return hf_fail(HF_INPUT, "option --%s: not together with --plan, which says it already", other[i].name);
   return HF_OK;
@@ -416,7 +439,7 @@ hf_status cmd_roi(int argc, char **argv) {
       {"scenario", 's', CLI_STR, &q.scenario, "NAME|FILE", "Prices and habits: default, eu, own-office, or a JSON file.", 0, 0},
       {0}};
   cli_option options[ASK_MAX_OPTIONS];
-  HF_TRY(ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_LIMITS, own, options));
+  HF_TRY(ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_LIMITS | ASK_HAS_DEPTH, own, options));
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "roi",
                          .synopsis =

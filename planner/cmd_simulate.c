@@ -170,6 +170,12 @@ static void load_text(const sim_options *o, bool sustained, char *out, size_t n)
     snprintf(out, n, "%d request%s of each user, %s%s", o->requests_per_user, o->requests_per_user == 1 ? "" : "s", lengths,
              o->warm_up > 0 ? "" : ", all counted from the first on");
   else snprintf(out, n, "%s", lengths);
+  int places = sim_max_seqs(o);
+  size_t used = strlen(out);
+  if (o->arrivals == SIM_CLOSED && o->users > places)
+    snprintf(out + used, n - used,
+             "; %d place%s for %d users, so %d wait%s at any time (--slots gives more, each a smaller cache)", places,
+             places == 1 ? "" : "s", o->users, o->users - places, o->users - places == 1 ? "s" : "");
 }
 
 static void add_question(json *parent, const plan *p, const sim_options *o, bool sustained) {

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "planner/ask/sweep.h"
+#include "planner/ask/title.h"
 #include "planner/cmd.h"
 
 static const char default_users[] = "users=1,2,4,8,16,32", default_context[] = "context=2K,4K,8K,16K,32K,64K";
@@ -55,9 +56,10 @@ static hf_status to_csv(const void *w, hf_buf *b) {
 }
 
 static hf_status show(const sweep_command *q, const sweep *w) {
-  char verdict[900], title[256];
+  char verdict[900], title[256], machine[ASK_MACHINE_WORDS];
   sweep_verdict(w, verdict, sizeof verdict);
-  snprintf(title, sizeof title, "%.80s on %.90s over %s and %s", w->c[0].model, w->c[0].machine, ask_key_name(w->axis[0].key),
+  ask_machine_words(w->c[0].machine, machine);
+  snprintf(title, sizeof title, "%.60s on %.130s over %s and %s", w->c[0].model, machine, ask_key_name(w->axis[0].key),
            ask_key_name(w->axis[1].key));
   const ask_writer writer = {"sweep", title, verdict, to_json, to_text, to_csv};
   HF_TRY(ask_show(&q->c, &writer, w));

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "planner/ask/title.h"
 #include "planner/ask/whatif.h"
 #include "planner/cmd.h"
 
@@ -29,10 +30,11 @@ static hf_status to_csv(const void *w, hf_buf *b) {
 }
 
 static hf_status show(const whatif_command *q, const whatif *w) {
-  char verdict[900], title[256];
+  char verdict[900], title[256], machine[ASK_MACHINE_WORDS];
   const ask_case *base = &w->column[0].c;
   whatif_verdict(w, verdict, sizeof verdict);
-  snprintf(title, sizeof title, "What if: %.80s on %.90s, %lld users, context %lld", base->model, base->machine,
+  ask_machine_words(base->machine, machine);
+  snprintf(title, sizeof title, "What if: %.60s on %.130s, %lld users, context %lld", base->model, machine,
            (long long)base->users, (long long)base->context);
   const ask_writer writer = {"whatif", title, verdict, to_json, to_text, to_csv};
   HF_TRY(ask_show(&q->c, &writer, w));
@@ -81,7 +83,7 @@ static const char description[] =
     "--together shows only them.\n\n"
     "Keys of the machine: machine (another one), cpu, sockets, dimm (kind of memory), dimm-size, dimms-per-channel, gpu (NAME, "
     "2xNAME, A+B, "
-    "none), pcie (generation), dram (bytes per second such as 614G, or xFACTOR), prior (engine), lost (gpuN or cpuN is out of "
+    "none), pcie (generation), dram (bandwidth such as 614GB/s, or xFACTOR), prior (engine), lost (gpuN or cpuN is out of "
     "order).\n"
     "Keys of the load: model, format, users, context, prompt, output, depth, threads, skew, kv.\n\n"
     "The base may be a catalog machine, a file, parts (cpu=NAME,gpu=NAME,...) or a measured machine. Changes of a measured "
@@ -108,7 +110,7 @@ hf_status cmd_whatif(int argc, char **argv) {
       {"alone", 0, CLI_FLAG, &q.alone, NULL, "No column of all together.", 0, 0},
       {0}};
   cli_option options[ASK_MAX_OPTIONS];
-  HF_TRY(ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT, own, options));
+  HF_TRY(ask_options(&q.c, ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT | ASK_HAS_DEPTH, own, options));
   const cli_spec spec = {.program = "hf-plan",
                          .verb = "whatif",
                          .synopsis = "--model M --machine BASE [--users N] [--context C] --set KEY=VALUE...",

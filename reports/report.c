@@ -17,7 +17,7 @@ enum { VERDICT_LIMIT = 1 << 14 };
 /* One fact of the verdict: st is that of the function that wrote it into b. b is empty again afterwards. */
 static void add_fact(page *p, hf_status st, hf_buf *b) {
   page_failed(p, st);
-  page_verdict(p, "%s", b->len > 0 ? b->data : "");
+  if (b->len > 0) page_verdict(p, "%s", b->data);
   hf_buf_free(b);
   hf_buf_init(b, VERDICT_LIMIT);
 }
@@ -58,6 +58,7 @@ static hf_status build_plan(db *d, const report_options *o, page *p, hf_buf *ver
   HF_TRY(data_plan_get(d, id, &pl));
   page_title(p, "plan", "Plan %lld: %s", (long long)id, pl->p->model);
   add_fact(p, say_plan(pl->p, verdict), verdict);
+  add_fact(p, say_plan_doubts(pl->p, verdict), verdict);
   section_plan(p, "plan", "Plan", pl);
   if (pl->machine != NULL) section_machine(p, "machine", "Machine", pl->machine);
   data_plan_free(pl);
@@ -75,6 +76,7 @@ static hf_status build_run(db *d, const report_options *o, page *p, hf_buf *verd
   if (st == HF_OK) {
     page_title(p, "run", "Run %lld: %s", (long long)id, r->r.model);
     add_fact(p, say_run(r, verdict), verdict);
+    add_fact(p, say_run_doubt(r, verdict), verdict);
     section_run(p, "run", "Run", r);
     if (pl != NULL) section_plan(p, "plan", "Its plan", pl);
   }
@@ -105,6 +107,17 @@ static bool has_answers(db *d, const char *kind) {
   return n > 0;
 }
 
+/* An id that is no plan's may be an answer's. */
+static hf_status build_whatif_answer(db *d, const report_options *o, page *p, int64_t id) {
+  report_options named = *o;
+  hf_clear_error();
+  named.answer = id;
+  named.operand = NULL;
+  hf_status st = build_answer(d, &named, p, "", section_changes);
+  if (st != HF_NOT_FOUND) return st;
+  return hf_fail(HF_NOT_FOUND, "whatif: %lld is the number of neither an answer of hf-plan whatif nor a plan", (long long)id);
+}
+
 /* An answer of hf-plan whatif; or, named by its id, with a published figure beside it, or where there is no answer, a plan for a machine of the
  * catalog. */
 static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *verdict) {
@@ -114,7 +127,9 @@ static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *v
   if (o->answer > 0 || (!plan_named && has_answers(d, "whatif"))) return build_answer(d, o, p, "", section_changes);
   if (o->operand == NULL && id == 0) HF_TRY(data_latest_whatif(d, &id));
   HF_TRY(id_of(o, id, &id));
-  HF_TRY(data_plan_get(d, id, &pl));
+  hf_status st = data_plan_get(d, id, &pl);
+  if (st == HF_NOT_FOUND) return build_whatif_answer(d, o, p, id);
+  HF_TRY(st);
   page_title(p, "whatif", "What if: %s on %s", pl->p->model, machine_title(pl->machine));
   add_fact(p, say_whatif(pl, o->published, verdict), verdict);
   section_whatif(p, "whatif", pl, o->published, o->published_source);
@@ -125,11 +140,16 @@ static hf_status build_whatif(db *d, const report_options *o, page *p, hf_buf *v
 /* ---- the loop ---- */
 
 static void say_loop(const data_loop *l, const report_options *o, page *p, hf_buf *b) {
-  if (l->run[0] != NULL) add_fact(p, say_run(l->run[0], b), b);
-  else if (l->plan[0] != NULL) add_fact(p, say_plan(l->plan[0]->p, b), b);
+  if (l->run[0] != NULL) {
+    add_fact(p, say_run(l->run[0], b), b);
+    add_fact(p, say_run_doubt(l->run[0], b), b);
+  } else if (l->plan[0] != NULL) add_fact(p, say_plan(l->plan[0]->p, b), b);
   else if (l->machine != NULL) add_fact(p, say_machine(l->machine, b), b);
   if (l->plan[1] != NULL) add_fact(p, say_gain(l->plan[1], l->run[0], l->run[1], b), b);
-  if (l->run[1] != NULL) add_fact(p, say_run(l->run[1], b), b);
+  if (l->run[1] != NULL) {
+    add_fact(p, say_run(l->run[1], b), b);
+    add_fact(p, say_run_doubt(l->run[1], b), b);
+  }
   if (l->whatif != NULL) add_fact(p, say_whatif(l->whatif, o->published, b), b);
 }
 

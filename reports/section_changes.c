@@ -66,6 +66,7 @@ static void draw_intervals(page *p, const json *cases) {
 /* ---- tables ---- */
 
 static const rep_col change_cols[] = {{"name", "Case", FMT_TEXT},
+                                      {"users", "Users", FMT_INT},
                                       {"tok_per_s_wall", "Delivered tokens/s", FMT_TOK_S},
                                       {"tok_per_s_wall_change", "Change", FMT_SIGNED},
                                       {"ttft_p95_s", "TTFT p95", FMT_SECONDS},
@@ -86,6 +87,7 @@ static void table_changes(page *p, const json *cases) {
   for (const json *c = json_first(cases); c != NULL; c = json_next(c)) {
     bool fit = isfinite(answer_num(c, "decode_tok_per_s.likely"));
     table_text(p, t, answer_text(c, "name"));
+    table_num(p, t, answer_num(c, "users"));
     table_num(p, t, answer_num(c, "tok_per_s_wall"));
     table_num(p, t, answer_num(c, "change.tok_per_s_wall"));
     table_num(p, t, answer_num(c, "ttft_s.p95"));
@@ -128,8 +130,15 @@ static void table_causes(page *p, const json *doc) {
 static void chart_of(page *p, const json *cases, const char *id, const char *title, const char *y_title, const char *path,
                      double factor) {
   int n = 0;
-  for (const json *c = json_first(cases); c != NULL; c = json_next(c)) n += isfinite(answer_num(c, path));
-  if (n < 2) return;
+  double least = INFINITY, most = -INFINITY;
+  for (const json *c = json_first(cases); c != NULL; c = json_next(c)) {
+    double y = answer_num(c, path);
+    if (!isfinite(y)) continue;
+    n++;
+    least = fmin(least, y);
+    most = fmax(most, y);
+  }
+  if (n < 2 || most - least <= 1e-9 * fabs(most)) return; /* bars of one height tell nothing */
   json *chart =
       page_chart(p, id, "bar", title, "case", y_title, 0, "One bar for each of %d cases; the table has the numbers.", n);
   json *bars = chart_series(chart, title, "predicted");

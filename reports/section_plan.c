@@ -16,6 +16,19 @@ double signed_error(double predicted, double measured) {
 
 /* ---- head ---- */
 
+hf_status say_plan_doubts(const plan *pl, hf_buf *b) {
+  const json *list = json_get(pl->extra, "doubts");
+  char others[FORMAT_MAX];
+  double share = json_number(json_get(json_get(pl->extra, "changes"), "other_cpu_share"), 0);
+  format_number(share, FMT_SHARE, others);
+  if (share > 0)
+    HF_TRY(hf_buf_printf(b, "Doubtful: plan %lld learned from a run beside other programs, which had %s of the CPU time. ",
+                         (long long)pl->id, others));
+  for (const json *o = json_type(list) == JSON_ARRAY ? json_first(list) : NULL; o != NULL; o = json_next(o))
+    if (json_string(o) != NULL) HF_TRY(hf_buf_printf(b, "Doubtful: %s. ", json_string(o)));
+  return HF_OK;
+}
+
 hf_status say_plan(const plan *pl, hf_buf *b) {
   char likely[FORMAT_MAX], low[FORMAT_MAX], high[FORMAT_MAX], gap[FORMAT_MAX];
   format_number(pl->decode_tok_per_s.likely, FMT_TOK_S, likely);
@@ -76,6 +89,17 @@ static void tiles_of_plan(page *p, const plan *pl) {
 
 static const rep_col key_cols[] = {{"item", "Item", FMT_TEXT}, {"value", "Value", FMT_TEXT}};
 
+static void table_quality(page *p, rep_table *t, const plan *pl) {
+  const json *o = json_get(pl->extra, "quality");
+  const char *tag = json_string(json_get(o, "tag"));
+  char loss[FORMAT_MAX];
+  if (tag == NULL) return;
+  format_number(json_number(json_get(o, "perplexity_increase"), NAN), FMT_SIGNED, loss);
+  table_text(p, t, "perplexity of that format"),
+      table_printf(p, t, "%s against the original, %s", loss,
+                   strcmp(tag, "measured") == 0 ? "published for this model" : "from published rows of its family");
+}
+
 static void table_head(page *p, const char *id, const data_plan *d) {
   const plan *pl = d->p;
   char name[SECTION_ID_MAX], date[FORMAT_MAX], kv[FORMAT_MAX];
@@ -83,6 +107,7 @@ static void table_head(page *p, const char *id, const data_plan *d) {
   format_date(d->head.created_ns, date);
   format_number((double)pl->kv_bytes, FMT_BYTES, kv);
   table_text(p, t, "model"), table_printf(p, t, "%s (%s), weights %s", pl->model, pl->family, pl->format);
+  table_quality(p, t, pl);
   table_text(p, t, "machine"), table_text(p, t, d->machine != NULL ? machine_title(d->machine) : pl->machine);
   table_text(p, t, "device"), table_text(p, t, pl->gpu);
   for (int i = 0; i < pl->n_devices; i++) {
@@ -473,7 +498,7 @@ void source_of_plan(page *p, const data_plan *pl, const char *name) {
 
 void section_plan(page *p, const char *id, const char *title, const data_plan *pl) {
   char name[SECTION_ID_MAX];
-  page_section(p, id, "%s: %s on %s", title, pl->p->model, pl->p->machine);
+  page_section(p, id, "%s: %s on %s", title, pl->p->model, pl->machine != NULL ? machine_title(pl->machine) : pl->p->machine);
   tiles_of_plan(p, pl->p);
   draw_range(p, &pl->p->decode_tok_per_s, NULL, 0);
   table_head(p, id, pl);

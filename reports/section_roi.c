@@ -265,6 +265,7 @@ static void section_ways(page *p, const json *doc) {
   }
   chart_payback(p, doc);
   table_ways(p, doc);
+  if (*answer_text(doc, "rented.text") != '\0') page_text(p, "Rented: %s.", answer_text(doc, "rented.text"));
   say_draws(p, doc);
   if (answer_text(doc, "levelised")[0] != '\0')
     page_note(p,

@@ -59,6 +59,17 @@ hf_status say_run(const data_run *r, hf_buf *b) {
                        error, inside ? "inside" : "outside");
 }
 
+hf_status say_run_doubt(const data_run *r, hf_buf *b) {
+  char share[FORMAT_MAX];
+  if (r->r.other_cpu_share < REC_RUN_DISTURBED) return HF_OK;
+  format_number(r->r.other_cpu_share, FMT_SHARE, share);
+  return hf_buf_printf(
+      b,
+      "Doubtful: measured beside other programs, which had %s of the CPU time: the times are longer than those of "
+      "a quiet machine.",
+      share);
+}
+
 static void tile_of_error(page *p, const data_run *d) {
   char v[FORMAT_MAX], w[FORMAT_MAX];
   if (!run_comparable(d)) {
@@ -374,11 +385,6 @@ void section_run(page *p, const char *id, const char *title, const data_run *d) 
   page_section(p, id, "%s: predicted against measured", title);
   if (strcmp(d->r.status, "done") != 0)
     page_text(p, "This run is not whole: it is marked as %s. Its figures cover what was done until then.", words_of(d->r.status));
-  format_number(d->r.other_cpu_share, FMT_SHARE, date);
-  if (d->r.other_cpu_share >= REC_RUN_DISTURBED)
-    page_text(p,
-              "Measured beside other programs, which had %s of the CPU time: the times are longer than those of a quiet machine.",
-              date);
   tiles_of_run(p, d);
   if (run_comparable(d)) range_of_run(p, &d->r);
   table_errors(p, id, d);

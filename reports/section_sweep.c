@@ -110,6 +110,15 @@ static void chart_lines(page *p, const grid *g, const char *id, const char *titl
   }
 }
 
+/* One value across is a dot, not a line: the table has it. */
+static void charts(page *p, const grid *g) {
+  page_charts(p);
+  chart_lines(p, g, "sweep-rate", "Delivered tokens per second of all users", "tokens/s", "tok_per_s_wall", 1);
+  chart_lines(p, g, "sweep-ttft", "Time to the first token, p95", "s", "ttft_s.p95", 1);
+  chart_lines(p, g, "sweep-tpot", "Time per output token, p95", "ms", "tpot_s.p95", 1e3);
+  page_charts_end(p);
+}
+
 static void table_knees(page *p, const json *doc) {
   static const rep_col cols[] = {
       {"at", "Row", FMT_TEXT}, {"users", "Users at the knee", FMT_INT}, {"rule", NULL, FMT_TEXT}, {"text", "Why", FMT_TEXT}};
@@ -138,11 +147,7 @@ void section_sweep(page *p, const json *doc) {
   heat_map(p, &g);
   note_load(p);
   table_knees(p, doc);
-  page_charts(p);
-  chart_lines(p, &g, "sweep-rate", "Delivered tokens per second of all users", "tokens/s", "tok_per_s_wall", 1);
-  chart_lines(p, &g, "sweep-ttft", "Time to the first token, p95", "s", "ttft_s.p95", 1);
-  chart_lines(p, &g, "sweep-tpot", "Time per output token, p95", "ms", "tpot_s.p95", 1e3);
-  page_charts_end(p);
+  if (g.n[0] > 1) charts(p, &g);
   table_cases(p, "cells", json_get(doc, "cells"), "Cells");
   free(g.cell);
 }

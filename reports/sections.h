@@ -34,6 +34,9 @@ void section_definitions(page *p);
 HF_MUST hf_status say_machine(const data_machine *m, hf_buf *b);
 HF_MUST hf_status say_plan(const plan *pl, hf_buf *b);
 HF_MUST hf_status say_run(const data_run *r, hf_buf *b);
+/* Nothing where there is no doubt. */
+HF_MUST hf_status say_plan_doubts(const plan *pl, hf_buf *b);
+HF_MUST hf_status say_run_doubt(const data_run *r, hf_buf *b);
 HF_MUST hf_status say_gain(const data_plan *now, const data_run *before, const data_run *after, hf_buf *b);
 HF_MUST hf_status say_whatif(const data_plan *pl, double published, hf_buf *b);
 /* Expected gain of a re-plan (extra.changes.gain_expected) and the measured one; NAN when not known. */

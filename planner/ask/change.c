@@ -51,6 +51,14 @@ void ask_key_list(char *out, size_t n) {
     used += (size_t)snprintf(out + used, n - used, "%s%s", k > 0 ? ", " : "", keys[k].name);
 }
 
+/* Words for memory that are no keys; the nearest spelling would be the bandwidth. */
+static bool means_memory(const char *text, size_t n) {
+  static const char *const words[] = {"ram", "mem", "memory-size", "memory_size", "ram-size", "mem-size", "dimms"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+    if (strlen(words[i]) == n && strncasecmp(text, words[i], n) == 0) return true;
+  return false;
+}
+
 static hf_status find_key(const char *option, const char *text, size_t n, ask_key *out) {
   char list[300];
   int best = HF_EDIT_FAR, nearest = 0;
@@ -68,6 +76,11 @@ static hf_status find_key(const char *option, const char *text, size_t n, ask_ke
       }
     }
   }
+  if (means_memory(text, n))
+    return hf_fail(HF_INPUT,
+                   "option %s: '%.*s' is no key; is dimm meant? (dimm: kind of module, dimm-size: bytes of one, "
+                   "dimms-per-channel: how many)",
+                   option, (int)n, text);
   if (best <= 2) return hf_fail(HF_INPUT, "option %s: '%.*s' is no key; is %s meant?", option, (int)n, text, keys[nearest].name);
   ask_key_list(list, sizeof list);
   return hf_fail(HF_INPUT, "option %s: '%.*s' is no key (keys are %s)", option, n > 60 ? 60 : (int)n, text, list);
@@ -92,18 +105,38 @@ static bool whole(const char *text, bool suffix, double *out) {
   return *end == '\0' && *out == floor(*out);
 }
 
-/* "614e9", "614G" (decimal: rates are), or "x1.5"; a factor is stored as negative. */
+/* "614e9", "614GB/s" (decimal: rates are; GiB/s is not), or "x1.5"; a factor is stored as negative. Without "/s" a letter makes a size. */
 static bool rate(const char *text, double *out) {
+  static const struct {
+    const char *name;
+    double scale;
+  } units[] = {{"", 1},        {"B/s", 1},        {"MB/s", 1e6},     {"GB/s", 1e9},
+               {"TB/s", 1e12}, {"MiB/s", 0x1p20}, {"GiB/s", 0x1p30}, {"TiB/s", 0x1p40}};
   char *end;
   bool factor = text[0] == 'x' || text[0] == 'X';
   double v = strtod(text + factor, &end);
   if (end == text + factor || strspn(text + factor, "0123456789.") == 0 || !isfinite(v) || v <= 0) return false;
-  if (!factor && (*end == 'G' || *end == 'g')) {
-    v *= 1e9;
-    end++;
+  for (size_t i = 0; i < (factor ? 1 : sizeof units / sizeof *units); i++) {
+    if (strcasecmp(end, units[i].name) != 0) continue;
+    *out = factor ? -v : v * units[i].scale;
+    return true;
   }
-  *out = factor ? -v : v;
-  return *end == '\0';
+  return false;
+}
+
+/* "64G", "64GiB": what a size looks like, and no name of a part. */
+static bool is_size(const char *text) {
+  double bytes;
+  return strpbrk(text, "KMGTkmgt") != NULL && whole(text, true, &bytes);
+}
+
+static hf_status refuse_rate(const char *option, const char *value, const char *name) {
+  if (is_size(value))
+    return hf_fail(HF_INPUT, "option %s: %s is a size, not a bandwidth: %s=%.*sGB/s, or dimm-size=%s for the size of a module",
+                   option, value, name, (int)strspn(value, "0123456789."), value, value);
+  return hf_fail(HF_INPUT,
+                 "option %s: '%s' is no bandwidth for %s: give bytes per second such as 614GB/s, or a factor such as x1.5",
+                 option, value, name);
 }
 
 hf_status ask_parse_value(const char *option, ask_key key, const char *value, size_t n, ask_change *out) {
@@ -118,14 +151,16 @@ hf_status ask_parse_value(const char *option, ask_key key, const char *value, si
     if ((unsigned char)value[i] <= ' ' || (unsigned char)value[i] == 0x7f)
       return hf_fail(HF_INPUT, "option %s: the value of %s has a blank or control character", option, name);
   switch (keys[key].form) {
-    case WORD: return HF_OK;
+    case WORD:
+      if (key != ASK_DIMM || !is_size(out->value)) return HF_OK;
+      return hf_fail(HF_INPUT,
+                     "option %s: %s is a size: dimm is a kind of module such as ddr5-6400, dimm-size=%s the bytes of one", option,
+                     out->value, out->value);
     case RATE:
       if (rate(out->value, &out->number) &&
           (out->number < 0 ? -out->number <= 100 && -out->number >= 0.01 : out->number >= lo && out->number <= hi))
         return HF_OK;
-      return hf_fail(HF_INPUT,
-                     "option %s: '%s' is no bandwidth for %s: give bytes per second such as 614G, or a factor such as x1.5",
-                     option, out->value, name);
+      return refuse_rate(option, out->value, name);
     default: break;
   }
   if (whole(out->value, keys[key].form != COUNT, &out->number) && out->number >= lo && out->number <= hi) return HF_OK;

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "db/catalog.h"
+#include "planner/ilp/ilp.h"
 #include "planner/cmd.h"
 #include "sched/sched.h"
 
@@ -48,6 +49,7 @@ hf_status ask_options(ask_command *c, unsigned has, const cli_option *own, cli_o
        "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
+      {"depth", 'd', CLI_INT, &r->depth, "D", "Pipeline depth; default the best of 1 to 4.", 1, ILP_MAX_DEPTH},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},
       {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads of the machine; default all cores.", 1, 4096},
       {"exact", 0, CLI_FLAG, &c->exact, NULL,
@@ -60,12 +62,13 @@ hf_status ask_options(ask_command *c, unsigned has, const cli_option *own, cli_o
        256},
       {"csv", 0, CLI_STR, &c->csv, "FILE", "Also write the table there.", 0, 0},
       {"no-store", 0, CLI_FLAG, &c->no_store, NULL, "Do not keep the answer in the database.", 0, 0}};
-  static const unsigned last_needs[] = {ASK_HAS_LIMITS, ASK_HAS_LIMITS,   0, 0, 0, ASK_HAS_MACHINE, 0, ASK_HAS_MACHINE,
-                                        ASK_HAS_EXACT,  ASK_HAS_SCENARIO, 0, 0, 0};
+  static const unsigned last_needs[] = {
+      ASK_HAS_LIMITS, ASK_HAS_LIMITS,   0, 0, 0, ASK_HAS_MACHINE, ASK_HAS_DEPTH, 0, ASK_HAS_MACHINE,
+      ASK_HAS_EXACT,  ASK_HAS_SCENARIO, 0, 0, 0};
   int n = 0;
   put_all(out, &n, has, first_needs, first, 4);
   while (own->name != NULL) put(out, &n, own++);
-  put_all(out, &n, has, last_needs, last, 13);
+  put_all(out, &n, has, last_needs, last, (int)(sizeof last / sizeof *last));
   if (n >= ASK_MAX_OPTIONS)
     return hf_fail(HF_MACHINE, "a command has %d options, and room for %d: ASK_MAX_OPTIONS", n, ASK_MAX_OPTIONS - 1);
   out[n] = (cli_option){0};
@@ -172,16 +175,26 @@ hf_status ask_show(const ask_command *c, const ask_writer *w, const void *answer
   return st;
 }
 
-hf_status ask_load_text(const ask_case *c, hf_buf *b) {
+hf_status ask_load_text_rows(const ask_case *c, bool same_users, bool same_lengths, hf_buf *b) {
+  char users[48] = "each row's own users", lengths[80] = "prompts and answers of each row's own lengths",
+       requests[32] = "the requests";
+  if (same_users) {
+    snprintf(users, sizeof users, "%lld user%s", (long long)c->users, c->users == 1 ? "" : "s");
+    snprintf(requests, sizeof requests, "the %d requests", sustained_requests((int)c->users));
+  }
+  if (same_lengths)
+    snprintf(lengths, sizeof lengths, "prompts of %lld and answers of %lld tokens", (long long)c->prompt_tokens,
+             (long long)c->output_tokens);
   return hf_buf_printf(
       b,
-      "\nDelivered tokens/s, TTFT and TPOT are of %lld user%s under sustained load: each sends the next request at once; prompts "
-      "of "
-      "%lld and answers of %lld tokens,\nboth within a quarter of that; p95 of the %d requests after a warm-up. Decode tokens/s: "
-      "all "
-      "users together while every one decodes.\nTTFT: arrival to first token; TPOT: seconds per further token. Figures: %s.\n",
-      (long long)c->users, c->users == 1 ? "" : "s", (long long)c->prompt_tokens, (long long)c->output_tokens,
-      sustained_requests((int)c->users), c->tag[0] != '\0' ? c->tag : "assumed");
+      "\nDelivered tokens/s, TTFT and TPOT are of %s under sustained load: each sends the next request at once; %s,\n"
+      "both within a quarter of that; p95 of %s after a warm-up. Decode tokens/s: all users together while every one decodes.\n"
+      "TTFT: arrival to first token; TPOT: seconds per further token. Figures: %s.\n",
+      users, lengths, requests, c->tag[0] != '\0' ? c->tag : "assumed");
+}
+
+hf_status ask_load_text(const ask_case *c, hf_buf *b) {
+  return ask_load_text_rows(c, true, true, b);
 }
 
 void ask_add_load(json *doc) {

@@ -25,6 +25,7 @@ enum {
   ASK_HAS_SCENARIO = 2,
   ASK_HAS_LIMITS = 4, /* --slo-ttft, --slo-tpot */
   ASK_HAS_EXACT = 8,
+  ASK_HAS_DEPTH = 16,
   ASK_MAX_OPTIONS = 48
 };
 /* The table of a verb: model, machine, users, context; its own (`own`, ended by a name NULL); the other common ones. HF_MACHINE when they
@@ -61,6 +62,8 @@ void ask_add_assumption(json *doc, const char *text, const char *tag, const char
 /* What load percentiles and delivered tokens/s are of: an assumption; lines of text. */
 void ask_add_load(json *doc);
 HF_MUST hf_status ask_load_text(const ask_case *c, hf_buf *b);
+/* The same below a table whose rows may be of different users or lengths. */
+HF_MUST hf_status ask_load_text_rows(const ask_case *c, bool same_users, bool same_lengths, hf_buf *b);
 void ask_add_slo(json *question, const ask_slo *slo, const char *from);
 
 /* ---- text ---- */

@@ -303,7 +303,7 @@ hf_status whatif_csv(const whatif *w, hf_buf *b) {
 
 static hf_status text_row(const whatif *w, const whatif_column *y, int name_width, hf_buf *b) {
   const ask_case *base = &w->column[0].c, *c = &y->c;
-  char change[24] = "", ttft[24], tpot[24], price[24] = "-", joule[24] = "-", cost[24] = "-", users[24] = "-";
+  char change[24] = "", ttft[24], tpot[24], price[24] = "-", joule[24] = "-", cost[24] = "-", served[24] = "-";
   int shown = (int)strlen(c->name);
   const char *name = c->name;
   HF_TRY(hf_buf_printf(b, "  %.*s%*s", shown > name_width ? name_width : shown, name, shown > name_width ? 0 : name_width - shown,
@@ -315,11 +315,11 @@ static hf_status text_row(const whatif *w, const whatif_column *y, int name_widt
   if (c->has_price) ask_money(c->price.likely, price);
   if (c->joule_per_token > 0) snprintf(joule, sizeof joule, "%.1f", c->joule_per_token);
   if (c->has_cost) snprintf(cost, sizeof cost, "%.2f", c->cost.likely);
-  if (c->users_at_slo >= 0) snprintf(users, sizeof users, "%lld", (long long)c->users_at_slo);
-  HF_TRY(hf_buf_printf(b, " %9.1f %8s %9s %9s %8.1f %6.1f-%-6.1f %9s %7s", c->tok_per_s_wall, change, ttft, tpot,
-                       c->decode_tok_per_s.likely, c->decode_tok_per_s.low, c->decode_tok_per_s.high, price, joule));
+  if (c->users_at_slo >= 0) snprintf(served, sizeof served, "%lld", (long long)c->users_at_slo);
+  HF_TRY(hf_buf_printf(b, " %5lld %9.1f %8s %9s %9s %8.1f %6.1f-%-6.1f %9s %7s", (long long)c->users, c->tok_per_s_wall, change,
+                       ttft, tpot, c->decode_tok_per_s.likely, c->decode_tok_per_s.low, c->decode_tok_per_s.high, price, joule));
   if (base->has_cost) HF_TRY(hf_buf_printf(b, " %12s", cost));
-  if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %5s", users));
+  if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %6s", served));
   return hf_buf_printf(b, "  %s\n", c->binding);
 }
 
@@ -338,9 +338,14 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
   const ask_case *base = &w->column[0].c;
   char verdict[900], context[24], s[2][24];
   int width = 10;
+  bool same_users = true, same_lengths = true;
   for (int i = 0; i < w->n; i++) {
-    int n = (int)strlen(w->column[i].c.name);
+    const ask_case *c = &w->column[i].c;
+    int n = (int)strlen(c->name);
     if (n > width) width = n;
+    if (!c->feasible) continue;
+    same_users = same_users && c->users == base->users;
+    same_lengths = same_lengths && c->prompt_tokens == base->prompt_tokens && c->output_tokens == base->output_tokens;
   }
   if (width > 44) width = 44;
   whatif_verdict(w, verdict, sizeof verdict);
@@ -348,17 +353,18 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s) on %s, %lld user%s, context %s (prompt %lld, answer %lld)\n\n", verdict, base->model,
                        base->format, base->machine, (long long)base->users, base->users == 1 ? "" : "s", context,
                        (long long)base->prompt_tokens, (long long)base->output_tokens));
-  HF_TRY(hf_buf_printf(b, "  %*s %9s %8s %9s %9s %8s %13s %9s %7s", -width, "", "delivered", "change", "TTFT p95", "TPOT p95",
-                       "decode", "low-high", "price USD", "J/token"));
+  HF_TRY(hf_buf_printf(b, "  %*s %5s %9s %8s %9s %9s %8s %13s %9s %7s", -width, "", "users", "delivered", "change", "TTFT p95",
+                       "TPOT p95", "decode", "low-high", "price USD", "J/token"));
   if (base->has_cost) HF_TRY(hf_buf_printf(b, " %12s", "USD/M in+out"));
-  if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %5s", "users"));
+  if (w->slo_from != NULL) HF_TRY(hf_buf_printf(b, " %6s", "served"));
   HF_TRY(hf_buf_printf(b, "  binding\n"));
   for (int i = 0; i < w->n; i++) HF_TRY(text_row(w, &w->column[i], width, b));
   if (w->slo_from != NULL) {
     ask_seconds(w->slo.ttft_s, s[0]);
     ask_seconds(w->slo.tpot_s, s[1]);
-    HF_TRY(hf_buf_printf(b, "\n  users: most users whose p95 stays within%s%s%s%s%s\n", w->slo.ttft_s > 0 ? " TTFT " : "",
-                         w->slo.ttft_s > 0 ? s[0] : "", w->slo.tpot_s > 0 ? " TPOT " : "", w->slo.tpot_s > 0 ? s[1] : "",
+    HF_TRY(hf_buf_printf(b, "\n  served: most users at once whose p95 stays within%s%s%s%s%s\n",
+                         w->slo.ttft_s > 0 ? " TTFT " : "", w->slo.ttft_s > 0 ? s[0] : "", w->slo.tpot_s > 0 ? " TPOT " : "",
+                         w->slo.tpot_s > 0 ? s[1] : "",
                          strcmp(w->slo_from, "base") == 0 ? ", which is what the base gives its own" : ""));
   }
   HF_TRY(text_causes(w, b));
@@ -372,5 +378,5 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
       any = true;
     }
   }
-  return ask_load_text(base, b);
+  return ask_load_text_rows(base, same_users, same_lengths, b);
 }

@@ -159,6 +159,27 @@ static void add_api_price(const roi *r, json *doc) {
   json_add_num(o, "per_million_cached_input", r->f[MONEY_API_CACHED].likely);
 }
 
+static void add_rented(const roi *r, json *doc) {
+  roi_rent x;
+  char words[ROI_RENT];
+  if (!roi_rent_of(r, &x)) {
+    json_add_null(doc, "rented");
+    return;
+  }
+  roi_rent_words(r, words);
+  json *o = json_add_object(doc, "rented");
+  if (r->load->rented_gpu[0] != '\0') json_add_str(o, "gpu", r->load->rented_gpu);
+  json_add_num(o, "gpus", x.gpus);
+  json_add_num(o, "price_per_hour", x.per_hour);
+  json_add_num(o, "up_share", x.up_share);
+  json_add_num(o, "demand_tok_per_s", x.demand_tok_per_s);
+  if (x.tok_per_s > 0) {
+    json_add_num(o, "decode_tok_per_s_least", x.tok_per_s);
+    json_add_num(o, "use", x.use);
+  }
+  json_add_str(o, "text", words);
+}
+
 static void add_ruling(const roi *r, json *doc) {
   roi_ruling x;
   char average[ROI_LEVELISED];
@@ -200,6 +221,7 @@ void roi_to_json(const roi *r, json *doc) {
   json_add_str(doc, "cheapest", money_way_name[r->decision.cheapest]);
   add_ruling(r, doc);
   add_api_price(r, doc);
+  add_rented(r, doc);
   add_cost(&r->cost, doc);
   add_options(r, doc);
   add_doubt(r, doc);
@@ -247,6 +269,12 @@ static hf_status show_costs(const roi *r, hf_buf *b) {
   return hf_buf_printf(b, "\n");
 }
 
+static hf_status show_rented(const roi *r, hf_buf *b) {
+  char words[ROI_RENT];
+  roi_rent_words(r, words);
+  return words[0] != '\0' ? hf_buf_printf(b, "  rented         %s\n", words) : HF_OK;
+}
+
 /* What the API asks, input and output apart, and who says so. */
 static hf_status show_api(const roi *r, hf_buf *b) {
   static const char *const whose[] = {"", "as the scenario states", "list prices of this model", "an assumption"};
@@ -283,6 +311,7 @@ static hf_status show_options(const roi *r, hf_buf *b) {
   char average[ROI_LEVELISED];
   double interest = 100 * r->f[MONEY_DISCOUNT].likely;
   HF_TRY(show_api(r, b));
+  HF_TRY(show_rented(r, b));
   HF_TRY(hf_buf_printf(b, "\n  %-4s %21s %22s %11s %11s %7s\n", "way", "a million, in and out", "a month", "in 3 years",
                        "in 5 years", "draws"));
   HF_TRY(hf_buf_printf(b, "  %-4s %10s %10s %11s %10s %11s %11s %7s  %s\n", "", "today", "levelised", "today", "levelised", "",

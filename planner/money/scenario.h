@@ -59,8 +59,11 @@ void money_machine_busy(const cost_rows *rows, double cpu_busy, double gpu_busy,
 typedef struct {
   plan_range tok_per_s; /* output tokens per second of work */
   double prefill_share, input_per_output;
-  double users;       /* served at once */
-  double rented_gpus; /* that hold weights and KV cache; 0 = not known */
+  double users;        /* served at once */
+  double rented_gpus;  /* that hold weights and KV cache; 0 = not known */
+  double need_bytes;   /* weights and KV cache; 0 = not known */
+  char rented_gpu[64]; /* what a rented GPU is taken as, and how fast it reads its memory; "", 0 = not known */
+  double rented_bytes_per_s;
   db_tag tag;
   char source[200];
 } money_load;

@@ -26,7 +26,8 @@ expect_stdout_line '^    doubtful: measured beside other programs, which had [0-
 expect_exit 0 "$bin/hf-plan" plan --from-run "$id" --gpu none --no-store --json
 expect_json --argjson s "$share" '.changes.other_cpu_share == $s'
 expect_exit 0 "$bin/hf-report" run "$id" --html "$tmp/run.html" --quiet
-grep -q 'Measured beside other programs' "$tmp/run.html" || fail "the page does not doubt the run"
+# The doubt is one of the page's first sentences, before any section.
+sed '/<section/,$d' "$tmp/run.html" | grep -q 'Doubtful: measured beside other programs, which had ' || fail "the page's head does not doubt the run"
 
 # A quiet run, and one of which it is not known, are not doubted.
 for quiet in 0.01 -1; do

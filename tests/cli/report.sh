@@ -77,6 +77,8 @@ expect_error 2 'no run 999' "$bin/hf-report" run 999 --html "$tmp/none.html"
 expect_error 2 "no machine 'nowhere'" "$bin/hf-report" loop --machine nowhere --html "$tmp/none.html"
 expect_error 2 'at most two' "$bin/hf-report" loop --run 1,2,3 --html "$tmp/none.html"
 expect_error 2 'same file' "$bin/hf-report" run --html "$tmp/none.html" --csv "$tmp/none.html"
+expect_error 2 'whatif: 9999 is the number of neither an answer of hf-plan whatif nor a plan' "$bin/hf-report" whatif 9999 --html "$tmp/none.html"
+expect_error 2 "unknown kind of report 'simulate'; known are machine" "$bin/hf-report" simulate --html "$tmp/none.html"
 expect_error 2 '--published' "$bin/hf-report" whatif --published-source x --html "$tmp/none.html"
 expect_error 2 'no-such-folder' "$bin/hf-report" run --html "$tmp/no-such-folder/x.html"
 if [ -e "$tmp/none.html" ]; then fail "a refused report wrote a file"; fi

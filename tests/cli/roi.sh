@@ -42,6 +42,22 @@ rent=$(json '.options[] | select(.way == "rent") | .per_million_tokens')
 expect_exit 0 "$plan" roi "${qwen[@]}" --json --no-store
 expect_json --argjson rent "$rent" "$rented == 2 and ((.options[] | select(.way == \"rent\") | .per_million_tokens) / \$rent - 1 | fabs) < 0.02"
 
+# What stands behind the price of renting: which GPUs, how many, how fast at least, and how little of that is asked for.
+expect_json '(.inputs | map({key: .name, value: .likely}) | from_entries) as $i | .rented | .gpus == 2 and .price_per_hour == $i.rented_gpu_price_per_hour
+  and (.gpu | test("H100.* of 80 GB")) and ((.demand_tok_per_s / ($i.tok_per_s * $i.utilisation) - 1) | fabs) < 1e-9
+  and .decode_tok_per_s_least > 3 * .demand_tok_per_s and ((.use * .decode_tok_per_s_least * .up_share / .demand_tok_per_s - 1) | fabs) < 1e-9
+  and (.text | test("2 GPUs taken as .*an hour each .*charged for this machine.s demand alone, .*catalog.*at least .*: paid around the clock for [0-9.]+ % use$"))'
+words=$(json .rented.text)
+expect_exit 0 "$plan" roi "${qwen[@]}"
+grep -qF "  rented         $words" "$out" || fail "the text does not say what is rented"
+if [ -x "$bin/hf-report" ]; then
+  expect_exit 0 "$bin/hf-report" roi --html "$tmp/rented.html" --quiet
+  grep -q 'Rented: 2 GPUs taken as ' "$tmp/rented.html" || fail "the page does not say what is rented"
+fi
+expect_exit 0 "$plan" roi "${qwen[@]}" --depth 2 --json --no-store
+expect_json '.case.depth == 2'
+expect_exit 0 "$plan" roi "${qwen[@]}" --json --no-store
+
 # The API's price is the model's own: Novita's list, 0.20 in and 0.80 out. What a scenario states wins; a model nobody lists has an assumed one.
 expect_json '.api_price | .from == "catalog" and .model == "qwen3-235b-a22b" and .per_million_input == 0.2 and .per_million_output == 0.8'
 expect_json 'any(.inputs[]; .name == "api_price_out_per_million" and .tag == "spec" and (.source | test("Novita.*2026-07-02")))'
@@ -129,6 +145,7 @@ answers() { sqlite3 "$HETEROFLOW_DB" 'select count(*) from answer'; }
 before=$(answers)
 expect_error 2 'say what is to be priced' "$plan" roi
 expect_error 2 'option --model: not together with --plan' "$plan" roi --plan "$id" --model deepseek-r1
+expect_error 2 'option --depth: not together with --plan' "$plan" roi --plan 999 --depth 1
 expect_error 2 'no plan 999' "$plan" roi --plan 999
 expect_error 2 'nowhere.json' "$plan" roi --plan "$id" --scenario nowhere.json
 expect_error 2 "did you mean 'eu'" "$plan" roi --plan "$id" --scenario euu

@@ -40,6 +40,15 @@ for kind in "--rate 4 --cv 3" "--rate 4 --burst-on 2 --burst-off 6" "--users 9 -
   expect_json '.requests > 20 and .tok_per_s > 0 and .joule_per_token > 0 and all(.resources[]; .busy >= 0 and .busy <= 1)'
 done
 
+# More users than the plan has places: who waits is said, and nothing where nobody does.
+places=$(jq -n "$(sqlite3 "$HETEROFLOW_DB" "select users from plan where id = 1")")
+simulate --users $((places + 3))
+expect_json --argjson n "$places" '.question.max_seqs == $n and (.question.load | contains("; \($n) places for \($n + 3) users, so 3 wait at any time"))'
+expect_exit 0 "$bin/hf-plan" simulate --plan 1 --users $((places + 3))
+expect_stdout_line "^  load: .*; $places places for $((places + 3)) users, so 3 wait at any time"
+simulate --users "$places"
+expect_json '.question.load | test("places") | not'
+
 # Requests written down and read again are the same load.
 simulate --rate 3 --requests 50 --requests-out "$tmp/requests.jsonl"
 p95=$(json .ttft_s.p95)

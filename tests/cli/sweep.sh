@@ -81,4 +81,23 @@ expect_error 2 'knee' "$plan" sweep "${r1[@]}" --axis users=1 --knee 200
 [ -e "$HETEROFLOW_DB" ] && fail "a refused question made a database"
 expect_exit 0 "$plan" sweep --help
 expect_stdout_line 'knee of a row'
+# ---- a machine of parts is called by the words of its parts; one cell is no chart, two columns are
+parts='cpu=xeon-6338,sockets=2,gpu=rtx5070ti*2'
+small=(--model qwen3-30b-a3b --machine "$parts" --context 1K)
+expect_exit 0 "$plan" sweep "${small[@]}" --axis users=2 --axis context=1K --json
+expect_json '.title | test("^qwen3-30b-a3b on 2 x Intel Xeon .*6338.*, 2 x NVIDIA GeForce RTX 5070 Ti over users and context$")'
+if [ -x "$bin/hf-report" ]; then
+  expect_exit 0 "$bin/hf-report" sweep --html "$tmp/one.html" --quiet
+  if grep -q '<canvas' "$tmp/one.html"; then fail "a chart of one dot"; fi
+  grep -q '<h1>Sweep: qwen3-30b-a3b on 2 x Intel Xeon' "$tmp/one.html" || fail "the page's title has raw keys"
+  expect_exit 0 "$plan" sweep "${small[@]}" --axis users=1,2 --axis context=1K --json
+  expect_exit 0 "$bin/hf-report" sweep --html "$tmp/two.html" --quiet
+  expect_same "$(grep -o '<canvas' "$tmp/two.html" | wc -l)" 3 "charts of two columns"
+  # the same for whatif; two cases of one cost have no bars of it
+  expect_exit 0 "$plan" whatif "${small[@]}" --users 2 --case same:users=2 --alone --json
+  expect_json '(.title | test("^What if: qwen3-30b-a3b on 2 x Intel Xeon")) and .cases[0].tok_per_s_wall == .base.tok_per_s_wall'
+  expect_exit 0 "$bin/hf-report" whatif --html "$tmp/same.html" --quiet
+  if grep -q '<canvas' "$tmp/same.html"; then fail "bars of one height"; fi
+fi
+
 echo "sweep: all as promised"

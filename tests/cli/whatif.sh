@@ -74,12 +74,25 @@ expect_error 2 'nearest names are q4_k_m' "$plan" whatif "${r1[@]}" --set format
 # ---- text and CSV
 expect_exit 0 "$plan" whatif "${r1[@]}" --set gpu=rtx5090 --set lost=gpu0 --csv "$tmp/w.csv"
 expect_stdout_line '^Base: [0-9.]+ tokens/s delivered, first token within [0-9.]+ m?s, '
-expect_stdout_line '^ +delivered +change +TTFT p95 +TPOT p95 +decode'
+expect_stdout_line '^ +users +delivered +change +TTFT p95 +TPOT p95 +decode'
 expect_stdout_line 'sustained load: each sends the next request at once'
 expect_stdout_line '^  base .*DRAM bandwidth'
 expect_stdout_line '^Why$'
+expect_stdout_line '^Delivered tokens/s, TTFT and TPOT are of 4 users under sustained load'
+expect_stdout_line '  served: most users at once whose p95 stays within'
 expect_same "$(wc -l <"$tmp/w.csv")" 5 "lines of the CSV"
 expect_same "$(head -1 "$tmp/w.csv" | tr ',' '\n' | wc -l)" "$(sed -n 2p "$tmp/w.csv" | tr ',' '\n' | wc -l)" "fields of the CSV"
+
+# Each row stands for its own users and lengths, and the footer says so.
+expect_exit 0 "$plan" whatif "${r1[@]}" --set users=8 --no-store
+expect_stdout_line '^  base +4 +[0-9.]+ '
+expect_stdout_line '^  users=8 +8 +[0-9.]+ '
+expect_stdout_line "are of each row's own users under sustained load: .*; prompts of 256 and answers of 64 tokens,"
+expect_exit 0 "$plan" whatif "${r1[@]}" --set context=4K --no-store
+expect_stdout_line "are of 4 users under sustained load: .*prompts and answers of each row's own lengths"
+# A depth is kept to in every column.
+expect_exit 0 "$plan" whatif "${r1[@]}" --depth 1 --set gpu=rtx5090 --no-store --json
+expect_json '.base.depth == 1 and .cases[0].depth == 1'
 
 # ---- refusals: one line, nothing written
 rm -f "$HETEROFLOW_DB"*
@@ -88,6 +101,8 @@ for bad in gpu=rtx4009 gup=rtx4090 users=0 users=-2 users=1e9 context=nan lost=g
   expect_error 2 . "$plan" whatif "${r1[@]}" --set "$bad"
 done
 expect_error 2 "did you mean 'rtx4090'" "$plan" whatif "${r1[@]}" --set gpu=rtx40900
+expect_error 2 'is dimm meant' "$plan" whatif "${r1[@]}" --set ram=64G
+expect_error 2 '64G is a size, not a bandwidth: dram=64GB/s, or dimm-size=64G' "$plan" whatif "${r1[@]}" --set dram=64G
 expect_error 2 'is gpu meant' "$plan" whatif "${r1[@]}" --set gup=rtx4090
 expect_error 2 'what is to change' "$plan" whatif "${r1[@]}"
 expect_error 2 'exclude each other' "$plan" whatif "${r1[@]}" --set users=2 --alone --together

@@ -37,8 +37,23 @@ static void test_changes(void **state) {
   assert_false(ask_changes_machine(&c));
   assert_int_equal(ask_parse_changes("--set", "dram=x1.5", false, &c), HF_OK);
   assert_true(c.c[0].number == -1.5);
-  assert_int_equal(ask_parse_changes("--set", "dram=614G", false, &c), HF_OK);
-  assert_true(c.c[0].number == 614e9);
+  static const struct {
+    const char *text;
+    double bytes_per_s;
+  } rates[] = {{"dram=614GB/s", 614e9},       {"dram=614e9", 614e9}, {"bandwidth=0.6TB/s", 6e11}, {"dram=614000000000", 614e9},
+               {"dram=64GiB/s", 64 * 0x1p30}, {"dram=400 GB/s", -1}, {"dram=400gb/s", 400e9}};
+  for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+    bool good = ask_parse_changes("--set", rates[i].text, false, &c) == HF_OK;
+    if (good != (rates[i].bytes_per_s > 0)) fail_msg("%s: %s", rates[i].text, hf_error_line());
+    if (good && fabs(c.c[0].number / rates[i].bytes_per_s - 1) > 1e-12) fail_msg("%s: %g", rates[i].text, c.c[0].number);
+  }
+  /* a size is no bandwidth, and who speaks of RAM means modules */
+  refused("dram=64G", "64G is a size, not a bandwidth: dram=64GB/s, or dimm-size=64G for the size of a module");
+  refused("bandwidth=64GiB", "dimm-size=64GiB");
+  refused("ram=64G", "is dimm meant?");
+  refused("memory-size=64G", "dimm-size");
+  refused("mem=64G", "is dimm meant?");
+  refused("dimm=64G", "dimm-size=64G");
   refused("", "KEY=VALUE");
   refused("gpu", "KEY=VALUE");
   refused("=3", "KEY=VALUE");
@@ -337,7 +352,7 @@ static void test_options(void **state) {
   static cli_option own[ASK_MAX_OPTIONS + 1], all[ASK_MAX_OPTIONS];
   ask_command c = {0};
   int room = 0;
-  unsigned has = ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT;
+  unsigned has = ASK_HAS_MACHINE | ASK_HAS_SCENARIO | ASK_HAS_LIMITS | ASK_HAS_EXACT | ASK_HAS_DEPTH;
   assert_int_equal(ask_options(&c, has, own, all), HF_OK);
   while (all[room].name != NULL) room++;
   room = ASK_MAX_OPTIONS - 1 - room;

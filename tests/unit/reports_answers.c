@@ -209,7 +209,13 @@ static void choices(void **state) {
   refuses(&e, (report_options){.kind = "roi", .answer = 1}, HF_INPUT, "is of kind whatif");
   refuses(&e, (report_options){.kind = "roi", .operand = "1"}, HF_INPUT, "is of kind whatif");
   refuses(&e, (report_options){.kind = "whatif", .answer = 77}, HF_NOT_FOUND, "77");
-  refuses(&e, (report_options){.kind = "whatif", .operand = "1"}, HF_NOT_FOUND, "1"); /* an operand is a plan's number */
+  CHECK_OK(report_build(e.d, &(report_options){.kind = "whatif", .operand = "1"}, &p)); /* no plan has this number */
+  html = html_of(p);
+  assert_non_null(strstr(html, "<h1>first</h1>"));
+  free(html);
+  page_free(p);
+  refuses(&e, (report_options){.kind = "whatif", .operand = "9999"}, HF_NOT_FOUND,
+          "9999 is the number of neither an answer of hf-plan whatif nor a plan");
   refuses(&e, (report_options){.kind = "whatif", .operand = "1", .answer = 1}, HF_INPUT, "given already");
   refuses(&e, (report_options){.kind = "plan", .answer = 1}, HF_INPUT, "--answer");
   json_free(doc);
