@@ -11,6 +11,7 @@
 #include "planner/ask/title.h"
 #include "planner/cmd.h"
 #include "planner/money/roi.h"
+#include "planner/plan_notes.h"
 
 enum { TEXT_LIMIT = 16 << 20, MAX_CURVE = 12, RENTED_GPU_BYTES = 80 };
 static const char RENTED_GPU[] = "h100-sxm"; /* of the catalog: what the scenario's price an hour is of */
@@ -26,6 +27,7 @@ typedef struct {
   money_machine machine; /* prices and power */
   double need_bytes;     /* weights and KV cache */
   int64_t plan_id;       /* 0: planned here */
+  plan_quality quality;  /* of its weight format */
   char note[240];        /* what was decided for the asker, or "" */
   int n_curve;
   ask_case curve[MAX_CURVE];
@@ -92,6 +94,7 @@ static hf_status from_plan(const roi_command *q, roi_case *out) {
   if (st == HF_OK) {
     case_of_plan(p, &out->at);
     out->plan_id = p->id;
+    plan_quality_read(p->extra, &out->quality);
     out->need_bytes = (double)plan_budget_model_bytes(p->budget, p->n_budget);
     if (p->output_tokens < 1) st = hf_fail(HF_INPUT, "option --plan: %s: output_tokens: is below 1: no token to price", q->plan);
     else if (!(out->at.tok_per_s_wall > 0))
@@ -197,6 +200,7 @@ static hf_status from_request(const roi_command *q, roi_case *out) {
   HF_GO(done, ask_command_machine(&q->c, &machine));
   s.machine = machine;
   HF_GO(done, settle_users(q, &s, out));
+  HF_GO(done, plan_quality_of(m, s.req.model, s.req.format, &out->quality));
   HF_GO(done, count_bytes(&s, out));
   HF_GO(done, curve(q, &s, out));
   money_machine_of(ask_machine_rows(machine), &out->machine);
@@ -273,6 +277,7 @@ static void add_question(const roi_command *q, const roi_case *c, json *doc) {
   if (c->plan_id > 0) json_add_int(o, "plan_id", c->plan_id);
   json_add_int(o, "users", c->plan_id > 0 || q->c.req.users == 0 ? c->at.users : q->c.req.users);
   json_add_int(o, "context", c->at.context);
+  plan_quality_json(&c->quality, o);
   ask_add_slo(o, &q->c.slo, "asked");
   json_add_str(o, "scenario", q->scenario != NULL ? q->scenario : "default");
 }
@@ -308,7 +313,7 @@ static hf_status build(const roi_command *q, const roi_case *c, const roi *r, js
 }
 
 static hf_status answer(const roi_command *q, const roi_case *c, const roi *r) {
-  char verdict[ROI_VERDICT + 300], title[256];
+  char verdict[ROI_VERDICT + 300], title[256], loss[PLAN_LOSS_TEXT];
   hf_buf text, csv;
   hf_buf_init(&text, TEXT_LIMIT);
   hf_buf_init(&csv, TEXT_LIMIT);
@@ -325,6 +330,8 @@ static hf_status answer(const roi_command *q, const roi_case *c, const roi *r) {
             &text, "  simulated      %.1f tokens/s with prompts and waiting, %.1f while all decode (%.1f to %.1f), %lld users\n",
             c->at.tok_per_s_wall, c->at.decode_tok_per_s.likely, c->at.decode_tok_per_s.low, c->at.decode_tok_per_s.high,
             (long long)c->at.users));
+  plan_quality_text(&c->quality, loss);
+  HF_GO(done, hf_buf_printf(&text, "  weights        %s%s\n", c->at.format, loss));
   HF_GO(done, roi_show(r, &text));
   if (q->c.csv != NULL) {
     HF_GO(done, roi_csv(r, &csv));

@@ -55,6 +55,7 @@ static hf_status run_whatif(whatif_command *q) {
   HF_GO(done, ask_check_csv(&q->c));
   HF_GO(done, ask_read_scenario(&q->c));
   HF_GO(done, ask_open_model(&q->c.req, &m));
+  HF_GO(done, plan_quality_of(m, q->c.req.model, q->c.req.format, &w.quality));
   HF_GO(done, ask_command_machine(&q->c, &base));
   HF_GO(done, ask_command_db(&q->c, &d));
   HF_GO(done, whatif_columns(sets, q->set.n, named, q->named.n, q->together, q->alone, &w));

@@ -8,27 +8,49 @@
 #include "planner/formats/quality.h"
 
 /* A loss that rests on another family's rows is no news of this model, and a format without rows has none. */
-static hf_status note_quality(const plan_inputs *in, json *extra) {
+hf_status plan_quality_of(const model *m, const char *name, const char *format, plan_quality *out) {
   quality *q = NULL;
   model_recipe r;
   quality_loss loss;
-  if (in->req.model == NULL) return HF_OK;
-  HF_TRY(quality_load(in->m, in->req.model, NULL, &q));
+  *out = (plan_quality){.known = false};
+  if (name == NULL) return HF_OK;
+  HF_TRY(quality_load(m, name, NULL, &q));
   hf_status st = HF_OK;
-  if (in->format == FMT_DEFAULT && model_get_recipe(in->m) != NULL) r = *model_get_recipe(in->m);
-  else st = recipe_parse(in->format_name, in->c, &r);
-  if (st == HF_OK) st = quality_of(q, in->m, &r, &loss);
-  free(q);
-  if (st != HF_OK) { /* stored in types of no table */
-    hf_clear_error();
-    return st == HF_MACHINE ? st : HF_OK;
+  if (format == NULL && model_get_recipe(m) != NULL) r = *model_get_recipe(m);
+  else st = recipe_parse(format != NULL ? format : fmt_get(model_get_config(m)->default_format)->name, model_get_config(m), &r);
+  if (st == HF_OK) st = quality_of(q, m, &r, &loss);
+  if (st == HF_OK && loss.tag != TAG_ASSUMED) {
+    *out = (plan_quality){.known = true, .increase = expm1(loss.loss), .tag = loss.tag};
+    snprintf(out->source, sizeof out->source, "%s", loss.source != NULL ? loss.source : "");
   }
-  if (loss.tag == TAG_ASSUMED) return HF_OK;
-  json *o = json_add_object(extra, "quality");
-  json_add_num(o, "perplexity_increase", expm1(loss.loss));
-  json_add_str(o, "tag", db_tag_name(loss.tag));
-  if (loss.source != NULL) json_add_str(o, "source", loss.source);
+  free(q);
+  if (st == HF_OK || st == HF_MACHINE) return st;
+  hf_clear_error(); /* stored in types of no table */
   return HF_OK;
+}
+
+void plan_quality_json(const plan_quality *q, json *into) {
+  if (!q->known) return;
+  json *o = json_add_object(into, "quality");
+  json_add_num(o, "perplexity_increase", q->increase);
+  json_add_str(o, "tag", db_tag_name(q->tag));
+  if (q->source[0] != '\0') json_add_str(o, "source", q->source);
+}
+
+void plan_quality_read(const json *from, plan_quality *out) {
+  const json *o = json_get(from, "quality");
+  const char *tag = json_string(json_get(o, "tag"));
+  *out = (plan_quality){.known = tag != NULL, .increase = json_number(json_get(o, "perplexity_increase"), 0), .tag = TAG_SCALED};
+  if (tag != NULL && strcmp(tag, db_tag_name(TAG_MEASURED)) == 0) out->tag = TAG_MEASURED;
+  const char *source = json_string(json_get(o, "source"));
+  snprintf(out->source, sizeof out->source, "%s", source != NULL ? source : "");
+}
+
+void plan_quality_text(const plan_quality *q, char out[PLAN_LOSS_TEXT]) {
+  out[0] = '\0';
+  if (!q->known || fabs(q->increase) < 5e-5) return;
+  snprintf(out, PLAN_LOSS_TEXT, ", %+.2g %% perplexity, %s", 100 * q->increase,
+           q->tag == TAG_MEASURED ? "published" : "from published rows of its family");
 }
 
 static void note_doubts(const plan_inputs *in, json *extra) {
@@ -51,18 +73,11 @@ static void note_doubts(const plan_inputs *in, json *extra) {
 }
 
 hf_status plan_notes(const plan_inputs *in, json *extra) {
+  plan_quality q;
   note_doubts(in, extra);
-  return note_quality(in, extra);
-}
-
-void plan_loss_text(const plan *p, char out[PLAN_LOSS_TEXT]) {
-  const json *o = json_get(p->extra, "quality");
-  double loss = json_number(json_get(o, "perplexity_increase"), 0);
-  const char *tag = json_string(json_get(o, "tag"));
-  out[0] = '\0';
-  if (fabs(loss) < 5e-5 || tag == NULL) return;
-  snprintf(out, PLAN_LOSS_TEXT, ", %+.2g %% perplexity, %s", 100 * loss,
-           strcmp(tag, db_tag_name(TAG_MEASURED)) == 0 ? "published" : "from published rows of its family");
+  HF_TRY(plan_quality_of(in->m, in->req.model, in->format == FMT_DEFAULT ? NULL : in->format_name, &q));
+  plan_quality_json(&q, extra);
+  return HF_OK;
 }
 
 hf_status plan_show_doubts(const plan *p, hf_buf *b) {

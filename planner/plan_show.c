@@ -326,7 +326,9 @@ static hf_status show_hardware(const plan *p, hf_buf *b) {
 
 hf_status plan_show(const plan *p, hf_buf *b) {
   char step[24], bound[24], loss[PLAN_LOSS_TEXT];
-  plan_loss_text(p, loss);
+  plan_quality q;
+  plan_quality_read(p->extra, &q);
+  plan_quality_text(&q, loss);
   time_text(1e-9 * p->ilp.objective_ns, step);
   time_text(1e-9 * p->ilp.bound_ns, bound);
   HF_TRY(hf_buf_printf(b, "Plan %lld: %s (%s%s) on %s, device %s\n", (long long)p->id, p->model, p->format, loss, p->machine,

@@ -276,6 +276,7 @@ hf_status whatif_to_json(const whatif *w, json *doc) {
   json_add_str(q, "model", b->model);
   json_add_str(q, "machine", b->machine);
   json_add_str(q, "format", b->format);
+  plan_quality_json(&w->quality, q);
   json_add_int(q, "users", b->users);
   json_add_int(q, "context", b->context);
   ask_add_slo(q, &w->slo, w->slo_from != NULL ? w->slo_from : "asked");
@@ -336,7 +337,7 @@ static hf_status text_causes(const whatif *w, hf_buf *b) {
 
 hf_status whatif_text(const whatif *w, hf_buf *b) {
   const ask_case *base = &w->column[0].c;
-  char verdict[900], context[24], s[2][24];
+  char verdict[900], context[24], s[2][24], loss[PLAN_LOSS_TEXT];
   int width = 10;
   bool same_users = true, same_lengths = true;
   for (int i = 0; i < w->n; i++) {
@@ -350,8 +351,9 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
   if (width > 44) width = 44;
   whatif_verdict(w, verdict, sizeof verdict);
   ask_tokens(base->context, context);
-  HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s) on %s, %lld user%s, context %s (prompt %lld, answer %lld)\n\n", verdict, base->model,
-                       base->format, base->machine, (long long)base->users, base->users == 1 ? "" : "s", context,
+  plan_quality_text(&w->quality, loss);
+  HF_TRY(hf_buf_printf(b, "%s\n\n%s (%s%s) on %s, %lld user%s, context %s (prompt %lld, answer %lld)\n\n", verdict, base->model,
+                       base->format, loss, base->machine, (long long)base->users, base->users == 1 ? "" : "s", context,
                        (long long)base->prompt_tokens, (long long)base->output_tokens));
   HF_TRY(hf_buf_printf(b, "  %*s %5s %9s %8s %9s %9s %8s %13s %9s %7s", -width, "", "users", "delivered", "change", "TTFT p95",
                        "TPOT p95", "decode", "low-high", "price USD", "J/token"));

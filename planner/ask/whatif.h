@@ -4,6 +4,7 @@
 
 #include "planner/ask/cause.h"
 #include "planner/ask/command.h"
+#include "planner/plan_notes.h"
 
 enum { WHATIF_MAX_COLUMNS = 48 };
 
@@ -24,6 +25,7 @@ typedef struct {
   ask_slo slo;
   int n;
   whatif_column *column; /* [n], the base first; owned */
+  plan_quality quality;  /* of the base's weight format */
   char dropped[200];     /* why there is no column of all together, or "" */
 } whatif;
 

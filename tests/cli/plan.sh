@@ -108,6 +108,12 @@ expect_exit 0 "$bin/hf-plan" plan "${kimi[@]}" --json
 expect_json '.format == "q4_k_m" and .quality.tag == "scaled" and (.quality.perplexity_increase * 1000 | round) == 32'
 expect_exit 0 "$bin/hf-plan" plan "${kimi[@]}"
 expect_stdout_line '^Plan [0-9]+: kimi-k2 \(q4_k_m, \+3\.2 % perplexity, from published rows of its family\) on '
+expect_exit 0 "$bin/hf-plan" whatif "${kimi[@]}" --set users=2
+expect_stdout_line '^kimi-k2 \(q4_k_m, \+3\.2 % perplexity, from published rows of its family\) on '
+expect_exit 0 "$bin/hf-plan" roi "${kimi[@]}"
+expect_stdout_line '^  weights        q4_k_m, \+3\.2 % perplexity, from published rows of its family$'
+expect_exit 0 "$bin/hf-plan" roi "${kimi[@]}" --json
+expect_json '(.question.quality.perplexity_increase * 1000 | round) == 32'
 expect_exit 0 "$bin/hf-plan" plan "${kimi[@]}" --format iq4_ks
 expect_stdout_line '\(iq4_ks, \+3\.2 % perplexity, published\) on '
 expect_exit 0 "$bin/hf-plan" plan --model olmoe-1b-7b --machine xeon6-mrdimm-rtx4090 --users 1 --context 1K --depth 1 --format q4_k_m --no-store --json --quiet
