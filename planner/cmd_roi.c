@@ -182,6 +182,7 @@ static hf_status curve(const roi_command *q, const ask_case_spec *s, roi_case *o
   for (int i = 0; i < n; i++) {
     each[i].quick = each[i].no_interval = true;
     each[i].count_users = false;
+    if (each[i].req.depth > each[i].req.users) each[i].req.depth = each[i].req.users; /* no more micro-batches than users */
     snprintf(each[i].name, sizeof each[i].name, "%lld users", (long long)each[i].req.users);
   }
   out->n_curve = n;

@@ -134,6 +134,7 @@ static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) 
   r.host_rows = ask_machine_rows(s->machine);
   r.machine = NULL;
   if (users > 0) r.users = users;
+  if (users > 0 && r.depth > users) r.depth = users; /* no more micro-batches than users */
   HF_TRY(plan_inputs_open(NULL, &r, &in));
   set_load(in, out);
   planned_options o = {.quick = s->quick,
