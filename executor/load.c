@@ -29,8 +29,11 @@ hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
 static hf_status kernel_format(fmt f, kern_format *out) {
   const fmt_info *i = fmt_get(f);
   if (kern_format_parse(i->name, out)) return HF_OK;
-  return hf_fail(HF_UNSUPPORTED,
-                 "weights in %s cannot be executed as they are; --dequantise bf16 loads them as BF16, in 2 bytes a weight",
+  if (f == FMT_FP8_E4M3)
+    return hf_fail(HF_UNSUPPORTED,
+                   "weights in %s cannot be executed as they are; --dequantise bf16 loads them as BF16, in 2 bytes a weight",
+                   i->name);
+  return hf_fail(HF_UNSUPPORTED, "weights in %s cannot be executed yet; take the model in a format that README.md names",
                  i->name);
 }
 
