@@ -337,6 +337,14 @@ hf_status catalog_fact(const char *kind, const char *name, const char *key, cata
   return HF_OK;
 }
 
+hf_status catalog_numbers(const char *kind, const char *name, const char *key, int most, double *out, int *n) {
+  const json *doc;
+  char where[160];
+  HF_TRY(catalog_entry(kind, name, &doc, NULL));
+  snprintf(where, sizeof where, "%s/%.100s", kind, name);
+  return fact_numbers(doc, where, key, most, out, n);
+}
+
 hf_status catalog_names(const char *kind, char ***names, int *n) {
   entry_list l;
   HF_TRY(list_entries(kind, &l));

@@ -28,6 +28,10 @@ typedef struct {
 } catalog_value;
 HF_MUST hf_status catalog_fact(const char *kind, const char *name, const char *key, catalog_value *out);
 
+/* A member that lists numbers: ("memory", KIND, "dimm_bytes_sold"), ("gpus", NAME, "sold_in"). *n 0 where the entry has none: then any will do.
+ * HF_INPUT when an element is no number, or there are more than `most`. */
+HF_MUST hf_status catalog_numbers(const char *kind, const char *name, const char *key, int most, double *out, int *n);
+
 /* Looks for problems: unknown or missing members, wrong types, units and ranges, facts without source or date, figures that cannot be
  * (bandwidth, prices, clocks), names that do not resolve. problem() gets one line each. kind and name: an entry of the catalog; or kind
  * NULL and name a file, whose kind is taken from the name of its folder or from its members. *n: problems found. */
@@ -61,7 +65,8 @@ HF_MUST hf_status catalog_machine_to_db(db *d, const char *name_or_file, rec_mac
  *   cpu=NAME            a CPU of the catalog; needed unless machine= is given
  *   sockets=N           1
  *   memory=KIND         memory kind; the fastest one the CPU takes, and of equally fast ones the slowest module
- *   dimm=SIZE           bytes of a module, K, M, G, T binary; 64G (16G to 64G where desktop CPUs take less). A kind is accepted, too
+ *   dimm=SIZE           bytes of a module, K, M, G, T binary; 64G (16G to 64G where desktop CPUs take less). A kind is accepted, too.
+ *                   A size that is not sold in this kind is refused when the machine is put together
  *   dpc=N               modules per channel; 1
  *   gpu=A*2+B           GPUs with counts; none
  *   prior=NAME          efficiency prior; heteroflow
@@ -101,7 +106,7 @@ bool catalog_parts_is_text(const char *s);
 /* Canonical text: equal parts give equal texts, and parsing gives the parts again (but for name and note). */
 HF_MUST hf_status catalog_parts_text(const catalog_parts *p, char *out, size_t n);
 /* Changes one part; keys as above, "gpus" and "dimms_per_channel" too. Clears the name. A change of CPU keeps the memory where the new one
- * takes it, else takes its fastest, and at most its sockets; note says so. A change of CPU, of sockets, or to more GPUs than the platform
+ * takes it, else takes its fastest in modules of a size that is sold, and at most its sockets; note says so. A change of CPU, of sockets, or to more GPUs than the platform
  * takes chooses the platform anew. On failure nothing changed. */
 HF_MUST hf_status catalog_parts_set(catalog_parts *p, const char *key, const char *value);
 bool catalog_parts_has_key(const char *key);

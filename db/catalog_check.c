@@ -83,7 +83,7 @@ static hf_status check_fact(check *c, const catalog_member *m, const json *node,
   fact f;
   if (strcmp(m->type, "list") == 0) {
     const json *list = json_get(node, "value");
-    if (json_type(list) != JSON_ARRAY || json_len(list) == 0) problem(c, "field %s: a list of texts belongs here", path);
+    if (json_type(list) != JSON_ARRAY || json_len(list) == 0) problem(c, "field %s: a list of at least one belongs here", path);
     return HF_OK;
   }
   for (const json *e = json_first(node); e != NULL; e = json_next(e)) {
@@ -277,7 +277,27 @@ static void check_tensor_ratio(check *c, const char *key, double most, const cha
   problem(c, "field %s: %.3g times flops_bf16; %s when both are dense and accumulate in 32 bits", key, ratio, usual);
 }
 
+/* Whole numbers within the bounds of the table, each more than the one before it. */
+static int check_numbers(check *c, const char *key, double *last) {
+  const catalog_member *m = member_at(c->kind, key);
+  int n = 0;
+  *last = 0;
+  for (const json *e = json_first(json_get(json_get(c->doc, key), "value")); e != NULL; e = json_next(e), n++) {
+    double v = json_number(e, NAN);
+    if (!(v >= m->lo && v <= m->hi && v == floor(v)))
+      problem(c, "field %s: whole numbers from %g to %g belong here", key, m->lo, m->hi);
+    else if (!(v > *last)) problem(c, "field %s: %.15g does not come after %.15g", key, v, *last);
+    *last = v;
+  }
+  if (n > MOST_SIZES) problem(c, "field %s: more than %d numbers", key, MOST_SIZES);
+  return n;
+}
+
 static void check_gpu(check *c) {
+  double most = 0;
+  const char *form = json_string(json_get(c->doc, "form"));
+  if (check_numbers(c, "sold_in", &most) == 0 && form != NULL && strstr(form, "module") != NULL)
+    problem(c, "field sold_in: missing; modules come on boards: list how many are on one, [8] or [4, 8]");
   check_sale(c);
   static const char *const programs[] = {"ROCm", "oneAPI", NULL};
   one_of(c, "runs_on", programs);
@@ -293,7 +313,10 @@ static void check_gpu(check *c) {
 }
 
 static void check_memory(check *c) {
+  double largest = 0;
   check_sale(c);
+  if (check_numbers(c, "dimm_bytes_sold", &largest) > 0 && largest != value_of(c->doc, "dimm_bytes_max"))
+    problem(c, "field dimm_bytes_sold: the largest is %.15g, but dimm_bytes_max %.15g", largest, value_of(c->doc, "dimm_bytes_max"));
   one_of(c, "type", memory_types);
   const char *name = json_string(json_get(c->doc, "name")), *type = json_string(json_get(c->doc, "type"));
   double rate = value_of(c->doc, "transfers_per_s") / 1e6, most = 0;

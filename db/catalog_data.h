@@ -35,6 +35,12 @@ HF_MUST hf_status fact_read(const json *node, const char *where, const char *uni
 /* A whole number 1..max in a fact without spread. */
 HF_MUST hf_status fact_count(const json *obj, const char *where, const char *key, int max, int *out);
 
+/* The numbers that a member lists, see catalog_numbers. */
+HF_MUST hf_status fact_numbers(const json *obj, const char *where, const char *key, int most, double *out, int *n);
+enum { MOST_SIZES = 16 }; /* of modules, of boards */
+/* A size that is sold is meant by its decimal gigabytes, too. */
+bool fact_is_size(double bytes, double sold);
+
 fact fact_of(double value, db_tag tag);
 fact fact_scale(fact a, double by);
 fact fact_product(fact a, fact b);

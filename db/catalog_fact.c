@@ -87,3 +87,18 @@ fact fact_product(fact a, fact b) {
 fact fact_sum(fact a, fact b) {
   return (fact){a.low + b.low, a.likely + b.likely, a.high + b.high, weaker(a.tag, b.tag)};
 }
+
+hf_status fact_numbers(const json *obj, const char *where, const char *key, int most, double *out, int *n) {
+  *n = 0;
+  for (const json *e = json_first(json_get(json_get(obj, key), "value")); e != NULL; e = json_next(e)) {
+    double v = json_number(e, NAN);
+    if (!isfinite(v) || !(v > 0)) return hf_fail(HF_INPUT, "%s: field %s: positive numbers belong here", where, key);
+    if (*n == most) return hf_fail(HF_INPUT, "%s: field %s: more than %d numbers", where, key, most);
+    out[(*n)++] = v;
+  }
+  return HF_OK;
+}
+
+bool fact_is_size(double bytes, double sold) {
+  return fabs(bytes / sold - 1) < 0.08;
+}

@@ -117,8 +117,26 @@ static hf_status cpu_memory_speed(const build *b, const char *type, double *tran
                  b->dimms_per_channel, have);
 }
 
+/* The module is one that is sold; an entry that does not list sizes says their largest. */
+static hf_status check_dimm_sold(const build *b, const char *where) {
+  double sold[MOST_SIZES];
+  char list[200] = "";
+  size_t used = 0;
+  int n = 0;
+  HF_TRY(fact_numbers(b->memory, b->memory_kind, "dimm_bytes_sold", MOST_SIZES, sold, &n));
+  for (int i = 0; i < n; i++) {
+    if (fact_is_size((double)b->dimm_bytes, sold[i])) return HF_OK;
+    if (used < sizeof list)
+      used += (size_t)snprintf(list + used, sizeof list - used, "%s%.4g", i == 0 ? "" : i + 1 < n ? ", " : " or ", sold[i] / 0x1p30);
+  }
+  if (n == 0) return HF_OK;
+  return hf_fail(HF_INPUT, "%s: field dimm_bytes: %.4g GiB, but modules of %s come with %s GiB", where,
+                 (double)b->dimm_bytes / 0x1p30, b->memory_kind, list);
+}
+
 static hf_status check_dimm_size(build *b, const char *where) {
   fact most;
+  HF_TRY(check_dimm_sold(b, where));
   if (json_get(b->memory, "dimm_bytes_max") == NULL) return HF_OK;
   HF_TRY(fact_get(b->memory, b->memory_kind, "dimm_bytes_max", "B", &most));
   if ((double)b->dimm_bytes <= most.likely) return HF_OK;

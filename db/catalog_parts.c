@@ -135,6 +135,22 @@ static int64_t whole_at(const json *entry, const char *key, int64_t other, int64
   return (int64_t)fmax(0, fmin(v, (double)most));
 }
 
+/* Bytes of a module that is sold in this kind: the least that holds as much, else the largest. */
+static hf_status sold_size(const json *memory, const char *kind, int64_t bytes, int64_t *out) {
+  double sold[MOST_SIZES];
+  int n = 0;
+  *out = whole_at(memory, "dimm_bytes_max", bytes, bytes);
+  HF_TRY(fact_numbers(memory, kind, "dimm_bytes_sold", MOST_SIZES, sold, &n));
+  for (int i = 0; i < n; i++)
+    if (fact_is_size((double)bytes, sold[i])) return HF_OK; /* as it is */
+  for (int i = 0; i < n; i++)
+    if (sold[i] >= (double)bytes || i == n - 1) {
+      *out = (int64_t)fmin(sold[i], (double)max_dimm_bytes);
+      return HF_OK;
+    }
+  return HF_OK;
+}
+
 static int most_sockets(const json *cpu) {
   return (int)whole_at(cpu, "max_sockets", 1, MAX_SOCKETS);
 }
@@ -151,7 +167,7 @@ static hf_status resolve(catalog_parts *p) {
   if (p->memory[0] == 0) HF_TRY(fastest_memory(p->cpu, p->dimms_per_channel, p->memory, sizeof p->memory));
   HF_TRY(own_name("memory", p->memory, p->memory, sizeof p->memory, &memory));
   if (!takes(cpu, memory, p->dimms_per_channel)) return refuse_memory(p);
-  if (p->dimm_bytes == 0) p->dimm_bytes = whole_at(memory, "dimm_bytes_max", 64 * gib, 64 * gib);
+  if (p->dimm_bytes == 0) HF_TRY(sold_size(memory, p->memory, 64 * gib, &p->dimm_bytes));
   for (int i = 0; i < p->n_gpu_kinds; i++) HF_TRY(own_name("gpus", p->gpu[i].gpu, p->gpu[i].gpu, sizeof p->gpu[i].gpu, NULL));
   if (p->prior[0] == 0) memcpy(p->prior, default_prior, sizeof default_prior);
   HF_TRY(own_name("priors", p->prior, p->prior, sizeof p->prior, NULL));
@@ -377,8 +393,12 @@ static hf_status change_cpu(catalog_parts *p, const char *value) {
   if (driven_at(cpu, "mrdimm", p->dimms_per_channel) == 0 && p->dimms_per_channel > 1) p->dimms_per_channel = 1;
   HF_TRY(fastest_memory(p->cpu, p->dimms_per_channel, p->memory, sizeof p->memory));
   HF_TRY(own_name("memory", p->memory, p->memory, sizeof p->memory, &memory));
-  p->dimm_bytes = whole_at(memory, "dimm_bytes_max", p->dimm_bytes, p->dimm_bytes);
+  int64_t had = p->dimm_bytes;
+  HF_TRY(sold_size(memory, p->memory, had, &p->dimm_bytes));
   add_note(p, "memory %s instead of %s, which %s does not take", p->memory, before, p->cpu);
+  if (p->dimm_bytes != had)
+    add_note(p, "modules of %.4g GiB instead of %.4g, which are not sold in %s", (double)p->dimm_bytes / 0x1p30,
+             (double)had / 0x1p30, p->memory);
   return HF_OK;
 }
 

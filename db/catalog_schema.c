@@ -49,6 +49,7 @@ const catalog_member catalog_members[] = {
 
     HEAD("gpus"),
     TEXT("gpus", "form", true),
+    {"gpus", "sold_in", "list", "list", 1, 16, false},
     TEXT("gpus", "sale", false),
     TEXT("gpus", "class", false),
     TEXT("gpus", "runs_on", false),
@@ -71,6 +72,7 @@ const catalog_member catalog_members[] = {
     MAYBE("memory", "price_usd_per_gib", "USD/GiB", 0.1, 500),
     FACT("memory", "power_active_w_per_dimm", "W", 0.5, 60),
     FACT("memory", "dimm_bytes_max", "B", 1e9, 5e12),
+    {"memory", "dimm_bytes_sold", "list", "list", 1e9, 5e12, false},
 
     HEAD("platforms"),
     TEXT("platforms", "class", true),

@@ -1,4 +1,5 @@
 /* cmd_recommend.c: hf-plan recommend. */
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@ enum { SPACE_BYTES = 1 << 20, LIGHTEST = 3 };
 typedef struct {
   ask_command c;
   const char *space, *gpus, *counts, *cpus, *sockets, *memory, *dimms, *formats, *floor, *quality;
+  const char *budget_text;
   double budget;
   bool named_format; /* --format: as typed, for the catalog fills it in, too */
 } recommend_command;
@@ -116,6 +118,29 @@ static hf_status apply_floor(const recommend_command *q, const model *m, recomme
   return st;
 }
 
+/* "15000", "15,000", "15k", "1.5m". */
+static hf_status read_budget(recommend_command *q) {
+  char plain[40];
+  const char *text = q->budget_text, *comma = text == NULL ? NULL : strchr(text, ',');
+  char *end = plain;
+  size_t n = 0;
+  if (text == NULL) return HF_OK;
+  size_t first = comma != NULL ? (size_t)(comma - text) : 0; /* 1 to 3 digits, then groups of three */
+  bool good = isdigit((unsigned char)text[0]) && strlen(text) < sizeof plain && first <= 3;
+  for (size_t i = 0; good && text[i] != '\0'; i++) {
+    if (text[i] != ',') plain[n++] = text[i];
+    else good = (i - first) % 4 == 0 && strspn(text + i + 1, "0123456789") == 3;
+  }
+  plain[n] = '\0';
+  double v = good ? strtod(plain, &end) : 0;
+  if (good && (*end == 'k' || *end == 'K')) v *= 1e3, end++;
+  else if (good && (*end == 'm' || *end == 'M')) v *= 1e6, end++;
+  good = good && *end == '\0' && strpbrk(plain, "xX") == NULL && v > 0 && v <= 1e9;
+  if (!good) return hf_fail(HF_INPUT, "option --budget: '%.30s' is no amount of USD above 0; say 15000, 15,000 or 15k", text);
+  q->budget = v;
+  return HF_OK;
+}
+
 static void planned_so_far(void *user, int64_t so_far) {
   hf_progress *bar = user;
   hf_progress_add(bar, so_far - bar->done);
@@ -132,7 +157,7 @@ static hf_status to_csv(const void *y, hf_buf *b) {
 }
 
 static hf_status show(const recommend_command *q, const recommendation *y) {
-  char verdict[1600], title[400], limits[160], money[24];
+  char verdict[2000], title[400], limits[160], money[24];
   recommend_verdict(y, verdict, sizeof verdict);
   recommend_limits(&y->q->slo, limits);
   int used = snprintf(title, sizeof title, "A machine for %.90s, %lld user%s, context %lld: %s", y->model, (long long)y->users,
@@ -168,7 +193,9 @@ static hf_status run_recommend(recommend_command *q) {
   hf_status st = HF_OK;
   HF_GO(done, hf_alloc(&question, 1, sizeof *question, "question"));
   HF_GO(done, hf_alloc(&result, 1, sizeof *result, "result"));
-  *question = (recommend_question){.slo = q->c.slo, .budget = q->budget, .dearer_factor = 1.35, .prune = true};
+  *question = (recommend_question){.slo = q->c.slo, .dearer_factor = 1.35, .prune = true};
+  HF_GO(done, read_budget(q));
+  question->budget = q->budget;
   HF_GO(done, ask_check_csv(&q->c));
   HF_GO(done, read_space(q, &question->space));
   HF_GO(done, ask_read_scenario(&q->c));
@@ -176,6 +203,8 @@ static hf_status run_recommend(recommend_command *q) {
   HF_GO(done, ask_open_model(&q->c.req, &m));
   HF_GO(done, check_load(&q->c.req, &y));
   HF_GO(done, apply_floor(q, m, &question->space, &y));
+  snprintf(question->own_format, sizeof question->own_format, "%s",
+           fmt_get(quality_original(model_get_config(m)))->name);
   hf_progress_begin(&bar, "recommend", "plans", 0);
   st = recommend_search(question, &q->c.req, &q->c.scenario, (int)q->c.jobs, planned_so_far, &bar, result);
   hf_progress_end(&bar);
@@ -207,6 +236,8 @@ static const char description[] = "Finds the cheapest machines of the catalog th
                                   "interval would flip the choice, the choice that "
                                   "can be regretted least, and the measurement to make first. When nothing meets the demand it "
                                   "says what would, and ends with status 1.\n\n"
+                                  "The whole catalog takes half a minute to two minutes on two cores, most of it for large models without limits; a terminal shows "
+                                  "how many plans were made.\n\n"
                                   "A space file is a JSON object with any of gpus, gpu_counts, cpus, sockets, memory, "
                                   "dimm_bytes, formats; options replace its lists.";
 static const char examples[] =
@@ -226,7 +257,7 @@ hf_status cmd_recommend(int argc, char **argv) {
   const cli_option own[] = {
       {"min-tok-per-s", 0, CLI_NUM, &q.c.slo.tok_per_s, "X",
        "At least so many tokens per second delivered to all users together, prompts and waiting included.", 0, 0},
-      {"budget", 0, CLI_NUM, &q.budget, "USD", "Most the hardware may cost.", 0, 0},
+      {"budget", 0, CLI_STR, &q.budget_text, "USD", "Most the hardware may cost: 15000, 15,000 or 15k.", 0, 0},
       {"space", 0, CLI_STR, &q.space, "FILE", "Lists of parts to choose from, as JSON.", 0, 0},
       {"gpus", 0, CLI_STR, &q.gpus, "A,B,none", "GPUs to choose from; default all CUDA cards of the catalog, and none.", 0, 0},
       {"gpu-counts", 0, CLI_STR, &q.counts, "N,N", "How many of one kind; default 1,2,4.", 0, 0},

@@ -304,12 +304,17 @@ static void add_assumptions(const roi *r, const roi_case *c, json *doc) {
                        "assumed", "definition of the comparison");
 }
 
+static bool has_gpu(const roi_case *c) {
+  return c->at.gpus[0] != '\0' && strcmp(c->at.gpus, "none") != 0;
+}
+
 static hf_status build(const roi_command *q, const roi_case *c, const roi *r, json *doc) {
   add_question(q, c, doc);
   ask_case_to_json(&c->at, json_add_object(doc, "case"));
   roi_to_json(r, doc);
   HF_TRY(add_curve(q, c, r, doc));
   add_assumptions(r, c, doc);
+  ask_add_engine_note(doc, has_gpu(c));
   return HF_OK;
 }
 
@@ -334,6 +339,7 @@ static hf_status answer(const roi_command *q, const roi_case *c, const roi *r) {
   plan_quality_text(&c->quality, loss);
   HF_GO(done, hf_buf_printf(&text, "  weights        %s%s\n", c->at.format, loss));
   HF_GO(done, roi_show(r, &text));
+  if (has_gpu(c)) HF_GO(done, hf_buf_printf(&text, "\n%s\n", ASK_ENGINE_NOTE));
   if (q->c.csv != NULL) {
     HF_GO(done, roi_csv(r, &csv));
     HF_GO(done, ask_write_csv(q->c.csv, &csv));

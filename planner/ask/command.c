@@ -201,6 +201,11 @@ void ask_add_load(json *doc) {
   ask_add_assumption(doc, "Delivered tokens per second and percentiles are of a " SUSTAINED_WORDS ".", "assumed", "hf-plan");
 }
 
+void ask_add_engine_note(json *doc, bool gpu) {
+  if (gpu) json_add_str(doc, "engine_note", ASK_ENGINE_NOTE);
+  else json_add_null(doc, "engine_note");
+}
+
 void ask_add_assumption(json *doc, const char *text, const char *tag, const char *source) {
   json *list = NULL;
   for (const json *m = json_first(doc); m != NULL; m = json_next(m))

@@ -15,6 +15,7 @@ enum {
   BATCH = 8,
   ENOUGH = 16,
   MOST_OVER_BUDGET = 200,
+  MOST_FAILURES = 96, /* that are planned in full to name the nearest */
   HOST_FIGURES = 7,
   LINK = 7,
   GPU_MEMORY = 8,
@@ -76,6 +77,9 @@ typedef struct {
   double price, mem, bw;       /* price -1: unknown; bw at the datasheet's value, which no prior exceeds */
   double figure[CARD_FIGURES]; /* FLOP/s bf16, fp8, int8, memory bandwidth */
   double pcie_gen, pcie_lanes;
+  int n_counts, count[SPACE_COUNTS]; /* that are looked at */
+  int n_boards;                      /* of modules: how many are on a board that is sold; 0: cards, one by one */
+  double board[SPACE_COUNTS];
 } card;
 
 typedef struct {
@@ -113,6 +117,14 @@ typedef struct {
   double rate; /* delivered tokens/s */
 } known;
 
+/* What failed within the budget, and by how much at least. */
+typedef struct {
+  combo c;
+  double miss;
+} failure;
+
+enum { NEAR_BEYOND = RULE_N, NEAR_N }; /* too slow by its bandwidth, and beyond the budget */
+
 typedef struct {
   const recommend_question *q;
   const plan_request *req;
@@ -134,18 +146,30 @@ typedef struct {
   int n_later;
   double demand;                /* tokens per second of all users that the limits imply */
   double best_rate, best_value; /* of all planned: delivered tokens/s, and those per USD */
-  double near[RULE_N];
-  char near_name[RULE_N][160], near_text[RULE_N][160];
+  failure *failed;
+  int n_failed;
+  double near[NEAR_N];
+  combo near_combo[NEAR_N];
+  char near_name[NEAR_N][160], near_text[NEAR_N][160];
   recommend_result *out;
   void (*done)(void *user, int64_t planned);
   void *user;
+  int64_t finished; /* plans */
 } search;
+
+static void plan_finished(void *user, int i) {
+  search *s = user;
+  (void)i;
+  s->finished++;
+  if (s->done != NULL) s->done(s->user, s->finished);
+}
 
 static void search_free(search *s) {
   free(s->host);
   free(s->heap);
   free(s->over);
   free(s->known);
+  free(s->failed);
   free(s->later);
 }
 
@@ -190,7 +214,9 @@ static hf_status add_host(search *s, const catalog_parts *p) {
 }
 
 static int64_t combos_per_host(const search *s) {
-  return (int64_t)s->n_formats * (s->without_gpu + (int64_t)s->n_cards * s->q->space.n_counts);
+  int64_t n = s->without_gpu;
+  for (int i = 0; i < s->n_cards; i++) n += s->card[i].n_counts;
+  return n * s->n_formats;
 }
 
 static hf_status try_host(search *s, const char *cpu, int sockets, const char *memory, int64_t dimm) {
@@ -264,7 +290,32 @@ static double fact_or(const char *name, const char *key, double none) {
   return none;
 }
 
-static void add_cards(search *s) {
+static bool is_sold(const card *c, int count) {
+  bool sold = c->n_boards == 0;
+  for (int i = 0; i < c->n_boards; i++) sold = sold || c->board[i] == count;
+  return sold;
+}
+
+/* Counts that were named, of which boards of modules must be one; else the usual ones of cards, and every board. */
+static hf_status add_counts(const recommend_space *y, card *c) {
+  bool any = false;
+  HF_TRY(catalog_numbers("gpus", c->name, "sold_in", SPACE_COUNTS, c->board, &c->n_boards));
+  if (c->n_boards > 0 && !y->named_counts) {
+    for (int i = 0; i < c->n_boards; i++)
+      if (c->board[i] <= CATALOG_MAX_GPUS) c->count[c->n_counts++] = (int)c->board[i];
+    return HF_OK;
+  }
+  c->n_counts = y->n_counts;
+  memcpy(c->count, y->count, sizeof c->count);
+  for (int i = 0; i < c->n_counts; i++) any = any || is_sold(c, c->count[i]);
+  if (any || y->n_gpus > 1) return HF_OK;
+  char list[64] = "";
+  for (int i = 0; i < c->n_boards; i++)
+    snprintf(list + strlen(list), sizeof list - strlen(list), "%s%.0f", i > 0 ? " or " : "", c->board[i]);
+  return hf_fail(HF_INPUT, "option --gpu-counts: %s is sold on boards of %s", c->name, list);
+}
+
+static hf_status add_cards(search *s) {
   static const char *const keys[CARD_FIGURES] = {"flops_bf16", "flops_fp8", "flops_int8", "mem_bytes_per_s"};
   const recommend_space *y = &s->q->space;
   for (int i = 0; i < y->n_gpus; i++) {
@@ -280,7 +331,9 @@ static void add_cards(search *s) {
     for (int k = 0; k < CARD_FIGURES; k++) c->figure[k] = fact_or(c->name, keys[k], 0);
     c->pcie_gen = fact_or(c->name, "pcie_gen", 0);
     c->pcie_lanes = fact_or(c->name, "pcie_lanes", 0);
+    HF_TRY(add_counts(y, c));
   }
+  return HF_OK;
 }
 
 /* Sizes from a plan's own arithmetic, on any machine. */
@@ -379,11 +432,16 @@ static void combo_name(const search *s, const combo *c, char out[160]) {
 }
 
 /* Remembers the nearest miss of a rule: the one of least `miss`. */
-static void remember(search *s, recommend_rule rule, const combo *c, double miss, const char *text) {
-  if (s->near_name[rule][0] != '\0' && miss >= s->near[rule]) return;
-  s->near[rule] = miss;
-  combo_name(s, c, s->near_name[rule]);
-  snprintf(s->near_text[rule], sizeof s->near_text[0], "%s", text);
+static bool is_nearer(const search *s, int slot, double miss) {
+  return s->near_name[slot][0] == '\0' || miss < s->near[slot];
+}
+
+static void remember(search *s, int slot, const combo *c, double miss, const char *text) {
+  if (!is_nearer(s, slot, miss)) return;
+  s->near[slot] = miss;
+  s->near_combo[slot] = *c;
+  combo_name(s, c, s->near_name[slot]);
+  snprintf(s->near_text[slot], sizeof s->near_text[0], "%s", text);
 }
 
 static void settle(search *s, recommend_rule rule) {
@@ -400,16 +458,39 @@ static roofline bandwidths(const search *s, const combo *c) {
                     .users = (double)s->req->users};
 }
 
-static void first_look(search *s, combo c) {
+static hf_status price_of(search *s, const combo *c);
+
+/* What the budget buys and what is beyond it are told apart, by the whole price. */
+static hf_status remember_slow(search *s, const combo *c, double most) {
+  char text[160];
+  double miss = s->demand / most;
+  bool beyond = s->q->budget > 0 && c->key > s->q->budget;
+  if (!is_nearer(s, beyond ? NEAR_BEYOND : RULE_ROOFLINE, miss)) return HF_OK;
+  if (!beyond && s->q->budget > 0) {
+    HF_TRY(price_of(s, c));
+    if (!s->priced.ok || !s->priced.has_price) return HF_OK;
+    beyond = s->priced.price > s->q->budget;
+  }
+  snprintf(text, sizeof text, "its bandwidth allows at most %.3g tokens/s of %.3g, even with its work spread perfectly", most,
+           s->demand);
+  remember(s, beyond ? NEAR_BEYOND : RULE_ROOFLINE, c, miss, text);
+  return HF_OK;
+}
+
+static hf_status first_look(search *s, combo c) {
   const host *h = &s->host[c.host];
   const card *g = c.card >= 0 ? &s->card[c.card] : NULL;
   const weights *w = &s->format[c.format];
   double vram = g != NULL ? g->mem * c.count : 0;
-  char text[160], money[24];
+  char text[160];
   s->out->considered++;
+  if (g != NULL && g->n_boards > 0 && (!is_sold(g, c.count) || h->pcie_gen < g->pcie_gen)) {
+    settle(s, RULE_CONTRADICTORY);
+    return HF_OK;
+  }
   if (h->price < 0 || (g != NULL && g->price < 0)) {
     settle(s, RULE_UNPRICED);
-    return;
+    return HF_OK;
   }
   c.key = h->price + (g != NULL ? g->price * c.count : 0);
   roofline r = bandwidths(s, &c);
@@ -421,32 +502,29 @@ static void first_look(search *s, combo c) {
     remember(s, RULE_MEMORY, &c, w->weights / (h->ram + vram), text);
   } else if (s->q->prune && most < s->demand) {
     settle(s, RULE_ROOFLINE);
-    snprintf(text, sizeof text, "its bandwidth allows at most %.3g tokens/s of %.3g, even with its work spread perfectly", most,
-             s->demand);
-    remember(s, RULE_ROOFLINE, &c, s->demand / most, text);
+    return remember_slow(s, &c, most);
   } else if (s->q->budget > 0 && c.key > s->q->budget) {
     settle(s, RULE_BUDGET);
-    ask_money(c.key - s->q->budget, money);
-    snprintf(text, sizeof text, "CPUs, memory and GPUs alone are USD %.20s over the budget", money);
-    remember(s, RULE_BUDGET, &c, c.key, text);
+    remember(s, RULE_BUDGET, &c, c.key, "");
     push(s->over, &s->n_over, c);
   } else {
     push(s->heap, &s->n_heap, c);
   }
+  return HF_OK;
 }
 
 static hf_status combine(search *s) {
-  const recommend_space *y = &s->q->space;
   size_t n = (size_t)s->n_hosts * (size_t)combos_per_host(s);
   HF_TRY(hf_alloc(&s->heap, n + 1, sizeof *s->heap, "combinations"));
   HF_TRY(hf_alloc(&s->over, n + 1, sizeof *s->over, "combinations"));
   HF_TRY(hf_alloc(&s->later, n + 1, sizeof *s->later, "combinations"));
   for (int h = 0; h < s->n_hosts; h++)
     for (int f = 0; f < s->n_formats; f++) {
-      if (s->without_gpu) first_look(s, (combo){.host = h, .card = -1, .format = (int16_t)f});
+      if (s->without_gpu) HF_TRY(first_look(s, (combo){.host = h, .card = -1, .format = (int16_t)f}));
       for (int g = 0; g < s->n_cards; g++)
-        for (int k = 0; k < y->n_counts; k++)
-          first_look(s, (combo){.host = h, .card = (int16_t)g, .count = (int16_t)y->count[k], .format = (int16_t)f});
+        for (int k = 0; k < s->card[g].n_counts; k++)
+          HF_TRY(first_look(
+              s, (combo){.host = h, .card = (int16_t)g, .count = (int16_t)s->card[g].count[k], .format = (int16_t)f}));
     }
   return HF_OK;
 }
@@ -635,12 +713,19 @@ static void keep_choice(search *s, const candidate *y) {
   o->n++;
 }
 
+static hf_status add_failure(search *s, const combo *c, double miss) {
+  HF_TRY(hf_realloc(&s->failed, (size_t)s->n_failed + 1, sizeof *s->failed, "machines that failed"));
+  s->failed[s->n_failed++] = (failure){*c, miss};
+  return HF_OK;
+}
+
 static hf_status result_of(search *s, const candidate *y, bool over_budget) {
   recommend_result *o = s->out;
   char why[160];
   recommend_rule rule = judge(s->q, &y->answer, why);
   double short_by = recommend_shortfall(&y->answer, &s->q->slo, NULL);
-  o->planned++;
+  if (over_budget) o->planned_over++;
+  else o->planned++;
   if (rule == RULE_MET && over_budget) {
     if (!o->has_over_budget) fill_entry(s, y, &o->over_budget);
     o->has_over_budget = true;
@@ -649,14 +734,13 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
   if (!over_budget) settle(s, rule);
   if (rule == RULE_MET && o->choices) keep_choice(s, y);
   else if (rule == RULE_MET && o->n < REGRET_MAX_CHOICES) fill_entry(s, y, &o->entry[o->n++]);
-  if (rule != RULE_MET && (!o->has_fastest_any || short_by < o->fastest_any.shortfall)) {
+  if (rule != RULE_MET && over_budget && (!o->has_fastest_any || short_by < o->fastest_any.shortfall)) {
     fill_entry(s, y, &o->fastest_any);
     o->has_fastest_any = true;
   }
   if (rule != RULE_MET && !over_budget) {
     reject(s, y);
-    if (!o->has_fastest || short_by < o->fastest.shortfall) fill_entry(s, y, &o->fastest);
-    o->has_fastest = true;
+    if (y->answer.feasible) HF_TRY(add_failure(s, &y->c, short_by));
   }
   bool fits = y->answer.feasible;
   if (s->q->prune)
@@ -666,7 +750,7 @@ static hf_status result_of(search *s, const candidate *y, bool over_budget) {
 }
 
 /* What misses the demand by little is planned once more with all depths simulated, one of which may meet it. */
-static hf_status look_again(const search *s, const ask_case_spec *spec, int n, candidate *batch) {
+static hf_status look_again(search *s, const ask_case_spec *spec, int n, candidate *batch) {
   ask_case_spec again[BATCH] = {0};
   ask_case better[BATCH] = {0};
   int at[BATCH], k = 0;
@@ -678,7 +762,7 @@ static hf_status look_again(const search *s, const ask_case_spec *spec, int n, c
     again[k].give_up = 1;
     at[k++] = i;
   }
-  HF_TRY(ask_evaluate_all(again, k, s->threads, NULL, NULL, better));
+  HF_TRY(ask_evaluate_all(again, k, s->threads, plan_finished, s, better));
   for (int i = 0; i < k; i++) {
     candidate *c = &batch[at[i]];
     double miss = recommend_shortfall(&better[i], &s->q->slo, NULL);
@@ -703,7 +787,7 @@ static hf_status plan_batch(search *s, candidate *batch, int n, bool over_budget
     if (batch[i].c.card < 0) spec[i].req.gpu = "none";
     snprintf(spec[i].name, sizeof spec[i].name, "%.95s", batch[i].parts.name);
   }
-  hf_status st = ask_evaluate_all(spec, n, s->threads, NULL, NULL, answer);
+  hf_status st = ask_evaluate_all(spec, n, s->threads, plan_finished, s, answer);
   for (int i = 0; i < n; i++) batch[i].answer = answer[i];
   if (st == HF_OK) st = look_again(s, spec, n, batch);
   for (int i = 0; i < n; i++) {
@@ -711,7 +795,6 @@ static hf_status plan_batch(search *s, candidate *batch, int n, bool over_budget
     ask_machine_free(batch[i].machine);
     batch[i].machine = NULL;
   }
-  if (s->done != NULL) s->done(s->user, s->out->planned);
   return st;
 }
 
@@ -740,6 +823,24 @@ static hf_status price_of(search *s, const combo *c) {
   return HF_OK;
 }
 
+static bool same_machine(const recommend_entry *a, const recommend_entry *b) {
+  const catalog_parts *x = &a->parts, *y = &b->parts;
+  return x->sockets == y->sockets && x->dimm_bytes == y->dimm_bytes && x->n_gpu_kinds == y->n_gpu_kinds &&
+         (x->n_gpu_kinds == 0 || (x->gpu[0].count == y->gpu[0].count && strcmp(x->gpu[0].gpu, y->gpu[0].gpu) == 0)) &&
+         strcmp(x->cpu, y->cpu) == 0 && strcmp(x->memory, y->memory) == 0;
+}
+
+/* Formats of one machine take one place of the ranking. */
+static bool enough(const recommend_result *o) {
+  int machines = 0;
+  for (int i = 0; i < o->n; i++) {
+    bool again = false;
+    for (int k = 0; k < i && !again; k++) again = same_machine(&o->entry[k], &o->entry[i]);
+    machines += !again;
+  }
+  return machines >= ENOUGH || o->n == REGRET_MAX_CHOICES;
+}
+
 /* The next combination that has to be planned, cheapest first; *found false: none is left, or what is left is too dear. */
 static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget, candidate *batch, int have, bool *found) {
   recommend_result *o = s->out;
@@ -762,10 +863,7 @@ static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget
       c.exact = true;
       if (!over_budget && s->q->budget > 0 && c.key > s->q->budget) {
         settle(s, RULE_BUDGET);
-        char text[160], money[24];
-        ask_money(c.key - s->q->budget, money);
-        snprintf(text, sizeof text, "USD %.20s over the budget", money);
-        remember(s, RULE_BUDGET, &c, c.key, text);
+        remember(s, RULE_BUDGET, &c, c.key, "");
         push(s->over, &s->n_over, c);
       } else {
         push(heap, n, c);
@@ -773,7 +871,7 @@ static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget
       continue;
     }
     double dearest = o->choices && s->q->prune ? 1 : s->q->dearer_factor;
-    bool dear = o->n > 0 && (c.key > dearest * o->entry[0].c.price.likely || (o->n >= ENOUGH && !o->choices));
+    bool dear = o->n > 0 && (c.key > dearest * o->entry[0].c.price.likely || (!o->choices && enough(o)));
     if (!over_budget && (dear || o->planned >= RECOMMEND_MOST_PLANNED)) {
       o->stopped = o->stopped || !dear;
       settle(s, RULE_DEARER);
@@ -799,7 +897,6 @@ static hf_status next_candidate(search *s, combo *heap, int *n, bool over_budget
 static hf_status visit(search *s, combo *heap, int *n, bool over_budget) {
   candidate *batch = NULL;
   hf_status st = HF_OK;
-  int64_t limit = over_budget ? s->out->planned + MOST_OVER_BUDGET : INT64_MAX;
   HF_TRY(hf_alloc(&batch, BATCH, sizeof *batch, "candidates"));
   for (bool more = true; more && st == HF_OK;) {
     int have = 0;
@@ -812,7 +909,8 @@ static hf_status visit(search *s, combo *heap, int *n, bool over_budget) {
       for (int i = 0; i < have; i++) ask_machine_free(batch[i].machine);
     more = more || s->n_later > 0;
     while (s->n_later > 0) push(heap, n, s->later[--s->n_later]);
-    more = more && !(over_budget && (s->out->has_over_budget || s->out->planned >= limit));
+    if (over_budget && more && s->out->planned_over >= MOST_OVER_BUDGET) s->out->over_stopped = !s->out->has_over_budget;
+    more = more && !(over_budget && (s->out->has_over_budget || s->out->over_stopped));
   }
   free(batch);
   return st;
@@ -1033,6 +1131,38 @@ static void drop_no_better(recommend_result *o) {
   o->n = kept;
 }
 
+static void add_variant(recommend_entry *e, const ask_case *c) {
+  if (e->n_variants == RECOMMEND_VARIANTS) return;
+  recommend_variant *v = &e->variant[e->n_variants++];
+  *v = (recommend_variant){.tok_per_s_wall = c->tok_per_s_wall, .ttft_p95_s = c->ttft_s.p95, .tpot_p95_s = c->tpot_s.p95};
+  snprintf(v->format, sizeof v->format, "%s", c->format);
+}
+
+/* One machine is one choice: of the formats that meet the demand on it the fastest stands for it, the others beside it. */
+static void merge_formats(recommend_result *o) {
+  int kept = 0;
+  for (int i = 0; i < o->n; i++) {
+    int at = 0;
+    while (at < kept && !same_machine(&o->entry[at], &o->entry[i])) at++;
+    if (at == kept) {
+      if (kept != i) o->entry[kept] = o->entry[i];
+      kept++;
+      continue;
+    }
+    recommend_entry *e = &o->entry[at];
+    if (o->entry[i].c.tok_per_s_wall > e->c.tok_per_s_wall) {
+      recommend_entry faster = o->entry[i];
+      faster.n_variants = e->n_variants;
+      memcpy(faster.variant, e->variant, sizeof e->variant);
+      add_variant(&faster, &e->c);
+      *e = faster;
+    } else {
+      add_variant(e, &o->entry[i].c);
+    }
+  }
+  o->n = kept;
+}
+
 /* A case of an entry in full, at the depth at which it was judged. */
 static ask_case_spec entry_spec(const search *s, const recommend_entry *e, const ask_machine *machine) {
   ask_case_spec spec = {.machine = machine, .req = *s->req, .slo = s->q->slo, .scenario = s->scenario, .quick = true};
@@ -1084,7 +1214,7 @@ static hf_status finish_entries(search *s) {
     HF_GO(done, ask_machine_from_parts(&o->entry[i].parts, &machine[i]));
     spec[i] = entry_spec(s, &o->entry[i], machine[i]);
   }
-  HF_GO(done, ask_evaluate_all(spec, o->n, s->threads, NULL, NULL, answer));
+  HF_GO(done, ask_evaluate_all(spec, o->n, s->threads, plan_finished, s, answer));
   for (int i = 0; i < o->n; i++) {
     recommend_entry *e = &o->entry[i];
     e->c = answer[i];
@@ -1100,6 +1230,7 @@ static hf_status finish_entries(search *s) {
   }
   drop_missed(o);
   drop_no_better(o);
+  merge_formats(o);
   if (o->n == 0) goto done;
   if (o->choices) name_choices(o);
   for (int i = 0; i < o->n; i++) choice[i] = o->entry[i].choice;
@@ -1119,6 +1250,27 @@ done:
   return st;
 }
 
+/* The model's own format on the proposed machine, where it is searched and keeps to the limits. */
+static hf_status add_own_format(search *s) {
+  recommend_entry *e = &s->out->entry[s->out->choices ? s->out->knee : 0];
+  ask_machine *machine = NULL;
+  ask_case answer;
+  bool told = s->out->n == 0 || strcmp(e->c.format, s->q->own_format) == 0, searched = false;
+  for (int i = 0; i < s->n_formats; i++) searched = searched || strcmp(s->format[i].label, s->q->own_format) == 0;
+  for (int i = 0; !told && i < e->n_variants; i++) told = strcmp(e->variant[i].format, s->q->own_format) == 0;
+  if (told || !searched) return HF_OK;
+  HF_TRY(ask_machine_from_parts(&e->parts, &machine));
+  ask_case_spec spec = entry_spec(s, e, machine);
+  spec.req.format = s->q->own_format;
+  spec.req.depth = s->req->depth;
+  spec.no_interval = spec.one_depth = true;
+  spec.scenario = NULL;
+  hf_status st = ask_evaluate(&spec, &answer);
+  ask_machine_free(machine);
+  if (st == HF_OK && ask_meets(&answer, &s->q->slo, NULL)) add_variant(e, &answer);
+  return st;
+}
+
 static int by_shortfall(const void *a, const void *b) {
   const recommend_entry *x = a, *y = b;
   if (x->shortfall != y->shortfall) return x->shortfall < y->shortfall ? -1 : 1;
@@ -1127,7 +1279,7 @@ static int by_shortfall(const void *a, const void *b) {
 
 /* What is named is planned in full: in the search what failed clearly was given up early. */
 static hf_status finish_failures(search *s) {
-  enum { MOST = RECOMMEND_REJECTED + 3 };
+  enum { MOST = RECOMMEND_REJECTED + 2 };
   recommend_result *o = s->out;
   recommend_entry *e[MOST];
   ask_case_spec spec[MOST] = {0};
@@ -1137,7 +1289,6 @@ static hf_status finish_failures(search *s) {
   hf_status st = HF_OK;
   for (int i = 0; i < o->n_rejected; i++)
     if (o->rejected[i].c.feasible) e[n++] = &o->rejected[i];
-  if (o->n == 0 && o->has_fastest && o->fastest.c.feasible) e[n++] = &o->fastest;
   if (o->n == 0 && o->has_fastest_any && o->fastest_any.c.feasible) e[n++] = &o->fastest_any;
   if (o->n == 0 && o->has_over_budget) e[n++] = &o->over_budget;
   HF_GO(done, hf_alloc(&answer, MOST, sizeof *answer, "machines that failed"));
@@ -1147,7 +1298,7 @@ static hf_status finish_failures(search *s) {
     spec[i].no_interval = true;
     spec[i].scenario = NULL;
   }
-  HF_GO(done, ask_evaluate_all(spec, n, s->threads, NULL, NULL, answer));
+  HF_GO(done, ask_evaluate_all(spec, n, s->threads, plan_finished, s, answer));
   for (int i = 0; i < n; i++) {
     e[i]->c = answer[i];
     e[i]->rule = judge(s->q, &answer[i], e[i]->why);
@@ -1159,20 +1310,86 @@ done:
   return st;
 }
 
-/* Rules without plans tell their nearest miss too. */
-static void add_near_misses(search *s) {
-  static const recommend_rule rules[] = {RULE_BUDGET, RULE_ROOFLINE, RULE_MEMORY};
+static int by_miss(const void *a, const void *b) {
+  const failure *x = a, *y = b;
+  if (x->miss != y->miss) return x->miss < y->miss ? -1 : 1;
+  return before(&x->c, &y->c) ? -1 : before(&y->c, &x->c);
+}
+
+/* Plans up to BATCH failures in full and keeps the nearest. */
+static hf_status plan_failures(search *s, const failure *f, int n) {
   recommend_result *o = s->out;
-  qsort(o->rejected, (size_t)o->n_rejected, sizeof *o->rejected, by_shortfall);
-  if (o->n_rejected > RECOMMEND_REJECTED - 3) o->n_rejected = RECOMMEND_REJECTED - 3;
-  for (int i = 0; i < 3; i++) {
-    if (s->near_name[rules[i]][0] == '\0') continue;
-    recommend_entry *e = &o->rejected[o->n_rejected++];
-    memset(e, 0, sizeof *e);
-    e->rule = rules[i];
-    snprintf(e->parts.name, sizeof e->parts.name, "%.127s", s->near_name[rules[i]]);
-    snprintf(e->why, sizeof e->why, "%s", s->near_text[rules[i]]);
+  candidate *batch = NULL;
+  ask_case_spec spec[BATCH] = {0};
+  ask_case answer[BATCH] = {0};
+  hf_status st = HF_OK;
+  HF_TRY(hf_alloc(&batch, BATCH, sizeof *batch, "machines that failed"));
+  for (int i = 0; i < n; i++) {
+    bool ok = true;
+    batch[i].c = f[i].c;
+    HF_GO(done, build(s, &f[i].c, &batch[i].parts, &batch[i].machine, &ok));
+    spec[i] = (ask_case_spec){
+        .machine = batch[i].machine, .req = *s->req, .slo = s->q->slo, .quick = true, .one_depth = true, .no_interval = true};
+    if (s->format[f[i].c.format].name != NULL) spec[i].req.format = s->format[f[i].c.format].name;
+    if (f[i].c.card < 0) spec[i].req.gpu = "none";
   }
+  HF_GO(done, ask_evaluate_all(spec, n, s->threads, plan_finished, s, answer));
+  for (int i = 0; i < n; i++) {
+    batch[i].answer = answer[i];
+    double miss = recommend_shortfall(&answer[i], &s->q->slo, NULL);
+    if (o->has_fastest && miss >= o->fastest.shortfall) continue;
+    fill_entry(s, &batch[i], &o->fastest);
+    o->has_fastest = true;
+  }
+done:
+  for (int i = 0; i < n; i++) ask_machine_free(batch[i].machine);
+  free(batch);
+  return st;
+}
+
+/* What failed clearly was given up early, so its miss is known from below only: in the order of that bound, until none can be nearer. */
+static hf_status find_nearest(search *s) {
+  recommend_result *o = s->out;
+  if (o->n > 0 || s->n_failed == 0) return HF_OK;
+  qsort(s->failed, (size_t)s->n_failed, sizeof *s->failed, by_miss);
+  for (int i = 0; i < s->n_failed && i < MOST_FAILURES && !(o->has_fastest && s->failed[i].miss >= o->fastest.shortfall);
+       i += BATCH)
+    HF_TRY(plan_failures(s, &s->failed[i], s->n_failed - i < BATCH ? s->n_failed - i : BATCH));
+  for (int i = 0; i < o->n_rejected; i++) /* planned in full, too */
+    if (o->rejected[i].c.feasible && o->has_fastest && o->rejected[i].shortfall < o->fastest.shortfall) o->fastest = o->rejected[i];
+  return HF_OK;
+}
+
+/* Rules without plans tell their nearest miss too. */
+static hf_status add_near_misses(search *s) {
+  static const int slots[] = {RULE_ROOFLINE, RULE_BUDGET, NEAR_BEYOND, RULE_MEMORY};
+  enum { SLOTS = sizeof slots / sizeof slots[0] };
+  recommend_result *o = s->out;
+  char money[24];
+  qsort(o->rejected, (size_t)o->n_rejected, sizeof *o->rejected, by_shortfall);
+  if (o->n_rejected > RECOMMEND_REJECTED - SLOTS) o->n_rejected = RECOMMEND_REJECTED - SLOTS;
+  for (int i = 0; i < SLOTS; i++) {
+    int slot = slots[i];
+    bool settled = slot == RULE_BUDGET && o->has_over_budget; /* then it is the cheapest that meets it */
+    if (!settled && s->near_name[slot][0] == '\0') continue;
+    recommend_entry *e = &o->rejected[o->n_rejected];
+    memset(e, 0, sizeof *e);
+    e->rule = slot == NEAR_BEYOND ? RULE_ROOFLINE : (recommend_rule)slot;
+    e->beyond = slot == NEAR_BEYOND || slot == RULE_BUDGET;
+    snprintf(e->parts.name, sizeof e->parts.name, "%.127s", settled ? o->over_budget.parts.name : s->near_name[slot]);
+    snprintf(e->why, sizeof e->why, "%s", s->near_text[slot]);
+    if (settled) s->priced = (machine_price){.ok = true, .has_price = true, .price = o->over_budget.c.price.likely};
+    else HF_TRY(price_of(s, &s->near_combo[slot]));
+    e->c.has_price = s->priced.ok && s->priced.has_price;
+    e->c.price.likely = s->priced.price;
+    if (slot == RULE_BUDGET) {
+      if (!e->c.has_price) continue;
+      ask_money(e->c.price.likely - s->q->budget, money);
+      snprintf(e->why, sizeof e->why, "USD %.20s over the budget", money);
+    }
+    o->n_rejected++;
+  }
+  return HF_OK;
 }
 
 hf_status recommend_search(const recommend_question *q, const plan_request *req, const money_scenario *scenario, int threads,
@@ -1186,7 +1403,7 @@ hf_status recommend_search(const recommend_question *q, const plan_request *req,
   if (r.users == 0) r.users = 1;
   *s = (search){.q = q, .req = &r, .scenario = scenario, .threads = threads, .out = out, .done = done, .user = user};
   s->demand = fmax(q->slo.tok_per_s, q->slo.tpot_s > 0 ? (double)r.users / q->slo.tpot_s : 0);
-  add_cards(s);
+  HF_GO(done, add_cards(s));
   HF_GO(done, add_formats(s));
   HF_GO(done, add_hosts(s));
   HF_GO(done, combine(s));
@@ -1195,8 +1412,10 @@ hf_status recommend_search(const recommend_question *q, const plan_request *req,
   else HF_GO(done, visit(s, s->heap, &s->n_heap, false));
   if (out->n == 0 && q->budget > 0) HF_GO(done, visit(s, s->over, &s->n_over, true));
   HF_GO(done, finish_entries(s));
+  HF_GO(done, add_own_format(s));
   HF_GO(done, finish_failures(s));
-  add_near_misses(s);
+  HF_GO(done, find_nearest(s));
+  HF_GO(done, add_near_misses(s));
   out->threads = ask_threads(threads, BATCH);
   out->seconds = 1e-9 * (double)(hf_now_ns() - start);
 done:

@@ -2,7 +2,8 @@
  *
  * A combination is (CPU, sockets, kind of memory, bytes of a module, GPU, count, weight format). Each is counted once, under the first rule that
  * settles it:
- *   contradictory  no such machine: the CPU does not take the memory, the sockets or the GPUs
+ *   contradictory  no such machine: the CPU does not take the memory, the sockets or the GPUs, the memory is not sold in such modules, or GPU
+ *                  modules not on boards of so many, or only for servers of a later PCIe generation
  *   unpriced       a part has no price
  *   memory         weights need more than its RAM and GPU memory together
  *   budget         dearer than the budget even without its platform, or with it
@@ -30,8 +31,10 @@
 enum {
   SPACE_MAX = 128,
   SPACE_NAME = 64,
+  SPACE_COUNTS = 16,
   RECOMMEND_RANKED = 10,
   RECOMMEND_REJECTED = 12,
+  RECOMMEND_VARIANTS = 8,
   RECOMMEND_MOST_PLANNED = 1500,
   RECOMMEND_MOST_CHOICES = 400 /* plans for the knee, and for the fastest */
 };
@@ -40,7 +43,8 @@ typedef struct {
   int n_gpus, n_counts, n_cpus, n_sockets, n_memory, n_dimms,
       n_formats;                   /* n_memory 0: whatever a CPU takes; n_formats 0: the model's */
   char gpu[SPACE_MAX][SPACE_NAME]; /* "none" for no GPU */
-  int count[16];
+  int count[SPACE_COUNTS];
+  bool named_counts; /* by the asker; else boards of GPU modules are looked at as they are sold */
   char cpu[SPACE_MAX][SPACE_NAME];
   int sockets[2];
   char memory[SPACE_MAX][SPACE_NAME];
@@ -49,7 +53,7 @@ typedef struct {
 } recommend_space;
 
 /* Everything of the catalog that can be bought new (no `sale`) and runs CUDA programs (no `runs_on`): the others only by name. Counts 1, 2, 4;
- * modules of 16 to 128 GiB; also no GPU. */
+ * modules of 16 to 128 GiB that are sold in their kind of memory; boards of GPU modules as they are sold; also no GPU. */
 HF_MUST hf_status recommend_space_default(recommend_space *s);
 /* Members gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats: arrays; those that are there replace the default. */
 HF_MUST hf_status recommend_space_read(const json *doc, const char *where, recommend_space *s);
@@ -76,8 +80,15 @@ typedef struct {
   double budget;        /* 0 = none */
   double dearer_factor; /* of the cheapest price that meets it, up to which alternatives are looked at; 1.35 */
   bool prune;           /* false: everything that can be composed is planned (tests) */
+  char own_format[SPACE_NAME]; /* what the model was published in, "" = unknown; told of the machine that is proposed, where it is searched */
   recommend_space space;
 } recommend_question;
+
+/* Another weight format on the same machine, which meets the demand, too. */
+typedef struct {
+  char format[32];
+  double tok_per_s_wall, ttft_p95_s, tpot_p95_s;
+} recommend_variant;
 
 typedef struct {
   ask_case c;
@@ -92,10 +103,14 @@ typedef struct {
   int rank_by_regret;
   recipe_program program; /* the least that runs its weight format today */
   bool meets_low, meets_high;
+  bool beyond; /* dearer than the budget */
+  int n_variants;
+  recommend_variant variant[RECOMMEND_VARIANTS];
 } recommend_entry;
 
 typedef struct {
   int64_t considered, counts[RULE_N], planned;
+  int64_t planned_over; /* beyond the budget, to say what more money buys; not in `planned` and counts */
   bool choices;       /* no limit was asked for: entry[0] is the cheapest that runs at all, and */
   int knee, quickest; /* index of that of most delivered tokens/s per USD, of the fastest; 0 with limits */
   int n;              /* that meet it, by likely price */
@@ -104,9 +119,10 @@ typedef struct {
   recommend_entry rejected[RECOMMEND_REJECTED];
   bool has_over_budget;
   recommend_entry over_budget; /* cheapest that meets it for more than the budget; looked for only when none meets it within */
+  bool over_stopped;           /* that search gave up */
   bool has_fastest, has_fastest_any;
-  recommend_entry fastest;     /* within the budget, of least shortfall; when none meets it */
-  recommend_entry fastest_any; /* whatever it costs */
+  recommend_entry fastest;     /* within the budget, of least shortfall of all planned; when none meets it */
+  recommend_entry fastest_any; /* beyond the budget, likewise of those looked at */
   regret_result regret;
   bool stopped; /* RECOMMEND_MOST_PLANNED or RECOMMEND_MOST_CHOICES reached */
   double seconds;
@@ -126,7 +142,7 @@ double roofline_tok_per_s(const roofline *r);
 /* The entry that is proposed, where n > 0: the cheapest that keeps to the limits, or the knee. */
 const recommend_entry *recommend_lead(const recommend_result *r);
 
-/* req: model, load and format; its machine is not read. done(user, planned so far): now and then. */
+/* req: model, load and format; its machine is not read. done(user, plans so far): after each, one call at a time. */
 HF_MUST hf_status recommend_search(const recommend_question *q, const plan_request *req, const money_scenario *scenario,
                                    int threads, void (*done)(void *user, int64_t planned), void *user, recommend_result *out);
 /* 1 when the limits are just met: the largest of demand / rate, p95 / limit. 1e9 when it does not fit. fixed: of the limit on TTFT alone. */

@@ -24,35 +24,62 @@ void recommend_limits(const ask_slo *slo, char out[160]) {
   if (used == 0) snprintf(out, 160, "anything that runs it");
 }
 
-/* What would make it feasible, by how much. */
+/* "limits 81 % easier: NAME (USD 8,000) gives 1.2 tokens/s delivered, p95 TPOT 1 s, p95 TTFT 2 s." */
+static size_t easier_text(const recommend_entry *e, char *out, size_t n) {
+  char money[24], tpot[24], ttft[24];
+  ask_money(e->c.price.likely, money);
+  ask_seconds(e->c.tpot_s.p95, tpot);
+  ask_seconds(e->c.ttft_s.p95, ttft);
+  return (size_t)snprintf(
+      out, n, "limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s, p95 TTFT %s.",
+      e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money, e->c.tok_per_s_wall, tpot, ttft);
+}
+
+/* Of those that were not planned: the nearest within the budget, then the nearest beyond it. */
+static size_t unplanned_text(const recommend_result *r, bool beyond, char *out, size_t n) {
+  char money[24];
+  for (int i = 0; i < r->n_rejected; i++) {
+    const recommend_entry *e = &r->rejected[i];
+    if (e->beyond != beyond || (beyond && e->rule != RULE_ROOFLINE)) continue;
+    ask_money(e->c.price.likely, money);
+    return (size_t)snprintf(out, n, "%s: %s%s%s%s: %s.", beyond ? " With more money" : "Nearest", parts_name(e),
+                            e->c.has_price ? " (USD " : "", e->c.has_price ? money : "", e->c.has_price ? ")" : "", e->why);
+  }
+  return 0;
+}
+
+/* What would make it feasible, by how much: within the budget first, then what more money does. */
 static void nearest_text(const recommendation *y, char *out, size_t n) {
   const recommend_result *r = y->r;
-  char money[2][24], s[24];
+  char money[2][24];
   size_t used = 0;
+  bool within = r->has_fastest && r->fastest.c.feasible;
   out[0] = '\0';
-  if (r->has_over_budget) {
+  if (within) {
+    used += (size_t)snprintf(out, n, "%s ", y->q->budget > 0 ? "The nearest within it takes" : "It takes");
+    used += easier_text(&r->fastest, out + used, n - used);
+  } else if (!r->has_over_budget) {
+    used += unplanned_text(r, false, out, n);
+  }
+  if (r->has_over_budget && used < n) {
     const recommend_entry *o = &r->over_budget;
     ask_money(o->c.price.likely, money[0]);
     ask_money(o->c.price.likely - y->q->budget, money[1]);
-    used += (size_t)snprintf(out, n, "It takes USD %s more: the cheapest that %s costs USD %s (%s, %.1f tokens/s delivered).",
-                             money[1], r->choices ? "runs it" : "meets it", money[0], parts_name(o), o->c.tok_per_s_wall);
+    used += (size_t)snprintf(out + used, n - used,
+                             "%sIt takes USD %s more: the cheapest that %s costs USD %s (%s, %.1f tokens/s delivered).",
+                             used > 0 ? " " : "", money[1], r->choices ? "runs it" : "meets it", money[0], parts_name(o),
+                             o->c.tok_per_s_wall);
+    return;
   }
-  bool any = !r->has_over_budget && r->has_fastest_any && r->fastest_any.c.feasible;
-  const recommend_entry *e = any ? &r->fastest_any : r->has_fastest && r->fastest.c.feasible ? &r->fastest : NULL;
-  if (e != NULL && used < n) {
-    ask_money(e->c.price.likely, money[0]);
-    ask_seconds(e->c.tpot_s.p95, s);
-    used += (size_t)snprintf(
-        out + used, n - used, "%s limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s",
-        used > 0                                 ? " Or"
-        : any && y->q->budget > 0 && !r->stopped ? "No machine of the space meets it at any price. It takes"
-                                                 : "It takes",
-        e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money[0], e->c.tok_per_s_wall, s);
-    ask_seconds(e->c.ttft_s.p95, s);
-    if (used < n) used += (size_t)snprintf(out + used, n - used, ", p95 TTFT %s.", s);
+  const recommend_entry *any = r->has_fastest_any && r->fastest_any.c.feasible ? &r->fastest_any : NULL;
+  if (any != NULL && (!within || any->shortfall < r->fastest.shortfall) && used < n) {
+    used += (size_t)snprintf(out + used, n - used, "%s%s ", used > 0 ? " " : "",
+                             r->over_stopped || r->stopped ? "More money: of the cheapest that were looked at the nearest takes"
+                                                           : "No machine of the space meets it at any price; the nearest takes");
+    used += easier_text(any, out + used, n - used);
+  } else if (any == NULL && used < n) {
+    used += unplanned_text(r, true, out + used, n - used);
   }
-  for (int i = 0; i < r->n_rejected && used == 0; i++)
-    used = (size_t)snprintf(out, n, "Nearest: %s: %s.", parts_name(&r->rejected[i]), r->rejected[i].why);
   if (used == 0) snprintf(out, n, "Nothing in the space comes near; widen it.");
 }
 
@@ -87,9 +114,24 @@ static size_t choices_text(const recommendation *y, char *out, size_t n) {
   return used < n ? used : n;
 }
 
+/* Where no limit kept it from being slow: people read about five tokens a second. */
+static size_t slow_text(const recommendation *y, const ask_case *c, char *out, size_t n) {
+  const double reading = 5, patience_s = 60;
+  bool tokens = !(y->q->slo.tpot_s > 0) && c->tpot_s.p95 * reading > 1;
+  bool first = !(y->q->slo.ttft_s > 0) && c->ttft_s.p95 > patience_s;
+  if (!tokens && !first) return 0;
+  size_t used = (size_t)snprintf(out, n, " Slow:");
+  if (tokens)
+    used += (size_t)snprintf(out + used, n - used, " %.1f tokens/s for each user is under reading speed (about %.0f)",
+                             1 / c->tpot_s.p95, reading);
+  used += (size_t)snprintf(out + used, n - used, "%s%s.", tokens && first ? ", and" : "",
+                           first ? " the first token takes over a minute" : "");
+  return used;
+}
+
 void recommend_verdict(const recommendation *y, char *out, size_t n) {
   const recommend_result *r = y->r;
-  char money[24], limits[160], nearest[700];
+  char money[24], limits[160], nearest[1100];
   recommend_limits(&y->q->slo, limits);
   if (r->n == 0) {
     nearest_text(y, nearest, sizeof nearest);
@@ -117,6 +159,7 @@ void recommend_verdict(const recommendation *y, char *out, size_t n) {
                        "%% of requests under sustained load); %.1f tokens/s decode (%.1f to %.1f).",
                        parts_name(e), money, e->c.tok_per_s_wall, ttft, tpot, e->c.decode_tok_per_s.likely,
                        e->c.decode_tok_per_s.low, e->c.decode_tok_per_s.high);
+  if (used < n) used += slow_text(y, &e->c, out + used, n - used);
   if (r->choices && used < n) used += choices_text(y, out + used, n - used);
   if (!e->meets_low && used < n)
     used += (size_t)snprintf(out + used, n - used, " At the low end of its figures it misses the demand.");
@@ -210,6 +253,50 @@ static void full_name(const recommend_entry *e, char out[480]) {
 }
 
 /* Lines to paste for what the verdict names; the engines of all, each once. */
+static double loss_of_format(const recommendation *y, const char *name, bool *own) {
+  *own = false;
+  for (int i = 0; i < y->n_formats; i++) {
+    if (strcmp(y->formats[i].name, name) != 0) continue;
+    *own = y->formats[i].own;
+    return y->formats[i].known ? y->formats[i].loss : NAN;
+  }
+  return NAN;
+}
+
+/* " at +1.8 % perplexity"; nothing where no table knows it. */
+static void perplexity_text(double loss, char out[48]) {
+  out[0] = '\0';
+  if (isfinite(loss)) snprintf(out, 48, loss > 0 ? " at %+.2g %% perplexity" : " at its own perplexity", 100 * expm1(loss));
+}
+
+/* Other formats on the machine that is proposed. */
+static void variant_text(const recommendation *y, const recommend_entry *e, const recommend_variant *v, char out[300]) {
+  char with[48], without[48], ttft[24], tpot[24];
+  bool own, lead_own;
+  perplexity_text(loss_of_format(y, v->format, &own), with);
+  perplexity_text(loss_of_format(y, e->c.format, &lead_own), without);
+  ask_seconds(v->ttft_p95_s, ttft);
+  ask_seconds(v->tpot_p95_s, tpot);
+  snprintf(out, 300, "The same machine with %s%s: %.1f tokens/s delivered%s (p95 TTFT %s, TPOT %s); %.31s gives %.1f%s", v->format,
+           own ? " (the model's own)" : "", v->tok_per_s_wall, with, ttft, tpot, e->c.format, e->c.tok_per_s_wall, without);
+}
+
+static hf_status text_variants(const recommendation *y, hf_buf *b) {
+  const recommend_entry *e = recommend_lead(y->r);
+  char line[300];
+  for (int i = 0; i < e->n_variants; i++) {
+    variant_text(y, e, &e->variant[i], line);
+    HF_TRY(hf_buf_printf(b, "%s%s\n", i == 0 ? "\n" : "", line));
+  }
+  return HF_OK;
+}
+
+static bool any_gpu(const recommend_result *r) {
+  bool any = false;
+  for (int i = 0; i < r->n && i < RECOMMEND_RANKED; i++) any = any || r->entry[i].parts.n_gpu_kinds > 0;
+  return any;
+}
+
 static hf_status text_next(const recommendation *y, hf_buf *b) {
   const recommend_result *r = y->r;
   const int at[3] = {r->choices ? r->knee : 0, 0, r->quickest};
@@ -234,7 +321,7 @@ static hf_status text_next(const recommendation *y, hf_buf *b) {
       if (strcmp(engines_of(&r->entry[k]), engines) == 0) HF_TRY(hf_buf_printf(b, " %d%s", k + 1, --n > 0 ? "," : ":"));
     HF_TRY(hf_buf_printf(b, " %s\n", engines));
   }
-  return HF_OK;
+  return any_gpu(r) ? hf_buf_printf(b, "  %s\n", ASK_ENGINE_NOTE) : HF_OK;
 }
 
 /* ---- flips and the measurement to make first ---- */
@@ -384,6 +471,26 @@ static void add_question(const recommendation *y, json *doc) {
   for (int i = 0; i < s->n_dimms; i++) json_add_int(dimms, NULL, s->dimm_bytes[i]);
 }
 
+static void add_variants(const recommendation *y, const recommend_entry *e, json *o) {
+  json *list = json_add_array(o, "variants");
+  for (int i = 0; i < e->n_variants; i++) {
+    const recommend_variant *v = &e->variant[i];
+    json *x = json_add_object(list, NULL);
+    bool own;
+    char line[300];
+    double loss = loss_of_format(y, v->format, &own);
+    variant_text(y, e, v, line);
+    json_add_str(x, "format", v->format);
+    json_add_bool(x, "own", own);
+    json_add_num(x, "tok_per_s_wall", v->tok_per_s_wall);
+    json_add_num(x, "ttft_p95_s", v->ttft_p95_s);
+    json_add_num(x, "tpot_p95_s", v->tpot_p95_s);
+    if (isfinite(loss)) json_add_num(x, "perplexity_increase", expm1(loss));
+    else json_add_null(x, "perplexity_increase");
+    json_add_str(x, "text", line);
+  }
+}
+
 static void add_entry(const recommendation *y, const recommend_entry *e, int rank, json *o) {
   char text[320];
   ask_case_to_json(&e->c, o);
@@ -402,6 +509,7 @@ static void add_entry(const recommendation *y, const recommend_entry *e, int ran
   json_add_str(o, "full_name", full);
   if (plan_line(y, e, line)) json_add_str(o, "plan_command", line);
   json_add_str(o, "runs_today", engines_of(e));
+  add_variants(y, e, o);
 }
 
 static void add_choices(const recommendation *y, json *doc) {
@@ -426,7 +534,7 @@ static void add_choices(const recommendation *y, json *doc) {
 
 hf_status recommend_to_json(const recommendation *y, json *doc) {
   const recommend_result *r = y->r;
-  char nearest[700];
+  char nearest[1100];
   add_question(y, doc);
   if (r->n > 0) add_entry(y, recommend_lead(r), (r->choices ? r->knee : 0) + 1, json_add_object(doc, "answer"));
   else json_add_null(doc, "answer");
@@ -449,13 +557,17 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
   json_add_int(counts, "considered", r->considered);
   for (int k = 0; k < RULE_N; k++) json_add_int(counts, recommend_rule_name((recommend_rule)k), r->counts[k]);
   json_add_int(counts, "planned", r->planned);
+  json_add_int(counts, "planned_over_budget", r->planned_over);
   json_add_bool(doc, "stopped", r->stopped);
   HF_TRY(add_flips(y, doc));
   if (r->n == 0) {
     nearest_text(y, nearest, sizeof nearest);
     json *o = json_add_object(doc, "nearest");
     json_add_str(o, "text", nearest);
-    const recommend_entry *e = r->has_over_budget ? &r->over_budget : r->has_fastest_any ? &r->fastest_any : NULL;
+    const recommend_entry *e = r->has_over_budget ? &r->over_budget
+                               : r->has_fastest   ? &r->fastest
+                               : r->has_fastest_any ? &r->fastest_any
+                                                    : NULL;
     if (e != NULL) ask_case_to_json(&e->c, json_add_object(o, "machine"));
     if (r->has_over_budget) json_add_num(o, "needs", r->over_budget.c.price.likely - y->q->budget);
   }
@@ -466,6 +578,7 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
                      "above that of the best choice there.",
                      "assumed", "definition");
   ask_add_load(doc);
+  ask_add_engine_note(doc, any_gpu(r));
   ask_add_assumption(doc, "Placements of the search are the Lagrangian ones where their proven gap is at most 0.5 %.", "assumed",
                      "hf-plan");
   return HF_OK;
@@ -578,8 +691,10 @@ static hf_status text_counts(const recommend_result *r, hf_buf *b) {
                                             [RULE_SLOW] = "planned: too slow, or do not fit",
                                             [RULE_SLO] = "planned: miss the SLO",
                                             [RULE_MET] = "planned: meet it"};
-  HF_TRY(hf_buf_printf(b, "\n%lld combinations considered, %lld planned, %.1f s\n", (long long)r->considered,
-                       (long long)r->planned, r->seconds));
+  HF_TRY(hf_buf_printf(b, "\n%lld combinations considered, %lld planned", (long long)r->considered, (long long)r->planned));
+  if (r->planned_over > 0)
+    HF_TRY(hf_buf_printf(b, " (and %lld of those over the budget, to say what more money does)", (long long)r->planned_over));
+  HF_TRY(hf_buf_printf(b, ", %.1f s\n", r->seconds));
   for (int k = 0; k < RULE_N; k++)
     if (r->counts[k] > 0)
       HF_TRY(hf_buf_printf(b, "  %9lld  %s\n", (long long)r->counts[k],
@@ -594,7 +709,7 @@ static hf_status text_counts(const recommend_result *r, hf_buf *b) {
 
 hf_status recommend_text(const recommendation *y, hf_buf *b) {
   const recommend_result *r = y->r;
-  char verdict[1600], context[24], limits[160], money[24], budget[64] = "";
+  char verdict[2000], context[24], limits[160], money[24], budget[64] = "";
   recommend_verdict(y, verdict, sizeof verdict);
   recommend_limits(&y->q->slo, limits);
   ask_tokens(y->context, context);
@@ -606,6 +721,7 @@ hf_status recommend_text(const recommendation *y, hf_buf *b) {
                        y->users == 1 ? "" : "s", context, limits, budget));
   if (r->n > 0) {
     HF_TRY(text_ranking(y, b));
+    HF_TRY(text_variants(y, b));
     HF_TRY(text_next(y, b));
     HF_TRY(text_doubt(y, b));
     HF_TRY(ask_load_text(&recommend_lead(r)->c, b));

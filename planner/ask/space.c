@@ -110,6 +110,7 @@ static hf_status add_number(const char *where, int list, double v, recommend_spa
 static void clear(int list, recommend_space *s) {
   int *const n[L_N] = {&s->n_gpus, &s->n_counts, &s->n_cpus, &s->n_sockets, &s->n_memory, &s->n_dimms, &s->n_formats};
   *n[list] = 0;
+  if (list == L_COUNTS) s->named_counts = true;
 }
 
 static hf_status add_text(const char *where, int list, const char *text, size_t n, recommend_space *s) {

@@ -270,6 +270,12 @@ static void add_column_json(const whatif *w, const whatif_column *y, json *list)
   for (int i = 0; i < f->n_notes; i++) json_add_str(notes, NULL, f->note[i]);
 }
 
+static bool any_gpu(const whatif *w) {
+  bool any = false;
+  for (int i = 0; i < w->n; i++) any = any || (w->column[i].c.gpus[0] != '\0' && strcmp(w->column[i].c.gpus, "none") != 0);
+  return any;
+}
+
 hf_status whatif_to_json(const whatif *w, json *doc) {
   const ask_case *b = &w->column[0].c;
   json *q = json_add_object(doc, "question");
@@ -290,6 +296,7 @@ hf_status whatif_to_json(const whatif *w, json *doc) {
       if (i == 0 || !w->column[i].together) ask_add_assumption(doc, f->note[k], "assumed", w->column[i].c.name);
   }
   ask_add_load(doc);
+  ask_add_engine_note(doc, any_gpu(w));
   ask_add_assumption(doc, "Popularity of experts is uniform unless the question says otherwise.", "assumed", "hf-plan");
   return HF_OK;
 }
@@ -380,5 +387,6 @@ hf_status whatif_text(const whatif *w, hf_buf *b) {
       any = true;
     }
   }
-  return ask_load_text_rows(base, same_users, same_lengths, b);
+  HF_TRY(ask_load_text_rows(base, same_users, same_lengths, b));
+  return any_gpu(w) ? hf_buf_printf(b, "%s\n", ASK_ENGINE_NOTE) : HF_OK;
 }
