@@ -259,7 +259,7 @@ hf_status cmd_recommend(int argc, char **argv) {
        "At least so many tokens per second delivered to all users together, prompts and waiting included.", 0, 0},
       {"budget", 0, CLI_STR, &q.budget_text, "USD", "Most the hardware may cost: 15000, 15,000 or 15k.", 0, 0},
       {"space", 0, CLI_STR, &q.space, "FILE", "Lists of parts to choose from, as JSON.", 0, 0},
-      {"gpus", 0, CLI_STR, &q.gpus, "A,B,none", "GPUs to choose from; default all CUDA cards of the catalog, and none.", 0, 0},
+      {"gpus", 0, CLI_STR, &q.gpus, "A,B,none", "GPUs to choose from; default all CUDA cards of the catalog, and none; modules on boards (b200) only by name.", 0, 0},
       {"gpu-counts", 0, CLI_STR, &q.counts, "N,N", "How many of one kind; default 1,2,4.", 0, 0},
       {"cpus", 0, CLI_STR, &q.cpus, "A,B", "CPUs to choose from; default all.", 0, 0},
       {"sockets", 0, CLI_STR, &q.sockets, "N,N", "Default 1,2.", 0, 0},

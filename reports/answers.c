@@ -154,3 +154,7 @@ void note_load(page *p) {
       "sends the next request as soon as the last one is answered, with prompts and answers within a quarter of the lengths "
       "asked for; p95: 95 of 100 requests are at or below. Decode tokens/s are of all users together while every one decodes.");
 }
+
+void note_engine(page *p, const json *doc) {
+  if (*answer_text(doc, "engine_note")) page_note(p, "%s", answer_text(doc, "engine_note"));
+}

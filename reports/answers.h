@@ -30,6 +30,8 @@ void table_cases(page *p, const char *id, const json *cases, const char *caption
 
 void section_sweep(page *p, const json *doc);
 void section_recommend(page *p, const json *doc);
+/* Whose figures they are: the sentence of the answer, where there is one. */
+void note_engine(page *p, const json *doc);
 void section_roi(page *p, const json *doc);
 void section_validate(page *p, const json *doc);
 void section_formats(page *p, const json *doc);

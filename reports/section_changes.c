@@ -182,6 +182,7 @@ void section_changes(page *p, const json *doc) {
   draw_intervals(p, cases);
   table_changes(p, cases);
   note_load(p);
+  note_engine(p, doc);
   say_limits(p, doc);
   list_misfits(p, cases);
   table_causes(p, doc);

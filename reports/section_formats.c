@@ -52,10 +52,10 @@ static void table_candidates(page *p, const char *id, const json *list, bool fro
   static const rep_col cols[] = {{"recipe", "Recipe", FMT_TEXT},
                                  {"mark", "", FMT_TEXT},
                                  {"tok_per_s_wall", "Delivered tokens/s", FMT_TOK_S},
+                                 {"perplexity_increase", "Perplexity", FMT_SIGNED},
                                  {"decode_tok_per_s_low", "Decode tokens/s, low", FMT_TOK_S},
                                  {"decode_tok_per_s", "likely", FMT_TOK_S},
                                  {"decode_tok_per_s_high", "high", FMT_TOK_S},
-                                 {"perplexity_increase", "Perplexity", FMT_SIGNED},
                                  {"quality_tag", "Known how", FMT_TEXT},
                                  {"bits_per_weight", "Bits per weight", FMT_NUM},
                                  {"bytes", "Weights", FMT_BYTES},
@@ -67,10 +67,10 @@ static void table_candidates(page *p, const char *id, const json *list, bool fro
     table_text(p, t, answer_text(c, "recipe"));
     table_text(p, t, mark_of(c));
     table_num(p, t, answer_num(c, "case.tok_per_s_wall"));
+    table_num(p, t, answer_num(c, "perplexity_increase"));
     table_num(p, t, answer_num(c, "case.decode_tok_per_s.low"));
     table_num(p, t, answer_num(c, "case.decode_tok_per_s.likely"));
     table_num(p, t, answer_num(c, "case.decode_tok_per_s.high"));
-    table_num(p, t, answer_num(c, "perplexity_increase"));
     table_text(p, t, answer_text(c, "quality_tag"));
     table_num(p, t, answer_num(c, "bits_per_weight"));
     table_num(p, t, answer_num(c, "bytes"));

@@ -22,16 +22,16 @@ static void tiles(page *p, const json *best, const json *doc) {
 static void table_ranking(page *p, const json *ranking, bool three) {
   static const rep_col cols[] = {{"rank", "Rank", FMT_INT},
                                  {"name", "Machine", FMT_TEXT},
-                                 {"price", "Price, USD", FMT_INT},
                                  {"tok_per_s_wall", "Delivered tokens/s", FMT_TOK_S},
-                                 {"cost_per_million_tokens", "USD per million, in + out", FMT_NUM},
+                                 {"price", "Price, USD", FMT_INT},
                                  {"ttft_p95_s", "TTFT p95", FMT_SECONDS},
                                  {"tpot_p95_s", "TPOT p95", FMT_SECONDS},
+                                 {"regret_worst", "Worst regret", FMT_INT},
+                                 {"rank_by_regret", "Rank by regret", FMT_INT},
+                                 {"cost_per_million_tokens", "USD per million, in + out", FMT_NUM},
                                  {"decode_tok_per_s", "Decode tokens/s", FMT_TOK_S},
                                  {"decode_tok_per_s_low", "low", FMT_TOK_S},
                                  {"decode_tok_per_s_high", "high", FMT_TOK_S},
-                                 {"rank_by_regret", "Rank by regret", FMT_INT},
-                                 {"regret_worst", "Worst regret", FMT_INT},
                                  {"regret_when", NULL, FMT_TEXT},
                                  {"binding", NULL, FMT_TEXT},
                                  {"runs_today", NULL, FMT_TEXT},
@@ -41,16 +41,16 @@ static void table_ranking(page *p, const json *ranking, bool three) {
   for (const json *c = json_first(ranking); c != NULL; c = json_next(c)) {
     table_num(p, t, answer_num(c, "rank"));
     table_text(p, t, *answer_text(c, "full_name") ? answer_text(c, "full_name") : answer_text(c, "name"));
-    table_num(p, t, answer_num(c, "price.likely"));
     table_num(p, t, answer_num(c, "tok_per_s_wall"));
-    table_num(p, t, answer_num(c, "cost_per_million_tokens.likely"));
+    table_num(p, t, answer_num(c, "price.likely"));
     table_num(p, t, answer_num(c, "ttft_s.p95"));
     table_num(p, t, answer_num(c, "tpot_s.p95"));
+    table_num(p, t, answer_num(c, "regret.worst"));
+    table_num(p, t, answer_num(c, "rank_by_regret"));
+    table_num(p, t, answer_num(c, "cost_per_million_tokens.likely"));
     table_num(p, t, answer_num(c, "decode_tok_per_s.likely"));
     table_num(p, t, answer_num(c, "decode_tok_per_s.low"));
     table_num(p, t, answer_num(c, "decode_tok_per_s.high"));
-    table_num(p, t, answer_num(c, "rank_by_regret"));
-    table_num(p, t, answer_num(c, "regret.worst"));
     table_text(p, t, answer_text(c, "regret.when"));
     table_text(p, t, answer_text(c, "binding"));
     table_text(p, t, answer_text(c, "runs_today"));
@@ -143,7 +143,8 @@ static void table_counts(page *p, const json *counts) {
               {"planned", "planned and simulated"},
               {"slow", "planned, and too slow"},
               {"slo", "planned, and miss the latency asked for"},
-              {"met", "planned, and meet the demand"}};
+              {"met", "planned, and meet the demand"},
+              {"planned_over_budget", "of those over the budget: planned, to say what more money does"}};
   rep_table *t = PAGE_TABLE(p, "counts", cols, "What became of the combinations");
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     if (!isfinite(answer_num(counts, rows[i].key))) continue;
@@ -161,6 +162,9 @@ void section_recommend(page *p, const json *doc) {
     if (*answer_text(best, "full_name")) page_text(p, "%s", answer_text(best, "full_name"));
     tiles(p, best, doc);
     if (*answer_text(best, "runs_today")) page_text(p, "Engines that run it today: %s.", answer_text(best, "runs_today"));
+    note_engine(p, doc);
+    for (const json *v = json_first(json_get(best, "variants")); v != NULL; v = json_next(v))
+      page_text(p, "%s.", answer_text(v, "text"));
     if (*answer_text(best, "plan_command")) {
       page_text(p, "To plan it in full:");
       page_code(p, answer_text(best, "plan_command"));

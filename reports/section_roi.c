@@ -530,6 +530,7 @@ static void section_terms(page *p) {
 void section_roi(page *p, const json *doc) {
   page_section(p, "roi", "What it costs");
   tiles(p, doc);
+  note_engine(p, doc);
   for (const json *w = json_first(json_get(doc, "warnings")); w != NULL; w = json_next(w))
     page_text(p, "Check this value: %s.", json_string(w) != NULL ? json_string(w) : "");
   table_breakdown(p, doc);

@@ -123,6 +123,14 @@ typedef struct {
   double miss;
 } failure;
 
+/* What machines of as many cards that hold about as much of the weights reached of the rate that their bandwidth allows. */
+typedef struct {
+  int n;
+  double most;
+} reached;
+enum { KEPT_SOME, KEPT_MUCH, KEPT_ALL, KEPT_N, LIKE_ONES = 4 };
+static const double SPREAD = 1.25; /* the next of them may reach so much more */
+
 enum { NEAR_BEYOND = RULE_N, NEAR_N }; /* too slow by its bandwidth, and beyond the budget */
 
 typedef struct {
@@ -146,6 +154,7 @@ typedef struct {
   int n_later;
   double demand;                /* tokens per second of all users that the limits imply */
   double best_rate, best_value; /* of all planned: delivered tokens/s, and those per USD */
+  reached reach[CATALOG_MAX_GPUS + 1][KEPT_N];
   failure *failed;
   int n_failed;
   double near[NEAR_N];
@@ -585,6 +594,11 @@ static bool dominated(const search *s, const combo *c) {
   return false;
 }
 
+static reached *reached_by(search *s, const combo *c) {
+  double mem = c->card >= 0 ? s->card[c->card].mem * c->count : 0, kept = mem / s->format[c->format].weights;
+  return &s->reach[c->card >= 0 ? c->count : 0][kept >= 1 ? KEPT_ALL : kept >= 1.0 / 3 ? KEPT_MUCH : KEPT_SOME];
+}
+
 static hf_status learn(search *s, const combo *c, const ask_case *answer, double slack, bool met, bool twins) {
   HF_TRY(hf_realloc(&s->known, (size_t)s->n_known + 1, sizeof *s->known, "results"));
   s->known[s->n_known] = figures_of(s, c);
@@ -593,6 +607,11 @@ static hf_status learn(search *s, const combo *c, const ask_case *answer, double
   s->known[s->n_known].met = met;
   s->known[s->n_known].rate = answer->feasible ? answer->tok_per_s_wall : 0;
   s->known[s->n_known++].fits = answer->feasible;
+  if (!answer->feasible || answer->given_up) return HF_OK;
+  roofline bound = bandwidths(s, c);
+  reached *like = reached_by(s, c);
+  like->n++;
+  like->most = fmax(like->most, answer->tok_per_s_wall / roofline_tok_per_s(&bound));
   return HF_OK;
 }
 
@@ -943,10 +962,12 @@ static int by_rate(const void *a, const void *b) {
   return by_bound(a, b, FOR_RATE);
 }
 
-/* Whether the bound, or a machine that was planned and is as good in every part, says that it gives no more than what was found. */
-static bool outdone(const search *s, const spot *p, aim a) {
+/* Whether the bound, what like machines reached of theirs, or a machine that was planned and is as good in every part, says that it gives no more
+ * than what was found. */
+static bool outdone(search *s, const spot *p, aim a) {
   double need = WORTH * (a == FOR_RATE ? s->best_rate : s->best_value * p->c.key);
-  if (p->most <= need) return true;
+  const reached *like = reached_by(s, &p->c);
+  if (p->most <= need || (like->n >= LIKE_ONES && p->most * like->most * SPREAD <= need)) return true;
   known k = figures_of(s, &p->c);
   for (int i = 0; i < s->n_known; i++) {
     const known *b = &s->known[i];

@@ -15,8 +15,9 @@
  *   planned        = memory_planned + slow + slo + met: planned and simulated
  * Without any limit there is nothing to be the cheapest of but "runs at all", so the search also looks for two more of the same combinations: the
  * knee, of most delivered tokens/s per USD (below and above it a dollar brings less), and the fastest within the budget. Both are looked for from
- * the best bound downwards; `roofline` and `dominated` then say that a combination cannot be better than the one found by 1 %, and `entry` holds
- * what no cheaper combination is as fast as.
+ * the best bound downwards; `roofline` and `dominated` then say that a combination cannot be better than the one found by 1 %, the latter also
+ * where it would have to reach more than 1.25 times as much of its bound as any of four like ones did (a guess that bounds the time), and `entry`
+ * holds what no cheaper combination is as fast as.
  * Combinations are visited in order of price. Memory and budget are exact and the roofline of tokens/s is a bound; that of TPOT and `dominated`
  * (machines that are no better and no cheaper) rest on arguments that the code gives, not on proofs: tests/unit/planner_ask_recommend.c holds the
  * search against all combinations of a small space. The order of evaluation does not depend on the number of threads. */
@@ -52,7 +53,8 @@ typedef struct {
   char format[16][SPACE_NAME];
 } recommend_space;
 
-/* Everything of the catalog that can be bought new (no `sale`) and runs CUDA programs (no `runs_on`): the others only by name. Counts 1, 2, 4;
+/* Everything of the catalog that can be bought new (no `sale`), runs CUDA programs (no `runs_on`) and is no module on a board (no `sold_in`): the
+ * others only by name. Counts 1, 2, 4;
  * modules of 16 to 128 GiB that are sold in their kind of memory; boards of GPU modules as they are sold; also no GPU. */
 HF_MUST hf_status recommend_space_default(recommend_space *s);
 /* Members gpus, gpu_counts, cpus, sockets, memory, dimm_bytes, formats: arrays; those that are there replace the default. */

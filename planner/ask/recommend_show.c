@@ -677,7 +677,7 @@ static hf_status text_formats(const recommendation *y, hf_buf *b) {
 
 static hf_status text_counts(const recommend_result *r, hf_buf *b) {
   static const char *const fewer[RULE_N] = {[RULE_ROOFLINE] = "cannot be faster than the fastest, by their bandwidth alone",
-                                            [RULE_DOMINATED] = "no better in any part than one already judged",
+                                            [RULE_DOMINATED] = "no better than one already judged, by their parts or by what like ones reach",
                                             [RULE_DEARER] = "not looked at",
                                             [RULE_SLOW] = "planned: do not fit",
                                             [RULE_MET] = "planned: run it"};

@@ -13,11 +13,12 @@ static const struct {
              {"memory", "memory"}, {"dimm_bytes", NULL}, {"formats", NULL}};
 enum { L_GPUS, L_COUNTS, L_CPUS, L_SOCKETS, L_MEMORY, L_DIMMS, L_FORMATS, L_N };
 
-/* Must it not be proposed unasked? A card for which this project has no programs, or a part that cannot be bought new. */
+/* Must it not be proposed unasked? A card for which this project has no programs, a part that cannot be bought new, or modules on boards, which
+ * come in servers of several hundred thousand USD. */
 static hf_status by_name_only(const char *kind, const char *name, bool *only) {
   json *entry = NULL;
   HF_TRY(catalog_get(kind, name, &entry));
-  *only = json_get(entry, "runs_on") != NULL || json_get(entry, "sale") != NULL;
+  *only = json_get(entry, "runs_on") != NULL || json_get(entry, "sale") != NULL || json_get(entry, "sold_in") != NULL;
   json_free(entry);
   return HF_OK;
 }
