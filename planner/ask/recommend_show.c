@@ -40,7 +40,7 @@ static size_t unplanned_text(const recommend_result *r, bool beyond, char *out, 
   char money[24];
   for (int i = 0; i < r->n_rejected; i++) {
     const recommend_entry *e = &r->rejected[i];
-    if (e->beyond != beyond || (beyond && e->rule != RULE_ROOFLINE)) continue;
+    if (e->beyond != beyond || ((beyond || r->has_over_budget) && e->rule != RULE_ROOFLINE)) continue;
     ask_money(e->c.price.likely, money);
     return (size_t)snprintf(out, n, "%s: %s%s%s%s: %s.", beyond ? " With more money" : "Nearest", parts_name(e),
                             e->c.has_price ? " (USD " : "", e->c.has_price ? money : "", e->c.has_price ? ")" : "", e->why);
@@ -58,7 +58,7 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
   if (within) {
     used += (size_t)snprintf(out, n, "%s ", y->q->budget > 0 ? "The nearest within it takes" : "It takes");
     used += easier_text(&r->fastest, out + used, n - used);
-  } else if (!r->has_over_budget) {
+  } else {
     used += unplanned_text(r, false, out, n);
   }
   if (r->has_over_budget && used < n) {

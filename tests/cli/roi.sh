@@ -28,6 +28,7 @@ expect_exit 0 "$plan" plan "${r1[@]}" --users 3 --json --quiet --out "$tmp/p.jso
 expect_exit 0 "$plan" roi --plan "$tmp/p.json" --json --no-store
 expect_json --argjson first "$first" '.cost.per_million_tokens == $first and (has("answer_id") | not)'
 expect_exit 0 "$plan" roi "${r1[@]}" --users 3 --json
+expect_json '.engine_note | test("own engine, whose GPU .CUDA. part is not written yet")'
 expect_json --argjson first "$first" '(.cost.per_million_tokens / $first - 1 | fabs) < 0.02 and (.by_users | length) > 3'
 expect_json 'all(.by_users[]; .feasible | not) or ([.by_users[] | select(.feasible) | .per_million_tokens] | length > 2)'
 

@@ -29,12 +29,12 @@ expect_exit 0 "$plan" sweep "${r1[@]}" --axis users=1:8:x2 --axis context=512,2K
 cmp -s "$tmp/any" <(jq -S 'del(.seconds, .threads, .answer_id)' "$out") || fail "the answer depends on the number of threads"
 
 # ---- other axes: hardware; what does not fit is a cell, too
-expect_exit 0 "$plan" sweep "${r1[@]}" --users 4 --context 1K --axis gpu=none,rtx4090,h100-pcie --axis dimm-size=16G,64G --json --no-store
+expect_exit 0 "$plan" sweep "${r1[@]}" --machine cpu=xeon-6787p,sockets=2,memory=ddr5-6400 --users 4 --context 1K --axis gpu=none,rtx4090,h100-pcie --axis dimm-size=16G,64G --json --no-store
 expect_json '(.cells | length == 6) and .knees == [] and .question.users == 4 and .question.context == 1024'
 expect_json '.cells[0].feasible == false and .cells[1].feasible == false and .cells[3].feasible and .cells[4].feasible'
 expect_json '.cells[3].decode_tok_per_s.likely < .cells[4].decode_tok_per_s.likely and .cells[4].decode_tok_per_s.likely <= .cells[5].decode_tok_per_s.likely'
 expect_json '.cells[3].parts.gpus == "none" and .cells[5].parts.gpus == "h100-pcie"'
-expect_exit 1 "$plan" sweep "${r1[@]}" --machine cpu=xeon-6787p,dimm=16G --axis users=1,2 --axis context=512,1K --json --no-store
+expect_exit 1 "$plan" sweep "${r1[@]}" --machine cpu=xeon-6787p,memory=ddr5-6400,dimm=16G --axis users=1,2 --axis context=512,1K --json --no-store
 expect_stderr_line 'no cell fits'
 
 # ---- lengths that a cell's context changes are told, once

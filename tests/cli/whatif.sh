@@ -53,11 +53,20 @@ expect_exit 0 "$plan" whatif "${r1[@]}" --set gpu=rtx5090 --set sockets=1 --toge
 expect_json '[.cases[].name] == ["gpu=rtx5090,sockets=1"]'
 
 # ---- a change that does not fit is an answer with what would help; a base that does not fit too
-expect_exit 0 "$plan" whatif "${r1[@]}" --set dimm-size=16G --json
+expect_exit 0 "$plan" whatif "${r1[@]}" --set dimm=ddr5-6400,dimm-size=16G --json
 expect_json '.cases[0] | (.feasible | not) and (.why_not | test("GiB")) and (.possible | length > 0) and (has("decode_tok_per_s") | not) and .causes[0].what == "fit"'
-expect_exit 1 "$plan" whatif "${r1[@]}" --machine 'cpu=xeon-6787p,dimm=16G,gpu=rtx4090' --set gpu=rtx5090 --json
+expect_exit 1 "$plan" whatif "${r1[@]}" --machine 'cpu=xeon-6787p,memory=ddr5-6400,dimm=16G,gpu=rtx4090' --set gpu=rtx5090 --json
 expect_json '(.base.feasible | not) and (.cases[0].feasible | not)'
 expect_stderr_line 'neither the base nor any change fits'
+
+# ---- modules that are not sold are refused with those that are
+expect_error 2 'modules of mrdimm-8000 come with 32, 48, 64, 96, 128 or 256 GiB' "$plan" whatif "${r1[@]}" --set dimm-size=16G
+
+# ---- whose figures those of a GPU are
+expect_exit 0 "$plan" whatif "${r1[@]}" --set users=2 --no-store
+expect_stdout_line "^The figures are of this project's own engine, whose GPU .CUDA. part is not written yet"
+expect_exit 0 "$plan" whatif --model qwen3-30b-a3b --machine cpu=epyc-9115 --users 2 --context 1K --set users=3 --no-store --json
+expect_json '.engine_note == null'
 
 # ---- changes that do not help are not called the most; modules the CPU cannot use say why
 expect_exit 0 "$plan" whatif "${r1[@]}" --set sockets=1 --set gpu=rtx3090 --alone --no-store --json

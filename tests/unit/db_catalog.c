@@ -356,6 +356,16 @@ static void contradictions_between_figures_are_found(void **state) {
        "{\"name\":\"fast\",\"title\":\"x\",\"type\":\"ddr4\",\"source\":\"data sheet\",\"date\":\"2026-01-02\","
        "\"transfers_per_s\":9e9,\"bytes_per_transfer\":8,\"power_active_w_per_dimm\":5,\"dimm_bytes_max\":64e9}",
        "9000 MT/s is beyond ddr4"},
+      {"sizes.json",
+       "{\"name\":\"sizes\",\"title\":\"x\",\"type\":\"ddr4\",\"source\":\"data sheet\",\"date\":\"2026-01-02\","
+       "\"transfers_per_s\":3e9,\"bytes_per_transfer\":8,\"power_active_w_per_dimm\":5,\"dimm_bytes_max\":64e9,"
+       "\"dimm_bytes_sold\":[16e9,32e9]}",
+       "field dimm_bytes_sold: the largest is 32000000000, but dimm_bytes_max 64000000000"},
+      {"sizes.json",
+       "{\"name\":\"sizes\",\"title\":\"x\",\"type\":\"ddr4\",\"source\":\"data sheet\",\"date\":\"2026-01-02\","
+       "\"transfers_per_s\":3e9,\"bytes_per_transfer\":8,\"power_active_w_per_dimm\":5,\"dimm_bytes_max\":32e9,"
+       "\"dimm_bytes_sold\":[64e9,32e9]}",
+       "field dimm_bytes_sold: 32000000000 does not come after 64000000000"},
       {"box.json",
        "{\"name\":\"box\",\"title\":\"x\",\"cpu\":\"epyc-9654\",\"memory\":{\"kind\":\"mrdimm-8800\",\"dimm_bytes\":64e9},"
        "\"sockets\":1,\"prior\":\"heteroflow\",\"source\":\"data sheet\",\"date\":\"2026-01-02\"}",

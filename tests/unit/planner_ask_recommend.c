@@ -223,6 +223,80 @@ static void test_give_up(void **state) {
   ask_machine_free(machine);
 }
 
+/* Boards of GPU modules are proposed whole, by name, in servers of their generation; modules of memory as they are sold. */
+static void test_sold(void **state) {
+  (void)state;
+  assert_int_equal(recommend_space_default(&q->space), HF_OK);
+  assert_false(offered("b200") || offered("h200") || offered("h100-sxm"));
+  assert_true(offered("h200-nvl"));
+  *q = (recommend_question){.dearer_factor = 1.35, .prune = true};
+  assert_int_equal(recommend_space_default(&q->space), HF_OK);
+  assert_int_equal(recommend_space_list("--gpus", "gpus", "h200", &q->space), HF_OK);
+  assert_int_equal(recommend_space_list("--cpus", "cpus", "xeon-6338,xeon-6787p", &q->space), HF_OK);
+  assert_int_equal(recommend_space_list("--dimm-sizes", "dimm_bytes", "32G", &q->space), HF_OK);
+  assert_int_equal(recommend_space_list("--formats", "formats", "q4_k_m", &q->space), HF_OK);
+  search(true, 0, pruned);
+  assert_true(pruned->n > 0);
+  for (int i = 0; i < pruned->n; i++) {
+    const catalog_parts *p = &pruned->entry[i].parts;
+    assert_true(p->gpu[0].count == 4 || p->gpu[0].count == 8);
+    assert_string_equal(p->cpu, "xeon-6787p");
+  }
+  assert_int_equal(recommend_space_list("--gpu-counts", "gpu_counts", "1,2", &q->space), HF_OK);
+  assert_int_equal(recommend_search(q, &req, NULL, 0, NULL, NULL, pruned), HF_INPUT);
+  assert_non_null(strstr(hf_error_line(), "boards of 4 or 8"));
+  hf_clear_error();
+  space("none", "xeon-6338");
+  assert_int_equal(recommend_space_list("--dimm-sizes", "dimm_bytes", "48G", &q->space), HF_OK);
+  search(true, 0, pruned);
+  assert_int_equal(pruned->counts[RULE_CONTRADICTORY], pruned->considered);
+}
+
+/* Nothing meets it: what is named is the nearest of the whole space within the budget, though the search gives up on most of it early. */
+static void test_nearest(void **state) {
+  (void)state;
+  static const double budget[] = {0, 9000};
+  space("rtx5060ti-16g,rtx5070ti,none", "epyc-9115,ryzen-9950x,xeon-6338");
+  q->slo.tpot_s = 0.004;
+  for (size_t i = 0; i < sizeof budget / sizeof budget[0]; i++) {
+    q->budget = budget[i];
+    search(true, 2, pruned);
+    search(false, 2, all);
+    assert_true(pruned->n == 0 && all->n == 0 && all->has_fastest && pruned->has_fastest);
+    if (pruned->fastest.shortfall > 1.06 * all->fastest.shortfall)
+      fail_msg("%s misses by %g, %s by %g", pruned->fastest.parts.name, pruned->fastest.shortfall, all->fastest.parts.name,
+               all->fastest.shortfall);
+    assert_true(q->budget == 0 || pruned->fastest.c.price.likely <= q->budget);
+    for (int k = 0; k < pruned->n_rejected; k++)
+      assert_true(!pruned->rejected[k].c.feasible || pruned->rejected[k].shortfall >= pruned->fastest.shortfall);
+  }
+  q->budget = 0;
+}
+
+/* Formats of one machine are one choice, of which the fastest leads. */
+static void test_variants(void **state) {
+  (void)state;
+  space("rtx4090", "epyc-9354,ryzen-9950x");
+  assert_int_equal(recommend_space_list("--formats", "formats", "q4_k_m,q5_k,q8_0", &q->space), HF_OK);
+  q->slo.tok_per_s = 10;
+  search(true, 0, pruned);
+  int variants = 0;
+  for (int i = 0; i < pruned->n; i++) {
+    const recommend_entry *e = &pruned->entry[i];
+    variants += e->n_variants;
+    for (int v = 0; v < e->n_variants; v++) {
+      assert_true(e->variant[v].tok_per_s_wall <= e->c.tok_per_s_wall);
+      assert_string_not_equal(e->variant[v].format, e->c.format);
+    }
+    for (int k = 0; k < i; k++) {
+      const catalog_parts *x = &e->parts, *y = &pruned->entry[k].parts;
+      assert_false(strcmp(x->cpu, y->cpu) == 0 && x->sockets == y->sockets && strcmp(x->memory, y->memory) == 0 &&
+                   x->dimm_bytes == y->dimm_bytes);
+    }
+  }
+  assert_true(pruned->n > 0 && variants > 0);
+}
+
 static void test_bad_spaces(void **state) {
   (void)state;
   static const char *const docs[] = {"[]",
@@ -252,6 +326,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_winner),   cmocka_unit_test(test_slo_and_budget),   cmocka_unit_test(test_threads),
       cmocka_unit_test(test_roofline), cmocka_unit_test(test_sustained_limits), cmocka_unit_test(test_give_up),
-      cmocka_unit_test(test_choices),  cmocka_unit_test(test_bad_spaces),       cmocka_unit_test(test_by_name_only)};
+      cmocka_unit_test(test_choices),  cmocka_unit_test(test_bad_spaces),       cmocka_unit_test(test_by_name_only),
+      cmocka_unit_test(test_sold),     cmocka_unit_test(test_nearest),          cmocka_unit_test(test_variants)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
