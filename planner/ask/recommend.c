@@ -1220,6 +1220,25 @@ const recommend_entry *recommend_lead(const recommend_result *r) {
   return &r->entry[r->choices ? r->knee : 0];
 }
 
+/* Pairs of which one is at most as dear in every part at every end of its price, and as fast at every end of its rate and in the limits. */
+static void note_no_worse(recommend_result *o) {
+  for (int i = 0; i < o->n; i++) {
+    const recommend_entry *a = &o->entry[i];
+    o->entry[i].choice.no_worse_than = 0;
+    for (int k = 0; k < o->n; k++) {
+      const recommend_entry *b = &o->entry[k];
+      bool so = k != i && a->c.tok_per_s_wall >= b->c.tok_per_s_wall && a->choice.need <= b->choice.need &&
+                a->choice.fixed_need <= fmax(1, b->choice.fixed_need) &&
+                a->c.decode_tok_per_s.low >= b->c.decode_tok_per_s.low &&
+                a->c.decode_tok_per_s.likely >= b->c.decode_tok_per_s.likely &&
+                a->c.decode_tok_per_s.high >= b->c.decode_tok_per_s.high;
+      for (int p = 0; p < REGRET_N_PRICES && so; p++)
+        for (int e = 0; e < 3; e++) so = so && a->choice.price[p][e] <= b->choice.price[p][e];
+      if (so) o->entry[i].choice.no_worse_than |= (uint32_t)1 << k;
+    }
+  }
+}
+
 static hf_status finish_entries(search *s) {
   recommend_result *o = s->out;
   ask_case_spec *spec = NULL;
@@ -1254,6 +1273,7 @@ static hf_status finish_entries(search *s) {
   merge_formats(o);
   if (o->n == 0) goto done;
   if (o->choices) name_choices(o);
+  note_no_worse(o);
   for (int i = 0; i < o->n; i++) choice[i] = o->entry[i].choice;
   regret_of(choice, o->n, &o->regret);
   for (int i = 0; i < o->n; i++) {

@@ -56,10 +56,22 @@ static double loss_alone(const regret_choice *c, int factor, int level, double s
   return loss_of(price, need, c->fixed_need);
 }
 
+/* No loss is above that of a choice which is known to be no better. */
+static void settle_known(const regret_choice *c, int n, double *loss) {
+  double own[REGRET_MAX_CHOICES];
+  memcpy(own, loss, (size_t)n * sizeof *own);
+  for (int a = 0; a < n; a++)
+    for (int b = 0; c[a].no_worse_than >> b != 0 && b < n; b++)
+      if ((c[a].no_worse_than >> b & 1) != 0) loss[a] = fmin(loss[a], own[b]);
+}
+
 static int best_alone(const regret_choice *c, int n, int factor, int level, double share) {
+  double loss[REGRET_MAX_CHOICES];
   int best = 0;
+  for (int a = 0; a < n; a++) loss[a] = loss_alone(&c[a], factor, level, share);
+  settle_known(c, n, loss);
   for (int a = 1; a < n; a++)
-    if (loss_alone(&c[a], factor, level, share) < loss_alone(&c[best], factor, level, share)) best = a;
+    if (loss[a] < loss[best]) best = a;
   return best;
 }
 
@@ -112,6 +124,9 @@ static void one_corner(const regret_choice *c, int n, const int *level, corners 
     for (int g = 0; g < COST_N_GROUPS; g++) need *= k->time[a][g][level[g]];
     for (int p = 0; p < REGRET_N_PRICES; p++) price += k->price[a][p][level[COST_N_GROUPS + p]];
     loss[a] = loss_of(price, need, c[a].fixed_need);
+  }
+  settle_known(c, n, loss);
+  for (int a = 0; a < n; a++) {
     if (loss[a] < least) least = loss[a];
     k->sum[a] += loss[a];
     for (int f = 0; f < REGRET_N_FACTORS; f++) k->by[a][f][level[f]] += loss[a];

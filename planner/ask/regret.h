@@ -29,6 +29,9 @@ typedef struct {
   double fixed_need;                   /* of limits that do not move with the rate (TTFT); 0 = none */
   double log_effect[COST_N_GROUPS][2]; /* ln(step time / likely), slow end and fast end */
   double price[REGRET_N_PRICES][3];    /* low, likely, high */
+  /* Bit b: known to serve at no more cost than choice b at both ends and in between. Effects of groups are multiplied, which can make the faster of
+   * two alike look the dearer in a corner; its loss is then that of b. */
+  uint32_t no_worse_than;
 } regret_choice;
 
 double regret_loss(const regret_choice *c, const int level[REGRET_N_FACTORS]);

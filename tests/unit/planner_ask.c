@@ -191,6 +191,25 @@ static void test_regret(void **state) {
 }
 
 /* What takes the first one's place on the way need not be the best at the end. */
+/* The faster of two alike feels a group more, so that in the corner where all is slow its product of effects is the worse one; what is known to be
+ * no worse is not regretted more. */
+static void test_regret_of_alike(void **state) {
+  (void)state;
+  regret_choice c[2] = {choice(100, 0.7), choice(100, 0.8)};
+  regret_result r;
+  c[0].log_effect[COST_CPU_MEMORY][0] = log(1.8);
+  c[1].log_effect[COST_CPU_MEMORY][0] = log(1.3);
+  regret_of(c, 2, &r);
+  assert_true(r.worst[0] > r.worst[1]);
+  assert_int_equal(r.least_regret, 1);
+  assert_int_equal(r.flip[COST_CPU_MEMORY][0], 1);
+  c[0].no_worse_than = 1u << 1;
+  regret_of(c, 2, &r);
+  assert_true(r.worst[0] == 0 && r.worst[1] >= 0);
+  assert_int_equal(r.least_regret, 0);
+  assert_int_equal(r.flip[COST_CPU_MEMORY][0], 0);
+}
+
 static void test_flip_on_the_way(void **state) {
   (void)state;
   regret_choice c[3] = {choice(100, 1), choice(120, 0.8), choice(160, 0.4)};
@@ -371,6 +390,7 @@ int main(void) {
                                      cmocka_unit_test(test_load),
                                      cmocka_unit_test(test_knee),
                                      cmocka_unit_test(test_regret),
+                                     cmocka_unit_test(test_regret_of_alike),
                                      cmocka_unit_test(test_flip_on_the_way),
                                      cmocka_unit_test(test_regret_random),
                                      cmocka_unit_test(test_just_over),
