@@ -316,7 +316,8 @@ static void check_memory(check *c) {
   double largest = 0;
   check_sale(c);
   if (check_numbers(c, "dimm_bytes_sold", &largest) > 0 && largest != value_of(c->doc, "dimm_bytes_max"))
-    problem(c, "field dimm_bytes_sold: the largest is %.15g, but dimm_bytes_max %.15g", largest, value_of(c->doc, "dimm_bytes_max"));
+    problem(c, "field dimm_bytes_sold: the largest is %.15g, but dimm_bytes_max %.15g", largest,
+            value_of(c->doc, "dimm_bytes_max"));
   one_of(c, "type", memory_types);
   const char *name = json_string(json_get(c->doc, "name")), *type = json_string(json_get(c->doc, "type"));
   double rate = value_of(c->doc, "transfers_per_s") / 1e6, most = 0;

@@ -127,7 +127,11 @@ static hf_status check_dimm_sold(const build *b, const char *where) {
   for (int i = 0; i < n; i++) {
     if (fact_is_size((double)b->dimm_bytes, sold[i])) return HF_OK;
     if (used < sizeof list)
-      used += (size_t)snprintf(list + used, sizeof list - used, "%s%.4g", i == 0 ? "" : i + 1 < n ? ", " : " or ", sold[i] / 0x1p30);
+      used += (size_t)snprintf(list + used, sizeof list - used, "%s%.4g",
+                               i == 0      ? ""
+                               : i + 1 < n ? ", "
+                                           : " or ",
+                               sold[i] / 0x1p30);
   }
   if (n == 0) return HF_OK;
   return hf_fail(HF_INPUT, "%s: field dimm_bytes: %.4g GiB, but modules of %s come with %s GiB", where,

@@ -69,7 +69,8 @@ static const char memory[] =
     "  \"power_active_w_per_dimm\": {\"value\": 10, \"unit\": \"W\", \"source\": \"of a module at work\", \"tag\": "
     "\"assumed\"},\n"
     "  \"dimm_bytes_max\": {\"value\": 274877906944, \"unit\": \"B\", \"source\": \"largest module on sale\"},\n"
-    "  \"dimm_bytes_sold\": {\"value\": [34359738368, 68719476736, 274877906944], \"source\": \"sizes on sale; left out, any size is "
+    "  \"dimm_bytes_sold\": {\"value\": [34359738368, 68719476736, 274877906944], \"source\": \"sizes on sale; left out, any "
+    "size is "
     "taken\"}\n"
     "}\n";
 

@@ -203,8 +203,7 @@ static hf_status run_recommend(recommend_command *q) {
   HF_GO(done, ask_open_model(&q->c.req, &m));
   HF_GO(done, check_load(&q->c.req, &y));
   HF_GO(done, apply_floor(q, m, &question->space, &y));
-  snprintf(question->own_format, sizeof question->own_format, "%s",
-           fmt_get(quality_original(model_get_config(m)))->name);
+  snprintf(question->own_format, sizeof question->own_format, "%s", fmt_get(quality_original(model_get_config(m)))->name);
   hf_progress_begin(&bar, "recommend", "plans", 0);
   st = recommend_search(question, &q->c.req, &q->c.scenario, (int)q->c.jobs, planned_so_far, &bar, result);
   hf_progress_end(&bar);
@@ -236,7 +235,8 @@ static const char description[] = "Finds the cheapest machines of the catalog th
                                   "interval would flip the choice, the choice that "
                                   "can be regretted least, and the measurement to make first. When nothing meets the demand it "
                                   "says what would, and ends with status 1.\n\n"
-                                  "The whole catalog takes half a minute to two minutes on two cores, most of it for large models without limits; a terminal shows "
+                                  "The whole catalog takes half a minute to two minutes on two cores, most of it for large "
+                                  "models without limits; a terminal shows "
                                   "how many plans were made.\n\n"
                                   "A space file is a JSON object with any of gpus, gpu_counts, cpus, sockets, memory, "
                                   "dimm_bytes, formats; options replace its lists.";
@@ -259,7 +259,8 @@ hf_status cmd_recommend(int argc, char **argv) {
        "At least so many tokens per second delivered to all users together, prompts and waiting included.", 0, 0},
       {"budget", 0, CLI_STR, &q.budget_text, "USD", "Most the hardware may cost: 15000, 15,000 or 15k.", 0, 0},
       {"space", 0, CLI_STR, &q.space, "FILE", "Lists of parts to choose from, as JSON.", 0, 0},
-      {"gpus", 0, CLI_STR, &q.gpus, "A,B,none", "GPUs to choose from; default all CUDA cards of the catalog, and none; modules on boards (b200) only by name.", 0, 0},
+      {"gpus", 0, CLI_STR, &q.gpus, "A,B,none",
+       "GPUs to choose from; default all CUDA cards of the catalog, and none; modules on boards (b200) only by name.", 0, 0},
       {"gpu-counts", 0, CLI_STR, &q.counts, "N,N", "How many of one kind; default 1,2,4.", 0, 0},
       {"cpus", 0, CLI_STR, &q.cpus, "A,B", "CPUs to choose from; default all.", 0, 0},
       {"sockets", 0, CLI_STR, &q.sockets, "N,N", "Default 1,2.", 0, 0},

@@ -66,8 +66,9 @@ HF_MUST hf_status ask_load_text(const ask_case *c, hf_buf *b);
 HF_MUST hf_status ask_load_text_rows(const ask_case *c, bool same_users, bool same_lengths, hf_buf *b);
 /* Whose figures those of a machine with a GPU are, as long as hf-run has no CUDA device: one sentence for texts, and the member engine_note (null without
  * a GPU). */
-#define ASK_ENGINE_NOTE \
-  "The figures are of this project's own engine, whose GPU (CUDA) part is not written yet; the engines of today place whole layers: see " \
+#define ASK_ENGINE_NOTE                                                                                                       \
+  "The figures are of this project's own engine, whose GPU (CUDA) part is not written yet; the engines of today place whole " \
+  "layers: see "                                                                                                              \
   "whole-layers in hf-plan plan, and hf-plan validate for what they reached."
 void ask_add_engine_note(json *doc, bool gpu);
 void ask_add_slo(json *question, const ask_slo *slo, const char *from);

@@ -532,8 +532,8 @@ static hf_status combine(search *s) {
       if (s->without_gpu) HF_TRY(first_look(s, (combo){.host = h, .card = -1, .format = (int16_t)f}));
       for (int g = 0; g < s->n_cards; g++)
         for (int k = 0; k < s->card[g].n_counts; k++)
-          HF_TRY(first_look(
-              s, (combo){.host = h, .card = (int16_t)g, .count = (int16_t)s->card[g].count[k], .format = (int16_t)f}));
+          HF_TRY(
+              first_look(s, (combo){.host = h, .card = (int16_t)g, .count = (int16_t)s->card[g].count[k], .format = (int16_t)f}));
     }
   return HF_OK;
 }
@@ -1228,8 +1228,7 @@ static void note_no_worse(recommend_result *o) {
     for (int k = 0; k < o->n; k++) {
       const recommend_entry *b = &o->entry[k];
       bool so = k != i && a->c.tok_per_s_wall >= b->c.tok_per_s_wall && a->choice.need <= b->choice.need &&
-                a->choice.fixed_need <= fmax(1, b->choice.fixed_need) &&
-                a->c.decode_tok_per_s.low >= b->c.decode_tok_per_s.low &&
+                a->choice.fixed_need <= fmax(1, b->choice.fixed_need) && a->c.decode_tok_per_s.low >= b->c.decode_tok_per_s.low &&
                 a->c.decode_tok_per_s.likely >= b->c.decode_tok_per_s.likely &&
                 a->c.decode_tok_per_s.high >= b->c.decode_tok_per_s.high;
       for (int p = 0; p < REGRET_N_PRICES && so; p++)
@@ -1397,7 +1396,8 @@ static hf_status find_nearest(search *s) {
        i += BATCH)
     HF_TRY(plan_failures(s, &s->failed[i], s->n_failed - i < BATCH ? s->n_failed - i : BATCH));
   for (int i = 0; i < o->n_rejected; i++) /* planned in full, too */
-    if (o->rejected[i].c.feasible && o->has_fastest && o->rejected[i].shortfall < o->fastest.shortfall) o->fastest = o->rejected[i];
+    if (o->rejected[i].c.feasible && o->has_fastest && o->rejected[i].shortfall < o->fastest.shortfall)
+      o->fastest = o->rejected[i];
   return HF_OK;
 }
 

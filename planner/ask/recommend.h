@@ -82,7 +82,8 @@ typedef struct {
   double budget;        /* 0 = none */
   double dearer_factor; /* of the cheapest price that meets it, up to which alternatives are looked at; 1.35 */
   bool prune;           /* false: everything that can be composed is planned (tests) */
-  char own_format[SPACE_NAME]; /* what the model was published in, "" = unknown; told of the machine that is proposed, where it is searched */
+  char own_format
+      [SPACE_NAME]; /* what the model was published in, "" = unknown; told of the machine that is proposed, where it is searched */
   recommend_space space;
 } recommend_question;
 
@@ -113,9 +114,9 @@ typedef struct {
 typedef struct {
   int64_t considered, counts[RULE_N], planned;
   int64_t planned_over; /* beyond the budget, to say what more money buys; not in `planned` and counts */
-  bool choices;       /* no limit was asked for: entry[0] is the cheapest that runs at all, and */
-  int knee, quickest; /* index of that of most delivered tokens/s per USD, of the fastest; 0 with limits */
-  int n;              /* that meet it, by likely price */
+  bool choices;         /* no limit was asked for: entry[0] is the cheapest that runs at all, and */
+  int knee, quickest;   /* index of that of most delivered tokens/s per USD, of the fastest; 0 with limits */
+  int n;                /* that meet it, by likely price */
   recommend_entry entry[REGRET_MAX_CHOICES];
   int n_rejected;
   recommend_entry rejected[RECOMMEND_REJECTED];

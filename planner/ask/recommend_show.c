@@ -30,9 +30,9 @@ static size_t easier_text(const recommend_entry *e, char *out, size_t n) {
   ask_money(e->c.price.likely, money);
   ask_seconds(e->c.tpot_s.p95, tpot);
   ask_seconds(e->c.ttft_s.p95, ttft);
-  return (size_t)snprintf(
-      out, n, "limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s, p95 TTFT %s.",
-      e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money, e->c.tok_per_s_wall, tpot, ttft);
+  return (size_t)snprintf(out, n, "limits %.*f %% easier: %s (USD %s) gives %.1f tokens/s delivered, p95 TPOT %s, p95 TTFT %s.",
+                          e->shortfall < 1.01 ? 2 : 0, fmax(0.01, 100 * (e->shortfall - 1)), parts_name(e), money,
+                          e->c.tok_per_s_wall, tpot, ttft);
 }
 
 /* Of those that were not planned: the nearest within the budget, then the nearest beyond it. */
@@ -65,10 +65,9 @@ static void nearest_text(const recommendation *y, char *out, size_t n) {
     const recommend_entry *o = &r->over_budget;
     ask_money(o->c.price.likely, money[0]);
     ask_money(o->c.price.likely - y->q->budget, money[1]);
-    used += (size_t)snprintf(out + used, n - used,
-                             "%sIt takes USD %s more: the cheapest that %s costs USD %s (%s, %.1f tokens/s delivered).",
-                             used > 0 ? " " : "", money[1], r->choices ? "runs it" : "meets it", money[0], parts_name(o),
-                             o->c.tok_per_s_wall);
+    used += (size_t)snprintf(
+        out + used, n - used, "%sIt takes USD %s more: the cheapest that %s costs USD %s (%s, %.1f tokens/s delivered).",
+        used > 0 ? " " : "", money[1], r->choices ? "runs it" : "meets it", money[0], parts_name(o), o->c.tok_per_s_wall);
     return;
   }
   const recommend_entry *any = r->has_fastest_any && r->fastest_any.c.feasible ? &r->fastest_any : NULL;
@@ -277,8 +276,9 @@ static void variant_text(const recommendation *y, const recommend_entry *e, cons
   perplexity_text(loss_of_format(y, e->c.format, &lead_own), without);
   ask_seconds(v->ttft_p95_s, ttft);
   ask_seconds(v->tpot_p95_s, tpot);
-  snprintf(out, 300, "The same machine with %s%s: %.1f tokens/s delivered%s (p95 TTFT %s, TPOT %s); %.31s gives %.1f%s", v->format,
-           own ? " (the model's own)" : "", v->tok_per_s_wall, with, ttft, tpot, e->c.format, e->c.tok_per_s_wall, without);
+  snprintf(out, 300, "The same machine with %s%s: %.1f tokens/s delivered%s (p95 TTFT %s, TPOT %s); %.31s gives %.1f%s",
+           v->format, own ? " (the model's own)" : "", v->tok_per_s_wall, with, ttft, tpot, e->c.format, e->c.tok_per_s_wall,
+           without);
 }
 
 static hf_status text_variants(const recommendation *y, hf_buf *b) {
@@ -564,8 +564,8 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
     nearest_text(y, nearest, sizeof nearest);
     json *o = json_add_object(doc, "nearest");
     json_add_str(o, "text", nearest);
-    const recommend_entry *e = r->has_over_budget ? &r->over_budget
-                               : r->has_fastest   ? &r->fastest
+    const recommend_entry *e = r->has_over_budget   ? &r->over_budget
+                               : r->has_fastest     ? &r->fastest
                                : r->has_fastest_any ? &r->fastest_any
                                                     : NULL;
     if (e != NULL) ask_case_to_json(&e->c, json_add_object(o, "machine"));
@@ -677,7 +677,8 @@ static hf_status text_formats(const recommendation *y, hf_buf *b) {
 
 static hf_status text_counts(const recommend_result *r, hf_buf *b) {
   static const char *const fewer[RULE_N] = {[RULE_ROOFLINE] = "cannot be faster than the fastest, by their bandwidth alone",
-                                            [RULE_DOMINATED] = "no better than one already judged, by their parts or by what like ones reach",
+                                            [RULE_DOMINATED] =
+                                                "no better than one already judged, by their parts or by what like ones reach",
                                             [RULE_DEARER] = "not looked at",
                                             [RULE_SLOW] = "planned: do not fit",
                                             [RULE_MET] = "planned: run it"};

@@ -197,17 +197,17 @@ static void test_regret_of_alike(void **state) {
   (void)state;
   regret_choice c[2] = {choice(100, 0.7), choice(100, 0.8)};
   regret_result r;
-  c[0].log_effect[COST_CPU_MEMORY][0] = log(1.8);
-  c[1].log_effect[COST_CPU_MEMORY][0] = log(1.3);
+  c[0].log_effect[0][0] = log(1.8);
+  c[1].log_effect[0][0] = log(1.3);
   regret_of(c, 2, &r);
   assert_true(r.worst[0] > r.worst[1]);
   assert_int_equal(r.least_regret, 1);
-  assert_int_equal(r.flip[COST_CPU_MEMORY][0], 1);
+  assert_int_equal(r.flip[0][0], 1);
   c[0].no_worse_than = 1u << 1;
   regret_of(c, 2, &r);
   assert_true(r.worst[0] == 0 && r.worst[1] >= 0);
   assert_int_equal(r.least_regret, 0);
-  assert_int_equal(r.flip[COST_CPU_MEMORY][0], 0);
+  assert_int_equal(r.flip[0][0], 0);
 }
 
 static void test_flip_on_the_way(void **state) {
