@@ -37,6 +37,7 @@ jq -e '.chosen == "bf16" and .usual == "fp8"' "$out" >/dev/null || fail "what ll
 expect_exit 0 "$plan" formats --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --users 2 --context 1K
 expect_stdout_line ' fp8 \(the model.s own\)$'
 expect_exit 0 "$bin/hf-report" formats --html "$tmp/f.html" --json
+expect_json '.tables.recipes.columns[2:4] == ["tok_per_s_wall", "perplexity_increase"]'
 jq -e '.tables.recipes.rows | any(.[]; .[0] == "fp8" and (.[1] | test("own")))' "$out" >/dev/null || fail "own format on the page"
 [ "$(grep -o 'formats-delivered\|formats-frontier' "$tmp/f.html" | head -1)" = formats-delivered ] || fail "delivered tokens/s do not come first"
 expect_exit 0 "$plan" formats $base --no-store --csv "$tmp/f.csv"

@@ -143,7 +143,7 @@ fastest=$(json .choices.fastest.price)
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --budget "$(jq -n --argjson p "$fastest" '$p - 1')" --json
 expect_json --argjson p "$fastest" '(.verdict | test("Fastest within the budget")) and all(.ranking[]; .price.likely < $p) and (.title | test("for at most USD [0-9,]+$"))'
 expect_exit 0 "$bin/hf-report" recommend --html "$tmp/choices.html" --json
-expect_json '.tables.choices.rows | length == 3'
+expect_json '(.tables.choices.rows | length == 3) and .tables.ranking.columns[:4] == ["rank", "name", "tok_per_s_wall", "price"] and (.tables.ranking.columns | index("regret_worst") < index("decode_tok_per_s"))'
 grep -q '<pre class="line" tabindex="0"><code>hf-plan plan ' "$tmp/choices.html" || fail "the command is not shown as code"
 grep -q 'at most USD' "$tmp/choices.html" || fail "the page does not say the budget"
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --budget 9000 --no-store
