@@ -87,13 +87,8 @@ static bool ends(void *user, serve_request *q, int32_t id) {
 }
 
 static hf_status record(chat *c, const serve_request *q, const serve_stats *st, double others, int64_t *run_id) {
-  rec_run n = {.plan_id = c->p ? c->p->id : 0, .machine_id = c->p ? c->p->machine_id : 0, .users = 1, .depth = c->o.depth};
-  snprintf(n.model, sizeof n.model, "%s", c->r->model);
-  snprintf(n.format, sizeof n.format, "%s", fmt_get(model_get_config(c->m)->default_format)->name);
-  snprintf(n.gpu, sizeof n.gpu, "%.95s", c->o.gpu);
-  snprintf(n.kind, sizeof n.kind, "prompts");
-  snprintf(n.status, sizeof n.status, "%s", interrupted ? "stopped" : "done");
-  n.threads = engine_threads(c->e);
+  rec_run n = {0};
+  record_describe(&n, c->r->model, c->m, c->e, &c->o, c->p, 1, interrupted != 0);
   n.other_cpu_share = others;
   HF_TRY(record_run(c->d, &n, q, 1, st));
   *run_id = n.id;

@@ -318,16 +318,7 @@ static void compare_load(job *j) {
 
 static void fill_run(const run_options *r, job *j) {
   rec_run *n = &j->run;
-  n->plan_id = j->p ? j->p->id : 0;
-  n->machine_id = j->p ? j->p->machine_id : 0;
-  snprintf(n->model, sizeof n->model, "%s", r->model);
-  snprintf(n->format, sizeof n->format, "%s", fmt_get(model_get_config(j->m)->default_format)->name);
-  snprintf(n->gpu, sizeof n->gpu, "%.95s", j->o.gpu);
-  snprintf(n->kind, sizeof n->kind, "prompts");
-  snprintf(n->status, sizeof n->status, "%s", interrupted ? "stopped" : "done");
-  n->users = j->users;
-  n->depth = j->o.depth;
-  n->threads = engine_threads(j->e);
+  record_describe(n, r->model, j->m, j->e, &j->o, j->p, j->users, interrupted != 0);
   compare_load(j);
   if (!j->p || j->unlike[0]) return; /* no prediction of this run */
   n->predicted_decode_tok_per_s = j->p->decode_tok_per_s.likely;

@@ -108,6 +108,20 @@ static hf_status put_all(db *d, rec_run *run, const serve_request *reqs, int n, 
   return db_commit(d);
 }
 
+void record_describe(rec_run *run, const char *model_path, const model *m, const engine *e, const engine_options *o,
+                     const plan *p, int users, bool stopped) {
+  run->plan_id = p ? p->id : 0;
+  run->machine_id = p ? p->machine_id : 0;
+  snprintf(run->model, sizeof run->model, "%s", model_path);
+  snprintf(run->format, sizeof run->format, "%s", fmt_get(model_get_config(m)->default_format)->name);
+  snprintf(run->gpu, sizeof run->gpu, "%.95s", o->gpu);
+  snprintf(run->kind, sizeof run->kind, "prompts");
+  snprintf(run->status, sizeof run->status, "%s", stopped ? "stopped" : "done");
+  run->users = users;
+  run->depth = o->depth;
+  run->threads = engine_threads(e);
+}
+
 hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
   hf_percentiles ttft, tpot;
   HF_TRY(record_latencies(reqs, n, &ttft, &tpot));

@@ -10,6 +10,10 @@
 /* TTFT and TPOT of all finished requests (design §7: TPOT = (E2E - TTFT) / (n - 1)). */
 HF_MUST hf_status record_latencies(const serve_request *reqs, int n, hf_percentiles *ttft_s, hf_percentiles *tpot_s);
 
+/* What a run of texts was of: model, format, device, depth, threads, plan (NULL: none) and its machine; stopped: before its end. */
+void record_describe(rec_run *run, const char *model_path, const model *m, const engine *e, const engine_options *o,
+                     const plan *p, int users, bool stopped);
+
 /* Fills the measured part of run from stats, writes everything in one transaction, sets run->id. */
 HF_MUST hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);
 

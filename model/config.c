@@ -153,6 +153,12 @@ hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_
   return rope_scaling(s, where, model_type != NULL && !strcmp(model_type, "llama"), r);
 }
 
+hf_status cfg_resolve_rope(const json *j, const char *where, double default_theta, model_config *c) {
+  rope_spec r;
+  HF_TRY(cfg_rope(j, where, default_theta, &r));
+  return config_resolve_rope(c, &r);
+}
+
 /* A number or a list of numbers. */
 static hf_status eos_ids(const json *j, const char *where, model_config *c) {
   const json *e = json_get(j, "eos_token_id");

@@ -25,9 +25,7 @@ static hf_status read_mla(const json *j, const char *where, model_config *c) {
   HF_TRY(json_opt_bool(j, where, "rope_interleave", &interleave));
   c->rope.kind = interleave ? ROPE_PAIRS : ROPE_HALVES;
   c->rope.dim = c->rope_dim;
-  rope_spec r;
-  HF_TRY(cfg_rope(j, where, 10000, &r));
-  return config_resolve_rope(c, &r);
+  return cfg_resolve_rope(j, where, 10000, c);
 }
 
 static hf_status read_route_v2(const json *j, const char *where, model_config *c) {

@@ -14,9 +14,7 @@ static hf_status read(const json *j, const char *where, model_config *c) {
   bool bias = false;
   HF_TRY(json_opt_bool(j, where, "attention_bias", &bias));
   if (bias) c->qkv_bias = c->o_bias = true;
-  rope_spec r;
-  HF_TRY(cfg_rope(j, where, 10000, &r));
-  return config_resolve_rope(c, &r);
+  return cfg_resolve_rope(j, where, 10000, c);
 }
 
 const family family_llama = {.id = FAM_LLAMA, .name = "llama", .architecture = "LlamaForCausalLM", .read = read};

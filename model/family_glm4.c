@@ -21,9 +21,7 @@ static hf_status read(const json *j, const char *where, model_config *c) {
   if (c->group == GROUP_NONE) c->n_group = c->topk_group = 1;
   c->norm_topk = true;
   HF_TRY(json_opt_bool(j, where, "norm_topk_prob", &c->norm_topk));
-  rope_spec r;
-  HF_TRY(cfg_rope(j, where, 10000, &r));
-  return config_resolve_rope(c, &r);
+  return cfg_resolve_rope(j, where, 10000, c);
 }
 
 static hf_status read_gguf(const gguf_source *in) {

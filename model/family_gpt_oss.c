@@ -45,9 +45,7 @@ static hf_status read(const json *j, const char *where, model_config *c) {
   c->swiglu_limit = 7;
   HF_TRY(json_opt_num(j, where, "swiglu_limit", 1e-3, 1e6, &c->swiglu_limit));
   HF_TRY(windows(j, where, c));
-  rope_spec r;
-  HF_TRY(cfg_rope(j, where, 150000, &r));
-  return config_resolve_rope(c, &r);
+  return cfg_resolve_rope(j, where, 150000, c);
 }
 
 static hf_status read_gguf(const gguf_source *in) {

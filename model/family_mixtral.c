@@ -17,9 +17,7 @@ static hf_status read(const json *j, const char *where, model_config *c) {
     HF_TRY(hf_alloc(&c->layer_slides, (size_t)c->n_layers, sizeof *c->layer_slides, "layer list"));
     for (int i = 0; i < c->n_layers; i++) c->layer_slides[i] = true;
   }
-  rope_spec r;
-  HF_TRY(cfg_rope(j, where, 1e6, &r));
-  return config_resolve_rope(c, &r);
+  return cfg_resolve_rope(j, where, 1e6, c);
 }
 
 /* Files of architecture llama without experts are refused before: expert_count is missing. */

@@ -10,9 +10,7 @@ static hf_status read(const json *j, const char *where, model_config *c) {
   const json *clip = json_get(j, "clip_qkv");
   if (clip && json_type(clip) != JSON_NULL) return hf_fail(HF_UNSUPPORTED, "%s: field clip_qkv: only null is supported", where);
   c->qk_norm_full = true;
-  rope_spec r;
-  HF_TRY(cfg_rope(j, where, 10000, &r));
-  return config_resolve_rope(c, &r);
+  return cfg_resolve_rope(j, where, 10000, c);
 }
 
 static hf_status read_gguf(const gguf_source *in) {

@@ -53,9 +53,7 @@ static hf_status read_layers(const json *j, const char *where, model_config *c) 
 static hf_status read(const json *j, const char *where, model_config *c) {
   HF_TRY(cfg_softmax_moe(j, where, c));
   HF_TRY(read_layers(j, where, c));
-  rope_spec r;
-  HF_TRY(cfg_rope(j, where, 10000, &r));
-  return config_resolve_rope(c, &r);
+  return cfg_resolve_rope(j, where, 10000, c);
 }
 
 static hf_status read_gguf(const gguf_source *in) {

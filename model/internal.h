@@ -157,6 +157,8 @@ HF_MUST hf_status cfg_int(const json *j, const char *where, const char *key, int
 HF_MUST hf_status cfg_opt_int(const json *j, const char *where, const char *key, int lo, int hi, int *out);
 /* Rotary fields of config.json, in the old (rope_theta, rope_scaling) and the new (rope_parameters) form. */
 HF_MUST hf_status cfg_rope(const json *j, const char *where, double default_theta, rope_spec *r);
+/* The same into c->rope: kind and dim must be set. */
+HF_MUST hf_status cfg_resolve_rope(const json *j, const char *where, double default_theta, model_config *c);
 /* head_dim when given, else hidden_size / num_attention_heads, checked. */
 HF_MUST hf_status cfg_gqa(const json *j, const char *where, model_config *c);
 /* Grouped-query attention and softmax routing as Qwen and OLMoE name them: heads, biases by attention_bias, experts, norm_topk_prob. */

@@ -1216,8 +1216,12 @@ static void name_choices(recommend_result *o) {
   for (int i = 0; i < o->n; i++) o->entry[i].choice.need = o->entry[o->knee].c.tok_per_s_wall / o->entry[i].c.tok_per_s_wall;
 }
 
+int recommend_lead_at(const recommend_result *r) {
+  return r->choices ? r->knee : 0;
+}
+
 const recommend_entry *recommend_lead(const recommend_result *r) {
-  return &r->entry[r->choices ? r->knee : 0];
+  return &r->entry[recommend_lead_at(r)];
 }
 
 /* Pairs of which one is at most as dear in every part at every end of its price, and as fast at every end of its rate and in the limits. */
@@ -1292,7 +1296,7 @@ done:
 
 /* The model's own format on the proposed machine, where it is searched and keeps to the limits. */
 static hf_status add_own_format(search *s) {
-  recommend_entry *e = &s->out->entry[s->out->choices ? s->out->knee : 0];
+  recommend_entry *e = &s->out->entry[recommend_lead_at(s->out)];
   ask_machine *machine = NULL;
   ask_case answer;
   bool told = s->out->n == 0 || strcmp(e->c.format, s->q->own_format) == 0, searched = false;
@@ -1302,7 +1306,6 @@ static hf_status add_own_format(search *s) {
   HF_TRY(ask_machine_from_parts(&e->parts, &machine));
   ask_case_spec spec = entry_spec(s, e, machine);
   spec.req.format = s->q->own_format;
-  spec.req.depth = s->req->depth;
   spec.no_interval = spec.one_depth = true;
   spec.scenario = NULL;
   hf_status st = ask_evaluate(&spec, &answer);

@@ -143,6 +143,7 @@ typedef struct {
 double roofline_tok_per_s(const roofline *r);
 
 /* The entry that is proposed, where n > 0: the cheapest that keeps to the limits, or the knee. */
+int recommend_lead_at(const recommend_result *r); /* its place in entry */
 const recommend_entry *recommend_lead(const recommend_result *r);
 
 /* req: model, load and format; its machine is not read. done(user, plans so far): after each, one call at a time. */

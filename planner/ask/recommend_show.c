@@ -299,7 +299,7 @@ static bool any_gpu(const recommend_result *r) {
 
 static hf_status text_next(const recommendation *y, hf_buf *b) {
   const recommend_result *r = y->r;
-  const int at[3] = {r->choices ? r->knee : 0, 0, r->quickest};
+  const int at[3] = {recommend_lead_at(r), 0, r->quickest};
   int shown = r->n < RECOMMEND_RANKED ? r->n : RECOMMEND_RANKED;
   char line[700];
   HF_TRY(hf_buf_printf(b, "\nTo plan it in full%s\n", shown > 1 ? " (plan_command in --json has the line of every other)" : ""));
@@ -352,7 +352,7 @@ static void flip_text(const recommendation *y, int f, int side, char out[300]) {
 
 /* The next in price, or the one before it where there is none. */
 static const recommend_entry *runner_up(const recommend_result *r) {
-  int at = r->choices ? r->knee : 0;
+  int at = recommend_lead_at(r);
   return &r->entry[at + 1 < r->n ? at + 1 : at - 1];
 }
 
@@ -536,7 +536,7 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
   const recommend_result *r = y->r;
   char nearest[1100];
   add_question(y, doc);
-  if (r->n > 0) add_entry(y, recommend_lead(r), (r->choices ? r->knee : 0) + 1, json_add_object(doc, "answer"));
+  if (r->n > 0) add_entry(y, recommend_lead(r), recommend_lead_at(r) + 1, json_add_object(doc, "answer"));
   else json_add_null(doc, "answer");
   add_choices(y, doc);
   json *ranking = json_add_array(doc, "ranking");

@@ -18,23 +18,19 @@ static size_t row_of(const ilp_problem *p, int layer) {
   return (size_t)layer * (size_t)p->table->n_experts;
 }
 
-/* Puts an expert of the CPU on the device `first` after its home, else on the next ones; false when it may not or does not fit anywhere. */
-static bool put_from(fill_state *s, int at, int first) {
+/* Puts an expert of the CPU on its home device, else on the next ones; false when it may not or does not fit anywhere. */
+static bool put(fill_state *s, int at) {
   const ilp_problem *p = s->p;
   int layer = at / p->table->n_experts, home = p->table->layer[layer].home;
   if (s->place[at] != 0 || (p->pin != NULL && p->pin[at] == ILP_PIN_CPU)) return false;
   for (int i = 0; i < s->n_devices; i++) {
-    int q = 1 + (home + first + i) % s->n_devices;
+    int q = 1 + (home + i) % s->n_devices;
     if (p->expert_bytes[layer] > s->left[q]) continue;
     s->left[q] -= p->expert_bytes[layer];
     s->place[at] = (uint8_t)q;
     return true;
   }
   return false;
-}
-
-static bool put(fill_state *s, int at) {
-  return put_from(s, at, 0);
 }
 
 static void start(fill_state *s) {
@@ -100,21 +96,6 @@ static void even(fill_state *s, bool shuffled, uint64_t seed) {
       if (t->layer[l].moe) (void)put(s, (int)row_of(s->p, l) + s->order[row_of(s->p, l) + (size_t)e]);
 }
 
-/* By popularity, a round of one expert per layer at a time, dealt to the devices in turn: like ones then carry the same in every layer. */
-static void deal(fill_state *s) {
-  const stage_table *t = s->p->table;
-  int E = t->n_experts;
-  start(s);
-  for (int l = 0; l < t->n_layers; l++) {
-    int *o = s->order + row_of(s->p, l);
-    for (int e = 0; e < E; e++) o[e] = e;
-    qsort_r(o, (size_t)E, sizeof *o, popular_cmp, s->p->pop->p + row_of(s->p, l));
-  }
-  for (int e = 0; e < E; e++)
-    for (int l = 0; l < t->n_layers; l++)
-      if (t->layer[l].moe) (void)put_from(s, (int)row_of(s->p, l) + s->order[row_of(s->p, l) + (size_t)e], e);
-}
-
 static double fill(fill_state *s, int baseline, uint64_t seed) {
   start(s);
   if (baseline == ILP_BASE_GREEDY) greedy(s);
@@ -153,9 +134,8 @@ hf_status spread_best_simple(const spread *m, uint8_t *placement, double *ns) {
   *ns = INFINITY;
   HF_TRY(open_state(m->p, &s));
   s.m = m;
-  for (int b = ILP_BASE_GREEDY; b <= ILP_BASE_RANDOM; b++) {
-    if (b == ILP_BASE_RANDOM) deal(&s);
-    double v = b == ILP_BASE_RANDOM ? spread_evaluate(m, s.place) : fill(&s, b, 0);
+  for (int b = ILP_BASE_GREEDY; b <= ILP_BASE_UNIFORM; b++) {
+    double v = fill(&s, b, 0);
     if (!(v < *ns)) continue;
     *ns = v;
     memcpy(placement, s.place, row_of(m->p, m->p->table->n_layers));
