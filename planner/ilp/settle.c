@@ -21,9 +21,16 @@ typedef struct {
 } layer_state;
 
 typedef struct {
+  int layer, expert, to;
+  double value;
+} move;
+
+typedef struct {
   const spread *m;
   layer_state *lay; /* [n] MoE layers */
   int n;
+  move *best;       /* [n][P][P] best move from a place to another; estimates depend on their layer alone, so they hold until it changes */
+  bool *known;      /* [n][P][P] of those: looked for since then */
   int64_t used[SPREAD_P];
   double row[SPREAD_MAX_ROWS], way, chunk, objective;
   double *regret;  /* [groups * E * P] priced without bytes */
@@ -113,6 +120,11 @@ static double try_move(settling *s, int i, int e, int q) {
   return with_layer(s, i, &y, row);
 }
 
+static void forget_moves(settling *s, int i) {
+  size_t n = (size_t)s->m->n_places * (size_t)s->m->n_places;
+  memset(s->known + (size_t)i * n, 0, n * sizeof *s->known);
+}
+
 static void do_move(settling *s, int i, int e, int q) {
   layer_state *y = &s->lay[i], old = *y;
   int p = y->place[e];
@@ -126,6 +138,7 @@ static void do_move(settling *s, int i, int e, int q) {
   s->used[p] -= y->g->bytes;
   s->used[q] += y->g->bytes;
   s->objective = spread_total(s->m, s->row, s->way, s->chunk);
+  forget_moves(s, i);
 }
 
 /* ---- start ---- */
@@ -162,6 +175,8 @@ static hf_status get_memory(settling *s, uint8_t *placement) {
   HF_TRY(hf_alloc(&s->lay, L + 1, sizeof *s->lay, "placement"));
   HF_TRY(hf_alloc(&s->regret, G * E * P + 1, sizeof *s->regret, "placement"));
   HF_TRY(hf_alloc(&s->opening, G * P + 1, sizeof *s->opening, "placement"));
+  HF_TRY(hf_alloc(&s->best, L * P * P + 1, sizeof *s->best, "placement"));
+  HF_TRY(hf_alloc(&s->known, L * P * P + 1, sizeof *s->known, "placement"));
   return hf_alloc(&s->saved, L * E + 1, 1, "placement");
 }
 
@@ -191,6 +206,7 @@ static void open_layers(settling *s) {
       s->used[q] += y->g->bytes;
     }
     value_layer(m, y);
+    forget_moves(s, s->n - 1);
     s->way += y->way_ns;
     s->chunk += y->chunk_ns;
     for (int r = 0; r < m->n_rows; r++)
@@ -200,11 +216,6 @@ static void open_layers(settling *s) {
 }
 
 /* ---- making it fit ---- */
-
-typedef struct {
-  int layer, expert, to;
-  double value;
-} move;
 
 /* The cheapest way out of a place that holds too much, by price per byte; layer `except` is left alone. */
 static bool push_out(settling *s, int p, int except) {
@@ -291,18 +302,27 @@ static void keep_best(move *list, int *n, move x) {
   list[at] = x;
 }
 
+/* The best move p -> q of layer i; its layer is -1 where there is none. */
+static move best_move(settling *s, int i, int p, int q) {
+  const spread *m = s->m;
+  const layer_state *y = &s->lay[i];
+  size_t at = ((size_t)i * (size_t)m->n_places + (size_t)p) * (size_t)m->n_places + (size_t)q;
+  if (s->known[at]) return s->best[at];
+  move best = {.layer = -1, .value = INFINITY};
+  for (int e = 0; y->count[p] > 0 && e < m->n_experts; e++) {
+    if (y->place[e] != p || !(y->g->open[e] >> q & 1)) continue;
+    double v = estimate(s, i, e, q);
+    if (v < best.value) best = (move){i, e, q, v};
+  }
+  s->known[at] = true;
+  return s->best[at] = best;
+}
+
 /* The best moves p -> q, at most one for each layer and both directions alike for all layers. */
 static int best_moves(settling *s, int p, int q, move *list) {
-  const spread *m = s->m;
   int n = 0;
   for (int i = 0; i < s->n; i++) {
-    const layer_state *y = &s->lay[i];
-    move best = {.layer = -1, .value = INFINITY};
-    for (int e = 0; y->count[p] > 0 && e < m->n_experts; e++) {
-      if (y->place[e] != p || !(y->g->open[e] >> q & 1)) continue;
-      double v = estimate(s, i, e, q);
-      if (v < best.value) best = (move){i, e, q, v};
-    }
+    move best = best_move(s, i, p, q);
     if (best.layer >= 0) keep_best(list, &n, best);
   }
   return n;
@@ -466,6 +486,8 @@ hf_status spread_settle(const spread *m, const spread_dual *d, int rounds, doubl
   free(s.lay);
   free(s.regret);
   free(s.opening);
+  free(s.best);
+  free(s.known);
   free(s.saved);
   return st;
 }
