@@ -23,6 +23,10 @@ void ask_note(ask_machine *m, const char *format, ...) HF_PRINTF(2, 3);
 void ask_scale_dram(ask_machine *m, double factor);
 /* Link rates of all GPUs times factor, transfer times divided by it. */
 void ask_scale_links(ask_machine *m, double factor);
+/* One rate of the CPU, "cpu_flops_int8", times factor. No kernel rows are changed: for machines composed of parts. */
+void ask_scale_compute(ask_machine *m, const char *what, double factor);
+/* Memory and cores of all CPUs together at least so much. */
+void ask_raise_cpus(ask_machine *m, int64_t memory_bytes, int cores);
 /* Takes a GPU out; those after it move up. HF_INPUT when there is none of that number. */
 HF_MUST hf_status ask_drop_gpu(ask_machine *m, int index);
 /* Takes one NUMA node out, with its memory. HF_INPUT when there is none of that number or it is the only one. */

@@ -60,6 +60,25 @@ void ask_scale_links(ask_machine *m, double factor) {
   ask_note(m, "Links to the GPUs times %.3g; the GPUs are taken to keep up.", factor);
 }
 
+void ask_scale_compute(ask_machine *m, const char *what, double factor) {
+  cost_rows *r = m->rows;
+  for (int i = 0; i < r->n_figure; i++)
+    if (is_cpu(r->figure[i].device) && strcmp(r->figure[i].what, what) == 0) scale_figure(&r->figure[i], factor);
+}
+
+void ask_raise_cpus(ask_machine *m, int64_t memory_bytes, int cores) {
+  cost_rows *r = m->rows;
+  int n = 0;
+  for (int i = 0; i < r->n_device; i++) n += strcmp(r->device[i].kind, "cpu") == 0;
+  for (int i = 0; i < r->n_device && n > 0; i++) {
+    rec_device *d = &r->device[i];
+    if (strcmp(d->kind, "cpu") != 0) continue;
+    if (d->mem_bytes < memory_bytes / n) d->mem_bytes = memory_bytes / n;
+    if (d->cores < (cores + n - 1) / n) d->cores = (cores + n - 1) / n;
+  }
+  if (m->f.memory_bytes < memory_bytes) m->f.memory_bytes = memory_bytes;
+}
+
 /* ---- taking devices out ---- */
 
 /* "gpu3" after gpu1 went is "gpu2". */

@@ -113,6 +113,7 @@ typedef struct {
 
 typedef struct {
   int64_t considered, counts[RULE_N], planned;
+  int64_t imagined;     /* plans of machines as good as the best of a group in every figure, of which none is sold; not in `planned` */
   int64_t planned_over; /* beyond the budget, to say what more money buys; not in `planned` and counts */
   bool choices;         /* no limit was asked for: entry[0] is the cheapest that runs at all, and */
   int knee, quickest;   /* index of that of most delivered tokens/s per USD, of the fastest; 0 with limits */

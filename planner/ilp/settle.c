@@ -31,6 +31,8 @@ typedef struct {
   int n;
   move *best;       /* [n][P][P] best move from a place to another; estimates depend on their layer alone, so they hold until it changes */
   bool *known;      /* [n][P][P] of those: looked for since then */
+  move *out;        /* [n] while a place is emptied: the cheapest way out of each layer */
+  bool *sure;       /* [n] of those */
   int64_t used[SPREAD_P];
   double row[SPREAD_MAX_ROWS], way, chunk, objective;
   double *regret;  /* [groups * E * P] priced without bytes */
@@ -177,6 +179,8 @@ static hf_status get_memory(settling *s, uint8_t *placement) {
   HF_TRY(hf_alloc(&s->opening, G * P + 1, sizeof *s->opening, "placement"));
   HF_TRY(hf_alloc(&s->best, L * P * P + 1, sizeof *s->best, "placement"));
   HF_TRY(hf_alloc(&s->known, L * P * P + 1, sizeof *s->known, "placement"));
+  HF_TRY(hf_alloc(&s->out, L + 1, sizeof *s->out, "placement"));
+  HF_TRY(hf_alloc(&s->sure, L + 1, sizeof *s->sure, "placement"));
   return hf_alloc(&s->saved, L * E + 1, 1, "placement");
 }
 
@@ -217,35 +221,47 @@ static void open_layers(settling *s) {
 
 /* ---- making it fit ---- */
 
-/* The cheapest way out of a place that holds too much, by price per byte; layer `except` is left alone. */
-static bool push_out(settling *s, int p, int except) {
+/* The cheapest way out of place p in layer i, by price per byte; its layer is -1 where there is none. */
+static move way_out(const settling *s, int i, int p) {
   const spread *m = s->m;
+  const layer_state *y = &s->lay[i];
+  const double *price = s->regret + (size_t)y->group * (size_t)(m->n_experts * m->n_places);
+  const double *opening = s->opening + (size_t)y->group * (size_t)m->n_places;
   move best = {.layer = -1, .value = INFINITY};
-  for (int i = 0; i < s->n; i++) {
-    const layer_state *y = &s->lay[i];
-    if (y->count[p] == 0) continue;
-    const double *price = s->regret + (size_t)y->group * (size_t)(m->n_experts * m->n_places);
-    const double *opening = s->opening + (size_t)y->group * (size_t)m->n_places;
-    if (i == except) continue;
-    for (int e = 0; e < m->n_experts; e++) {
-      if (y->place[e] != p) continue;
-      for (int q = 0; q < m->n_places; q++) {
-        if (q == p || !(y->g->open[e] >> q & 1) || !has_room(s, i, q)) continue;
-        double more = price[e * m->n_places + q] - price[e * m->n_places + p] + (y->count[q] == 0 ? opening[q] : 0);
-        double v = more / (double)y->g->bytes + s->d->theta[q];
-        if (v < best.value) best = (move){i, e, q, v};
-      }
+  for (int e = 0; y->count[p] > 0 && e < m->n_experts; e++) {
+    if (y->place[e] != p) continue;
+    for (int q = 0; q < m->n_places; q++) {
+      if (q == p || !(y->g->open[e] >> q & 1) || !has_room(s, i, q)) continue;
+      double more = price[e * m->n_places + q] - price[e * m->n_places + p] + (y->count[q] == 0 ? opening[q] : 0);
+      double v = more / (double)y->g->bytes + s->d->theta[q];
+      if (v < best.value) best = (move){i, e, q, v};
     }
   }
-  if (best.layer < 0) return false;
-  do_move(s, best.layer, best.expert, best.to);
+  return best;
+}
+
+/* Empties place p until it holds no more than it has room for; layer `except` is left alone. Other places only fill up meanwhile, so the way out of
+ * a layer stays the cheapest until the layer changes or the place it leads to is full. */
+static bool empty_place(settling *s, int p, int except) {
+  memset(s->sure, 0, (size_t)s->n * sizeof *s->sure);
+  while (s->used[p] > s->m->room[p]) {
+    int at = -1;
+    for (int i = 0; i < s->n; i++) {
+      if (i == except) continue;
+      if (!s->sure[i] || (s->out[i].layer >= 0 && !has_room(s, i, s->out[i].to))) s->out[i] = way_out(s, i, p);
+      s->sure[i] = true;
+      if (s->out[i].layer >= 0 && (at < 0 || s->out[i].value < s->out[at].value)) at = i;
+    }
+    if (at < 0) return false;
+    s->sure[at] = false;
+    do_move(s, at, s->out[at].expert, s->out[at].to);
+  }
   return true;
 }
 
 static bool fit(settling *s, int except) {
   for (int p = 0; p < s->m->n_places; p++)
-    while (s->m->room[p] < INT64_MAX && s->used[p] > s->m->room[p])
-      if (!push_out(s, p, except)) return false;
+    if (s->m->room[p] < INT64_MAX && !empty_place(s, p, except)) return false;
   return true;
 }
 
@@ -488,6 +504,8 @@ hf_status spread_settle(const spread *m, const spread_dual *d, int rounds, doubl
   free(s.opening);
   free(s.best);
   free(s.known);
+  free(s.out);
+  free(s.sure);
   free(s.saved);
   return st;
 }
