@@ -9,8 +9,10 @@
  *   budget         dearer than the budget even without its platform, or with it
  *   roofline       even with its work spread perfectly over likely memory bandwidth and the GPUs' datasheet one too slow (roofline_tok_per_s):
  *                  the likely figures are what is judged, so none that meets the demand is lost
- *   dominated      one that failed by a factor f, with at least its GPU memory, a format no lighter, and no other figure of it is more than f / 1.05 times as good: so it
- *                  fails too; or no figure is better than those of one at most as dear that met the demand
+ *   dominated      one that failed by a factor f, with at least its GPU memory, a format no lighter, and no other figure of it is more than
+ *                  f / 1.05 times as good: so it fails too; or no figure is better than those of one at most as dear that met the demand. The one
+ *                  that failed may be imagined: with limits, once a machine has failed clearly, one that has the best of every figure among a
+ *                  group of CPUs with the same GPUs is planned, and halves of the group where that does not fail
  *   dearer         over `dearer_factor` times the price of the cheapest that met it, or all places of the ranking are taken
  *   planned        = memory_planned + slow + slo + met: planned and simulated
  * Without any limit there is nothing to be the cheapest of but "runs at all", so the search also looks for two more of the same combinations: the
@@ -113,7 +115,8 @@ typedef struct {
 
 typedef struct {
   int64_t considered, counts[RULE_N], planned;
-  int64_t imagined;     /* plans of machines as good as the best of a group in every figure, of which none is sold; not in `planned` */
+  int64_t
+      imagined; /* plans of machines as good as the best of a group in every figure, of which none is sold; not in `planned` */
   int64_t planned_over; /* beyond the budget, to say what more money buys; not in `planned` and counts */
   bool choices;         /* no limit was asked for: entry[0] is the cheapest that runs at all, and */
   int knee, quickest;   /* index of that of most delivered tokens/s per USD, of the fastest; 0 with limits */

@@ -154,4 +154,3 @@ hf_status search_visit_choices(search *s) {
   free(v);
   return st;
 }
-

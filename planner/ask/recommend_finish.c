@@ -375,4 +375,3 @@ hf_status search_add_near_misses(search *s) {
   }
   return HF_OK;
 }
-

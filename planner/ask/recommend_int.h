@@ -156,7 +156,7 @@ typedef struct {
 
 /* ---- recommend.c ---- */
 
-void search_plan_finished(void *user, int i); /* counts a plan */
+void search_plan_finished(void *user, int i);       /* counts a plan */
 bool search_before(const combo *a, const combo *b); /* by (key, host, card, count, format) */
 roofline search_bandwidths(const search *s, const combo *c);
 /* What dominance compares. */

@@ -223,4 +223,3 @@ hf_status search_add_formats(search *s) {
   ask_machine_free(m);
   return st;
 }
-

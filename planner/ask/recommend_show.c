@@ -558,6 +558,7 @@ hf_status recommend_to_json(const recommendation *y, json *doc) {
   for (int k = 0; k < RULE_N; k++) json_add_int(counts, recommend_rule_name((recommend_rule)k), r->counts[k]);
   json_add_int(counts, "planned", r->planned);
   json_add_int(counts, "planned_over_budget", r->planned_over);
+  json_add_int(counts, "imagined", r->imagined);
   json_add_bool(doc, "stopped", r->stopped);
   HF_TRY(add_flips(y, doc));
   if (r->n == 0) {
@@ -693,6 +694,9 @@ static hf_status text_counts(const recommend_result *r, hf_buf *b) {
                                             [RULE_SLO] = "planned: miss the SLO",
                                             [RULE_MET] = "planned: meet it"};
   HF_TRY(hf_buf_printf(b, "\n%lld combinations considered, %lld planned", (long long)r->considered, (long long)r->planned));
+  if (r->imagined > 0)
+    HF_TRY(hf_buf_printf(b, ", %lld imagined (as good as the best of a group in every part: what they miss, all of it miss)",
+                         (long long)r->imagined));
   if (r->planned_over > 0)
     HF_TRY(hf_buf_printf(b, " (and %lld of those over the budget, to say what more money does)", (long long)r->planned_over));
   HF_TRY(hf_buf_printf(b, ", %.1f s\n", r->seconds));

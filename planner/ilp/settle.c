@@ -29,10 +29,11 @@ typedef struct {
   const spread *m;
   layer_state *lay; /* [n] MoE layers */
   int n;
-  move *best;       /* [n][P][P] best move from a place to another; estimates depend on their layer alone, so they hold until it changes */
-  bool *known;      /* [n][P][P] of those: looked for since then */
-  move *out;        /* [n] while a place is emptied: the cheapest way out of each layer */
-  bool *sure;       /* [n] of those */
+  move *
+      best; /* [n][P][P] best move from a place to another; estimates depend on their layer alone, so they hold until it changes */
+  bool *known; /* [n][P][P] of those: looked for since then */
+  move *out;   /* [n] while a place is emptied: the cheapest way out of each layer */
+  bool *sure;  /* [n] of those */
   int64_t used[SPREAD_P];
   double row[SPREAD_MAX_ROWS], way, chunk, objective;
   double *regret;  /* [groups * E * P] priced without bytes */

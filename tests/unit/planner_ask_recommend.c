@@ -172,6 +172,33 @@ static void test_sustained_limits(void **state) {
   req = saved;
 }
 
+/* Imagined machines settle groups of CPUs; what is just kept by one of the group is not lost. */
+static void test_groups(void **state) {
+  (void)state;
+  int64_t imagined = 0;
+  space("rtx4090", "epyc-9124,epyc-9335,epyc-9354,epyc-9355,xeon-6730p,xeon-6747p,xeon-6787p,xeon-6430,epyc-9374f");
+  assert_int_equal(recommend_space_list("--dimm-sizes", "dimm_bytes", "16G", &q->space), HF_OK);
+  search(false, 0, all);
+  assert_true(all->n > 2);
+  assert_int_equal(all->imagined, 0);
+  for (int i = 0; i < all->n; i++) {
+    const ask_case *c = &all->entry[i].c;
+    q->slo = (ask_slo){.tpot_s = c->tpot_s.p95 * 1.0001};
+    search(true, 0, pruned);
+    imagined += pruned->imagined;
+    if (pruned->n == 0 || pruned->entry[0].c.price.likely > c->price.likely)
+      fail_msg("%s keeps to %g s a token and was passed over", all->entry[i].parts.name, c->tpot_s.p95);
+  }
+  q->slo = (ask_slo){.tpot_s = 0.9 * all->entry[0].c.tpot_s.p95};
+  for (int i = 1; i < all->n; i++) q->slo.tpot_s = fmin(q->slo.tpot_s, 0.9 * all->entry[i].c.tpot_s.p95);
+  search(true, 0, pruned); /* nothing keeps it: the nearest is named though groups were settled together */
+  imagined += pruned->imagined;
+  assert_int_equal(pruned->n, 0);
+  assert_true(pruned->has_fastest);
+  assert_true(pruned->fastest.shortfall <= 1.05 / 0.9);
+  assert_true(imagined > 0);
+}
+
 /* Giving up changes no verdict: met is the same to the bit, missed is missed by at least so much. */
 static double value(const recommend_entry *e) {
   return e->c.tok_per_s_wall / e->c.price.likely;
@@ -324,9 +351,10 @@ static void test_bad_spaces(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_winner),   cmocka_unit_test(test_slo_and_budget),   cmocka_unit_test(test_threads),
-      cmocka_unit_test(test_roofline), cmocka_unit_test(test_sustained_limits), cmocka_unit_test(test_give_up),
-      cmocka_unit_test(test_choices),  cmocka_unit_test(test_bad_spaces),       cmocka_unit_test(test_by_name_only),
-      cmocka_unit_test(test_sold),     cmocka_unit_test(test_nearest),          cmocka_unit_test(test_variants)};
+      cmocka_unit_test(test_winner),       cmocka_unit_test(test_slo_and_budget), cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_roofline),     cmocka_unit_test(test_groups),         cmocka_unit_test(test_sustained_limits),
+      cmocka_unit_test(test_give_up),      cmocka_unit_test(test_choices),        cmocka_unit_test(test_bad_spaces),
+      cmocka_unit_test(test_by_name_only), cmocka_unit_test(test_sold),           cmocka_unit_test(test_nearest),
+      cmocka_unit_test(test_variants)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
