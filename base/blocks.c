@@ -71,3 +71,30 @@ bool hf_block_scales(const char *name, uint8_t *row, int64_t n_cols, float half)
   }
   return false;
 }
+
+static bool is_finite(const uint8_t *p, scale_kind k) {
+  uint16_t h;
+  switch (k) {
+    case SCALE_F16: memcpy(&h, p, 2); return (h & 0x7c00) != 0x7c00;
+    case SCALE_BF16: memcpy(&h, p, 2); return (h & 0x7f80) != 0x7f80;
+    case SCALE_E8M0: return *p != 255;
+    case SCALE_UE4M3: return *p != 127 && *p != 255;
+  }
+  return true;
+}
+
+int64_t hf_block_bad(const char *name, const uint8_t *row, int64_t n_cols, bool *known) {
+  *known = false;
+  for (unsigned i = 0; i < sizeof layouts / sizeof layouts[0]; i++) {
+    if (strcmp(name, layouts[i].name) != 0) continue;
+    *known = true;
+    int step = layouts[i].kind == SCALE_F16 || layouts[i].kind == SCALE_BF16 ? 2 : 1;
+    for (int64_t b = 0; b < n_cols / layouts[i].block; b++, row += layouts[i].bytes) {
+      for (int k = 0; k < layouts[i].n; k++)
+        if (!is_finite(row + layouts[i].at + k * step, layouts[i].kind)) return b;
+      if (layouts[i].min_at >= 0 && !is_finite(row + layouts[i].min_at, layouts[i].kind)) return b;
+    }
+    return -1;
+  }
+  return -1;
+}

@@ -1,4 +1,4 @@
-/* io.h: reading files, with a hook that lets tests make the n-th read fail.
+/* io.h: reading and writing files, with hooks that let tests make the n-th read or write fail.
  *
  * Every read of an input file goes through here: hf_read_file and with it all small files, the headers of weight files, tensors that are read, and
  * (as one read each) the mapping of a weight file and of a tensor in it. HF_FAIL_READ=n in the environment, or hf_fail_read_at, makes the
@@ -21,5 +21,11 @@ bool hf_read_fails(void);
 void hf_fail_read_at(long n);
 /* How many reads this process has made so far. */
 long hf_read_count(void);
+
+/* Writes all n bytes at the offset; false with errno when it cannot. HF_FAIL_WRITE=n in the environment, or hf_fail_write_at, makes the n-th such call
+ * fail with ENOSPC. Thread-safe. */
+bool hf_pwrite_all(int fd, const void *from, size_t n, off_t offset);
+void hf_fail_write_at(long n);
+long hf_write_count(void);
 
 #endif

@@ -39,7 +39,7 @@ static bool placed_on_device(const model_config *c, const engine_options *o, int
   return (int64_t)(x + 1) * n / c->n_experts > (int64_t)x * n / c->n_experts;
 }
 
-static hf_status check_executable(const model_config *c) {
+hf_status engine_can_run(const model_config *c) {
   if (c->n_experts == 0)
     return hf_fail(HF_UNSUPPORTED, "%s models have no experts: they can be planned as helpers of a larger one, not executed",
                    model_family_name(c->family));
@@ -99,7 +99,7 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
 
 hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
   const model_config *c = model_get_config(m);
-  HF_TRY(check_executable(c)); /* before tensors are asked for that this family may have in another form */
+  HF_TRY(engine_can_run(c)); /* before tensors are asked for that this family may have in another form */
   table t = {.rows = rows, .max = max_rows};
   weight_bytes w;
   HF_TRY(hf_note(sum_weights(m, o, &w), "%s", model_path(m)));

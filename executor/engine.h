@@ -40,6 +40,8 @@ typedef struct engine engine;
 /* A tensor as it is loaded: its format after --dequantise. *convert: it has another in the file. HF_UNSUPPORTED when no kernel takes it. */
 HF_MUST hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert,
                                 model_tensor_info *info, bool *convert);
+/* HF_UNSUPPORTED: no engine runs a model of this config, whatever its weights are stored in. */
+HF_MUST hf_status engine_can_run(const model_config *c);
 /* Fills rows; returns how many. fits is false when a limit is exceeded. Rows of a place share its limit. */
 HF_MUST hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows,
                                 bool *fits);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "db/catalog.h"
 #include "executor/commands.h"
+#include "executor/model_cmd.h"
 #include "executor/serve.h"
 
 static const char description[] =
@@ -19,7 +20,8 @@ static const char description[] =
     "for one.\n\n"
     "The device is --gpu none (the whole model on the CPU), virtual:SIZE (a device with SIZE bytes of memory that computes on a "
     "CPU core), or "
-    "paced:MACHINE[:SIZE] (the same, but every stage lasts as long as on MACHINE of the database or the catalog).";
+    "paced:MACHINE[:SIZE] (the same, but every stage lasts as long as on MACHINE of the database or the catalog).\n\n"
+    "hf-run model VERB looks at model files, checks them and writes them in other weight formats: hf-run model --help.";
 
 static const char examples[] =
     "  hf-run --model examples/tiny-moe --prompt 'To be, or not'\n"
@@ -142,13 +144,15 @@ int main(int argc, char **argv) {
   const cli_spec spec = {
       .program = "hf-run",
       .environment = environment,
-      .synopsis = "--model PATH (--prompts FILE | --prompt TEXT | --chat | --check-reference FILE | --bench) [options]",
+      .synopsis = "--model PATH (--prompts FILE | --prompt TEXT | --chat | --check-reference FILE | --bench) [options]\n"
+                  "model (inspect | verify | quantise | generate) ...",
       .description = description,
       .examples = examples,
       .options = options};
   int n = 0;
   char **rest = NULL;
   bool stop = false;
+  if (argc > 1 && !strcmp(argv[1], "model")) return cli_finish("hf-run", cmd_model(argc - 1, argv + 1));
   hf_status st = cli_parse(&spec, argc, argv, &r.common, &n, &rest, &stop);
   if (st == HF_OK && !stop) {
     if (r.prompt) r.stream = true;

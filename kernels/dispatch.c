@@ -124,6 +124,7 @@ static void fill_ref(kern_table *t) {
   t->pack[KA_F16] = kern_pack_f16_ref;
   t->pack[KA_BF16] = kern_pack_bf16_ref;
   t->pack[KA_Q8B32] = kern_pack_q8b32_ref;
+  t->encode = kern_encode_ref;
   t->rmsnorm = kern_rmsnorm_ref;
   t->swiglu = kern_swiglu_ref;
   t->swiglu_clamped = kern_swiglu_clamped_ref;
@@ -156,6 +157,7 @@ static void fill_ref(kern_table *t) {
 static void fill_x86(kern_table *t) {
   if (!allowed(AVX2, t->isa)) return;
   FILL(avx2);
+  t->encode = kern_encode_avx2; /* wider registers gain nothing: see encode.inc */
   if (!allowed(AVX512, t->isa)) return;
   FILL(avx512);
 }

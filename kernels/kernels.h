@@ -135,6 +135,8 @@ typedef struct {
   unsigned isa;
 
   kern_pack_fn *pack[KA_N];
+  /* kern_encode_row; every variant gives the same bits */
+  void (*encode)(kern_format f, const float *x, int n_cols, void *row);
 
   /* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]; mean accumulated in f32, fixed order within a variant. y may be x. */
   void (*rmsnorm)(const float *x, const float *w, float eps, int n, float *y);
@@ -194,6 +196,12 @@ void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out);
 void kern_mat_row(const kern_mat *w, int r, float *out);
 /* From f32 to F32, F16, BF16 or Q8_0 (as ggml's reference: d = amax/127 stored f16, q = roundf(x * (1/d))); no other format. For tests. */
 void kern_quant_row(kern_format f, const float *x, int n_cols, void *row);
+/* From f32 to any format that kern_can_encode (those of kern_quant_row, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K): what files are written with. Blocks
+ * of 32 have the bits of ggml's reference quantiser; blocks of 256 have scales fitted by least squares, every weight counting the same (no importance
+ * matrix). n_cols is a multiple of the block. Values must be finite. */
+bool kern_can_encode(kern_format f);
+/* With the global table. */
+void kern_encode_row(kern_format f, const float *x, int n_cols, void *row);
 /* Random weights of any format within about +-half, the same for the same seed. For measurements and tests. */
 void kern_random_row(kern_format f, uint64_t seed, float half, int n_cols, void *row);
 

@@ -178,7 +178,7 @@ static hf_status open_parts(model *m, const char *path, const gguf_file *first, 
 hf_status bind_gguf(model *m) {
   HF_TRY(slots_alloc(m));
   for (int layer = -1; layer < m->c.n_layers; layer++)
-    for (int id = 0; id < MT_N; id++) HF_TRY(bind_slot(m, (model_tensor_id)id, layer));
+    for (int id = 0; id < MT_N; id++) HF_TRY(tset_fault(&m->set, bind_slot(m, (model_tensor_id)id, layer)));
   m->c.default_format = slots_expert_format(m);
   return HF_OK;
 }

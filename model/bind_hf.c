@@ -145,8 +145,12 @@ static hf_status bind_experts(model *m, tensor_slot *s, model_tensor_id id, int 
   tensor_slot first = {0};
   for (int e = 0; e < m->c.n_experts; e++) {
     tensor_slot one = {0};
-    HF_TRY(bind_one(m, &one, id, layer, e, rows, cols));
+    HF_TRY(tset_fault(&m->set, bind_one(m, &one, id, layer, e, rows, cols)));
     if (e == 0) first = one;
+    if (!one.present || !first.present) { /* told already; this tensor cannot be used */
+      first.present = false;
+      continue;
+    }
     if (one.format != first.format)
       return hf_fail(HF_INPUT, "%s: layer %d %s: expert %d is %s, expert 0 is %s", m->path, layer, tensor_name(id), e,
                      fmt_get(one.format)->name, fmt_get(first.format)->name);
@@ -174,6 +178,6 @@ static hf_status bind_slot(model *m, model_tensor_id id, int layer) {
 
 hf_status bind_hf(model *m) {
   for (int layer = -1; layer < m->c.n_layers; layer++)
-    for (int id = 0; id < MT_N; id++) HF_TRY(bind_slot(m, (model_tensor_id)id, layer));
+    for (int id = 0; id < MT_N; id++) HF_TRY(tset_fault(&m->set, bind_slot(m, (model_tensor_id)id, layer)));
   return HF_OK;
 }

@@ -159,9 +159,10 @@ static hf_status place_tensors(reader *r, tensor_set *s, size_t first, uint64_t 
   if (!g->header_only && total > 0)
     for (size_t i = first; i < s->n; i++)
       if (s->v[i].offset + s->v[i].bytes > r->size)
-        return hf_fail(HF_INPUT, "%s: tensor %s: ends at byte %llu of a file of %llu; is it truncated?", r->path, s->v[i].name,
-                       (unsigned long long)(s->v[i].offset + s->v[i].bytes), (unsigned long long)r->size);
-  return tset_check_layout(s, first, start, 0, false);
+        HF_TRY(tset_fault(s, hf_fail(HF_INPUT, "%s: tensor %s: ends at byte %llu of a file of %llu; is it truncated?", r->path,
+                                     s->v[i].name, (unsigned long long)(s->v[i].offset + s->v[i].bytes),
+                                     (unsigned long long)r->size)));
+  return tset_fault(s, tset_check_layout(s, first, start, 0, false));
 }
 
 static int by_text(const void *a, const void *b) {
@@ -202,7 +203,10 @@ hf_status gguf_open(tensor_set *s, const char *path, gguf_file *g) {
     return hf_fail(HF_INPUT, "%s: %llu metadata entries and %llu tensors cannot be in a file of %llu bytes; is it truncated?",
                    path, (unsigned long long)g->n_kv, (unsigned long long)g->n_tensors, (unsigned long long)f->size);
   HF_TRY(hf_arena_get(s->arena, &g->kv, (size_t)g->n_kv + 1, sizeof *g->kv));
-  for (uint64_t i = 0; i < g->n_kv; i++) HF_TRY(take_kv(&r, s->arena, &g->kv[i]));
+  for (uint64_t i = 0; i < g->n_kv; i++) {
+    HF_TRY(take_kv(&r, s->arena, &g->kv[i]));
+    g->kv[i].bytes = (uint64_t)(r.p - g->kv[i].value);
+  }
   HF_TRY(check_keys(g));
   int64_t align = 32;
   HF_TRY(gguf_opt_int(g, "general.alignment", 8, 1 << 20, &align));

@@ -27,6 +27,7 @@ typedef struct {
   gguf_type type, elem; /* elem: of an array */
   uint64_t count;       /* of an array */
   const uint8_t *value; /* little-endian; a string's begins with its u64 length */
+  uint64_t bytes;       /* of value, all elements of an array */
 } gguf_kv;
 
 typedef struct {

@@ -46,7 +46,12 @@ typedef struct {
   size_t n, cap;
   uint32_t *table; /* open addressing over names: index + 1, 0 = free */
   size_t table_mask;
+  model_fault_fn *fault; /* model_open_tolerant, or NULL */
+  void *fault_user;
 } tensor_set;
+
+/* Passes a failure on, unless faults are being collected and this is one of files: then it is told, and HF_OK returned. */
+HF_MUST hf_status tset_fault(const tensor_set *s, hf_status st);
 
 HF_MUST hf_status tset_init(tensor_set *s);
 void tset_free(tensor_set *s);
@@ -105,6 +110,7 @@ struct model {
   model_config c;
   char *path;
   source_kind source;
+  bool hf;         /* opened from a folder: slots lead to the stored tensors by Hugging Face names */
   char *missing;   /* why there are no weights, or NULL */
   hf_arena *arena; /* slots' expert tables */
   tensor_set set;
@@ -212,6 +218,9 @@ HF_MUST hf_status model_read_at(const model *m, int file, uint64_t offset, void 
 void slot_place(const tensor_slot *s, int expert, int *file, uint64_t *offset);
 /* READ_INT4, READ_MXFP4: all rows as blocks. */
 HF_MUST hf_status packed_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, uint8_t *dst);
+/* READ_FP8: rows [row0, row1) as f32; not of MT_K_B and MT_V_B. */
+HF_MUST hf_status fp8_read_rows(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0,
+                                int64_t row1, float *dst);
 /* READ_FP8: all rows as f32. */
 HF_MUST hf_status fp8_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, float *dst);
 /* Blocks of FMT_INT4_G32 and FMT_MXFP4, which dequant_row leaves to packed.c. */

@@ -130,6 +130,10 @@ bool model_tensor_is_expert(model_tensor_id id);
 /* Opens by path or synth: string. HF_NOT_FOUND / HF_INPUT with file and field; HF_UNSUPPORTED for an unknown architecture
  * (names the ones known). Weights need not be there: model_has_weights() tells. */
 HF_MUST hf_status model_open(const char *name_or_path, model **out);
+/* The same to find all that is wrong with weight files: what is wrong with single files and tensors goes to `fault`, one line each, and opening goes
+ * on without them. Fails as model_open does where there is nothing to go on with. */
+typedef void model_fault_fn(void *user, const char *line);
+HF_MUST hf_status model_open_tolerant(const char *path, model_fault_fn *fault, void *user, model **out);
 void model_close(model *m);
 /* From a config.json that is already parsed (a catalog entry): planning only. `where` starts error lines. */
 HF_MUST hf_status model_from_config(const json *config, const char *where, model **out);
@@ -159,6 +163,25 @@ HF_MUST hf_status model_tensor_read(const model *m, model_tensor_id id, int laye
 HF_MUST hf_status model_tensor_read_f32(const model *m, model_tensor_id id, int layer, int expert, float *dst, int64_t n);
 /* One row as float32 (embedding look-up, vectors); n = cols. */
 HF_MUST hf_status model_row_f32(const model *m, model_tensor_id id, int layer, int64_t row, float *dst, int64_t n);
+
+/* Tensors as the files have them, in file order; none for synthetic models and configs. Texts live as long as the model. */
+typedef struct {
+  const char *name, *dtype, *file;
+  fmt format; /* FMT_DEFAULT: a type that holds no weights, dtype names it */
+  int n_dims;
+  int64_t dims[4]; /* outermost first */
+  uint64_t offset, bytes;
+  bool in_file; /* false: the file ends before it (a header alone, or cut short) */
+} model_stored_tensor;
+int64_t model_stored_count(const model *m);
+model_stored_tensor model_stored(const model *m, int64_t i);
+/* n bytes of a stored tensor from byte `at`. HF_MACHINE on a read error. */
+HF_MUST hf_status model_stored_read(const model *m, int64_t i, uint64_t at, void *dst, size_t n);
+int model_file_count(const model *m);
+const char *model_file_path(const model *m, int i);
+/* "expert_down": the name of a canonical tensor in messages and tables. */
+const char *model_tensor_name(model_tensor_id id);
+const char *model_missing(const model *m); /* why there are no weights, or NULL */
 
 /* Bytes and FLOPs per part, for planning; every figure follows from config and formats alone, or from the file's tensors
  * where there are some. FLOPs count 2 per multiply-add, for one token at context 0 (attention's part over context apart). */

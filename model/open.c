@@ -32,6 +32,48 @@ const char *model_path(const model *m) {
   return m->path;
 }
 
+int64_t model_stored_count(const model *m) {
+  return (int64_t)m->set.n;
+}
+
+model_stored_tensor model_stored(const model *m, int64_t i) {
+  const raw_tensor *t = &m->set.v[i];
+  model_stored_tensor out = {.name = t->name,
+                             .dtype = t->dtype,
+                             .file = m->set.files[t->file].path,
+                             .format = t->format == FMT_OTHER ? FMT_DEFAULT : t->format,
+                             .n_dims = t->n_dims,
+                             .offset = t->offset,
+                             .bytes = t->bytes,
+                             .in_file =
+                                 t->offset <= m->set.files[t->file].size && t->bytes <= m->set.files[t->file].size - t->offset};
+  memcpy(out.dims, t->dims, sizeof out.dims);
+  return out;
+}
+
+hf_status model_stored_read(const model *m, int64_t i, uint64_t at, void *dst, size_t n) {
+  const raw_tensor *t = &m->set.v[i];
+  if (at > t->bytes || n > t->bytes - at)
+    return hf_fail(HF_INPUT, "tensor %s: has %llu bytes", t->name, (unsigned long long)t->bytes);
+  return model_read_at(m, t->file, t->offset + at, dst, n);
+}
+
+int model_file_count(const model *m) {
+  return m->set.n_files;
+}
+
+const char *model_file_path(const model *m, int i) {
+  return m->set.files[i].path;
+}
+
+const char *model_tensor_name(model_tensor_id id) {
+  return tensor_name(id);
+}
+
+const char *model_missing(const model *m) {
+  return m->missing;
+}
+
 bool model_has_weights(const model *m) {
   return m->source != SRC_NONE;
 }
@@ -48,12 +90,18 @@ void model_close(model *m) {
   free(m);
 }
 
+/* Of the model that model_open_tolerant opens; each thread has its own. */
+static _Thread_local model_fault_fn *fault_now;
+static _Thread_local void *fault_user_now;
+
 static hf_status new_model(const char *path, model **out) {
   model *m = NULL;
   HF_TRY(hf_alloc(&m, 1, sizeof *m, "model"));
   hf_status st = hf_strdup(&m->path, path);
   if (st == HF_OK) st = hf_arena_new(&m->arena, ARENA_LIMIT, "tensor index");
   if (st == HF_OK) st = tset_init(&m->set);
+  m->set.fault = fault_now;
+  m->set.fault_user = fault_user_now;
   if (st != HF_OK) {
     model_close(m);
     return st;
@@ -210,6 +258,7 @@ static hf_status bind_folder(model *m, const char *folder) {
   HF_TRY(slots_alloc(m));
   HF_TRY(bind_hf(m));
   m->source = SRC_FILE;
+  m->hf = true;
   m->c.default_format = slots_expert_format(m);
   return HF_OK;
 }
@@ -282,4 +331,13 @@ hf_status model_open(const char *name_or_path, model **out) {
   if (named || (n == 4 && !memcmp(magic, "GGUF", 4))) return open_gguf(name_or_path, out);
   if (len > 5 && !strcmp(name_or_path + len - 5, ".json")) return open_config_file(name_or_path, out);
   return hf_fail(HF_INPUT, "%s: neither a folder, a GGUF file nor a config.json", name_or_path);
+}
+
+hf_status model_open_tolerant(const char *path, model_fault_fn *fault, void *user, model **out) {
+  fault_now = fault;
+  fault_user_now = user;
+  hf_status st = model_open(path, out);
+  fault_now = NULL;
+  fault_user_now = NULL;
+  return st;
 }

@@ -16,9 +16,9 @@ static float e4m3(uint8_t b) {
   return b & 0x80 ? -v : v;
 }
 
-/* Stored rows of one FP8 matrix, each value times its block's scale. */
-static hf_status fp8_rows(const model *m, int file, uint64_t offset, const raw_tensor *scale, int64_t rows, int64_t cols,
-                          float *dst) {
+/* Stored rows [row0, row1) of one FP8 matrix, each value times its block's scale. */
+static hf_status fp8_rows(const model *m, int file, uint64_t offset, const raw_tensor *scale, int64_t row0, int64_t row1,
+                          int64_t cols, float *dst) {
   uint8_t *row = NULL;
   float *s = NULL, value[256];
   size_t per = (size_t)scale->dims[1];
@@ -26,10 +26,10 @@ static hf_status fp8_rows(const model *m, int file, uint64_t offset, const raw_t
   hf_status st = hf_alloc(&row, (size_t)cols, 1, "fp8 row");
   if (st == HF_OK) st = hf_alloc(&s, (size_t)scale->dims[0] * per, sizeof *s, "fp8 scales");
   if (st == HF_OK) st = model_read_at(m, scale->file, scale->offset, s, (size_t)scale->dims[0] * per * sizeof *s);
-  for (int64_t r = 0; r < rows && st == HF_OK; r++) {
+  for (int64_t r = row0; r < row1 && st == HF_OK; r++) {
     st = model_read_at(m, file, offset + (uint64_t)r * (uint64_t)cols, row, (size_t)cols);
     for (int64_t c = 0; c < cols && st == HF_OK; c++)
-      dst[r * cols + c] = value[row[c]] * s[(size_t)(r / FP8_BLOCK) * per + (size_t)(c / FP8_BLOCK)];
+      dst[(r - row0) * cols + c] = value[row[c]] * s[(size_t)(r / FP8_BLOCK) * per + (size_t)(c / FP8_BLOCK)];
   }
   free(row);
   free(s);
@@ -42,7 +42,7 @@ static hf_status fp8_kv_b(const model *m, const tensor_slot *s, model_tensor_id 
   int64_t lora = c->kv_lora_rank, per = c->nope_dim + c->v_dim, rows = per * c->n_heads;
   float *all = NULL;
   HF_TRY(hf_alloc(&all, (size_t)(rows * lora), sizeof *all, "kv_b"));
-  hf_status st = fp8_rows(m, s->file, s->offset, scale, rows, lora, all);
+  hf_status st = fp8_rows(m, s->file, s->offset, scale, 0, rows, lora, all);
   for (int64_t h = 0; h < c->n_heads && st == HF_OK; h++) {
     const float *head = all + h * per * lora;
     if (id == MT_V_B) {
@@ -71,7 +71,17 @@ hf_status fp8_read(const model *m, const tensor_slot *s, model_tensor_id id, int
   HF_TRY(companion(m, id, layer, expert, "_scale_inv", &scale));
   if (id == MT_K_B || id == MT_V_B) return fp8_kv_b(m, s, id, scale, dst);
   slot_place(s, expert, &file, &offset);
-  return fp8_rows(m, file, offset, scale, s->rows, s->cols, dst);
+  return fp8_rows(m, file, offset, scale, 0, s->rows, s->cols, dst);
+}
+
+hf_status fp8_read_rows(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0,
+                        int64_t row1, float *dst) {
+  const raw_tensor *scale;
+  int file;
+  uint64_t offset;
+  HF_TRY(companion(m, id, layer, expert, "_scale_inv", &scale));
+  slot_place(s, expert, &file, &offset);
+  return fp8_rows(m, file, offset, scale, row0, row1, s->cols, dst);
 }
 
 /* Consecutive nibbles, low first, to byte j = elements j and j + 16. */

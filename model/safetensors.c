@@ -92,11 +92,16 @@ hf_status st_open(tensor_set *s, const char *path) {
   HF_TRY(json_parse((const char *)f->data + 8, (size_t)len, path, &head));
   hf_status st = HF_OK;
   size_t first = s->n;
+  bool whole = true; /* no entry was left out as faulty */
   if (json_type(head) != JSON_OBJECT) st = hf_fail(HF_INPUT, "%s: the header is no JSON object", path);
   for (const json *e = json_first(head); e && st == HF_OK; e = json_next(e))
-    if (strcmp(json_key(e), "__metadata__")) st = parse_entry(s, file, e, 8 + len);
+    if (strcmp(json_key(e), "__metadata__")) {
+      size_t before = s->n;
+      st = tset_fault(s, parse_entry(s, file, e, 8 + len));
+      whole = whole && s->n > before;
+    }
   json_free(head);
-  if (st == HF_OK) st = tset_check_layout(s, first, 8 + len, f->size, true);
+  if (st == HF_OK && whole) st = tset_check_layout(s, first, 8 + len, f->size, true);
   return st;
 }
 
@@ -134,15 +139,23 @@ static hf_status shard_names(const json *map, const char *where, const char ***o
   return HF_OK;
 }
 
-/* Every tensor of the index lies in the shard that the index names. */
+/* Every tensor of the index lies in the shard that the index names; when faults are collected, also the other way round. */
 static hf_status check_index(const tensor_set *s, const json *map, const char *where) {
-  for (const json *e = json_first(map); e; e = json_next(e)) {
+  bool *named = NULL;
+  hf_status st = hf_alloc(&named, s->n + 1, sizeof *named, "tensors of the index");
+  for (const json *e = json_first(map); e && st == HF_OK; e = json_next(e)) {
     const raw_tensor *t = tset_find(s, json_key(e));
     const char *file = t ? strrchr(s->files[t->file].path, '/') : NULL;
+    if (t) named[t - s->v] = true;
     if (!t || !file || strcmp(file + 1, json_string(e)))
-      return hf_fail(HF_INPUT, "%s: weight_map: tensor %.120s is not in %.120s", where, json_key(e), json_string(e));
+      st = tset_fault(s, hf_fail(HF_INPUT, "%s: weight_map: tensor %.120s is not in %.120s", where, json_key(e), json_string(e)));
   }
-  return HF_OK;
+  for (size_t i = 0; s->fault && i < s->n && st == HF_OK; i++)
+    if (!named[i])
+      st = tset_fault(s, hf_fail(HF_INPUT, "%s: weight_map: tensor %.120s of %s is not named", where, s->v[i].name,
+                                 s->files[s->v[i].file].path));
+  free(named);
+  return st;
 }
 
 static hf_status open_shards(tensor_set *s, const char *folder, const json *index, const char *where, const char **missing) {
@@ -158,12 +171,13 @@ static hf_status open_shards(tensor_set *s, const char *folder, const json *inde
     else if (!exists(path)) {
       char *text;
       st = hf_arena_str(s->arena, &text, path, strlen(path));
-      if (st == HF_OK) *missing = text;
+      if (st == HF_OK && !s->fault) *missing = text;
+      if (st == HF_OK && s->fault) st = tset_fault(s, hf_fail(HF_NOT_FOUND, "%s: does not exist", path));
     }
   }
   for (int i = 0; i < n && !*missing && st == HF_OK; i++) {
     snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-    st = st_open(s, path);
+    if (!s->fault || exists(path)) st = tset_fault(s, st_open(s, path));
   }
   free(names);
   if (st == HF_OK && !*missing) st = tset_index(s);

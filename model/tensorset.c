@@ -18,6 +18,13 @@ hf_status tset_init(tensor_set *s) {
   return hf_arena_new(&s->arena, NAMES_LIMIT, "tensor names");
 }
 
+hf_status tset_fault(const tensor_set *s, hf_status st) {
+  if (st == HF_OK || s->fault == NULL || st == HF_MACHINE) return st;
+  s->fault(s->fault_user, hf_error_line());
+  hf_clear_error();
+  return HF_OK;
+}
+
 void tset_free(tensor_set *s) {
   for (int i = 0; i < s->n_files; i++) {
     if (s->files[i].data) munmap((void *)(uintptr_t)s->files[i].data, s->files[i].size);

@@ -117,6 +117,7 @@ static hf_status load_all(tokenizer *t, const gguf_file *g) {
   if (!gguf_find(g, "tokenizer.ggml.model")) /* a file of weights alone: not wrong, but there is no tokenizer */
     return hf_fail(HF_NOT_FOUND, "%s: holds no tokenizer: metadata tokenizer.ggml.model is missing", t->where);
   HF_TRY(get_str(g, t->where, "tokenizer.ggml.model", true, &kind));
+  if (equals(kind, "none") || equals(kind, "no_vocab")) return hf_fail(HF_NOT_FOUND, "%s: holds no tokenizer", t->where);
   if (equals(kind, "llama")) {
     HF_TRY(load_spm(t, g));
   } else if (equals(kind, "gpt2")) {

@@ -37,6 +37,7 @@ HF_X86_TILES(avx512vnni)
 
 HF_X86_TABLE(avx2)
 HF_X86_TABLE(avx512)
+void kern_encode_avx2(kern_format f, const float *x, int n_cols, void *row);
 #undef HF_X86_TABLE
 
 #endif
