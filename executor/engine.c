@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -64,18 +65,17 @@ static void row(table *t, const char *where, const char *what, int64_t bytes, in
 
 typedef struct {
   int64_t dense, dev_experts, ram_experts;
-  int64_t scratch; /* of the largest tensor that is dequantised, as numbers and as it was */
+  int64_t
+      scratch; /* of the largest tensor that is not taken from a mapping: as it was read, and as numbers where it is dequantised */
 } weight_bytes;
 
 static hf_status add_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, weight_bytes *w,
                            int64_t *sum) {
+  int64_t bytes, scratch;
   if (!model_has_tensor(m, id, layer)) return HF_OK;
-  model_tensor_info i;
-  bool convert;
-  HF_TRY(loaded_tensor(m, o, id, layer, expert, &i, &convert));
-  if (convert && 8 * i.rows * i.cols > w->scratch) w->scratch = 8 * i.rows * i.cols;
-  bool vector = i.rows == 1 || i.cols == 1;
-  *sum += align_up(vector ? i.rows * i.cols * 4 : (int64_t)i.bytes, 64);
+  HF_TRY(loaded_bytes(m, o, id, layer, expert, &bytes, &scratch));
+  if (scratch > w->scratch) w->scratch = scratch;
+  *sum += align_up(bytes, 64);
   return HF_OK;
 }
 
@@ -120,7 +120,8 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
   if (c->n_experts)
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, o->threads ? o->threads : 1), o->ram_limit_bytes);
-  row(&t, "ram", "scratch of dequantising", w.scratch, o->ram_limit_bytes);
+  int64_t readers = o->threads ? o->threads : sysconf(_SC_NPROCESSORS_ONLN);
+  row(&t, "ram", "scratch of loading", w.scratch * (readers > 0 ? readers : 1), o->ram_limit_bytes);
   *n_rows = t.n;
   int64_t dev_sum = 0, ram_sum = 0;
   for (int i = 0; i < t.n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram_sum) += rows[i].bytes;

@@ -40,6 +40,9 @@ typedef struct engine engine;
 /* A tensor as it is loaded: its format after --dequantise. *convert: it has another in the file. HF_UNSUPPORTED when no kernel takes it. */
 HF_MUST hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert,
                                 model_tensor_info *info, bool *convert);
+/* Memory of a tensor once it is loaded, tiles filled up to 16 rows; *scratch: what one reader of it needs meanwhile. */
+HF_MUST hf_status loaded_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, int64_t *bytes,
+                               int64_t *scratch);
 /* HF_UNSUPPORTED: no engine runs a model of this config, whatever its weights are stored in. */
 HF_MUST hf_status engine_can_run(const model_config *c);
 /* Fills rows; returns how many. fits is false when a limit is exceeded. Rows of a place share its limit. */

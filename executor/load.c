@@ -1,8 +1,11 @@
 /* load.c: from the model's tensors to where the plan wants them, and the table that says beforehand whether all of it fits. */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "executor/engine_int.h"
@@ -56,15 +59,35 @@ typedef struct {
   kern_mat mat;
 } source;
 
-/* rows: the caller needs rows one by one, or cuts the matrix at other places than tiles. */
-static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, bool rows, source *s) {
+/* Is it needed row by row, or cut at other places than tiles? */
+static bool by_rows(const model_config *c, model_tensor_id id) {
+  if (id == MT_EMBED) return !c->tied_embeddings;                           /* looked up by rows; tied, it is multiplied, too */
+  int head = id == MT_K_B ? c->kv_lora_rank : id == MT_V_B ? c->v_dim : 16; /* heads are cut out of these two */
+  return head % 16 != 0;
+}
+
+hf_status loaded_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, int64_t *bytes,
+                       int64_t *scratch) {
+  model_tensor_info i;
+  bool convert;
+  kern_format f;
+  HF_TRY(loaded_tensor(m, o, id, layer, expert, &i, &convert));
+  HF_TRY(kernel_format(i.format, &f));
+  kern_layout l = by_rows(model_get_config(m), id) ? KL_ROWS : kern_best_layout(f, kern_act_of(f, o->exact));
+  bool vector = i.rows == 1 || i.cols == 1;
+  *bytes = vector ? i.rows * i.cols * 4 : (int64_t)kern_mat_bytes(l, f, (int)i.rows, (int)i.cols);
+  *scratch = (convert ? 8 * i.rows * i.cols : 0) + (i.derived && l != KL_ROWS ? (int64_t)i.bytes : 0);
+  return HF_OK;
+}
+
+static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, source *s) {
   HF_TRY(loaded_tensor(e->m, &e->o, id, layer, expert, &s->info, &s->convert));
   s->mat = (kern_mat){.layout = KL_ROWS,
                       .n_rows = (int)s->info.rows,
                       .n_cols = (int)s->info.cols,
                       .row_bytes = fmt_row_bytes(s->info.format, s->info.cols)};
   HF_TRY(kernel_format(s->info.format, &s->mat.format));
-  if (!rows) s->mat.layout = kern_best_layout(s->mat.format, kern_act_of(s->mat.format, e->o.exact));
+  if (!by_rows(&e->c, id)) s->mat.layout = kern_best_layout(s->mat.format, kern_act_of(s->mat.format, e->o.exact));
   if (s->mat.layout != KL_ROWS || s->convert) return HF_OK;
   return model_tensor_map(e->m, id, layer, expert, &s->mat.data);
 }
@@ -91,26 +114,38 @@ static hf_status read_tensor(const engine *e, model_tensor_id id, int layer, int
   return st;
 }
 
-/* Fills memory of mat_bytes() with the tensor in the layout of s->mat. Tiles from a mapping may only be noted, until repack_run. */
+/* Fills memory of mat_bytes() with the tensor in the layout of s->mat: noted only, until repack_run. */
 static hf_status fill(engine *e, model_tensor_id id, int layer, int expert, const source *s, void *to) {
-  if (s->mat.layout == KL_ROWS) return read_tensor(e, id, layer, expert, &s->info, s->convert, to);
   kern_mat rows = s->mat;
   rows.layout = KL_ROWS;
-  HF_TRY(model_tensor_map(e->m, id, layer, expert, &rows.data));
+  if (s->mat.layout != KL_ROWS) HF_TRY(model_tensor_map(e->m, id, layer, expert, &rows.data));
   if (rows.data) return repack_add(&e->repack, &rows, to);
+  return repack_add_read(&e->repack, &s->mat, id, layer, expert, to);
+}
+
+/* What has no mapping: a worker's part of fill. */
+static hf_status read_one(void *user, const repack_task *t) {
+  const engine *e = user;
+  model_tensor_info info;
+  bool convert;
+  model_tensor_id id = (model_tensor_id)t->id;
+  HF_TRY(loaded_tensor(e->m, &e->o, id, t->layer, t->expert, &info, &convert));
+  if (t->rows.layout == KL_ROWS) return read_tensor(e, id, t->layer, t->expert, &info, convert, t->to);
   void *tmp;
-  HF_TRY(hf_alloc(&tmp, 1, s->info.bytes, "a tensor"));
-  hf_status st = read_tensor(e, id, layer, expert, &s->info, s->convert, tmp);
+  HF_TRY(hf_alloc(&tmp, 1, info.bytes, "a tensor"));
+  hf_status st = read_tensor(e, id, t->layer, t->expert, &info, convert, tmp);
+  kern_mat rows = t->rows;
+  rows.layout = KL_ROWS;
   rows.data = tmp;
-  if (st == HF_OK) kern_tile_pack(&rows, 0, rows.n_rows, to);
+  if (st == HF_OK) kern_tile_pack(&rows, 0, rows.n_rows, t->to);
   free(tmp);
   return st;
 }
 
 /* A matrix on the device: wrapped where the device can use the mapping, else copied into its memory. */
-static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, bool rows, dev_mat *out) {
+static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, dev_mat *out) {
   source s;
-  HF_TRY(describe(e, id, layer, expert, rows, &s));
+  HF_TRY(describe(e, id, layer, expert, &s));
   const kern_mat *m = &s.mat;
   const void *map = m->data;
   size_t bytes = mat_bytes(m);
@@ -122,7 +157,7 @@ static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert
   void *tmp;
   HF_TRY(mem_alloc(bytes, -1, "a tensor", &tmp));
   hf_status st = fill(e, id, layer, expert, &s, tmp);
-  if (st == HF_OK) repack_run(&e->repack, e->p);
+  if (st == HF_OK) st = repack_run(&e->repack, e->p, read_one, e);
   if (st == HF_OK) st = dev_upload(e->d, out->data, tmp, bytes);
   mem_free(tmp, bytes, -1);
   return st;
@@ -150,9 +185,7 @@ static hf_status opt_vec(engine *e, model_tensor_id id, int layer, dev_addr *out
 
 static hf_status opt_mat(engine *e, model_tensor_id id, int layer, dev_mat *out) {
   if (!model_has_tensor(e->m, id, layer)) return HF_OK;
-  /* heads are cut out of these two */
-  int head = id == MT_K_B ? e->c.kv_lora_rank : id == MT_V_B ? e->c.v_dim : 16;
-  return device_mat(e, id, layer, -1, head % 16 != 0, out);
+  return device_mat(e, id, layer, -1, out);
 }
 
 static hf_status load_dense_part(engine *e, int l) {
@@ -200,7 +233,7 @@ static hf_status load_dense_part(engine *e, int l) {
  * bytes that it will need there. */
 static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, char **at, size_t *need, kern_mat *out) {
   source s;
-  HF_TRY(describe(e, id, layer, expert, false, &s));
+  HF_TRY(describe(e, id, layer, expert, &s));
   *out = s.mat;
   if (out->data) return HF_OK;
   size_t bytes = (mat_bytes(out) + 63) & ~(size_t)63;
@@ -271,9 +304,9 @@ static hf_status expert_biases(engine *e, int l, int x, bool on_device, dev_addr
 }
 
 static hf_status device_expert(engine *e, int l, int x, dev_expert *d) {
-  HF_TRY(device_mat(e, MT_EXP_GATE, l, x, false, &d->gate));
-  HF_TRY(device_mat(e, MT_EXP_UP, l, x, false, &d->up));
-  HF_TRY(device_mat(e, MT_EXP_DOWN, l, x, false, &d->down));
+  HF_TRY(device_mat(e, MT_EXP_GATE, l, x, &d->gate));
+  HF_TRY(device_mat(e, MT_EXP_UP, l, x, &d->up));
+  HF_TRY(device_mat(e, MT_EXP_DOWN, l, x, &d->down));
   HF_TRY(expert_biases(e, l, x, true, &d->gate_bias, &d->up_bias, &d->down_bias));
   return check_expert(e, d->gate.format, d->up.format, d->gate.n_cols, d->down.n_cols, l);
 }
@@ -313,8 +346,7 @@ static hf_status load_experts(engine *e, int l) {
     HF_TRY(host_biases(e, l, x, &h[x]));
     HF_TRY(check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));
   }
-  repack_run(&e->repack, e->p);
-  return HF_OK;
+  return repack_run(&e->repack, e->p, read_one, e);
 }
 
 /* cos and sin of every position, [context][rope_dim/2], with the config's factor. Angles in double: at 128 K tokens f32 angles lose
@@ -347,16 +379,42 @@ static hf_status load_kv(engine *e) {
   return HF_OK;
 }
 
+static double cpu_seconds(void) {
+  struct rusage u;
+  if (getrusage(RUSAGE_SELF, &u) != 0) return 0;
+  return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+/* For tests/bench/load.sh: how fast weights became ready, and how much memory was resident at most (the file's pages in use included). */
+static void tell_load(const engine *e, int64_t start_ns, double cpu_s) {
+  struct rusage u;
+  int64_t bytes = model_total_bytes(e->m, FMT_DEFAULT);
+  double s = (double)(hf_now_ns() - start_ns) * 1e-9, cpu = cpu_seconds() - cpu_s;
+  if (getrusage(RUSAGE_SELF, &u) != 0) return;
+  hf_log(HF_LOG_DEBUG, "loaded: bytes=%lld seconds=%.3f cpu_seconds=%.3f threads=%d peak_rss_bytes=%lld", (long long)bytes, s,
+         cpu, pool_threads(e->p), (long long)u.ru_maxrss * 1024);
+}
+
+/* Tensors that are read are taken through buffers of about their size. By default the C library returns such a buffer to the kernel each time, which
+ * clears its pages again: two thirds of the time of loading INT4 (measured). Beginning with this it keeps them, until keep_buffers(false). */
+static void keep_buffers(bool keep) {
+  (void)mallopt(M_MMAP_THRESHOLD, keep ? 32 << 20 : 128 << 10);
+  (void)mallopt(M_TRIM_THRESHOLD, keep ? 64 << 20 : 128 << 10);
+  if (!keep) (void)malloc_trim(0);
+}
+
 hf_status load_weights(engine *e) {
   const model_config *c = &e->c;
+  int64_t start_ns = hf_now_ns();
+  double cpu_s = cpu_seconds();
+  keep_buffers(true);
   hf_progress bar;
   hf_progress_begin(&bar, "loading", "layers", c->n_layers);
   hf_status st = HF_OK;
-  HF_GO(end,
-        device_mat(e, MT_EMBED, -1, -1, !c->tied_embeddings, &e->embed)); /* looked up by rows; tied, it is multiplied, too */
+  HF_GO(end, device_mat(e, MT_EMBED, -1, -1, &e->embed));
   HF_GO(end, device_vec(e, MT_OUT_NORM, -1, &e->out_norm));
   if (c->tied_embeddings) e->output = e->embed;
-  else HF_GO(end, device_mat(e, MT_OUTPUT, -1, -1, false, &e->output));
+  else HF_GO(end, device_mat(e, MT_OUTPUT, -1, -1, &e->output));
   for (int l = 0; l < c->n_layers; l++) {
     HF_GO(end, load_dense_part(e, l));
     e->ctx.router_bias[l] = e->layer[l].router_bias;
@@ -365,7 +423,9 @@ hf_status load_weights(engine *e) {
   }
   HF_GO(end, load_rope(e));
   HF_GO(end, load_kv(e));
+  tell_load(e, start_ns, cpu_s);
 end:
+  keep_buffers(false);
   hf_progress_end(&bar);
   repack_free(&e->repack);
   return st == HF_OK ? HF_OK : hf_note(st, "%s", model_path(e->m));

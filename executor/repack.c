@@ -1,6 +1,7 @@
 /* repack.c: see repack.h. */
 #include "executor/repack.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -9,17 +10,28 @@
 
 enum { TASK_ROWS = 512 }; /* a multiple of a tile */
 
+static hf_status note(repack *r, const repack_task *t) {
+  if (r->n == r->cap) {
+    int cap = r->cap ? 2 * r->cap : 256;
+    HF_TRY(hf_realloc(&r->task, (size_t)cap, sizeof *r->task, "list of weights to repack"));
+    r->cap = cap;
+  }
+  r->task[r->n++] = *t;
+  return HF_OK;
+}
+
 hf_status repack_add(repack *r, const kern_mat *rows, void *tiles) {
   for (int row = 0; row < rows->n_rows; row += TASK_ROWS) {
-    if (r->n == r->cap) {
-      int cap = r->cap ? 2 * r->cap : 256;
-      HF_TRY(hf_realloc(&r->task, (size_t)cap, sizeof *r->task, "list of weights to repack"));
-      r->cap = cap;
-    }
     int end = row + TASK_ROWS < rows->n_rows ? row + TASK_ROWS : rows->n_rows;
-    r->task[r->n++] = (repack_task){*rows, row, end, tiles};
+    HF_TRY(note(r, &(repack_task){.rows = *rows, .row0 = row, .row1 = end, .to = tiles}));
   }
   return HF_OK;
+}
+
+hf_status repack_add_read(repack *r, const kern_mat *mat, int id, int layer, int expert, void *to) {
+  repack_task t = {.rows = *mat, .id = id, .layer = layer, .expert = expert, .to = to};
+  t.rows.data = NULL;
+  return note(r, &t);
 }
 
 /* Whole pages only: what they share with neighbours is read again from the page cache. */
@@ -31,22 +43,41 @@ static void give_back(const repack_task *t, size_t page) {
   if (from < to) (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
+typedef struct {
+  repack *r;
+  repack_read_fn *read;
+  void *user;
+  atomic_int failed; /* 1 + thread of the first failure: it alone writes st and line */
+  hf_status st;
+  char line[1024];
+} job;
+
 static void work(void *arg, int thread, int n_threads) {
-  repack *r = arg;
+  job *j = arg;
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  (void)thread, (void)n_threads;
-  for (int i; (i = pool_claim(&r->next, r->n, 1)) >= 0;) {
-    const repack_task *t = &r->task[i];
-    kern_tile_pack(&t->rows, t->row0, t->row1, t->tiles);
-    give_back(t, page);
+  (void)n_threads;
+  for (int i; !atomic_load(&j->failed) && (i = pool_claim(&j->r->next, j->r->n, 1)) >= 0;) {
+    const repack_task *t = &j->r->task[i];
+    if (t->rows.data) {
+      kern_tile_pack(&t->rows, t->row0, t->row1, t->to);
+      give_back(t, page);
+      continue;
+    }
+    hf_status st = j->read(j->user, t);
+    int none = 0;
+    if (st == HF_OK || !atomic_compare_exchange_strong(&j->failed, &none, thread + 1)) continue;
+    j->st = st;
+    snprintf(j->line, sizeof j->line, "%s", hf_error_line());
   }
 }
 
-void repack_run(repack *r, pool *p) {
-  if (r->n == 0) return;
+hf_status repack_run(repack *r, pool *p, repack_read_fn *read, void *user) {
+  if (r->n == 0) return HF_OK;
+  job j = {.r = r, .read = read, .user = user};
   atomic_store(&r->next, 0);
-  pool_run(p, work, r);
+  pool_run(p, work, &j);
   r->n = 0;
+  return j.st == HF_OK ? HF_OK : hf_fail(j.st, "%s", j.line);
 }
 
 void repack_free(repack *r) {

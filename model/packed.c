@@ -84,11 +84,21 @@ hf_status fp8_read_rows(const model *m, const tensor_slot *s, model_tensor_id id
   return fp8_rows(m, file, offset, scale, row0, row1, s->cols, dst);
 }
 
+/* Nibble i of the four bytes at p to byte i. */
+static uint64_t spread(const uint8_t *p) {
+  uint32_t v;
+  memcpy(&v, p, sizeof v);
+  uint64_t x = v;
+  x = (x | x << 16) & 0x0000ffff0000ffffu;
+  x = (x | x << 8) & 0x00ff00ff00ff00ffu;
+  return (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
+}
+
 /* Consecutive nibbles, low first, to byte j = elements j and j + 16. */
 static void pair_nibbles(const uint8_t *in, uint8_t *out) {
-  for (int j = 0; j < GROUP_BYTES; j++) {
-    int lo = in[j / 2] >> (j % 2 * 4) & 15, hi = in[GROUP_BYTES / 2 + j / 2] >> (j % 2 * 4) & 15;
-    out[j] = (uint8_t)(lo | hi << 4);
+  for (int k = 0; k < GROUP_BYTES / 8; k++) {
+    uint64_t both = spread(in + 4 * k) | spread(in + GROUP_BYTES / 2 + 4 * k) << 4;
+    memcpy(out + 8 * k, &both, sizeof both);
   }
 }
 
