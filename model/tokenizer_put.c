@@ -50,7 +50,8 @@ static hf_status pre_name(const tokenizer *t, const char **out) {
     tok_splitter s = {0};
     bool ignore = false, same = false;
     hf_status st = tok_pre_named(t->where, names[i], &s, &ignore);
-    if (st == HF_OK && ignore == t->vocab.ignore_merges) st = same_split(&t->splitter, &s, &same);
+    /* where merges follow from ids, a word that is a token is merged to it */
+    if (st == HF_OK && (t->vocab.by_text || ignore == t->vocab.ignore_merges)) st = same_split(&t->splitter, &s, &same);
     tok_split_free(&s);
     if (st != HF_OK) return st;
     if (same) {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "model/model.h"
+#include "model/export.h"
 
 static inline void fuzz_path(char *buf, size_t n, const char *pattern) {
   int k = snprintf(buf, n, "%s/", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
@@ -45,6 +45,37 @@ static inline void fuzz_open(const char *path) {
       if (buf && model_tensor_read(m, (model_tensor_id)id, layer, expert, buf, t.bytes) != HF_OK && !hf_error_line()[0]) abort();
       free(buf);
     }
+  model_close(m);
+}
+
+static inline void fuzz_count(void *user, const char *line) {
+  if (!line[0]) abort();
+  (*(int *)user)++;
+}
+
+/* Opens with faults collected, and plans to write what is there anew: every row that the plan names can be read or is refused. */
+static inline void fuzz_export(const char *path) {
+  model *m = NULL;
+  int faults = 0;
+  if (model_open_tolerant(path, fuzz_count, &faults, &m) != HF_OK) return;
+  for (int64_t i = 0; i < model_stored_count(m); i++) {
+    model_stored_tensor t = model_stored(m, i);
+    uint8_t first[16];
+    if (t.in_file && t.bytes >= sizeof first && model_stored_read(m, i, t.bytes - sizeof first, first, sizeof first) != HF_OK)
+      abort();
+  }
+  model_recipe r;
+  model_export *e = NULL;
+  recipe_of(FMT_Q8_0, model_get_config(m), &r);
+  if (faults == 0 && model_export_plan(m, &r, true, &e) == HF_OK)
+    for (int i = 0; i < model_export_count(e); i++) {
+      const export_tensor *t = model_export_at(e, i);
+      size_t bytes = (size_t)t->rows * fmt_row_bytes(t->from, t->cols);
+      void *buf = bytes <= 1 << 20 ? malloc(bytes) : NULL;
+      if (buf && model_export_read(e, i, t->n_mats - 1, 0, t->rows, buf) != HF_OK && !hf_error_line()[0]) abort();
+      free(buf);
+    }
+  model_export_free(e);
   model_close(m);
 }
 #endif

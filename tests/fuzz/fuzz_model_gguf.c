@@ -9,6 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   fuzz_path(path, sizeof path, "fuzz-%d.gguf");
   if (!fuzz_write(path, data, size)) return 0;
   fuzz_open(path);
+  fuzz_export(path);
   unlink(path);
   return 0;
 }

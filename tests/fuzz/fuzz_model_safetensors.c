@@ -17,7 +17,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   snprintf(path, sizeof path, "%s/config.json", dir);
   bool ok = fuzz_write(path, (const uint8_t *)config, sizeof config - 1);
   snprintf(path, sizeof path, "%s/model.safetensors", dir);
-  if (ok && fuzz_write(path, data, size)) fuzz_open(dir);
+  if (ok && fuzz_write(path, data, size)) {
+    fuzz_open(dir);
+    fuzz_export(dir);
+  }
   unlink(path);
   snprintf(path, sizeof path, "%s/config.json", dir);
   unlink(path);
