@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "db/catalog.h"
 #include "executor/model_cmd.h"
@@ -140,7 +141,10 @@ static void judge(inspection *x) {
 
 static void look_for_tokenizer(inspection *x, const char *name) {
   tokenizer *t = NULL;
-  hf_status st = strncmp(name, "synth:", 6) ? tokenizer_open(name, &t) : hf_fail(HF_NOT_FOUND, "synthetic: prompts are ids");
+  hf_status st = HF_NOT_FOUND;
+  if (!strncmp(name, "synth:", 6)) st = hf_fail(HF_NOT_FOUND, "synthetic: prompts are ids");
+  else if (access(name, F_OK) != 0) st = hf_fail(HF_NOT_FOUND, "an entry of the catalog");
+  else st = tokenizer_open(name, &t);
   if (st != HF_OK) {
     snprintf(x->no_tokenizer, sizeof x->no_tokenizer, "%s", hf_error_line());
     hf_clear_error();

@@ -71,14 +71,14 @@ static double relative(double diff2, double sum2) {
 typedef struct {
   const char *path, *recipe;
   double seconds;
-  int64_t bytes_in, bytes_out, buffer_bytes, peak_rss_bytes;
+  int64_t weights, bytes_in, bytes_out, buffer_bytes, peak_rss_bytes;
   bool has_tokenizer;
 } summary;
 
 static void print_people(const summary *s, const line *lines, int n) {
   char size[32], rss[32], buf[32];
-  printf("%s: %s, %s in %.1f s (%.2f GB/s written)\n", s->path, s->recipe, model_bytes_text(s->bytes_out, size), s->seconds,
-         s->seconds > 0 ? (double)s->bytes_out / s->seconds * 1e-9 : 0);
+  printf("%s: %s, %s in %.1f s (%.0f million weights a second)\n", s->path, s->recipe, model_bytes_text(s->bytes_out, size),
+         s->seconds, s->seconds > 0 ? (double)s->weights / s->seconds * 1e-6 : 0);
   printf("  %-12s %-7s    %-7s %8s %12s %12s\n", "part", "from", "to", "tensors", "size", "rms error");
   for (int i = 0; i < n; i++) {
     const line *l = &lines[i];
@@ -103,6 +103,7 @@ static hf_status print_json(const summary *s, const line *lines, int n, const mo
   json_add_str(json_add_array(o, "files"), NULL, s->path);
   json_add_str(o, "format", s->recipe);
   json_add_int(o, "bytes", s->bytes_out);
+  json_add_int(o, "weights", s->weights);
   json_add_int(o, "bytes_in", s->bytes_in);
   json_add_num(o, "seconds", s->seconds);
   json_add_bool(o, "importance_matrix", false);
@@ -223,6 +224,10 @@ static hf_status run(const options *o, const model *m, const char *path) {
                .peak_rss_bytes = model_peak_rss(),
                .has_tokenizer = model_export_has_tokenizer(e)};
   for (int i = 0; i < n; i++) s.bytes_in += lines[i].bytes_in;
+  for (int i = 0; i < model_export_count(e); i++) {
+    const export_tensor *t = model_export_at(e, i);
+    s.weights += (int64_t)t->n_mats * t->rows * t->cols;
+  }
   if (o->common.json) HF_GO(end, print_json(&s, lines, n, e, err));
   else print_people(&s, lines, n);
 end:

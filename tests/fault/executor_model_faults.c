@@ -17,9 +17,10 @@
 static char folder[] = "/tmp/hf-model-faults-XXXXXX";
 static char target[300];
 
-static char *const quantise_folder[] = {"quantise", "tests/golden/kimi_k2_int4", target, "--format", "q8_0", "--threads", "1", "--quiet"};
-static char *const quantise_gguf[] = {"quantise", "tests/golden/deepseek_v3_gguf/model.gguf", target, "--format", "q4_0", "--threads", "1",
-                                      "--quiet"};
+static char *const quantise_folder[] = {"quantise", "tests/golden/kimi_k2_int4", target, "--format", "q8_0", "--threads", "1",
+                                        "--quiet"};
+static char *const quantise_gguf[] = {
+    "quantise", "tests/golden/deepseek_v3_gguf/model.gguf", target, "--format", "q4_0", "--threads", "1", "--quiet"};
 static char *const verify[] = {"verify", "tests/golden/deepseek_v3", "--threads", "1", "--quiet"};
 static char *const inspect[] = {"inspect", "tests/golden/deepseek_v3_gguf/model.gguf", "--json", "--tensors", "--quiet"};
 
@@ -27,7 +28,10 @@ static const struct {
   hf_status (*run)(int, char **);
   char *const *argv;
   int argc;
-} jobs[] = {{cmd_model_quantise, quantise_folder, 8}, {cmd_model_quantise, quantise_gguf, 8}, {cmd_model_verify, verify, 5}, {cmd_model_inspect, inspect, 5}};
+} jobs[] = {{cmd_model_quantise, quantise_folder, 8},
+            {cmd_model_quantise, quantise_gguf, 8},
+            {cmd_model_verify, verify, 5},
+            {cmd_model_inspect, inspect, 5}};
 enum { N_JOBS = sizeof jobs / sizeof *jobs, MOST_TRIES = 150 };
 
 static hf_status run(int j) {

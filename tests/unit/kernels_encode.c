@@ -14,11 +14,12 @@ enum { ROWS = 8, COLS = 1024, VALUES = ROWS * COLS };
 
 static const struct {
   kern_format f;
-  uint64_t hash; /* of the bytes that the Python package gguf 0.x gives (its numpy quantisers; ggml's C code gives the same); 0: none there */
-  double error;  /* root mean square, relative: ggml's without an importance matrix for the K formats */
-} formats[] = {{KF_Q8_0, 0x5b45ff689bce131fu, 0.006},  {KF_Q4_0, 0xe60eabb8c00af963u, 0.1},    {KF_Q4_1, 0xed1ad49d013b24c8u, 0.1},
-               {KF_Q5_0, 0xcf13625355271879u, 0.05},   {KF_Q5_1, 0x12c933ad623b7dcau, 0.05},   {KF_Q4_K, 0, 0.06897136746818408},
-               {KF_Q5_K, 0, 0.03484248567530253}, {KF_Q6_K, 0, 0.01721630129379134}};
+  uint64_t
+      hash; /* of the bytes that the Python package gguf 0.x gives (its numpy quantisers; ggml's C code gives the same); 0: none there */
+  double error; /* root mean square, relative: ggml's without an importance matrix for the K formats */
+} formats[] = {{KF_Q8_0, 0x5b45ff689bce131fu, 0.006}, {KF_Q4_0, 0xe60eabb8c00af963u, 0.1},  {KF_Q4_1, 0xed1ad49d013b24c8u, 0.1},
+               {KF_Q5_0, 0xcf13625355271879u, 0.05},  {KF_Q5_1, 0x12c933ad623b7dcau, 0.05}, {KF_Q4_K, 0, 0.06897136746818408},
+               {KF_Q5_K, 0, 0.03484248567530253},     {KF_Q6_K, 0, 0.01721630129379134}};
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
 /* Sums of four draws: nearly normal, exact in f32. */
@@ -60,8 +61,10 @@ static void bits_and_errors(void **state) {
       }
     }
     double error = sqrt(diff / sum);
-    if (formats[i].hash && hash_of(out, ROWS * row) != formats[i].hash) fail_msg("%s: other bits than the reference", kern_format_name(f));
-    if (error > formats[i].error * 1.02) fail_msg("%s: error %g, at most %g", kern_format_name(f), error, formats[i].error * 1.02);
+    if (formats[i].hash && hash_of(out, ROWS * row) != formats[i].hash)
+      fail_msg("%s: other bits than the reference", kern_format_name(f));
+    if (error > formats[i].error * 1.02)
+      fail_msg("%s: error %g, at most %g", kern_format_name(f), error, formats[i].error * 1.02);
     if (error < formats[i].error * 0.5) fail_msg("%s: error %g is too good to be true", kern_format_name(f), error);
   }
 }
@@ -85,9 +88,18 @@ static void same_bits_everywhere(void **state) {
 /* Zeros, one value, ends of the range, subnormals, one outlier: numbers come back, within a step of the largest. */
 static void hard_values(void **state) {
   (void)state;
-  static const float kinds[][3] = {{0, 0, 0},          {1, 1, 1},           {-1, -1, -1},     {-0.0f, 0, -0.0f}, {60000, -60000, 1},
-                                   {1e-40f, -1e-40f, 0}, {1e-7f, -1e-7f, 1e-8f}, {1000, 1e-3f, -1e-3f}, {5, 6, 7},     {-5, -6, -7},
-                                   {3.4e4f, 3.4e4f, -1}, {1e-30f, 1, 1e-30f}};
+  static const float kinds[][3] = {{0, 0, 0},
+                                   {1, 1, 1},
+                                   {-1, -1, -1},
+                                   {-0.0f, 0, -0.0f},
+                                   {60000, -60000, 1},
+                                   {1e-40f, -1e-40f, 0},
+                                   {1e-7f, -1e-7f, 1e-8f},
+                                   {1000, 1e-3f, -1e-3f},
+                                   {5, 6, 7},
+                                   {-5, -6, -7},
+                                   {3.4e4f, 3.4e4f, -1},
+                                   {1e-30f, 1, 1e-30f}};
   for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
     float x[256], y[256], top = 0;
     for (int i = 0; i < 256; i++) x[i] = kinds[k][i % 3];
@@ -131,8 +143,9 @@ static void refused(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(bits_and_errors), cmocka_unit_test(same_bits_everywhere), cmocka_unit_test(hard_values),
-                                     cmocka_unit_test(rounding_of_q8_0), cmocka_unit_test(refused)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(bits_and_errors), cmocka_unit_test(same_bits_everywhere),
+                                     cmocka_unit_test(hard_values), cmocka_unit_test(rounding_of_q8_0),
+                                     cmocka_unit_test(refused)};
   if (kern_init(NULL) != HF_OK) return 1;
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,8 +26,13 @@ static model *open_ok(const char *path) {
 
 /* The tokenizer at `path` through GGUF metadata: what comes back splits and encodes alike. */
 static void tokenizer_survives(const char *path) {
-  static const char *const texts[] = {"", " ", "To be, or not to be: that is the question.\n\n\t  x", "I'm 12345 HelloWorld don't STOP",
-                                      "caf\xc3\xa9 \xe4\xb8\xad\xe6\x96\x87\xe5\xad\x97 \xf0\x9f\x99\x82 \xd0\x9f\xd1\x80\xd0\xb8", "<|im_start|> </s> <s>"};
+  static const char *const texts[] = {
+      "",
+      " ",
+      "To be, or not to be: that is the question.\n\n\t  x",
+      "I'm 12345 HelloWorld don't STOP",
+      "caf\xc3\xa9 \xe4\xb8\xad\xe6\x96\x87\xe5\xad\x97 \xf0\x9f\x99\x82 \xd0\x9f\xd1\x80\xd0\xb8",
+      "<|im_start|> </s> <s>"};
   tokenizer *t = NULL, *back = NULL;
   char file[300];
   if (tokenizer_open(path, &t) != HF_OK) fail_msg("%s", hf_error_line());
@@ -51,7 +56,8 @@ static void tokenizer_survives(const char *path) {
     int32_t *a = NULL, *b = NULL;
     int n_a = 0, n_b = 0;
     for (int special = 0; special < 2; special++) {
-      if (tokenizer_encode(t, texts[i], strlen(texts[i]), true, special, &a, &n_a) != HF_OK) fail_msg("%s: %s", path, hf_error_line());
+      if (tokenizer_encode(t, texts[i], strlen(texts[i]), true, special, &a, &n_a) != HF_OK)
+        fail_msg("%s: %s", path, hf_error_line());
       assert_int_equal(tokenizer_encode(back, texts[i], strlen(texts[i]), true, special, &b, &n_b), HF_OK);
       if (n_a != n_b || memcmp(a, b, (size_t)n_a * sizeof *a)) fail_msg("%s: text %zu has other ids", path, i);
       free(a);
@@ -267,9 +273,9 @@ static void faults_one_by_one(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(tokenizers),         cmocka_unit_test(more_tokens_than_rows), cmocka_unit_test(tiktoken_merges),
-      cmocka_unit_test(plan_of_a_folder),   cmocka_unit_test(rows_change_places),    cmocka_unit_test(ranges_of_rows),
-      cmocka_unit_test(refused),            cmocka_unit_test(faults_one_by_one)};
+      cmocka_unit_test(tokenizers),       cmocka_unit_test(more_tokens_than_rows), cmocka_unit_test(tiktoken_merges),
+      cmocka_unit_test(plan_of_a_folder), cmocka_unit_test(rows_change_places),    cmocka_unit_test(ranges_of_rows),
+      cmocka_unit_test(refused),          cmocka_unit_test(faults_one_by_one)};
   if (!mkdtemp(folder)) return 1;
   int bad = cmocka_run_group_tests(tests, NULL, NULL);
   rmdir(folder);
