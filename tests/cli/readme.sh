@@ -1,10 +1,10 @@
-# Every command of README.md's "The programs by example" and "Questions before buying", literally, in order, from a folder of its own.
+# Every command of README.md's "The programs by example", "Model files" and "Questions before buying", literally, in order, from a folder of its own.
 . tests/cli/lib.sh
 
 ln -s "$PWD/examples" "$PWD/tests" "$tmp/"
 mkdir -p "$tmp/build"
 ln -s "$bin" "$tmp/build/bin"
-awk '/^## / { on = /^## (The programs by example|Questions before buying)/ } /^```/ { code = !code } on && code && /^build/ { print }' README.md >"$tmp/commands"
+awk '/^## / { on = /^## (The programs by example|Model files|Questions before buying)/ } /^```/ { code = !code } on && code && /^build/ { print }' README.md >"$tmp/commands"
 count=$(wc -l <"$tmp/commands")
 if [ "$count" -lt 17 ]; then fail "only $count commands found in README.md"; fi
 cd "$tmp"
