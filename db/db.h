@@ -33,7 +33,7 @@ HF_MUST hf_status db_commit(db *d);
 void db_rollback(db *d);
 
 /* Machines. put: inserts when id == 0 and sets it. find: by name or decimal id; the newest of that name,
- * one with kernel curves before one without (hf-profile --only). latest likewise. */
+ * one with kernel curves before one without (hf-profile --only). latest likewise, imported ones (facts member "imported") left out. */
 HF_MUST hf_status db_machine_put(db *d, rec_machine *m);
 HF_MUST hf_status db_machine_find(db *d, const char *name_or_id, rec_machine *out);
 HF_MUST hf_status db_machine_get(db *d, int64_t id, rec_machine *out);

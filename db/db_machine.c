@@ -74,6 +74,9 @@ static hf_status find_id(db *d, const char *sql, const char *text, int64_t *id) 
 /* A profile of one group of figures (hf-profile --only) must not hide the complete one before it. */
 #define COMPLETE_FIRST "kind = 'measured' AND NOT EXISTS (SELECT 1 FROM kernel_curve AS k WHERE k.machine_id = m.id), "
 
+/* A colleague's machine (hf-profile import): nobody means it who names none. Facts may be any text. */
+#define IMPORTED "CASE WHEN json_valid(facts_json) THEN json_extract(facts_json, '$.imported') IS NOT NULL ELSE 0 END"
+
 hf_status db_machine_find(db *d, const char *name_or_id, rec_machine *out) {
   static const char by_name[] = "SELECT id FROM machine AS m WHERE name = ?1 ORDER BY " COMPLETE_FIRST "id DESC LIMIT 1";
   int64_t id = 0;
@@ -95,7 +98,8 @@ hf_status db_machine_get(db *d, int64_t id, rec_machine *out) {
 
 hf_status db_machine_latest(db *d, machine_kind kind, rec_machine *out) {
   static const char *const latest[] = {
-      "SELECT id FROM machine AS m WHERE kind = 'measured' AND ?1 = '' ORDER BY " COMPLETE_FIRST "id DESC LIMIT 1",
+      "SELECT id FROM machine AS m WHERE kind = 'measured' AND ?1 = '' AND NOT " IMPORTED " ORDER BY " COMPLETE_FIRST
+      "id DESC LIMIT 1",
       "SELECT id FROM machine WHERE kind = 'catalog' AND ?1 = '' ORDER BY id DESC LIMIT 1",
       "SELECT id FROM machine WHERE kind = 'whatif' AND ?1 = '' ORDER BY id DESC LIMIT 1",
   };

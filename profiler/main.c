@@ -9,6 +9,7 @@
 #include "db/catalog.h"
 #include "model/model.h"
 #include "profiler/profile.h"
+#include "profiler/verbs.h"
 
 static const char program[] = "hf-profile";
 
@@ -26,51 +27,15 @@ static const char description[] =
     "Every figure is a median with its 10th and 90th percentile. A point whose samples lie far apart is measured twice. Stop "
     "other "
     "programs first: what they take is missing from the figures.\n\n"
-    "hf-profile show [ID_OR_NAME] prints a machine of the database, the newest measured one without a name.";
+    "hf-profile show prints a machine of the database, compare two of them side by side, export and import hand one to a "
+    "colleague who "
+    "plans with it; each has its --help.";
 
 static const char examples[] = "  hf-profile --quick\n      under 20 seconds on two cores, enough for a first plan\n"
                                "  hf-profile --model examples/tiny-moe\n      the shapes of this model\n"
                                "  hf-profile --only dram --json\n      memory bandwidth alone, for a script\n"
-                               "  hf-profile show\n      the last profile again\n";
-
-static const char show_examples[] = "  hf-profile show\n      the newest measured machine\n"
-                                    "  hf-profile show 3 --json\n      machine 3, for a script\n";
-
-static hf_status open_db(const cli_common *common, bool create, db **out) {
-  char path[4096];
-  HF_TRY(db_default_path(common->db_path, path, sizeof path));
-  return db_open(path, create, out);
-}
-
-static hf_status print_machine(db *d, const rec_machine *m, bool as_json) {
-  prof_view v;
-  HF_TRY(prof_load(d, m, &v));
-  hf_status st = HF_OK;
-  if (as_json) st = prof_print_json(&v);
-  else prof_print_table(&v);
-  prof_view_free(&v);
-  return st;
-}
-
-static hf_status show(int argc, char **argv) {
-  const cli_option table[] = {{NULL}};
-  const cli_spec spec = {program,       "show", "[ID_OR_NAME] [--db FILE] [--json]", "Prints a measured machine of the database.",
-                         show_examples, table};
-  cli_common common;
-  int n = 0;
-  char **operands = NULL;
-  bool stop = false;
-  HF_TRY(cli_parse(&spec, argc, argv, &common, &n, &operands, &stop));
-  if (stop) return HF_OK;
-  if (n > 1) return hf_fail(HF_INPUT, "one machine at a time: '%s' is too much; see hf-profile show --help", operands[1]);
-  db *d = NULL;
-  rec_machine m;
-  HF_TRY(open_db(&common, false, &d));
-  hf_status st = n == 1 ? db_machine_find(d, operands[0], &m) : db_machine_latest(d, MACHINE_MEASURED, &m);
-  if (st == HF_OK) st = print_machine(d, &m, common.json);
-  db_close(d);
-  return st;
-}
+                               "  hf-profile show\n      the last profile again\n"
+                               "  hf-profile export --out box.json\n      for a colleague's hf-profile import\n";
 
 /* A database that cannot be written is found out before minutes of measuring. */
 static hf_status check_writable(db *d) {
@@ -103,14 +68,14 @@ static hf_status measure(const options *o, const cli_common *common, profile *p)
   if (o->name) snprintf(name, sizeof name, "%s", o->name);
   else if (gethostname(name, sizeof name - 1) != 0 || name[0] == '\0') snprintf(name, sizeof name, "this-machine");
   HF_TRY(prof_facts(p->topo, facts, sizeof facts));
-  HF_TRY(open_db(common, true, &d));
+  HF_TRY(verb_open_db(common, true, &d));
   hf_status st;
   HF_GO(out, check_writable(d));
   warn_if_busy();
   HF_GO(out, prof_run(p));
   HF_GO(out, prof_store(d, p, name, facts, &m));
   hf_log(HF_LOG_INFO, "gpu: no device; stored as machine %lld (%s)", (long long)m.id, m.name);
-  st = print_machine(d, &m, common->json);
+  st = verb_print(d, &m, common->json);
 out:
   db_close(d);
   return st;
@@ -132,7 +97,7 @@ static hf_status profile_machine(int argc, char **argv) {
   const cli_spec spec = {
       program,
       NULL,
-      "[--quick] [options] | show [ID_OR_NAME]",
+      "[--quick] [options]\nshow [ID_OR_NAME]\ncompare A [B]\nexport [ID_OR_NAME] [--out FILE]\nimport FILE [--name NAME]",
       description,
       examples,
       table,
@@ -144,7 +109,9 @@ static hf_status profile_machine(int argc, char **argv) {
   bool stop = false;
   HF_TRY(cli_parse(&spec, argc, argv, &common, &n, &operands, &stop));
   if (stop) return HF_OK;
-  if (n > 0) return hf_fail(HF_INPUT, "'%s' is no verb of hf-profile; see hf-profile --help", operands[0]);
+  if (n > 0)
+    return hf_fail(HF_INPUT, "'%s' is no verb of hf-profile: show, compare, export or import; see hf-profile --help",
+                   operands[0]);
   if (o.name && (o.name[0] == '\0' || strlen(o.name) > 127)) return hf_fail(HF_INPUT, "option --name: 1 to 127 bytes are needed");
   HF_TRY(kern_init(o.isa));
   model_set_catalog_hook(catalog_model_config, NULL);
@@ -164,6 +131,11 @@ out:
 }
 
 int main(int argc, char **argv) {
-  bool verb = argc > 1 && strcmp(argv[1], "show") == 0;
-  return cli_finish(program, verb ? show(argc - 1, argv + 1) : profile_machine(argc, argv));
+  static const struct {
+    const char *name;
+    hf_status (*run)(int argc, char **argv);
+  } verbs[] = {{"show", verb_show}, {"compare", verb_compare}, {"export", verb_export}, {"import", verb_import}};
+  for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof verbs[0]; i++)
+    if (strcmp(argv[1], verbs[i].name) == 0) return cli_finish(program, verbs[i].run(argc - 1, argv + 1));
+  return cli_finish(program, profile_machine(argc, argv));
 }

@@ -2,8 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "profiler/profile.h"
+#include "profiler/print.h"
 
 /* --- JSON -------------------------------------------------------------------------------------------------------------- */
 
@@ -29,6 +30,16 @@ static void add_kernel(json *list, const rec_kernel_point *k) {
   add_measurement(list, k->kernel, k->device, params, k->ns, k->ns_low, k->ns_high, "ns", k->spread, k->n, k->tag);
 }
 
+hf_status prof_print_document(json *root) {
+  char *text = NULL;
+  hf_status st = json_print(root, true, &text);
+  json_free(root);
+  if (st != HF_OK) return st;
+  printf("%s\n", text);
+  free(text);
+  return HF_OK;
+}
+
 hf_status prof_print_json(const prof_view *v) {
   json *root = json_new_object(), *facts = NULL;
   json_add_int(root, "machine_id", v->machine.id);
@@ -42,19 +53,12 @@ hf_status prof_print_json(const prof_view *v) {
     add_measurement(list, f->what, f->device, f->params, f->likely, f->low, f->high, f->unit, f->spread, f->n, f->tag);
   }
   for (int i = 0; i < v->n_point; i++) add_kernel(list, &v->point[i]);
-  char *text = NULL;
-  hf_status st = json_print(root, true, &text);
-  json_free(root);
-  if (st != HF_OK) return st;
-  printf("%s\n", text);
-  free(text);
-  return HF_OK;
+  return prof_print_document(root);
 }
 
 /* --- tables ------------------------------------------------------------------------------------------------------------ */
 
-/* "12.3 GB/s", "456 ns", "1.23 ms" */
-static const char *human(char out[32], double v, const char *unit) {
+const char *prof_human(char out[32], double v, const char *unit) {
   if (strcmp(unit, "ns") == 0) {
     static const char *const units[] = {"ns", "us", "ms", "s"};
     int i = 0;
@@ -83,6 +87,21 @@ static const char *text_of(const json *facts, const char *key) {
   return s ? s : "unknown";
 }
 
+void prof_one_line(const prof_view *v, char *out, size_t n) {
+  json *facts = NULL;
+  char day[16] = "";
+  struct tm tm;
+  time_t s = (time_t)(v->machine.created_ns / 1000000000);
+  if (gmtime_r(&s, &tm)) (void)strftime(day, sizeof day, "%Y-%m-%d", &tm);
+  if (json_parse(v->machine.facts_json, strlen(v->machine.facts_json), "facts", &facts) != HF_OK) hf_clear_error();
+  double cores = json_number(json_get(facts, "cores"), 0), nodes = json_number(json_get(facts, "numa_nodes"), 0);
+  char number[24] = "";
+  if (v->machine.id > 0) snprintf(number, sizeof number, "%lld ", (long long)v->machine.id);
+  snprintf(out, n, "%s%.60s, %s, %.48s, %g core%s on %g NUMA node%s", number, v->machine.name, day, text_of(facts, "cpu"), cores,
+           cores == 1 ? "" : "s", nodes, nodes == 1 ? "" : "s");
+  json_free(facts);
+}
+
 static void print_dimms(const json *facts) {
   const json *list = json_get(facts, "dimms");
   if (!list || json_type(list) != JSON_ARRAY) {
@@ -104,6 +123,7 @@ static void print_facts(const prof_view *v) {
   printf("machine %lld  %s\n", (long long)v->machine.id, v->machine.name);
   if (json_parse(v->machine.facts_json, strlen(v->machine.facts_json), "facts", &facts) != HF_OK) return;
   char l2[32], l3[32], mem[32];
+  if (json_get(facts, "imported")) printf("  imported        from %s\n", text_of(facts, "imported"));
   printf("  cpu             %s\n", text_of(facts, "cpu"));
   double nodes = json_number(json_get(facts, "numa_nodes"), 0);
   printf("  cores           %g on %g NUMA node%s\n", json_number(json_get(facts, "cores"), 0), nodes, nodes == 1 ? "" : "s");
@@ -117,13 +137,13 @@ static void print_facts(const prof_view *v) {
 }
 
 static void print_figures(const prof_view *v) {
-  printf("\n%-24s %-6s %-12s %12s %12s %12s %8s %5s  %s\n", "figure", "device", "params", "median", "p10", "p90", "spread", "n",
+  printf("\n%-34s %-6s %-20s %12s %12s %12s %8s %5s  %s\n", "figure", "device", "params", "median", "p10", "p90", "spread", "n",
          "tag");
   for (int i = 0; i < v->n_figure; i++) {
     const rec_figure *f = &v->figure[i];
     char a[32], b[32], c[32];
-    printf("%-24s %-6s %-12s %12s %12s %12s %7.1f%% %5d  %s\n", f->what, f->device, f->params, human(a, f->likely, f->unit),
-           human(b, f->low, f->unit), human(c, f->high, f->unit), 100 * f->spread, f->n, db_tag_name(f->tag));
+    printf("%-34s %-6s %-20s %12s %12s %12s %7.1f%% %5d  %s\n", f->what, f->device, f->params, prof_human(a, f->likely, f->unit),
+           prof_human(b, f->low, f->unit), prof_human(c, f->high, f->unit), 100 * f->spread, f->n, db_tag_name(f->tag));
   }
 }
 
@@ -151,11 +171,11 @@ static void print_row(const prof_view *v, int first, const int *columns, int n) 
       if (same_row(&v->point[i], k) && column_of(&v->point[i]) == columns[c]) found = &v->point[i];
     }
     char t[32];
-    printf(" %9s", found ? human(t, found->ns, "ns") : "-");
+    printf(" %9s", found ? prof_human(t, found->ns, "ns") : "-");
     if (found && found->ns > 0 && 1e9 * (double)found->bytes / found->ns > best) best = 1e9 * (double)found->bytes / found->ns;
   }
   char rate[32];
-  printf(" %11s\n", human(rate, best, "B/s"));
+  printf(" %11s\n", prof_human(rate, best, "B/s"));
 }
 
 /* What n_out and n_in stand for differs by kernel (db/records.h). */

@@ -115,7 +115,8 @@ typedef struct {
   rec_device *device;
   rec_figure *figure;
   rec_kernel_point *point;
-  int n_device, n_figure, n_point;
+  rec_link_point *link;
+  int n_device, n_figure, n_point, n_link;
 } prof_view;
 HF_MUST hf_status prof_load(db *d, const rec_machine *m, prof_view *out);
 void prof_view_free(prof_view *v);

@@ -47,6 +47,7 @@ hf_status prof_load(db *d, const rec_machine *m, prof_view *out) {
   HF_GO(fail, db_device_list(d, m->id, &v.device, &v.n_device));
   HF_GO(fail, db_figure_list(d, m->id, &v.figure, &v.n_figure));
   HF_GO(fail, db_kernel_list(d, m->id, &v.point, &v.n_point));
+  HF_GO(fail, db_link_list(d, m->id, &v.link, &v.n_link));
   *out = v;
   return HF_OK;
 fail:
@@ -58,5 +59,6 @@ void prof_view_free(prof_view *v) {
   free(v->device);
   free(v->figure);
   free(v->point);
+  free(v->link);
   *v = (prof_view){.n_device = 0};
 }

@@ -48,9 +48,77 @@ expect_stdout_line '^dram_read_bytes_per_s +cpu '
 expect_stdout_line 'gpu +no device'
 expect_error 2 "no machine 'other'" "$prof" show other --db "$db"
 
+# Handed to a colleague and back: the same rows under another name, planned with by name, never taken for this machine.
+expect_exit 0 "$prof" export box --db "$db" --out "$tmp/box.json" --json
+expect_json --arg f "$tmp/box.json" '.machine == "box" and .file == $f and .figures > 10 and .kernels > 100'
+expect_error 2 "has a machine 'box' \(number 1\); say another name" "$prof" import "$tmp/box.json" --db "$db"
+expect_exit 0 "$prof" import "$tmp/box.json" --db "$db" --name lab --json
+expect_json '.machine_id == 2 and .machine == "lab" and .devices >= 1 and .kernels > 100'
+rows() { "$prof" show "$1" --db "$db" --json | jq -c .measurements | cksum; }
+expect_same "$(rows lab)" "$(rows box)" 'rows after export and import'
+expect_exit 0 "$prof" show --db "$db"
+expect_stdout_line '^machine 1 +box'
+expect_exit 0 "$prof" show lab --db "$db"
+expect_stdout_line '^  imported        from box\.json'
+plan_with() { "$bin/hf-plan" plan --model examples/tiny-moe "$@" --users 2 --context 128 --gpu none --no-store --db "$db" --json; }
+if [ -x "$bin/hf-plan" ]; then
+  expect_same "$(plan_with --machine lab | jq .predicted)" "$(plan_with --machine box | jq .predicted)" 'a plan for the imported machine'
+  expect_same "$(plan_with | jq -r .machine)" box 'the machine that is planned for when none is named'
+fi
+expect_exit 0 "$prof" import "$tmp/box.json" --db "$tmp/colleague.db"
+if [ -x "$bin/hf-plan" ]; then
+  expect_error 2 'no machine was measured here yet' "$bin/hf-plan" plan --model examples/tiny-moe --users 1 --context 128 --db "$tmp/colleague.db"
+fi
+
+# A document that is wrong in any place: one line that names the place, and nothing is written.
+before=$(sqlite3 "$db" .dump | cksum)
+wrong() { # REGEX JQ-EDIT
+  jq "$2" "$tmp/box.json" >"$tmp/wrong.json"
+  expect_error 2 "$1" "$prof" import "$tmp/wrong.json" --db "$db" --name wrong
+  expect_error 2 "$1" "$prof" import "$tmp/wrong.json" --db "$tmp/never.db"
+}
+wrong 'wrong.json: no profile: field heteroflow_profile is missing' 'del(.heteroflow_profile)'
+wrong 'field heteroflow_profile' '.heteroflow_profile = 2'
+wrong 'figures\[3\]: low, likely and high must rise' '.figures[3].low = .figures[3].high * 2'
+wrong 'figures\[0\]: field likely' '.figures[0].likely = -1'
+wrong 'figures\[1\]: field tag' '.figures[1].tag = "guessed"'
+wrong 'kernels\[2\]: field kernel' '.kernels[2].kernel = "a name that is far too long for its column"'
+wrong 'kernels\[0\]: field tokens' 'del(.kernels[0].tokens)'
+wrong 'field source: control characters' '.figures[0].source = "\u001b[2J"'
+wrong 'field facts: control characters' '.facts.cpu = "\u009b31m"'
+wrong "devices\[1\]: 'cpu0' is there twice" '.devices += [.devices[0]]'
+wrong 'a device of kind cpu is needed' '.devices = []'
+wrong 'more than 64 rows' '.devices = [range(65) as $i | .devices[0]]'
+wrong 'field facts: an object is needed' '.facts = []'
+wrong 'field facts' '.facts.long = ("x" * 5000)'
+head -c 2000 "$tmp/box.json" >"$tmp/cut.json"
+expect_error 2 'cut.json' "$prof" import "$tmp/cut.json" --db "$db" --name cut
+expect_error 2 'reads as the number of one' "$prof" import "$tmp/box.json" --db "$db" --name 7
+expect_same "$(sqlite3 "$db" .dump | cksum)" "$before" 'the database after bad imports'
+if [ -e "$tmp/never.db" ]; then fail 'a bad import left a database behind'; fi
+
+# Two machines side by side: all the same where nothing changed, faster where it did, in the right direction for times and rates.
+expect_exit 0 "$prof" compare box lab --db "$db" --json
+expect_json '.a.machine == "box" and .b.machine == "lab" and .only_a == 0 and .only_b == 0
+  and all(.figures[]; .verdict == "same" or .verdict == "" or .a.low == .a.high) and all(.figures[] | select(.a.likely > 0); .ratio.likely == 1)
+  and (.kernels | length > 10 and all(.ratio.likely > 0.999 and .ratio.likely < 1.001))'
+jq '(.figures[] | select(.what == "dram_read_bytes_per_s" or .what == "barrier_ns") | .low, .likely, .high) *= 4
+  | (.kernels[] | select(.kernel == "rmsnorm") | .ns_low, .ns, .ns_high) /= 4
+  | (.figures[].params |= sub("threads=\($n)$"; "threads=64")) | (.kernels[] | select(.threads == $n).threads) = 64' \
+  --argjson n "$(jq '[.kernels[].threads] | max' "$tmp/box.json")" "$tmp/box.json" >"$tmp/fast.json"
+expect_exit 0 "$prof" compare box "$tmp/fast.json" --db "$db" --json
+expect_json 'all(.figures[] | select(.what == "dram_read_bytes_per_s"); .ratio.likely > 3.99 and .ratio.likely < 4.01 and .ratio.low <= .ratio.likely)
+  and all(.figures[] | select(.what == "barrier_ns"); .ratio.likely > 0.249 and .ratio.likely < 0.251)
+  and all(.kernels[] | select(.kernel == "rmsnorm"); .ratio.likely > 3.99 and .ratio.likely < 4.01)
+  and any(.figures[]; .what == "dram_read_bytes_per_s" and .b.params == "threads=64")'
+expect_exit 0 "$prof" compare "$tmp/fast.json" --db "$db"
+expect_stdout_line '^dram_read_bytes_per_s +cpu +.* 0\.25 \('
+expect_error 2 'one or two machines' "$prof" compare --db "$db"
+expect_error 2 "no machine 'nobody'" "$prof" compare box nobody --db "$db"
+
 # One group, scalar kernels, the shapes of a model.
 expect_exit 0 "$prof" --quick --only experts --isa scalar --threads 1 --model examples/tiny-moe --db "$db" --json
-expect_json '.machine_id == 2 and .facts.isa_used == "scalar"'
+expect_json '.machine_id == 3 and .facts.isa_used == "scalar"'
 expect_json '.measurements | length > 0 and all(.what == "expert_ffn" and (.params | contains("candidate=bf16.ref,")
              and contains("threads=1")))'
 
@@ -77,7 +145,7 @@ full() { # no file this process writes may grow beyond 4 KiB
 before=$("$prof" show 1 --db "$db" --json | cksum)
 expect_error 3 'hf-profile: .*machine.db' full "$prof" --quick --only norm --db "$db"
 expect_same "$("$prof" show 1 --db "$db" --json | cksum)" "$before" 'the first machine after a full disk'
-expect_error 2 "no machine '3'" "$prof" show 3 --db "$db"
+expect_error 2 "no machine '4'" "$prof" show 4 --db "$db"
 
 # Beside other programs every rate of all threads is still possible beside that of one, or it is stored as doubtful.
 if [ "$(nproc)" -gt 1 ]; then
