@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "profiler/profile.h"
 
-enum { PAGE_TOKENS = 64, MOST_CONTEXT = 8192, MOST_PAGES = MOST_CONTEXT / PAGE_TOKENS, RING_LEAST = 128 << 20, L3_TIMES = 4 };
+enum { PAGE_TOKENS = 64, QUICK_CONTEXT = 8192, FULL_CONTEXT = 32768, RING_LEAST = 128 << 20, L3_TIMES = 4 };
 static const kern_kv_type kv_type = KV_F16; /* what plans use unless told otherwise */
 
 typedef struct {
@@ -63,11 +63,12 @@ static hf_status add_point(profile *p, const bench *b, const stats *ns) {
 }
 
 static hf_status measure(profile *p, const prof_attn *a) {
+  int most = p->o.quick ? QUICK_CONTEXT : FULL_CONTEXT;
   bench b = {.a = a, .row_elems = a->mla ? a->n_out + a->n_in : 2 * a->n_in * a->n_out, .scale = 0.05f};
   size_t row_bytes = (size_t)b.row_elems * kern_kv_elem_bytes(kv_type), page_bytes = row_bytes * PAGE_TOKENS;
   int64_t ring = L3_TIMES * p->topo->l3_bytes > RING_LEAST ? L3_TIMES * p->topo->l3_bytes : RING_LEAST;
   b.ring_pages = (int)(ring / (int64_t)page_bytes);
-  if (b.ring_pages < MOST_PAGES || p->o.quick) b.ring_pages = MOST_PAGES;
+  if (b.ring_pages < most / PAGE_TOKENS || p->o.quick) b.ring_pages = most / PAGE_TOKENS;
   size_t bytes = (size_t)b.ring_pages * page_bytes, q_floats = (size_t)a->heads * (size_t)(a->n_out + (a->mla ? a->n_in : 0));
   void *kv = NULL;
   float *row = NULL;
@@ -87,7 +88,7 @@ static hf_status measure(profile *p, const prof_attn *a) {
   b.kv = (kern_kv){.base = kv, .page_bytes = page_bytes, .row_bytes = row_bytes, .page_tokens = PAGE_TOKENS, .type = kv_type};
   for (int i = 0; i < p->n_pools && st == HF_OK; i++) {
     b.p = p->pools[i];
-    for (int context = 128; context <= MOST_CONTEXT && st == HF_OK; context *= p->o.quick ? 8 : 2) {
+    for (int context = 128; context <= most && st == HF_OK; context *= p->o.quick ? 8 : prof_late(p) ? 4 : 2) {
       b.kv.n_ctx = context;
       b.next = 0;
       stats s = prof_time(p, sample, &b);
@@ -103,7 +104,12 @@ out:
 }
 
 hf_status prof_attention(profile *p) {
-  for (int i = 0; i < p->shapes.n_attn; i++) HF_TRY(measure(p, &p->shapes.attn[i]));
+  for (int i = 0; i < p->shapes.n_attn; i++) {
+    const prof_attn *a = &p->shapes.attn[i];
+    if (!prof_unit_begin(p, "attention/%s/%dx%dx%d", a->mla ? "mla" : "gqa", a->heads, a->n_out, a->n_in)) continue;
+    HF_TRY(measure(p, a));
+    HF_TRY(prof_unit_end(p));
+  }
   return HF_OK;
 }
 

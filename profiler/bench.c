@@ -1,5 +1,6 @@
 /* bench.c: how a point is timed, and where results gather. */
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,12 @@ static const struct {
 
 bool prof_over_budget(const profile *p) {
   return hf_now_ns() > p->group_end_ns;
+}
+
+/* Beside other programs everything takes longer: from here on only what plans hang on. */
+bool prof_late(const profile *p) {
+  static const double late_s[2] = {200, 13};
+  return p->started_ns > 0 && (double)(hf_now_ns() - p->started_ns) > 1e9 * late_s[p->o.quick];
 }
 
 /* How often the operating system has taken the CPU away from a thread of this process. */
@@ -44,15 +51,64 @@ static stats time_once(profile *p, prof_sample_fn *sample, void *user) {
   return n_clean >= 3 ? stats_of(clean, n_clean) : stats_of(all, n_all);
 }
 
+/* The bar counts seconds: points differ a thousandfold in length. */
+static void advance(profile *p) {
+  int64_t s = (hf_now_ns() - p->started_ns) / 1000000000;
+  hf_progress_add(&p->bar, s > p->bar.done && s < p->bar.total ? s - p->bar.done : 0);
+}
+
 stats prof_time(profile *p, prof_sample_fn *sample, void *user) {
-  (void)sample(user); /* page faults, cold caches, parked threads */
+  int most = p->o.quick ? 1 : 2; /* repeats */
+  (void)sample(user);            /* page faults, cold caches, parked threads */
   stats s = time_once(p, sample, user);
-  if (stats_noisy(&s) && !prof_over_budget(p)) {
+  bool slow = watch_look(&p->clock);
+  for (int i = 0; i < most && (stats_noisy(&s) || slow) && !prof_over_budget(p); i++) {
     stats again = time_once(p, sample, user);
-    s = stats_better(&s, &again);
+    bool slow_again = watch_look(&p->clock);
+    if (slow == slow_again) s = stats_better(&s, &again);
+    else if (slow) s = again;
+    slow = slow && slow_again;
   }
-  hf_progress_add(&p->bar, 1);
+  advance(p);
   return s;
+}
+
+/* --- units ------------------------------------------------------------------------------------------------------------- */
+
+static hf_status restore(profile *p, const journal_unit *u) {
+  for (int i = 0; i < u->n_figure; i++) {
+    rec_figure *f = NULL;
+    HF_TRY(prof_add_figure(p, "", "", "", "", &(stats){0}, ""));
+    f = &p->figure[p->n_figure - 1];
+    *f = u->figure[i];
+  }
+  for (int i = 0; i < u->n_point; i++) {
+    HF_TRY(prof_add_point(p, &u->point[i], &(stats){0}));
+    p->point[p->n_point - 1] = u->point[i];
+  }
+  return HF_OK;
+}
+
+bool prof_unit_begin(profile *p, const char *fmt, ...) {
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(p->unit, sizeof p->unit, fmt, args);
+  va_end(args);
+  p->unit_figure = p->n_figure;
+  p->unit_point = p->n_point;
+  const journal_unit *u = journal_find(p->journal, p->unit);
+  if (!u) return true;
+  if (restore(p, u) == HF_OK) return false;
+  hf_clear_error(); /* no memory for old rows: measuring will say so */
+  p->n_figure = p->unit_figure;
+  p->n_point = p->unit_point;
+  return true;
+}
+
+hf_status prof_unit_end(profile *p) {
+  journal_put(p->journal, p->unit, p->figure + p->unit_figure, p->n_figure - p->unit_figure, p->point + p->unit_point,
+              p->n_point - p->unit_point);
+  return HF_OK;
 }
 
 bool prof_impossible(const profile *p, int from) {
@@ -149,8 +205,14 @@ static const struct {
   double quick_s, full_s; /* budget on two cores */
   int point_times;        /* points of this group get so many times the usual time: there are few, and much hangs on them */
 } groups[] = {
-    {"dram", prof_dram, 2, 10, 20},    {"fixed", prof_fixed, 1, 4, 3},          {"experts", prof_experts, 7, 45, 1},
-    {"matmul", prof_matmul, 5, 40, 1}, {"attention", prof_attention, 2, 12, 1}, {"norm", prof_norm, 0.5, 2, 1},
+    {"dram", prof_dram, 2, 25, 20},
+    {"fixed", prof_fixed, 1, 5, 3},
+    {"experts", prof_experts, 6, 90, 1},
+    {"matmul", prof_matmul, 4, 70, 1},
+    {"attention", prof_attention, 1.5, 25, 1},
+    {"norm", prof_norm, 0.3, 2, 1},
+    {"dma", prof_dma, 1, 25, 6},
+    {"peaks", prof_peaks, 0.5, 5, 1},
 };
 enum { N_GROUPS = sizeof groups / sizeof groups[0] };
 
@@ -205,16 +267,48 @@ void prof_free(profile *p) {
   free(p);
 }
 
+static bool wanted(const profile *p, int group) {
+  return !p->o.only || strcmp(p->o.only, groups[group].name) == 0;
+}
+
+static double budget_s(const profile *p, int group) {
+  return p->o.quick ? groups[group].quick_s : groups[group].full_s;
+}
+
+static hf_status add_watch(profile *p) {
+  watch *w = &p->clock;
+  int n = w->n < STATS_MAX ? w->n : STATS_MAX; /* evenly over the whole run */
+  if (n == 0) return HF_OK;
+  for (int i = 0; i < n; i++) w->hz[i] = w->hz[(int64_t)i * w->n / n];
+  stats s = stats_of(w->hz, n);
+  HF_TRY(prof_add_figure(p, "cpu", "cpu_clock_hz", "", "Hz", &s,
+                         "hf-profile: dependent multiplications of 3 cycles, after every point"));
+  if (w->slow * 10 > w->n)
+    hf_log(HF_LOG_WARN, "the clock was a tenth below its best after %d of %d points: this machine throttles, or shares its cores",
+           w->slow, w->n);
+  long events = watch_throttled(w);
+  if (events < 0) return HF_OK;
+  if (events > 0) hf_log(HF_LOG_WARN, "thermal throttling: %ld events while it was measured", events);
+  s = (stats){.median = (double)events, .low = (double)events, .high = (double)events, .n = 1};
+  return prof_add_figure(p, "cpu", "cpu_throttle_events", "", "1", &s, "Linux: core and package throttle counts");
+}
+
 hf_status prof_run(profile *p) {
-  for (int i = 0; i < N_GROUPS; i++) {
-    if (p->o.only && strcmp(p->o.only, groups[i].name) != 0) continue;
-    double seconds = p->o.quick ? groups[i].quick_s : groups[i].full_s;
+  double all_s = 0;
+  for (int i = 0; i < N_GROUPS; i++) all_s += wanted(p, i) ? budget_s(p, i) : 0;
+  p->started_ns = hf_now_ns();
+  watch_begin(&p->clock);
+  hf_progress_begin(&p->bar, "profile", "s", (int64_t)all_s + 1);
+  hf_status st = HF_OK;
+  for (int i = 0; i < N_GROUPS && st == HF_OK; i++) {
+    if (!wanted(p, i)) continue;
+    p->bar.label = groups[i].name;
     p->point_times = groups[i].point_times;
-    p->group_end_ns = hf_now_ns() + (int64_t)(seconds * 1e9);
-    hf_progress_begin(&p->bar, groups[i].name, "points", 0);
-    hf_status st = groups[i].run(p);
-    hf_progress_end(&p->bar);
-    if (st != HF_OK) return hf_note(st, "measuring %s", groups[i].name);
+    p->group_end_ns = hf_now_ns() + (int64_t)(budget_s(p, i) * 1e9);
+    int64_t from = hf_now_ns();
+    st = hf_note(groups[i].run(p), "measuring %s", groups[i].name);
+    hf_log(HF_LOG_DEBUG, "group %s: %.1f s", groups[i].name, (double)(hf_now_ns() - from) / 1e9);
   }
-  return HF_OK;
+  hf_progress_end(&p->bar);
+  return st == HF_OK ? add_watch(p) : st;
 }

@@ -11,16 +11,26 @@
 
 #include "base/clock.h"
 #include "kernels/moe.h"
+#include "profiler/experts.h"
 #include "profiler/profile.h"
 #include "profiler/rings.h"
 
-enum { MOST_TOKENS = 64, MOST_ACTIVE = 8, MOST_EXPERTS = 256 };
+/* Beyond FEW_TOKENS an expert is bound by arithmetic: two active ones tell as much as eight and take a quarter of the time. */
+enum { MOST_TOKENS = 512, FEW_TOKENS = 64, MOST_ACTIVE = 8, FEW_ACTIVE = 2, MOST_EXPERTS = 256, MOST_CANDIDATES = 16 };
+
+/* Token counts of a run. quick: enough for a line through them. */
+typedef struct {
+  int n, at[12];
+} token_counts;
+static const token_counts full_counts = {7, {1, 2, 4, 8, 16, 32, 64}}, many_counts = {3, {128, 256, 512}},
+                          quick_counts = {5, {1, 4, 8, 16, 64}}, coarse_counts = {4, {1, 4, 16, 64}}, two_counts = {2, {1, 16}};
 
 typedef struct {
   pool *p;
   moe *m;
   moe_job job;
   moe_expert *experts; /* ring */
+  const char *load;
   int n_experts, active, next;
   int32_t *ids; /* [MOST_TOKENS][active] */
   int order[MOST_EXPERTS];
@@ -93,18 +103,21 @@ static hf_status add_point(profile *p, const bench *b, const prof_shape *s, kern
   rec_kernel_point k = {.n_out = s->rows, .n_in = s->cols, .tokens = tokens, .threads = pool_threads(b->p), .bytes = bytes};
   kern_act act = kern_act_of(f, false);
   snprintf(k.kernel, sizeof k.kernel, "expert_ffn");
-  snprintf(k.candidate, sizeof k.candidate, "%s", kern_mm_pick(f, act, kern_best_layout(f, act), s->cols, tokens, NULL)->name);
+  snprintf(k.candidate, sizeof k.candidate, "%s",
+           kern_mm_pick(f, act, kern_best_layout(f, act), s->cols, tokens, kern_preferred(KERN_USE_EXPERTS, f, tokens))->name);
+  snprintf(k.load, sizeof k.load, "%s", b->load);
   snprintf(k.format, sizeof k.format, "%s", kern_format_name(f));
   snprintf(k.act, sizeof k.act, "%s", kern_act_name(act));
   return prof_add_point(p, &k, ns);
 }
 
-static hf_status measure(profile *p, bench *b, const prof_shape *s, kern_format f, int64_t expert_bytes) {
+static hf_status measure(profile *p, bench *b, const prof_shape *s, kern_format f, int64_t expert_bytes,
+                         const token_counts *counts) {
   b->job.n_tok = 1;
   stats empty = prof_time(p, sample_empty, b);
-  for (int tokens = 1; tokens <= MOST_TOKENS; tokens *= 2) {
-    if (p->o.quick && (tokens == 2 || tokens == 32)) continue;
-    if (prof_over_budget(p) && p->o.quick && tokens > 16) break;
+  for (int i = 0; i < counts->n; i++) {
+    int tokens = counts->at[i];
+    if (prof_over_budget(p) && p->o.quick && (tokens > 16 || tokens == 8)) continue;
     b->job.n_tok = tokens;
     stats t = prof_time(p, sample, b);
     /* the fixed part is never more than nine tenths of what was measured; its least value, so that a bad moment hides no work */
@@ -114,13 +127,20 @@ static hf_status measure(profile *p, bench *b, const prof_shape *s, kern_format 
   return HF_OK;
 }
 
-static hf_status with_pool(profile *p, bench *b, const prof_shape *s, kern_format f, int64_t expert_bytes, float *x, float *y,
-                           float *w) {
-  moe_shape shape = {b->n_experts, b->active, s->cols, s->rows, MOST_TOKENS, false};
+typedef struct {
+  float *x, *y, *w;
+} vectors;
+
+/* So many active experts of the ring on the pool of b, over these token counts. */
+static hf_status with_pool(profile *p, bench *b, const prof_shape *s, kern_format f, int64_t expert_bytes, const vectors *v,
+                           const token_counts *counts) {
+  int most = counts->at[counts->n - 1], active = most > FEW_TOKENS ? FEW_ACTIVE : MOST_ACTIVE;
+  b->active = b->n_experts < active ? b->n_experts : active;
+  moe_shape shape = {b->n_experts, b->active, s->cols, s->rows, most, false, 0};
   HF_TRY(moe_new(&shape, pool_threads(b->p), &b->m));
-  b->job =
-      (moe_job){.experts = b->experts, .x = x, .x_stride = s->cols, .ids = b->ids, .weights = w, .y = y, .y_stride = s->cols};
-  hf_status st = measure(p, b, s, f, expert_bytes);
+  b->job = (moe_job){
+      .experts = b->experts, .x = v->x, .x_stride = s->cols, .ids = b->ids, .weights = v->w, .y = v->y, .y_stride = s->cols};
+  hf_status st = measure(p, b, s, f, expert_bytes, counts);
   moe_free(b->m);
   b->m = NULL;
   return st;
@@ -143,47 +163,108 @@ static bool repair(profile *p, int from, bool last) {
   return false;
 }
 
-static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) {
-  if (s->cols % kern_block(f) || s->rows % kern_block(f)) return HF_OK;
-  int64_t matrix_bytes = (int64_t)(2 * ring_matrix_bytes(f, s->rows, s->cols) + ring_matrix_bytes(f, s->cols, s->rows));
-  bench b = {.n_experts = ring_items(p, s, matrix_bytes, MOST_EXPERTS)};
-  b.active = b.n_experts < MOST_ACTIVE ? b.n_experts : MOST_ACTIVE;
-  scatter(&b);
-  size_t ring_bytes = (size_t)(matrix_bytes * b.n_experts), xy = (size_t)MOST_TOKENS * (size_t)s->cols;
-  void *ring = NULL;
-  float *x = NULL;
-  hf_status st;
-  HF_GO(out, mem_alloc(ring_bytes, -1, "expert weights", &ring));
-  HF_GO(out, hf_alloc(&b.experts, (size_t)b.n_experts, sizeof *b.experts, "experts"));
-  HF_GO(out, hf_alloc(&b.ids, (size_t)MOST_TOKENS * (size_t)b.active, sizeof *b.ids, "expert ids"));
-  HF_GO(out, hf_alloc(&x, 2 * xy + (size_t)MOST_TOKENS * (size_t)b.active, sizeof *x, "activations"));
-  prof_random(x, (int)xy, 3);
-  prof_random(x + 2 * xy, MOST_TOKENS * b.active, 5);
-  char *at = ring;
+/* ---- a ring of experts ---- */
+
+typedef struct {
+  bench b;
+  vectors v;
+  void *ring;
+  size_t ring_bytes;
+  int64_t expert_bytes;
+  float *floats;
+} ring;
+
+static void ring_close(ring *r) {
+  mem_free(r->ring, r->ring_bytes, -1);
+  free(r->b.experts);
+  free(r->b.ids);
+  free(r->floats);
+}
+
+static hf_status fill(ring *r, const prof_shape *s, kern_format f) {
+  char *at = r->ring;
   kern_layout layout = kern_best_layout(f, kern_act_of(f, false)); /* as they are loaded */
-  for (int e = 0; e < b.n_experts; e++) {
-    b.experts[e].gate = matrix(f, s->rows, s->cols, &at);
-    b.experts[e].up = matrix(f, s->rows, s->cols, &at);
-    b.experts[e].down = matrix(f, s->cols, s->rows, &at);
-    HF_GO(out, ring_fill(layout, &b.experts[e].gate));
-    HF_GO(out, ring_fill(layout, &b.experts[e].up));
-    HF_GO(out, ring_fill(layout, &b.experts[e].down));
+  for (int e = 0; e < r->b.n_experts; e++) {
+    moe_expert *x = &r->b.experts[e];
+    x->gate = matrix(f, s->rows, s->cols, &at);
+    x->up = matrix(f, s->rows, s->cols, &at);
+    x->down = matrix(f, s->cols, s->rows, &at);
+    HF_TRY(ring_fill(layout, &x->gate));
+    HF_TRY(ring_fill(layout, &x->up));
+    HF_TRY(ring_fill(layout, &x->down));
   }
-  for (int from = p->n_point, tries = 1; st == HF_OK; tries++) {
-    for (int i = 0; i < p->n_pools && st == HF_OK; i++) {
-      b.p = p->pools[i];
-      st = with_pool(p, &b, s, f, matrix_bytes, x, x + xy, x + 2 * xy);
+  return HF_OK;
+}
+
+static hf_status ring_open(profile *p, const prof_shape *s, kern_format f, int most_tokens, ring *r) {
+  *r = (ring){.expert_bytes = (int64_t)(2 * ring_matrix_bytes(f, s->rows, s->cols) + ring_matrix_bytes(f, s->cols, s->rows))};
+  r->b.n_experts = ring_items(p, s, r->expert_bytes, MOST_EXPERTS);
+  r->ring_bytes = (size_t)(r->expert_bytes * r->b.n_experts);
+  r->b.load = "";
+  scatter(&r->b);
+  size_t xy = (size_t)most_tokens * (size_t)s->cols, choices = (size_t)most_tokens * MOST_ACTIVE;
+  hf_status st;
+  HF_GO(fail, mem_alloc(r->ring_bytes, -1, "expert weights", &r->ring));
+  HF_GO(fail, hf_alloc(&r->b.experts, (size_t)r->b.n_experts, sizeof *r->b.experts, "experts"));
+  HF_GO(fail, hf_alloc(&r->b.ids, choices, sizeof *r->b.ids, "expert ids"));
+  HF_GO(fail, hf_alloc(&r->floats, 2 * xy + choices, sizeof *r->floats, "activations"));
+  r->v = (vectors){r->floats, r->floats + xy, r->floats + 2 * xy};
+  prof_random(r->v.x, (int)xy, 3);
+  prof_random(r->v.w, (int)choices, 5);
+  HF_GO(fail, fill(r, s, f));
+  return HF_OK;
+fail:
+  ring_close(r);
+  return st;
+}
+
+static bool fits_blocks(const prof_shape *s, kern_format f) {
+  return s->cols % kern_block(f) == 0 && s->rows % kern_block(f) == 0;
+}
+
+/* The kernels that the executor takes by itself, on every pool. */
+static hf_status measure_picked(profile *p, ring *r, const prof_shape *s, kern_format f) {
+  for (int from = p->n_point, tries = 1;; tries++) {
+    for (int i = 0; i < p->n_pools; i++) {
+      r->b.p = p->pools[i];
+      HF_TRY(with_pool(p, &r->b, s, f, r->expert_bytes, &r->v, p->o.quick ? &quick_counts : &full_counts));
+      if (!p->o.quick && i == 0 && !prof_late(p)) HF_TRY(with_pool(p, &r->b, s, f, r->expert_bytes, &r->v, &many_counts));
     }
-    if (st != HF_OK || !repair(p, from, tries == PROF_TRIES)) break;
+    if (!repair(p, from, tries == PROF_TRIES)) return HF_OK;
     p->n_point = from;
     prof_more_time(p);
   }
-out:
-  mem_free(ring, ring_bytes, -1);
-  free(b.experts);
-  free(b.ids);
-  free(x);
-  return st;
+}
+
+/* The other candidates for the layout that experts have, on all threads: a plan may prefer one for some token counts. */
+static hf_status measure_others(profile *p, ring *r, const prof_shape *s, kern_format f) {
+  const kern_mm_candidate *list[MOST_CANDIDATES];
+  kern_act act = kern_act_of(f, false);
+  kern_layout layout = kern_best_layout(f, act);
+  int n = kern_mm_candidates(kern_get()->isa, f, act, list, MOST_CANDIDATES);
+  const char *own = kern_mm_pick(f, act, layout, s->cols, 1, NULL)->name;
+  r->b.p = p->pools[0];
+  for (int i = 0; i < n && i < MOST_CANDIDATES; i++) {
+    const kern_mm_candidate *c = list[i];
+    if (c->layout != layout || c->isa == KERN_ISA_SCALAR || strcmp(c->name, own) == 0) continue;
+    if (s->cols % c->col_multiple || s->rows % c->col_multiple || c->max_tok) continue;
+    HF_TRY(kern_prefer(KERN_USE_EXPERTS, f, 1, MOST_TOKENS, c->name));
+    hf_status st = with_pool(p, &r->b, s, f, r->expert_bytes, &r->v, &coarse_counts);
+    kern_forget();
+    HF_TRY(st);
+  }
+  return HF_OK;
+}
+
+static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) {
+  ring r;
+  if (!fits_blocks(s, f) || !prof_unit_begin(p, "experts/%dx%d/%s", s->rows, s->cols, kern_format_name(f))) return HF_OK;
+  HF_TRY(ring_open(p, s, f, p->o.quick ? FEW_TOKENS : MOST_TOKENS, &r));
+  hf_status st = measure_picked(p, &r, s, f);
+  if (st == HF_OK && !p->o.quick && !prof_over_budget(p)) st = measure_others(p, &r, s, f);
+  ring_close(&r);
+  HF_TRY(st);
+  return prof_unit_end(p);
 }
 
 hf_status prof_experts(profile *p) {
@@ -194,5 +275,38 @@ hf_status prof_experts(profile *p) {
       HF_TRY(measure_format(p, s, ring_formats[i]));
     }
   }
+  return HF_OK;
+}
+
+/* ---- beside a load ---- */
+
+static bool has_alone(const profile *p, const prof_shape *s, kern_format f, int threads) {
+  for (int i = 0; i < p->n_point; i++) {
+    const rec_kernel_point *k = &p->point[i];
+    if (strcmp(k->kernel, "expert_ffn") == 0 && strcmp(k->format, kern_format_name(f)) == 0 && k->n_out == s->rows &&
+        k->n_in == s->cols && k->threads == threads && k->load[0] == '\0')
+      return true;
+  }
+  return false;
+}
+
+hf_status experts_beside(profile *p, pool *pl, const char *load) {
+  enum { QUICK_FORMATS = 3 };
+  int done = 0;
+  for (int i = 0; i < KF_N; i++)
+    for (int k = 0; k < p->shapes.n_expert; k++) {
+      const prof_shape *s = &p->shapes.expert[k];
+      kern_format f = ring_formats[i];
+      ring r;
+      if (s->resident || !ring_wanted(p, s, i) || !fits_blocks(s, f) || !has_alone(p, s, f, pool_threads(pl))) continue;
+      if (p->o.quick && (done == QUICK_FORMATS || (done > 0 && prof_over_budget(p)))) return HF_OK;
+      HF_TRY(ring_open(p, s, f, FEW_TOKENS, &r));
+      r.b.p = pl;
+      r.b.load = load;
+      hf_status st = with_pool(p, &r.b, s, f, r.expert_bytes, &r.v, p->o.quick ? &two_counts : &coarse_counts);
+      ring_close(&r);
+      HF_TRY(st);
+      done++;
+    }
   return HF_OK;
 }

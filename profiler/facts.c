@@ -39,18 +39,46 @@ static void add_isa(json *root) {
   json_add_str(root, "amx", amx_state());
 }
 
+static void read_modules(dimm_list *l, const char **why) {
+  char *cpuinfo = NULL;
+  size_t n = 0;
+  if (hf_read_file("/proc/cpuinfo", 4 << 20, &cpuinfo, &n) != HF_OK) hf_clear_error();
+  smbios_read(smbios_path, cpuinfo && smbios_is_xeon6_p(cpuinfo), l, why);
+  free(cpuinfo);
+}
+
 static void add_memory(json *root) {
   dimm_list *l = malloc(sizeof *l);
   const char *why = "out of memory";
-  if (l) smbios_read(smbios_path, l, &why);
+  if (l) read_modules(l, &why);
   if (l && l->n > 0) {
     json_add_int(root, "dimm_slots", l->n_slots);
+    if (l->n_channels > 0) json_add_int(root, "channels", l->n_channels);
+    else json_add_str(root, "channels", "unknown");
+    if (l->n_channels > 0) json_add_int(root, "channels_empty", l->empty_channels);
+    if (l->n_channels > 0) json_add_int(root, "channels_with_two", l->crowded_channels);
     smbios_to_json(l, json_add_array(root, "dimms"));
+    smbios_remarks(l, json_add_array(root, "memory_remarks"));
+    if (smbios_bytes_per_s(l) > 0) json_add_num(root, "dram_theoretical_bytes_per_s", smbios_bytes_per_s(l));
   } else {
     json_add_str(root, "dimms", "unknown");
     json_add_str(root, "dimms_why", why);
   }
   free(l);
+}
+
+/* From the facts, for they are read once. */
+hf_status prof_add_theoretical(profile *p, const char *facts) {
+  json *root = NULL;
+  HF_TRY(json_parse(facts, strlen(facts), "facts", &root));
+  double rate = json_number(json_get(root, "dram_theoretical_bytes_per_s"), 0);
+  json_free(root);
+  if (!(rate > 0) || p->topo->fake) return HF_OK;
+  stats s = {.median = rate, .low = rate, .high = rate};
+  HF_TRY(prof_add_figure(p, "cpu", "dram_theoretical_bytes_per_s", "", "B/s", &s,
+                         "SMBIOS: filled channels, configured speed, width"));
+  p->figure[p->n_figure - 1].tag = TAG_SPEC;
+  return HF_OK;
 }
 
 hf_status prof_facts(const topology *t, char *out, size_t n) {

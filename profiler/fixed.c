@@ -287,6 +287,8 @@ out:
 }
 
 hf_status prof_fixed(profile *p) {
+  if (!prof_unit_begin(p, "fixed")) return HF_OK;
   for (int i = 0; i < p->n_pools; i++) HF_TRY(measure_pool(p, p->pools[i]));
-  return with_device(p);
+  HF_TRY(with_device(p));
+  return prof_unit_end(p);
 }

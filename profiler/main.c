@@ -14,7 +14,7 @@
 static const char program[] = "hf-profile";
 
 typedef struct {
-  bool quick;
+  bool quick, restart;
   int64_t threads;
   const char *only, *model, *name, *isa;
 } options;
@@ -24,18 +24,23 @@ static const char description[] =
     "takes "
     "over the number of tokens, per weight format and instruction set, attention over context, and what a layer costs beside its "
     "arithmetic. hf-plan predicts from these figures.\n\n"
-    "Every figure is a median with its 10th and 90th percentile. A point whose samples lie far apart is measured twice. Stop "
-    "other "
-    "programs first: what they take is missing from the figures.\n\n"
+    "Every figure is a median with its 10th and 90th percentile. A point whose samples lie far apart, or after which the cores "
+    "run slowly, "
+    "is measured again. Stop other programs first: what they take is missing from the figures.\n\n"
+    "A full profile takes up to five minutes on two cores. One that was interrupted goes on where it was when it is started "
+    "again "
+    "within a day with the same options.\n\n"
     "hf-profile show prints a machine of the database, compare two of them side by side, export and import hand one to a "
     "colleague who "
     "plans with it; each has its --help.";
 
-static const char examples[] = "  hf-profile --quick\n      under 20 seconds on two cores, enough for a first plan\n"
-                               "  hf-profile --model examples/tiny-moe\n      the shapes of this model\n"
-                               "  hf-profile --only dram --json\n      memory bandwidth alone, for a script\n"
-                               "  hf-profile show\n      the last profile again\n"
-                               "  hf-profile export --out box.json\n      for a colleague's hf-profile import\n";
+static const char examples[] =
+    "  hf-profile --quick\n      under 20 seconds on two cores, enough for a first plan\n"
+    "  hf-profile\n      all kernels over 1 to 512 tokens, up to five minutes; goes on after an interruption\n"
+    "  hf-profile --model examples/tiny-moe\n      the shapes of this model\n"
+    "  hf-profile --only dram --json\n      memory bandwidth alone, for a script\n"
+    "  hf-profile show\n      the last profile again\n"
+    "  hf-profile export --out box.json\n      for a colleague's hf-profile import\n";
 
 /* A database that cannot be written is found out before minutes of measuring. */
 static hf_status check_writable(db *d) {
@@ -61,6 +66,20 @@ static void warn_if_busy(void) {
   }
 }
 
+/* Everything that rows of one profile have in common. A quick profile keeps none: it is over in seconds. */
+static hf_status open_journal(const options *o, const cli_common *common, const char *facts, profile *p) {
+  char path[4096], key[4096 + 1024];
+  int units = 0;
+  if (o->quick) return HF_OK;
+  HF_TRY(db_default_path(common->db_path, path, sizeof path));
+  snprintf(key, sizeof key, "%s threads=%lld only=%.32s model=%.512s", facts, (long long)o->threads, o->only ? o->only : "",
+           o->model ? o->model : "");
+  HF_TRY(journal_open(path, key, o->restart, &p->journal, &units));
+  if (units > 0)
+    hf_log(HF_LOG_INFO, "going on with an interrupted profile: %d parts of it are there (--restart begins anew)", units);
+  return HF_OK;
+}
+
 static hf_status measure(const options *o, const cli_common *common, profile *p) {
   rec_machine m = {.name = ""};
   char name[128] = "", facts[sizeof m.facts_json];
@@ -71,12 +90,17 @@ static hf_status measure(const options *o, const cli_common *common, profile *p)
   HF_TRY(verb_open_db(common, true, &d));
   hf_status st;
   HF_GO(out, check_writable(d));
+  HF_GO(out, open_journal(o, common, facts, p));
   warn_if_busy();
   HF_GO(out, prof_run(p));
+  HF_GO(out, prof_add_theoretical(p, facts));
   HF_GO(out, prof_store(d, p, name, facts, &m));
+  journal_close(p->journal, true);
+  p->journal = NULL;
   hf_log(HF_LOG_INFO, "gpu: no device; stored as machine %lld (%s)", (long long)m.id, m.name);
   st = verb_print(d, &m, common->json);
 out:
+  journal_close(p->journal, false);
   db_close(d);
   return st;
 }
@@ -86,9 +110,11 @@ static hf_status profile_machine(int argc, char **argv) {
   const cli_option table[] = {
       {"quick", 'q', CLI_FLAG, &o.quick, NULL, "Fewer points and samples: under 20 seconds on two cores.", 0, 0},
       {"threads", 't', CLI_INT, &o.threads, "N", "Workers to measure with. Default: all physical cores.", 1, TOPO_MAX_CPUS},
-      {"only", 0, CLI_STR, &o.only, "GROUP", "Measure one group: dram, fixed, experts, matmul, attention or norm.", 0, 0},
+      {"only", 0, CLI_STR, &o.only, "GROUP", "Measure one group: dram, fixed, experts, matmul, attention, norm, dma or peaks.", 0,
+       0},
       {"model", 'm', CLI_STR, &o.model, "PATH",
        "Take the shapes of this model (folder, GGUF file or synth:...) instead of common ones.", 0, 0},
+      {"restart", 0, CLI_FLAG, &o.restart, NULL, "Begin anew where an interrupted profile would go on.", 0, 0},
       {"name", 0, CLI_STR, &o.name, "NAME", "Name of the machine in the database. Default: the host name.", 0, 0},
       {"isa", 0, CLI_STR, &o.isa, "MASK",
        "Use no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16. Default: $HF_ISA, else all.", 0, 0},

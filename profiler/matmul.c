@@ -14,7 +14,15 @@
 #include "profiler/profile.h"
 #include "profiler/rings.h"
 
-enum { MOST_TOKENS = 64, MOST_MATRICES = 512, MOST_CANDIDATES = 8, SAMPLE_NS = 200000, WAKE_MOST_NS = SAMPLE_NS / 10 };
+/* Rates are those of RATE_TOKENS tokens; quick mode measures no more than that. */
+enum {
+  MOST_TOKENS = 512,
+  RATE_TOKENS = 64,
+  MOST_MATRICES = 512,
+  MOST_CANDIDATES = 16,
+  SAMPLE_NS = 200000,
+  WAKE_MOST_NS = SAMPLE_NS / 10
+};
 
 typedef struct {
   pool *p;
@@ -69,8 +77,8 @@ static hf_status add_point(profile *p, const bench *b, const stats *each) {
 
 /* One candidate over tokens; best[i] is the fastest of the candidates so far at 2^i tokens. */
 static hf_status measure_candidate(profile *p, bench *b, double wake, double *best) {
-  for (int i = 0, tokens = 1; tokens <= MOST_TOKENS; tokens *= 2, i++) {
-    if (p->o.quick && (tokens == 2 || tokens == 32)) continue;
+  for (int i = 0, tokens = 1; tokens <= (p->o.quick || prof_late(p) ? RATE_TOKENS : MOST_TOKENS); tokens *= 2, i++) {
+    if (p->o.quick && (tokens == 2 || tokens == 32 || (prof_over_budget(p) && (tokens == 4 || tokens == 8)))) continue;
     b->n_tok = tokens;
     b->per_sample = 1;
     double once = sample(b);
@@ -106,7 +114,7 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
     b->y[t] = y + (size_t)t * (size_t)w->n_rows;
   }
   for (int i = 0; i < p->n_pools; i++) {
-    double best[8] = {0};
+    double best[16] = {0};
     b->p = p->pools[i];
     b->next = 0;
     stats wake = prof_time(p, sample_wake, b);
@@ -114,7 +122,7 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
       b->c = list[c];
       if (w->n_cols % b->c->col_multiple) continue;
       HF_TRY(lay_out(b, b->c->layout));
-      if (c > 0 && p->o.quick && (prof_over_budget(p) || list[c]->isa == KERN_ISA_SCALAR))
+      if (c > 0 && (prof_late(p) || (p->o.quick && (prof_over_budget(p) || list[c]->isa == KERN_ISA_SCALAR))))
         break; /* the scalar reference only when there is time */
       HF_TRY(measure_candidate(p, b, wake.least, best));
     }
@@ -160,10 +168,10 @@ static hf_status add_flops(profile *p, kern_format f, const char *what, const ch
     stats best = {0};
     for (int k = 0; k < p->n_point; k++) {
       const rec_kernel_point *r = &p->point[k];
-      if (strcmp(r->kernel, "matmul") != 0 || r->tokens != MOST_TOKENS || r->threads != threads || !(r->ns > 0)) continue;
+      if (strcmp(r->kernel, "matmul") != 0 || r->tokens != RATE_TOKENS || r->threads != threads || !(r->ns > 0)) continue;
       if (strcmp(r->format, kern_format_name(f)) != 0) continue;
       stats ns = {.median = r->ns, .low = r->ns_low, .high = r->ns_high, .spread = r->spread, .n = r->n};
-      stats rate = stats_rate(&ns, 1e9 * 2 * MOST_TOKENS * (double)r->n_out * r->n_in);
+      stats rate = stats_rate(&ns, 1e9 * 2 * RATE_TOKENS * (double)r->n_out * r->n_in);
       if (rate.median > best.median) best = rate;
     }
     if (!(best.median > 0)) continue;
@@ -209,7 +217,11 @@ static hf_status measure_rate(profile *p, kern_format f, const char *what, const
 }
 
 hf_status prof_matmul(profile *p) {
-  for (int i = 0; i < KF_N; i++) HF_TRY(measure_shapes(p, i));
+  for (int i = 0; i < KF_N; i++) {
+    if (!prof_unit_begin(p, "matmul/%s", kern_format_name(ring_formats[i]))) continue;
+    HF_TRY(measure_shapes(p, i));
+    HF_TRY(prof_unit_end(p));
+  }
   HF_TRY(measure_rate(p, KF_Q8_0, "cpu_flops_int8", "OP/s"));
   HF_TRY(measure_rate(p, KF_BF16, "cpu_flops_bf16", "FLOP/s"));
   HF_TRY(measure_rate(p, KF_F16, "cpu_flops_fp16", "FLOP/s"));

@@ -25,8 +25,9 @@ static void add_measurement(json *list, const char *what, const char *device, co
 
 static void add_kernel(json *list, const rec_kernel_point *k) {
   char params[256];
-  snprintf(params, sizeof params, "candidate=%s,format=%s,act=%s,n_out=%d,n_in=%d,tokens=%d,context=%d,threads=%d", k->candidate,
-           k->format, k->act, k->n_out, k->n_in, k->tokens, k->context, k->threads);
+  snprintf(params, sizeof params, "candidate=%s,format=%s,act=%s,n_out=%d,n_in=%d,tokens=%d,context=%d,threads=%d%s%s",
+           k->candidate, k->format, k->act, k->n_out, k->n_in, k->tokens, k->context, k->threads, k->load[0] ? ",load=" : "",
+           k->load);
   add_measurement(list, k->kernel, k->device, params, k->ns, k->ns_low, k->ns_high, "ns", k->spread, k->n, k->tag);
 }
 
@@ -64,6 +65,10 @@ const char *prof_human(char out[32], double v, const char *unit) {
     int i = 0;
     for (; i < 3 && v >= 999.5; i++) v /= 1000;
     snprintf(out, 32, "%.3g %s", v, units[i]);
+    return out;
+  }
+  if (strcmp(unit, "1") == 0) {
+    snprintf(out, 32, "%.3g", v);
     return out;
   }
   static const char *const prefix[] = {"", "K", "M", "G", "T", "P"};
@@ -116,6 +121,10 @@ static void print_dimms(const json *facts) {
     if (speed > 0) printf(", %g MT/s", speed);
     printf(", MRDIMM: %s\n", text_of(d, "mrdimm"));
   }
+  double channels = json_number(json_get(facts, "channels"), 0);
+  if (channels > 0) printf("  channels        %g, %g empty\n", channels, json_number(json_get(facts, "channels_empty"), 0));
+  for (const json *r = json_first(json_get(facts, "memory_remarks")); r; r = json_next(r))
+    if (json_string(r)) printf("  remark          %s\n", json_string(r));
 }
 
 static void print_facts(const prof_view *v) {
@@ -149,11 +158,13 @@ static void print_figures(const prof_view *v) {
 
 static bool same_row(const rec_kernel_point *a, const rec_kernel_point *b) {
   return strcmp(a->kernel, b->kernel) == 0 && strcmp(a->candidate, b->candidate) == 0 && strcmp(a->format, b->format) == 0 &&
-         strcmp(a->act, b->act) == 0 && a->n_out == b->n_out && a->n_in == b->n_in && a->threads == b->threads;
+         strcmp(a->act, b->act) == 0 && a->n_out == b->n_out && a->n_in == b->n_in && a->threads == b->threads &&
+         strcmp(a->load, b->load) == 0;
 }
 
 static bool same_table(const rec_kernel_point *a, const rec_kernel_point *b) {
-  return strcmp(a->kernel, b->kernel) == 0 && a->n_out == b->n_out && a->n_in == b->n_in && a->threads == b->threads;
+  return strcmp(a->kernel, b->kernel) == 0 && a->n_out == b->n_out && a->n_in == b->n_in && a->threads == b->threads &&
+         strcmp(a->load, b->load) == 0;
 }
 
 static int column_of(const rec_kernel_point *k) {
@@ -196,7 +207,8 @@ static void print_title(const rec_kernel_point *k) {
   } else {
     snprintf(shape, sizeof shape, "%d x %d", k->n_out, k->n_in);
   }
-  printf("\n%s, %s; %d thread%s; time of one %s\n", k->kernel, shape, k->threads, k->threads == 1 ? "" : "s", one);
+  printf("\n%s, %s; %d thread%s%s%s; time of one %s\n", k->kernel, shape, k->threads, k->threads == 1 ? "" : "s",
+         k->load[0] ? ", beside " : "", k->load, one);
 }
 
 enum { MOST_COLUMNS = 12 };

@@ -7,9 +7,10 @@
  * whose samples lie too far apart is measured once more and the quieter of the two kept. A rate of several threads above what as
  * many times one thread reaches is measured again, both of them; where it stays it is stored as doubtful.
  *
- * Groups run one after another, the important ones first: dram, fixed, experts, matmul, attention, norm. Each has a time
+ * Groups run one after another, the important ones first: dram, fixed, experts, matmul, attention, norm, dma, peaks. Each has a time
  * budget; over it, the points that remain take the least number of samples, and in quick mode the dearest are left out. Results
- * stay in memory until the end, then one transaction stores them. */
+ * stay in memory until the end, then one transaction stores them; a full profile keeps finished units in a journal on the way (journal.h).
+ * After every point the clock of the core is looked at (watch.h); a point at a slow clock is measured again. */
 #ifndef HF_PROFILER_PROFILE_H
 #define HF_PROFILER_PROFILE_H
 
@@ -17,7 +18,9 @@
 #include "db/db.h"
 #include "kernels/kernels.h"
 #include "kernels/mem/pool.h"
+#include "profiler/journal.h"
 #include "profiler/stats.h"
+#include "profiler/watch.h"
 
 enum { PROF_MAX_SHAPES = 12, PROF_MAX_THREADS = 4 };
 
@@ -59,7 +62,12 @@ typedef struct {
   int n_pools;
   int64_t group_end_ns; /* budget of the running group */
   int point_times;      /* of the running group: its points' time over the usual one */
+  int64_t started_ns;
   hf_progress bar;
+  watch clock;
+  journal *journal; /* NULL: none; the caller's */
+  char unit[96];    /* the one that is measured, and where its rows begin */
+  int unit_figure, unit_point;
   rec_figure *figure;
   int n_figure, cap_figure;
   rec_kernel_point *point;
@@ -76,6 +84,8 @@ HF_MUST hf_status prof_run(profile *p);
 typedef double prof_sample_fn(void *user);
 stats prof_time(profile *p, prof_sample_fn *sample, void *user);
 bool prof_over_budget(const profile *p);
+/* The whole profile takes longer than it should: points that plans can do without are left out. */
+bool prof_late(const profile *p);
 /* What cannot be is measured again, so often in all. */
 enum { PROF_TRIES = 3 };
 /* Among the figures from number `from` on is a rate of several threads that is impossible beside that of one (db/records.h). */
@@ -90,16 +100,25 @@ HF_MUST hf_status prof_add_figure(profile *p, const char *device, const char *wh
                                   const stats *s, const char *source);
 HF_MUST hf_status prof_add_point(profile *p, const rec_kernel_point *k, const stats *s);
 
+/* A unit is what an interrupted profile does not do again: rows between begin and end are kept in the journal where there is one.
+ * begin: false when the journal had the unit; its rows are in the profile then, and there is no end. */
+bool prof_unit_begin(profile *p, const char *fmt, ...) HF_PRINTF(2, 3);
+HF_MUST hf_status prof_unit_end(profile *p);
+
 /* Groups. */
 HF_MUST hf_status prof_dram(profile *p);
 HF_MUST hf_status prof_fixed(profile *p);
 HF_MUST hf_status prof_experts(profile *p);
 HF_MUST hf_status prof_matmul(profile *p);
 HF_MUST hf_status prof_attention(profile *p);
+HF_MUST hf_status prof_dma(profile *p);
+HF_MUST hf_status prof_peaks(profile *p);
 HF_MUST hf_status prof_norm(profile *p);
 
 /* The machine's facts as one JSON object of at most 4,095 bytes. */
 HF_MUST hf_status prof_facts(const topology *t, char *out, size_t n);
+/* Figure dram_theoretical_bytes_per_s (tag spec), where the facts have it. */
+HF_MUST hf_status prof_add_theoretical(profile *p, const char *facts);
 /* Device rows: one per NUMA node. */
 int prof_devices(const topology *t, rec_device *out, int max);
 
