@@ -35,7 +35,7 @@ static long preemptions(void) {
  * there are not enough others within four times the point's time. */
 static stats time_once(profile *p, prof_sample_fn *sample, void *user) {
   double clean[STATS_MAX], all[STATS_MAX];
-  int n_clean = 0, n_all = 0, least = prof_over_budget(p) ? 3 : modes[p->o.quick].least;
+  int n_clean = 0, n_all = 0, least = prof_late(p) ? 2 : prof_over_budget(p) ? 3 : modes[p->o.quick].least;
   int64_t point_ns = modes[p->o.quick].point_ns * p->point_times;
   int64_t until = hf_now_ns() + point_ns, give_up = until + (prof_over_budget(p) ? 0 : 3 * point_ns);
   long seen = preemptions();
@@ -211,7 +211,7 @@ static const struct {
     {"matmul", prof_matmul, 4, 70, 1},
     {"attention", prof_attention, 1.5, 25, 1},
     {"norm", prof_norm, 0.3, 2, 1},
-    {"dma", prof_dma, 1, 25, 6},
+    {"dma", prof_dma, 2.5, 25, 6},
     {"peaks", prof_peaks, 0.5, 5, 1},
 };
 enum { N_GROUPS = sizeof groups / sizeof groups[0] };

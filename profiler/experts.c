@@ -299,7 +299,7 @@ hf_status experts_beside(profile *p, pool *pl, const char *load) {
       kern_format f = ring_formats[i];
       ring r;
       if (s->resident || !ring_wanted(p, s, i) || !fits_blocks(s, f) || !has_alone(p, s, f, pool_threads(pl))) continue;
-      if (p->o.quick && (done == QUICK_FORMATS || (done > 0 && prof_over_budget(p)))) return HF_OK;
+      if ((p->o.quick && done == QUICK_FORMATS) || (done > 0 && prof_over_budget(p))) return HF_OK;
       HF_TRY(ring_open(p, s, f, FEW_TOKENS, &r));
       r.b.p = pl;
       r.b.load = load;

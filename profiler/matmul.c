@@ -79,6 +79,7 @@ static hf_status add_point(profile *p, const bench *b, const stats *each) {
 static hf_status measure_candidate(profile *p, bench *b, double wake, double *best) {
   for (int i = 0, tokens = 1; tokens <= (p->o.quick || prof_late(p) ? RATE_TOKENS : MOST_TOKENS); tokens *= 2, i++) {
     if (p->o.quick && (tokens == 2 || tokens == 32 || (prof_over_budget(p) && (tokens == 4 || tokens == 8)))) continue;
+    if (prof_late(p) && tokens != 1 && tokens != 16 && tokens != RATE_TOKENS) continue;
     b->n_tok = tokens;
     b->per_sample = 1;
     double once = sample(b);

@@ -120,7 +120,8 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
 double cost_contend(const cost_input *in, const cost_shape *s, db_tag *tag);
 
 /* The same of an upload (DMA out of this machine's memory) and the CPU's experts (stage_table.contend_dma). Where kernels were measured beside
- * a DMA (kernel_curve.load "dma") and lost the share 1 - f of their rate: 2 - f, the upload counted as undisturbed. Else both share the memory's
+ * a DMA (kernel_curve.load "dma") and lost the share 1 - f of their rate: 2 - f, the upload counted as undisturbed; where the rate of that DMA is
+ * known (figure dma_load_bytes_per_s: a stand-in of hf-profile), the share goes with link / that rate, at most 1. Else both share the memory's
  * bandwidth: 1 + link / DRAM, at most 2; experts bound by arithmetic are disturbed less. 1 without a real device. */
 double cost_contend_dma(const cost_input *in, const cost_shape *s, db_tag *tag);
 

@@ -224,10 +224,16 @@ static double kernel_beside_dma(const cost_rows *r, const cost_shape *s) {
 double cost_contend_dma(const cost_input *in, const cost_shape *s, db_tag *tag) {
   if (gpu_set_kind(&in->gpus) != GPU_CUDA) return 1;
   double left = kernel_beside_dma(in->rows, s);
-  if (left > 0) return 2 - left;
+  cost_figure load;
+  bool paced = cost_find(in->rows, "cpu", "dma_load_bytes_per_s", &load) && load.likely > 0;
+  if (left > 0 && !paced) return 2 - left;
   cost_unit pool = cost_pool_unit(in), device = cost_device_unit(in, 0);
   double link = cost_rate(in->rows, device.device, "pcie_h2d_bytes_per_s", COST_LINK, (cost_case){0},
                           cost_prior_of("pcie_h2d_bytes_per_s")->value, tag);
+  if (left > 0) { /* what another rate of uploads would have cost goes with the rate */
+    cost_weaken(tag, TAG_SCALED);
+    return fmin(2, 1 + (1 - left) * link / load.likely);
+  }
   return 1 + fmin(1, link / cost_unit_bytes_per_s(&pool, (cost_case){0}, tag));
 }
 

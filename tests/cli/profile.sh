@@ -24,12 +24,30 @@ expect_json '.facts.gpu == "no device" and .facts.cores >= 1'
 expect_json '(.facts.isa | type) == "array" and (.facts.amx | type) == "string"'
 expect_json '.facts.dimms == "unknown" or (.facts.dimms | type) == "array"'
 expect_json '.measurements | all(has("what") and has("params") and has("unit") and .value >= 0 and .spread >= 0 and .n >= 1
-             and .low <= .value and .value <= .high and .tag == "measured")'
+             and .low <= .value and .value <= .high and (.tag == "measured" or (.what == "dram_theoretical_bytes_per_s" and .tag == "spec")))'
 for what in dram_read_bytes_per_s cpu_flops_int8 cpu_flops_bf16 cpu_flops_f32 layer_fixed_ns thread_layer_fixed_ns handover_ns \
-  launch_ns step_fixed_ns pool_wake_ns; do
+  launch_ns step_fixed_ns pool_wake_ns dram_copy_bytes_per_s dram_triad_bytes_per_s dram_read_small_pages_bytes_per_s cpu_clock_hz; do
   expect_json --arg w $what '.measurements | any(.what == $w and .device == "cpu" and .value > 0)'
 done
 expect_json '.measurements | any(.what == "dram_read_bytes_per_s" and .device == "cpu0" and .unit == "B/s")'
+expect_json '.measurements | all(.what != "cpu_clock_hz" or (.value > 3e8 and .value < 1e10 and .unit == "Hz"))'
+# Memory far from the core answers in tens to thousands of ns; and small pages are no quicker.
+expect_json '.measurements | any(.what == "mem_latency_ns" and .device == "cpu0" and .params == "memory=cpu0" and .value > 20 and .value < 1e5)'
+expect_json '.measurements | any(.what == "mem_latency_small_pages_ns" and .value > 20)'
+# Arithmetic on registers alone: what kernels reach is below it.
+if [ "$(uname -m)" = x86_64 ] && grep -qw fma /proc/cpuinfo; then
+  expect_json '([.measurements[] | select(.what == "cpu_peak_ops_per_s" and (.params | endswith("_f32,threads=1"))).value] | max) as $peak
+    | any(.measurements[]; .what == "cpu_flops_f32" and .params == "threads=1" and .value < 1.2 * $peak)'
+fi
+# Reading and experts beside a stand-in for uploads, where there is a core for it.
+if [ "$(nproc)" -gt 1 ]; then
+  expect_json '[.measurements[] | select(.what == "dram_read_beside_dma_bytes_per_s").params] | any(endswith(",dma=0")) and any(endswith(",dma=most"))'
+  expect_json '.measurements | any(.what == "dma_load_bytes_per_s" and .value > 1e7)'
+  expect_json '.measurements | any(.what == "expert_ffn" and (.params | endswith(",load=dma")))'
+  # the planner compares a point beside uploads with the same point alone
+  expect_json '[.measurements[] | select(.what == "expert_ffn").params] as $all
+    | $all | map(select(endswith(",load=dma")) | sub(",load=dma$"; "")) | length > 0 and all(. as $p | $all | index([$p]))'
+fi
 for kernel in matmul expert_ffn attn_mla attn_gqa rmsnorm; do
   expect_json --arg w $kernel '.measurements | any(.what == $w and .unit == "ns" and .value > 0)'
 done
@@ -119,8 +137,51 @@ expect_error 2 "no machine 'nobody'" "$prof" compare box nobody --db "$db"
 # One group, scalar kernels, the shapes of a model.
 expect_exit 0 "$prof" --quick --only experts --isa scalar --threads 1 --model examples/tiny-moe --db "$db" --json
 expect_json '.machine_id == 3 and .facts.isa_used == "scalar"'
-expect_json '.measurements | length > 0 and all(.what == "expert_ffn" and (.params | contains("candidate=bf16.ref,")
+expect_json '.measurements | map(select(.what | test("cpu_clock_hz|cpu_throttle") | not)) | length > 0 and all(.what == "expert_ffn" and (.params | contains("candidate=bf16.ref,")
              and contains("threads=1")))'
+
+# Pretended nodes: each gives what its file says at most, tagged as assumed, and the planner splits experts by it.
+cat >"$tmp/nodes.json" <<'END'
+{"nodes": [{"cpus": 1, "mem_bytes": 4e9, "dram_bytes_per_s": 3e8}, {"cpus": 1, "mem_bytes": 4e9, "dram_bytes_per_s": 1e8}]}
+END
+sed -i 's/4e9/4000000000/g' "$tmp/nodes.json"
+HF_TOPOLOGY=$tmp/nodes.json expect_exit 0 "$prof" --quick --only dram --name nodes --db "$tmp/nodes.db" --json
+expect_json '.facts.numa_nodes == 2 and .facts.fake_topology'
+rate() { # DEVICE WHAT PARAMS EXPECTED
+  expect_json --arg d "$1" --arg w "$2" --arg p "$3" --argjson v "$4" '[.measurements[] | select(.device == $d and .what == $w and .params == $p)]
+    | length == 1 and (.[0] | .tag == "assumed" and .value > 0.97 * $v and .value < 1.0001 * $v)'
+}
+for what in dram_read_bytes_per_s dram_copy_bytes_per_s dram_triad_bytes_per_s; do
+  rate cpu0 $what threads=1 3e8
+  rate cpu1 $what threads=1 1e8
+done
+rate cpu dram_read_bytes_per_s threads=2 2e8 # halves: the slower node's takes the time
+rate cpu0 dram_node_read_bytes_per_s threads=1,memory=cpu1 1e8
+rate cpu1 dram_node_read_bytes_per_s threads=1,memory=cpu0 3e8
+expect_json '[.measurements[] | select(.what == "dram_remote_fraction" and .device == "cpu")] | length == 1 and .[0].value > 0.97 and .[0].value < 1.03'
+expect_json '[.measurements[] | select(.what == "mem_latency_ns")] | length == 4'
+
+# A full profile that is killed goes on where it was, with the rows it had; other options begin anew; nothing is left behind at the end.
+full=("$prof" --only experts --threads 1 --model examples/tiny-moe --name killed --db "$tmp/killed.db")
+"${full[@]}" >"$tmp/killed.out" 2>&1 &
+pid=$!
+for _ in $(seq 600); do
+  if [ "$(grep -c '"unit"' "$tmp/killed.db.profile" 2>/dev/null || true)" -ge 1 ] 2>/dev/null; then break; fi
+  sleep 0.05
+done
+kill -9 $pid 2>/dev/null || true
+wait $pid 2>/dev/null || true
+if [ ! -e "$tmp/killed.db.profile" ]; then fail 'no journal is left after a kill'; fi
+expect_error 2 'no measured machine' "$prof" show --db "$tmp/killed.db"
+sed -n 2p "$tmp/killed.db.profile" >"$tmp/unit.json"
+expect_exit 0 "${full[@]}" --json
+expect_stderr_line 'going on with an interrupted profile: [1-9]'
+jq -e --slurpfile u "$tmp/unit.json" '[.measurements[].value] as $v | ($u[0].kernels | length) > 0 and all($u[0].kernels[].ns; . as $x | $v | index($x))' \
+  "$out" >/dev/null || fail 'rows of the finished part were measured again'
+if [ -e "$tmp/killed.db.profile" ]; then fail 'the journal is left behind'; fi
+jq -c -n --arg k 'another key' '{heteroflow_journal: 1, created_s: (now | floor), key: $k}, {unit: "norm", figures: [], kernels: []}' >"$tmp/killed.db.profile"
+expect_exit 0 "$prof" --only norm --threads 1 --name killed --db "$tmp/killed.db"
+if grep -q 'going on' "$err"; then fail 'a journal of other options was taken'; fi
 
 # The database: no database file, not writable, disk full.
 printf 'this is no database, but long enough to be looked at as one' >"$tmp/text.db"

@@ -187,6 +187,16 @@ static void uploads_beside_the_cpu(void **state) {
   point(&r, "q8_0", 64, 1, 4, 125);
   snprintf(kernels[1].load, sizeof kernels[1].load, "dma"); /* four fifths of the rate are left */
   near(cost_contend_dma(&in, &s, &tag), 1.2, 1e-12);
+  /* beside a stand-in that read 20 GB/s: a link of 25 GB/s takes a quarter more, one of 300 all of it */
+  figure(&r, "cpu", "dma_load_bytes_per_s", "threads=4", 20e9);
+  figures[1].likely = 25e9;
+  tag = TAG_MEASURED;
+  near(cost_contend_dma(&in, &s, &tag), 1.25, 1e-12);
+  assert_int_equal(tag, TAG_SCALED);
+  figures[1].likely = 10e9;
+  near(cost_contend_dma(&in, &s, &tag), 1.1, 1e-12);
+  figures[1].likely = 300e9;
+  near(cost_contend_dma(&in, &s, &tag), 2, 0);
 }
 
 static void contention_is_symmetric_overlap(void **state) {
