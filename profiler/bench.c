@@ -205,14 +205,9 @@ static const struct {
   double quick_s, full_s; /* budget on two cores */
   int point_times;        /* points of this group get so many times the usual time: there are few, and much hangs on them */
 } groups[] = {
-    {"dram", prof_dram, 2, 25, 20},
-    {"fixed", prof_fixed, 1, 5, 3},
-    {"experts", prof_experts, 6, 90, 1},
-    {"matmul", prof_matmul, 4, 70, 1},
-    {"attention", prof_attention, 1.5, 25, 1},
-    {"norm", prof_norm, 0.3, 2, 1},
-    {"dma", prof_dma, 2.5, 25, 6},
-    {"peaks", prof_peaks, 0.5, 5, 1},
+    {"dram", prof_dram, 1, 10, 20},      {"memory", prof_memory, 1, 15, 6}, {"fixed", prof_fixed, 1, 5, 3},
+    {"experts", prof_experts, 6, 90, 1}, {"matmul", prof_matmul, 4, 70, 1}, {"attention", prof_attention, 1.5, 25, 1},
+    {"norm", prof_norm, 0.3, 2, 1},      {"dma", prof_dma, 2.5, 25, 6},     {"peaks", prof_peaks, 0.5, 5, 1},
 };
 enum { N_GROUPS = sizeof groups / sizeof groups[0] };
 

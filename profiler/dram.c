@@ -1,12 +1,10 @@
-/* dram.c: read bandwidth of memory, by number of threads, for the machine; memory.c has the rest. The loop is that of
+/* dram.c: read bandwidth of memory, by number of threads, for the machine; memory.c has the rest, nodes included. The loop is that of
  * kernels/mem/probe.h, so that what hf-run probes at its start is the same thing. */
 #include <math.h>
 #include <stdio.h>
 
 #include "kernels/mem/probe.h"
 #include "profiler/memory.h"
-
-enum { FEW_TIMES = 6 }; /* quick mode: of what plans hang on less */
 
 typedef struct {
   mem_probe *probe;
@@ -63,7 +61,5 @@ hf_status prof_dram(profile *p) {
   if (st == HF_OK) prof_mark_doubtful(p, from);
   mem_probe_free(w.probe);
   HF_TRY(st);
-  p->point_times = p->o.quick ? FEW_TIMES : p->point_times;
-  HF_TRY(prof_memory(p));
   return prof_unit_end(p);
 }

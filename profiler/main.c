@@ -38,7 +38,7 @@ static const char examples[] =
     "  hf-profile --quick\n      under 20 seconds on two cores, enough for a first plan\n"
     "  hf-profile\n      all kernels over 1 to 512 tokens, up to five minutes; goes on after an interruption\n"
     "  hf-profile --model examples/tiny-moe\n      the shapes of this model\n"
-    "  hf-profile --only dram --json\n      memory bandwidth alone, for a script\n"
+    "  hf-profile --only dram --json\n      the bandwidth of reading memory alone, for a script\n"
     "  hf-profile show\n      the last profile again\n"
     "  hf-profile export --out box.json\n      for a colleague's hf-profile import\n";
 
@@ -110,8 +110,8 @@ static hf_status profile_machine(int argc, char **argv) {
   const cli_option table[] = {
       {"quick", 'q', CLI_FLAG, &o.quick, NULL, "Fewer points and samples: under 20 seconds on two cores.", 0, 0},
       {"threads", 't', CLI_INT, &o.threads, "N", "Workers to measure with. Default: all physical cores.", 1, TOPO_MAX_CPUS},
-      {"only", 0, CLI_STR, &o.only, "GROUP", "Measure one group: dram, fixed, experts, matmul, attention, norm, dma or peaks.", 0,
-       0},
+      {"only", 0, CLI_STR, &o.only, "GROUP",
+       "Measure one group: dram, memory, fixed, experts, matmul, attention, norm, dma or peaks.", 0, 0},
       {"model", 'm', CLI_STR, &o.model, "PATH",
        "Take the shapes of this model (folder, GGUF file or synth:...) instead of common ones.", 0, 0},
       {"restart", 0, CLI_FLAG, &o.restart, NULL, "Begin anew where an interrupted profile would go on.", 0, 0},

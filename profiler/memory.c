@@ -304,9 +304,11 @@ static hf_status measure_latencies(profile *p, size_t bytes) {
 
 hf_status prof_memory(profile *p) {
   int n = p->topo->n_nodes;
+  if (!prof_unit_begin(p, "memory")) return HF_OK;
   size_t bytes = memory_bytes(p->topo), each = bytes / (size_t)n;
   for (int i = 0; i < n; i++) HF_TRY(measure_node(p, i, each));
   if (n > 1) HF_TRY(measure_matrix(p, each));
   HF_TRY(measure_small_pages(p, each));
-  return measure_latencies(p, each);
+  HF_TRY(measure_latencies(p, each));
+  return prof_unit_end(p);
 }

@@ -22,6 +22,4 @@ double memory_pretended_ns(const topology *t, const double *bytes);
 bool memory_is_pretended(const topology *t);
 /* Bytes of node i when a buffer is cut into equal parts for the first n_threads of the pool. */
 void memory_parts(const pool *p, const topology *t, int n_threads, double bytes, double *of_node);
-
-HF_MUST hf_status prof_memory(profile *p);
 #endif

@@ -7,7 +7,7 @@
  * whose samples lie too far apart is measured once more and the quieter of the two kept. A rate of several threads above what as
  * many times one thread reaches is measured again, both of them; where it stays it is stored as doubtful.
  *
- * Groups run one after another, the important ones first: dram, fixed, experts, matmul, attention, norm, dma, peaks. Each has a time
+ * Groups run one after another, the important ones first: dram, memory, fixed, experts, matmul, attention, norm, dma, peaks. Each has a time
  * budget; over it, the points that remain take the least number of samples, and in quick mode the dearest are left out. Results
  * stay in memory until the end, then one transaction stores them; a full profile keeps finished units in a journal on the way (journal.h).
  * After every point the clock of the core is looked at (watch.h); a point at a slow clock is measured again. */
@@ -111,6 +111,7 @@ HF_MUST hf_status prof_fixed(profile *p);
 HF_MUST hf_status prof_experts(profile *p);
 HF_MUST hf_status prof_matmul(profile *p);
 HF_MUST hf_status prof_attention(profile *p);
+HF_MUST hf_status prof_memory(profile *p);
 HF_MUST hf_status prof_dma(profile *p);
 HF_MUST hf_status prof_peaks(profile *p);
 HF_MUST hf_status prof_norm(profile *p);
