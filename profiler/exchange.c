@@ -317,6 +317,7 @@ static hf_status mark_imported(rec_machine *m, const char *file) {
 }
 
 static hf_status put_all(db *d, prof_view *v) {
+  v->machine.id = 0; /* new rows, wherever v comes from */
   HF_TRY(db_machine_put(d, &v->machine));
   int64_t id = v->machine.id;
   for (int i = 0; i < v->n_device; i++) {
@@ -324,6 +325,7 @@ static hf_status put_all(db *d, prof_view *v) {
     HF_TRY(db_device_put(d, &v->device[i]));
   }
   for (int i = 0; i < v->n_figure; i++) {
+    v->figure[i].id = 0;
     v->figure[i].machine_id = id;
     HF_TRY(db_figure_put(d, &v->figure[i]));
   }

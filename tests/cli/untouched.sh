@@ -60,6 +60,10 @@ bad 2 hf-run --check-reference "$tmp/no-such-file.json" --model examples/tiny-mo
 bad 2 hf-profile --only nothing
 bad 2 hf-profile --model examples/no-such-folder
 bad 2 hf-profile show
+bad 2 hf-profile compare 1 2
+bad 2 hf-profile export --out "$tmp/box.json"
+bad 2 hf-profile import "$tmp/no-such-file.json"
+bad 2 hf-profile import README.md
 bad 2 hf-report loop --html "$tmp/page.html"
 bad 2 hf-report machine --json
 
