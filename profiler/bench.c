@@ -305,5 +305,8 @@ hf_status prof_run(profile *p) {
     hf_log(HF_LOG_DEBUG, "group %s: %.1f s", groups[i].name, (double)(hf_now_ns() - from) / 1e9);
   }
   hf_progress_end(&p->bar);
+  if (prof_late(p))
+    hf_log(HF_LOG_INFO,
+           "other programs made this slow: points that plans can do without were left out, and the rest has fewer samples");
   return st == HF_OK ? add_watch(p) : st;
 }

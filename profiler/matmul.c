@@ -28,10 +28,16 @@ typedef struct {
   pool *p;
   const kern_mm_candidate *c;
   kern_mat *w;
-  int n_matrices, next, per_sample, n_tok;
+  int n_matrices, next, per_sample, n_tok, most_tok;
   const void *x[MOST_TOKENS];
   float *y[MOST_TOKENS];
 } bench;
+
+/* The output head is asked for users' last tokens, never for a prompt's. */
+static int most_tokens(const profile *p, int rows) {
+  enum { HEAD_ROWS = 32768 };
+  return p->o.quick || prof_late(p) || rows > HEAD_ROWS ? RATE_TOKENS : MOST_TOKENS;
+}
 
 static void products(void *arg, int thread, int n_threads) {
   bench *b = arg;
@@ -77,7 +83,7 @@ static hf_status add_point(profile *p, const bench *b, const stats *each) {
 
 /* One candidate over tokens; best[i] is the fastest of the candidates so far at 2^i tokens. */
 static hf_status measure_candidate(profile *p, bench *b, double wake, double *best) {
-  for (int i = 0, tokens = 1; tokens <= (p->o.quick || prof_late(p) ? RATE_TOKENS : MOST_TOKENS); tokens *= 2, i++) {
+  for (int i = 0, tokens = 1; tokens <= b->most_tok && tokens <= most_tokens(p, b->w[0].n_rows); tokens *= 2, i++) {
     if (p->o.quick && (tokens == 2 || tokens == 32 || (prof_over_budget(p) && (tokens == 4 || tokens == 8)))) continue;
     if (prof_late(p) && tokens != 1 && tokens != 16 && tokens != RATE_TOKENS) continue;
     b->n_tok = tokens;
@@ -110,7 +116,7 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
   const kern_mat *w = &b->w[0];
   kern_act act = kern_act_of(f, false);
   int n = kern_mm_candidates(kern_get()->isa, f, act, list, MOST_CANDIDATES);
-  for (int t = 0; t < MOST_TOKENS; t++) {
+  for (int t = 0; t < b->most_tok; t++) {
     b->x[t] = packed + (size_t)t * packed_bytes;
     b->y[t] = y + (size_t)t * (size_t)w->n_rows;
   }
@@ -134,29 +140,30 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
 static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) {
   if (s->cols % kern_block(f)) return HF_OK;
   size_t each = ring_matrix_bytes(f, s->rows, s->cols), packed_bytes = kern_act_bytes(kern_act_of(f, false), s->cols);
-  bench b = {.n_matrices = ring_items(p, s, (int64_t)each, MOST_MATRICES)};
+  bench b = {.n_matrices = ring_items(p, s, (int64_t)each, MOST_MATRICES), .most_tok = most_tokens(p, s->rows)};
+  size_t tokens = (size_t)b.most_tok;
   size_t ring_bytes = each * (size_t)b.n_matrices;
   void *ring = NULL, *packed = NULL, *y = NULL;
   float *x = NULL;
   hf_status st;
   HF_GO(out, mem_alloc(ring_bytes, -1, "weights", &ring));
-  HF_GO(out, mem_alloc(MOST_TOKENS * packed_bytes, -1, "packed activations", &packed));
-  HF_GO(out, mem_alloc((size_t)MOST_TOKENS * (size_t)s->rows * sizeof(float), -1, "results", &y));
+  HF_GO(out, mem_alloc(tokens * packed_bytes, -1, "packed activations", &packed));
+  HF_GO(out, mem_alloc(tokens * (size_t)s->rows * sizeof(float), -1, "results", &y));
   HF_GO(out, hf_alloc(&b.w, (size_t)b.n_matrices, sizeof *b.w, "matrices"));
   HF_GO(out, hf_alloc(&x, (size_t)s->cols, sizeof *x, "activations"));
   for (int i = 0; i < b.n_matrices; i++) {
     b.w[i] = (kern_mat){f, KL_ROWS, s->rows, s->cols, kern_row_bytes(f, s->cols), (char *)ring + (size_t)i * each};
     HF_GO(out, ring_fill(KL_ROWS, &b.w[i]));
   }
-  for (int t = 0; t < MOST_TOKENS; t++) {
+  for (int t = 0; t < b.most_tok; t++) {
     prof_random(x, s->cols, (uint64_t)t + 11);
     kern_get()->pack[kern_act_of(f, false)](x, s->cols, (char *)packed + (size_t)t * packed_bytes);
   }
   st = all_candidates(p, &b, f, packed, packed_bytes, y);
 out:
   mem_free(ring, ring_bytes, -1);
-  mem_free(packed, MOST_TOKENS * packed_bytes, -1);
-  mem_free(y, (size_t)MOST_TOKENS * (size_t)s->rows * sizeof(float), -1);
+  mem_free(packed, tokens * packed_bytes, -1);
+  mem_free(y, tokens * (size_t)s->rows * sizeof(float), -1);
   free(b.w);
   free(x);
   return st;

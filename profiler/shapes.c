@@ -45,6 +45,28 @@ static bool stays_in_cache(const model *m) {
   return model_total_bytes(m, FMT_DEFAULT) < SMALL_MODEL;
 }
 
+static void add_matmul(prof_shapes *out, int rows, int cols, bool small, int format) {
+  out->n_matmul = add_shape(out->matmul, out->n_matmul, (prof_shape){rows, cols, small, false, format});
+}
+
+/* The projections of an attention layer; what a model does not have is 0 and left out by add_shape. */
+static void add_attention(prof_shapes *out, const model_config *c, bool small, int format) {
+  add_matmul(out, c->d_model, c->d_model, small, format); /* as rates of other machines are held */
+  if (c->attn == ATTN_MLA) {
+    int head = c->nope_dim + c->rope_dim;
+    add_matmul(out, c->q_lora_rank, c->d_model, small, format);
+    add_matmul(out, c->n_heads * head, c->q_lora_rank > 0 ? c->q_lora_rank : c->d_model, small, format);
+    add_matmul(out, c->kv_lora_rank + c->rope_dim, c->d_model, small, format);
+    add_matmul(out, c->d_model, c->n_heads * c->v_dim, small, format);
+    out->attn[out->n_attn++] = (prof_attn){c->n_heads, c->kv_lora_rank, c->rope_dim, true};
+    return;
+  }
+  add_matmul(out, c->n_heads * c->head_dim, c->d_model, small, format);
+  add_matmul(out, c->n_kv_heads * c->head_dim, c->d_model, small, format);
+  add_matmul(out, c->d_model, c->n_heads * c->head_dim, small, format);
+  out->attn[out->n_attn++] = (prof_attn){c->n_heads, c->head_dim, c->n_kv_heads, false};
+}
+
 static hf_status from_model(const model *m, const char *path, prof_shapes *out) {
   const model_config *c = model_get_config(m);
   int dense = 0, moe = 0;
@@ -62,10 +84,8 @@ static hf_status from_model(const model *m, const char *path, prof_shapes *out) 
   out->n_expert = add_shape(out->expert, out->n_expert, (prof_shape){c->d_ff_expert, c->d_model, small, false, expert_fmt});
   out->n_expert = add_shape(out->expert, out->n_expert, (prof_shape){c->d_ff_shared, c->d_model, small, false, expert_fmt});
   out->n_expert = add_shape(out->expert, out->n_expert, (prof_shape){c->d_ff_dense, c->d_model, small, false, expert_fmt});
-  out->n_matmul = add_shape(out->matmul, out->n_matmul, (prof_shape){c->d_model, c->d_model, small, false, attn_fmt});
-  out->n_matmul = add_shape(out->matmul, out->n_matmul, (prof_shape){c->vocab_size, c->d_model, small, false, attn_fmt});
-  if (c->attn == ATTN_MLA) out->attn[out->n_attn++] = (prof_attn){c->n_heads, c->kv_lora_rank, c->rope_dim, true};
-  else out->attn[out->n_attn++] = (prof_attn){c->n_heads, c->head_dim, c->n_kv_heads, false};
+  add_attention(out, c, small, attn_fmt);
+  add_matmul(out, c->vocab_size, c->d_model, small, attn_fmt);
   out->norm[out->n_norm++] = c->d_model;
   return HF_OK;
 }
