@@ -62,6 +62,16 @@ static hf_status add_point(profile *p, const bench *b, const stats *ns) {
   return prof_add_point(p, &k, ns);
 }
 
+static stats time_context(profile *p, bench *b, int context) {
+  b->kv.n_ctx = context;
+  b->next = 0;
+  return prof_time(p, sample, b);
+}
+
+static stats again(profile *p, void *user, const rec_kernel_point *k) {
+  return time_context(p, user, k->context);
+}
+
 static hf_status measure(profile *p, const prof_attn *a) {
   int most = p->o.quick ? QUICK_CONTEXT : FULL_CONTEXT;
   bench b = {.a = a, .row_elems = a->mla ? a->n_out + a->n_in : 2 * a->n_in * a->n_out, .scale = 0.05f};
@@ -87,13 +97,13 @@ static hf_status measure(profile *p, const prof_attn *a) {
   }
   b.kv = (kern_kv){.base = kv, .page_bytes = page_bytes, .row_bytes = row_bytes, .page_tokens = PAGE_TOKENS, .type = kv_type};
   for (int i = 0; i < p->n_pools && st == HF_OK; i++) {
+    int from = p->n_point;
     b.p = p->pools[i];
     for (int context = 128; context <= most && st == HF_OK; context *= p->o.quick ? 8 : prof_late(p) ? 4 : 2) {
-      b.kv.n_ctx = context;
-      b.next = 0;
-      stats s = prof_time(p, sample, &b);
+      stats s = time_context(p, &b, context);
       st = add_point(p, &b, &s);
     }
+    if (st == HF_OK) prof_in_order(p, from, again, &b);
   }
 out:
   mem_free(kv, bytes, -1);

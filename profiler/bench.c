@@ -111,10 +111,40 @@ hf_status prof_unit_end(profile *p) {
   return HF_OK;
 }
 
+static const double SLOWER_THAN_ONE = 0.67;
+
 bool prof_impossible(const profile *p, int from) {
-  for (int i = from; i < p->n_figure; i++)
-    if (rec_figure_over_linear(p->figure, p->n_figure, i, NULL) > REC_POSSIBLE) return true;
+  for (int i = from; i < p->n_figure; i++) {
+    int threads = 0;
+    double over = rec_figure_over_linear(p->figure, p->n_figure, i, &threads);
+    if (over > REC_POSSIBLE || (over > 0 && over * threads < SLOWER_THAN_ONE)) return true;
+  }
   return false;
+}
+
+static bool out_of_order(const profile *p, int i) {
+  static const double MOST = 1.25;
+  for (int j = i + 1; j < p->n_point; j++)
+    if (p->point[i].ns > MOST * p->point[j].ns) return true;
+  return false;
+}
+
+void prof_in_order(profile *p, int from, prof_again_fn *again, void *user) {
+  for (int tries = 1, n = 1; tries < PROF_TRIES && n > 0; tries++) {
+    n = 0;
+    for (int i = from; i < p->n_point; i++) {
+      if (!out_of_order(p, i)) continue;
+      rec_kernel_point *k = &p->point[i];
+      stats s = again(p, user, k);
+      n++;
+      k->n += s.n;
+      if (!(s.median > 0) || s.median >= k->ns) continue;
+      k->ns_low = s.low;
+      k->ns = s.median;
+      k->ns_high = s.high;
+      k->spread = s.spread;
+    }
+  }
 }
 
 void prof_mark_doubtful(profile *p, int from) {
@@ -122,9 +152,12 @@ void prof_mark_doubtful(profile *p, int from) {
     rec_figure *f = &p->figure[i];
     int threads = 0;
     double over = rec_figure_over_linear(p->figure, p->n_figure, i, &threads);
-    if (!(over > REC_POSSIBLE)) continue;
+    bool slow = over > 0 && over * threads < SLOWER_THAN_ONE;
+    if (!(over > REC_POSSIBLE) && !slow) continue;
     size_t used = strlen(f->source);
     f->low = fmin(f->low, f->likely / over);
+    if (slow) f->low = fmin(f->low, f->likely);
+    if (slow) f->high = fmax(f->high, f->likely / (over * threads)); /* what one thread did */
     f->spread = (f->high - f->low) / f->likely;
     snprintf(f->source + used, sizeof f->source - used, "; doubtful: %.1f times one thread's", over * threads);
     hf_log(HF_LOG_WARN,

@@ -31,6 +31,7 @@ typedef struct {
   moe_job job;
   moe_expert *experts; /* ring */
   const char *load;
+  double empty_ns; /* a run without active experts, the least seen */
   int n_experts, active, next;
   int32_t *ids; /* [MOST_TOKENS][active] */
   int order[MOST_EXPERTS];
@@ -111,19 +112,30 @@ static hf_status add_point(profile *p, const bench *b, const prof_shape *s, kern
   return prof_add_point(p, &k, ns);
 }
 
+/* One active expert with so many tokens. */
+static stats time_tokens(profile *p, bench *b, int tokens) {
+  b->job.n_tok = tokens;
+  stats t = prof_time(p, sample, b);
+  /* the fixed part is never more than nine tenths of what was measured; its least value, so that a bad moment hides no work */
+  return stats_share(&t, b->empty_ns, b->active, 0.1);
+}
+
+static stats again(profile *p, void *user, const rec_kernel_point *k) {
+  return time_tokens(p, user, k->tokens);
+}
+
 static hf_status measure(profile *p, bench *b, const prof_shape *s, kern_format f, int64_t expert_bytes,
                          const token_counts *counts) {
+  int from = p->n_point;
   b->job.n_tok = 1;
-  stats empty = prof_time(p, sample_empty, b);
+  b->empty_ns = prof_time(p, sample_empty, b).least;
   for (int i = 0; i < counts->n; i++) {
     int tokens = counts->at[i];
     if (prof_over_budget(p) && p->o.quick && (tokens > 16 || tokens == 8)) continue;
-    b->job.n_tok = tokens;
-    stats t = prof_time(p, sample, b);
-    /* the fixed part is never more than nine tenths of what was measured; its least value, so that a bad moment hides no work */
-    stats each = stats_share(&t, empty.least, b->active, 0.1);
+    stats each = time_tokens(p, b, tokens);
     HF_TRY(add_point(p, b, s, f, tokens, &each, expert_bytes));
   }
+  prof_in_order(p, from, again, b);
   return HF_OK;
 }
 

@@ -29,6 +29,7 @@ typedef struct {
   const kern_mm_candidate *c;
   kern_mat *w;
   int n_matrices, next, per_sample, n_tok, most_tok;
+  double wake_ns; /* of the pool, the least seen */
   const void *x[MOST_TOKENS];
   float *y[MOST_TOKENS];
 } bench;
@@ -81,27 +82,34 @@ static hf_status add_point(profile *p, const bench *b, const stats *each) {
   return prof_add_point(p, &k, each);
 }
 
+static stats time_tokens(profile *p, bench *b, int tokens) {
+  b->n_tok = tokens;
+  b->per_sample = 1;
+  double once = sample(b);
+  for (int k = 0; k < 4; k++) once = fmin(once, sample(b));
+  once = fmax(once - fmin(b->wake_ns, 0.5 * once), 1);
+  b->per_sample = once < SAMPLE_NS ? (int)(SAMPLE_NS / once) : 1;
+  stats s = prof_time(p, sample, b);
+  return stats_share(&s, fmin(b->wake_ns, WAKE_MOST_NS), b->per_sample, 0.5);
+}
+
+static stats again(profile *p, void *user, const rec_kernel_point *k) {
+  return time_tokens(p, user, k->tokens);
+}
+
 /* One candidate over tokens; best[i] is the fastest of the candidates so far at 2^i tokens. */
-static hf_status measure_candidate(profile *p, bench *b, double wake, double *best) {
+static hf_status measure_candidate(profile *p, bench *b, double *best) {
+  int from = p->n_point;
   for (int i = 0, tokens = 1; tokens <= b->most_tok && tokens <= most_tokens(p, b->w[0].n_rows); tokens *= 2, i++) {
     if (p->o.quick && (tokens == 2 || tokens == 32 || (prof_over_budget(p) && (tokens == 4 || tokens == 8)))) continue;
     if (prof_late(p) && tokens != 1 && tokens != 16 && tokens != RATE_TOKENS) continue;
-    b->n_tok = tokens;
-    b->per_sample = 1;
-    double once = sample(b);
-    for (int k = 0; k < 4; k++) {
-      double again = sample(b);
-      if (again < once) once = again;
-    }
-    once = fmax(once - fmin(wake, 0.5 * once), 1);
-    b->per_sample = once < SAMPLE_NS ? (int)(SAMPLE_NS / once) : 1;
-    stats s = prof_time(p, sample, b);
-    stats each = stats_share(&s, fmin(wake, WAKE_MOST_NS), b->per_sample, 0.5);
+    stats each = time_tokens(p, b, tokens);
     HF_TRY(add_point(p, b, &each));
     /* a candidate that is far behind at few tokens does not catch up, and would take most of the time */
     if (best[i] > 0 && each.median > 3 * best[i]) return HF_OK;
     if (!(best[i] > 0) || each.median < best[i]) best[i] = each.median;
   }
+  prof_in_order(p, from, again, b);
   return HF_OK;
 }
 
@@ -124,14 +132,14 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
     double best[16] = {0};
     b->p = p->pools[i];
     b->next = 0;
-    stats wake = prof_time(p, sample_wake, b);
+    b->wake_ns = prof_time(p, sample_wake, b).least;
     for (int c = 0; c < n && c < MOST_CANDIDATES; c++) {
       b->c = list[c];
       if (w->n_cols % b->c->col_multiple) continue;
       HF_TRY(lay_out(b, b->c->layout));
       if (c > 0 && (prof_late(p) || (p->o.quick && (prof_over_budget(p) || list[c]->isa == KERN_ISA_SCALAR))))
         break; /* the scalar reference only when there is time */
-      HF_TRY(measure_candidate(p, b, wake.least, best));
+      HF_TRY(measure_candidate(p, b, best));
     }
   }
   return HF_OK;

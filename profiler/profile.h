@@ -88,10 +88,16 @@ bool prof_over_budget(const profile *p);
 bool prof_late(const profile *p);
 /* What cannot be is measured again, so often in all. */
 enum { PROF_TRIES = 3 };
-/* Among the figures from number `from` on is a rate of several threads that is impossible beside that of one (db/records.h). */
+/* Among the figures from number `from` on is a rate of several threads that is impossible beside that of one (db/records.h), or two thirds of it at
+ * most: threads that only disturb each other are no machine's, but those that waited for another program. */
 bool prof_impossible(const profile *p, int from);
 /* The interval of such figures is widened down to what is possible, their source says that they are doubtful, and a line is logged. */
 void prof_mark_doubtful(profile *p, int from);
+/* More tokens, or more context, never take less time. Points from number `from` on, of one curve and in rising order, that take a quarter longer
+ * than a later one are measured again, a few times at most, and the quickest of all kept: on a busy machine all samples of a point may have
+ * met another program. again: measures the work of that point. */
+typedef stats prof_again_fn(profile *p, void *user, const rec_kernel_point *k);
+void prof_in_order(profile *p, int from, prof_again_fn *again, void *user);
 /* Time for measuring again, whatever the group's budget. */
 void prof_more_time(profile *p);
 

@@ -52,7 +52,71 @@ static void possible(void **state) {
   free(p.figure);
 }
 
+/* Two threads at a seventeenth of one: measured again, and where it stays, what one thread did lies in the interval. */
+static void slower_than_one(void **state) {
+  (void)state;
+  profile p = {.n_figure = 0};
+  add(&p, "cpu", "cpu_flops_fp16", "threads=1", "FLOP/s", 93e9);
+  add(&p, "cpu", "cpu_flops_fp16", "threads=2", "FLOP/s", 5.4e9);
+  add(&p, "cpu", "dram_read_bytes_per_s", "threads=1", "B/s", 30e9); /* a little slower together: memory is like that */
+  add(&p, "cpu", "dram_read_bytes_per_s", "threads=2", "B/s", 25e9);
+  assert_true(prof_impossible(&p, 0));
+  assert_false(prof_impossible(&p, 2));
+  prof_mark_doubtful(&p, 0);
+  assert_float_equal(p.figure[1].high, 93e9, 1);
+  assert_true(p.figure[1].low <= p.figure[1].likely && p.figure[1].likely == 5.4e9);
+  assert_non_null(strstr(p.figure[1].source, "doubtful"));
+  assert_null(strstr(p.figure[3].source, "doubtful"));
+  free(p.figure);
+}
+
+/* A curve that met another program at 4 tokens: that point is measured again, no other, and only what is quicker is taken. */
+typedef struct {
+  int calls;
+  double ns[3]; /* what the calls give */
+} replay;
+
+static stats again(profile *p, void *user, const rec_kernel_point *k) {
+  replay *r = user;
+  (void)p;
+  assert_int_equal(k->tokens, 4);
+  double ns = r->ns[r->calls++];
+  return (stats){.median = ns, .low = ns, .high = ns, .n = 2};
+}
+
+static void curve(profile *p, double at4) {
+  static const int tokens[] = {1, 2, 4, 8};
+  double ns[] = {100, 110, at4, 180};
+  p->n_point = 0;
+  for (int i = 0; i < 4; i++) {
+    rec_kernel_point k = {.tokens = tokens[i]};
+    stats s = {.median = ns[i], .low = ns[i], .high = ns[i], .n = 3};
+    assert_int_equal(prof_add_point(p, &k, &s), HF_OK);
+  }
+}
+
+static void rising_curves(void **state) {
+  (void)state;
+  profile p = {.n_figure = 0};
+  replay r = {0, {130, 0, 0}};
+  curve(&p, 3000);
+  prof_in_order(&p, 0, again, &r);
+  assert_int_equal(r.calls, 1);
+  assert_true(p.point[2].ns == 130 && p.point[2].n == 5 && p.point[3].ns == 180);
+  curve(&p, 3000); /* again in vain, and not for ever */
+  r = (replay){0, {4000, 3500, 3500}};
+  prof_in_order(&p, 0, again, &r);
+  assert_int_equal(r.calls, PROF_TRIES - 1);
+  assert_true(p.point[2].ns == 3000);
+  curve(&p, 200); /* within noise */
+  r.calls = 0;
+  prof_in_order(&p, 0, again, &r);
+  assert_int_equal(r.calls, 0);
+  free(p.point);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(over_linear), cmocka_unit_test(possible)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(over_linear), cmocka_unit_test(possible), cmocka_unit_test(slower_than_one),
+                                     cmocka_unit_test(rising_curves)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
