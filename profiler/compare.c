@@ -185,7 +185,8 @@ void compare_free(comparison *c) {
 /* ---- printing ---- */
 
 static void ratio_text(char out[48], compare_ratio r) {
-  if (r.likely > 0) snprintf(out, 48, "%.2f (%.2f to %.2f)", r.likely, r.low, r.high);
+  if (r.likely > 0 && r.low < 0.05) snprintf(out, 48, "%.2g (%.2g to %.2g)", r.likely, r.low, r.high);
+  else if (r.likely > 0) snprintf(out, 48, "%.2f (%.2f to %.2f)", r.likely, r.low, r.high);
   else snprintf(out, 48, "-");
 }
 

@@ -306,6 +306,9 @@ hf_status prof_memory(profile *p) {
   int n = p->topo->n_nodes;
   if (!prof_unit_begin(p, "memory")) return HF_OK;
   size_t bytes = memory_bytes(p->topo), each = bytes / (size_t)n;
+  int64_t memory = 0;
+  for (int i = 0; i < n; i++) memory += p->topo->node[i].mem_bytes;
+  if (memory > 0 && each > (size_t)memory / 8) each = (size_t)memory / 8 & ~(size_t)4095; /* three arrays at once */
   for (int i = 0; i < n; i++) HF_TRY(measure_node(p, i, each));
   if (n > 1) HF_TRY(measure_matrix(p, each));
   HF_TRY(measure_small_pages(p, each));
