@@ -233,7 +233,7 @@ plan() { expect_exit 0 "$bin/hf-plan" plan --model examples/tiny-moe --machine 1
 if [ -x "$bin/hf-plan" ]; then
   sql "insert into figure(machine_id, device, what, params, unit, low, likely, high, spread, n, tag, source)
     select machine_id, device, 'cpu_flops_made', 'threads=' || n.n, 'FLOP/s', 1, n.v, n.v, 0.1, 5, tag, 'test'
-    from figure, (select 1 n, 82e9 v union select 2, 1.59e12) n where machine_id = 1 and what = 'layer_fixed_ns' limit 2"
+    from figure, (select 1 n, 82e9 v union select 2, 1.59e12) n where machine_id = 1 and what = 'layer_fixed_ns' and params = 'threads=1'"
   plan
   expect_stdout_line '^  doubtful     cpu_flops_made of cpu with 2 threads was measured as 19\.4 times that of one thread, which cannot be'
   plan --json
