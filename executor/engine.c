@@ -236,6 +236,7 @@ static hf_status open_context(engine *e) {
   x->kv_row_bytes = kv_row_bytes(c, &e->o);
   x->kv_page_bytes = x->kv_row_bytes * (size_t)e->o.page_tokens;
   x->kv_page_tokens = e->o.page_tokens;
+  x->max_context = e->o.context;
   x->exact = e->o.exact;
   x->swiglu_limit = c->swiglu_clamped ? (float)c->swiglu_limit : 0;
   e->kv_layer_bytes = kv_layer_bytes(c, &e->o);

@@ -64,7 +64,7 @@ typedef enum {
   DOP_HEADMM, /* for each of `count` heads h: out[t][h*out_head ..] = rows h*n.. of w times in[t][h*head_stride ..]; n rows a head */
   DOP_ROPE, /* `count` heads: copies n floats from in (head_stride, offset) to out (out_head, out_offset), rotated by pos[t] */
   DOP_KV_WRITE,    /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2 */
-  DOP_ATTN_MLA,    /* see kern_table.attn_mla: count heads, n = lora, n2 = rope */
+  DOP_ATTN_MLA,    /* see kern_attn: count heads, n = lora, n2 = rope */
   DOP_ATTN_GQA,    /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */
   DOP_ROUTE,       /* in = router logits -> step route_ids, route_weights of `layer` */
   DOP_SWIGLU,      /* out = silu(in) * in2, n floats a row */
@@ -136,6 +136,7 @@ typedef struct {
   dev_addr *kv; /* [n_layers]: base of the layer's pages */
   size_t kv_page_bytes, kv_row_bytes;
   int kv_page_tokens;
+  int max_context;     /* tokens of a sequence, for scratch of attention over parts of a context; 0: contexts are not cut */
   bool exact;          /* activations are not rounded */
   float swiglu_limit;  /* of the routed experts, as in moe_shape */
   dev_expert *experts; /* [n_layers * n_experts], residency table, changed in place between steps */

@@ -130,8 +130,8 @@ static void fill_ref(kern_table *t) {
   t->swiglu_clamped = kern_swiglu_clamped_ref;
   t->axpy = kern_axpy_ref;
   t->dot = kern_dot_ref;
-  t->attn_mla = kern_attn_mla_ref;
-  t->attn_gqa = kern_attn_gqa_ref;
+  t->attn = kern_attn_ref;
+  t->attn_merge = kern_attn_merge_ref;
   t->kv_store = kern_kv_store_ref;
   t->kv_load = kern_kv_load_ref;
 }
@@ -148,8 +148,8 @@ static void fill_ref(kern_table *t) {
     t->swiglu_clamped = kern_swiglu_clamped_##isa; \
     t->axpy = kern_axpy_##isa;                     \
     t->dot = kern_dot_##isa;                       \
-    t->attn_mla = kern_attn_mla_##isa;             \
-    t->attn_gqa = kern_attn_gqa_##isa;             \
+    t->attn = kern_attn_##isa;                     \
+    t->attn_merge = kern_attn_merge_##isa;         \
     t->kv_store = kern_kv_store_##isa;             \
     t->kv_load = kern_kv_load_##isa;               \
   } while (0)

@@ -125,10 +125,56 @@ typedef struct {
   size_t page_bytes, row_bytes;
   const int32_t *pages; /* page table of the sequence: token i lies in page pages[i / page_tokens], row i % page_tokens */
   int page_tokens;      /* power of two */
-  int n_ctx;            /* tokens visible to this query, itself included */
   kern_kv_type type;
 } kern_kv;
 size_t kern_kv_elem_bytes(kern_kv_type t);
+
+/* Attention of n_q queries at the positions pos0, pos0 + 1, ... of one sequence. Heads are grouped by the KV head they read: row r of KV head g is
+ * query r / per and head g * per + r % per, with per = n_heads / n_kv_heads; it sees tokens up to its own position, window > 0: the last
+ * `window` of them. out = sum_i softmax_i(scale * q.k_i) v_i, a sink (one per head, or NULL) takes part in the denominator only.
+ *   GQA: dk = dv = head_dim; q, out [n_heads][head_dim] a query
+ *   MLA, absorbed: n_kv_heads 1, dk = lora + rope, dv = lora, the value is the key's first dv elements; q [n_heads][dk], out [n_heads][dv]
+ *
+ * Context is cut into segments of KERN_ATTN_SEGMENT tokens at fixed positions, a segment into blocks of KERN_ATTN_BLOCK. A row's partial result of a
+ * segment (maximum, sum, weighted values, the softmax kept online over blocks) and their fold in ascending order are the same
+ * operations in the same order whoever computes them and whichever rows share the call: bits depend on the row alone. */
+enum { KERN_ATTN_SEGMENT = 512, KERN_ATTN_BLOCK = 64, KERN_ATTN_ROWS = 64 };
+typedef struct {
+  kern_kv kv;
+  bool mla;
+  int n_heads, n_kv_heads, dk, dv;
+  float scale;
+  int window;
+  const float *sinks;
+  int n_q, pos0;
+  const float *q; /* of the first query; the next ones are q_stride floats apart */
+  float *out;
+  size_t q_stride, out_stride;
+} kern_attn;
+/* What all variants fit in. */
+size_t kern_attn_part_floats(int n_rows, int dv);
+size_t kern_attn_scratch_bytes(int dk, int dv);
+/* Row r of KV head g sees the tokens [first, end). */
+static inline int kern_attn_end(const kern_attn *a, int r) {
+  return a->pos0 + r / (a->n_heads / a->n_kv_heads) + 1;
+}
+static inline int kern_attn_first(const kern_attn *a, int r) {
+  int end = kern_attn_end(a, r);
+  return a->window > 0 && end > a->window ? end - a->window : 0;
+}
+static inline const float *kern_attn_query(const kern_attn *a, int g, int r) {
+  int per = a->n_heads / a->n_kv_heads;
+  return a->q + (size_t)(r / per) * a->q_stride + (size_t)(g * per + r % per) * (size_t)a->dk;
+}
+static inline float *kern_attn_out(const kern_attn *a, int g, int r) {
+  int per = a->n_heads / a->n_kv_heads;
+  return a->out + (size_t)(r / per) * a->out_stride + (size_t)(g * per + r % per) * (size_t)a->dv;
+}
+static inline const char *kern_kv_row(const kern_kv *kv, int i) {
+  unsigned token = (unsigned)i, per_page = (unsigned)kv->page_tokens;
+  unsigned page = token >> __builtin_ctz(per_page);
+  return kv->base + (size_t)kv->pages[page] * kv->page_bytes + (size_t)(token & (per_page - 1)) * kv->row_bytes;
+}
 
 typedef struct {
   const char *isa_name; /* best instruction set in use, e.g. "avx512+vnni+bf16" */
@@ -148,13 +194,12 @@ typedef struct {
   void (*axpy)(float a, const float *x, int n, float *y);
   float (*dot)(const float *a, const float *b, int n);
 
-  /* One query token, heads [h0, h1). Online softmax in f32.
-   * MLA, absorbed: q [n_heads][lora+rope] = latent query | rotated query; out [n_heads][lora] = sum_i softmax_i(scale * q.k_i) c_i. */
-  void (*attn_mla)(const kern_kv *kv, const float *q, int h0, int h1, int lora, int rope, float scale, float *out);
-  /* GQA: q [n_heads][hd]; head h reads KV head h / (n_heads/n_kv_heads); tokens before n_ctx - window are not seen when
-   * window > 0; sinks [n_heads] (or NULL) takes part in the denominator only. out [n_heads][hd]. */
-  void (*attn_gqa)(const kern_kv *kv, const float *q, int h0, int h1, int n_heads, int n_kv_heads, int hd, float scale,
-                   int window, const float *sinks, float *out);
+  /* Attention of the rows [r0, r1) of KV head g over context segments [s0, s1); see kern_attn. part NULL: s0..s1 holds all that the rows
+   * see, results go to out. Else segment s leaves its partial result at part + (s - s0) * kern_attn_part_floats(r1 - r0, dv), and
+   * attn_merge of the same rows turns n_seg of them, in ascending order, into out: the same bits. Both are called with the same rows.
+   * At most KERN_ATTN_ROWS rows a call. scratch: kern_attn_scratch_bytes(), 64-byte aligned, any content. */
+  void (*attn)(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch);
+  void (*attn_merge)(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch);
   /* n floats to KV elements and back */
   void (*kv_store)(kern_kv_type t, const float *x, int n, void *dst);
   void (*kv_load)(kern_kv_type t, const void *src, int n, float *x);

@@ -16,8 +16,8 @@ enum {
   LORA = 72,
   ROPE = 24,
   HEADS = 5,
-  CTX = 37,
-  PAGE = 16
+  CTX = 85,
+  PAGE = 32
 };
 
 typedef struct {
@@ -30,6 +30,7 @@ typedef struct {
   char tiles[16 * MOST_COLS * 2];
   char kv[3 * PAGE * (LORA + ROPE) * 4];
   float out[HEADS * LORA], ref[HEADS * LORA];
+  void *attn; /* scratch of the attention */
 } scratch;
 
 static float next_random(scratch *s) {
@@ -107,7 +108,7 @@ static hf_status check_attn(scratch *s, const kern_table *ref, kern_kv_type type
   const kern_table *k = kern_get();
   static const int32_t pages[] = {2, 0, 1};
   size_t row = (LORA + ROPE) * kern_kv_elem_bytes(type);
-  kern_kv kv = {s->kv, row * PAGE, row, pages, PAGE, CTX, type};
+  kern_kv kv = {s->kv, row * PAGE, row, pages, PAGE, type};
   const float *q = &s->w[0][0];
   for (int i = 0; i < 3 * PAGE; i++) ref->kv_store(type, s->x[i % TOKENS] + i, LORA + ROPE, s->kv + (size_t)i * row);
   k->kv_store(type, s->x[1], LORA + ROPE, s->packed[0]);
@@ -116,13 +117,28 @@ static hf_status check_attn(scratch *s, const kern_table *ref, kern_kv_type type
   k->kv_load(type, s->expected, LORA + ROPE, s->out);
   ref->kv_load(type, s->expected, LORA + ROPE, s->ref);
   if (memcmp(s->out, s->ref, (LORA + ROPE) * sizeof(float)) != 0) return differs("kv_load");
-  k->attn_mla(&kv, q, 0, HEADS, LORA, ROPE, 0.3f, s->out);
-  ref->attn_mla(&kv, q, 0, HEADS, LORA, ROPE, 0.3f, s->ref);
-  if (!close_enough(s->out, s->ref, HEADS * LORA, 1e-4f)) return differs("attn_mla");
-  enum { HD = (LORA + ROPE) / 2 };
-  k->attn_gqa(&kv, q, 0, 4, 4, 1, HD, 0.3f, 20, s->x[3], s->out);
-  ref->attn_gqa(&kv, q, 0, 4, 4, 1, HD, 0.3f, 20, s->x[3], s->ref);
-  return close_enough(s->out, s->ref, 4 * HD, 1e-4f) ? HF_OK : differs("attn_gqa");
+  kern_attn a = {.kv = kv,
+                 .mla = true,
+                 .n_heads = HEADS,
+                 .n_kv_heads = 1,
+                 .dk = LORA + ROPE,
+                 .dv = LORA,
+                 .scale = 0.3f,
+                 .n_q = 1,
+                 .pos0 = CTX - 1,
+                 .q = q,
+                 .out = s->out};
+  k->attn(&a, 0, 0, HEADS, 0, 1, NULL, s->attn);
+  a.out = s->ref;
+  ref->attn(&a, 0, 0, HEADS, 0, 1, NULL, s->attn);
+  if (!close_enough(s->out, s->ref, HEADS * LORA, 1e-4f)) return differs("attn, MLA");
+  enum { HD = (LORA + ROPE) / 2, Q = 2, PER = 2 };
+  a.mla = false, a.n_heads = PER, a.n_q = Q, a.pos0 = CTX - Q, a.window = 20, a.sinks = s->x[3], a.dk = a.dv = HD;
+  a.q_stride = a.out_stride = PER * HD;
+  ref->attn(&a, 0, 0, Q * PER, 0, 1, NULL, s->attn);
+  a.out = s->out;
+  k->attn(&a, 0, 0, Q * PER, 0, 1, NULL, s->attn);
+  return close_enough(s->out, s->ref, Q * PER * HD, 1e-4f) ? HF_OK : differs("attn, GQA");
 }
 
 static hf_status check_all(scratch *s) {
@@ -142,11 +158,15 @@ static hf_status check_all(scratch *s) {
 }
 
 hf_status kern_self_check(void) {
-  void *p = NULL;
+  void *p = NULL, *attn = NULL;
+  const size_t attn_bytes = kern_attn_scratch_bytes(LORA + ROPE, LORA);
   HF_TRY(mem_alloc(sizeof(scratch), -1, "self-check", &p));
   scratch *s = p;
+  hf_status st = mem_alloc(attn_bytes, -1, "self-check", &attn);
   s->random = 1;
-  hf_status st = check_all(s);
+  s->attn = attn;
+  if (st == HF_OK) st = check_all(s);
+  mem_free(attn, attn_bytes, -1);
   mem_free(p, sizeof(scratch), -1);
   return st;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "kernels/attn.h"
 #include "profiler/profile.h"
 
 enum { PAGE_TOKENS = 64, QUICK_CONTEXT = 8192, FULL_CONTEXT = 32768, RING_LEAST = 128 << 20, L3_TIMES = 4 };
@@ -15,32 +16,29 @@ static const kern_kv_type kv_type = KV_F16; /* what plans use unless told otherw
 typedef struct {
   pool *p;
   const prof_attn *a;
-  kern_kv kv;
+  attn_step step;
+  int32_t pos, seq;
   int32_t *pages; /* [ring_pages]: a sequence is a window of it, the next one begins where it ends */
   int ring_pages, next, row_elems;
-  float *q, *out;
-  float scale;
+  size_t part_floats;
 } bench;
+
+static size_t scratch_bytes(const prof_attn *a) {
+  return (kern_attn_scratch_bytes(a->n_out + (a->mla ? a->n_in : 0), a->n_out) + 63) / 64 * 64;
+}
 
 static void attend(void *arg, int thread, int n_threads) {
   bench *b = arg;
-  const prof_attn *a = b->a;
-  /* GQA: heads of one KV head stay together; MLA: two groups a worker */
-  int group = a->mla ? (a->heads >= 2 * n_threads ? a->heads / (2 * n_threads) : 1) : a->heads / a->n_in;
-  int groups = (a->heads + group - 1) / group;
-  int lo = groups * thread / n_threads, hi = groups * (thread + 1) / n_threads;
-  for (int g = lo; g < hi; g++) {
-    int h0 = g * group, h1 = h0 + group < a->heads ? h0 + group : a->heads;
-    if (a->mla) kern_get()->attn_mla(&b->kv, b->q, h0, h1, a->n_out, a->n_in, b->scale, b->out);
-    else kern_get()->attn_gqa(&b->kv, b->q, h0, h1, a->heads, a->n_in, a->n_out, b->scale, 0, NULL, b->out);
-  }
+  if (!attn_step_run(&b->step, thread, n_threads)) return;
+  pool_barrier(b->p, thread);
+  attn_step_merge(&b->step, thread, n_threads);
 }
 
 static double sample(void *user) {
   bench *b = user;
-  int pages = (b->kv.n_ctx + PAGE_TOKENS - 1) / PAGE_TOKENS;
+  int pages = b->pos / PAGE_TOKENS + 1;
   if (b->next + pages > b->ring_pages) b->next = 0;
-  b->kv.pages = b->pages + b->next;
+  b->step.page_table = b->pages + b->next;
   b->next += pages;
   int64_t t0 = hf_now_ns();
   pool_run(b->p, attend, b);
@@ -52,9 +50,9 @@ static hf_status add_point(profile *p, const bench *b, const stats *ns) {
   rec_kernel_point k = {.n_out = a->n_out,
                         .n_in = a->n_in,
                         .tokens = 1,
-                        .context = b->kv.n_ctx,
+                        .context = b->pos + 1,
                         .threads = pool_threads(b->p),
-                        .bytes = (int64_t)b->kv.n_ctx * (int64_t)b->kv.row_bytes};
+                        .bytes = (int64_t)(b->pos + 1) * (int64_t)b->step.a.kv.row_bytes};
   snprintf(k.kernel, sizeof k.kernel, "%s", a->mla ? "attn_mla" : "attn_gqa");
   snprintf(k.candidate, sizeof k.candidate, "%s", kern_get()->isa_name);
   snprintf(k.format, sizeof k.format, "f16");
@@ -62,8 +60,42 @@ static hf_status add_point(profile *p, const bench *b, const stats *ns) {
   return prof_add_point(p, &k, ns);
 }
 
+/* One query of all heads; q, out: one after another in one block. */
+static void describe(bench *b, void *kv, size_t row_bytes, float *q, char *scratch, float *part) {
+  const prof_attn *a = b->a;
+  const int dk = a->n_out + (a->mla ? a->n_in : 0);
+  b->step = (attn_step){.a = {.kv = {.base = kv,
+                                     .page_bytes = row_bytes * PAGE_TOKENS,
+                                     .row_bytes = row_bytes,
+                                     .page_tokens = PAGE_TOKENS,
+                                     .type = kv_type},
+                              .mla = a->mla,
+                              .n_heads = a->heads,
+                              .n_kv_heads = a->mla ? 1 : a->n_in,
+                              .dk = dk,
+                              .dv = a->n_out,
+                              .scale = 0.05f},
+                        .n_tok = 1,
+                        .pos = &b->pos,
+                        .seq = &b->seq,
+                        .q = q,
+                        .out = q + (size_t)a->heads * (size_t)dk,
+                        .scratch = scratch,
+                        .scratch_bytes = scratch_bytes(a),
+                        .part = part,
+                        .part_floats = b->part_floats};
+}
+
+static void fill_ring(const bench *b, char *kv, size_t row_bytes, float *row) {
+  for (size_t r = 0; r < (size_t)b->ring_pages * PAGE_TOKENS; r++) {
+    if (r < 32) prof_random(row, b->row_elems, r + 31);
+    if (r < 32) kern_get()->kv_store(kv_type, row, b->row_elems, kv + r * row_bytes);
+    else memcpy(kv + r * row_bytes, kv + r % 32 * row_bytes, row_bytes);
+  }
+}
+
 static stats time_context(profile *p, bench *b, int context) {
-  b->kv.n_ctx = context;
+  b->pos = context - 1;
   b->next = 0;
   return prof_time(p, sample, b);
 }
@@ -74,28 +106,28 @@ static stats again(profile *p, void *user, const rec_kernel_point *k) {
 
 static hf_status measure(profile *p, const prof_attn *a) {
   int most = p->o.quick ? QUICK_CONTEXT : FULL_CONTEXT;
-  bench b = {.a = a, .row_elems = a->mla ? a->n_out + a->n_in : 2 * a->n_in * a->n_out, .scale = 0.05f};
+  bench b = {.a = a, .row_elems = a->mla ? a->n_out + a->n_in : 2 * a->n_in * a->n_out};
+  const int threads = pool_threads(p->pools[0]);
   size_t row_bytes = (size_t)b.row_elems * kern_kv_elem_bytes(kv_type), page_bytes = row_bytes * PAGE_TOKENS;
   int64_t ring = L3_TIMES * p->topo->l3_bytes > RING_LEAST ? L3_TIMES * p->topo->l3_bytes : RING_LEAST;
   b.ring_pages = (int)(ring / (int64_t)page_bytes);
   if (b.ring_pages < most / PAGE_TOKENS || p->o.quick) b.ring_pages = most / PAGE_TOKENS;
   size_t bytes = (size_t)b.ring_pages * page_bytes, q_floats = (size_t)a->heads * (size_t)(a->n_out + (a->mla ? a->n_in : 0));
-  void *kv = NULL;
-  float *row = NULL;
+  const size_t scratch = (size_t)threads * scratch_bytes(a);
+  b.part_floats = attn_part_floats(a->heads, a->mla ? 1 : a->n_in, a->n_out, most, threads);
+  void *kv = NULL, *room = NULL, *part = NULL;
+  float *row = NULL, *q = NULL;
   hf_status st;
   HF_GO(out, mem_alloc(bytes, -1, "KV cache", &kv));
+  HF_GO(out, mem_alloc(scratch, -1, "scratch of the attention", &room));
+  if (b.part_floats > 0) HF_GO(out, mem_alloc(b.part_floats * sizeof(float), -1, "scratch of the attention", &part));
   HF_GO(out, hf_alloc(&b.pages, (size_t)b.ring_pages, sizeof *b.pages, "page table"));
-  HF_GO(out, hf_alloc(&b.q, q_floats + (size_t)a->heads * (size_t)a->n_out, sizeof *b.q, "query"));
+  HF_GO(out, hf_alloc(&q, q_floats + (size_t)a->heads * (size_t)a->n_out, sizeof *q, "query"));
   HF_GO(out, hf_alloc(&row, (size_t)b.row_elems, sizeof *row, "KV row"));
-  b.out = b.q + q_floats;
-  prof_random(b.q, (int)q_floats, 21);
+  prof_random(q, (int)q_floats, 21);
   for (int i = 0; i < b.ring_pages; i++) b.pages[i] = i;
-  for (size_t r = 0; r < (size_t)b.ring_pages * PAGE_TOKENS; r++) {
-    if (r < 32) prof_random(row, b.row_elems, r + 31);
-    if (r < 32) kern_get()->kv_store(kv_type, row, b.row_elems, (char *)kv + r * row_bytes);
-    else memcpy((char *)kv + r * row_bytes, (char *)kv + r % 32 * row_bytes, row_bytes);
-  }
-  b.kv = (kern_kv){.base = kv, .page_bytes = page_bytes, .row_bytes = row_bytes, .page_tokens = PAGE_TOKENS, .type = kv_type};
+  fill_ring(&b, kv, row_bytes, row);
+  describe(&b, kv, row_bytes, q, room, part);
   for (int i = 0; i < p->n_pools && st == HF_OK; i++) {
     int from = p->n_point;
     b.p = p->pools[i];
@@ -107,8 +139,10 @@ static hf_status measure(profile *p, const prof_attn *a) {
   }
 out:
   mem_free(kv, bytes, -1);
+  mem_free(room, scratch, -1);
+  mem_free(part, b.part_floats * sizeof(float), -1);
   free(b.pages);
-  free(b.q);
+  free(q);
   free(row);
   return st;
 }

@@ -8,6 +8,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "kernels/attn.h"
+#include "kernels/layouts.h"
 
 static float *fp(dev_addr a) {
   return (float *)(uintptr_t)a;
@@ -139,26 +141,35 @@ static void op_kv_write(const dev_op *op, const dev_context *ctx, dev_step *s, i
   }
 }
 
-/* Tokens x heads are the units of work, so that one long sequence still uses all threads. */
-static void op_attn(const dev_op *op, const dev_context *ctx, dev_step *s, int thread, int n_threads) {
-  int group = op->kind == DOP_ATTN_GQA ? op->count / op->n2 : (op->count >= 2 * n_threads ? op->count / (2 * n_threads) : 1);
-  int per_tok = (op->count + group - 1) / group;
-  int lo, hi;
-  share(s->n_tok * per_tok, 1, thread, n_threads, &lo, &hi);
-  for (int u = lo; u < hi; u++) {
-    int t = u / per_tok, h0 = u % per_tok * group, h1 = h0 + group < op->count ? h0 + group : op->count;
-    kern_kv kv = {.base = cp(ctx->kv[op->layer]),
-                  .page_bytes = ctx->kv_page_bytes,
-                  .row_bytes = ctx->kv_row_bytes,
-                  .pages = s->page_table + (size_t)s->seq[t] * (size_t)s->pages_per_seq,
-                  .page_tokens = ctx->kv_page_tokens,
-                  .n_ctx = s->pos[t] + 1,
-                  .type = ctx->kv_type};
-    const float *q = fp(op->in) + (size_t)t * (size_t)op->in_stride;
-    float *out = fp(op->out) + (size_t)t * (size_t)op->out_stride;
-    if (op->kind == DOP_ATTN_MLA) kern_get()->attn_mla(&kv, q, h0, h1, op->n, op->n2, op->scale, out);
-    else kern_get()->attn_gqa(&kv, q, h0, h1, op->count, op->n2, op->n, op->scale, op->window, op->vec ? fp(op->vec) : NULL, out);
-  }
+static attn_step attention_of(const dev_recording *r, const dev_op *op, const dev_step *s) {
+  const dev_context *ctx = r->ctx;
+  const bool mla = op->kind == DOP_ATTN_MLA;
+  return (attn_step){.a = {.kv = {.base = cp(ctx->kv[op->layer]),
+                                  .page_bytes = ctx->kv_page_bytes,
+                                  .row_bytes = ctx->kv_row_bytes,
+                                  .page_tokens = ctx->kv_page_tokens,
+                                  .type = ctx->kv_type},
+                           .mla = mla,
+                           .n_heads = op->count,
+                           .n_kv_heads = mla ? 1 : op->n2,
+                           .dk = mla ? op->n + op->n2 : op->n,
+                           .dv = op->n,
+                           .scale = op->scale,
+                           .window = op->window,
+                           .sinks = op->vec ? fp(op->vec) : NULL},
+                     .n_tok = s->n_tok,
+                     .pos = s->pos,
+                     .seq = s->seq,
+                     .page_table = s->page_table,
+                     .pages_per_seq = s->pages_per_seq,
+                     .q = fp(op->in),
+                     .out = fp(op->out),
+                     .q_stride = (size_t)op->in_stride,
+                     .out_stride = (size_t)op->out_stride,
+                     .scratch = r->attn,
+                     .scratch_bytes = r->attn_bytes,
+                     .part = r->part,
+                     .part_floats = r->part_floats};
 }
 
 /* Weights of imposed experts, by the router's own rule: scores of the chosen, normalised and scaled. */
@@ -238,7 +249,12 @@ static void copy_rows(float *dst, size_t dst_stride, const float *src, size_t sr
     memcpy(dst + (size_t)t * dst_stride, src + (size_t)t * src_stride, (size_t)n * sizeof(float));
 }
 
-void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads) {
+void cpu_op_finish(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads) {
+  const attn_step a = attention_of(r, op, s);
+  attn_step_merge(&a, thread, n_threads);
+}
+
+bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads) {
   const dev_context *ctx = r->ctx;
   int rows = op_rows(op, s);
   size_t in_stride = (size_t)op->in_stride, out_stride = (size_t)op->out_stride;
@@ -251,7 +267,10 @@ void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
     case DOP_ROPE: op_rope(op, ctx, s, thread, n_threads); break;
     case DOP_KV_WRITE: op_kv_write(op, ctx, s, thread, n_threads); break;
     case DOP_ATTN_MLA:
-    case DOP_ATTN_GQA: op_attn(op, ctx, s, thread, n_threads); break;
+    case DOP_ATTN_GQA: {
+      const attn_step a = attention_of(r, op, s);
+      return attn_step_run(&a, thread, n_threads);
+    }
     case DOP_ROUTE: op_route(op, ctx, s, thread, n_threads); break;
     case DOP_SWIGLU:
       for (int t = thread; t < rows; t += n_threads)
@@ -279,6 +298,7 @@ void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
     case DOP_WAIT:
     case DOP_STAGE: break;
   }
+  return false;
 }
 
 void cpu_step_begin(dev_step *s) {
@@ -365,6 +385,15 @@ static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
   return HF_OK;
 }
 
+static void want_attention(dev_recording *r, const dev_op *op) {
+  if (op->kind != DOP_ATTN_MLA && op->kind != DOP_ATTN_GQA) return;
+  const bool mla = op->kind == DOP_ATTN_MLA;
+  size_t bytes = lay_round_up(kern_attn_scratch_bytes(mla ? op->n + op->n2 : op->n, op->n), 64);
+  size_t floats = attn_part_floats(op->count, mla ? 1 : op->n2, op->n, r->ctx->max_context, r->n_threads);
+  if (bytes > r->attn_bytes) r->attn_bytes = bytes;
+  if (floats > r->part_floats) r->part_floats = floats;
+}
+
 static hf_status alloc_scratch(dev_recording *r) {
   size_t slots = (size_t)r->n_threads * (size_t)r->max_rows;
   bool resident = false;
@@ -372,6 +401,7 @@ static hf_status alloc_scratch(dev_recording *r) {
   for (int i = 0; i < r->n_ops; i++) {
     if (r->ops[i].kind == DOP_HEADMM && r->ops[i].w.n_cols > pack_cols) pack_cols = r->ops[i].w.n_cols;
     resident = resident || r->ops[i].kind == DOP_EXPERTS;
+    want_attention(r, &r->ops[i]);
   }
   r->pack_bytes = kern_act_bytes_any(pack_cols);
   void *p;
@@ -381,6 +411,14 @@ static hf_status alloc_scratch(dev_recording *r) {
   r->tmp = p;
   HF_TRY(mem_alloc(slots * r->pack_bytes, -1, "recording scratch", &p));
   r->pack = p;
+  if (r->attn_bytes > 0) {
+    HF_TRY(mem_alloc((size_t)r->n_threads * r->attn_bytes, -1, "scratch of the attention", &p));
+    r->attn = p;
+  }
+  if (r->part_floats > 0) {
+    HF_TRY(mem_alloc(r->part_floats * sizeof(float), -1, "scratch of the attention", &p));
+    r->part = p;
+  }
   if (!resident) return HF_OK;
   const dev_context *c = r->ctx;
   HF_TRY(hf_alloc(&r->table, (size_t)c->n_experts, sizeof *r->table, "recording scratch"));
@@ -426,6 +464,8 @@ void cpu_recording_free(dev_recording *r) {
   free(r->table);
   mem_free(r->tmp, slots * CPU_OP_ROWS * sizeof(float), -1);
   mem_free(r->pack, slots * r->pack_bytes, -1);
+  mem_free(r->attn, (size_t)r->n_threads * r->attn_bytes, -1);
+  mem_free(r->part, r->part_floats * sizeof(float), -1);
   free(r->xptr);
   free(r->yptr);
   free(r->ops);

@@ -19,6 +19,10 @@ struct dev_recording {
   float *tmp; /* [n_threads][max_rows][CPU_OP_ROWS] */
   char *pack; /* [n_threads][max_rows][pack_bytes]: head products */
   size_t pack_bytes;
+  char *attn; /* [n_threads][attn_bytes] */
+  size_t attn_bytes;
+  float *part; /* partial results of attention over a part of the context, shared; NULL when contexts are not cut */
+  size_t part_floats;
   int max_rows;
   moe *experts;      /* resident experts; NULL when the recording has none */
   moe_expert *table; /* [n_experts] of the layer at work, from the residency table */
@@ -32,8 +36,10 @@ HF_MUST hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev
 void cpu_recording_free(dev_recording *r);
 
 /* Runs thread's share of one operation. SIGNAL, WAIT and STAGE are the device's business and not accepted here. DOP_EXPERTS runs whole
- * on thread 0 (p NULL, n_threads 1 in practice: only devices with one thread have residents). */
-void cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads);
+ * on thread 0 (p NULL, n_threads 1 in practice: only devices with one thread have residents). True, on every thread: after a barrier
+ * cpu_op_finish must follow (attention whose context was cut; never with one thread). */
+bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads);
+void cpu_op_finish(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads);
 /* Distinct resident experts of the last DOP_EXPERTS of this recording. */
 int cpu_last_resident(const dev_recording *r);
 

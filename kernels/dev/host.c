@@ -73,7 +73,10 @@ static void walk(void *arg, int thread, int n_threads) {
       if (thread == 0) since = hf_now_ns();
       continue;
     }
-    cpu_op_run(r, op, s, thread, n_threads);
+    if (cpu_op_run(r, op, s, thread, n_threads)) {
+      pool_barrier(h->p, thread);
+      cpu_op_finish(r, op, s, thread, n_threads);
+    }
     if (n_threads > 1 && barrier_after(r, i)) pool_barrier(h->p, thread);
   }
 }

@@ -1,57 +1,57 @@
-/* Attention, MLA and GQA. */
+/* Attention: 8 query rows in a vector. */
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/x86.h"
 
-#define AT_VEC __m256
-#define AT_LANES 8
-#define AT_ZERO() _mm256_setzero_ps()
-#define AT_SET1(f) _mm256_set1_ps(f)
-#define AT_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define AT_MUL(a, b) _mm256_mul_ps(a, b)
-#define AT_SUM(v) v256_sum(v)
-
-static inline __m256 at_load(const float *p) {
-  return _mm256_loadu_ps(p);
-}
-
-static inline __m256 at_load_tail(const float *p, int n) {
-  return v256_load_tail(p, n);
-}
-
-static inline void at_store(float *p, __m256 v) {
-  _mm256_storeu_ps(p, v);
-}
-
-static inline void at_store_tail(float *p, int n, __m256 v) {
-  _mm256_maskstore_ps(p, v256_mask(n), v);
-}
-
-static inline __m256 at_kv(kern_kv_type t, const char *p) {
-  if (t == KV_F32) return _mm256_loadu_ps((const float *)(const void *)p);
-  __m128i h = _mm_loadu_si128((const void *)p);
-  return t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h);
-}
-
-static inline __m256 at_kv_tail(kern_kv_type t, const char *p, int n) {
-  if (t == KV_F32) return v256_load_tail((const float *)(const void *)p, n);
-  __m128i h = v128_load_u16_tail(p, n);
-  return t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h);
-}
-
-static inline void at_exp(float *p, int n) {
-  for (int i = 0; i < n; i += 8) {
-    __m256i m = v256_mask(n - i);
-    _mm256_maskstore_ps(p + i, m, v256_exp(_mm256_maskload_ps(p + i, m)));
+static inline void at_kv16(kern_kv_type t, const char *p, int left, float *dst) {
+  for (int i = 0; i < 16; i += 8, left -= 8, dst += 8, p += t == KV_F32 ? 32 : 16) {
+    if (left <= 0) {
+      _mm256_storeu_ps(dst, _mm256_setzero_ps());
+    } else if (t == KV_F32) {
+      _mm256_storeu_ps(dst, left < 8 ? v256_load_tail((const float *)(const void *)p, left)
+                                     : _mm256_loadu_ps((const float *)(const void *)p));
+    } else {
+      __m128i h = left < 8 ? v128_load_u16_tail(p, left) : _mm_loadu_si128((const void *)p);
+      _mm256_storeu_ps(dst, t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h));
+    }
   }
 }
 
 #include "kernels/x86/attn_tile.inc"
 
-void kern_attn_mla_avx2(const kern_kv *kv, const float *q, int h0, int h1, int lora, int rope, float scale, float *out) {
-  at_mla(kv, q, h0, h1, lora, rope, scale, out);
+#define AT_FN(name) at8_##name
+#define AT_VEC __m256
+#define AT_W 8
+#define AT_ZERO() _mm256_setzero_ps()
+#define AT_LOAD(p) _mm256_loadu_ps(p)
+#define AT_STORE(p, v) _mm256_storeu_ps(p, v)
+#define AT_SET1(f) _mm256_set1_ps(f)
+#define AT_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define AT_MUL(a, b) _mm256_mul_ps(a, b)
+#define AT_ADD(a, b) _mm256_add_ps(a, b)
+#define AT_SUB(a, b) _mm256_sub_ps(a, b)
+#define AT_MAX(a, b) _mm256_max_ps(a, b)
+#define AT_EXP(v) v256_exp(v)
+#define AT_HIDE(s, first, end, key) at8_hide(s, first, end, key)
+#define AT_KEYS(v) ((v) == 1 ? 8 : 6)
+#define AT_DIMS(v) ((v) == 1 ? 8 : 6)
+
+static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end, int key) {
+  __m256i k = _mm256_set1_epi32(key);
+  __m256i before_end = _mm256_cmpgt_epi32(_mm256_loadu_si256((const void *)end), k),
+          early = _mm256_cmpgt_epi32(_mm256_loadu_si256((const void *)first), k);
+  return _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), s, _mm256_castsi256_ps(_mm256_andnot_si256(early, before_end)));
 }
 
-void kern_attn_gqa_avx2(const kern_kv *kv, const float *q, int h0, int h1, int n_heads, int n_kv_heads, int hd, float scale,
-                        int window, const float *sinks, float *out) {
-  at_gqa(kv, q, h0, h1, n_heads, n_kv_heads, hd, scale, window, sinks, out);
+#include "kernels/x86/attn_rows.inc"
+
+void kern_attn_avx2(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+  at_unit u;
+  at_open(&u, a, g, r0, r1, scratch);
+  at8_attend(&u, s0, s1, part);
+}
+
+void kern_attn_merge_avx2(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch) {
+  at_unit u;
+  at_open(&u, a, g, r0, r1, scratch);
+  at8_merge(&u, n_seg, part);
 }

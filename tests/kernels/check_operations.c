@@ -213,30 +213,37 @@ static void check_swiglu(void) {
   guarded_free(up, N * 4);
 }
 
+/* n_q queries, the last of which sees n_ctx tokens. */
 typedef struct {
   int n_heads, n_kv_heads, dk, dv, page_tokens, n_ctx, window;
   bool mla, sinks;
   kern_kv_type type;
   float sharp; /* scale of the scores: large makes the softmax one-hot */
+  int n_q;
 } attn_case;
 
 typedef struct {
-  kern_kv kv;
-  char *cache;
-  size_t cache_bytes;
+  kern_attn a;
+  char *cache, *scratch;
+  size_t cache_bytes, scratch_bytes;
   int32_t *pages;
-  float *rows, *q, *sinks;
+  float *rows, *q, *sinks, *part;
 } attn_data;
 
 static void attn_make(const attn_case *c, attn_data *d) {
   const int width = c->mla ? c->dk : 2 * c->n_kv_heads * c->dk, n_pages = (c->n_ctx + c->page_tokens - 1) / c->page_tokens;
-  const size_t row = (size_t)width * kern_kv_elem_bytes(c->type);
+  const size_t row = (size_t)width * kern_kv_elem_bytes(c->type), q_floats = (size_t)(c->n_q * c->n_heads * c->dk);
+  const size_t segments = (size_t)c->n_ctx / KERN_ATTN_SEGMENT + 1;
   d->cache_bytes = row * (size_t)(n_pages * c->page_tokens);
   d->cache = guarded(d->cache_bytes);
   d->pages = calloc((size_t)n_pages, sizeof *d->pages);
   d->rows = calloc((size_t)(c->n_ctx * width), sizeof(float));
-  d->q = guarded((size_t)(c->n_heads * c->dk) * 4);
+  d->q = guarded(q_floats * 4);
   d->sinks = c->sinks ? guarded((size_t)c->n_heads * 4) : NULL;
+  d->part = canary_new((int)(segments * kern_attn_part_floats(KERN_ATTN_ROWS, c->dv)));
+  d->scratch_bytes = kern_attn_scratch_bytes(c->dk, c->dv);
+  d->scratch = guarded((d->scratch_bytes + 63) / 64 * 64);
+  memset(d->scratch, 0xff, d->scratch_bytes); /* not a number anywhere */
   for (int i = 0; i < n_pages; i++) d->pages[i] = n_pages - 1 - i;
   for (int i = 0; i < c->n_ctx; i++) {
     float *x = d->rows + (size_t)i * (size_t)width;
@@ -245,90 +252,140 @@ static void attn_make(const attn_case *c, attn_data *d) {
     reference.kv_store(c->type, x, width, at);
     reference.kv_load(c->type, at, width, x);
   }
-  fill(d->q, c->n_heads * c->dk, DATA_RANDOM);
+  fill(d->q, (int)q_floats, DATA_RANDOM);
   if (d->sinks) fill(d->sinks, c->n_heads, DATA_RANDOM);
-  d->kv = (kern_kv){d->cache, row * (size_t)c->page_tokens, row, d->pages, c->page_tokens, c->n_ctx, c->type};
+  d->a = (kern_attn){.kv = {d->cache, row * (size_t)c->page_tokens, row, d->pages, c->page_tokens, c->type},
+                     .mla = c->mla,
+                     .n_heads = c->n_heads,
+                     .n_kv_heads = c->n_kv_heads,
+                     .dk = c->dk,
+                     .dv = c->dv,
+                     .scale = c->sharp,
+                     .window = c->window,
+                     .sinks = d->sinks,
+                     .n_q = c->n_q,
+                     .pos0 = c->n_ctx - c->n_q,
+                     .q = d->q,
+                     .q_stride = (size_t)(c->n_heads * c->dk),
+                     .out_stride = (size_t)(c->n_heads * c->dv)};
 }
 
 static void attn_drop(const attn_case *c, attn_data *d) {
   guarded_free(d->cache, d->cache_bytes);
-  guarded_free(d->q, (size_t)(c->n_heads * c->dk) * 4);
+  guarded_free(d->scratch, (d->scratch_bytes + 63) / 64 * 64);
+  guarded_free(d->q, (size_t)(c->n_q * c->n_heads * c->dk) * 4);
   if (d->sinks) guarded_free(d->sinks, (size_t)c->n_heads * 4);
+  canary_free(d->part);
   free(d->pages);
   free(d->rows);
 }
 
 /* Two passes in double: the textbook. */
-static void attn_exact(const attn_case *c, const attn_data *d, int h, double *out) {
+static void attn_exact(const attn_case *c, const attn_data *d, int t, int h, double *out) {
   const int width = c->mla ? c->dk : 2 * c->n_kv_heads * c->dk, g = h / (c->n_heads / c->n_kv_heads);
-  const int k0 = c->mla ? 0 : g * c->dk, v0 = c->mla ? 0 : (c->n_kv_heads + g) * c->dk;
-  const int first = c->window > 0 && c->n_ctx > c->window ? c->n_ctx - c->window : 0;
-  double *s = calloc((size_t)c->n_ctx, sizeof *s), max = d->sinks ? d->sinks[h] : -INFINITY, sum = 0;
-  for (int i = first; i < c->n_ctx; i++) {
-    for (int j = 0; j < c->dk; j++) s[i] += (double)d->q[h * c->dk + j] * d->rows[i * width + k0 + j];
+  const int k0 = c->mla ? 0 : g * c->dk, v0 = c->mla ? 0 : (c->n_kv_heads + g) * c->dk, n_ctx = c->n_ctx - c->n_q + t + 1;
+  const int first = c->window > 0 && n_ctx > c->window ? n_ctx - c->window : 0;
+  const float *q = d->q + (size_t)(t * c->n_heads + h) * (size_t)c->dk;
+  double *s = calloc((size_t)n_ctx, sizeof *s), max = d->sinks ? d->sinks[h] : -INFINITY, sum = 0;
+  for (int i = first; i < n_ctx; i++) {
+    for (int j = 0; j < c->dk; j++) s[i] += (double)q[j] * d->rows[i * width + k0 + j];
     s[i] *= c->sharp;
     max = s[i] > max ? s[i] : max;
   }
-  for (int i = first; i < c->n_ctx; i++) sum += s[i] = exp(s[i] - max);
+  for (int i = first; i < n_ctx; i++) sum += s[i] = exp(s[i] - max);
   if (d->sinks) sum += exp(d->sinks[h] - max);
   for (int j = 0; j < c->dv; j++) {
     out[j] = 0;
-    for (int i = first; i < c->n_ctx; i++) out[j] += s[i] / sum * d->rows[i * width + v0 + j];
+    for (int i = first; i < n_ctx; i++) out[j] += s[i] / sum * d->rows[i * width + v0 + j];
   }
   free(s);
 }
 
-static void attn_call(const attn_case *c, const attn_data *d, int h0, int h1, float *out) {
-  if (c->mla) table.attn_mla(&d->kv, d->q, h0, h1, c->dv, c->dk - c->dv, c->sharp, out);
-  else table.attn_gqa(&d->kv, d->q, h0, h1, c->n_heads, c->n_kv_heads, c->dk, c->sharp, c->window, d->sinks, out);
+/* Rows [r0, r1) of every KV head, in one go or from partial results of segments, which are computed in pieces in any order. */
+static void attn_call(attn_data *d, int r0, int r1, bool cut, float *out) {
+  kern_attn *a = &d->a;
+  a->out = out;
+  const int seg0 = kern_attn_first(a, r0) / KERN_ATTN_SEGMENT, seg1 = (kern_attn_end(a, r1 - 1) - 1) / KERN_ATTN_SEGMENT + 1;
+  for (int g = 0; g < a->n_kv_heads; g++) {
+    if (!cut) {
+      table.attn(a, g, r0, r1, seg0, seg1, NULL, d->scratch);
+      continue;
+    }
+    for (int s = seg1; s > seg0;) {
+      int from = rnd_between(seg0, s - 1);
+      table.attn(a, g, r0, r1, from, s, d->part + (size_t)(from - seg0) * kern_attn_part_floats(r1 - r0, a->dv), d->scratch);
+      s = from;
+    }
+    table.attn_merge(a, g, r0, r1, seg1 - seg0, d->part, d->scratch);
+  }
 }
 
-static void check_attn(const attn_case *c) {
-  attn_data d;
-  const int n = c->n_heads * c->dv;
-  float *out = canary_new(n), *piece = canary_new(n);
-  double *want = calloc((size_t)c->dv, sizeof *want);
-  attn_make(c, &d);
-  attn_call(c, &d, 0, c->n_heads, out);
+static void attn_right(const attn_case *c, const attn_data *d, const float *out) {
   /* scores carry rounding of about dk/8 last places of sharp * sum |q k|, which exp turns into relative error */
-  double tolerance = 2e-6 + 4e-7 * c->sharp * sqrt(c->dk);
-  for (int h = 0; h < c->n_heads; h++) {
-    attn_exact(c, &d, h, want);
+  double tolerance = 2e-6 + 4e-7 * c->sharp * sqrt(c->dk), *want = calloc((size_t)c->dv, sizeof *want);
+  for (int r = 0; r < c->n_q * c->n_heads; r++) {
+    attn_exact(c, d, r / c->n_heads, r % c->n_heads, want);
     for (int j = 0; j < c->dv; j++) {
-      if (!expect(fabs(out[h * c->dv + j] - want[j]) <= tolerance,
-                  "%s: attention %s heads %d/%d dk %d ctx %d page %d type %d: [%d][%d] %g, exact %g", isa, c->mla ? "mla" : "gqa",
-                  c->n_heads, c->n_kv_heads, c->dk, c->n_ctx, c->page_tokens, c->type, h, j, (double)out[h * c->dv + j], want[j]))
+      if (!expect(fabs(out[r * c->dv + j] - want[j]) <= tolerance,
+                  "%s: attention %s heads %d/%d dk %d ctx %d page %d type %d query %d: [%d][%d] %g, exact %g", isa,
+                  c->mla ? "mla" : "gqa", c->n_heads, c->n_kv_heads, c->dk, c->n_ctx, c->page_tokens, c->type, r / c->n_heads,
+                  r % c->n_heads, j, (double)out[r * c->dv + j], want[j]))
         break;
     }
   }
-  for (int h = 0; h < c->n_heads;) {
-    int end = rnd_between(h + 1, c->n_heads);
-    attn_call(c, &d, h, end, piece);
-    h = end;
-  }
-  expect(memcmp(piece, out, (size_t)n * 4) == 0, "%s: attention %s ctx %d: other bits when heads are split", isa,
-         c->mla ? "mla" : "gqa", c->n_ctx);
-  expect(!canary_broken(out, n) && !canary_broken(piece, n), "%s: attention writes outside", isa);
-  attn_drop(c, &d);
-  canary_free(out);
-  canary_free(piece);
   free(want);
 }
 
+/* Bits do not depend on how rows and contexts are cut. */
+static void check_attn(const attn_case *c) {
+  attn_data d;
+  const int n = c->n_q * c->n_heads * c->dv, rows = c->n_q * c->n_heads / c->n_kv_heads;
+  float *out = canary_new(n), *other = canary_new(n);
+  attn_make(c, &d);
+  for (int r = 0; r < rows; r += KERN_ATTN_ROWS)
+    attn_call(&d, r, r + KERN_ATTN_ROWS < rows ? r + KERN_ATTN_ROWS : rows, false, out);
+  attn_right(c, &d, out);
+  for (int cut = 0; cut < 2; cut++) {
+    memset(other, 0, (size_t)n * 4);
+    for (int r = 0; r < rows;) {
+      int end = rnd_between(r + 1, rows);
+      end = end > r + KERN_ATTN_ROWS ? r + KERN_ATTN_ROWS : end;
+      attn_call(&d, r, end, cut, other);
+      r = end;
+    }
+    expect(memcmp(other, out, (size_t)n * 4) == 0, "%s: attention %s heads %d/%d ctx %d queries %d: other bits when %s are cut",
+           isa, c->mla ? "mla" : "gqa", c->n_heads, c->n_kv_heads, c->n_ctx, c->n_q, cut ? "rows and context" : "rows");
+  }
+  expect(!canary_broken(out, n) && !canary_broken(other, n), "%s: attention writes outside", isa);
+  expect(!canary_broken(d.part, (int)(((size_t)c->n_ctx / KERN_ATTN_SEGMENT + 1) * kern_attn_part_floats(KERN_ATTN_ROWS, c->dv))),
+         "%s: partial results of attention are written outside their place", isa);
+  attn_drop(c, &d);
+  canary_free(out);
+  canary_free(other);
+}
+
 static void check_attention(void) {
-  static const int contexts[] = {1, 2, 15, 16, 17, 33, 70, 257};
+  static const int contexts[] = {1, 2, 15, 16, 17, 33, 64, 70, 257};
   for (size_t i = 0; i < sizeof contexts / sizeof contexts[0]; i++) {
     for (int type = 0; type < KV_N; type++) {
-      int page = 1 << rnd_between(0, 6), ctx = contexts[i];
+      int page = 1 << rnd_between(0, 6), ctx = contexts[i], n_q = rnd_between(1, ctx < 20 ? ctx : 20);
       kern_kv_type t = (kern_kv_type)type;
-      check_attn(&(attn_case){6, 1, 40, 24, page, ctx, 0, true, false, t, 0.3f});
-      check_attn(&(attn_case){9, 1, 19, 13, page, ctx, 0, true, false, t, 20.0f});
-      check_attn(&(attn_case){4, 2, 64, 64, page, ctx, 0, false, false, t, 0.125f});
-      check_attn(&(attn_case){12, 2, 21, 21, page, ctx, 12, false, true, t, 1.0f});
-      check_attn(&(attn_case){3, 3, 7, 7, page, ctx, 1, false, true, t, 300.0f});
+      check_attn(&(attn_case){6, 1, 40, 24, page, ctx, 0, true, false, t, 0.3f, 1});
+      check_attn(&(attn_case){9, 1, 19, 13, page, ctx, 0, true, false, t, 20.0f, n_q});
+      check_attn(&(attn_case){4, 2, 64, 64, page, ctx, 0, false, false, t, 0.125f, n_q});
+      check_attn(&(attn_case){12, 2, 21, 21, page, ctx, 12, false, true, t, 1.0f, n_q});
+      check_attn(&(attn_case){3, 3, 7, 7, page, ctx, 1, false, true, t, 300.0f, n_q});
     }
   }
-  check_attn(&(attn_case){5, 1, 576, 512, 64, 130, 0, true, false, KV_BF16, 0.07f});
+  for (int type = 0; type < KV_N; type++) { /* several segments; the strides that are known when compiled, and another */
+    kern_kv_type t = (kern_kv_type)type;
+    check_attn(&(attn_case){16, 2, 64, 64, 32, 1100, 128, false, true, t, 0.2f, 3});
+    check_attn(&(attn_case){5, 1, 160, 160, 64, 700, 0, false, false, t, 0.08f, 30});
+    check_attn(&(attn_case){2, 2, 20, 20, 16, 1537, 600, false, true, t, 0.4f, 100});
+  }
+  check_attn(&(attn_case){20, 1, 576, 512, 64, 1030, 0, true, false, KV_F16, 0.07f, 1});
+  check_attn(&(attn_case){5, 1, 576, 512, 64, 130, 0, true, false, KV_BF16, 0.07f, 7});
+  check_attn(&(attn_case){3, 1, 624, 600, 64, 70, 0, true, false, KV_F16, 0.07f, 2});
 }
 
 void check_operations(unsigned mask, const char *mask_name) {

@@ -135,26 +135,38 @@ static void time_candidate(pool *p, const kern_mm_candidate *c, char *data) {
 static void time_attention(const kern_table *t) {
   enum { CTX = 4096, PAGE = 64, HEADS = 16, LORA = 512, ROPE = 64, HD = 128, KV_HEADS = 4, ROW = 2 * KV_HEADS * HD };
   static int32_t pages[CTX / PAGE];
-  char *cache = must_alloc((size_t)CTX * ROW * 2);
+  char *cache = must_alloc((size_t)CTX * ROW * 2), *scratch = must_alloc(kern_attn_scratch_bytes(LORA + ROPE, LORA));
   float *q = must_alloc(HEADS * (LORA + ROPE) * 4), *out = must_alloc(HEADS * LORA * 4);
   for (int i = 0; i < CTX / PAGE; i++) pages[i] = i;
-  kern_kv mla = {cache, (size_t)PAGE * (LORA + ROPE) * 2, (LORA + ROPE) * 2, pages, PAGE, CTX, KV_BF16};
-  kern_kv gqa = {cache, (size_t)PAGE * ROW * 2, ROW * 2, pages, PAGE, CTX, KV_BF16};
+  kern_attn mla = {{cache, (size_t)PAGE * (LORA + ROPE) * 2, (LORA + ROPE) * 2, pages, PAGE, KV_BF16},
+                   .mla = true,
+                   .n_heads = HEADS,
+                   .n_kv_heads = 1,
+                   .dk = LORA + ROPE,
+                   .dv = LORA,
+                   .scale = 0.1f,
+                   .n_q = 1,
+                   .pos0 = CTX - 1,
+                   .q = q,
+                   .out = out};
+  kern_attn gqa = mla;
+  gqa.mla = false, gqa.n_kv_heads = KV_HEADS, gqa.dk = gqa.dv = HD;
+  gqa.kv.page_bytes = (size_t)PAGE * ROW * 2, gqa.kv.row_bytes = ROW * 2;
   int64_t best[2] = {INT64_MAX, INT64_MAX};
   for (int i = 0; i < 10; i++) {
     int64_t t0 = hf_now_ns();
-    t->attn_mla(&mla, q, 0, HEADS, LORA, ROPE, 0.1f, out);
+    t->attn(&mla, 0, 0, HEADS, 0, CTX / KERN_ATTN_SEGMENT, NULL, scratch);
     int64_t t1 = hf_now_ns();
-    t->attn_gqa(&gqa, q, 0, HEADS, HEADS, KV_HEADS, HD, 0.1f, 0, NULL, out);
+    for (int g = 0; g < KV_HEADS; g++) t->attn(&gqa, g, 0, HEADS / KV_HEADS, 0, CTX / KERN_ATTN_SEGMENT, NULL, scratch);
     int64_t t2 = hf_now_ns();
     best[0] = t1 - t0 < best[0] ? t1 - t0 : best[0];
     best[1] = t2 - t1 < best[1] ? t2 - t1 : best[1];
   }
-  printf("%-20s attn_mla 16 heads %.2f ms (%.1f GFLOP/s), attn_gqa 16/4 heads %.2f ms (%.1f GFLOP/s), 4096 tokens, bf16, one "
-         "thread\n",
+  printf("%-20s MLA 16 heads %.2f ms (%.1f GFLOP/s), GQA 16/4 heads %.2f ms (%.1f GFLOP/s), 4096 tokens, bf16, one thread\n",
          t->isa_name, (double)best[0] * 1e-6, 2.0 * CTX * HEADS * (LORA + ROPE + LORA) / (double)best[0], (double)best[1] * 1e-6,
          2.0 * CTX * HEADS * HD * 2 / (double)best[1]);
   mem_free(cache, (size_t)CTX * ROW * 2, -1);
+  mem_free(scratch, kern_attn_scratch_bytes(LORA + ROPE, LORA), -1);
   mem_free(q, HEADS * (LORA + ROPE) * 4, -1);
   mem_free(out, HEADS * LORA * 4, -1);
 }
