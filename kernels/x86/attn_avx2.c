@@ -16,6 +16,10 @@ static inline void at_kv16(kern_kv_type t, const char *p, int left, float *dst) 
   }
 }
 
+static inline void at_f16_64(const char *p, float *dst) {
+  MM_UNROLL for (int i = 0; i < 64; i += 8) _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 2 * i))));
+}
+
 #include "kernels/x86/attn_tile.inc"
 
 #define AT_FN(name) at8_##name

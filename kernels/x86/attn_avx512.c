@@ -12,6 +12,10 @@ static inline void at_kv16(kern_kv_type t, const char *p, int left, float *dst) 
   }
 }
 
+static inline void at_f16_64(const char *p, float *dst) {
+  MM_UNROLL for (int i = 0; i < 64; i += 16) _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p + 2 * i))));
+}
+
 #include "kernels/x86/attn_tile.inc"
 
 #define AT_FN(name) at16_##name
