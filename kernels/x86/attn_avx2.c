@@ -48,13 +48,87 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 
 #include "kernels/x86/attn_rows.inc"
 
+#define AD_VEC __m256
+#define AD_W 8
+#define AD_GROUP 4
+#define AD_ZERO() _mm256_setzero_ps()
+#define AD_LOAD(p) _mm256_loadu_ps(p)
+#define AD_LOAD_TAIL(p, n) v256_load_tail(p, n)
+#define AD_STORE(p, v) _mm256_storeu_ps(p, v)
+#define AD_STORE_TAIL(p, n, v) _mm256_maskstore_ps(p, v256_mask(n), v)
+#define AD_SET1(f) _mm256_set1_ps(f)
+#define AD_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define AD_MUL(a, b) _mm256_mul_ps(a, b)
+#define AD_ADD(a, b) _mm256_add_ps(a, b)
+#define AD_SUB(a, b) _mm256_sub_ps(a, b)
+#define AD_MAX(a, b) _mm256_max_ps(a, b)
+#define AD_EXP(v) v256_exp(v)
+#define AD_FIRST(v) _mm256_cvtss_f32(v)
+#define AD_KV(type, p) ad_kv(type, p)
+#define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
+#define AD_REDUCE(acc) ad_reduce(acc)
+#define AD_SUM(v) v256_sum(v)
+#define AD_TOP(v) ad_top(v)
+#define AD_SEEN(v, i, lo, hi) ad_seen(v, i, lo, hi)
+
+static inline __m256 ad_kv(kern_kv_type t, const char *p) {
+  if (t == KV_F32) return _mm256_loadu_ps((const float *)(const void *)p);
+  __m128i h = _mm_loadu_si128((const void *)p);
+  return t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h);
+}
+
+static inline __m256 ad_kv_tail(kern_kv_type t, const char *p, int n) {
+  if (t == KV_F32) return v256_load_tail((const float *)(const void *)p, n);
+  __m128i h = v128_load_u16_tail(p, n);
+  return t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h);
+}
+
+/* Lanes l and l + 4 are added, then l and l + 2, and so on, two vectors becoming one each time. */
+AT_INLINE __m256 ad_fold4(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+AT_INLINE __m256 ad_fold2(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+}
+AT_INLINE __m256 ad_fold1(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
+}
+
+AT_INLINE __m256 ad_reduce(const __m256 acc[8]) {
+  __m256 two[4];
+  AT_UNROLL for (int i = 0; i < 4; i++) two[i] = ad_fold4(acc[i], acc[i + 4]);
+  return ad_fold1(ad_fold2(two[0], two[1]), ad_fold2(two[2], two[3]));
+}
+
+static inline float ad_top(__m256 v) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+static inline __m256 ad_seen(__m256 v, int i, int lo, int hi) {
+  __m256i at = _mm256_add_epi32(_mm256_set1_epi32(i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), at), early = _mm256_cmpgt_epi32(_mm256_set1_epi32(lo), at);
+  return _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), v, _mm256_castsi256_ps(_mm256_andnot_si256(early, below)));
+}
+
+#include "kernels/x86/attn_dims.inc"
+
 void kern_attn_avx2(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+  if (ad_takes(a)) {
+    ad_attend(a, g, r0, r1, s0, s1, part, scratch);
+    return;
+  }
   at_unit u;
   at_open(&u, a, g, r0, r1, scratch);
   at8_attend(&u, s0, s1, part);
 }
 
 void kern_attn_merge_avx2(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch) {
+  if (ad_takes(a)) {
+    ad_merge(a, g, r0, r1, n_seg, part, scratch);
+    return;
+  }
   at_unit u;
   at_open(&u, a, g, r0, r1, scratch);
   at8_merge(&u, n_seg, part);

@@ -97,7 +97,74 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 
 #include "kernels/x86/attn_rows.inc"
 
+#define AD_VEC __m512
+#define AD_W 16
+#define AD_GROUP 8
+#define AD_ZERO() _mm512_setzero_ps()
+#define AD_LOAD(p) _mm512_loadu_ps(p)
+#define AD_LOAD_TAIL(p, n) _mm512_maskz_loadu_ps(v512_mask(n), p)
+#define AD_STORE(p, v) _mm512_storeu_ps(p, v)
+#define AD_STORE_TAIL(p, n, v) _mm512_mask_storeu_ps(p, v512_mask(n), v)
+#define AD_SET1(f) _mm512_set1_ps(f)
+#define AD_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define AD_MUL(a, b) _mm512_mul_ps(a, b)
+#define AD_ADD(a, b) _mm512_add_ps(a, b)
+#define AD_SUB(a, b) _mm512_sub_ps(a, b)
+#define AD_MAX(a, b) _mm512_max_ps(a, b)
+#define AD_EXP(v) v512_exp(v)
+#define AD_FIRST(v) _mm512_cvtss_f32(v)
+#define AD_KV(type, p) ad_kv(type, p)
+#define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
+#define AD_REDUCE(acc) ad_reduce(acc)
+#define AD_SUM(v) v512_sum(v)
+#define AD_TOP(v) _mm512_reduce_max_ps(v)
+#define AD_SEEN(v, i, lo, hi) ad_seen(v, i, lo, hi)
+
+static inline __m512 ad_kv(kern_kv_type t, const char *p) {
+  if (t == KV_F32) return _mm512_loadu_ps(p);
+  __m256i h = _mm256_loadu_si256((const void *)p);
+  return t == KV_F16 ? _mm512_cvtph_ps(h) : v512_from_bf16(h);
+}
+
+static inline __m512 ad_kv_tail(kern_kv_type t, const char *p, int n) {
+  if (t == KV_F32) return _mm512_maskz_loadu_ps(v512_mask(n), p);
+  __m256i h = _mm256_maskz_loadu_epi16(v512_mask(n), p);
+  return t == KV_F16 ? _mm512_cvtph_ps(h) : v512_from_bf16(h);
+}
+
+/* Lanes l and l + 8 are added, then l and l + 4, and so on, two vectors becoming one each time. */
+AT_INLINE __m512 ad_fold8(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+AT_INLINE __m512 ad_fold4(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+AT_INLINE __m512 ad_fold2(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+AT_INLINE __m512 ad_fold1(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+
+AT_INLINE __m512 ad_reduce(const __m512 acc[16]) {
+  __m512 four[4];
+  AT_UNROLL for (int i = 0; i < 4; i++) four[i] = ad_fold4(ad_fold8(acc[i], acc[i + 4]), ad_fold8(acc[i + 8], acc[i + 12]));
+  return ad_fold1(ad_fold2(four[0], four[1]), ad_fold2(four[2], four[3]));
+}
+
+static inline __m512 ad_seen(__m512 v, int i, int lo, int hi) {
+  __m512i at = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  __mmask16 below = _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(hi));
+  return _mm512_mask_blend_ps(_mm512_mask_cmpge_epi32_mask(below, at, _mm512_set1_epi32(lo)), _mm512_set1_ps(-__builtin_inff()), v);
+}
+
+#include "kernels/x86/attn_dims.inc"
+
 void kern_attn_avx512(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+  if (ad_takes(a)) {
+    ad_attend(a, g, r0, r1, s0, s1, part, scratch);
+    return;
+  }
   at_unit u;
   at_open(&u, a, g, r0, r1, scratch);
   if (r1 - r0 > 8) at16_attend(&u, s0, s1, part);
@@ -105,6 +172,10 @@ void kern_attn_avx512(const kern_attn *a, int g, int r0, int r1, int s0, int s1,
 }
 
 void kern_attn_merge_avx512(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch) {
+  if (ad_takes(a)) {
+    ad_merge(a, g, r0, r1, n_seg, part, scratch);
+    return;
+  }
   at_unit u;
   at_open(&u, a, g, r0, r1, scratch);
   if (r1 - r0 > 8) at16_merge(&u, n_seg, part);
