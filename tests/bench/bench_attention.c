@@ -1,10 +1,11 @@
 /* bench_attention: attention on all cores against its roofline, max(bytes / bandwidth, operations / peak).
  *
- *   bench_attention [--rounds N] [WORD ...]   cases whose name contains all words (decode, prefill, mla, gqa, 16K, ...)
+ *   bench_attention [--rounds N] [--cached] [WORD ...]   cases whose name contains all words (decode, prefill, mla, gqa, 16K, ...)
  *
  * In every round the DRAM read bandwidth, the peak of multiply-adds in registers and the case are measured one after another on the same threads; the
  * share is the roofline of the round over the time of the round. Printed are the median of the rounds and the best one. KV caches (F16) lie in a
- * ring larger than the last-level cache, every run takes the next sequence. HF_ISA chooses the instruction set. Nothing here passes or fails. */
+ * ring larger than the last-level cache, every run takes the next sequence;
+ * --cached: all runs take the same one. HF_ISA chooses the instruction set. Nothing here passes or fails. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +39,8 @@ typedef struct {
   mem_probe *probe;
   attn_step step;
   int32_t *pages, *pos, *seq;
-  int ring_pages, next, runs;
+  int ring_pages, next;
+  bool cached;
 } bench;
 
 /* --- peak -------------------------------------------------------------------------------------------------------------- */
@@ -108,7 +110,7 @@ static void attend(void *arg, int thread, int n_threads) {
 
 static double run_once(bench *b, int context) {
   const int pages = (context + PAGE - 1) / PAGE;
-  if (b->next + pages > b->ring_pages) b->next = 0;
+  if (b->cached || b->next + pages > b->ring_pages) b->next = 0;
   b->step.page_table = b->pages + b->next;
   b->next += pages;
   int64_t t0 = hf_now_ns();
@@ -229,10 +231,13 @@ static hf_status run_shape(bench *b, const shape *s, int rounds, char **words, i
 
 int main(int argc, char **argv) {
   int rounds = 15, first = 1;
-  if (argc > 2 && !strcmp(argv[1], "--rounds")) rounds = atoi(argv[2]), first = 3;
+  bench b = {0};
+  for (; first < argc && !strncmp(argv[first], "--", 2); first++) {
+    if (!strcmp(argv[first], "--cached")) b.cached = true;
+    if (!strcmp(argv[first], "--rounds") && first + 1 < argc) rounds = atoi(argv[++first]);
+  }
   if (rounds < 1 || rounds > MOST_ROUNDS) rounds = 15;
   static topology topo;
-  bench b = {0};
   hf_status st = kern_init(NULL);
   if (st == HF_OK) st = topo_get(&topo);
   if (st == HF_OK) st = pool_new(&topo, 0, &b.p);
