@@ -6,11 +6,11 @@ enum { LEAST_ROWS = 8, UNITS_A_THREAD = 4, MOST_PART_BYTES = 64 << 20 };
 /* A unit at work and, from one to the next, where in the step we are. */
 typedef struct {
   const attn_step *s;
-  int rows;       /* most of a unit */
-  int t, n_q;     /* the run of tokens */
-  int g, r0, r1;  /* KV head and rows */
-  int seg0, seg1; /* segments that they see */
-  size_t part_at; /* floats before this unit's partial results */
+  int rows, heads;    /* most rows of a unit, most KV heads */
+  int t, n_q;         /* the run of tokens */
+  int g0, g1, r0, r1; /* KV heads and rows */
+  int seg0, seg1;     /* segments that they see */
+  size_t part_at;     /* floats before this unit's partial results */
 } walk;
 
 static int per_kv(const attn_step *s) {
@@ -26,41 +26,45 @@ static void find_run(walk *w) {
     w->n_q++;
 }
 
-static void set_rows(walk *w, int r0) {
+/* Rows from r0 on, of heads from g0 on. */
+static void set_rows(walk *w, int g0, int r0) {
   const attn_step *s = w->s;
   const int per = per_kv(s), all = w->n_q * per;
   w->r0 = r0;
   w->r1 = r0 + w->rows < all ? r0 + w->rows : all;
+  int heads = KERN_ATTN_ROWS / (w->r1 - r0);
+  heads = heads < w->heads ? heads : w->heads;
+  w->g0 = g0;
+  w->g1 = g0 + heads < s->a.n_kv_heads ? g0 + heads : s->a.n_kv_heads;
   int first = s->pos[w->t] + r0 / per + 1, end = s->pos[w->t] + (w->r1 - 1) / per + 1;
   first = s->a.window > 0 && first > s->a.window ? first - s->a.window : 0;
   w->seg0 = first / KERN_ATTN_SEGMENT;
   w->seg1 = (end - 1) / KERN_ATTN_SEGMENT + 1;
 }
 
-static bool begin(walk *w, const attn_step *s, int rows) {
-  *w = (walk){.s = s, .rows = rows};
+static bool begin(walk *w, const attn_step *s, int rows, int heads) {
+  *w = (walk){.s = s, .rows = rows, .heads = heads};
   find_run(w);
-  if (w->n_q) set_rows(w, 0);
+  if (w->n_q) set_rows(w, 0, 0);
   return w->n_q > 0;
 }
 
 static size_t unit_floats(const walk *w) {
-  return (size_t)(w->seg1 - w->seg0) * kern_attn_part_floats(w->r1 - w->r0, w->s->a.dv);
+  return (size_t)((w->seg1 - w->seg0) * (w->g1 - w->g0)) * kern_attn_part_floats(w->r1 - w->r0, w->s->a.dv);
 }
 
 static bool next(walk *w) {
   const attn_step *s = w->s;
   w->part_at += unit_floats(w);
-  if (w->r1 < w->n_q * per_kv(s)) {
-    set_rows(w, w->r1);
-  } else if (++w->g < s->a.n_kv_heads) {
-    set_rows(w, 0);
+  if (w->g1 < s->a.n_kv_heads) {
+    set_rows(w, w->g1, w->r0);
+  } else if (w->r1 < w->n_q * per_kv(s)) {
+    set_rows(w, 0, w->r1);
   } else {
-    w->g = 0;
     w->t += w->n_q;
     find_run(w);
     if (!w->n_q) return false;
-    set_rows(w, 0);
+    set_rows(w, 0, 0);
   }
   return true;
 }
@@ -73,29 +77,32 @@ static int64_t cost(const walk *w, int seg) {
   first = s->a.window > 0 && first > s->a.window ? first - s->a.window : 0;
   lo = lo > first ? lo : first;
   hi = hi < end ? hi : end;
-  return (int64_t)(hi - lo) * ((w->r1 - w->r0 + 7) / 8);
+  return (int64_t)(hi - lo) * (w->g1 - w->g0) * ((w->r1 - w->r0 + 7) / 8);
 }
 
 typedef struct {
-  int rows;
+  int rows, heads;
   bool cut;
   int64_t cost;
 } division;
 
 static division divide(const attn_step *s, int n_threads) {
-  division d = {.rows = KERN_ATTN_ROWS};
+  division d = {.rows = KERN_ATTN_ROWS, .heads = KERN_ATTN_HEADS};
   walk w;
-  for (;; d.rows /= 2) {
+  for (;;) {
     int units = 0, items = 0, most = 0;
     d.cost = 0;
-    for (bool more = begin(&w, s, d.rows); more; more = next(&w)) {
+    for (bool more = begin(&w, s, d.rows, d.heads); more; more = next(&w)) {
       int n = w.seg1 - w.seg0;
       units++, items += n;
       most = n > most ? n : most;
       for (int i = w.seg0; i < w.seg1; i++) d.cost += cost(&w, i);
     }
     d.cut = n_threads > 1 && most > 1 && units < UNITS_A_THREAD * n_threads && w.part_at <= s->part_floats;
-    if (n_threads == 1 || (d.cut ? items : units) >= 2 * n_threads || d.rows / 2 < LEAST_ROWS) return d;
+    if (n_threads == 1 || (d.cut ? items : units) >= 2 * n_threads) return d;
+    if (d.heads > 1) d.heads /= 2;
+    else if (d.rows / 2 >= LEAST_ROWS) d.rows /= 2;
+    else return d;
   }
 }
 
@@ -119,7 +126,7 @@ bool attn_step_run(const attn_step *s, int thread, int n_threads) {
   void *scratch = s->scratch + (size_t)thread * s->scratch_bytes;
   int64_t at = 0;
   walk w;
-  for (bool more = begin(&w, s, d.rows); more && at < hi; more = next(&w)) {
+  for (bool more = begin(&w, s, d.rows, d.heads); more && at < hi; more = next(&w)) {
     int s0 = w.seg1, s1 = w.seg1; /* this thread's */
     const int64_t unit_at = at;
     for (int i = w.seg0; i < w.seg1; at += cost(&w, i), i++) {
@@ -130,8 +137,10 @@ bool attn_step_run(const attn_step *s, int thread, int n_threads) {
     }
     if (s0 == w.seg1) continue;
     kern_attn a = of_run(&w);
-    float *part = d.cut ? s->part + w.part_at + (size_t)(s0 - w.seg0) * kern_attn_part_floats(w.r1 - w.r0, s->a.dv) : NULL;
-    kern_get()->attn(&a, w.g, w.r0, w.r1, s0, s1, part, scratch);
+    float *part =
+        d.cut ? s->part + w.part_at + (size_t)((s0 - w.seg0) * (w.g1 - w.g0)) * kern_attn_part_floats(w.r1 - w.r0, s->a.dv)
+              : NULL;
+    kern_get()->attn(&a, w.g0, w.g1, w.r0, w.r1, s0, s1, part, scratch);
   }
   return d.cut;
 }
@@ -140,10 +149,10 @@ void attn_step_merge(const attn_step *s, int thread, int n_threads) {
   const division d = divide(s, n_threads);
   walk w;
   int u = 0;
-  for (bool more = begin(&w, s, d.rows); more; more = next(&w), u++) {
+  for (bool more = begin(&w, s, d.rows, d.heads); more; more = next(&w), u++) {
     if (u % n_threads != thread) continue;
     kern_attn a = of_run(&w);
-    kern_get()->attn_merge(&a, w.g, w.r0, w.r1, w.seg1 - w.seg0, s->part + w.part_at,
+    kern_get()->attn_merge(&a, w.g0, w.g1, w.r0, w.r1, w.seg1 - w.seg0, s->part + w.part_at,
                            s->scratch + (size_t)thread * s->scratch_bytes);
   }
 }
@@ -152,8 +161,10 @@ void attn_step_merge(const attn_step *s, int thread, int n_threads) {
 size_t attn_part_floats(int n_heads, int n_kv_heads, int dv, int64_t context, int threads) {
   if (threads <= 1) return 0;
   const int per = n_heads / n_kv_heads, rows = per < KERN_ATTN_ROWS ? per : KERN_ATTN_ROWS;
+  int heads = KERN_ATTN_ROWS / rows < KERN_ATTN_HEADS ? KERN_ATTN_ROWS / rows : KERN_ATTN_HEADS;
+  heads = heads < n_kv_heads ? heads : n_kv_heads;
   const size_t segments = (size_t)((context + KERN_ATTN_SEGMENT - 1) / KERN_ATTN_SEGMENT) + 1;
   const size_t units = (size_t)UNITS_A_THREAD * (size_t)threads, most = MOST_PART_BYTES / sizeof(float);
-  const size_t floats = units * segments * kern_attn_part_floats(rows, dv);
+  const size_t floats = units * segments * (size_t)heads * kern_attn_part_floats(rows, dv);
   return floats < most ? floats : most;
 }

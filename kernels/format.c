@@ -73,14 +73,14 @@ size_t kern_kv_elem_bytes(kern_kv_type t) {
 
 /* Rows fill whole vectors; each has dv sums (and what a tile may write behind them), a maximum and a weight. */
 size_t kern_attn_part_floats(int n_rows, int dv) {
-  return lay_round_up((size_t)n_rows, 16) * (lay_round_up((size_t)dv, 16) + 18);
+  return lay_round_up((size_t)n_rows, n_rows <= 8 ? 8 : 16) * (lay_round_up((size_t)dv, 16) + 18);
 }
 
-/* Two blocks of keys and one of values, two states of the rows, the queries, one block of scores. */
+/* Two blocks of keys and one of values, two states of the rows (most with many heads of few rows), the queries, one block of scores. */
 size_t kern_attn_scratch_bytes(int dk, int dv) {
   size_t ld = lay_round_up((size_t)dk, 16) + 16;
   ld = ld < 592 ? 592 : ld;
-  size_t floats = 3 * (KERN_ATTN_BLOCK + 16) * ld + 2 * kern_attn_part_floats(KERN_ATTN_ROWS, dv) +
-                  KERN_ATTN_ROWS * ((size_t)dk + 2) + (KERN_ATTN_BLOCK + 16) * 32 + 8 * 16;
+  size_t floats = 3 * (KERN_ATTN_BLOCK + 16) * ld + 2 * KERN_ATTN_HEADS * kern_attn_part_floats(8, dv) +
+                  KERN_ATTN_ROWS * (ld + 2) + (KERN_ATTN_BLOCK + 16) * 32 + 8 * 16;
   return floats * sizeof(float);
 }

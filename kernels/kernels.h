@@ -138,7 +138,7 @@ size_t kern_kv_elem_bytes(kern_kv_type t);
  * Context is cut into segments of KERN_ATTN_SEGMENT tokens at fixed positions, a segment into blocks of KERN_ATTN_BLOCK. A row's partial result of a
  * segment (maximum, sum, weighted values, the softmax kept online over blocks) and their fold in ascending order are the same
  * operations in the same order whoever computes them and whichever rows share the call: bits depend on the row alone. */
-enum { KERN_ATTN_SEGMENT = 512, KERN_ATTN_BLOCK = 64, KERN_ATTN_ROWS = 64 };
+enum { KERN_ATTN_SEGMENT = 512, KERN_ATTN_BLOCK = 64, KERN_ATTN_ROWS = 64, KERN_ATTN_HEADS = 16 };
 typedef struct {
   kern_kv kv;
   bool mla;
@@ -194,12 +194,13 @@ typedef struct {
   void (*axpy)(float a, const float *x, int n, float *y);
   float (*dot)(const float *a, const float *b, int n);
 
-  /* Attention of the rows [r0, r1) of KV head g over context segments [s0, s1); see kern_attn. part NULL: s0..s1 holds all that the rows
-   * see, results go to out. Else segment s leaves its partial result at part + (s - s0) * kern_attn_part_floats(r1 - r0, dv), and
-   * attn_merge of the same rows turns n_seg of them, in ascending order, into out: the same bits. Both are called with the same rows.
-   * At most KERN_ATTN_ROWS rows a call. scratch: kern_attn_scratch_bytes(), 64-byte aligned, any content. */
-  void (*attn)(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch);
-  void (*attn_merge)(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch);
+  /* Attention of the rows [r0, r1) of the KV heads [g0, g1) over context segments [s0, s1); see kern_attn. part NULL: s0..s1 holds all that
+   * the rows see, results go to out. Else KV head g of segment s leaves its partial result at part + ((s - s0) * (g1 - g0) + g - g0) *
+   * kern_attn_part_floats(r1 - r0, dv), and attn_merge turns n_seg segments, in ascending order, into out: the same bits. Both are called
+   * with the same rows and heads. KV heads that are computed together are read together, which memory likes; at most KERN_ATTN_HEADS of
+   * them and KERN_ATTN_ROWS rows of all together. scratch: kern_attn_scratch_bytes(), 64-byte aligned, any content. */
+  void (*attn)(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch);
+  void (*attn_merge)(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch);
   /* n floats to KV elements and back */
   void (*kv_store)(kern_kv_type t, const float *x, int n, void *dst);
   void (*kv_load)(kern_kv_type t, const void *src, int n, float *x);

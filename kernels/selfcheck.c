@@ -128,16 +128,16 @@ static hf_status check_attn(scratch *s, const kern_table *ref, kern_kv_type type
                  .pos0 = CTX - 1,
                  .q = q,
                  .out = s->out};
-  k->attn(&a, 0, 0, HEADS, 0, 1, NULL, s->attn);
+  k->attn(&a, 0, 1, 0, HEADS, 0, 1, NULL, s->attn);
   a.out = s->ref;
-  ref->attn(&a, 0, 0, HEADS, 0, 1, NULL, s->attn);
+  ref->attn(&a, 0, 1, 0, HEADS, 0, 1, NULL, s->attn);
   if (!close_enough(s->out, s->ref, HEADS * LORA, 1e-4f)) return differs("attn, MLA");
   enum { HD = (LORA + ROPE) / 2, Q = 2, PER = 2 };
   a.mla = false, a.n_heads = PER, a.n_q = Q, a.pos0 = CTX - Q, a.window = 20, a.sinks = s->x[3], a.dk = a.dv = HD;
   a.q_stride = a.out_stride = PER * HD;
-  ref->attn(&a, 0, 0, Q * PER, 0, 1, NULL, s->attn);
+  ref->attn(&a, 0, 1, 0, Q * PER, 0, 1, NULL, s->attn);
   a.out = s->out;
-  k->attn(&a, 0, 0, Q * PER, 0, 1, NULL, s->attn);
+  k->attn(&a, 0, 1, 0, Q * PER, 0, 1, NULL, s->attn);
   return close_enough(s->out, s->ref, Q * PER * HD, 1e-4f) ? HF_OK : differs("attn, GQA");
 }
 

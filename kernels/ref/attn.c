@@ -71,13 +71,14 @@ static void segment(const kern_attn *a, int g, int r, int s, state *st) {
   attend(a, g, r, lo > first ? lo : first, hi < end ? hi : end, st);
 }
 
-void kern_attn_ref(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch) {
-  const size_t row_floats = (size_t)a->dv + 2, seg_floats = kern_attn_part_floats(r1 - r0, a->dv);
+void kern_attn_ref(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+  const size_t row_floats = (size_t)a->dv + 2, head_floats = kern_attn_part_floats(r1 - r0, a->dv);
   state all = {.sum = scratch}, one = {.sum = all.sum + a->dv};
-  for (int r = r0; r < r1; r++) {
+  for (int i = 0; i < (g1 - g0) * (r1 - r0); i++) {
+    const int g = g0 + i / (r1 - r0), r = r0 + i % (r1 - r0);
     forget(&all, a->dv);
     for (int s = s0; s < s1; s++) {
-      float *to = part ? part + (size_t)(s - s0) * seg_floats + (size_t)(r - r0) * row_floats : NULL;
+      float *to = part ? part + (size_t)((s - s0) * (g1 - g0) + g - g0) * head_floats + (size_t)(r - r0) * row_floats : NULL;
       if (part) one.sum = to;
       segment(a, g, r, s, &one);
       if (part) to[a->dv] = one.max, to[a->dv + 1] = one.weight;
@@ -87,13 +88,14 @@ void kern_attn_ref(const kern_attn *a, int g, int r0, int r1, int s0, int s1, fl
   }
 }
 
-void kern_attn_merge_ref(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch) {
-  const size_t row_floats = (size_t)a->dv + 2, seg_floats = kern_attn_part_floats(r1 - r0, a->dv);
+void kern_attn_merge_ref(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch) {
+  const size_t row_floats = (size_t)a->dv + 2, head_floats = kern_attn_part_floats(r1 - r0, a->dv);
   state all = {.sum = scratch};
-  for (int r = r0; r < r1; r++) {
+  for (int i = 0; i < (g1 - g0) * (r1 - r0); i++) {
+    const int g = g0 + i / (r1 - r0), r = r0 + i % (r1 - r0);
     forget(&all, a->dv);
     for (int s = 0; s < n_seg; s++) {
-      const float *from = part + (size_t)s * seg_floats + (size_t)(r - r0) * row_floats;
+      const float *from = part + (size_t)(s * (g1 - g0) + g - g0) * head_floats + (size_t)(r - r0) * row_floats;
       state one = {(float *)(uintptr_t)from, from[a->dv], from[a->dv + 1]};
       fold(&all, &one, a->dv);
     }

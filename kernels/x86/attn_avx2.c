@@ -17,7 +17,8 @@ static inline void at_kv16(kern_kv_type t, const char *p, int left, float *dst) 
 }
 
 static inline void at_f16_64(const char *p, float *dst) {
-  MM_UNROLL for (int i = 0; i < 64; i += 8) _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 2 * i))));
+  MM_UNROLL for (int i = 0; i < 64; i += 8)
+      _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 2 * i))));
 }
 
 #include "kernels/x86/attn_tile.inc"
@@ -114,22 +115,28 @@ static inline __m256 ad_seen(__m256 v, int i, int lo, int hi) {
 
 #include "kernels/x86/attn_dims.inc"
 
-void kern_attn_avx2(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+void kern_attn_avx2(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch) {
   if (ad_takes(a)) {
-    ad_attend(a, g, r0, r1, s0, s1, part, scratch);
+    ad_attend(a, g0, g1, r0, r1, s0, s1, part, scratch);
     return;
   }
-  at_unit u;
-  at_open(&u, a, g, r0, r1, scratch);
-  at8_attend(&u, s0, s1, part);
+  const size_t head = kern_attn_part_floats(r1 - r0, a->dv);
+  for (int g = g0; g < g1; g++) {
+    at_unit u;
+    at_open(&u, a, g, r0, r1, scratch);
+    at8_attend(&u, s0, s1, part ? part + (size_t)(g - g0) * head : NULL, head * (size_t)(g1 - g0));
+  }
 }
 
-void kern_attn_merge_avx2(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch) {
+void kern_attn_merge_avx2(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch) {
   if (ad_takes(a)) {
-    ad_merge(a, g, r0, r1, n_seg, part, scratch);
+    ad_merge(a, g0, g1, r0, r1, n_seg, part, scratch);
     return;
   }
-  at_unit u;
-  at_open(&u, a, g, r0, r1, scratch);
-  at8_merge(&u, n_seg, part);
+  const size_t head = kern_attn_part_floats(r1 - r0, a->dv);
+  for (int g = g0; g < g1; g++) {
+    at_unit u;
+    at_open(&u, a, g, r0, r1, scratch);
+    at8_merge(&u, n_seg, part + (size_t)(g - g0) * head, head * (size_t)(g1 - g0));
+  }
 }

@@ -13,7 +13,8 @@ static inline void at_kv16(kern_kv_type t, const char *p, int left, float *dst) 
 }
 
 static inline void at_f16_64(const char *p, float *dst) {
-  MM_UNROLL for (int i = 0; i < 64; i += 16) _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p + 2 * i))));
+  MM_UNROLL for (int i = 0; i < 64; i += 16)
+      _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p + 2 * i))));
 }
 
 #include "kernels/x86/attn_tile.inc"
@@ -155,29 +156,37 @@ AT_INLINE __m512 ad_reduce(const __m512 acc[16]) {
 static inline __m512 ad_seen(__m512 v, int i, int lo, int hi) {
   __m512i at = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   __mmask16 below = _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(hi));
-  return _mm512_mask_blend_ps(_mm512_mask_cmpge_epi32_mask(below, at, _mm512_set1_epi32(lo)), _mm512_set1_ps(-__builtin_inff()), v);
+  return _mm512_mask_blend_ps(_mm512_mask_cmpge_epi32_mask(below, at, _mm512_set1_epi32(lo)), _mm512_set1_ps(-__builtin_inff()),
+                              v);
 }
 
 #include "kernels/x86/attn_dims.inc"
 
-void kern_attn_avx512(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+void kern_attn_avx512(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch) {
   if (ad_takes(a)) {
-    ad_attend(a, g, r0, r1, s0, s1, part, scratch);
+    ad_attend(a, g0, g1, r0, r1, s0, s1, part, scratch);
     return;
   }
-  at_unit u;
-  at_open(&u, a, g, r0, r1, scratch);
-  if (r1 - r0 > 8) at16_attend(&u, s0, s1, part);
-  else at8_attend(&u, s0, s1, part);
+  const size_t head = kern_attn_part_floats(r1 - r0, a->dv), segment = head * (size_t)(g1 - g0);
+  for (int g = g0; g < g1; g++) {
+    at_unit u;
+    float *at = part ? part + (size_t)(g - g0) * head : NULL;
+    at_open(&u, a, g, r0, r1, scratch);
+    if (r1 - r0 > 8) at16_attend(&u, s0, s1, at, segment);
+    else at8_attend(&u, s0, s1, at, segment);
+  }
 }
 
-void kern_attn_merge_avx512(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch) {
+void kern_attn_merge_avx512(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch) {
   if (ad_takes(a)) {
-    ad_merge(a, g, r0, r1, n_seg, part, scratch);
+    ad_merge(a, g0, g1, r0, r1, n_seg, part, scratch);
     return;
   }
-  at_unit u;
-  at_open(&u, a, g, r0, r1, scratch);
-  if (r1 - r0 > 8) at16_merge(&u, n_seg, part);
-  else at8_merge(&u, n_seg, part);
+  const size_t head = kern_attn_part_floats(r1 - r0, a->dv), segment = head * (size_t)(g1 - g0);
+  for (int g = g0; g < g1; g++) {
+    at_unit u;
+    at_open(&u, a, g, r0, r1, scratch);
+    if (r1 - r0 > 8) at16_merge(&u, n_seg, part + (size_t)(g - g0) * head, segment);
+    else at8_merge(&u, n_seg, part + (size_t)(g - g0) * head, segment);
+  }
 }

@@ -22,16 +22,16 @@ HF_X86_TILES(avx2)
 HF_X86_TILES(avx512vnni)
 #undef HF_X86_TILES
 
-#define HF_X86_TABLE(isa)                                                                                             \
-  kern_pack_fn kern_pack_f16_##isa, kern_pack_bf16_##isa, kern_pack_q8b32_##isa;                                      \
-  void kern_rmsnorm_##isa(const float *x, const float *w, float eps, int n, float *y);                                \
-  void kern_swiglu_##isa(const float *gate, const float *up, int n, float *out);                                      \
-  void kern_swiglu_clamped_##isa(const float *gate, const float *up, float limit, int n, float *out);                 \
-  void kern_axpy_##isa(float a, const float *x, int n, float *y);                                                     \
-  float kern_dot_##isa(const float *a, const float *b, int n);                                                        \
-  void kern_attn_##isa(const kern_attn *a, int g, int r0, int r1, int s0, int s1, float *part, void *scratch);        \
-  void kern_attn_merge_##isa(const kern_attn *a, int g, int r0, int r1, int n_seg, const float *part, void *scratch); \
-  void kern_kv_store_##isa(kern_kv_type t, const float *x, int n, void *dst);                                         \
+#define HF_X86_TABLE(isa)                                                                                                      \
+  kern_pack_fn kern_pack_f16_##isa, kern_pack_bf16_##isa, kern_pack_q8b32_##isa;                                               \
+  void kern_rmsnorm_##isa(const float *x, const float *w, float eps, int n, float *y);                                         \
+  void kern_swiglu_##isa(const float *gate, const float *up, int n, float *out);                                               \
+  void kern_swiglu_clamped_##isa(const float *gate, const float *up, float limit, int n, float *out);                          \
+  void kern_axpy_##isa(float a, const float *x, int n, float *y);                                                              \
+  float kern_dot_##isa(const float *a, const float *b, int n);                                                                 \
+  void kern_attn_##isa(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch);        \
+  void kern_attn_merge_##isa(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch); \
+  void kern_kv_store_##isa(kern_kv_type t, const float *x, int n, void *dst);                                                  \
   void kern_kv_load_##isa(kern_kv_type t, const void *src, int n, float *x);
 
 HF_X86_TABLE(avx2)

@@ -230,6 +230,12 @@ typedef struct {
   float *rows, *q, *sinks, *part;
 } attn_data;
 
+/* The most for one segment. */
+static size_t part_floats(const attn_case *c) {
+  size_t few = (size_t)c->n_kv_heads * kern_attn_part_floats(8, c->dv), many = kern_attn_part_floats(KERN_ATTN_ROWS, c->dv);
+  return few > many ? few : many;
+}
+
 static void attn_make(const attn_case *c, attn_data *d) {
   const int width = c->mla ? c->dk : 2 * c->n_kv_heads * c->dk, n_pages = (c->n_ctx + c->page_tokens - 1) / c->page_tokens;
   const size_t row = (size_t)width * kern_kv_elem_bytes(c->type), q_floats = (size_t)(c->n_q * c->n_heads * c->dk);
@@ -240,7 +246,7 @@ static void attn_make(const attn_case *c, attn_data *d) {
   d->rows = calloc((size_t)(c->n_ctx * width), sizeof(float));
   d->q = guarded(q_floats * 4);
   d->sinks = c->sinks ? guarded((size_t)c->n_heads * 4) : NULL;
-  d->part = canary_new((int)(segments * kern_attn_part_floats(KERN_ATTN_ROWS, c->dv)));
+  d->part = canary_new((int)(segments * part_floats(c)));
   d->scratch_bytes = kern_attn_scratch_bytes(c->dk, c->dv);
   d->scratch = guarded((d->scratch_bytes + 63) / 64 * 64);
   memset(d->scratch, 0xff, d->scratch_bytes); /* not a number anywhere */
@@ -301,22 +307,26 @@ static void attn_exact(const attn_case *c, const attn_data *d, int t, int h, dou
   free(s);
 }
 
-/* Rows [r0, r1) of every KV head, in one go or from partial results of segments, which are computed in pieces in any order. */
+/* Rows [r0, r1) of every KV head, some heads together, in one go or from partial results of segments, which are computed in pieces in any
+ * order. */
 static void attn_call(attn_data *d, int r0, int r1, bool cut, float *out) {
   kern_attn *a = &d->a;
   a->out = out;
   const int seg0 = kern_attn_first(a, r0) / KERN_ATTN_SEGMENT, seg1 = (kern_attn_end(a, r1 - 1) - 1) / KERN_ATTN_SEGMENT + 1;
-  for (int g = 0; g < a->n_kv_heads; g++) {
+  for (int g = 0, end; g < a->n_kv_heads; g = end) {
+    int most = KERN_ATTN_ROWS / (r1 - r0) < a->n_kv_heads - g ? KERN_ATTN_ROWS / (r1 - r0) : a->n_kv_heads - g;
+    end = rnd_between(g + 1, g + most);
     if (!cut) {
-      table.attn(a, g, r0, r1, seg0, seg1, NULL, d->scratch);
+      table.attn(a, g, end, r0, r1, seg0, seg1, NULL, d->scratch);
       continue;
     }
     for (int s = seg1; s > seg0;) {
       int from = rnd_between(seg0, s - 1);
-      table.attn(a, g, r0, r1, from, s, d->part + (size_t)(from - seg0) * kern_attn_part_floats(r1 - r0, a->dv), d->scratch);
+      size_t at = (size_t)((from - seg0) * (end - g)) * kern_attn_part_floats(r1 - r0, a->dv);
+      table.attn(a, g, end, r0, r1, from, s, d->part + at, d->scratch);
       s = from;
     }
-    table.attn_merge(a, g, r0, r1, seg1 - seg0, d->part, d->scratch);
+    table.attn_merge(a, g, end, r0, r1, seg1 - seg0, d->part, d->scratch);
   }
 }
 
@@ -357,7 +367,7 @@ static void check_attn(const attn_case *c) {
            isa, c->mla ? "mla" : "gqa", c->n_heads, c->n_kv_heads, c->n_ctx, c->n_q, cut ? "rows and context" : "rows");
   }
   expect(!canary_broken(out, n) && !canary_broken(other, n), "%s: attention writes outside", isa);
-  expect(!canary_broken(d.part, (int)(((size_t)c->n_ctx / KERN_ATTN_SEGMENT + 1) * kern_attn_part_floats(KERN_ATTN_ROWS, c->dv))),
+  expect(!canary_broken(d.part, (int)(((size_t)c->n_ctx / KERN_ATTN_SEGMENT + 1) * part_floats(c))),
          "%s: partial results of attention are written outside their place", isa);
   attn_drop(c, &d);
   canary_free(out);

@@ -155,9 +155,9 @@ static void time_attention(const kern_table *t) {
   int64_t best[2] = {INT64_MAX, INT64_MAX};
   for (int i = 0; i < 10; i++) {
     int64_t t0 = hf_now_ns();
-    t->attn(&mla, 0, 0, HEADS, 0, CTX / KERN_ATTN_SEGMENT, NULL, scratch);
+    t->attn(&mla, 0, 1, 0, HEADS, 0, CTX / KERN_ATTN_SEGMENT, NULL, scratch);
     int64_t t1 = hf_now_ns();
-    for (int g = 0; g < KV_HEADS; g++) t->attn(&gqa, g, 0, HEADS / KV_HEADS, 0, CTX / KERN_ATTN_SEGMENT, NULL, scratch);
+    t->attn(&gqa, 0, KV_HEADS, 0, HEADS / KV_HEADS, 0, CTX / KERN_ATTN_SEGMENT, NULL, scratch);
     int64_t t2 = hf_now_ns();
     best[0] = t1 - t0 < best[0] ? t1 - t0 : best[0];
     best[1] = t2 - t1 < best[1] ? t2 - t1 : best[1];
