@@ -68,8 +68,7 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
 #define AD_REDUCE(acc) ad_reduce(acc)
-#define AD_SUM(v) v256_sum(v)
-#define AD_TOP(v) ad_top(v)
+#define AD_REDUCE_MAX(acc) ad_reduce_max(acc)
 #define AD_SEEN(v, i, lo, hi) ad_seen(v, i, lo, hi)
 
 static inline __m256 ad_kv(kern_kv_type t, const char *p) {
@@ -84,28 +83,24 @@ static inline __m256 ad_kv_tail(kern_kv_type t, const char *p, int n) {
   return t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h);
 }
 
-/* Lanes l and l + 4 are added, then l and l + 2, and so on, two vectors becoming one each time. */
-AT_INLINE __m256 ad_fold4(__m256 a, __m256 b) {
-  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
-}
-AT_INLINE __m256 ad_fold2(__m256 a, __m256 b) {
-  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
-}
-AT_INLINE __m256 ad_fold1(__m256 a, __m256 b) {
-  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
-}
-
-AT_INLINE __m256 ad_reduce(const __m256 acc[8]) {
-  __m256 two[4];
-  AT_UNROLL for (int i = 0; i < 4; i++) two[i] = ad_fold4(acc[i], acc[i + 4]);
-  return ad_fold1(ad_fold2(two[0], two[1]), ad_fold2(two[2], two[3]));
-}
-
-static inline float ad_top(__m256 v) {
-  __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
+/* Lanes l and l + 4 are combined, then l and l + 2, and so on, two vectors becoming one each time. */
+#define AD_FOLD(name, op)                                                              \
+  AT_INLINE __m256 ad_##name##4(__m256 a, __m256 b) {                                  \
+    return op(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)); \
+  }                                                                                    \
+  AT_INLINE __m256 ad_##name##2(__m256 a, __m256 b) {                                  \
+    return op(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));           \
+  }                                                                                    \
+  AT_INLINE __m256 ad_##name##1(__m256 a, __m256 b) {                                  \
+    return op(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));           \
+  }                                                                                    \
+  AT_INLINE __m256 ad_##name(const __m256 v[8]) {                                      \
+    __m256 x[4];                                                                       \
+    AT_UNROLL for (int i = 0; i < 4; i++) x[i] = ad_##name##4(v[i], v[i + 4]);         \
+    return ad_##name##1(ad_##name##2(x[0], x[1]), ad_##name##2(x[2], x[3]));           \
+  }
+AD_FOLD(reduce, _mm256_add_ps)
+AD_FOLD(reduce_max, _mm256_max_ps)
 
 static inline __m256 ad_seen(__m256 v, int i, int lo, int hi) {
   __m256i at = _mm256_add_epi32(_mm256_set1_epi32(i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

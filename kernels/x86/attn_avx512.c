@@ -117,8 +117,7 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
 #define AD_REDUCE(acc) ad_reduce(acc)
-#define AD_SUM(v) v512_sum(v)
-#define AD_TOP(v) _mm512_reduce_max_ps(v)
+#define AD_REDUCE_MAX(acc) ad_reduce_max(acc)
 #define AD_SEEN(v, i, lo, hi) ad_seen(v, i, lo, hi)
 
 static inline __m512 ad_kv(kern_kv_type t, const char *p) {
@@ -133,25 +132,27 @@ static inline __m512 ad_kv_tail(kern_kv_type t, const char *p, int n) {
   return t == KV_F16 ? _mm512_cvtph_ps(h) : v512_from_bf16(h);
 }
 
-/* Lanes l and l + 8 are added, then l and l + 4, and so on, two vectors becoming one each time. */
-AT_INLINE __m512 ad_fold8(__m512 a, __m512 b) {
-  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-}
-AT_INLINE __m512 ad_fold4(__m512 a, __m512 b) {
-  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-}
-AT_INLINE __m512 ad_fold2(__m512 a, __m512 b) {
-  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
-}
-AT_INLINE __m512 ad_fold1(__m512 a, __m512 b) {
-  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
-}
-
-AT_INLINE __m512 ad_reduce(const __m512 acc[16]) {
-  __m512 four[4];
-  AT_UNROLL for (int i = 0; i < 4; i++) four[i] = ad_fold4(ad_fold8(acc[i], acc[i + 4]), ad_fold8(acc[i + 8], acc[i + 12]));
-  return ad_fold1(ad_fold2(four[0], four[1]), ad_fold2(four[2], four[3]));
-}
+/* Lanes l and l + 8 are combined, then l and l + 4, and so on, two vectors becoming one each time. */
+#define AD_FOLD(name, op)                                                                                                       \
+  AT_INLINE __m512 ad_##name##8(__m512 a, __m512 b) {                                                                           \
+    return op(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));                                              \
+  }                                                                                                                             \
+  AT_INLINE __m512 ad_##name##4(__m512 a, __m512 b) {                                                                           \
+    return op(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));                                              \
+  }                                                                                                                             \
+  AT_INLINE __m512 ad_##name##2(__m512 a, __m512 b) {                                                                           \
+    return op(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));                                                    \
+  }                                                                                                                             \
+  AT_INLINE __m512 ad_##name##1(__m512 a, __m512 b) {                                                                           \
+    return op(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));                                                    \
+  }                                                                                                                             \
+  AT_INLINE __m512 ad_##name(const __m512 v[16]) {                                                                              \
+    __m512 x[4];                                                                                                                \
+    AT_UNROLL for (int i = 0; i < 4; i++) x[i] = ad_##name##4(ad_##name##8(v[i], v[i + 4]), ad_##name##8(v[i + 8], v[i + 12])); \
+    return ad_##name##1(ad_##name##2(x[0], x[1]), ad_##name##2(x[2], x[3]));                                                    \
+  }
+AD_FOLD(reduce, _mm512_add_ps)
+AD_FOLD(reduce_max, _mm512_max_ps)
 
 static inline __m512 ad_seen(__m512 v, int i, int lo, int hi) {
   __m512i at = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
