@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "executor/engine_int.h"
+#include "kernels/attn.h"
 
 static int64_t align_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
@@ -97,6 +98,15 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
   return HF_OK;
 }
 
+/* Of all recordings; a device's own thread is one. */
+static int64_t attention_scratch_bytes(const model_config *c, const engine_options *o) {
+  const bool mla = c->attn == ATTN_MLA;
+  const int dv = mla ? c->kv_lora_rank : c->head_dim, threads = has_device(o) || o->threads == 0 ? 1 : o->threads;
+  const size_t each = kern_attn_scratch_bytes(mla ? dv + c->rope_dim : dv, dv);
+  const size_t part = sizeof(float) * attn_part_floats(c->n_heads, mla ? 1 : c->n_kv_heads, dv, o->context, threads);
+  return o->depth * ((int64_t)threads * align_up((int64_t)each, 64) + (int64_t)part);
+}
+
 hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
   const model_config *c = model_get_config(m);
   HF_TRY(engine_can_run(c)); /* before tensors are asked for that this family may have in another form */
@@ -120,6 +130,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
   if (c->n_experts)
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, o->threads ? o->threads : 1), o->ram_limit_bytes);
+  row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
   int64_t readers = o->threads ? o->threads : sysconf(_SC_NPROCESSORS_ONLN);
   row(&t, "ram", "scratch of loading", w.scratch * (readers > 0 ? readers : 1), o->ram_limit_bytes);
   *n_rows = t.n;
