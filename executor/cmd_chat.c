@@ -34,6 +34,7 @@ typedef struct {
   engine *e;
   engine_options o;
   stage_table *pace;
+  prefix *known; /* pages of the conversation so far */
   chat_message *msg;
   int n_msg, cap_msg, n_turns;
   /* the answer at work */
@@ -95,13 +96,14 @@ static hf_status record(chat *c, const serve_request *q, const serve_stats *st, 
   return HF_OK;
 }
 
-static hf_status show_json(const chat *c, const serve_request *q, int64_t run_id) {
+static hf_status show_json(const chat *c, const serve_request *q, int64_t shared, int64_t run_id) {
   json *o = json_new_object();
   json_add_str(o, "role", "assistant");
   json_add_str(o, "text", c->text.text.data ? c->text.text.data : "");
   json_add_str(o, "finish", q->finish);
   json_add_int(o, "prompt_tokens", q->n_ids);
   json_add_int(o, "output_tokens", q->n_out);
+  json_add_int(o, "shared_tokens", shared);
   json_add_int(o, "run_id", run_id);
   HF_TRY(json_show(o));
   fflush(stdout);
@@ -123,6 +125,7 @@ static hf_status answer(chat *c, serve_request *q) {
   c->st = HF_OK;
   stream_init(&c->text);
   beside_mark from = beside_now();
+  so.known = c->known;
   hf_status st = serve_run(c->e, q, 1, &so, &stats);
   beside_mark to = beside_now();
   if (st == HF_OK) st = c->st;
@@ -131,7 +134,7 @@ static hf_status answer(chat *c, serve_request *q) {
     if (!c->r->common.json) putchar('\n');
     st = record(c, q, &stats, beside_share(&from, &to), &run_id);
   }
-  if (st == HF_OK && c->r->common.json) st = show_json(c, q, run_id);
+  if (st == HF_OK && c->r->common.json) st = show_json(c, q, stats.shared_tokens, run_id);
   if (st == HF_OK) st = push(c, CHAT_ASSISTANT, chat_answer(c->form.style.family, c->text.text.data ? c->text.text.data : ""));
   if (st == HF_OK && interrupted) hf_log(HF_LOG_INFO, "interrupted; run %lld holds this turn", (long long)run_id);
   interrupted = 0;
@@ -186,7 +189,8 @@ static hf_status open_chat(chat *c) {
   if (!c->d) HF_TRY(db_open(c->db_path, true, &c->d));
   if (c->p) HF_TRY(plan_adopt(c->d, c->p));
   if (r->system) HF_TRY(push(c, CHAT_SYSTEM, r->system));
-  return open_engine_or_explain(r, c->m, &c->o, &c->e);
+  HF_TRY(open_engine_or_explain(r, c->m, &c->o, &c->e));
+  return r->no_shared_prefixes ? HF_OK : prefix_new(c->o.page_tokens, c->o.n_pages, &c->known);
 }
 
 static hf_status talk(chat *c) {
@@ -219,6 +223,7 @@ hf_status cmd_chat(const run_options *r) {
   if (st == HF_OK) st = talk(&c);
   sigaction(SIGINT, &old, NULL);
   engine_close(c.e);
+  prefix_free(c.known);
   stage_table_free(c.pace);
   drop_to(&c, 0);
   free(c.msg);

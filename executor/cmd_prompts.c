@@ -115,6 +115,7 @@ typedef struct {
   engine *e;
   engine_options o;
   stage_table *pace;
+  prefix *known;
   serve_stats stats;
   trace_log trace;
   rec_run run;
@@ -236,6 +237,7 @@ static json *to_json(const job *j) {
   json_add_int(o, "threads", n->threads);
   json_add_int(o, "prompt_tokens", n->prompt_tokens);
   json_add_int(o, "output_tokens", n->output_tokens);
+  json_add_int(o, "shared_tokens", j->stats.shared_tokens);
   json_add_num(o, "decode_tok_per_s", n->decode_tok_per_s);
   json_add_num(o, "tok_per_s_wall", n->tok_per_s_wall);
   json_add_num(o, "prefill_tok_per_s", n->prefill_tok_per_s);
@@ -288,6 +290,9 @@ static void print_people(const job *j) {
       "run %lld: %d request%s, %d at once, depth %d, %d CPU thread%s, device %s: %lld prompt and %lld output tokens in %.3g s\n",
       (long long)n->id, j->list.n, plural(j->list.n), j->list.n < j->users ? j->list.n : j->users, j->o.depth, n->threads,
       plural(n->threads), j->o.gpu, (long long)n->prompt_tokens, (long long)n->output_tokens, n->wall_s);
+  if (j->stats.shared_tokens > 0)
+    printf("  %lld more prompt tokens were not computed: their beginnings were those of other prompts\n",
+           (long long)j->stats.shared_tokens);
   if (left) printf("  interrupted: %d of %d requests are not finished\n", left, j->list.n);
   printf("  %-22s %12s %12s\n", "", p ? "predicted" : "", "measured");
   row("decode", "tokens/s", 1, p ? p->decode_tok_per_s.likely : 0, n->decode_tok_per_s, like);
@@ -310,6 +315,8 @@ static void compare_load(job *j) {
   else if (j->users != p->users || j->list.n < p->users)
     snprintf(j->unlike, n, "%d at once, the plan is for %d", j->list.n < j->users ? j->list.n : j->users, p->users);
   else if (strcmp(j->o.gpu, p->gpu)) snprintf(j->unlike, n, "device %.40s, the plan is for %.40s", j->o.gpu, p->gpu);
+  else if (j->stats.shared_tokens > 0)
+    snprintf(j->unlike, n, "%lld prompt tokens were shared, the plan computes all", (long long)j->stats.shared_tokens);
   else if (j->o.dequantise) snprintf(j->unlike, n, "weights may be dequantised, the plan is for them as they are");
   else if (j->o.depth != p->depth) snprintf(j->unlike, n, "depth %d, the plan is for %d", j->o.depth, p->depth);
   else if (!j->o.pace && p->machine_id && db_machine_get(j->d, p->machine_id, &m) == HF_OK && m.kind != MACHINE_MEASURED)
@@ -355,6 +362,7 @@ static hf_status serve(const run_options *r, job *j) {
   sigaction(SIGINT, &sa, &old);
   sigaction(SIGTERM, &sa, &old_term);
   if (!r->stream) hf_progress_begin(&s.bar, "running", "tokens", tokens);
+  so.known = j->known;
   beside_mark from = beside_now();
   st = serve_run(j->e, j->list.req, j->list.n, &so, &j->stats);
   beside_mark to = beside_now();
@@ -412,6 +420,7 @@ static hf_status run_job(const run_options *r, job *j) {
   HF_TRY(prepare(r, j));
   if (j->list.n == 0) return nothing_left(r, j);
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
+  if (!r->no_shared_prefixes) HF_TRY(prefix_new(j->o.page_tokens, j->o.n_pages, &j->known));
   HF_TRY(serve(r, j));
   if (j->p) HF_TRY(plan_adopt(j->d, j->p));
   fill_run(r, j);
@@ -434,6 +443,7 @@ hf_status cmd_prompts(const run_options *r) {
   job j = {0};
   hf_status st = run_job(r, &j);
   engine_close(j.e);
+  prefix_free(j.known);
   stage_table_free(j.pace);
   serve_stats_free(&j.stats);
   trace_free(&j.trace);

@@ -131,6 +131,8 @@ int main(int argc, char **argv) {
       {"prompt-tokens", 0, CLI_LIST, &r.prompt_tokens, "N[,N...]", "With --bench: lengths of the random prompts; default 16.", 1,
        1048576},
       {"output-tokens", 0, CLI_INT, &r.output_tokens, "N", "With --bench: tokens written by each user; default 32.", 2, 1048576},
+      {"no-shared-prefixes", 0, CLI_FLAG, &r.no_shared_prefixes, NULL,
+       "Compute every prompt whole, also where its beginning (whole KV pages) is that of an earlier prompt or turn.", 0, 0},
       {"no-log", 0, CLI_FLAG, &r.no_log, NULL, "With --bench: do not write runs to the database.", 0, 0},
       {"write-model", 0, CLI_STR, &r.write_model, "PATH",
        "Write the weights of --model synth:... as a GGUF file (PATH ends in .gguf) or a safetensors folder.", 0, 0},

@@ -26,7 +26,10 @@ typedef struct {
   float *scratch;
   serve_stats *st;
   int64_t start_ns, last_ns;
-  int full; /* users that decode when the place is full */
+  int full;      /* users that decode when the place is full */
+  int *computed; /* [n_reqs] tokens of a request whose KV is there; -1: it does not run and is not about to */
+  int *first;    /* [n_reqs] those of them that it shares */
+  int32_t *text; /* prompt and answer of one request, one after another */
   double any_tokens, any_s;
 } server;
 
@@ -60,6 +63,79 @@ void serve_stats_free(serve_stats *s) {
 
 double serve_decode_rate(const serve_stats *s) {
   return s->decode_s > 0 ? s->decode_tokens / s->decode_s : 0;
+}
+
+/* --- shared prefixes --------------------------------------------------------------------------------------------------- */
+
+static bool shares(const serve_request *r) {
+  return !r->all_logits && !r->forced;
+}
+
+/* Whole pages of tokens with which both prompts begin; the last token of r is always computed. */
+static int pages_alike(const serve_request *r, const serve_request *q, int page_tokens) {
+  const int most = r->n_ids - 1 < q->n_ids ? r->n_ids - 1 : q->n_ids;
+  int n = 0;
+  while (n < most && r->ids[n] == q->ids[n]) n++;
+  return n / page_tokens;
+}
+
+static int find_shared(void *user, int64_t request, int32_t *pages) {
+  server *v = user;
+  const serve_request *r = &v->reqs[request];
+  const int pt = engine_opts(v->e)->page_tokens;
+  v->first[request] = 0;
+  if (!shares(r)) return 0;
+  const int n = prefix_find(v->o->known, r->ids, r->n_ids, (r->n_ids - 1) / pt, pages);
+  for (int i = 0; i < v->n_reqs; i++) { /* one that is computing more of the same: wait for it */
+    const serve_request *q = &v->reqs[i];
+    if (v->computed[i] >= 0 && v->computed[i] < q->n_ids && i != request && shares(q) && pages_alike(r, q, pt) > n &&
+        pages_alike(r, q, pt) * pt > v->computed[i])
+      return -1;
+  }
+  v->computed[request] = v->first[request] = n * pt;
+  return n;
+}
+
+static bool held_by_a_sequence(void *user, int32_t page) {
+  const server *v = user;
+  return sched_holders(v->s, page) > 1;
+}
+
+static void make_room(void *user, int n_pages) {
+  server *v = user;
+  for (int32_t page; n_pages > 0 && (page = prefix_forget(v->o->known, held_by_a_sequence, v)) >= 0; n_pages--)
+    sched_drop(v->s, page);
+}
+
+static hf_status open_sharing(server *v) {
+  const sched_sharing with = {.user = v, .find = find_shared, .make_room = make_room};
+  const int n_pages = engine_opts(v->e)->n_pages;
+  if (!v->o->known) return HF_OK;
+  HF_TRY(hf_alloc(&v->computed, (size_t)v->n_reqs + 1, sizeof *v->computed, "shared prefixes"));
+  HF_TRY(hf_alloc(&v->first, (size_t)v->n_reqs + 1, sizeof *v->first, "shared prefixes"));
+  HF_TRY(hf_alloc(&v->text, (size_t)engine_opts(v->e)->context, sizeof *v->text, "shared prefixes"));
+  for (int i = 0; i < v->n_reqs; i++) v->computed[i] = -1;
+  for (int32_t p = 0; p < n_pages; p++)
+    if (prefix_has(v->o->known, p)) HF_TRY(sched_adopt(v->s, p));
+  sched_share(v->s, &with);
+  return HF_OK;
+}
+
+/* Pages that a finished step has filled become known, prompt and answer alike; before their sequence may end. */
+static void learn_pages(server *v, const sched_piece *piece) {
+  const serve_request *r = &v->reqs[piece->request];
+  const int pt = engine_opts(v->e)->page_tokens, done = piece->start_pos + piece->n_tokens;
+  int n_pages;
+  if (!v->o->known) return;
+  if (piece->start_pos == v->first[piece->request]) v->st->shared_tokens += piece->start_pos; /* its first step */
+  if (!shares(r)) return;
+  v->computed[piece->request] = done;
+  if (done / pt == piece->start_pos / pt) return;
+  const int32_t *pages = sched_pages(v->s, piece->seq, &n_pages);
+  memcpy(v->text, r->ids, (size_t)(done < r->n_ids ? done : r->n_ids) * sizeof *v->text);
+  if (done > r->n_ids) memcpy(v->text + r->n_ids, r->out, (size_t)(done - r->n_ids) * sizeof *v->text);
+  for (int k = piece->start_pos / pt; k < done / pt; k++)
+    if (prefix_add(v->o->known, v->text, k, pages[k])) sched_keep(v->s, pages[k]);
 }
 
 /* Requests whose time has come enter the scheduler. Returns the ns until the next one, -1 when there is none. */
@@ -262,7 +338,10 @@ static void finish_step(server *v, int m) {
   v->st->steps++;
   if (k->step.n_decode == k->step.n_tokens) v->st->decode_steps++;
   v->st->prompt_tokens += k->step.n_tokens - k->step.n_decode;
+  for (int p = 0; p < k->step.n_pieces; p++) learn_pages(v, &k->step.piece[p]);
   take_tokens(v, m, finished);
+  for (int p = 0; v->computed && p < k->step.n_pieces; p++)
+    if (finished[p]) v->computed[k->step.piece[p].request] = -1;
   k->in_flight = false;
   sched_done(v->s, m, finished, ended, &n_ended);
   v->live -= n_ended;
@@ -363,6 +442,7 @@ static hf_status prepare(server *v) {
     HF_TRY(hf_alloc(&v->forced[m], (size_t)c->n_layers * (size_t)eo->max_tok * (size_t)c->top_k, sizeof(int32_t),
                     "imposed routing"));
   v->full = v->n_reqs < v->o->users ? v->n_reqs : v->o->users;
+  HF_TRY(open_sharing(v));
   return stats_new(v->e, v->st);
 }
 
@@ -378,6 +458,7 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
   v.start_ns = v.last_ns = hf_now_ns();
   if (st == HF_OK) st = loop(&v);
   if (st != HF_OK) engine_drain(e); /* steps in flight read what is freed below */
+  if (st == HF_OK) stats->pages_lost = engine_opts(e)->n_pages - sched_pages_free(v.s) - (o->known ? prefix_pages(o->known) : 0);
   stats->wall_s = seconds(hf_now_ns() - v.start_ns);
   if (stats->decode_s == 0) {
     stats->decode_s = v.any_s;
@@ -389,6 +470,9 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
   }
   free(v.scratch);
   free(v.order);
+  free(v.computed);
+  free(v.first);
+  free(v.text);
   sched_free(v.s);
   return st;
 }

@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #include "executor/engine.h"
+#include "executor/prefix.h"
 #include "executor/sample.h"
 #include "sched/sched.h"
 
@@ -47,6 +48,9 @@ typedef struct {
   void (*on_logits)(void *user, serve_request *r, int position, const float *logits);
   /* every finished step, before its buffers are reused: trace, routing */
   void (*on_step)(void *user, const dev_step *s, const sched_step *what, int64_t step_index);
+  /* Beginnings of texts whose KV pages the engine holds: requests that begin alike share them, in this serving and the next. Of this
+   * engine; NULL = every prompt is computed whole. Requests with all_logits or imposed routing share nothing. */
+  prefix *known;
   volatile sig_atomic_t *stop; /* set by a signal handler: running sequences end as "cancelled" */
 } serve_options;
 
@@ -59,10 +63,11 @@ typedef struct {
     int64_t steps, tokens, distinct;
     double ns, ns_sq;
   } * stage; /* [2][n_layers + 1][DEV_STAGE_N] */
-  int64_t steps, decode_steps, prompt_tokens, output_tokens;
+  int64_t steps, decode_steps, prompt_tokens /* computed */, shared_tokens /* of prompts, not computed */, output_tokens;
   double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
   double prefill_tokens, prefill_s; /* intervals in which something prefills */
   double wall_s;
+  int pages_lost; /* at the end: pages that are neither free nor known to hold a prefix: 0 */
   double step_ns_sum[2], step_ns_sq[2];
   int64_t step_n[2];
 } serve_stats;

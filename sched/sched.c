@@ -41,6 +41,8 @@ struct sched {
   int64_t admitted;
   int32_t *free_pages; /* stack */
   int n_free;
+  int32_t *holders; /* [n_pages] */
+  sched_sharing share;
   bool busy[SCHED_MAX_DEPTH];
   sched_step flight[SCHED_MAX_DEPTH];
 };
@@ -57,8 +59,9 @@ hf_status sched_new(const sched_options *o, sched **out) {
   sched *s = NULL;
   HF_TRY(hf_alloc(&s, 1, sizeof *s, "scheduler"));
   hf_status st = hf_alloc(&s->free_pages, (size_t)o->n_pages, sizeof *s->free_pages, "KV page list");
+  if (st == HF_OK) st = hf_alloc(&s->holders, (size_t)o->n_pages, sizeof *s->holders, "KV page list");
   if (st != HF_OK) {
-    free(s);
+    sched_free(s);
     return st;
   }
   s->o = *o;
@@ -74,6 +77,7 @@ void sched_free(sched *s) {
   for (int i = 0; i < SCHED_MAX_SEQS; i++) free(s->slot[i].w.pages);
   free(s->queue);
   free(s->free_pages);
+  free(s->holders);
   free(s);
 }
 
@@ -83,12 +87,14 @@ bool sched_check(const sched *s) {
     const slot *q = &s->slot[i];
     if (q->state == SLOT_FREE) continue;
     running++;
-    held += q->w.n_pages;
+    for (int p = 0; p < q->w.n_pages; p++)
+      if (s->holders[q->w.pages[p]] < 1) return false;
     if (i >= s->o.max_seqs || q->micro_batch < 0 || q->micro_batch >= s->o.depth) return false;
     if (q->pos > q->w.prompt + q->w.max_tokens || q->produced > q->w.max_tokens) return false;
     if ((int64_t)q->w.n_pages * s->o.page_tokens < (int64_t)q->w.prompt + q->w.max_tokens) return false;
     if (q->cancelled && !s->busy[q->micro_batch]) return false;
   }
+  for (int p = 0; p < s->o.n_pages; p++) held += s->holders[p] > 0;
   for (int m = 0; m < s->o.depth; m++)
     for (int i = 0; s->busy[m] && i < s->flight[m].n_pieces; i++) {
       const slot *q = &s->slot[s->flight[m].piece[i].seq];
@@ -151,14 +157,34 @@ static int emptiest_micro_batch(const sched *s) {
   return best;
 }
 
+/* The pages of a request: shared ones first. Returns tokens that need not be computed, or -1 when it cannot be admitted yet; then it
+ * holds nothing. */
+static int take_pages(sched *s, waiting *w) {
+  int shared = s->share.find ? s->share.find(s->share.user, w->request, w->pages) : 0;
+  if (shared < 0) return -1;
+  assert((int64_t)shared * s->o.page_tokens < w->prompt);
+  for (int p = 0; p < shared; p++) sched_keep(s, w->pages[p]);
+  int need = w->n_pages - shared;
+  if (need > s->n_free && s->share.make_room) s->share.make_room(s->share.user, need - s->n_free);
+  if (need > s->n_free) {
+    for (int p = 0; p < shared; p++) sched_drop(s, w->pages[p]);
+    return -1;
+  }
+  for (int p = shared; p < w->n_pages; p++) {
+    w->pages[p] = s->free_pages[--s->n_free];
+    s->holders[w->pages[p]] = 1;
+  }
+  int tokens = shared * s->o.page_tokens;
+  return tokens > w->cached ? tokens : w->cached;
+}
+
 static void admit(sched *s) {
   while (s->n_waiting > 0) {
     waiting *w = &s->queue[s->head];
-    int i = free_slot(s);
-    if (i < 0 || w->n_pages > s->n_free) return; /* first come, first served: nobody overtakes the head */
-    for (int p = 0; p < w->n_pages; p++) w->pages[p] = s->free_pages[--s->n_free];
+    int i = free_slot(s), known = i < 0 ? -1 : take_pages(s, w);
+    if (known < 0) return; /* first come, first served: nobody overtakes the head */
     s->slot[i] =
-        (slot){.state = SLOT_PREFILL, .w = *w, .order = s->admitted++, .micro_batch = emptiest_micro_batch(s), .pos = w->cached};
+        (slot){.state = SLOT_PREFILL, .w = *w, .order = s->admitted++, .micro_batch = emptiest_micro_batch(s), .pos = known};
     s->head = (s->head + 1) % s->cap;
     s->n_waiting--;
     s->n_running++;
@@ -167,10 +193,43 @@ static void admit(sched *s) {
 
 static void release(sched *s, int i) {
   slot *q = &s->slot[i];
-  for (int p = q->w.n_pages; p-- > 0;) s->free_pages[s->n_free++] = q->w.pages[p];
+  for (int p = q->w.n_pages; p-- > 0;) sched_drop(s, q->w.pages[p]);
   free(q->w.pages);
   *q = (slot){.state = SLOT_FREE};
   s->n_running--;
+}
+
+/* ---- shared pages ---- */
+
+void sched_share(sched *s, const sched_sharing *with) {
+  s->share = *with;
+}
+
+void sched_keep(sched *s, int32_t page) {
+  assert(page >= 0 && page < s->o.n_pages && s->holders[page] > 0);
+  s->holders[page]++;
+}
+
+hf_status sched_adopt(sched *s, int32_t page) {
+  if (page < 0 || page >= s->o.n_pages)
+    return hf_fail(HF_INPUT, "scheduler: page %d of %d cannot be kept", (int)page, s->o.n_pages);
+  for (int i = 0; s->holders[page] == 0 && i < s->n_free; i++) {
+    if (s->free_pages[i] != page) continue;
+    memmove(s->free_pages + i, s->free_pages + i + 1, (size_t)(s->n_free - i - 1) * sizeof *s->free_pages);
+    s->n_free--;
+    break;
+  }
+  s->holders[page]++;
+  return HF_OK;
+}
+
+void sched_drop(sched *s, int32_t page) {
+  assert(page >= 0 && page < s->o.n_pages && s->holders[page] > 0);
+  if (--s->holders[page] == 0) s->free_pages[s->n_free++] = page;
+}
+
+int sched_holders(const sched *s, int32_t page) {
+  return s->holders[page];
 }
 
 /* ---- steps ---- */

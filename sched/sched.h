@@ -7,7 +7,7 @@
  * A step of micro-batch m holds one decode token of each of its decoding sequences, then prompt tokens of its oldest prefilling
  * sequences up to chunk_tokens in all. Micro-batches step independently: depth D pipelining falls out.
  *
- * Invariants (asserted): pages_free + pages held by live sequences == pages total; a sequence is in exactly one
+ * Invariants (asserted): pages_free + pages that somebody holds == pages total; a sequence is in exactly one
  * micro-batch; a micro-batch has at most one step in flight. */
 #ifndef HF_SCHED_SCHED_H
 #define HF_SCHED_SCHED_H
@@ -47,6 +47,27 @@ HF_MUST hf_status sched_add(sched *s, int64_t request, int prompt_tokens, int ma
 /* The same, the first cached_tokens of the prompt being in the KV cache already (a shared prefix): they are not computed again. Pages are
  * reserved for all of it. HF_INPUT unless 0 <= cached_tokens < prompt_tokens. */
 HF_MUST hf_status sched_add_cached(sched *s, int64_t request, int prompt_tokens, int max_tokens, int cached_tokens);
+
+/* Shared pages. A page may be held by several sequences and be kept beyond them; it is free when nobody holds it. Whoever keeps pages says
+ * which ones hold what: the scheduler knows no tokens. Pages that a sequence shares are whole pages of its prompt, written before; its own
+ * begin behind them, so nothing writes to a shared page. */
+typedef struct {
+  void *user;
+  /* Asked when a request is about to be admitted: held pages with the first tokens of its prompt. Returns how many (pages has room for all
+   * of the prompt's), fewer than the prompt has tokens for, so that its last token is computed; 0: none; -1: not yet, ask again before
+   * the next step (another sequence is computing them). Must not answer -1 when nothing runs. */
+  int (*find)(void *user, int64_t request, int32_t *pages);
+  /* At least n_pages kept pages that no sequence holds should be dropped, if there are that many. */
+  void (*make_room)(void *user, int n_pages);
+} sched_sharing;
+void sched_share(sched *s, const sched_sharing *with); /* copied; before the first request */
+/* One holder more of a page that is held. */
+void sched_keep(sched *s, int32_t page);
+/* One holder more of a page that may be free: kept from an earlier scheduler. HF_INPUT when there is no such page. */
+HF_MUST hf_status sched_adopt(sched *s, int32_t page);
+void sched_drop(sched *s, int32_t page);
+int sched_holders(const sched *s, int32_t page);
+
 /* Next step of an idle micro-batch; false when it has nothing to do. Admits waiting requests first. */
 bool sched_next(sched *s, int micro_batch, sched_step *out);
 /* The step given last to this micro-batch is complete. finished[i] != 0: the sequence of piece i ends now (end token, stop); the

@@ -296,6 +296,92 @@ static void what_the_engine_was_not_opened_for_is_refused(void **state) {
   engine_close(e);
 }
 
+/* Prompts of 30 tokens that begin alike by 0, 8, 17 or 29 tokens. */
+static void fill_alike(run *r) {
+  int vocab = model_get_config(m)->vocab_size;
+  fill(r);
+  for (int i = 0; i < REQUESTS; i++) {
+    static const int alike[REQUESTS] = {0, 29, 17, 8, 29, 17, 0};
+    for (int k = 0; k < 30; k++) r->ids[i][k] = ((k < alike[i] ? 0 : i * 31) + k * 17 + 5) % vocab;
+    r->req[i].n_ids = 30;
+  }
+}
+
+/* Tokens are those of prompts that were computed whole; what is alike is computed once; no page is lost; a second serving computes the last
+ * tokens only, and pages that are kept make room where they are wanted. */
+static void beginnings_are_shared(void **state) {
+  (void)state;
+  run want, got;
+  serve_stats st;
+  engine_options o = options(1, 3, 16, 4);
+  fill_alike(&want);
+  serve_all(&o, 3, 16, &want, &st);
+  assert_int_equal(st.prompt_tokens, 30 * REQUESTS);
+  assert_int_equal(st.pages_lost, 0);
+  serve_stats_free(&st);
+  for (int n = 0; n < 12; n++) {
+    const int users = n % 3 == 0 ? 1 : n % 3 == 1 ? 3 : 7;
+    prefix *known = NULL;
+    o = options(1 + n % 4, users, n % 2 ? 5 : 16, 4);
+    if (n % 2) o = on_device(o, 50);
+    o.n_pages = n < 6 ? 7 * 12 : 12; /* room for all, or for one at its longest */
+    fill_alike(&got);
+    serve_options so = serving(&got, users, n % 2 ? 5 : 16);
+    assert_int_equal(prefix_new(4, o.n_pages, &known), HF_OK);
+    so.known = known;
+    assert_int_equal(engine_open(m, &o, &got.e), HF_OK);
+    for (int again = 0; again < 2; again++) {
+      if (serve_run(got.e, got.req, REQUESTS, &so, &st) != HF_OK) fail_msg("%s", hf_error_line());
+      assert_int_equal(st.prompt_tokens + st.shared_tokens, 30 * REQUESTS);
+      assert_int_equal(st.pages_lost, 0);
+      /* of 30, 28 in whole pages: 28 + 28, 16 + 16, 8 or none, whoever comes first */
+      if (n < 6 && !again) assert_int_equal(st.shared_tokens, 28 + 16 + 8 + 28 + 16);
+      if (n < 6 && again) assert_int_equal(st.shared_tokens, 28 * REQUESTS);
+      if (n >= 6) assert_true(st.shared_tokens >= 0);
+      for (int i = 0; i < REQUESTS; i++) assert_memory_equal(got.out[i], want.out[i], (size_t)out_len[i] * sizeof(int32_t));
+      serve_stats_free(&st);
+    }
+    engine_close(got.e);
+    prefix_free(known);
+  }
+}
+
+/* The answer, too, is a beginning: of the next turn of a conversation. */
+static void a_conversation_goes_on_where_it_was(void **state) {
+  (void)state;
+  engine_options o = options(1, 1, 16, 4);
+  engine *e = NULL;
+  prefix *known = NULL;
+  serve_stats st;
+  run r;
+  fill(&r);
+  assert_int_equal(engine_open(m, &o, &e), HF_OK);
+  assert_int_equal(prefix_new(4, o.n_pages, &known), HF_OK);
+  serve_options so = serving(&r, 1, 16);
+  so.known = known;
+  r.req[0].n_ids = 9, r.req[0].max_tokens = 6;
+  for (int k = 0; k < 9; k++) r.ids[0][k] = k + 3;
+  assert_int_equal(serve_run(e, r.req, 1, &so, &st), HF_OK);
+  assert_int_equal(st.shared_tokens, 0);
+  serve_stats_free(&st);
+  for (int k = 0; k < 6; k++) r.ids[0][9 + k] = r.out[0][k];
+  r.ids[0][15] = 77;
+  r.req[0].n_ids = 16;
+  assert_int_equal(serve_run(e, r.req, 1, &so, &st), HF_OK);
+  assert_int_equal(st.shared_tokens, 12); /* 14 of 15 tokens had been written to the cache */
+  assert_int_equal(st.prompt_tokens, 4);
+  int32_t with[6], without[6];
+  memcpy(with, r.out[0], sizeof with);
+  serve_stats_free(&st);
+  so.known = NULL; /* this serving may overwrite every page: the tree must not be used again */
+  assert_int_equal(serve_run(e, r.req, 1, &so, &st), HF_OK);
+  memcpy(without, r.out[0], sizeof without);
+  assert_memory_equal(with, without, sizeof with);
+  serve_stats_free(&st);
+  prefix_free(known);
+  engine_close(e);
+}
+
 /* A failure in the middle, with steps in flight on the device: nothing that they use goes before they are done. */
 static void lack_of_memory_while_serving_is_an_error(void **state) {
   (void)state;
@@ -406,6 +492,8 @@ int main(void) {
       cmocka_unit_test(a_stop_before_the_start_runs_nothing),
       cmocka_unit_test(arrivals_are_kept_in_order),
       cmocka_unit_test(what_the_engine_was_not_opened_for_is_refused),
+      cmocka_unit_test(beginnings_are_shared),
+      cmocka_unit_test(a_conversation_goes_on_where_it_was),
       cmocka_unit_test(lack_of_memory_while_serving_is_an_error),
       cmocka_unit_test(engine_options_are_checked),
       cmocka_unit_test(the_budget_holds),

@@ -85,6 +85,103 @@ static void decode_goes_first_and_chunks_share(void **state) {
   sched_free(s);
 }
 
+/* --- shared pages ---- */
+
+typedef struct {
+  sched *s;
+  int32_t pages[8];
+  int n, asked, dropped;
+} sharer;
+
+static int find(void *user, int64_t request, int32_t *pages) {
+  sharer *h = user;
+  h->asked++;
+  if (request == 9) return -1;
+  memcpy(pages, h->pages, (size_t)h->n * sizeof *pages);
+  return h->n;
+}
+
+static void make_room(void *user, int n_pages) {
+  sharer *h = user;
+  while (n_pages-- > 0 && h->n > 0) {
+    sched_drop(h->s, h->pages[--h->n]);
+    h->dropped++;
+  }
+}
+
+static void pages_are_shared_and_come_back(void **state) {
+  (void)state;
+  sharer h = {.s = make(1, 4, 64, 4, 8)};
+  const sched_sharing with = {.user = &h, .find = find, .make_room = make_room};
+  sched_step st;
+  int n;
+  sched_share(h.s, &with);
+  assert_int_equal(sched_add(h.s, 1, 10, 6), HF_OK);
+  assert_true(sched_next(h.s, 0, &st));
+  assert_true(st.piece[0].start_pos == 0 && st.piece[0].n_tokens == 10);
+  assert_int_equal(sched_pages_free(h.s), 4);
+  memcpy(h.pages, sched_pages(h.s, 0, &n), 2 * sizeof *h.pages); /* 8 of the 10 tokens are whole pages */
+  h.n = 2;
+  for (int i = 0; i < 2; i++) sched_keep(h.s, h.pages[i]);
+  sched_done(h.s, 0, NULL, NULL, NULL);
+  assert_int_equal(sched_add(h.s, 2, 10, 6), HF_OK);
+  assert_true(sched_next(h.s, 0, &st));
+  assert_int_equal(st.n_pieces, 2);
+  assert_true(st.piece[1].start_pos == 8 && st.piece[1].n_tokens == 2);
+  assert_int_equal(sched_pages_free(h.s), 2);
+  assert_int_equal(sched_holders(h.s, h.pages[0]), 3);
+  const uint8_t both[SCHED_MAX_SEQS] = {1, 1};
+  sched_done(h.s, 0, both, NULL, NULL);
+  assert_int_equal(sched_pages_free(h.s), 6); /* two are kept */
+  h.n = 0;                                    /* a prompt that begins differently wants all eight */
+  assert_int_equal(sched_add(h.s, 3, 30, 2), HF_OK);
+  assert_false(sched_next(h.s, 0, &st)); /* nothing is offered, so it waits */
+  h.n = 2;
+  const sched_sharing nothing_alike = {.user = &h, .find = NULL, .make_room = make_room};
+  sched_share(h.s, &nothing_alike);
+  assert_true(sched_next(h.s, 0, &st));
+  assert_int_equal(h.dropped, 2);
+  assert_int_equal(sched_pages_free(h.s), 0);
+  sched_done(h.s, 0, both, NULL, NULL);
+  assert_int_equal(sched_pages_free(h.s), 8);
+  assert_true(sched_check(h.s));
+  sched_free(h.s);
+}
+
+static void who_must_wait_for_a_prefix_waits(void **state) {
+  (void)state;
+  sharer h = {.s = make(1, 4, 64, 4, 16)};
+  const sched_sharing with = {.user = &h, .find = find};
+  sched_step st;
+  sched_share(h.s, &with);
+  assert_int_equal(sched_add(h.s, 1, 10, 6), HF_OK);
+  assert_int_equal(sched_add(h.s, 9, 10, 6), HF_OK);
+  assert_int_equal(sched_add(h.s, 2, 10, 6), HF_OK);
+  assert_true(sched_next(h.s, 0, &st));
+  assert_int_equal(st.n_pieces, 1);
+  assert_int_equal(sched_waiting(h.s), 2); /* nobody overtakes it either */
+  assert_int_equal(h.asked, 2);
+  assert_int_equal(sched_pages_free(h.s), 12);
+  sched_free(h.s);
+}
+
+static void pages_are_adopted(void **state) {
+  (void)state;
+  sched *s = make(1, 2, 64, 4, 4);
+  assert_int_equal(sched_adopt(s, 2), HF_OK);
+  assert_int_equal(sched_adopt(s, 2), HF_OK);
+  assert_int_equal(sched_adopt(s, 4), HF_INPUT);
+  assert_int_equal(sched_adopt(s, -1), HF_INPUT);
+  assert_int_equal(sched_pages_free(s), 3);
+  assert_true(sched_check(s));
+  sched_drop(s, 2);
+  assert_int_equal(sched_pages_free(s), 3);
+  sched_drop(s, 2);
+  assert_int_equal(sched_pages_free(s), 4);
+  assert_true(sched_check(s));
+  sched_free(s);
+}
+
 /* A short request behind a long one that does not fit yet waits: nobody starves. */
 static void nobody_overtakes(void **state) {
   (void)state;
@@ -349,6 +446,9 @@ int main(void) {
       cmocka_unit_test(options_are_checked),
       cmocka_unit_test(prompt_is_chunked_then_decoded),
       cmocka_unit_test(decode_goes_first_and_chunks_share),
+      cmocka_unit_test(pages_are_shared_and_come_back),
+      cmocka_unit_test(who_must_wait_for_a_prefix_waits),
+      cmocka_unit_test(pages_are_adopted),
       cmocka_unit_test(nobody_overtakes),
       cmocka_unit_test(sequences_spread_over_micro_batches),
       cmocka_unit_test(cancel_waits_for_the_step),
