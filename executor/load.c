@@ -87,7 +87,7 @@ static hf_status describe(const engine *e, model_tensor_id id, int layer, int ex
                       .n_cols = (int)s->info.cols,
                       .row_bytes = fmt_row_bytes(s->info.format, s->info.cols)};
   HF_TRY(kernel_format(s->info.format, &s->mat.format));
-  if (!by_rows(&e->c, id)) s->mat.layout = kern_best_layout(s->mat.format, kern_act_of(s->mat.format, e->o.exact));
+  if (!by_rows(&e->c, id)) s->mat.layout = kern_best_layout(s->mat.format, kern_act_of(s->mat.format, e->o.exact), s->mat.n_cols);
   if (s->mat.layout != KL_ROWS || s->convert) return HF_OK;
   return model_tensor_map(e->m, id, layer, expert, &s->mat.data);
 }

@@ -13,12 +13,23 @@ enum {
   AVX2 = KERN_ISA_AVX2,
   AVX512 = KERN_ISA_AVX2 | KERN_ISA_AVX512,
   VNNI = AVX512 | KERN_ISA_AVX512_VNNI,
-  BF16 = AVX512 | KERN_ISA_AVX512_BF16
+  BF16 = AVX512 | KERN_ISA_AVX512_BF16,
+  VBMI = BF16 | KERN_ISA_AVX512_VBMI
 };
 
 #define BLOCKS_REF(f, name, block)                                                   \
   {name ".ref", SCALAR, f, KA_Q8B32, KL_ROWS, 0, block, kern_mm_blocks_q8b32_ref}, { \
     name ".exact.ref", SCALAR, f, KA_F32, KL_ROWS, 0, block, kern_mm_blocks_f32_ref  \
+  }
+
+#define PLAIN_REF(f, name, a, fn)                                                  \
+  {name ".ref", SCALAR, f, a, KL_ROWS, 0, 1, fn}, {                                \
+    name ".exact.ref", SCALAR, f, KA_F32, KL_ROWS, 0, 1, kern_mm_plain_f32_ref     \
+  }
+
+#define PLAIN_TILES_REF(f, name, a, fn, unit)                                                 \
+  {name ".tile.ref", SCALAR, f, a, KL_TILE16, 0, unit, fn}, {                                 \
+    name ".exact.tile.ref", SCALAR, f, KA_F32, KL_TILE16, 0, unit, kern_mm_plain_f32_ref      \
   }
 
 #define TILES_REF(f, name, block)                                                           \
@@ -56,6 +67,14 @@ static const kern_mm_candidate candidates[] = {
     {"q3_k.tile.avx2", AVX2, KF_Q3_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q3_k_avx2},
     {"q2_k.tile.avx2", AVX2, KF_Q2_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q2_k_avx2},
     {"iq4_xs.tile.avx2", AVX2, KF_IQ4_XS, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_iq4_xs_avx2},
+    {"bf16.tile.avx512bf16", BF16, KF_BF16, KA_BF16, KL_TILE16, 0, 2, kern_mm_tile_bf16_avx512bf16},
+    {"bf16.tile.avx512", AVX512, KF_BF16, KA_BF16, KL_TILE16, 0, 2, kern_mm_tile_bf16_avx512},
+    {"f16.tile.avx512", AVX512, KF_F16, KA_F16, KL_TILE16, 0, 2, kern_mm_tile_f16_avx512},
+    {"fp8.tile.avx512vbmi", VBMI, KF_FP8, KA_BF16, KL_TILE16, 0, 4, kern_mm_tile_fp8_avx512vbmi},
+    {"fp8.tile.avx512", AVX512, KF_FP8, KA_BF16, KL_TILE16, 0, 4, kern_mm_tile_fp8_avx512},
+    {"bf16.tile.avx2", AVX2, KF_BF16, KA_BF16, KL_TILE16, 0, 2, kern_mm_tile_bf16_avx2},
+    {"f16.tile.avx2", AVX2, KF_F16, KA_F16, KL_TILE16, 0, 2, kern_mm_tile_f16_avx2},
+    {"fp8.tile.avx2", AVX2, KF_FP8, KA_BF16, KL_TILE16, 0, 4, kern_mm_tile_fp8_avx2},
     {"q8_0.avx512vnni", VNNI, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_avx512vnni},
     {"bf16.avx512bf16", BF16, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_avx512bf16},
     {"f32.avx512", AVX512, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_avx512},
@@ -86,11 +105,13 @@ static const kern_mm_candidate candidates[] = {
     TILES_REF(KF_Q3_K, "q3_k", 256),
     TILES_REF(KF_Q2_K, "q2_k", 256),
     TILES_REF(KF_IQ4_XS, "iq4_xs", 256),
-    {"f32.ref", SCALAR, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_f32_ref},
-    {"f16.ref", SCALAR, KF_F16, KA_F16, KL_ROWS, 0, 1, kern_mm_f16_f16_ref},
-    {"f16.exact.ref", SCALAR, KF_F16, KA_F32, KL_ROWS, 0, 1, kern_mm_f16_f32_ref},
-    {"bf16.ref", SCALAR, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_bf16_ref},
-    {"bf16.exact.ref", SCALAR, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_ref},
+    PLAIN_TILES_REF(KF_F16, "f16", KA_F16, kern_mm_plain_f16_ref, 2),
+    PLAIN_TILES_REF(KF_BF16, "bf16", KA_BF16, kern_mm_plain_bf16_ref, 2),
+    PLAIN_TILES_REF(KF_FP8, "fp8", KA_BF16, kern_mm_plain_bf16_ref, 4),
+    {"f32.ref", SCALAR, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_plain_f32_ref},
+    PLAIN_REF(KF_F16, "f16", KA_F16, kern_mm_plain_f16_ref),
+    PLAIN_REF(KF_BF16, "bf16", KA_BF16, kern_mm_plain_bf16_ref),
+    PLAIN_REF(KF_FP8, "fp8", KA_BF16, kern_mm_plain_bf16_ref),
     BLOCKS_REF(KF_Q8_0, "q8_0", 32),
     BLOCKS_REF(KF_Q4_0, "q4_0", 32),
     BLOCKS_REF(KF_Q4_1, "q4_1", 32),
@@ -242,10 +263,11 @@ const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, kern_layout l, 
   return first;
 }
 
-kern_layout kern_best_layout(kern_format f, kern_act a) {
+kern_layout kern_best_layout(kern_format f, kern_act a, int n_cols) {
   for (int i = 0; i < N_CANDIDATES; i++) {
     const kern_mm_candidate *c = &candidates[i];
-    if (c->format == f && c->act == a && allowed(c->isa, global.isa)) return c->isa == SCALAR ? KL_ROWS : c->layout;
+    if (c->format == f && c->act == a && allowed(c->isa, global.isa) && n_cols % c->col_multiple == 0)
+      return c->isa == SCALAR ? KL_ROWS : c->layout;
   }
   return KL_ROWS;
 }

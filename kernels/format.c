@@ -27,12 +27,14 @@ static const struct {
     [KF_MXFP4] = {"mxfp4", 32, 17, KA_Q8B32},
     [KF_NVFP4] = {"nvfp4", 64, 36, KA_Q8B32},
     [KF_INT4] = {"int4", 32, 18, KA_Q8B32},
+    [KF_FP8] = {"fp8", 1, 1, KA_BF16}, /* and the scales: kern_row_bytes */
     [KF_TQ1_0] = {"tq1_0", 256, 54, KA_Q8B32},
     [KF_TQ2_0] = {"tq2_0", 256, 66, KA_Q8B32},
 };
 
 size_t kern_row_bytes(kern_format f, int n_cols) {
-  return (size_t)(n_cols / formats[f].block) * (size_t)formats[f].block_bytes;
+  size_t scales = f == KF_FP8 ? (size_t)(n_cols + FP8_BLOCK - 1) / FP8_BLOCK * sizeof(float) : 0;
+  return (size_t)(n_cols / formats[f].block) * (size_t)formats[f].block_bytes + scales;
 }
 
 int kern_block(kern_format f) {

@@ -47,6 +47,25 @@ static inline uint16_t half_to_bf16(float f) {
   return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
+/* E4M3: sign, four bits of exponent with bias 7, three of mantissa; no infinities, all ones is no number. */
+static inline float half_from_e4m3(uint8_t b) {
+  uint32_t sign = (uint32_t)(b & 0x80u) << 24, mag = b & 0x7fu;
+  if (mag == 0x7fu) return half_float_of(sign | 0x7fc00000u);
+  if (mag < 8) return half_float_of(half_bits_of((float)mag * 0x1p-9f) | sign);
+  return half_float_of(sign | ((mag << 20) + (120u << 23)));
+}
+
+/* Beyond 448, the largest number, it is 448. */
+static inline uint8_t half_to_e4m3(float f) {
+  uint32_t u = half_bits_of(f), sign = u >> 24 & 0x80u, a = u & 0x7fffffffu;
+  if (a > 0x7f800000u) return (uint8_t)(sign | 0x7fu);
+  if (a >= 0x43e00000u) return (uint8_t)(sign | 0x7eu);
+  if (a < 0x3c800000u) { /* subnormal: adding 2^14, whose last place is 2^-9, lets the FPU round */
+    return (uint8_t)(sign | (half_bits_of(half_float_of(a) + 0x1p14f) - 0x46800000u));
+  }
+  return (uint8_t)(sign | ((a + 0x7ffffu + (a >> 20 & 1u) - (120u << 23)) >> 20));
+}
+
 /* Loads from places that are not aligned. */
 static inline uint16_t half_load_u16(const void *p) {
   uint16_t v;

@@ -45,6 +45,7 @@ static unsigned detect(void) {
     isa |= KERN_ISA_AVX512;
     if (bit(c7, 11)) isa |= KERN_ISA_AVX512_VNNI;
     if (bit(a71, 5)) isa |= KERN_ISA_AVX512_BF16;
+    if (bit(c7, 1)) isa |= KERN_ISA_AVX512_VBMI;
     if ((os & XCR_AMX) == XCR_AMX && bit(d7, 24)) {
       if (bit(d7, 25)) isa |= KERN_ISA_AMX_INT8;
       if (bit(d7, 22)) isa |= KERN_ISA_AMX_BF16;
@@ -109,6 +110,7 @@ hf_status kern_isa_parse(const char *name, unsigned *mask) {
     if (p[n] == '\0') break;
     p += n + 1;
   }
+  if (m & KERN_ISA_AVX512_BF16) m |= kern_isa_detected() & KERN_ISA_AVX512_VBMI;
   *mask = m | (kern_isa_detected() & KERN_ISA_SLOW_GATHER);
   return HF_OK;
 }

@@ -8,7 +8,7 @@
  *     weights      activations before the product           exact mode
  *     F32          F32                                       F32
  *     F16          F16 (round to nearest even)               F32
- *     BF16         BF16 (round to nearest even)              F32
+ *     BF16, FP8    BF16 (round to nearest even)              F32
  *     all others   Q8B32: per block of 32, d = amax/127 as   F32
  *                  f32, q = roundevenf(x/d), int8
  * One rounding for all formats in blocks, so that a token is packed once whatever its experts are stored in.
@@ -44,6 +44,7 @@ typedef enum {
   KF_MXFP4,
   KF_NVFP4,
   KF_INT4 /* blocks of 32 like Q4_0, the scale BF16: what INT4 of compressed-tensors is read as */,
+  KF_FP8 /* E4M3 in blocks of 128, an f32 scale before each, the last block shorter: what checkpoints with 128 x 128 scales are read as */,
   KF_TQ1_0,
   KF_TQ2_0,
   KF_N
@@ -52,7 +53,7 @@ typedef enum { KA_F32, KA_F16, KA_BF16, KA_Q8B32, KA_N } kern_act;
 
 /* Layout: KL_ROWS is the stored layout, rows one after another. KL_TILE16 interleaves 16 rows, the same for every instruction set, in the same
  * number of bytes (the last tile is filled up with zero rows); it may be cut at multiples of 16 rows, where row r still begins at
- * data + r * row_bytes. Formats in blocks have it, NVFP4, TQ1_0 and TQ2_0 apart. */
+ * data + r * row_bytes. All formats have it but F32, NVFP4, TQ1_0 and TQ2_0; BF16 and F16 in an even number of columns, FP8 in a multiple of 4. */
 typedef enum { KL_ROWS, KL_TILE16, KL_N } kern_layout;
 
 typedef struct {
@@ -69,7 +70,7 @@ size_t kern_mat_bytes(kern_layout l, kern_format f, int n_rows, int n_cols);
  * matrix begins; kern_mat_bytes(KL_TILE16, ...) bytes, of which only those rows' are written. The tiled matrix has row_bytes of
  * kern_row_bytes(). Ranges may be repacked by different threads. */
 void kern_tile_pack(const kern_mat *rows, int row0, int row1, void *tiles);
-/* Elements per block along a row: n_cols must be a multiple (F32, F16, BF16: 1; Q8_0: 32; K formats: 256). */
+/* Elements per block along a row: n_cols must be a multiple (F32, F16, BF16, FP8: 1; Q8_0: 32; K formats: 256). */
 int kern_block(kern_format f);
 const char *kern_format_name(kern_format f); /* "q8_0", as in the database */
 bool kern_format_parse(const char *name, kern_format *out);
@@ -111,6 +112,7 @@ enum {
   KERN_ISA_AVX512_BF16 = 1 << 3,
   KERN_ISA_AMX_INT8 = 1 << 4,
   KERN_ISA_AMX_BF16 = 1 << 5,
+  KERN_ISA_AVX512_VBMI = 1 << 6 /* no level of its own: used with BF16 where it is */,
   KERN_ISA_SLOW_GATHER = 1 << 16
 };
 
@@ -224,8 +226,8 @@ int kern_mm_candidates(unsigned isa_mask, kern_format f, kern_act a, const kern_
 /* First candidate that accepts layout and shape under the global table; never NULL where the format has the layout (the reference accepts
  * everything). preferred: a name from the plan or NULL. */
 const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, kern_layout l, int n_cols, int n_tok, const char *preferred);
-/* The layout in which products of (f, a) are fastest under the global table: what weights are repacked to when they are loaded. */
-kern_layout kern_best_layout(kern_format f, kern_act a);
+/* The layout in which products of (f, a) with n_cols columns are fastest under the global table: what weights are repacked to when they are loaded. */
+kern_layout kern_best_layout(kern_format f, kern_act a, int n_cols);
 
 /* What a plan says about candidates: the one measured fastest for (use, format, tokens). Set before work starts, read by all threads
  * afterwards; ranges of one use and format must not overlap. HF_NOT_FOUND when this machine or mask has no such candidate, HF_INPUT when the
@@ -240,7 +242,8 @@ const char *kern_preferred(kern_use use, kern_format f, int n_tok);
 void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out);
 /* Row r of a matrix in any layout. */
 void kern_mat_row(const kern_mat *w, int r, float *out);
-/* From f32 to F32, F16, BF16 or Q8_0 (as ggml's reference: d = amax/127 stored f16, q = roundf(x * (1/d))); no other format. For tests. */
+/* From f32 to F32, F16, BF16, FP8 (per block, scale = amax/448, nearest even) or Q8_0 (as ggml's reference: d = amax/127 stored f16,
+ * q = roundf(x * (1/d))); no other format. For tests. */
 void kern_quant_row(kern_format f, const float *x, int n_cols, void *row);
 /* From f32 to any format that kern_can_encode (those of kern_quant_row, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K): what files are written with. Blocks
  * of 32 have the bits of ggml's reference quantiser; blocks of 256 have scales fitted by least squares, every weight counting the same (no importance

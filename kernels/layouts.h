@@ -10,13 +10,17 @@
  * A tile is a run of superblocks, one per block of columns, of 16 * block_bytes each. In a superblock the parts of the block follow each
  * other (tile_parts), each cut into units that are interleaved over the 16 rows: unit 0 of rows 0..15, unit 1 of rows 0..15 and so on. Quants
  * have units of 4 bytes, so that a vector of 16 x 4 bytes meets four activations in a dot product of bytes. Only the order of bytes differs
- * from rows, except the fifth bits of Q5_0 and Q5_1: bit 4g + i of a row's word becomes bit g of byte i. */
+ * from rows, except the fifth bits of Q5_0 and Q5_1: bit 4g + i of a row's word becomes bit g of byte i.
+ *
+ * Tiles of formats without blocks: BF16 and F16 have units of two columns, so that 64 bytes are a pair of columns of 16 rows: what VDPBF16PS takes,
+ * and a row of a tile register of AMX. FP8: per 128 columns 16 scales, then units of four columns. A row in which a block of FP8 holds a NaN has a NaN for that scale in its tile,
+ * so that products need not look for it. */
 #ifndef HF_KERNELS_LAYOUTS_H
 #define HF_KERNELS_LAYOUTS_H
 
 #include "kernels/kernels.h"
 
-enum { Q8_BLOCK = 32, Q8_BLOCK_BYTES = 34 };
+enum { Q8_BLOCK = 32, Q8_BLOCK_BYTES = 34, FP8_BLOCK = 128 };
 
 static inline size_t lay_round_up(size_t n, size_t to) {
   return (n + to - 1) / to * to;
@@ -59,5 +63,9 @@ enum { TILE_MAX_PARTS = 5 };
 const tile_part *tile_parts(kern_format f);
 /* Block b of row r of a tiled matrix, as a row has it. */
 void tile_block(const kern_mat *w, int r, int b, uint8_t *block);
+
+enum { PLAIN_CHUNK = FP8_BLOCK };
+/* Columns [c, c + n) of row r of a matrix without blocks, in any layout, as f32; c a multiple of PLAIN_CHUNK, n <= PLAIN_CHUNK. */
+void plain_columns(const kern_mat *w, int r, int c, int n, float *out);
 
 #endif

@@ -1,4 +1,5 @@
 /* tile.c: from rows to tiles and back; layouts.h says what a tile is. */
+#include <math.h>
 #include <string.h>
 
 #include "kernels/half.h"
@@ -86,8 +87,77 @@ static uint8_t *pack_superblock(const tile_part *part, const uint8_t *const row[
   return to;
 }
 
+/* Pairs of columns of BF16 or F16. */
+static uint8_t *pack_pairs(const uint8_t *const row[TILE_ROWS], int n, uint8_t *to) {
+  for (int c = 0; c < n; c += 2) {
+    for (int r = 0; r < TILE_ROWS; r++, to += 4) memcpy(to, row[r] + 2 * c, 4);
+  }
+  return to;
+}
+
+static uint8_t *pack_fp8(const uint8_t *const row[TILE_ROWS], int n, uint8_t *to) {
+  for (int r = 0; r < TILE_ROWS; r++, to += 4) {
+    const float none = NAN;
+    int bad = 0;
+    for (int c = 0; c < n; c++) bad |= (row[r][4 + c] & 0x7f) == 0x7f;
+    memcpy(to, bad ? (const void *)&none : row[r], 4);
+  }
+  for (int c = 4; c < n + 4; c += 4) {
+    for (int r = 0; r < TILE_ROWS; r++, to += 4) memcpy(to, row[r] + c, 4);
+  }
+  return to;
+}
+
+static void pack_plain(const kern_mat *rows, int row0, int row1, uint8_t *tiles) {
+  static const uint8_t zeros[PLAIN_CHUNK * 2 + 4];
+  const bool fp8 = rows->format == KF_FP8;
+  for (int r0 = row0; r0 < row1; r0 += TILE_ROWS) {
+    uint8_t *to = tiles + (size_t)r0 * kern_row_bytes(rows->format, rows->n_cols);
+    for (int c = 0; c < rows->n_cols; c += PLAIN_CHUNK) {
+      const int n = rows->n_cols - c < PLAIN_CHUNK ? rows->n_cols - c : PLAIN_CHUNK;
+      const uint8_t *row[TILE_ROWS];
+      for (int r = 0; r < TILE_ROWS; r++)
+        row[r] = r0 + r < rows->n_rows ? (const uint8_t *)rows->data + (size_t)(r0 + r) * rows->row_bytes + kern_row_bytes(rows->format, c)
+                                       : zeros;
+      to = fp8 ? pack_fp8(row, n, to) : pack_pairs(row, n, to);
+    }
+  }
+}
+
+static void plain_dequant(kern_format f, const uint8_t *p, int n, float *out) {
+  for (int i = 0; i < n; i++) {
+    if (f == KF_F32) out[i] = half_load_f32(p + (size_t)i * 4);
+    else if (f == KF_F16) out[i] = half_from_f16(half_load_u16(p + (size_t)i * 2));
+    else if (f == KF_BF16) out[i] = half_from_bf16(half_load_u16(p + (size_t)i * 2));
+    else out[i] = half_from_e4m3(p[4 + i]) * half_load_f32(p);
+  }
+}
+
+void plain_columns(const kern_mat *w, int r, int c, int n, float *out) {
+  const size_t at = kern_row_bytes(w->format, c);
+  if (w->layout == KL_ROWS) {
+    plain_dequant(w->format, (const uint8_t *)w->data + (size_t)r * w->row_bytes + at, n, out);
+    return;
+  }
+  uint8_t some[PLAIN_CHUNK * 2 + 4];
+  const int row = r % TILE_ROWS;
+  const uint8_t *from = (const uint8_t *)w->data + (size_t)(r - row) * w->row_bytes + TILE_ROWS * at + 4 * row;
+  if (w->format == KF_FP8) {
+    memcpy(some, from, 4);
+    from += 4 * TILE_ROWS;
+    for (int i = 0; i < n; i += 4, from += 4 * TILE_ROWS) memcpy(some + 4 + i, from, 4);
+  } else {
+    for (int i = 0; i < n; i += 2, from += 4 * TILE_ROWS) memcpy(some + 2 * i, from, 4);
+  }
+  plain_dequant(w->format, some, n, out);
+}
+
 void kern_tile_pack(const kern_mat *rows, int row0, int row1, void *tiles) {
   static const uint8_t zeros[256]; /* a block is never larger */
+  if (kern_block(rows->format) == 1) {
+    pack_plain(rows, row0, row1, tiles);
+    return;
+  }
   const tile_part *part = tile_parts(rows->format);
   const int block = kern_block(rows->format);
   const size_t bytes = kern_row_bytes(rows->format, block), row_bytes = kern_row_bytes(rows->format, rows->n_cols);
@@ -130,7 +200,9 @@ void kern_mat_row(const kern_mat *w, int r, float *out) {
     kern_dequant_row(w->format, (const char *)w->data + (size_t)r * w->row_bytes, w->n_cols, out);
     return;
   }
-  for (int c = 0; c < w->n_cols; c += block) {
+  for (int c = 0; block == 1 && c < w->n_cols; c += PLAIN_CHUNK)
+    plain_columns(w, r, c, w->n_cols - c < PLAIN_CHUNK ? w->n_cols - c : PLAIN_CHUNK, out + c);
+  for (int c = 0; block > 1 && c < w->n_cols; c += block) {
     tile_block(w, r, c / block, one);
     kern_dequant_row(w->format, one, block, out + c);
   }

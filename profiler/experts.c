@@ -105,7 +105,7 @@ static hf_status add_point(profile *p, const bench *b, const prof_shape *s, kern
   kern_act act = kern_act_of(f, false);
   snprintf(k.kernel, sizeof k.kernel, "expert_ffn");
   snprintf(k.candidate, sizeof k.candidate, "%s",
-           kern_mm_pick(f, act, kern_best_layout(f, act), s->cols, tokens, kern_preferred(KERN_USE_EXPERTS, f, tokens))->name);
+           kern_mm_pick(f, act, kern_best_layout(f, act, s->cols), s->cols, tokens, kern_preferred(KERN_USE_EXPERTS, f, tokens))->name);
   snprintf(k.load, sizeof k.load, "%s", b->load);
   snprintf(k.format, sizeof k.format, "%s", kern_format_name(f));
   snprintf(k.act, sizeof k.act, "%s", kern_act_name(act));
@@ -195,15 +195,16 @@ static void ring_close(ring *r) {
 
 static hf_status fill(ring *r, const prof_shape *s, kern_format f) {
   char *at = r->ring;
-  kern_layout layout = kern_best_layout(f, kern_act_of(f, false)); /* as they are loaded */
+  kern_act act = kern_act_of(f, false);
+  kern_layout in = kern_best_layout(f, act, s->cols), down = kern_best_layout(f, act, s->rows); /* as they are loaded */
   for (int e = 0; e < r->b.n_experts; e++) {
     moe_expert *x = &r->b.experts[e];
     x->gate = matrix(f, s->rows, s->cols, &at);
     x->up = matrix(f, s->rows, s->cols, &at);
     x->down = matrix(f, s->cols, s->rows, &at);
-    HF_TRY(ring_fill(layout, &x->gate));
-    HF_TRY(ring_fill(layout, &x->up));
-    HF_TRY(ring_fill(layout, &x->down));
+    HF_TRY(ring_fill(in, &x->gate));
+    HF_TRY(ring_fill(in, &x->up));
+    HF_TRY(ring_fill(down, &x->down));
   }
   return HF_OK;
 }
@@ -252,7 +253,7 @@ static hf_status measure_picked(profile *p, ring *r, const prof_shape *s, kern_f
 static hf_status measure_others(profile *p, ring *r, const prof_shape *s, kern_format f) {
   const kern_mm_candidate *list[MOST_CANDIDATES];
   kern_act act = kern_act_of(f, false);
-  kern_layout layout = kern_best_layout(f, act);
+  kern_layout layout = kern_best_layout(f, act, s->cols);
   int n = kern_mm_candidates(kern_get()->isa, f, act, list, MOST_CANDIDATES);
   const char *own = kern_mm_pick(f, act, layout, s->cols, 1, NULL)->name;
   r->b.p = p->pools[0];

@@ -7,78 +7,51 @@
 #include "kernels/ref/blocks.h"
 #include "kernels/ref/ref.h"
 
-typedef float row_fn(const char *row, const void *x, int n);
-
 enum { LANES = 8 };
 
 static float lanes_sum(const float *s) {
   return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
 }
 
-static inline void walk(row_fn *row_of, const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
+enum { TOKENS = 8 };
+
+static float element(kern_act a, const void *x, int c) {
+  if (a == KA_F32) return ((const float *)x)[c];
+  return a == KA_F16 ? half_from_f16(((const uint16_t *)x)[c]) : half_from_bf16(((const uint16_t *)x)[c]);
+}
+
+/* Weights without blocks, widened a chunk at a time, for up to TOKENS tokens; how many there are changes no sum. */
+static inline __attribute__((always_inline)) void walk_plain(const kern_act a, const kern_mat *w, int row0, int row1, int n_tok,
+                                                             const void *const *x, float *const *y) {
+  float wide[PLAIN_CHUNK];
   for (int r = row0; r < row1; r++) {
-    const char *row = (const char *)w->data + (size_t)r * w->row_bytes;
-    for (int t = 0; t < n_tok; t++) y[t][r] = row_of(row, x[t], w->n_cols);
+    for (int t0 = 0; t0 < n_tok; t0 += TOKENS) {
+      float s[TOKENS][LANES] = {{0}};
+      int n = n_tok - t0 < TOKENS ? n_tok - t0 : TOKENS;
+      for (int c = 0; c < w->n_cols; c += PLAIN_CHUNK) {
+        int m = w->n_cols - c < PLAIN_CHUNK ? w->n_cols - c : PLAIN_CHUNK;
+        plain_columns(w, r, c, m, wide);
+        for (int t = 0; t < n; t++)
+          for (int i = 0; i < m; i++) s[t][i % LANES] += wide[i] * element(a, x[t0 + t], c + i);
+      }
+      for (int t = 0; t < n; t++) y[t0 + t][r] = lanes_sum(s[t]);
+    }
   }
 }
 
-static float row_f32_f32(const char *row, const void *x, int n) {
-  const float *a = x;
-  float s[LANES] = {0};
-  for (int c = 0; c < n; c++) s[c % LANES] += half_load_f32(row + (size_t)c * 4) * a[c];
-  return lanes_sum(s);
+void kern_mm_plain_f32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
+  walk_plain(KA_F32, w, row0, row1, n_tok, x, y);
 }
 
-static float row_f16_f16(const char *row, const void *x, int n) {
-  const uint16_t *a = x;
-  float s[LANES] = {0};
-  for (int c = 0; c < n; c++) s[c % LANES] += half_from_f16(half_load_u16(row + (size_t)c * 2)) * half_from_f16(a[c]);
-  return lanes_sum(s);
+void kern_mm_plain_f16_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
+  walk_plain(KA_F16, w, row0, row1, n_tok, x, y);
 }
 
-static float row_f16_f32(const char *row, const void *x, int n) {
-  const float *a = x;
-  float s[LANES] = {0};
-  for (int c = 0; c < n; c++) s[c % LANES] += half_from_f16(half_load_u16(row + (size_t)c * 2)) * a[c];
-  return lanes_sum(s);
-}
-
-static float row_bf16_bf16(const char *row, const void *x, int n) {
-  const uint16_t *a = x;
-  float s[LANES] = {0};
-  for (int c = 0; c < n; c++) s[c % LANES] += half_from_bf16(half_load_u16(row + (size_t)c * 2)) * half_from_bf16(a[c]);
-  return lanes_sum(s);
-}
-
-static float row_bf16_f32(const char *row, const void *x, int n) {
-  const float *a = x;
-  float s[LANES] = {0};
-  for (int c = 0; c < n; c++) s[c % LANES] += half_from_bf16(half_load_u16(row + (size_t)c * 2)) * a[c];
-  return lanes_sum(s);
-}
-
-void kern_mm_f32_f32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
-  walk(row_f32_f32, w, row0, row1, n_tok, x, y);
-}
-
-void kern_mm_f16_f16_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
-  walk(row_f16_f16, w, row0, row1, n_tok, x, y);
-}
-
-void kern_mm_f16_f32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
-  walk(row_f16_f32, w, row0, row1, n_tok, x, y);
-}
-
-void kern_mm_bf16_bf16_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
-  walk(row_bf16_bf16, w, row0, row1, n_tok, x, y);
-}
-
-void kern_mm_bf16_f32_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
-  walk(row_bf16_f32, w, row0, row1, n_tok, x, y);
+void kern_mm_plain_bf16_ref(const kern_mat *w, int row0, int row1, int n_tok, const void *const *x, float *const *y) {
+  walk_plain(KA_BF16, w, row0, row1, n_tok, x, y);
 }
 
 /* Blocks: one is taken apart once for up to TOKENS tokens; how many there are changes no sum. */
-enum { TOKENS = 8 };
 typedef void block_fn(const ref_block *b, const ref_blocks *how, int block, const void *x, int n_cols, int c, float *s);
 
 static inline void walk_blocks(block_fn *add, const kern_mat *w, int row0, int row1, int n_tok, const void *const *x,

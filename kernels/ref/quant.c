@@ -25,12 +25,16 @@ void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out) {
     dequant_blocks(how, f, p, n_cols, out);
     return;
   }
-  if (f == KF_F32) memcpy(out, row, (size_t)n_cols * 4);
-  else
-    for (int i = 0; i < n_cols; i++) {
-      uint16_t h = half_load_u16(p + (size_t)i * 2);
-      out[i] = f == KF_F16 ? half_from_f16(h) : half_from_bf16(h);
-    }
+  const kern_mat one = {f, KL_ROWS, 1, n_cols, 0, row};
+  for (int c = 0; c < n_cols; c += PLAIN_CHUNK) plain_columns(&one, 0, c, n_cols - c < PLAIN_CHUNK ? n_cols - c : PLAIN_CHUNK, out + c);
+}
+
+static void quant_fp8(const float *x, int n, char *block) {
+  float amax = 0.0f;
+  for (int i = 0; i < n; i++) amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
+  float scale = amax / 448.0f;
+  memcpy(block, &scale, sizeof scale);
+  for (int i = 0; i < n; i++) block[4 + i] = (char)half_to_e4m3(scale != 0.0f ? x[i] / scale : 0.0f);
 }
 
 /* q = round(x * (1/d)) with halves away from zero, d kept in f32 until it is stored: ggml's reference quantiser, bit for bit. */
@@ -61,6 +65,10 @@ void kern_quant_row(kern_format f, const float *x, int n_cols, void *row) {
       return;
     case KF_Q8_0:
       for (int b = 0; b < n_cols / Q8_BLOCK; b++) quant_block(x + (size_t)b * Q8_BLOCK, p + (size_t)b * Q8_BLOCK_BYTES);
+      return;
+    case KF_FP8:
+      for (int c = 0; c < n_cols; c += FP8_BLOCK)
+        quant_fp8(x + c, n_cols - c < FP8_BLOCK ? n_cols - c : FP8_BLOCK, p + kern_row_bytes(f, c));
       return;
     default: return;
   }

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/blocks.h"
-#include "kernels/kernels.h"
+#include "kernels/layouts.h"
 
 static uint64_t next(uint64_t *state) {
   uint64_t z = *state += 0x9e3779b97f4a7c15u;
@@ -13,11 +13,13 @@ static uint64_t next(uint64_t *state) {
 
 void kern_random_row(kern_format f, uint64_t seed, float half, int n_cols, void *row) {
   uint8_t *p = row;
-  size_t bytes = kern_row_bytes(f, n_cols), each = kern_row_bytes(f, 1);
+  size_t bytes = kern_row_bytes(f, n_cols);
   if (kern_block(f) == 1) {
-    for (int i = 0; i < n_cols; i++) {
-      float v = half * (float)(int32_t)(next(&seed) >> 32) * 0x1p-31f;
-      kern_quant_row(f, &v, 1, p + (size_t)i * each);
+    float v[PLAIN_CHUNK];
+    for (int c = 0; c < n_cols; c += PLAIN_CHUNK) {
+      int n = n_cols - c < PLAIN_CHUNK ? n_cols - c : PLAIN_CHUNK;
+      for (int i = 0; i < n; i++) v[i] = half * (float)(int32_t)(next(&seed) >> 32) * 0x1p-31f;
+      kern_quant_row(f, v, n, p + kern_row_bytes(f, c));
     }
     return;
   }

@@ -5,7 +5,7 @@
 
 #include "kernels/kernels.h"
 
-kern_mm_fn kern_mm_f32_f32_ref, kern_mm_f16_f16_ref, kern_mm_f16_f32_ref, kern_mm_bf16_bf16_ref, kern_mm_bf16_f32_ref,
+kern_mm_fn kern_mm_plain_f32_ref, kern_mm_plain_f16_ref, kern_mm_plain_bf16_ref /* every format without blocks */,
     kern_mm_blocks_q8b32_ref /* every format in blocks */, kern_mm_blocks_f32_ref;
 kern_pack_fn kern_pack_f32_ref, kern_pack_f16_ref, kern_pack_bf16_ref, kern_pack_q8b32_ref;
 void kern_encode_ref(kern_format f, const float *x, int n_cols, void *row);

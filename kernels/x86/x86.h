@@ -12,6 +12,10 @@ kern_mm_fn kern_mm_f32_avx512, kern_mm_f16_avx512, kern_mm_f16_f32_avx512, kern_
     kern_mm_q8_0_f32_avx512;
 kern_mm_fn kern_mm_bf16_avx512bf16, kern_mm_q8_0_avx512vnni;
 
+/* Formats of plain numbers in tiles, mm_pairs_ISA.c. */
+kern_mm_fn kern_mm_tile_bf16_avx2, kern_mm_tile_f16_avx2, kern_mm_tile_bf16_avx512, kern_mm_tile_f16_avx512, kern_mm_tile_bf16_avx512bf16,
+    kern_mm_tile_fp8_avx2, kern_mm_tile_fp8_avx512, kern_mm_tile_fp8_avx512vbmi;
+
 /* Formats in tiles, mm_tile_ISA.c. */
 #define HF_X86_TILES(isa)                                                                                        \
   kern_mm_fn kern_mm_tile_q8_0_##isa, kern_mm_tile_q4_0_##isa, kern_mm_tile_q4_1_##isa, kern_mm_tile_q5_0_##isa, \

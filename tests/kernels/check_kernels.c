@@ -48,7 +48,7 @@ static void check_start(void) {
   expect(kern_self_check() == HF_OK, "self-check: %s", hf_error_line());
   for (int f = 0; f < KF_N; f++) {
     kern_act a = kern_act_of((kern_format)f, false);
-    const kern_layout l = kern_best_layout((kern_format)f, a);
+    const kern_layout l = kern_best_layout((kern_format)f, a, 4096);
     const kern_mm_candidate *best = kern_mm_pick((kern_format)f, a, l, 4096, 1, NULL), *all[1];
     expect(best && kern_mm_candidates(kern_get()->isa, (kern_format)f, a, all, 1) > 0 &&
                (best == all[0] || all[0]->isa == KERN_ISA_SCALAR),

@@ -9,7 +9,7 @@
 #include "base/blocks.h"
 #include "check.h"
 
-enum { MAX_TOK = 64, MAX_CANDIDATES = 16 };
+enum { MAX_TOK = 64, MAX_CANDIDATES = 24 };
 
 typedef struct {
   kern_mat w;
@@ -50,6 +50,14 @@ static void random_blocks(kern_format f, data_kind k, int n_cols, char *row) {
   }
   float half = k == DATA_EXTREME ? (rnd() & 1 ? 100.0f : 1e-4f) : k == DATA_SUBNORMAL ? 1e-4f : 1.0f;
   expect(hf_block_scales(kern_format_name(f), (uint8_t *)row, n_cols, half), "%s: random blocks", kern_format_name(f));
+}
+
+/* Any number of E4M3 in place of those that were drawn, the scales as they are. */
+static void random_codes(char *row, int n_cols) {
+  for (int c = 0; c < n_cols; c++) {
+    char code = (char)(rnd() >> 8);
+    row[kern_row_bytes(KF_FP8, c + 1) - 1] = (code & 0x7f) == 0x7f ? 0 : code;
+  }
 }
 
 /* The integers and the minimum of a group may be larger than the weights that they make: what rounding is measured by. */
@@ -114,6 +122,7 @@ static void product_make(product *p, kern_format f, kern_act a, int rows, int co
     float *w = p->w_f32 + (size_t)r * (size_t)cols;
     if (kern_block(f) > 1) random_blocks(f, k, cols, row);
     else kern_quant_row(f, values, cols, row);
+    if (f == KF_FP8 && r % 2) random_codes(row, cols);
     kern_dequant_row(f, row, cols, w);
     for (int c = 0; c < cols; c++) p->scale_of[(size_t)r * (size_t)cols + (size_t)c] = rounding_weight(p, w, c);
   }
@@ -269,7 +278,7 @@ static void check_not_finite(const kern_mm_candidate *c, kern_format f, kern_act
 static void check_candidate(const kern_mm_candidate *c) {
   static const int shapes[][3] = {{1, 1, 0},    {2, 7, 2},    {3, 16, 0},   {5, 31, 6},   {9, 33, 2},
                                   {17, 100, 0}, {13, 255, 2}, {8, 512, 64}, {21, 1000, 0}};
-  const int block = kern_block(c->format);
+  const int block = c->col_multiple > kern_block(c->format) ? c->col_multiple : kern_block(c->format);
   for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
     int cols = block == 1 ? shapes[s][1] : (shapes[s][1] + block - 1) / block * block;
     for (int k = 0; k < DATA_N; k++) {
