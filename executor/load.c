@@ -32,10 +32,6 @@ hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
 static hf_status kernel_format(fmt f, kern_format *out) {
   const fmt_info *i = fmt_get(f);
   if (kern_format_parse(i->name, out)) return HF_OK;
-  if (f == FMT_FP8_E4M3)
-    return hf_fail(HF_UNSUPPORTED,
-                   "weights in %s cannot be executed as they are; --dequantise bf16 loads them as BF16, in 2 bytes a weight",
-                   i->name);
   return hf_fail(HF_UNSUPPORTED, "weights in %s cannot be executed yet; take the model in a format that README.md names",
                  i->name);
 }
@@ -44,9 +40,11 @@ hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id
                         model_tensor_info *info, bool *convert) {
   kern_format f;
   HF_TRY(model_tensor(m, id, layer, expert, info));
-  *convert = o->dequantise && !kern_format_parse(fmt_get(info->format)->name, &f);
+  const bool fp8 = model_get_config(m)->default_format == FMT_FP8_E4M3;
+  const bool rounded = fp8 && id == MT_K_B && info->derived; /* model.h: to BF16 */
+  *convert = o->dequantise ? info->format == FMT_FP8_E4M3 || rounded || !kern_format_parse(fmt_get(info->format)->name, &f) : rounded && o->exact;
   if (!*convert) return kernel_format(info->format, &f);
-  info->format = o->dequantised_to;
+  info->format = o->dequantise ? o->dequantised_to : FMT_F32;
   info->bytes = (size_t)info->rows * fmt_row_bytes(info->format, info->cols);
   info->derived = true;
   return HF_OK;
@@ -85,7 +83,7 @@ static hf_status describe(const engine *e, model_tensor_id id, int layer, int ex
   s->mat = (kern_mat){.layout = KL_ROWS,
                       .n_rows = (int)s->info.rows,
                       .n_cols = (int)s->info.cols,
-                      .row_bytes = fmt_row_bytes(s->info.format, s->info.cols)};
+                      .row_bytes = fmt_loaded_row_bytes(s->info.format, s->info.cols)};
   HF_TRY(kernel_format(s->info.format, &s->mat.format));
   if (!by_rows(&e->c, id)) s->mat.layout = kern_best_layout(s->mat.format, kern_act_of(s->mat.format, e->o.exact), s->mat.n_cols);
   if (s->mat.layout != KL_ROWS || s->convert) return HF_OK;

@@ -84,11 +84,10 @@ static hf_status bind_fp8(model *m, tensor_slot *s, const char *name, int64_t ro
   if (t->n_dims != 2 || t->dims[0] != (rows + 127) / 128 || t->dims[1] != (cols + 127) / 128)
     return hf_fail(HF_INPUT, "%s: tensor %s: not one scale per 128 x 128 block of [%lld, %lld]", m->set.files[t->file].path, buf,
                    (long long)rows, (long long)cols);
-  s->extra_bytes = t->bytes;
   if (t->format != FMT_F32)
     return hf_fail(HF_INPUT, "%s: tensor %s: %s, scales must be F32", m->set.files[t->file].path, buf, t->dtype);
   s->how = READ_FP8;
-  s->why = "fp8 weights cannot be executed as they are; --dequantise bf16 loads them as BF16";
+  s->bytes = (uint64_t)s->rows * fmt_loaded_row_bytes(s->format, s->cols);
   return HF_OK;
 }
 
@@ -133,9 +132,8 @@ static hf_status bind_one(model *m, tensor_slot *s, model_tensor_id id, int laye
   else HF_TRY(slot_set(m, s, t, id, rows, cols));
   if (t->format != FMT_FP8_E4M3) return HF_OK;
   if (id != MT_K_B && id != MT_V_B) return bind_fp8(m, s, name, rows, cols);
-  HF_TRY(bind_fp8(m, s, name, (int64_t)m->c.n_heads * (m->c.nope_dim + m->c.v_dim), m->c.kv_lora_rank));
-  if (id == MT_V_B) s->extra_bytes = 0; /* one tensor of scales for both */
-  return HF_OK;
+  if (id == MT_K_B) s->format = FMT_BF16; /* a transposed block is no block */
+  return bind_fp8(m, s, name, (int64_t)m->c.n_heads * (m->c.nope_dim + m->c.v_dim), m->c.kv_lora_rank);
 }
 
 /* Experts as tensors of their own: all must have the format of the first. */

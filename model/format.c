@@ -30,7 +30,7 @@ static const fmt_info table[FMT_N] = {
     [FMT_IQ4_NL] = {"iq4_nl", 32, 18, 4.5, 20, true, 0},
     [FMT_IQ4_XS] = {"iq4_xs", 256, 136, 4.25, 23, true, 0},
     [FMT_MXFP4] = {"mxfp4", 32, 17, 4.25, 39, true, 0},
-    [FMT_FP8_E4M3] = {"fp8", 1, 1, 8.001953125, -1, false, 0},
+    [FMT_FP8_E4M3] = {"fp8", 1, 1, 8.001953125, -1, true, 0},
     [FMT_INT4_G32] = {"int4", 32, 18, 4.5, -1, true, 0},
     [FMT_INT8] = {"int8", 1, 1, 8, -1, false, 0},
     [FMT_IQ1_S] = {"iq1_s", 256, 50, 1.5625, 19, false, 0},
@@ -171,4 +171,8 @@ size_t fmt_row_bytes(fmt f, int64_t n) {
   const fmt_info *i = fmt_get(f);
   if (i->block_bytes == 0) return (size_t)((double)n * i->bits_per_weight / 8.0 + 0.5);
   return (size_t)(n / i->block) * (size_t)i->block_bytes + (size_t)i->row_bytes;
+}
+
+size_t fmt_loaded_row_bytes(fmt f, int64_t n) {
+  return fmt_row_bytes(f, n) + (f == FMT_FP8_E4M3 ? (size_t)((n + 127) / 128) * sizeof(float) : 0);
 }

@@ -91,4 +91,6 @@ bool fmt_is_mixture(fmt f);
 bool fmt_from_ggml(int ggml_type, fmt *out);
 /* Bytes of a row of n elements; n must be a multiple of block (HF functions that open files check that). */
 size_t fmt_row_bytes(fmt f, int64_t n);
+/* Of a row as model_tensor_read gives it: the same, but FP8 gets an f32 scale before every 128 elements. */
+size_t fmt_loaded_row_bytes(fmt f, int64_t n);
 #endif

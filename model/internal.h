@@ -13,6 +13,8 @@
 #ifndef HF_MODEL_INTERNAL_H
 #define HF_MODEL_INTERNAL_H
 
+#include <string.h>
+
 #include "model/model.h"
 
 /* ---- stored tensors ---- */
@@ -77,7 +79,7 @@ typedef enum {
   READ_UNPERMUTE, /* GGUF arch llama: q and k rows of a head from adjacent pairs back to halves */
   READ_COLUMNS,   /* transposed per expert: canonical row r is stored column r*step + first (gpt-oss BF16 experts) */
   READ_STRIDED,   /* vector or rows with a step: stored row r*step + first (gpt-oss gate and up, biases) */
-  READ_FP8,       /* F8_E4M3 with a scale per 128 x 128 block in a tensor of its own: as f32 only */
+  READ_FP8,       /* F8_E4M3 with a scale per 128 x 128 block in a tensor of its own, to rows of blocks with scales; MT_K_B to BF16 */
   READ_INT4,      /* nibbles and scales in two tensors, to blocks of FMT_INT4_G32 */
   READ_MXFP4,     /* blocks and scales in two tensors, rows with a step (gpt-oss), to blocks of FMT_MXFP4 */
   READ_REFUSED,   /* known for planning, no reader: see why */
@@ -89,7 +91,7 @@ typedef struct {
   fmt format;         /* of what model_tensor_read gives */
   fmt stored;         /* of the stored bytes */
   int64_t rows, cols; /* canonical, of one expert */
-  uint64_t bytes;     /* rows * row bytes in `format` */
+  uint64_t bytes;     /* rows * fmt_loaded_row_bytes(format, cols) */
   int file;
   uint64_t offset;        /* of expert 0 */
   uint64_t expert_stride; /* stacked experts; 0 with `experts` set */
@@ -100,7 +102,6 @@ typedef struct {
   int step, first; /* READ_COLUMNS, READ_STRIDED */
   int scale_file;  /* READ_MXFP4: scales of expert 0; an expert's follow those of the one before */
   uint64_t scale_offset;
-  uint64_t extra_bytes; /* scales in tensors of their own, one expert's */
   const char *why;      /* READ_REFUSED */
 } tensor_slot;
 
@@ -207,6 +208,12 @@ static inline float bf16_to_f32(uint16_t h) {
   } x = {(uint32_t)h << 16};
   return x.f;
 }
+/* To nearest even; of a number. */
+static inline uint16_t f32_to_bf16(float f) {
+  uint32_t u;
+  memcpy(&u, &f, sizeof u);
+  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
 /* n elements starting at a block boundary. HF_UNSUPPORTED for any other format. */
 HF_MUST hf_status dequant_row(fmt f, const void *row, int64_t n, float *out);
 
@@ -221,8 +228,11 @@ HF_MUST hf_status packed_read(const model *m, const tensor_slot *s, model_tensor
 /* READ_FP8: rows [row0, row1) as f32; not of MT_K_B and MT_V_B. */
 HF_MUST hf_status fp8_read_rows(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0,
                                 int64_t row1, float *dst);
-/* READ_FP8: all rows as f32. */
-HF_MUST hf_status fp8_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, float *dst);
+/* READ_FP8: rows of blocks. */
+HF_MUST hf_status fp8_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, uint8_t *dst);
+/* READ_FP8 of MT_K_B, whose transposed blocks are no blocks: as f32. */
+HF_MUST hf_status fp8_read_k_b(const model *m, const tensor_slot *s, int layer, float *dst);
+void fp8_row(const uint8_t *row, int64_t n, float *out);
 /* Blocks of FMT_INT4_G32 and FMT_MXFP4, which dequant_row leaves to packed.c. */
 void int4_row(const uint8_t *row, int64_t n, float *out);
 void mxfp4_row(const uint8_t *row, int64_t n, float *out);

@@ -118,7 +118,7 @@ typedef enum {
 typedef struct {
   fmt format;
   int64_t rows, cols;
-  size_t bytes; /* rows * fmt_row_bytes(format, cols) */
+  size_t bytes; /* rows * fmt_loaded_row_bytes(format, cols) */
   bool derived; /* read only: no mapping exists */
 } model_tensor_info;
 
@@ -158,8 +158,8 @@ HF_MUST hf_status model_tensor(const model *m, model_tensor_id id, int layer, in
 HF_MUST hf_status model_tensor_map(const model *m, model_tensor_id id, int layer, int expert, const void **out);
 /* Writes info.bytes bytes in canonical layout and info.format to dst. HF_MACHINE on a read error (file shrank). */
 HF_MUST hf_status model_tensor_read(const model *m, model_tensor_id id, int layer, int expert, void *dst, size_t dst_bytes);
-/* The whole tensor as float32, n = rows * cols: also of formats that have no form of their own to execute (FP8 with its scales). HF_UNSUPPORTED
- * for those that nothing here can turn into numbers. */
+/* The whole tensor as float32, n = rows * cols, exactly: also where model_tensor_read rounds (MT_K_B of FP8 checkpoints, to BF16). HF_UNSUPPORTED
+ * for formats that nothing here can turn into numbers. */
 HF_MUST hf_status model_tensor_read_f32(const model *m, model_tensor_id id, int layer, int expert, float *dst, int64_t n);
 /* One row as float32 (embedding look-up, vectors); n = cols. */
 HF_MUST hf_status model_row_f32(const model *m, model_tensor_id id, int layer, int64_t row, float *dst, int64_t n);

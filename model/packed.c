@@ -1,5 +1,6 @@
 /* packed.c: checkpoints that keep the scales of their weights in tensors of their own: FP8 of DeepSeek, INT4 of compressed-tensors, MXFP4 of
- * gpt-oss. The two with blocks of 32 become blocks as GGUF has them, scale first, byte j holding elements j and j + 16. */
+ * gpt-oss. The two with blocks of 32 become blocks as GGUF has them, scale first, byte j holding elements j and j + 16; rows of FP8 become blocks of
+ * 128 with the f32 scale first, the last of a row shorter. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,46 +17,6 @@ static float e4m3(uint8_t b) {
   return b & 0x80 ? -v : v;
 }
 
-/* Stored rows [row0, row1) of one FP8 matrix, each value times its block's scale. */
-static hf_status fp8_rows(const model *m, int file, uint64_t offset, const raw_tensor *scale, int64_t row0, int64_t row1,
-                          int64_t cols, float *dst) {
-  uint8_t *row = NULL;
-  float *s = NULL, value[256];
-  size_t per = (size_t)scale->dims[1];
-  for (int b = 0; b < 256; b++) value[b] = e4m3((uint8_t)b);
-  hf_status st = hf_alloc(&row, (size_t)cols, 1, "fp8 row");
-  if (st == HF_OK) st = hf_alloc(&s, (size_t)scale->dims[0] * per, sizeof *s, "fp8 scales");
-  if (st == HF_OK) st = model_read_at(m, scale->file, scale->offset, s, (size_t)scale->dims[0] * per * sizeof *s);
-  for (int64_t r = row0; r < row1 && st == HF_OK; r++) {
-    st = model_read_at(m, file, offset + (uint64_t)r * (uint64_t)cols, row, (size_t)cols);
-    for (int64_t c = 0; c < cols && st == HF_OK; c++)
-      dst[(r - row0) * cols + c] = value[row[c]] * s[(size_t)(r / FP8_BLOCK) * per + (size_t)(c / FP8_BLOCK)];
-  }
-  free(row);
-  free(s);
-  return st;
-}
-
-/* kv_b_proj, rows of a head: nope, then v. K wants a head's nope rows transposed, V its last rows. */
-static hf_status fp8_kv_b(const model *m, const tensor_slot *s, model_tensor_id id, const raw_tensor *scale, float *dst) {
-  const model_config *c = &m->c;
-  int64_t lora = c->kv_lora_rank, per = c->nope_dim + c->v_dim, rows = per * c->n_heads;
-  float *all = NULL;
-  HF_TRY(hf_alloc(&all, (size_t)(rows * lora), sizeof *all, "kv_b"));
-  hf_status st = fp8_rows(m, s->file, s->offset, scale, 0, rows, lora, all);
-  for (int64_t h = 0; h < c->n_heads && st == HF_OK; h++) {
-    const float *head = all + h * per * lora;
-    if (id == MT_V_B) {
-      memcpy(dst + h * c->v_dim * lora, head + c->nope_dim * lora, (size_t)(c->v_dim * lora) * sizeof *dst);
-      continue;
-    }
-    for (int64_t k = 0; k < lora; k++)
-      for (int64_t r = 0; r < c->nope_dim; r++) dst[(h * lora + k) * c->nope_dim + r] = head[r * lora + k];
-  }
-  free(all);
-  return st;
-}
-
 static hf_status companion(const model *m, model_tensor_id id, int layer, int expert, const char *suffix,
                            const raw_tensor **out) {
   char name[NAME_MAX_BYTES];
@@ -64,24 +25,107 @@ static hf_status companion(const model *m, model_tensor_id id, int layer, int ex
   return *out ? HF_OK : bind_absent(m, name);
 }
 
-hf_status fp8_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, float *dst) {
-  const raw_tensor *scale;
+/* Stored rows [row0, row0 + n) of an FP8 matrix as blocks. scales: one per 128 x 128 block, `per` of them in a row. */
+static hf_status fp8_blocks(const model *m, int file, uint64_t offset, const float *scales, size_t per, int64_t row0, int64_t n,
+                            int64_t cols, uint8_t *dst) {
+  for (int64_t r = row0; r < row0 + n; r++) {
+    for (int64_t c = 0; c < cols; c += FP8_BLOCK) {
+      size_t some = (size_t)(cols - c < FP8_BLOCK ? cols - c : FP8_BLOCK);
+      memcpy(dst, scales + (size_t)(r / FP8_BLOCK) * per + (size_t)(c / FP8_BLOCK), sizeof *scales);
+      HF_TRY(model_read_at(m, file, offset + (uint64_t)(r * cols + c), dst + sizeof *scales, some));
+      dst += sizeof *scales + some;
+    }
+  }
+  return HF_OK;
+}
+
+static hf_status fp8_scales(const model *m, const raw_tensor *t, float **out) {
+  size_t n = (size_t)t->dims[0] * (size_t)t->dims[1];
+  HF_TRY(hf_alloc(out, n, sizeof **out, "fp8 scales"));
+  return model_read_at(m, t->file, t->offset, *out, n * sizeof **out);
+}
+
+void fp8_row(const uint8_t *row, int64_t n, float *out) {
+  for (int64_t c = 0; c < n; c += FP8_BLOCK) {
+    float scale;
+    memcpy(&scale, row, sizeof scale);
+    row += sizeof scale;
+    for (int64_t i = 0; i < FP8_BLOCK && c + i < n; i++) out[c + i] = e4m3(*row++) * scale;
+  }
+}
+
+/* The first rows of each head of kv_b_proj, which K wants transposed. */
+static hf_status fp8_k_b(const model *m, const tensor_slot *s, const float *scales, size_t per, float *dst) {
+  const model_config *c = &m->c;
+  int64_t lora = c->kv_lora_rank, head = c->nope_dim + c->v_dim;
+  size_t bytes = fmt_loaded_row_bytes(FMT_FP8_E4M3, lora);
+  uint8_t *raw = NULL;
+  float *row = NULL;
+  hf_status st = hf_alloc(&raw, (size_t)c->nope_dim, bytes, "kv_b head");
+  if (st == HF_OK) st = hf_alloc(&row, (size_t)lora, sizeof *row, "kv_b row");
+  for (int64_t h = 0; h < c->n_heads && st == HF_OK; h++) {
+    st = fp8_blocks(m, s->file, s->offset, scales, per, h * head, c->nope_dim, lora, raw);
+    for (int64_t r = 0; r < c->nope_dim && st == HF_OK; r++) {
+      fp8_row(raw + (size_t)r * bytes, lora, row);
+      for (int64_t k = 0; k < lora; k++) dst[(h * lora + k) * c->nope_dim + r] = row[k];
+    }
+  }
+  free(raw);
+  free(row);
+  return st;
+}
+
+/* The last rows of each head of kv_b_proj. */
+static hf_status fp8_v_b(const model *m, const tensor_slot *s, const float *scales, size_t per, uint8_t *dst) {
+  const model_config *c = &m->c;
+  int64_t head = c->nope_dim + c->v_dim;
+  size_t bytes = (size_t)c->v_dim * fmt_loaded_row_bytes(FMT_FP8_E4M3, c->kv_lora_rank);
+  for (int64_t h = 0; h < c->n_heads; h++)
+    HF_TRY(fp8_blocks(m, s->file, s->offset, scales, per, h * head + c->nope_dim, c->v_dim, c->kv_lora_rank, dst + (size_t)h * bytes));
+  return HF_OK;
+}
+
+hf_status fp8_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, uint8_t *dst) {
+  const raw_tensor *t;
+  float *scales = NULL;
   int file;
   uint64_t offset;
-  HF_TRY(companion(m, id, layer, expert, "_scale_inv", &scale));
-  if (id == MT_K_B || id == MT_V_B) return fp8_kv_b(m, s, id, scale, dst);
+  HF_TRY(companion(m, id, layer, expert, "_scale_inv", &t));
   slot_place(s, expert, &file, &offset);
-  return fp8_rows(m, file, offset, scale, 0, s->rows, s->cols, dst);
+  hf_status st = fp8_scales(m, t, &scales);
+  if (st == HF_OK && id == MT_V_B) st = fp8_v_b(m, s, scales, (size_t)t->dims[1], dst);
+  else if (st == HF_OK) st = fp8_blocks(m, file, offset, scales, (size_t)t->dims[1], 0, s->rows, s->cols, dst);
+  free(scales);
+  return st;
+}
+
+hf_status fp8_read_k_b(const model *m, const tensor_slot *s, int layer, float *dst) {
+  const raw_tensor *t;
+  float *scales = NULL;
+  HF_TRY(companion(m, MT_K_B, layer, -1, "_scale_inv", &t));
+  hf_status st = fp8_scales(m, t, &scales);
+  if (st == HF_OK) st = fp8_k_b(m, s, scales, (size_t)t->dims[1], dst);
+  free(scales);
+  return st;
 }
 
 hf_status fp8_read_rows(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0,
                         int64_t row1, float *dst) {
-  const raw_tensor *scale;
+  const raw_tensor *t;
+  float *scales = NULL;
+  uint8_t *raw = NULL;
   int file;
   uint64_t offset;
-  HF_TRY(companion(m, id, layer, expert, "_scale_inv", &scale));
+  size_t bytes = fmt_loaded_row_bytes(FMT_FP8_E4M3, s->cols);
+  HF_TRY(companion(m, id, layer, expert, "_scale_inv", &t));
   slot_place(s, expert, &file, &offset);
-  return fp8_rows(m, file, offset, scale, row0, row1, s->cols, dst);
+  hf_status st = fp8_scales(m, t, &scales);
+  if (st == HF_OK) st = hf_alloc(&raw, (size_t)(row1 - row0), bytes, "fp8 rows");
+  if (st == HF_OK) st = fp8_blocks(m, file, offset, scales, (size_t)t->dims[1], row0, row1 - row0, s->cols, raw);
+  for (int64_t r = 0; r < row1 - row0 && st == HF_OK; r++) fp8_row(raw + (size_t)r * bytes, s->cols, dst + r * s->cols);
+  free(raw);
+  free(scales);
+  return st;
 }
 
 /* Nibble i of the four bytes at p to byte i. */

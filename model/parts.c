@@ -27,7 +27,7 @@ static void add(view *v, model_tensor_id id, int layer, model_part *part, fmt *f
   if (v->stored) {
     const tensor_slot *s = model_slot(v->m, id, layer);
     use = s->format;
-    part->bytes += (int64_t)(s->bytes + s->extra_bytes);
+    part->bytes += (int64_t)s->bytes;
   } else {
     use = recipe_tensor_format(&v->recipe, id, layer, cols);
     part->bytes += matrix_bytes(use, rows, cols);

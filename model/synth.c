@@ -32,12 +32,6 @@ static inline uint64_t word(uint64_t key, int64_t i) {
   return mix(key + (uint64_t)i * GOLDEN);
 }
 
-static inline uint16_t to_bf16(float f) {
-  uint32_t u;
-  memcpy(&u, &f, sizeof u);
-  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
 /* f32_to_f16 with its common case, a normal result, in line. */
 static inline uint16_t to_f16(float f) {
   uint32_t u;
@@ -98,7 +92,7 @@ static void row_16(fmt f, uint64_t key, int64_t n, float centre, float half, uin
     uint64_t w = word(key, i >> 2);
     for (int64_t k = 0; k < 4 && i + k < n; k++) {
       float v = centre + scale * (float)(int16_t)(w >> 16 * k);
-      uint16_t h = f == FMT_BF16 ? to_bf16(v) : to_f16(v);
+      uint16_t h = f == FMT_BF16 ? f32_to_bf16(v) : to_f16(v);
       memcpy(out + 2 * (i + k), &h, 2);
     }
   }
@@ -121,6 +115,21 @@ static void row_q8_0(uint64_t key, int64_t n, float half, uint8_t *out) {
   }
 }
 
+/* Numbers from 1.875 to 448 of either sign, evenly over the codes, so that half of the squares' mean lies near the largest. */
+static void row_fp8(uint64_t key, int64_t n, float half, uint8_t *out) {
+  for (int64_t c = 0; c < n; c += 128) {
+    uint64_t w = word(key, c >> 3);
+    float scale = half / 200 * (0.7f + 0.04f * (float)(w & 15));
+    memcpy(out, &scale, sizeof scale);
+    out += sizeof scale;
+    for (int64_t i = 0; i < 128 && c + i < n; i++, out++) {
+      if (i % 8 == 0) w = word(key, (c + i) >> 3);
+      uint8_t b = (uint8_t)(w >> i % 8 * 8);
+      *out = (uint8_t)((b & 0x80) | (0x3f + (b & 0x3f)));
+    }
+  }
+}
+
 /* Any other format in blocks: random quants, scales to suit. */
 static void row_blocks(fmt f, uint64_t key, int64_t n, float half, uint8_t *out) {
   size_t bytes = fmt_row_bytes(f, n);
@@ -132,7 +141,7 @@ static void row_blocks(fmt f, uint64_t key, int64_t n, float half, uint8_t *out)
 }
 
 bool synth_can(fmt f) {
-  return f == FMT_F32 || f == FMT_F16 || f == FMT_BF16 || hf_block_scales(fmt_get(f)->name, NULL, 0, 1);
+  return f == FMT_F32 || f == FMT_F16 || f == FMT_BF16 || f == FMT_FP8_E4M3 || hf_block_scales(fmt_get(f)->name, NULL, 0, 1);
 }
 
 hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, int layer, int expert, int64_t row0, int64_t row1,
@@ -142,11 +151,12 @@ hf_status synth_read(const model *m, const tensor_slot *s, model_tensor_id id, i
   if (id == MT_OUTPUT && m->c.tied_embeddings) id = MT_EMBED;
   float centre, half;
   distribution(m, id, s->cols, &centre, &half);
-  size_t bytes = fmt_row_bytes(s->format, s->cols);
+  size_t bytes = fmt_loaded_row_bytes(s->format, s->cols);
   uint8_t *out = dst;
   for (int64_t r = row0; r < row1; r++, out += bytes) {
     uint64_t key = row_key(m, id, layer, expert, r);
-    if (s->format == FMT_Q8_0) row_q8_0(key, s->cols, half, out);
+    if (s->format == FMT_FP8_E4M3) row_fp8(key, s->cols, half, out);
+    else if (s->format == FMT_Q8_0) row_q8_0(key, s->cols, half, out);
     else if (s->format == FMT_F32) row_f32(key, s->cols, centre, half, (float *)(void *)out);
     else if (fmt_get(s->format)->block > 1) row_blocks(s->format, key, s->cols, half, out);
     else row_16(s->format, key, s->cols, centre, half, out);
@@ -173,11 +183,14 @@ hf_status synth_bind(model *m, uint64_t seed, fmt format) {
       s->format = FMT_F32;
       if (tensor_is_matrix((model_tensor_id)id)) {
         s->format = s->cols % fmt_get(format)->block ? FMT_F16 : format;
+        /* as such checkpoints are published */
+        bool wide = id == MT_EMBED || id == MT_OUTPUT || id == MT_ROUTER || id == MT_K_B;
+        if (format == FMT_FP8_E4M3 && wide) s->format = FMT_BF16;
         if (fmt_is_mixture(format)) s->format = recipe_tensor_format(&recipe, (model_tensor_id)id, layer, s->cols);
         if (!synth_can(s->format)) s->how = READ_REFUSED;
       }
       s->stored = s->format;
-      s->bytes = (uint64_t)s->rows * fmt_row_bytes(s->format, s->cols);
+      s->bytes = (uint64_t)s->rows * fmt_loaded_row_bytes(s->format, s->cols);
       s->why =
           "there are no synthetic weights in this format, it is for planning; f32, f16, bf16, q8_0, q4_k and others have them";
     }

@@ -153,6 +153,20 @@ static hf_status read_columns(const model *m, const tensor_slot *s, int expert, 
   return st;
 }
 
+/* As BF16, rounded. */
+static hf_status read_fp8_k_b(const model *m, const tensor_slot *s, int layer, uint8_t *dst) {
+  float *wide = NULL;
+  int64_t n = s->rows * s->cols;
+  hf_status st = hf_alloc(&wide, (size_t)n, sizeof *wide, "kv_b");
+  if (st == HF_OK) st = fp8_read_k_b(m, s, layer, wide);
+  for (int64_t i = 0; i < n && st == HF_OK; i++) {
+    uint16_t h = f32_to_bf16(wide[i]);
+    memcpy(dst + 2 * i, &h, sizeof h);
+  }
+  free(wide);
+  return st;
+}
+
 hf_status model_tensor_read(const model *m, model_tensor_id id, int layer, int expert, void *dst, size_t dst_bytes) {
   const tensor_slot *s;
   HF_TRY(look_up(m, id, layer, expert, &s));
@@ -171,7 +185,7 @@ hf_status model_tensor_read(const model *m, model_tensor_id id, int layer, int e
     case READ_STRIDED: return read_columns(m, s, expert, dst);
     case READ_INT4:
     case READ_MXFP4: return packed_read(m, s, id, layer, expert, dst);
-    case READ_FP8:
+    case READ_FP8: return id == MT_K_B ? read_fp8_k_b(m, s, layer, dst) : fp8_read(m, s, id, layer, expert, dst);
     case READ_REFUSED: break;
   }
   return hf_fail(HF_UNSUPPORTED, "%s: layer %d tensor %s: %s", m->path, layer, tensor_name(id), s->why);
@@ -183,9 +197,9 @@ hf_status model_tensor_read_f32(const model *m, model_tensor_id id, int layer, i
   if (n != s->rows * s->cols)
     return hf_fail(HF_INPUT, "%s: tensor %s has %lld values, the buffer %lld", m->path, tensor_name(id),
                    (long long)(s->rows * s->cols), (long long)n);
-  if (m->source == SRC_FILE && s->how == READ_FP8) return fp8_read(m, s, id, layer, expert, dst);
+  if (s->how == READ_FP8 && id == MT_K_B) return fp8_read_k_b(m, s, layer, dst);
   uint8_t *raw = NULL;
-  size_t row = fmt_row_bytes(s->format, s->cols);
+  size_t row = fmt_loaded_row_bytes(s->format, s->cols);
   HF_TRY(hf_alloc(&raw, 1, (size_t)s->bytes, "a tensor"));
   hf_status st = model_tensor_read(m, id, layer, expert, raw, (size_t)s->bytes);
   for (int64_t r = 0; r < s->rows && st == HF_OK; r++) {
@@ -193,6 +207,7 @@ hf_status model_tensor_read_f32(const model *m, model_tensor_id id, int layer, i
     float *to = dst + r * s->cols;
     if (s->format == FMT_INT4_G32) int4_row(from, s->cols, to);
     else if (s->format == FMT_MXFP4) mxfp4_row(from, s->cols, to);
+    else if (s->format == FMT_FP8_E4M3) fp8_row(from, s->cols, to);
     else st = dequant_row(s->format, from, s->cols, to);
   }
   free(raw);

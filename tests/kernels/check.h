@@ -28,6 +28,8 @@ bool expect(bool ok, const char *fmt, ...) HF_PRINTF(2, 3);
 int checks_failed(void);
 long checks_made(void);
 
+/* One product against sums in double over all shapes, and its batch invariance. */
+void check_candidate(const kern_mm_candidate *c);
 void check_products(unsigned mask, const char *only);
 void check_operations(unsigned mask, const char *mask_name);
 void time_everything(const char *only);

@@ -30,7 +30,7 @@ static void golden_rows_are_bit_exact(void **state) {
                {"Q4_1", KF_Q4_1},   {"Q5_0", KF_Q5_0},   {"Q5_1", KF_Q5_1},   {"Q2_K", KF_Q2_K},     {"Q3_K", KF_Q3_K},
                {"Q4_K", KF_Q4_K},   {"Q5_K", KF_Q5_K},   {"Q6_K", KF_Q6_K},   {"IQ4_NL", KF_IQ4_NL}, {"IQ4_XS", KF_IQ4_XS},
                {"MXFP4", KF_MXFP4}, {"NVFP4", KF_NVFP4}, {"TQ1_0", KF_TQ1_0}, {"TQ2_0", KF_TQ2_0}};
-  assert_int_equal(sizeof types / sizeof types[0], KF_N - 1); /* INT4 is no GGUF type: its own test */
+  assert_int_equal(sizeof types / sizeof types[0], KF_N - 2); /* INT4 and FP8 are no GGUF types: tests of their own */
   for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
     size_t n_raw, n_want;
     char *raw = read_golden(types[i].type, "bin", &n_raw), *want = read_golden(types[i].type, "f32", &n_want);
@@ -105,6 +105,39 @@ static void small_numbers_survive_the_quantiser(void **state) {
   for (int i = 0; i < 32; i++) assert_float_equal(back[i], 0, 1e-30);
 }
 
+/* Every E4M3 number by its definition; the last block of a row is shorter. */
+static void fp8_of_known_values(void **state) {
+  (void)state;
+  uint8_t row[4 + 128 + 4 + 128 + 4 + 4];
+  const float scale[3] = {1.0f, 0.375f, -2.0f};
+  float got[260];
+  assert_int_equal(kern_row_bytes(KF_FP8, 260), sizeof row);
+  for (int i = 0; i < 260; i++) row[i + 4 + i / 128 * 4] = (uint8_t)(i % 256);
+  for (int b = 0; b < 3; b++) memcpy(row + (size_t)b * 132, &scale[b], 4);
+  kern_dequant_row(KF_FP8, row, 260, got);
+  for (int i = 0; i < 260; i++) {
+    int code = i % 256, e = code >> 3 & 15, m = code & 7;
+    double v = (e ? ldexp(1 + m / 8.0, e - 7) : ldexp(m / 8.0, -6)) * (code & 128 ? -1 : 1) * (double)scale[i / 128];
+    if ((code & 127) == 127) assert_true(isnan(got[i]));
+    else if (got[i] != (float)v || !!signbit(got[i]) != !!signbit(v)) fail_msg("code %d: %.9g, not %.9g", code, (double)got[i], v);
+  }
+  float x[4] = {448.0f, -448.0f, 1.0625f, 0.0009765625f}, back[4]; /* scale 1; halves to even: 1, 0 */
+  uint8_t small[8];
+  kern_quant_row(KF_FP8, x, 4, small);
+  kern_dequant_row(KF_FP8, small, 4, back);
+  const float want[4] = {448.0f, -448.0f, 1.0f, 0.0f};
+  for (int i = 0; i < 4; i++) assert_float_equal(back[i], want[i], 0);
+  for (int code = 0; code < 256; code++) { /* every number comes back */
+    if ((code & 127) == 127) continue;
+    float v[2] = {448.0f, 0}, again[2];
+    uint8_t two[6] = {0, 0, 0x80, 0x3f, 0x7e, (uint8_t)code};
+    kern_dequant_row(KF_FP8, two, 2, v);
+    kern_quant_row(KF_FP8, v, 2, small);
+    kern_dequant_row(KF_FP8, small, 2, again);
+    assert_memory_equal(v, again, sizeof v);
+  }
+}
+
 static void halves_round_to_nearest_even(void **state) {
   (void)state;
   static const struct {
@@ -170,6 +203,7 @@ int main(void) {
       cmocka_unit_test(every_half_goes_there_and_back),
       cmocka_unit_test(names_and_sizes),
       cmocka_unit_test(int4_of_known_values),
+      cmocka_unit_test(fp8_of_known_values),
       cmocka_unit_test(random_rows_spread_over_their_range),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
