@@ -42,7 +42,8 @@ hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id
   HF_TRY(model_tensor(m, id, layer, expert, info));
   const bool fp8 = model_get_config(m)->default_format == FMT_FP8_E4M3;
   const bool rounded = fp8 && id == MT_K_B && info->derived; /* model.h: to BF16 */
-  *convert = o->dequantise ? info->format == FMT_FP8_E4M3 || rounded || !kern_format_parse(fmt_get(info->format)->name, &f) : rounded && o->exact;
+  *convert = o->dequantise ? info->format == FMT_FP8_E4M3 || rounded || !kern_format_parse(fmt_get(info->format)->name, &f)
+                           : rounded && o->exact;
   if (!*convert) return kernel_format(info->format, &f);
   info->format = o->dequantise ? o->dequantised_to : FMT_F32;
   info->bytes = (size_t)info->rows * fmt_row_bytes(info->format, info->cols);

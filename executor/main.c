@@ -140,7 +140,7 @@ int main(int argc, char **argv) {
        "Write a Chrome trace of every stage (chrome://tracing, Perfetto), and the first 20,000 stages as rows of the run.", 0, 0},
       {0}};
   static const char environment[] =
-      "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16.\n"
+      "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16, amx.\n"
       "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"
       "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n";
   const cli_spec spec = {

@@ -14,22 +14,28 @@ enum {
   AVX512 = KERN_ISA_AVX2 | KERN_ISA_AVX512,
   VNNI = AVX512 | KERN_ISA_AVX512_VNNI,
   BF16 = AVX512 | KERN_ISA_AVX512_BF16,
-  VBMI = BF16 | KERN_ISA_AVX512_VBMI
+  VBMI = BF16 | KERN_ISA_AVX512_VBMI,
+  /* the AMX kernels are compiled for all that every CPU with AMX has */
+  AMX8 = VNNI | VBMI | KERN_ISA_AMX_INT8,
+  AMX16 = VNNI | VBMI | KERN_ISA_AMX_BF16
 };
+
+/* Below so many tokens the tile registers are mostly empty. */
+enum { AMX_LEAST = 5 };
 
 #define BLOCKS_REF(f, name, block)                                                   \
   {name ".ref", SCALAR, f, KA_Q8B32, KL_ROWS, 0, block, kern_mm_blocks_q8b32_ref}, { \
     name ".exact.ref", SCALAR, f, KA_F32, KL_ROWS, 0, block, kern_mm_blocks_f32_ref  \
   }
 
-#define PLAIN_REF(f, name, a, fn)                                                  \
-  {name ".ref", SCALAR, f, a, KL_ROWS, 0, 1, fn}, {                                \
-    name ".exact.ref", SCALAR, f, KA_F32, KL_ROWS, 0, 1, kern_mm_plain_f32_ref     \
+#define PLAIN_REF(f, name, a, fn)                                              \
+  {name ".ref", SCALAR, f, a, KL_ROWS, 0, 1, fn}, {                            \
+    name ".exact.ref", SCALAR, f, KA_F32, KL_ROWS, 0, 1, kern_mm_plain_f32_ref \
   }
 
-#define PLAIN_TILES_REF(f, name, a, fn, unit)                                                 \
-  {name ".tile.ref", SCALAR, f, a, KL_TILE16, 0, unit, fn}, {                                 \
-    name ".exact.tile.ref", SCALAR, f, KA_F32, KL_TILE16, 0, unit, kern_mm_plain_f32_ref      \
+#define PLAIN_TILES_REF(f, name, a, fn, unit)                                            \
+  {name ".tile.ref", SCALAR, f, a, KL_TILE16, 0, unit, fn}, {                            \
+    name ".exact.tile.ref", SCALAR, f, KA_F32, KL_TILE16, 0, unit, kern_mm_plain_f32_ref \
   }
 
 #define TILES_REF(f, name, block)                                                           \
@@ -39,6 +45,22 @@ enum {
 
 static const kern_mm_candidate candidates[] = {
 #ifdef HF_X86
+    {"q8_0.tile.amx", AMX8, KF_Q8_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q8_0_amx, AMX_LEAST},
+    {"q4_0.tile.amx", AMX8, KF_Q4_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_0_amx, AMX_LEAST},
+    {"q4_1.tile.amx", AMX8, KF_Q4_1, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_1_amx, AMX_LEAST},
+    {"q5_0.tile.amx", AMX8, KF_Q5_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q5_0_amx, AMX_LEAST},
+    {"q5_1.tile.amx", AMX8, KF_Q5_1, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q5_1_amx, AMX_LEAST},
+    {"iq4_nl.tile.amx", AMX8, KF_IQ4_NL, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_iq4_nl_amx, AMX_LEAST},
+    {"int4.tile.amx", AMX8, KF_INT4, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_int4_amx, AMX_LEAST},
+    {"mxfp4.tile.amx", AMX8, KF_MXFP4, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_mxfp4_amx, AMX_LEAST},
+    {"q4_k.tile.amx", AMX8, KF_Q4_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q4_k_amx, AMX_LEAST},
+    {"q5_k.tile.amx", AMX8, KF_Q5_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q5_k_amx, AMX_LEAST},
+    {"q6_k.tile.amx", AMX8, KF_Q6_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q6_k_amx, AMX_LEAST},
+    {"q3_k.tile.amx", AMX8, KF_Q3_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q3_k_amx, AMX_LEAST},
+    {"q2_k.tile.amx", AMX8, KF_Q2_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q2_k_amx, AMX_LEAST},
+    {"iq4_xs.tile.amx", AMX8, KF_IQ4_XS, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_iq4_xs_amx, AMX_LEAST},
+    {"bf16.tile.amx", AMX16, KF_BF16, KA_BF16, KL_TILE16, 0, 32, kern_mm_tile_bf16_amx, AMX_LEAST},
+    {"fp8.tile.amx", AMX16, KF_FP8, KA_BF16, KL_TILE16, 0, 32, kern_mm_tile_fp8_amx, AMX_LEAST},
     {"q8_0.tile.avx512vnni", VNNI, KF_Q8_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q8_0_avx512vnni},
     {"q4_0.tile.avx512vnni", VNNI, KF_Q4_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_0_avx512vnni},
     {"q4_1.tile.avx512vnni", VNNI, KF_Q4_1, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_1_avx512vnni},
@@ -188,10 +210,10 @@ static void fill_x86(kern_table *t) {
 }
 #endif
 
-/* isa_name outlives the table: one string per combination of the three bits that a name shows. */
+/* isa_name outlives the table: one string per combination of the bits that a name shows. */
 static const char *name_of(unsigned mask) {
-  static char text[16][32];
-  char *out = text[mask & 15u];
+  static char text[64][32];
+  char *out = text[mask & 63u];
   isa_name(mask, out, sizeof text[0]);
   return out;
 }
@@ -248,7 +270,7 @@ int kern_mm_candidates(unsigned isa_mask, kern_format f, kern_act a, const kern_
 }
 
 static bool accepts(const kern_mm_candidate *c, kern_layout l, int n_cols, int n_tok) {
-  return c->layout == l && n_cols % c->col_multiple == 0 && (c->max_tok == 0 || n_tok <= c->max_tok);
+  return c->layout == l && n_cols % c->col_multiple == 0 && (c->max_tok == 0 || n_tok <= c->max_tok) && n_tok >= c->min_tok;
 }
 
 const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, kern_layout l, int n_cols, int n_tok, const char *preferred) {

@@ -8,6 +8,8 @@
 
 #ifdef HF_X86
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static uint64_t xcr0(void) {
   uint32_t lo, hi;
@@ -31,6 +33,15 @@ static bool slow_gather(void) {
   return (a >> 8 & 15u) + (a >> 20 & 255u) < 0x1a;
 }
 
+static const char *amx_state = "absent";
+
+static bool ask_for_amx(void) {
+  enum { REQUEST_PERMISSION = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILE_DATA = 18 /* XFEATURE_XTILEDATA */ };
+  bool given = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+  amx_state = given ? "present, permitted" : "present, not permitted by the operating system";
+  return given;
+}
+
 static unsigned detect(void) {
   enum { XCR_AVX = 0x06, XCR_AVX512 = 0xe6, XCR_AMX = 0x60000 };
   uint32_t a, b, c, d, b7, c7, d7, a71;
@@ -46,7 +57,7 @@ static unsigned detect(void) {
     if (bit(c7, 11)) isa |= KERN_ISA_AVX512_VNNI;
     if (bit(a71, 5)) isa |= KERN_ISA_AVX512_BF16;
     if (bit(c7, 1)) isa |= KERN_ISA_AVX512_VBMI;
-    if ((os & XCR_AMX) == XCR_AMX && bit(d7, 24)) {
+    if ((os & XCR_AMX) == XCR_AMX && bit(d7, 24) && ask_for_amx()) {
       if (bit(d7, 25)) isa |= KERN_ISA_AMX_INT8;
       if (bit(d7, 22)) isa |= KERN_ISA_AMX_BF16;
     }
@@ -54,6 +65,8 @@ static unsigned detect(void) {
   return isa | (slow_gather() ? KERN_ISA_SLOW_GATHER : 0u);
 }
 #else
+static const char *const amx_state = "absent";
+
 static unsigned detect(void) {
   return KERN_ISA_SCALAR;
 }
@@ -71,6 +84,11 @@ unsigned kern_isa_detected(void) {
   return detected;
 }
 
+const char *kern_amx_state(void) {
+  (void)kern_isa_detected();
+  return amx_state;
+}
+
 /* Rising levels; "avx512bf16" includes VNNI because every CPU with the one has the other. */
 static const struct {
   const char *name;
@@ -81,6 +99,8 @@ static const struct {
     {"avx512", KERN_ISA_AVX2 | KERN_ISA_AVX512},
     {"avx512vnni", KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512_VNNI},
     {"avx512bf16", KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512_VNNI | KERN_ISA_AVX512_BF16},
+    {"amx",
+     KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512_VNNI | KERN_ISA_AVX512_BF16 | KERN_ISA_AMX_INT8 | KERN_ISA_AMX_BF16},
     {"vnni", KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512_VNNI},
     {"bf16", KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512_BF16},
 };
@@ -93,8 +113,8 @@ static hf_status parse_word(const char *name, const char *word, size_t n, unsign
     }
   }
   return hf_fail(HF_INPUT,
-                 "instruction set \"%s\": \"%.*s\" is unknown; use native, scalar, avx2, avx512, avx512vnni or avx512bf16, "
-                 "joined by +",
+                 "instruction set \"%s\": \"%.*s\" is unknown; use native, scalar, avx2, avx512, avx512vnni, avx512bf16 or "
+                 "amx, joined by +",
                  name, (int)n, word);
 }
 
@@ -117,5 +137,7 @@ hf_status kern_isa_parse(const char *name, unsigned *mask) {
 
 void isa_name(unsigned mask, char *out, size_t cap) {
   const char *base = mask & KERN_ISA_AVX512 ? "avx512" : mask & KERN_ISA_AVX2 ? "avx2" : "scalar";
-  snprintf(out, cap, "%s%s%s", base, mask & KERN_ISA_AVX512_VNNI ? "+vnni" : "", mask & KERN_ISA_AVX512_BF16 ? "+bf16" : "");
+  const bool amx = mask & KERN_ISA_AMX_INT8 && mask & KERN_ISA_AMX_BF16;
+  snprintf(out, cap, "%s%s%s%s", base, mask & KERN_ISA_AVX512_VNNI ? "+vnni" : "", mask & KERN_ISA_AVX512_BF16 ? "+bf16" : "",
+           amx ? "+amx" : "");
 }

@@ -44,7 +44,8 @@ typedef enum {
   KF_MXFP4,
   KF_NVFP4,
   KF_INT4 /* blocks of 32 like Q4_0, the scale BF16: what INT4 of compressed-tensors is read as */,
-  KF_FP8 /* E4M3 in blocks of 128, an f32 scale before each, the last block shorter: what checkpoints with 128 x 128 scales are read as */,
+  KF_FP8 /* E4M3 in blocks of 128, an f32 scale before each, the last block shorter: what checkpoints with 128 x 128 scales are read as */
+  ,
   KF_TQ1_0,
   KF_TQ2_0,
   KF_N
@@ -102,6 +103,7 @@ typedef struct {
   int max_tok;      /* accepts 1..max_tok tokens a call; 0 = any */
   int col_multiple; /* accepts n_cols that are multiples of this */
   kern_mm_fn *fn;
+  int min_tok; /* kern_mm_pick takes it from so many tokens on; fn accepts fewer, too */
 } kern_mm_candidate;
 
 enum {
@@ -219,6 +221,9 @@ HF_MUST hf_status kern_init(const char *mask_name);
 HF_MUST hf_status kern_table_for(unsigned isa_mask, kern_table *out);
 const kern_table *kern_get(void); /* after kern_init */
 unsigned kern_isa_detected(void);
+/* "absent", "present, permitted" or "present, not permitted by the operating system": Linux lets a process use the tile registers of AMX after it has
+ * asked, which kern_isa_detected does once, for all threads. Without permission the AMX bits are not among the detected ones. */
+const char *kern_amx_state(void);
 HF_MUST hf_status kern_isa_parse(const char *name, unsigned *mask);
 
 /* All candidates of (format, act) that the mask allows, best first, the reference last. Returns how many; writes at most max. */

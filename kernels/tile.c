@@ -117,8 +117,9 @@ static void pack_plain(const kern_mat *rows, int row0, int row1, uint8_t *tiles)
       const int n = rows->n_cols - c < PLAIN_CHUNK ? rows->n_cols - c : PLAIN_CHUNK;
       const uint8_t *row[TILE_ROWS];
       for (int r = 0; r < TILE_ROWS; r++)
-        row[r] = r0 + r < rows->n_rows ? (const uint8_t *)rows->data + (size_t)(r0 + r) * rows->row_bytes + kern_row_bytes(rows->format, c)
-                                       : zeros;
+        row[r] = r0 + r < rows->n_rows
+                     ? (const uint8_t *)rows->data + (size_t)(r0 + r) * rows->row_bytes + kern_row_bytes(rows->format, c)
+                     : zeros;
       to = fp8 ? pack_fp8(row, n, to) : pack_pairs(row, n, to);
     }
   }

@@ -79,10 +79,10 @@ typedef enum {
   READ_UNPERMUTE, /* GGUF arch llama: q and k rows of a head from adjacent pairs back to halves */
   READ_COLUMNS,   /* transposed per expert: canonical row r is stored column r*step + first (gpt-oss BF16 experts) */
   READ_STRIDED,   /* vector or rows with a step: stored row r*step + first (gpt-oss gate and up, biases) */
-  READ_FP8,       /* F8_E4M3 with a scale per 128 x 128 block in a tensor of its own, to rows of blocks with scales; MT_K_B to BF16 */
-  READ_INT4,      /* nibbles and scales in two tensors, to blocks of FMT_INT4_G32 */
-  READ_MXFP4,     /* blocks and scales in two tensors, rows with a step (gpt-oss), to blocks of FMT_MXFP4 */
-  READ_REFUSED,   /* known for planning, no reader: see why */
+  READ_FP8,   /* F8_E4M3 with a scale per 128 x 128 block in a tensor of its own, to rows of blocks with scales; MT_K_B to BF16 */
+  READ_INT4,  /* nibbles and scales in two tensors, to blocks of FMT_INT4_G32 */
+  READ_MXFP4, /* blocks and scales in two tensors, rows with a step (gpt-oss), to blocks of FMT_MXFP4 */
+  READ_REFUSED, /* known for planning, no reader: see why */
 } read_kind;
 
 typedef struct {
@@ -102,7 +102,7 @@ typedef struct {
   int step, first; /* READ_COLUMNS, READ_STRIDED */
   int scale_file;  /* READ_MXFP4: scales of expert 0; an expert's follow those of the one before */
   uint64_t scale_offset;
-  const char *why;      /* READ_REFUSED */
+  const char *why; /* READ_REFUSED */
 } tensor_slot;
 
 typedef enum { SRC_NONE, SRC_FILE, SRC_SYNTH } source_kind;

@@ -81,7 +81,8 @@ static hf_status fp8_v_b(const model *m, const tensor_slot *s, const float *scal
   int64_t head = c->nope_dim + c->v_dim;
   size_t bytes = (size_t)c->v_dim * fmt_loaded_row_bytes(FMT_FP8_E4M3, c->kv_lora_rank);
   for (int64_t h = 0; h < c->n_heads; h++)
-    HF_TRY(fp8_blocks(m, s->file, s->offset, scales, per, h * head + c->nope_dim, c->v_dim, c->kv_lora_rank, dst + (size_t)h * bytes));
+    HF_TRY(fp8_blocks(m, s->file, s->offset, scales, per, h * head + c->nope_dim, c->v_dim, c->kv_lora_rank,
+                      dst + (size_t)h * bytes));
   return HF_OK;
 }
 

@@ -85,7 +85,8 @@ void synth_token(int i, int vocab_size, char buf[32], int *kind) {
 
 static hf_status check_options(const char *where, const model_synth_options *o) {
   const fmt_info *f = fmt_get(o->format);
-  if (o->gguf ? fmt_is_mixture(o->format) || (synth_can(o->format) && f->ggml_type >= 0) : f->block == 1 && o->format != FMT_FP8_E4M3 && synth_can(o->format))
+  if (o->gguf ? fmt_is_mixture(o->format) || (synth_can(o->format) && f->ggml_type >= 0)
+              : f->block == 1 && o->format != FMT_FP8_E4M3 && synth_can(o->format))
     return HF_OK;
   return hf_fail(HF_UNSUPPORTED, "%s: a synthetic %s cannot be written in %s; known: f32, f16, bf16%s", where,
                  o->gguf ? "GGUF" : "safetensors folder", f->name, o->gguf ? ", q8_0, q4_0, q4_k, q6_k and their like" : "");

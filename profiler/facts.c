@@ -3,23 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kernels/mem/topology.h"
 #include "profiler/profile.h"
 #include "profiler/smbios.h"
-
-/* Linux lets a process use AMX tiles only after it has asked; asking is harmless. */
-enum { ARCH_REQUEST_XCOMP_PERMISSION = 0x1023, XFEATURE_TILE_DATA = 18 };
-
-static const char *amx_state(void) {
-  if (!(kern_isa_detected() & (KERN_ISA_AMX_INT8 | KERN_ISA_AMX_BF16))) return "absent";
-#ifdef SYS_arch_prctl
-  if (syscall(SYS_arch_prctl, ARCH_REQUEST_XCOMP_PERMISSION, XFEATURE_TILE_DATA) == 0) return "present, permitted";
-#endif
-  return "present, not permitted by the operating system";
-}
 
 static void add_isa(json *root) {
   static const struct {
@@ -36,7 +24,7 @@ static void add_isa(json *root) {
     if (kern_isa_detected() & names[i].bit) json_add_str(list, NULL, names[i].name);
   }
   json_add_str(root, "isa_used", kern_get()->isa_name);
-  json_add_str(root, "amx", amx_state());
+  json_add_str(root, "amx", kern_amx_state());
 }
 
 static void read_modules(dimm_list *l, const char **why) {

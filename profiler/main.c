@@ -117,7 +117,7 @@ static hf_status profile_machine(int argc, char **argv) {
       {"restart", 0, CLI_FLAG, &o.restart, NULL, "Begin anew where an interrupted profile would go on.", 0, 0},
       {"name", 0, CLI_STR, &o.name, "NAME", "Name of the machine in the database. Default: the host name.", 0, 0},
       {"isa", 0, CLI_STR, &o.isa, "MASK",
-       "Use no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16. Default: $HF_ISA, else all.", 0, 0},
+       "Use no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16, amx. Default: $HF_ISA, else all.", 0, 0},
       {NULL},
   };
   const cli_spec spec = {
@@ -127,7 +127,7 @@ static hf_status profile_machine(int argc, char **argv) {
       description,
       examples,
       table,
-      "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16.\n"
+      "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16, amx.\n"
       "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"};
   cli_common common;
   int n = 0;

@@ -101,6 +101,7 @@ static stats again(profile *p, void *user, const rec_kernel_point *k) {
 static hf_status measure_candidate(profile *p, bench *b, double *best) {
   int from = p->n_point;
   for (int i = 0, tokens = 1; tokens <= b->most_tok && tokens <= most_tokens(p, b->w[0].n_rows); tokens *= 2, i++) {
+    if (tokens < b->c->min_tok) continue;
     if (p->o.quick && (tokens == 2 || tokens == 32 || (prof_over_budget(p) && (tokens == 4 || tokens == 8)))) continue;
     if (prof_late(p) && tokens != 1 && tokens != 16 && tokens != RATE_TOKENS) continue;
     stats each = time_tokens(p, b, tokens);

@@ -26,7 +26,8 @@ void kern_dequant_row(kern_format f, const void *row, int n_cols, float *out) {
     return;
   }
   const kern_mat one = {f, KL_ROWS, 1, n_cols, 0, row};
-  for (int c = 0; c < n_cols; c += PLAIN_CHUNK) plain_columns(&one, 0, c, n_cols - c < PLAIN_CHUNK ? n_cols - c : PLAIN_CHUNK, out + c);
+  for (int c = 0; c < n_cols; c += PLAIN_CHUNK)
+    plain_columns(&one, 0, c, n_cols - c < PLAIN_CHUNK ? n_cols - c : PLAIN_CHUNK, out + c);
 }
 
 static void quant_fp8(const float *x, int n, char *block) {

@@ -21,13 +21,15 @@ static tables make_tables(void) {
     lower[i] = (uint8_t)h;
     upper[i] = (uint8_t)(h >> 8);
   }
-  return (tables){{_mm512_loadu_si512(lower), _mm512_loadu_si512(lower + 64)}, {_mm512_loadu_si512(upper), _mm512_loadu_si512(upper + 64)}};
+  return (tables){{_mm512_loadu_si512(lower), _mm512_loadu_si512(lower + 64)},
+                  {_mm512_loadu_si512(upper), _mm512_loadu_si512(upper + 64)}};
 }
 
 /* Rows 0 1 4 5 8 9 12 13 and the others of the unit at p. */
 PD_INLINE void weights(const tables *k, const uint8_t *p, __m512bh w[2]) {
   __m512i b = _mm512_loadu_si512(p);
-  __m512i lower = _mm512_permutex2var_epi8(k->lower[0], b, k->lower[1]), upper = _mm512_permutex2var_epi8(k->upper[0], b, k->upper[1]);
+  __m512i lower = _mm512_permutex2var_epi8(k->lower[0], b, k->lower[1]),
+          upper = _mm512_permutex2var_epi8(k->upper[0], b, k->upper[1]);
   upper = _mm512_ternarylogic_epi32(upper, b, _mm512_set1_epi8((char)0x80), 0xf8); /* upper | (b & sign) */
   w[0] = (__m512bh)_mm512_unpacklo_epi8(lower, upper);
   w[1] = (__m512bh)_mm512_unpackhi_epi8(lower, upper);
@@ -42,11 +44,13 @@ PD_INLINE __m512bh four_of(const void *x, int c) {
 /* Scales of the rows of half h, each twice. */
 PD_INLINE __m512 scales(const uint8_t *p, const int h) {
   const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 4, 4, 5, 5, 8, 8, 9, 9, 12, 12, 13, 13);
-  return _mm512_permutexvar_ps(h ? _mm512_add_epi32(low, _mm512_set1_epi32(2)) : low, _mm512_loadu_ps((const float *)(const void *)p));
+  return _mm512_permutexvar_ps(h ? _mm512_add_epi32(low, _mm512_set1_epi32(2)) : low,
+                               _mm512_loadu_ps((const float *)(const void *)p));
 }
 
 /* All columns of one tile. */
-PD_INLINE void run(const int n_t, const tables *k, const uint8_t *p, int n_cols, const void *const *x, float (*out)[TILE_ROWS], size_t ahead) {
+PD_INLINE void run(const int n_t, const tables *k, const uint8_t *p, int n_cols, const void *const *x, float (*out)[TILE_ROWS],
+                   size_t ahead) {
   __m512 acc[2][PD_TOKENS];
   MM_UNROLL for (int t = 0; t < n_t; t++) acc[0][t] = acc[1][t] = _mm512_setzero_ps();
   for (int c0 = 0; c0 < n_cols; c0 += FP8_BLOCK) {
@@ -81,10 +85,11 @@ PD_INLINE void run(const int n_t, const tables *k, const uint8_t *p, int n_cols,
   }
 }
 
-typedef void run_fn(const tables *, const uint8_t *, int, const void *const *, float(*)[TILE_ROWS], size_t);
-#define PD_RUN(number, name)                                                                                               \
-  static __attribute__((noinline)) void name(const tables *k, const uint8_t *p, int n_cols, const void *const *x, float (*out)[TILE_ROWS], size_t ahead) { \
-    run(number, k, p, n_cols, x, out, ahead);                                                                                   \
+typedef void run_fn(const tables *, const uint8_t *, int, const void *const *, float (*)[TILE_ROWS], size_t);
+#define PD_RUN(number, name)                                                                                      \
+  static __attribute__((noinline)) void name(const tables *k, const uint8_t *p, int n_cols, const void *const *x, \
+                                             float(*out)[TILE_ROWS], size_t ahead) {                              \
+    run(number, k, p, n_cols, x, out, ahead);                                                                     \
   }
 PD_RUN(1, one)
 PD_RUN(2, two)

@@ -15,7 +15,8 @@ PD_INLINE __m512bh pair_of(const void *x, int c) {
 }
 
 /* All columns of one tile. */
-PD_INLINE void bf16_run(const int n_t, const uint8_t *p, int n_cols, const void *const *x, float (*out)[TILE_ROWS], size_t ahead) {
+PD_INLINE void bf16_run(const int n_t, const uint8_t *p, int n_cols, const void *const *x, float (*out)[TILE_ROWS],
+                        size_t ahead) {
   __m512 even[PD_TOKENS], odd[PD_TOKENS];
   MM_UNROLL for (int t = 0; t < n_t; t++) even[t] = odd[t] = _mm512_setzero_ps();
   int c = 0;
@@ -37,9 +38,10 @@ PD_INLINE void bf16_run(const int n_t, const uint8_t *p, int n_cols, const void 
   MM_UNROLL for (int t = 0; t < n_t; t++) _mm512_storeu_ps(out[t], _mm512_add_ps(even[t], odd[t]));
 }
 
-#define PD_RUN(number, name)                                                                                               \
-  static __attribute__((noinline)) void name(const uint8_t *p, int n_cols, const void *const *x, float (*out)[TILE_ROWS], size_t ahead) { \
-    bf16_run(number, p, n_cols, x, out, ahead);                                                                                   \
+#define PD_RUN(number, name)                                                                                             \
+  static __attribute__((noinline)) void name(const uint8_t *p, int n_cols, const void *const *x, float(*out)[TILE_ROWS], \
+                                             size_t ahead) {                                                             \
+    bf16_run(number, p, n_cols, x, out, ahead);                                                                          \
   }
 PD_RUN(1, one)
 PD_RUN(2, two)

@@ -13,8 +13,9 @@ kern_mm_fn kern_mm_f32_avx512, kern_mm_f16_avx512, kern_mm_f16_f32_avx512, kern_
 kern_mm_fn kern_mm_bf16_avx512bf16, kern_mm_q8_0_avx512vnni;
 
 /* Formats of plain numbers in tiles, mm_pairs_ISA.c. */
-kern_mm_fn kern_mm_tile_bf16_avx2, kern_mm_tile_f16_avx2, kern_mm_tile_bf16_avx512, kern_mm_tile_f16_avx512, kern_mm_tile_bf16_avx512bf16,
-    kern_mm_tile_fp8_avx2, kern_mm_tile_fp8_avx512, kern_mm_tile_fp8_avx512vbmi;
+kern_mm_fn kern_mm_tile_bf16_avx2, kern_mm_tile_f16_avx2, kern_mm_tile_bf16_avx512, kern_mm_tile_f16_avx512,
+    kern_mm_tile_bf16_avx512bf16, kern_mm_tile_fp8_avx2, kern_mm_tile_fp8_avx512, kern_mm_tile_fp8_avx512vbmi,
+    kern_mm_tile_bf16_amx, kern_mm_tile_fp8_amx;
 
 /* Formats in tiles, mm_tile_ISA.c. */
 #define HF_X86_TILES(isa)                                                                                        \
@@ -24,6 +25,7 @@ kern_mm_fn kern_mm_tile_bf16_avx2, kern_mm_tile_f16_avx2, kern_mm_tile_bf16_avx5
       kern_mm_tile_q2_k_##isa, kern_mm_tile_iq4_xs_##isa;
 HF_X86_TILES(avx2)
 HF_X86_TILES(avx512vnni)
+HF_X86_TILES(amx)
 #undef HF_X86_TILES
 
 #define HF_X86_TABLE(isa)                                                                                                      \

@@ -30,7 +30,10 @@ long checks_made(void);
 
 /* One product against sums in double over all shapes, and its batch invariance. */
 void check_candidate(const kern_mm_candidate *c);
+/* Two products of one format and layout give the same bits. */
+void check_same_bits(const kern_mm_candidate *a, const kern_mm_candidate *b);
 void check_products(unsigned mask, const char *only);
+void check_amx(unsigned have, const char *only);
 void check_operations(unsigned mask, const char *mask_name);
 void time_everything(const char *only);
 

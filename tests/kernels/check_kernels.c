@@ -17,6 +17,8 @@ static const struct {
     {"avx512", KERN_ISA_AVX2 | KERN_ISA_AVX512},
     {"avx512+vnni", KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512_VNNI},
     {"avx512+bf16", KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512_BF16},
+    {"avx512+vnni+bf16+amx",
+     KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512_VNNI | KERN_ISA_AVX512_BF16 | KERN_ISA_AMX_INT8 | KERN_ISA_AMX_BF16},
 };
 
 static void check_masks(void) {
@@ -36,7 +38,7 @@ static void check_masks(void) {
 }
 
 static void check_names(void) {
-  static const char *const good[] = {"native", "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512+vnni+bf16"};
+  static const char *const good[] = {"native", "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512+vnni+bf16", "amx"};
   unsigned mask;
   for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) expect(kern_isa_parse(good[i], &mask) == HF_OK, "name %s", good[i]);
   expect(kern_isa_parse("avx9", &mask) == HF_INPUT && strstr(hf_error_line(), "avx9"), "a wrong name is HF_INPUT and named");
@@ -49,14 +51,14 @@ static void check_start(void) {
   for (int f = 0; f < KF_N; f++) {
     kern_act a = kern_act_of((kern_format)f, false);
     const kern_layout l = kern_best_layout((kern_format)f, a, 4096);
-    const kern_mm_candidate *best = kern_mm_pick((kern_format)f, a, l, 4096, 1, NULL), *all[1];
+    const kern_mm_candidate *best = kern_mm_pick((kern_format)f, a, l, 4096, 16, NULL), *all[1];
     expect(best && kern_mm_candidates(kern_get()->isa, (kern_format)f, a, all, 1) > 0 &&
                (best == all[0] || all[0]->isa == KERN_ISA_SCALAR),
            "pick: the first that accepts");
     char ref[32];
     snprintf(ref, sizeof ref, "%s.ref", kern_format_name((kern_format)f));
     expect(strcmp(kern_mm_pick((kern_format)f, a, KL_ROWS, 4096, 1, ref)->name, ref) == 0, "pick: the preferred one");
-    expect(kern_mm_pick((kern_format)f, a, l, 4096, 1, "no.such") == best, "pick: an unknown name gives the best");
+    expect(kern_mm_pick((kern_format)f, a, l, 4096, 16, "no.such") == best, "pick: an unknown name gives the best");
   }
 }
 
@@ -83,6 +85,10 @@ int main(int argc, char **argv) {
   if (!only) check_masks();
   printf("products\n");
   check_products(kern_isa_detected(), only);
+#ifdef HF_X86
+  printf("AMX products under the model of its instructions\n");
+  check_amx(kern_isa_detected(), only);
+#endif
   printf("%ld checks, %d failed\n", checks_made(), checks_failed());
   return checks_failed() ? 1 : 0;
 }

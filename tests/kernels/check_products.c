@@ -287,7 +287,8 @@ static void check_fp8_nan(const kern_mm_candidate *c) {
   c->fn(&p.w, 0, ROWS, TOKENS, (const void *const *)p.x, p.y);
   for (int t = 0; t < TOKENS; t++) {
     for (int r = 0; r < ROWS; r++)
-      expect(isnan(p.y[t][r]) == (r == BAD), "%s: NaN for a weight of row %d, y[%d][%d] = %g", c->name, BAD, t, r, (double)p.y[t][r]);
+      expect(isnan(p.y[t][r]) == (r == BAD), "%s: NaN for a weight of row %d, y[%d][%d] = %g", c->name, BAD, t, r,
+             (double)p.y[t][r]);
   }
   product_drop(&p, TOKENS);
 }
@@ -318,6 +319,22 @@ void check_candidate(const kern_mm_candidate *c) {
   }
   check_not_finite(c, c->format, c->act);
   if (c->format == KF_FP8) check_fp8_nan(c);
+}
+
+void check_same_bits(const kern_mm_candidate *a, const kern_mm_candidate *b) {
+  enum { ROWS = 69, TOKENS = 37 };
+  const int cols = 5 * 256;
+  product p;
+  product_make(&p, a->format, a->act, ROWS, cols, 0, TOKENS, DATA_RANDOM);
+  product_layout(&p, a->layout);
+  float *other = calloc((size_t)(TOKENS * ROWS), sizeof *other), *y[TOKENS];
+  for (int t = 0; t < TOKENS; t++) y[t] = other + t * ROWS;
+  a->fn(&p.w, 0, ROWS, TOKENS, (const void *const *)p.x, p.y);
+  b->fn(&p.w, 0, ROWS, TOKENS, (const void *const *)p.x, y);
+  for (int t = 0; t < TOKENS; t++)
+    if (!expect(memcmp(p.y[t], y[t], ROWS * sizeof(float)) == 0, "%s and %s differ, token %d", a->name, b->name, t)) break;
+  free(other);
+  product_drop(&p, TOKENS);
 }
 
 void check_products(unsigned mask, const char *only) {

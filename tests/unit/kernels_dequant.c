@@ -119,7 +119,8 @@ static void fp8_of_known_values(void **state) {
     int code = i % 256, e = code >> 3 & 15, m = code & 7;
     double v = (e ? ldexp(1 + m / 8.0, e - 7) : ldexp(m / 8.0, -6)) * (code & 128 ? -1 : 1) * (double)scale[i / 128];
     if ((code & 127) == 127) assert_true(isnan(got[i]));
-    else if (got[i] != (float)v || !!signbit(got[i]) != !!signbit(v)) fail_msg("code %d: %.9g, not %.9g", code, (double)got[i], v);
+    else if (got[i] != (float)v || !!signbit(got[i]) != !!signbit(v))
+      fail_msg("code %d: %.9g, not %.9g", code, (double)got[i], v);
   }
   float x[4] = {448.0f, -448.0f, 1.0625f, 0.0009765625f}, back[4]; /* scale 1; halves to even: 1, 0 */
   uint8_t small[8];

@@ -13,7 +13,9 @@
 typedef __m256i TV;
 typedef __m256 TVF;
 
+#ifndef TV_MM
 #define TV_MM(format) kern_mm_tile_##format##_avx2
+#endif
 enum { TV_HALVES = 2, TV_TOKENS = 4, TV_SUMS = 4 /* registers for sums */ };
 #define TV_UNROLL_GROUPS _Pragma("GCC unroll 16")
 #define TV_INLINE static inline __attribute__((always_inline))
@@ -55,6 +57,12 @@ TV_INLINE TV tv_or(TV a, TV b) {
 }
 TV_INLINE TV tv_sub32(TV a, TV b) {
   return _mm256_sub_epi32(a, b);
+}
+TV_INLINE TV tv_add32(TV a, TV b) {
+  return _mm256_add_epi32(a, b);
+}
+TV_INLINE void tv_store(uint8_t *p, TV a) {
+  _mm256_storeu_si256((void *)p, a);
 }
 TV_INLINE TVF tv_mul(TVF a, TVF b) {
   return _mm256_mul_ps(a, b);

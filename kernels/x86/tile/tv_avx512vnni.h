@@ -13,7 +13,9 @@
 typedef __m512i TV;
 typedef __m512 TVF;
 #define TV_VNNI
+#ifndef TV_MM
 #define TV_MM(format) kern_mm_tile_##format##_avx512vnni
+#endif
 enum { TV_HALVES = 1, TV_TOKENS = 8, TV_SUMS = 16 /* registers for sums */ };
 #define TV_UNROLL_GROUPS _Pragma("GCC unroll 16")
 #define TV_INLINE static inline __attribute__((always_inline))
@@ -61,6 +63,12 @@ TV_INLINE TV tv_or(TV a, TV b) {
 }
 TV_INLINE TV tv_sub32(TV a, TV b) {
   return _mm512_sub_epi32(a, b);
+}
+TV_INLINE TV tv_add32(TV a, TV b) {
+  return _mm512_add_epi32(a, b);
+}
+TV_INLINE void tv_store(uint8_t *p, TV a) {
+  _mm512_storeu_si512((void *)p, a);
 }
 TV_INLINE TVF tv_mul(TVF a, TVF b) {
   return _mm512_mul_ps(a, b);
