@@ -25,18 +25,31 @@ static hf_status companion(const model *m, model_tensor_id id, int layer, int ex
   return *out ? HF_OK : bind_absent(m, name);
 }
 
-/* Stored rows [row0, row0 + n) of an FP8 matrix as blocks. scales: one per 128 x 128 block, `per` of them in a row. */
+/* Stored row r, which is at `row`, as blocks: each with its scale before it. scales: one per 128 x 128 block, `per` of them in a row. */
+static uint8_t *fp8_join(const uint8_t *row, const float *scales, size_t per, int64_t r, int64_t cols, uint8_t *dst) {
+  for (int64_t c = 0; c < cols; c += FP8_BLOCK) {
+    size_t some = (size_t)(cols - c < FP8_BLOCK ? cols - c : FP8_BLOCK);
+    memcpy(dst, scales + (size_t)(r / FP8_BLOCK) * per + (size_t)(c / FP8_BLOCK), sizeof *scales);
+    memcpy(dst + sizeof *scales, row + c, some);
+    dst += sizeof *scales + some;
+  }
+  return dst;
+}
+
+/* Stored rows [row0, row0 + n) of an FP8 matrix as blocks, read in pieces. */
 static hf_status fp8_blocks(const model *m, int file, uint64_t offset, const float *scales, size_t per, int64_t row0, int64_t n,
                             int64_t cols, uint8_t *dst) {
-  for (int64_t r = row0; r < row0 + n; r++) {
-    for (int64_t c = 0; c < cols; c += FP8_BLOCK) {
-      size_t some = (size_t)(cols - c < FP8_BLOCK ? cols - c : FP8_BLOCK);
-      memcpy(dst, scales + (size_t)(r / FP8_BLOCK) * per + (size_t)(c / FP8_BLOCK), sizeof *scales);
-      HF_TRY(model_read_at(m, file, offset + (uint64_t)(r * cols + c), dst + sizeof *scales, some));
-      dst += sizeof *scales + some;
-    }
+  enum { PIECE = 1 << 18 };
+  int64_t at_once = PIECE / cols < 1 ? 1 : PIECE / cols < n ? PIECE / cols : n;
+  uint8_t *raw = NULL;
+  hf_status st = hf_alloc(&raw, (size_t)at_once, (size_t)cols, "fp8 rows");
+  for (int64_t r = row0, some; r < row0 + n && st == HF_OK; r += some) {
+    some = row0 + n - r < at_once ? row0 + n - r : at_once;
+    st = model_read_at(m, file, offset + (uint64_t)(r * cols), raw, (size_t)(some * cols));
+    for (int64_t i = 0; i < some && st == HF_OK; i++) dst = fp8_join(raw + i * cols, scales, per, r + i, cols, dst);
   }
-  return HF_OK;
+  free(raw);
+  return st;
 }
 
 static hf_status fp8_scales(const model *m, const raw_tensor *t, float **out) {
