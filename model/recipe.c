@@ -374,6 +374,8 @@ bool recipe_tensor_shape(const model_config *c, model_tensor_id id, int layer, i
 
 static recipe_program type_program(fmt f) {
   const fmt_info *i = fmt_get(f);
+  /* hf-run takes it too, but in this order what hf-run takes llama.cpp takes as well */
+  if (f == FMT_FP8_E4M3) return RUNS_SAFETENSORS;
   if (i->executable) return RUNS_HF_RUN;
   if (i->ggml_type < 0) return RUNS_SAFETENSORS;
   return i->ggml_type < 128 ? RUNS_LLAMA_CPP : RUNS_IK_LLAMA_CPP; /* ik_llama.cpp numbers its own types from 133 */
