@@ -72,7 +72,7 @@ hf_status loaded_bytes(const model *m, const engine_options *o, model_tensor_id 
   kern_format f;
   HF_TRY(loaded_tensor(m, o, id, layer, expert, &i, &convert));
   HF_TRY(kernel_format(i.format, &f));
-  kern_layout l = by_rows(model_get_config(m), id) ? KL_ROWS : kern_best_layout(f, kern_act_of(f, o->exact));
+  kern_layout l = by_rows(model_get_config(m), id) ? KL_ROWS : kern_best_layout(f, kern_act_of(f, o->exact), (int)i.cols);
   bool vector = i.rows == 1 || i.cols == 1;
   *bytes = vector ? i.rows * i.cols * 4 : (int64_t)kern_mat_bytes(l, f, (int)i.rows, (int)i.cols);
   *scratch = (convert ? 8 * i.rows * i.cols : 0) + (i.derived && l != KL_ROWS ? (int64_t)i.bytes : 0);

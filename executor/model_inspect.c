@@ -73,6 +73,9 @@ static hf_status describe(const inspection *x, const model_recipe *r, model_tens
     HF_TRY(model_tensor(x->m, id, layer, model_tensor_is_expert(id) ? 0 : -1, &info));
     out->format = info.format;
     out->bytes = (int64_t)info.bytes;
+    /* as it lies in the file, not as it is read (model.h) */
+    if (id == MT_K_B && x->c->default_format == FMT_FP8_E4M3 && info.derived) out->format = FMT_FP8_E4M3;
+    if (out->format == FMT_FP8_E4M3) out->bytes = out->rows * (int64_t)fmt_row_bytes(out->format, out->cols);
   } else {
     out->format = recipe_tensor_format(r, id, layer, out->cols);
     out->bytes = out->rows * (int64_t)fmt_row_bytes(out->format, out->cols);
