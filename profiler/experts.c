@@ -105,7 +105,8 @@ static hf_status add_point(profile *p, const bench *b, const prof_shape *s, kern
   kern_act act = kern_act_of(f, false);
   snprintf(k.kernel, sizeof k.kernel, "expert_ffn");
   snprintf(k.candidate, sizeof k.candidate, "%s",
-           kern_mm_pick(f, act, kern_best_layout(f, act, s->cols), s->cols, tokens, kern_preferred(KERN_USE_EXPERTS, f, tokens))->name);
+           kern_mm_pick(f, act, kern_best_layout(f, act, s->cols), s->cols, tokens, kern_preferred(KERN_USE_EXPERTS, f, tokens))
+               ->name);
   snprintf(k.load, sizeof k.load, "%s", b->load);
   snprintf(k.format, sizeof k.format, "%s", kern_format_name(f));
   snprintf(k.act, sizeof k.act, "%s", kern_act_name(act));
