@@ -144,7 +144,8 @@ static void table_counts(page *p, const json *counts) {
               {"slow", "planned, and too slow"},
               {"slo", "planned, and miss the latency asked for"},
               {"met", "planned, and meet the demand"},
-              {"planned_over_budget", "of those over the budget: planned, to say what more money does"}};
+              {"planned_over_budget", "of those over the budget: planned, to say what more money does"},
+              {"imagined", "machines that are not sold, planned: as good as the best of a group in every part"}};
   rep_table *t = PAGE_TABLE(p, "counts", cols, "What became of the combinations");
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     if (!isfinite(answer_num(counts, rows[i].key))) continue;

@@ -4,7 +4,7 @@
 plan=$bin/hf-plan
 load=(--model qwen3-30b-a3b --users 3 --context 1K --prompt-tokens 256 --output-tokens 64)
 space=(--gpus rtx4090,rtx3090,none --gpu-counts 1 --cpus epyc-9354,ryzen-9950x --dimm-sizes 16G,32G)
-sum='def sum_of_rules: del(.considered, .planned, .planned_over_budget) | add;'
+sum='def sum_of_rules: del(.considered, .planned, .planned_over_budget, .imagined) | add;'
 
 expect_exit 0 "$plan" recommend "${load[@]}" "${space[@]}" --min-tok-per-s 60 --json
 expect_json '.kind == "recommend" and .answer_id > 0 and (.verdict | test("^Buy ")) and (.question.budget == null)'
