@@ -66,8 +66,9 @@ static void row(table *t, const char *where, const char *what, int64_t bytes, in
 
 typedef struct {
   int64_t dense, dev_experts, ram_experts;
-  int64_t
-      scratch; /* of the largest tensor that is not taken from a mapping: as it was read, and as numbers where it is dequantised */
+  /* Of the largest tensor that is not taken from a mapping: as it was read, and as numbers where it is dequantised. Experts on the CPU are read by
+   * all threads at once, others one at a time. */
+  int64_t scratch, expert_scratch;
 } weight_bytes;
 
 static hf_status add_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, weight_bytes *w,
@@ -75,7 +76,8 @@ static hf_status add_bytes(const model *m, const engine_options *o, model_tensor
   int64_t bytes, scratch;
   if (!model_has_tensor(m, id, layer)) return HF_OK;
   HF_TRY(loaded_bytes(m, o, id, layer, expert, &bytes, &scratch));
-  if (scratch > w->scratch) w->scratch = scratch;
+  int64_t *most = sum == &w->ram_experts ? &w->expert_scratch : &w->scratch;
+  if (scratch > *most) *most = scratch;
   *sum += align_up(bytes, 64);
   return HF_OK;
 }
@@ -98,10 +100,15 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
   return HF_OK;
 }
 
+static int threads_of(const engine_options *o) {
+  int64_t n = o->threads ? o->threads : sysconf(_SC_NPROCESSORS_ONLN);
+  return n > 0 ? (int)n : 1;
+}
+
 /* Of all recordings; a device's own thread is one. */
 static int64_t attention_scratch_bytes(const model_config *c, const engine_options *o) {
   const bool mla = c->attn == ATTN_MLA;
-  const int dv = mla ? c->kv_lora_rank : c->head_dim, threads = has_device(o) || o->threads == 0 ? 1 : o->threads;
+  const int dv = mla ? c->kv_lora_rank : c->head_dim, threads = has_device(o) ? 1 : threads_of(o);
   const size_t each = kern_attn_scratch_bytes(mla ? dv + c->rope_dim : dv, dv);
   const size_t part = sizeof(float) * attn_part_floats(c->n_heads, mla ? 1 : c->n_kv_heads, dv, o->context, threads);
   return o->depth * ((int64_t)threads * align_up((int64_t)each, 64) + (int64_t)part);
@@ -128,11 +135,10 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
   moe_shape scratch = {
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
-  if (c->n_experts)
-    row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, o->threads ? o->threads : 1), o->ram_limit_bytes);
+  if (c->n_experts) row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, threads_of(o)), o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
-  int64_t readers = o->threads ? o->threads : sysconf(_SC_NPROCESSORS_ONLN);
-  row(&t, "ram", "scratch of loading", w.scratch * (readers > 0 ? readers : 1), o->ram_limit_bytes);
+  int64_t reading = w.expert_scratch * threads_of(o);
+  row(&t, "ram", "scratch of loading", reading > w.scratch ? reading : w.scratch, o->ram_limit_bytes);
   *n_rows = t.n;
   int64_t dev_sum = 0, ram_sum = 0;
   for (int i = 0; i < t.n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram_sum) += rows[i].bytes;

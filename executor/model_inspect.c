@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "db/catalog.h"
 #include "executor/model_cmd.h"
 #include "model/chat.h"
@@ -31,7 +32,6 @@ typedef struct {
   int n;
   int64_t bytes[AREA_N], expert_bytes_read, params, total, token_bytes, kv_bytes_f16;
   bool refused[FMT_N], used[FMT_N];
-  bool dequantised; /* a refused format can be loaded as BF16 */
   char verdict[512];
   bool runs;
   bool has_tokenizer, has_template, knows_chat;
@@ -115,12 +115,11 @@ static hf_status add(inspection *x, const model_recipe *r, model_tensor_id id, i
 /* What a run would say. */
 static void judge(inspection *x) {
   size_t n = 0;
-  int refused = 0, others = 0;
+  int refused = 0;
   for (int f = 0; f < FMT_N; f++) {
     kern_format k;
     x->refused[f] = x->used[f] && !kern_format_parse(fmt_get((fmt)f)->name, &k);
     refused += x->refused[f];
-    others += x->refused[f] && f != FMT_FP8_E4M3;
   }
   if (engine_can_run(x->c) != HF_OK) {
     snprintf(x->verdict, sizeof x->verdict, "not executed: %s", hf_error_line());
@@ -130,11 +129,8 @@ static void judge(inspection *x) {
     for (int f = 0; f < FMT_N; f++)
       if (x->refused[f] && n < sizeof x->verdict)
         n += (size_t)snprintf(x->verdict + n, sizeof x->verdict - n, " %s", fmt_get((fmt)f)->name);
-    x->dequantised = others == 0;
     if (n < sizeof x->verdict)
-      snprintf(x->verdict + n, sizeof x->verdict - n, "%s",
-               x->dequantised ? "; --dequantise bf16 loads it in 2 bytes a weight, hf-run model quantise writes it anew"
-                              : "; take the model in a format that README.md names");
+      snprintf(x->verdict + n, sizeof x->verdict - n, "; take the model in a format that README.md names");
   } else {
     x->runs = true;
     snprintf(x->verdict, sizeof x->verdict, "%s",
@@ -186,8 +182,10 @@ static hf_status inspect(const model *m, const char *name, inspection *x) {
 
 static void print_family(const inspection *x) {
   const model_config *c = x->c;
-  char total[32];
-  printf("%s: %s, %.2f billion weights, %s%s\n", c->name, model_family_name(c->family), (double)x->params * 1e-9,
+  char total[32], name[sizeof c->name];
+  snprintf(name, sizeof name, "%s", c->name);
+  hf_printable(name);
+  printf("%s: %s, %.2f billion weights, %s%s\n", name, model_family_name(c->family), (double)x->params * 1e-9,
          model_bytes_text(x->total, total), model_has_weights(x->m) ? "" : " (by its recipe: no weights here)");
   printf("  layers       %d (%d dense first), width %d, vocabulary %d, context up to %d\n", c->n_layers, c->n_dense_layers,
          c->d_model, c->vocab_size, c->max_context);
@@ -235,7 +233,10 @@ static void print_tensors(const model *m) {
     for (int k = 0; k < t.n_dims && n < sizeof shape; k++)
       n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%lld", k ? " x " : "", (long long)t.dims[k]);
     const char *file = strrchr(t.file, '/');
-    printf("  %-60s %-8s %24s %12s  %s\n", t.name, t.dtype, shape, model_bytes_text((int64_t)t.bytes, size),
+    char name[512];
+    snprintf(name, sizeof name, "%s", t.name);
+    hf_printable(name);
+    printf("  %-60s %-8s %24s %12s  %s\n", name, t.dtype, shape, model_bytes_text((int64_t)t.bytes, size),
            file ? file + 1 : t.file);
   }
 }

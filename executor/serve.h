@@ -67,7 +67,7 @@ typedef struct {
   double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
   double prefill_tokens, prefill_s; /* intervals in which something prefills */
   double wall_s;
-  int pages_lost; /* at the end: pages that are neither free nor known to hold a prefix: 0 */
+  int pages_lost; /* at the end: pages that are neither free nor known to hold a prefix: 0, but after an interruption */
   double step_ns_sum[2], step_ns_sq[2];
   int64_t step_n[2];
 } serve_stats;

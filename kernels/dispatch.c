@@ -59,8 +59,6 @@ static const kern_mm_candidate candidates[] = {
     {"q3_k.tile.amx", AMX8, KF_Q3_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q3_k_amx, AMX_LEAST},
     {"q2_k.tile.amx", AMX8, KF_Q2_K, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_q2_k_amx, AMX_LEAST},
     {"iq4_xs.tile.amx", AMX8, KF_IQ4_XS, KA_Q8B32, KL_TILE16, 0, 256, kern_mm_tile_iq4_xs_amx, AMX_LEAST},
-    {"bf16.tile.amx", AMX16, KF_BF16, KA_BF16, KL_TILE16, 0, 32, kern_mm_tile_bf16_amx, AMX_LEAST},
-    {"fp8.tile.amx", AMX16, KF_FP8, KA_BF16, KL_TILE16, 0, 32, kern_mm_tile_fp8_amx, AMX_LEAST},
     {"q8_0.tile.avx512vnni", VNNI, KF_Q8_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q8_0_avx512vnni},
     {"q4_0.tile.avx512vnni", VNNI, KF_Q4_0, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_0_avx512vnni},
     {"q4_1.tile.avx512vnni", VNNI, KF_Q4_1, KA_Q8B32, KL_TILE16, 0, 32, kern_mm_tile_q4_1_avx512vnni},
@@ -97,6 +95,10 @@ static const kern_mm_candidate candidates[] = {
     {"bf16.tile.avx2", AVX2, KF_BF16, KA_BF16, KL_TILE16, 0, 2, kern_mm_tile_bf16_avx2},
     {"f16.tile.avx2", AVX2, KF_F16, KA_F16, KL_TILE16, 0, 2, kern_mm_tile_f16_avx2},
     {"fp8.tile.avx2", AVX2, KF_FP8, KA_BF16, KL_TILE16, 0, 4, kern_mm_tile_fp8_avx2},
+    /* Their sums are in another order than those of the products above, which serve few tokens: by itself the executor takes them for no number of
+     * tokens, so that bits do not depend on how many share a step. */
+    {"bf16.tile.amx", AMX16, KF_BF16, KA_BF16, KL_TILE16, 0, 32, kern_mm_tile_bf16_amx},
+    {"fp8.tile.amx", AMX16, KF_FP8, KA_BF16, KL_TILE16, 0, 32, kern_mm_tile_fp8_amx},
     {"q8_0.avx512vnni", VNNI, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_avx512vnni},
     {"bf16.avx512bf16", BF16, KF_BF16, KA_BF16, KL_ROWS, 0, 1, kern_mm_bf16_avx512bf16},
     {"f32.avx512", AVX512, KF_F32, KA_F32, KL_ROWS, 0, 1, kern_mm_f32_avx512},

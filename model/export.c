@@ -186,8 +186,11 @@ static void copy_metadata(const gguf_file *g, fmt base, gguf_head *kv) {
     bool drop = false;
     for (size_t j = 0; j < sizeof dropped / sizeof *dropped; j++) drop = drop || !strcmp(k->key, dropped[j]);
     if (drop) continue;
-    if (k->type == GGUF_ARRAY) gguf_put_array(kv, k->key, k->elem, k->count);
-    else gguf_put_key(kv, k->key, k->type);
+    gguf_put_key_as_it_is(kv, k->key, k->type);
+    if (k->type == GGUF_ARRAY) {
+      gguf_put_u32(kv, k->elem);
+      gguf_put_u64(kv, k->count);
+    }
     gguf_put_raw(kv, k->value, (size_t)k->bytes);
   }
 }

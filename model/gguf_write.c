@@ -32,6 +32,12 @@ void gguf_put_text(gguf_head *h, const char *s, size_t n) {
   gguf_put_raw(h, s, n);
 }
 
+void gguf_put_key_as_it_is(gguf_head *h, const char *k, gguf_type type) {
+  gguf_put_text(h, k, strlen(k));
+  gguf_put_u32(h, type);
+  h->n++;
+}
+
 void gguf_put_key(gguf_head *h, const char *k, gguf_type type) {
   char full[160];
   snprintf(full, sizeof full, "%s%s", k[0] == '.' ? h->arch : "", k);

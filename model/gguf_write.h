@@ -22,6 +22,8 @@ void gguf_put_u64(gguf_head *h, uint64_t v);
 void gguf_put_text(gguf_head *h, const char *s, size_t n); /* length and bytes */
 /* Begins an entry; its value must follow. A key that begins with '.' belongs to the architecture. */
 void gguf_put_key(gguf_head *h, const char *k, gguf_type type);
+/* A key of any length, whatever it begins with. */
+void gguf_put_key_as_it_is(gguf_head *h, const char *k, gguf_type type);
 /* Begins an array of n elements; they must follow. */
 void gguf_put_array(gguf_head *h, const char *k, gguf_type elem, uint64_t n);
 void gguf_put_int(gguf_head *h, const char *k, int v);

@@ -1,5 +1,6 @@
 #include "profiler/compare.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,8 @@
 
 static int threads_in(const char *params) {
   const char *p = strstr(params, "threads=");
-  return p ? atoi(p + 8) : 0;
+  long n = p ? strtol(p + 8, NULL, 10) : 0;
+  return n < 0 ? 0 : n > INT_MAX ? INT_MAX : (int)n;
 }
 
 static int most_threads(const prof_view *v) {
@@ -41,11 +43,11 @@ static int most_of(const prof_view *v, const rec_figure *f) {
 }
 
 /* What follows "threads=N", and what stands before it. */
-static bool same_params(const prof_view *va, const rec_figure *a, const prof_view *vb, const rec_figure *b) {
+static bool same_params(const rec_figure *a, int most_a, const rec_figure *b, int most_b) {
   int ta = threads_in(a->params), tb = threads_in(b->params);
   if ((ta == 0) != (tb == 0)) return false;
   if (ta == 0) return strcmp(a->params, b->params) == 0;
-  if (common_threads(ta, most_of(va, a)) != common_threads(tb, most_of(vb, b))) return false;
+  if (common_threads(ta, most_a) != common_threads(tb, most_b)) return false;
   const char *pa = strstr(a->params, "threads="), *pb = strstr(b->params, "threads=");
   size_t before = (size_t)(pa - a->params);
   if (before != (size_t)(pb - b->params) || memcmp(a->params, b->params, before) != 0) return false;
@@ -56,10 +58,11 @@ static bool same_params(const prof_view *va, const rec_figure *a, const prof_vie
 
 static const rec_figure *partner(const prof_view *va, const rec_figure *a, const prof_view *vb) {
   const rec_figure *found = NULL;
+  int most_a = most_of(va, a), most_b = most_of(vb, a);
   for (int i = 0; i < vb->n_figure; i++) {
     const rec_figure *b = &vb->figure[i];
     if (strcmp(a->device, b->device) == 0 && strcmp(a->what, b->what) == 0 && strcmp(a->unit, b->unit) == 0 &&
-        same_params(va, a, vb, b))
+        same_params(a, most_a, b, most_b))
       found = b; /* the newest */
   }
   return found;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 enum { VERSION = 1, MAX_DEVICES = 64, MAX_DEPTH = 8 };
 #define MOST_VALUE 1e30
 #define MOST_COUNT INT32_MAX
@@ -306,7 +308,10 @@ static hf_status mark_imported(rec_machine *m, const char *file) {
   hf_status st = json_parse(m->facts_json, strlen(m->facts_json), "facts", &facts);
   if (st == HF_OK) {
     const char *base = strrchr(file, '/');
-    json_add_str(marked, "imported", base ? base + 1 : file);
+    char name[256];
+    snprintf(name, sizeof name, "%s", base ? base + 1 : file);
+    hf_printable(name);
+    json_add_str(marked, "imported", name);
     for (const json *f = json_first(facts); f; f = json_next(f))
       if (strcmp(json_key(f), "imported") != 0) json_add_copy(marked, json_key(f), f);
     st = put_facts(marked, "the profile", m);

@@ -250,13 +250,14 @@ static hf_status measure_picked(profile *p, ring *r, const prof_shape *s, kern_f
   }
 }
 
-/* The other candidates for the layout that experts have, on all threads: a plan may prefer one for some token counts. */
+/* The other candidates for the layout that experts have, on all threads: a plan may prefer one for some token counts. What is taken by itself at the
+ * most tokens is measured already (with AMX what is taken at few tokens is not, beyond those). */
 static hf_status measure_others(profile *p, ring *r, const prof_shape *s, kern_format f) {
   const kern_mm_candidate *list[MOST_CANDIDATES];
   kern_act act = kern_act_of(f, false);
   kern_layout layout = kern_best_layout(f, act, s->cols);
   int n = kern_mm_candidates(kern_get()->isa, f, act, list, MOST_CANDIDATES);
-  const char *own = kern_mm_pick(f, act, layout, s->cols, 1, NULL)->name;
+  const char *own = kern_mm_pick(f, act, layout, s->cols, MOST_TOKENS, NULL)->name;
   r->b.p = p->pools[0];
   for (int i = 0; i < n && i < MOST_CANDIDATES; i++) {
     const kern_mm_candidate *c = list[i];

@@ -133,16 +133,19 @@ static bool put_head(journal *j, const char *key) {
   return put_line(j, o);
 }
 
+static void give_up(journal *j) {
+  j->broken = true;
+  hf_log(HF_LOG_WARN, "%s: cannot be written (%s): an interruption from here on costs what has been measured", j->path,
+         strerror(errno));
+}
+
 void journal_put(journal *j, const char *unit, const rec_figure *f, int n_figure, const rec_kernel_point *k, int n_point) {
   if (!j || j->broken) return;
   json *o = json_new_object();
   json_add_str(o, "unit", unit);
   exchange_add_figures(o, "figures", f, n_figure);
   exchange_add_kernels(o, "kernels", k, n_point);
-  j->broken = !put_line(j, o);
-  if (j->broken)
-    hf_log(HF_LOG_WARN, "%s: cannot be written (%s): an interruption from here on costs what has been measured", j->path,
-           strerror(errno));
+  if (!put_line(j, o)) give_up(j);
 }
 
 /* ---- opening ---- */
@@ -175,7 +178,7 @@ hf_status journal_open(const char *db_path, const char *key, bool restart, journ
   }
   hf_status st = read_old(j, key, restart, &good);
   if (st == HF_OK && (ftruncate(j->fd, (off_t)good) != 0 || lseek(j->fd, 0, SEEK_END) < 0 || (good == 0 && !put_head(j, key))))
-    j->broken = true;
+    give_up(j);
   if (st != HF_OK) {
     journal_close(j, false);
     return st;

@@ -72,8 +72,8 @@ static hf_status open_journal(const options *o, const cli_common *common, const 
   int units = 0;
   if (o->quick) return HF_OK;
   HF_TRY(db_default_path(common->db_path, path, sizeof path));
-  snprintf(key, sizeof key, "%s threads=%lld only=%.32s model=%.512s", facts, (long long)o->threads, o->only ? o->only : "",
-           o->model ? o->model : "");
+  snprintf(key, sizeof key, "%s " HF_VERSION " threads=%lld only=%.32s model=%.512s", facts, (long long)o->threads,
+           o->only ? o->only : "", o->model ? o->model : "");
   HF_TRY(journal_open(path, key, o->restart, &p->journal, &units));
   if (units > 0)
     hf_log(HF_LOG_INFO, "going on with an interrupted profile: %d parts of it are there (--restart begins anew)", units);

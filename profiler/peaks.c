@@ -77,12 +77,6 @@ static void amx_bf16(long n) {
   AMX_LOOP("tdpbf16ps");
 }
 
-/* Linux lets a process use tiles only after it has asked. */
-static bool amx_permitted(void) {
-  enum { ARCH_REQUEST_XCOMP_PERMISSION = 0x1023, XFEATURE_TILE_DATA = 18 };
-  return syscall(SYS_arch_prctl, ARCH_REQUEST_XCOMP_PERMISSION, XFEATURE_TILE_DATA) == 0;
-}
-
 typedef struct {
   const char *name;
   unsigned isa;
@@ -128,10 +122,7 @@ static hf_status measure(profile *p, pool *pl, const unit *u) {
 hf_status prof_peaks(profile *p) {
   if (!prof_unit_begin(p, "peaks")) return HF_OK;
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-    bool amx = units[i].isa == KERN_ISA_AMX_INT8 || units[i].isa == KERN_ISA_AMX_BF16;
-    unsigned has =
-        amx ? kern_isa_detected() : kern_get()->isa; /* no kernel of ours uses tiles yet, so no mask lets them through */
-    if ((has & units[i].isa) != units[i].isa || (amx && !amx_permitted())) continue;
+    if ((kern_get()->isa & units[i].isa) != units[i].isa) continue;
     for (int k = 0; k < p->n_pools; k++) {
       int threads = pool_threads(p->pools[k]);
       if (k == 0 || threads == 1) HF_TRY(measure(p, p->pools[k], &units[i]));

@@ -52,7 +52,6 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 #define AD_VEC __m256
 #define AD_W 8
 #define AD_GROUP 4
-#define AD_VECS(rows) ((rows) == 4 ? 3 : 4)
 #define AD_ZERO() _mm256_setzero_ps()
 #define AD_LOAD(p) _mm256_loadu_ps(p)
 #define AD_LOAD_TAIL(p, n) v256_load_tail(p, n)

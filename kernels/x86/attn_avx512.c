@@ -101,7 +101,6 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 #define AD_VEC __m512
 #define AD_W 16
 #define AD_GROUP 8
-#define AD_VECS(rows) ((rows) == 8 ? 2 : 4)
 #define AD_ZERO() _mm512_setzero_ps()
 #define AD_LOAD(p) _mm512_loadu_ps(p)
 #define AD_LOAD_TAIL(p, n) _mm512_maskz_loadu_ps(v512_mask(n), p)

@@ -130,8 +130,6 @@ roofline search_bandwidths(const search *s, const combo *c) {
                     .users = (double)s->req->users};
 }
 
-hf_status search_price(search *s, const combo *c);
-
 /* What the budget buys and what is beyond it are told apart, by the whole price. */
 static hf_status remember_slow(search *s, const combo *c, double most) {
   char text[160];

@@ -17,6 +17,7 @@ typedef struct {
   int max_nodes, max_refine;
   double max_work;
   bool quick;
+  bool down;      /* the deepest first */
   double best_ns; /* of all depths so far */
   ilp_counters *count;
 } search;
@@ -460,7 +461,7 @@ static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   spread_solution *x = NULL;
   ilp_evaluation e;
   double best = s->best_ns;
-  double stop = isfinite(best) ? best * (1 - 1e-9) : INFINITY;
+  double stop = isfinite(best) ? best * (s->down ? 1 + 1e-9 : 1 - 1e-9) : INFINITY; /* of equals the simpler one is kept */
   HF_TRY(spread_solve(s->p, depth, NULL, s->gap_target, stop, s->quick, s->count, &x));
   r->tables->spread[depth - 1] = x;
   bool limits = s->p->limit.step_ns > 0 || s->p->limit.ttft_ns > 0;
@@ -598,9 +599,9 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
 
 static hf_status solve_depths(search *s, uint32_t open, ilp_refusal *refusal, ilp_result *r) {
   /* With several devices the most micro-batches mostly win: first, they spare the other depths most of their search. */
-  bool down = s->quick && s->p->table->n_devices > 1;
+  s->down = s->quick && s->p->table->n_devices > 1;
   for (int i = 0; i < ILP_MAX_DEPTH; i++) {
-    int depth = down ? ILP_MAX_DEPTH - i : 1 + i;
+    int depth = s->down ? ILP_MAX_DEPTH - i : 1 + i;
     if (!(open >> (depth - 1) & 1)) continue;
     HF_TRY(is_form_m(s->p, depth) ? solve_form_m(s, r) : solve_form_p(s, depth, r));
   }
