@@ -291,6 +291,10 @@ static hf_status verify(report *r, const options *o, const char *path) {
     st = HF_OK;
   }
   if (st != HF_OK) return st;
+  if (m && model_file_count(m) == 0 && !r->n) {
+    model_close(m);
+    return hf_fail(HF_INPUT, "%s: no files to verify (a model of the catalog?); name a folder or a GGUF file", path);
+  }
   r->m = m;
   if (m && model_missing(m)) add_fault(r, model_missing(m));
   if (m) check_tokenizer(r, path);

@@ -235,7 +235,7 @@ static const char description[] = "Finds the cheapest machines of the catalog th
                                   "interval would flip the choice, the choice that "
                                   "can be regretted least, and the measurement to make first. When nothing meets the demand it "
                                   "says what would, and ends with status 1.\n\n"
-                                  "The whole catalog takes ten seconds to a minute on two cores; a terminal shows "
+                                  "The whole catalog takes ten seconds to a minute and a half on two cores; a terminal shows "
                                   "how many plans were made.\n\n"
                                   "A space file is a JSON object with any of gpus, gpu_counts, cpus, sockets, memory, "
                                   "dimm_bytes, formats; options replace its lists.";

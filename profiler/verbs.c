@@ -72,6 +72,9 @@ static hf_status read_document(const char *file, prof_view *out) {
 /* A machine of the database, or a file that hf-profile export wrote. */
 static hf_status load_either(const cli_common *common, const char *name, prof_view *out) {
   if (name && access(name, F_OK) == 0) return read_document(name, out);
+  size_t n = name ? strlen(name) : 0;
+  if (name && (strchr(name, '/') || (n > 5 && !strcmp(name + n - 5, ".json"))))
+    return hf_fail(HF_INPUT, "%s: no such file; hf-profile export --out FILE writes one", name);
   db *d = NULL;
   rec_machine m;
   HF_TRY(verb_open_db(common, false, &d));

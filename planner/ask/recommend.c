@@ -141,7 +141,7 @@ static hf_status remember_slow(search *s, const combo *c, double most) {
     if (!s->priced.ok || !s->priced.has_price) return HF_OK;
     beyond = s->priced.price > s->q->budget;
   }
-  snprintf(text, sizeof text, "its bandwidth allows at most %.3g tokens/s of %.3g, even with its work spread perfectly", most,
+  snprintf(text, sizeof text, "its bandwidth allows at most %.4g tokens/s of %.4g, even with its work spread perfectly", most,
            s->demand);
   remember(s, beyond ? NEAR_BEYOND : RULE_ROOFLINE, c, miss, text);
   return HF_OK;
