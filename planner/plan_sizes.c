@@ -217,7 +217,8 @@ static int device_remedies(const plan_inputs *in, const plan_sizes *s, int d, ch
   if (v->kv > over && context >= PLAN_PAGE_TOKENS)
     snprintf(lines[n++], 200, "a context of at most %lld for %lld user%s", (long long)context, (long long)r->users,
              r->users == 1 ? "" : "s");
-  if (s->activations > 0 && in->chunk_tokens > 16)
+  /* buffers go with the tokens of a chunk; the least that the option takes is 16 */
+  if (in->chunk_tokens > 16 && (double)s->activations * (1 - 16.0 / in->chunk_tokens) >= (double)over)
     snprintf(lines[n++], 200, "shorter prompt chunks (--chunk-tokens below %d)", in->chunk_tokens);
   return n;
 }
