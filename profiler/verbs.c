@@ -33,6 +33,16 @@ static hf_status find(db *d, const char *name, rec_machine *m) {
   return name ? db_machine_find(d, name, m) : db_machine_latest(d, MACHINE_MEASURED, m);
 }
 
+static hf_status load_stored(const cli_common *common, const char *name, prof_view *out) {
+  db *d = NULL;
+  rec_machine m;
+  HF_TRY(verb_open_db(common, false, &d));
+  hf_status st = find(d, name, &m);
+  if (st == HF_OK) st = prof_load(d, &m, out);
+  db_close(d);
+  return st;
+}
+
 /* ---- show ---- */
 
 hf_status verb_show(int argc, char **argv) {
@@ -75,13 +85,7 @@ static hf_status load_either(const cli_common *common, const char *name, prof_vi
   size_t n = name ? strlen(name) : 0;
   if (name && (strchr(name, '/') || (n > 5 && !strcmp(name + n - 5, ".json"))))
     return hf_fail(HF_INPUT, "%s: no such file; hf-profile export --out FILE writes one", name);
-  db *d = NULL;
-  rec_machine m;
-  HF_TRY(verb_open_db(common, false, &d));
-  hf_status st = find(d, name, &m);
-  if (st == HF_OK) st = prof_load(d, &m, out);
-  db_close(d);
-  return st;
+  return load_stored(common, name, out);
 }
 
 hf_status verb_compare(int argc, char **argv) {
@@ -165,16 +169,10 @@ hf_status verb_export(int argc, char **argv) {
   if (stop) return HF_OK;
   if (n > 1) return hf_fail(HF_INPUT, "one machine at a time: '%s' is too much; see hf-profile export --help", operands[1]);
   if (name && (name[0] == '\0' || strlen(name) > 127)) return hf_fail(HF_INPUT, "option --name: 1 to 127 bytes are needed");
-  db *d = NULL;
-  rec_machine m;
   prof_view v;
-  HF_TRY(verb_open_db(&common, false, &d));
-  hf_status st = find(d, n == 1 ? operands[0] : NULL, &m);
-  if (st == HF_OK) st = prof_load(d, &m, &v);
-  db_close(d);
-  HF_TRY(st);
+  HF_TRY(load_stored(&common, n == 1 ? operands[0] : NULL, &v));
   if (name) snprintf(v.machine.name, sizeof v.machine.name, "%s", name);
-  st = write_document(&v, file, common.json);
+  hf_status st = write_document(&v, file, common.json);
   prof_view_free(&v);
   return st;
 }

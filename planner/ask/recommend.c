@@ -120,6 +120,10 @@ static void settle(search *s, recommend_rule rule) {
   s->out->counts[rule]++;
 }
 
+double search_parts_price(const search *s, const combo *c) {
+  return s->host[c->host].price + (c->card >= 0 ? s->card[c->card].price * c->count : 0);
+}
+
 roofline search_bandwidths(const search *s, const combo *c) {
   const card *g = c->card >= 0 ? &s->card[c->card] : NULL;
   return (roofline){.dense_bytes = s->format[c->format].dense,
@@ -162,7 +166,7 @@ static hf_status first_look(search *s, combo c) {
     settle(s, RULE_UNPRICED);
     return HF_OK;
   }
-  c.key = h->price + (g != NULL ? g->price * c.count : 0);
+  c.key = search_parts_price(s, &c);
   roofline r = search_bandwidths(s, &c);
   double most = roofline_tok_per_s(&r);
   if (s->q->prune && w->weights > h->ram + vram) {
@@ -442,19 +446,20 @@ static hf_status look_again(search *s, const ask_case_spec *spec, int n, candida
   return HF_OK;
 }
 
+ask_case_spec search_first_look_spec(const search *s, const candidate *y) {
+  ask_case_spec spec = {
+      .machine = y->machine, .req = *s->req, .slo = s->q->slo, .quick = true, .one_depth = true, .no_interval = true};
+  if (s->format[y->c.format].name != NULL) spec.req.format = s->format[y->c.format].name;
+  if (y->c.card < 0) spec.req.gpu = "none";
+  return spec;
+}
+
 hf_status search_plan_batch(search *s, candidate *batch, int n, bool over_budget) {
   ask_case_spec spec[BATCH] = {0};
   ask_case answer[BATCH] = {0};
   for (int i = 0; i < n; i++) {
-    spec[i] = (ask_case_spec){.machine = batch[i].machine,
-                              .req = *s->req,
-                              .slo = s->q->slo,
-                              .quick = true,
-                              .one_depth = true,
-                              .no_interval = true,
-                              .give_up = NEARLY};
-    if (s->format[batch[i].c.format].name != NULL) spec[i].req.format = s->format[batch[i].c.format].name;
-    if (batch[i].c.card < 0) spec[i].req.gpu = "none";
+    spec[i] = search_first_look_spec(s, &batch[i]);
+    spec[i].give_up = NEARLY;
     snprintf(spec[i].name, sizeof spec[i].name, "%.95s", batch[i].parts.name);
   }
   hf_status st = ask_evaluate_all(spec, n, s->threads, search_plan_finished, s, answer);

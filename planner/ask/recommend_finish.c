@@ -293,10 +293,7 @@ static hf_status plan_failures(search *s, const failure *f, int n, bool of_kind)
     bool ok = true;
     batch[i].c = f[i].c;
     HF_GO(done, search_build(s, &f[i].c, &batch[i].parts, &batch[i].machine, &ok));
-    spec[i] = (ask_case_spec){
-        .machine = batch[i].machine, .req = *s->req, .slo = s->q->slo, .quick = true, .one_depth = true, .no_interval = true};
-    if (s->format[f[i].c.format].name != NULL) spec[i].req.format = s->format[f[i].c.format].name;
-    if (f[i].c.card < 0) spec[i].req.gpu = "none";
+    spec[i] = search_first_look_spec(s, &batch[i]);
   }
   HF_GO(done, ask_evaluate_all(spec, n, s->threads, search_plan_finished, s, answer));
   for (int i = 0; i < n; i++) {

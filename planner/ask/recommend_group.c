@@ -65,9 +65,8 @@ static int best_of(const search *s, const group *g, double most_price, known *be
   for (int i = g->first; i < g->first + g->n; i++) {
     combo c = {.host = s->order[g->sockets - 1][i].host, .card = g->card, .count = g->count, .format = g->format};
     const host *h = &s->host[c.host];
-    double price = h->price + s->card[g->card].price * g->count;
     known k = search_figures(s, &c);
-    if (h->price < 0 || price > most_price || search_dominated(s, &c)) continue;
+    if (h->price < 0 || search_parts_price(s, &c) > most_price || search_dominated(s, &c)) continue;
     if (n++ == 0) *best = k;
     for (int f = 0; f < N_FIGURES; f++) best->f[f] = fmax(best->f[f], k.f[f]);
     best->ram = fmax(best->ram, k.ram);
@@ -145,9 +144,11 @@ static hf_status add_members(search *s, const candidate *y) {
     combo c = y->c;
     c.host = o[i].host;
     const host *h = &s->host[c.host];
-    double price = h->price + s->card[c.card].price * c.count, room = h->ram + s->card[c.card].mem * c.count;
+    double room = h->ram + s->card[c.card].mem * c.count;
     bool again = last != NULL && memcmp(last->figure, o[i].figure, sizeof last->figure) == 0; /* with other modules */
-    if (again || h->price < 0 || price > y->most_price || room < s->format[c.format].weights || search_dominated(s, &c)) continue;
+    if (again || h->price < 0 || search_parts_price(s, &c) > y->most_price || room < s->format[c.format].weights ||
+        search_dominated(s, &c))
+      continue;
     last = &o[i];
     HF_TRY(search_add_failure(s, &c, y->least_miss, n++ == 0));
   }

@@ -156,8 +156,9 @@ typedef struct {
 
 /* ---- recommend.c ---- */
 
-void search_plan_finished(void *user, int i);       /* counts a plan */
-bool search_before(const combo *a, const combo *b); /* by (key, host, card, count, format) */
+void search_plan_finished(void *user, int i);               /* counts a plan */
+bool search_before(const combo *a, const combo *b);         /* by (key, host, card, count, format) */
+double search_parts_price(const search *s, const combo *c); /* all but the platform; every part has a price */
 roofline search_bandwidths(const search *s, const combo *c);
 /* What dominance compares. */
 known search_figures(const search *s, const combo *c);
@@ -181,6 +182,8 @@ int search_least_missed(const recommend_result *o);
 bool search_same_machine(const recommend_entry *a, const recommend_entry *b);
 /* Whether a combination is no better than one of the batch, whose result may settle it. */
 bool search_waits_for(const search *s, const combo *c, const candidate *batch, int have);
+/* The question of a candidate whose machine is built, at the depth of the best objective. */
+ask_case_spec search_first_look_spec(const search *s, const candidate *y);
 /* Plans up to BATCH candidates, keeps what came of them, and frees their machines. */
 HF_MUST hf_status search_plan_batch(search *s, candidate *batch, int n, bool over_budget);
 /* All of a heap, cheapest first, until enough was found. */
