@@ -221,21 +221,21 @@ static hf_status fill_numbers(plan_inputs *in) {
   return HF_OK;
 }
 
-/* Long chunks read each CPU expert once for many tokens; they need not be longer than all prompts together, and their buffers may take an
- * eighth of the device. */
-static hf_status choose_chunk(plan_inputs *in) {
+/* The longest chunk worth a thought: not longer than all prompts together, with buffers of at most a fourth of a device. */
+static hf_status limit_chunk(plan_inputs *in) {
   const plan_request *r = &in->req;
-  in->chunk_tokens = r->chunk_tokens > 0 ? (int)r->chunk_tokens : PLAN_CHUNK_TOKENS;
-  while (r->chunk_tokens == 0 && in->chunk_tokens > 16 && in->chunk_tokens / 2 >= r->users * r->prompt_tokens)
+  in->chunk_tokens = r->chunk_tokens > 0 ? (int)r->chunk_tokens : PLAN_CHUNK_MOST;
+  while (r->chunk_tokens == 0 && in->chunk_tokens > PLAN_CHUNK_LEAST && in->chunk_tokens / 2 >= r->users * r->prompt_tokens)
     in->chunk_tokens /= 2;
-  while (r->chunk_tokens == 0 && in->device_bytes > 0 && in->chunk_tokens > 16) {
+  while (r->chunk_tokens == 0 && in->device_bytes > 0 && in->chunk_tokens > PLAN_CHUNK_LEAST) {
     plan_sizes s;
     HF_TRY(plan_sizes_of(in, &s));
     int64_t least = in->device_mem[0];
     for (int d = 1; d < in->gpus.n; d++) least = in->device_mem[d] < least ? in->device_mem[d] : least;
-    if (8 * s.activations <= least) break;
+    if (4 * s.activations <= least) break;
     in->chunk_tokens /= 2;
   }
+  in->chunk_most = in->chunk_tokens;
   return HF_OK;
 }
 
@@ -276,7 +276,7 @@ hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   HF_GO(fail, scale_host(in));
   HF_GO(fail, open_devices(in));
   HF_GO(fail, open_remotes(in));
-  HF_GO(fail, choose_chunk(in));
+  HF_GO(fail, limit_chunk(in));
   HF_GO(fail, choose_homes(in));
   HF_GO(fail, plan_inputs_popularity(in));
   if (d != NULL) HF_GO(fail, check_figures(in));

@@ -4,7 +4,7 @@
 
 #include "planner/cost/cost.h"
 
-enum { COST_MODEL_VERSION = 2, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_TOKENS = 2048 };
+enum { COST_MODEL_VERSION = 2, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_LEAST = 16, PLAN_CHUNK_MOST = 4096 /* what hf-run takes */ };
 
 /* As on the command line; NULL and 0 = not given. Everything is borrowed and must outlive the plan_inputs. */
 typedef struct {
@@ -36,7 +36,8 @@ typedef struct {
   popularity *pop;
   bool assumed_popularity;
   double mean_context; /* of a decode step: prompt + half the output */
-  int chunk_tokens;
+  int chunk_most;      /* longest chunk worth a thought; the one asked for where one was */
+  int chunk_tokens;    /* chunk_most, or what plan_make chose */
 } plan_inputs;
 
 /* Opens everything. HF_INPUT, HF_NOT_FOUND with the option's name; then nothing was written. Nothing is written: what a plan is stored with is

@@ -7,19 +7,6 @@
 
 #include "base/mem.h"
 
-static const double QUICK_GAP = 0.005;
-enum { SIM_MOST_OUTPUT = 1024, DEPTHS_TRIED = 4 };
-
-/* A depth whose objective is worse than the best by more than this is not simulated. */
-static const double DEPTH_SLACK = 1.25;
-static const double FULL_GAP = 1e-5; /* proven so far, a plan is not searched on */
-/* The objective's own choice of depth stands unless the simulation, which lets micro-batches sit in different layers, finds
- * another one better
- * by more than this. Small, since the depth chosen shall be the fastest or within 3 % of it (project bar); not nothing, since
- * a tie
- * goes to the simpler schedule. */
-static const double DEPTH_MARGIN = PLAN_DEPTH_MARGIN;
-
 void planned_free(planned *p) {
   plan_free(p->p);
   ilp_result_free(p->ilp);
@@ -73,269 +60,31 @@ ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const 
   return f;
 }
 
-static hf_status make_eval(const plan_inputs *in, const planned_options *o, const plan_sizes *s, planned *out) {
+/* All but what goes with the chunk (plan_set_chunk). */
+static hf_status make_eval(const plan_inputs *in, const plan_sizes *s, planned *out) {
   plan_eval *v = NULL;
   int n = in->c->n_layers;
   HF_TRY(hf_alloc(&v, 1, sizeof *v, "inputs of a plan"));
   out->eval = v;
   v->users = (int)in->req.users;
   v->mean_context = in->mean_context;
-  fill_rooms(in, s, v);
   HF_TRY(hf_alloc(&v->expert_bytes, (size_t)n, sizeof *v->expert_bytes, "sizes of experts"));
   memcpy(v->expert_bytes, s->expert, (size_t)n * sizeof *v->expert_bytes);
   HF_TRY(popularity_copy(in->pop, &v->pop));
   cost_input ci = plan_cost_input(in);
   HF_TRY(cost_table(&ci, (cost_case){0}, &v->table));
-  v->prefill = plan_prefill(in, o, v->table);
-  v->limit = plan_slo_limits(in, o, &v->prefill);
   if (in->req.from_run == 0) return HF_OK;
   HF_TRY(plan_drift_of_run(in, v->table, &out->drift));
   plan_drift_apply(out->drift, v->table);
   return HF_OK;
 }
 
-static uint32_t depths_to_try(const plan_inputs *in) {
-  if (in->req.depth > 0) return 1u << (in->req.depth - 1);
-  int64_t most = in->req.users < DEPTHS_TRIED ? in->req.users : DEPTHS_TRIED;
-  return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
-}
-
-/* The load of a plan: a closed loop of its users, one request each. layers: which of them upload is the placement's own; upload must live as
- * long as the options. */
-static sim_options load_options(const plan_inputs *in, const planned *p, const ilp_layer *layers, const uint8_t *placement,
-                                int depth, uint8_t upload[PLAN_MAX_LAYERS]) {
-  const plan_request *r = &in->req;
-  int64_t pages = r->users * ((r->context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS);
-  sim_options o = {.table = p->eval->table,
-                   .pop = p->eval->pop,
-                   .on_device = placement,
-                   .users = (int)r->users,
-                   .depth = depth,
-                   .prompt_tokens = (int)r->prompt_tokens,
-                   .output_tokens = (int)r->output_tokens,
-                   .requests_per_user = 1,
-                   .seed = 1,
-                   .chunk_tokens = in->chunk_tokens,
-                   .page_tokens = PLAN_PAGE_TOKENS,
-                   .n_pages = (int)pages,
-                   .slo_ttft_s = p->slo_ttft_s,
-                   .slo_tpot_s = p->slo_tpot_s};
-  bool any = false;
-  memset(upload, 0, PLAN_MAX_LAYERS);
-  for (int l = 0; l < p->eval->table->n_layers; l++) any = (upload[l] = layers[l].upload) || any;
-  if (any) {
-    o.prefill_upload = upload;
-    o.upload_tokens = p->eval->prefill.load.tokens / 2;
-  }
-  return o;
-}
-
-/* No step under sustained load in which a token is written takes less. Users never pause, and the scheduler keeps micro-batches even, so each
- * step holds a token of every sequence of its micro-batch, prompts' tokens among them as far as the chunk goes; but how many are decoding, and with
- * how much context, is not known: one is, with the shortest prompt. That is a chunk of so many tokens to the cost model: its times, one output
- * row, CPU or upload, whichever is less. Waiting in turn comes on top. */
-static hf_status least_step_s(const plan_inputs *in, const planned *p, const ilp_result *r, double *out) {
-  const plan_request *q = &in->req;
-  ilp_problem prob = plan_eval_problem(p->eval, 1u << (r->depth - 1));
-  popularity pop = *p->eval->pop;
-  int64_t tokens = q->users / r->depth, most = 1 + (int64_t)in->chunk_tokens;
-  ilp_evaluation e;
-  if (tokens > most) tokens = most;
-  prob.limit = (ilp_limits){0};
-  prob.prefill = (ilp_prefill){.weight = 1, .upload = true};
-  stage_load_add(&prob.prefill.load, prob.table, (int64_t)((1 - SUSTAINED_SPREAD) * (double)q->prompt_tokens), 1);
-  prob.prefill.load.tokens = (int)(tokens > 1 ? tokens : 1);
-  HF_TRY(ilp_evaluate(&prob, r->on_device, r->depth, NULL, &e));
-  *out = 1e-9 * e.chunk_ns;
-  if (pop.prefill == NULL) return HF_OK;
-  pop.prefill = NULL; /* steps without a prompt choose experts otherwise */
-  prob.pop = &pop;
-  HF_TRY(ilp_evaluate(&prob, r->on_device, r->depth, NULL, &e));
-  *out = fmin(*out, 1e-9 * e.chunk_ns);
-  return HF_OK;
-}
-
-hf_status plan_sustain(const plan_inputs *in, const planned *p, const ilp_result *r, double give_up, sustained_result *out) {
-  uint8_t upload[PLAN_MAX_LAYERS];
-  if (give_up > 0 && p->slo_tpot_s > 0 && in->req.output_tokens > 1) {
-    double least = 0;
-    HF_TRY(least_step_s(in, p, r, &least));
-    if (least > give_up * p->slo_tpot_s) {
-      *out = (sustained_result){.given_up = true, .tpot_s = {least, least, least, least}};
-      return HF_OK;
-    }
-  }
-  sim_options o = load_options(in, p, r->layer, r->on_device, r->depth, upload);
-  return sustained_run(&o, give_up * p->slo_ttft_s, give_up * p->slo_tpot_s, out);
-}
-
-static hf_status simulate(const plan_inputs *in, const planned *p, const ilp_layer *layers, const uint8_t *placement, int depth,
-                          sim_result *out, double *stretch) {
-  const plan_request *r = &in->req;
-  int output = r->output_tokens < SIM_MOST_OUTPUT ? (int)r->output_tokens : SIM_MOST_OUTPUT;
-  uint8_t upload[PLAN_MAX_LAYERS];
-  sim_options o = load_options(in, p, layers, placement, depth, upload);
-  o.output_tokens = output;
-  HF_TRY(sim_run(&o, out));
-  *stretch = 1;
-  if (output == r->output_tokens) return HF_OK;
-  /* Long answers are simulated in part; the rest has a longer context. */
-  ilp_problem prob = plan_eval_problem(p->eval, 1);
-  ilp_evaluation whole, part;
-  HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &whole));
-  prob.context = (double)r->prompt_tokens + 0.5 * output;
-  HF_TRY(ilp_evaluate(&prob, o.on_device, depth, NULL, &part));
-  *stretch = whole.step_ns / part.step_ns;
-  return HF_OK;
-}
-
-hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth, sim_result *out,
-                        double *stretch) {
-  return simulate(in, p, p->ilp->layer, placement, depth, out, stretch);
-}
-
-/* One depth, simulated; kept for the prediction when it is the one chosen. */
-typedef struct {
-  sim_result sim;
-  sustained_result load;
-  double stretch, rate;
-  bool within; /* the limits, under sustained load; true without */
-  bool near;   /* as of planned */
-  double near_gain;
-} trial;
-
-static hf_status try_depth(const plan_inputs *in, const planned *p, const ilp_result *r, bool search, trial *t) {
-  bool limits = p->slo_ttft_s > 0 || p->slo_tpot_s > 0;
-  *t = (trial){.stretch = 1, .within = true};
-  if (!search || !limits) HF_TRY(simulate(in, p, r->layer, r->on_device, r->depth, &t->sim, &t->stretch));
-  t->rate = t->sim.decode_tok_per_s / t->stretch;
-  if (!limits) return HF_OK;
-  HF_TRY(plan_sustain(in, p, r, 1, &t->load));
-  if (search) t->rate = t->load.given_up ? 0 : t->load.tok_per_s;
-  t->within = plan_slo_within(p, t->load.ttft_s.p95, t->load.tpot_s.p95);
-  return HF_OK;
-}
-
-static void keep_trial(planned *p, const trial *t) {
-  p->sim = t->sim;
-  p->stretch = t->stretch;
-  p->sustained = t->load;
-  p->near = t->near;
-  p->near_gain = t->near_gain;
-}
-
-/* At depth 2 and more micro-batches wait for one another in turn, which no sum sees: of two placements the one with the longer step may
- * be the faster. The search that stops at a wider gap ends at another one; it is taken where it simulates clearly faster. */
-static hf_status try_near(const plan_inputs *in, planned *p, const ilp_options *o, bool search, ilp_result *r, trial *t) {
-  ilp_problem prob = plan_eval_problem(p->eval, 1u << (r->depth - 1));
-  ilp_options wide = *o;
-  ilp_result *x = NULL;
-  trial other;
-  if (o->quick || r->depth < 2) return HF_OK;
-  wide.quick = true;
-  wide.gap_target = QUICK_GAP;
-  wide.refusal = NULL;
-  hf_status st = ilp_solve(&prob, &wide, &x);
-  if (st == HF_NO) hf_clear_error();
-  if (st != HF_OK) return st == HF_NO ? HF_OK : st;
-  p->seconds += x->seconds;
-  if (memcmp(x->on_device, r->on_device, (size_t)r->n_layers * (size_t)r->n_experts) != 0) {
-    st = try_depth(in, p, x, search, &other);
-    if (st == HF_OK && (other.within != t->within ? other.within : other.rate > DEPTH_MARGIN * t->rate)) {
-      st = ilp_result_take(r, x);
-      other.near = true;
-      other.near_gain = other.rate / t->rate - 1;
-      *t = other;
-      p->by_depth[r->depth - 1].objective_ns = r->objective_ns;
-    }
-  }
-  ilp_result_free(x);
-  return st;
-}
-
-/* Where one depth must do: the objective's, unless micro-batches that wait in turn (one simulation tells) make it slower than depth 1 is, which
- * knows no waiting: its objective is its rate. */
-static hf_status fall_back_to_1(const plan_inputs *in, const ilp_options *io, planned *p) {
-  ilp_depth_state state = p->by_depth[0].state;
-  sim_result sim;
-  double stretch, alone;
-  if (p->ilp->depth == 1 || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) return HF_OK;
-  alone = (double)in->req.users * 1e9 / p->by_depth[0].objective_ns;
-  if (p->by_depth[0].objective_ns > DEPTH_SLACK * p->ilp->objective_ns) return HF_OK;
-  HF_TRY(simulate(in, p, p->ilp->layer, p->ilp->on_device, p->ilp->depth, &sim, &stretch));
-  if (alone <= DEPTH_MARGIN * sim.decode_tok_per_s / stretch) return HF_OK;
-  ilp_problem prob = plan_eval_problem(p->eval, 1);
-  ilp_result *r = NULL;
-  HF_TRY(ilp_solve(&prob, io, &r));
-  p->seconds += r->seconds;
-  p->by_depth[0] = r->by_depth[0];
-  ilp_result_free(p->ilp);
-  p->ilp = r;
-  return HF_OK;
-}
-
-/* The objective is what limits a step in the long run; the simulation knows the order of things too. So every depth whose
- * objective comes
- * near the best is simulated as well, and the simulation decides; gap and bound are those of the depth chosen. */
-static hf_status choose_depth(const plan_inputs *in, const planned_options *o, planned *p) {
-  ilp_problem prob = plan_eval_problem(p->eval, depths_to_try(in));
-  ilp_options io = {.quick = o->quick,
-                    .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP,
-                    .refusal = &p->refusal};
-  hf_status st = ilp_solve(&prob, &io, &p->ilp);
-  io.refusal = NULL;
-  if (st == HF_NO && p->refusal.limits) { /* the plan without them tells how far off it is */
-    hf_clear_error();
-    prob.limit = p->eval->limit = (ilp_limits){0};
-    st = ilp_solve(&prob, &io, &p->ilp);
-  }
-  HF_TRY(st);
-  memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
-  p->seconds = p->ilp->seconds;
-  if (o->no_simulation) return HF_OK;
-  if (o->quick && !o->compare_depths) return fall_back_to_1(in, &io, p);
-  double least = p->ilp->objective_ns;
-  int first = p->ilp->depth;
-  trial best, other;
-  bool search = o->slo_report && o->give_up > 0;
-  HF_TRY(try_depth(in, p, p->ilp, search, &best));
-  HF_TRY(try_near(in, p, &io, search, p->ilp, &best));
-  p->depth_tok_per_s[first - 1] = best.rate;
-  for (int d = 1; d <= ILP_MAX_DEPTH; d++) {
-    ilp_depth_state state = p->by_depth[d - 1].state;
-    if (d == first || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) continue;
-    if (p->by_depth[d - 1].objective_ns > DEPTH_SLACK * least) continue;
-    ilp_result *r = NULL;
-    prob = plan_eval_problem(p->eval, 1u << (d - 1));
-    st = ilp_solve(&prob, &io, &r);
-    if (st == HF_NO && prob.limit.step_ns + prob.limit.ttft_ns > 0) {
-      hf_clear_error();
-      continue;
-    }
-    HF_TRY(st);
-    p->seconds += r->seconds;
-    p->by_depth[d - 1] = r->by_depth[d - 1]; /* the search over all depths may have stopped before it was proven */
-    st = try_depth(in, p, r, search, &other);
-    if (st == HF_OK) st = try_near(in, p, &io, search, r, &other);
-    p->depth_tok_per_s[d - 1] = other.rate;
-    bool faster = other.rate > DEPTH_MARGIN * best.rate;
-    if (st == HF_OK && (other.within != best.within ? other.within : faster)) {
-      best = other;
-      ilp_result *worse = p->ilp;
-      p->ilp = r;
-      r = worse;
-    }
-    ilp_result_free(r);
-    HF_TRY(st);
-  }
-  keep_trial(p, &best);
-  if (best.within || o->slo_report) return HF_OK;
-  bool changed = false;
-  HF_TRY(plan_slo_tighten(in, &io, p, &changed));
-  if (!changed) return HF_OK;
-  HF_TRY(try_depth(in, p, p->ilp, search, &best));
-  p->depth_tok_per_s[p->ilp->depth - 1] = best.rate;
-  keep_trial(p, &best);
+hf_status plan_set_chunk(plan_inputs *in, const planned_options *o, int chunk_tokens, plan_sizes *s, plan_eval *v) {
+  in->chunk_tokens = chunk_tokens;
+  HF_TRY(plan_sizes_of(in, s));
+  fill_rooms(in, s, v);
+  v->prefill = plan_prefill(in, o, v->table);
+  v->limit = plan_slo_limits(in, o, &v->prefill);
   return HF_OK;
 }
 
@@ -688,8 +437,9 @@ static hf_status fill_plan(const plan_inputs *in, const planned_options *o, plan
 static hf_status add_extra(const plan_inputs *in, const planned_options *o, planned *out) {
   out->p->extra = json_new_object();
   if (o->quick) return HF_OK;
-  json_add_int(out->p->extra, "upload_tokens",
-               out->eval->prefill.load.tokens / 2); /* steps from here on upload where layers say so */
+  uint8_t upload[PLAN_MAX_LAYERS];
+  int from = plan_uploads(out, out->ilp->layer, out->ilp->on_device, out->ilp->depth, upload);
+  if (from > 0) json_add_int(out->p->extra, "upload_tokens", from); /* steps from here on upload where layers say so */
   HF_TRY(plan_extras(in, out, out->p->extra));
   if (out->drift != NULL) HF_TRY(plan_changes(in, out, out->p->extra));
   return plan_eval_to_json(out->eval, out->p->extra);
@@ -735,14 +485,15 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   out->stretch = 1;
   HF_TRY(plan_inputs_popularity(in));
   HF_TRY(plan_sizes_of(in, &s));
-  HF_TRY(make_eval(in, o, &s, out));
+  HF_TRY(make_eval(in, &s, out));
+  HF_TRY(plan_choose_chunk(in, o, &s, out));
   for (int d = 0; d < out->eval->n_devices; d++) {
     int depth = in->req.depth > 0 ? (int)in->req.depth : 1;
     char where[16];
     snprintf(where, sizeof where, "gpu%d", d);
     if (plan_expert_room(&s, d, depth) < 0) return refuse(in, &s, depth, &(plan_resident){0}, out, where);
   }
-  HF_TRY(choose_depth(in, o, out));
+  HF_TRY(plan_choose_depth(in, o, &s, out));
   HF_TRY(plan_new(in->c->n_layers, &out->p));
   plan_resident resident = {0};
   for (int d = 0; d < in->gpus.n; d++) resident.device[d] = out->ilp->evaluation.place_bytes[1 + d];

@@ -10,7 +10,10 @@
 #include "planner/plan_sustained.h"
 #include "planner/sim/sim.h"
 
-#define PLAN_DEPTH_MARGIN 1.02 /* another depth must simulate faster by this to replace the objective's choice */
+/* Another depth must deliver more by this to replace the objective's choice: small, since the depth chosen shall be the fastest or within 3 % of
+ * it (project bar); not nothing, since a tie goes to the simpler schedule. */
+#define PLAN_DEPTH_MARGIN 1.02
+enum { PLAN_CHUNKS = 5 };
 
 /* What placement and depth minimise: the decode step, or the time of a whole request (its prompt's chunks and its steps). */
 typedef enum { PLAN_FOR_DECODE, PLAN_FOR_REQUEST } plan_goal;
@@ -55,7 +58,11 @@ typedef struct {
   bool scenario_named;
   ilp_refusal refusal;                      /* the rows cannot be kept: the placement is that without them */
   ilp_depth_result by_depth[ILP_MAX_DEPTH]; /* of the search over all depths */
-  double depth_tok_per_s[ILP_MAX_DEPTH];    /* simulated; 0 = not simulated */
+  double depth_tok_per_s[ILP_MAX_DEPTH];    /* delivered under sustained load; 0 = not simulated, or given up */
+  /* Chunks with room, longest first, and what a request takes with each by the estimate that chooses where to begin (plan_chunk.c); prompt_ns: its
+   * prompt alone, with the one chosen there. */
+  int n_chunks, chunk[PLAN_CHUNKS];
+  double chunk_ns[PLAN_CHUNKS], prompt_ns;
   double seconds;                           /* all searches together */
   double effect[COST_N_GROUPS][2]; /* of the interval: ln(step / likely step) with one group at its slow, at its fast end */
   /* Set when the answer is HF_NO: what needs how much, and what would help. */
@@ -105,6 +112,18 @@ void plan_combine(const double effect[][2], int n, double *slower, double *faste
  * the simulated ones, where answers are too long to simulate whole. */
 HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const uint8_t *placement, int depth, sim_result *out,
                                 double *stretch);
+
+/* Marks the layers that upload in a step of prompts (those whose layer says so). Returns from how many tokens on a step does; 0: no layer does. */
+int plan_uploads(const planned *p, const ilp_layer *layers, const uint8_t *placement, int depth,
+                 uint8_t upload[PLAN_MAX_LAYERS]);
+/* plan_chunk.c. Sets the chunk asked for, or that of the least time of a request (its prompt's chunks and its share of decode steps, nothing
+ * overlapping) among those the memory has room for; what goes with it in *s and p->eval; p->prompt_ns. */
+HF_MUST hf_status plan_choose_chunk(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p);
+/* A chunk, and what depends on it: sizes, rooms for experts, the load of prompts and the rows of limits. */
+HF_MUST hf_status plan_set_chunk(plan_inputs *in, const planned_options *o, int chunk_tokens, plan_sizes *s, plan_eval *v);
+/* plan_depth.c. Placement and depth, then chunks near the one set: p->ilp, by_depth, depth_tok_per_s, and the sustained load of what was chosen.
+ * HF_NO as ilp_solve. */
+HF_MUST hf_status plan_choose_depth(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p);
 
 /* extra.changes: which experts moved against the plan of the run, why, and the gain expected under the new table. */
 HF_MUST hf_status plan_changes(const plan_inputs *in, const planned *p, json *extra);

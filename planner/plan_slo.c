@@ -94,7 +94,7 @@ static bool meets_with(const plan_inputs *in, const planned_options *o, change c
   other.pop = NULL;
   if (c.users > 0) other.req.users = c.users;
   if (c.prompt_tokens > 0) other.req.prompt_tokens = c.prompt_tokens;
-  if (c.chunk_tokens > 0) other.chunk_tokens = c.chunk_tokens;
+  if (c.chunk_tokens > 0) other.req.chunk_tokens = c.chunk_tokens;
   other.mean_context = (double)other.req.prompt_tokens + 0.5 * (double)other.req.output_tokens;
   if (other.req.depth > other.req.users) other.req.depth = other.req.users;
   bool good = plan_make(&other, &quick, &p) == HF_OK && meets(&p);
@@ -128,10 +128,9 @@ static int64_t most_that_meets(const plan_inputs *in, const planned_options *o, 
 
 /* Long chunks read experts once for more tokens of prompts; short ones hold up those who decode for less long. The nearest that meets. */
 static int chunk_that_meets(const plan_inputs *in, const planned_options *o, bool longer, sustained_result *load) {
-  enum { LONGEST = 4000, SHORTEST = 16 };
-  for (int chunk = in->chunk_tokens; longer ? chunk < LONGEST : chunk > SHORTEST;) {
+  for (int chunk = in->chunk_tokens; longer ? chunk < PLAN_CHUNK_MOST : chunk > PLAN_CHUNK_LEAST;) {
     chunk = longer ? 2 * chunk : chunk / 2;
-    if (chunk > LONGEST) chunk = LONGEST;
+    if (chunk > PLAN_CHUNK_MOST) chunk = PLAN_CHUNK_MOST;
     if (meets_with(in, o, (change){.chunk_tokens = chunk}, load)) return chunk;
   }
   return 0;

@@ -408,18 +408,31 @@ static int home_place(const stage_table *t, const stage_layer *y) {
   return t->n_devices > 0 ? 1 + y->home : -1;
 }
 
-/* What an expert costs where it lives, or for this step is: its place's share of the layer's times. */
-static void add_expert(const stage_table *t, int layer, int place, double p, const stage_load *load, layer_times *r) {
+/* What an expert asks of where it lives, or for this step is. Experts chosen alike ask alike: those of one place that follow one another, which is
+ * all of them where nothing was counted, are worked out once. */
+typedef struct {
+  bool known;
+  double p, ns, upload_ns;
+} expert_cost;
+
+static void cost_expert(const stage_table *t, int layer, int place, double p, const stage_load *load, expert_cost *c) {
   const stage_layer *y = &t->layer[layer];
-  if (place == 0 && load->upload && y->upload_ns > 0) {
-    r->upload_ns += expert_hit(p, load->tokens) * y->upload_ns;
-    r->dexp_ns += expert_time_ns(&y->dexp, p, load->tokens);
+  bool sent = place == 0 && load->upload && y->upload_ns > 0;
+  const stage_curve *curve = sent || place == home_place(t, y) ? &y->dexp : place == 0 ? &y->cexp : &stage_place_of(t, layer, place)->exp;
+  if (c->known && c->p == p) return;
+  *c = (expert_cost){.known = true, .p = p, .ns = expert_time_ns(curve, p, load->tokens)};
+  if (sent) c->upload_ns = expert_hit(p, load->tokens) * y->upload_ns;
+}
+
+static void add_expert(const stage_table *t, int layer, int place, const stage_load *load, const expert_cost *c, layer_times *r) {
+  const stage_layer *y = &t->layer[layer];
+  if (place == home_place(t, y) || (place == 0 && load->upload && y->upload_ns > 0)) {
+    r->upload_ns += c->upload_ns;
+    r->dexp_ns += c->ns;
   } else if (place == 0) {
-    r->cexp_ns += expert_time_ns(&y->cexp, p, load->tokens);
-  } else if (place == home_place(t, y)) {
-    r->dexp_ns += expert_time_ns(&y->dexp, p, load->tokens);
+    r->cexp_ns += c->ns;
   } else {
-    r->place_ns[place] += expert_time_ns(&stage_place_of(t, layer, place)->exp, p, load->tokens);
+    r->place_ns[place] += c->ns;
   }
 }
 
@@ -433,10 +446,12 @@ layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, 
   if (!y->moe) return r;
   int n = pop->n_experts, count[STAGE_MAX_PLACES] = {0};
   const double *p = pop->p + (size_t)layer * (size_t)n;
+  expert_cost cost[STAGE_MAX_PLACES] = {0};
   for (int e = 0; e < n; e++) {
     int place = on_device != NULL ? on_device[e] : 0;
     count[place]++;
-    add_expert(t, layer, place, p[e], load, &r);
+    cost_expert(t, layer, place, p[e], load, &cost[place]);
+    add_expert(t, layer, place, load, &cost[place], &r);
   }
   bool upload = load->upload && y->upload_ns > 0;
   int home = home_place(t, y);

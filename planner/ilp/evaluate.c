@@ -181,6 +181,39 @@ static void chunk_of_layer(walk *w, int layer, ilp_layer *y) {
   w->chunk += ns;
 }
 
+/* What sending the CPU's experts saves, over all layers marked, when a prompt's step has so many of the chunk's tokens. */
+static double upload_saves_ns(const ilp_problem *p, const uint8_t *place, const uint8_t *upload, int tokens) {
+  const stage_table *t = p->table;
+  popularity prompts = popularity_of_prompts(p->pop);
+  walk w = {.p = p, .place = place};
+  stage_load load = p->prefill.load;
+  double part = (double)tokens / load.tokens, saved = 0;
+  load.tokens = tokens;
+  load.query_context *= part;
+  load.seq_context *= part;
+  load.query_window *= part;
+  load.seq_window *= part;
+  for (int l = 0; l < t->n_layers; l++) {
+    if (!upload[l]) continue;
+    for (int up = 0; up < 2; up++) {
+      load.upload = up == 1;
+      layer_times y = stage_layer_times_load(t, &prompts, l, &load, row_of(&w, l));
+      saved += (up == 1 ? -1 : 1) * ilp_chunk_ns(t, l, &y, up == 1);
+    }
+  }
+  return saved;
+}
+
+int ilp_upload_tokens(const ilp_problem *p, const uint8_t *place, const uint8_t *upload) {
+  int lo = 0, hi = p->prefill.load.tokens; /* with hi it pays: that is how the layers were marked */
+  while (hi - lo > 1) {
+    int mid = lo + (hi - lo) / 2;
+    if (upload_saves_ns(p, place, upload, mid) > 0) hi = mid;
+    else lo = mid;
+  }
+  return hi;
+}
+
 /* Finds what limits the step, and fills step_ns, binding, binding_place. share: of contention, added to each layer's part. */
 static void limit_step(const stage_table *t, int depth, ilp_evaluation *r) {
   r->step_ns = r->path_ns;

@@ -167,6 +167,9 @@ double ilp_way_ns(const stage_table *t, int layer, const layer_times *times, ilp
  *   layers    [n_layers] receives the parts, or NULL
  * HF_INPUT: a bad problem or depth (field named), or a place that the table does not have. */
 HF_MUST hf_status ilp_evaluate(const ilp_problem *p, const uint8_t *on_device, int depth, ilp_layer *layers, ilp_evaluation *out);
+/* The fewest tokens of a prompt's step from which on sending the CPU's experts of the layers marked in upload pays, all of them together; they
+ * are marked because it does for prefill.load, whose contexts go down with its tokens. place: as for ilp_evaluate. */
+int ilp_upload_tokens(const ilp_problem *p, const uint8_t *place, const uint8_t *upload);
 /* Bytes that a place has for experts at a depth; INT64_MAX = no limit, negative: nothing fits. */
 int64_t ilp_place_room(const ilp_problem *p, int place, int depth);
 int ilp_n_places(const stage_table *t);

@@ -92,25 +92,41 @@ int64_t ilp_units_used(const ilp_depth *d, const int *k) {
   return used;
 }
 
-/* One step up for the layer that gains most per unit; false when none gains. */
-static bool fill_one(const ilp_depth *d, int *k, int64_t *slack) {
-  double best = 0;
-  int at = -1, to = 0;
-  for (int i = 0; i < d->n; i++) {
-    const ilp_lay *y = &d->lay[i];
-    double least = 1e-13 * y->upper[k[i]];
-    for (int j = k[i] + 1; j <= y->k_hi && (j - k[i]) * y->units <= *slack; j++) {
-      double gain = y->upper[k[i]] - y->upper[j], rate = gain / (double)((j - k[i]) * y->units);
-      if (gain > least && rate > best) {
-        best = rate;
-        at = i;
-        to = j;
-      }
+/* A layer's step up that gains most per unit of what is left. */
+static void look_for_rise(const ilp_depth *d, int i, int k, int64_t slack) {
+  const ilp_lay *y = &d->lay[i];
+  double least = 1e-13 * y->upper[k], best = 0;
+  int to = k;
+  for (int j = k + 1; j <= y->k_hi && (j - k) * y->units <= slack; j++) {
+    double gain = y->upper[k] - y->upper[j], rate = gain / (double)((j - k) * y->units);
+    if (gain > least && rate > best) {
+      best = rate;
+      to = j;
     }
   }
+  d->rise_to[i] = to;
+  d->rise_rate[i] = best;
+}
+
+static void forget_rises(const ilp_depth *d) {
+  for (int i = 0; i < d->n; i++) d->rise_to[i] = 0;
+}
+
+/* One step up for the layer that gains most per unit; false when none gains. What is left only shrinks from step to step: a layer's best rise stays
+ * its best while it fits and the layer has not risen. */
+static bool fill_one(const ilp_depth *d, int *k, int64_t *slack) {
+  double best = 0;
+  int at = -1;
+  for (int i = 0; i < d->n; i++) {
+    if (d->rise_to[i] == 0 || (d->rise_to[i] - k[i]) * d->lay[i].units > *slack) look_for_rise(d, i, k[i], *slack);
+    if (d->rise_rate[i] <= best) continue;
+    best = d->rise_rate[i];
+    at = i;
+  }
   if (at < 0) return false;
-  *slack -= (to - k[at]) * d->lay[at].units;
-  k[at] = to;
+  *slack -= (d->rise_to[at] - k[at]) * d->lay[at].units;
+  k[at] = d->rise_to[at];
+  d->rise_to[at] = 0;
   return true;
 }
 
@@ -163,9 +179,12 @@ static bool exchange_one(const ilp_depth *d, int *k, int64_t *slack, double tota
 double ilp_fill(const ilp_depth *d, int *k) {
   int64_t slack = d->cap_units - ilp_units_used(d, k);
   settle(d, k, &slack);
+  forget_rises(d);
   while (fill_one(d, k, &slack)) {}
   double total = ilp_upper_value(d, k);
-  for (int step = 0; step < 64 && exchange_one(d, k, &slack, total); step++)
+  for (int step = 0; step < 64 && exchange_one(d, k, &slack, total); step++) {
+    forget_rises(d);
     while (fill_one(d, k, &slack)) {}
+  }
   return ilp_upper_value(d, k);
 }

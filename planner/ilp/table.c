@@ -506,6 +506,8 @@ static hf_status get_scratch(ilp_depth *d) {
   HF_TRY(hf_arena_get(d->mem, &d->order_k, n, sizeof *d->order_k));
   HF_TRY(hf_arena_get(d->mem, &d->k_fit, n, sizeof *d->k_fit));
   HF_TRY(hf_arena_get(d->mem, &d->k_over, n, sizeof *d->k_over));
+  HF_TRY(hf_arena_get(d->mem, &d->rise_to, n, sizeof *d->rise_to));
+  HF_TRY(hf_arena_get(d->mem, &d->rise_rate, n, sizeof *d->rise_rate));
   HF_TRY(hf_arena_get(d->mem, &d->score, E, sizeof *d->score));
   HF_TRY(hf_arena_get(d->mem, &d->tie, E, sizeof *d->tie));
   HF_TRY(hf_arena_get(d->mem, &d->order, E, sizeof *d->order));

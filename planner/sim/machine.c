@@ -106,11 +106,15 @@ static void change_rate(sim_machine *m, side s) {
 }
 
 static void count_side(sim_machine *m, side s, int delta) {
-  bool contended = m->t->contend > 1 || m->t->contend_dma > 1;
+  bool contended = (m->t->contend > 1 || m->t->contend_dma > 1) && s != SIDE_NONE;
   double was[N_SIDES] = {0};
-  for (side x = SIDE_DEVICE; contended && x < N_SIDES; x++) was[x] = slowness(m, x);
-  m->at_work[s] += s == SIDE_NONE ? 0 : delta;
-  for (side x = SIDE_DEVICE; contended && x < N_SIDES; x++)
+  if (!contended || (m->at_work[s] > 0) == (m->at_work[s] + delta > 0)) { /* nobody's rate changes */
+    m->at_work[s] += s == SIDE_NONE ? 0 : delta;
+    return;
+  }
+  for (side x = SIDE_DEVICE; x < N_SIDES; x++) was[x] = slowness(m, x);
+  m->at_work[s] += delta;
+  for (side x = SIDE_DEVICE; x < N_SIDES; x++)
     if (x != s && slowness(m, x) != was[x]) change_rate(m, x);
 }
 

@@ -1,0 +1,212 @@
+/* plan_depth.c: how many micro-batches: each depth that could win is placed and simulated, the most tokens delivered win. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "planner/plan_make.h"
+
+static const double QUICK_GAP = 0.005;
+enum { DEPTHS_TRIED = 4 };
+
+/* A depth at which a request takes longer than at the best by more than this, waiting left out, is not simulated. */
+static const double DEPTH_SLACK = 1.25, CHUNK_SLACK = 1.25; /* of a chunk the same, by its estimate */
+static const double FULL_GAP = 1e-5; /* proven so far, a plan is not searched on */
+
+static uint32_t depths_to_try(const plan_inputs *in) {
+  if (in->req.depth > 0) return 1u << (in->req.depth - 1);
+  int64_t most = in->req.users < DEPTHS_TRIED ? in->req.users : DEPTHS_TRIED;
+  return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
+}
+
+/* One depth under sustained load; kept for the prediction when it is the one chosen. */
+typedef struct {
+  sustained_result load;
+  double rate; /* delivered; 0: given up */
+  bool within; /* the limits; true without */
+  bool near;   /* as of planned */
+  double near_gain;
+} trial;
+
+static hf_status try_depth(const plan_inputs *in, const planned *p, const ilp_result *r, bool search, trial *t) {
+  *t = (trial){0};
+  HF_TRY(plan_sustain(in, p, r, search ? 1 : 0, &t->load));
+  t->rate = t->load.given_up ? 0 : t->load.tok_per_s;
+  t->within = plan_slo_within(p, t->load.ttft_s.p95, t->load.tpot_s.p95);
+  return HF_OK;
+}
+
+static void keep_trial(planned *p, const trial *t) {
+  p->sustained = t->load;
+  p->near = t->near;
+  p->near_gain = t->near_gain;
+}
+
+/* Limits first; of two depths on the same side of them the one that delivers clearly more. */
+static bool better(const trial *t, const trial *than) {
+  return t->within != than->within ? t->within : t->rate > PLAN_DEPTH_MARGIN * than->rate;
+}
+
+/* At depth 2 and more micro-batches wait for one another in turn, which no sum sees: of two placements the one with the longer step may
+ * be the faster. The search that stops at a wider gap ends at another one; it is taken where it simulates clearly faster. */
+static hf_status try_near(const plan_inputs *in, planned *p, const ilp_options *o, bool search, ilp_result *r, trial *t) {
+  ilp_problem prob = plan_eval_problem(p->eval, 1u << (r->depth - 1));
+  ilp_options wide = *o;
+  ilp_result *x = NULL;
+  trial other;
+  if (o->quick || r->depth < 2) return HF_OK;
+  wide.quick = true;
+  wide.gap_target = QUICK_GAP;
+  wide.refusal = NULL;
+  hf_status st = ilp_solve(&prob, &wide, &x);
+  if (st == HF_NO) hf_clear_error();
+  if (st != HF_OK) return st == HF_NO ? HF_OK : st;
+  p->seconds += x->seconds;
+  if (memcmp(x->on_device, r->on_device, (size_t)r->n_layers * (size_t)r->n_experts) != 0) {
+    st = try_depth(in, p, x, search, &other);
+    if (st == HF_OK && better(&other, t)) {
+      st = ilp_result_take(r, x);
+      other.near = true;
+      other.near_gain = other.rate / t->rate - 1;
+      *t = other;
+      p->by_depth[r->depth - 1].objective_ns = r->objective_ns;
+    }
+  }
+  ilp_result_free(x);
+  return st;
+}
+
+/* Whether a request at this objective, a decode step, comes near one at the least. */
+static bool could_win(const plan_inputs *in, const planned *p, double step_ns, double least_ns) {
+  double prompts = p->prompt_ns * (double)in->req.users / (double)in->req.output_tokens; /* per step */
+  return prompts + step_ns <= DEPTH_SLACK * (prompts + least_ns);
+}
+
+/* Where one depth must do: the objective's, unless micro-batches that wait in turn (one simulation tells) make it slower than depth 1 is, which
+ * knows no waiting: its objective is its rate. */
+static hf_status fall_back_to_1(const plan_inputs *in, const ilp_options *io, planned *p) {
+  ilp_depth_state state = p->by_depth[0].state;
+  sim_result sim;
+  double stretch, alone;
+  if (p->ilp->depth == 1 || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) return HF_OK;
+  alone = (double)in->req.users * 1e9 / p->by_depth[0].objective_ns;
+  if (!could_win(in, p, p->by_depth[0].objective_ns, p->ilp->objective_ns)) return HF_OK;
+  HF_TRY(plan_simulate(in, p, p->ilp->on_device, p->ilp->depth, &sim, &stretch));
+  if (alone <= PLAN_DEPTH_MARGIN * sim.decode_tok_per_s / stretch) return HF_OK;
+  ilp_problem prob = plan_eval_problem(p->eval, 1);
+  ilp_result *r = NULL;
+  HF_TRY(ilp_solve(&prob, io, &r));
+  p->seconds += r->seconds;
+  p->by_depth[0] = r->by_depth[0];
+  ilp_result_free(p->ilp);
+  p->ilp = r;
+  return HF_OK;
+}
+
+/* The plan at its depth with another chunk; it stays where it delivers clearly more, or keeps limits that were missed. */
+static hf_status try_chunk(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, int chunk_tokens,
+                           plan_sizes *s, planned *p, trial *best) {
+  int depth = p->ilp->depth, before = in->chunk_tokens;
+  ilp_result *r = NULL;
+  trial t = {0};
+  hf_status st = plan_set_chunk(in, o, chunk_tokens, s, p->eval);
+  if (st == HF_OK) {
+    ilp_problem prob = plan_eval_problem(p->eval, 1u << (depth - 1));
+    if (p->refusal.limits) prob.limit = p->eval->limit = (ilp_limits){0};
+    st = ilp_solve(&prob, io, &r);
+  }
+  if (st == HF_OK) {
+    p->seconds += r->seconds;
+    st = try_depth(in, p, r, search, &t);
+  }
+  if (st == HF_OK && better(&t, best)) {
+    ilp_result_free(p->ilp);
+    p->ilp = r;
+    p->by_depth[depth - 1] = r->by_depth[depth - 1];
+    p->depth_tok_per_s[depth - 1] = t.rate;
+    *best = t;
+    return HF_OK;
+  }
+  ilp_result_free(r);
+  if (st == HF_NO) hf_clear_error(); /* no room, or limits not kept */
+  if (st != HF_OK && st != HF_NO) return st;
+  ilp_limits limit = p->eval->limit;
+  HF_TRY(plan_set_chunk(in, o, before, s, p->eval));
+  if (p->refusal.limits) p->eval->limit = limit;
+  return HF_OK;
+}
+
+/* The chunk was chosen by an estimate that knows no waiting: others that come near the best by it are simulated, too. */
+static hf_status try_chunks(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, plan_sizes *s, planned *p,
+                            trial *best) {
+  double least = INFINITY;
+  int first = in->chunk_tokens;
+  for (int i = 0; i < p->n_chunks; i++) least = fmin(least, p->chunk_ns[i]);
+  for (int i = 0; i < p->n_chunks; i++)
+    if (p->chunk[i] != first && p->chunk_ns[i] <= CHUNK_SLACK * least) HF_TRY(try_chunk(in, o, io, search, p->chunk[i], s, p, best));
+  return HF_OK;
+}
+
+/* The objective is what limits a decode step in the long run; the simulation knows prompts and the order of things too. So every depth at which a
+ * request comes near the best is simulated as well, and what is delivered decides; gap and bound are those of the depth chosen. */
+hf_status plan_choose_depth(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p) {
+  ilp_problem prob = plan_eval_problem(p->eval, depths_to_try(in));
+  ilp_options io = {.quick = o->quick,
+                    .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP,
+                    .refusal = &p->refusal};
+  hf_status st = ilp_solve(&prob, &io, &p->ilp);
+  io.refusal = NULL;
+  if (st == HF_NO && p->refusal.limits) { /* the plan without them tells how far off it is */
+    hf_clear_error();
+    prob.limit = p->eval->limit = (ilp_limits){0};
+    st = ilp_solve(&prob, &io, &p->ilp);
+  }
+  HF_TRY(st);
+  memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
+  p->seconds = p->ilp->seconds;
+  if (o->no_simulation) return HF_OK;
+  if (o->quick && !o->compare_depths) return fall_back_to_1(in, &io, p);
+  double least = p->ilp->objective_ns;
+  int first = p->ilp->depth;
+  trial best, other;
+  bool search = o->slo_report && o->give_up > 0;
+  HF_TRY(try_depth(in, p, p->ilp, search, &best));
+  HF_TRY(try_near(in, p, &io, search, p->ilp, &best));
+  p->depth_tok_per_s[first - 1] = best.rate;
+  for (int d = 1; d <= ILP_MAX_DEPTH; d++) {
+    ilp_depth_state state = p->by_depth[d - 1].state;
+    if (d == first || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) continue;
+    if (!could_win(in, p, p->by_depth[d - 1].objective_ns, least)) continue;
+    ilp_result *r = NULL;
+    prob = plan_eval_problem(p->eval, 1u << (d - 1));
+    st = ilp_solve(&prob, &io, &r);
+    if (st == HF_NO && prob.limit.step_ns + prob.limit.ttft_ns > 0) {
+      hf_clear_error();
+      continue;
+    }
+    HF_TRY(st);
+    p->seconds += r->seconds;
+    p->by_depth[d - 1] = r->by_depth[d - 1]; /* the search over all depths may have stopped before it was proven */
+    st = try_depth(in, p, r, search, &other);
+    if (st == HF_OK) st = try_near(in, p, &io, search, r, &other);
+    p->depth_tok_per_s[d - 1] = other.rate;
+    if (st == HF_OK && better(&other, &best)) {
+      best = other;
+      ilp_result *worse = p->ilp;
+      p->ilp = r;
+      r = worse;
+    }
+    ilp_result_free(r);
+    HF_TRY(st);
+  }
+  HF_TRY(try_chunks(in, o, &io, search, s, p, &best));
+  keep_trial(p, &best);
+  if (best.within || o->slo_report) return HF_OK;
+  bool changed = false;
+  HF_TRY(plan_slo_tighten(in, &io, p, &changed));
+  if (!changed) return HF_OK;
+  HF_TRY(try_depth(in, p, p->ilp, search, &best));
+  p->depth_tok_per_s[p->ilp->depth - 1] = best.rate;
+  keep_trial(p, &best);
+  return HF_OK;
+}
+
