@@ -26,9 +26,10 @@ static void spread_evenly(const plan_inputs *in, const plan_eval *v, uint8_t *pl
   }
 }
 
-static bool has_room(const plan_eval *v) {
+static bool has_room(const plan_inputs *in, const plan_eval *v) {
+  int depth = in->req.depth > 0 ? (int)in->req.depth : 1;
   for (int d = 0; d < v->n_devices; d++)
-    if (v->room[d][0] < 0) return false;
+    if (v->room[d][depth - 1] < 0) return false;
   return true;
 }
 
@@ -101,9 +102,9 @@ hf_status plan_choose_chunk(plan_inputs *in, const planned_options *o, plan_size
   double prompt_ns[PLAN_CHUNKS];
   hf_status st = HF_OK;
   HF_TRY(hf_alloc(&place, (size_t)v->table->n_layers * (size_t)v->table->n_experts + 1, 1, "choice of a chunk"));
-  for (int c = in->chunk_most, tried = 0; c >= PLAN_CHUNK_LEAST && tried < PLAN_CHUNKS; c /= 2, tried++) {
+  for (int c = in->req.chunk_tokens > 0 ? (int)in->req.chunk_tokens : in->chunk_most, tried = 0; tried == 0 || (c >= PLAN_CHUNK_LEAST && tried < PLAN_CHUNKS); c /= 2, tried++) {
     HF_GO(done, plan_set_chunk(in, o, c, s, v));
-    if (has_room(v)) {
+    if (has_room(in, v)) {
       HF_GO(done, request_ns(in, v, overlap, place, &prompt_ns[p->n_chunks], &p->chunk_ns[p->n_chunks]));
       p->chunk[p->n_chunks++] = c;
     }

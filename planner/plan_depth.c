@@ -29,7 +29,7 @@ typedef struct {
 
 static hf_status try_depth(const plan_inputs *in, const planned *p, const ilp_result *r, bool search, trial *t) {
   *t = (trial){0};
-  HF_TRY(plan_sustain(in, p, r, search ? 1 : 0, &t->load));
+  HF_TRY(plan_sustain(in, p, r, search ? PLAN_NEARLY : 0, &t->load));
   t->rate = t->load.given_up ? 0 : t->load.tok_per_s;
   t->within = plan_slo_within(p, t->load.ttft_s.p95, t->load.tpot_s.p95);
   return HF_OK;

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "planner/plan_make.h"
+#include "planner/sim/machine.h"
 
 static void add_baselines(const planned *p, json *extra) {
   json *list = json_add_array(extra, "baselines");
@@ -17,7 +18,8 @@ static void add_baselines(const planned *p, json *extra) {
     json_add_str(o, "name", b->name);
     json_add_num(o, "objective_ns", b->objective_ns);
     json_add_int(o, "depth", b->depth);
-    json_add_num(o, "decode_tok_per_s", 1e9 * p->eval->users / b->objective_ns);
+    if (!(p->eval->prefill.weight > 0)) /* else the objective has prompts in it and is no rate of decoding */
+      json_add_num(o, "decode_tok_per_s", 1e9 * p->eval->users / b->objective_ns);
     json_add_num(o, "slower_by", b->objective_ns / p->ilp->objective_ns - 1);
   }
 }
@@ -34,7 +36,7 @@ static void add_depths(const planned *p, json *extra) {
     if (r->state == ILP_DEPTH_INFEASIBLE || r->state == ILP_DEPTH_LIMITED) continue;
     json_add_num(o, "objective_ns", r->objective_ns);
     json_add_num(o, "bound_ns", r->bound_ns);
-    if (p->depth_tok_per_s[d] > 0) json_add_num(o, "decode_tok_per_s", p->depth_tok_per_s[d]);
+    if (p->depth_tok_per_s[d] > 0) json_add_num(o, "delivered_tok_per_s", p->depth_tok_per_s[d]);
   }
 }
 
@@ -155,6 +157,9 @@ void plan_sustained_json(const planned *p, json *into) {
   plan_add_percentiles(json_add_object(o, "ttft_s"), &r->ttft_s);
   plan_add_percentiles(json_add_object(o, "tpot_s"), &r->tpot_s);
   plan_add_percentiles(json_add_object(o, "e2e_s"), &r->e2e_s);
+  json *busy = json_add_object(o, "busy");
+  for (int i = 0; i < SIM_N_RESOURCES; i++)
+    if (r->busy[i] > 0) json_add_num(busy, sim_resource_name(i), r->busy[i]);
   json_add_int(o, "requests", r->requests);
   if (p->slo_ttft_s > 0 || p->slo_tpot_s > 0) json_add_num(o, "goodput", r->goodput);
   json_add_str(o, "load", SUSTAINED_WORDS);

@@ -36,7 +36,7 @@ typedef struct {
   popularity *pop;
   bool assumed_popularity;
   double mean_context; /* of a decode step: prompt + half the output */
-  int chunk_most;      /* longest chunk worth a thought; the one asked for where one was */
+  int chunk_most;      /* longest chunk worth a thought */
   int chunk_tokens;    /* chunk_most, or what plan_make chose */
 } plan_inputs;
 

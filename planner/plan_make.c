@@ -153,9 +153,8 @@ static hf_status predict(const plan_inputs *in, const planned_options *o, planne
   double slower = 1, faster = 1, give_up = o->slo_report ? o->give_up : 0;
   if (!o->no_simulation && give_up == 0 && out->sim.requests == 0)
     HF_TRY(plan_simulate(in, out, out->ilp->on_device, out->ilp->depth, &out->sim, &out->stretch));
-  /* the choice of a depth gives up at the limits themselves */
   const sustained_result *load = &out->sustained;
-  if (!o->no_simulation && ((load->requests == 0 && !load->given_up) || (load->given_up && give_up != 1)))
+  if (!o->no_simulation && ((load->requests == 0 && !load->given_up) || (load->given_up && give_up > PLAN_NEARLY)))
     HF_TRY(plan_sustain(in, out, out->ilp, give_up, &out->sustained));
   if (!o->no_interval) HF_TRY(interval(in, out, &slower, &faster));
   double rate = out->sim.decode_tok_per_s > 0 ? out->sim.decode_tok_per_s / out->stretch : out->ilp->tok_per_s;

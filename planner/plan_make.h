@@ -14,6 +14,8 @@
  * it (project bar); not nothing, since a tie goes to the simpler schedule. */
 #define PLAN_DEPTH_MARGIN 1.02
 enum { PLAN_CHUNKS = 5 };
+/* Another depth or chunk may make up for a limit missed by this: searches follow a load so far beyond it. */
+#define PLAN_NEARLY 1.5
 
 /* What placement and depth minimise: the decode step, or the time of a whole request (its prompt's chunks and its steps). */
 typedef enum { PLAN_FOR_DECODE, PLAN_FOR_REQUEST } plan_goal;
@@ -36,7 +38,8 @@ typedef struct {
    * HF_NO and out->remedy. */
   double slo_ttft_s, slo_tpot_s;
   /* With slo_report, for searches that ask only whether limits are met: the sustained load ends when a p95 is certainly over this many times
-    * its limit, and the decode rate is the objective's, not simulated; 0 = the whole answer. */
+    * its limit (the choice of depth and chunk follows it to PLAN_NEARLY times), and the decode rate is the objective's, not simulated; 0 = the
+    * whole answer. */
   double give_up;
 } planned_options;
 

@@ -170,16 +170,30 @@ static const char *baseline_name(const json *o) {
   return name != NULL && strcmp(name, "all-cpu") == 0 ? "experts all-cpu" : name;
 }
 
+/* Chunks of prompts per decode step in what placements are compared by; 0: decode alone. */
+static double prompt_weight(const plan *p) {
+  return json_number(json_get(json_get(json_get(p->extra, "inputs"), "prefill"), "weight"), 0);
+}
+
+static hf_status show_baseline(const plan *p, const json *o, hf_buf *b) {
+  double slower = json_number(json_get(o, "slower_by"), 0);
+  HF_TRY(hf_buf_printf(b, "    %-15s ", baseline_name(o)));
+  if (prompt_weight(p) > 0) HF_TRY(hf_buf_printf(b, "(depth %d)", (int)json_number(json_get(o, "depth"), 0)));
+  else
+    HF_TRY(hf_buf_printf(b, "%8.2f tokens/s (depth %d)", json_number(json_get(o, "decode_tok_per_s"), 0),
+                         (int)json_number(json_get(o, "depth"), 0)));
+  return hf_buf_printf(
+      b, "  %+.2f %%%s\n", 100 * (1 / (1 + slower) - 1),
+      baseline_name(o) != json_string(json_get(o, "name")) ? "  (the device keeps attention, shared experts and KV cache)" : "");
+}
+
 static hf_status show_baselines(const plan *p, hf_buf *b) {
   const json *list = json_get(p->extra, "baselines");
-  for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
-    double slower = json_number(json_get(o, "slower_by"), 0);
-    HF_TRY(hf_buf_printf(
-        b, "    %-15s %8.2f tokens/s (depth %d)  %+.2f %%%s\n", baseline_name(o), json_number(json_get(o, "decode_tok_per_s"), 0),
-        (int)json_number(json_get(o, "depth"), 0), 100 * (1 / (1 + slower) - 1),
-        baseline_name(o) != json_string(json_get(o, "name")) ? "  (the device keeps attention, shared experts and KV cache)"
-                                                             : ""));
-  }
+  if (prompt_weight(p) > 0) HF_TRY(hf_buf_printf(b, "  simpler placements, by decode step and prompts together, nobody waiting in turn\n"));
+  else
+    HF_TRY(hf_buf_printf(b, "  simpler placements, by the decode step alone, nobody waiting in turn (this plan: %.2f tokens/s)\n",
+                         1e9 * p->users / p->ilp.objective_ns));
+  for (const json *o = json_first(list); o != NULL; o = json_next(o)) HF_TRY(show_baseline(p, o, b));
   const char *worth = json_string(json_get(json_get(p->extra, "advice"), "placement"));
   if (worth != NULL) HF_TRY(hf_buf_printf(b, "    %s\n", worth));
   HF_TRY(show_advice(p, b));
@@ -232,6 +246,16 @@ static hf_status show_percentiles(const char *name, const plan_percentiles *p, h
   return p->p95 > 0 ? hf_buf_printf(b, ", p95 %s, p99 %s\n", t[2], t[3]) : hf_buf_printf(b, ", p99 %s\n", t[3]);
 }
 
+/* What delivering waits for, which prompts may make another resource than the one that binds a decode step. */
+static hf_status show_busy(const json *busy, hf_buf *b) {
+  const char *before = "    busy       ";
+  for (const json *o = json_first(busy); o != NULL; o = json_next(o)) {
+    HF_TRY(hf_buf_printf(b, "%s%s %.0f %%", before, json_key(o), 100 * json_number(o, 0)));
+    before = ", ";
+  }
+  return json_len(busy) > 0 ? hf_buf_printf(b, "\n") : HF_OK;
+}
+
 /* What is delivered to users who never pause, then what a run of one request each shows. */
 static hf_status show_times(const plan *p, hf_buf *b) {
   const json *o = json_get(p->extra, "sustained");
@@ -241,6 +265,7 @@ static hf_status show_times(const plan *p, hf_buf *b) {
                          json_number(json_get(o, "tok_per_s"), 0)));
     HF_TRY(show_percentiles("TTFT", &ttft, b));
     HF_TRY(show_percentiles("TPOT", &tpot, b));
+    HF_TRY(show_busy(json_get(o, "busy"), b));
   }
   HF_TRY(hf_buf_printf(b, "  predicted    %.2f tokens/s decode (%.2f to %.2f, %s), users who start together, one request each\n",
                        p->decode_tok_per_s.likely, p->decode_tok_per_s.low, p->decode_tok_per_s.high, p->tag));
@@ -252,14 +277,14 @@ static hf_status show_depths(const plan *p, hf_buf *b) {
   HF_TRY(hf_buf_printf(b, "  depth        %d", p->depth));
   bool first = true;
   for (const json *o = json_first(json_get(p->extra, "by_depth")); o != NULL; o = json_next(o)) {
-    double rate = json_number(json_get(o, "decode_tok_per_s"), 0);
+    double rate = json_number(json_get(o, "delivered_tok_per_s"), 0);
     int depth = (int)json_number(json_get(o, "depth"), 0);
     if (depth == p->depth || !(rate > 0)) continue;
-    HF_TRY(hf_buf_printf(b, "%s%d: %.2f", first ? " (simulated at " : ", ", depth, rate));
+    HF_TRY(hf_buf_printf(b, "%s%d: %.2f", first ? " (delivered at " : ", ", depth, rate));
     first = false;
   }
   if (first) return hf_buf_printf(b, "\n");
-  return hf_buf_printf(b, " tokens/s; another depth than the objective's must win by %.0f %%)\n", 100 * (PLAN_DEPTH_MARGIN - 1));
+  return hf_buf_printf(b, " tokens/s; another depth than that of the shortest step must win by %.0f %%)\n", 100 * (PLAN_DEPTH_MARGIN - 1));
 }
 
 static hf_status show_class(const json *o, const char *before, hf_buf *b) {
@@ -324,32 +349,45 @@ static hf_status show_hardware(const plan *p, hf_buf *b) {
                        json_string(json_get(price, "tag")));
 }
 
+/* What placements are compared by: the decode step, or with --optimise request that and its share of prompt chunks. */
+static hf_status show_objective(const plan *p, hf_buf *b) {
+  char t[4][24];
+  double weight = prompt_weight(p), gain = json_number(json_get(p->extra, "placement_gain"), 0);
+  time_text(1e-9 * p->ilp.objective_ns, t[0]);
+  time_text(1e-9 * p->ilp.bound_ns, t[1]);
+  HF_TRY(hf_buf_printf(b, "  %s  %s, no placement%s below %s: gap %.4f %%, %s, found in %.2f s\n",
+                       weight > 0 ? "step+prompt" : "decode step", t[0], has_rows(p) ? " that keeps the rows of its limits" : "", t[1],
+                       100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
+  if (weight > 0) {
+    double chunk_ns = json_number(json_get(json_get(p->extra, "resources"), "chunk_ns"), 0);
+    time_text(1e-9 * (p->ilp.objective_ns - weight * chunk_ns), t[2]);
+    time_text(1e-9 * chunk_ns, t[3]);
+    HF_TRY(hf_buf_printf(b, "               (a decode step of %s and %.3g chunks of prompts of %s: what a request asks for per step)\n",
+                         t[2], weight, t[3]));
+  }
+  if (strcmp(p->ilp.status, "bounded") == 0)
+    HF_TRY(hf_buf_printf(b, "               (a wide gap: a better placement is not excluded; the bound is weak where like devices, or this "
+                            "machine and another, share layers)\n"));
+  if (gain > 0)
+    HF_TRY(hf_buf_printf(
+        b, "               (not the least step within the gap, but it delivers %.1f %% more than that one: less waiting in turn)\n",
+        100 * gain));
+  return HF_OK;
+}
+
 hf_status plan_show(const plan *p, hf_buf *b) {
-  char step[24], bound[24], loss[PLAN_LOSS_TEXT];
+  char loss[PLAN_LOSS_TEXT];
   plan_quality q;
   plan_quality_read(p->extra, &q);
   plan_quality_text(&q, loss);
-  time_text(1e-9 * p->ilp.objective_ns, step);
-  time_text(1e-9 * p->ilp.bound_ns, bound);
   HF_TRY(hf_buf_printf(b, "Plan %lld: %s (%s%s) on %s, device %s\n", (long long)p->id, p->model, p->format, loss, p->machine,
                        p->gpu));
   HF_TRY(plan_show_doubts(p, b));
-  HF_TRY(hf_buf_printf(b, "  load         %d user%s, context %d (prompt %d, output %d)\n", p->users, p->users == 1 ? "" : "s",
-                       p->context, p->prompt_tokens, p->output_tokens));
+  HF_TRY(hf_buf_printf(b, "  load         %d user%s, context %d (prompt %d, output %d), prompts in chunks of %d\n", p->users,
+                       p->users == 1 ? "" : "s", p->context, p->prompt_tokens, p->output_tokens, p->chunk_tokens));
   HF_TRY(show_depths(p, b));
   HF_TRY(show_placement(p, b));
-  HF_TRY(hf_buf_printf(b, "  decode step  %s, no placement%s below %s: gap %.4f %%, %s, found in %.2f s\n", step,
-                       has_rows(p) ? " that keeps the rows of its limits" : "", bound, 100 * p->ilp.gap, p->ilp.status,
-                       p->ilp.seconds));
-  if (strcmp(p->ilp.status, "bounded") == 0)
-    HF_TRY(hf_buf_printf(b, "               (a wide gap: a better placement is not excluded; between like devices that share "
-                            "layers the bound is weak)\n"));
-  double gain = json_number(json_get(p->extra, "placement_gain"), 0);
-  if (gain > 0)
-    HF_TRY(hf_buf_printf(
-        b,
-        "               (not the least step within the gap, but simulated %.1f %% faster than that one: less waiting in turn)\n",
-        100 * gain));
+  HF_TRY(show_objective(p, b));
   if (p->depth > 1)
     HF_TRY(hf_buf_printf(
         b, "               (what the busiest resource or one micro-batch's way asks for; see predicted for waiting in turn)\n"));
@@ -360,8 +398,6 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(show_times(p, b));
   HF_TRY(show_slo(p, b));
   HF_TRY(show_hardware(p, b));
-  HF_TRY(hf_buf_printf(b, "  simpler placements, by the decode step alone, nobody waiting in turn (this plan: %.2f tokens/s)\n",
-                       1e9 * p->users / p->ilp.objective_ns));
   HF_TRY(show_baselines(p, b));
   HF_TRY(show_changes(p, b));
   HF_TRY(hf_buf_printf(b, "  budget\n"));

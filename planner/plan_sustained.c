@@ -136,6 +136,7 @@ static hf_status run(const sim_options *base, double give_up_ttft_s, double give
                               .device_busy = r.device_busy,
                               .cpu_busy = r.cpu_busy,
                               .given_up = c->given_up};
+    memcpy(out->busy, r.busy, sizeof out->busy);
     out->ttft_s = percentiles(c, c->ttft, c->n);
     out->tpot_s = percentiles(c, c->tpot, c->n_tpot);
     out->e2e_s = percentiles(c, c->e2e, c->n);

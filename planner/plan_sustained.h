@@ -24,7 +24,7 @@ typedef struct {
   plan_percentiles ttft_s, tpot_s, e2e_s; /* nearest rank; tpot_s 0 where answers have one token */
   double tok_per_s;                       /* output tokens of the counted requests over the time in which they ended: delivered */
   double goodput;                         /* share within slo_ttft_s and slo_tpot_s of the options */
-  double device_busy, cpu_busy;
+  double device_busy, cpu_busy, busy[SIM_N_RESOURCES]; /* as of sim_result: of the whole time, the warm-up included */
   bool
       given_up; /* p95 of TTFT or TPOT is certainly over what was to be given up at: p95 is then the least it could have become, the rest is
                   * of what was seen */

@@ -205,11 +205,13 @@ static void table_baselines(page *p, const char *id, const plan *pl) {
                                  {"slower_by", "Longer step", FMT_SIGNED}};
   const json *list = json_get(pl->extra, "baselines");
   char name[SECTION_ID_MAX], step[FORMAT_MAX], decode[FORMAT_MAX], wall[FORMAT_MAX];
-  double own = pl->ilp.objective_ns > 0 ? 1e9 * pl->users / pl->ilp.objective_ns : NAN,
+  bool prompts = json_number(json_get(json_get(json_get(pl->extra, "inputs"), "prefill"), "weight"), 0) > 0;
+  double own = pl->ilp.objective_ns > 0 && !prompts ? 1e9 * pl->users / pl->ilp.objective_ns : NAN,
          delivered = json_number(json_get(json_get(pl->extra, "sustained"), "tok_per_s"), NAN);
   if (json_len(list) == 0) return;
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "baselines"), cols,
-                            "What the search is worth here: simpler placements, by the decode step of the same cost model");
+                            prompts ? "What the search is worth here: simpler placements, by decode step and prompts together"
+                                    : "What the search is worth here: simpler placements, by the decode step of the same cost model");
   table_shown(p, t, "this plan", "this plan"), table_num(p, t, pl->depth);
   table_num(p, t, own), table_num(p, t, pl->ilp.objective_ns), table_num(p, t, 0);
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
@@ -224,7 +226,7 @@ static void table_baselines(page *p, const char *id, const plan *pl) {
   format_number(own, FMT_TOK_S, step);
   format_number(pl->decode_tok_per_s.likely, FMT_TOK_S, decode);
   format_number(delivered, FMT_TOK_S, wall);
-  if (isfinite(delivered))
+  if (isfinite(delivered) && !prompts)
     page_note(p,
               "Three figures of one plan: %s tokens/s by the step alone, which is what placements are compared by; %s simulated, "
               "micro-batches "
@@ -244,7 +246,7 @@ static const char *depth_state(const char *state, double rate, bool chosen) {
 static void table_depths(page *p, const char *id, const plan *pl) {
   static const rep_col cols[] = {{"depth", "Depth", FMT_INT},
                                  {"state", "Result", FMT_TEXT},
-                                 {"decode_tok_per_s", "Tokens/s, simulated", FMT_TOK_S},
+                                 {"delivered_tok_per_s", "Tokens/s delivered", FMT_TOK_S},
                                  {"objective_ns", "Step", FMT_NS},
                                  {"bound_ns", "Proven bound", FMT_NS}};
   const json *list = json_get(pl->extra, "by_depth");
@@ -252,9 +254,9 @@ static void table_depths(page *p, const char *id, const plan *pl) {
   bool simulated = false;
   if (json_len(list) == 0) return;
   rep_table *t = PAGE_TABLE(p, section_id(name, id, "depths"), cols,
-                            "Pipeline depths tried: the simulated tokens/s decide, not the step alone");
+                            "Pipeline depths tried: delivered tokens/s decide, not the step alone");
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
-    double depth = json_number(json_get(o, "depth"), NAN), rate = json_number(json_get(o, "decode_tok_per_s"), NAN);
+    double depth = json_number(json_get(o, "depth"), NAN), rate = json_number(json_get(o, "delivered_tok_per_s"), NAN);
     const char *state = json_string(json_get(o, "state"));
     table_num(p, t, depth),
         table_shown(p, t, state != NULL ? state : "", "%s", depth_state(state != NULL ? state : "", rate, depth == pl->depth));

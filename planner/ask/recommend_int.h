@@ -20,7 +20,7 @@ enum {
 };
 static const double CLEARLY = 1.05; /* a failure by more than this tells about machines that are no better */
 static const double WORTH = 1.01;   /* less more than that is no better choice */
-static const double NEARLY = 1.1;   /* another depth may make up for a miss of at most this */
+static const double NEARLY = PLAN_NEARLY;
 
 typedef struct {
   catalog_parts parts; /* without GPU */
