@@ -22,7 +22,8 @@ static void spread_evenly(const plan_inputs *in, const plan_eval *v, uint8_t *pl
   for (int l = 0; l < layers && v->n_devices > 0; l++) {
     int d = in->home[l];
     double share = all[d] > 0 ? fmax(0, (double)v->room[d][0] / all[d]) : 0;
-    for (int e = 0; v->table->layer[l].moe && e < n && e + 1 <= share * n; e++) place[(size_t)l * (size_t)n + (size_t)e] = 1 + (uint8_t)d;
+    for (int e = 0; v->table->layer[l].moe && e < n && e + 1 <= share * n; e++)
+      place[(size_t)l * (size_t)n + (size_t)e] = 1 + (uint8_t)d;
   }
 }
 
@@ -47,7 +48,8 @@ static void add_piece(const plan_inputs *in, const plan_eval *v, const uint8_t *
   stage_load_add(&load, t, (in->req.prompt_tokens - tokens) / 2, tokens);
   for (int l = 0; l < t->n_layers; l++) {
     int home = t->one_resource ? 0 : 1 + t->layer[l].home;
-    layer_times y = stage_layer_times_load(t, &prompts, l, &load, t->layer[l].moe ? place + (size_t)l * (size_t)t->n_experts : NULL);
+    layer_times y =
+        stage_layer_times_load(t, &prompts, l, &load, t->layer[l].moe ? place + (size_t)l * (size_t)t->n_experts : NULL);
     d->place_ns[home] += times * (y.attn_ns + y.shared_ns + y.dexp_ns);
     d->place_ns[0] += times * y.cexp_ns;
     d->link_ns += times * y.upload_ns;
@@ -56,7 +58,8 @@ static void add_piece(const plan_inputs *in, const plan_eval *v, const uint8_t *
 }
 
 /* The same pieces one after another, each layer by the CPU or sent, whichever is less. */
-static hf_status piece_alone_ns(const plan_inputs *in, const plan_eval *v, const uint8_t *place, int64_t tokens, ilp_evaluation *e) {
+static hf_status piece_alone_ns(const plan_inputs *in, const plan_eval *v, const uint8_t *place, int64_t tokens,
+                                ilp_evaluation *e) {
   ilp_problem prob = plan_eval_problem(v, 1);
   prob.limit = (ilp_limits){0};
   prob.prefill = (ilp_prefill){.weight = 1, .upload = v->prefill.upload};
@@ -72,7 +75,8 @@ static double busiest_ns(const demand *d) {
 
 /* The time of a request under the chunk set. Alone: its prompt's chunks and its share of the steps of all users. Where micro-batches overlap,
  * the busiest resource's share in both, for what can be sent is whatever leaves it less busy. */
-static hf_status request_ns(const plan_inputs *in, const plan_eval *v, bool overlap, uint8_t *place, double *prompt_ns, double *ns) {
+static hf_status request_ns(const plan_inputs *in, const plan_eval *v, bool overlap, uint8_t *place, double *prompt_ns,
+                            double *ns) {
   const plan_request *r = &in->req;
   int64_t prompt = r->prompt_tokens, chunk = in->chunk_tokens < prompt ? in->chunk_tokens : prompt, last = prompt % chunk;
   double steps = (double)r->output_tokens / (double)r->users, whole = (double)(prompt / chunk), least = INFINITY;
@@ -102,7 +106,8 @@ hf_status plan_choose_chunk(plan_inputs *in, const planned_options *o, plan_size
   double prompt_ns[PLAN_CHUNKS];
   hf_status st = HF_OK;
   HF_TRY(hf_alloc(&place, (size_t)v->table->n_layers * (size_t)v->table->n_experts + 1, 1, "choice of a chunk"));
-  for (int c = in->req.chunk_tokens > 0 ? (int)in->req.chunk_tokens : in->chunk_most, tried = 0; tried == 0 || (c >= PLAN_CHUNK_LEAST && tried < PLAN_CHUNKS); c /= 2, tried++) {
+  for (int c = in->req.chunk_tokens > 0 ? (int)in->req.chunk_tokens : in->chunk_most, tried = 0;
+       tried == 0 || (c >= PLAN_CHUNK_LEAST && tried < PLAN_CHUNKS); c /= 2, tried++) {
     HF_GO(done, plan_set_chunk(in, o, c, s, v));
     if (has_room(in, v)) {
       HF_GO(done, request_ns(in, v, overlap, place, &prompt_ns[p->n_chunks], &p->chunk_ns[p->n_chunks]));

@@ -10,7 +10,7 @@ enum { DEPTHS_TRIED = 4 };
 
 /* A depth at which a request takes longer than at the best by more than this, waiting left out, is not simulated. */
 static const double DEPTH_SLACK = 1.25, CHUNK_SLACK = 1.25; /* of a chunk the same, by its estimate */
-static const double FULL_GAP = 1e-5; /* proven so far, a plan is not searched on */
+static const double FULL_GAP = 1e-5;                        /* proven so far, a plan is not searched on */
 
 static uint32_t depths_to_try(const plan_inputs *in) {
   if (in->req.depth > 0) return 1u << (in->req.depth - 1);
@@ -136,13 +136,14 @@ static hf_status try_chunk(plan_inputs *in, const planned_options *o, const ilp_
 }
 
 /* The chunk was chosen by an estimate that knows no waiting: others that come near the best by it are simulated, too. */
-static hf_status try_chunks(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, plan_sizes *s, planned *p,
-                            trial *best) {
+static hf_status try_chunks(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, plan_sizes *s,
+                            planned *p, trial *best) {
   double least = INFINITY;
   int first = in->chunk_tokens;
   for (int i = 0; i < p->n_chunks; i++) least = fmin(least, p->chunk_ns[i]);
   for (int i = 0; i < p->n_chunks; i++)
-    if (p->chunk[i] != first && p->chunk_ns[i] <= CHUNK_SLACK * least) HF_TRY(try_chunk(in, o, io, search, p->chunk[i], s, p, best));
+    if (p->chunk[i] != first && p->chunk_ns[i] <= CHUNK_SLACK * least)
+      HF_TRY(try_chunk(in, o, io, search, p->chunk[i], s, p, best));
   return HF_OK;
 }
 
@@ -209,4 +210,3 @@ hf_status plan_choose_depth(plan_inputs *in, const planned_options *o, plan_size
   keep_trial(p, &best);
   return HF_OK;
 }
-

@@ -66,7 +66,7 @@ typedef struct {
    * prompt alone, with the one chosen there. */
   int n_chunks, chunk[PLAN_CHUNKS];
   double chunk_ns[PLAN_CHUNKS], prompt_ns;
-  double seconds;                           /* all searches together */
+  double seconds;                  /* all searches together */
   double effect[COST_N_GROUPS][2]; /* of the interval: ln(step / likely step) with one group at its slow, at its fast end */
   /* Set when the answer is HF_NO: what needs how much, and what would help. */
   int n_budget, n_remedies;
@@ -117,8 +117,7 @@ HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const u
                                 double *stretch);
 
 /* Marks the layers that upload in a step of prompts (those whose layer says so). Returns from how many tokens on a step does; 0: no layer does. */
-int plan_uploads(const planned *p, const ilp_layer *layers, const uint8_t *placement, int depth,
-                 uint8_t upload[PLAN_MAX_LAYERS]);
+int plan_uploads(const planned *p, const ilp_layer *layers, const uint8_t *placement, int depth, uint8_t upload[PLAN_MAX_LAYERS]);
 /* plan_chunk.c. Sets the chunk asked for, or that of the least time of a request (its prompt's chunks and its share of decode steps, nothing
  * overlapping) among those the memory has room for; what goes with it in *s and p->eval; p->prompt_ns. */
 HF_MUST hf_status plan_choose_chunk(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p);

@@ -189,7 +189,8 @@ static hf_status show_baseline(const plan *p, const json *o, hf_buf *b) {
 
 static hf_status show_baselines(const plan *p, hf_buf *b) {
   const json *list = json_get(p->extra, "baselines");
-  if (prompt_weight(p) > 0) HF_TRY(hf_buf_printf(b, "  simpler placements, by decode step and prompts together, nobody waiting in turn\n"));
+  if (prompt_weight(p) > 0)
+    HF_TRY(hf_buf_printf(b, "  simpler placements, by decode step and prompts together, nobody waiting in turn\n"));
   else
     HF_TRY(hf_buf_printf(b, "  simpler placements, by the decode step alone, nobody waiting in turn (this plan: %.2f tokens/s)\n",
                          1e9 * p->users / p->ilp.objective_ns));
@@ -284,7 +285,8 @@ static hf_status show_depths(const plan *p, hf_buf *b) {
     first = false;
   }
   if (first) return hf_buf_printf(b, "\n");
-  return hf_buf_printf(b, " tokens/s; another depth than that of the shortest step must win by %.0f %%)\n", 100 * (PLAN_DEPTH_MARGIN - 1));
+  return hf_buf_printf(b, " tokens/s; another depth than that of the shortest step must win by %.0f %%)\n",
+                       100 * (PLAN_DEPTH_MARGIN - 1));
 }
 
 static hf_status show_class(const json *o, const char *before, hf_buf *b) {
@@ -356,21 +358,24 @@ static hf_status show_objective(const plan *p, hf_buf *b) {
   time_text(1e-9 * p->ilp.objective_ns, t[0]);
   time_text(1e-9 * p->ilp.bound_ns, t[1]);
   HF_TRY(hf_buf_printf(b, "  %s  %s, no placement%s below %s: gap %.4f %%, %s, found in %.2f s\n",
-                       weight > 0 ? "step+prompt" : "decode step", t[0], has_rows(p) ? " that keeps the rows of its limits" : "", t[1],
-                       100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
+                       weight > 0 ? "step+prompt" : "decode step", t[0], has_rows(p) ? " that keeps the rows of its limits" : "",
+                       t[1], 100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
   if (weight > 0) {
     double chunk_ns = json_number(json_get(json_get(p->extra, "resources"), "chunk_ns"), 0);
     time_text(1e-9 * (p->ilp.objective_ns - weight * chunk_ns), t[2]);
     time_text(1e-9 * chunk_ns, t[3]);
-    HF_TRY(hf_buf_printf(b, "               (a decode step of %s and %.3g chunks of prompts of %s: what a request asks for per step)\n",
-                         t[2], weight, t[3]));
+    HF_TRY(hf_buf_printf(
+        b, "               (a decode step of %s and %.3g chunks of prompts of %s: what a request asks for per step)\n", t[2],
+        weight, t[3]));
   }
   if (strcmp(p->ilp.status, "bounded") == 0)
-    HF_TRY(hf_buf_printf(b, "               (a wide gap: a better placement is not excluded; the bound is weak where like devices, or this "
-                            "machine and another, share layers)\n"));
+    HF_TRY(hf_buf_printf(
+        b, "               (a wide gap: a better placement is not excluded; the bound is weak where like devices, or this "
+           "machine and another, share layers)\n"));
   if (gain > 0)
     HF_TRY(hf_buf_printf(
-        b, "               (not the least step within the gap, but it delivers %.1f %% more than that one: less waiting in turn)\n",
+        b,
+        "               (not the least step within the gap, but it delivers %.1f %% more than that one: less waiting in turn)\n",
         100 * gain));
   return HF_OK;
 }

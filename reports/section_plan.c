@@ -209,9 +209,10 @@ static void table_baselines(page *p, const char *id, const plan *pl) {
   double own = pl->ilp.objective_ns > 0 && !prompts ? 1e9 * pl->users / pl->ilp.objective_ns : NAN,
          delivered = json_number(json_get(json_get(pl->extra, "sustained"), "tok_per_s"), NAN);
   if (json_len(list) == 0) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "baselines"), cols,
-                            prompts ? "What the search is worth here: simpler placements, by decode step and prompts together"
-                                    : "What the search is worth here: simpler placements, by the decode step of the same cost model");
+  rep_table *t =
+      PAGE_TABLE(p, section_id(name, id, "baselines"), cols,
+                 prompts ? "What the search is worth here: simpler placements, by decode step and prompts together"
+                         : "What the search is worth here: simpler placements, by the decode step of the same cost model");
   table_shown(p, t, "this plan", "this plan"), table_num(p, t, pl->depth);
   table_num(p, t, own), table_num(p, t, pl->ilp.objective_ns), table_num(p, t, 0);
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
@@ -253,8 +254,8 @@ static void table_depths(page *p, const char *id, const plan *pl) {
   char name[SECTION_ID_MAX];
   bool simulated = false;
   if (json_len(list) == 0) return;
-  rep_table *t = PAGE_TABLE(p, section_id(name, id, "depths"), cols,
-                            "Pipeline depths tried: delivered tokens/s decide, not the step alone");
+  rep_table *t =
+      PAGE_TABLE(p, section_id(name, id, "depths"), cols, "Pipeline depths tried: delivered tokens/s decide, not the step alone");
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
     double depth = json_number(json_get(o, "depth"), NAN), rate = json_number(json_get(o, "delivered_tok_per_s"), NAN);
     const char *state = json_string(json_get(o, "state"));

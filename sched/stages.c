@@ -418,7 +418,9 @@ typedef struct {
 static void cost_expert(const stage_table *t, int layer, int place, double p, const stage_load *load, expert_cost *c) {
   const stage_layer *y = &t->layer[layer];
   bool sent = place == 0 && load->upload && y->upload_ns > 0;
-  const stage_curve *curve = sent || place == home_place(t, y) ? &y->dexp : place == 0 ? &y->cexp : &stage_place_of(t, layer, place)->exp;
+  const stage_curve *curve = sent || place == home_place(t, y) ? &y->dexp
+                             : place == 0                      ? &y->cexp
+                                                               : &stage_place_of(t, layer, place)->exp;
   if (c->known && c->p == p) return;
   *c = (expert_cost){.known = true, .p = p, .ns = expert_time_ns(curve, p, load->tokens)};
   if (sent) c->upload_ns = expert_hit(p, load->tokens) * y->upload_ns;

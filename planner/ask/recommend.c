@@ -447,8 +447,7 @@ static hf_status look_again(search *s, const ask_case_spec *spec, int n, candida
 }
 
 ask_case_spec search_first_look_spec(const search *s, const candidate *y) {
-  ask_case_spec spec = {
-      .machine = y->machine, .req = *s->req, .slo = s->q->slo, .quick = true, .no_interval = true};
+  ask_case_spec spec = {.machine = y->machine, .req = *s->req, .slo = s->q->slo, .quick = true, .no_interval = true};
   /* Without limits nothing is looked at again: what is delivered ranks at once. */
   spec.one_depth = s->q->slo.ttft_s > 0 || s->q->slo.tpot_s > 0;
   if (s->format[y->c.format].name != NULL) spec.req.format = s->format[y->c.format].name;

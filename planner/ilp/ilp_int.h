@@ -39,10 +39,10 @@ typedef struct {
   int *order_k, *k_fit, *k_over; /* [n] scratch of the multiplier search */
   int *rise_to;                  /* [n] scratch of ilp_fill: a layer's best rise; 0: not looked for; its own k: there is none */
   double *rise_rate;
-  int *k_best;                   /* [n] best placement found, k per layer */
-  double best_ns;                /* its objective (upper table) */
-  bool exact;                    /* best_ns is the optimum over upper */
-  bool milp;                     /* bound_ns comes from the integer problem over lower */
+  int *k_best;    /* [n] best placement found, k per layer */
+  double best_ns; /* its objective (upper table) */
+  bool exact;     /* best_ns is the optimum over upper */
+  bool milp;      /* bound_ns comes from the integer problem over lower */
   int refine_left;
   ilp_counters *count;
 } ilp_depth;
