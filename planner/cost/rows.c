@@ -99,7 +99,8 @@ static const rec_figure *row_of(const cost_rows *r, const char *device, const ch
   int best_threads = -1;
   for (int i = 0; i < r->n_figure; i++) {
     const rec_figure *f = &r->figure[i];
-    if (strcmp(f->device, device) != 0 || strcmp(f->what, what) != 0) continue;
+    /* asked for in every search for anything: most names part at their first letter */
+    if (f->what[0] != what[0] || strcmp(f->what, what) != 0 || strcmp(f->device, device) != 0) continue;
     int threads = params_threads(f->params);
     if (threads == 0) threads = INT32_MAX;
     if (best == NULL || threads > best_threads || (threads == best_threads && f->id > best->id)) {

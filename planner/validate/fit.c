@@ -63,7 +63,8 @@ static void put(engine *e, engine_fact f, double v) {
   e->fact[f].low = e->fact[f].likely = e->fact[f].high = v;
 }
 
-static hf_status loss(problem *p, const double *x, double *out) {
+/* Sums only grow: one that is over `enough` already is as good as any, for the search does not go there. */
+static hf_status loss(problem *p, const double *x, double enough, double *out) {
   double sum = 0;
   for (int i = 0; i < p->fp->n; i++) {
     if (p->resting[i]) continue;
@@ -72,7 +73,7 @@ static hf_status loss(problem *p, const double *x, double *out) {
   }
   for (int i = 0; i < p->fp->n; i++)
     if (p->resting[i]) put(&p->e, p->fp->fact[i], at_rest(&p->e, p->fp->fact[i]));
-  for (int i = 0; i < p->n; i++) {
+  for (int i = 0; i < p->n && sum <= enough; i++) {
     const published_case *c = p->row[i]->r.c;
     predicted_rates r;
     HF_TRY(predict_case(p->row[i], &p->e, (cost_case){0}, &r));
@@ -93,7 +94,7 @@ static double three_digits(double v) {
 static hf_status search(problem *p) {
   double x[FIT_MAX_FACTS], best = 0;
   for (int i = 0; i < p->fp->n; i++) x[i] = log(p->start[i]);
-  HF_TRY(loss(p, x, &best));
+  HF_TRY(loss(p, x, INFINITY, &best));
   for (double step = FIRST_STEP; step >= LAST_STEP;) {
     bool moved = false;
     for (int i = 0; i < p->fp->n; i++)
@@ -101,7 +102,7 @@ static hf_status search(problem *p) {
         double old = x[i], now = 0;
         if (p->resting[i] || fabs(old + side * step - log(p->start[i])) > REACH) continue;
         x[i] = old + side * step;
-        HF_TRY(loss(p, x, &now));
+        HF_TRY(loss(p, x, best, &now));
         if (now < best - 1e-9) {
           best = now;
           moved = true;

@@ -132,6 +132,9 @@ static void uploads_begin_where_they_pay(void **state) {
 
 int main(void) {
   plan_use_catalog();
-  const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_delivers_clearly_more), cmocka_unit_test(uploads_begin_where_they_pay)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(nothing_delivers_clearly_more),
+      cmocka_unit_test(uploads_begin_where_they_pay),
+  };
   return cmocka_run_group_tests(tests, open_database, close_database);
 }
