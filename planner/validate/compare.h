@@ -25,7 +25,7 @@ typedef struct {
   double median, p90, signed_median; /* of |error|, and of the error */
   double width;                      /* median high / low */
   double left_out_median, left_out_p90;
-  double alone_median, alone_p90;
+  double alone_median, alone_p90; /* each row with its own figure left out of the fit; 0: not refitted */
 } case_group;
 
 enum { COMPARE_MAX_GROUPS = 1024 };
@@ -43,9 +43,12 @@ typedef struct {
 /* Resolves and prepares every row. */
 HF_MUST hf_status comparison_new(const published_cases *c, comparison *out);
 void comparison_free(comparison *c);
-/* Predicts with the priors given; with leave_machines again with those fitted without the row's machine, with leave_rows (minutes) with
- * those fitted without that row. */
-HF_MUST hf_status comparison_run(comparison *c, const engine_set *engines, bool leave_machines, bool leave_rows);
+/* Predicts with the priors given; with leave_machines again with those fitted without the row's machine, with leave_rows (the slower half of a
+ * minute) with those fitted without that row. step (NULL ok) is called for each of the n rows left out. */
+HF_MUST hf_status comparison_run(comparison *c, const engine_set *engines, bool leave_machines, bool leave_rows,
+                                 void (*step)(void *user), void *user);
+/* The errors that count: of rows left out where there are any, else of the fit that has them in. */
+void case_group_errors(const case_group *g, double *median, double *p90);
 
 typedef struct {
   double max_median, max_p90, max_prefill_median, min_inside, max_inside, max_width;

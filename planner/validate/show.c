@@ -139,10 +139,17 @@ hf_status show_json(const comparison *c, const scenario *s, int n_scenarios, jso
   json_add_int(doc, "declined", c->n - c->used);
   users_words(c, users);
   json_add_str(doc, "users_text", users);
-  if (d != NULL) json_add_num(doc, "median_abs_error", d->median);
-  else json_add_null(doc, "median_abs_error");
-  if (d != NULL) json_add_num(doc, "p90_abs_error", d->p90);
-  else json_add_null(doc, "p90_abs_error");
+  double median = 0, p90 = 0;
+  if (d != NULL) {
+    case_group_errors(d, &median, &p90);
+    json_add_num(doc, "median_abs_error", median);
+    json_add_num(doc, "p90_abs_error", p90);
+    json_add_num(doc, "fit_median_abs_error", d->median);
+    json_add_num(doc, "fit_p90_abs_error", d->p90);
+  } else {
+    json_add_null(doc, "median_abs_error");
+    json_add_null(doc, "p90_abs_error");
+  }
   cases_json(c, doc);
   groups_json(c, doc);
   scenarios_json(s, n_scenarios, doc);
@@ -167,6 +174,29 @@ static hf_status heading(const page *p, const char *title, const char *columns, 
 static void percent(char out[16], bool there, double v) {
   if (there) snprintf(out, 16, "%.1f %%", 100 * v);
   else snprintf(out, 16, "-");
+}
+
+/* The errors first that no row had a part in. */
+static hf_status headline_text(const comparison *c, const page *p) {
+  static const char *const of[METRIC_N] = {"experts on the CPU", "every row"};
+  static const char *const name[METRIC_N] = {"Decode with experts on the CPU", "Prefill"};
+  for (int m = 0; m < METRIC_N; m++) {
+    const case_group *g = comparison_group(c, (case_metric)m, "all", of[m]);
+    double median, p90;
+    if (g == NULL) continue;
+    case_group_errors(g, &median, &p90);
+    HF_TRY(hf_buf_printf(p->b, "%s%s: |error| median %.1f %%, p90 %.1f %%, ", p->markdown ? "- " : "", name[m], 100 * median,
+                         100 * p90));
+    if (g->alone_p90 > 0)
+      HF_TRY(hf_buf_printf(p->b, "each row left out of the fit that predicts it (in it: %.1f and %.1f)", 100 * g->median,
+                           100 * g->p90));
+    else HF_TRY(hf_buf_printf(p->b, "the rows themselves in the fit (without --quick they are left out, too)"));
+    if (g->left_out_p90 > 0)
+      HF_TRY(hf_buf_printf(p->b, "; on a machine whose rows were left out, as yours would be: %.1f and %.1f",
+                           100 * g->left_out_median, 100 * g->left_out_p90));
+    HF_TRY(hf_buf_printf(p->b, "\n"));
+  }
+  return HF_OK;
 }
 
 static hf_status groups_text(const comparison *c, const page *p) {
@@ -283,6 +313,8 @@ hf_status show_text(const comparison *c, const scenario *s, int n_scenarios, boo
   HF_TRY(hf_buf_printf(out,
                        "%s%d of %d published rows predicted, %d declined. Errors are (predicted - published) / published.\n%s\n",
                        markdown ? "# Predictions against published measurements\n\n" : "", c->used, c->n, c->n - c->used, users));
+  if (markdown) HF_TRY(hf_buf_printf(out, "\n"));
+  HF_TRY(headline_text(c, &p));
   HF_TRY(groups_text(c, &p));
   HF_TRY(rows_text(c, &p));
   HF_TRY(declined_text(c, &p));

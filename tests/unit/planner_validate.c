@@ -403,7 +403,7 @@ static void published_rows_meet_the_bars(void **state) {
   whole w;
   load_whole(&w);
   comparison_bars bars = {0.15, 0.35, 0.25, 0.75, 0.95, 1.8};
-  assert_int_equal(comparison_run(w.c, w.engines, false, false), HF_OK);
+  assert_int_equal(comparison_run(w.c, w.engines, false, false, NULL, NULL), HF_OK);
   if (comparison_gate(w.c, &bars) != HF_OK) fail_msg("%s", hf_error_line());
   assert_true(w.c->used >= 60);
   assert_true(4 * w.c->parameters < w.c->used); /* few numbers for many rows */
@@ -475,7 +475,7 @@ static void machines_left_out(void **state) {
   (void)state;
   whole w;
   load_whole(&w);
-  assert_int_equal(comparison_run(w.c, w.engines, true, false), HF_OK);
+  assert_int_equal(comparison_run(w.c, w.engines, true, false, NULL, NULL), HF_OK);
   const case_group *d = comparison_group(w.c, METRIC_DECODE, "all", "experts on the CPU"),
                    *f = comparison_group(w.c, METRIC_PREFILL, "all", "every row");
   if (d->left_out_median > 0.115 || d->left_out_p90 > 0.40 || f->left_out_median > 0.115 || f->left_out_p90 > 0.40)
@@ -496,7 +496,7 @@ static void half_declined_is_no_answer(void **state) {
   assert_int_equal(comparison_new(&rows, &c), HF_OK);
   assert_int_equal(c.used, 1);
   assert_int_equal(engine_set_load(s), HF_OK);
-  assert_int_equal(comparison_run(&c, s, true, true), HF_OK);
+  assert_int_equal(comparison_run(&c, s, true, true, NULL, NULL), HF_OK);
   assert_int_equal(comparison_gate(&c, &any), HF_NO);
   assert_non_null(strstr(hf_error_line(), "2 of 3 rows were declined"));
   assert_true(c.figure[2][METRIC_DECODE].used && c.figure[2][METRIC_DECODE].left_out > 0);
