@@ -99,7 +99,8 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
 int64_t plan_budget_model_bytes(const plan_budget *rows, int n);
 /* The first place whose rows exceed their limit, or NULL. */
 const char *plan_budget_over(const plan_budget *rows, int n);
-/* What would make a request that is infeasible at this depth feasible, one line each. Returns how many lines. */
+/* What would make a request that is infeasible at this depth feasible, one line each; ram_need: what the placement refused needs of this machine's
+ * memory, 0 where that is not the reason. Returns how many lines. */
 enum { PLAN_MAX_REMEDIES = 8 };
-int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, char lines[PLAN_MAX_REMEDIES][200]);
+int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, int64_t ram_need, char lines[PLAN_MAX_REMEDIES][200]);
 #endif

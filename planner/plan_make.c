@@ -91,13 +91,13 @@ hf_status plan_set_chunk(plan_inputs *in, const planned_options *o, int chunk_to
 static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident, planned *out,
                         const char *where) {
   out->n_budget = plan_budget_rows(in, s, depth, resident, out->budget);
-  out->n_remedies = plan_remedies(in, s, depth, out->remedy);
   int64_t need = 0, limit = 0;
   for (int i = 0; i < out->n_budget; i++)
     if (strcmp(out->budget[i].where, where) == 0) {
       need += out->budget[i].bytes;
       limit = out->budget[i].limit_bytes;
     }
+  out->n_remedies = plan_remedies(in, s, depth, strcmp(where, "ram") == 0 ? need : 0, out->remedy);
   char t[2][24];
   plan_bytes_text(need, t[0]);
   plan_bytes_text(limit, t[1]);

@@ -229,7 +229,7 @@ static int depth_that_fits(const plan_sizes *s, int depth) {
   return depth;
 }
 
-int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, char lines[PLAN_MAX_REMEDIES][200]) {
+int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, int64_t ram_need, char lines[PLAN_MAX_REMEDIES][200]) {
   int n = 0, worst = tightest_device(s, 1), fits = s->n_devices > 0 ? depth_that_fits(s, depth) : depth;
   bool device = s->n_devices > 0;
   if (device && plan_expert_room(s, worst, 1) < 0) n = device_remedies(in, s, worst, lines);
@@ -244,7 +244,7 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, char li
         8.0 * (double)(s->ram_limit - (ram - s->all_experts)) /
         ((double)s->all_experts * 8 / fmt_get(in->format != FMT_DEFAULT ? in->format : in->c->default_format)->bits_per_weight);
     char t[2][24];
-    plan_bytes_text(ram, t[0]);
+    plan_bytes_text(ram_need > ram ? ram_need : ram, t[0]); /* no less than is said to be needed */
     plan_bytes_text(s->ram_limit, t[1]);
     snprintf(lines[n++], 200, "at least %s of memory instead of %s", t[0], t[1]);
     if (bits > 1) snprintf(lines[n++], 200, "a weight format with at most %.1f bits per weight (now %s)", bits, in->format_name);

@@ -85,6 +85,7 @@ static void set_answer(const plan_inputs *in, const planned *p, ask_case *out) {
   out->tok_per_s_wall = y.tok_per_s_wall;
   out->prefill_tok_per_s = y.prefill_tok_per_s;
   out->depth = y.depth;
+  out->chunk_tokens = in->chunk_tokens;
   snprintf(out->binding, sizeof out->binding, "%s", y.binding);
   snprintf(out->tag, sizeof out->tag, "%s", y.tag);
   out->gap = y.gap;
@@ -260,6 +261,7 @@ static void add_rates(const ask_case *c, json *o) {
   if (c->users_at_slo >= 0) json_add_int(o, "users_at_slo", c->users_at_slo);
   else json_add_null(o, "users_at_slo");
   json_add_int(o, "depth", c->depth);
+  json_add_int(o, "chunk_tokens", c->chunk_tokens);
   json_add_str(o, "binding", c->binding);
   json_add_num(o, "gap", c->gap);
   json *b = json_add_object(o, "busy");

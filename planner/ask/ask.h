@@ -52,7 +52,7 @@ typedef struct {
   double goodput;                           /* share of requests that meet ttft_s and tpot_s of the SLO; -1: none asked for */
   bool given_up;                            /* see give_up above: a limit is missed by at least so much */
   int64_t users_at_slo;                     /* most users whose p95 meets it; -1: not asked for, 0: not even one */
-  int depth;
+  int depth, chunk_tokens;
   char binding[32];
   double gap;
   double device_busy, cpu_busy;

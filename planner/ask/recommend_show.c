@@ -195,7 +195,7 @@ static void quoted(const char *text, char *out, size_t n) {
   out[used] = '\0';
 }
 
-/* The line that plans the entry in full: the load and the format at which it was judged. */
+/* The line that plans the entry in full: the load, the format and the limits at which it was judged. */
 static bool plan_line(const recommendation *y, const recommend_entry *e, char out[700]) {
   char parts[320], named[300], machine[340];
   if (!parts_text(e, parts)) return false;
@@ -206,6 +206,10 @@ static bool plan_line(const recommendation *y, const recommend_entry *e, char ou
       "hf-plan plan --model %s --machine %s --format %s --users %lld --context %lld --prompt-tokens %lld --output-tokens %lld",
       named, machine, e->c.format, (long long)e->c.users, (long long)e->c.context, (long long)e->c.prompt_tokens,
       (long long)e->c.output_tokens);
+  const double limit[2] = {y->q->slo.ttft_s, y->q->slo.tpot_s};
+  static const char *const option[2] = {"--slo-ttft", "--slo-tpot"};
+  for (int i = 0; i < 2 && n > 0 && n < 700; i++)
+    if (limit[i] > 0) n += snprintf(out + n, 700 - (size_t)n, " %s %.10g", option[i], limit[i]);
   return n > 0 && n < 700;
 }
 
