@@ -245,7 +245,8 @@ static json *result_json(const plan *p, const sim_options *o, bool sustained, co
   json_add_str(doc, "definitions",
                "TTFT = first token - arrival; TPOT = (E2E - TTFT) / (tokens - 1); goodput = share of requests within both "
                "limits; busy = share of "
-               "wall time occupied; percentiles by nearest rank, beyond 65536 requests within 0.4 %");
+               "wall time occupied; energy = of the GPUs and the CPU: board, fans and losses of the supplies are in whatif's and "
+               "roi's figures; percentiles by nearest rank, beyond 65536 requests within 0.4 %");
   return doc;
 }
 

@@ -54,22 +54,24 @@ static void set_resources(const plan_inputs *in, ask_case *out) {
   if (cost_find(in->host, device, "pcie_h2d_bytes_per_s", &f)) out->link_bytes_per_s = f.likely;
 }
 
-/* Energy: each device idles, and draws more while it is busy; the platform (what the total has beyond the devices) likewise. */
-static void set_energy(const plan_inputs *in, ask_case *out) {
+/* Energy: each device idles, and draws more while it is busy; the platform (what the total has beyond the devices) likewise: whatever the busiest
+ * is. */
+static void set_energy(const plan_inputs *in, const double of[SIM_N_RESOURCES], ask_case *out) {
   if (!out->has_power || !(out->tok_per_s_wall > 0)) return;
-  double idle = 0, active = 0, watts = 0;
+  double idle = 0, active = 0, watts = 0, most = out->cpu_busy;
+  int n_gpus = 0;
   for (int i = 0; i < in->host->n_device; i++) {
     const rec_device *d = &in->host->device[i];
     cost_figure a, b;
     if (!cost_find(in->host, d->device, "power_idle_w", &a) || !cost_find(in->host, d->device, "power_active_w", &b)) continue;
-    bool gpu = strcmp(d->kind, "gpu") == 0;
-    double busy = gpu ? out->device_busy : out->cpu_busy;
+    double busy = strcmp(d->kind, "gpu") == 0 && n_gpus < SIM_CPU ? of[n_gpus++] : out->cpu_busy;
+    most = fmax(most, busy);
     watts += a.likely + fmax(0, b.likely - a.likely) * busy;
     idle += a.likely;
     active += b.likely;
   }
   double rest_idle = fmax(0, out->power_idle_w - idle), rest_active = fmax(0, out->power_active_w - active);
-  watts += rest_idle + fmax(0, rest_active - rest_idle) * fmax(out->device_busy, out->cpu_busy);
+  watts += rest_idle + fmax(0, rest_active - rest_idle) * most;
   out->power_mean_w = watts;
   out->joule_per_token = watts / out->tok_per_s_wall;
 }
@@ -98,7 +100,7 @@ static void set_answer(const plan_inputs *in, const planned *p, ask_case *out) {
   memcpy(out->log_effect, y.effect, sizeof out->log_effect);
   out->given_up = p->sustained.given_up;
   set_resources(in, out);
-  set_energy(in, out);
+  set_energy(in, p->sustained.busy, out);
 }
 
 /* What a million tokens cost; left out where price or power of the machine is not known. */
