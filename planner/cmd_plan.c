@@ -330,7 +330,7 @@ hf_status cmd_plan(int argc, char **argv) {
       {"census-kind", 0, CLI_STR, &r->census_kind, "KIND", "Only this kind of text of the census; default all.", 0, 0},
       {"threads", 't', CLI_INT, &r->threads, "N", "CPU threads; default all cores.", 1, 4096},
       {"chunk-tokens", 0, CLI_INT, &r->chunk_tokens, "N",
-       "Most prompt tokens of a step; default: what makes a request shortest, within an eighth of a device's memory.", 1,
+       "Most prompt tokens of a step; default: what makes a request shortest, within a fourth of a device's memory.", 1,
        PLAN_CHUNK_MOST},
       {"out", 'o', CLI_STR, &c.out, "PLAN.json", "Also write the plan there.", 0, 0},
       {"write-lp", 0, CLI_STR, &c.write_lp, "FILE", "Write the complete model as CPLEX LP; its optimum is objective_ns.", 0, 0},

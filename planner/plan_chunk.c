@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "planner/plan_make.h"
 
-/* A shorter chunk holds up those who decode for less long: it is taken where it costs a request no more than this. */
+/* As good as another: no longer than this many times. */
 static const double AS_GOOD = 1.01;
 
 /* Of each layer the same share of experts on its home device, as far as the devices have room at depth 1. */
@@ -25,13 +25,6 @@ static void spread_evenly(const plan_inputs *in, const plan_eval *v, uint8_t *pl
     for (int e = 0; v->table->layer[l].moe && e < n && e + 1 <= share * n; e++)
       place[(size_t)l * (size_t)n + (size_t)e] = 1 + (uint8_t)d;
   }
-}
-
-static bool has_room(const plan_inputs *in, const plan_eval *v) {
-  int depth = in->req.depth > 0 ? (int)in->req.depth : 1;
-  for (int d = 0; d < v->n_devices; d++)
-    if (v->room[d][depth - 1] < 0) return false;
-  return true;
 }
 
 /* What a request asks of each place and of the link. */
@@ -98,27 +91,37 @@ static hf_status request_ns(const plan_inputs *in, const plan_eval *v, bool over
   return HF_OK;
 }
 
+/* Of chunks with which a request takes as good as the least time the one with the shortest prompt, for the first token's sake; of those the shortest,
+ * which holds up others for less long. */
+static int best_chunk(const planned *p, const double *prompt_ns) {
+  double least = INFINITY, prompt = INFINITY;
+  int best = 0;
+  for (int i = 0; i < p->n_chunks; i++) least = fmin(least, p->chunk_ns[i]);
+  for (int i = 0; i < p->n_chunks; i++)
+    if (p->chunk_ns[i] <= AS_GOOD * least) prompt = fmin(prompt, prompt_ns[i]);
+  for (int i = 0; i < p->n_chunks; i++)
+    if (p->chunk_ns[i] <= AS_GOOD * least && prompt_ns[i] <= AS_GOOD * prompt) best = i;
+  return best;
+}
+
 hf_status plan_choose_chunk(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p) {
   plan_eval *v = p->eval;
   uint8_t *place = NULL;
-  int best = 0;
+  int best;
   bool overlap = in->gpu.kind != GPU_NONE && (in->req.depth > 0 ? in->req.depth : in->req.users) > 1;
   double prompt_ns[PLAN_CHUNKS];
   hf_status st = HF_OK;
   HF_TRY(hf_alloc(&place, (size_t)v->table->n_layers * (size_t)v->table->n_experts + 1, 1, "choice of a chunk"));
-  for (int c = in->req.chunk_tokens > 0 ? (int)in->req.chunk_tokens : in->chunk_most, tried = 0;
-       tried == 0 || (c >= PLAN_CHUNK_LEAST && tried < PLAN_CHUNKS); c /= 2, tried++) {
+  int longest = in->req.chunk_tokens > 0 ? (int)in->req.chunk_tokens : in->chunk_most;
+  for (int c = longest; c == longest || (c >= PLAN_CHUNK_LEAST && p->n_chunks < PLAN_CHUNKS); c /= 2) {
     HF_GO(done, plan_set_chunk(in, o, c, s, v));
-    if (has_room(in, v)) {
+    if (plan_can_fit(in, s, in->req.depth > 0 ? (int)in->req.depth : 1)) {
       HF_GO(done, request_ns(in, v, overlap, place, &prompt_ns[p->n_chunks], &p->chunk_ns[p->n_chunks]));
       p->chunk[p->n_chunks++] = c;
     }
     if (in->req.chunk_tokens > 0) break;
   }
-  for (int i = 1; i < p->n_chunks; i++)
-    if (p->chunk_ns[i] < p->chunk_ns[best]) best = i;
-  for (int i = best + 1; i < p->n_chunks; i++)
-    if (p->chunk_ns[i] <= AS_GOOD * p->chunk_ns[best]) best = i;
+  best = best_chunk(p, prompt_ns);
   if (p->n_chunks > 0) {
     p->prompt_ns = prompt_ns[best];
     st = plan_set_chunk(in, o, p->chunk[best], s, v);

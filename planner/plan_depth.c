@@ -6,7 +6,6 @@
 #include "planner/plan_make.h"
 
 static const double QUICK_GAP = 0.005;
-enum { DEPTHS_TRIED = 4 };
 
 /* A depth at which a request takes longer than at the best by more than this, waiting left out, is not simulated. */
 static const double DEPTH_SLACK = 1.25, CHUNK_SLACK = 1.25; /* of a chunk the same, by its estimate */
@@ -14,7 +13,7 @@ static const double FULL_GAP = 1e-5;                        /* proven so far, a 
 
 static uint32_t depths_to_try(const plan_inputs *in) {
   if (in->req.depth > 0) return 1u << (in->req.depth - 1);
-  int64_t most = in->req.users < DEPTHS_TRIED ? in->req.users : DEPTHS_TRIED;
+  int64_t most = in->req.users < PLAN_DEPTHS ? in->req.users : PLAN_DEPTHS;
   return in->gpu.kind == GPU_NONE ? 1u : (1u << most) - 1;
 }
 
@@ -66,7 +65,7 @@ static hf_status try_near(const plan_inputs *in, planned *p, const ilp_options *
     if (st == HF_OK && better(&other, t)) {
       st = ilp_result_take(r, x);
       other.near = true;
-      other.near_gain = other.rate / t->rate - 1;
+      other.near_gain = t->rate > 0 ? other.rate / t->rate - 1 : 0; /* 0: the other was given up */
       *t = other;
       p->by_depth[r->depth - 1].objective_ns = r->objective_ns;
     }
@@ -75,9 +74,10 @@ static hf_status try_near(const plan_inputs *in, planned *p, const ilp_options *
   return st;
 }
 
-/* Whether a request at this objective, a decode step, comes near one at the least. */
+/* Whether a request at this objective comes near one at the least. */
 static bool could_win(const plan_inputs *in, const planned *p, double step_ns, double least_ns) {
   double prompts = p->prompt_ns * (double)in->req.users / (double)in->req.output_tokens; /* per step */
+  if (p->eval->prefill.weight > 0) prompts = 0;                                          /* they are in the objective */
   return prompts + step_ns <= DEPTH_SLACK * (prompts + least_ns);
 }
 
@@ -102,36 +102,65 @@ static hf_status fall_back_to_1(const plan_inputs *in, const ilp_options *io, pl
   return HF_OK;
 }
 
+/* Room for experts is counted for one depth; what another one's buffers take may be over it. */
+static bool over_budget(const plan_inputs *in, const plan_sizes *s, const ilp_result *r) {
+  plan_budget rows[PLAN_MAX_BUDGET];
+  plan_resident resident = {0};
+  for (int d = 0; d < in->gpus.n; d++) resident.device[d] = r->evaluation.place_bytes[1 + d];
+  for (int k = 0; k < in->n_remotes; k++) resident.remote[k] = r->evaluation.place_bytes[1 + in->gpus.n + k];
+  return plan_budget_over(rows, plan_budget_rows(in, s, r->depth, &resident, rows)) != NULL;
+}
+
+/* Placed with the rows of the limits; where none is found that keeps them, without: that tells how far off they are. *refusal: of these rows. The
+ * depths of the mask that are over the budget are left out, but for the shallowest. */
+static hf_status place(const plan_inputs *in, const plan_sizes *s, planned *p, uint32_t depths, ilp_options io,
+                       ilp_refusal *refusal, ilp_result **out) {
+  ilp_problem prob = plan_eval_problem(p->eval, depths);
+  *refusal = (ilp_refusal){0};
+  io.refusal = refusal;
+  hf_status st = ilp_solve(&prob, &io, out);
+  if (st == HF_NO && refusal->limits) {
+    hf_clear_error();
+    prob.limit = p->eval->limit = (ilp_limits){0};
+    io.refusal = NULL;
+    st = ilp_solve(&prob, &io, out);
+  }
+  HF_TRY(st);
+  p->seconds += (*out)->seconds;
+  uint32_t shallower = depths & ((1u << ((*out)->depth - 1)) - 1);
+  if (shallower == 0 || !over_budget(in, s, *out)) return HF_OK;
+  ilp_result_free(*out);
+  *out = NULL;
+  return place(in, s, p, shallower, io, refusal, out);
+}
+
 /* The plan at its depth with another chunk; it stays where it delivers clearly more, or keeps limits that were missed. */
 static hf_status try_chunk(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, int chunk_tokens,
                            plan_sizes *s, planned *p, trial *best) {
   int depth = p->ilp->depth, before = in->chunk_tokens;
+  ilp_limits limit = p->eval->limit;
+  ilp_refusal refusal;
   ilp_result *r = NULL;
   trial t = {0};
   hf_status st = plan_set_chunk(in, o, chunk_tokens, s, p->eval);
-  if (st == HF_OK) {
-    ilp_problem prob = plan_eval_problem(p->eval, 1u << (depth - 1));
-    if (p->refusal.limits) prob.limit = p->eval->limit = (ilp_limits){0};
-    st = ilp_solve(&prob, io, &r);
-  }
-  if (st == HF_OK) {
-    p->seconds += r->seconds;
-    st = try_depth(in, p, r, search, &t);
-  }
+  if (st == HF_OK) st = place(in, s, p, 1u << (depth - 1), *io, &refusal, &r);
+  if (st == HF_OK && over_budget(in, s, r)) st = hf_fail(HF_NO, "chunks of %d tokens: over the budget", chunk_tokens);
+  if (st == HF_OK) st = try_depth(in, p, r, search, &t);
   if (st == HF_OK && better(&t, best)) {
     ilp_result_free(p->ilp);
     p->ilp = r;
+    p->refusal = refusal;
     p->by_depth[depth - 1] = r->by_depth[depth - 1];
     p->depth_tok_per_s[depth - 1] = t.rate;
+    p->depth_chunk[depth - 1] = chunk_tokens;
     *best = t;
     return HF_OK;
   }
   ilp_result_free(r);
-  if (st == HF_NO) hf_clear_error(); /* no room, or limits not kept */
+  if (st == HF_NO) hf_clear_error();
   if (st != HF_OK && st != HF_NO) return st;
-  ilp_limits limit = p->eval->limit;
   HF_TRY(plan_set_chunk(in, o, before, s, p->eval));
-  if (p->refusal.limits) p->eval->limit = limit;
+  p->eval->limit = limit;
   return HF_OK;
 }
 
@@ -147,66 +176,67 @@ static hf_status try_chunks(plan_inputs *in, const planned_options *o, const ilp
   return HF_OK;
 }
 
-/* The objective is what limits a decode step in the long run; the simulation knows prompts and the order of things too. So every depth at which a
- * request comes near the best is simulated as well, and what is delivered decides; gap and bound are those of the depth chosen. */
-hf_status plan_choose_depth(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p) {
-  ilp_problem prob = plan_eval_problem(p->eval, depths_to_try(in));
-  ilp_options io = {.quick = o->quick,
-                    .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP,
-                    .refusal = &p->refusal};
-  hf_status st = ilp_solve(&prob, &io, &p->ilp);
-  io.refusal = NULL;
-  if (st == HF_NO && p->refusal.limits) { /* the plan without them tells how far off it is */
+/* One more depth; it stays where it is better than *best. */
+static hf_status try_other_depth(const plan_inputs *in, const plan_sizes *s, planned *p, const ilp_options *io, bool search,
+                                 int depth, trial *best) {
+  ilp_problem prob = plan_eval_problem(p->eval, 1u << (depth - 1));
+  ilp_result *r = NULL;
+  trial t = {0};
+  hf_status st = ilp_solve(&prob, io, &r);
+  if (st == HF_NO && prob.limit.step_ns + prob.limit.ttft_ns > 0) {
     hf_clear_error();
-    prob.limit = p->eval->limit = (ilp_limits){0};
-    st = ilp_solve(&prob, &io, &p->ilp);
+    return HF_OK;
   }
   HF_TRY(st);
-  memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
-  p->seconds = p->ilp->seconds;
-  if (o->no_simulation) return HF_OK;
-  if (o->quick && !o->compare_depths) return fall_back_to_1(in, &io, p);
+  p->seconds += r->seconds;
+  p->by_depth[depth - 1] = r->by_depth[depth - 1]; /* the search over all depths may have stopped before it was proven */
+  if (!over_budget(in, s, r)) {
+    st = try_depth(in, p, r, search, &t);
+    if (st == HF_OK) st = try_near(in, p, io, search, r, &t);
+    if (st == HF_OK) p->depth_tok_per_s[depth - 1] = t.rate;
+    if (st == HF_OK && better(&t, best)) {
+      ilp_result *worse = p->ilp;
+      *best = t;
+      p->ilp = r;
+      r = worse;
+    }
+  }
+  ilp_result_free(r);
+  return st;
+}
+
+static hf_status compare_depths(plan_inputs *in, const planned_options *o, const ilp_options *io, plan_sizes *s, planned *p) {
   double least = p->ilp->objective_ns;
   int first = p->ilp->depth;
-  trial best, other;
-  bool search = o->slo_report && o->give_up > 0;
+  bool search = o->slo_report && o->give_up > 0, changed = false;
+  trial best;
   HF_TRY(try_depth(in, p, p->ilp, search, &best));
-  HF_TRY(try_near(in, p, &io, search, p->ilp, &best));
+  HF_TRY(try_near(in, p, io, search, p->ilp, &best));
   p->depth_tok_per_s[first - 1] = best.rate;
   for (int d = 1; d <= ILP_MAX_DEPTH; d++) {
     ilp_depth_state state = p->by_depth[d - 1].state;
     if (d == first || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) continue;
-    if (!could_win(in, p, p->by_depth[d - 1].objective_ns, least)) continue;
-    ilp_result *r = NULL;
-    prob = plan_eval_problem(p->eval, 1u << (d - 1));
-    st = ilp_solve(&prob, &io, &r);
-    if (st == HF_NO && prob.limit.step_ns + prob.limit.ttft_ns > 0) {
-      hf_clear_error();
-      continue;
-    }
-    HF_TRY(st);
-    p->seconds += r->seconds;
-    p->by_depth[d - 1] = r->by_depth[d - 1]; /* the search over all depths may have stopped before it was proven */
-    st = try_depth(in, p, r, search, &other);
-    if (st == HF_OK) st = try_near(in, p, &io, search, r, &other);
-    p->depth_tok_per_s[d - 1] = other.rate;
-    if (st == HF_OK && better(&other, &best)) {
-      best = other;
-      ilp_result *worse = p->ilp;
-      p->ilp = r;
-      r = worse;
-    }
-    ilp_result_free(r);
-    HF_TRY(st);
+    if (could_win(in, p, p->by_depth[d - 1].objective_ns, least)) HF_TRY(try_other_depth(in, s, p, io, search, d, &best));
   }
-  HF_TRY(try_chunks(in, o, &io, search, s, p, &best));
+  HF_TRY(try_chunks(in, o, io, search, s, p, &best));
   keep_trial(p, &best);
   if (best.within || o->slo_report) return HF_OK;
-  bool changed = false;
-  HF_TRY(plan_slo_tighten(in, &io, p, &changed));
+  HF_TRY(plan_slo_tighten(in, io, p, &changed));
   if (!changed) return HF_OK;
   HF_TRY(try_depth(in, p, p->ilp, search, &best));
   p->depth_tok_per_s[p->ilp->depth - 1] = best.rate;
   keep_trial(p, &best);
   return HF_OK;
+}
+
+/* The objective is what limits a decode step in the long run; the simulation knows prompts and the order of things too. So every depth at which a
+ * request comes near the best is simulated as well, and what is delivered decides; gap and bound are those of the depth chosen. */
+hf_status plan_choose_depth(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p) {
+  const ilp_options io = {.quick = o->quick, .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP};
+  HF_TRY(place(in, s, p, depths_to_try(in), io, &p->refusal, &p->ilp));
+  memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
+  for (int d = 0; d < ILP_MAX_DEPTH; d++) p->depth_chunk[d] = in->chunk_tokens;
+  if (o->no_simulation) return HF_OK;
+  if (o->quick && !o->compare_depths) return fall_back_to_1(in, &io, p);
+  return compare_depths(in, o, &io, s, p);
 }

@@ -34,6 +34,7 @@ static void add_depths(const planned *p, json *extra) {
     json_add_int(o, "depth", d + 1);
     json_add_str(o, "state", state[r->state]);
     if (r->state == ILP_DEPTH_INFEASIBLE || r->state == ILP_DEPTH_LIMITED) continue;
+    json_add_int(o, "chunk_tokens", p->depth_chunk[d]);
     json_add_num(o, "objective_ns", r->objective_ns);
     json_add_num(o, "bound_ns", r->bound_ns);
     if (p->depth_tok_per_s[d] > 0) json_add_num(o, "delivered_tok_per_s", p->depth_tok_per_s[d]);

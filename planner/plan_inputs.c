@@ -222,7 +222,7 @@ static hf_status fill_numbers(plan_inputs *in) {
 }
 
 /* The longest chunk worth a thought: not longer than all prompts together, with buffers of at most a fourth of a device. */
-static hf_status limit_chunk(plan_inputs *in) {
+hf_status plan_inputs_limit_chunk(plan_inputs *in) {
   const plan_request *r = &in->req;
   in->chunk_tokens = r->chunk_tokens > 0 ? (int)r->chunk_tokens : PLAN_CHUNK_MOST;
   while (r->chunk_tokens == 0 && in->chunk_tokens > PLAN_CHUNK_LEAST && in->chunk_tokens / 2 >= r->users * r->prompt_tokens)
@@ -276,7 +276,7 @@ hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   HF_GO(fail, scale_host(in));
   HF_GO(fail, open_devices(in));
   HF_GO(fail, open_remotes(in));
-  HF_GO(fail, limit_chunk(in));
+  HF_GO(fail, plan_inputs_limit_chunk(in));
   HF_GO(fail, choose_homes(in));
   HF_GO(fail, plan_inputs_popularity(in));
   if (d != NULL) HF_GO(fail, check_figures(in));

@@ -48,6 +48,8 @@ HF_MUST hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **o
 void plan_inputs_close(plan_inputs *in);
 /* Machines that were composed from the catalog, a file or parts become rows of the database; before the plan that speaks of them. */
 HF_MUST hf_status plan_inputs_store(plan_inputs *in);
+/* chunk_most: again where users or lengths of in->req were changed since opening. */
+HF_MUST hf_status plan_inputs_limit_chunk(plan_inputs *in);
 /* --skew, --census or the routing counts of --from-run, else uniform; part of opening. Again where the caller took pop away (NULL). */
 HF_MUST hf_status plan_inputs_popularity(plan_inputs *in);
 cost_input plan_cost_input(const plan_inputs *in);
@@ -85,6 +87,10 @@ HF_MUST hf_status plan_layer_bytes(const plan_inputs *in, int layer, int64_t *by
 int64_t plan_expert_room(const plan_sizes *s, int device, int depth);
 /* The same of another machine's RAM; very much when it is unknown. */
 int64_t plan_remote_room(const plan_sizes *s, int remote);
+/* The same of this machine's own memory beside all else in it; only where ram_limit is known. May be negative. */
+int64_t plan_ram_room(const plan_inputs *in, const plan_sizes *s, int depth);
+/* Whether all places together have room for everything at this depth, but for what does not divide by whole experts. */
+bool plan_can_fit(const plan_inputs *in, const plan_sizes *s, int depth);
 
 /* "23.98 GiB" */
 void plan_bytes_text(int64_t bytes, char out[24]);

@@ -28,22 +28,24 @@ static hf_status table_for(const plan_inputs *in, const planned *p, cost_case c,
  * fit somewhere,
  * and what is on a virtual device is in the same memory. */
 static void fill_rooms(const plan_inputs *in, const plan_sizes *s, plan_eval *v) {
-  plan_budget rows[PLAN_MAX_BUDGET];
   v->n_devices = in->gpus.n;
   for (int d = 0; d < v->n_devices; d++)
     for (int i = 0; i < ILP_MAX_DEPTH; i++) v->room[d][i] = plan_expert_room(s, d, i + 1);
-  int64_t elsewhere = 0, ram = s->ram_limit;
+  int first = in->req.depth > 0 ? (int)in->req.depth : 1;
+  int64_t elsewhere = 0;
+  v->cpu_room = 0;
   for (int r = 0; r < in->n_remotes; r++) {
     v->remote_room[r] = plan_remote_room(s, r) > 0 ? plan_remote_room(s, r) : -1;
     elsewhere += plan_remote_room(s, r) > 0 ? plan_remote_room(s, r) : 0;
   }
-  for (int d = 0; d < v->n_devices; d++) elsewhere += v->room[d][0] > 0 ? v->room[d][0] : 0;
+  for (int d = 0; d < v->n_devices; d++) elsewhere += v->room[d][first - 1] > 0 ? v->room[d][first - 1] : 0;
   if (s->ram_limit <= 0 || in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED) return;
-  int n = plan_budget_rows(in, s, ILP_MAX_DEPTH, &(plan_resident){0}, rows);
-  for (int i = 0; i < n; i++)
-    if (strcmp(rows[i].where, "ram") == 0) ram -= rows[i].bytes;
-  ram += s->all_experts;
-  if (ram > 0 && ram + elsewhere >= s->all_experts) v->cpu_room = ram;
+  /* With the buffers of the deepest pipeline, where that leaves room; deeper ones than fit are found over their budget. */
+  for (int depth = in->req.depth > 0 || in->gpu.kind == GPU_NONE ? first : PLAN_DEPTHS; depth >= first && v->cpu_room == 0;
+       depth--) {
+    int64_t ram = plan_ram_room(in, s, depth);
+    if (ram > 0 && ram + elsewhere >= s->all_experts) v->cpu_room = ram;
+  }
 }
 
 ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const stage_table *t) {
@@ -103,6 +105,18 @@ static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, c
   plan_bytes_text(limit, t[1]);
   return hf_fail(HF_NO, "no plan fits: %s needs %s and has %s; possible: %s", where, t[0], t[1],
                  out->n_remedies > 0 ? out->remedy[0] : "more memory there");
+}
+
+/* The search found no placement, whose line tells how much is short: experts do not divide as the rooms do. */
+static hf_status no_room(const plan_inputs *in, const plan_sizes *s, planned *out) {
+  plan_resident resident = {0};
+  int depth = in->req.depth > 0 ? (int)in->req.depth : 1;
+  char why[400];
+  snprintf(why, sizeof why, "%.399s", hf_error_line());
+  for (int d = 0; d < in->gpus.n; d++) resident.device[d] = plan_expert_room(s, d, depth) > 0 ? plan_expert_room(s, d, depth) : 0;
+  out->n_budget = plan_budget_rows(in, s, depth, &resident, out->budget);
+  out->n_remedies = plan_remedies(in, s, depth, 0, out->remedy);
+  return hf_fail(HF_NO, "no plan fits: %s; possible: %s", why, out->n_remedies > 0 ? out->remedy[0] : "more memory there");
 }
 
 /* ---- prediction ---- */
@@ -492,7 +506,9 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
     snprintf(where, sizeof where, "gpu%d", d);
     if (plan_expert_room(&s, d, depth) < 0) return refuse(in, &s, depth, &(plan_resident){0}, out, where);
   }
-  HF_TRY(plan_choose_depth(in, o, &s, out));
+  hf_status st = plan_choose_depth(in, o, &s, out);
+  if (st == HF_NO) return no_room(in, &s, out);
+  HF_TRY(st);
   HF_TRY(plan_new(in->c->n_layers, &out->p));
   plan_resident resident = {0};
   for (int d = 0; d < in->gpus.n; d++) resident.device[d] = out->ilp->evaluation.place_bytes[1 + d];

@@ -13,7 +13,7 @@
 /* Another depth must deliver more by this to replace the objective's choice: small, since the depth chosen shall be the fastest or within 3 % of
  * it (project bar); not nothing, since a tie goes to the simpler schedule. */
 #define PLAN_DEPTH_MARGIN 1.02
-enum { PLAN_CHUNKS = 5 };
+enum { PLAN_CHUNKS = 5, PLAN_DEPTHS = 4 }; /* tried */
 /* Another depth or chunk may make up for a limit missed by this: searches follow a load so far beyond it. */
 #define PLAN_NEARLY 1.5
 
@@ -51,7 +51,7 @@ typedef struct {
   /* Users who start together, one request each: the decode rate while all decode, and what runs are held against. */
   sim_result sim;
   double stretch; /* see plan_simulate */
-  /* The placement has not the least step found: it simulates faster by near_gain, or keeps limits that the one of the least step misses
+  /* The placement has not the least step found: it delivers more by near_gain, or keeps limits that the one of the least step misses
    * (near_gain may then be below 0). */
   bool near;
   double near_gain;
@@ -60,8 +60,9 @@ typedef struct {
   const money_scenario *scenario;
   bool scenario_named;
   ilp_refusal refusal;                      /* the rows cannot be kept: the placement is that without them */
-  ilp_depth_result by_depth[ILP_MAX_DEPTH]; /* of the search over all depths */
-  double depth_tok_per_s[ILP_MAX_DEPTH];    /* delivered under sustained load; 0 = not simulated, or given up */
+  ilp_depth_result by_depth[ILP_MAX_DEPTH]; /* of the search over all depths, with the chunk of depth_chunk */
+  int depth_chunk[ILP_MAX_DEPTH];
+  double depth_tok_per_s[ILP_MAX_DEPTH]; /* delivered under sustained load; 0 = not simulated, or given up */
   /* Chunks with room, longest first, and what a request takes with each by the estimate that chooses where to begin (plan_chunk.c); prompt_ns: its
    * prompt alone, with the one chosen there. */
   int n_chunks, chunk[PLAN_CHUNKS];
@@ -118,8 +119,9 @@ HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const u
 
 /* Marks the layers that upload in a step of prompts (those whose layer says so). Returns from how many tokens on a step does; 0: no layer does. */
 int plan_uploads(const planned *p, const ilp_layer *layers, const uint8_t *placement, int depth, uint8_t upload[PLAN_MAX_LAYERS]);
-/* plan_chunk.c. Sets the chunk asked for, or that of the least time of a request (its prompt's chunks and its share of decode steps, nothing
- * overlapping) among those the memory has room for; what goes with it in *s and p->eval; p->prompt_ns. */
+/* plan_chunk.c. Sets the chunk asked for, or among those the memory has room for the shortest with which a request (its prompt's chunks and its
+ * share of decode steps: one after another, or where micro-batches overlap the busiest resource's part) takes hardly longer than with the best; what
+ * goes with it in *s and p->eval; p->prompt_ns. */
 HF_MUST hf_status plan_choose_chunk(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p);
 /* A chunk, and what depends on it: sizes, rooms for experts, the load of prompts and the rows of limits. */
 HF_MUST hf_status plan_set_chunk(plan_inputs *in, const planned_options *o, int chunk_tokens, plan_sizes *s, plan_eval *v);

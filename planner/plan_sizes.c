@@ -106,6 +106,27 @@ int64_t plan_expert_room(const plan_sizes *s, int device, int depth) {
   return v->limit - v->dense - v->head - v->kv - v->rope - v->margin - depth * v->activations;
 }
 
+/* Bytes of experts that this machine's memory has room for beside all else it holds. */
+int64_t plan_ram_room(const plan_inputs *in, const plan_sizes *s, int depth) {
+  plan_budget rows[PLAN_MAX_BUDGET];
+  int64_t room = s->ram_limit + s->all_experts;
+  int n = plan_budget_rows(in, s, depth, &(plan_resident){0}, rows);
+  for (int i = 0; i < n; i++)
+    if (strcmp(rows[i].where, "ram") == 0) room -= rows[i].bytes;
+  return room;
+}
+
+bool plan_can_fit(const plan_inputs *in, const plan_sizes *s, int depth) {
+  bool away = in->gpu.kind != GPU_VIRTUAL && in->gpu.kind != GPU_PACED; /* their experts are in the same memory */
+  int64_t elsewhere = 0;
+  for (int d = 0; d < s->n_devices; d++) {
+    if (plan_expert_room(s, d, depth) < 0) return false;
+    elsewhere += away ? plan_expert_room(s, d, depth) : 0;
+  }
+  for (int r = 0; r < s->n_remotes; r++) elsewhere += plan_remote_room(s, r);
+  return s->ram_limit <= 0 || plan_ram_room(in, s, depth) + elsewhere >= s->all_experts;
+}
+
 int64_t plan_remote_room(const plan_sizes *s, int remote) {
   return s->remote_limit[remote] > 0 ? s->remote_limit[remote] : (int64_t)1 << 60;
 }
@@ -247,6 +268,10 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, int64_t
     plan_bytes_text(ram_need > ram ? ram_need : ram, t[0]); /* no less than is said to be needed */
     plan_bytes_text(s->ram_limit, t[1]);
     snprintf(lines[n++], 200, "at least %s of memory instead of %s", t[0], t[1]);
+    double buffers = (double)(depth * (s->host_step + (device ? 0 : s->activations)));
+    if (in->chunk_tokens > PLAN_CHUNK_LEAST &&
+        buffers * (1 - (double)PLAN_CHUNK_LEAST / in->chunk_tokens) >= (double)((ram_need > ram ? ram_need : ram) - s->ram_limit))
+      snprintf(lines[n++], 200, "shorter prompt chunks (--chunk-tokens below %d)", in->chunk_tokens);
     if (bits > 1) snprintf(lines[n++], 200, "a weight format with at most %.1f bits per weight (now %s)", bits, in->format_name);
   }
   if (n == 0 && fits > 0 && fits < depth) snprintf(lines[n++], 200, "a depth of at most %d", fits);

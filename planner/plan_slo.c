@@ -17,7 +17,8 @@ ilp_limits plan_slo_limits(const plan_inputs *in, const planned_options *o, cons
   if (o->slo_tpot_s > 0 && in->req.output_tokens > 1) l.step_ns = 1e9 * o->slo_tpot_s;
   if (!(o->slo_ttft_s > 0) || f->load.tokens < 1) return l;
   l.ttft_ns = 1e9 * o->slo_ttft_s;
-  l.chunks = fmax(1, (double)in->req.prompt_tokens / f->load.tokens); /* the last one is shorter */
+  /* Of a chunk that holds the prompts of several users a prompt's share: no prompt's chunks, the last one shorter, take less. */
+  l.chunks = (double)in->req.prompt_tokens / f->load.tokens;
   return l;
 }
 
@@ -97,7 +98,8 @@ static bool meets_with(const plan_inputs *in, const planned_options *o, change c
   if (c.chunk_tokens > 0) other.req.chunk_tokens = c.chunk_tokens;
   other.mean_context = (double)other.req.prompt_tokens + 0.5 * (double)other.req.output_tokens;
   if (other.req.depth > other.req.users) other.req.depth = other.req.users;
-  bool good = plan_make(&other, &quick, &p) == HF_OK && meets(&p);
+  p = (planned){0};
+  bool good = plan_inputs_limit_chunk(&other) == HF_OK && plan_make(&other, &quick, &p) == HF_OK && meets(&p);
   if (good) *load = p.sustained;
   hf_clear_error();
   planned_free(&p);
@@ -157,26 +159,29 @@ static void solve_remedies(const plan_inputs *in, const planned_options *o, bool
   }
 }
 
-/* What no placement at any depth tried goes below; 0 where that is not known. */
-static double least_step_s(const planned *p) {
+/* What no placement at any depth tried goes below with this chunk; 0 where that is not known. */
+static double least_step_s(const planned *p, int chunk) {
   double least = p->ilp->bound_ns;
   if (p->refusal.step_least_ns > 0) return 1e-9 * p->refusal.step_least_ns;
   for (int d = 0; d < ILP_MAX_DEPTH; d++)
-    if (p->by_depth[d].state == ILP_DEPTH_SOLVED || p->by_depth[d].state == ILP_DEPTH_PRUNED)
+    if (p->depth_chunk[d] == chunk && (p->by_depth[d].state == ILP_DEPTH_SOLVED || p->by_depth[d].state == ILP_DEPTH_PRUNED))
       least = fmin(least, p->by_depth[d].bound_ns);
   return p->eval->prefill.weight > 0 ? 0 : 1e-9 * least;
 }
 
 /* Why a limit is missed: proven out of reach, or by waiting, which no row knows: then what the request takes when it waits for nobody. */
-static void reason(const planned *out, bool tpot, char *to, size_t n) {
-  double step = least_step_s(out), chunks = 1e-9 * out->ilp->evaluation.ttft_ns, own = 1e-9 * out->ilp->evaluation.step_ns;
+static void reason(const plan_inputs *in, const planned *out, bool tpot, char *to, size_t n) {
+  char proven[64] = "(proven)";
+  double step = least_step_s(out, in->chunk_tokens), chunks = 1e-9 * out->ilp->evaluation.ttft_ns,
+         own = 1e-9 * out->ilp->evaluation.step_ns;
   to[0] = '\0';
+  if (in->req.chunk_tokens == 0) snprintf(proven, sizeof proven, "(proven, for prompts in chunks of %d)", in->chunk_tokens);
   if (tpot && step > out->slo_tpot_s)
-    snprintf(to, n, ", which no placement reaches here: a step takes at least %.4g s (proven)", step);
+    snprintf(to, n, ", which no placement reaches here: a step takes at least %.4g s %s", step, proven);
   else if (!tpot && 1e-9 * out->refusal.ttft_least_ns > out->slo_ttft_s)
-    snprintf(to, n, ", which no placement reaches here: the chunks of a prompt take at least %.4g s (proven)",
-             1e-9 * out->refusal.ttft_least_ns);
-  else if (out->refusal.together && out->refusal.proven) snprintf(to, n, "; no placement keeps both limits at once (proven)");
+    snprintf(to, n, ", which no placement reaches here: the chunks of a prompt take at least %.4g s %s",
+             1e-9 * out->refusal.ttft_least_ns, proven);
+  else if (out->refusal.together && out->refusal.proven) snprintf(to, n, "; no placement keeps both limits at once %s", proven);
   else if (!tpot && chunks > 0 && chunks <= out->slo_ttft_s)
     snprintf(to, n, ": the chunks of a prompt alone take %.3g s, the rest is waiting for the prompts and steps of others",
              chunks);
@@ -192,10 +197,10 @@ void plan_beside_limit_text(double v, double limit, char out[24]) {
   }
 }
 
-static void missed(const planned *out, bool tpot, char *to, size_t n) {
+static void missed(const plan_inputs *in, const planned *out, bool tpot, char *to, size_t n) {
   double p95 = tpot ? out->sustained.tpot_s.p95 : out->sustained.ttft_s.p95, limit = tpot ? out->slo_tpot_s : out->slo_ttft_s;
   char why[200], value[24];
-  reason(out, tpot, why, sizeof why);
+  reason(in, out, tpot, why, sizeof why);
   plan_beside_limit_text(p95, limit, value);
   snprintf(to, n, "%s p95 %s s under sustained load, asked for %.6g s%s", tpot ? "TPOT" : "TTFT", value, limit, why);
 }
@@ -228,8 +233,8 @@ hf_status plan_slo_check(const plan_inputs *in, const planned_options *o, planne
   const sustained_result *p = &out->sustained;
   char what[2][360];
   bool tpot = o->slo_tpot_s > 0 && p->tpot_s.p95 > o->slo_tpot_s, ttft = o->slo_ttft_s > 0 && p->ttft_s.p95 > o->slo_ttft_s;
-  missed(out, tpot, what[0], sizeof what[0]);
-  missed(out, false, what[1], sizeof what[1]);
+  missed(in, out, tpot, what[0], sizeof what[0]);
+  missed(in, out, false, what[1], sizeof what[1]);
   out->n_remedies = 0;
   solve_remedies(in, o, tpot, out);
   demand_remedies(out, tpot, ttft);

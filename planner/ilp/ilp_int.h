@@ -37,7 +37,7 @@ typedef struct {
   double *enum_g, *enum_c;       /* [2^ILP_ENUMERATE_MAX] scratch, NULL when no layer is small */
   double bound_ns, theta;        /* Lagrangian certificate over lower: value, ns per unit */
   int *order_k, *k_fit, *k_over; /* [n] scratch of the multiplier search */
-  int *rise_to;                  /* [n] scratch of ilp_fill: a layer's best rise; 0: not looked for; its own k: there is none */
+  int *rise_to;                  /* [n] scratch of ilp_fill: a layer's best rise; -1: not looked for; its own k: there is none */
   double *rise_rate;
   int *k_best;    /* [n] best placement found, k per layer */
   double best_ns; /* its objective (upper table) */

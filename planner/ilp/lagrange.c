@@ -109,7 +109,7 @@ static void look_for_rise(const ilp_depth *d, int i, int k, int64_t slack) {
 }
 
 static void forget_rises(const ilp_depth *d) {
-  for (int i = 0; i < d->n; i++) d->rise_to[i] = 0;
+  for (int i = 0; i < d->n; i++) d->rise_to[i] = -1;
 }
 
 /* One step up for the layer that gains most per unit; false when none gains. What is left only shrinks from step to step: a layer's best rise stays
@@ -118,7 +118,7 @@ static bool fill_one(const ilp_depth *d, int *k, int64_t *slack) {
   double best = 0;
   int at = -1;
   for (int i = 0; i < d->n; i++) {
-    if (d->rise_to[i] == 0 || (d->rise_to[i] - k[i]) * d->lay[i].units > *slack) look_for_rise(d, i, k[i], *slack);
+    if (d->rise_to[i] < 0 || (d->rise_to[i] - k[i]) * d->lay[i].units > *slack) look_for_rise(d, i, k[i], *slack);
     if (d->rise_rate[i] <= best) continue;
     best = d->rise_rate[i];
     at = i;
@@ -126,7 +126,7 @@ static bool fill_one(const ilp_depth *d, int *k, int64_t *slack) {
   if (at < 0) return false;
   *slack -= (d->rise_to[at] - k[at]) * d->lay[at].units;
   k[at] = d->rise_to[at];
-  d->rise_to[at] = 0;
+  d->rise_to[at] = -1;
   return true;
 }
 
