@@ -55,6 +55,11 @@ static hf_status alloc64(void *out, size_t bytes, const char *what) {
   return HF_OK;
 }
 
+/* Room for one packed vector. An odd number of lines: at a distance of a power of two the tokens of an expert would share few sets of the caches. */
+static size_t vector_bytes(int n) {
+  return (kern_act_bytes_any(n) / 64 | 1) * 64;
+}
+
 static int own_tokens(const moe_shape *s) {
   return s->max_tok < OWN_TOKENS ? s->max_tok : OWN_TOKENS;
 }
@@ -64,12 +69,12 @@ static size_t tmp_floats(const moe_shape *s) {
 }
 
 static int64_t batch_bytes(const moe_shape *s, int tokens) {
-  return (int64_t)tokens * ((int64_t)kern_act_bytes_any(s->d_model) + 8LL * s->top_k) + 12LL * s->n_experts + 4;
+  return (int64_t)tokens * ((int64_t)vector_bytes(s->d_model) + 8LL * s->top_k) + 12LL * s->n_experts + 4;
 }
 
 int64_t moe_scratch_bytes(const moe_shape *s, int n_threads) {
   int64_t pairs = (int64_t)s->max_tok * s->top_k;
-  return batch_bytes(s, s->max_tok) + pairs * (int64_t)kern_act_bytes_any(s->d_ff) +
+  return batch_bytes(s, s->max_tok) + pairs * (int64_t)vector_bytes(s->d_ff) +
          n_threads * (batch_bytes(s, own_tokens(s)) + 8 * (int64_t)tmp_floats(s) + 16LL * s->max_tok);
 }
 
@@ -80,11 +85,11 @@ static hf_status batch_new(const moe_shape *s, int tokens, batch *b) {
   HF_TRY(hf_alloc(&b->count, n, sizeof *b->count, "expert scratch"));
   HF_TRY(hf_alloc(&b->pair_tok, pairs, sizeof *b->pair_tok, "expert scratch"));
   HF_TRY(hf_alloc(&b->pair_w, pairs, sizeof *b->pair_w, "expert scratch"));
-  return alloc64(&b->xp, (size_t)tokens * kern_act_bytes_any(s->d_model), "expert inputs");
+  return alloc64(&b->xp, (size_t)tokens * vector_bytes(s->d_model), "expert inputs");
 }
 
 static void batch_free(const moe_shape *s, int tokens, batch *b) {
-  mem_free(b->xp, round64((size_t)tokens * kern_act_bytes_any(s->d_model)), -1);
+  mem_free(b->xp, round64((size_t)tokens * vector_bytes(s->d_model)), -1);
   free(b->active);
   free(b->first);
   free(b->count);
@@ -99,8 +104,8 @@ hf_status moe_new(const moe_shape *s, int n_threads, moe **out) {
   m->shape = *s;
   m->n_threads = n_threads;
   m->max_pairs = s->max_tok * s->top_k;
-  m->xp_bytes = kern_act_bytes_any(s->d_model);
-  m->hp_bytes = kern_act_bytes_any(s->d_ff);
+  m->xp_bytes = vector_bytes(s->d_model);
+  m->hp_bytes = vector_bytes(s->d_ff);
   m->tmp_floats = tmp_floats(s);
   m->last = &m->all;
   size_t per_thread = (size_t)n_threads * (size_t)s->max_tok;
@@ -183,9 +188,11 @@ static int blocks(int n, int size) {
   return (n + size - 1) / size;
 }
 
-/* Rows a claim takes of `n_matrices` matrices with n_rows each, when the rows of n_tok tokens must fit the scratch. */
-static int claim_rows(const moe *m, int n_rows, int n_matrices, int n_tok, int n_threads) {
-  int claims = n_threads == 1 ? 1 : CLAIMS_PER_THREAD * n_threads, fits = (int)(m->tmp_floats / (size_t)n_tok);
+/* Rows a claim takes of `n_matrices` matrices with n_rows each; the rows of one expert's tokens must fit the scratch. */
+static int claim_rows(const moe *m, const batch *b, int n_rows, int n_matrices, int n_threads) {
+  int claims = n_threads == 1 ? 1 : CLAIMS_PER_THREAD * n_threads, most = 1;
+  for (int i = 0; i < b->n_active; i++) most = b->first[i + 1] - b->first[i] > most ? b->first[i + 1] - b->first[i] : most;
+  int fits = (int)(m->tmp_floats / (size_t)most);
   int rows = (int)((int64_t)n_rows * n_matrices / claims);
   rows = rows < MOST_ROWS ? rows : MOST_ROWS;
   rows = rows < fits ? rows : fits;
@@ -286,13 +293,13 @@ void moe_run(moe *m, const moe_job *job, pool *p, int thread, int n_threads) {
   if (!alone) wait_all(p, thread, n_threads);
 
   worker k = worker_of(m, job, b, thread);
-  int rows = claim_rows(m, s->d_ff, b->n_active, job->n_tok, n_threads), per_expert = blocks(s->d_ff, rows), item;
+  int rows = claim_rows(m, b, s->d_ff, b->n_active, n_threads), per_expert = blocks(s->d_ff, rows), item;
   while ((item = pool_claim(&m->next_up, b->n_active * per_expert, 1)) >= 0)
     up_block(&k, item / per_expert, item % per_expert * rows, rows);
   wait_all(p, thread, n_threads);
 
   if (thread == 0) atomic_store_explicit(&m->next_up, 0, memory_order_relaxed); /* for the next run */
-  rows = claim_rows(m, s->d_model, 1, job->n_tok, n_threads);
+  rows = claim_rows(m, b, s->d_model, 1, n_threads);
   while ((item = pool_claim(&m->next_down, blocks(s->d_model, rows), 1)) >= 0) down_block(&k, item * rows, rows);
   wait_all(p, thread, n_threads);
 }

@@ -17,6 +17,8 @@ typedef __m256 TVF;
 #define TV_MM(format) kern_mm_tile_##format##_avx2
 #endif
 enum { TV_HALVES = 2, TV_TOKENS = 4, TV_SUMS = 4 /* registers for sums */ };
+enum { TV_FEW = 15 /* tokens for which a tile is read where it lies */, TV_BATCH = 128, TV_PANEL_COLS = 1024, TV_STRIP = 256 };
+#define TV_TOKENS_8 0
 #define TV_UNROLL_GROUPS _Pragma("GCC unroll 16")
 #define TV_INLINE static inline __attribute__((always_inline))
 
@@ -75,6 +77,9 @@ TV_INLINE TVF tv_to_f32(TV a) {
 }
 TV_INLINE TVF tv_negative(TVF a) {
   return _mm256_castsi256_ps(_mm256_xor_si256(_mm256_castps_si256(a), _mm256_set1_epi32(INT32_MIN)));
+}
+TV_INLINE TVF tv_load_f32(const float *p) {
+  return _mm256_loadu_ps(p);
 }
 TV_INLINE void tv_store_f32(float *p, TVF a) {
   _mm256_storeu_ps(p, a);
@@ -169,6 +174,19 @@ TV_INLINE TV tv_add16(TV a, TV b) {
 }
 TV_INLINE TV tv_widen_add(TV sum, TV pairs) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+/* 32 bytes of each of four tokens: four of each token beside each other, then the next four. */
+TV_INLINE void tv_side_by_side(const char *const *x, int32_t *to) {
+  __m256i v[4];
+  MM_UNROLL for (int t = 0; t < 4; t++) v[t] = _mm256_loadu_si256((const void *)x[t]);
+  __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]), c = _mm256_unpacklo_epi32(v[2], v[3]),
+          d = _mm256_unpackhi_epi32(v[2], v[3]);
+  const __m256i word[4] = {_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c), _mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d)};
+  MM_UNROLL for (int k = 0; k < 4; k++) { /* word k of all tokens, and word 4 + k */
+    _mm_storeu_si128((void *)(to + 4 * k), _mm256_castsi256_si128(word[k]));
+    _mm_storeu_si128((void *)(to + 4 * k + 16), _mm256_extracti128_si256(word[k], 1));
+  }
 }
 
 #endif

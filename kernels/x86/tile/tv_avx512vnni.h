@@ -17,6 +17,8 @@ typedef __m512 TVF;
 #define TV_MM(format) kern_mm_tile_##format##_avx512vnni
 #endif
 enum { TV_HALVES = 1, TV_TOKENS = 8, TV_SUMS = 16 /* registers for sums */ };
+enum { TV_FEW = 15 /* tokens for which a tile is read where it lies */, TV_BATCH = 128, TV_PANEL_COLS = 1024, TV_STRIP = 256 };
+#define TV_TOKENS_8 1
 #define TV_UNROLL_GROUPS _Pragma("GCC unroll 16")
 #define TV_INLINE static inline __attribute__((always_inline))
 
@@ -81,6 +83,9 @@ TV_INLINE TVF tv_to_f32(TV a) {
 }
 TV_INLINE TVF tv_negative(TVF a) {
   return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN)));
+}
+TV_INLINE TVF tv_load_f32(const float *p) {
+  return _mm512_loadu_ps(p);
 }
 TV_INLINE void tv_store_f32(float *p, TVF a) {
   _mm512_storeu_ps(p, a);
@@ -169,6 +174,26 @@ TV_INLINE TV tv_flip(TV a) {
 /* sum += unsigned bytes of w times the four signed bytes at q */
 TV_INLINE TV tv_dot(TV sum, TV w, const char *q) {
   return _mm512_dpbusd_epi32(sum, w, tv_four(q));
+}
+
+/* 32 bytes of each of eight tokens: four of each token beside each other, then the next four. */
+TV_INLINE void tv_side_by_side(const char *const *x, int32_t *to) {
+  __m256i a[8], b[8];
+  MM_UNROLL for (int t = 0; t < 4; t++) {
+    __m256i v = _mm256_loadu_si256((const void *)x[2 * t]), w = _mm256_loadu_si256((const void *)x[2 * t + 1]);
+    a[2 * t] = _mm256_unpacklo_epi32(v, w);
+    a[2 * t + 1] = _mm256_unpackhi_epi32(v, w);
+  }
+  MM_UNROLL for (int i = 0; i < 2; i++) { /* words 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four tokens */
+    MM_UNROLL for (int k = 0; k < 2; k++) {
+      b[4 * i + 2 * k] = _mm256_unpacklo_epi64(a[4 * i + k], a[4 * i + 2 + k]);
+      b[4 * i + 2 * k + 1] = _mm256_unpackhi_epi64(a[4 * i + k], a[4 * i + 2 + k]);
+    }
+  }
+  MM_UNROLL for (int k = 0; k < 4; k++) {
+    _mm256_storeu_si256((void *)(to + 8 * k), _mm256_permute2x128_si256(b[k], b[4 + k], 0x20));
+    _mm256_storeu_si256((void *)(to + 8 * k + 32), _mm256_permute2x128_si256(b[k], b[4 + k], 0x31));
+  }
 }
 
 #endif
