@@ -9,7 +9,7 @@
 #include "executor/ask.h"
 #include "sched/sched.h"
 
-enum { PAGE_TOKENS = 16, MAX_PAGE_TOKENS = 1 << 16, DEFAULT_CHUNK = 128, MAX_CHUNK = 4096 };
+enum { PAGE_TOKENS = 16, MAX_PAGE_TOKENS = 1 << 16, DEFAULT_CHUNK = 512, MAX_CHUNK = 4096 };
 
 hf_status gpu_parse(const char *text, gpu_spec *out) {
   *out = (gpu_spec){0};

@@ -16,9 +16,9 @@ typedef __m256 TVF;
 #ifndef TV_MM
 #define TV_MM(format) kern_mm_tile_##format##_avx2
 #endif
-enum { TV_HALVES = 2, TV_TOKENS = 4, TV_SUMS = 4 /* registers for sums */ };
-enum { TV_FEW = 15 /* tokens for which a tile is read where it lies */, TV_BATCH = 128, TV_PANEL_COLS = 1024, TV_STRIP = 256 };
-#define TV_TOKENS_8 0
+#define TV_MOST 4
+enum { TV_HALVES = 2, TV_TOKENS = TV_MOST, TV_SUMS = 4 /* registers for sums */ };
+enum { TV_FEW = 7 /* tokens for which a tile is read where it lies */, TV_BATCH = 96, TV_PANEL_COLS = 2048, TV_STRIP = 256 };
 #define TV_UNROLL_GROUPS _Pragma("GCC unroll 16")
 #define TV_INLINE static inline __attribute__((always_inline))
 

@@ -16,9 +16,9 @@ typedef __m512 TVF;
 #ifndef TV_MM
 #define TV_MM(format) kern_mm_tile_##format##_avx512vnni
 #endif
-enum { TV_HALVES = 1, TV_TOKENS = 8, TV_SUMS = 16 /* registers for sums */ };
-enum { TV_FEW = 15 /* tokens for which a tile is read where it lies */, TV_BATCH = 128, TV_PANEL_COLS = 1024, TV_STRIP = 256 };
-#define TV_TOKENS_8 1
+#define TV_MOST 8
+enum { TV_HALVES = 1, TV_TOKENS = TV_MOST, TV_SUMS = 16 /* registers for sums */ };
+enum { TV_FEW = 31 /* tokens for which a tile is read where it lies */, TV_BATCH = 96, TV_PANEL_COLS = 2048, TV_STRIP = 256 };
 #define TV_UNROLL_GROUPS _Pragma("GCC unroll 16")
 #define TV_INLINE static inline __attribute__((always_inline))
 
