@@ -11,7 +11,7 @@
  * warm up at the start of each. Multiples of a block of packed activations, so that each claim packs its own hidden activations. */
 enum { LEAST_ROWS = 32, MOST_ROWS = 512, CLAIMS_PER_THREAD = 4 };
 /* Up to so many tokens every thread sorts and packs for itself, which is quicker than to wait for each other. */
-enum { OWN_TOKENS = 4 };
+enum { OWN_TOKENS = 8 };
 /* What a product will read next is fetched this far ahead while the one before it runs. */
 enum { HEAD_BYTES = 2048 };
 
@@ -196,8 +196,8 @@ static int claim_rows(const moe *m, const batch *b, int n_rows, int n_matrices, 
   int rows = (int)((int64_t)n_rows * n_matrices / claims);
   rows = rows < MOST_ROWS ? rows : MOST_ROWS;
   rows = rows < fits ? rows : fits;
-  rows = rows / LEAST_ROWS * LEAST_ROWS;
-  return rows > LEAST_ROWS ? rows : LEAST_ROWS;
+  rows = rows > LEAST_ROWS ? rows / LEAST_ROWS * LEAST_ROWS : LEAST_ROWS;
+  return blocks(blocks(n_rows, blocks(n_rows, rows)), LEAST_ROWS) * LEAST_ROWS; /* claims of like size */
 }
 
 static const kern_mm_candidate *pick(const kern_mat *w, kern_act act, int n_tok) {

@@ -18,6 +18,8 @@ typedef __m512 TVF;
 #endif
 #define TV_MOST 8
 enum { TV_HALVES = 1, TV_TOKENS = TV_MOST, TV_SUMS = 16 /* registers for sums */ };
+/* From so many tokens on the tile is fetched this far ahead: with fewer the second-level cache does better by itself, with more it is not kept busy. */
+enum { TV_FETCH_FROM = 5, TV_AHEAD = 8192 };
 enum { TV_FEW = 31 /* tokens for which a tile is read where it lies */, TV_BATCH = 96, TV_PANEL_COLS = 2048, TV_STRIP = 256 };
 #define TV_UNROLL_GROUPS _Pragma("GCC unroll 16")
 #define TV_INLINE static inline __attribute__((always_inline))
