@@ -104,7 +104,7 @@ int main(int argc, char **argv) {
       {"batch", 0, CLI_INT, &r.batch, "N", "Run N sequences at once, prompts repeated as needed.", 1, 64},
       {"context", 'c', CLI_INT, &r.context, "N", "Most tokens of a sequence; default what plan or prompts need.", 1, 16777216},
       {"depth", 'd', CLI_INT, &r.depth, "N", "Pipeline depth; default the plan's, else 1.", 1, 8},
-      {"chunk", 0, CLI_INT, &r.chunk, "N", "Most prompt tokens of a step; default the plan's, else 128.", 1, 4096},
+      {"chunk", 0, CLI_INT, &r.chunk, "N", "Most prompt tokens of a step; default the plan's, else 512.", 1, 4096},
       {"gpu", 'g', CLI_STR, &r.gpu, "DEVICE",
        "none, virtual:SIZE or paced:MACHINE[:SIZE]; default the plan's. (cuda:N is not there yet.)", 0, 0},
       {"experts-on-gpu", 0, CLI_NUM, &r.experts_percent, "PERCENT",

@@ -184,7 +184,8 @@ TV_INLINE void tv_side_by_side(const char *const *x, int32_t *to) {
   MM_UNROLL for (int t = 0; t < 4; t++) v[t] = _mm256_loadu_si256((const void *)x[t]);
   __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]), c = _mm256_unpacklo_epi32(v[2], v[3]),
           d = _mm256_unpackhi_epi32(v[2], v[3]);
-  const __m256i word[4] = {_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c), _mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d)};
+  const __m256i word[4] = {_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c), _mm256_unpacklo_epi64(b, d),
+                           _mm256_unpackhi_epi64(b, d)};
   MM_UNROLL for (int k = 0; k < 4; k++) { /* word k of all tokens, and word 4 + k */
     _mm_storeu_si128((void *)(to + 4 * k), _mm256_castsi256_si128(word[k]));
     _mm_storeu_si128((void *)(to + 4 * k + 16), _mm256_extracti128_si256(word[k], 1));
