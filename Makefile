@@ -1,9 +1,11 @@
 # A thin front for CMake. `make` installs missing packages, builds, and leaves the programs in build/bin.
 SHELL := /bin/bash
 .DEFAULT_GOAL := all
-.PHONY: all packages build demo test bench fuzz lint format clean install asan tsan help
+.PHONY: all packages build demo test bench fuzz lint format clean install asan tsan soak help
 
 FUZZ_SECONDS ?= 30
+SOAK_SECONDS ?= 1800
+SOAK_SEED ?= 1
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -49,6 +51,13 @@ asan tsan: packages
 	  cmake --preset $$preset; cmake --build --preset $$preset -j $(JOBS); \
 	  ctest --preset $$preset -j $(JOBS) --no-tests=error
 
+# Random requests for SOAK_SECONDS under the sanitizers; a small quarantine, so that resident memory is what is in use.
+soak: packages
+	@cmake --preset asan-ubsan
+	@cmake --build --preset asan-ubsan -j $(JOBS) --target soak
+	@ASAN_OPTIONS=quarantine_size_mb=16:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  build-asan-ubsan/soak/soak $(SOAK_SECONDS) $(SOAK_SEED)
+
 install: build
 	@cmake --install build --prefix $(PREFIX)
 
@@ -62,6 +71,7 @@ help:
 	@echo "make lint     rooms, foreign headers, sizes, format"
 	@echo "make format   clang-format over every source file"
 	@echo "make asan     every test under AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: ThreadSanitizer"
+	@echo "make soak     random requests for SOAK_SECONDS (1800) under the sanitizers, everything accounted for"
 	@echo "make fuzz     each fuzz target for FUZZ_SECONDS (30)"
 	@echo "make bench    the benchmarks"
 	@echo "make install  to PREFIX (/usr/local), below DESTDIR"

@@ -17,7 +17,7 @@ typedef struct {
   engine *e;
   const serve_options *o;
   serve_request *reqs;
-  int n_reqs, next_arrival, live;
+  int n_reqs, next_arrival;
   int *order; /* requests by arrival */
   sched *s;
   slot mb[SCHED_MAX_DEPTH];
@@ -151,7 +151,6 @@ static hf_status admit(server *v, int64_t *next_ns) {
     }
     HF_TRY(hf_note(sched_add(v->s, v->order[v->next_arrival], r->n_ids, r->max_tokens), "request %s", r->ext_id));
     v->next_arrival++;
-    v->live++;
   }
   return HF_OK;
 }
@@ -308,7 +307,7 @@ static void take_tokens(server *v, int m, uint8_t *finished) {
     for (int i = 0; i < rows && v->o->on_logits; i++)
       v->o->on_logits(v->o->user, r, piece->start_pos + piece->n_tokens - rows + i, s->logits + (size_t)(row + i) * vocab);
     row += rows;
-    if (!piece->wants_logits) continue;
+    if (!piece->wants_logits || r->finish[0]) continue;
     int32_t id = next_token(v, r, s->logits + (size_t)(row - 1) * vocab, c->vocab_size);
     if (r->n_out == 0) r->first_token_s = now;
     r->out[r->n_out++] = id;
@@ -322,6 +321,21 @@ static void take_tokens(server *v, int m, uint8_t *finished) {
       finished[p] = 1;
     }
     if (finished[p] && v->o->on_finish) v->o->on_finish(v->o->user, r);
+  }
+}
+
+/* Requests that nobody waits for any more leave the queue or their place. */
+static void let_go(server *v) {
+  const double now = seconds(hf_now_ns() - v->start_ns);
+  for (int i = 0; v->o->gone && i < v->next_arrival; i++) {
+    const int at = v->order[i];
+    serve_request *r = &v->reqs[at];
+    if (r->finish[0] || !v->o->gone(v->o->user, r)) continue;
+    snprintf(r->finish, sizeof r->finish, "cancelled");
+    r->end_s = now;
+    if (v->computed) v->computed[at] = -1;
+    sched_cancel(v->s, at);
+    if (v->o->on_finish) v->o->on_finish(v->o->user, r);
   }
 }
 
@@ -341,10 +355,11 @@ static void finish_step(server *v, int m) {
   for (int p = 0; p < k->step.n_pieces; p++) learn_pages(v, &k->step.piece[p]);
   take_tokens(v, m, finished);
   for (int p = 0; v->computed && p < k->step.n_pieces; p++)
-    if (finished[p]) v->computed[k->step.piece[p].request] = -1;
+    if (v->reqs[k->step.piece[p].request].finish[0]) v->computed[k->step.piece[p].request] = -1;
   k->in_flight = false;
   sched_done(v->s, m, finished, ended, &n_ended);
-  v->live -= n_ended;
+  let_go(v);
+  if (v->o->on_sched) v->o->on_sched(v->o->user, v->s);
 }
 
 /* What did not come to an end when serving was stopped ends now; requests that had not arrived yet end as they arrive. */

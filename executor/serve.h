@@ -48,6 +48,11 @@ typedef struct {
   void (*on_logits)(void *user, serve_request *r, int position, const float *logits);
   /* every finished step, before its buffers are reused: trace, routing */
   void (*on_step)(void *user, const dev_step *s, const sched_step *what, int64_t step_index);
+  /* Asked between steps of every request that is waiting or running: true ends it as "cancelled", as when whoever wanted the answer is
+   * gone. One with a step in flight keeps its place and pages until that step has ended; its token is not wanted. NULL = none goes. */
+  bool (*gone)(void *user, const serve_request *r);
+  /* After every finished step and what it ended: the scheduler as it stands, to look at. */
+  void (*on_sched)(void *user, const sched *s);
   /* Beginnings of texts whose KV pages the engine holds: requests that begin alike share them, in this serving and the next. Of this
    * engine; NULL = every prompt is computed whole. Requests with all_logits or imposed routing share nothing. */
   prefix *known;

@@ -345,6 +345,58 @@ static void beginnings_are_shared(void **state) {
   }
 }
 
+/* Requests that nobody waits for: one waits, one is in its prompt, two have begun to answer. */
+static bool nobody_waits(void *user, const serve_request *q) {
+  const run *r = user;
+  const int i = (int)(q - r->req);
+  return (i == 6 && r->tokens >= 1) || (i == 4 && r->tokens >= 2) || (i == 0 && q->n_out >= 3) || (i == 2 && q->n_out >= 1);
+}
+
+static void no_page_is_held_by_nobody(void *user, const sched *s) {
+  run *r = user;
+  int held = 0;
+  for (int32_t p = 0; p < engine_opts(r->e)->n_pages; p++) held += sched_holders(s, p) > 0;
+  r->wrong += !sched_check(s) || held + sched_pages_free(s) != engine_opts(r->e)->n_pages;
+}
+
+/* They end once, keep what they have, cost the others nothing, and hold no page. */
+static void whoever_is_gone_leaves(void **state) {
+  (void)state;
+  run want, r;
+  serve_stats st;
+  engine_options o = options(1, 3, 4, 4);
+  fill_alike(&want);
+  serve_all(&o, 3, 4, &want, &st);
+  serve_stats_free(&st);
+  for (int n = 0; n < 6; n++) {
+    prefix *known = NULL;
+    o = options(1 + n % 3, 3, 4, 4);
+    if (n >= 3) o = on_device(o, 50);
+    fill_alike(&r);
+    serve_options so = serving(&r, 3, 4);
+    so.gone = nobody_waits;
+    so.on_sched = no_page_is_held_by_nobody;
+    assert_int_equal(prefix_new(4, o.n_pages, &known), HF_OK);
+    if (n % 2) so.known = known;
+    assert_int_equal(engine_open(m, &o, &r.e), HF_OK);
+    if (serve_run(r.e, r.req, REQUESTS, &so, &st) != HF_OK) fail_msg("%s", hf_error_line());
+    assert_int_equal(st.pages_lost, 0);
+    assert_int_equal(r.wrong, 0);
+    assert_int_equal(r.finished, REQUESTS);
+    assert_string_equal(r.req[0].finish, "cancelled");
+    assert_int_equal(r.req[0].n_out, 3);
+    assert_string_equal(r.req[6].finish, "cancelled");
+    for (int i = 0; i < REQUESTS; i++) {
+      const serve_request *q = &r.req[i];
+      if (strcmp(q->finish, "cancelled")) assert_int_equal(q->n_out, out_len[i]);
+      assert_memory_equal(r.out[i], want.out[i], (size_t)q->n_out * sizeof(int32_t));
+    }
+    serve_stats_free(&st);
+    engine_close(r.e);
+    prefix_free(known);
+  }
+}
+
 /* The answer, too, is a beginning: of the next turn of a conversation. */
 static void a_conversation_goes_on_where_it_was(void **state) {
   (void)state;
@@ -492,6 +544,7 @@ int main(void) {
       cmocka_unit_test(arrivals_are_kept_in_order),
       cmocka_unit_test(what_the_engine_was_not_opened_for_is_refused),
       cmocka_unit_test(beginnings_are_shared),
+      cmocka_unit_test(whoever_is_gone_leaves),
       cmocka_unit_test(a_conversation_goes_on_where_it_was),
       cmocka_unit_test(lack_of_memory_while_serving_is_an_error),
       cmocka_unit_test(engine_options_are_checked),
