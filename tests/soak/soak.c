@@ -51,7 +51,7 @@ typedef struct {
   asker asker[REQUESTS];
   int64_t start_ns;
   int held[MOST_PAGES];
-  int wrong, most_running;
+  int wrong, most_running, open; /* open: requests of this serving that have no end yet */
   int64_t servings, requests, by_length, by_stop, gone_waiting, gone_running, compared, shared, prompts, outputs, steps;
 } soak;
 
@@ -128,6 +128,7 @@ static bool gone(void *user, const serve_request *r) {
 
 static void on_finish(void *user, serve_request *r) {
   soak *k = user;
+  k->open--;
   if (!strcmp(r->finish, "length")) k->by_length++;
   else if (!strcmp(r->finish, "stop")) k->by_stop++;
   else if (r->n_out == 0) k->gone_waiting++;
@@ -150,6 +151,9 @@ static void on_sched(void *user, const sched *s) {
     used += want > 0;
   }
   if (used + sched_pages_free(s) != k->o.n_pages) complain(k, "KV pages used and free are not all pages", NULL);
+  /* At depth 1 no step is in flight now, so whoever is gone has left. */
+  if (k->o.depth == 1 && sched_running(s) + sched_waiting(s) > k->open)
+    complain(k, "the scheduler holds requests that have ended", NULL);
   if (!sched_check(s)) complain(k, "the scheduler's invariants are broken", NULL);
   if (sched_running(s) > k->most_running) k->most_running = sched_running(s);
 }
@@ -188,6 +192,7 @@ static hf_status serve_once(soak *k, int users, int chunk) {
                            .known = k->known};
   make_requests(k, share(k) * 0.6);
   k->start_ns = hf_now_ns();
+  k->open = REQUESTS;
   hf_status status = serve_run(k->e, k->req, REQUESTS, &o, &st);
   if (status == HF_OK && st.pages_lost) complain(k, "KV pages are lost at the end of a serving", NULL);
   k->servings++;
