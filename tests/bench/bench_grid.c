@@ -1,0 +1,307 @@
+/* bench_grid run DB MACHINE MODEL FORMAT RUNS.csv [SECONDS]: runs cells of the grid (grid.h) in a scattered order and appends what was measured;
+ *   cells that the file has are not run again, so that a run can be cut into pieces. MACHINE: name of its profile in DB.
+ * bench_grid table DB MACHINE RUNS.csv [MODEL FORMAT]: predicted against measured, signed, raw and corrected for drift.
+ * bench_grid stages DB MACHINE RUNS.csv: the same stage by stage of a decode step. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/stats.h"
+#include "executor/prompts.h"
+#include "executor/serve.h"
+#include "kernels/mem/probe.h"
+#include "tests/bench/grid.h"
+
+enum { MOST_RUNS = 2000, PROBES = 5, PROBE_BYTES = 256 << 20 };
+static const char paced_file[] = "tests/bench/grid-paced.json";
+static const int users_of[] = {1, 2, 5, 8, 16}, prompt_of[] = {32, 256, 1024};
+
+typedef struct {
+  grid_run run[MOST_RUNS];
+  int n;
+} runs;
+
+static hf_status machine_rows(const char *db_path, const char *name, cost_rows **out) {
+  db *d = NULL;
+  rec_machine m;
+  HF_TRY(db_open(db_path, false, &d));
+  hf_status st = db_machine_find(d, name, &m);
+  if (st == HF_OK) st = cost_rows_load(d, &m, out);
+  db_close(d);
+  return st;
+}
+
+static hf_status paced_rows(cost_rows **out) {
+  plan_inputs *in = NULL;
+  plan_request q = {
+      .model = "synth:tests/bench/grid-qwen3-moe.json", .machine = paced_file, .gpu = "none", .users = 1, .context = 64};
+  db *d = NULL;
+  HF_TRY(db_open(":memory:", true, &d));
+  hf_status st = plan_inputs_open(d, &q, &in);
+  if (st == HF_OK) {
+    *out = in->host_owned;
+    in->host_owned = NULL;
+    in->host = NULL;
+  }
+  plan_inputs_close(in);
+  db_close(d);
+  return st;
+}
+
+static void read_runs(const char *path, runs *r) {
+  char line[1024];
+  FILE *f = fopen(path, "r");
+  while (f && r->n < MOST_RUNS && fgets(line, sizeof line, f))
+    if (grid_csv_read(line, &r->run[r->n])) r->n++;
+  if (f) fclose(f);
+}
+
+static bool same_cell(const grid_cell *a, const grid_cell *b) {
+  return !strcmp(a->model, b->model) && !strcmp(a->format, b->format) && a->users == b->users &&
+         a->prompt_tokens == b->prompt_tokens && a->percent == b->percent && a->depth == b->depth;
+}
+
+/* ---- running ---- */
+
+typedef struct {
+  const cost_rows *rows, *paced;
+  model *m;
+  pool *p;
+  mem_probe *probe;
+  const char *out;
+  double profile_bytes_per_s;
+  int threads;
+} bench;
+
+static double bandwidth(const bench *b) {
+  double v[PROBES];
+  for (int i = 0; i < PROBES; i++) v[i] = mem_probe_pass(b->probe, b->threads);
+  return hf_percentiles_of(v, PROBES).p50;
+}
+
+static hf_status pace_table(const bench *b, const grid_cell *c, stage_table **out) {
+  char text[256];
+  plan_inputs *in = NULL;
+  grid_model_text(c, text, sizeof text);
+  plan_request q = {.model = text, .gpu = "cuda:0", .users = c->users, .context = 64, .host_rows = b->paced};
+  HF_TRY(plan_inputs_open(NULL, &q, &in));
+  cost_input ci = plan_cost_input(in);
+  hf_status st = cost_table(&ci, (cost_case){0}, out);
+  plan_inputs_close(in);
+  return st;
+}
+
+static void stage_sums(const serve_stats *st, grid_figures *f) {
+  static const int of[DEV_STAGE_N] = {
+      [DEV_STAGE_ATTN] = 0, [DEV_STAGE_SHARED] = 1, [DEV_STAGE_DEXP] = 2, [DEV_STAGE_CEXP] = 3, [DEV_STAGE_HEAD] = 4};
+  for (int l = 0; l <= st->n_layers; l++)
+    for (int s = 0; s < DEV_STAGE_N; s++) {
+      const struct serve_stage *g = &st->stage[((size_t)(st->n_layers + 1) + (size_t)l) * DEV_STAGE_N + (size_t)s];
+      if (g->steps > 0) f->stage_ns[of[s]] += g->ns / (double)g->steps;
+    }
+  if (st->step_n[1] > 0) f->stage_ns[5] = st->step_ns_sum[1] / (double)st->step_n[1];
+}
+
+static hf_status run_cell(const bench *b, const grid_cell *c, grid_run *r) {
+  engine *e = NULL;
+  stage_table *pace = NULL;
+  prompt_list list = {0};
+  serve_stats stats = {0};
+  hf_status st;
+  prompt_options po = {.max_tokens = GRID_OUTPUT_TOKENS, .ignore_eos = true};
+  engine_options o = {.depth = c->depth,
+                      .max_seqs = c->users,
+                      .context = c->prompt_tokens + GRID_OUTPUT_TOKENS,
+                      .page_tokens = PLAN_PAGE_TOKENS,
+                      .max_tok = GRID_CHUNK_TOKENS + c->users,
+                      .max_logits = c->users,
+                      .kv_type = KV_F16,
+                      .experts_on_gpu_percent = c->percent,
+                      .device_bytes = 8LL << 30,
+                      .ram_limit_bytes = 16LL << 30};
+  serve_options so = {.chunk_tokens = GRID_CHUNK_TOKENS, .users = c->users};
+  o.n_pages = c->users * ((o.context + o.page_tokens - 1) / o.page_tokens);
+  snprintf(o.gpu, sizeof o.gpu, c->percent >= 0 ? "paced:grid" : "none");
+  *r = (grid_run){.cell = *c, .profile_bytes_per_s = b->profile_bytes_per_s};
+  HF_GO(end, prompts_random(c->users, c->prompt_tokens, model_get_config(b->m)->vocab_size, 1, &po, &list));
+  if (c->percent >= 0) HF_GO(end, pace_table(b, c, &pace));
+  o.pace = pace;
+  HF_GO(end, engine_open(b->m, &o, &e));
+  double before = bandwidth(b);
+  HF_GO(end, serve_run(e, list.req, list.n, &so, &stats));
+  r->bytes_per_s = 0.5 * (before + bandwidth(b));
+  r->measured.decode_tok_per_s = serve_decode_rate(&stats);
+  r->measured.prefill_tok_per_s = stats.prefill_s > 0 ? stats.prefill_tokens / stats.prefill_s : 0;
+  stage_sums(&stats, &r->measured);
+end:
+  serve_stats_free(&stats);
+  prompts_free(&list);
+  engine_close(e);
+  stage_table_free(pace);
+  return st;
+}
+
+static int all_cells(const char *name, const char *format, grid_cell *out) {
+  static const int percent_of[] = {-1, 0, 50, 100};
+  int n = 0;
+  for (int p = 0; p < 4; p++)
+    for (int depth = 1; depth <= (percent_of[p] >= 0 ? 2 : 1); depth++)
+      for (int u = 0; u < 5; u++)
+        for (int c = 0; c < 3; c++) {
+          grid_cell *x = &out[n];
+          *x = (grid_cell){.users = users_of[u], .prompt_tokens = prompt_of[c], .percent = percent_of[p], .depth = depth};
+          snprintf(x->model, sizeof x->model, "%s", name);
+          snprintf(x->format, sizeof x->format, "%s", format);
+          /* a paced machine is slow: long prompts of many would take minutes; one user has one micro-batch */
+          if (x->percent >= 0 && ((int64_t)x->users * x->prompt_tokens > 2048 || x->users < depth)) continue;
+          n++;
+        }
+  uint64_t z = 88172645463325252u;
+  for (int i = n - 1; i > 0; i--) {
+    z ^= z << 13, z ^= z >> 7, z ^= z << 17;
+    int with = (int)(z % (uint64_t)(i + 1));
+    grid_cell held = out[i];
+    out[i] = out[with], out[with] = held;
+  }
+  return n;
+}
+
+static hf_status run_cells(const bench *b, const char *name, const char *format, double seconds, const char *percents) {
+  static runs old;
+  static grid_cell cells[256];
+  const int n = all_cells(name, format, cells);
+  const int64_t start = hf_now_ns();
+  FILE *f;
+  read_runs(b->out, &old);
+  for (int i = 0; i < n && (double)(hf_now_ns() - start) / 1e9 < seconds; i++) {
+    char line[1024];
+    bool done = false;
+    grid_run r;
+    if (percents && (cells[i].percent >= 0) != !strcmp(percents, "paced")) continue;
+    for (int k = 0; k < old.n; k++) done = done || same_cell(&cells[i], &old.run[k].cell);
+    if (done) continue;
+    HF_TRY(run_cell(b, &cells[i], &r));
+    grid_csv_line(&r, line, sizeof line);
+    if (!(f = fopen(b->out, "a"))) return hf_fail(HF_MACHINE, "%s: cannot be written", b->out);
+    if (ftell(f) == 0) fprintf(f, "%s\n", grid_csv_head);
+    fprintf(f, "%s\n", line);
+    fclose(f);
+  }
+  return HF_OK;
+}
+
+static hf_status cmd_run(int argc, char **argv) {
+  static topology topo;
+  bench b = {.out = argv[6]};
+  cost_rows *rows = NULL, *paced = NULL;
+  grid_cell any = {0};
+  char text[256];
+  hf_status st;
+  db_tag tag = TAG_MEASURED;
+  snprintf(any.model, sizeof any.model, "%s", argv[4]);
+  snprintf(any.format, sizeof any.format, "%s", argv[5]);
+  grid_model_text(&any, text, sizeof text);
+  HF_GO(end, kern_init(NULL));
+  HF_GO(end, topo_get(&topo));
+  HF_GO(end, machine_rows(argv[2], argv[3], &rows));
+  HF_GO(end, paced_rows(&paced));
+  HF_GO(end, model_open(text, &b.m));
+  HF_GO(end, pool_new(&topo, 0, &b.p));
+  HF_GO(end, mem_probe_new(b.p, PROBE_BYTES, &b.probe));
+  b.rows = rows;
+  b.paced = paced;
+  b.threads = pool_threads(b.p);
+  b.profile_bytes_per_s =
+      cost_unit_bytes_per_s(&(cost_unit){.rows = rows, .cpu = true, .device = "cpu", .threads = b.threads}, (cost_case){0}, &tag);
+  st = run_cells(&b, argv[4], argv[5], argc > 7 ? atof(argv[7]) : 1e9, argc > 8 ? argv[8] : NULL);
+end:
+  mem_probe_free(b.probe);
+  if (b.p) pool_free(b.p);
+  model_close(b.m);
+  cost_rows_free(rows);
+  cost_rows_free(paced);
+  return st;
+}
+
+/* ---- tables ---- */
+
+static int by_size(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static void summary(const char *what, const double *error, int n) {
+  double size[MOST_RUNS], sum = 0;
+  if (n == 0) return;
+  for (int i = 0; i < n; i++) size[i] = fabs(error[i]), sum += error[i];
+  qsort(size, (size_t)n, sizeof *size, by_size);
+  printf("| %s | %d | %.1f %% | %.1f %% | %+.1f %% |\n", what, n, 100 * size[(n - 1) / 2], 100 * size[(n * 9 + 9) / 10 - 1],
+         100 * sum / n);
+}
+
+static hf_status cmd_table(char **argv, bool stages) {
+  static runs all;
+  static double error[4][2][MOST_RUNS];
+  int n_error[4][2] = {0};
+  cost_rows *rows = NULL, *paced = NULL;
+  HF_TRY(machine_rows(argv[2], argv[3], &rows));
+  HF_TRY(paced_rows(&paced));
+  read_runs(argv[4], &all);
+  if (!stages)
+    printf("| model | users | prompt | on device | depth | decode tok/s | raw | corrected | prefill tok/s | error "
+           "|\n|---|---|---|---|---|---|---|---|---|---|\n");
+  for (int i = 0; i < all.n; i++) {
+    const grid_run *r = &all.run[i];
+    const grid_cell *c = &r->cell;
+    const bool on = c->percent >= 0;
+    grid_figures p;
+    HF_TRY(grid_predict(c, on ? paced : rows, 0, &p));
+    double raw = p.decode_tok_per_s / r->measured.decode_tok_per_s - 1,
+           corrected = grid_drift_corrected(r, &p) / r->measured.decode_tok_per_s - 1,
+           prefill = p.prefill_tok_per_s / r->measured.prefill_tok_per_s - 1;
+    error[0][on][n_error[0][on]++] = raw;
+    error[1][on][n_error[1][on]++] = corrected;
+    error[2][on][n_error[2][on]++] = prefill;
+    if (!stages) {
+      printf("| %s %s | %d | %d | %d | %d | %.1f | %+.1f %% | %+.1f %% | %.0f | %+.1f %% |\n", c->model, c->format, c->users,
+             c->prompt_tokens, c->percent, c->depth, r->measured.decode_tok_per_s, 100 * raw, 100 * corrected,
+             r->measured.prefill_tok_per_s, 100 * prefill);
+      continue;
+    }
+    printf("%-17s %-5s u%-2d c%-4d %3d%% d%d bw %.2f share %.2f dec %+5.1f%% cor %+5.1f%% pre %+5.1f%% |", c->model, c->format,
+           c->users, c->prompt_tokens, c->percent, c->depth, r->bytes_per_s / r->profile_bytes_per_s, p.read_share, 100 * raw,
+           100 * corrected, 100 * prefill);
+    for (int s = 0; s < GRID_STAGES; s++)
+      printf(" %s %.0f %+.0f%%", grid_stage[s], r->measured.stage_ns[s] / 1e3,
+             r->measured.stage_ns[s] > 0 ? 100 * (p.stage_ns[s] / r->measured.stage_ns[s] - 1) : 0);
+    printf("  loop %.0f\n", 1e6 * c->users / c->depth / r->measured.decode_tok_per_s);
+  }
+  printf("\n| metric | runs | median | p90 | mean, signed |\n|---|---|---|---|---|\n");
+  static const char *const name[3] = {"decode, raw", "decode, corrected for drift", "prefill"};
+  for (int d = 0; d < 2; d++)
+    for (int k = 0; k < 3; k++) {
+      char what[64];
+      snprintf(what, sizeof what, "%s, %s", name[k], d ? "paced device" : "CPU");
+      summary(what, error[k][d], n_error[k][d]);
+    }
+  cost_rows_free(rows);
+  cost_rows_free(paced);
+  return HF_OK;
+}
+
+int main(int argc, char **argv) {
+  hf_status st;
+  plan_use_catalog();
+  if (argc >= 7 && !strcmp(argv[1], "run")) st = cmd_run(argc, argv);
+  else if (argc >= 5 && !strcmp(argv[1], "table")) st = cmd_table(argv, false);
+  else if (argc >= 5 && !strcmp(argv[1], "stages")) st = cmd_table(argv, true);
+  else
+    st = hf_fail(
+        HF_INPUT,
+        "usage: bench_grid run DB MACHINE MODEL FORMAT RUNS.csv [SECONDS [cpu|paced]] | table|stages DB MACHINE RUNS.csv");
+  if (st != HF_OK) fprintf(stderr, "bench_grid: %s\n", hf_error_line());
+  return st == HF_OK ? 0 : hf_exit_status(st);
+}
