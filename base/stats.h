@@ -11,4 +11,9 @@ typedef struct {
   double p50, p90, p99, p95;
 } hf_percentiles;
 hf_percentiles hf_percentiles_of(double *v, size_t n);
+
+/* What work of ns, of which reading memory alone takes read_ns, lasts when memory is read at another rate and that part takes read_now_ns.
+ * Reading hides behind arithmetic and arithmetic behind reading, but not wholly: the two combine to the third root of the sum of their third
+ * powers, between their sum and the larger one (products of three formats at 33 and 61 GB/s, docs/measurements.md). */
+double hf_at_read_rate(double ns, double read_ns, double read_now_ns);
 #endif

@@ -370,11 +370,25 @@ static hf_status load_rope(engine *e) {
   return st;
 }
 
+enum { CLEAR_BYTES = 64 << 10 };
+
+/* Memory is given when it is first written to, which takes milliseconds a huge page: better now than in somebody's first prompt. */
+static void clear_kv(void *arg, int thread, int n_threads) {
+  static const char zeros[CLEAR_BYTES];
+  engine *e = arg;
+  for (int l = 0; l < e->c.n_layers; l++)
+    for (size_t at = (size_t)thread * CLEAR_BYTES; at < e->kv_layer_bytes; at += (size_t)n_threads * CLEAR_BYTES) {
+      const size_t left = e->kv_layer_bytes - at;
+      if (dev_upload(e->d, e->ctx.kv[l] + at, zeros, left < CLEAR_BYTES ? left : CLEAR_BYTES) != HF_OK) hf_clear_error();
+    }
+}
+
 static hf_status load_kv(engine *e) {
   for (int l = 0; l < e->c.n_layers; l++) {
     HF_TRY(dev_alloc(e->d, e->kv_layer_bytes, "KV cache", &e->ctx.kv[l]));
     HF_TRY(own_add(e, e->ctx.kv[l], e->kv_layer_bytes, true));
   }
+  pool_run(e->p, clear_kv, e);
   return HF_OK;
 }
 

@@ -26,6 +26,7 @@ typedef struct {
   float *scratch;
   serve_stats *st;
   int64_t start_ns, last_ns;
+  bool waited;   /* for a request to come: no time of decoding */
   int full;      /* users that decode when the place is full */
   int *computed; /* [n_reqs] tokens of a request whose KV is there; -1: it does not run and is not about to */
   int *first;    /* [n_reqs] those of them that it shares */
@@ -359,7 +360,10 @@ static void finish_step(server *v, int m) {
   k->in_flight = false;
   sched_done(v->s, m, finished, ended, &n_ended);
   let_go(v);
-  if (v->o->on_sched) v->o->on_sched(v->o->user, v->s);
+  if (!v->o->on_sched) return;
+  const int64_t looked_ns = hf_now_ns();
+  v->o->on_sched(v->o->user, v->s);
+  v->last_ns += hf_now_ns() - looked_ns;
 }
 
 /* What did not come to an end when serving was stopped ends now; requests that had not arrived yet end as they arrive. */
@@ -384,9 +388,8 @@ static hf_status loop(server *v) {
       slot *k = &v->mb[m];
       if (!k->in_flight && !stop && sched_next(v->s, m, &k->step)) {
         fill(v, m);
-        bool idle = true;
-        for (int i = 0; i < v->depth; i++) idle = idle && !v->mb[i].in_flight;
-        if (idle) v->last_ns = hf_now_ns();
+        if (v->waited) v->last_ns = hf_now_ns();
+        v->waited = false;
         k->in_flight = true;
         HF_TRY(engine_launch(v->e, m));
       }
@@ -398,6 +401,7 @@ static hf_status loop(server *v) {
         return HF_OK;
       }
       hf_sleep_until_ns(hf_now_ns() + (next_ns < 50000000 ? next_ns : 50000000));
+      v->waited = true;
       continue;
     }
     int m;

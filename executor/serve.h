@@ -51,7 +51,7 @@ typedef struct {
   /* Asked between steps of every request that is waiting or running: true ends it as "cancelled", as when whoever wanted the answer is
    * gone. One with a step in flight keeps its place and pages until that step has ended; its token is not wanted. NULL = none goes. */
   bool (*gone)(void *user, const serve_request *r);
-  /* After every finished step and what it ended: the scheduler as it stands, to look at. */
+  /* After every finished step and what it ended: the scheduler as it stands, to look at. What that takes counts as no time of serving. */
   void (*on_sched)(void *user, const sched *s);
   /* Beginnings of texts whose KV pages the engine holds: requests that begin alike share them, in this serving and the next. Of this
    * engine; NULL = every prompt is computed whole. Requests with all_logits or imposed routing share nothing. */

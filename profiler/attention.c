@@ -148,6 +148,7 @@ out:
 }
 
 hf_status prof_attention(profile *p) {
+  p->from_cache = false;
   for (int i = 0; i < p->shapes.n_attn; i++) {
     const prof_attn *a = &p->shapes.attn[i];
     if (!prof_unit_begin(p, "attention/%s/%dx%dx%d", a->mla ? "mla" : "gqa", a->heads, a->n_out, a->n_in)) continue;
@@ -164,24 +165,33 @@ typedef struct {
   int n;
 } norm;
 
-enum { NORMS = 32 };
+/* A step works on the rows of its tokens one operation after another, so each operation finds them in a cache further out than the first. */
+enum { NORM_BYTES = 512 << 10 };
+
+static int norm_rows(int n) {
+  return NORM_BYTES / (int)sizeof(float) / n + 1;
+}
 
 static double sample_norm(void *user) {
   norm *b = user;
+  int rows = norm_rows(b->n);
   int64_t t0 = hf_now_ns();
-  for (int i = 0; i < NORMS; i++) kern_get()->rmsnorm(b->x, b->w, 1e-6f, b->n, b->y);
+  for (int i = 0; i < rows; i++)
+    kern_get()->rmsnorm(b->x + (size_t)i * (size_t)b->n, b->w, 1e-6f, b->n, b->y + (size_t)i * (size_t)b->n);
   return (double)(hf_now_ns() - t0);
 }
 
 static hf_status measure_norm(profile *p, int n) {
   norm b = {.n = n};
-  HF_TRY(hf_alloc(&b.x, 3 * (size_t)n, sizeof *b.x, "vectors"));
-  b.w = b.x + n;
-  b.y = b.w + n;
-  prof_random(b.x, 2 * n, 41);
+  const size_t all = (size_t)norm_rows(n) * (size_t)n;
+  HF_TRY(hf_alloc(&b.x, 2 * all + (size_t)n, sizeof *b.x, "vectors"));
+  b.y = b.x + all;
+  b.w = b.y + all;
+  prof_random(b.x, (int)all, 41);
+  prof_random(b.w, n, 42);
   stats s = prof_time(p, sample_norm, &b);
   free(b.x);
-  stats each = stats_share(&s, 0, NORMS, 0);
+  stats each = stats_share(&s, 0, norm_rows(n), 0);
   rec_kernel_point k = {.n_out = n, .n_in = n, .tokens = 1, .threads = 1, .bytes = (int64_t)n * 4};
   snprintf(k.kernel, sizeof k.kernel, "rmsnorm");
   snprintf(k.candidate, sizeof k.candidate, "%s", kern_get()->isa_name);
@@ -190,7 +200,37 @@ static hf_status measure_norm(profile *p, int n) {
   return prof_add_point(p, &k, &each);
 }
 
+/* --- choosing ---------------------------------------------------------------------------------------------------------- */
+
+/* Experts of a token: a softmax over 64 logits, the 8 largest; logits of several tokens, as a choice costs more where it is not foreseen. */
+enum { ROUTED = 64, ROUTE_TOP = 8, ROUTE_TOKENS = 256 };
+
+static double sample_route(void *user) {
+  static const kern_router r = {.n_experts = ROUTED, .top_k = ROUTE_TOP, .norm = true, .scale = 1};
+  const float *logits = user;
+  int32_t ids[ROUTE_TOP];
+  float weights[ROUTE_TOP];
+  int64_t t0 = hf_now_ns();
+  for (int t = 0; t < ROUTE_TOKENS; t++) kern_route(&r, logits + (size_t)t * ROUTED, ids, weights);
+  return (double)(hf_now_ns() - t0);
+}
+
+static hf_status measure_route(profile *p) {
+  float *logits;
+  HF_TRY(hf_alloc(&logits, (size_t)ROUTE_TOKENS * ROUTED, sizeof *logits, "logits"));
+  prof_random(logits, ROUTE_TOKENS * ROUTED, 43);
+  stats s = prof_time(p, sample_route, logits);
+  free(logits);
+  stats each = stats_share(&s, 0, ROUTE_TOKENS, 0);
+  rec_kernel_point k = {.n_out = ROUTED, .n_in = ROUTE_TOP, .tokens = 1, .threads = 1, .bytes = ROUTED * 4};
+  snprintf(k.kernel, sizeof k.kernel, "route");
+  snprintf(k.candidate, sizeof k.candidate, "%s", kern_get()->isa_name);
+  snprintf(k.format, sizeof k.format, "f32");
+  snprintf(k.act, sizeof k.act, "f32");
+  return prof_add_point(p, &k, &each);
+}
+
 hf_status prof_norm(profile *p) {
   for (int i = 0; i < p->shapes.n_norm; i++) HF_TRY(measure_norm(p, p->shapes.norm[i]));
-  return HF_OK;
+  return measure_route(p);
 }

@@ -7,7 +7,11 @@
 #include <sys/resource.h>
 
 #include "base/clock.h"
+#include "base/stats.h"
+#include "profiler/memory.h"
 #include "profiler/profile.h"
+
+enum { BESIDE_BYTES = 128 << 20 };
 
 /* quick: a table for a demo in seconds; full: steadier medians. */
 static const struct {
@@ -51,6 +55,32 @@ static stats time_once(profile *p, prof_sample_fn *sample, void *user) {
   return n_clean >= 3 ? stats_of(clean, n_clean) : stats_of(all, n_all);
 }
 
+/* Memory as it is now, and a moment ago. */
+static void look_at_memory(profile *p, double *before) {
+  const double now = p->beside ? mem_probe_pass(p->beside, pool_threads(p->pools[0])) : 0;
+  p->bytes_per_s = *before > 0 && now > 0 ? 2 / (1 / *before + 1 / now) : now;
+  *before = now;
+}
+
+static double stated_bytes_per_s(const profile *p, int threads) {
+  char params[32];
+  snprintf(params, sizeof params, "threads=%d", threads);
+  for (int i = 0; i < p->n_figure; i++)
+    if (!strcmp(p->figure[i].what, "dram_read_bytes_per_s") && !strcmp(p->figure[i].device, "cpu") &&
+        !strcmp(p->figure[i].params, params))
+      return p->figure[i].likely;
+  return 0;
+}
+
+/* The factor on a point's time that makes its reading that of the stated rate. */
+static double to_stated_rate(const profile *p, const rec_kernel_point *k, double ns) {
+  const double stated = stated_bytes_per_s(p, k->threads), now = p->bytes_per_s;
+  if (k->threads < 2 || k->threads != pool_threads(p->pools[0]) || p->from_cache || k->load[0] != '\0') return 1;
+  if (!(stated > 0) || !(now > 0) || !(ns > 0) || k->bytes <= 0) return 1;
+  const double bytes = 1e9 * (double)k->bytes;
+  return hf_at_read_rate(ns, bytes / now, bytes / stated) / ns;
+}
+
 /* The bar counts seconds: points differ a thousandfold in length. */
 static void advance(profile *p) {
   int64_t s = (hf_now_ns() - p->started_ns) / 1000000000;
@@ -59,7 +89,9 @@ static void advance(profile *p) {
 
 stats prof_time(profile *p, prof_sample_fn *sample, void *user) {
   int most = p->o.quick ? 1 : 2; /* repeats */
-  (void)sample(user);            /* page faults, cold caches, parked threads */
+  double before = 0;
+  look_at_memory(p, &before);
+  (void)sample(user); /* page faults, cold caches, parked threads */
   stats s = time_once(p, sample, user);
   bool slow = watch_look(&p->clock);
   for (int i = 0; i < most && (stats_noisy(&s) || slow) && !prof_over_budget(p); i++) {
@@ -69,6 +101,7 @@ stats prof_time(profile *p, prof_sample_fn *sample, void *user) {
     else if (slow) s = again;
     slow = slow && slow_again;
   }
+  look_at_memory(p, &before);
   advance(p);
   return s;
 }
@@ -136,6 +169,8 @@ void prof_in_order(profile *p, int from, prof_again_fn *again, void *user) {
       if (!out_of_order(p, i)) continue;
       rec_kernel_point *k = &p->point[i];
       stats s = again(p, user, k);
+      const double f = to_stated_rate(p, k, s.median);
+      s.low *= f, s.median *= f, s.high *= f;
       n++;
       k->n += s.n;
       if (!(s.median > 0) || s.median >= k->ns) continue;
@@ -201,9 +236,10 @@ hf_status prof_add_point(profile *p, const rec_kernel_point *k, const stats *s) 
   }
   rec_kernel_point *own = &p->point[p->n_point++];
   *own = *k;
-  own->ns_low = s->low;
-  own->ns = s->median;
-  own->ns_high = s->high;
+  const double f = to_stated_rate(p, k, s->median);
+  own->ns_low = f * s->low;
+  own->ns = f * s->median;
+  own->ns_high = f * s->high;
   own->spread = s->spread;
   own->n = s->n;
   own->tag = TAG_MEASURED;
@@ -279,6 +315,7 @@ hf_status prof_new(const prof_options *o, const topology *topo, const char *mode
   if (st == HF_OK) st = add_pool(p, all);
   if (st == HF_OK && all > 2) st = add_pool(p, all - 1);
   if (st == HF_OK && all > 1) st = add_pool(p, 1);
+  if (st == HF_OK && !memory_is_pretended(topo)) st = mem_probe_new(p->pools[0], BESIDE_BYTES, &p->beside);
   if (st != HF_OK) {
     prof_free(p);
     return st;
@@ -289,6 +326,7 @@ hf_status prof_new(const prof_options *o, const topology *topo, const char *mode
 
 void prof_free(profile *p) {
   if (!p) return;
+  mem_probe_free(p->beside);
   for (int i = 0; i < p->n_pools; i++) pool_free(p->pools[i]);
   free(p->figure);
   free(p->point);

@@ -18,12 +18,14 @@
 /* Beyond FEW_TOKENS an expert is bound by arithmetic: two active ones tell as much as eight and take a quarter of the time. */
 enum { MOST_TOKENS = 512, FEW_TOKENS = 64, MOST_ACTIVE = 8, FEW_ACTIVE = 2, MOST_EXPERTS = 256, MOST_CANDIDATES = 16 };
 
-/* Token counts of a run. quick: enough for a line through them. */
+/* Token counts of a run. Products take four or eight tokens at a time: one more than that starts another pass, and lines between the points
+ * must know of it. */
 typedef struct {
   int n, at[12];
 } token_counts;
-static const token_counts full_counts = {7, {1, 2, 4, 8, 16, 32, 64}}, many_counts = {3, {128, 256, 512}},
-                          quick_counts = {5, {1, 4, 8, 16, 64}}, coarse_counts = {4, {1, 4, 16, 64}}, two_counts = {2, {1, 16}};
+static const token_counts full_counts = {9, {1, 2, 4, 5, 8, 9, 16, 32, 64}}, many_counts = {3, {128, 256, 512}},
+                          quick_counts = {7, {1, 4, 5, 8, 9, 16, 64}}, coarse_counts = {4, {1, 4, 16, 64}},
+                          two_counts = {2, {1, 16}};
 
 typedef struct {
   pool *p;
@@ -132,7 +134,7 @@ static hf_status measure(profile *p, bench *b, const prof_shape *s, kern_format 
   b->empty_ns = prof_time(p, sample_empty, b).least;
   for (int i = 0; i < counts->n; i++) {
     int tokens = counts->at[i];
-    if (prof_over_budget(p) && p->o.quick && (tokens > 16 || tokens == 8)) continue;
+    if (prof_over_budget(p) && p->o.quick && (tokens > 16 || tokens == 8 || tokens == 9)) continue;
     stats each = time_tokens(p, b, tokens);
     HF_TRY(add_point(p, b, s, f, tokens, &each, expert_bytes));
   }
@@ -212,6 +214,7 @@ static hf_status fill(ring *r, const prof_shape *s, kern_format f) {
 
 static hf_status ring_open(profile *p, const prof_shape *s, kern_format f, int most_tokens, ring *r) {
   *r = (ring){.expert_bytes = (int64_t)(2 * ring_matrix_bytes(f, s->rows, s->cols) + ring_matrix_bytes(f, s->cols, s->rows))};
+  p->from_cache = s->resident;
   r->b.n_experts = ring_items(p, s, r->expert_bytes, MOST_EXPERTS);
   r->ring_bytes = (size_t)(r->expert_bytes * r->b.n_experts);
   r->b.load = "";

@@ -148,6 +148,7 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
 
 static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) {
   if (s->cols % kern_block(f)) return HF_OK;
+  p->from_cache = s->resident;
   size_t each = ring_matrix_bytes(f, s->rows, s->cols), packed_bytes = kern_act_bytes(kern_act_of(f, false), s->cols);
   bench b = {.n_matrices = ring_items(p, s, (int64_t)each, MOST_MATRICES), .most_tok = most_tokens(p, s->rows)};
   size_t tokens = (size_t)b.most_tok;

@@ -10,6 +10,9 @@
  * Groups run one after another, the important ones first: dram, memory, fixed, experts, matmul, attention, norm, dma, peaks. Each has a time
  * budget; over it, the points that remain take the least number of samples, and in quick mode the dearest are left out. Results
  * stay in memory until the end, then one transaction stores them; a full profile keeps finished units in a journal on the way (journal.h).
+ * After every point memory is read for a moment. Shared machines read at one rate for some minutes and at another for the next, and figure and
+ * points are taken minutes apart: what a point of all threads reads from memory is stored as if it had been read at the rate that the profile
+ * states (dram_read_bytes_per_s), so that all rows are of one machine, and a run can tell drift from error by that one rate.
  * After every point the clock of the core is looked at (watch.h); a point at a slow clock is measured again. */
 #ifndef HF_PROFILER_PROFILE_H
 #define HF_PROFILER_PROFILE_H
@@ -18,6 +21,7 @@
 #include "db/db.h"
 #include "kernels/kernels.h"
 #include "kernels/mem/pool.h"
+#include "kernels/mem/probe.h"
 #include "profiler/journal.h"
 #include "profiler/stats.h"
 #include "profiler/watch.h"
@@ -65,8 +69,11 @@ typedef struct {
   int64_t started_ns;
   hf_progress bar;
   watch clock;
-  journal *journal; /* NULL: none; the caller's */
-  char unit[96];    /* the one that is measured, and where its rows begin */
+  mem_probe *beside;  /* all threads; NULL: memory is not looked at */
+  double bytes_per_s; /* read around the last point */
+  bool from_cache;    /* the weights of the running unit stay in cache */
+  journal *journal;   /* NULL: none; the caller's */
+  char unit[96];      /* the one that is measured, and where its rows begin */
   int unit_figure, unit_point;
   rec_figure *figure;
   int n_figure, cap_figure;

@@ -5,16 +5,45 @@
 
 #include "planner/cost/cost_int.h"
 
-double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, db_tag *tag) {
+static const rec_kernel_point *measured_near(const cost_unit *u, const char *kernel, int n_in) {
   const rec_kernel_point *near = NULL;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!cost_on_unit(k, u) || strcmp(k->kernel, "rmsnorm") != 0 || !(k->ns > 0) || k->n_in < 1) continue;
-    if (near == NULL || abs(k->n_in - c->d_model) < abs(near->n_in - c->d_model)) near = k;
+    if (!cost_on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || !(k->ns > 0) || k->n_in < 1) continue;
+    if (near == NULL || abs(k->n_in - n_in) < abs(near->n_in - n_in)) near = k;
   }
-  if (near == NULL) return 0;
-  cost_weaken(tag, near->n_in == c->d_model ? near->tag : TAG_SCALED);
-  return (norms->flops_per_token + 4.0 * c->d_model) * near->ns / near->n_in;
+  return near;
+}
+
+/* Values that operations of a recording (executor/graph.c) pass over for a token, beside the norms. */
+static double row_values(const model_config *c, bool moe) {
+  const double d = c->d_model;
+  double n = 3 * d;     /* packed for the projections and for the router or the dense part; residual */
+  n += moe ? 3 * d : d; /* to the experts, packed there, and back; the dense part's residual */
+  if (c->attn == ATTN_GQA) {
+    n += (double)c->n_heads * c->head_dim;                   /* packed for the output projection */
+    n += (double)(c->n_heads + c->n_kv_heads) * c->rope.dim; /* rotated */
+    return n + 2.0 * c->n_kv_heads * c->head_dim;            /* written to the cache */
+  }
+  n += (double)c->n_heads * (c->nope_dim + c->rope_dim + c->v_dim); /* queries packed and rotated, values packed */
+  n += (double)c->n_heads * c->kv_lora_rank;                        /* latent sums packed */
+  return n + c->kv_lora_rank + c->rope_dim + c->q_lora_rank;
+}
+
+double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, bool moe, db_tag *tag) {
+  const rec_kernel_point *norm = measured_near(u, "rmsnorm", c->d_model), *route = measured_near(u, "route", c->top_k);
+  if (norm == NULL) return 0;
+  cost_weaken(tag, norm->n_in == c->d_model ? norm->tag : TAG_SCALED);
+  double ns = (norms->flops_per_token + row_values(c, moe)) * norm->ns / norm->n_in;
+  if (moe && route != NULL && route->n_out > 0) ns += route->ns * c->n_experts / route->n_out;
+  return ns;
+}
+
+double cost_choice_ns(const cost_rows *r, cost_case c, db_tag *tag) {
+  cost_figure f;
+  if (!cost_find(r, "cpu", "sample_logits_per_s", &f)) return 0;
+  const double none[3] = {1, 1, 1};
+  return 1e9 / cost_rate(r, "cpu", "sample_logits_per_s", COST_FIXED, c, none, tag);
 }
 
 /* FLOPs per token of context of a measured attention point: `act` says how many heads ("h16"). MLA: n_out = lora, n_in = rope; GQA: n_out =
@@ -29,7 +58,23 @@ static bool attention_point(const cost_unit *u, const rec_kernel_point *k, attn_
   return k->tokens == 1 && k->context > 0 && point_work(k, kind) > 0 && (!u->cpu || threads == 0 || k->threads == threads);
 }
 
-bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, db_tag *tag) {
+/* ns of a query token with no context, by the line through the points of least and most context on one thread, where nothing is cut into
+ * segments and nobody is woken. 0 where one thread was not measured. */
+static double before_context_ns(const cost_unit *u, const model_config *m, const rec_kernel_point *like) {
+  const rec_kernel_point *lo = NULL, *hi = NULL;
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!attention_point(u, k, m->attn, 1) || k->n_out != like->n_out || k->n_in != like->n_in || strcmp(k->act, like->act) != 0)
+      continue;
+    if (lo == NULL || k->context < lo->context) lo = k;
+    if (hi == NULL || k->context > hi->context) hi = k;
+  }
+  if (lo == NULL || hi->context <= lo->context) return 0;
+  return fmax(0, lo->ns - (hi->ns - lo->ns) / (hi->context - lo->context) * lo->context);
+}
+
+bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, double *token_ns,
+                             db_tag *tag) {
   const rec_kernel_point *near = NULL, *lo = NULL, *hi = NULL;
   double best = INFINITY;
   int threads = u->cpu ? cost_usable_threads(u, m->attn == ATTN_MLA ? "attn_mla" : "attn_gqa", "f16") : 0;
@@ -55,6 +100,8 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
   if (!(slope > 0)) slope = hi->ns / hi->context;
   *ns = slope * spread * work / point_work(hi, m->attn);
   if (u->cpu && u->threads > 0) *ns *= (double)threads / u->threads; /* arithmetic, split evenly over tokens and heads */
+  *token_ns =
+      u->cpu ? before_context_ns(u, m, near) * work / point_work(near, m->attn) / (u->threads > 0 ? u->threads : threads) : 0;
   cost_weaken(tag, hi->tag);
   if (best > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
   return true;

@@ -111,8 +111,10 @@ typedef struct {
 /* Measured curve of the kernel for the shape, or of the measured shape nearest in bytes, scaled (tag scaled); false when nothing like it was
  * measured on this unit. Per number of tokens the fastest candidate counts: the executor takes it too. */
 bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, stage_curve *out, db_tag *tag);
-/* ns per token of context for one query token, from attention points over context; false when none. work: FLOPs per token of context. */
-bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, db_tag *tag);
+/* ns per token of context for one query token, from attention points over context; false when none. work: FLOPs per token of context. *token_ns:
+ * what a query token costs before any context (rows brought into the form that products take, states, sums), from one thread's points. */
+bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, double *token_ns,
+                             db_tag *tag);
 
 /* What overlapping work of device and CPU costs both (stage_table.contend). A virtual device is one thread of the same CPU: the rates of one
  * thread and of the others, each alone, over the rate of all together, from measured kernels of the format (all three thread counts, the shape
@@ -152,9 +154,13 @@ bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_
 
 /* ---- attention ---- */
 
-/* Row work of one token in a layer on one thread, ns: norms (parts.norms counts their values), two residual additions and two packings of
- * activations, each as many ns a value as the measured norm of the width nearest to d_model. 0 where no norm was measured on the unit. */
-double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, db_tag *tag);
+/* Row work of one token in a layer on one thread, ns: everything that is done row by row, value by value (norms, of which parts.norms counts the
+ * values, packing, rotating, writing the KV cache, copies and additions), each as many ns a value as the measured norm of the width nearest to
+ * d_model; and choosing experts, by their number. 0 where no norm was measured on the unit. */
+double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, bool moe, db_tag *tag);
+/* The greedy choice of a token on the thread that drives, ns for each logit; 0 where it was not measured. step_fixed_ns has one of 32,768. */
+double cost_choice_ns(const cost_rows *r, cost_case c, db_tag *tag);
+enum { COST_CHOICE_OF_STEP = 32768 };
 
 /* ---- prefill ---- */
 
@@ -186,6 +192,11 @@ HF_MUST hf_status cost_provenance(const cost_input *in, json *list);
  * gpu_mem_bytes_per_s; gpu_flops_*). Tag scaled; the ends are as far apart as those of the figures. Points on all threads are taken, to all
  * of the other's; kernels that `to` has measured itself are kept. HF_INPUT when nothing can be scaled. */
 HF_MUST hf_status cost_rows_scaled(const cost_rows *to, const cost_rows *from, cost_rows **out);
+
+/* The machine as it is while all its threads read memory at another rate than when it was measured (drift of a shared machine, or a
+ * throttled one): the rows of the rate, and of kernels that read from memory, each as hf_at_read_rate says; fewer threads read at their own
+ * rate as long as that is below. HF_INPUT when its rate is not known or bytes_per_s is not above 0. */
+HF_MUST hf_status cost_rows_at_rate(const cost_rows *r, double bytes_per_s, cost_rows **out);
 
 /* ---- popularity ---- */
 

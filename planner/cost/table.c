@@ -169,8 +169,10 @@ static stage_curve part_curve(builder *b, const cost_unit *u, const char *kernel
  * that one token of a sequence costs the larger of the two. */
 static void context_cost(builder *b, const cost_unit *dev, int layer, double work, stage_layer *y) {
   const model_config *m = model_get_config(b->in->m);
-  if (!(dev->cpu && cost_measured_attention(dev, m, work, b->c, &y->attn_ctx_ns, &b->tag)))
-    y->attn_ctx_ns = 1e9 * work / cost_unit_flops(dev, dev->cpu ? FMT_F32 : FMT_F16, b->c, &b->tag);
+  double token_ns = 0;
+  if (dev->cpu && cost_measured_attention(dev, m, work, b->c, &y->attn_ctx_ns, &token_ns, &b->tag))
+    cost_curve_add(&y->attn, 0, token_ns);
+  else y->attn_ctx_ns = 1e9 * work / cost_unit_flops(dev, dev->cpu ? FMT_F32 : FMT_F16, b->c, &b->tag);
   double kv_bytes = (double)model_kv_bytes_per_token(m, layer, b->in->kv_elem_bytes);
   double read = 1e9 * kv_bytes / cost_unit_kv_bytes_per_s(dev, b->c, &b->tag);
   y->attn_seq_ctx_ns = fmax(0, read - y->attn_ctx_ns);
@@ -262,10 +264,10 @@ static void expert_cost(builder *b, const model_layer_parts *p, stage_layer *y) 
 }
 
 /* On a CPU whole tokens are dealt out to the threads; a GPU's row work is part of launch_ns. */
-static void add_row_work(builder *b, const device_rates *dev, const model_part *norms, stage_curve *attn) {
+static void add_row_work(builder *b, const device_rates *dev, const model_part *norms, bool moe, stage_curve *attn) {
   if (!dev->unit.cpu) return;
   int threads = dev->unit.threads > 0 ? dev->unit.threads : cost_cpu_cores(b->in->rows);
-  double each = cost_row_work_ns(&dev->unit, model_get_config(b->in->m), norms, &b->tag);
+  double each = cost_row_work_ns(&dev->unit, model_get_config(b->in->m), norms, moe, &b->tag);
   if (each > 0) cost_curve_add(attn, each * (1 - 1.0 / threads), each / threads);
 }
 
@@ -284,7 +286,7 @@ static hf_status layer_cost(builder *b, stage_table *t, int l) {
   attn.flops_per_token += p.norms.flops_per_token + p.router.flops_per_token;
   double fixed = dev->launch_ns + attention_barriers(m, y->moe) * b->barrier;
   y->attn = part_curve(b, &dev->unit, "matmul", p.attn_fmt, 0, m->d_model, &attn, fixed);
-  add_row_work(b, dev, &p.norms, &y->attn);
+  add_row_work(b, dev, &p.norms, y->moe, &y->attn);
   change_home(b, t, l);
   context_cost(b, &dev->unit, l, p.flops_per_token_context, y);
   /* dense and shared parts are three products of the recording; only routed experts run by kernels/moe.h */
@@ -308,6 +310,10 @@ static hf_status head_cost(builder *b, stage_table *t) {
   hf_clear_error();
   double fixed = last->unit.cpu ? HEAD_BARRIERS * b->barrier : last->launch_ns;
   t->head = part_curve(b, &last->unit, "matmul", head_fmt, m->vocab_size, m->d_model, &h.output, fixed);
+  /* then tokens are chosen, one after another; the first of them is in step_fixed_ns, as far as it goes */
+  const double choice = last->unit.cpu ? cost_choice_ns(in->rows, b->c, &b->tag) : 0;
+  const int in_step = m->vocab_size < COST_CHOICE_OF_STEP ? m->vocab_size : COST_CHOICE_OF_STEP;
+  if (choice > 0) cost_curve_add(&t->head, -choice * in_step, choice * m->vocab_size);
   return HF_OK;
 }
 

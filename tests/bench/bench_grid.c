@@ -15,9 +15,9 @@
 #include "kernels/mem/probe.h"
 #include "tests/bench/grid.h"
 
-enum { MOST_RUNS = 2000, PROBES = 5, PROBE_BYTES = 256 << 20 };
+enum { MOST_RUNS = 2000, PROBE_BYTES = 128 << 20, EVERY_NS = 40000000, MOST_LOOKS = 4096, REPEATS = 3 };
 static const char paced_file[] = "tests/bench/grid-paced.json";
-static const int users_of[] = {1, 2, 5, 8, 16}, prompt_of[] = {32, 256, 1024};
+static const int users_of[] = {1, 2, 5, 8, 16}, prompt_of[] = {32, 128, 512};
 
 typedef struct {
   grid_run run[MOST_RUNS];
@@ -74,12 +74,27 @@ typedef struct {
   const char *out;
   double profile_bytes_per_s;
   int threads;
+  bool look; /* at memory while serving: not beside a paced device, which would wait for it */
 } bench;
 
-static double bandwidth(const bench *b) {
-  double v[PROBES];
-  for (int i = 0; i < PROBES; i++) v[i] = mem_probe_pass(b->probe, b->threads);
-  return hf_percentiles_of(v, PROBES).p50;
+/* Memory is looked at every so often between steps. */
+typedef struct {
+  const bench *b;
+  int64_t next_ns;
+  double bytes_per_s[MOST_LOOKS];
+  int n;
+} watching;
+
+static void look(watching *w) {
+  const double v = mem_probe_pass(w->b->probe, w->b->threads);
+  if (w->n < MOST_LOOKS) w->bytes_per_s[w->n++] = v;
+  w->next_ns = hf_now_ns() + EVERY_NS;
+}
+
+static void look_again(void *user, const sched *s) {
+  watching *w = user;
+  (void)s;
+  if (w->b->look && hf_now_ns() >= w->next_ns) look(w);
 }
 
 static hf_status pace_table(const bench *b, const grid_cell *c, stage_table **out) {
@@ -97,12 +112,16 @@ static hf_status pace_table(const bench *b, const grid_cell *c, stage_table **ou
 static void stage_sums(const serve_stats *st, grid_figures *f) {
   static const int of[DEV_STAGE_N] = {
       [DEV_STAGE_ATTN] = 0, [DEV_STAGE_SHARED] = 1, [DEV_STAGE_DEXP] = 2, [DEV_STAGE_CEXP] = 3, [DEV_STAGE_HEAD] = 4};
-  for (int l = 0; l <= st->n_layers; l++)
-    for (int s = 0; s < DEV_STAGE_N; s++) {
-      const struct serve_stage *g = &st->stage[((size_t)(st->n_layers + 1) + (size_t)l) * DEV_STAGE_N + (size_t)s];
-      if (g->steps > 0) f->stage_ns[of[s]] += g->ns / (double)g->steps;
-    }
-  if (st->step_n[1] > 0) f->stage_ns[5] = st->step_ns_sum[1] / (double)st->step_n[1];
+  for (int phase = 0; phase < 2; phase++) {
+    double *ns = f->stage_ns[!phase];
+    for (int l = 0; l <= st->n_layers; l++)
+      for (int s = 0; s < DEV_STAGE_N; s++) {
+        const struct serve_stage *g =
+            &st->stage[((size_t)phase * (size_t)(st->n_layers + 1) + (size_t)l) * DEV_STAGE_N + (size_t)s];
+        if (g->steps > 0) ns[of[s]] += g->ns / (double)g->steps;
+      }
+    if (st->step_n[phase] > 0) ns[5] = st->step_ns_sum[phase] / (double)st->step_n[phase];
+  }
 }
 
 static hf_status run_cell(const bench *b, const grid_cell *c, grid_run *r) {
@@ -111,10 +130,10 @@ static hf_status run_cell(const bench *b, const grid_cell *c, grid_run *r) {
   prompt_list list = {0};
   serve_stats stats = {0};
   hf_status st;
-  prompt_options po = {.max_tokens = GRID_OUTPUT_TOKENS, .ignore_eos = true};
+  prompt_options po = {.max_tokens = grid_output_tokens(c), .ignore_eos = true};
   engine_options o = {.depth = c->depth,
                       .max_seqs = c->users,
-                      .context = c->prompt_tokens + GRID_OUTPUT_TOKENS,
+                      .context = c->prompt_tokens + grid_output_tokens(c),
                       .page_tokens = PLAN_PAGE_TOKENS,
                       .max_tok = GRID_CHUNK_TOKENS + c->users,
                       .max_logits = c->users,
@@ -122,7 +141,11 @@ static hf_status run_cell(const bench *b, const grid_cell *c, grid_run *r) {
                       .experts_on_gpu_percent = c->percent,
                       .device_bytes = 8LL << 30,
                       .ram_limit_bytes = 16LL << 30};
-  serve_options so = {.chunk_tokens = GRID_CHUNK_TOKENS, .users = c->users};
+  static watching w;
+  double decode[REPEATS], prefill[REPEATS];
+  grid_figures of[REPEATS] = {0};
+  w = (watching){.b = b};
+  serve_options so = {.chunk_tokens = GRID_CHUNK_TOKENS, .users = c->users, .user = &w, .on_sched = look_again};
   o.n_pages = c->users * ((o.context + o.page_tokens - 1) / o.page_tokens);
   snprintf(o.gpu, sizeof o.gpu, c->percent >= 0 ? "paced:grid" : "none");
   *r = (grid_run){.cell = *c, .profile_bytes_per_s = b->profile_bytes_per_s};
@@ -130,12 +153,24 @@ static hf_status run_cell(const bench *b, const grid_cell *c, grid_run *r) {
   if (c->percent >= 0) HF_GO(end, pace_table(b, c, &pace));
   o.pace = pace;
   HF_GO(end, engine_open(b->m, &o, &e));
-  double before = bandwidth(b);
-  HF_GO(end, serve_run(e, list.req, list.n, &so, &stats));
-  r->bytes_per_s = 0.5 * (before + bandwidth(b));
-  r->measured.decode_tok_per_s = serve_decode_rate(&stats);
-  r->measured.prefill_tok_per_s = stats.prefill_s > 0 ? stats.prefill_tokens / stats.prefill_s : 0;
-  stage_sums(&stats, &r->measured);
+  /* The middle of several servings: what a neighbour does for a moment is no property of this machine. */
+  for (int i = 0; i < REPEATS; i++) {
+    look(&w);
+    HF_GO(end, serve_run(e, list.req, list.n, &so, &stats));
+    look(&w);
+    decode[i] = serve_decode_rate(&stats);
+    prefill[i] = stats.prefill_s > 0 ? stats.prefill_tokens / stats.prefill_s : 0;
+    stage_sums(&stats, &of[i]);
+    serve_stats_free(&stats);
+  }
+  for (int k = 0; k < 2 * GRID_STAGES; k++) {
+    double v[REPEATS];
+    for (int i = 0; i < REPEATS; i++) v[i] = of[i].stage_ns[k / GRID_STAGES][k % GRID_STAGES];
+    r->measured.stage_ns[k / GRID_STAGES][k % GRID_STAGES] = hf_percentiles_of(v, REPEATS).p50;
+  }
+  r->bytes_per_s = hf_percentiles_of(w.bytes_per_s, (size_t)w.n).p50;
+  r->measured.decode_tok_per_s = hf_percentiles_of(decode, REPEATS).p50;
+  r->measured.prefill_tok_per_s = hf_percentiles_of(prefill, REPEATS).p50;
 end:
   serve_stats_free(&stats);
   prompts_free(&list);
@@ -169,7 +204,7 @@ static int all_cells(const char *name, const char *format, grid_cell *out) {
   return n;
 }
 
-static hf_status run_cells(const bench *b, const char *name, const char *format, double seconds, const char *percents) {
+static hf_status run_cells(bench *b, const char *name, const char *format, double seconds, const char *percents) {
   static runs old;
   static grid_cell cells[256];
   const int n = all_cells(name, format, cells);
@@ -183,6 +218,7 @@ static hf_status run_cells(const bench *b, const char *name, const char *format,
     if (percents && (cells[i].percent >= 0) != !strcmp(percents, "paced")) continue;
     for (int k = 0; k < old.n; k++) done = done || same_cell(&cells[i], &old.run[k].cell);
     if (done) continue;
+    b->look = cells[i].percent < 0;
     HF_TRY(run_cell(b, &cells[i], &r));
     grid_csv_line(&r, line, sizeof line);
     if (!(f = fopen(b->out, "a"))) return hf_fail(HF_MACHINE, "%s: cannot be written", b->out);
@@ -257,32 +293,38 @@ static hf_status cmd_table(char **argv, bool stages) {
     const grid_run *r = &all.run[i];
     const grid_cell *c = &r->cell;
     const bool on = c->percent >= 0;
-    grid_figures p;
-    HF_TRY(grid_predict(c, on ? paced : rows, 0, &p));
-    double raw = p.decode_tok_per_s / r->measured.decode_tok_per_s - 1,
-           corrected = grid_drift_corrected(r, &p) / r->measured.decode_tok_per_s - 1,
+    grid_figures as_profiled, p;
+    HF_TRY(grid_predict(c, on ? paced : rows, 0, &as_profiled));
+    HF_TRY(grid_predict_at(r, on ? paced : rows, &p));
+    double raw = as_profiled.decode_tok_per_s / r->measured.decode_tok_per_s - 1,
+           corrected = p.decode_tok_per_s / r->measured.decode_tok_per_s - 1,
            prefill = p.prefill_tok_per_s / r->measured.prefill_tok_per_s - 1;
     error[0][on][n_error[0][on]++] = raw;
     error[1][on][n_error[1][on]++] = corrected;
-    error[2][on][n_error[2][on]++] = prefill;
+    error[2][on][n_error[2][on]++] = as_profiled.prefill_tok_per_s / r->measured.prefill_tok_per_s - 1;
+    error[3][on][n_error[3][on]++] = prefill;
     if (!stages) {
       printf("| %s %s | %d | %d | %d | %d | %.1f | %+.1f %% | %+.1f %% | %.0f | %+.1f %% |\n", c->model, c->format, c->users,
              c->prompt_tokens, c->percent, c->depth, r->measured.decode_tok_per_s, 100 * raw, 100 * corrected,
              r->measured.prefill_tok_per_s, 100 * prefill);
       continue;
     }
-    printf("%-17s %-5s u%-2d c%-4d %3d%% d%d bw %.2f share %.2f dec %+5.1f%% cor %+5.1f%% pre %+5.1f%% |", c->model, c->format,
-           c->users, c->prompt_tokens, c->percent, c->depth, r->bytes_per_s / r->profile_bytes_per_s, p.read_share, 100 * raw,
-           100 * corrected, 100 * prefill);
-    for (int s = 0; s < GRID_STAGES; s++)
-      printf(" %s %.0f %+.0f%%", grid_stage[s], r->measured.stage_ns[s] / 1e3,
-             r->measured.stage_ns[s] > 0 ? 100 * (p.stage_ns[s] / r->measured.stage_ns[s] - 1) : 0);
+    printf("%-17s %-5s u%-2d c%-4d %3d%% d%d bw %.2f dec %+5.1f%% cor %+5.1f%% pre %+5.1f%% |", c->model, c->format, c->users,
+           c->prompt_tokens, c->percent, c->depth, r->bytes_per_s / r->profile_bytes_per_s, 100 * raw, 100 * corrected,
+           100 * prefill);
+    for (int s = 0; s < 2 * GRID_STAGES; s++) {
+      const double was = r->measured.stage_ns[s / GRID_STAGES][s % GRID_STAGES],
+                   is = p.stage_ns[s / GRID_STAGES][s % GRID_STAGES];
+      if (was > 0)
+        printf("%s %s %.0f %+.0f%%", s == GRID_STAGES ? " |" : "", grid_stage[s % GRID_STAGES], was / 1e3, 100 * (is / was - 1));
+    }
     printf("  loop %.0f\n", 1e6 * c->users / c->depth / r->measured.decode_tok_per_s);
   }
   printf("\n| metric | runs | median | p90 | mean, signed |\n|---|---|---|---|---|\n");
-  static const char *const name[3] = {"decode, raw", "decode, corrected for drift", "prefill"};
+  static const char *const name[4] = {"decode, raw", "decode, corrected for drift", "prefill, raw",
+                                      "prefill, corrected for drift"};
   for (int d = 0; d < 2; d++)
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < 4; k++) {
       char what[64];
       snprintf(what, sizeof what, "%s, %s", name[k], d ? "paced device" : "CPU");
       summary(what, error[k][d], n_error[k][d]);

@@ -6,20 +6,21 @@
 #include "planner/plan_inputs.h"
 #include "planner/sim/sim.h"
 
-enum { GRID_OUTPUT_TOKENS = 32, GRID_CHUNK_TOKENS = 128, GRID_STAGES = 6 };
-extern const char *const grid_stage[GRID_STAGES]; /* of a decode step: attn, shared, dexp, cexp, head, step */
+enum { GRID_CHUNK_TOKENS = 128, GRID_STAGES = 6 };
+extern const char *const grid_stage[GRID_STAGES]; /* of a step: attn, shared, dexp, cexp, head, step */
 
 /* percent: of the experts on the paced device; -1: no device. */
 typedef struct {
   char model[32], format[16]; /* NAME of tests/bench/grid-NAME.json */
   int users, prompt_tokens, percent, depth;
 } grid_cell;
+/* So many that all users decode together for a while after the last prompt. */
+int grid_output_tokens(const grid_cell *c);
 
 /* A run, or what is predicted of it. ns of a decode step by stage, summed over layers, are for finding what is missing; 0 = none. */
 typedef struct {
   double decode_tok_per_s, prefill_tok_per_s;
-  double read_share; /* of the predicted decode step: reading weights at the profile's bandwidth, at most 1 */
-  double stage_ns[GRID_STAGES];
+  double stage_ns[2][GRID_STAGES]; /* decode; prompts, of a whole chunk */
 } grid_figures;
 
 /* "synth:FOLDER/grid-MODEL.json,format=F,seed=1" */
@@ -38,7 +39,6 @@ typedef struct {
 extern const char grid_csv_head[];
 void grid_csv_line(const grid_run *r, char *out, size_t n);
 bool grid_csv_read(const char *line, grid_run *out);
-/* What a prediction becomes when memory is read at another rate than when the machine was measured: the part of the step that reads gets as much
- * longer; a prompt's chunk is bound by arithmetic. No device: a paced one keeps its own times. */
-double grid_drift_corrected(const grid_run *r, const grid_figures *predicted);
+/* The same prediction for memory as it was while r ran; of a paced device, which keeps its own times, unchanged. */
+HF_MUST hf_status grid_predict_at(const grid_run *r, const cost_rows *rows, grid_figures *out);
 #endif

@@ -208,18 +208,21 @@ static void measured_attention(void **state) {
   model *m = open_model("examples/tiny-moe");
   const model_config *c = model_get_config(m);
   cost_unit one = {.rows = &r, .cpu = true, .device = "cpu", .threads = 1};
-  double work = 2.0 * 4 * (2 * 64 + 16), ns = 0;
+  double work = 2.0 * 4 * (2 * 64 + 16), ns = 0, first = 0;
   db_tag tag = TAG_MEASURED;
-  assert_true(cost_measured_attention(&one, c, work, likely, &ns, &tag));
+  assert_true(cost_measured_attention(&one, c, work, likely, &ns, &first, &tag));
   near(ns, 5, 1e-12);
+  near(first, 1000, 1e-9); /* what no context costs */
   assert_int_equal(tag, TAG_MEASURED);
-  assert_true(cost_measured_attention(&one, c, 2 * work, likely, &ns, &tag));
+  assert_true(cost_measured_attention(&one, c, 2 * work, likely, &ns, &first, &tag));
   near(ns, 10, 1e-12);
+  near(first, 2000, 1e-9);
   assert_int_equal(tag, TAG_SCALED);
   cost_unit four = {.rows = &r, .cpu = true, .device = "cpu", .threads = 4}; /* not measured: from the points of most threads */
   kernels[2].ns = 1000 + 8192 * 3;
-  assert_true(cost_measured_attention(&four, c, work, likely, &ns, &tag));
+  assert_true(cost_measured_attention(&four, c, work, likely, &ns, &first, &tag));
   near(ns, 2.0 / 4 * (1000 + 8192 * 3) / 8192, 1e-12);
+  near(first, 1000.0 / 4, 1e-9); /* one thread's, dealt out */
   model_layer_parts p;
   assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 1, &p), HF_OK);
   near(p.flops_per_token_context, work, 1e-12); /* the model room counts the same work */

@@ -315,16 +315,24 @@ static void row_work(void **state) {
   ok(model_open("examples/tiny-moe", &m));
   const model_config *c = model_get_config(m);
   ok(model_layer_parts_of(m, FMT_DEFAULT, 1, &p));
-  near(cost_row_work_ns(&u, c, &p.norms, &tag), 0, 0);
+  near(cost_row_work_ns(&u, c, &p.norms, true, &tag), 0, 0);
   for (int i = 0; i < 2; i++) {
     point(&r, "f32", i == 0 ? 2048 : 128, 1, 1, i == 0 ? 400 : 32);
     snprintf(kernels[i].kernel, sizeof kernels[i].kernel, "rmsnorm");
     kernels[i].n_in = kernels[i].n_out;
   }
-  /* d_model 128: a quarter of a ns a value; two norms, those of query and KV latents, two additions, two packings */
-  double values = 2.0 * 128 + c->q_lora_rank + c->kv_lora_rank + 4 * 128;
-  near(cost_row_work_ns(&u, c, &p.norms, &tag), 0.25 * values, 1e-12);
+  /* d_model 128: a quarter of a ns a value; norms, then what is packed, rotated, written to the cache, copied and added */
+  double norms = 2.0 * 128 + c->q_lora_rank + c->kv_lora_rank, heads = c->n_heads;
+  double values = norms + 3 * 128 + heads * (c->nope_dim + c->rope_dim + c->v_dim + c->kv_lora_rank) + c->kv_lora_rank +
+                  c->rope_dim + c->q_lora_rank;
+  near(cost_row_work_ns(&u, c, &p.norms, true, &tag), 0.25 * (values + 3 * 128), 1e-12);
+  near(cost_row_work_ns(&u, c, &p.norms, false, &tag), 0.25 * (values + 128), 1e-12);
   assert_int_equal(tag, TAG_MEASURED);
+  point(&r, "f32", 64, 1, 1, 800); /* a choice among 64 experts: 12.5 ns each */
+  snprintf(kernels[2].kernel, sizeof kernels[2].kernel, "route");
+  kernels[2].n_in = 8;
+  near(cost_row_work_ns(&u, c, &p.norms, true, &tag), 0.25 * (values + 3 * 128) + 12.5 * c->n_experts, 1e-9);
+  near(cost_row_work_ns(&u, c, &p.norms, false, &tag), 0.25 * (values + 128), 1e-12);
   model_close(m);
 }
 
