@@ -187,6 +187,7 @@ static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *
   if (st == DEV_STAGE_ATTN) {
     double seen = t->window > 0 ? fmin(s->mean_context, t->window) : s->mean_context;
     stage_load load = {.tokens = s->n_tok,
+                       .seqs = s->n_seq,
                        .query_context = s->mean_context * s->n_tok,
                        .seq_context = s->mean_context * s->n_seq,
                        .query_window = seen * s->n_tok,

@@ -68,7 +68,8 @@ static void print_table(const stage_table *t) {
     if (l > 0 && y->moe == t->layer[l - 1].moe && l + 1 < t->n_layers) continue; /* first of each kind, and the last */
     printf("  layer %d (%s)\n", l, y->moe ? "MoE" : "dense");
     print_curve("attn", &y->attn);
-    printf("    context %.4g ns per token of context and query, %.4g per sequence\n", y->attn_ctx_ns, y->attn_seq_ctx_ns);
+    printf("    context %.4g ns per token of context and query, %.4g per sequence; a sequence %.4g us\n", y->attn_ctx_ns,
+           y->attn_seq_ctx_ns, y->attn_seq_ns / 1e3);
     print_curve("shared", &y->shared);
     if (!y->moe) continue;
     print_curve("cexp", &y->cexp);

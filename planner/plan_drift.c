@@ -173,6 +173,7 @@ void plan_drift_apply(const plan_drift *d, stage_table *t) {
     stage_layer *y = &t->layer[l];
     double expert_rows = by_rows ? d->distinct_ratio[l] : 1;
     scale(&y->attn, d->factor[DRIFT_ATTN]);
+    y->attn_seq_ns *= d->factor[DRIFT_ATTN];
     y->attn_ctx_ns *= d->factor[DRIFT_ATTN];
     y->attn_seq_ctx_ns *= d->factor[DRIFT_ATTN];
     scale(&y->shared, d->factor[DRIFT_SHARED]);

@@ -72,6 +72,7 @@ hf_status plan_eval_to_json(const plan_eval *v, json *extra) {
     json *f = json_add_object(o, "prefill");
     json_add_num(f, "weight", v->prefill.weight);
     json_add_int(f, "tokens", v->prefill.load.tokens);
+    json_add_num(f, "seqs", v->prefill.load.seqs);
     json_add_num(f, "query_context", v->prefill.load.query_context);
     json_add_num(f, "seq_context", v->prefill.load.seq_context);
     json_add_num(f, "query_window", v->prefill.load.query_window);
@@ -150,6 +151,7 @@ static hf_status read_prefill(const json *o, const char *where, ilp_prefill *out
   HF_TRY(json_get_num(f, where, "weight", 0, 1e9, &out->weight));
   HF_TRY(json_get_int(f, where, "tokens", 1, 1 << 20, &tokens));
   out->load.tokens = (int)tokens;
+  if (json_get(f, "seqs") != NULL) HF_TRY(json_get_num(f, where, "seqs", 0, 1e15, &out->load.seqs));
   HF_TRY(json_get_num(f, where, "query_context", 0, 1e15, &out->load.query_context));
   HF_TRY(json_get_num(f, where, "seq_context", 0, 1e15, &out->load.seq_context));
   HF_TRY(json_get_num(f, where, "query_window", 0, 1e15, &out->load.query_window));

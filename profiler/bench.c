@@ -55,10 +55,10 @@ static stats time_once(profile *p, prof_sample_fn *sample, void *user) {
   return n_clean >= 3 ? stats_of(clean, n_clean) : stats_of(all, n_all);
 }
 
-/* Memory as it is now, and a moment ago. */
+/* Memory before a point and after it; the faster of the two, as a moment's other program makes one of them slow and no kernel faster. */
 static void look_at_memory(profile *p, double *before) {
   const double now = p->beside ? mem_probe_pass(p->beside, pool_threads(p->pools[0])) : 0;
-  p->bytes_per_s = *before > 0 && now > 0 ? 2 / (1 / *before + 1 / now) : now;
+  p->bytes_per_s = fmax(*before, now);
   *before = now;
 }
 
@@ -72,12 +72,16 @@ static double stated_bytes_per_s(const profile *p, int threads) {
   return 0;
 }
 
+static const double POSSIBLE_READ = 1.1, MOST_APART = 2.5;
+
 /* The factor on a point's time that makes its reading that of the stated rate. */
 static double to_stated_rate(const profile *p, const rec_kernel_point *k, double ns) {
   const double stated = stated_bytes_per_s(p, k->threads), now = p->bytes_per_s;
   if (k->threads < 2 || k->threads != pool_threads(p->pools[0]) || p->from_cache || k->load[0] != '\0') return 1;
   if (!(stated > 0) || !(now > 0) || !(ns > 0) || k->bytes <= 0) return 1;
   const double bytes = 1e9 * (double)k->bytes;
+  /* what reads faster than memory was seen to be read says that the look was disturbed, or comes from cache */
+  if (bytes / ns > POSSIBLE_READ * now || now > MOST_APART * stated || stated > MOST_APART * now) return 1;
   return hf_at_read_rate(ns, bytes / now, bytes / stated) / ns;
 }
 

@@ -17,6 +17,9 @@
 
 /* Beyond FEW_TOKENS an expert is bound by arithmetic: two active ones tell as much as eight and take a quarter of the time. */
 enum { MOST_TOKENS = 512, FEW_TOKENS = 64, MOST_ACTIVE = 8, FEW_ACTIVE = 2, MOST_EXPERTS = 256, MOST_CANDIDATES = 16 };
+/* Above DECODE_TOKENS an expert has a prompt's: then each token chooses APART of the active experts only, and there are as many more tokens, whose
+ * rows no longer fit the caches nearest to a core. */
+enum { DECODE_TOKENS = 8, APART = 2 };
 
 /* Token counts of a run. Products take four or eight tokens at a time: one more than that starts another pass, and lines between the points
  * must know of it. */
@@ -29,35 +32,35 @@ static const token_counts full_counts = {9, {1, 2, 4, 5, 8, 9, 16, 32, 64}}, man
 
 typedef struct {
   pool *p;
-  moe *m;
+  moe *m, *apart; /* of tokens that choose all active experts, and APART of them */
   moe_job job;
+  int top_k;
   moe_expert *experts; /* ring */
   const char *load;
   double empty_ns; /* a run without active experts, the least seen */
   int n_experts, active, next;
-  int32_t *ids; /* [MOST_TOKENS][active] */
+  int32_t *ids; /* [n_tok][top_k] */
   int order[MOST_EXPERTS];
 } bench;
 
 static void run_job(void *arg, int thread, int n_threads) {
   bench *b = arg;
-  moe_run(b->m, &b->job, b->p, thread, n_threads);
+  moe_run(b->top_k < b->active ? b->apart : b->m, &b->job, b->p, thread, n_threads);
 }
 
-/* The next `active` experts of the ring in a scattered order, the same ones for every token, ids ascending. A router jumps from
+/* The next `active` experts of the ring in a scattered order, top_k of them for each token in turn, ids ascending. A router jumps from
  * expert to expert too, and what was read one after another is prefetched too well; each comes once a round, so that none is
  * still in cache when it comes again. */
 static void choose(bench *b) {
+  int32_t chosen[MOST_ACTIVE];
   for (int k = 0; k < b->active; k++) {
     int32_t id = b->order[(b->next + k) % b->n_experts];
     int at = k;
-    for (; at > 0 && b->ids[at - 1] > id; at--) b->ids[at] = b->ids[at - 1];
-    b->ids[at] = id;
+    for (; at > 0 && chosen[at - 1] > id; at--) chosen[at] = chosen[at - 1];
+    chosen[at] = id;
   }
   b->next = (b->next + b->active) % b->n_experts;
-  for (int t = 1; t < b->job.n_tok; t++) {
-    memcpy(b->ids + (size_t)t * (size_t)b->active, b->ids, (size_t)b->active * sizeof *b->ids);
-  }
+  for (int i = 0; i < b->job.n_tok * b->top_k; i++) b->ids[i] = chosen[i % b->active];
 }
 
 static void scatter(bench *b) {
@@ -115,9 +118,14 @@ static hf_status add_point(profile *p, const bench *b, const prof_shape *s, kern
   return prof_add_point(p, &k, ns);
 }
 
+static int choices(int tokens, int active) {
+  return tokens > DECODE_TOKENS && active % APART == 0 ? APART : active;
+}
+
 /* One active expert with so many tokens. */
 static stats time_tokens(profile *p, bench *b, int tokens) {
-  b->job.n_tok = tokens;
+  b->top_k = choices(tokens, b->active);
+  b->job.n_tok = tokens * b->active / b->top_k;
   stats t = prof_time(p, sample, b);
   /* the fixed part is never more than nine tenths of what was measured; its least value, so that a bad moment hides no work */
   return stats_share(&t, b->empty_ns, b->active, 0.1);
@@ -131,6 +139,7 @@ static hf_status measure(profile *p, bench *b, const prof_shape *s, kern_format 
                          const token_counts *counts) {
   int from = p->n_point;
   b->job.n_tok = 1;
+  b->top_k = b->active;
   b->empty_ns = prof_time(p, sample_empty, b).least;
   for (int i = 0; i < counts->n; i++) {
     int tokens = counts->at[i];
@@ -151,13 +160,17 @@ static hf_status with_pool(profile *p, bench *b, const prof_shape *s, kern_forma
                            const token_counts *counts) {
   int most = counts->at[counts->n - 1], active = most > FEW_TOKENS ? FEW_ACTIVE : MOST_ACTIVE;
   b->active = b->n_experts < active ? b->n_experts : active;
-  moe_shape shape = {b->n_experts, b->active, s->cols, s->rows, most, false, 0};
-  HF_TRY(moe_new(&shape, pool_threads(b->p), &b->m));
+  moe_shape all = {b->n_experts, b->active, s->cols, s->rows, most, false, 0}, some = all;
+  some.top_k = choices(most, b->active);
+  some.max_tok = most * b->active / some.top_k;
+  HF_TRY(moe_new(&all, pool_threads(b->p), &b->m));
+  hf_status st = moe_new(&some, pool_threads(b->p), &b->apart);
   b->job = (moe_job){
       .experts = b->experts, .x = v->x, .x_stride = s->cols, .ids = b->ids, .weights = v->w, .y = v->y, .y_stride = s->cols};
-  hf_status st = measure(p, b, s, f, expert_bytes, counts);
+  if (st == HF_OK) st = measure(p, b, s, f, expert_bytes, counts);
   moe_free(b->m);
-  b->m = NULL;
+  moe_free(b->apart);
+  b->m = b->apart = NULL;
   return st;
 }
 
@@ -219,15 +232,16 @@ static hf_status ring_open(profile *p, const prof_shape *s, kern_format f, int m
   r->ring_bytes = (size_t)(r->expert_bytes * r->b.n_experts);
   r->b.load = "";
   scatter(&r->b);
-  size_t xy = (size_t)most_tokens * (size_t)s->cols, choices = (size_t)most_tokens * MOST_ACTIVE;
+  const size_t rows = most_tokens > FEW_TOKENS * MOST_ACTIVE / APART ? (size_t)most_tokens : FEW_TOKENS * MOST_ACTIVE / APART;
+  const size_t xy = rows * (size_t)s->cols, weights = (size_t)most_tokens * MOST_ACTIVE;
   hf_status st;
   HF_GO(fail, mem_alloc(r->ring_bytes, -1, "expert weights", &r->ring));
   HF_GO(fail, hf_alloc(&r->b.experts, (size_t)r->b.n_experts, sizeof *r->b.experts, "experts"));
-  HF_GO(fail, hf_alloc(&r->b.ids, choices, sizeof *r->b.ids, "expert ids"));
-  HF_GO(fail, hf_alloc(&r->floats, 2 * xy + choices, sizeof *r->floats, "activations"));
+  HF_GO(fail, hf_alloc(&r->b.ids, weights, sizeof *r->b.ids, "expert ids"));
+  HF_GO(fail, hf_alloc(&r->floats, 2 * xy + weights, sizeof *r->floats, "activations"));
   r->v = (vectors){r->floats, r->floats + xy, r->floats + 2 * xy};
   prof_random(r->v.x, (int)xy, 3);
-  prof_random(r->v.w, (int)choices, 5);
+  prof_random(r->v.w, (int)weights, 5);
   HF_GO(fail, fill(r, s, f));
   return HF_OK;
 fail:

@@ -97,12 +97,23 @@ static stats again(profile *p, void *user, const rec_kernel_point *k) {
   return time_tokens(p, user, k->tokens);
 }
 
-/* One candidate over tokens; best[i] is the fastest of the candidates so far at 2^i tokens. */
-static hf_status measure_candidate(profile *p, bench *b, double *best) {
+/* Products take four or eight tokens at a time: one more than that starts another pass. */
+static const int token_counts[] = {1, 2, 4, 5, 8, 9, 16, 32, 64, 128, 256, 512};
+enum { N_TOKEN_COUNTS = sizeof token_counts / sizeof *token_counts };
+
+/* Beside the ends, the points that a plan can do without first. */
+static bool left_out(const profile *p, int tokens) {
+  if (!p->o.quick) return false;
+  return tokens == 2 || tokens == 32 || (prof_over_budget(p) && (tokens == 4 || tokens == 8 || tokens == 9));
+}
+
+/* One candidate over tokens; best[i] is the fastest of the candidates so far at token_counts[i]. */
+static hf_status measure_candidate(profile *p, bench *b, double best[N_TOKEN_COUNTS]) {
   int from = p->n_point;
-  for (int i = 0, tokens = 1; tokens <= b->most_tok && tokens <= most_tokens(p, b->w[0].n_rows); tokens *= 2, i++) {
-    if (tokens < b->c->min_tok) continue;
-    if (p->o.quick && (tokens == 2 || tokens == 32 || (prof_over_budget(p) && (tokens == 4 || tokens == 8)))) continue;
+  for (int i = 0; i < N_TOKEN_COUNTS; i++) {
+    const int tokens = token_counts[i];
+    if (tokens > b->most_tok || tokens > most_tokens(p, b->w[0].n_rows)) break;
+    if (tokens < b->c->min_tok || left_out(p, tokens)) continue;
     if (prof_late(p) && tokens != 1 && tokens != 16 && tokens != RATE_TOKENS) continue;
     stats each = time_tokens(p, b, tokens);
     HF_TRY(add_point(p, b, &each));
@@ -130,7 +141,7 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
     b->y[t] = y + (size_t)t * (size_t)w->n_rows;
   }
   for (int i = 0; i < p->n_pools; i++) {
-    double best[16] = {0};
+    double best[N_TOKEN_COUNTS] = {0};
     b->p = p->pools[i];
     b->next = 0;
     b->wake_ns = prof_time(p, sample_wake, b).least;

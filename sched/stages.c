@@ -108,6 +108,7 @@ static const struct {
   const char *key;
   size_t offset;
 } layer_num[] = {
+    {"attn_seq_ns", offsetof(stage_layer, attn_seq_ns)}, /* not in tables of earlier versions */
     {"attn_ctx_ns", offsetof(stage_layer, attn_ctx_ns)},
     {"attn_seq_ctx_ns", offsetof(stage_layer, attn_seq_ctx_ns)},
     {"cexp_fixed_ns", offsetof(stage_layer, cexp_fixed_ns)},
@@ -217,7 +218,7 @@ static hf_status layer_from_json(const json *o, const char *where, int n_devices
   y->home = (int)home;
   for (size_t i = 0; i < COUNT(layer_curve); i++)
     HF_TRY(curve_from_json(o, where, layer_curve[i].key, (stage_curve *)((char *)y + layer_curve[i].offset)));
-  for (size_t i = 0; i < COUNT(layer_num); i++)
+  for (size_t i = json_get(o, layer_num[0].key) == NULL; i < COUNT(layer_num); i++)
     HF_TRY(json_get_num(o, where, layer_num[i].key, 0, MAX_NS, (double *)((char *)y + layer_num[i].offset)));
   return HF_OK;
 }
@@ -389,6 +390,7 @@ static double query_sum(double start, double n, double window) {
 void stage_load_add(stage_load *load, const stage_table *t, int64_t start, int64_t n) {
   double from = (double)start, count = (double)n, window = t->window;
   load->tokens += (int)n;
+  load->seqs += 1;
   load->query_context += query_sum(from, count, 0);
   load->seq_context += from + count;
   load->query_window += query_sum(from, count, window);
@@ -400,7 +402,7 @@ double stage_attn_ns(const stage_table *t, int layer, const stage_load *load) {
   const stage_layer *y = &t->layer[layer];
   if (load->tokens <= 0) return 0;
   double query = y->slides ? load->query_window : load->query_context, seq = y->slides ? load->seq_window : load->seq_context;
-  return stage_curve_at(&y->attn, load->tokens) + y->attn_ctx_ns * query + y->attn_seq_ctx_ns * seq;
+  return stage_curve_at(&y->attn, load->tokens) + y->attn_seq_ns * load->seqs + y->attn_ctx_ns * query + y->attn_seq_ctx_ns * seq;
 }
 
 /* Place byte of experts on the layer's home device; -1 where there is no device. */
@@ -473,6 +475,7 @@ layer_times stage_layer_times(const stage_table *t, const popularity *pop, int l
                               const uint8_t *on_device) {
   double seen = t->window > 0 ? fmin(ctx, t->window) : ctx;
   stage_load load = {.tokens = tokens,
+                     .seqs = tokens,
                      .query_context = tokens * ctx,
                      .seq_context = tokens * ctx,
                      .query_window = tokens * seen,

@@ -43,6 +43,7 @@ typedef struct {
   bool slides;            /* attention sees the last stage_table.window tokens only */
   int home;               /* device of attention and shared parts */
   stage_curve attn;       /* over T, context part not included */
+  double attn_seq_ns;     /* per sequence: the first of its context, which no one has asked memory for yet */
   double attn_ctx_ns;     /* per query token and token of context */
   double attn_seq_ctx_ns; /* per sequence and token of context (KV bytes read once per sequence) */
   stage_curve shared;     /* shared experts or dense FFN, over T; n = 1, ns 0 when there is none */
@@ -121,6 +122,7 @@ layer_times stage_layer_times(const stage_table *t, const popularity *pop, int l
  * query_context = seq_context = tokens * ctx. */
 typedef struct {
   int tokens;                      /* of the micro-batch's step */
+  double seqs;                     /* sequences in it */
   double query_context;            /* sum over its tokens of the context each attends to */
   double seq_context;              /* sum over its sequences of the context read */
   double query_window, seq_window; /* the same with each context cut at the table's window; read for sliding layers only */

@@ -5,12 +5,14 @@
 
 #include "planner/cost/cost_int.h"
 
+/* Of the kernel's points the one nearest in width; among those of that width, of the unit's number of threads. */
 static const rec_kernel_point *measured_near(const cost_unit *u, const char *kernel, int n_in) {
   const rec_kernel_point *near = NULL;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
     if (!cost_on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || !(k->ns > 0) || k->n_in < 1) continue;
-    if (near == NULL || abs(k->n_in - n_in) < abs(near->n_in - n_in)) near = k;
+    const int far = abs(k->n_in - n_in), best = near == NULL ? INT32_MAX : abs(near->n_in - n_in);
+    if (far < best || (far == best && k->threads == u->threads)) near = k;
   }
   return near;
 }
@@ -58,22 +60,14 @@ static bool attention_point(const cost_unit *u, const rec_kernel_point *k, attn_
   return k->tokens == 1 && k->context > 0 && point_work(k, kind) > 0 && (!u->cpu || threads == 0 || k->threads == threads);
 }
 
-/* ns of a query token with no context, by the line through the points of least and most context on one thread, where nothing is cut into
- * segments and nobody is woken. 0 where one thread was not measured. */
-static double before_context_ns(const cost_unit *u, const model_config *m, const rec_kernel_point *like) {
-  const rec_kernel_point *lo = NULL, *hi = NULL;
-  for (int i = 0; i < u->rows->n_kernel; i++) {
-    const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!attention_point(u, k, m->attn, 1) || k->n_out != like->n_out || k->n_in != like->n_in || strcmp(k->act, like->act) != 0)
-      continue;
-    if (lo == NULL || k->context < lo->context) lo = k;
-    if (hi == NULL || k->context > hi->context) hi = k;
-  }
-  if (lo == NULL || hi->context <= lo->context) return 0;
-  return fmax(0, lo->ns - (hi->ns - lo->ns) / (hi->context - lo->context) * lo->context);
+/* A point is one pool_run; in a step the workers are awake. */
+static double wake_ns(const cost_unit *u, int threads) {
+  static const double none[3] = {0, 0, 0};
+  db_tag tag = TAG_MEASURED;
+  return u->cpu ? cost_cpu_time(u->rows, "pool_wake_ns", threads, (cost_case){0}, none, &tag) : 0;
 }
 
-bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, double *token_ns,
+bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, double *seq_ns,
                              db_tag *tag) {
   const rec_kernel_point *near = NULL, *lo = NULL, *hi = NULL;
   double best = INFINITY;
@@ -100,8 +94,8 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
   if (!(slope > 0)) slope = hi->ns / hi->context;
   *ns = slope * spread * work / point_work(hi, m->attn);
   if (u->cpu && u->threads > 0) *ns *= (double)threads / u->threads; /* arithmetic, split evenly over tokens and heads */
-  *token_ns =
-      u->cpu ? before_context_ns(u, m, near) * work / point_work(near, m->attn) / (u->threads > 0 ? u->threads : threads) : 0;
+  *seq_ns = fmax(0, lo->ns - (hi->ns - lo->ns) / fmax(1, hi->context - lo->context) * lo->context - wake_ns(u, threads));
+  *seq_ns = hi->context > lo->context ? *seq_ns * *ns / slope / spread : 0;
   cost_weaken(tag, hi->tag);
   if (best > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
   return true;

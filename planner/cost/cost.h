@@ -111,9 +111,10 @@ typedef struct {
 /* Measured curve of the kernel for the shape, or of the measured shape nearest in bytes, scaled (tag scaled); false when nothing like it was
  * measured on this unit. Per number of tokens the fastest candidate counts: the executor takes it too. */
 bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, stage_curve *out, db_tag *tag);
-/* ns per token of context for one query token, from attention points over context; false when none. work: FLOPs per token of context. *token_ns:
- * what a query token costs before any context (rows brought into the form that products take, states, sums), from one thread's points. */
-bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, double *token_ns,
+/* ns per token of context for one query token, from attention points over context: the slope from least to most; false when none. work: FLOPs
+ * per token of context. *seq_ns: what the point of least context takes beside that and the waking of the workers: its rows come from memory
+ * that nothing has asked for yet, and states and sums are set up. */
+bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, double *seq_ns,
                              db_tag *tag);
 
 /* What overlapping work of device and CPU costs both (stage_table.contend). A virtual device is one thread of the same CPU: the rates of one

@@ -169,10 +169,8 @@ static stage_curve part_curve(builder *b, const cost_unit *u, const char *kernel
  * that one token of a sequence costs the larger of the two. */
 static void context_cost(builder *b, const cost_unit *dev, int layer, double work, stage_layer *y) {
   const model_config *m = model_get_config(b->in->m);
-  double token_ns = 0;
-  if (dev->cpu && cost_measured_attention(dev, m, work, b->c, &y->attn_ctx_ns, &token_ns, &b->tag))
-    cost_curve_add(&y->attn, 0, token_ns);
-  else y->attn_ctx_ns = 1e9 * work / cost_unit_flops(dev, dev->cpu ? FMT_F32 : FMT_F16, b->c, &b->tag);
+  if (!(dev->cpu && cost_measured_attention(dev, m, work, b->c, &y->attn_ctx_ns, &y->attn_seq_ns, &b->tag)))
+    y->attn_ctx_ns = 1e9 * work / cost_unit_flops(dev, dev->cpu ? FMT_F32 : FMT_F16, b->c, &b->tag);
   double kv_bytes = (double)model_kv_bytes_per_token(m, layer, b->in->kv_elem_bytes);
   double read = 1e9 * kv_bytes / cost_unit_kv_bytes_per_s(dev, b->c, &b->tag);
   y->attn_seq_ctx_ns = fmax(0, read - y->attn_ctx_ns);
@@ -344,7 +342,8 @@ static bool bearable(const stage_curve *c) {
 static const char *unbearable(const stage_table *t, int l) {
   const stage_layer *y = &t->layer[l];
   if (!bearable(&y->attn)) return "attention";
-  if (!(y->attn_ctx_ns + y->attn_seq_ctx_ns <= LONGEST_CONTEXT_NS)) return "reading the KV cache";
+  if (!(y->attn_ctx_ns + y->attn_seq_ctx_ns <= LONGEST_CONTEXT_NS) || !(y->attn_seq_ns <= LONGEST_NS))
+    return "reading the KV cache";
   if (!bearable(&y->shared)) return "the shared or dense part";
   if (!bearable(&y->dexp)) return "an expert on the device";
   if (!bearable(&y->cexp) || !(y->cexp_fixed_ns <= LONGEST_NS)) return "an expert on the CPU";

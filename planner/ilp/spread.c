@@ -20,6 +20,7 @@ typedef struct {
 static stage_load load_of(const ilp_problem *p, int tokens) {
   double seen = p->table->window > 0 ? fmin(p->context, p->table->window) : p->context;
   return (stage_load){.tokens = tokens,
+                      .seqs = tokens,
                       .query_context = tokens * p->context,
                       .seq_context = tokens * p->context,
                       .query_window = tokens * seen,
@@ -168,9 +169,9 @@ static bool same_layer(const spread *m, int a, int b) {
   const stage_layer *x = &t->layer[a], *y = &t->layer[b];
   size_t E = (size_t)m->n_experts;
   if (p->expert_bytes[a] != p->expert_bytes[b] || x->home != y->home || x->slides != y->slides ||
-      x->attn_ctx_ns != y->attn_ctx_ns || x->attn_seq_ctx_ns != y->attn_seq_ctx_ns || x->cexp_fixed_ns != y->cexp_fixed_ns ||
-      x->dexp_fixed_ns != y->dexp_fixed_ns || x->hand_ns != y->hand_ns || x->hand_tok_ns != y->hand_tok_ns ||
-      x->upload_ns != y->upload_ns)
+      x->attn_seq_ns != y->attn_seq_ns || x->attn_ctx_ns != y->attn_ctx_ns || x->attn_seq_ctx_ns != y->attn_seq_ctx_ns ||
+      x->cexp_fixed_ns != y->cexp_fixed_ns || x->dexp_fixed_ns != y->dexp_fixed_ns || x->hand_ns != y->hand_ns ||
+      x->hand_tok_ns != y->hand_tok_ns || x->upload_ns != y->upload_ns)
     return false;
   if (!same_curve(&x->attn, &y->attn) || !same_curve(&x->shared, &y->shared) || !same_curve(&x->dexp, &y->dexp) ||
       !same_curve(&x->cexp, &y->cexp))
