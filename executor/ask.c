@@ -113,7 +113,7 @@ hf_status ask_plan(const plan_question *q, json **out) {
   enum { NUMBERS = 6 };
   const char *const name[NUMBERS] = {"--users", "--context", "--prompt-tokens", "--output-tokens", "--depth", "--threads"};
   const int64_t value[NUMBERS] = {q->users, q->context, q->prompt_tokens, q->output_tokens, q->depth, q->threads};
-  char text[NUMBERS][24];
+  char text[NUMBERS][24], rate[32];
   const char *argv[32] = {
       "plan", "--json", "--quiet", "--db", q->db_path, "--model", q->model, "--gpu", q->gpu ? q->gpu : "none"};
   int n = 9;
@@ -123,6 +123,10 @@ hf_status ask_plan(const plan_question *q, json **out) {
     argv[n++] = name[i], argv[n++] = text[i];
   }
   if (q->machine) argv[n++] = "--machine", argv[n++] = q->machine;
+  if (q->dram_bytes_per_s > 0) {
+    snprintf(rate, sizeof rate, "%.6g", q->dram_bytes_per_s);
+    argv[n++] = "--dram-rate", argv[n++] = rate;
+  }
   if (!q->store) argv[n++] = "--no-store";
   return ask_hf_plan(argv, out);
 }

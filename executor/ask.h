@@ -14,6 +14,7 @@ typedef struct {
   const char *db_path, *model, *gpu, *machine;
   int users, context, prompt_tokens, output_tokens, depth;
   int64_t threads;
+  double dram_bytes_per_s; /* at which memory is read now; 0 = as when the machine was measured */
   bool store;
 } plan_question;
 HF_MUST hf_status ask_plan(const plan_question *q, json **out);

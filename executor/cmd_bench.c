@@ -8,14 +8,15 @@
 #include "executor/ask.h"
 #include "executor/beside.h"
 #include "executor/commands.h"
+#include "executor/drift.h"
 #include "executor/prompts.h"
 #include "executor/record.h"
-#include "kernels/mem/probe.h"
 
 typedef struct {
   int users, prompt_tokens;
   double prefill_tok_per_s, decode_tok_per_s, dram_bytes_per_token, dram_bytes_per_s, bandwidth_fraction, predicted,
-      other_cpu_share;
+      corrected /* for drift */, other_cpu_share;
+  drift drift;
 } cell;
 
 typedef struct {
@@ -46,45 +47,32 @@ static hf_status dense_bytes(const model *m, const engine_options *o, int64_t *o
   return HF_OK;
 }
 
-/* Median of a few passes over a buffer of four last-level caches, all threads. */
-static hf_status probe_bandwidth(const bench *b, int threads, double *out) {
-  enum { PASSES = 7 };
-  pool *p = NULL;
-  mem_probe *m = NULL;
-  double v[PASSES];
-  hf_status st;
-  int64_t bytes = 4 * (b->topo->l3_bytes > 0 ? b->topo->l3_bytes : 64 << 20);
-  if (bytes < 256 << 20) bytes = 256 << 20;
-  HF_TRY(pool_new(b->topo, threads, &p));
-  HF_GO(end, mem_probe_new(p, (size_t)bytes, &m));
-  for (int i = 0; i < PASSES; i++) v[i] = mem_probe_pass(m, threads);
-  *out = hf_percentiles_of(v, PASSES).p50;
-end:
-  mem_probe_free(m);
-  pool_free(p);
-  return st;
-}
-
-/* What hf-plan says of this cell; 0 when it cannot say (no profile yet). */
-static double predict(const bench *b, int users, int prompt, int output, int depth) {
+/* What hf-plan says of this cell, for memory as it was measured and as it is now; 0 when it cannot say (no profile yet). */
+static void predict(const bench *b, int output, int depth, cell *c) {
   plan_question q = {.db_path = b->db_path,
                      .model = b->r->model,
                      .gpu = b->r->gpu,
                      .machine = b->r->machine,
-                     .users = users,
-                     .context = prompt + output,
-                     .prompt_tokens = prompt,
+                     .users = c->users,
+                     .context = c->prompt_tokens + output,
+                     .prompt_tokens = c->prompt_tokens,
                      .output_tokens = output,
                      .depth = depth,
                      .threads = b->r->threads};
   json *doc = NULL;
   if (ask_plan(&q, &doc) != HF_OK) {
     hf_log(HF_LOG_DEBUG, "no prediction: %s", hf_error_line());
-    return 0;
+    return;
   }
-  double v = json_number(json_get(json_get(json_get(doc, "predicted"), "decode_tok_per_s"), "likely"), 0);
+  c->predicted = json_number(json_get(json_get(json_get(doc, "predicted"), "decode_tok_per_s"), "likely"), 0);
   json_free(doc);
-  return v;
+  c->corrected = c->predicted / drift_slows(&c->drift, &q);
+}
+
+/* At depth 1 nothing is at work between steps; deeper, other micro-batches are. */
+static void look(void *user, const sched *s) {
+  (void)s;
+  drift_look(user);
 }
 
 static hf_status log_cell(const bench *b, const engine *e, const prompt_list *l, const serve_stats *st, const cell *c) {
@@ -119,12 +107,15 @@ static hf_status run_cell(const bench *b, cell *c) {
   HF_GO(end, engine_options_for(r, b->db_path, b->m, b->fixed, c->users, c->prompt_tokens + out, depth, &o, &pace));
   HF_GO(end, dense_bytes(b->m, &o, &dense));
   HF_GO(end, open_engine_or_explain(r, b->m, &o, &e));
-  HF_GO(end, probe_bandwidth(b, engine_threads(e), &c->dram_bytes_per_s));
-  serve_options so = {.chunk_tokens = o.max_tok - o.max_seqs, .users = c->users};
+  drift_begin(b->topo, engine_threads(e), &c->drift);
+  drift_profile(&c->drift, b->d, b->fixed ? b->fixed->machine_id : 0);
+  serve_options so = {
+      .chunk_tokens = o.max_tok - o.max_seqs, .users = c->users, .user = &c->drift, .on_sched = depth == 1 ? look : NULL};
   beside_mark from = beside_now();
   HF_GO(end, serve_run(e, list.req, list.n, &so, &stats));
   beside_mark to = beside_now();
   c->other_cpu_share = beside_share(&from, &to);
+  c->dram_bytes_per_s = drift_bytes_per_s(&c->drift);
   c->decode_tok_per_s = serve_decode_rate(&stats);
   c->prefill_tok_per_s = stats.prefill_s > 0 ? stats.prefill_tokens / stats.prefill_s : 0;
   double distinct = 0; /* mean bytes of the experts that a decode step reads, all layers */
@@ -144,9 +135,10 @@ static hf_status run_cell(const bench *b, cell *c) {
   double per_step = (double)dense + distinct;
   c->dram_bytes_per_token = per_step * depth / c->users; /* a step of a micro-batch gives users / depth tokens */
   c->bandwidth_fraction = c->dram_bytes_per_s > 0 ? c->dram_bytes_per_token * c->decode_tok_per_s / c->dram_bytes_per_s : 0;
-  c->predicted = predict(b, c->users, c->prompt_tokens, out, depth);
+  predict(b, out, depth, c);
   if (!r->no_log) st = log_cell(b, e, &list, &stats, c);
 end:
+  drift_end(&c->drift);
   serve_stats_free(&stats);
   prompts_free(&list);
   engine_close(e);
@@ -166,9 +158,12 @@ static hf_status print_json(const cell *c, int n) {
     json_add_num(o, "dram_bytes_per_s", c[i].dram_bytes_per_s);
     if (c[i].other_cpu_share >= 0) json_add_num(o, "other_cpu_share", c[i].other_cpu_share);
     json_add_num(o, "bandwidth_fraction", c[i].bandwidth_fraction);
+    drift_json(&c[i].drift, o);
     if (c[i].predicted > 0) {
       json_add_num(o, "predicted_decode_tok_per_s", c[i].predicted);
       json_add_num(o, "signed_error", (c[i].predicted - c[i].decode_tok_per_s) / c[i].decode_tok_per_s);
+      json_add_num(o, "drift_corrected_decode_tok_per_s", c[i].corrected);
+      json_add_num(o, "drift_corrected_signed_error", (c[i].corrected - c[i].decode_tok_per_s) / c[i].decode_tok_per_s);
     } else {
       json_add_null(o, "predicted_decode_tok_per_s");
     }
@@ -178,12 +173,13 @@ static hf_status print_json(const cell *c, int n) {
 
 static void print_cell(const cell *c, bool first) {
   if (first)
-    printf("%6s %7s %12s %12s %12s %10s %12s %8s\n", "users", "prompt", "prefill t/s", "decode t/s", "MB/token", "of DRAM",
-           "predicted", "error");
+    printf("%6s %7s %12s %12s %12s %10s %12s %8s %14s\n", "users", "prompt", "prefill t/s", "decode t/s", "MB/token", "of DRAM",
+           "predicted", "error", "but for drift");
   printf("%6d %7d %12.1f %12.2f %12.2f %9.0f%%", c->users, c->prompt_tokens, c->prefill_tok_per_s, c->decode_tok_per_s,
          c->dram_bytes_per_token / 1e6, 100 * c->bandwidth_fraction);
   if (c->predicted > 0)
-    printf(" %12.2f %+7.1f%%\n", c->predicted, 100 * (c->predicted - c->decode_tok_per_s) / c->decode_tok_per_s);
+    printf(" %12.2f %+7.1f%% %+13.1f%%\n", c->predicted, 100 * (c->predicted - c->decode_tok_per_s) / c->decode_tok_per_s,
+           100 * (c->corrected - c->decode_tok_per_s) / c->decode_tok_per_s);
   else printf(" %12s %8s\n", "-", "-");
   fflush(stdout);
 }

@@ -8,8 +8,10 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "executor/beside.h"
 #include "executor/commands.h"
+#include "executor/drift.h"
 #include "executor/form.h"
 #include "executor/prompts.h"
 #include "executor/record.h"
@@ -28,6 +30,7 @@ typedef struct {
   const tokenizer *tok;
   const chat_form *form; /* NULL: prompts are taken as they are */
   const serve_request *first;
+  drift *drift;
   text_stream *text; /* per request */
   bool single;
   FILE *part;   /* answers as they come, or NULL */
@@ -120,6 +123,8 @@ typedef struct {
   trace_log trace;
   rec_run run;
   int users;
+  drift drift;
+  double corrected; /* predicted tokens/s, for memory as it was in the run; 0 = not known */
   char unlike[160]; /* why this run is not what the plan predicted; "" = it is */
 } job;
 
@@ -242,6 +247,7 @@ static json *to_json(const job *j) {
   json_add_num(o, "tok_per_s_wall", n->tok_per_s_wall);
   json_add_num(o, "prefill_tok_per_s", n->prefill_tok_per_s);
   if (n->other_cpu_share >= 0) json_add_num(o, "other_cpu_share", n->other_cpu_share);
+  drift_json(&j->drift, o);
   add_percentiles(o, "ttft_s", n->ttft_p50_s, n->ttft_p90_s, n->ttft_p99_s);
   add_percentiles(o, "tpot_s", n->tpot_p50_s, n->tpot_p90_s, n->tpot_p99_s);
   if (!j->p) {
@@ -266,6 +272,10 @@ static json *to_json(const job *j) {
   json_add_num(e, "decode_tok_per_s", signed_error(j->p->decode_tok_per_s.likely, n->decode_tok_per_s));
   json_add_num(e, "ttft_s", signed_error(j->p->ttft_s.p50, n->ttft_p50_s));
   json_add_num(e, "tpot_s", signed_error(j->p->tpot_s.p50, n->tpot_p50_s));
+  if (j->corrected > 0) {
+    json_add_num(p, "drift_corrected_decode_tok_per_s", j->corrected);
+    json_add_num(e, "drift_corrected_decode_tok_per_s", signed_error(j->corrected, n->decode_tok_per_s));
+  }
   return o;
 }
 
@@ -296,6 +306,7 @@ static void print_people(const job *j) {
   if (left) printf("  interrupted: %d of %d requests are not finished\n", left, j->list.n);
   printf("  %-22s %12s %12s\n", "", p ? "predicted" : "", "measured");
   row("decode", "tokens/s", 1, p ? p->decode_tok_per_s.likely : 0, n->decode_tok_per_s, like);
+  if (j->corrected > 0) row("decode, but for drift", "tokens/s", 1, j->corrected, n->decode_tok_per_s, like);
   row("time to first token", "ms (p50)", 1e3, p ? p->ttft_s.p50 : 0, n->ttft_p50_s, like);
   row("time per output token", "ms (p50)", 1e3, p ? p->tpot_s.p50 : 0, n->tpot_p50_s, like);
   row("prefill", "tokens/s", 1, 0, n->prefill_tok_per_s, like);
@@ -335,9 +346,49 @@ static void fill_run(const run_options *r, job *j) {
   n->predicted_tpot_p50_s = j->p->tpot_s.p50;
 }
 
+/* Between steps of a run at depth 1 nothing is at work. */
+static void look_at_memory(void *user, const sched *s) {
+  const stream_state *state = user;
+  (void)s;
+  drift_look(state->drift);
+}
+
+static void begin_drift(job *j) {
+  topology *t = NULL;
+  hf_status st = hf_alloc(&t, 1, sizeof *t, "topology");
+  if (st == HF_OK) st = topo_get(t);
+  if (st == HF_OK) {
+    drift_begin(t, engine_threads(j->e), &j->drift);
+    if (j->d) drift_profile(&j->drift, j->d, j->p ? j->p->machine_id : 0);
+  }
+  if (st != HF_OK) hf_clear_error();
+  free(t);
+}
+
+/* The plan's own prediction, as much slower or faster as hf-plan is for the planned load when memory is read as it was now. A paced device keeps
+ * the times of another machine. */
+static double corrected_for_drift(const run_options *r, const job *j) {
+  const plan *p = j->p;
+  if (!p || j->unlike[0] || j->o.pace || !(j->drift.profile_bytes_per_s > 0)) return 0;
+  plan_question q = {.db_path = j->db_path,
+                     .model = r->model,
+                     .gpu = p->gpu,
+                     .machine = p->machine,
+                     .users = p->users,
+                     .context = p->context,
+                     .prompt_tokens = p->prompt_tokens,
+                     .output_tokens = p->output_tokens,
+                     .depth = p->depth};
+  return p->decode_tok_per_s.likely / drift_slows(&j->drift, &q);
+}
+
 static hf_status serve(const run_options *r, job *j) {
-  stream_state s = {
-      .r = r, .tok = j->tok, .form = r->chat ? &j->form : NULL, .first = j->list.req, .single = j->list.n == 1 && !j->list.kept};
+  stream_state s = {.r = r,
+                    .drift = &j->drift,
+                    .tok = j->tok,
+                    .form = r->chat ? &j->form : NULL,
+                    .first = j->list.req,
+                    .single = j->list.n == 1 && !j->list.kept};
   hf_status st;
   int64_t tokens = 0;
   HF_GO(end, hf_alloc(&s.text, (size_t)j->list.n, sizeof *s.text, "text of answers"));
@@ -357,6 +408,7 @@ static hf_status serve(const run_options *r, job *j) {
                       .ends = ends,
                       .on_finish = on_finish,
                       .on_step = on_step,
+                      .on_sched = j->o.depth == 1 ? look_at_memory : NULL,
                       .stop = &interrupted};
   struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old, old_term;
   sigaction(SIGINT, &sa, &old);
@@ -421,9 +473,13 @@ static hf_status run_job(const run_options *r, job *j) {
   if (j->list.n == 0) return nothing_left(r, j);
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
   if (!r->no_shared_prefixes) HF_TRY(prefix_new(j->o.page_tokens, j->o.n_pages, &j->known));
+  begin_drift(j);
   HF_TRY(serve(r, j));
+  drift_end(&j->drift);
   if (j->p) HF_TRY(plan_adopt(j->d, j->p));
   fill_run(r, j);
+  j->run.dram_bytes_per_s = drift_bytes_per_s(&j->drift);
+  j->corrected = corrected_for_drift(r, j);
   HF_TRY(record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats));
   if (r->trace) HF_TRY(trace_store(j->d, j->run.id, &j->trace));
   if (r->trace) HF_TRY(trace_write(&j->trace, r->trace));
@@ -442,6 +498,7 @@ static hf_status run_job(const run_options *r, job *j) {
 hf_status cmd_prompts(const run_options *r) {
   job j = {0};
   hf_status st = run_job(r, &j);
+  drift_end(&j.drift);
   engine_close(j.e);
   prefix_free(j.known);
   stage_table_free(j.pace);

@@ -324,6 +324,10 @@ hf_status cmd_plan(int argc, char **argv) {
        "CPUs of other machines for experts, each over a link of hf-plan catalog list links.", 0, 0},
       {"scale-from", 0, CLI_STR, &r->scale_from, "MACHINE",
        "Use the kernel curves of this measured machine, scaled by bandwidth and arithmetic.", 0, 0},
+      {"dram-rate", 0, CLI_NUM, &r->dram_bytes_per_s, "BYTES_PER_S",
+       "Rate at which all threads read memory now, where it is not the measured one any more: the plan is for the machine as it "
+       "is.",
+       0, 0},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S|zipf-fit",
        "Popularity of experts: assumed, or the power law per layer that fits the census or run; default uniform.", 0, 0},
       {"census", 0, CLI_STR, &r->census, "FILE", "Popularity from counted choices per kind of text.", 0, 0},

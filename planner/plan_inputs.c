@@ -128,6 +128,17 @@ static hf_status scale_host(plan_inputs *in) {
   return HF_OK;
 }
 
+/* The host's rows as they would have been measured with memory at the rate of the request. */
+static hf_status drift_host(plan_inputs *in) {
+  cost_rows *now = NULL;
+  if (!(in->req.dram_bytes_per_s > 0)) return HF_OK;
+  HF_TRY(hf_note(cost_rows_at_rate(in->host, in->req.dram_bytes_per_s, &now), "option --dram-rate"));
+  cost_rows_free(in->host_owned);
+  in->host_owned = now;
+  in->host = now;
+  return HF_OK;
+}
+
 static hf_status device_memory(plan_inputs *in, int d) {
   const gpu_spec *g = &in->gpus.g[d];
   in->device_mem[d] = g->size_bytes;
@@ -274,6 +285,7 @@ hf_status plan_inputs_open(db *d, const plan_request *r, plan_inputs **out) {
   HF_GO(fail, fill_numbers(in));
   HF_GO(fail, open_host(in));
   HF_GO(fail, scale_host(in));
+  HF_GO(fail, drift_host(in));
   HF_GO(fail, open_devices(in));
   HF_GO(fail, open_remotes(in));
   HF_GO(fail, plan_inputs_limit_chunk(in));

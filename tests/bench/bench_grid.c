@@ -1,7 +1,8 @@
-/* bench_grid run DB MACHINE MODEL FORMAT RUNS.csv [SECONDS]: runs cells of the grid (grid.h) in a scattered order and appends what was measured;
- *   cells that the file has are not run again, so that a run can be cut into pieces. MACHINE: name of its profile in DB.
- * bench_grid table DB MACHINE RUNS.csv [MODEL FORMAT]: predicted against measured, signed, raw and corrected for drift.
- * bench_grid stages DB MACHINE RUNS.csv: the same stage by stage of a decode step. */
+/* bench_grid run DB MACHINE MODEL FORMAT RUNS.csv [SECONDS [cpu|paced]]: runs cells of the grid (grid.h) in a scattered order and appends what was
+ *   measured; cells that the file has are not run again, so that a run can be cut into pieces. MACHINE: name of its profile in DB, "MODEL-FORMAT".
+ * bench_grid rows DB MACHINE PROFILES.csv: appends that profile as text.
+ * bench_grid table PROFILES.csv RUNS.csv: predicted against measured, signed, raw and corrected for drift.
+ * bench_grid stages PROFILES.csv RUNS.csv: the same stage by stage. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,6 @@
 enum { MOST_RUNS = 2000, PROBE_BYTES = 128 << 20, EVERY_NS = 40000000, MOST_LOOKS = 4096, REPEATS = 3 };
 /* Memory read at so many times the rate of the profile, or part of it: before a run and after it. */
 static const double ALIKE = 1.15, STILL_ALIKE = 1.25;
-static const char paced_file[] = "tests/bench/grid-paced.json";
 static const int users_of[] = {1, 2, 5, 8, 16}, prompt_of[] = {32, 128, 512};
 
 typedef struct {
@@ -32,23 +32,6 @@ static hf_status machine_rows(const char *db_path, const char *name, cost_rows *
   HF_TRY(db_open(db_path, false, &d));
   hf_status st = db_machine_find(d, name, &m);
   if (st == HF_OK) st = cost_rows_load(d, &m, out);
-  db_close(d);
-  return st;
-}
-
-static hf_status paced_rows(cost_rows **out) {
-  plan_inputs *in = NULL;
-  plan_request q = {
-      .model = "synth:tests/bench/grid-qwen3-moe.json", .machine = paced_file, .gpu = "none", .users = 1, .context = 64};
-  db *d = NULL;
-  HF_TRY(db_open(":memory:", true, &d));
-  hf_status st = plan_inputs_open(d, &q, &in);
-  if (st == HF_OK) {
-    *out = in->host_owned;
-    in->host_owned = NULL;
-    in->host = NULL;
-  }
-  plan_inputs_close(in);
   db_close(d);
   return st;
 }
@@ -278,7 +261,7 @@ static hf_status cmd_run(int argc, char **argv) {
   HF_GO(end, kern_init(NULL));
   HF_GO(end, topo_get(&topo));
   HF_GO(end, machine_rows(argv[2], argv[3], &rows));
-  HF_GO(end, paced_rows(&paced));
+  HF_GO(end, grid_paced_rows(&paced));
   HF_GO(end, model_open(text, &b.m));
   HF_GO(end, pool_new(&topo, 0, &b.p));
   HF_GO(end, mem_probe_new(b.p, PROBE_BYTES, &b.probe));
@@ -299,86 +282,97 @@ end:
 
 /* ---- tables ---- */
 
-static int by_size(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
+static void summary(const runs *all, double *error[GRID_METRICS]) {
+  printf("\n| metric | runs | median | p90 | mean, signed |\n|---|---|---|---|---|\n");
+  for (int on = 0; on < 2; on++)
+    for (int k = 0; k < GRID_METRICS; k++) {
+      double v[MOST_RUNS], median, p90, mean;
+      int n = 0;
+      for (int i = 0; i < all->n; i++)
+        if ((all->run[i].cell.percent >= 0) == on) v[n++] = error[k][i];
+      grid_percentiles(v, n, &median, &p90, &mean);
+      if (n > 0)
+        printf("| %s, %s | %d | %.1f %% | %.1f %% | %+.1f %% |\n", grid_metric[k], on ? "paced device" : "CPU", n, 100 * median,
+               100 * p90, 100 * mean);
+    }
 }
 
-static void summary(const char *what, const double *error, int n) {
-  double size[MOST_RUNS], sum = 0;
-  if (n == 0) return;
-  for (int i = 0; i < n; i++) size[i] = fabs(error[i]), sum += error[i];
-  qsort(size, (size_t)n, sizeof *size, by_size);
-  printf("| %s | %d | %.1f %% | %.1f %% | %+.1f %% |\n", what, n, 100 * size[(n - 1) / 2], 100 * size[(n * 9 + 9) / 10 - 1],
-         100 * sum / n);
-}
-
-static hf_status cmd_table(char **argv, bool stages) {
+static hf_status cmd_table(const char *profiles, const char *path) {
   static runs all;
-  static double error[4][2][MOST_RUNS];
-  int n_error[4][2] = {0};
-  cost_rows *rows = NULL, *paced = NULL;
-  HF_TRY(machine_rows(argv[2], argv[3], &rows));
-  HF_TRY(paced_rows(&paced));
-  read_runs(argv[4], &all);
-  if (!stages)
-    printf("| model | users | prompt | on device | depth | decode tok/s | raw | corrected | prefill tok/s | error "
-           "|\n|---|---|---|---|---|---|---|---|---|---|\n");
+  static double v[GRID_METRICS][MOST_RUNS];
+  double *error[GRID_METRICS] = {v[0], v[1], v[2], v[3]};
+  read_runs(path, &all);
+  HF_TRY(grid_errors(all.run, all.n, profiles, error));
+  printf("| model | users | prompt | on device | depth | memory | decode tok/s | raw | corrected | prefill tok/s | raw | "
+         "corrected |\n"
+         "|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (int i = 0; i < all.n; i++) {
     const grid_run *r = &all.run[i];
     const grid_cell *c = &r->cell;
-    const bool on = c->percent >= 0;
-    grid_figures as_profiled, p;
-    HF_TRY(grid_predict(c, on ? paced : rows, 0, &as_profiled));
-    HF_TRY(grid_predict_at(r, on ? paced : rows, &p));
-    double raw = as_profiled.decode_tok_per_s / r->measured.decode_tok_per_s - 1,
-           corrected = p.decode_tok_per_s / r->measured.decode_tok_per_s - 1,
-           prefill = p.prefill_tok_per_s / r->measured.prefill_tok_per_s - 1;
-    error[0][on][n_error[0][on]++] = raw;
-    error[1][on][n_error[1][on]++] = corrected;
-    error[2][on][n_error[2][on]++] = as_profiled.prefill_tok_per_s / r->measured.prefill_tok_per_s - 1;
-    error[3][on][n_error[3][on]++] = prefill;
-    if (!stages) {
-      printf("| %s %s | %d | %d | %d | %d | %.1f | %+.1f %% | %+.1f %% | %.0f | %+.1f %% |\n", c->model, c->format, c->users,
-             c->prompt_tokens, c->percent, c->depth, r->measured.decode_tok_per_s, 100 * raw, 100 * corrected,
-             r->measured.prefill_tok_per_s, 100 * prefill);
-      continue;
-    }
-    printf("%-17s %-5s u%-2d c%-4d %3d%% d%d bw %.2f dec %+5.1f%% cor %+5.1f%% pre %+5.1f%% |", c->model, c->format, c->users,
-           c->prompt_tokens, c->percent, c->depth, r->bytes_per_s / r->profile_bytes_per_s, 100 * raw, 100 * corrected,
-           100 * prefill);
+    char place[16] = "none", memory[16] = "";
+    if (c->percent >= 0) snprintf(place, sizeof place, "%d %%", c->percent);
+    else snprintf(memory, sizeof memory, "%.2f", r->bytes_per_s / r->profile_bytes_per_s);
+    printf("| %s %s | %d | %d | %s | %d | %s | %.1f | %+.1f %% | %+.1f %% | %.0f | %+.1f %% | %+.1f %% |\n", c->model, c->format,
+           c->users, c->prompt_tokens, place, c->depth, memory, r->measured.decode_tok_per_s, 100 * v[0][i], 100 * v[1][i],
+           r->measured.prefill_tok_per_s, 100 * v[2][i], 100 * v[3][i]);
+  }
+  summary(&all, error);
+  return HF_OK;
+}
+
+/* Measured us of each stage of a step, and how far the prediction is from it. */
+static hf_status cmd_stages(const char *profiles, const char *path) {
+  static runs all;
+  cost_rows *paced = NULL;
+  HF_TRY(grid_paced_rows(&paced));
+  read_runs(path, &all);
+  for (int i = 0; i < all.n; i++) {
+    const grid_run *r = &all.run[i];
+    const grid_cell *c = &r->cell;
+    cost_rows *own = NULL;
+    grid_figures p;
+    char name[64];
+    snprintf(name, sizeof name, "%s-%s", c->model, c->format);
+    if (c->percent < 0) HF_TRY(grid_rows_load(profiles, name, &own));
+    HF_TRY(grid_predict_at(r, own ? own : paced, &p));
+    cost_rows_free(own);
+    printf("%-17s %-5s u%-2d c%-4d %3d%% d%d dec %+5.1f%% pre %+5.1f%% |", c->model, c->format, c->users, c->prompt_tokens,
+           c->percent, c->depth, 100 * (p.decode_tok_per_s / r->measured.decode_tok_per_s - 1),
+           100 * (p.prefill_tok_per_s / r->measured.prefill_tok_per_s - 1));
     for (int s = 0; s < 2 * GRID_STAGES; s++) {
       const double was = r->measured.stage_ns[s / GRID_STAGES][s % GRID_STAGES],
                    is = p.stage_ns[s / GRID_STAGES][s % GRID_STAGES];
       if (was > 0)
         printf("%s %s %.0f %+.0f%%", s == GRID_STAGES ? " |" : "", grid_stage[s % GRID_STAGES], was / 1e3, 100 * (is / was - 1));
     }
-    printf("  loop %.0f\n", 1e6 * c->users / c->depth / r->measured.decode_tok_per_s);
+    printf("\n");
   }
-  printf("\n| metric | runs | median | p90 | mean, signed |\n|---|---|---|---|---|\n");
-  static const char *const name[4] = {"decode, raw", "decode, corrected for drift", "prefill, raw",
-                                      "prefill, corrected for drift"};
-  for (int d = 0; d < 2; d++)
-    for (int k = 0; k < 4; k++) {
-      char what[64];
-      snprintf(what, sizeof what, "%s, %s", name[k], d ? "paced device" : "CPU");
-      summary(what, error[k][d], n_error[k][d]);
-    }
-  cost_rows_free(rows);
   cost_rows_free(paced);
   return HF_OK;
+}
+
+static hf_status cmd_rows(char **argv) {
+  cost_rows *r = NULL;
+  HF_TRY(machine_rows(argv[2], argv[3], &r));
+  hf_status st = grid_rows_save(argv[4], argv[3], r);
+  cost_rows_free(r);
+  return st;
 }
 
 int main(int argc, char **argv) {
   hf_status st;
   plan_use_catalog();
   if (argc >= 7 && !strcmp(argv[1], "run")) st = cmd_run(argc, argv);
-  else if (argc >= 5 && !strcmp(argv[1], "table")) st = cmd_table(argv, false);
-  else if (argc >= 5 && !strcmp(argv[1], "stages")) st = cmd_table(argv, true);
-  else
-    st = hf_fail(
-        HF_INPUT,
-        "usage: bench_grid run DB MACHINE MODEL FORMAT RUNS.csv [SECONDS [cpu|paced]] | table|stages DB MACHINE RUNS.csv");
+  else if (argc == 5 && !strcmp(argv[1], "rows")) st = cmd_rows(argv);
+  else if (argc == 4 && !strcmp(argv[1], "table")) st = cmd_table(argv[2], argv[3]);
+  else if (argc == 4 && !strcmp(argv[1], "stages")) st = cmd_stages(argv[2], argv[3]);
+  else if (argc == 1) {
+    printf("bench_grid: see tests/bench/grid.sh\n");
+    st = HF_OK;
+  } else
+    st = hf_fail(HF_INPUT,
+                 "usage: bench_grid run DB MACHINE MODEL FORMAT RUNS.csv [SECONDS [cpu|paced]] | rows DB MACHINE PROFILES.csv | "
+                 "table|stages PROFILES.csv RUNS.csv");
   if (st != HF_OK) fprintf(stderr, "bench_grid: %s\n", hf_error_line());
   return st == HF_OK ? 0 : hf_exit_status(st);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "db/catalog.h"
 
 const char *const grid_stage[GRID_STAGES] = {"attn", "shared", "dexp", "cexp", "head", "step"};
 
@@ -140,4 +141,126 @@ hf_status grid_predict_at(const grid_run *r, const cost_rows *rows, grid_figures
   hf_status st = grid_predict(&r->cell, then, 0, out);
   cost_rows_free(then);
   return st;
+}
+
+/* ---- machines ---- */
+
+hf_status grid_paced_rows(cost_rows **out) {
+  catalog_machine m;
+  HF_TRY(catalog_machine_build("tests/bench/grid-paced.json", &m));
+  hf_status st = cost_rows_from_arrays(&m.machine, m.device, m.n_device, m.figure, m.n_figure, NULL, 0, m.link, m.n_link, out);
+  catalog_machine_free(&m);
+  return st;
+}
+
+hf_status grid_rows_save(const char *path, const char *name, const cost_rows *r) {
+  FILE *f = fopen(path, "a");
+  if (!f) return hf_fail(HF_MACHINE, "%s: cannot be written", path);
+  fprintf(f, "%s,cores,%d\n", name, cost_cpu_cores(r));
+  for (int i = 0; i < r->n_figure; i++) {
+    const rec_figure *g = &r->figure[i];
+    if (strcmp(g->device, "cpu") == 0)
+      fprintf(f, "%s,figure,%s,%s;,%.6g,%.6g,%.6g\n", name, g->what, g->params, g->low, g->likely, g->high);
+  }
+  for (int i = 0; i < r->n_kernel; i++) {
+    const rec_kernel_point *k = &r->kernel[i];
+    if (k->load[0] == '\0')
+      fprintf(f, "%s,point,%s,%s,%s,%s,%d,%d,%d,%d,%d,%.6g,%.6g,%.6g,%lld\n", name, k->kernel, k->candidate, k->format, k->act,
+              k->n_out, k->n_in, k->tokens, k->context, k->threads, k->ns_low, k->ns, k->ns_high, (long long)k->bytes);
+  }
+  return fclose(f) == 0 ? HF_OK : hf_fail(HF_MACHINE, "%s: cannot be written", path);
+}
+
+enum { MOST_ROWS = 2000 };
+typedef struct {
+  rec_figure figure[MOST_ROWS];
+  rec_kernel_point point[MOST_ROWS];
+  int n_figure, n_point, cores;
+} rows_read;
+
+static void read_row(const char *rest, rows_read *t) {
+  rec_figure g = {.tag = TAG_MEASURED};
+  rec_kernel_point k = {.tag = TAG_MEASURED, .n = 1};
+  long long bytes = 0;
+  snprintf(g.device, sizeof g.device, "cpu");
+  snprintf(k.device, sizeof k.device, "cpu");
+  if (sscanf(rest, "cores,%d", &t->cores) == 1) return;
+  if (t->n_figure < MOST_ROWS &&
+      sscanf(rest, "figure,%47[^,],%31[^,],%lf,%lf,%lf", g.what, g.params, &g.low, &g.likely, &g.high) == 5) {
+    g.params[strlen(g.params) - 1] = '\0'; /* the mark that keeps it from being empty */
+    t->figure[t->n_figure++] = g;
+  }
+  if (t->n_point < MOST_ROWS &&
+      sscanf(rest, "point,%23[^,],%47[^,],%15[^,],%7[^,],%d,%d,%d,%d,%d,%lf,%lf,%lf,%lld", k.kernel, k.candidate, k.format, k.act,
+             &k.n_out, &k.n_in, &k.tokens, &k.context, &k.threads, &k.ns_low, &k.ns, &k.ns_high, &bytes) == 13) {
+    k.bytes = bytes;
+    t->point[t->n_point++] = k;
+  }
+}
+
+hf_status grid_rows_load(const char *path, const char *name, cost_rows **out) {
+  rows_read *t = NULL;
+  char line[512];
+  const size_t n = strlen(name);
+  rec_machine m = {.kind = MACHINE_MEASURED};
+  rec_device cpu = {.device = "cpu0", .kind = "cpu"};
+  FILE *f = fopen(path, "r");
+  if (!f) return hf_fail(HF_INPUT, "%s: cannot be read", path);
+  hf_status st = hf_alloc(&t, 1, sizeof *t, "rows of a profile");
+  while (st == HF_OK && fgets(line, sizeof line, f))
+    if (strncmp(line, name, n) == 0 && line[n] == ',') read_row(line + n + 1, t);
+  fclose(f);
+  HF_TRY(st);
+  snprintf(m.name, sizeof m.name, "%s", name);
+  cpu.cores = t->cores;
+  cpu.mem_bytes = 32LL << 30;
+  st = t->n_point > 0 ? cost_rows_from_arrays(&m, &cpu, 1, t->figure, t->n_figure, t->point, t->n_point, NULL, 0, out)
+                      : hf_fail(HF_INPUT, "%s: has no rows of %s", path, name);
+  free(t);
+  return st;
+}
+
+/* ---- errors ---- */
+
+const char *const grid_metric[GRID_METRICS] = {"decode, raw", "decode, corrected for drift", "prefill, raw",
+                                               "prefill, corrected for drift"};
+
+hf_status grid_errors(const grid_run *r, int n, const char *profiles, double *error[GRID_METRICS]) {
+  cost_rows *paced = NULL;
+  HF_TRY(grid_paced_rows(&paced));
+  hf_status st = HF_OK;
+  for (int i = 0; i < n && st == HF_OK; i++) {
+    cost_rows *own = NULL;
+    grid_figures raw, now;
+    char name[64];
+    snprintf(name, sizeof name, "%s-%s", r[i].cell.model, r[i].cell.format);
+    if (r[i].cell.percent < 0) st = grid_rows_load(profiles, name, &own);
+    const cost_rows *rows = own != NULL ? own : paced;
+    if (st == HF_OK) st = grid_predict(&r[i].cell, rows, 0, &raw);
+    if (st == HF_OK) st = grid_predict_at(&r[i], rows, &now);
+    cost_rows_free(own);
+    if (st != HF_OK) break;
+    error[GRID_DECODE_RAW][i] = raw.decode_tok_per_s / r[i].measured.decode_tok_per_s - 1;
+    error[GRID_DECODE][i] = now.decode_tok_per_s / r[i].measured.decode_tok_per_s - 1;
+    error[GRID_PREFILL_RAW][i] = raw.prefill_tok_per_s / r[i].measured.prefill_tok_per_s - 1;
+    error[GRID_PREFILL][i] = now.prefill_tok_per_s / r[i].measured.prefill_tok_per_s - 1;
+  }
+  cost_rows_free(paced);
+  return st;
+}
+
+static int by_size(const void *a, const void *b) {
+  const double x = fabs(*(const double *)a), y = fabs(*(const double *)b);
+  return (x > y) - (x < y);
+}
+
+void grid_percentiles(double *v, int n, double *median, double *p90, double *mean) {
+  double sum = 0;
+  *median = *p90 = *mean = 0;
+  if (n == 0) return;
+  for (int i = 0; i < n; i++) sum += v[i];
+  qsort(v, (size_t)n, sizeof *v, by_size);
+  *median = fabs(v[(n - 1) / 2]);
+  *p90 = fabs(v[(n * 9 + 9) / 10 - 1]);
+  *mean = sum / n;
 }

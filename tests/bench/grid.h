@@ -41,4 +41,21 @@ void grid_csv_line(const grid_run *r, char *out, size_t n);
 bool grid_csv_read(const char *line, grid_run *out);
 /* The same prediction for memory as it was while r ran; of a paced device, which keeps its own times, unchanged. */
 HF_MUST hf_status grid_predict_at(const grid_run *r, const cost_rows *rows, grid_figures *out);
+
+/* ---- machines ---- */
+
+/* The one that paces the grid, tests/bench/grid-paced.json. */
+HF_MUST hf_status grid_paced_rows(cost_rows **out);
+/* Rows of a profile as lines of text, "NAME,...": what predictions of the grid read of it. load finds those of NAME. */
+HF_MUST hf_status grid_rows_save(const char *path, const char *name, const cost_rows *r);
+HF_MUST hf_status grid_rows_load(const char *path, const char *name, cost_rows **out);
+
+/* ---- errors ---- */
+
+enum { GRID_DECODE_RAW, GRID_DECODE, GRID_PREFILL_RAW, GRID_PREFILL, GRID_METRICS };
+extern const char *const grid_metric[GRID_METRICS];
+/* Of n runs, [metric][run]: signed, predicted over measured. profiles: file of grid_rows_save, rows of a run under MODEL-FORMAT. */
+HF_MUST hf_status grid_errors(const grid_run *r, int n, const char *profiles, double *error[GRID_METRICS]);
+/* Nearest rank of the absolute values of v [n], which is sorted by it; *mean signed. */
+void grid_percentiles(double *v, int n, double *median, double *p90, double *mean);
 #endif
