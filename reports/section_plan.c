@@ -238,9 +238,9 @@ static void table_baselines(page *p, const char *id, const plan *pl) {
 }
 
 /* "pruned" speaks of the step alone; what counts is whether the depth was simulated. */
-static const char *depth_state(const char *state, double rate, bool chosen) {
+static const char *depth_state(const char *state, bool tried, bool chosen) {
   if (chosen) return "chosen";
-  if (rate > 0) return "simulated, not taken";
+  if (tried) return "simulated, not taken";
   return strcmp(state, "pruned") == 0 || strcmp(state, "solved") == 0 ? "step too long, not simulated" : state;
 }
 
@@ -259,11 +259,12 @@ static void table_depths(page *p, const char *id, const plan *pl) {
   for (const json *o = json_first(list); o != NULL; o = json_next(o)) {
     double depth = json_number(json_get(o, "depth"), NAN), rate = json_number(json_get(o, "delivered_tok_per_s"), NAN);
     const char *state = json_string(json_get(o, "state"));
+    bool tried = rate > 0 || json_get(o, "decode_tok_per_s") != NULL; /* a plan of an earlier version was chosen by decode */
     table_num(p, t, depth),
-        table_shown(p, t, state != NULL ? state : "", "%s", depth_state(state != NULL ? state : "", rate, depth == pl->depth));
+        table_shown(p, t, state != NULL ? state : "", "%s", depth_state(state != NULL ? state : "", tried, depth == pl->depth));
     table_num(p, t, rate), table_num(p, t, json_number(json_get(o, "objective_ns"), NAN));
     table_num(p, t, json_number(json_get(o, "bound_ns"), NAN));
-    simulated = simulated || rate > 0;
+    simulated = simulated || tried;
   }
   page_table_end(p, t, false);
   if (json_len(list) > 1 && simulated)

@@ -21,8 +21,7 @@ static void tiles(page *p, const json *doc) {
   for (const json *g = json_first(json_get(doc, "groups")); g != NULL; g = json_next(g)) {
     if (strcmp(answer_text(g, "by"), "all") != 0 || strcmp(answer_text(g, "name"), "experts on the CPU") != 0) continue;
     bool decode = strcmp(answer_text(g, "metric"), "decode") == 0;
-    bool alone = json_get(g, "row_left_out_median_abs_error") != NULL;
-    format_number(answer_num(g, decode ? "inside" : alone ? "row_left_out_median_abs_error" : "median_abs_error"), FMT_SHARE, v);
+    format_number(answer_num(g, decode ? "inside" : "median_abs_error"), FMT_SHARE, v);
     page_tile(p, decode ? "Decode inside the interval" : "Prefill, median error", v, "%.0f rows", answer_num(g, "n"));
   }
   page_tiles_end(p);
@@ -33,10 +32,10 @@ static void table_groups(page *p, const json *groups) {
                                  {"by", "By", FMT_TEXT},
                                  {"name", "Group", FMT_TEXT},
                                  {"n", "Rows", FMT_INT},
-                                 {"row_left_out_median_abs_error", "Row left out: median", FMT_SHARE},
-                                 {"row_left_out_p90_abs_error", "9 of 10 within", FMT_SHARE},
-                                 {"median_abs_error", "In the fit: median", FMT_SHARE},
+                                 {"median_abs_error", "Median error", FMT_SHARE},
                                  {"p90_abs_error", "9 of 10 within", FMT_SHARE},
+                                 {"fit_median_abs_error", "In the fit: median", FMT_SHARE},
+                                 {"fit_p90_abs_error", "9 of 10 within", FMT_SHARE},
                                  {"median_signed_error", "Signed median", FMT_SIGNED},
                                  {"inside", "Inside interval", FMT_SHARE},
                                  {"median_high_over_low", "High / low", FMT_NUM},
@@ -50,7 +49,8 @@ static void table_groups(page *p, const json *groups) {
       else table_num(p, t, answer_num(g, cols[i].key));
     }
   page_table_end(p, t, false);
-  page_note(p, "Row left out: the priors were fitted again without that row, then had to predict it. Machine left out: without "
+  page_note(p, "Errors are of rows left out (but with --quick): the priors were fitted again without that row, then had to "
+               "predict it. Machine left out: without "
                "all rows of its "
                "machine; that is the error to expect on a machine nobody has measured. In the fit: with the row among those the "
                "priors were "

@@ -235,18 +235,23 @@ hf_status comparison_not_worse(const comparison *c, const json *earlier, const c
   if (c->used < used) return hf_fail(HF_NO, "%d rows are used, %lld were in %s", c->used, (long long)used, where);
   for (const json *o = json_first(groups); o != NULL; o = json_next(o)) {
     const char *metric = NULL, *by = NULL, *name = NULL;
-    double median = 0, p90 = 0, inside = 0;
+    double median = 0, p90 = 0, inside = 0, alone_median = 0, alone_p90 = 0;
     HF_TRY(json_get_str(o, where, "metric", &metric));
     HF_TRY(json_get_str(o, where, "by", &by));
     HF_TRY(json_get_str(o, where, "name", &name));
-    HF_TRY(json_get_num(o, where, "median_abs_error", 0, 1e9, &median));
-    HF_TRY(json_get_num(o, where, "p90_abs_error", 0, 1e9, &p90));
+    HF_TRY(json_get_num(o, where, "median_abs_error", 0, 1e9, &alone_median));
+    HF_TRY(json_get_num(o, where, "p90_abs_error", 0, 1e9, &alone_p90));
+    HF_TRY(json_get_num(o, where, "fit_median_abs_error", 0, 1e9, &median));
+    HF_TRY(json_get_num(o, where, "fit_p90_abs_error", 0, 1e9, &p90));
     HF_TRY(json_get_num(o, where, "inside", 0, 1, &inside));
     const case_group *g = comparison_group(c, strcmp(metric, "prefill") == 0 ? METRIC_PREFILL : METRIC_DECODE, by, name);
     if (g == NULL) return hf_fail(HF_NO, "%s of %s %s: there is no such row any more; there was in %s", metric, by, name, where);
     if (g->median > median + ROUNDING || g->p90 > p90 + ROUNDING)
       return hf_fail(HF_NO, "%s of %s %s: |error| median %.3f, p90 %.3f, worse than %.3f and %.3f in %s", metric, by, name,
                      g->median, g->p90, median, p90, where);
+    if (g->alone_median > alone_median + ROUNDING || g->alone_p90 > alone_p90 + ROUNDING) /* 0 where rows were not left out */
+      return hf_fail(HF_NO, "%s of %s %s: rows left out: |error| median %.3f, p90 %.3f, worse than %.3f and %.3f in %s", metric,
+                     by, name, g->alone_median, g->alone_p90, alone_median, alone_p90, where);
     if ((double)g->inside / g->n < inside - ROUNDING)
       return hf_fail(HF_NO, "%s of %s %s: %d of %d inside their interval; a share of %.3f was in %s", metric, by, name, g->inside,
                      g->n, inside, where);

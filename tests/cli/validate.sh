@@ -44,7 +44,7 @@ expect_stderr_line 'missed: decode: median'
 expect_exit 0 "$plan" validate "$cases" --quick --no-store --markdown "$tmp/t.md"
 grep -q '^| decode | all experts on the CPU |' "$tmp/t.md" || fail "no Markdown table"
 
-jq '.groups |= map(.median_abs_error = 0)' tests/validation/expected.json >"$tmp/better.json"
+jq '.groups |= map(.fit_median_abs_error = 0)' tests/validation/expected.json >"$tmp/better.json"
 expect_exit 1 "$plan" validate "$cases" --quick --no-store --baseline "$tmp/better.json"
 expect_stderr_line 'worse than'
 
