@@ -283,7 +283,8 @@ static void show_result(const plan *p, const sim_options *o, bool sustained, con
   for (int i = 0; i < SIM_N_RESOURCES; i++)
     if (r->busy[i] > 0) printf(" %s %.1f %%", sim_resource_name(i), 100 * r->busy[i]);
   if (r->energy_j > 0)
-    printf("\n  energy       %.3g kJ, %.3g J per output token", 1e-3 * r->energy_j, r->energy_j / (double)r->output_tokens);
+    printf("\n  energy       %.3g kJ, %.3g J per output token (GPUs and CPU)", 1e-3 * r->energy_j,
+           r->energy_j / (double)r->output_tokens);
   printf("\n  simulated    %lld steps in %s; figures are %s\n", (long long)r->steps, r->by_steps ? "whole" : "layers", p->tag);
 }
 

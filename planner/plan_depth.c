@@ -6,6 +6,7 @@
 #include "planner/plan_make.h"
 
 static const double QUICK_GAP = 0.005;
+enum { TOLD_DEVICES = 2 };
 
 /* A depth at which a request takes longer than at the best by more than this, waiting left out, is not simulated. */
 static const double DEPTH_SLACK = 1.25, CHUNK_SLACK = 1.25; /* of a chunk the same, by its estimate */
@@ -134,31 +135,53 @@ static hf_status place(const plan_inputs *in, const plan_sizes *s, planned *p, u
   return place(in, s, p, shallower, io, refusal, out);
 }
 
-/* The plan at its depth with another chunk; it stays where it delivers clearly more, or keeps limits that were missed. */
+/* With the chunk that is set, placed at one depth; it takes the place of *out where it is better than *t. */
+static hf_status try_placed(const plan_inputs *in, const plan_sizes *s, planned *p, const ilp_options *io, bool search, int depth,
+                            ilp_refusal *refusal, ilp_result **out, trial *t) {
+  ilp_limits limit = p->eval->limit;
+  ilp_refusal refused;
+  ilp_result *r = NULL;
+  trial now = {0};
+  hf_status st = place(in, s, p, 1u << (depth - 1), *io, &refused, &r);
+  if (st == HF_OK && !over_budget(in, s, r)) st = try_depth(in, p, r, search, &now);
+  if (st == HF_NO) hf_clear_error(); /* no room at this depth */
+  if (st == HF_OK && now.load.requests + now.load.given_up > 0 && better(&now, t)) {
+    ilp_result *worse = *out;
+    *out = r;
+    r = worse;
+    *refusal = refused;
+    *t = now;
+  } else {
+    p->eval->limit = limit;
+  }
+  ilp_result_free(r);
+  return st == HF_NO ? HF_OK : st;
+}
+
+/* Another chunk, at the plan's depth and those beside it; it stays where it delivers clearly more, or keeps limits that were missed. */
 static hf_status try_chunk(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, int chunk_tokens,
                            plan_sizes *s, planned *p, trial *best) {
-  int depth = p->ilp->depth, before = in->chunk_tokens;
+  int at = p->ilp->depth, before = in->chunk_tokens;
   ilp_limits limit = p->eval->limit;
-  ilp_refusal refusal;
+  ilp_refusal refusal = {0};
   ilp_result *r = NULL;
-  trial t = {0};
   hf_status st = plan_set_chunk(in, o, chunk_tokens, s, p->eval);
-  if (st == HF_OK) st = place(in, s, p, 1u << (depth - 1), *io, &refusal, &r);
-  if (st == HF_OK && over_budget(in, s, r)) st = hf_fail(HF_NO, "chunks of %d tokens: over the budget", chunk_tokens);
-  if (st == HF_OK) st = try_depth(in, p, r, search, &t);
-  if (st == HF_OK && better(&t, best)) {
+  for (int i = 0; i < 3 && st == HF_OK; i++) {
+    int depth = i == 0 ? at : i == 1 ? at - 1 : at + 1;
+    if (depth < 1 || depth > ILP_MAX_DEPTH || (depths_to_try(in) >> (depth - 1) & 1) == 0) continue;
+    st = try_placed(in, s, p, io, search, depth, &refusal, &r, best);
+  }
+  if (st == HF_OK && r != NULL) {
     ilp_result_free(p->ilp);
     p->ilp = r;
     p->refusal = refusal;
-    p->by_depth[depth - 1] = r->by_depth[depth - 1];
-    p->depth_tok_per_s[depth - 1] = t.rate;
-    p->depth_chunk[depth - 1] = chunk_tokens;
-    *best = t;
+    p->by_depth[r->depth - 1] = r->by_depth[r->depth - 1];
+    p->depth_tok_per_s[r->depth - 1] = best->rate;
+    p->depth_chunk[r->depth - 1] = chunk_tokens;
     return HF_OK;
   }
   ilp_result_free(r);
-  if (st == HF_NO) hf_clear_error();
-  if (st != HF_OK && st != HF_NO) return st;
+  HF_TRY(st);
   HF_TRY(plan_set_chunk(in, o, before, s, p->eval));
   p->eval->limit = limit;
   return HF_OK;
@@ -189,6 +212,7 @@ static hf_status try_other_depth(const plan_inputs *in, const plan_sizes *s, pla
   }
   HF_TRY(st);
   p->seconds += r->seconds;
+  p->depth_chunk[depth - 1] = in->chunk_tokens;
   p->by_depth[depth - 1] = r->by_depth[depth - 1]; /* the search over all depths may have stopped before it was proven */
   if (!over_budget(in, s, r)) {
     st = try_depth(in, p, r, search, &t);
@@ -205,20 +229,29 @@ static hf_status try_other_depth(const plan_inputs *in, const plan_sizes *s, pla
   return st;
 }
 
-static hf_status compare_depths(plan_inputs *in, const planned_options *o, const ilp_options *io, plan_sizes *s, planned *p) {
+/* All depths that come near the best so far, but for the one that is placed. */
+static hf_status try_depths(const plan_inputs *in, const plan_sizes *s, planned *p, const ilp_options *io, bool search,
+                            trial *best) {
   double least = p->ilp->objective_ns;
   int first = p->ilp->depth;
-  bool search = o->slo_report && o->give_up > 0, changed = false;
-  trial best;
-  HF_TRY(try_depth(in, p, p->ilp, search, &best));
-  HF_TRY(try_near(in, p, io, search, p->ilp, &best));
-  p->depth_tok_per_s[first - 1] = best.rate;
   for (int d = 1; d <= ILP_MAX_DEPTH; d++) {
     ilp_depth_state state = p->by_depth[d - 1].state;
     if (d == first || (state != ILP_DEPTH_SOLVED && state != ILP_DEPTH_PRUNED)) continue;
-    if (could_win(in, p, p->by_depth[d - 1].objective_ns, least)) HF_TRY(try_other_depth(in, s, p, io, search, d, &best));
+    if (could_win(in, p, p->by_depth[d - 1].objective_ns, least)) HF_TRY(try_other_depth(in, s, p, io, search, d, best));
   }
+  return HF_OK;
+}
+
+static hf_status compare_depths(plan_inputs *in, const planned_options *o, const ilp_options *io, plan_sizes *s, planned *p) {
+  bool search = o->slo_report && o->give_up > 0, changed = false;
+  int chunk = in->chunk_tokens;
+  trial best;
+  HF_TRY(try_depth(in, p, p->ilp, search, &best));
+  HF_TRY(try_near(in, p, io, search, p->ilp, &best));
+  p->depth_tok_per_s[p->ilp->depth - 1] = best.rate;
+  HF_TRY(try_depths(in, s, p, io, search, &best));
   HF_TRY(try_chunks(in, o, io, search, s, p, &best));
+  if (in->chunk_tokens != chunk) HF_TRY(try_depths(in, s, p, io, search, &best)); /* another depth may suit the other chunk */
   keep_trial(p, &best);
   if (best.within || o->slo_report) return HF_OK;
   HF_TRY(plan_slo_tighten(in, io, p, &changed));
@@ -232,7 +265,10 @@ static hf_status compare_depths(plan_inputs *in, const planned_options *o, const
 /* The objective is what limits a decode step in the long run; the simulation knows prompts and the order of things too. So every depth at which a
  * request comes near the best is simulated as well, and what is delivered decides; gap and bound are those of the depth chosen. */
 hf_status plan_choose_depth(plan_inputs *in, const planned_options *o, plan_sizes *s, planned *p) {
-  const ilp_options io = {.quick = o->quick, .gap_target = o->quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP};
+  /* What is told to people is searched as plan searches, so that one question has one answer; on many devices that takes seconds. */
+  bool told = o->compare_depths && o->give_up == 0 && o->quick_gap == 0 && (o->search_fully || in->gpus.n <= TOLD_DEVICES);
+  bool quick = o->quick && !told;
+  const ilp_options io = {.quick = quick, .gap_target = quick ? (o->quick_gap > 0 ? o->quick_gap : QUICK_GAP) : FULL_GAP};
   HF_TRY(place(in, s, p, depths_to_try(in), io, &p->refusal, &p->ilp));
   memcpy(p->by_depth, p->ilp->by_depth, sizeof p->by_depth);
   for (int d = 0; d < ILP_MAX_DEPTH; d++) p->depth_chunk[d] = in->chunk_tokens;

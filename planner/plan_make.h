@@ -25,7 +25,10 @@ typedef struct {
   bool
       quick; /* cells of a sweep: the placement of the Lagrangian search stands when its proven gap is at most quick_gap; no baselines, no
                * advice, no inputs in plan.extra, and depths are compared by their objective, one simulation in all */
-  double quick_gap;    /* 0 = 0.005 */
+  double quick_gap; /* 0 = 0.005 */
+  bool
+      search_fully; /* with quick: the placement is searched as without, whatever the number of devices; on up to two it is anyway where depths are
+                      * compared and no load is given up */
   bool compare_depths; /* with quick: every depth that could win is simulated too, and the simulation chooses */
   bool slo_report;     /* slo_* go to the simulation (goodput), nothing is refused */
   bool no_interval;    /* decode_tok_per_s low = likely = high: saves the tables of 14 cases */

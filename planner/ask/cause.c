@@ -87,7 +87,7 @@ static void machine_causes(causes *all, const ask_case *b, const ask_case *c) {
     add(all, "device_time", "s", b->device_ns / 1e9, 0, ratio_log(b->step_ns, c->step_ns),
         "no GPU: attention and shared experts on the CPU too, its time %s → %s ms a step, and nothing overlaps",
         ms_of(b->cpu_ns).text, ms_of(c->cpu_ns).text);
-  else if (strcmp(b->gpus, c->gpus) != 0)
+  else if (same_load && strcmp(b->gpus, c->gpus) != 0)
     add(all, "gpus", "", 0, 0, 0.5 * ratio_log(b->step_ns, c->step_ns), "GPUs %s → %s: a step lasts %s → %s ms", b->gpus, c->gpus,
         ms_of(b->step_ns).text, ms_of(c->step_ns).text);
   rate_cause(all, "dram_bandwidth", "DRAM bandwidth", b->dram_bytes_per_s, c->dram_bytes_per_s, "CPU", same_load ? b->cpu_ns : 0,

@@ -82,6 +82,7 @@ static hf_status prepare(whatif *w, whatif_column *y, db *d, const ask_machine *
                             .slo = w->slo,
                             .scenario = &c->scenario,
                             .quick = !c->exact,
+                            .search_fully = true,
                             .count_users = w->slo_from != NULL};
   HF_TRY(ask_apply(&y->set, y->machine, &y->spec.req));
   snprintf(y->spec.name, sizeof y->spec.name, "%s", y->set.n == 0 ? "base" : y->set.name);
