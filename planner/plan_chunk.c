@@ -69,7 +69,7 @@ static double busiest_ns(const demand *d) {
 /* The time of a request under the chunk set. Alone: its prompt's chunks and its share of the steps of all users. Where micro-batches overlap,
  * the busiest resource's share in both, for what can be sent is whatever leaves it less busy. */
 static hf_status request_ns(const plan_inputs *in, const plan_eval *v, bool overlap, uint8_t *place, double *prompt_ns,
-                            double *ns) {
+                            double *alone_ns, double *ns) {
   const plan_request *r = &in->req;
   int64_t prompt = r->prompt_tokens, chunk = in->chunk_tokens < prompt ? in->chunk_tokens : prompt, last = prompt % chunk;
   double steps = (double)r->output_tokens / (double)r->users, whole = (double)(prompt / chunk), least = INFINITY;
@@ -79,7 +79,7 @@ static hf_status request_ns(const plan_inputs *in, const plan_eval *v, bool over
   HF_TRY(piece_alone_ns(in, v, place, chunk, &e));
   if (last > 0) HF_TRY(piece_alone_ns(in, v, place, last, &rest));
   *prompt_ns = whole * e.chunk_ns + rest.chunk_ns;
-  *ns = *prompt_ns + steps * e.step_ns;
+  *ns = *alone_ns = *prompt_ns + steps * e.step_ns;
   for (int uploads = 0; overlap && uploads <= (v->prefill.upload ? 1 : 0); uploads++) {
     demand d = {0};
     for (int q = 0; q < ilp_n_places(v->table); q++) d.place_ns[q] = steps * e.place_ns[q];
@@ -113,10 +113,12 @@ hf_status plan_choose_chunk(plan_inputs *in, const planned_options *o, plan_size
   hf_status st = HF_OK;
   HF_TRY(hf_alloc(&place, (size_t)v->table->n_layers * (size_t)v->table->n_experts + 1, 1, "choice of a chunk"));
   int longest = in->req.chunk_tokens > 0 ? (int)in->req.chunk_tokens : in->chunk_most;
-  for (int c = longest; c == longest || (c >= PLAN_CHUNK_LEAST && p->n_chunks < PLAN_CHUNKS); c /= 2) {
+  for (int c = longest, k = 0; k == 0 || (c >= PLAN_CHUNK_LEAST && p->n_chunks < PLAN_CHUNKS);
+       c = k++ % 2 == 0 ? c / 4 * 3 : c / 3 * 2) {
     HF_GO(done, plan_set_chunk(in, o, c, s, v));
     if (plan_can_fit(in, s, in->req.depth > 0 ? (int)in->req.depth : 1)) {
-      HF_GO(done, request_ns(in, v, overlap, place, &prompt_ns[p->n_chunks], &p->chunk_ns[p->n_chunks]));
+      HF_GO(done, request_ns(in, v, overlap, place, &prompt_ns[p->n_chunks], &p->chunk_alone_ns[p->n_chunks],
+                             &p->chunk_ns[p->n_chunks]));
       p->chunk[p->n_chunks++] = c;
     }
     if (in->req.chunk_tokens > 0) break;

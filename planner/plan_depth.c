@@ -8,9 +8,11 @@
 static const double QUICK_GAP = 0.005;
 enum { TOLD_DEVICES = 2 };
 
-/* A depth at which a request takes longer than at the best by more than this, waiting left out, is not simulated. */
-static const double DEPTH_SLACK = 1.25, CHUNK_SLACK = 1.25; /* of a chunk the same, by its estimate */
-static const double FULL_GAP = 1e-5;                        /* proven so far, a plan is not searched on */
+/* What takes a request longer than the best by more than this, waiting left out, is not simulated: a depth, a chunk, a chunk in searches. */
+static const double DEPTH_SLACK = 1.25, CHUNK_SLACK = 1.25, SEARCH_SLACK = 1.2;
+/* A chunk that delivers less than this share of the best at the depth chosen is not tried at those beside it. */
+static const double BESIDE = 0.9;
+static const double FULL_GAP = 1e-5; /* proven so far, a plan is not searched on */
 
 static uint32_t depths_to_try(const plan_inputs *in) {
   if (in->req.depth > 0) return 1u << (in->req.depth - 1);
@@ -135,9 +137,10 @@ static hf_status place(const plan_inputs *in, const plan_sizes *s, planned *p, u
   return place(in, s, p, shallower, io, refusal, out);
 }
 
-/* With the chunk that is set, placed at one depth; it takes the place of *out where it is better than *t. */
+/* With the chunk that is set, placed at one depth; it takes the place of *out where it is better than *t. *rate: delivered so, 0 where it has no
+ * room. */
 static hf_status try_placed(const plan_inputs *in, const plan_sizes *s, planned *p, const ilp_options *io, bool search, int depth,
-                            ilp_refusal *refusal, ilp_result **out, trial *t) {
+                            ilp_refusal *refusal, ilp_result **out, trial *t, double *rate) {
   ilp_limits limit = p->eval->limit;
   ilp_refusal refused;
   ilp_result *r = NULL;
@@ -145,6 +148,7 @@ static hf_status try_placed(const plan_inputs *in, const plan_sizes *s, planned 
   hf_status st = place(in, s, p, 1u << (depth - 1), *io, &refused, &r);
   if (st == HF_OK && !over_budget(in, s, r)) st = try_depth(in, p, r, search, &now);
   if (st == HF_NO) hf_clear_error(); /* no room at this depth */
+  *rate = now.rate;
   if (st == HF_OK && now.load.requests + now.load.given_up > 0 && better(&now, t)) {
     ilp_result *worse = *out;
     *out = r;
@@ -158,18 +162,20 @@ static hf_status try_placed(const plan_inputs *in, const plan_sizes *s, planned 
   return st == HF_NO ? HF_OK : st;
 }
 
-/* Another chunk, at the plan's depth and those beside it; it stays where it delivers clearly more, or keeps limits that were missed. */
+/* Another chunk, at the plan's depth and, where that comes near and this is no search, at those beside it; it stays where it delivers clearly more, or keeps limits that were missed. */
 static hf_status try_chunk(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, int chunk_tokens,
                            plan_sizes *s, planned *p, trial *best) {
   int at = p->ilp->depth, before = in->chunk_tokens;
   ilp_limits limit = p->eval->limit;
   ilp_refusal refusal = {0};
   ilp_result *r = NULL;
+  double rate = INFINITY;
   hf_status st = plan_set_chunk(in, o, chunk_tokens, s, p->eval);
-  for (int i = 0; i < 3 && st == HF_OK; i++) {
+  for (int i = 0; i < (search ? 1 : 3) && st == HF_OK; i++) {
     int depth = i == 0 ? at : i == 1 ? at - 1 : at + 1;
+    if (i == 1 && r == NULL && rate < BESIDE * best->rate) break;
     if (depth < 1 || depth > ILP_MAX_DEPTH || (depths_to_try(in) >> (depth - 1) & 1) == 0) continue;
-    st = try_placed(in, s, p, io, search, depth, &refusal, &r, best);
+    st = try_placed(in, s, p, io, search, depth, &refusal, &r, best, &rate);
   }
   if (st == HF_OK && r != NULL) {
     ilp_result_free(p->ilp);
@@ -190,12 +196,18 @@ static hf_status try_chunk(plan_inputs *in, const planned_options *o, const ilp_
 /* The chunk was chosen by an estimate that knows no waiting: others that come near the best by it are simulated, too. */
 static hf_status try_chunks(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, plan_sizes *s,
                             planned *p, trial *best) {
-  double least = INFINITY;
+  double least = INFINITY, alone = INFINITY;
   int first = in->chunk_tokens;
-  for (int i = 0; i < p->n_chunks; i++) least = fmin(least, p->chunk_ns[i]);
-  for (int i = 0; i < p->n_chunks; i++)
-    if (p->chunk[i] != first && p->chunk_ns[i] <= CHUNK_SLACK * least)
-      HF_TRY(try_chunk(in, o, io, search, p->chunk[i], s, p, best));
+  for (int i = 0; i < p->n_chunks; i++) {
+    least = fmin(least, p->chunk_ns[i]);
+    alone = fmin(alone, p->chunk_alone_ns[i]);
+  }
+  for (int i = 0; i < p->n_chunks; i++) {
+    bool near = p->chunk_ns[i] <= (search ? SEARCH_SLACK : CHUNK_SLACK) * least ||
+                (!search && p->chunk_alone_ns[i] <= CHUNK_SLACK * alone);
+    bool halved = in->chunk_most % p->chunk[i] == 0; /* searches leave out what is between the halves of the longest */
+    if (p->chunk[i] != first && near && (halved || !search)) HF_TRY(try_chunk(in, o, io, search, p->chunk[i], s, p, best));
+  }
   return HF_OK;
 }
 
@@ -251,7 +263,8 @@ static hf_status compare_depths(plan_inputs *in, const planned_options *o, const
   p->depth_tok_per_s[p->ilp->depth - 1] = best.rate;
   HF_TRY(try_depths(in, s, p, io, search, &best));
   HF_TRY(try_chunks(in, o, io, search, s, p, &best));
-  if (in->chunk_tokens != chunk) HF_TRY(try_depths(in, s, p, io, search, &best)); /* another depth may suit the other chunk */
+  if (in->chunk_tokens != chunk && !search)
+    HF_TRY(try_depths(in, s, p, io, search, &best)); /* another depth may suit the other chunk */
   keep_trial(p, &best);
   if (best.within || o->slo_report) return HF_OK;
   HF_TRY(plan_slo_tighten(in, io, p, &changed));

@@ -13,7 +13,7 @@
 /* Another depth must deliver more by this to replace the objective's choice: small, since the depth chosen shall be the fastest or within 3 % of
  * it (project bar); not nothing, since a tie goes to the simpler schedule. */
 #define PLAN_DEPTH_MARGIN 1.02
-enum { PLAN_CHUNKS = 5, PLAN_DEPTHS = 4 }; /* tried */
+enum { PLAN_CHUNKS = 9, PLAN_DEPTHS = 4 }; /* tried */
 /* Another depth or chunk may make up for a limit missed by this: searches follow a load so far beyond it. */
 #define PLAN_NEARLY 1.5
 
@@ -69,8 +69,8 @@ typedef struct {
   /* Chunks with room, longest first, and what a request takes with each by the estimate that chooses where to begin (plan_chunk.c); prompt_ns: its
    * prompt alone, with the one chosen there. */
   int n_chunks, chunk[PLAN_CHUNKS];
-  double chunk_ns[PLAN_CHUNKS], prompt_ns;
-  double seconds;                  /* all searches together */
+  double chunk_ns[PLAN_CHUNKS], chunk_alone_ns[PLAN_CHUNKS], prompt_ns; /* alone: with nothing overlapping */
+  double seconds;                                                       /* all searches together */
   double effect[COST_N_GROUPS][2]; /* of the interval: ln(step / likely step) with one group at its slow, at its fast end */
   /* Set when the answer is HF_NO: what needs how much, and what would help. */
   int n_budget, n_remedies;
