@@ -197,6 +197,7 @@ hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra) {
   json_add_str(extra, "depth_chosen_by",
                in->req.depth > 0 ? "request" : "simulation; objective_ns and bound_ns are those of this depth");
   json_add_str(extra, "certificate", p->ilp->certificate);
+  if (p->ilp->failure[0] != '\0') json_add_str(extra, "search_failed", p->ilp->failure);
   return json_type(o) == JSON_OBJECT ? HF_OK : hf_fail(HF_MACHINE, "out of memory: extra members of a plan");
 }
 

@@ -357,9 +357,17 @@ static hf_status show_objective(const plan *p, hf_buf *b) {
   double weight = prompt_weight(p), gain = json_number(json_get(p->extra, "placement_gain"), 0);
   time_text(1e-9 * p->ilp.objective_ns, t[0]);
   time_text(1e-9 * p->ilp.bound_ns, t[1]);
-  HF_TRY(hf_buf_printf(b, "  %s  %s, no placement%s below %s: gap %.4f %%, %s, found in %.2f s\n",
-                       weight > 0 ? "step+prompt" : "decode step", t[0], has_rows(p) ? " that keeps the rows of its limits" : "",
-                       t[1], 100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
+  const char *failed = json_string(json_get(p->extra, "search_failed"));
+  if (failed != NULL)
+    HF_TRY(hf_buf_printf(b,
+                         "  decode step  %s, of a simple placement, without certificate: %s\n               (none takes less "
+                         "than %s, what is left "
+                         "without routed experts)\n",
+                         t[0], failed, t[1]));
+  else
+    HF_TRY(hf_buf_printf(
+        b, "  %s  %s, no placement%s below %s: gap %.4f %%, %s, found in %.2f s\n", weight > 0 ? "step+prompt" : "decode step",
+        t[0], has_rows(p) ? " that keeps the rows of its limits" : "", t[1], 100 * p->ilp.gap, p->ilp.status, p->ilp.seconds));
   if (weight > 0) {
     double chunk_ns = json_number(json_get(json_get(p->extra, "resources"), "chunk_ns"), 0);
     time_text(1e-9 * (p->ilp.objective_ns - weight * chunk_ns), t[2]);

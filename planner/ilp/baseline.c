@@ -144,6 +144,14 @@ hf_status spread_best_simple(const spread *m, uint8_t *placement, double *ns) {
   return HF_OK;
 }
 
+hf_status ilp_simple(const ilp_problem *p, int depth, ilp_counters *count, uint8_t *placement, double *ns) {
+  spread *m = NULL;
+  HF_TRY(spread_new(p, depth, &(spread_goal){1, p->prefill.weight}, count, &m));
+  hf_status st = spread_best_simple(m, placement, ns);
+  spread_free(m);
+  return st;
+}
+
 hf_status ilp_baselines(const ilp_problem *p, uint32_t depths, uint64_t seed, ilp_counters *count, ilp_baseline *out) {
   static const char *const name[ILP_N_BASELINES] = {"greedy", "whole-layers", "uniform", "random", "all-cpu"};
   fill_state s;

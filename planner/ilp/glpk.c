@@ -19,6 +19,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* After an abort the environment is thrown away, and with it every program that this thread had in GLPK. */
+static _Thread_local uint64_t environment;
+static _Thread_local int abort_in;
+
+void ilp_lp_abort_in(int solves) {
+  abort_in = solves;
+}
+
 typedef struct {
   const ilp_mckp *m;
   ilp_mckp_result *out;
@@ -210,6 +218,7 @@ hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mckp_result
     glp_error_hook(NULL, NULL);
     glp_term_hook(NULL, NULL);
     glp_free_env();
+    environment++;
   }
   free(s->x);
   free(s);
@@ -220,6 +229,7 @@ hf_status ilp_mckp_solve(const ilp_mckp *m, ilp_counters *count, ilp_mckp_result
 
 struct ilp_lp {
   glp_prob *p;
+  uint64_t environment; /* of which the program is */
   bool dead;
   int nodes;
   double bound, stop, max_work;
@@ -251,11 +261,13 @@ static hf_status lp_died(ilp_lp *lp) {
   lp->dead = true;
   lp_hooks(NULL);
   glp_free_env();
+  environment++;
   return hf_fail(HF_MACHINE, "GLPK gave up: %s", lp->message);
 }
 
 static hf_status lp_alive(const ilp_lp *lp) {
-  return lp->dead ? hf_fail(HF_MACHINE, "GLPK gave up: %s", lp->message) : HF_OK;
+  bool gone = lp->dead || lp->environment != environment;
+  return gone ? hf_fail(HF_MACHINE, "GLPK gave up: %s", lp->dead ? lp->message : "on another program") : HF_OK;
 }
 
 static int lp_kind(double lo, double hi) {
@@ -272,6 +284,7 @@ hf_status ilp_lp_new(int n_rows, const double *lo, const double *hi, ilp_lp **ou
     return st;
   }
   lp_hooks(lp);
+  lp->environment = environment;
   lp->p = glp_create_prob();
   glp_set_obj_dir(lp->p, GLP_MIN);
   lp_hooks(NULL);
@@ -336,6 +349,7 @@ hf_status ilp_lp_solve(ilp_lp *lp, ilp_counters *count) {
   o.msg_lev = GLP_MSG_OFF;
   o.meth = GLP_PRIMAL;                           /* new columns leave the last basis feasible */
   o.it_lim = 4 * glp_get_num_rows(lp->p) + 4000; /* more: it goes round in circles */
+  if (abort_in > 0 && --abort_in == 0) o.it_lim = -1000;
   int before = glp_get_it_cnt(lp->p), rc = glp_simplex(lp->p, &o);
   if (rc != 0) { /* a basis gone bad: from scratch */
     glp_std_basis(lp->p);
@@ -414,7 +428,7 @@ double ilp_lp_chosen(const ilp_lp *lp, int column) {
 
 void ilp_lp_free(ilp_lp *lp) {
   if (lp == NULL) return;
-  if (!lp->dead) {
+  if (!lp->dead && lp->environment == environment) {
     if (setjmp(lp->back) == 0) {
       lp_hooks(lp);
       glp_delete_prob(lp->p);

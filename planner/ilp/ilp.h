@@ -225,7 +225,7 @@ typedef struct {
   const char *
       status; /* "optimal": gap <= 1e-6; "proven": <= 1 %; "bounded": certified, but with a wider gap; "feasible": no certificate */
   bool lp_exact;            /* the program of the chosen depth (ilp_write_lp) was solved to its optimum */
-  const char *certificate;  /* of bound_depth: "lagrangian" (an LP), "milp", "exact" (one placement only) */
+  const char *certificate;  /* of bound_depth: "lagrangian" (an LP), "milp", "exact" (one placement only), "none" */
   double tok_per_s;         /* users / objective */
   double seconds;           /* wall time of ilp_solve; the only field that may differ between runs */
   double theta_ns_per_byte; /* of the chosen depth */
@@ -234,13 +234,15 @@ typedef struct {
   ilp_depth_result by_depth[ILP_MAX_DEPTH];
   ilp_baseline baseline[ILP_N_BASELINES];
   ilp_counters counters;
+  char failure[160];  /* of GLPK, where it ended the search; else empty */
   ilp_tables *tables; /* owned */
 } ilp_result;
 
 /* HF_INPUT: a bad problem, field named. HF_NO: no depth fits (device bytes negative, or pinned experts larger than them), or no
  * placement keeps the limits (options->refusal has the certificate, the message its figures).
- * HF_MACHINE: out of memory. A failure inside GLPK is no error: the answer is
- * then the Lagrangian one, with its own certificate. options may be NULL. *out is set only on success; free with
+ * HF_MACHINE: out of memory. A failure inside GLPK is no error: the answer is then the Lagrangian one, with its own certificate (form M), or the
+ * best simple placement (greedy, whole layers, uniform) with status "feasible", certificate "none", why in `failure`, and a bound that leaves all
+ * routed experts out; ilp_write_* have nothing to write then (HF_NO). options may be NULL. *out is set only on success; free with
  * ilp_result_free
  * (NULL ok). */
 HF_MUST hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result **out);

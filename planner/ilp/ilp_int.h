@@ -118,6 +118,8 @@ HF_MUST hf_status ilp_lp_column(ilp_lp *lp, double cost, double lo, double hi, b
 HF_MUST hf_status ilp_lp_bounds(ilp_lp *lp, int column, double lo, double hi);
 /* Solves the relaxation from the last basis; HF_MACHINE also when it has no solution. */
 HF_MUST hf_status ilp_lp_solve(ilp_lp *lp, ilp_counters *count);
+/* For tests: the so-many-th relaxation that this thread solves makes GLPK abort; 0 = none. */
+void ilp_lp_abort_in(int solves);
 /* Branch and bound after ilp_lp_solve. *finished: proven optimal. stop: give up when the bound reaches it. */
 HF_MUST hf_status ilp_lp_integer(ilp_lp *lp, const double *start, double stop, int max_nodes, double max_work,
                                  ilp_counters *count, bool *finished, bool *found, double *bound);
@@ -131,6 +133,8 @@ void ilp_lp_free(ilp_lp *lp);                       /* NULL ok */
  * be too large. */
 HF_MUST hf_status ilp_mckp_dynamic(const ilp_mckp *m, ilp_mckp_result *out);
 
+/* baseline.c: the best of greedy, whole layers and uniform at a depth, without a solver. *ns INFINITY: none fits. */
+HF_MUST hf_status ilp_simple(const ilp_problem *p, int depth, ilp_counters *count, uint8_t *placement, double *ns);
 /* baseline.c: of all depths in the mask, by tables of form P. */
 HF_MUST hf_status ilp_baselines(const ilp_problem *p, uint32_t depths, uint64_t seed, ilp_counters *count, ilp_baseline *out);
 

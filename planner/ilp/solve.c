@@ -586,9 +586,10 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->gap = gap_of(r);
   bool certified = r->bound_ns > 0 || r->objective_ns <= 0;
   r->status = status_of(certified, r->gap);
-  r->certificate = p->table->one_resource && ilp_n_places(p->table) == 1 ? "exact"
-                   : (b != NULL ? b->milp : y->milp)                     ? "milp"
-                                                                         : "lagrangian";
+  r->certificate = !certified                                              ? "none"
+                   : p->table->one_resource && ilp_n_places(p->table) == 1 ? "exact"
+                   : (b != NULL ? b->milp : y->milp)                       ? "milp"
+                                                                           : "lagrangian";
   r->lp_exact = d != NULL ? d->exact : x->exact;
   r->tok_per_s = e->tok_per_s;
   r->theta_ns_per_byte = r->by_depth[r->depth - 1].theta_ns_per_byte;
@@ -631,6 +632,73 @@ hf_status ilp_result_take(ilp_result *r, const ilp_result *other) {
   return HF_OK;
 }
 
+static void drop_tables(ilp_result *r) {
+  for (int i = 0; i < ILP_MAX_DEPTH; i++) {
+    ilp_depth_free(r->tables->depth[i]);
+    spread_solution_free(r->tables->spread[i]);
+    r->tables->depth[i] = NULL;
+    r->tables->spread[i] = NULL;
+  }
+}
+
+/* What a step takes at least at a depth, wherever its experts are: attention, dense and shared parts of one micro-batch. */
+static double step_without_experts_ns(const ilp_problem *p, int depth) {
+  const stage_table *t = p->table;
+  int tokens = p->users / depth > 0 ? p->users / depth : 1; /* of the smallest micro-batch */
+  double ns = t->step_fixed_ns + stage_curve_at(&t->head, tokens);
+  for (int l = 0; l < t->n_layers; l++) {
+    layer_times y = stage_layer_times(t, p->pop, l, tokens, p->context, NULL);
+    ns += y.attn_ns + y.shared_ns;
+  }
+  return ns;
+}
+
+/* GLPK ended the search: the best placement that needs none, said to be no more than that. */
+static hf_status without_solver(const ilp_problem *p, uint32_t open, ilp_result *r) {
+  uint8_t *place = NULL;
+  size_t cells = (size_t)r->n_layers * (size_t)r->n_experts;
+  hf_status st = HF_OK;
+  snprintf(r->failure, sizeof r->failure, "%.159s", hf_error_line());
+  hf_clear_error();
+  drop_tables(r);
+  memset(r->by_depth, 0, sizeof r->by_depth);
+  r->depth = 0;
+  r->objective_ns = r->bound_ns = INFINITY;
+  HF_TRY(hf_alloc(&place, cells + 1, 1, "placement"));
+  for (int depth = 1; depth <= ILP_MAX_DEPTH; depth++) {
+    ilp_depth_result *by = &r->by_depth[depth - 1];
+    ilp_evaluation e;
+    double ns;
+    if (!(open >> (depth - 1) & 1)) continue;
+    HF_GO(done, ilp_simple(p, depth, &r->counters, place, &ns));
+    if (isinf(ns)) continue;
+    HF_GO(done, ilp_evaluate(p, place, depth, NULL, &e));
+    if (!e.fits || !e.keeps_limits) continue;
+    by->state = ILP_DEPTH_SOLVED;
+    by->objective_ns = e.objective_ns;
+    by->bound_ns = fmin(e.objective_ns, step_without_experts_ns(p, depth));
+    r->bound_ns = fmin(r->bound_ns, by->bound_ns);
+    if (!(e.objective_ns < r->objective_ns)) continue;
+    r->objective_ns = e.objective_ns;
+    r->depth = r->bound_depth = depth;
+    memcpy(r->on_device, place, cells);
+  }
+  if (r->depth == 0) {
+    st = hf_fail(HF_MACHINE, "%s; and no simple placement fits", r->failure);
+    goto done;
+  }
+  HF_GO(done, ilp_evaluate(p, r->on_device, r->depth, r->layer, &r->evaluation));
+  r->gap = gap_of(r);
+  r->status = status_of(false, r->gap);
+  r->certificate = "none";
+  r->tok_per_s = r->evaluation.tok_per_s;
+  r->bytes_used = r->evaluation.bytes_used;
+  r->bytes_limit = r->evaluation.bytes_limit;
+done:
+  free(place);
+  return st;
+}
+
 hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result **out) {
   int64_t t0 = hf_now_ns();
   HF_TRY(ilp_check_problem(p));
@@ -657,7 +725,9 @@ hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result
               .best_ns = INFINITY,
               .count = &r->counters};
   if (o.refusal != NULL) *o.refusal = (ilp_refusal){0};
-  HF_GO(fail, solve_depths(&s, open, o.refusal, r));
+  st = solve_depths(&s, open, o.refusal, r);
+  if (st == HF_MACHINE && strncmp(hf_error_line(), "GLPK", 4) == 0) st = without_solver(p, open, r);
+  HF_GO(fail, st);
   if (!o.quick) HF_GO(fail, ilp_baselines(p, open, o.seed, &r->counters, r->baseline));
   r->seconds = (double)(hf_now_ns() - t0) * 1e-9;
   *out = r;
@@ -669,10 +739,7 @@ fail:
 
 void ilp_result_free(ilp_result *r) {
   if (r == NULL) return;
-  for (int i = 0; r->tables != NULL && i < ILP_MAX_DEPTH; i++) {
-    ilp_depth_free(r->tables->depth[i]);
-    spread_solution_free(r->tables->spread[i]);
-  }
+  if (r->tables != NULL) drop_tables(r);
   if (r->tables != NULL) free(r->tables->settled);
   free(r->tables);
   free(r->on_device);

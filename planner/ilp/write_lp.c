@@ -251,10 +251,16 @@ static hf_status write_file(const char *path, const ilp_result *r, which w) {
   return st;
 }
 
+static hf_status has_program(const ilp_result *r) {
+  return r->failure[0] == '\0' ? HF_OK : hf_fail(HF_NO, "no program to write, the search ended without one: %s", r->failure);
+}
+
 hf_status ilp_write_lp(const ilp_result *r, const char *path) {
+  HF_TRY(has_program(r));
   return write_file(path, r, MODEL);
 }
 
 hf_status ilp_write_bound_lp(const ilp_result *r, const char *path) {
+  HF_TRY(has_program(r));
   return write_file(path, r, BOUND);
 }

@@ -396,6 +396,42 @@ static void test_two_threads(void **state) {
   case_free(&c);
 }
 
+/* Whichever relaxation GLPK breaks off at: an answer that says so, with a simple placement no better than the real one and a bound below it, or the
+ * search had another way. And it works again afterwards. */
+static void test_glpk_breaks_off(void **state) {
+  (void)state;
+  ilp_case c;
+  ilp_result *good, *r;
+  int without = 0;
+  assert_true(case_small(&c, 4, 20, true, 77));
+  c.p.users = 8;
+  c.p.depths = 6; /* depths 2 and 3 */
+  must(ilp_solve(&c.p, NULL, &good));
+  for (int n = 1; n <= 12; n++) {
+    ilp_evaluation e;
+    ilp_lp_abort_in(n);
+    must(ilp_solve(&c.p, NULL, &r));
+    ilp_lp_abort_in(0);
+    must(ilp_evaluate(&c.p, r->on_device, r->depth, NULL, &e));
+    assert_true(e.fits && e.objective_ns == r->objective_ns && r->bound_ns > 0 && r->bound_ns <= r->objective_ns);
+    assert_true(good->bound_ns <= r->objective_ns * (1 + 1e-12) && r->bound_ns <= good->objective_ns);
+    if (strcmp(r->status, "feasible") == 0) {
+      without++;
+      assert_string_equal(r->certificate, "none");
+      assert_non_null(strstr(r->failure, "GLPK"));
+      assert_int_equal(ilp_write_lp(r, "/tmp/no-such-program.lp"), HF_NO);
+      hf_clear_error();
+    }
+    ilp_result_free(r);
+  }
+  assert_true(without > 0);
+  must(ilp_solve(&c.p, NULL, &r));
+  assert_true(r->objective_ns == good->objective_ns && r->bound_ns == good->bound_ns && r->failure[0] == '\0');
+  ilp_result_free(r);
+  ilp_result_free(good);
+  case_free(&c);
+}
+
 /* The theta of a result is worth something: with one more expert's room the bound falls by about that much, not more. */
 static void test_multiplier(void **state) {
   (void)state;
@@ -802,6 +838,7 @@ int main(void) {
       cmocka_unit_test(test_no_device),
       cmocka_unit_test(test_knapsack),
       cmocka_unit_test(test_glpk_cannot_abort),
+      cmocka_unit_test(test_glpk_breaks_off),
       cmocka_unit_test(test_failing_allocations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* Plans: what they carry recomputes their objective to the bit; what a run measured corrects the table and moves the right experts;
  * memory is accounted for and refusals say what would help. */
 #include "planner/plan_make.h"
+#include "planner/plan_show.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -628,6 +629,16 @@ static void who_chose_the_placement(void **state) {
     assert_true(json_number(json_get(o, "placement_gain"), 0) == gain[i]);
     json_free(o);
   }
+  hf_buf text;
+  hf_buf_init(&text, 1 << 20);
+  json_free(p.p->extra);
+  p.p->extra = json_new_object();
+  snprintf(p.ilp->failure, sizeof p.ilp->failure, "GLPK gave up: for a test");
+  ok(plan_extras(in, &p, p.p->extra));
+  ok(plan_show(p.p, &text));
+  assert_non_null(strstr(text.data, "of a simple placement, without certificate: GLPK gave up: for a test"));
+  assert_null(strstr(text.data, "no placement below"));
+  hf_buf_free(&text);
   done(in, &p);
 }
 
