@@ -218,7 +218,7 @@ static hf_status try_other_depth(const plan_inputs *in, const plan_sizes *s, pla
   ilp_result *r = NULL;
   trial t = {0};
   hf_status st = ilp_solve(&prob, io, &r);
-  if (st == HF_NO && prob.limit.step_ns + prob.limit.ttft_ns > 0) {
+  if (st == HF_NO) { /* the limits cannot be kept, or this depth has no room with the chunk that is set now */
     hf_clear_error();
     return HF_OK;
   }

@@ -65,6 +65,7 @@ static void nothing_delivers_clearly_more(void **state) {
               {"deepseek-r1", "iq4_xs", "cpu=epyc-9355p,memory=ddr5-6400,dimm=32G,gpu=rtx-pro-6000", 10, 2048},
               {"deepseek-r1", "q4_k_m", "xeon6-mrdimm-rtx4090", 1, 8192},
               {"qwen3-235b-a22b", "q4_k_m", "cpu=xeon-6960p,memory=ddr5-6400,dimm=16G,gpu=h200-nvl", 10, 16384},
+              {"deepseek-r1", "q4_k_m", "xeon6-mrdimm-rtx4090", 5, 2048}, /* a chunk with which not every depth has room */
               {"gpt-oss-120b", "mxfp4", "cpu=epyc-9355p,memory=ddr5-6400,dimm=16G,gpu=none", 4, 4096}};
   static const int chunks[] = {512, 1024, 2048, 4096};
   double gain = 1;
