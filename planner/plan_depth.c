@@ -262,9 +262,7 @@ static hf_status compare_depths(plan_inputs *in, const planned_options *o, const
   HF_TRY(try_near(in, p, io, search, p->ilp, &best));
   p->depth_tok_per_s[p->ilp->depth - 1] = best.rate;
   HF_TRY(try_depths(in, s, p, io, search, &best));
-  /* A search without limits ranks by what comes near enough; what it names is planned again. */
-  bool limits = p->slo_ttft_s > 0 || p->slo_tpot_s > 0;
-  if (!search || limits) HF_TRY(try_chunks(in, o, io, search, s, p, &best));
+  if (!o->no_chunks) HF_TRY(try_chunks(in, o, io, search, s, p, &best));
   if (in->chunk_tokens != chunk && !search)
     HF_TRY(try_depths(in, s, p, io, search, &best)); /* another depth may suit the other chunk */
   keep_trial(p, &best);

@@ -31,6 +31,7 @@ typedef struct {
                       * compared and no load is given up */
   bool compare_depths; /* with quick: every depth that could win is simulated too, and the simulation chooses */
   bool slo_report;     /* slo_* go to the simulation (goodput), nothing is refused */
+  bool no_chunks;      /* the chunk that the estimate chose stands: searches that rank, and plan again what they name */
   bool no_interval;    /* decode_tok_per_s low = likely = high: saves the tables of 14 cases */
   bool no_simulation;  /* the rate is the objective's; no TTFT and TPOT percentiles */
   plan_goal optimise;

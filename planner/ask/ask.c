@@ -143,6 +143,7 @@ static hf_status evaluate(const ask_case_spec *s, int64_t users, ask_case *out) 
   planned_options o = {.quick = s->quick,
                        .compare_depths = !s->one_depth,
                        .search_fully = s->search_fully,
+                       .no_chunks = s->no_chunks,
                        .no_interval = s->no_interval,
                        .slo_ttft_s = s->slo.ttft_s,
                        .slo_tpot_s = s->slo.tpot_s,

@@ -27,6 +27,7 @@ typedef struct {
   bool count_users;               /* also find users_at_slo (further evaluations) */
   bool quick;                     /* the Lagrangian placement is enough when its gap is at most 0.5 % */
   bool search_fully;              /* with quick: see planned_options */
+  bool no_chunks;                 /* see planned_options */
   bool one_depth;                 /* with quick: the depth of the best objective; else all are simulated */
   bool no_interval;               /* the range is the likely value only: for searches */
   /* For searches, see planned_options: a p95 over this many times its limit is only known to be at least what is said, and the decode rate is

@@ -433,7 +433,7 @@ static hf_status look_again(search *s, const ask_case_spec *spec, int n, candida
     if (miss <= (batch[i].is_group ? CLEARLY : 1) || miss > NEARLY) continue;
     again[k] = spec[i];
     again[k].one_depth = false;
-    again[k].give_up = 1;
+    again[k].give_up = spec[i].slo.ttft_s > 0 || spec[i].slo.tpot_s > 0 ? 1 : 0; /* a rate is told only by the whole answer */
     at[k++] = i;
   }
   HF_TRY(ask_evaluate_all(again, k, s->threads, search_plan_finished, s, better));
@@ -450,6 +450,7 @@ ask_case_spec search_first_look_spec(const search *s, const candidate *y) {
   ask_case_spec spec = {.machine = y->machine, .req = *s->req, .slo = s->q->slo, .quick = true, .no_interval = true};
   /* Without limits nothing is looked at again: what is delivered ranks at once. */
   spec.one_depth = s->q->slo.ttft_s > 0 || s->q->slo.tpot_s > 0;
+  spec.no_chunks = !spec.one_depth && !(s->q->slo.tok_per_s > 0);
   if (s->format[y->c.format].name != NULL) spec.req.format = s->format[y->c.format].name;
   if (y->c.card < 0) spec.req.gpu = "none";
   return spec;
