@@ -1,5 +1,7 @@
 #include "executor/ask.h"
 
+#include "base/log.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <spawn.h>
@@ -129,6 +131,18 @@ hf_status ask_plan(const plan_question *q, json **out) {
   }
   if (!q->store) argv[n++] = "--no-store";
   return ask_hf_plan(argv, out);
+}
+
+double ask_decode_rate(const plan_question *q) {
+  json *doc = NULL;
+  if (ask_plan(q, &doc) != HF_OK) {
+    hf_log(HF_LOG_DEBUG, "no prediction: %s", hf_error_line());
+    hf_clear_error();
+    return 0;
+  }
+  double v = json_number(json_get(json_get(json_get(doc, "predicted"), "decode_tok_per_s"), "likely"), 0);
+  json_free(doc);
+  return v;
 }
 
 hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out) {

@@ -18,6 +18,8 @@ typedef struct {
   bool store;
 } plan_question;
 HF_MUST hf_status ask_plan(const plan_question *q, json **out);
+/* Its likely decode tokens/s alone; 0 when hf-plan cannot say (no profile yet), which is logged for debugging and is no error. */
+double ask_decode_rate(const plan_question *q);
 /* Stage times of `model` on `machine` with the device part as gpu says ("paced:…" gives the modelled machine's). */
 HF_MUST hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out);
 #endif

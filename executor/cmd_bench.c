@@ -59,14 +59,8 @@ static void predict(const bench *b, int output, int depth, cell *c) {
                      .output_tokens = output,
                      .depth = depth,
                      .threads = b->r->threads};
-  json *doc = NULL;
-  if (ask_plan(&q, &doc) != HF_OK) {
-    hf_log(HF_LOG_DEBUG, "no prediction: %s", hf_error_line());
-    return;
-  }
-  c->predicted = json_number(json_get(json_get(json_get(doc, "predicted"), "decode_tok_per_s"), "likely"), 0);
-  json_free(doc);
-  c->corrected = c->predicted / drift_slows(&c->drift, &q);
+  c->predicted = ask_decode_rate(&q);
+  c->corrected = c->predicted / drift_slows(&c->drift, &q, c->predicted);
 }
 
 /* At depth 1 nothing is at work between steps; deeper, other micro-batches are. */

@@ -379,7 +379,7 @@ static double corrected_for_drift(const run_options *r, const job *j) {
                      .prompt_tokens = p->prompt_tokens,
                      .output_tokens = p->output_tokens,
                      .depth = p->depth};
-  return p->decode_tok_per_s.likely / drift_slows(&j->drift, &q);
+  return p->decode_tok_per_s.likely / drift_slows(&j->drift, &q, ask_decode_rate(&q));
 }
 
 static hf_status serve(const run_options *r, job *j) {

@@ -77,24 +77,12 @@ double drift_bytes_per_s(const drift *d) {
   return hf_percentiles_of(v, (size_t)d->n).p50;
 }
 
-static double rate_of(const plan_question *q) {
-  json *doc = NULL;
-  if (ask_plan(q, &doc) != HF_OK) {
-    hf_log(HF_LOG_DEBUG, "no prediction for drift: %s", hf_error_line());
-    hf_clear_error();
-    return 0;
-  }
-  double v = json_number(json_get(json_get(json_get(doc, "predicted"), "decode_tok_per_s"), "likely"), 0);
-  json_free(doc);
-  return v;
-}
-
-double drift_slows(const drift *d, const plan_question *q) {
+double drift_slows(const drift *d, const plan_question *q, double then) {
   plan_question now = *q;
   now.dram_bytes_per_s = drift_bytes_per_s(d);
   if (!(now.dram_bytes_per_s > 0) || !(d->profile_bytes_per_s > 0)) return 1;
-  const double then = rate_of(q), with = then > 0 ? rate_of(&now) : 0;
-  return then > 0 && with > 0 ? then / with : 1;
+  const double with = then > 0 ? ask_decode_rate(&now) : 0;
+  return with > 0 ? then / with : 1;
 }
 
 void drift_json(const drift *d, json *into) {

@@ -27,8 +27,9 @@ void drift_end(drift *d);
 /* The stored rate of that many threads of a measured machine; machine_id 0: the last one measured. */
 void drift_profile(drift *d, db *from, int64_t machine_id);
 double drift_bytes_per_s(const drift *d); /* median of the looks; 0: none */
-/* Tokens/s of hf-plan's answer to q as it is, over those of the answer for the rate that was found; 1 where it cannot say. */
-double drift_slows(const drift *d, const plan_question *q);
+/* Tokens/s of hf-plan's answer to q as it is (then: ask_decode_rate of it), over those of the answer for the rate that was found; 1 where it cannot
+ * say. */
+double drift_slows(const drift *d, const plan_question *q, double then);
 /* {dram_bytes_per_s, first, least, most, looks, of_profile (null: not known)} */
 void drift_json(const drift *d, json *into);
 #endif

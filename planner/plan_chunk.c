@@ -40,13 +40,10 @@ static void add_piece(const plan_inputs *in, const plan_eval *v, const uint8_t *
   stage_load load = {.upload = uploads};
   stage_load_add(&load, t, (in->req.prompt_tokens - tokens) / 2, tokens);
   for (int l = 0; l < t->n_layers; l++) {
-    int home = t->one_resource ? 0 : 1 + t->layer[l].home;
     layer_times y =
         stage_layer_times_load(t, &prompts, l, &load, t->layer[l].moe ? place + (size_t)l * (size_t)t->n_experts : NULL);
-    d->place_ns[home] += times * (y.attn_ns + y.shared_ns + y.dexp_ns);
-    d->place_ns[0] += times * y.cexp_ns;
+    ilp_add_work(t, l, &y, times, d->place_ns);
     d->link_ns += times * y.upload_ns;
-    for (int q = 1; q < ilp_n_places(t); q++) d->place_ns[q] += times * y.place_ns[q];
   }
 }
 
@@ -116,7 +113,7 @@ hf_status plan_choose_chunk(plan_inputs *in, const planned_options *o, plan_size
   for (int c = longest, k = 0; k == 0 || (c >= PLAN_CHUNK_LEAST && p->n_chunks < PLAN_CHUNKS);
        c = k++ % 2 == 0 ? c / 4 * 3 : c / 3 * 2) {
     HF_GO(done, plan_set_chunk(in, o, c, s, v));
-    if (plan_can_fit(in, s, in->req.depth > 0 ? (int)in->req.depth : 1)) {
+    if (plan_can_fit(in, s, plan_first_depth(in))) {
       HF_GO(done, request_ns(in, v, overlap, place, &prompt_ns[p->n_chunks], &p->chunk_alone_ns[p->n_chunks],
                              &p->chunk_ns[p->n_chunks]));
       p->chunk[p->n_chunks++] = c;

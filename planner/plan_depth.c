@@ -108,9 +108,7 @@ static hf_status fall_back_to_1(const plan_inputs *in, const ilp_options *io, pl
 /* Room for experts is counted for one depth; what another one's buffers take may be over it. */
 static bool over_budget(const plan_inputs *in, const plan_sizes *s, const ilp_result *r) {
   plan_budget rows[PLAN_MAX_BUDGET];
-  plan_resident resident = {0};
-  for (int d = 0; d < in->gpus.n; d++) resident.device[d] = r->evaluation.place_bytes[1 + d];
-  for (int k = 0; k < in->n_remotes; k++) resident.remote[k] = r->evaluation.place_bytes[1 + in->gpus.n + k];
+  plan_resident resident = plan_resident_of(in, &r->evaluation);
   return plan_budget_over(rows, plan_budget_rows(in, s, r->depth, &resident, rows)) != NULL;
 }
 
@@ -162,7 +160,8 @@ static hf_status try_placed(const plan_inputs *in, const plan_sizes *s, planned 
   return st == HF_NO ? HF_OK : st;
 }
 
-/* Another chunk, at the plan's depth and, where that comes near and this is no search, at those beside it; it stays where it delivers clearly more, or keeps limits that were missed. */
+/* Another chunk, at the plan's depth and, where that comes near and this is no search, at those beside it; it stays where it delivers clearly
+ * more, or keeps limits that were missed. */
 static hf_status try_chunk(plan_inputs *in, const planned_options *o, const ilp_options *io, bool search, int chunk_tokens,
                            plan_sizes *s, planned *p, trial *best) {
   int at = p->ilp->depth, before = in->chunk_tokens;

@@ -232,6 +232,10 @@ static hf_status fill_numbers(plan_inputs *in) {
   return HF_OK;
 }
 
+int plan_first_depth(const plan_inputs *in) {
+  return in->req.depth > 0 ? (int)in->req.depth : 1;
+}
+
 /* The longest chunk worth a thought: not longer than all prompts together, with buffers of at most a fourth of a device. */
 hf_status plan_inputs_limit_chunk(plan_inputs *in) {
   const plan_request *r = &in->req;

@@ -54,6 +54,8 @@ HF_MUST hf_status plan_inputs_limit_chunk(plan_inputs *in);
 /* --skew, --census or the routing counts of --from-run, else uniform; part of opening. Again where the caller took pop away (NULL). */
 HF_MUST hf_status plan_inputs_popularity(plan_inputs *in);
 cost_input plan_cost_input(const plan_inputs *in);
+/* The depth asked for, else 1: the shallowest that will be tried, which asks for the least room. */
+int plan_first_depth(const plan_inputs *in);
 /* Sets the hook by which synth:NAME finds catalog models. */
 void plan_use_catalog(void);
 

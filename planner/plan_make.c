@@ -31,7 +31,7 @@ static void fill_rooms(const plan_inputs *in, const plan_sizes *s, plan_eval *v)
   v->n_devices = in->gpus.n;
   for (int d = 0; d < v->n_devices; d++)
     for (int i = 0; i < ILP_MAX_DEPTH; i++) v->room[d][i] = plan_expert_room(s, d, i + 1);
-  int first = in->req.depth > 0 ? (int)in->req.depth : 1;
+  int first = plan_first_depth(in);
   int64_t elsewhere = 0;
   v->cpu_room = 0;
   for (int r = 0; r < in->n_remotes; r++) {
@@ -90,6 +90,13 @@ hf_status plan_set_chunk(plan_inputs *in, const planned_options *o, int chunk_to
   return HF_OK;
 }
 
+plan_resident plan_resident_of(const plan_inputs *in, const ilp_evaluation *e) {
+  plan_resident r = {0};
+  for (int d = 0; d < in->gpus.n; d++) r.device[d] = e->place_bytes[1 + d];
+  for (int k = 0; k < in->n_remotes; k++) r.remote[k] = e->place_bytes[1 + in->gpus.n + k];
+  return r;
+}
+
 static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident, planned *out,
                         const char *where) {
   out->n_budget = plan_budget_rows(in, s, depth, resident, out->budget);
@@ -110,7 +117,7 @@ static hf_status refuse(const plan_inputs *in, const plan_sizes *s, int depth, c
 /* The search found no placement, whose line tells how much is short: experts do not divide as the rooms do. */
 static hf_status no_room(const plan_inputs *in, const plan_sizes *s, planned *out) {
   plan_resident resident = {0};
-  int depth = in->req.depth > 0 ? (int)in->req.depth : 1;
+  int depth = plan_first_depth(in);
   char why[400];
   snprintf(why, sizeof why, "%.399s", hf_error_line());
   for (int d = 0; d < in->gpus.n; d++) resident.device[d] = plan_expert_room(s, d, depth) > 0 ? plan_expert_room(s, d, depth) : 0;
@@ -500,8 +507,7 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   HF_TRY(plan_sizes_of(in, &s));
   HF_TRY(make_eval(in, &s, out));
   HF_TRY(plan_choose_chunk(in, o, &s, out));
-  for (int d = 0; d < out->eval->n_devices; d++) {
-    int depth = in->req.depth > 0 ? (int)in->req.depth : 1;
+  for (int d = 0, depth = plan_first_depth(in); d < out->eval->n_devices; d++) {
     char where[16];
     snprintf(where, sizeof where, "gpu%d", d);
     if (plan_expert_room(&s, d, depth) < 0) return refuse(in, &s, depth, &(plan_resident){0}, out, where);
@@ -510,9 +516,7 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   if (st == HF_NO) return no_room(in, &s, out);
   HF_TRY(st);
   HF_TRY(plan_new(in->c->n_layers, &out->p));
-  plan_resident resident = {0};
-  for (int d = 0; d < in->gpus.n; d++) resident.device[d] = out->ilp->evaluation.place_bytes[1 + d];
-  for (int r = 0; r < in->n_remotes; r++) resident.remote[r] = out->ilp->evaluation.place_bytes[1 + in->gpus.n + r];
+  plan_resident resident = plan_resident_of(in, &out->ilp->evaluation);
   out->p->n_budget = plan_budget_rows(in, &s, out->ilp->depth, &resident, out->p->budget);
   const char *over = plan_budget_over(out->p->budget, out->p->n_budget);
   if (over != NULL) return refuse(in, &s, out->ilp->depth, &resident, out, over);

@@ -123,6 +123,8 @@ HF_MUST hf_status plan_simulate(const plan_inputs *in, const planned *p, const u
 
 /* Marks the layers that upload in a step of prompts (those whose layer says so). Returns from how many tokens on a step does; 0: no layer does. */
 int plan_uploads(const planned *p, const ilp_layer *layers, const uint8_t *placement, int depth, uint8_t upload[PLAN_MAX_LAYERS]);
+/* What a placement has on devices and other machines. */
+plan_resident plan_resident_of(const plan_inputs *in, const ilp_evaluation *e);
 /* plan_chunk.c. Sets the chunk asked for, or among those the memory has room for the shortest with which a request (its prompt's chunks and its
  * share of decode steps: one after another, or where micro-batches overlap the busiest resource's part) takes hardly longer than with the best; what
  * goes with it in *s and p->eval; p->prompt_ns. */

@@ -148,8 +148,7 @@ static const uint8_t *row_of(const walk *w, int layer) {
   return w->place != NULL && t->layer[layer].moe ? w->place + (size_t)layer * (size_t)t->n_experts : NULL;
 }
 
-static void add_work(const walk *w, int layer, const layer_times *y, int times, double *work) {
-  const stage_table *t = w->p->table;
+void ilp_add_work(const stage_table *t, int layer, const layer_times *y, double times, double work[STAGE_MAX_PLACES]) {
   int home = t->one_resource ? 0 : 1 + t->layer[layer].home;
   work[home] += times * (y->attn_ns + y->shared_ns + y->dexp_ns);
   work[0] += times * y->cexp_ns;
@@ -285,7 +284,7 @@ static void share_out(const walk *w, const ilp_evaluation *r, ilp_layer *layers)
       if (times == 0) continue;
       double work[STAGE_MAX_PLACES] = {0};
       layer_times y = stage_layer_times(t, w->p->pop, l, i == 0 ? w->most : w->least, w->p->context, row_of(w, l));
-      add_work(w, l, &y, times, work);
+      ilp_add_work(t, l, &y, times, work);
       part += work[r->binding_place];
     }
     layers[l].ns = part;
@@ -314,10 +313,10 @@ hf_status ilp_evaluate(const ilp_problem *p, const uint8_t *on_device, int depth
     chunk_of_layer(&w, l, &y);
     if (layers != NULL) layers[l] = y;
     double work[STAGE_MAX_PLACES] = {0};
-    add_work(&w, l, &y.times, w.n_most, work);
+    ilp_add_work(t, l, &y.times, w.n_most, work);
     if (w.n_most < depth && w.least > 0) {
       layer_times less = stage_layer_times(t, p->pop, l, w.least, p->context, row_of(&w, l));
-      add_work(&w, l, &less, depth - w.n_most, work);
+      ilp_add_work(t, l, &less, depth - w.n_most, work);
     }
     for (int q = 0; q < ilp_n_places(t); q++) r.place_ns[q] += work[q];
     home_work[1 + t->layer[l].home] += t->one_resource ? 0 : work[1 + t->layer[l].home];

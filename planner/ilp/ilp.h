@@ -167,6 +167,8 @@ double ilp_way_ns(const stage_table *t, int layer, const layer_times *times, ilp
  *   layers    [n_layers] receives the parts, or NULL
  * HF_INPUT: a bad problem or depth (field named), or a place that the table does not have. */
 HF_MUST hf_status ilp_evaluate(const ilp_problem *p, const uint8_t *on_device, int depth, ilp_layer *layers, ilp_evaluation *out);
+/* What so many steps of a layer ask of each place is added to work (uploads apart: they are the link's). */
+void ilp_add_work(const stage_table *t, int layer, const layer_times *y, double times, double work[STAGE_MAX_PLACES]);
 /* The fewest tokens of a prompt's step from which on sending the CPU's experts of the layers marked in upload pays, all of them together; they
  * are marked because it does for prefill.load, whose contexts go down with its tokens. place: as for ilp_evaluate. */
 int ilp_upload_tokens(const ilp_problem *p, const uint8_t *place, const uint8_t *upload);

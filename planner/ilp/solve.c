@@ -557,6 +557,12 @@ static double gap_of(const ilp_result *r) {
   return r->bound_ns > 0 ? r->objective_ns / r->bound_ns - 1 : 0;
 }
 
+static void told_by_evaluation(ilp_result *r) {
+  r->tok_per_s = r->evaluation.tok_per_s;
+  r->bytes_used = r->evaluation.bytes_used;
+  r->bytes_limit = r->evaluation.bytes_limit;
+}
+
 static hf_status report(const ilp_problem *p, ilp_result *r) {
   r->objective_ns = r->bound_ns = INFINITY;
   for (int i = 0; i < ILP_MAX_DEPTH; i++) {
@@ -591,10 +597,8 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
                    : (b != NULL ? b->milp : y->milp)                       ? "milp"
                                                                            : "lagrangian";
   r->lp_exact = d != NULL ? d->exact : x->exact;
-  r->tok_per_s = e->tok_per_s;
+  told_by_evaluation(r);
   r->theta_ns_per_byte = r->by_depth[r->depth - 1].theta_ns_per_byte;
-  r->bytes_used = e->bytes_used;
-  r->bytes_limit = e->bytes_limit;
   return HF_OK;
 }
 
@@ -691,9 +695,7 @@ static hf_status without_solver(const ilp_problem *p, uint32_t open, ilp_result 
   r->gap = gap_of(r);
   r->status = status_of(false, r->gap);
   r->certificate = "none";
-  r->tok_per_s = r->evaluation.tok_per_s;
-  r->bytes_used = r->evaluation.bytes_used;
-  r->bytes_limit = r->evaluation.bytes_limit;
+  told_by_evaluation(r);
 done:
   free(place);
   return st;
