@@ -113,7 +113,7 @@ typedef struct {
   char part[4096]; /* OUT.part; "" = none is kept */
   db *d;
   char db_path[4096];
-  plan *p;
+  plan *p, *without; /* without: should the device be lost; NULL = none */
   prompt_list list;
   engine *e;
   engine_options o;
@@ -210,6 +210,7 @@ static hf_status prepare(const run_options *r, job *j) {
   }
   int depth = r->depth ? (int)r->depth : j->p ? j->p->depth : 1;
   HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));
+  if (j->p && !j->pace && strcmp(j->o.gpu, "none") != 0) make_plan_without(r, j->db_path, j->p, &j->without);
   return j->d ? HF_OK : db_open(j->db_path, true, &j->d);
 }
 
@@ -230,6 +231,34 @@ static int unfinished(const prompt_list *l) {
   return n;
 }
 
+static void losses_json(const serve_stats *st, json *o) {
+  json *list = json_add_array(o, "losses");
+  for (int i = 0; i < st->n_losses; i++) {
+    const serve_loss *l = &st->loss[i];
+    json *e = json_add_object(list, NULL);
+    json_add_str(e, "why", l->why);
+    json_add_num(e, "at_s", l->at_s);
+    json_add_num(e, "recovery_s", (double)l->recovery_ns * 1e-9);
+    json_add_int(e, "requests", l->requests);
+    json_add_int(e, "tokens_again", l->tokens);
+  }
+}
+
+/* The load of the plan, on the CPU alone. */
+static double predicted_after(const job *j) {
+  return j->without && j->list.n >= j->without->users && j->users == j->without->users ? j->without->decode_tok_per_s.likely : 0;
+}
+
+static void after_json(const job *j, json *o) {
+  const double measured = serve_rate_after(&j->stats), predicted = predicted_after(j);
+  json *a = json_add_object(o, "after_loss");
+  json_add_int(a, "plan_id", j->without ? j->without->id : 0);
+  json_add_num(a, "decode_tok_per_s", measured);
+  if (!(predicted > 0)) return;
+  json_add_num(a, "predicted_decode_tok_per_s", predicted);
+  if (measured > 0) json_add_num(a, "signed_error", signed_error(predicted, measured));
+}
+
 static json *to_json(const job *j) {
   const rec_run *n = &j->run;
   json *o = json_new_object();
@@ -248,6 +277,10 @@ static json *to_json(const job *j) {
   json_add_num(o, "prefill_tok_per_s", n->prefill_tok_per_s);
   if (n->other_cpu_share >= 0) json_add_num(o, "other_cpu_share", n->other_cpu_share);
   drift_json(&j->drift, o);
+  if (j->stats.n_losses > 0) {
+    losses_json(&j->stats, o);
+    after_json(j, o);
+  }
   add_percentiles(o, "ttft_s", n->ttft_p50_s, n->ttft_p90_s, n->ttft_p99_s);
   add_percentiles(o, "tpot_s", n->tpot_p50_s, n->tpot_p90_s, n->tpot_p99_s);
   if (!j->p) {
@@ -303,12 +336,18 @@ static void print_people(const job *j) {
   if (j->stats.shared_tokens > 0)
     printf("  %lld more prompt tokens were not computed: their beginnings were those of other prompts\n",
            (long long)j->stats.shared_tokens);
+  for (int i = 0; i < j->stats.n_losses; i++)
+    printf("  the device was lost after %.3g s (%s); the next token came %.2g s later, KV of %lld tokens computed again\n",
+           j->stats.loss[i].at_s, j->stats.loss[i].why, (double)j->stats.loss[i].recovery_ns * 1e-9,
+           (long long)j->stats.loss[i].tokens);
   if (left) printf("  interrupted: %d of %d requests are not finished\n", left, j->list.n);
   printf("  %-22s %12s %12s\n", "", p ? "predicted" : "", "measured");
   row("decode", "tokens/s", 1, p ? p->decode_tok_per_s.likely : 0, n->decode_tok_per_s, like);
   if (j->corrected > 0) row("decode, but for drift", "tokens/s", 1, j->corrected, n->decode_tok_per_s, like);
   row("time to first token", "ms (p50)", 1e3, p ? p->ttft_s.p50 : 0, n->ttft_p50_s, like);
   row("time per output token", "ms (p50)", 1e3, p ? p->tpot_s.p50 : 0, n->tpot_p50_s, like);
+  if (serve_rate_after(&j->stats) > 0)
+    row("decode after the loss", "tokens/s", 1, predicted_after(j), serve_rate_after(&j->stats), true);
   row("prefill", "tokens/s", 1, 0, n->prefill_tok_per_s, like);
   if (n->other_cpu_share >= REC_RUN_DISTURBED)
     printf("  measured beside other programs: they had %.0f %% of the CPU time; run it again on a quiet machine\n",
@@ -328,6 +367,7 @@ static void compare_load(job *j) {
   else if (strcmp(j->o.gpu, p->gpu)) snprintf(j->unlike, n, "device %.40s, the plan is for %.40s", j->o.gpu, p->gpu);
   else if (j->stats.shared_tokens > 0)
     snprintf(j->unlike, n, "%lld prompt tokens were shared, the plan computes all", (long long)j->stats.shared_tokens);
+  else if (j->stats.n_losses > 0) snprintf(j->unlike, n, "the device was lost on the way");
   else if (j->o.dequantise) snprintf(j->unlike, n, "weights may be dequantised, the plan is for them as they are");
   else if (j->o.depth != p->depth) snprintf(j->unlike, n, "depth %d, the plan is for %d", j->o.depth, p->depth);
   else if (!j->o.pace && p->machine_id && db_machine_get(j->d, p->machine_id, &m) == HF_OK && m.kind != MACHINE_MEASURED)
@@ -382,6 +422,12 @@ static double corrected_for_drift(const run_options *r, const job *j) {
   return p->decode_tok_per_s.likely / drift_slows(&j->drift, &q, ask_decode_rate(&q));
 }
 
+static void on_loss(void *user, const serve_loss *l) {
+  (void)user;
+  hf_log(HF_LOG_WARN, "the device was lost (%s): its weights were read again, %d request%s %s on on the CPU after %.2g s", l->why,
+         l->requests, plural(l->requests), l->requests == 1 ? "goes" : "go", (double)l->recovery_ns * 1e-9);
+}
+
 static hf_status serve(const run_options *r, job *j) {
   stream_state s = {.r = r,
                     .drift = &j->drift,
@@ -408,6 +454,7 @@ static hf_status serve(const run_options *r, job *j) {
                       .ends = ends,
                       .on_finish = on_finish,
                       .on_step = on_step,
+                      .on_loss = on_loss,
                       .on_sched = j->o.depth == 1 ? look_at_memory : NULL,
                       .stop = &interrupted};
   struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old, old_term;
@@ -506,6 +553,7 @@ hf_status cmd_prompts(const run_options *r) {
   trace_free(&j.trace);
   prompts_free(&j.list);
   plan_free(j.p);
+  plan_free(j.without);
   if (j.d) db_close(j.d);
   tokenizer_close(j.tok);
   model_close(j.m);

@@ -10,15 +10,24 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "executor/engine_int.h"
 #include "kernels/attn.h"
+
+_Static_assert((int)WATCH_STEPS >= (int)SCHED_MAX_DEPTH, "a step of every micro-batch is watched");
 
 static int64_t align_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
 static bool has_device(const engine_options *o) {
   return strcmp(o->gpu, "none") != 0;
+}
+void engine_without_device(engine_options *o) {
+  snprintf(o->gpu, sizeof o->gpu, "none");
+  o->pace = NULL;
+  o->fault = (dev_fault){0};
+  o->depth = 1; /* nothing is at work beside the CPU */
 }
 static bool paced(const engine_options *o) {
   return o->pace != NULL;
@@ -282,8 +291,7 @@ static hf_status open_micro_batch(engine *e, int i) {
   HF_TRY(hf_alloc(&s->host_y, nt * (size_t)c->d_model, sizeof(float), "step"));
   HF_TRY(hf_alloc(&s->logits, (size_t)e->o.max_logits * (size_t)c->vocab_size, sizeof(float), "logits"));
   HF_TRY(hf_alloc(&s->trace, (size_t)s->max_trace, sizeof *s->trace, "trace"));
-  HF_TRY(hf_alloc(&mb->trace, (size_t)c->n_layers, sizeof *mb->trace, "trace"));
-  return graph_record(e, mb);
+  return hf_alloc(&mb->trace, (size_t)c->n_layers, sizeof *mb->trace, "trace");
 }
 
 static void close_micro_batch(micro_batch *mb) {
@@ -302,9 +310,7 @@ static void close_micro_batch(micro_batch *mb) {
   free(mb->trace);
 }
 
-static hf_status open_device(engine *e) {
-  HF_TRY(hf_alloc(&e->topo, 1, sizeof *e->topo, "topology"));
-  HF_TRY(topo_get(e->topo));
+hf_status open_device(engine *e) {
   int threads = e->o.threads;
   if (threads == 0) {
     for (int i = 0; i < e->topo->n_nodes; i++) threads += e->topo->node[i].n_cores;
@@ -314,6 +320,20 @@ static hf_status open_device(engine *e) {
   if (!has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->d);
   HF_TRY(dev_virtual_new(e->o.device_bytes, e->o.depth, paced(&e->o) ? pace_device : NULL, e, &e->d));
   dev_keep_beside(e->d, e->p);
+  e->watch.limit_ns = e->o.deadline_ns;
+  return e->o.fault.kind == DEV_FAULT_NONE ? HF_OK : dev_inject(e->d, &e->o.fault);
+}
+
+hf_status open_steps(engine *e) {
+  moe_shape shape = {.n_experts = e->c.n_experts,
+                     .top_k = e->c.top_k,
+                     .d_model = e->c.d_model,
+                     .d_ff = e->c.d_ff_expert,
+                     .max_tok = e->o.max_tok,
+                     .exact = e->o.exact,
+                     .swiglu_limit = e->ctx.swiglu_limit};
+  if (e->c.n_experts > 0) HF_TRY(moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
+  for (int i = 0; i < e->o.depth; i++) HF_TRY(graph_record(e, &e->mb[i]));
   return HF_OK;
 }
 
@@ -352,7 +372,7 @@ static hf_status check_options(const engine_options *o) {
   return HF_OK;
 }
 
-hf_status engine_open(const model *m, const engine_options *o, engine **out) {
+static hf_status open_as_asked(const model *m, const engine_options *o, engine **out) {
   hf_status st = HF_OK;
   engine *e = NULL;
   HF_TRY(check_options(o));
@@ -364,22 +384,36 @@ hf_status engine_open(const model *m, const engine_options *o, engine **out) {
   e->pages_per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
   HF_GO(fail, hf_alloc(&e->page_table, (size_t)o->max_seqs * (size_t)e->pages_per_seq, sizeof(int32_t), "page table"));
   HF_GO(fail, open_context(e));
+  HF_GO(fail, hf_alloc(&e->topo, 1, sizeof *e->topo, "topology"));
+  HF_GO(fail, topo_get(e->topo));
   HF_GO(fail, open_device(e));
   HF_GO(fail, load_weights(e));
-  moe_shape shape = {.n_experts = e->c.n_experts,
-                     .top_k = e->c.top_k,
-                     .d_model = e->c.d_model,
-                     .d_ff = e->c.d_ff_expert,
-                     .max_tok = o->max_tok,
-                     .exact = o->exact,
-                     .swiglu_limit = e->ctx.swiglu_limit};
-  if (e->c.n_experts > 0) HF_GO(fail, moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
+  HF_GO(fail, open_steps(e));
   *out = e;
   return HF_OK;
 fail:
   engine_close(e);
   return st;
+}
+
+/* A device that fails while it is filled is done without, if memory has room for all. */
+hf_status engine_open(const model *m, const engine_options *o, engine **out) {
+  engine_options without = *o;
+  plan_budget rows[16];
+  char why[512];
+  int n;
+  bool fits;
+  hf_status st = open_as_asked(m, o, out);
+  if (st != HF_LOST) return st;
+  snprintf(why, sizeof why, "%s", hf_error_line());
+  hf_clear_error();
+  engine_without_device(&without);
+  HF_TRY(engine_budget(m, &without, rows, 16, &n, &fits));
+  if (!fits) return hf_fail(HF_LOST, "%s; memory has no room to do without the device", why);
+  HF_TRY(open_as_asked(m, &without, out));
+  hf_log(HF_LOG_WARN, "the device cannot be used (%s): all of the model is on the CPU", why);
+  return HF_OK;
 }
 
 void engine_drain(engine *e) {
@@ -394,6 +428,7 @@ void engine_drain(engine *e) {
 void engine_close(engine *e) {
   if (!e) return;
   engine_drain(e);
+  dev_quit(e->d);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
   for (int i = 0; i < e->n_own; i++) own_release(e, &e->own[i]);
   dev_free(e->d);
@@ -423,6 +458,9 @@ int engine_threads(const engine *e) {
 dev_step *engine_step(engine *e, int mb) {
   return &e->mb[mb].step;
 }
+const char *engine_lost_reason(const engine *e) {
+  return e->lost_reason;
+}
 const uint8_t *engine_residency(const engine *e, int layer) {
   return e->resident + (size_t)layer * (size_t)e->c.n_experts;
 }
@@ -435,6 +473,13 @@ int32_t *engine_page_row(engine *e, int seq, int *n) {
   return e->page_table + (size_t)seq * (size_t)e->pages_per_seq;
 }
 
+/* HF_LOST, with the reason that the device gives. */
+static hf_status lost(engine *e) {
+  snprintf(e->lost_reason, sizeof e->lost_reason, "%s", dev_lost_reason(e->d));
+  watch_reset(&e->watch);
+  return hf_fail(HF_LOST, "the device was lost: %s", e->lost_reason);
+}
+
 /* Paced: the fixed part of a step is the host's (sampling, scheduling, launch; sched/stages.h): it counts from the end of the step before,
  * with what the host has done since, and the device is free for other micro-batches meanwhile. */
 hf_status engine_launch(engine *e, int i) {
@@ -442,9 +487,11 @@ hf_status engine_launch(engine *e, int i) {
   int64_t begin = mb->over_ns > 0 ? mb->over_ns : hf_now_ns();
   mb->answered = 0;
   if (paced(&e->o)) atomic_store(&mb->step.start_at_ns, begin + (int64_t)e->o.pace->step_fixed_ns);
-  HF_TRY(dev_launch(e->d, mb->rec, &mb->step));
+  hf_status st = dev_launch(e->d, mb->rec, &mb->step);
+  if (st != HF_OK) return st == HF_LOST ? lost(e) : st;
   if (paced(&e->o)) mb->step.launched_ns = begin;
   mb->running = true;
+  watch_begin(&e->watch, i, mb->step.n_tok);
   e->traffic.steps++;
   return HF_OK;
 }
@@ -484,6 +531,15 @@ static void collect_trace(engine *e, micro_batch *mb) {
   }
 }
 
+static hf_status look_at_device(engine *e) {
+  const int hung = watch_look(&e->watch, hf_now_ns());
+  if (hung < 0) return HF_OK;
+  char why[96];
+  snprintf(why, sizeof why, "no sign of life for %.2g s", (double)e->watch.step[hung].silent_ns * 1e-9);
+  dev_give_up(e->d, why);
+  return lost(e);
+}
+
 hf_status engine_poll(engine *e, int *finished) {
   *finished = -1;
   bool worked = false;
@@ -495,17 +551,21 @@ hf_status engine_poll(engine *e, int *finished) {
     if (ready > mb->answered && !dev_is_host(e->d)) {
       if (!signal_arrived(e, &mb->step, ready - 1)) continue;
       answer(e, mb, ready - 1);
+      watch_alive(&e->watch, i);
       mb->answered = ready;
       worked = true;
     } else if (dev_finished(e->d, i)) {
-      if (dev_lost(e->d)) return hf_fail(HF_LOST, "the device was lost");
+      if (dev_lost(e->d)) return lost(e);
       mb->running = false;
+      watch_end(&e->watch, i);
       mb->over_ns = hf_now_ns();
       collect_trace(e, mb);
       *finished = i;
       return HF_OK;
     }
   }
-  if (!worked) sched_yield();
+  if (worked) return HF_OK;
+  if (!dev_is_host(e->d)) HF_TRY(look_at_device(e));
+  sched_yield();
   return HF_OK;
 }

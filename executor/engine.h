@@ -33,6 +33,8 @@ typedef struct {
   stage_table *pace;       /* paced devices: the modelled machine's stages; borrowed */
   int64_t device_bytes;    /* size of a virtual or paced device */
   int64_t ram_limit_bytes; /* 0 = what the machine has */
+  dev_fault fault;         /* to rehearse with; of a virtual or paced device */
+  int64_t deadline_ns;     /* a device silent for so long is lost; 0 = learned (watch.h) */
 } engine_options;
 
 typedef struct engine engine;
@@ -48,7 +50,8 @@ HF_MUST hf_status engine_can_run(const model_config *c);
 /* Fills rows; returns how many. fits is false when a limit is exceeded. Rows of a place share its limit. */
 HF_MUST hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows,
                                 bool *fits);
-/* HF_NO when the budget does not fit (the error line names the place; print the table), HF_UNSUPPORTED for formats or families
+/* A device that is lost while it is filled is done without where memory has room for all: a warning says so and the options
+ * say "none", depth 1 then. HF_NO when the budget does not fit (the error line names the place; print the table), HF_UNSUPPORTED for formats or families
  * that cannot be executed yet. */
 HF_MUST hf_status engine_open(const model *m, const engine_options *o, engine **out);
 void engine_close(engine *e);
@@ -64,6 +67,12 @@ HF_MUST hf_status engine_launch(engine *e, int micro_batch);
 /* Answers signals of all micro-batches (runs their CPU experts); *finished gets the index of a micro-batch whose step has ended
  * since, or -1. Call until it is not -1. */
 HF_MUST hf_status engine_poll(engine *e, int *finished);
+/* After HF_LOST: the device's work moves to the CPU. Weights that were there are read again, KV pages begin empty, steps in flight are gone;
+ * experts in host memory stay where they are. From then on the options say "none", depth 1 and no pace. HF_NO when memory has no room for it. The
+ * engine may be closed, but nothing else, when this fails. */
+HF_MUST hf_status engine_fail_over(engine *e);
+/* Why the device was lost last; "" if it never was. */
+const char *engine_lost_reason(const engine *e);
 /* Lets steps in flight come to an end, results unseen, so that buffers they use may go. engine_close does it first. Keeps the
  * error trail as it is unless the device gets lost meanwhile. */
 void engine_drain(engine *e);

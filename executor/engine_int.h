@@ -4,6 +4,7 @@
 
 #include "executor/engine.h"
 #include "executor/repack.h"
+#include "executor/watch.h"
 #include "sched/sched.h"
 
 /* Weights of a layer on the device. Matrices with data 0 do not exist in this family; vectors are f32. */
@@ -54,15 +55,22 @@ struct engine {
   owned *own;
   int n_own, cap_own;
   engine_traffic traffic;
+  char lost_reason[96];
+  watch watch;   /* of a device that computes on its own */
   int cpu_layer; /* layer and step at work in the pool */
   dev_step *cpu_step;
 };
 
-/* load.c */
+/* load.c: everything that is not where it should be; experts that are in host memory already stay. */
 HF_MUST hf_status load_weights(engine *e);
 /* The engine frees the block from now on; on failure it is freed at once. */
 HF_MUST hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device);
 void own_release(engine *e, const owned *o);
+void engine_without_device(engine_options *o); /* engine.c */
+/* engine.c: the device that the options name, and workers beside it. */
+HF_MUST hf_status open_device(engine *e);
+/* engine.c: the host's experts and the micro-batches' recordings, once the weights are loaded. */
+HF_MUST hf_status open_steps(engine *e);
 /* graph.c: allocates the micro-batch's buffers and records its step. */
 HF_MUST hf_status graph_record(engine *e, micro_batch *mb);
 size_t graph_buffer_bytes(const model_config *c, const engine_options *o);

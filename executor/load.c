@@ -328,7 +328,8 @@ static hf_status load_experts(engine *e, int l) {
   char *at = NULL;
   for (int x = 0; x < n; x++) {
     moe_expert probe;
-    if (resident[x]) HF_TRY(device_expert(e, l, x, &e->ctx.experts[(size_t)l * (size_t)n + (size_t)x]));
+    if (!resident[x] && h[x].gate.data) e->layer[l].has_host_experts = true; /* since before a device was lost */
+    else if (resident[x]) HF_TRY(device_expert(e, l, x, &e->ctx.experts[(size_t)l * (size_t)n + (size_t)x]));
     else HF_TRY(host_expert(e, l, x, NULL, &need, &probe));
     if (resident[x]) e->layer[l].has_device_experts = true;
     else e->layer[l].has_host_experts = true;
@@ -341,6 +342,10 @@ static hf_status load_experts(engine *e, int l) {
   }
   for (int x = 0; x < n; x++) {
     if (resident[x]) continue;
+    if (h[x].gate.data) {
+      HF_TRY(check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));
+      continue;
+    }
     HF_TRY(host_expert(e, l, x, need > 0 ? &at : NULL, &again, &h[x]));
     HF_TRY(host_biases(e, l, x, &h[x]));
     HF_TRY(check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));

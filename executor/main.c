@@ -31,6 +31,10 @@ static const char examples[] =
     "      Five users who write Italian, under a plan.\n"
     "  hf-run --model examples/tiny-moe --chat --temperature 0.7\n"
     "      A conversation: a message a line; /clear begins a new one, Ctrl-C ends an answer.\n"
+    "  hf-run --model examples/tiny-moe --prompts examples/tiny-moe/prompts.jsonl --limit 5 --gpu virtual:64M --experts-on-gpu "
+    "50 --fault "
+    "hang@20000\n"
+    "      Rehearses a device that hangs: the same answers, and how long nobody got a token.\n"
     "  hf-run --check-reference tests/golden/deepseek_v3/reference.json --model tests/golden/deepseek_v3 --experts-on-gpu 50 "
     "--depth 2\n"
     "      Holds logits, expert choices and greedy tokens against known answers.\n"
@@ -57,7 +61,9 @@ static hf_status dispatch(const run_options *r) {
   for (int i = 0; i < r->stop.n; i++)
     if (!*r->stop.v[i]) return hf_fail(HF_INPUT, "--stop: an empty text");
   gpu_spec g;
+  dev_fault fault;
   if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g)); /* before anything is opened or asked */
+  if (r->fault) HF_TRY(fault_parse(r->fault, &fault));
   HF_TRY(kern_init(r->isa));
   HF_TRY(kern_self_check());
   model_set_catalog_hook(catalog_model_config, NULL);
@@ -111,6 +117,16 @@ int main(int argc, char **argv) {
        "Without a plan: this share of every layer's experts on the device.", 0, 100},
       {"machine", 0, CLI_STR, &r.machine, "NAME",
        "Machine that hf-plan plans for when there is no --plan; default the last one profiled.", 0, 0},
+      {"device-deadline", 0, CLI_NUM, &r.deadline_s, "SECONDS",
+       "A device that gives no sign of life for so long is lost: its work goes on on the CPU. Default 20 times what was usual so "
+       "far and a "
+       "second.",
+       0.001, 86400},
+      {"fault", 0, CLI_STR, &r.fault, "KIND@N",
+       "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
+       "(slow*FACTOR); at "
+       "allocation or upload N it has no memory (memory).",
+       0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU workers; default all cores, one less beside a virtual device.", 1, 1024},
       {"activations", 0, CLI_STR, &r.activations, "exact|fast",
        "exact: activations are never rounded; fast: rounded as the weight format says. Default fast, for --check-reference "

@@ -32,6 +32,33 @@ hf_status gpu_parse(const char *text, gpu_spec *out) {
   return hf_fail(HF_INPUT, "--gpu: '%s' is none of none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE]", text);
 }
 
+static bool is_number(const char *s) {
+  return *s && strspn(s, "0123456789") == strlen(s);
+}
+
+hf_status fault_parse(const char *text, dev_fault *out) {
+  static const char *const name[] = {[DEV_FAULT_ERROR] = "error",
+                                     [DEV_FAULT_HANG] = "hang",
+                                     [DEV_FAULT_SIGNAL] = "signal",
+                                     [DEV_FAULT_SLOW] = "slow",
+                                     [DEV_FAULT_MEMORY] = "memory"};
+  const char *at = strchr(text, '@'), *factor = strchr(text, '*');
+  size_t n = strcspn(text, "*@");
+  char *end;
+  *out = (dev_fault){.factor = 1};
+  for (int k = DEV_FAULT_ERROR; k <= DEV_FAULT_MEMORY; k++)
+    if (n == strlen(name[k]) && !strncmp(text, name[k], n)) out->kind = (dev_fault_kind)k;
+  if (out->kind != DEV_FAULT_NONE && at && is_number(at + 1) && strlen(at) < 20) {
+    out->at = atoll(at + 1);
+    if (out->kind == DEV_FAULT_SLOW && factor && factor < at) out->factor = strtod(factor + 1, &end);
+    const bool whole = out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at && out->factor >= 1 : !factor;
+    if (out->at > 0 && whole) return HF_OK;
+  }
+  return hf_fail(HF_INPUT,
+                 "--fault: '%s' is none of error@N, hang@N, signal@N, memory@N, slow*FACTOR@N, where N counts operations from 1",
+                 text);
+}
+
 sample_options sample_options_of(const run_options *r) {
   return (sample_options){.temperature = r->temperature,
                           .top_k = (int)r->top_k,
@@ -39,10 +66,6 @@ sample_options sample_options_of(const run_options *r) {
                           .min_p = r->min_p,
                           .repetition_penalty = r->repetition_penalty,
                           .seed = (uint64_t)r->seed};
-}
-
-static bool is_number(const char *s) {
-  return *s && strspn(s, "0123456789") == strlen(s);
 }
 
 hf_status plan_open(const run_options *r, db *d, plan **out) {
@@ -139,6 +162,9 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
     HF_TRY(ask_stages(db_path, r->model, g.machine, gpu, pace));
     o->pace = *pace;
   }
+  if (r->fault) HF_TRY(fault_parse(r->fault, &o->fault));
+  if (r->fault && g.kind == GPU_NONE) return hf_fail(HF_INPUT, "--fault: happens to a device, and there is none (--gpu)");
+  o->deadline_ns = (int64_t)(r->deadline_s * 1e9);
   if (g.kind == GPU_VIRTUAL && g.bytes <= 0) return hf_fail(HF_INPUT, "--gpu: %s: its size must be above 0", gpu);
   return HF_OK;
 }

@@ -10,10 +10,10 @@
 typedef struct {
   cli_common common;
   const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *isa, *trace, *where, *machine, *write_model,
-      *system, *dequantise;
+      *system, *dequantise, *fault;
   bool bench, ignore_eos, stream, no_log, resume, chat, no_shared_prefixes;
   int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs;
-  double experts_percent, temperature, top_p, min_p, repetition_penalty;
+  double experts_percent, temperature, top_p, min_p, repetition_penalty, deadline_s;
   int64_t seed;
   cli_int_list users, prompt_tokens;
   cli_texts stop;
@@ -28,6 +28,9 @@ typedef struct {
 } gpu_spec;
 /* HF_INPUT for an unknown form, HF_UNSUPPORTED for cuda:N in a build or on a machine without it. */
 HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
+
+/* --fault: KIND@N or slow*FACTOR@N. HF_INPUT for an unknown form. */
+HF_MUST hf_status fault_parse(const char *text, dev_fault *out);
 
 sample_options sample_options_of(const run_options *r);
 

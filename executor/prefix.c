@@ -45,6 +45,12 @@ void prefix_free(prefix *p) {
   free(p);
 }
 
+void prefix_clear(prefix *p) {
+  if (!p) return;
+  memset(p->node, 0, (size_t)p->n_pages * sizeof *p->node);
+  p->n_in = 0;
+}
+
 static uint64_t hash_of(const int32_t *ids, int n) {
   uint64_t h = 0xcbf29ce484222325u;
   for (int i = 0; i < n; i++) h = (h ^ (uint32_t)ids[i]) * 0x100000001b3u;

@@ -12,7 +12,8 @@
 typedef struct prefix prefix;
 /* For an engine with n_pages pages. */
 HF_MUST hf_status prefix_new(int page_tokens, int n_pages, prefix **out);
-void prefix_free(prefix *p); /* NULL ok */
+void prefix_free(prefix *p);  /* NULL ok */
+void prefix_clear(prefix *p); /* the pages hold nothing any more; NULL ok */
 
 /* Pages of the longest known beginning of ids[0..n), at most `most`; returns how many. They count as used now. pages NULL: only asked. */
 int prefix_find(prefix *p, const int32_t *ids, int n, int most, int32_t *pages);

@@ -100,11 +100,24 @@ static hf_status put_routing(db *d, int64_t run, const serve_stats *st) {
   return HF_OK;
 }
 
+static hf_status put_losses(db *d, int64_t run, const serve_stats *st) {
+  for (int i = 0; i < st->n_losses; i++) {
+    const serve_loss *l = &st->loss[i];
+    rec_event r = {.run_id = run, .at_ns = (int64_t)(l->at_s * 1e9), .recovery_ns = l->recovery_ns};
+    snprintf(r.kind, sizeof r.kind, "fault");
+    snprintf(r.detail, sizeof r.detail, "device lost: %s; %d requests went on on the CPU, KV of %lld tokens computed again",
+             l->why, l->requests, (long long)l->tokens);
+    HF_TRY(db_event_put(d, &r));
+  }
+  return HF_OK;
+}
+
 static hf_status put_all(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
   HF_TRY(db_run_put(d, run));
   HF_TRY(put_requests(d, run->id, reqs, n));
   HF_TRY(put_stages(d, run->id, st));
   HF_TRY(put_routing(d, run->id, st));
+  HF_TRY(put_losses(d, run->id, st));
   return db_commit(d);
 }
 

@@ -30,8 +30,10 @@ typedef struct {
   int full;      /* users that decode when the place is full */
   int *computed; /* [n_reqs] tokens of a request whose KV is there; -1: it does not run and is not about to */
   int *first;    /* [n_reqs] those of them that it shares */
+  int *held;     /* [n_reqs] tokens of a running request whose KV is in its pages */
   int32_t *text; /* prompt and answer of one request, one after another */
   double any_tokens, any_s;
+  int64_t lost_ns; /* when a device was lost that no step has ended since; 0: none */
 } server;
 
 static double seconds(int64_t ns) {
@@ -60,6 +62,10 @@ void serve_stats_free(serve_stats *s) {
   free(s->distinct_sq);
   free(s->stage);
   memset(s, 0, sizeof *s);
+}
+
+double serve_rate_after(const serve_stats *s) {
+  return s->after_s > 0 ? s->after_tokens / s->after_s : 0;
 }
 
 double serve_decode_rate(const serve_stats *s) {
@@ -156,6 +162,11 @@ static hf_status admit(server *v, int64_t *next_ns) {
   return HF_OK;
 }
 
+/* Of every prompt position, unless they are known and the prompt is computed again for a device that was lost. */
+static bool wants_all(const serve_request *r) {
+  return r->all_logits && r->n_out == 0;
+}
+
 static void impose(server *v, int m, dev_step *s, const serve_request *r, int pos, int t) {
   if (!v->forced[m]) return;
   const model_config *c = engine_config(v->e);
@@ -191,7 +202,7 @@ static void fill(server *v, int m) {
       context += pos + 1;
       impose(v, m, s, r, pos, t);
       bool last = i == piece->n_tokens - 1 && piece->wants_logits;
-      if (last || (r->all_logits && !piece->decode)) s->logit_rows[s->n_logits++] = t;
+      if (last || (wants_all(r) && !piece->decode)) s->logit_rows[s->n_logits++] = t;
     }
   }
   s->mean_context = s->n_tok ? context / s->n_tok : 0;
@@ -266,6 +277,9 @@ static void account_interval(server *v, const slot *ended) {
   if (decoding == v->full) {
     v->st->decode_s += dt;
     v->st->decode_tokens += ended->step.n_decode;
+    if (v->st->n_losses == 0) return;
+    v->st->after_s += dt;
+    v->st->after_tokens += ended->step.n_decode;
   }
 }
 
@@ -304,7 +318,7 @@ static void take_tokens(server *v, int m, uint8_t *finished) {
     const sched_piece *piece = &k->step.piece[p];
     serve_request *r = &v->reqs[piece->request];
     finished[p] = 0;
-    int rows = r->all_logits && !piece->decode ? piece->n_tokens : piece->wants_logits;
+    int rows = wants_all(r) && !piece->decode ? piece->n_tokens : piece->wants_logits;
     for (int i = 0; i < rows && v->o->on_logits; i++)
       v->o->on_logits(v->o->user, r, piece->start_pos + piece->n_tokens - rows + i, s->logits + (size_t)(row + i) * vocab);
     row += rows;
@@ -346,6 +360,8 @@ static void finish_step(server *v, int m) {
   uint8_t finished[SCHED_MAX_SEQS];
   int64_t ended[SCHED_MAX_SEQS];
   int n_ended = 0;
+  if (v->lost_ns) v->st->loss[v->st->n_losses - 1].recovery_ns = hf_now_ns() - v->lost_ns;
+  v->lost_ns = 0;
   account_interval(v, k);
   count_routing(v, s, &k->step);
   count_times(v, s, &k->step);
@@ -353,7 +369,11 @@ static void finish_step(server *v, int m) {
   v->st->steps++;
   if (k->step.n_decode == k->step.n_tokens) v->st->decode_steps++;
   v->st->prompt_tokens += k->step.n_tokens - k->step.n_decode;
-  for (int p = 0; p < k->step.n_pieces; p++) learn_pages(v, &k->step.piece[p]);
+  for (int p = 0; p < k->step.n_pieces; p++) {
+    const sched_piece *piece = &k->step.piece[p];
+    v->held[piece->request] = piece->start_pos + piece->n_tokens;
+    learn_pages(v, piece);
+  }
   take_tokens(v, m, finished);
   for (int p = 0; v->computed && p < k->step.n_pieces; p++)
     if (v->reqs[k->step.piece[p].request].finish[0]) v->computed[k->step.piece[p].request] = -1;
@@ -378,22 +398,86 @@ static void cancel_rest(server *v) {
   }
 }
 
+static void scheduler_options(const server *v, sched_options *so) {
+  const engine_options *eo = engine_opts(v->e);
+  *so = (sched_options){.depth = eo->depth,
+                        .max_seqs = v->o->users,
+                        .chunk_tokens = v->o->chunk_tokens,
+                        .page_tokens = eo->page_tokens,
+                        .n_pages = eo->n_pages};
+}
+
+/* All KV is gone: whoever has not ended starts again, in the order of arrival, with the tokens that it has as its prompt. */
+static hf_status begin_again(server *v, serve_loss *l) {
+  sched_options so;
+  sched *fresh = NULL;
+  const sched_sharing with = {.user = v, .find = find_shared, .make_room = make_room};
+  scheduler_options(v, &so);
+  HF_TRY(sched_new(&so, &fresh));
+  for (int m = 0; m < v->depth; m++) v->mb[m].in_flight = false;
+  v->depth = so.depth;
+  prefix_clear(v->o->known);
+  if (v->o->known) sched_share(fresh, &with);
+  sched_free(v->s);
+  v->s = fresh;
+  for (int i = 0; i < v->next_arrival; i++) {
+    const int at = v->order[i];
+    const serve_request *r = &v->reqs[at];
+    if (v->computed) v->computed[at] = -1;
+    if (r->finish[0]) continue;
+    l->requests++;
+    l->tokens += v->held[at];
+    v->held[at] = 0;
+    HF_TRY(sched_add(v->s, at, r->n_ids + r->n_out, r->max_tokens - r->n_out));
+  }
+  return HF_OK;
+}
+
+/* st: what the engine said. HF_OK when it was a loss that serving has survived. */
+static hf_status survive(server *v, hf_status st) {
+  serve_stats *all = v->st;
+  if (st != HF_LOST || all->n_losses == SERVE_LOSSES) return st;
+  const int64_t now = hf_now_ns();
+  serve_loss *l = &all->loss[all->n_losses++];
+  *l = (serve_loss){.at_s = seconds(now - v->start_ns)};
+  snprintf(l->why, sizeof l->why, "%s", engine_lost_reason(v->e));
+  hf_clear_error();
+  HF_TRY(engine_fail_over(v->e));
+  HF_TRY(begin_again(v, l));
+  if (!v->lost_ns) v->lost_ns = now;
+  l->recovery_ns = hf_now_ns() - now;
+  v->last_ns = hf_now_ns(); /* no time of decoding */
+  if (v->o->on_loss) v->o->on_loss(v->o->user, l);
+  return HF_OK;
+}
+
+/* Launches what is idle and has something to do. */
+static hf_status launch_idle(server *v, bool stop, bool *busy) {
+  *busy = false;
+  for (int m = 0; m < v->depth; m++) {
+    slot *k = &v->mb[m];
+    if (!k->in_flight && !stop && sched_next(v->s, m, &k->step)) {
+      fill(v, m);
+      if (v->waited) v->last_ns = hf_now_ns();
+      v->waited = false;
+      k->in_flight = true;
+      HF_TRY(engine_launch(v->e, m));
+    }
+    *busy = *busy || k->in_flight;
+  }
+  return HF_OK;
+}
+
 static hf_status loop(server *v) {
   for (;;) {
     int64_t next_ns;
     bool stop = v->o->stop && *v->o->stop;
     HF_TRY(admit(v, &next_ns));
-    bool busy = false;
-    for (int m = 0; m < v->depth; m++) {
-      slot *k = &v->mb[m];
-      if (!k->in_flight && !stop && sched_next(v->s, m, &k->step)) {
-        fill(v, m);
-        if (v->waited) v->last_ns = hf_now_ns();
-        v->waited = false;
-        k->in_flight = true;
-        HF_TRY(engine_launch(v->e, m));
-      }
-      busy = busy || k->in_flight;
+    bool busy;
+    hf_status st = launch_idle(v, stop, &busy);
+    if (st != HF_OK) {
+      HF_TRY(survive(v, st));
+      continue;
     }
     if (!busy) {
       if (stop || next_ns < 0) {
@@ -405,8 +489,9 @@ static hf_status loop(server *v) {
       continue;
     }
     int m;
-    HF_TRY(engine_poll(v->e, &m));
-    if (m >= 0) finish_step(v, m);
+    st = engine_poll(v->e, &m);
+    if (st != HF_OK) HF_TRY(survive(v, st));
+    else if (m >= 0) finish_step(v, m);
   }
 }
 
@@ -442,15 +527,13 @@ static int by_arrival(const void *a, const void *b, void *reqs) {
 static hf_status prepare(server *v) {
   const engine_options *eo = engine_opts(v->e);
   const model_config *c = engine_config(v->e);
-  sched_options so = {.depth = eo->depth,
-                      .max_seqs = v->o->users,
-                      .chunk_tokens = v->o->chunk_tokens,
-                      .page_tokens = eo->page_tokens,
-                      .n_pages = eo->n_pages};
+  sched_options so;
+  scheduler_options(v, &so);
   HF_TRY(sched_new(&so, &v->s));
   HF_TRY(check_options(v, eo));
   HF_TRY(hf_alloc(&v->scratch, 3 * (size_t)c->vocab_size, sizeof(float), "sampling scratch"));
   HF_TRY(hf_alloc(&v->order, (size_t)v->n_reqs + 1, sizeof *v->order, "arrivals"));
+  HF_TRY(hf_alloc(&v->held, (size_t)v->n_reqs + 1, sizeof *v->held, "arrivals"));
   bool any_forced = false;
   for (int i = 0; i < v->n_reqs; i++) {
     v->order[i] = i;
@@ -491,6 +574,7 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
   free(v.order);
   free(v.computed);
   free(v.first);
+  free(v.held);
   free(v.text);
   sched_free(v.s);
   return st;

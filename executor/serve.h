@@ -12,7 +12,16 @@
 #include "executor/sample.h"
 #include "sched/sched.h"
 
-enum { SERVE_LOGPROBS = 20 };
+enum { SERVE_LOGPROBS = 20, SERVE_LOSSES = 8 };
+
+/* A device that was lost while requests ran. They go on with the tokens that they have; their KV is computed again from those. */
+typedef struct {
+  double at_s;         /* since the start of serving */
+  int64_t recovery_ns; /* from then until the next step of any of them ended */
+  int requests;        /* that were running or waiting */
+  int64_t tokens;      /* prompt and answer tokens whose KV was gone with it */
+  char why[96];
+} serve_loss;
 
 typedef struct {
   char ext_id[64];
@@ -51,6 +60,8 @@ typedef struct {
   /* Asked between steps of every request that is waiting or running: true ends it as "cancelled", as when whoever wanted the answer is
    * gone. One with a step in flight keeps its place and pages until that step has ended; its token is not wanted. NULL = none goes. */
   bool (*gone)(void *user, const serve_request *r);
+  /* A device was lost; told as soon as serving goes on without it, recovery_ns being the time until then. */
+  void (*on_loss)(void *user, const serve_loss *l);
   /* After every finished step and what it ended: the scheduler as it stands, to look at. What that takes counts as no time of serving. */
   void (*on_sched)(void *user, const sched *s);
   /* Beginnings of texts whose KV pages the engine holds: requests that begin alike share them, in this serving and the next. Of this
@@ -70,8 +81,11 @@ typedef struct {
   } * stage; /* [2][n_layers + 1][DEV_STAGE_N] */
   int64_t steps, decode_steps, prompt_tokens /* computed */, shared_tokens /* of prompts, not computed */, output_tokens;
   double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
+  double after_tokens, after_s;   /* those of decode_tokens and decode_s that came after a device was lost */
   double prefill_tokens, prefill_s; /* intervals in which something prefills */
   double wall_s;
+  serve_loss loss[SERVE_LOSSES];
+  int n_losses;
   int pages_lost; /* at the end: pages that are neither free nor known to hold a prefix: 0, but after an interruption */
   double step_ns_sum[2], step_ns_sq[2];
   int64_t step_n[2];
@@ -79,10 +93,13 @@ typedef struct {
 
 /* Serves all requests to their ends; results of an earlier serving in reqs are forgotten. HF_INPUT when the options exceed what the
  * engine was opened for (sequences, tokens and logit rows of a step), HF_NO for a request longer than its context; else what the
- * engine says. With *stop set it returns HF_OK as soon as the steps in flight have ended, every unfinished request "cancelled".
+ * engine says. A lost device is no error: its work moves to the CPU (engine_fail_over) and every request goes on; when that fails, what it
+ * says is returned. With *stop set it returns HF_OK as soon as the steps in flight have ended, every unfinished request "cancelled".
  * stats is set in every case: serve_stats_free. */
 HF_MUST hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_options *o, serve_stats *stats);
 void serve_stats_free(serve_stats *s);
 /* Output tokens of all users together per second in steady decode (design's definition). */
 double serve_decode_rate(const serve_stats *s);
+double
+serve_rate_after(const serve_stats *s); /* the same since a device was lost; 0 = none was, or nothing decoded steadily since */
 #endif

@@ -40,6 +40,25 @@ hf_status make_plan(const run_options *r, const char *db_path, int users, int co
   return HF_OK;
 }
 
+void make_plan_without(const run_options *r, const char *db_path, const plan *p, plan **out) {
+  plan_question q = {.db_path = db_path,
+                     .model = r->model,
+                     .machine = p->machine[0] ? p->machine : NULL,
+                     .users = p->users,
+                     .context = p->context,
+                     .prompt_tokens = p->prompt_tokens,
+                     .output_tokens = p->output_tokens,
+                     .store = true};
+  json *doc = NULL;
+  *out = NULL;
+  hf_status st = ask_plan(&q, &doc);
+  if (st == HF_OK) st = plan_read_json(doc, "answer of hf-plan", out);
+  json_free(doc);
+  if (st == HF_OK) return;
+  hf_log(st == HF_NO ? HF_LOG_WARN : HF_LOG_INFO, "no plan for the loss of the device: %s", hf_error_line());
+  hf_clear_error();
+}
+
 hf_status open_plan_or_database(const run_options *r, const char *db_path, db **d, plan **p) {
   bool row = r->plan && strspn(r->plan, "0123456789") == strlen(r->plan);
   struct stat s;

@@ -11,4 +11,7 @@ HF_MUST hf_status open_plan_or_database(const run_options *r, const char *db_pat
  * and says so. HF_NO when nothing fits. */
 HF_MUST hf_status make_plan(const run_options *r, const char *db_path, int users, int context, int prompt_tokens,
                             int output_tokens, plan **out);
+/* The plan for the same load should the device be lost, stored in the database; made before it is needed, for a run with a device on the machine
+ * that p is for. *out NULL: there is none, and a line says why. Never an error. */
+void make_plan_without(const run_options *r, const char *db_path, const plan *p, plan **out);
 #endif

@@ -13,8 +13,8 @@
  * Flags are monotonic counters in the step context: the device stores layer+1 into `ready` (release), the host stores layer+1
  * into `done` (release) after it wrote host_y. launch resets both to 0 before anything runs.
  *
- * Nothing waits for ever: dev_sync has a deadline, a WAIT longer than wait_limit_ns marks the device lost. A lost device answers every
- * call with HF_LOST; its memory may still be freed.
+ * Nothing waits for ever: dev_sync has a deadline, a WAIT longer than wait_limit_ns marks the device lost, and whoever sees no sign of life may
+ * give it up (dev_give_up). A lost device answers every call with HF_LOST; its memory may still be freed.
  * Thread rule: one driver thread calls the device; host_y, done are written by that thread. */
 #ifndef HF_KERNELS_DEVICE_H
 #define HF_KERNELS_DEVICE_H
@@ -156,12 +156,36 @@ HF_MUST hf_status dev_host_new(pool *p, dev_host_fn *host, void *user, dev **out
 HF_MUST hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, void *user, dev **out);
 /* Keeps the device's thread off the cores of the pool's workers where there are others. No-op on the host device. */
 void dev_keep_beside(dev *d, const pool *p);
-void dev_free(dev *d); /* NULL ok; stops the thread */
+/* Nothing of the device runs any more when this returns, whatever it was at; recordings and memory of it may go. NULL ok. */
+void dev_quit(dev *d);
+void dev_free(dev *d); /* NULL ok; quits first */
 
 bool dev_is_host(const dev *d);      /* launches run in line: no signals to answer */
 int64_t dev_mem_bytes(const dev *d); /* 0 = no limit */
 int64_t dev_mem_used(const dev *d);
 bool dev_lost(const dev *d);
+/* Why; "" while it is not lost. Lives as long as the device. */
+const char *dev_lost_reason(const dev *d);
+/* The device counts as lost from now on: its streams end, whatever an operation is at. No-op on the host device and on one that is lost. */
+void dev_give_up(dev *d, const char *why);
+
+/* Faults to rehearse the loss of a device with; of virtual devices. Operations count from dev_inject on, over all streams; allocations and
+ * uploads apart from them. */
+typedef enum {
+  DEV_FAULT_NONE,
+  DEV_FAULT_ERROR,  /* operation number `at` fails: the device is lost */
+  DEV_FAULT_HANG,   /* it never ends */
+  DEV_FAULT_SIGNAL, /* from it on, the next signal does not arrive: a lost interrupt */
+  DEV_FAULT_SLOW,   /* from it on, each lasts `factor` times as long */
+  DEV_FAULT_MEMORY, /* allocation or upload number `at` fails: the device is lost */
+} dev_fault_kind;
+typedef struct {
+  dev_fault_kind kind;
+  int64_t at;    /* from 1 */
+  double factor; /* slow: at least 1 */
+} dev_fault;
+/* Before the first launch. HF_UNSUPPORTED on the host device, HF_INPUT for values out of range. */
+HF_MUST hf_status dev_inject(dev *d, const dev_fault *f);
 
 /* 64-byte aligned. HF_MACHINE "device memory: N bytes for WHAT do not fit …" */
 HF_MUST hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out);

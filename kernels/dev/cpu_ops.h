@@ -56,8 +56,13 @@ struct dev {
   hf_status (*launch)(dev *d, dev_recording *r, dev_step *s);
   bool (*finished)(dev *d, int stream);
   hf_status (*sync)(dev *d, int stream, int64_t deadline_ns);
+  void (*quit)(dev *d); /* NULL: nothing runs on its own */
   void (*free_impl)(dev *d);
   void (*wait_limit)(dev *d, int64_t ns); /* NULL: nothing waits */
+  void (*give_up)(dev *d);                /* NULL: it cannot be lost; after `lost` and its reason were set */
+  char lost_reason[96];
+  dev_fault fault;
+  _Atomic int64_t n_memory_calls; /* allocations and uploads since dev_inject */
   int n_threads;
 };
 #endif

@@ -1,4 +1,5 @@
 /* device.c: the parts of device.h that all devices on CPUs share: memory accounting and calls through the device's own functions. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,10 @@ void dev_free(dev *d) {
   free(d);
 }
 
+void dev_quit(dev *d) {
+  if (d && d->quit) d->quit(d);
+}
+
 bool dev_is_host(const dev *d) {
   return d->host;
 }
@@ -27,6 +32,34 @@ int64_t dev_mem_used(const dev *d) {
 }
 bool dev_lost(const dev *d) {
   return d->lost;
+}
+const char *dev_lost_reason(const dev *d) {
+  return d->lost ? d->lost_reason : "";
+}
+
+void dev_give_up(dev *d, const char *why) {
+  if (!d->give_up || d->lost) return;
+  snprintf(d->lost_reason, sizeof d->lost_reason, "%s", why);
+  d->lost = true;
+  d->give_up(d);
+}
+
+hf_status dev_inject(dev *d, const dev_fault *f) {
+  if (!d->give_up) return hf_fail(HF_UNSUPPORTED, "faults can be rehearsed on a virtual device only");
+  if (f->kind != DEV_FAULT_NONE && f->at < 1)
+    return hf_fail(HF_INPUT, "a fault at operation %lld: they count from 1", (long long)f->at);
+  if (f->kind == DEV_FAULT_SLOW && !(f->factor >= 1))
+    return hf_fail(HF_INPUT, "a device slowed down %g times: at least 1", f->factor);
+  d->fault = *f;
+  return HF_OK;
+}
+
+static hf_status memory_fault(dev *d, const char *what) {
+  if (d->fault.kind != DEV_FAULT_MEMORY || atomic_fetch_add(&d->n_memory_calls, 1) + 1 != d->fault.at) return HF_OK;
+  char why[64];
+  snprintf(why, sizeof why, "%s failed", what);
+  dev_give_up(d, why);
+  return hf_fail(HF_LOST, "device memory: %s", why);
 }
 
 static size_t padded(size_t bytes) {
@@ -41,6 +74,7 @@ hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out) {
   if (d->mem_bytes && (int64_t)n > d->mem_bytes - used)
     return hf_fail(HF_MACHINE, "device memory: %zu bytes for %s do not fit, %lld of %lld are in use", bytes, what,
                    (long long)used, (long long)d->mem_bytes);
+  HF_TRY(memory_fault(d, "an allocation"));
   void *p;
   HF_TRY(mem_alloc(n, -1, what, &p));
   atomic_fetch_add(&d->mem_used, (int64_t)n);
@@ -57,6 +91,7 @@ void dev_release(dev *d, dev_addr a, size_t bytes) {
 
 hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {
   if (d->lost) return hf_fail(HF_LOST, "device is lost");
+  HF_TRY(memory_fault(d, "an upload"));
   memcpy((void *)(uintptr_t)dst, src, bytes);
   return HF_OK;
 }

@@ -5,10 +5,12 @@
  * Paced: a stage that would take longer on the modelled machine is stretched to that time while the device counts as busy.
  *
  * States of a stream:  idle --launch--> running <--> blocked (before its start_at_ns, or at a WAIT whose answer is not there) --last op--> idle
- * A stream blocked for longer than wait_limit_ns marks the device lost: all streams end, later calls say HF_LOST. */
+ * A stream blocked for longer than wait_limit_ns marks the device lost: all streams end, later calls say HF_LOST. Rehearsed faults do the same,
+ * or leave it to the driver to give the device up (dev_inject). */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -36,9 +38,10 @@ typedef struct {
   pthread_t thread;
   pthread_mutex_t lock; /* guards launches, stop and the sleep of an idle device */
   pthread_cond_t wake;
-  bool stop;
-  _Atomic bool lost;
+  _Atomic bool stop;
+  _Atomic bool lost, failed; /* failed: by the operation at work, not by waiting */
   _Atomic int64_t wait_limit_ns;
+  int64_t n_ops; /* run so far; for rehearsed faults */
 } virt;
 
 static bool answered(const dev_step *s, int layer) {
@@ -58,6 +61,39 @@ static void end_stage(virt *v, stream *st, const dev_op *op) {
   st->stage_start_ns = now;
 }
 
+/* An operation that never ends, but for whoever frees the device or gives it up. */
+static void hang(const virt *v) {
+  while (!atomic_load(&v->stop) && !atomic_load(&v->lost)) hf_sleep_until_ns(hf_now_ns() + 200000);
+}
+
+/* True: the operation counts as not run, the device is lost or about to be freed. */
+static bool faulty(virt *v) {
+  const dev_fault *f = &v->d->fault;
+  if (++v->n_ops != f->at || (f->kind != DEV_FAULT_ERROR && f->kind != DEV_FAULT_HANG)) return false;
+  if (f->kind == DEV_FAULT_HANG) hang(v);
+  else atomic_store(&v->failed, true);
+  atomic_store(&v->lost, true);
+  return true;
+}
+
+static void run_slowly(virt *v, const stream *st, const dev_op *op) {
+  const dev_fault *f = &v->d->fault;
+  const bool slow = f->kind == DEV_FAULT_SLOW && v->n_ops >= f->at;
+  const int64_t start = slow ? hf_now_ns() : 0;
+  cpu_op_run(st->r, op, st->s, 0, 1);
+  int64_t until = slow ? start + (int64_t)(f->factor * (double)(hf_now_ns() - start)) : 0;
+  for (int64_t now = start; slow && now < until && !atomic_load(&v->stop) && !atomic_load(&v->lost); now = hf_now_ns())
+    hf_sleep_until_ns(until - now < 1000000 ? until : now + 1000000);
+}
+
+/* Is this signal the one that gets lost? */
+static bool signal_lost(virt *v) {
+  dev_fault *f = &v->d->fault;
+  if (f->kind != DEV_FAULT_SIGNAL || v->n_ops < f->at) return false;
+  f->kind = DEV_FAULT_NONE;
+  return true;
+}
+
 /* Runs a stream until it blocks (false) or ends (true). */
 static bool advance(virt *v, stream *st) {
   dev_step *s = st->s;
@@ -68,16 +104,18 @@ static bool advance(virt *v, stream *st) {
   }
   for (; st->pc < st->r->n_ops; st->pc++) {
     const dev_op *op = &st->r->ops[st->pc];
+    if (op->kind == DOP_WAIT && !answered(s, op->layer)) return false;
+    if (faulty(v)) return false;
     if (op->kind == DOP_WAIT) {
-      if (!answered(s, op->layer)) return false;
       st->stage_start_ns = hf_now_ns();
     } else if (op->kind == DOP_SIGNAL) {
+      if (signal_lost(v)) continue;
       atomic_store_explicit(&s->ready_at_ns, hf_now_ns(), memory_order_relaxed);
       atomic_store_explicit(&s->ready, op->layer + 1, memory_order_release);
     } else if (op->kind == DOP_STAGE) {
       end_stage(v, st, op);
     } else {
-      cpu_op_run(st->r, op, s, 0, 1);
+      run_slowly(v, st, op);
     }
   }
   s->finished_ns = hf_now_ns();
@@ -115,11 +153,11 @@ static void *device_thread(void *arg) {
   int idle_rounds = 0;
   for (;;) {
     bool any;
+    if (atomic_load(&v->lost)) lose(v);
     if (round_of_streams(v, &any)) {
       idle_rounds = 0;
       continue;
     }
-    if (atomic_load(&v->lost)) lose(v);
     if (any) { /* all blocked on the host: poll, giving the core away now and then */
       pool_relax();
       if (++idle_rounds % SPINS == 0) sched_yield();
@@ -158,7 +196,11 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
 /* `lost` of the device itself belongs to the driver's thread: this is where that learns of it. */
 static bool virt_finished(dev *d, int i) {
   virt *v = d->impl;
-  if (atomic_load(&v->lost)) d->lost = true;
+  if (atomic_load(&v->lost) && !d->lost) {
+    d->lost = true;
+    snprintf(d->lost_reason, sizeof d->lost_reason, "%s",
+             atomic_load(&v->failed) ? "an operation failed" : "it waited too long for the host");
+  }
   return i < 0 || i >= v->n_streams || !atomic_load_explicit(&v->st[i].active, memory_order_acquire);
 }
 
@@ -171,20 +213,30 @@ static hf_status virt_sync(dev *d, int i, int64_t deadline_ns) {
       sched_yield();
     }
   }
-  return d->lost ? hf_fail(HF_LOST, "virtual device: lost, it waited too long for the host") : HF_OK;
+  return d->lost ? hf_fail(HF_LOST, "virtual device: lost, %s", d->lost_reason) : HF_OK;
+}
+
+static void virt_quit(dev *d) {
+  virt *v = d->impl;
+  pthread_mutex_lock(&v->lock);
+  const bool over = atomic_exchange(&v->stop, true);
+  for (int i = 0; i < v->n_streams; i++) atomic_store(&v->st[i].active, false);
+  pthread_cond_signal(&v->wake);
+  pthread_mutex_unlock(&v->lock);
+  if (!over) pthread_join(v->thread, NULL);
 }
 
 static void virt_free(dev *d) {
   virt *v = d->impl;
-  pthread_mutex_lock(&v->lock);
-  v->stop = true;
-  for (int i = 0; i < v->n_streams; i++) atomic_store(&v->st[i].active, false);
-  pthread_cond_signal(&v->wake);
-  pthread_mutex_unlock(&v->lock);
-  pthread_join(v->thread, NULL);
+  virt_quit(d);
   pthread_cond_destroy(&v->wake);
   pthread_mutex_destroy(&v->lock);
   free(v);
+}
+
+static void virt_give_up(dev *d) {
+  virt *v = d->impl;
+  atomic_store(&v->lost, true);
 }
 
 static void virt_wait_limit(dev *d, int64_t ns) {
@@ -223,8 +275,10 @@ hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, v
              .launch = virt_launch,
              .finished = virt_finished,
              .sync = virt_sync,
+             .quit = virt_quit,
              .free_impl = virt_free,
              .wait_limit = virt_wait_limit,
+             .give_up = virt_give_up,
              .n_threads = 1};
   int err = pthread_create(&v->thread, NULL, device_thread, v);
   if (err) {

@@ -166,6 +166,56 @@ static void a_host_that_never_answers_loses_the_device(void **state) {
   close_rig(r); /* its memory may still be freed */
 }
 
+static void rehearsed_faults_lose_the_device_and_no_memory(void **state) {
+  (void)state;
+  static const dev_fault faults[] = {
+      {.kind = DEV_FAULT_ERROR, .at = 5}, {.kind = DEV_FAULT_HANG, .at = 9}, {.kind = DEV_FAULT_SIGNAL, .at = 1}};
+  static const char *const why[] = {"an operation failed", "given up", "given up"};
+  for (int k = 0; k < 3; k++) {
+    rig *r = open_virtual(2, NULL, NULL);
+    assert_int_equal(dev_inject(r->d, &faults[k]), HF_OK);
+    assert_string_equal(dev_lost_reason(r->d), "");
+    for (int i = 0; i < 2; i++) {
+      fill_step(r, i, 0);
+      launch(r, i);
+    }
+    if (k > 0) {
+      assert_int_equal(dev_sync(r->d, 0, 5000000), HF_TIMEOUT);
+      dev_give_up(r->d, "given up");
+      dev_give_up(r->d, "once more");
+    }
+    assert_int_equal(dev_sync(r->d, 0, INT64_C(60000000000)), HF_LOST);
+    assert_int_equal(dev_sync(r->d, 1, INT64_C(60000000000)), HF_LOST);
+    assert_string_equal(dev_lost_reason(r->d), why[k]);
+    dev_quit(r->d); /* whatever the device was at: memory and recordings may go */
+    close_rig(r);
+  }
+}
+
+static void faults_that_cannot_be_are_refused(void **state) {
+  (void)state;
+  rig *r = open_virtual(1, NULL, NULL), *h = open_host(1);
+  dev_fault f = {.kind = DEV_FAULT_ERROR, .at = 1};
+  assert_int_equal(dev_inject(h->d, &f), HF_UNSUPPORTED);
+  dev_give_up(h->d, "the host cannot be lost");
+  assert_false(dev_lost(h->d));
+  f.at = 0;
+  assert_int_equal(dev_inject(r->d, &f), HF_INPUT);
+  f = (dev_fault){.kind = DEV_FAULT_SLOW, .at = 1, .factor = 0.5};
+  assert_int_equal(dev_inject(r->d, &f), HF_INPUT);
+  f.factor = 4;
+  assert_int_equal(dev_inject(r->d, &f), HF_OK);
+  outcome *slow = alone(r, 0);
+  rig *v = open_virtual(1, NULL, NULL);
+  outcome *want = alone(v, 0);
+  assert_memory_equal(slow, want, sizeof *want);
+  free(slow);
+  free(want);
+  close_rig(v);
+  close_rig(h);
+  close_rig(r);
+}
+
 static void a_device_may_go_while_it_waits(void **state) {
   (void)state;
   dev *d = NULL;
@@ -328,6 +378,8 @@ int main(void) {
       cmocka_unit_test(the_device_waits_for_the_answer_of_each_layer),
       cmocka_unit_test(a_deadline_passes_and_the_device_goes_on),
       cmocka_unit_test(a_host_that_never_answers_loses_the_device),
+      cmocka_unit_test(rehearsed_faults_lose_the_device_and_no_memory),
+      cmocka_unit_test(faults_that_cannot_be_are_refused),
       cmocka_unit_test(a_device_may_go_while_it_waits),
       cmocka_unit_test(memory_is_what_was_stated),
       cmocka_unit_test(invalid_operations_are_refused),

@@ -1,0 +1,58 @@
+/* failover.c: an engine whose device is lost goes on on the CPU.
+ *
+ * The device's memory is gone, so whatever it held comes from the model's file (or seed) once more; experts in host memory are not touched. KV
+ * pages begin empty: whoever serves computes them again from the tokens. Only then, with everything in place, may steps be launched. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "executor/engine_int.h"
+
+/* Recordings first: they refer to the device; then what was allocated there; what is the host's stays. */
+static void let_device_go(engine *e) {
+  dev_quit(e->d);
+  for (int i = 0; i < e->o.depth; i++) {
+    micro_batch *mb = &e->mb[i];
+    dev_recording_free(mb->rec);
+    mb->rec = NULL;
+    mb->running = false;
+    mb->answered = 0;
+    mb->over_ns = 0;
+    for (int l = 0; l < e->c.n_layers; l++) mb->trace[l].end_ns = 0;
+  }
+  int kept = 0;
+  for (int i = 0; i < e->n_own; i++) {
+    if (e->own[i].on_device) own_release(e, &e->own[i]);
+    else e->own[kept++] = e->own[i];
+  }
+  e->n_own = kept;
+  dev_free(e->d);
+  e->d = NULL;
+  moe_free(e->cpu_moe);
+  e->cpu_moe = NULL;
+  pool_free(e->p);
+  e->p = NULL;
+}
+
+/* Nothing is known to be on a device. */
+static void forget_placement(engine *e) {
+  const size_t nl = (size_t)e->c.n_layers, n = nl * (size_t)e->c.n_experts;
+  memset(e->layer, 0, nl * sizeof *e->layer);
+  memset(e->resident, 0, n);
+  memset(e->ctx.experts, 0, n * sizeof *e->ctx.experts);
+  memset(e->ctx.kv, 0, nl * sizeof *e->ctx.kv);
+  memset(e->ctx.router_bias, 0, nl * sizeof *e->ctx.router_bias);
+  engine_without_device(&e->o);
+}
+
+hf_status engine_fail_over(engine *e) {
+  plan_budget rows[16];
+  int n;
+  bool fits;
+  let_device_go(e);
+  forget_placement(e);
+  HF_TRY(engine_budget(e->m, &e->o, rows, 16, &n, &fits));
+  if (!fits) return hf_fail(HF_NO, "the device is lost (%s), and without it the model does not fit into memory", e->lost_reason);
+  HF_TRY(open_device(e));
+  HF_TRY(load_weights(e));
+  return open_steps(e);
+}

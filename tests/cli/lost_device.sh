@@ -1,0 +1,32 @@
+# hf-run when its device is lost: the same answers, one line that says so, the loss in --json, in the database and predicted against measured;
+# faults that cannot be rehearsed are refused.
+. tests/cli/lib.sh
+tiny=examples/tiny-moe
+"$bin/hf-profile" --quick --model $tiny --quiet --json >/dev/null
+ask=(--model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 48 --ignore-eos --gpu virtual:64M --depth 1 --json)
+answers() { jq -c '[.id, .ids]' "$1" | sort; }
+expect_exit 0 "$bin/hf-run" "${ask[@]}" --quiet --out "$tmp/want.jsonl"
+expect_json 'has("losses") | not'
+
+for fault in error@300 hang@700 signal@200 'slow*2@100' memory@20; do
+  expect_exit 0 "$bin/hf-run" "${ask[@]}" --fault "$fault" --device-deadline 0.3 --out "$tmp/${fault%%[*@]*}.jsonl"
+  expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/${fault%%[*@]*}.jsonl")" "answers with $fault"
+  case $fault in
+  slow* | memory*) expect_json 'has("losses") | not' ;;
+  *)
+    expect_json '.losses | length == 1 and (.[0] | .requests == 5 and .tokens_again >= 0 and .recovery_s > 0 and .at_s >= 0 and .why != "")'
+    expect_json '.after_loss | .plan_id > 0 and .predicted_decode_tok_per_s > 0 and .decode_tok_per_s > 0 and has("signed_error")'
+    expect_json '.signed_error == null and (.unlike_plan | test("lost"))'
+    expect_stderr_line 'the device was lost \(.+\).* 5 requests go on on the CPU'
+    expect_same "$(sqlite3 "$HETEROFLOW_DB" "select kind, recovery_ns > 0, detail like 'device lost: %' from event where run_id = $(json .run_id)")" 'fault|1|1' "$fault: row of the event"
+    expect_same "$(sqlite3 "$HETEROFLOW_DB" "select gpu from plan where id = $(json .after_loss.plan_id)")" none "plan without the device"
+    ;;
+  esac
+done
+expect_stderr_line 'the device cannot be used \(.*upload failed|the device cannot be used \(.*allocation failed'
+
+for bad in error error@0 boom@5 hang@x slow@5 'slow*0.5@5' 'error*2@5' @5; do
+  expect_error 2 '^hf-run: --fault: ' "$bin/hf-run" "${ask[@]}" --quiet --fault "$bad"
+done
+expect_error 2 '^hf-run: --fault: .*there is none' "$bin/hf-run" --model $tiny --prompt x --gpu none --quiet --fault error@5
+echo ok
