@@ -6,6 +6,7 @@ SHELL := /bin/bash
 FUZZ_SECONDS ?= 30
 SOAK_SECONDS ?= 1800
 SOAK_SEED ?= 1
+SOAK_FAULTS ?= 1000
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -57,6 +58,9 @@ soak: packages
 	@cmake --build --preset asan-ubsan -j $(JOBS) --target soak
 	@ASAN_OPTIONS=quarantine_size_mb=16:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  build-asan-ubsan/soak/soak $(SOAK_SECONDS) $(SOAK_SEED)
+	@set -e; for preset in asan-ubsan tsan; do \
+	  cmake --preset $$preset; cmake --build --preset $$preset -j $(JOBS) --target test_executor_failover; \
+	  HF_FAULTS=$(SOAK_FAULTS) HF_FAULT_SEED=$(SOAK_SEED) build-$$preset/tests/test_executor_failover; done
 
 install: build
 	@cmake --install build --prefix $(PREFIX)
@@ -71,7 +75,7 @@ help:
 	@echo "make lint     rooms, foreign headers, sizes, format"
 	@echo "make format   clang-format over every source file"
 	@echo "make asan     every test under AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: ThreadSanitizer"
-	@echo "make soak     random requests for SOAK_SECONDS (1800) under the sanitizers, everything accounted for"
+	@echo "make soak     random requests for SOAK_SECONDS (1800) and SOAK_FAULTS (1000) lost devices under the sanitizers, everything accounted for"
 	@echo "make fuzz     each fuzz target for FUZZ_SECONDS (30)"
 	@echo "make bench    the benchmarks"
 	@echo "make install  to PREFIX (/usr/local), below DESTDIR"

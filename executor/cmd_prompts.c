@@ -241,6 +241,8 @@ static void losses_json(const serve_stats *st, json *o) {
     json_add_num(e, "recovery_s", (double)l->recovery_ns * 1e-9);
     json_add_int(e, "requests", l->requests);
     json_add_int(e, "tokens_again", l->tokens);
+    json_add_int(e, "retracted_tokens", l->retracted);
+    json_add_int(e, "suspect_requests", l->suspect);
   }
 }
 
@@ -422,10 +424,24 @@ static double corrected_for_drift(const run_options *r, const job *j) {
   return p->decode_tok_per_s.likely / drift_slows(&j->drift, &q, ask_decode_rate(&q));
 }
 
+/* What is read for texts that end an answer is read again. */
+static void on_retract(void *user, serve_request *q, int n) {
+  stream_state *s = user;
+  hf_progress_add(&s->bar, -n);
+  if (!s->tok || !q->n_stop) return;
+  text_stream *t = &s->text[q - s->first];
+  stream_free(t);
+  stream_init(t);
+  for (int i = 0; i < q->n_out && s->st == HF_OK; i++) s->st = stream_add(t, s->tok, q->out[i], false, q->stop, q->n_stop);
+}
+
 static void on_loss(void *user, const serve_loss *l) {
   (void)user;
   hf_log(HF_LOG_WARN, "the device was lost (%s): its weights were read again, %d request%s %s on on the CPU after %.2g s", l->why,
          l->requests, plural(l->requests), l->requests == 1 ? "goes" : "go", (double)l->recovery_ns * 1e-9);
+  if (l->suspect)
+    hf_log(HF_LOG_WARN, "it may have computed wrongly before that was found: %d answer%s marked suspect", l->suspect,
+           l->suspect == 1 ? " is" : "s are");
 }
 
 static hf_status serve(const run_options *r, job *j) {
@@ -455,6 +471,7 @@ static hf_status serve(const run_options *r, job *j) {
                       .on_finish = on_finish,
                       .on_step = on_step,
                       .on_loss = on_loss,
+                      .on_retract = r->stream ? NULL : on_retract,
                       .on_sched = j->o.depth == 1 ? look_at_memory : NULL,
                       .stop = &interrupted};
   struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old, old_term;

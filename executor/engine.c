@@ -27,10 +27,15 @@ void engine_without_device(engine_options *o) {
   snprintf(o->gpu, sizeof o->gpu, "none");
   o->pace = NULL;
   o->fault = (dev_fault){0};
+  o->check_every_ns = 0;
   o->depth = 1; /* nothing is at work beside the CPU */
 }
 static bool paced(const engine_options *o) {
   return o->pace != NULL;
+}
+
+int check_pages(const engine_options *o) {
+  return o->check_every_ns > 0 && has_device(o) ? (CHECK_TOKENS + o->page_tokens - 1) / o->page_tokens : 0;
 }
 
 static size_t kv_row_bytes(const model_config *c, const engine_options *o) {
@@ -39,7 +44,7 @@ static size_t kv_row_bytes(const model_config *c, const engine_options *o) {
 }
 
 static size_t kv_layer_bytes(const model_config *c, const engine_options *o) {
-  return (size_t)o->n_pages * (size_t)o->page_tokens * kv_row_bytes(c, o);
+  return (size_t)(o->n_pages + check_pages(o)) * (size_t)o->page_tokens * kv_row_bytes(c, o);
 }
 
 /* Which experts go to the device: the plan's, or an even spread of a percentage per layer. */
@@ -382,7 +387,7 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   e->c = *model_get_config(m);
   e->o = *o;
   e->pages_per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
-  HF_GO(fail, hf_alloc(&e->page_table, (size_t)o->max_seqs * (size_t)e->pages_per_seq, sizeof(int32_t), "page table"));
+  HF_GO(fail, hf_alloc(&e->page_table, ((size_t)o->max_seqs + 1) * (size_t)e->pages_per_seq, sizeof(int32_t), "page table"));
   HF_GO(fail, open_context(e));
   HF_GO(fail, hf_alloc(&e->topo, 1, sizeof *e->topo, "topology"));
   HF_GO(fail, topo_get(e->topo));
@@ -390,6 +395,7 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   HF_GO(fail, load_weights(e));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   HF_GO(fail, open_steps(e));
+  HF_GO(fail, check_learn(e));
   *out = e;
   return HF_OK;
 fail:
@@ -443,6 +449,7 @@ void engine_close(engine *e) {
   free(e->ctx.kv);
   free(e->ctx.router_bias);
   free(e->page_table);
+  free(e->check_logits);
   free(e);
 }
 
@@ -473,8 +480,7 @@ int32_t *engine_page_row(engine *e, int seq, int *n) {
   return e->page_table + (size_t)seq * (size_t)e->pages_per_seq;
 }
 
-/* HF_LOST, with the reason that the device gives. */
-static hf_status lost(engine *e) {
+hf_status engine_lost(engine *e) {
   snprintf(e->lost_reason, sizeof e->lost_reason, "%s", dev_lost_reason(e->d));
   watch_reset(&e->watch);
   return hf_fail(HF_LOST, "the device was lost: %s", e->lost_reason);
@@ -488,7 +494,7 @@ hf_status engine_launch(engine *e, int i) {
   mb->answered = 0;
   if (paced(&e->o)) atomic_store(&mb->step.start_at_ns, begin + (int64_t)e->o.pace->step_fixed_ns);
   hf_status st = dev_launch(e->d, mb->rec, &mb->step);
-  if (st != HF_OK) return st == HF_LOST ? lost(e) : st;
+  if (st != HF_OK) return st == HF_LOST ? engine_lost(e) : st;
   if (paced(&e->o)) mb->step.launched_ns = begin;
   mb->running = true;
   watch_begin(&e->watch, i, mb->step.n_tok);
@@ -537,7 +543,7 @@ static hf_status look_at_device(engine *e) {
   char why[96];
   snprintf(why, sizeof why, "no sign of life for %.2g s", (double)e->watch.step[hung].silent_ns * 1e-9);
   dev_give_up(e->d, why);
-  return lost(e);
+  return engine_lost(e);
 }
 
 hf_status engine_poll(engine *e, int *finished) {
@@ -555,7 +561,7 @@ hf_status engine_poll(engine *e, int *finished) {
       mb->answered = ready;
       worked = true;
     } else if (dev_finished(e->d, i)) {
-      if (dev_lost(e->d)) return lost(e);
+      if (dev_lost(e->d)) return engine_lost(e);
       mb->running = false;
       watch_end(&e->watch, i);
       mb->over_ns = hf_now_ns();

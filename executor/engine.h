@@ -34,6 +34,7 @@ typedef struct {
   int64_t device_bytes;    /* size of a virtual or paced device */
   int64_t ram_limit_bytes; /* 0 = what the machine has */
   dev_fault fault;         /* to rehearse with; of a virtual or paced device */
+  int64_t check_every_ns;  /* engine_launch_check; 0 = never, no pages are kept for it */
   int64_t deadline_ns;     /* a device silent for so long is lost; 0 = learned (watch.h) */
 } engine_options;
 
@@ -67,6 +68,14 @@ HF_MUST hf_status engine_launch(engine *e, int micro_batch);
 /* Answers signals of all micro-batches (runs their CPU experts); *finished gets the index of a micro-batch whose step has ended
  * since, or -1. Call until it is not -1. */
 HF_MUST hf_status engine_poll(engine *e, int *finished);
+/* A device that computes wrongly says nothing: a step of CHECK_TOKENS fixed tokens through all of it (weights, kernels, the CPU's experts as well), on a
+ * KV page of its own, must give the logits that it gave when the engine was opened, bit by bit. It says nothing about KV pages of requests.
+ * Launches it in place of a step of an idle micro-batch; once engine_poll has told its end, engine_check_good says how it went: HF_LOST when
+ * the result is another one, the device being given up then. */
+enum { CHECK_TOKENS = 2 };
+bool engine_can_check(const engine *e);
+HF_MUST hf_status engine_launch_check(engine *e, int micro_batch);
+HF_MUST hf_status engine_check_good(engine *e, int micro_batch);
 /* After HF_LOST: the device's work moves to the CPU. Weights that were there are read again, KV pages begin empty, steps in flight are gone;
  * experts in host memory stay where they are. From then on the options say "none", depth 1 and no pace. HF_NO when memory has no room for it. The
  * engine may be closed, but nothing else, when this fails. */

@@ -56,8 +56,9 @@ struct engine {
   int n_own, cap_own;
   engine_traffic traffic;
   char lost_reason[96];
-  watch watch;   /* of a device that computes on its own */
-  int cpu_layer; /* layer and step at work in the pool */
+  float *check_logits; /* [vocab] what the check gave at first; NULL: there is no check */
+  watch watch;         /* of a device that computes on its own */
+  int cpu_layer;       /* layer and step at work in the pool */
   dev_step *cpu_step;
 };
 
@@ -67,6 +68,10 @@ HF_MUST hf_status load_weights(engine *e);
 HF_MUST hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device);
 void own_release(engine *e, const owned *o);
 void engine_without_device(engine_options *o); /* engine.c */
+int check_pages(const engine_options *o);      /* engine.c: behind the n_pages of requests */
+/* check_device.c: what the check gives on a device that is taken to be good. */
+HF_MUST hf_status check_learn(engine *e);
+HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */
 /* engine.c: the device that the options name, and workers beside it. */
 HF_MUST hf_status open_device(engine *e);
 /* engine.c: the host's experts and the micro-batches' recordings, once the weights are loaded. */

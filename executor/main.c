@@ -80,7 +80,7 @@ static hf_status dispatch(const run_options *r) {
 }
 
 int main(int argc, char **argv) {
-  run_options r = {.top_p = 1.0, .repetition_penalty = 1.0};
+  run_options r = {.top_p = 1.0, .repetition_penalty = 1.0, .check_s = 30};
   const cli_option options[] = {
       {"model", 'm', CLI_STR, &r.model, "PATH",
        "Hugging Face folder, GGUF file, or synth:CONFIG,key=value,... (weights from a seed).", 0, 0},
@@ -122,6 +122,12 @@ int main(int argc, char **argv) {
        "far and a "
        "second.",
        0.001, 86400},
+      {"check-every", 0, CLI_NUM, &r.check_s, "SECONDS",
+       "How often the device computes a small step whose result is known; another result is a loss, and what was written since "
+       "the last good "
+       "one is written again, or marked where somebody has read it. At least 100 times what the step takes; default 30, 0 = "
+       "never.",
+       0, 86400},
       {"fault", 0, CLI_STR, &r.fault, "KIND@N",
        "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
        "(slow*FACTOR); at "

@@ -37,11 +37,8 @@ static bool is_number(const char *s) {
 }
 
 hf_status fault_parse(const char *text, dev_fault *out) {
-  static const char *const name[] = {[DEV_FAULT_ERROR] = "error",
-                                     [DEV_FAULT_HANG] = "hang",
-                                     [DEV_FAULT_SIGNAL] = "signal",
-                                     [DEV_FAULT_SLOW] = "slow",
-                                     [DEV_FAULT_MEMORY] = "memory"};
+  static const char *const name[] = {[DEV_FAULT_ERROR] = "error", [DEV_FAULT_HANG] = "hang",   [DEV_FAULT_SIGNAL] = "signal",
+                                     [DEV_FAULT_SLOW] = "slow",   [DEV_FAULT_WRONG] = "wrong", [DEV_FAULT_MEMORY] = "memory"};
   const char *at = strchr(text, '@'), *factor = strchr(text, '*');
   size_t n = strcspn(text, "*@");
   char *end;
@@ -54,9 +51,10 @@ hf_status fault_parse(const char *text, dev_fault *out) {
     const bool whole = out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at && out->factor >= 1 : !factor;
     if (out->at > 0 && whole) return HF_OK;
   }
-  return hf_fail(HF_INPUT,
-                 "--fault: '%s' is none of error@N, hang@N, signal@N, memory@N, slow*FACTOR@N, where N counts operations from 1",
-                 text);
+  return hf_fail(
+      HF_INPUT,
+      "--fault: '%s' is none of error@N, hang@N, signal@N, wrong@N, memory@N, slow*FACTOR@N, where N counts operations from 1",
+      text);
 }
 
 sample_options sample_options_of(const run_options *r) {
@@ -165,6 +163,7 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
   if (r->fault) HF_TRY(fault_parse(r->fault, &o->fault));
   if (r->fault && g.kind == GPU_NONE) return hf_fail(HF_INPUT, "--fault: happens to a device, and there is none (--gpu)");
   o->deadline_ns = (int64_t)(r->deadline_s * 1e9);
+  if (g.kind != GPU_NONE) o->check_every_ns = (int64_t)(r->check_s * 1e9);
   if (g.kind == GPU_VIRTUAL && g.bytes <= 0) return hf_fail(HF_INPUT, "--gpu: %s: its size must be above 0", gpu);
   return HF_OK;
 }

@@ -13,7 +13,7 @@ typedef struct {
       *system, *dequantise, *fault;
   bool bench, ignore_eos, stream, no_log, resume, chat, no_shared_prefixes;
   int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs;
-  double experts_percent, temperature, top_p, min_p, repetition_penalty, deadline_s;
+  double experts_percent, temperature, top_p, min_p, repetition_penalty, deadline_s, check_s;
   int64_t seed;
   cli_int_list users, prompt_tokens;
   cli_texts stop;

@@ -328,6 +328,7 @@ hf_status prompts_answer_line(const serve_request *r, const tokenizer *tok, hf_b
   json *ids = json_add_array(o, "ids");
   for (int i = 0; i < r->n_out; i++) json_add_int(ids, NULL, r->out[i]);
   json_add_str(o, "finish", r->finish);
+  if (r->suspect) json_add_bool(o, "suspect", true);
   json_add_num(o, "arrival_s", r->arrival_s);
   if (r->n_out > 0) json_add_num(o, "ttft_s", r->first_token_s - r->arrival_s);
   if (r->n_out > 1) json_add_num(o, "tpot_s", (r->end_s - r->first_token_s) / (r->n_out - 1));
@@ -361,6 +362,9 @@ static hf_status request_of(const prompt_list *l, const json *doc, const char *w
   *out = -1;
   if (!id || !finish) return hf_fail(HF_INPUT, "%s: not an answer that hf-run wrote", where);
   if (strcmp(finish, "stop") && strcmp(finish, "length")) return HF_OK;
+  bool suspect = false;
+  HF_TRY(json_opt_bool(doc, where, "suspect", &suspect));
+  if (suspect) return HF_OK; /* it is asked for again */
   for (int i = 0; i < l->n_all && *out < 0; i++)
     if (!l->kept[i] && !strcmp(l->req[i].ext_id, id)) *out = i;
   if (*out < 0 || json_number(json_get(doc, "prompt_tokens"), -1) == l->req[*out].n_ids) return HF_OK;

@@ -11,7 +11,15 @@
 typedef struct {
   sched_step step;
   bool in_flight, prefills;
+  bool check; /* in flight: no step of requests, the device is being checked (engine_launch_check) */
 } slot;
+
+/* What a request is known to have, [n_reqs] of them. */
+typedef struct {
+  int held;           /* tokens of a running request whose KV is in its pages */
+  int good, at_check; /* answer tokens at the last good check, at the launch of the one at work */
+  bool told;          /* on_finish was called */
+} progress;
 
 typedef struct {
   engine *e;
@@ -30,10 +38,12 @@ typedef struct {
   int full;      /* users that decode when the place is full */
   int *computed; /* [n_reqs] tokens of a request whose KV is there; -1: it does not run and is not about to */
   int *first;    /* [n_reqs] those of them that it shares */
-  int *held;     /* [n_reqs] tokens of a running request whose KV is in its pages */
+  progress *has; /* [n_reqs] */
   int32_t *text; /* prompt and answer of one request, one after another */
   double any_tokens, any_s;
-  int64_t lost_ns; /* when a device was lost that no step has ended since; 0: none */
+  int64_t check_ns, checked_ns; /* when the next check is due, when the one at work was launched (0: none is) */
+  int64_t unchecked;            /* steps since the last good check */
+  int64_t lost_ns;              /* when a device was lost that no step has ended since; 0: none */
 } server;
 
 static double seconds(int64_t ns) {
@@ -261,7 +271,7 @@ static void account_interval(server *v, const slot *ended) {
   bool prefill = false;
   int decoding = 0;
   for (int m = 0; m < v->depth; m++) {
-    if (!v->mb[m].in_flight) continue;
+    if (!v->mb[m].in_flight || v->mb[m].check) continue;
     prefill = prefill || v->mb[m].prefills;
     decoding += v->mb[m].step.n_decode;
   }
@@ -306,6 +316,22 @@ static int32_t next_token(server *v, serve_request *r, const float *logits, int 
   return id;
 }
 
+static void tell_finish(server *v, int64_t at) {
+  if (v->has[at].told) return;
+  v->has[at].told = true;
+  if (v->o->on_finish) v->o->on_finish(v->o->user, &v->reqs[at]);
+}
+
+static void tell_finished(server *v) {
+  for (int i = 0; i < v->n_reqs; i++)
+    if (v->reqs[i].finish[0]) tell_finish(v, i);
+}
+
+/* Tokens can be taken back while nobody has been told of an end. */
+static bool waits_for_check(const server *v) {
+  return v->o->on_retract && engine_can_check(v->e);
+}
+
 /* Takes the tokens of a finished step; finished[i] = 1 ends piece i. */
 static void take_tokens(server *v, int m, uint8_t *finished) {
   slot *k = &v->mb[m];
@@ -335,7 +361,7 @@ static void take_tokens(server *v, int m, uint8_t *finished) {
       r->end_s = now;
       finished[p] = 1;
     }
-    if (finished[p] && v->o->on_finish) v->o->on_finish(v->o->user, r);
+    if (finished[p] && !waits_for_check(v)) tell_finish(v, piece->request);
   }
 }
 
@@ -350,7 +376,7 @@ static void let_go(server *v) {
     r->end_s = now;
     if (v->computed) v->computed[at] = -1;
     sched_cancel(v->s, at);
-    if (v->o->on_finish) v->o->on_finish(v->o->user, r);
+    tell_finish(v, at);
   }
 }
 
@@ -367,11 +393,12 @@ static void finish_step(server *v, int m) {
   count_times(v, s, &k->step);
   if (v->o->on_step) v->o->on_step(v->o->user, s, &k->step, v->st->steps);
   v->st->steps++;
+  v->unchecked++;
   if (k->step.n_decode == k->step.n_tokens) v->st->decode_steps++;
   v->st->prompt_tokens += k->step.n_tokens - k->step.n_decode;
   for (int p = 0; p < k->step.n_pieces; p++) {
     const sched_piece *piece = &k->step.piece[p];
-    v->held[piece->request] = piece->start_pos + piece->n_tokens;
+    v->has[piece->request].held = piece->start_pos + piece->n_tokens;
     learn_pages(v, piece);
   }
   take_tokens(v, m, finished);
@@ -391,10 +418,11 @@ static void cancel_rest(server *v) {
   double now = seconds(hf_now_ns() - v->start_ns);
   for (int i = 0; i < v->n_reqs; i++) {
     serve_request *r = &v->reqs[i];
-    if (r->finish[0]) continue;
-    snprintf(r->finish, sizeof r->finish, "cancelled");
-    r->end_s = now > r->arrival_s ? now : r->arrival_s;
-    if (v->o->on_finish) v->o->on_finish(v->o->user, r);
+    if (!r->finish[0]) {
+      snprintf(r->finish, sizeof r->finish, "cancelled");
+      r->end_s = now > r->arrival_s ? now : r->arrival_s;
+    }
+    tell_finish(v, i);
   }
 }
 
@@ -414,7 +442,8 @@ static hf_status begin_again(server *v, serve_loss *l) {
   const sched_sharing with = {.user = v, .find = find_shared, .make_room = make_room};
   scheduler_options(v, &so);
   HF_TRY(sched_new(&so, &fresh));
-  for (int m = 0; m < v->depth; m++) v->mb[m].in_flight = false;
+  for (int m = 0; m < v->depth; m++) v->mb[m].in_flight = v->mb[m].check = false;
+  v->checked_ns = 0;
   v->depth = so.depth;
   prefix_clear(v->o->known);
   if (v->o->known) sched_share(fresh, &with);
@@ -426,15 +455,35 @@ static hf_status begin_again(server *v, serve_loss *l) {
     if (v->computed) v->computed[at] = -1;
     if (r->finish[0]) continue;
     l->requests++;
-    l->tokens += v->held[at];
-    v->held[at] = 0;
+    l->tokens += v->has[at].held;
+    v->has[at].held = 0;
     HF_TRY(sched_add(v->s, at, r->n_ids + r->n_out, r->max_tokens - r->n_out));
   }
   return HF_OK;
 }
 
+/* The device was found to compute wrongly: what it wrote since it was last found good is taken back, or marked where somebody knows it. */
+static void take_back(server *v, serve_loss *l) {
+  for (int i = 0; i < v->n_reqs; i++) {
+    serve_request *r = &v->reqs[i];
+    if (r->n_out == v->has[i].good) continue;
+    if (v->has[i].told || !v->o->on_retract) {
+      l->suspect += !r->suspect;
+      r->suspect = true;
+      continue;
+    }
+    const int n = r->n_out - v->has[i].good;
+    l->retracted += n;
+    v->st->output_tokens -= n;
+    r->n_out = v->has[i].good;
+    r->finish[0] = 0;
+    if (r->n_out == 0) r->first_token_s = 0;
+    v->o->on_retract(v->o->user, r, n);
+  }
+}
+
 /* st: what the engine said. HF_OK when it was a loss that serving has survived. */
-static hf_status survive(server *v, hf_status st) {
+static hf_status survive(server *v, hf_status st, bool wrong) {
   serve_stats *all = v->st;
   if (st != HF_LOST || all->n_losses == SERVE_LOSSES) return st;
   const int64_t now = hf_now_ns();
@@ -442,6 +491,8 @@ static hf_status survive(server *v, hf_status st) {
   *l = (serve_loss){.at_s = seconds(now - v->start_ns)};
   snprintf(l->why, sizeof l->why, "%s", engine_lost_reason(v->e));
   hf_clear_error();
+  if (wrong) take_back(v, l);
+  else tell_finished(v); /* no check will come that they could wait for */
   HF_TRY(engine_fail_over(v->e));
   HF_TRY(begin_again(v, l));
   if (!v->lost_ns) v->lost_ns = now;
@@ -451,12 +502,37 @@ static hf_status survive(server *v, hf_status st) {
   return HF_OK;
 }
 
+/* A check is due, or the last of all is: the place of an idle micro-batch is taken for it. */
+static hf_status launch_check(server *v, int m) {
+  v->checked_ns = hf_now_ns();
+  v->mb[m].in_flight = v->mb[m].check = true;
+  for (int i = 0; i < v->n_reqs; i++) v->has[i].at_check = v->reqs[i].n_out;
+  return engine_launch_check(v->e, m);
+}
+
+static hf_status finish_check(server *v, int m) {
+  enum { LEAST_TIMES = 100 }; /* checks take a hundredth of the time at most */
+  const int64_t now = hf_now_ns(), every = engine_opts(v->e)->check_every_ns, least = LEAST_TIMES * (now - v->checked_ns);
+  v->mb[m].in_flight = v->mb[m].check = false;
+  v->checked_ns = 0;
+  HF_TRY(engine_check_good(v->e, m));
+  v->check_ns = now + (every > least ? every : least);
+  v->unchecked = 0;
+  for (int i = 0; i < v->n_reqs; i++) {
+    v->has[i].good = v->has[i].at_check;
+    if (v->reqs[i].finish[0] && v->reqs[i].n_out == v->has[i].good) tell_finish(v, i);
+  }
+  return HF_OK;
+}
+
 /* Launches what is idle and has something to do. */
 static hf_status launch_idle(server *v, bool stop, bool *busy) {
   *busy = false;
   for (int m = 0; m < v->depth; m++) {
     slot *k = &v->mb[m];
-    if (!k->in_flight && !stop && sched_next(v->s, m, &k->step)) {
+    if (!k->in_flight && !stop && v->unchecked > 0 && !v->checked_ns && engine_can_check(v->e) && hf_now_ns() >= v->check_ns) {
+      HF_TRY(launch_check(v, m));
+    } else if (!k->in_flight && !stop && sched_next(v->s, m, &k->step)) {
       fill(v, m);
       if (v->waited) v->last_ns = hf_now_ns();
       v->waited = false;
@@ -476,10 +552,14 @@ static hf_status loop(server *v) {
     bool busy;
     hf_status st = launch_idle(v, stop, &busy);
     if (st != HF_OK) {
-      HF_TRY(survive(v, st));
+      HF_TRY(survive(v, st, false));
       continue;
     }
     if (!busy) {
+      if (!stop && next_ns < 0 && v->unchecked > 0 && engine_can_check(v->e)) {
+        v->check_ns = 0; /* the last answers wait for it */
+        continue;
+      }
       if (stop || next_ns < 0) {
         if (stop) cancel_rest(v);
         return HF_OK;
@@ -490,8 +570,10 @@ static hf_status loop(server *v) {
     }
     int m;
     st = engine_poll(v->e, &m);
-    if (st != HF_OK) HF_TRY(survive(v, st));
-    else if (m >= 0) finish_step(v, m);
+    const bool check = st == HF_OK && m >= 0 && v->mb[m].check;
+    if (check) st = finish_check(v, m);
+    if (st != HF_OK) HF_TRY(survive(v, st, check));
+    else if (m >= 0 && !check) finish_step(v, m);
   }
 }
 
@@ -533,7 +615,7 @@ static hf_status prepare(server *v) {
   HF_TRY(check_options(v, eo));
   HF_TRY(hf_alloc(&v->scratch, 3 * (size_t)c->vocab_size, sizeof(float), "sampling scratch"));
   HF_TRY(hf_alloc(&v->order, (size_t)v->n_reqs + 1, sizeof *v->order, "arrivals"));
-  HF_TRY(hf_alloc(&v->held, (size_t)v->n_reqs + 1, sizeof *v->held, "arrivals"));
+  HF_TRY(hf_alloc(&v->has, (size_t)v->n_reqs + 1, sizeof *v->has, "arrivals"));
   bool any_forced = false;
   for (int i = 0; i < v->n_reqs; i++) {
     v->order[i] = i;
@@ -555,11 +637,14 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
     reqs[i].n_out = 0;
     reqs[i].first_token_s = reqs[i].end_s = 0;
     reqs[i].finish[0] = 0;
+    reqs[i].suspect = false;
   }
   hf_status st = prepare(&v);
   v.start_ns = v.last_ns = hf_now_ns();
+  v.check_ns = v.start_ns + engine_opts(e)->check_every_ns;
   if (st == HF_OK) st = loop(&v);
   if (st != HF_OK) engine_drain(e); /* steps in flight read what is freed below */
+  if (v.has) tell_finished(&v);
   if (st == HF_OK) stats->pages_lost = engine_opts(e)->n_pages - sched_pages_free(v.s) - (o->known ? prefix_pages(o->known) : 0);
   stats->wall_s = seconds(hf_now_ns() - v.start_ns);
   if (stats->decode_s == 0) {
@@ -574,7 +659,7 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
   free(v.order);
   free(v.computed);
   free(v.first);
-  free(v.held);
+  free(v.has);
   free(v.text);
   sched_free(v.s);
   return st;

@@ -20,6 +20,9 @@ typedef struct {
   int64_t recovery_ns; /* from then until the next step of any of them ended */
   int requests;        /* that were running or waiting */
   int64_t tokens;      /* prompt and answer tokens whose KV was gone with it */
+  int64_t
+      retracted; /* answer tokens written since the last good check of a device that computed wrongly: they are written again */
+  int suspect;   /* answers that may hold wrong tokens, because somebody had been told */
   char why[96];
 } serve_loss;
 
@@ -43,6 +46,7 @@ typedef struct {
   float *top_logprob;          /* [max_tokens][n_logprobs] */
   double first_token_s, end_s; /* since the start */
   char finish[16];             /* stop, length, cancelled */
+  bool suspect;                /* holds tokens of a device that was found to compute wrongly, and that somebody had been told */
 } serve_request;
 
 typedef struct {
@@ -60,6 +64,9 @@ typedef struct {
   /* Asked between steps of every request that is waiting or running: true ends it as "cancelled", as when whoever wanted the answer is
    * gone. One with a step in flight keeps its place and pages until that step has ended; its token is not wanted. NULL = none goes. */
   bool (*gone)(void *user, const serve_request *r);
+  /* The last n tokens of r are taken back, n_out being what is left: the device has computed wrongly since. With it, on_finish waits until a check has found
+   * the device good. NULL = what on_token has told cannot be taken back; such answers are marked suspect. */
+  void (*on_retract)(void *user, serve_request *r, int n);
   /* A device was lost; told as soon as serving goes on without it, recovery_ns being the time until then. */
   void (*on_loss)(void *user, const serve_loss *l);
   /* After every finished step and what it ended: the scheduler as it stands, to look at. What that takes counts as no time of serving. */

@@ -177,6 +177,7 @@ typedef enum {
   DEV_FAULT_HANG,   /* it never ends */
   DEV_FAULT_SIGNAL, /* from it on, the next signal does not arrive: a lost interrupt */
   DEV_FAULT_SLOW,   /* from it on, each lasts `factor` times as long */
+  DEV_FAULT_WRONG,  /* from it on, the first value of every product is wrong, and nothing says so */
   DEV_FAULT_MEMORY, /* allocation or upload number `at` fails: the device is lost */
 } dev_fault_kind;
 typedef struct {

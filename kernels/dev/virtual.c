@@ -76,12 +76,14 @@ static bool faulty(virt *v) {
   return true;
 }
 
-static void run_slowly(virt *v, const stream *st, const dev_op *op) {
+/* Runs an operation as slowly or wrongly as is rehearsed. */
+static void run_op(virt *v, const stream *st, const dev_op *op) {
   const dev_fault *f = &v->d->fault;
-  const bool slow = f->kind == DEV_FAULT_SLOW && v->n_ops >= f->at;
+  const bool now_on = f->kind != DEV_FAULT_NONE && v->n_ops >= f->at, slow = now_on && f->kind == DEV_FAULT_SLOW;
   const int64_t start = slow ? hf_now_ns() : 0;
   cpu_op_run(st->r, op, st->s, 0, 1);
-  int64_t until = slow ? start + (int64_t)(f->factor * (double)(hf_now_ns() - start)) : 0;
+  if (now_on && f->kind == DEV_FAULT_WRONG && op->kind == DOP_MATMUL) *(float *)(uintptr_t)op->out += 1;
+  const int64_t until = slow ? start + (int64_t)(f->factor * (double)(hf_now_ns() - start)) : 0;
   for (int64_t now = start; slow && now < until && !atomic_load(&v->stop) && !atomic_load(&v->lost); now = hf_now_ns())
     hf_sleep_until_ns(until - now < 1000000 ? until : now + 1000000);
 }
@@ -115,7 +117,7 @@ static bool advance(virt *v, stream *st) {
     } else if (op->kind == DOP_STAGE) {
       end_stage(v, st, op);
     } else {
-      run_slowly(v, st, op);
+      run_op(v, st, op);
     }
   }
   s->finished_ns = hf_now_ns();

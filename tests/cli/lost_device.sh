@@ -3,7 +3,7 @@
 . tests/cli/lib.sh
 tiny=examples/tiny-moe
 "$bin/hf-profile" --quick --model $tiny --quiet --json >/dev/null
-ask=(--model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 48 --ignore-eos --gpu virtual:64M --depth 1 --json)
+ask=(--model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 48 --ignore-eos --gpu virtual:7M --depth 1 --json)
 answers() { jq -c '[.id, .ids]' "$1" | sort; }
 expect_exit 0 "$bin/hf-run" "${ask[@]}" --quiet --out "$tmp/want.jsonl"
 expect_json 'has("losses") | not'
@@ -24,6 +24,17 @@ for fault in error@300 hang@700 signal@200 'slow*2@100' memory@20; do
   esac
 done
 expect_stderr_line 'the device cannot be used \(.*upload failed|the device cannot be used \(.*allocation failed'
+
+# A device that computes wrongly: found by its check, and what was written since is written again; marked where somebody has read it.
+expect_exit 0 "$bin/hf-run" "${ask[@]}" --fault wrong@300 --check-every 0.001 --out "$tmp/wrong.jsonl"
+expect_json '.losses[0] | (.why | test("check")) and .suspect_requests == 0 and .retracted_tokens >= 0'
+expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/wrong.jsonl")" "answers of a device that computes wrongly"
+expect_exit 0 "$bin/hf-run" "${ask[@]}" --fault wrong@300 --stream --out "$tmp/wrong.jsonl"
+expect_json '.losses[0].suspect_requests == 5'
+expect_stderr_line 'computed wrongly .*5 answers are marked suspect'
+expect_same "$(jq -s 'map(.suspect) | unique == [true]' "$tmp/wrong.jsonl")" true "answers marked"
+expect_exit 0 "$bin/hf-run" "${ask[@]}" --quiet --resume --out "$tmp/wrong.jsonl" # suspect answers are not kept
+expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/wrong.jsonl")" "answers of the second run"
 
 for bad in error error@0 boom@5 hang@x slow@5 'slow*0.5@5' 'error*2@5' @5; do
   expect_error 2 '^hf-run: --fault: ' "$bin/hf-run" "${ask[@]}" --quiet --fault "$bad"

@@ -1,0 +1,49 @@
+/* check_device.c: does the device still compute what it did? See engine.h. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "executor/engine_int.h"
+
+bool engine_can_check(const engine *e) {
+  return e->check_logits && !dev_is_host(e->d);
+}
+
+/* Tokens, positions and a page table row behind those of requests. */
+static void fill(engine *e, dev_step *s) {
+  const int seq = e->o.max_seqs, n = CHECK_TOKENS < e->o.max_tok ? CHECK_TOKENS : e->o.max_tok;
+  int n_row;
+  int32_t *row = engine_page_row(e, seq, &n_row);
+  for (int i = 0; i < check_pages(&e->o) && i < n_row; i++) row[i] = e->o.n_pages + i;
+  for (int t = 0; t < n; t++) {
+    s->ids[t] = (int32_t)((t + 1) * 7919LL % e->c.vocab_size);
+    s->pos[t] = t;
+    s->seq[t] = seq;
+  }
+  s->n_tok = n;
+  s->n_seq = s->n_logits = 1;
+  s->logit_rows[0] = n - 1;
+  s->mean_context = (n + 1) / 2.0;
+  s->forced_ids = NULL;
+}
+
+hf_status engine_launch_check(engine *e, int m) {
+  fill(e, engine_step(e, m));
+  return engine_launch(e, m);
+}
+
+hf_status engine_check_good(engine *e, int m) {
+  const size_t bytes = (size_t)e->c.vocab_size * sizeof *e->check_logits;
+  if (!memcmp(engine_step(e, m)->logits, e->check_logits, bytes)) return HF_OK;
+  dev_give_up(e->d, "its periodic check gave another result than at first");
+  return engine_lost(e);
+}
+
+hf_status check_learn(engine *e) {
+  int finished = -1;
+  if (check_pages(&e->o) == 0 || dev_is_host(e->d) || e->o.context < CHECK_TOKENS) return HF_OK;
+  HF_TRY(hf_alloc(&e->check_logits, (size_t)e->c.vocab_size, sizeof *e->check_logits, "the device's check"));
+  HF_TRY(engine_launch_check(e, 0));
+  while (finished < 0) HF_TRY(engine_poll(e, &finished));
+  memcpy(e->check_logits, engine_step(e, 0)->logits, (size_t)e->c.vocab_size * sizeof *e->check_logits);
+  return HF_OK;
+}
