@@ -14,6 +14,7 @@ enum { LEAST_ROWS = 32, MOST_ROWS = 512, CLAIMS_PER_THREAD = 4 };
 enum { OWN_TOKENS = 8 };
 /* What a product will read next is fetched this far ahead while the one before it runs. */
 enum { HEAD_BYTES = 2048 };
+enum { LINE_INTS = 64 / sizeof(int) };
 
 /* The pairs (token, expert) of a run, sorted by expert, and the packed inputs. */
 typedef struct {
@@ -41,7 +42,10 @@ struct moe {
   float *tmp;        /* [n_threads][2][tmp_floats] rows of the tokens of one expert */
   const void **xptr; /* [n_threads][max_tok] */
   float **yptr;      /* [n_threads][max_tok] */
-  atomic_int next_up, next_down;
+  unsigned *turn;    /* [n_threads][LINE_INTS] runs that a thread has begun */
+  atomic_int *list
+      [2]; /* counters of the list of claims: the next claim, on a line of its own, and, per active expert, its finished claims.
+                          Runs take turns: one is at work while thread 0 clears the other */
 };
 
 static size_t round64(size_t n) {
@@ -76,6 +80,10 @@ int64_t moe_scratch_bytes(const moe_shape *s, int n_threads) {
   int64_t pairs = (int64_t)s->max_tok * s->top_k;
   return batch_bytes(s, s->max_tok) + pairs * (int64_t)vector_bytes(s->d_ff) +
          n_threads * (batch_bytes(s, own_tokens(s)) + 8 * (int64_t)tmp_floats(s) + 16LL * s->max_tok);
+}
+
+static size_t list_bytes(const moe_shape *s) {
+  return (LINE_INTS + (size_t)s->n_experts) * sizeof(atomic_int);
 }
 
 static hf_status batch_new(const moe_shape *s, int tokens, batch *b) {
@@ -114,6 +122,8 @@ hf_status moe_new(const moe_shape *s, int n_threads, moe **out) {
   for (int i = 0; i < n_threads; i++) HF_GO(fail, batch_new(s, own_tokens(s), &m->own[i]));
   HF_GO(fail, hf_alloc(&m->xptr, per_thread, sizeof *m->xptr, "expert scratch"));
   HF_GO(fail, hf_alloc(&m->yptr, per_thread, sizeof *m->yptr, "expert scratch"));
+  HF_GO(fail, hf_alloc(&m->turn, (size_t)n_threads * LINE_INTS, sizeof *m->turn, "expert scratch"));
+  for (int i = 0; i < 2; i++) HF_GO(fail, alloc64(&m->list[i], list_bytes(s), "expert scratch"));
   HF_GO(fail, alloc64(&m->hp, (size_t)m->max_pairs * m->hp_bytes, "packed expert hidden activations"));
   HF_GO(fail, alloc64(&m->tmp, (size_t)n_threads * 2 * m->tmp_floats * sizeof(float), "expert row blocks"));
   *out = m;
@@ -133,6 +143,8 @@ void moe_free(moe *m) {
   free(m->own);
   free(m->xptr);
   free(m->yptr);
+  free(m->turn);
+  for (int i = 0; i < 2; i++) mem_free(m->list[i], round64(list_bytes(s)), -1);
   free(m);
 }
 
@@ -215,14 +227,17 @@ typedef struct {
   moe *m;
   const moe_job *job;
   const batch *b;
+  pool *p;
+  atomic_int *up_done;
+  int per_expert; /* claims of gate and up */
   const void **x;
   float **y, *tmp, *tmp2;
 } worker;
 
-static worker worker_of(moe *m, const moe_job *job, const batch *b, int thread) {
+static worker worker_of(moe *m, const moe_job *job, const batch *b, pool *p, atomic_int *up_done, int per_expert, int thread) {
   size_t slot = (size_t)thread * (size_t)m->shape.max_tok;
   float *tmp = m->tmp + (size_t)thread * 2 * m->tmp_floats;
-  return (worker){m, job, b, m->xptr + slot, m->yptr + slot, tmp, tmp + m->tmp_floats};
+  return (worker){m, job, b, p, up_done, per_expert, m->xptr + slot, m->yptr + slot, tmp, tmp + m->tmp_floats};
 }
 
 /* Rows [row0, row0 + n_rows) of the i-th active expert: gate, up, SwiGLU, and its part of the packed hidden activations. */
@@ -262,6 +277,7 @@ static void down_block(const worker *k, int row0, int n_rows) {
     const moe_expert *e = &job->experts[b->active[i]];
     int n = b->first[i + 1] - b->first[i];
     if (i + 1 < b->n_active) fetch_head(&job->experts[b->active[i + 1]].down, row0);
+    pool_wait(k->p, &k->up_done[i], k->per_expert);
     for (int j = 0; j < n; j++) {
       k->x[j] = m->hp + (size_t)(b->first[i] + j) * m->hp_bytes;
       k->y[j] = k->tmp + (ptrdiff_t)j * n_rows - row0;
@@ -280,26 +296,32 @@ static void wait_all(pool *p, int thread, int n_threads) {
   if (n_threads > 1) pool_barrier(p, thread);
 }
 
+/* The claims of this run, the same for all its threads; the other ones, which every thread has left since the last barrier, are cleared. */
+static atomic_int *claims_of(moe *m, int thread) {
+  const unsigned turn = m->turn[thread * LINE_INTS]++;
+  for (int i = 0; thread == 0 && i < LINE_INTS + m->shape.n_experts; i++)
+    atomic_store_explicit(&m->list[(turn + 1) % 2][i], 0, memory_order_relaxed);
+  return m->list[turn % 2];
+}
+
 void moe_run(moe *m, const moe_job *job, pool *p, int thread, int n_threads) {
   const moe_shape *s = &m->shape;
   const bool alone = job->n_tok <= OWN_TOKENS;
   batch *b = alone ? &m->own[thread] : &m->all;
+  atomic_int *next = claims_of(m, thread), *up_done = next + LINE_INTS;
   if (alone || thread == 0) sort_pairs(s, job, b);
   pack_inputs(m, job, b, up_act(s, job), alone ? 0 : thread, alone ? 1 : n_threads);
-  if (thread == 0) {
-    m->last = b;
-    atomic_store_explicit(&m->next_down, 0, memory_order_relaxed);
-  }
+  if (thread == 0) m->last = b;
   if (!alone) wait_all(p, thread, n_threads);
 
-  worker k = worker_of(m, job, b, thread);
-  int rows = claim_rows(m, b, s->d_ff, b->n_active, n_threads), per_expert = blocks(s->d_ff, rows), item;
-  while ((item = pool_claim(&m->next_up, b->n_active * per_expert, 1)) >= 0)
-    up_block(&k, item / per_expert, item % per_expert * rows, rows);
-  wait_all(p, thread, n_threads);
-
-  if (thread == 0) atomic_store_explicit(&m->next_up, 0, memory_order_relaxed); /* for the next run */
-  rows = claim_rows(m, b, s->d_model, 1, n_threads);
-  while ((item = pool_claim(&m->next_down, blocks(s->d_model, rows), 1)) >= 0) down_block(&k, item * rows, rows);
+  const int up_rows = claim_rows(m, b, s->d_ff, b->n_active, n_threads), per_expert = blocks(s->d_ff, up_rows);
+  const int down_rows = claim_rows(m, b, s->d_model, 1, n_threads), n_up = b->n_active * per_expert;
+  worker k = worker_of(m, job, b, p, up_done, per_expert, thread);
+  for (int item; (item = pool_claim(next, n_up + blocks(s->d_model, down_rows), 1)) >= 0;) {
+    if (item < n_up) {
+      up_block(&k, item / per_expert, item % per_expert * up_rows, up_rows);
+      atomic_fetch_add_explicit(&up_done[item / per_expert], 1, memory_order_release);
+    } else down_block(&k, (item - n_up) * down_rows, down_rows);
+  }
   wait_all(p, thread, n_threads);
 }

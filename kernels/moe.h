@@ -8,11 +8,15 @@
  * Inside one moe_run:
  *   sort   the (token, expert) pairs are sorted by expert and the activations packed, once per token, not per expert: by every thread for itself
  *          for a few tokens, else by thread 0 and by all, with a barrier after it
- *   up     claims (active expert, rows of d_ff): gate and up products, SwiGLU, rounding to what the down weights want; barrier
- *   down   claims rows of d_model; each adds all active experts in order; barrier
+ *   claims one list with one counter: first (active expert, rows of d_ff): gate and up products, SwiGLU, rounding to what the down weights want;
+ *          then rows of d_model, each of which adds all active experts in order
+ *   barrier
+ * Between the two kinds of claims there is no barrier: a claim of rows of d_model waits, expert by expert, until the finished claims of that expert are
+ * all there (a counter for each). Experts are claimed in order, so that only the last ones, still at work elsewhere, can be waited for, and that
+ * is after the products of all others. So a layer has one barrier with few tokens and two with many.
  * How many rows a claim takes depends on threads and tokens and changes no bit: rows are independent.
  * Memory: all scratch is allocated by moe_new for max_tok tokens; moe_run allocates nothing.
- * Threads: one moe object serves one moe_run at a time. */
+ * Threads: one moe object serves one moe_run at a time, by the n_threads of moe_new each time. */
 #ifndef HF_KERNELS_MOE_H
 #define HF_KERNELS_MOE_H
 

@@ -1,6 +1,7 @@
 /* alloc.c: memory on a node. Large pieces are mapped, aligned to 2 MB and advised to use huge pages (a weight matrix read
- * through 4 KB pages spends its time in the TLB); small ones come from the heap. Which of the two follows from the size alone,
- * so that mem_free needs no header in front of the block. */
+ * through 4 KB pages spends its time in the TLB); those from 64 KB on are cut from such memory (pieces.c), small ones come from the heap. Which
+ * of the three follows from the size alone, so that mem_free needs no header in front of the block. Sanitizers watch the heap only, so with
+ * them it takes all but large pieces. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,11 @@
 #include "kernels/mem/internal.h"
 #include "kernels/mem/topology.h"
 
-enum { HUGE_BYTES = 2 << 20, ALIGN_BYTES = 64 };
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { HUGE_BYTES = 2 << 20, ALIGN_BYTES = 64, PIECE_BYTES = HUGE_BYTES };
+#else
+enum { HUGE_BYTES = 2 << 20, ALIGN_BYTES = 64, PIECE_BYTES = 64 << 10 };
+#endif
 
 static atomic_llong used[TOPO_MAX_NODES + 1]; /* the last counts memory that belongs to no node */
 
@@ -37,14 +42,16 @@ static void bind_to(void *p, size_t bytes, int node) {
 #endif
 }
 
-/* Maps one huge page more than needed and gives the ends back, which leaves an aligned piece. */
-static void *map_aligned(size_t bytes) {
-  size_t all = bytes + HUGE_BYTES;
+/* Maps more than needed and gives the ends back, which leaves an aligned piece. */
+void *mem_map(size_t bytes, size_t align, int node) {
+  size_t all = bytes + align;
   char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) return NULL;
-  size_t head = (size_t)(-(uintptr_t)p & (HUGE_BYTES - 1)), tail = all - head - bytes;
+  size_t head = (size_t)(-(uintptr_t)p & (align - 1)), tail = all - head - bytes;
   if (head) munmap(p, head);
   if (tail) munmap(p + head + bytes, tail);
+  bind_to(p + head, bytes, node);
+  (void)madvise(p + head, bytes, MADV_HUGEPAGE);
   return p + head;
 }
 
@@ -55,12 +62,9 @@ hf_status mem_alloc(size_t bytes, int node, const char *what, void **out) {
   free(probe);
   if (bytes > SIZE_MAX - 2 * (size_t)HUGE_BYTES) return hf_fail(HF_MACHINE, "out of memory: %zu bytes for %s", bytes, what);
   if (bytes >= HUGE_BYTES) {
-    size_t mapped = mapped_bytes(bytes);
-    p = map_aligned(mapped);
-    if (p) {
-      bind_to(p, mapped, node);
-      (void)madvise(p, mapped, MADV_HUGEPAGE);
-    }
+    p = mem_map(mapped_bytes(bytes), HUGE_BYTES, node);
+  } else if (bytes >= PIECE_BYTES) {
+    p = pieces_get(bytes, node);
   } else if (posix_memalign(&p, ALIGN_BYTES, bytes ? bytes : 1) == 0) {
     memset(p, 0, bytes ? bytes : 1);
   } else {
@@ -75,6 +79,7 @@ hf_status mem_alloc(size_t bytes, int node, const char *what, void **out) {
 void mem_free(void *p, size_t bytes, int node) {
   if (!p) return;
   if (bytes >= HUGE_BYTES) munmap(p, mapped_bytes(bytes));
+  else if (bytes >= PIECE_BYTES) pieces_give(p, bytes);
   else free(p);
   atomic_fetch_sub_explicit(counter_of(node), (long long)bytes, memory_order_relaxed);
 }

@@ -12,13 +12,21 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "kernels/mem/internal.h"
 #include "kernels/mem/pool.h"
 
-enum { SPIN_NS = 50000, BARRIER_SPIN_NS = 200000, CHECKS_PER_CLOCK = 64, LINE_BYTES = 64, MAX_THREADS = TOPO_MAX_CPUS };
+enum {
+  SPIN_NS = 50000,
+  BARRIER_SPIN_NS = 200000,
+  NAP_NS = 20000,
+  CHECKS_PER_CLOCK = 64,
+  LINE_BYTES = 64,
+  MAX_THREADS = TOPO_MAX_CPUS
+};
 
 typedef struct {
   pool *p;
@@ -292,4 +300,17 @@ void pool_barrier(pool *p, int thread) {
   while (!barrier_open(p, (unsigned)sense)) pthread_cond_wait(&p->opened, &p->lock);
   atomic_fetch_sub(&p->barrier_asleep, 1);
   pthread_mutex_unlock(&p->lock);
+}
+
+/* Whoever raises the counter has no one to wake, so the waiting thread naps instead of sleeping: rare, since claims come in an order in which what is
+ * waited for was begun long before. */
+void pool_wait(pool *p, atomic_int *counter, int value) {
+  if (atomic_load_explicit(counter, memory_order_acquire) >= value) return;
+  for (int64_t until = hf_now_ns() + (p->spin_ns ? BARRIER_SPIN_NS : 0);;) {
+    for (int i = 0; i < CHECKS_PER_CLOCK; i++) {
+      if (atomic_load_explicit(counter, memory_order_acquire) >= value) return;
+      pool_relax();
+    }
+    if (hf_now_ns() >= until) nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+  }
 }

@@ -18,6 +18,8 @@ bool pool_spare_cpus(const pool *p, void *cpu_set, size_t bytes);
 void pool_run(pool *p, pool_fn *fn, void *arg);
 /* Inside fn only, by all threads the same number of times. Sense-reversing; spins, then sleeps. */
 void pool_barrier(pool *p, int thread);
+/* Until *counter, which others raise with release, is at least `value`: spins, then naps. p may be NULL when the value is there already. */
+void pool_wait(pool *p, atomic_int *counter, int value);
 /* One breath of a thread that polls: leaves the core to its sibling. */
 static inline void pool_relax(void) {
 #if defined(__x86_64__) || defined(__i386__)

@@ -277,6 +277,46 @@ static void threads_change_no_bit(void **state) {
   }
 }
 
+typedef struct {
+  moe *m;
+  pool *p;
+  const layer *l;
+  float *y;
+} many_runs;
+
+/* 1, 2, … tokens of the layer, and back, without a pause between the runs. */
+static void all_lengths(void *arg, int thread, int n_threads) {
+  many_runs *a = arg;
+  const layer *l = a->l;
+  for (int i = 0; i < 2 * l->n_tok; i++) {
+    const int n_tok = i < l->n_tok ? i + 1 : 2 * l->n_tok - i;
+    moe_job job = {l->expert, n_tok, l->x, l->x_stride, l->ids, l->weights, a->y, l->y_stride, false};
+    moe_run(a->m, &job, a->p, thread, n_threads);
+  }
+}
+
+/* One object for runs of all lengths, one right after the other: what one run leaves behind must not reach the next. */
+static void runs_follow_each_other(void **state) {
+  (void)state;
+  for (int i = 0; i < N_MIXES; i++) {
+    layer l;
+    random_layer(&l, mixes[i][0], mixes[i][1], false, between(9, 14));
+    float *one = run(&l, 0, 1, 1, false, NULL);
+    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+      many_runs a = {.l = &l, .y = get((size_t)l.n_tok * (size_t)l.y_stride, sizeof(float))};
+      assert_int_equal(moe_new(&l.shape, n_threads, &a.m), HF_OK);
+      assert_int_equal(pool_new(&topo, n_threads, &a.p), HF_OK);
+      for (int k = 0; k < 2; k++) pool_run(a.p, all_lengths, &a);
+      same_bits(&l, one, a.y, 1, "runs"); /* the last run had one token */
+      pool_free(a.p);
+      moe_free(a.m);
+      free(a.y);
+    }
+    free(one);
+    free_layer(&l);
+  }
+}
+
 static void neighbours_change_no_bit(void **state) {
   (void)state;
   for (int i = 0; i < 2 * N_MIXES; i++) {
@@ -366,6 +406,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(computes_what_a_plain_loop_computes),
       cmocka_unit_test(threads_change_no_bit),
+      cmocka_unit_test(runs_follow_each_other),
       cmocka_unit_test(neighbours_change_no_bit),
       cmocka_unit_test(parts_add_up_to_the_whole),
       cmocka_unit_test(no_expert_here_is_zero_or_nothing),

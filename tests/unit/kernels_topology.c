@@ -126,6 +126,36 @@ static void memory_is_zero_aligned_and_counted(void **state) {
   mem_free(NULL, 100, 0);
 }
 
+/* Pieces of all three kinds come and go in any order: zero when they come, and nobody else writes into them. */
+static void pieces_do_not_meet(void **state) {
+  (void)state;
+  enum { PIECES = 40 };
+  struct {
+    unsigned char *p;
+    size_t bytes;
+    int node;
+  } piece[PIECES] = {0};
+  int64_t before = mem_used_bytes(-1);
+  uint32_t rng = 1;
+  for (int i = 0; i < 1000; i++) {
+    rng = rng * 1664525 + 1013904223;
+    const int k = (int)(rng >> 16) % PIECES, kind = (int)(rng >> 8) % 8;
+    unsigned char *p = piece[k].p;
+    for (size_t at = 0; p && at < piece[k].bytes; at += 4093) assert_int_equal(p[at], k + 1);
+    if (p) assert_int_equal(p[piece[k].bytes - 1], k + 1);
+    mem_free(p, piece[k].bytes, piece[k].node);
+    piece[k].bytes = kind == 0 ? 1 + rng % 60000 : kind == 1 ? (2 << 20) + rng % 1000000 : (64 << 10) + rng % 1900000;
+    piece[k].node = (int)(rng >> 28) % 3 - 1;
+    assert_int_equal(mem_alloc(piece[k].bytes, piece[k].node, "a piece", (void **)&piece[k].p), HF_OK);
+    p = piece[k].p;
+    assert_int_equal((uintptr_t)p % 64, 0);
+    for (size_t at = 0; at < piece[k].bytes; at += 61) assert_int_equal(p[at], 0);
+    memset(p, k + 1, piece[k].bytes);
+  }
+  for (int k = 0; k < PIECES; k++) mem_free(piece[k].p, piece[k].bytes, piece[k].node);
+  assert_int_equal(mem_used_bytes(-1), before);
+}
+
 static void too_much_is_refused_with_its_name(void **state) {
   (void)state;
   void *p = NULL;
@@ -147,6 +177,7 @@ int main(void) {
       cmocka_unit_test(a_file_describes_nodes_that_are_not_there),
       cmocka_unit_test(a_bad_file_is_named),
       cmocka_unit_test(memory_is_zero_aligned_and_counted),
+      cmocka_unit_test(pieces_do_not_meet),
       cmocka_unit_test(too_much_is_refused_with_its_name),
   };
   topo = calloc(1, sizeof *topo);
