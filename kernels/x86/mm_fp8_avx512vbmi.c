@@ -7,7 +7,9 @@
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
-enum { PD_TOKENS = 6, UNIT_BYTES = 4 * TILE_ROWS };
+/* From two tokens on weights are fetched so far ahead into the first-level cache: 2 tokens 21 to 26 GB/s a core, 4 11 to 20; 8 KB ahead into the second level
+ * gains nothing here. */
+enum { PD_TOKENS = 6, UNIT_BYTES = 4 * TILE_ROWS, AHEAD = 2048 };
 #define PD_INLINE static inline __attribute__((always_inline))
 
 typedef struct {
@@ -63,7 +65,7 @@ PD_INLINE void run(const int n_t, const tables *k, const uint8_t *p, int n_cols,
       MM_UNROLL for (int u = 0; u < 2; u++) {
         __m512bh w[2];
         if (u && c + 4 >= end) break;
-        if (n_t >= 3) __builtin_prefetch(p + u * UNIT_BYTES + ahead, 0, 2);
+        if (n_t >= 2) __builtin_prefetch(p + u * UNIT_BYTES + ahead, 0, 3);
         weights(k, p + u * UNIT_BYTES, w);
         MM_UNROLL for (int t = 0; t < n_t; t++) {
           __m512bh xv = four_of(x[t], c + 4 * u);
@@ -105,7 +107,7 @@ void kern_mm_tile_fp8_avx512vbmi(const kern_mat *w, int row0, int row1, int n_to
   for (int r0 = row0 / TILE_ROWS * TILE_ROWS; r0 < row1; r0 += TILE_ROWS) {
     const uint8_t *tile = (const uint8_t *)w->data + (size_t)r0 * w->row_bytes;
     const int lo = r0 < row0 ? row0 : r0, hi = r0 + TILE_ROWS < row1 ? r0 + TILE_ROWS : row1;
-    size_t ahead = 8192;
+    size_t ahead = AHEAD;
     for (int t = 0, n; t < n_tok; t += n, ahead = 0) {
       const int left = n_tok - t;
       n = left >= 2 * PD_TOKENS ? PD_TOKENS : left > PD_TOKENS ? (left + 1) / 2 : left;
