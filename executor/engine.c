@@ -14,6 +14,8 @@
 #include "base/mem.h"
 #include "executor/engine_int.h"
 #include "kernels/attn.h"
+#include "kernels/mla.h"
+#include "sched/mla.h"
 
 _Static_assert((int)WATCH_STEPS >= (int)SCHED_MAX_DEPTH, "a step of every micro-batch is watched");
 
@@ -119,13 +121,19 @@ static int threads_of(const engine_options *o) {
   return n > 0 ? (int)n : 1;
 }
 
+/* Of a thread that expands keys and values: as much as weights of any format need. */
+static int64_t plain_scratch_bytes(const model_config *c, const engine_options *o) {
+  const mla_dims d = {.n_heads = c->n_heads, .lora = c->kv_lora_rank, .nope = c->nope_dim, .rope = c->rope_dim, .dv = c->v_dim};
+  return c->attn == ATTN_MLA ? (int64_t)mla_scratch_bytes(&d, KF_F32, o->max_tok, o->exact) : 0;
+}
+
 /* Of all recordings; a device's own thread is one. */
 static int64_t attention_scratch_bytes(const model_config *c, const engine_options *o) {
   const bool mla = c->attn == ATTN_MLA;
   const int dv = mla ? c->kv_lora_rank : c->head_dim, threads = has_device(o) ? 1 : threads_of(o);
   const size_t each = kern_attn_scratch_bytes(mla ? dv + c->rope_dim : dv, dv);
   const size_t part = sizeof(float) * attn_part_floats(c->n_heads, mla ? 1 : c->n_kv_heads, dv, o->context, threads);
-  return o->depth * ((int64_t)threads * align_up((int64_t)each, 64) + (int64_t)part);
+  return o->depth * ((int64_t)threads * (align_up((int64_t)each, 64) + plain_scratch_bytes(c, o)) + (int64_t)part);
 }
 
 hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
@@ -289,6 +297,7 @@ static hf_status open_micro_batch(engine *e, int i) {
   HF_TRY(hf_alloc(&s->ids, nt, sizeof *s->ids, "step"));
   HF_TRY(hf_alloc(&s->pos, nt, sizeof *s->pos, "step"));
   HF_TRY(hf_alloc(&s->seq, nt, sizeof *s->seq, "step"));
+  if (c->attn == ATTN_MLA) HF_TRY(hf_alloc(&s->plain, nt, sizeof *s->plain, "step"));
   HF_TRY(hf_alloc(&s->logit_rows, (size_t)e->o.max_logits, sizeof *s->logit_rows, "step"));
   HF_TRY(hf_alloc(&s->route_ids, routed, sizeof *s->route_ids, "step"));
   HF_TRY(hf_alloc(&s->route_weights, routed, sizeof *s->route_weights, "step"));
@@ -305,6 +314,7 @@ static void close_micro_batch(micro_batch *mb) {
   free(s->ids);
   free(s->pos);
   free(s->seq);
+  free(s->plain);
   free(s->logit_rows);
   free(s->route_ids);
   free(s->route_weights);
@@ -480,6 +490,18 @@ int32_t *engine_page_row(engine *e, int seq, int *n) {
   return e->page_table + (size_t)seq * (size_t)e->pages_per_seq;
 }
 
+/* Latent attention of the step: each piece of a sequence by itself. */
+static void choose_form(const engine *e, dev_step *s) {
+  const model_config *c = &e->c;
+  const mla_shape shape = {.lora = c->kv_lora_rank, .nope = c->nope_dim, .rope = c->rope_dim, .v = c->v_dim};
+  for (int t = 0, n; t < s->n_tok; t += n) {
+    n = 1;
+    while (t + n < s->n_tok && s->seq[t + n] == s->seq[t] && s->pos[t + n] == s->pos[t] + n) n++;
+    const bool plain = e->o.mla == ENGINE_MLA_PLAIN || (e->o.mla == ENGINE_MLA_AUTO && mla_plain_pays(&shape, s->pos[t], n));
+    memset(s->plain + t, plain, (size_t)n);
+  }
+}
+
 hf_status engine_lost(engine *e) {
   snprintf(e->lost_reason, sizeof e->lost_reason, "%s", dev_lost_reason(e->d));
   watch_reset(&e->watch);
@@ -492,6 +514,7 @@ hf_status engine_launch(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
   int64_t begin = mb->over_ns > 0 ? mb->over_ns : hf_now_ns();
   mb->answered = 0;
+  if (mb->step.plain) choose_form(e, &mb->step);
   if (paced(&e->o)) atomic_store(&mb->step.start_at_ns, begin + (int64_t)e->o.pace->step_fixed_ns);
   hf_status st = dev_launch(e->d, mb->rec, &mb->step);
   if (st != HF_OK) return st == HF_LOST ? engine_lost(e) : st;

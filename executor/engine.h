@@ -15,6 +15,8 @@
 #include "model/model.h"
 #include "sched/stages.h"
 
+typedef enum { ENGINE_MLA_AUTO /* as sched/mla.h says */, ENGINE_MLA_ABSORBED, ENGINE_MLA_PLAIN } engine_mla;
+
 typedef struct {
   bool exact;           /* activations are not rounded, KV cache in f32 */
   kern_kv_type kv_type; /* ignored when exact */
@@ -29,6 +31,7 @@ typedef struct {
   int threads;           /* 0 = default: all cores, one less when a virtual device has a thread of its own */
   const plan *placement; /* experts by plan; NULL: experts_on_gpu_percent */
   double experts_on_gpu_percent;
+  engine_mla mla;          /* latent attention; for tests and comparisons */
   char gpu[128];           /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
   stage_table *pace;       /* paced devices: the modelled machine's stages; borrowed */
   int64_t device_bytes;    /* size of a virtual or paced device */

@@ -127,8 +127,8 @@ static void stage(graph *g, dev_stage s, int layer) {
   emit(g, (dev_op){.kind = DOP_STAGE, .layer = layer, .n = (int)s});
 }
 
-/* Multi-head latent attention with absorbed weights (DeepSeek-V2, arXiv:2405.04434, 2.1): scores and values are taken on the
- * latent, so that the cache holds kv_lora + rope numbers a token. */
+/* Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, 2.1); the cache holds kv_lora + rope numbers a token. With absorbed weights scores and
+ * values are taken on the latent; tokens of long pieces of a prompt are computed plain, with keys and values of each head (sched/mla.h). */
 static void attention_mla(graph *g, int l) {
   const model_config *c = &g->e->c;
   const layer_weights *w = &g->e->layer[l];
@@ -190,6 +190,21 @@ static void attention_mla(graph *g, int l) {
                    .in_stride = b->qm_w,
                    .out = b->ol,
                    .out_stride = b->ol_w,
+                   .count = c->n_heads,
+                   .n = c->kv_lora_rank,
+                   .n2 = c->rope_dim,
+                   .scale = (float)c->attn_scale});
+  emit(g, (dev_op){.kind = DOP_ATTN_PLAIN,
+                   .layer = l,
+                   .w = w->k_b,
+                   .w2 = w->v_b,
+                   .in = b->q,
+                   .in_stride = b->q_w,
+                   .head_stride = qk,
+                   .in2 = b->qm + (dev_addr)c->kv_lora_rank * 4,
+                   .in2_stride = b->qm_w,
+                   .out = b->oh,
+                   .out_stride = b->oh_w,
                    .count = c->n_heads,
                    .n = c->kv_lora_rank,
                    .n2 = c->rope_dim,

@@ -50,6 +50,8 @@ static hf_status dispatch(const run_options *r) {
     return hf_fail(HF_INPUT, "say one of --prompts FILE, --prompt TEXT, --chat, --check-reference FILE, --bench, --write-model "
                              "PATH; see hf-run --help");
   if (!r->model) return hf_fail(HF_INPUT, "--model is missing: a Hugging Face folder, a GGUF file or synth:...");
+  if (r->mla && strcmp(r->mla, "auto") && strcmp(r->mla, "absorbed") && strcmp(r->mla, "plain"))
+    return hf_fail(HF_INPUT, "--mla: '%s' is none of auto, absorbed and plain", r->mla);
   if (r->activations && strcmp(r->activations, "exact") && strcmp(r->activations, "fast"))
     return hf_fail(HF_INPUT, "--activations: '%s' is neither exact nor fast", r->activations);
   if (r->dequantise && strcmp(r->dequantise, "bf16") && strcmp(r->dequantise, "f32"))
@@ -134,6 +136,9 @@ int main(int argc, char **argv) {
        "allocation or upload N it has no memory (memory).",
        0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU workers; default all cores, one less beside a virtual device.", 1, 1024},
+      {"mla", 0, CLI_STR, &r.mla, "auto|absorbed|plain",
+       "Form of latent attention: of each piece of a prompt the cheaper one, or always the same, for comparisons. Default auto.",
+       0, 0},
       {"activations", 0, CLI_STR, &r.activations, "exact|fast",
        "exact: activations are never rounded; fast: rounded as the weight format says. Default fast, for --check-reference "
        "exact.",

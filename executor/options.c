@@ -191,6 +191,9 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
     return hf_fail(HF_INPUT, "%d tokens of context: this model has at most %d", context, c->max_context);
   if (p) HF_TRY(plan_fits_model(p, c));
   prefer_kernels(p);
+  o->mla = !r->mla || !strcmp(r->mla, "auto") ? ENGINE_MLA_AUTO
+           : !strcmp(r->mla, "plain")         ? ENGINE_MLA_PLAIN
+                                              : ENGINE_MLA_ABSORBED;
   o->exact = r->activations && !strcmp(r->activations, "exact");
   HF_TRY(kv_type_of(p, &o->kv_type));
   o->dequantise = r->dequantise != NULL;

@@ -20,6 +20,7 @@ static int per_kv(const attn_step *s) {
 static void find_run(walk *w) {
   const attn_step *s = w->s;
   w->n_q = 0;
+  while (s->skip && w->t < s->n_tok && s->skip[w->t]) w->t++;
   if (w->t >= s->n_tok) return;
   w->n_q = 1;
   while (w->t + w->n_q < s->n_tok && s->seq[w->t + w->n_q] == s->seq[w->t] && s->pos[w->t + w->n_q] == s->pos[w->t] + w->n_q)

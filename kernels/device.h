@@ -61,10 +61,12 @@ typedef enum {
   DOP_RMSNORM, /* `count` vectors of n floats a row, `head_stride` apart: out = rmsnorm(in, vec, eps) */
   DOP_PACK,    /* out (packed) = in, n floats a row, as `act` */
   DOP_MATMUL,  /* out[t][r] = w in[t] (packed as act) (+ vec[r] when vec) (+ old out when add) */
-  DOP_HEADMM, /* for each of `count` heads h: out[t][h*out_head ..] = rows h*n.. of w times in[t][h*head_stride ..]; n rows a head */
+  DOP_HEADMM, /* for each of `count` heads h: out[t][h*out_head ..] = rows h*n.. of w times in[t][h*head_stride ..]; n rows a head; not of
+               * tokens that the step computes plain */
   DOP_ROPE, /* `count` heads: copies n floats from in (head_stride, offset) to out (out_head, out_offset), rotated by pos[t] */
-  DOP_KV_WRITE,    /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2 */
-  DOP_ATTN_MLA,    /* see kern_attn: count heads, n = lora, n2 = rope */
+  DOP_KV_WRITE, /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2 */
+  DOP_ATTN_MLA, /* see kern_attn: count heads, n = lora, n2 = rope; tokens that are not computed plain */
+  DOP_ATTN_PLAIN, /* see kernels/mla.h: tokens that are; w = k_b, w2 = v_b; in = queries (head_stride), in2 = their rotated parts (n + n2 apart) */
   DOP_ATTN_GQA,    /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */
   DOP_ROUTE,       /* in = router logits -> step route_ids, route_weights of `layer` */
   DOP_SWIGLU,      /* out = silu(in) * in2, n floats a row */
@@ -85,7 +87,7 @@ typedef struct {
   dev_rows rows;
   kern_act act;
   bool add;
-  dev_mat w;
+  dev_mat w, w2;
   dev_addr in, in2, out, vec;
   int in_stride, in2_stride, out_stride; /* floats; packed buffers: bytes */
   int n, n2, count, head_stride, offset, out_head, out_offset, window;
@@ -105,6 +107,7 @@ typedef struct {
   int n_tok, n_logits, n_seq;
   double mean_context;       /* for pacing */
   int32_t *ids, *pos, *seq;  /* [max_tok]; seq: row of page_table */
+  uint8_t *plain;            /* [max_tok]: latent attention in its plain form (sched/mla.h), or NULL: of none */
   int32_t *logit_rows;       /* [max_logits] */
   const int32_t *page_table; /* [slots][pages_per_seq] */
   int pages_per_seq;

@@ -177,6 +177,7 @@ static void fill_ref(kern_table *t) {
   t->dot = kern_dot_ref;
   t->attn = kern_attn_ref;
   t->attn_merge = kern_attn_merge_ref;
+  t->attn_fold = kern_attn_fold_ref;
   t->kv_store = kern_kv_store_ref;
   t->kv_load = kern_kv_load_ref;
 }
@@ -195,6 +196,7 @@ static void fill_ref(kern_table *t) {
     t->dot = kern_dot_##isa;                       \
     t->attn = kern_attn_##isa;                     \
     t->attn_merge = kern_attn_merge_##isa;         \
+    t->attn_fold = kern_attn_fold_##isa;           \
     t->kv_store = kern_kv_store_##isa;             \
     t->kv_load = kern_kv_load_##isa;               \
   } while (0)

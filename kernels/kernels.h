@@ -146,6 +146,7 @@ enum { KERN_ATTN_SEGMENT = 512, KERN_ATTN_BLOCK = 64, KERN_ATTN_ROWS = 64, KERN_
 typedef struct {
   kern_kv kv;
   bool mla;
+  bool many; /* rows lie in lanes however few heads a KV head has: for calls that always have many queries. One KV head */
   int n_heads, n_kv_heads, dk, dv;
   float scale;
   int window;
@@ -205,6 +206,8 @@ typedef struct {
    * them and KERN_ATTN_ROWS rows of all together. scratch: kern_attn_scratch_bytes(), 64-byte aligned, any content. */
   void (*attn)(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch);
   void (*attn_merge)(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch);
+  /* The partial result of a later segment, of one KV head, into that of earlier ones; `many` only. attn_merge of what comes out ends it. */
+  void (*attn_fold)(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch);
   /* n floats to KV elements and back */
   void (*kv_store)(kern_kv_type t, const float *x, int n, void *dst);
   void (*kv_load)(kern_kv_type t, const void *src, int n, float *x);

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "kernels/attn.h"
 #include "kernels/layouts.h"
+#include "kernels/mla.h"
 
 static float *fp(dev_addr a) {
   return (float *)(uintptr_t)a;
@@ -88,7 +89,7 @@ static void op_matmul(dev_recording *r, const dev_op *op, int rows, int thread, 
       kern_get()->axpy(1.0f, fp(op->vec) + lo, hi - lo, out + (size_t)t * (size_t)op->out_stride + lo);
 }
 
-static void op_headmm(dev_recording *r, const dev_op *op, const dev_context *ctx, int rows, int thread, int n_threads) {
+static void op_headmm(dev_recording *r, const dev_op *op, const dev_context *ctx, const dev_step *s, int thread, int n_threads) {
   int lo, hi;
   share(op->count, 1, thread, n_threads, &lo, &hi);
   kern_act act = kern_act_of(op->w.format, ctx->exact);
@@ -96,19 +97,24 @@ static void op_headmm(dev_recording *r, const dev_op *op, const dev_context *ctx
   const void **x = r->xptr + (size_t)thread * (size_t)r->max_rows;
   float **y = r->yptr + (size_t)thread * (size_t)r->max_rows;
   char *pack = r->pack + (size_t)thread * (size_t)r->max_rows * r->pack_bytes;
+  int rows = 0;
+  for (int t = 0; t < s->n_tok; t++) rows += !(s->plain && s->plain[t]);
+  if (rows == 0) return;
   const kern_mm_candidate *c =
       kern_mm_pick(w.format, act, w.layout, w.n_cols, rows, kern_preferred(KERN_USE_MATMUL, w.format, rows));
   for (int h = lo; h < hi; h++) {
     kern_mat head = w;
+    int i = 0;
     head.n_rows = op->n;
     head.data = (const char *)w.data + (size_t)h * (size_t)op->n * w.row_bytes;
-    for (int t = 0; t < rows; t++) {
-      char *p = pack + (size_t)t * r->pack_bytes;
+    for (int t = 0; t < s->n_tok; t++) {
+      if (s->plain && s->plain[t]) continue;
+      char *p = pack + (size_t)i * r->pack_bytes;
       kern_get()->pack[act](fp(op->in) + (size_t)t * (size_t)op->in_stride + (size_t)h * (size_t)op->head_stride, w.n_cols, p);
-      x[t] = p;
-      y[t] = fp(op->out) + (size_t)t * (size_t)op->out_stride + (size_t)h * (size_t)op->out_head;
+      x[i] = p;
+      y[i++] = fp(op->out) + (size_t)t * (size_t)op->out_stride + (size_t)h * (size_t)op->out_head;
     }
-    if (rows > 0) c->fn(&head, 0, op->n, rows, x, y);
+    c->fn(&head, 0, op->n, rows, x, y);
   }
 }
 
@@ -160,6 +166,7 @@ static attn_step attention_of(const dev_recording *r, const dev_op *op, const de
                      .n_tok = s->n_tok,
                      .pos = s->pos,
                      .seq = s->seq,
+                     .skip = mla ? s->plain : NULL,
                      .page_table = s->page_table,
                      .pages_per_seq = s->pages_per_seq,
                      .q = fp(op->in),
@@ -170,6 +177,41 @@ static attn_step attention_of(const dev_recording *r, const dev_op *op, const de
                      .scratch_bytes = r->attn_bytes,
                      .part = r->part,
                      .part_floats = r->part_floats};
+}
+
+static mla_dims plain_dims(const dev_op *op) {
+  return (mla_dims){.n_heads = op->count, .lora = op->n, .nope = op->w.n_cols, .rope = op->n2, .dv = op->w2.n_rows / op->count};
+}
+
+static void op_attn_plain(const dev_recording *r, const dev_op *op, const dev_step *s, int thread, int n_threads) {
+  const dev_context *ctx = r->ctx;
+  const mla_step m = {.d = plain_dims(op),
+                      .kv = {.base = cp(ctx->kv[op->layer]),
+                             .page_bytes = ctx->kv_page_bytes,
+                             .row_bytes = ctx->kv_row_bytes,
+                             .page_tokens = ctx->kv_page_tokens,
+                             .type = ctx->kv_type},
+                      .k_b = host_mat(&op->w),
+                      .v_b = host_mat(&op->w2),
+                      .scale = op->scale,
+                      .exact = ctx->exact,
+                      .n_tok = s->n_tok,
+                      .pos = s->pos,
+                      .seq = s->seq,
+                      .plain = s->plain,
+                      .page_table = s->page_table,
+                      .pages_per_seq = s->pages_per_seq,
+                      .q = fp(op->in),
+                      .q_stride = (size_t)op->in_stride,
+                      .q_head = (size_t)op->head_stride,
+                      .q_rope = fp(op->in2),
+                      .q_rope_stride = (size_t)op->in2_stride,
+                      .q_rope_head = (size_t)(op->n + op->n2),
+                      .out = fp(op->out),
+                      .out_stride = (size_t)op->out_stride,
+                      .scratch = r->plain,
+                      .scratch_bytes = r->plain_bytes};
+  mla_plain_run(&m, thread, n_threads);
 }
 
 /* Weights of imposed experts, by the router's own rule: scores of the chosen, normalised and scaled. */
@@ -263,7 +305,7 @@ bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
     case DOP_RMSNORM: op_rmsnorm(op, rows, thread, n_threads); break;
     case DOP_PACK: op_pack(op, rows, thread, n_threads); break;
     case DOP_MATMUL: op_matmul(r, op, rows, thread, n_threads); break;
-    case DOP_HEADMM: op_headmm(r, op, ctx, rows, thread, n_threads); break;
+    case DOP_HEADMM: op_headmm(r, op, ctx, s, thread, n_threads); break;
     case DOP_ROPE: op_rope(op, ctx, s, thread, n_threads); break;
     case DOP_KV_WRITE: op_kv_write(op, ctx, s, thread, n_threads); break;
     case DOP_ATTN_MLA:
@@ -271,6 +313,7 @@ bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
       const attn_step a = attention_of(r, op, s);
       return attn_step_run(&a, thread, n_threads);
     }
+    case DOP_ATTN_PLAIN: op_attn_plain(r, op, s, thread, n_threads); break;
     case DOP_ROUTE: op_route(op, ctx, s, thread, n_threads); break;
     case DOP_SWIGLU:
       for (int t = thread; t < rows; t += n_threads)
@@ -315,9 +358,9 @@ void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_
 }
 
 static const char *op_name(dev_op_kind k) {
-  static const char *const names[] = {"embed",    "rmsnorm",     "pack",   "matmul", "headmm", "rope",    "kv_write",
-                                      "attn_mla", "attn_gqa",    "route",  "swiglu", "gate",   "experts", "gather",
-                                      "copy_out", "copy_logits", "signal", "wait",   "add_in", "stage"};
+  static const char *const names[] = {"embed",    "rmsnorm",    "pack",        "matmul", "headmm", "rope",   "kv_write",
+                                      "attn_mla", "attn_plain", "attn_gqa",    "route",  "swiglu", "gate",   "experts",
+                                      "gather",   "copy_out",   "copy_logits", "signal", "wait",   "add_in", "stage"};
   return names[k];
 }
 
@@ -332,17 +375,17 @@ static bool is_one_of(dev_op_kind k, unsigned kinds) {
 
 /* Which members an operation needs, as sets of kinds. */
 enum {
-  WITH_LAYER =
-      OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA),
-  WITH_WEIGHTS = OP(DOP_EMBED) | OP(DOP_MATMUL) | OP(DOP_HEADMM),
+  WITH_LAYER = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) |
+               OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA),
+  WITH_WEIGHTS = OP(DOP_EMBED) | OP(DOP_MATMUL) | OP(DOP_HEADMM) | OP(DOP_ATTN_PLAIN),
   NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_STAGE),
   NO_OUT =
       OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_STAGE),
-  WITH_IN2 = OP(DOP_KV_WRITE) | OP(DOP_SWIGLU) | OP(DOP_GATE),
+  WITH_IN2 = OP(DOP_KV_WRITE) | OP(DOP_ATTN_PLAIN) | OP(DOP_SWIGLU) | OP(DOP_GATE),
   WITH_N = OP(DOP_RMSNORM) | OP(DOP_PACK) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_MLA) |
-           OP(DOP_ATTN_GQA) | OP(DOP_SWIGLU) | OP(DOP_GATE) | OP(DOP_EXPERTS) | OP(DOP_GATHER) | OP(DOP_COPY_OUT) |
-           OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN),
-  WITH_COUNT = OP(DOP_RMSNORM) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_GQA),
+           OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA) | OP(DOP_SWIGLU) | OP(DOP_GATE) | OP(DOP_EXPERTS) | OP(DOP_GATHER) |
+           OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN),
+  WITH_COUNT = OP(DOP_RMSNORM) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA),
 };
 
 static hf_status check_weights(const dev_op *op, int i) {
@@ -378,6 +421,9 @@ static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
   if (k == DOP_PACK && (unsigned)op->act >= KA_N) return bad_op(i, op, "packs as no known type");
   if (k == DOP_ATTN_GQA && (op->n2 <= 0 || op->count % op->n2))
     return hf_fail(HF_INPUT, "recording: operation %d: %d heads over %d KV heads", i, op->count, op->n2);
+  if (k == DOP_ATTN_PLAIN && (!op->w2.data || op->n2 < 0 || op->w.n_rows != op->count * op->n || op->w2.n_cols != op->n ||
+                              op->w2.n_rows % op->count || (op->w2.layout == KL_TILE16 && op->w2.n_rows / op->count % 16)))
+    return bad_op(i, op, "weights of heads that do not fit");
   if (k == DOP_ROUTE && (ctx->top_k < 1 || ctx->top_k > ctx->n_experts)) return bad_op(i, op, "the context routes to no experts");
   /* layer n_layers is that of the head */
   if (k == DOP_STAGE && (op->n < 0 || op->n >= DEV_STAGE_N || op->layer < 0 || op->layer > ctx->n_layers))
@@ -386,6 +432,11 @@ static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
 }
 
 static void want_attention(dev_recording *r, const dev_op *op) {
+  if (op->kind == DOP_ATTN_PLAIN) {
+    const mla_dims d = plain_dims(op);
+    const size_t bytes = mla_scratch_bytes(&d, op->w.format, r->max_tok, r->ctx->exact);
+    if (bytes > r->plain_bytes) r->plain_bytes = bytes;
+  }
   if (op->kind != DOP_ATTN_MLA && op->kind != DOP_ATTN_GQA) return;
   const bool mla = op->kind == DOP_ATTN_MLA;
   size_t bytes = lay_round_up(kern_attn_scratch_bytes(mla ? op->n + op->n2 : op->n, op->n), 64);
@@ -414,6 +465,10 @@ static hf_status alloc_scratch(dev_recording *r) {
   if (r->attn_bytes > 0) {
     HF_TRY(mem_alloc((size_t)r->n_threads * r->attn_bytes, -1, "scratch of the attention", &p));
     r->attn = p;
+  }
+  if (r->plain_bytes > 0) {
+    HF_TRY(mem_alloc((size_t)r->n_threads * r->plain_bytes, -1, "scratch of the attention", &p));
+    r->plain = p;
   }
   if (r->part_floats > 0) {
     HF_TRY(mem_alloc(r->part_floats * sizeof(float), -1, "scratch of the attention", &p));
@@ -465,6 +520,7 @@ void cpu_recording_free(dev_recording *r) {
   mem_free(r->tmp, slots * CPU_OP_ROWS * sizeof(float), -1);
   mem_free(r->pack, slots * r->pack_bytes, -1);
   mem_free(r->attn, (size_t)r->n_threads * r->attn_bytes, -1);
+  mem_free(r->plain, (size_t)r->n_threads * r->plain_bytes, -1);
   mem_free(r->part, r->part_floats * sizeof(float), -1);
   free(r->xptr);
   free(r->yptr);

@@ -21,6 +21,8 @@ struct dev_recording {
   size_t pack_bytes;
   char *attn; /* [n_threads][attn_bytes] */
   size_t attn_bytes;
+  char *plain; /* [n_threads][plain_bytes]: latent attention in its plain form */
+  size_t plain_bytes;
   float *part; /* partial results of attention over a part of the context, shared; NULL when contexts are not cut */
   size_t part_floats;
   int max_rows;

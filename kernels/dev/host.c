@@ -39,6 +39,7 @@ static bool needs_barrier(const dev_op *op, const dev_op *next) {
   if (by_row(op) && by_row(next)) return op->rows != next->rows;
   if (op->kind == DOP_GATHER && by_row(next)) return next->rows != DEV_ROWS_LOGITS;
   if (op->kind == DOP_MATMUL && next->kind == DOP_MATMUL) return op->in != next->in || op->out == next->out;
+  if (op->kind == DOP_ATTN_MLA && next->kind == DOP_ATTN_PLAIN) return false; /* other tokens */
   return !(op->kind == DOP_HEADMM && next->kind == DOP_ROPE && op->in == next->in);
 }
 

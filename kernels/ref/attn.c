@@ -88,6 +88,18 @@ void kern_attn_ref(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, i
   }
 }
 
+void kern_attn_fold_ref(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch) {
+  const size_t row_floats = (size_t)a->dv + 2;
+  (void)scratch;
+  for (int r = 0; r < r1 - r0; r++) {
+    float *t = to + (size_t)r * row_floats;
+    const float *f = from + (size_t)r * row_floats;
+    state all = {t, t[a->dv], t[a->dv + 1]}, one = {(float *)(uintptr_t)f, f[a->dv], f[a->dv + 1]};
+    fold(&all, &one, a->dv);
+    t[a->dv] = all.max, t[a->dv + 1] = all.weight;
+  }
+}
+
 void kern_attn_merge_ref(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch) {
   const size_t row_floats = (size_t)a->dv + 2, head_floats = kern_attn_part_floats(r1 - r0, a->dv);
   state all = {.sum = scratch};

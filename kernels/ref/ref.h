@@ -16,6 +16,7 @@ void kern_axpy_ref(float a, const float *x, int n, float *y);
 float kern_dot_ref(const float *a, const float *b, int n);
 void kern_attn_ref(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch);
 void kern_attn_merge_ref(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch);
+void kern_attn_fold_ref(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch);
 void kern_kv_store_ref(kern_kv_type t, const float *x, int n, void *dst);
 void kern_kv_load_ref(kern_kv_type t, const void *src, int n, float *x);
 

@@ -135,3 +135,9 @@ void kern_attn_merge_avx2(const kern_attn *a, int g0, int g1, int r0, int r1, in
     at8_merge(&u, n_seg, part + (size_t)(g - g0) * head, head * (size_t)(g1 - g0));
   }
 }
+
+void kern_attn_fold_avx2(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch) {
+  at_unit u;
+  at_open(&u, a, 0, r0, r1, scratch);
+  at8_add(&u, to, from);
+}

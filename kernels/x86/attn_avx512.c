@@ -191,3 +191,10 @@ void kern_attn_merge_avx512(const kern_attn *a, int g0, int g1, int r0, int r1, 
     else at8_merge(&u, n_seg, part + (size_t)(g - g0) * head, segment);
   }
 }
+
+void kern_attn_fold_avx512(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch) {
+  at_unit u;
+  at_open(&u, a, 0, r0, r1, scratch);
+  if (r1 - r0 > 8) at16_add(&u, to, from);
+  else at8_add(&u, to, from);
+}

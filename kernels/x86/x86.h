@@ -37,6 +37,7 @@ HF_X86_TILES(amx)
   float kern_dot_##isa(const float *a, const float *b, int n);                                                                 \
   void kern_attn_##isa(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch);        \
   void kern_attn_merge_##isa(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch); \
+  void kern_attn_fold_##isa(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch);                  \
   void kern_kv_store_##isa(kern_kv_type t, const float *x, int n, void *dst);                                                  \
   void kern_kv_load_##isa(kern_kv_type t, const void *src, int n, float *x);
 
