@@ -55,10 +55,11 @@ double rec_figure_over_linear(const rec_figure *list, int n, int i, int *threads
 typedef struct {
   int64_t machine_id;
   char device[16];
-  char kernel[24];         /* "matmul", "expert_ffn", "attn_mla", "attn_gqa", "rmsnorm" */
+  char kernel
+      [24]; /* "matmul", "expert_ffn", "attn_mla", "attn_gqa"; of pieces of a prompt "prompt_mla", "prompt_gqa", "prompt_plain"; "rmsnorm", "pack" */
   char candidate[48];      /* name of the kernel variant, "" for any */
   char format[16], act[8]; /* weight format; activation type */
-  int n_out, n_in;         /* expert_ffn: d_ff, d_model; attn: lora, rope or head_dim, n_kv_heads */
+  int n_out, n_in;         /* expert_ffn: d_ff, d_model; attn and prompt: lora, rope or head_dim, n_kv_heads */
   int tokens, context, threads;
   char load[16]; /* concurrent load: "" or "dma" */
   double ns_low, ns, ns_high, spread;

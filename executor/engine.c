@@ -200,6 +200,13 @@ static void host_experts_job(void *arg, int thread, int n_threads) {
   host_experts(e, e->cpu_layer, e->cpu_step, thread, n_threads);
 }
 
+/* Tokens from t on that follow each other in one sequence. */
+static int piece_of(const dev_step *s, int t) {
+  int n = 1;
+  while (t + n < s->n_tok && s->seq[t + n] == s->seq[t] && s->pos[t + n] == s->pos[t] + n) n++;
+  return n;
+}
+
 static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *s, const dev_context *ctx) {
   const engine *e = user;
   const stage_table *t = e->o.pace;
@@ -207,13 +214,11 @@ static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *
   if (st == DEV_STAGE_HEAD) return (int64_t)stage_curve_at(&t->head, s->n_logits);
   const stage_layer *sl = &t->layer[layer];
   if (st == DEV_STAGE_ATTN) {
-    double seen = t->window > 0 ? fmin(s->mean_context, t->window) : s->mean_context;
-    stage_load load = {.tokens = s->n_tok,
-                       .seqs = s->n_seq,
-                       .query_context = s->mean_context * s->n_tok,
-                       .seq_context = s->mean_context * s->n_seq,
-                       .query_window = seen * s->n_tok,
-                       .seq_window = seen * s->n_seq};
+    stage_load load = {0};
+    for (int i = 0, n; i < s->n_tok; i += n) {
+      n = piece_of(s, i);
+      stage_load_add(&load, t, s->pos[i], n);
+    }
     ns = stage_attn_ns(t, layer, &load);
   } else if (st == DEV_STAGE_SHARED) {
     ns = stage_curve_at(&sl->shared, s->n_tok);
@@ -490,16 +495,11 @@ int32_t *engine_page_row(engine *e, int seq, int *n) {
   return e->page_table + (size_t)seq * (size_t)e->pages_per_seq;
 }
 
-/* Latent attention of the step: each piece of a sequence by itself. */
-static void choose_form(const engine *e, dev_step *s) {
+bool engine_plain(const engine *e, int pos, int prompt, int chunk) {
   const model_config *c = &e->c;
   const mla_shape shape = {.lora = c->kv_lora_rank, .nope = c->nope_dim, .rope = c->rope_dim, .v = c->v_dim};
-  for (int t = 0, n; t < s->n_tok; t += n) {
-    n = 1;
-    while (t + n < s->n_tok && s->seq[t + n] == s->seq[t] && s->pos[t + n] == s->pos[t] + n) n++;
-    const bool plain = e->o.mla == ENGINE_MLA_PLAIN || (e->o.mla == ENGINE_MLA_AUTO && mla_plain_pays(&shape, s->pos[t], n));
-    memset(s->plain + t, plain, (size_t)n);
-  }
+  if (c->attn != ATTN_MLA || e->o.mla == ENGINE_MLA_ABSORBED || pos >= prompt) return false;
+  return e->o.mla == ENGINE_MLA_PLAIN || mla_plain_token(&shape, pos, prompt, chunk);
 }
 
 hf_status engine_lost(engine *e) {
@@ -514,7 +514,6 @@ hf_status engine_launch(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
   int64_t begin = mb->over_ns > 0 ? mb->over_ns : hf_now_ns();
   mb->answered = 0;
-  if (mb->step.plain) choose_form(e, &mb->step);
   if (paced(&e->o)) atomic_store(&mb->step.start_at_ns, begin + (int64_t)e->o.pace->step_fixed_ns);
   hf_status st = dev_launch(e->d, mb->rec, &mb->step);
   if (st != HF_OK) return st == HF_LOST ? engine_lost(e) : st;

@@ -89,6 +89,9 @@ const char *engine_lost_reason(const engine *e);
  * error trail as it is unless the device gets lost meanwhile. */
 void engine_drain(engine *e);
 
+/* Whether latent attention of a token at this position of a prompt, which is cut into chunks of so many tokens, is computed plain (dev_step.plain). */
+bool engine_plain(const engine *e, int pos, int prompt, int chunk);
+
 /* Experts of `layer` on the device: 1 byte each. */
 const uint8_t *engine_residency(const engine *e, int layer);
 /* Distinct CPU experts and weight bytes they read in the last step's layer; summed over all steps: */

@@ -209,6 +209,7 @@ static void fill(server *v, int m) {
       s->ids[t] = pos < r->n_ids ? r->ids[pos] : r->out[pos - r->n_ids];
       s->pos[t] = pos;
       s->seq[t] = piece->seq;
+      if (s->plain) s->plain[t] = engine_plain(v->e, pos, r->n_ids, v->o->chunk_tokens);
       context += pos + 1;
       impose(v, m, s, r, pos, t);
       bool last = i == piece->n_tokens - 1 && piece->wants_logits;

@@ -1,7 +1,7 @@
-/* attention.c: one query token against a KV cache of growing length, all heads, split over the workers as the executor splits
- * them; and the norm of one vector.
+/* attention.c: one query token against a KV cache of growing length, and pieces of a prompt, all heads, split over the workers as the executor
+ * splits them; and the norm of one vector.
  *
- * A point's ns is for all heads of one query token; act says how many heads ("h16"), format is the KV type. */
+ * A point's ns is for all heads of all its query tokens; act says how many heads ("h16"), format is the KV type. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,15 +10,15 @@
 #include "kernels/attn.h"
 #include "profiler/profile.h"
 
-enum { PAGE_TOKENS = 64, QUICK_CONTEXT = 8192, FULL_CONTEXT = 32768, RING_LEAST = 128 << 20, L3_TIMES = 4 };
+enum { PROMPT = 128, PAGE_TOKENS = 64, QUICK_CONTEXT = 8192, FULL_CONTEXT = 32768, RING_LEAST = 128 << 20, L3_TIMES = 4 };
 static const kern_kv_type kv_type = KV_F16; /* what plans use unless told otherwise */
 
 typedef struct {
   pool *p;
   const prof_attn *a;
   attn_step step;
-  int32_t pos, seq;
-  int32_t *pages; /* [ring_pages]: a sequence is a window of it, the next one begins where it ends */
+  int32_t pos[PROMPT], seq[PROMPT]; /* of the step's tokens, which follow each other in one sequence */
+  int32_t *pages;                   /* [ring_pages]: a sequence is a window of it, the next one begins where it ends */
   int ring_pages, next, row_elems;
   size_t part_floats;
 } bench;
@@ -36,7 +36,7 @@ static void attend(void *arg, int thread, int n_threads) {
 
 static double sample(void *user) {
   bench *b = user;
-  int pages = b->pos / PAGE_TOKENS + 1;
+  int pages = b->pos[b->step.n_tok - 1] / PAGE_TOKENS + 1;
   if (b->next + pages > b->ring_pages) b->next = 0;
   b->step.page_table = b->pages + b->next;
   b->next += pages;
@@ -49,18 +49,18 @@ static hf_status add_point(profile *p, const bench *b, const stats *ns) {
   const prof_attn *a = b->a;
   rec_kernel_point k = {.n_out = a->n_out,
                         .n_in = a->n_in,
-                        .tokens = 1,
-                        .context = b->pos + 1,
+                        .tokens = b->step.n_tok,
+                        .context = b->pos[b->step.n_tok - 1] + 1,
                         .threads = pool_threads(b->p),
-                        .bytes = (int64_t)(b->pos + 1) * (int64_t)b->step.a.kv.row_bytes};
-  snprintf(k.kernel, sizeof k.kernel, "%s", a->mla ? "attn_mla" : "attn_gqa");
+                        .bytes = (int64_t)(b->pos[b->step.n_tok - 1] + 1) * (int64_t)b->step.a.kv.row_bytes};
+  snprintf(k.kernel, sizeof k.kernel, "%s_%s", b->step.n_tok > 1 ? "prompt" : "attn", a->mla ? "mla" : "gqa");
   snprintf(k.candidate, sizeof k.candidate, "%s", kern_get()->isa_name);
   snprintf(k.format, sizeof k.format, "f16");
   snprintf(k.act, sizeof k.act, "h%d", a->heads);
   return prof_add_point(p, &k, ns);
 }
 
-/* One query of all heads; q, out: one after another in one block. */
+/* Queries of all heads; q, out: one after another in one block. */
 static void describe(bench *b, void *kv, size_t row_bytes, float *q, char *scratch, float *part) {
   const prof_attn *a = b->a;
   const int dk = a->n_out + (a->mla ? a->n_in : 0);
@@ -75,11 +75,12 @@ static void describe(bench *b, void *kv, size_t row_bytes, float *q, char *scrat
                               .dk = dk,
                               .dv = a->n_out,
                               .scale = 0.05f},
-                        .n_tok = 1,
-                        .pos = &b->pos,
-                        .seq = &b->seq,
+                        .pos = b->pos,
+                        .seq = b->seq,
                         .q = q,
-                        .out = q + (size_t)a->heads * (size_t)dk,
+                        .q_stride = (size_t)a->heads * (size_t)dk,
+                        .out = q + PROMPT * (size_t)a->heads * (size_t)dk,
+                        .out_stride = (size_t)a->heads * (size_t)a->n_out,
                         .scratch = scratch,
                         .scratch_bytes = scratch_bytes(a),
                         .part = part,
@@ -94,14 +95,35 @@ static void fill_ring(const bench *b, char *kv, size_t row_bytes, float *row) {
   }
 }
 
-static stats time_context(profile *p, bench *b, int context) {
-  b->pos = context - 1;
+/* The last `tokens` of `context`. */
+static stats time_context(profile *p, bench *b, int tokens, int context) {
+  b->step.n_tok = tokens;
+  for (int i = 0; i < tokens; i++) b->pos[i] = context - tokens + i;
   b->next = 0;
   return prof_time(p, sample, b);
 }
 
 static stats again(profile *p, void *user, const rec_kernel_point *k) {
-  return time_context(p, user, k->context);
+  return time_context(p, user, k->tokens, k->context);
+}
+
+static hf_status all_points(profile *p, bench *b, int most) {
+  static const int prompt_at[] = {
+      PROMPT, 8 * PROMPT}; /* what a query takes beside its pairs, and pairs where rows of the cache serve many */
+  for (int i = 0; i < p->n_pools; i++) {
+    int from = p->n_point;
+    b->p = p->pools[i];
+    for (int context = 128; context <= most; context *= p->o.quick ? 8 : prof_late(p) ? 4 : 2) {
+      stats s = time_context(p, b, 1, context);
+      HF_TRY(add_point(p, b, &s));
+    }
+    prof_in_order(p, from, again, b);
+    for (size_t k = 0; k < sizeof prompt_at / sizeof *prompt_at; k++) {
+      stats s = time_context(p, b, PROMPT, prompt_at[k]);
+      HF_TRY(add_point(p, b, &s));
+    }
+  }
+  return HF_OK;
 }
 
 static hf_status measure(profile *p, const prof_attn *a) {
@@ -122,21 +144,13 @@ static hf_status measure(profile *p, const prof_attn *a) {
   HF_GO(out, mem_alloc(scratch, -1, "scratch of the attention", &room));
   if (b.part_floats > 0) HF_GO(out, mem_alloc(b.part_floats * sizeof(float), -1, "scratch of the attention", &part));
   HF_GO(out, hf_alloc(&b.pages, (size_t)b.ring_pages, sizeof *b.pages, "page table"));
-  HF_GO(out, hf_alloc(&q, q_floats + (size_t)a->heads * (size_t)a->n_out, sizeof *q, "query"));
+  HF_GO(out, hf_alloc(&q, PROMPT * (q_floats + (size_t)a->heads * (size_t)a->n_out), sizeof *q, "query"));
   HF_GO(out, hf_alloc(&row, (size_t)b.row_elems, sizeof *row, "KV row"));
-  prof_random(q, (int)q_floats, 21);
+  prof_random(q, (int)(PROMPT * q_floats), 21);
   for (int i = 0; i < b.ring_pages; i++) b.pages[i] = i;
   fill_ring(&b, kv, row_bytes, row);
   describe(&b, kv, row_bytes, q, room, part);
-  for (int i = 0; i < p->n_pools && st == HF_OK; i++) {
-    int from = p->n_point;
-    b.p = p->pools[i];
-    for (int context = 128; context <= most && st == HF_OK; context *= p->o.quick ? 8 : prof_late(p) ? 4 : 2) {
-      stats s = time_context(p, &b, context);
-      st = add_point(p, &b, &s);
-    }
-    if (st == HF_OK) prof_in_order(p, from, again, &b);
-  }
+  st = all_points(p, &b, most);
 out:
   mem_free(kv, bytes, -1);
   mem_free(room, scratch, -1);
@@ -153,6 +167,7 @@ hf_status prof_attention(profile *p) {
     const prof_attn *a = &p->shapes.attn[i];
     if (!prof_unit_begin(p, "attention/%s/%dx%dx%d", a->mla ? "mla" : "gqa", a->heads, a->n_out, a->n_in)) continue;
     HF_TRY(measure(p, a));
+    if (a->mla) HF_TRY(prof_latent(p, a));
     HF_TRY(prof_unit_end(p));
   }
   return HF_OK;
@@ -162,8 +177,10 @@ hf_status prof_attention(profile *p) {
 
 typedef struct {
   pool *p;
+  void *room;
   float *x, *w, *y;
   int n;
+  kern_act pack; /* KA_N: the norm, else packing as that */
   int64_t t0, t1;
 } norm;
 
@@ -175,16 +192,25 @@ static int norm_rows(int n) {
   return NORM_BYTES / (int)sizeof(float) / n + 1;
 }
 
+/* Packed rows were read by all workers in the product before: who writes them again has to take them back. */
+static void read_all(const void *from, size_t bytes) {
+  uint8_t sum = 0;
+  for (size_t i = 0; i < bytes; i += 64) sum ^= ((const uint8_t *)from)[i];
+  __asm__ volatile("" : : "r"(sum));
+}
+
 static void norms(void *arg, int thread, int n_threads) {
   norm *b = arg;
   const int rows = norm_rows(b->n), c0 = b->n * thread / n_threads, c1 = b->n * (thread + 1) / n_threads;
   for (int r = 0; r < rows; r++)
     for (int i = c0; i < c1; i++) b->x[(size_t)r * (size_t)b->n + (size_t)i] += 1e-6f;
+  if (b->pack != KA_N) read_all(b->y, (size_t)rows * kern_act_bytes_any(b->n));
   pool_barrier(b->p, thread);
   if (thread == 0) b->t0 = hf_now_ns();
   for (int r = thread; r < rows; r += n_threads) {
     const size_t at = (size_t)r * (size_t)b->n;
-    kern_get()->rmsnorm(b->x + at, b->w, 1e-6f, b->n, b->y + at);
+    if (b->pack == KA_N) kern_get()->rmsnorm(b->x + at, b->w, 1e-6f, b->n, b->y + at);
+    else kern_get()->pack[b->pack](b->x + at, b->n, (char *)b->y + (size_t)r * kern_act_bytes_any(b->n));
   }
   pool_barrier(b->p, thread);
   if (thread == 0) b->t1 = hf_now_ns();
@@ -196,22 +222,23 @@ static double sample_norm(void *user) {
   return (double)(b->t1 - b->t0);
 }
 
-static hf_status measure_norm(profile *p, pool *of, int n) {
-  norm b = {.p = of, .n = n};
-  const size_t all = (size_t)norm_rows(n) * (size_t)n;
-  HF_TRY(hf_alloc(&b.x, 2 * all + (size_t)n, sizeof *b.x, "vectors"));
-  b.y = b.x + all;
-  b.w = b.y + all;
+static hf_status measure_norm(profile *p, pool *of, int n, kern_act pack) {
+  norm b = {.p = of, .n = n, .pack = pack};
+  const size_t all = (size_t)norm_rows(n) * (size_t)n, packed = (size_t)norm_rows(n) * kern_act_bytes_any(n);
+  HF_TRY(mem_alloc(4 * (all + (size_t)n) + packed, -1, "vectors", &b.room));
+  b.y = b.room;
+  b.x = (float *)(void *)((char *)b.room + packed);
+  b.w = b.x + all;
   prof_random(b.x, (int)all, 41);
   prof_random(b.w, n, 42);
   stats s = prof_time(p, sample_norm, &b);
-  free(b.x);
+  mem_free(b.room, 4 * (all + (size_t)n) + packed, -1);
   stats each = stats_share(&s, 0, (double)norm_rows(n) / pool_threads(of), 0);
   rec_kernel_point k = {.n_out = n, .n_in = n, .tokens = 1, .threads = pool_threads(of), .bytes = (int64_t)n * 4};
-  snprintf(k.kernel, sizeof k.kernel, "rmsnorm");
+  snprintf(k.kernel, sizeof k.kernel, "%s", pack == KA_N ? "rmsnorm" : "pack");
   snprintf(k.candidate, sizeof k.candidate, "%s", kern_get()->isa_name);
   snprintf(k.format, sizeof k.format, "f32");
-  snprintf(k.act, sizeof k.act, "f32");
+  snprintf(k.act, sizeof k.act, "%s", pack == KA_N ? "f32" : kern_act_name(pack));
   p->from_cache = true;
   return prof_add_point(p, &k, &each);
 }
@@ -248,6 +275,9 @@ static hf_status measure_route(profile *p) {
 
 hf_status prof_norm(profile *p) {
   for (int i = 0; i < p->shapes.n_norm; i++)
-    for (int k = 0; k < p->n_pools; k++) HF_TRY(measure_norm(p, p->pools[k], p->shapes.norm[i]));
+    for (int k = 0; k < p->n_pools; k++) {
+      HF_TRY(measure_norm(p, p->pools[k], p->shapes.norm[i], KA_N));
+      for (kern_act a = KA_BF16; a <= KA_Q8B32; a++) HF_TRY(measure_norm(p, p->pools[k], p->shapes.norm[i], a));
+    }
   return measure_route(p);
 }

@@ -196,12 +196,13 @@ static void print_title(const rec_kernel_point *k) {
   if (strcmp(k->kernel, "expert_ffn") == 0) {
     snprintf(shape, sizeof shape, "d_ff %d, d_model %d", k->n_out, k->n_in);
     one = "active expert";
-  } else if (strcmp(k->kernel, "attn_mla") == 0) {
+  } else if (strcmp(k->kernel, "attn_mla") == 0 || strcmp(k->kernel, "prompt_mla") == 0 ||
+             strcmp(k->kernel, "prompt_plain") == 0) {
     snprintf(shape, sizeof shape, "latent %d + rotary %d, %s heads", k->n_out, k->n_in, k->act + (k->act[0] == 'h'));
-    one = "query token";
-  } else if (strcmp(k->kernel, "attn_gqa") == 0) {
+    one = k->tokens > 1 ? "piece of a prompt" : "query token";
+  } else if (strcmp(k->kernel, "attn_gqa") == 0 || strcmp(k->kernel, "prompt_gqa") == 0) {
     snprintf(shape, sizeof shape, "%s heads of %d, %d KV heads", k->act + (k->act[0] == 'h'), k->n_out, k->n_in);
-    one = "query token";
+    one = k->tokens > 1 ? "piece of a prompt" : "query token";
   } else if (strcmp(k->kernel, "rmsnorm") == 0) {
     snprintf(shape, sizeof shape, "%d values", k->n_out);
   } else {

@@ -40,6 +40,7 @@ typedef struct {
 typedef struct {
   int heads, n_out, n_in; /* MLA: lora, rope; GQA: head_dim, KV heads */
   bool mla;
+  int nope, v, format; /* MLA: of a head; kern_format of its weights */
 } prof_attn;
 
 typedef struct {
@@ -124,6 +125,7 @@ HF_MUST hf_status prof_fixed(profile *p);
 HF_MUST hf_status prof_experts(profile *p);
 HF_MUST hf_status prof_matmul(profile *p);
 HF_MUST hf_status prof_attention(profile *p);
+HF_MUST hf_status prof_latent(profile *p, const prof_attn *a); /* part of prof_attention */
 HF_MUST hf_status prof_memory(profile *p);
 HF_MUST hf_status prof_dma(profile *p);
 HF_MUST hf_status prof_peaks(profile *p);

@@ -17,7 +17,7 @@ static const prof_shapes common = {
                {2048, 7168, false, true, KF_Q8_0},
                {2048, 7168, false, true, KF_BF16}},
     .n_expert = 5,
-    .attn = {{16, 512, 64, true}, {4, 64, 16, true}, {32, 128, 4, false}},
+    .attn = {{16, 512, 64, true, 128, 128, KF_Q8_0}, {4, 64, 16, true, 32, 32, KF_Q8_0}, {32, 128, 4, false, 0, 0, 0}},
     .n_attn = 3,
     .norm = {128, 2048, 7168},
     .n_norm = 3,
@@ -58,13 +58,13 @@ static void add_attention(prof_shapes *out, const model_config *c, bool small, i
     add_matmul(out, c->n_heads * head, c->q_lora_rank > 0 ? c->q_lora_rank : c->d_model, small, format);
     add_matmul(out, c->kv_lora_rank + c->rope_dim, c->d_model, small, format);
     add_matmul(out, c->d_model, c->n_heads * c->v_dim, small, format);
-    out->attn[out->n_attn++] = (prof_attn){c->n_heads, c->kv_lora_rank, c->rope_dim, true};
+    out->attn[out->n_attn++] = (prof_attn){c->n_heads, c->kv_lora_rank, c->rope_dim, true, c->nope_dim, c->v_dim, format};
     return;
   }
   add_matmul(out, c->n_heads * c->head_dim, c->d_model, small, format);
   add_matmul(out, c->n_kv_heads * c->head_dim, c->d_model, small, format);
   add_matmul(out, c->d_model, c->n_heads * c->head_dim, small, format);
-  out->attn[out->n_attn++] = (prof_attn){c->n_heads, c->head_dim, c->n_kv_heads, false};
+  out->attn[out->n_attn++] = (prof_attn){c->n_heads, c->head_dim, c->n_kv_heads, false, 0, 0, 0};
 }
 
 static hf_status from_model(const model *m, const char *path, prof_shapes *out) {

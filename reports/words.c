@@ -90,6 +90,9 @@ static const struct {
     {"expert_ffn", "expert"},
     {"matmul", "matrix product"},
     {"attn_mla", "attention (MLA)"},
+    {"prompt_mla", "attention of prompts (MLA, absorbed)"},
+    {"prompt_plain", "attention of prompts (MLA, plain)"},
+    {"prompt_gqa", "attention of prompts (GQA)"},
     {"attn_gqa", "attention (GQA)"},
     {"rmsnorm", "RMS norm"},
     /* facts of a machine */

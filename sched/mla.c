@@ -11,6 +11,11 @@ mla_work mla_plain_work(const mla_shape *s, double start, double n) {
                     .attend = (pairs(start, n) + PLAIN_QUERY * n) * (s->nope + s->rope + s->v)};
 }
 
+bool mla_plain_token(const mla_shape *s, int pos, int prompt, int chunk) {
+  const int start = pos - pos % chunk, n = prompt - start < chunk ? prompt - start : chunk;
+  return mla_plain_pays(s, start, n);
+}
+
 bool mla_plain_pays(const mla_shape *s, double start, double n) {
   const mla_work plain = mla_plain_work(s, start, n);
   const double absorbed =

@@ -13,8 +13,10 @@
  * of weights run 1.65 and 2.2 times as fast as attention, a query costs as much as so many more tokens of context (rows change into lanes and
  * back), and the weights of keys are transposed once a step.
  *
- * The choice depends on the piece alone: on no other sequence of the step, on no machine, format or number of threads. How a prompt is cut into pieces
- * does decide it; both forms are the same function, so that other pieces mean other rounding: 1e-5 of a logit with exact activations. */
+ * The choice depends on no machine, format or number of threads, and on no other sequence: neighbours in a step may cut a prompt elsewhere, but each
+ * of its tokens is computed in the form of its place (mla_plain_token), and its result does not depend on what shares the call, so that bits are
+ * the same. The length of the prompt and that of a chunk do decide it; both forms are the same function, and what other chunks change is
+ * rounding: 1e-5 of a logit with exact activations, what rounding activations costs anyway with fast ones. */
 #ifndef HF_SCHED_MLA_H
 #define HF_SCHED_MLA_H
 #include <stdbool.h>
@@ -29,4 +31,7 @@ typedef struct {
 } mla_work;
 mla_work mla_plain_work(const mla_shape *s, double start, double n);
 bool mla_plain_pays(const mla_shape *s, double start, double n);
+/* The executor's choice for the token at `pos` of a prompt: that for the piece which it would be in if its prompt were alone and cut into chunks from
+ * its beginning on. */
+bool mla_plain_token(const mla_shape *s, int pos, int prompt, int chunk);
 #endif

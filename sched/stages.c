@@ -33,6 +33,7 @@ hf_status stage_table_new(int n_layers, stage_table **out) {
   t->n_layers = n_layers;
   t->n_devices = 1;
   t->contend = t->contend_dma = 1;
+  t->prompt.pair = 1;
   for (int l = 0; l < n_layers; l++) {
     stage_layer *y = &t->layer[l];
     y->attn.n = y->shared.n = y->dexp.n = y->cexp.n = 1;
@@ -126,6 +127,26 @@ static const struct {
     {"dexp", offsetof(stage_layer, dexp)},
     {"cexp", offsetof(stage_layer, cexp)},
 };
+/* Members of stage_prompt; plain_query alone may be negative. */
+static const struct {
+  const char *key;
+  size_t offset;
+} prompt_num[] = {
+    {"pair", offsetof(stage_prompt, pair)},
+    {"query", offsetof(stage_prompt, query)},
+    {"plain_attend", offsetof(stage_prompt, plain_attend)},
+    {"plain_expand", offsetof(stage_prompt, plain_expand)},
+    {"plain_query", offsetof(stage_prompt, plain_query)},
+};
+static const struct {
+  const char *key;
+  size_t offset;
+} prompt_int[] = {
+    {"mla_lora", offsetof(stage_prompt, mla.lora)},
+    {"mla_nope", offsetof(stage_prompt, mla.nope)},
+    {"mla_rope", offsetof(stage_prompt, mla.rope)},
+    {"mla_v", offsetof(stage_prompt, mla.v)},
+};
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 static bool same_curve(const stage_curve *a, const stage_curve *b) {
@@ -165,6 +186,30 @@ static void places_to_json(const stage_table *t, int l, json *parent) {
   }
 }
 
+static void prompt_to_json(const stage_prompt *p, json *parent) {
+  json *o = json_add_object(parent, "prompt");
+  for (size_t i = 0; i < COUNT(prompt_num); i++)
+    json_add_num(o, prompt_num[i].key, *(const double *)((const char *)p + prompt_num[i].offset));
+  for (size_t i = 0; i < COUNT(prompt_int); i++)
+    json_add_int(o, prompt_int[i].key, *(const int *)((const char *)p + prompt_int[i].offset));
+}
+
+/* Tables of earlier versions have none: a piece of a prompt is like so many tokens of decode. */
+static hf_status prompt_from_json(const json *obj, const char *where, stage_prompt *p) {
+  static const double MOST = 1e9;
+  const json *o = json_get(obj, "prompt");
+  for (size_t i = 0; o != NULL && i < COUNT(prompt_num); i++)
+    HF_TRY(json_get_num(o, where, prompt_num[i].key, -MOST, MOST, (double *)((char *)p + prompt_num[i].offset)));
+  for (size_t i = 0; o != NULL && i < COUNT(prompt_int); i++) {
+    int64_t n = 0;
+    HF_TRY(json_get_int(o, where, prompt_int[i].key, 0, 1 << 20, &n));
+    *(int *)((char *)p + prompt_int[i].offset) = (int)n;
+  }
+  if (p->pair < 0 || p->query < 0 || p->plain_attend < 0 || p->plain_expand < 0)
+    return hf_fail(HF_INPUT, "%s: field prompt: only plain_query may be negative", where);
+  return HF_OK;
+}
+
 hf_status stage_table_to_json(const stage_table *t, json *parent) {
   if (parent == NULL) return hf_fail(HF_MACHINE, "out of memory: JSON of a stage table");
   json_add_int(parent, "n_layers", t->n_layers);
@@ -178,6 +223,7 @@ hf_status stage_table_to_json(const stage_table *t, json *parent) {
   json_add_num(parent, "contend", t->contend);
   json_add_num(parent, "contend_dma", t->contend_dma);
   json_add_str(parent, "tag", t->tag);
+  prompt_to_json(&t->prompt, parent);
   curve_to_json(&t->head, parent, "head");
   json *layers = json_add_array(parent, "layers");
   for (int l = 0, run; l < t->n_layers; l += run) {
@@ -241,6 +287,7 @@ hf_status stage_table_from_json(const json *obj, const char *where, stage_table 
   snprintf(t->tag, sizeof t->tag, "%s", tag);
   HF_GO(fail, json_get_num(obj, where, "step_fixed_ns", 0, MAX_NS, &t->step_fixed_ns));
   HF_GO(fail, json_get_bool(obj, where, "one_resource", &t->one_resource));
+  HF_GO(fail, prompt_from_json(obj, where, &t->prompt));
   HF_GO(fail, curve_from_json(obj, where, "head", &t->head));
   if (t->one_resource) n_devices = 0;
   HF_GO(fail,
@@ -387,13 +434,21 @@ static double query_sum(double start, double n, double window) {
   return growing * start + 0.5 * growing * (growing + 1) + (n - growing) * window;
 }
 
+/* Of a piece with so many pairs. */
+static double piece_pairs(const stage_prompt *p, double start, double n, double seen) {
+  if (n <= 1) return seen;
+  if (p->mla.lora == 0 || !mla_plain_pays(&p->mla, start, n)) return p->pair * seen + p->query * n;
+  const mla_work w = mla_plain_work(&p->mla, start, n);
+  return fmax(0, p->plain_attend * w.attend + p->plain_expand * w.expand + p->plain_query * n);
+}
+
 void stage_load_add(stage_load *load, const stage_table *t, int64_t start, int64_t n) {
   double from = (double)start, count = (double)n, window = t->window;
   load->tokens += (int)n;
   load->seqs += 1;
-  load->query_context += query_sum(from, count, 0);
+  load->query_context += piece_pairs(&t->prompt, from, count, query_sum(from, count, 0));
   load->seq_context += from + count;
-  load->query_window += query_sum(from, count, window);
+  load->query_window += piece_pairs(&t->prompt, from, count, query_sum(from, count, window));
   /* the keys read once per sequence: those of the first query's window up to the last query */
   load->seq_window += window > 0 && from + count > window + count - 1 ? window + count - 1 : from + count;
 }

@@ -17,6 +17,7 @@
 #ifndef HF_SCHED_STAGES_H
 #define HF_SCHED_STAGES_H
 #include "base/json.h"
+#include "sched/mla.h"
 
 enum {
   STAGE_CURVE_MAX = 16,
@@ -56,13 +57,24 @@ typedef struct {
   double upload_ns;       /* one expert's weights over the link (prefill by upload); 0 = cannot be uploaded */
 } stage_layer;
 
+/* Attention of a piece of a prompt, more than one token of a sequence in a step, counted in what one query of decode takes over one token of context
+ * (attn_ctx_ns), the same for every layer: pair * pairs + query * tokens; in the plain form of latent attention plain_attend and
+ * plain_expand times the two parts of mla_plain_work, and plain_query a token, which is negative: its query is not turned into a latent, nor
+ * its sums back, which `attn` has in it. */
+typedef struct {
+  double pair, query; /* 1, 0 unless something else is known */
+  mla_shape mla;      /* lora 0: no latent attention, or always absorbed */
+  double plain_attend, plain_expand, plain_query;
+} stage_prompt;
+
 typedef struct {
   int n_layers, n_experts, top_k;
   int n_devices, n_remotes; /* one_resource: 0 devices */
   stage_layer *layer;       /* [n_layers], owned */
   stage_place
-      *place;       /* [(n_devices + n_remotes) * n_layers], owned; entry of a layer's home device not read. NULL with at most one
+      *place; /* [(n_devices + n_remotes) * n_layers], owned; entry of a layer's home device not read. NULL with at most one
                          * device and no other machine */
+  stage_prompt prompt;
   int window;       /* of sliding layers, in tokens, the query itself counted; 0 = none slides */
   stage_curve head; /* over tokens that want logits */
   double
@@ -121,10 +133,10 @@ layer_times stage_layer_times(const stage_table *t, const popularity *pop, int l
 /* The same for any mixture of decode tokens and prompt pieces. stage_layer_times is the case of one token per sequence:
  * query_context = seq_context = tokens * ctx. */
 typedef struct {
-  int tokens;                      /* of the micro-batch's step */
-  double seqs;                     /* sequences in it */
-  double query_context;            /* sum over its tokens of the context each attends to */
-  double seq_context;              /* sum over its sequences of the context read */
+  int tokens;           /* of the micro-batch's step */
+  double seqs;          /* sequences in it */
+  double query_context; /* sum over its tokens of the context each attends to, those of prompts as stage_prompt counts them */
+  double seq_context;   /* sum over its sequences of the context read */
   double query_window, seq_window; /* the same with each context cut at the table's window; read for sliding layers only */
   bool upload;                     /* experts that live on the CPU are sent to the home device for this step */
 } stage_load;

@@ -17,28 +17,63 @@ static const rec_kernel_point *measured_near(const cost_unit *u, const char *ker
   return near;
 }
 
-/* Values that operations of a recording (executor/graph.c) pass over for a token, beside the norms. */
+/* Values that a token of a layer packs, or copies, into rows which all workers then read, beside those of its shared or dense part: for the projections
+ * and the output projection; for the router and the experts. */
+static double packed_values(const model_config *c, bool moe) {
+  return (moe ? 3.0 : 1.0) * c->d_model + (double)c->n_heads * (c->attn == ATTN_MLA ? c->v_dim : c->head_dim);
+}
+
+/* Values that operations of a recording (executor/graph.c) pass over for a token, beside those and the norms. */
 static double row_values(const model_config *c, bool moe) {
   const double d = c->d_model;
-  double n = 3 * d;     /* packed for the projections and for the router or the dense part; residual */
-  n += moe ? 3 * d : d; /* to the experts, packed there, and back; the dense part's residual */
+  double n = d;         /* residual */
+  n += moe ? 2 * d : d; /* packed at the experts, and back; the dense part's residual */
   if (c->attn == ATTN_GQA) {
-    n += (double)c->n_heads * c->head_dim;                   /* packed for the output projection */
     n += (double)(c->n_heads + c->n_kv_heads) * c->rope.dim; /* rotated */
     return n + 2.0 * c->n_kv_heads * c->head_dim;            /* written to the cache */
   }
-  n += (double)c->n_heads * (c->nope_dim + c->rope_dim + c->v_dim); /* queries packed and rotated, values packed */
-  n += (double)c->n_heads * c->kv_lora_rank;                        /* latent sums packed */
+  n += (double)c->n_heads * (c->nope_dim + c->rope_dim); /* queries packed and rotated */
+  n += (double)c->n_heads * c->kv_lora_rank;             /* latent sums packed */
   return n + c->kv_lora_rank + c->rope_dim + c->q_lora_rank;
 }
 
-double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, bool moe, db_tag *tag) {
+/* Products of a format want activations packed as this. */
+static const char *packed_as(fmt f) {
+  switch (f) {
+    case FMT_F32: return "f32";
+    case FMT_F16: return "f16";
+    case FMT_BF16:
+    case FMT_FP8_E4M3: return "bf16";
+    default: return "q8b32";
+  }
+}
+
+/* ns of a packed value, of the norm's where packing was not measured. */
+static double pack_ns(const cost_unit *u, const rec_kernel_point *norm, fmt f) {
+  const rec_kernel_point *best = NULL;
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!cost_on_unit(k, u) || strcmp(k->kernel, "pack") != 0 || !(k->ns > 0) || k->n_in != norm->n_in) continue;
+    if (k->threads != norm->threads) continue;
+    if (best == NULL || strcmp(k->act, packed_as(f)) == 0) best = k;
+  }
+  return best != NULL ? best->ns / best->n_in : norm->ns / norm->n_in;
+}
+
+double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, fmt f, bool moe, db_tag *tag) {
   const rec_kernel_point *norm = measured_near(u, "rmsnorm", c->d_model), *route = measured_near(u, "route", c->top_k);
   if (norm == NULL) return 0;
   cost_weaken(tag, norm->n_in == c->d_model ? norm->tag : TAG_SCALED);
-  double ns = (norms->flops_per_token + row_values(c, moe)) * norm->ns / norm->n_in;
+  double ns = (norms->flops_per_token + row_values(c, moe)) * norm->ns / norm->n_in + packed_values(c, moe) * pack_ns(u, norm, f);
   if (moe && route != NULL && route->n_out > 0) ns += route->ns * c->n_experts / route->n_out;
   return ns;
+}
+
+double cost_ffn_row_work_ns(const cost_unit *u, const model_config *c, int width, fmt f, db_tag *tag) {
+  const rec_kernel_point *norm = measured_near(u, "rmsnorm", c->d_model);
+  if (norm == NULL || width <= 0) return 0;
+  cost_weaken(tag, norm->n_in == c->d_model ? norm->tag : TAG_SCALED);
+  return (c->d_model + width) * pack_ns(u, norm, f) + 2.0 * width * norm->ns / norm->n_in;
 }
 
 double cost_choice_ns(const cost_rows *r, cost_case c, db_tag *tag) {
@@ -99,4 +134,63 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
   cost_weaken(tag, hi->tag);
   if (best > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
   return true;
+}
+
+/* Of the model's own width, on the threads that the unit's decode was taken from. */
+static const rec_kernel_point *prompt_point(const cost_unit *u, const char *kernel, const model_config *m, int tokens,
+                                            int context) {
+  const int n_out = m->attn == ATTN_MLA ? m->kv_lora_rank : m->head_dim, n_in = m->attn == ATTN_MLA ? m->rope_dim : m->n_kv_heads;
+  const int threads = cost_usable_threads(u, kernel, "f16");
+  for (int i = 0; i < u->rows->n_kernel; i++) {
+    const rec_kernel_point *k = &u->rows->kernel[i];
+    if (!cost_on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || !(k->ns > 0) || k->threads != threads) continue;
+    if (k->n_out == n_out && k->n_in == n_in && k->tokens == tokens && (context == 0 || k->context == context)) return k;
+  }
+  return NULL;
+}
+
+/* A point of all heads on its threads, for the model's heads on the unit's. */
+static double prompt_ns(const cost_unit *u, const model_config *m, const rec_kernel_point *k) {
+  const int heads = k->act[0] == 'h' ? atoi(k->act + 1) : m->n_heads;
+  const double threads = u->threads > 0 ? (double)k->threads / u->threads : 1;
+  return k->ns * m->n_heads / (heads > 0 ? heads : m->n_heads) * threads;
+}
+
+enum { PIECE = 128, FAR = 8 * PIECE, LONG_PIECE = 512 };
+
+/* Pairs and queries of ordinary and absorbed attention: two pieces of the same length, one of them further on. */
+static void prompt_pairs(const cost_unit *u, const model_config *m, double ctx_ns, stage_prompt *out, db_tag *tag) {
+  const char *kernel = m->attn == ATTN_MLA ? "prompt_mla" : "prompt_gqa";
+  const rec_kernel_point *near = prompt_point(u, kernel, m, PIECE, PIECE), *far = prompt_point(u, kernel, m, PIECE, FAR);
+  if (near == NULL || far == NULL || !(far->ns > near->ns)) return;
+  const double pairs = 0.5 * PIECE * (PIECE + 1), more = (double)PIECE * (FAR - PIECE);
+  const double pair_ns = (prompt_ns(u, m, far) - prompt_ns(u, m, near)) / more;
+  out->pair = pair_ns / ctx_ns;
+  out->query = fmax(0, prompt_ns(u, m, near) - pairs * pair_ns) / PIECE / ctx_ns;
+  cost_weaken(tag, near->tag);
+}
+
+/* The plain form: a short and a long piece at the beginning of a sequence are two equations for the two parts of its work. */
+static void prompt_plain(const cost_unit *u, const model_config *m, double ctx_ns, double latent_ns, stage_prompt *out,
+                         db_tag *tag) {
+  const rec_kernel_point *a = prompt_point(u, "prompt_plain", m, PIECE, 0),
+                         *b = prompt_point(u, "prompt_plain", m, LONG_PIECE, 0);
+  if (a == NULL || b == NULL) return;
+  out->mla = (mla_shape){.lora = m->kv_lora_rank, .nope = m->nope_dim, .rope = m->rope_dim, .v = m->v_dim};
+  const mla_work x = mla_plain_work(&out->mla, 0, PIECE), y = mla_plain_work(&out->mla, 0, LONG_PIECE);
+  const double det = x.expand * y.attend - y.expand * x.attend, na = prompt_ns(u, m, a), nb = prompt_ns(u, m, b);
+  double expand = (na * y.attend - nb * x.attend) / det, attend = (x.expand * nb - y.expand * na) / det;
+  if (!(expand > 0) || !(attend > 0)) expand = attend = nb / (y.expand + y.attend);
+  out->plain_expand = expand / ctx_ns;
+  out->plain_attend = attend / ctx_ns;
+  out->plain_query = -latent_ns / ctx_ns;
+  cost_weaken(tag, a->tag);
+}
+
+void cost_prompt_attention(const cost_unit *u, const model_config *m, double ctx_ns, double latent_ns, stage_prompt *out,
+                           db_tag *tag) {
+  *out = (stage_prompt){.pair = 1};
+  if (!u->cpu || !(ctx_ns > 0)) return;
+  prompt_pairs(u, m, ctx_ns, out, tag);
+  if (m->attn == ATTN_MLA) prompt_plain(u, m, ctx_ns, latent_ns, out, tag);
 }

@@ -155,10 +155,18 @@ bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_
 
 /* ---- attention ---- */
 
-/* Row work of one token in a layer on one thread, ns: everything that is done row by row, value by value (norms, of which parts.norms counts the
- * values, packing, rotating, writing the KV cache, copies and additions), each as many ns a value as the measured norm of the width nearest to
- * d_model; and choosing experts, by their number. 0 where no norm was measured on the unit. */
-double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, bool moe, db_tag *tag);
+/* Row work of one token in a layer on one thread, ns: everything that is done row by row, value by value. What is packed for products that all
+ * workers share (and copied to the experts): as many ns a value as point "pack" says, whose rows were read by others before, the norm's where there is
+ * none. The rest (norms, of which parts.norms counts the values, rotating, writing the KV cache, copies and additions): as many as the measured
+ * norm of the width nearest to d_model. And choosing experts, by their number. 0 where no norm was measured on the unit. f: of the weights. */
+double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, fmt f, bool moe, db_tag *tag);
+/* The same of a shared or dense part of so many hidden values, beside its products. */
+double cost_ffn_row_work_ns(const cost_unit *u, const model_config *c, int width, fmt f, db_tag *tag);
+/* Attention of pieces of prompts (sched/stages.h), from points prompt_mla, prompt_gqa and prompt_plain of the model's width. What has no points is
+ * priced as decode, latent attention absorbed: what engines of published figures do is in the priors fitted to them. ctx_ns: of a query and a token of
+ * context at decode; latent_ns: what a token's products with absorbed weights take in the attention curve of long pieces. */
+void cost_prompt_attention(const cost_unit *u, const model_config *m, double ctx_ns, double latent_ns, stage_prompt *out,
+                           db_tag *tag);
 /* The greedy choice of a token on the thread that drives, ns for each logit; 0 where it was not measured. step_fixed_ns has one of 32,768. */
 double cost_choice_ns(const cost_rows *r, cost_case c, db_tag *tag);
 enum { COST_CHOICE_OF_STEP = 32768 };

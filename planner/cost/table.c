@@ -262,11 +262,25 @@ static void expert_cost(builder *b, const model_layer_parts *p, stage_layer *y) 
 }
 
 /* On a CPU whole tokens are dealt out to the threads; a GPU's row work is part of launch_ns. */
-static void add_row_work(builder *b, const device_rates *dev, const model_part *norms, bool moe, stage_curve *attn) {
-  if (!dev->unit.cpu) return;
+static void add_row_work(const builder *b, const device_rates *dev, double each, stage_curve *c) {
   int threads = dev->unit.threads > 0 ? dev->unit.threads : cost_cpu_cores(b->in->rows);
-  double each = cost_row_work_ns(&dev->unit, model_get_config(b->in->m), norms, moe, &b->tag);
-  if (each > 0) cost_curve_add(attn, each * (1 - 1.0 / threads), each / threads);
+  if (each > 0) cost_curve_add(c, each * (1 - 1.0 / threads), each / threads);
+}
+
+static void row_work(builder *b, const device_rates *dev, const model_layer_parts *p, stage_layer *y) {
+  const model_config *m = model_get_config(b->in->m);
+  if (!dev->unit.cpu) return;
+  add_row_work(b, dev, cost_row_work_ns(&dev->unit, m, &p->norms, p->attn_fmt, y->moe, &b->tag), &y->attn);
+  int width = y->moe ? m->d_ff_shared : m->d_ff_dense;
+  add_row_work(b, dev, cost_ffn_row_work_ns(&dev->unit, m, width, y->moe ? p->shared_fmt : p->ffn_fmt, &b->tag), &y->shared);
+}
+
+/* What of a token's products in a long piece turns queries into latents and sums back; 0 where attention is not over latents. */
+static double latent_ns(const model_config *m, const model_part *attn, const stage_curve *c) {
+  enum { LONG = 512 };
+  if (m->attn != ATTN_MLA) return 0;
+  const double weights = (double)m->n_heads * m->kv_lora_rank * (m->nope_dim + m->v_dim);
+  return (stage_curve_at(c, 2 * LONG) - stage_curve_at(c, LONG)) / LONG * 2 * weights / attn->flops_per_token;
 }
 
 static hf_status layer_cost(builder *b, stage_table *t, int l) {
@@ -284,12 +298,14 @@ static hf_status layer_cost(builder *b, stage_table *t, int l) {
   attn.flops_per_token += p.norms.flops_per_token + p.router.flops_per_token;
   double fixed = dev->launch_ns + attention_barriers(m, y->moe) * b->barrier;
   y->attn = part_curve(b, &dev->unit, "matmul", p.attn_fmt, 0, m->d_model, &attn, fixed);
-  add_row_work(b, dev, &p.norms, y->moe, &y->attn);
+  const double latent = latent_ns(m, &attn, &y->attn);
   change_home(b, t, l);
   context_cost(b, &dev->unit, l, p.flops_per_token_context, y);
+  if (l == 0) cost_prompt_attention(&dev->unit, m, y->attn_ctx_ns, latent, &t->prompt, &b->tag);
   /* dense and shared parts are three products of the recording; only routed experts run by kernels/moe.h */
   const model_part *ffn = y->moe ? &p.shared : &p.dense_ffn;
   y->shared = part_curve(b, &dev->unit, "matmul", y->moe ? p.shared_fmt : p.ffn_fmt, 0, m->d_model, ffn, b->shared_fixed);
+  row_work(b, dev, &p, y);
   if (!y->moe) return HF_OK;
   expert_cost(b, &p, y);
   fill_places(b, t, l, &p);

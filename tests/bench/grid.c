@@ -23,23 +23,36 @@ bool grid_on_device(int percent, int expert, int n_experts) {
   return (int64_t)(expert + 1) * n / n_experts > (int64_t)expert * n / n_experts;
 }
 
-/* Stages of a decode step of one micro-batch, and of a chunk of prompts. */
+/* Adds `part` of a step with this load to the stages. */
+static void add_stages(const stage_table *t, const popularity *pop, const uint8_t *placement, const stage_load *load, double part,
+                       double *ns) {
+  for (int l = 0; l < t->n_layers; l++) {
+    layer_times y = stage_layer_times_load(t, pop, l, load, placement ? placement + (size_t)l * (size_t)t->n_experts : NULL);
+    ns[0] += part * y.attn_ns;
+    ns[1] += part * y.shared_ns;
+    ns[2] += part * y.dexp_ns;
+    ns[3] += part * y.cexp_ns;
+  }
+}
+
+/* Stages of a decode step of one micro-batch, and of steps of prompts: those that a prompt's chunks make, or as many short prompts as fit into one. */
 static void stages_of(const grid_cell *c, const stage_table *t, const popularity *pop, const uint8_t *placement,
                       grid_figures *out) {
+  const int users = (c->users + c->depth - 1) / c->depth,
+            piece = c->prompt_tokens < GRID_CHUNK_TOKENS ? c->prompt_tokens : GRID_CHUNK_TOKENS;
+  const int at_once = GRID_CHUNK_TOKENS / piece < users ? GRID_CHUNK_TOKENS / piece : users, steps = c->prompt_tokens / piece;
+  memset(out->stage_ns, 0, sizeof out->stage_ns);
+  stage_load load = {0};
+  for (int i = 0; i < users; i++) stage_load_add(&load, t, c->prompt_tokens + grid_output_tokens(c) / 2, 1);
+  add_stages(t, pop, placement, &load, 1, out->stage_ns[0]);
+  for (int k = 0; k < steps; k++) {
+    load = (stage_load){0};
+    for (int i = 0; i < at_once; i++) stage_load_add(&load, t, k * piece, piece);
+    add_stages(t, pop, placement, &load, 1.0 / steps, out->stage_ns[1]);
+  }
   for (int phase = 0; phase < 2; phase++) {
-    const int tokens = phase ? GRID_CHUNK_TOKENS : (c->users + c->depth - 1) / c->depth;
-    const double context = phase ? 0.5 * c->prompt_tokens : c->prompt_tokens + 0.5 * grid_output_tokens(c);
     double *ns = out->stage_ns[phase];
-    memset(ns, 0, sizeof out->stage_ns[phase]);
-    for (int l = 0; l < t->n_layers; l++) {
-      layer_times y =
-          stage_layer_times(t, pop, l, tokens, context, placement ? placement + (size_t)l * (size_t)t->n_experts : NULL);
-      ns[0] += y.attn_ns;
-      ns[1] += y.shared_ns;
-      ns[2] += y.dexp_ns;
-      ns[3] += y.cexp_ns;
-    }
-    ns[4] = stage_curve_at(&t->head, phase ? 1 : tokens);
+    ns[4] = stage_curve_at(&t->head, phase ? (double)at_once / steps : users);
     ns[5] = ns[0] + ns[1] + ns[2] + ns[3] + ns[4] + t->step_fixed_ns;
   }
 }

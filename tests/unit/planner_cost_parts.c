@@ -315,7 +315,7 @@ static void row_work(void **state) {
   ok(model_open("examples/tiny-moe", &m));
   const model_config *c = model_get_config(m);
   ok(model_layer_parts_of(m, FMT_DEFAULT, 1, &p));
-  near(cost_row_work_ns(&u, c, &p.norms, true, &tag), 0, 0);
+  near(cost_row_work_ns(&u, c, &p.norms, FMT_Q8_0, true, &tag), 0, 0);
   for (int i = 0; i < 2; i++) {
     point(&r, "f32", i == 0 ? 2048 : 128, 1, 1, i == 0 ? 400 : 32);
     snprintf(kernels[i].kernel, sizeof kernels[i].kernel, "rmsnorm");
@@ -325,14 +325,69 @@ static void row_work(void **state) {
   double norms = 2.0 * 128 + c->q_lora_rank + c->kv_lora_rank, heads = c->n_heads;
   double values = norms + 3 * 128 + heads * (c->nope_dim + c->rope_dim + c->v_dim + c->kv_lora_rank) + c->kv_lora_rank +
                   c->rope_dim + c->q_lora_rank;
-  near(cost_row_work_ns(&u, c, &p.norms, true, &tag), 0.25 * (values + 3 * 128), 1e-12);
-  near(cost_row_work_ns(&u, c, &p.norms, false, &tag), 0.25 * (values + 128), 1e-12);
+  near(cost_row_work_ns(&u, c, &p.norms, FMT_Q8_0, true, &tag), 0.25 * (values + 3 * 128), 1e-12);
+  near(cost_row_work_ns(&u, c, &p.norms, FMT_Q8_0, false, &tag), 0.25 * values, 1e-12);
   assert_int_equal(tag, TAG_MEASURED);
   point(&r, "f32", 64, 1, 1, 800); /* a choice among 64 experts: 12.5 ns each */
   snprintf(kernels[2].kernel, sizeof kernels[2].kernel, "route");
   kernels[2].n_in = 8;
-  near(cost_row_work_ns(&u, c, &p.norms, true, &tag), 0.25 * (values + 3 * 128) + 12.5 * c->n_experts, 1e-9);
-  near(cost_row_work_ns(&u, c, &p.norms, false, &tag), 0.25 * (values + 128), 1e-12);
+  near(cost_row_work_ns(&u, c, &p.norms, FMT_Q8_0, true, &tag), 0.25 * (values + 3 * 128) + 12.5 * c->n_experts, 1e-9);
+  near(cost_row_work_ns(&u, c, &p.norms, FMT_Q8_0, false, &tag), 0.25 * values, 1e-12);
+  near(cost_ffn_row_work_ns(&u, c, 96, FMT_Q8_0, &tag), 0.25 * (128 + 3 * 96), 1e-12);
+  near(cost_ffn_row_work_ns(&u, c, 0, FMT_Q8_0, &tag), 0, 0);
+  for (int i = 0; i < 2; i++) { /* packing: 2 ns a value, other activations 1 */
+    point(&r, "f32", 128, 1, 1, i == 0 ? 128 : 256);
+    snprintf(kernels[3 + i].kernel, sizeof kernels[3 + i].kernel, "pack");
+    snprintf(kernels[3 + i].act, sizeof kernels[3 + i].act, i == 0 ? "bf16" : "q8b32");
+    kernels[3 + i].n_in = 128;
+  }
+  const double packed = 128 + heads * c->v_dim;
+  near(cost_row_work_ns(&u, c, &p.norms, FMT_Q8_0, false, &tag), 0.25 * (values - packed) + 2 * packed, 1e-12);
+  near(cost_row_work_ns(&u, c, &p.norms, FMT_BF16, false, &tag), 0.25 * (values - packed) + packed, 1e-12);
+  near(cost_ffn_row_work_ns(&u, c, 96, FMT_Q8_0, &tag), 2 * (128 + 96) + 0.25 * 2 * 96, 1e-12);
+  model_close(m);
+}
+
+static void prompt_row(cost_rows *r, int at, const char *kernel, const model_config *c, int tokens, int context, double ns) {
+  point(r, "f16", c->kv_lora_rank, tokens, 1, ns);
+  snprintf(kernels[at].kernel, sizeof kernels[at].kernel, "%s", kernel);
+  snprintf(kernels[at].act, sizeof kernels[at].act, "h%d", 2 * c->n_heads);
+  kernels[at].n_in = c->rope_dim;
+  kernels[at].context = context;
+}
+
+/* Points made of known costs give these back: 3 ns a pair and 50 a query; the plain form 2 and 0.5 ns a unit of its two works. Points have twice the
+ * model's heads. */
+static void prompts(void **state) {
+  (void)state;
+  cost_rows r = machine(4);
+  cost_unit u = {.rows = &r, .cpu = true, .device = "cpu", .threads = 1};
+  model *m = NULL;
+  stage_prompt p;
+  db_tag tag = TAG_MEASURED;
+  ok(model_open("examples/tiny-moe", &m));
+  const model_config *c = model_get_config(m);
+  cost_prompt_attention(&u, c, 6, 30, &p, &tag); /* nothing measured: as decode, absorbed */
+  near(p.pair, 1, 0);
+  near(p.query, 0, 0);
+  assert_int_equal(p.mla.lora, 0);
+  const mla_shape shape = {.lora = c->kv_lora_rank, .nope = c->nope_dim, .rope = c->rope_dim, .v = c->v_dim};
+  const double near_pairs = 128 * 129 / 2.0, far_pairs = near_pairs + 128 * 896;
+  prompt_row(&r, 0, "prompt_mla", c, 128, 128, 2 * (3 * near_pairs + 50 * 128));
+  prompt_row(&r, 1, "prompt_mla", c, 128, 1024, 2 * (3 * far_pairs + 50 * 128));
+  for (int i = 0; i < 2; i++) {
+    const int n = i == 0 ? 128 : 512;
+    const mla_work w = mla_plain_work(&shape, 0, n);
+    prompt_row(&r, 2 + i, "prompt_plain", c, n, n, 2 * (2 * w.attend + 0.5 * w.expand));
+  }
+  cost_prompt_attention(&u, c, 6, 30, &p, &tag);
+  near(p.pair, 0.5, 1e-9);
+  near(p.query, 50.0 / 6, 1e-9);
+  near(p.plain_attend, 2.0 / 6, 1e-6);
+  near(p.plain_expand, 0.5 / 6, 1e-6);
+  near(p.plain_query, -5, 1e-12);
+  assert_memory_equal(&p.mla, &shape, sizeof shape);
+  assert_int_equal(tag, TAG_MEASURED);
   model_close(m);
 }
 
@@ -483,6 +538,7 @@ int main(void) {
       cmocka_unit_test(measured_curves_bend),
       cmocka_unit_test(curves_take_lines),
       cmocka_unit_test(row_work),
+      cmocka_unit_test(prompts),
       cmocka_unit_test(prefill_crossing),
       cmocka_unit_test(rows_made_in_memory),
       cmocka_unit_test(curves_of_another_machine),

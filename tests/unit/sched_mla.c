@@ -26,6 +26,15 @@ static void long_pieces_are_plain(void **state) {
   }
 }
 
+/* A place in a prompt: full chunks plain, a short rest absorbed, whatever a token's neighbours. */
+static void places_in_a_prompt(void **state) {
+  (void)state;
+  for (int pos = 0; pos < 1024; pos++) assert_true(mla_plain_token(&deepseek, pos, 1054, 512));
+  for (int pos = 1024; pos < 1054; pos++) assert_false(mla_plain_token(&deepseek, pos, 1054, 512));
+  for (int pos = 0; pos < 60; pos++) assert_false(mla_plain_token(&deepseek, pos, 60, 512));
+  for (int pos = 0; pos < 1054; pos++) assert_false(mla_plain_token(&deepseek, pos, 1054, 32));
+}
+
 static void work_is_the_formula(void **state) {
   (void)state;
   const mla_work w = mla_plain_work(&deepseek, 1000, 200);
@@ -36,6 +45,7 @@ static void work_is_the_formula(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(long_pieces_are_plain),
+      cmocka_unit_test(places_in_a_prompt),
       cmocka_unit_test(work_is_the_formula),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

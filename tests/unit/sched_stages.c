@@ -264,6 +264,37 @@ static void bad_json_is_refused(void **state) {
   json_free(o);
 }
 
+/* Pieces of prompts: pairs and queries; long ones of latent attention plain; one token is one of decode; tables in files keep all of it. */
+static void pieces_of_prompts(void **state) {
+  (void)state;
+  stage_table *t = NULL, *back = NULL;
+  assert_int_equal(stage_table_new(1, &t), HF_OK);
+  stage_load load = {0};
+  stage_load_add(&load, t, 10, 4); /* nothing known: 11 + 12 + 13 + 14 */
+  assert_float_equal(load.query_context, 50, 0);
+  t->prompt = (stage_prompt){.pair = 0.5, .query = 3, .plain_attend = 0.25, .plain_expand = 0.125, .plain_query = -7};
+  load = (stage_load){0};
+  stage_load_add(&load, t, 10, 4);
+  assert_float_equal(load.query_context, 0.5 * 50 + 3 * 4, 1e-12);
+  t->prompt.mla = (mla_shape){.lora = 512, .nope = 128, .rope = 64, .v = 128};
+  load = (stage_load){0};
+  stage_load_add(&load, t, 10, 4); /* too short for the plain form */
+  stage_load_add(&load, t, 99, 1);
+  assert_float_equal(load.query_context, 0.5 * 50 + 3 * 4 + 100, 1e-12);
+  load = (stage_load){0};
+  stage_load_add(&load, t, 1000, 300);
+  const mla_work w = mla_plain_work(&t->prompt.mla, 1000, 300);
+  assert_float_equal(load.query_context, 0.25 * w.attend + 0.125 * w.expand - 7 * 300, 1e-3);
+  assert_float_equal(load.seq_context, 1300, 0);
+  json *o = json_new_object();
+  assert_int_equal(stage_table_to_json(t, o), HF_OK);
+  assert_int_equal(stage_table_from_json(o, "test", &back), HF_OK);
+  assert_memory_equal(&back->prompt, &t->prompt, sizeof t->prompt);
+  json_free(o);
+  stage_table_free(back);
+  stage_table_free(t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(curve_is_piecewise_linear),
@@ -275,6 +306,7 @@ int main(void) {
       cmocka_unit_test(layer_sums),
       cmocka_unit_test(json_round_trip_keeps_every_bit),
       cmocka_unit_test(bad_json_is_refused),
+      cmocka_unit_test(pieces_of_prompts),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
