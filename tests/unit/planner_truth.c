@@ -34,8 +34,8 @@ static const struct {
   double median, p90;
   int least_runs;
 } bars[] = {
-    {false, GRID_DECODE, 5.4, 14.3, 40},
-    {false, GRID_PREFILL, 8.7, 23.5, 40},
+    {false, GRID_DECODE, 4.3, 14.4, 48},
+    {false, GRID_PREFILL, 6.8, 15.0, 48},
     {true, GRID_DECODE, 5.5, 15.2, 60},
     {true, GRID_PREFILL, 3.7, 14.3, 60},
 };
