@@ -18,11 +18,11 @@ static void fill(engine *e, dev_step *s) {
     s->ids[t] = (int32_t)((t + 1) * 7919LL % e->c.vocab_size);
     s->pos[t] = t;
     s->seq[t] = seq;
+    if (s->plain) s->plain[t] = 0;
   }
   s->n_tok = n;
   s->n_seq = s->n_logits = 1;
   s->logit_rows[0] = n - 1;
-  s->mean_context = (n + 1) / 2.0;
   s->forced_ids = NULL;
 }
 

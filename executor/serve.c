@@ -192,7 +192,6 @@ static void impose(server *v, int m, dev_step *s, const serve_request *r, int po
 static void fill(server *v, int m) {
   slot *k = &v->mb[m];
   dev_step *s = engine_step(v->e, m);
-  double context = 0;
   s->n_tok = s->n_logits = 0;
   s->n_seq = k->step.n_pieces;
   k->prefills = false;
@@ -210,13 +209,11 @@ static void fill(server *v, int m) {
       s->pos[t] = pos;
       s->seq[t] = piece->seq;
       if (s->plain) s->plain[t] = engine_plain(v->e, pos, r->n_ids, v->o->chunk_tokens);
-      context += pos + 1;
       impose(v, m, s, r, pos, t);
       bool last = i == piece->n_tokens - 1 && piece->wants_logits;
       if (last || (wants_all(r) && !piece->decode)) s->logit_rows[s->n_logits++] = t;
     }
   }
-  s->mean_context = s->n_tok ? context / s->n_tok : 0;
   s->forced_ids = v->forced[m];
 }
 

@@ -105,7 +105,6 @@ typedef struct {
 typedef struct {
   int stream; /* index of the micro-batch */
   int n_tok, n_logits, n_seq;
-  double mean_context;       /* for pacing */
   int32_t *ids, *pos, *seq;  /* [max_tok]; seq: row of page_table */
   uint8_t *plain;            /* [max_tok]: latent attention in its plain form (sched/mla.h), or NULL: of none */
   int32_t *logit_rows;       /* [max_logits] */

@@ -11,14 +11,14 @@ mla_work mla_plain_work(const mla_shape *s, double start, double n) {
                     .attend = (pairs(start, n) + PLAIN_QUERY * n) * (s->nope + s->rope + s->v)};
 }
 
-bool mla_plain_token(const mla_shape *s, int pos, int prompt, int chunk) {
-  const int start = pos - pos % chunk, n = prompt - start < chunk ? prompt - start : chunk;
-  return mla_plain_pays(s, start, n);
+bool mla_plain_pays(const mla_shape *s, double start, double n) {
+  const double block = MLA_BLOCK, weights = (double)s->lora * (s->nope + s->v);
+  const mla_work plain = mla_plain_work(s, start, block);
+  const double absorbed = block * weights / PRODUCT + (pairs(start, block) + ABSORBED_QUERY * block) * (2.0 * s->lora + s->rope);
+  return n >= block && plain.expand + plain.attend < absorbed;
 }
 
-bool mla_plain_pays(const mla_shape *s, double start, double n) {
-  const mla_work plain = mla_plain_work(s, start, n);
-  const double absorbed =
-      n * s->lora * (s->nope + s->v) / PRODUCT + (pairs(start, n) + ABSORBED_QUERY * n) * (2.0 * s->lora + s->rope);
-  return n > 1 && plain.expand + plain.attend < absorbed;
+bool mla_plain_token(const mla_shape *s, int pos, int prompt, int chunk) {
+  const int start = pos - pos % MLA_BLOCK;
+  return chunk >= MLA_BLOCK && start + MLA_BLOCK <= prompt && mla_plain_pays(s, start, MLA_BLOCK);
 }

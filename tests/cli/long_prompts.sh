@@ -13,9 +13,9 @@ answers() { # OUT OPTIONS...
 }
 
 alone=$(answers "$tmp/alone.jsonl" --gpu none --batch 1 --chunk 256 --threads 1)
-for options in "--batch 5" "--batch 5 --threads 2" "--batch 3 --threads 2 --no-shared-prefixes"; do
+for options in "--batch 5 --chunk 256" "--batch 5 --threads 2 --chunk 128" "--batch 3 --threads 2 --no-shared-prefixes --chunk 512" "--batch 5 --chunk 131"; do
   # shellcheck disable=SC2086
-  expect_same "$alone" "$(answers "$tmp/other.jsonl" --gpu none --chunk 256 $options)" "answers with $options"
+  expect_same "$alone" "$(answers "$tmp/other.jsonl" --gpu none $options)" "answers with $options"
 done
 absorbed=$(answers "$tmp/absorbed.jsonl" --gpu none --batch 1 --chunk 256 --mla absorbed)
 [ "$absorbed" != "$alone" ] || fail "long prompts are not computed plain"

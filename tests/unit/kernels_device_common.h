@@ -337,7 +337,6 @@ static inline void fill_step(rig *r, int stream, int round) {
   dev_step *s = &r->step[stream];
   s->n_tok = s->n_logits = 0;
   s->n_seq = SEQS;
-  s->mean_context = round + 2;
   for (int q = 0; q < SEQS; q++) {
     int n = round == 0 ? q + 2 : 1, from = round == 0 ? 0 : q + 1 + round;
     for (int i = 0; i < n; i++) {

@@ -10,29 +10,26 @@
 
 static const mla_shape deepseek = {.lora = 512, .nope = 128, .rope = 64, .v = 128};
 
-static int first_plain(double start) {
-  int n = 1;
-  while (!mla_plain_pays(&deepseek, start, n)) n++;
-  return n;
-}
-
 static void long_pieces_are_plain(void **state) {
   (void)state;
-  assert_in_range(first_plain(0), 90, 128);
-  assert_in_range(first_plain(16384), 60, 90);
+  static const mla_shape few = {.lora = 16, .nope = 64, .rope = 8, .v = 64}; /* latents smaller than a head */
   for (double start = 0; start < 40000; start = 2 * start + 100) {
-    assert_false(mla_plain_pays(&deepseek, start, 1));
-    for (int n = first_plain(start); n < 3000; n += 7) assert_true(mla_plain_pays(&deepseek, start, n));
+    for (int n = 1; n < MLA_BLOCK; n++) assert_false(mla_plain_pays(&deepseek, start, n));
+    for (int n = MLA_BLOCK; n < 3000; n += 7) assert_true(mla_plain_pays(&deepseek, start, n));
+    assert_false(mla_plain_pays(&few, start, 1000));
   }
 }
 
-/* A place in a prompt: full chunks plain, a short rest absorbed, whatever a token's neighbours. */
+/* A place in a prompt: whole blocks plain, the rest absorbed, whatever chunks it is cut into as long as they hold a block. */
 static void places_in_a_prompt(void **state) {
   (void)state;
-  for (int pos = 0; pos < 1024; pos++) assert_true(mla_plain_token(&deepseek, pos, 1054, 512));
-  for (int pos = 1024; pos < 1054; pos++) assert_false(mla_plain_token(&deepseek, pos, 1054, 512));
-  for (int pos = 0; pos < 60; pos++) assert_false(mla_plain_token(&deepseek, pos, 60, 512));
-  for (int pos = 0; pos < 1054; pos++) assert_false(mla_plain_token(&deepseek, pos, 1054, 32));
+  static const int chunk_of[] = {128, 200, 512, 4096};
+  for (int c = 0; c < 4; c++) {
+    for (int pos = 0; pos < 1024; pos++) assert_true(mla_plain_token(&deepseek, pos, 1054, chunk_of[c]));
+    for (int pos = 1024; pos < 1054; pos++) assert_false(mla_plain_token(&deepseek, pos, 1054, chunk_of[c]));
+    for (int pos = 0; pos < 127; pos++) assert_false(mla_plain_token(&deepseek, pos, 127, chunk_of[c]));
+  }
+  for (int pos = 0; pos < 1054; pos++) assert_false(mla_plain_token(&deepseek, pos, 1054, 127));
 }
 
 static void work_is_the_formula(void **state) {
