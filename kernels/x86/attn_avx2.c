@@ -52,6 +52,9 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 #define AD_VEC __m256
 #define AD_W 8
 #define AD_GROUP 4
+#define AD_CTX 1
+#define AD_SUMS 8
+#define AD_VECS(rows) (8 / (rows))
 #define AD_ZERO() _mm256_setzero_ps()
 #define AD_LOAD(p) _mm256_loadu_ps(p)
 #define AD_LOAD_TAIL(p, n) v256_load_tail(p, n)
@@ -67,9 +70,12 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 #define AD_FIRST(v) _mm256_cvtss_f32(v)
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
-#define AD_REDUCE(acc) ad_reduce(acc)
-#define AD_REDUCE_MAX(acc) ad_reduce_max(acc)
-#define AD_SEEN(v, i, lo, hi) ad_seen(v, i, lo, hi)
+#define AD_KEYS(type, row, rows, v, at, n) ((n) < 8 ? ad_kv_tail(type, (row)[v] + (at), n) : ad_kv(type, (row)[v] + (at)))
+#define AD_SCORES(sum, rows, scale, s) _mm256_storeu_ps(s, _mm256_mul_ps(ad_reduce(sum, rows), scale))
+#define AD_SPREAD(p) ad_spread(p)
+#define AD_REPEAT(p, rows) ad_repeat(p, rows)
+#define AD_SWAP(v, d) ad_swap(v, d)
+#define AD_HIDE(v, lo, hi, i) at8_hide(v, lo, hi, i)
 
 static inline __m256 ad_kv(kern_kv_type t, const char *p) {
   if (t == KV_F32) return _mm256_loadu_ps((const float *)(const void *)p);
@@ -83,29 +89,36 @@ static inline __m256 ad_kv_tail(kern_kv_type t, const char *p, int n) {
   return t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h);
 }
 
-/* Lanes l and l + 4 are combined, then l and l + 2, and so on, two vectors becoming one each time. */
-#define AD_FOLD(name, op)                                                              \
-  AT_INLINE __m256 ad_##name##4(__m256 a, __m256 b) {                                  \
-    return op(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)); \
-  }                                                                                    \
-  AT_INLINE __m256 ad_##name##2(__m256 a, __m256 b) {                                  \
-    return op(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));           \
-  }                                                                                    \
-  AT_INLINE __m256 ad_##name##1(__m256 a, __m256 b) {                                  \
-    return op(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));           \
-  }                                                                                    \
-  AT_INLINE __m256 ad_##name(const __m256 v[8]) {                                      \
-    __m256 x[4];                                                                       \
-    AT_UNROLL for (int i = 0; i < 4; i++) x[i] = ad_##name##4(v[i], v[i + 4]);         \
-    return ad_##name##1(ad_##name##2(x[0], x[1]), ad_##name##2(x[2], x[3]));           \
-  }
-AD_FOLD(reduce, _mm256_add_ps)
-AD_FOLD(reduce_max, _mm256_max_ps)
+/* Lanes l and l + 4 are added, then l and l + 2, then l and l + 1, two vectors becoming one each time. */
+AT_INLINE __m256 ad_fold4(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+AT_INLINE __m256 ad_fold2(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+}
+AT_INLINE __m256 ad_reduce(const __m256 *sum, const int rows) {
+  __m256 v[8], x[4];
+  AT_UNROLL for (int i = 0; i < 8; i++) v[i] = sum[i % rows * (8 / rows) + i / rows];
+  AT_UNROLL for (int i = 0; i < 4; i++) x[i] = ad_fold4(v[i], v[i + 4]);
+  x[0] = ad_fold2(x[0], x[1]), x[2] = ad_fold2(x[2], x[3]);
+  return _mm256_add_ps(_mm256_shuffle_ps(x[0], x[2], 0x88), _mm256_shuffle_ps(x[0], x[2], 0xdd));
+}
 
-static inline __m256 ad_seen(__m256 v, int i, int lo, int hi) {
-  __m256i at = _mm256_add_epi32(_mm256_set1_epi32(i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), at), early = _mm256_cmpgt_epi32(_mm256_set1_epi32(lo), at);
-  return _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), v, _mm256_castsi256_ps(_mm256_andnot_si256(early, below)));
+AT_INLINE __m256 ad_spread(const float *p) {
+  int32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  __m256i v = _mm256_set1_epi32(bits);
+  __asm__("" : "+x"(v));
+  return _mm256_castsi256_ps(v);
+}
+
+AT_INLINE __m256 ad_repeat(const float *p, const int rows) {
+  const __m256i lane = _mm256_and_si256(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(rows - 1));
+  return _mm256_permutevar8x32_ps(v256_load_tail(p, rows), lane);
+}
+
+AT_INLINE __m256 ad_swap(__m256 v, const int d) {
+  return d == 4 ? _mm256_permute2f128_ps(v, v, 1) : d == 2 ? _mm256_permute_ps(v, 0x4e) : _mm256_permute_ps(v, 0xb1);
 }
 
 #include "kernels/x86/attn_dims.inc"

@@ -101,6 +101,9 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 #define AD_VEC __m512
 #define AD_W 16
 #define AD_GROUP 8
+#define AD_CTX 2
+#define AD_SUMS 16
+#define AD_VECS(rows) ((rows) == 1 ? 8 : 16 / (rows))
 #define AD_ZERO() _mm512_setzero_ps()
 #define AD_LOAD(p) _mm512_loadu_ps(p)
 #define AD_LOAD_TAIL(p, n) _mm512_maskz_loadu_ps(v512_mask(n), p)
@@ -116,9 +119,12 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 #define AD_FIRST(v) _mm512_cvtss_f32(v)
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
-#define AD_REDUCE(acc) ad_reduce(acc)
-#define AD_REDUCE_MAX(acc) ad_reduce_max(acc)
-#define AD_SEEN(v, i, lo, hi) ad_seen(v, i, lo, hi)
+#define AD_KEYS(type, row, rows, v, at, n) ad_keys(type, (row)[ad_context(rows, v, 0)] + (at), (row)[ad_context(rows, v, 1)] + (at), n)
+#define AD_SCORES(sum, rows, scale, s) ad_reduce(sum, rows, scale, s)
+#define AD_SPREAD(p) ad_spread(p)
+#define AD_REPEAT(p, rows) ad_repeat(p, rows)
+#define AD_SWAP(v, d) ad_swap(v, d)
+#define AD_HIDE(v, lo, hi, i) at16_hide(v, lo, hi, i)
 
 static inline __m512 ad_kv(kern_kv_type t, const char *p) {
   if (t == KV_F32) return _mm512_loadu_ps(p);
@@ -132,33 +138,67 @@ static inline __m512 ad_kv_tail(kern_kv_type t, const char *p, int n) {
   return t == KV_F16 ? _mm512_cvtph_ps(h) : v512_from_bf16(h);
 }
 
-/* Lanes l and l + 8 are combined, then l and l + 4, and so on, two vectors becoming one each time. */
-#define AD_FOLD(name, op)                                                                                                       \
-  AT_INLINE __m512 ad_##name##8(__m512 a, __m512 b) {                                                                           \
-    return op(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));                                              \
-  }                                                                                                                             \
-  AT_INLINE __m512 ad_##name##4(__m512 a, __m512 b) {                                                                           \
-    return op(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));                                              \
-  }                                                                                                                             \
-  AT_INLINE __m512 ad_##name##2(__m512 a, __m512 b) {                                                                           \
-    return op(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));                                                    \
-  }                                                                                                                             \
-  AT_INLINE __m512 ad_##name##1(__m512 a, __m512 b) {                                                                           \
-    return op(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));                                                    \
-  }                                                                                                                             \
-  AT_INLINE __m512 ad_##name(const __m512 v[16]) {                                                                              \
-    __m512 x[4];                                                                                                                \
-    AT_UNROLL for (int i = 0; i < 4; i++) x[i] = ad_##name##4(ad_##name##8(v[i], v[i + 4]), ad_##name##8(v[i + 8], v[i + 12])); \
-    return ad_##name##1(ad_##name##2(x[0], x[1]), ad_##name##2(x[2], x[3]));                                                    \
-  }
-AD_FOLD(reduce, _mm512_add_ps)
-AD_FOLD(reduce_max, _mm512_max_ps)
+/* Which context row of the tile is in half h of vector v: as ad_reduce() leaves them in ascending order. */
+AT_INLINE int ad_context(const int rows, const int v, const int h) {
+  const int m = v / 2, quarter = 2 * (v % 2) + h;
+  return rows >= 4 ? 4 * m + quarter : rows == 2 ? 8 * (m / 2) + 2 * quarter + m % 2 : 4 * quarter + m;
+}
 
-static inline __m512 ad_seen(__m512 v, int i, int lo, int hi) {
-  __m512i at = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  __mmask16 below = _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(hi));
-  return _mm512_mask_blend_ps(_mm512_mask_cmpge_epi32_mask(below, at, _mm512_set1_epi32(lo)), _mm512_set1_ps(-__builtin_inff()),
-                              v);
+AT_INLINE __m512 ad_keys(kern_kv_type t, const char *a, const char *b, const int n) {
+  const __mmask8 m = (__mmask8)((1u << n) - 1u);
+  if (t == KV_F32) {
+    __m256 x = n < 8 ? _mm256_maskz_loadu_ps(m, a) : _mm256_loadu_ps((const float *)(const void *)a);
+    __m256 y = n < 8 ? _mm256_maskz_loadu_ps(m, b) : _mm256_loadu_ps((const float *)(const void *)b);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(x), y, 1);
+  }
+  __m128i x = n < 8 ? _mm_maskz_loadu_epi16(m, a) : _mm_loadu_si128((const void *)a);
+  __m128i y = n < 8 ? _mm_maskz_loadu_epi16(m, b) : _mm_loadu_si128((const void *)b);
+  __m256i h = _mm256_inserti128_si256(_mm256_castsi128_si256(x), y, 1);
+  return t == KV_F16 ? _mm512_cvtph_ps(h) : v512_from_bf16(h);
+}
+
+AT_INLINE __m512 ad_fold4(__m512 a, __m512 b, __m512 c, __m512 d) {
+  __m512 x = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  __m512 y = _mm512_add_ps(_mm512_shuffle_ps(c, d, 0x44), _mm512_shuffle_ps(c, d, 0xee));
+  return _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd));
+}
+
+/* Lanes l and l + 4 of a chunk are added, then l and l + 2, then l and l + 1. */
+AT_INLINE void ad_reduce(const __m512 *sum, const int rows, __m512 scale, float *s) {
+  __m512 x[8], z[2];
+  const int n = rows * AD_VECS(rows), out = n / 8, each = AD_VECS(rows) / 2; /* x: [row][each], four context rows in a vector */
+  AT_UNROLL for (int i = 0; i < n / 2; i++)
+    x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(sum[2 * i], sum[2 * i + 1], 0x88), _mm512_shuffle_f32x4(sum[2 * i], sum[2 * i + 1], 0xdd));
+  AT_UNROLL for (int o = 0; o < out; o++) {
+    const int at = rows == 8 ? 4 * o : rows == 4 ? o : 2 * o; /* lanes: four rows, two rows of two vectors, or one of four */
+    const int step = rows == 2 ? each : rows == 1 ? 1 : each, next = rows == 2 ? 1 : 2 * step;
+    z[o] = _mm512_mul_ps(ad_fold4(x[at], x[at + step], x[at + next], x[at + next + step]), scale);
+  }
+  if (rows == 8) { /* both have four context rows of four query rows */
+    __m512 lo = _mm512_shuffle_f32x4(z[0], z[1], 0x44), hi = _mm512_shuffle_f32x4(z[0], z[1], 0xee);
+    z[0] = _mm512_shuffle_f32x4(lo, lo, 0xd8), z[1] = _mm512_shuffle_f32x4(hi, hi, 0xd8);
+  }
+  AT_UNROLL for (int o = 0; o < out; o++) _mm512_storeu_ps(s + 16 * o, z[o]);
+}
+
+AT_INLINE __m512 ad_spread(const float *p) {
+  int32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  __m512i v = _mm512_set1_epi32(bits);
+  __asm__("" : "+v"(v));
+  return _mm512_castsi512_ps(v);
+}
+
+AT_INLINE __m512 ad_repeat(const float *p, const int rows) {
+  const __m512i lane = _mm512_and_si512(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(rows - 1));
+  return _mm512_permutexvar_ps(lane, _mm512_maskz_loadu_ps(v512_mask(rows), p));
+}
+
+AT_INLINE __m512 ad_swap(__m512 v, const int d) {
+  return d == 8   ? _mm512_shuffle_f32x4(v, v, 0x4e)
+         : d == 4 ? _mm512_shuffle_f32x4(v, v, 0xb1)
+         : d == 2 ? _mm512_permute_ps(v, 0x4e)
+                  : _mm512_permute_ps(v, 0xb1);
 }
 
 #include "kernels/x86/attn_dims.inc"

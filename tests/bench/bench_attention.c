@@ -1,12 +1,12 @@
 /* bench_attention: attention on all cores against its roofline, max(bytes / bandwidth, operations / peak).
  *
- *   bench_attention [--rounds N] [--cached] [WORD ...]   cases whose name contains all words (decode, prefill, mla, gqa, 16K, ...)
+ *   bench_attention [--rounds N] [--cached | --near] [WORD ...]   cases whose name contains all words (decode, prefill, mla, gqa, 16K, ...)
  *
  * In every round the DRAM read bandwidth, the peak of multiply-adds in registers and the case are measured one after another on the same threads; the
  * share is the roofline of the round over the time of the round. Printed are medians, and "best": the least time against the best bandwidth and the
  * best peak of all rounds, which neighbours on the machine disturb least. KV caches (F16) lie in a
  * ring larger than the last-level cache, every run takes the next sequence;
- * --cached: all runs take the same one. HF_ISA chooses the instruction set. Nothing here passes or fails. */
+ * --cached: all runs take the same one; --near: its pages are four in turn, which second-level caches hold. HF_ISA chooses the instruction set. Nothing here passes or fails. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +41,7 @@ typedef struct {
   attn_step step;
   int32_t *pages, *pos, *seq;
   int ring_pages, next;
-  bool cached;
+  bool cached, near;
 } bench;
 
 /* --- peak -------------------------------------------------------------------------------------------------------------- */
@@ -192,7 +192,7 @@ static hf_status run_shape(bench *b, const shape *s, int rounds, char **words, i
   HF_TRY(hf_alloc(&b->pages, (size_t)b->ring_pages + 2 * QUERIES, sizeof(int32_t), "page table"));
   b->pos = b->pages + b->ring_pages;
   b->seq = b->pos + QUERIES;
-  for (int i = 0; i < b->ring_pages; i++) b->pages[i] = i;
+  for (int i = 0; i < b->ring_pages; i++) b->pages[i] = b->near ? i % 4 : i;
   for (size_t i = 0; i < QUERIES * q_floats; i++) q[i] = (float)(rand() % 2001 - 1000) * 1e-3f;
   for (int i = 0; i < 4096; i++) {
     float x = (float)(rand() % 2001 - 1000) * 1e-3f;
@@ -236,6 +236,7 @@ int main(int argc, char **argv) {
   bench b = {0};
   for (; first < argc && !strncmp(argv[first], "--", 2); first++) {
     if (!strcmp(argv[first], "--cached")) b.cached = true;
+    if (!strcmp(argv[first], "--near")) b.near = true;
     if (!strcmp(argv[first], "--rounds") && first + 1 < argc) rounds = atoi(argv[++first]);
   }
   if (rounds < 1 || rounds > MOST_ROUNDS) rounds = 15;
