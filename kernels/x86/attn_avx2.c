@@ -66,12 +66,13 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 #define AD_ADD(a, b) _mm256_add_ps(a, b)
 #define AD_SUB(a, b) _mm256_sub_ps(a, b)
 #define AD_MAX(a, b) _mm256_max_ps(a, b)
-#define AD_EXP(v) v256_exp(v)
+#define AD_EXP2(v) ad_exp2(v)
 #define AD_FIRST(v) _mm256_cvtss_f32(v)
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
 #define AD_KEYS(type, row, rows, v, at, n) ((n) < 8 ? ad_kv_tail(type, (row)[v] + (at), n) : ad_kv(type, (row)[v] + (at)))
-#define AD_SCORES(sum, rows, scale, s) _mm256_storeu_ps(s, _mm256_mul_ps(ad_reduce(sum, rows), scale))
+#define AD_FOLD(sum, rows, x) ad_halve(sum, rows, x)
+#define AD_SCORES(x, rows, scale, s, max) ad_reduce(x, scale, s, max)
 #define AD_SPREAD(p) ad_spread(p)
 #define AD_REPEAT(p, rows) ad_repeat(p, rows)
 #define AD_SWAP(v, d) ad_swap(v, d)
@@ -89,19 +90,37 @@ static inline __m256 ad_kv_tail(kern_kv_type t, const char *p, int n) {
   return t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h);
 }
 
-/* Lanes l and l + 4 are added, then l and l + 2, then l and l + 1, two vectors becoming one each time. */
-AT_INLINE __m256 ad_fold4(__m256 a, __m256 b) {
-  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+/* Below 2^-125 it is zero, so that n goes straight into the exponent. */
+static inline __m256 ad_exp2(__m256 x) {
+  const __m256 least = _mm256_set1_ps(-125.0f), small = _mm256_cmp_ps(x, least, _CMP_LT_OQ);
+  x = _mm256_max_ps(least, x); /* operand order keeps NaN */
+  __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm256_sub_ps(x, n);
+  __m256 p = _mm256_set1_ps(0x1.5bba16p-10f);
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.3cea8ap-7f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.c6b752p-5f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.ebf9bcp-3f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.62e42ap-1f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
+  __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
+  return _mm256_andnot_ps(small, _mm256_castsi256_ps(scaled));
 }
-AT_INLINE __m256 ad_fold2(__m256 a, __m256 b) {
-  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
-}
-AT_INLINE __m256 ad_reduce(const __m256 *sum, const int rows) {
-  __m256 v[8], x[4];
+
+/* Lanes l and l + 4 are added, two vectors becoming one; x: in an order that leaves [context row][row]. */
+AT_INLINE void ad_halve(const __m256 *sum, const int rows, __m256 *x) {
+  __m256 v[8];
   AT_UNROLL for (int i = 0; i < 8; i++) v[i] = sum[i % rows * (8 / rows) + i / rows];
-  AT_UNROLL for (int i = 0; i < 4; i++) x[i] = ad_fold4(v[i], v[i + 4]);
-  x[0] = ad_fold2(x[0], x[1]), x[2] = ad_fold2(x[2], x[3]);
-  return _mm256_add_ps(_mm256_shuffle_ps(x[0], x[2], 0x88), _mm256_shuffle_ps(x[0], x[2], 0xdd));
+  AT_UNROLL for (int i = 0; i < 4; i++)
+    x[i] = _mm256_add_ps(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31));
+}
+
+/* Then lanes l and l + 2, then l and l + 1. */
+AT_INLINE void ad_reduce(const __m256 *x, __m256 scale, float *s, __m256 *max) {
+  __m256 y[2];
+  AT_UNROLL for (int i = 0; i < 2; i++)
+    y[i] = _mm256_add_ps(_mm256_shuffle_ps(x[2 * i], x[2 * i + 1], 0x44), _mm256_shuffle_ps(x[2 * i], x[2 * i + 1], 0xee));
+  y[0] = _mm256_mul_ps(_mm256_add_ps(_mm256_shuffle_ps(y[0], y[1], 0x88), _mm256_shuffle_ps(y[0], y[1], 0xdd)), scale);
+  _mm256_storeu_ps(s, y[0]);
+  *max = _mm256_max_ps(y[0], *max);
 }
 
 AT_INLINE __m256 ad_spread(const float *p) {

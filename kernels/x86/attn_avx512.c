@@ -115,12 +115,13 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 #define AD_ADD(a, b) _mm512_add_ps(a, b)
 #define AD_SUB(a, b) _mm512_sub_ps(a, b)
 #define AD_MAX(a, b) _mm512_max_ps(a, b)
-#define AD_EXP(v) v512_exp(v)
+#define AD_EXP2(v) ad_exp2(v)
 #define AD_FIRST(v) _mm512_cvtss_f32(v)
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
 #define AD_KEYS(type, row, rows, v, at, n) ad_keys(type, (row)[ad_context(rows, v, 0)] + (at), (row)[ad_context(rows, v, 1)] + (at), n)
-#define AD_SCORES(sum, rows, scale, s) ad_reduce(sum, rows, scale, s)
+#define AD_FOLD(sum, rows, x) ad_halve(sum, rows, x)
+#define AD_SCORES(x, rows, scale, s, max) ad_reduce(x, rows, scale, s, max)
 #define AD_SPREAD(p) ad_spread(p)
 #define AD_REPEAT(p, rows) ad_repeat(p, rows)
 #define AD_SWAP(v, d) ad_swap(v, d)
@@ -136,6 +137,17 @@ static inline __m512 ad_kv_tail(kern_kv_type t, const char *p, int n) {
   if (t == KV_F32) return _mm512_maskz_loadu_ps(v512_mask(n), p);
   __m256i h = _mm256_maskz_loadu_epi16(v512_mask(n), p);
   return t == KV_F16 ? _mm512_cvtph_ps(h) : v512_from_bf16(h);
+}
+
+static inline __m512 ad_exp2(__m512 x) {
+  x = _mm512_max_ps(_mm512_set1_ps(-160.0f), x); /* operand order keeps NaN */
+  __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(0x1.5bba16p-10f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3cea8ap-7f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c6b752p-5f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebf9bcp-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e42ap-1f));
+  return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f)), n);
 }
 
 /* Which context row of the tile is in half h of vector v: as ad_reduce() leaves them in ascending order. */
@@ -163,12 +175,17 @@ AT_INLINE __m512 ad_fold4(__m512 a, __m512 b, __m512 c, __m512 d) {
   return _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd));
 }
 
-/* Lanes l and l + 4 of a chunk are added, then l and l + 2, then l and l + 1. */
-AT_INLINE void ad_reduce(const __m512 *sum, const int rows, __m512 scale, float *s) {
-  __m512 x[8], z[2];
-  const int n = rows * AD_VECS(rows), out = n / 8, each = AD_VECS(rows) / 2; /* x: [row][each], four context rows in a vector */
-  AT_UNROLL for (int i = 0; i < n / 2; i++)
+/* Lanes l and l + 4 of a chunk are added; x: [row][pair of vectors], four context rows in a vector. */
+AT_INLINE void ad_halve(const __m512 *sum, const int rows, __m512 *x) {
+  const int n = rows * AD_VECS(rows) / 2;
+  AT_UNROLL for (int i = 0; i < n; i++)
     x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(sum[2 * i], sum[2 * i + 1], 0x88), _mm512_shuffle_f32x4(sum[2 * i], sum[2 * i + 1], 0xdd));
+}
+
+/* Then lanes l and l + 2, then l and l + 1. */
+AT_INLINE void ad_reduce(const __m512 *x, const int rows, __m512 scale, float *s, __m512 *max) {
+  __m512 z[2];
+  const int out = rows == 1 ? 1 : 2, each = AD_VECS(rows) / 2;
   AT_UNROLL for (int o = 0; o < out; o++) {
     const int at = rows == 8 ? 4 * o : rows == 4 ? o : 2 * o; /* lanes: four rows, two rows of two vectors, or one of four */
     const int step = rows == 2 ? each : rows == 1 ? 1 : each, next = rows == 2 ? 1 : 2 * step;
@@ -178,7 +195,10 @@ AT_INLINE void ad_reduce(const __m512 *sum, const int rows, __m512 scale, float 
     __m512 lo = _mm512_shuffle_f32x4(z[0], z[1], 0x44), hi = _mm512_shuffle_f32x4(z[0], z[1], 0xee);
     z[0] = _mm512_shuffle_f32x4(lo, lo, 0xd8), z[1] = _mm512_shuffle_f32x4(hi, hi, 0xd8);
   }
-  AT_UNROLL for (int o = 0; o < out; o++) _mm512_storeu_ps(s + 16 * o, z[o]);
+  AT_UNROLL for (int o = 0; o < out; o++) {
+    _mm512_storeu_ps(s + 16 * o, z[o]);
+    *max = _mm512_max_ps(z[o], *max);
+  }
 }
 
 AT_INLINE __m512 ad_spread(const float *p) {
