@@ -109,15 +109,15 @@ static inline __m256 ad_exp2(__m256 x) {
 AT_INLINE void ad_halve(const __m256 *sum, const int rows, __m256 *x) {
   __m256 v[8];
   AT_UNROLL for (int i = 0; i < 8; i++) v[i] = sum[i % rows * (8 / rows) + i / rows];
-  AT_UNROLL for (int i = 0; i < 4; i++)
-    x[i] = _mm256_add_ps(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31));
+  AT_UNROLL for (int i = 0; i < 4; i++) x[i] =
+      _mm256_add_ps(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31));
 }
 
 /* Then lanes l and l + 2, then l and l + 1. */
 AT_INLINE void ad_reduce(const __m256 *x, __m256 scale, float *s, __m256 *max) {
   __m256 y[2];
-  AT_UNROLL for (int i = 0; i < 2; i++)
-    y[i] = _mm256_add_ps(_mm256_shuffle_ps(x[2 * i], x[2 * i + 1], 0x44), _mm256_shuffle_ps(x[2 * i], x[2 * i + 1], 0xee));
+  AT_UNROLL for (int i = 0; i < 2; i++) y[i] =
+      _mm256_add_ps(_mm256_shuffle_ps(x[2 * i], x[2 * i + 1], 0x44), _mm256_shuffle_ps(x[2 * i], x[2 * i + 1], 0xee));
   y[0] = _mm256_mul_ps(_mm256_add_ps(_mm256_shuffle_ps(y[0], y[1], 0x88), _mm256_shuffle_ps(y[0], y[1], 0xdd)), scale);
   _mm256_storeu_ps(s, y[0]);
   *max = _mm256_max_ps(y[0], *max);

@@ -119,7 +119,8 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 #define AD_FIRST(v) _mm512_cvtss_f32(v)
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
-#define AD_KEYS(type, row, rows, v, at, n) ad_keys(type, (row)[ad_context(rows, v, 0)] + (at), (row)[ad_context(rows, v, 1)] + (at), n)
+#define AD_KEYS(type, row, rows, v, at, n) \
+  ad_keys(type, (row)[ad_context(rows, v, 0)] + (at), (row)[ad_context(rows, v, 1)] + (at), n)
 #define AD_FOLD(sum, rows, x) ad_halve(sum, rows, x)
 #define AD_SCORES(x, rows, scale, s, max) ad_reduce(x, rows, scale, s, max)
 #define AD_SPREAD(p) ad_spread(p)
@@ -178,8 +179,8 @@ AT_INLINE __m512 ad_fold4(__m512 a, __m512 b, __m512 c, __m512 d) {
 /* Lanes l and l + 4 of a chunk are added; x: [row][pair of vectors], four context rows in a vector. */
 AT_INLINE void ad_halve(const __m512 *sum, const int rows, __m512 *x) {
   const int n = rows * AD_VECS(rows) / 2;
-  AT_UNROLL for (int i = 0; i < n; i++)
-    x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(sum[2 * i], sum[2 * i + 1], 0x88), _mm512_shuffle_f32x4(sum[2 * i], sum[2 * i + 1], 0xdd));
+  AT_UNROLL for (int i = 0; i < n; i++) x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(sum[2 * i], sum[2 * i + 1], 0x88),
+                                                             _mm512_shuffle_f32x4(sum[2 * i], sum[2 * i + 1], 0xdd));
 }
 
 /* Then lanes l and l + 2, then l and l + 1. */
@@ -210,7 +211,8 @@ AT_INLINE __m512 ad_spread(const float *p) {
 }
 
 AT_INLINE __m512 ad_repeat(const float *p, const int rows) {
-  const __m512i lane = _mm512_and_si512(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(rows - 1));
+  const __m512i lane =
+      _mm512_and_si512(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(rows - 1));
   return _mm512_permutexvar_ps(lane, _mm512_maskz_loadu_ps(v512_mask(rows), p));
 }
 
