@@ -4,7 +4,13 @@
 
 #include <string.h>
 
-typedef enum { SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_UE4M3 } scale_kind;
+typedef enum {
+  SCALE_F16,
+  SCALE_BF16,
+  SCALE_E8M0,
+  SCALE_UE4M3,
+  SCALE_F16_NIBBLES /* the upper four bits of four words */
+} scale_kind;
 
 static const struct {
   const char *name;
@@ -32,7 +38,29 @@ static const struct {
     {"nvfp4", 64, 36, SCALE_UE4M3, 0, 4, 1 / 6.0f, -1, 0},
     {"tq1_0", 256, 54, SCALE_F16, 52, 1, 1, -1, 0},
     {"tq2_0", 256, 66, SCALE_F16, 64, 1, 1, -1, 0},
+    {"iq1_s", 256, 50, SCALE_F16, 0, 1, 1 / 16.0f, -1, 0},
+    {"iq1_m", 256, 56, SCALE_F16_NIBBLES, 48, 1, 1 / 16.0f, -1, 0},
+    {"iq2_xxs", 256, 66, SCALE_F16, 0, 1, 1 / 160.0f, -1, 0},
+    {"iq2_xs", 256, 74, SCALE_F16, 0, 1, 1 / 160.0f, -1, 0},
+    {"iq2_s", 256, 82, SCALE_F16, 0, 1, 1 / 160.0f, -1, 0},
+    {"iq3_xxs", 256, 98, SCALE_F16, 0, 1, 1 / 480.0f, -1, 0},
+    {"iq3_s", 256, 110, SCALE_F16, 0, 1, 1 / 460.0f, -1, 0},
 };
+
+static int step_of(scale_kind k) {
+  return k == SCALE_E8M0 || k == SCALE_UE4M3 ? 1 : 2;
+}
+
+/* The lowest nibble lies on top of the first word. */
+static void put_nibbles(uint8_t *p, uint16_t h) {
+  for (int i = 0; i < 4; i++) p[2 * i + 1] = (uint8_t)((p[2 * i + 1] & 15) | (h >> 4 * i & 15) << 4);
+}
+
+static uint16_t get_nibbles(const uint8_t *p) {
+  unsigned h = 0;
+  for (int i = 0; i < 4; i++) h |= (unsigned)(p[2 * i + 1] >> 4) << 4 * i;
+  return (uint16_t)h;
+}
 
 /* Cut, not rounded: any scale near the wanted one will do. Values are normal numbers of each kind. */
 static void put(uint8_t *p, scale_kind k, float v) {
@@ -42,9 +70,11 @@ static void put(uint8_t *p, scale_kind k, float v) {
   int exponent = (int)(u >> 23 & 255);
   switch (k) {
     case SCALE_F16:
+    case SCALE_F16_NIBBLES:
       h = exponent > 112 ? (uint16_t)(((u & 0x7fffffff) - 0x38000000) >> 13) : (uint16_t)((v < 0 ? -v : v) * 0x1p24f);
       h = (uint16_t)(h | (u >> 16 & 0x8000));
-      memcpy(p, &h, 2);
+      if (k == SCALE_F16) memcpy(p, &h, 2);
+      else put_nibbles(p, h);
       return;
     case SCALE_BF16:
       h = (uint16_t)(u >> 16);
@@ -58,7 +88,7 @@ static void put(uint8_t *p, scale_kind k, float v) {
 bool hf_block_scales(const char *name, uint8_t *row, int64_t n_cols, float half) {
   for (unsigned i = 0; i < sizeof layouts / sizeof layouts[0]; i++) {
     if (strcmp(name, layouts[i].name) != 0) continue;
-    int step = layouts[i].kind == SCALE_F16 || layouts[i].kind == SCALE_BF16 ? 2 : 1;
+    int step = step_of(layouts[i].kind);
     for (int64_t b = 0; b < n_cols / layouts[i].block; b++, row += layouts[i].bytes) {
       for (int k = 0; k < layouts[i].n; k++) {
         uint8_t *p = row + layouts[i].at + k * step;
@@ -76,6 +106,7 @@ static bool is_finite(const uint8_t *p, scale_kind k) {
   uint16_t h;
   switch (k) {
     case SCALE_F16: memcpy(&h, p, 2); return (h & 0x7c00) != 0x7c00;
+    case SCALE_F16_NIBBLES: return (get_nibbles(p) & 0x7c00) != 0x7c00;
     case SCALE_BF16: memcpy(&h, p, 2); return (h & 0x7f80) != 0x7f80;
     case SCALE_E8M0: return *p != 255;
     case SCALE_UE4M3: return *p != 127 && *p != 255;
@@ -88,7 +119,7 @@ int64_t hf_block_bad(const char *name, const uint8_t *row, int64_t n_cols, bool 
   for (unsigned i = 0; i < sizeof layouts / sizeof layouts[0]; i++) {
     if (strcmp(name, layouts[i].name) != 0) continue;
     *known = true;
-    int step = layouts[i].kind == SCALE_F16 || layouts[i].kind == SCALE_BF16 ? 2 : 1;
+    int step = step_of(layouts[i].kind);
     for (int64_t b = 0; b < n_cols / layouts[i].block; b++, row += layouts[i].bytes) {
       for (int k = 0; k < layouts[i].n; k++)
         if (!is_finite(row + layouts[i].at + k * step, layouts[i].kind)) return b;

@@ -153,6 +153,13 @@ static const kern_mm_candidate candidates[] = {
     BLOCKS_REF(KF_INT4, "int4", 32),
     BLOCKS_REF(KF_TQ1_0, "tq1_0", 256),
     BLOCKS_REF(KF_TQ2_0, "tq2_0", 256),
+    BLOCKS_REF(KF_IQ1_S, "iq1_s", 256),
+    BLOCKS_REF(KF_IQ1_M, "iq1_m", 256),
+    BLOCKS_REF(KF_IQ2_XXS, "iq2_xxs", 256),
+    BLOCKS_REF(KF_IQ2_XS, "iq2_xs", 256),
+    BLOCKS_REF(KF_IQ2_S, "iq2_s", 256),
+    BLOCKS_REF(KF_IQ3_XXS, "iq3_xxs", 256),
+    BLOCKS_REF(KF_IQ3_S, "iq3_s", 256),
 };
 enum { N_CANDIDATES = sizeof candidates / sizeof candidates[0] };
 

@@ -30,6 +30,13 @@ static const struct {
     [KF_FP8] = {"fp8", 1, 1, KA_BF16}, /* and the scales: kern_row_bytes */
     [KF_TQ1_0] = {"tq1_0", 256, 54, KA_Q8B32},
     [KF_TQ2_0] = {"tq2_0", 256, 66, KA_Q8B32},
+    [KF_IQ1_S] = {"iq1_s", 256, 50, KA_Q8B32},
+    [KF_IQ1_M] = {"iq1_m", 256, 56, KA_Q8B32},
+    [KF_IQ2_XXS] = {"iq2_xxs", 256, 66, KA_Q8B32},
+    [KF_IQ2_XS] = {"iq2_xs", 256, 74, KA_Q8B32},
+    [KF_IQ2_S] = {"iq2_s", 256, 82, KA_Q8B32},
+    [KF_IQ3_XXS] = {"iq3_xxs", 256, 98, KA_Q8B32},
+    [KF_IQ3_S] = {"iq3_s", 256, 110, KA_Q8B32},
 };
 
 size_t kern_row_bytes(kern_format f, int n_cols) {

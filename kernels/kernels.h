@@ -48,13 +48,21 @@ typedef enum {
   ,
   KF_TQ1_0,
   KF_TQ2_0,
+  KF_IQ1_S /* from here on: points of a codebook */,
+  KF_IQ1_M,
+  KF_IQ2_XXS,
+  KF_IQ2_XS,
+  KF_IQ2_S,
+  KF_IQ3_XXS,
+  KF_IQ3_S,
   KF_N
 } kern_format;
 typedef enum { KA_F32, KA_F16, KA_BF16, KA_Q8B32, KA_N } kern_act;
 
 /* Layout: KL_ROWS is the stored layout, rows one after another. KL_TILE16 interleaves 16 rows, the same for every instruction set, in the same
  * number of bytes (the last tile is filled up with zero rows); it may be cut at multiples of 16 rows, where row r still begins at
- * data + r * row_bytes. All formats have it but F32, NVFP4, TQ1_0 and TQ2_0; BF16 and F16 in an even number of columns, FP8 in a multiple of 4. */
+ * data + r * row_bytes. All formats have it but F32, NVFP4, TQ1_0, TQ2_0 and those of codebooks;
+ * BF16 and F16 in an even number of columns, FP8 in a multiple of 4. */
 typedef enum { KL_ROWS, KL_TILE16, KL_N } kern_layout;
 
 typedef struct {

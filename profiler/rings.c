@@ -10,9 +10,9 @@
 enum { STREAM_LEAST = 128 << 20, L3_TIMES = 4, RESIDENT_BYTES = 4 << 20 };
 
 const kern_format ring_formats[KF_N] = {
-    KF_Q8_0,   KF_BF16, KF_Q4_K, KF_Q6_K, KF_Q4_0,   KF_F16,   KF_F32, /* the rest for models that have them */
-    KF_MXFP4,  KF_Q5_K, KF_INT4, KF_FP8,  KF_IQ4_XS, KF_Q3_K,  KF_Q2_K,
-    KF_IQ4_NL, KF_Q5_0, KF_Q5_1, KF_Q4_1, KF_NVFP4,  KF_TQ1_0, KF_TQ2_0};
+    KF_Q8_0,  KF_BF16,  KF_Q4_K,  KF_Q6_K,  KF_Q4_0,    KF_F16,   KF_F32, /* the rest for models that have them */
+    KF_MXFP4, KF_Q5_K,  KF_INT4,  KF_FP8,   KF_IQ4_XS,  KF_Q3_K,  KF_Q2_K,   KF_IQ4_NL,  KF_Q5_0,  KF_Q5_1, KF_Q4_1,
+    KF_NVFP4, KF_TQ1_0, KF_TQ2_0, KF_IQ3_S, KF_IQ3_XXS, KF_IQ2_S, KF_IQ2_XS, KF_IQ2_XXS, KF_IQ1_M, KF_IQ1_S};
 enum { USUAL_FORMATS = 7 };
 
 bool ring_wanted(const profile *p, const prof_shape *s, int i) {

@@ -33,8 +33,14 @@ ref_decode ref_mxfp4, ref_nvfp4;
 ref_decode ref_q2_k, ref_q3_k, ref_q4_k, ref_q5_k, ref_q6_k, ref_iq4_xs;
 /* blocks_ternary.c */
 ref_decode ref_tq1_0, ref_tq2_0;
+/* blocks_iq.c */
+ref_decode ref_iq1_s, ref_iq1_m, ref_iq2_xxs, ref_iq2_xs, ref_iq2_s, ref_iq3_xxs, ref_iq3_s;
 
 /* The sixteen values of IQ4_NL and IQ4_XS. */
 extern const int8_t ref_iq4_values[16];
+
+/* The points of a codebook one after another, eight values each, those of IQ3 four. IQ1_S and IQ1_M share one; its values are eighths. */
+typedef enum { BOOK_IQ1, BOOK_IQ2_XXS, BOOK_IQ2_XS, BOOK_IQ2_S, BOOK_IQ3_XXS, BOOK_IQ3_S, BOOK_N } ref_book;
+const int8_t *ref_codebook(ref_book b);
 
 #endif

@@ -13,7 +13,8 @@ tokens() { # MODEL options...
   expect_exit 0 "$bin/hf-run" --model "$model" --prompts "$tmp/prompts.jsonl" --max-tokens 6 --ignore-eos --quiet --out "$tmp/o" --json "$@"
   jq -c '[.id, .ids]' "$tmp/o" | sort
 }
-for format in q8_0 q6_k q5_k q4_k q3_k q2_k q5_0 q5_1 q4_0 q4_1 iq4_nl iq4_xs mxfp4 nvfp4 tq1_0 tq2_0 q4_k_m; do
+for format in q8_0 q6_k q5_k q4_k q3_k q2_k q5_0 q5_1 q4_0 q4_1 iq4_nl iq4_xs mxfp4 nvfp4 tq1_0 tq2_0 q4_k_m \
+  iq3_s iq3_xxs iq2_s iq2_xs iq2_xxs iq1_m iq1_s; do
   synth=synth:$tmp/wide.json,format=$format,seed=3
   expect_exit 0 "$bin/hf-run" --model "$synth" --write-model "$tmp/m.gguf" --quiet
   want=$(tokens "$tmp/m.gguf" --users 1 --threads 1)
@@ -26,4 +27,4 @@ for format in q8_0 q6_k q5_k q4_k q3_k q2_k q5_0 q5_1 q4_0 q4_1 iq4_nl iq4_xs mx
   done
   rm "$tmp/m.gguf"
 done
-expect_error 2 'weights in iq2_xxs cannot be executed yet' "$bin/hf-run" --model "synth:$tmp/wide.json,format=iq2_xxs" --prompts "$tmp/prompts.jsonl" --quiet
+expect_error 2 'weights in iq2_k cannot be executed yet' "$bin/hf-run" --model "synth:$tmp/wide.json,format=iq2_k" --prompts "$tmp/prompts.jsonl" --quiet

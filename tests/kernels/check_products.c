@@ -243,9 +243,9 @@ static void check_invariance(const kern_mm_candidate *c, product *p) {
 static bool put_nan(kern_format f, char *row, int n_cols) {
   float *w = calloc((size_t)n_cols, sizeof *w);
   bool found = false;
-  for (size_t at = 0; at + 2 <= kern_row_bytes(f, kern_block(f) > 1 ? kern_block(f) : 2) && !found; at += 1) {
+  size_t n = f == KF_F32 ? 4 : f == KF_IQ1_M ? 3 /* both of the exponent's nibbles */ : 2;
+  for (size_t at = 0; at + n <= kern_row_bytes(f, kern_block(f) > 1 ? kern_block(f) : 2) && !found; at += 1) {
     char keep[4];
-    size_t n = f == KF_F32 ? 4 : 2;
     memcpy(keep, row + at, n);
     memset(row + at, 0xff, n);
     kern_dequant_row(f, row, n_cols, w);
