@@ -81,6 +81,7 @@ typedef struct {
   int ggml_type;          /* -1 = not a GGUF type */
   bool executable;        /* the kernels can compute with it now */
   int row_bytes;          /* beside the blocks, once per row: a scale */
+  bool slow;              /* executable in plain C only: right, but many times slower than memory could be read */
 } fmt_info;
 
 const fmt_info *fmt_get(fmt f);

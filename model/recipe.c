@@ -372,22 +372,31 @@ bool recipe_tensor_shape(const model_config *c, model_tensor_id id, int layer, i
 
 /* ---- programs ---- */
 
-static recipe_program type_program(fmt f) {
+/* A program and the kind of file that it reads: all parts of a model lie in files of one kind. */
+enum { HF_RUN_GGUF = 1, HF_RUN_SAFETENSORS = 2, LLAMA_CPP = 4, IK_LLAMA_CPP = 8, OTHER_SAFETENSORS = 16 };
+
+static unsigned type_readers(fmt f) {
   const fmt_info *i = fmt_get(f);
-  /* hf-run takes it too, but in this order what hf-run takes llama.cpp takes as well */
-  if (f == FMT_FP8_E4M3) return RUNS_SAFETENSORS;
-  if (i->executable) return RUNS_HF_RUN;
-  if (i->ggml_type < 0) return RUNS_SAFETENSORS;
-  return i->ggml_type < 128 ? RUNS_LLAMA_CPP : RUNS_IK_LLAMA_CPP; /* ik_llama.cpp numbers its own types from 133 */
+  const bool runs = i->executable && !i->slow, gguf = i->ggml_type >= 0;
+  unsigned readers = 0;
+  if (gguf) readers |= (runs ? HF_RUN_GGUF : 0) | IK_LLAMA_CPP;
+  if (gguf && i->ggml_type < 128) readers |= LLAMA_CPP; /* ik_llama.cpp numbers its own types from 133 */
+  if (keeps_bf16(f) || f == FMT_F16 || f == FMT_F32) readers |= (runs ? HF_RUN_SAFETENSORS : 0) | OTHER_SAFETENSORS;
+  return readers;
+}
+
+bool recipe_runs_on(const model_recipe *r, recipe_program p) {
+  static const unsigned reads[] = {HF_RUN_GGUF | HF_RUN_SAFETENSORS, LLAMA_CPP, IK_LLAMA_CPP, OTHER_SAFETENSORS};
+  unsigned readers = ~0u;
+  for (int k = 0; k < PART_N; k++) readers &= type_readers(r->part[k]);
+  for (int i = 0; i < r->n_rules; i++) readers &= type_readers(r->rule[i].f);
+  return readers & reads[p];
 }
 
 recipe_program recipe_program_of(const model_recipe *r) {
-  recipe_program most = RUNS_HF_RUN;
-  for (int p = 0; p < PART_N; p++)
-    if (type_program(r->part[p]) > most) most = type_program(r->part[p]);
-  for (int i = 0; i < r->n_rules; i++)
-    if (type_program(r->rule[i].f) > most) most = type_program(r->rule[i].f);
-  return most;
+  int p = RUNS_HF_RUN;
+  while (p < RUNS_SAFETENSORS && !recipe_runs_on(r, (recipe_program)p)) p++;
+  return (recipe_program)p;
 }
 
 const char *recipe_program_name(recipe_program p) {

@@ -317,6 +317,7 @@ void search_fill_entry(const search *s, const candidate *y, recommend_entry *e) 
   e->parts = y->parts;
   if (s->format[y->c.format].name != NULL) snprintf(e->format, sizeof e->format, "%s", s->format[y->c.format].name);
   e->program = s->format[y->c.format].program;
+  e->gguf = s->format[y->c.format].gguf;
   e->rule = search_judge(s->q, &y->answer, e->why);
   e->shortfall = recommend_shortfall(&y->answer, &s->q->slo, NULL);
   if (e->rule == RULE_MET) e->why[0] = '\0';

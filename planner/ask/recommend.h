@@ -106,7 +106,8 @@ typedef struct {
   double worst_regret;
   char worst_when[200];
   int rank_by_regret;
-  recipe_program program; /* the least that runs its weight format today */
+  recipe_program program; /* the first that runs its weight format today */
+  bool gguf;              /* llama.cpp runs it, too */
   bool meets_low, meets_high;
   bool beyond; /* dearer than the budget */
   int n_variants;

@@ -194,6 +194,7 @@ static hf_status add_format(search *s, const cost_rows *rows, const char *name) 
   if (!readable) hf_clear_error();
   *w = (weights){.name = name,
                  .program = readable ? recipe_program_of(&recipe) : RUNS_SAFETENSORS,
+                 .gguf = readable && recipe_runs_on(&recipe, RUNS_LLAMA_CPP),
                  .blocks = f8 >= 0 && f8 != FMT_F32 && f8 != FMT_F16 && f8 != FMT_BF16 && f8 != FMT_FP8_E4M3,
                  .weights = (double)(z->all_experts + z->dense + z->head),
                  .dense = (double)z->dense};

@@ -218,6 +218,10 @@ static const char *engines_of(const recommend_entry *e) {
   bool gpu = e->parts.n_gpu_kinds > 0;
   switch (e->program) {
     case RUNS_HF_RUN:
+      if (!e->gguf)
+        return gpu ? "engines that read safetensors, such as SGLang with KTransformers' CPU experts (hf-run once it has a CUDA "
+                     "device)"
+                   : "hf-run";
       return gpu ? "llama.cpp, ik_llama.cpp (hf-run once it has a CUDA device)" : "hf-run, llama.cpp, ik_llama.cpp";
     case RUNS_LLAMA_CPP: return "llama.cpp, ik_llama.cpp; KTransformers where it knows the model";
     case RUNS_IK_LLAMA_CPP: return "ik_llama.cpp";

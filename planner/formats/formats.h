@@ -15,7 +15,7 @@ enum { FORMATS_MAX_PLANNED = 72 };
 
 typedef struct {
   double floor;           /* most loss of ln(perplexity) */
-  recipe_program program; /* types that need more than this program are left out; RUNS_SAFETENSORS: none is */
+  recipe_program program; /* types that this program does not run are left out; RUNS_SAFETENSORS: none is */
   const char *quality;    /* --quality FILE or NULL */
 } formats_options;
 

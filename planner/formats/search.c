@@ -51,15 +51,15 @@ typedef struct {
   int n, cap, considered;
 } pool;
 
-static bool program_allows(const formats_options *o, recipe_program p) {
-  return o->program == RUNS_SAFETENSORS || p <= o->program;
+static bool program_allows(const formats_options *o, const model_recipe *r) {
+  return o->program == RUNS_SAFETENSORS || recipe_runs_on(r, o->program);
 }
 
 /* Drops quietly what the program cannot run or no table has a figure for; what is usual stays, for comparison. */
 static hf_status add(pool *p, const model_recipe *r, bool named, bool usual) {
   format_candidate x = {.recipe = *r, .program = recipe_program_of(r), .named = named, .usual = usual};
   x.own = named && strcmp(r->name, fmt_get(quality_original(p->c))->name) == 0;
-  if (!usual && !x.own && !program_allows(p->o, x.program)) return HF_OK;
+  if (!usual && !x.own && !program_allows(p->o, r)) return HF_OK;
   hf_status st = quality_of(p->q, p->m, r, &x.quality);
   if (st == HF_INPUT && !usual) {
     hf_clear_error();
@@ -115,7 +115,7 @@ typedef struct {
 static bool allowed(const pool *p, fmt f) {
   model_recipe r = {.n_rules = 0};
   for (int i = 0; i < PART_N; i++) r.part[i] = f;
-  return program_allows(p->o, recipe_program_of(&r)) && p->q->known[f];
+  return program_allows(p->o, &r) && p->q->known[f];
 }
 
 static int by_bits(const void *a, const void *b) {
@@ -250,7 +250,7 @@ static void prune(pool *p) {
   qsort(p->v, (size_t)p->n, sizeof *p->v, by_loss);
   for (int i = 0; i < p->n; i++) {
     bool beaten = false;
-    for (int j = 0; j < k && !beaten; j++) beaten = program_allows(p->o, p->v[j].program) && beats(&p->v[j], &p->v[i]);
+    for (int j = 0; j < k && !beaten; j++) beaten = program_allows(p->o, &p->v[j].recipe) && beats(&p->v[j], &p->v[i]);
     bool twice = p->v[i].own && k > 0 && p->v[k - 1].usual && strcmp(p->v[k - 1].recipe.name, p->v[i].recipe.name) == 0;
     if (!twice && (!beaten || stands(&p->v[i]))) p->v[k++] = p->v[i];
   }
@@ -314,7 +314,7 @@ static void judge(formats *f) {
   for (int i = 0; i < f->n; i++) {
     format_candidate *x = &f->v[i];
     x->meets = x->quality.loss <= f->options.floor;
-    bool runs = x->c.feasible && program_allows(&f->options, x->program); /* what is usual may need another program */
+    bool runs = x->c.feasible && program_allows(&f->options, &x->recipe); /* what is usual may need another program */
     x->frontier = runs && x->quality.loss < least;
     if (x->frontier) least = x->quality.loss;
     if (x->usual) f->usual = i;

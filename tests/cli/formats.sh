@@ -31,6 +31,9 @@ jq -e '[.candidates[] | select(.program == "ik_llama.cpp" or .program == "sglang
 large="--model deepseek-r1 --machine cpu=xeon-6980p,sockets=2,dimm=128G --format fp8 --json --no-store --quality-floor 0"
 expect_exit 0 "$plan" formats $large
 jq -e '.chosen == "fp8"' "$out" >/dev/null || fail "the original itself loses nothing"
+expect_exit 0 "$plan" formats $large --program hf-run
+jq -e '.chosen == "fp8" and ([.candidates[] | select(.frontier and .program != "hf-run")] | length) == 0 and .question.program == "hf-run"' "$out" >/dev/null ||
+  fail "hf-run runs the original itself"
 expect_exit 0 "$plan" formats $large --program llama.cpp
 jq -e '.chosen == "bf16" and .usual == "fp8"' "$out" >/dev/null || fail "what llama.cpp runs without loss"
 # what the model was published in stands among the rows, whatever it loses or takes
@@ -57,8 +60,8 @@ echo '{"title":"own","types":[{"type":"q8_0","experts":0.5,"rest":0.5}],"publish
 expect_exit 0 "$plan" formats $base --json --no-store --quality "$tmp/q.json"
 jq -e '.candidates[] | select(.recipe == "q4_k_m") | .quality_tag == "measured" and .perplexity_increase < 0.0002' "$out" >/dev/null || fail "own table"
 
-# what hf-run computes itself is too large without any loss: the answer is no, with what would be possible
-expect_exit 1 "$plan" formats --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --no-store --program hf-run --quality-floor 0
+# what llama.cpp computes without any loss is too large: the answer is no, with what would be possible
+expect_exit 1 "$plan" formats --model deepseek-r1 --machine xeon6-mrdimm-rtx4090 --no-store --program llama.cpp --quality-floor 0
 expect_stderr_line 'possible: --quality-floor'
 expect_error 2 'quality-floor' "$plan" formats $base --quality-floor much
 expect_error 2 'quality-floor' "$plan" formats $base --quality-floor -1
@@ -70,3 +73,5 @@ echo '{"types":[{"type":"q4_k","experts":1e999,"rest":0}]}' >"$tmp/bad.json"
 expect_error 2 'bad.json' "$plan" formats $base --quality "$tmp/bad.json"
 expect_exit 0 "$plan" formats --list --json
 jq -e '[.formats[].name] | index("iq4_k") != null and index("q4_k_m") != null' "$out" >/dev/null || fail "list"
+jq -e '[.formats[] | select(.name == "fp8" or .name == "q4_k").program] == ["hf-run", "hf-run"] and
+  [.formats[] | select(.name == "iq3_s" or .name == "iq1_m").program] == ["llama.cpp", "llama.cpp"]' "$out" >/dev/null || fail "programs"

@@ -222,6 +222,39 @@ static void test_recipes_by_name(void **state) {
   model_close(m);
 }
 
+/* Types of GGUF files and of safetensors do not lie in one file; what hf-run computes in plain C only is others' to run. */
+static void test_programs(void **state) {
+  (void)state;
+  static const struct {
+    const char *recipe, *first;
+    bool llama, ik, safetensors;
+  } cases[] = {
+      {"q4_k_m", "hf-run", true, true, false},
+      {"bf16", "hf-run", true, true, true},
+      {"fp8", "hf-run", false, false, true},
+      {"int4", "hf-run", false, false, true},
+      {"mxfp4", "hf-run", true, true, true},
+      {"int8", "sglang", false, false, true},
+      {"iq4_k", "ik_llama.cpp", false, true, false},
+      {"q8_0:experts=iq3_s", "llama.cpp", true, true, false},
+      {"tq1_0", "llama.cpp", true, true, false},
+      {"q8_0:experts=fp8", "sglang", false, false, false},
+      {"q8_0:down=iq4_k@3-20", "ik_llama.cpp", false, true, false},
+  };
+  model *m = from_catalog("deepseek-r1");
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    model_recipe r;
+    if (recipe_parse(cases[i].recipe, model_get_config(m), &r) != HF_OK) fail_msg("%s", hf_error_line());
+    const char *first = recipe_program_name(recipe_program_of(&r));
+    if (strcmp(first, cases[i].first) != 0) fail_msg("%s: %s runs it first", cases[i].recipe, first);
+    assert_int_equal(recipe_runs_on(&r, RUNS_HF_RUN), !strcmp(first, "hf-run"));
+    assert_int_equal(recipe_runs_on(&r, RUNS_LLAMA_CPP), cases[i].llama);
+    assert_int_equal(recipe_runs_on(&r, RUNS_IK_LLAMA_CPP), cases[i].ik);
+    assert_int_equal(recipe_runs_on(&r, RUNS_SAFETENSORS), cases[i].safetensors);
+  }
+  model_close(m);
+}
+
 static void test_weights_stay_apart(void **state) {
   (void)state;
   model *m = NULL, *by = NULL;
@@ -245,6 +278,7 @@ int main(void) {
                                      cmocka_unit_test(test_eight_experts),
                                      cmocka_unit_test(test_names),
                                      cmocka_unit_test(test_recipes_by_name),
+                                     cmocka_unit_test(test_programs),
                                      cmocka_unit_test(test_weights_stay_apart)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
