@@ -58,13 +58,6 @@ typedef struct {
   kern_mat mat;
 } source;
 
-/* Is it needed row by row, or cut at other places than tiles? */
-static bool by_rows(const model_config *c, model_tensor_id id) {
-  if (id == MT_EMBED) return !c->tied_embeddings;                           /* looked up by rows; tied, it is multiplied, too */
-  int head = id == MT_K_B ? c->kv_lora_rank : id == MT_V_B ? c->v_dim : 16; /* heads are cut out of these two */
-  return head % 16 != 0;
-}
-
 hf_status loaded_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, int64_t *bytes,
                        int64_t *scratch) {
   model_tensor_info i;
@@ -72,9 +65,9 @@ hf_status loaded_bytes(const model *m, const engine_options *o, model_tensor_id 
   kern_format f;
   HF_TRY(loaded_tensor(m, o, id, layer, expert, &i, &convert));
   HF_TRY(kernel_format(i.format, &f));
-  kern_layout l = by_rows(model_get_config(m), id) ? KL_ROWS : kern_best_layout(f, kern_act_of(f, o->exact), (int)i.cols);
-  bool vector = i.rows == 1 || i.cols == 1;
-  *bytes = vector ? i.rows * i.cols * 4 : (int64_t)kern_mat_bytes(l, f, (int)i.rows, (int)i.cols);
+  kern_layout l =
+      model_tensor_by_rows(model_get_config(m), id) ? KL_ROWS : kern_best_layout(f, kern_act_of(f, o->exact), (int)i.cols);
+  *bytes = model_loaded_bytes(model_get_config(m), id, i.format, i.rows, i.cols, l == KL_TILE16);
   *scratch = (convert ? 8 * i.rows * i.cols : 0) + (i.derived && l != KL_ROWS ? (int64_t)i.bytes : 0);
   return HF_OK;
 }
@@ -86,7 +79,8 @@ static hf_status describe(const engine *e, model_tensor_id id, int layer, int ex
                       .n_cols = (int)s->info.cols,
                       .row_bytes = fmt_loaded_row_bytes(s->info.format, s->info.cols)};
   HF_TRY(kernel_format(s->info.format, &s->mat.format));
-  if (!by_rows(&e->c, id)) s->mat.layout = kern_best_layout(s->mat.format, kern_act_of(s->mat.format, e->o.exact), s->mat.n_cols);
+  if (!model_tensor_by_rows(&e->c, id))
+    s->mat.layout = kern_best_layout(s->mat.format, kern_act_of(s->mat.format, e->o.exact), s->mat.n_cols);
   if (s->mat.layout != KL_ROWS || s->convert) return HF_OK;
   return model_tensor_map(e->m, id, layer, expert, &s->mat.data);
 }

@@ -173,6 +173,11 @@ size_t fmt_row_bytes(fmt f, int64_t n) {
   return (size_t)(n / i->block) * (size_t)i->block_bytes + (size_t)i->row_bytes;
 }
 
+bool fmt_has_tiles(fmt f, int64_t n) {
+  int unit = f == FMT_F16 || f == FMT_BF16 ? 2 : f == FMT_FP8_E4M3 ? 4 : fmt_get(f)->block;
+  return f != FMT_F32 && fmt_get(f)->executable && !fmt_get(f)->slow && n % unit == 0;
+}
+
 size_t fmt_loaded_row_bytes(fmt f, int64_t n) {
   return fmt_row_bytes(f, n) + (f == FMT_FP8_E4M3 ? (size_t)((n + 127) / 128) * sizeof(float) : 0);
 }

@@ -94,4 +94,7 @@ bool fmt_from_ggml(int ggml_type, fmt *out);
 size_t fmt_row_bytes(fmt f, int64_t n);
 /* Of a row as model_tensor_read gives it: the same, but FP8 gets an f32 scale before every 128 elements. */
 size_t fmt_loaded_row_bytes(fmt f, int64_t n);
+/* Do the kernels have tiles of FMT_TILE_ROWS rows for it? Where they use them, matrices of n columns take whole tiles of memory. */
+enum { FMT_TILE_ROWS = 16 };
+bool fmt_has_tiles(fmt f, int64_t n);
 #endif

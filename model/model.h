@@ -187,6 +187,7 @@ const char *model_missing(const model *m); /* why there are no weights, or NULL 
  * where there are some. FLOPs count 2 per multiply-add, for one token at context 0 (attention's part over context apart). */
 typedef struct {
   int64_t bytes;
+  int64_t loaded_bytes; /* by model_loaded_bytes, on a machine that uses tiles */
   double flops_per_token;
 } model_part;
 typedef struct {
@@ -203,6 +204,12 @@ HF_MUST hf_status model_head_parts_of(const model *m, fmt format_or_default, mod
 int64_t model_kv_bytes_per_token(const model_config *c, int layer, int elem_bytes);
 int64_t model_total_bytes(const model *m, fmt format_or_default);
 int64_t model_total_params(const model_config *c);
+
+/* Are rows of it looked up one by one, or is it cut at other places than tiles? */
+bool model_tensor_by_rows(const model_config *c, model_tensor_id id);
+/* A tensor's bytes in the memory of hf-run, which begins each at a multiple of 64: a single row or column as f32; a matrix in whole tiles where they
+ * are used, the format has them and no row of it is needed alone; else row after row. hf-plan budgets with it what hf-run takes by it. */
+int64_t model_loaded_bytes(const model_config *c, model_tensor_id id, fmt f, int64_t rows, int64_t cols, bool tiles);
 
 /* A seeded generator: writes a synthetic model of any config as GGUF or as a safetensors folder, streaming (memory stays under
  * 64 MB). Weights are drawn so that activations stay finite and routing is not degenerate. */

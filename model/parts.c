@@ -12,6 +12,19 @@ static int64_t matrix_bytes(fmt f, int64_t rows, int64_t cols) {
   return bytes;
 }
 
+bool model_tensor_by_rows(const model_config *c, model_tensor_id id) {
+  if (id == MT_EMBED) return !c->tied_embeddings;                           /* looked up by rows; tied, it is multiplied, too */
+  int head = id == MT_K_B ? c->kv_lora_rank : id == MT_V_B ? c->v_dim : 16; /* heads are cut out of these two */
+  return head % FMT_TILE_ROWS != 0;
+}
+
+int64_t model_loaded_bytes(const model_config *c, model_tensor_id id, fmt f, int64_t rows, int64_t cols, bool tiles) {
+  if (rows == 1 || cols == 1) return rows * cols * (int64_t)sizeof(float);
+  bool whole = tiles && fmt_has_tiles(f, cols) && !model_tensor_by_rows(c, id);
+  if (whole) rows = (rows + FMT_TILE_ROWS - 1) / FMT_TILE_ROWS * FMT_TILE_ROWS;
+  return rows * (int64_t)fmt_loaded_row_bytes(f, cols);
+}
+
 typedef struct {
   const model *m;
   bool stored; /* as in the file */
@@ -32,6 +45,8 @@ static void add(view *v, model_tensor_id id, int layer, model_part *part, fmt *f
     use = recipe_tensor_format(&v->recipe, id, layer, cols);
     part->bytes += matrix_bytes(use, rows, cols);
   }
+  fmt loaded = use == FMT_FP8_E4M3 && id == MT_K_B ? FMT_BF16 /* transposed when it is read */ : use;
+  part->loaded_bytes += (model_loaded_bytes(&v->m->c, id, loaded, rows, cols, true) + 63) / 64 * 64;
   bool product = tensor_is_matrix(id) || id == MT_ROUTER || id == MT_SH_GATE_INP;
   if (id != MT_EMBED) part->flops_per_token += product ? 2.0 * (double)rows * (double)cols : (double)cols;
   if (f == NULL || !tensor_is_matrix(id) || rows * cols <= v->largest) return;
@@ -81,9 +96,10 @@ static hf_status head_parts(view *v, model_head_parts *out) {
   *out = (model_head_parts){0};
   add(v, MT_EMBED, -1, &out->embed, NULL);
   add(v, MT_OUT_NORM, -1, &out->output, NULL);
-  int64_t norm_bytes = out->output.bytes;
+  const model_part norm = out->output;
   add(v, MT_OUTPUT, -1, &out->output, NULL);
-  if (v->m->c.tied_embeddings) out->output.bytes = norm_bytes; /* stored once, counted with the embedding */
+  if (v->m->c.tied_embeddings)
+    out->output.bytes = norm.bytes, out->output.loaded_bytes = norm.loaded_bytes; /* counted with the embedding */
   return HF_OK;
 }
 

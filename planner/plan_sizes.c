@@ -8,9 +8,6 @@
 enum { KV_ELEM_BYTES = 2 };
 static const int64_t HOST_SMALL = (int64_t)8 << 30; /* below it nobody plans to the last GiB */
 
-static int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
 static int64_t activation_bytes(const model_config *c, int64_t tokens, int64_t logits) {
   const footprint_shape s = {.mla = c->attn == ATTN_MLA,
                              .d_model = c->d_model,
@@ -38,7 +35,8 @@ static int64_t layer_kv_bytes(const plan_inputs *in, int l) {
 }
 
 static int64_t dense_bytes(const model_layer_parts *p) {
-  return p->attn.bytes + p->norms.bytes + p->router.bytes + p->dense_ffn.bytes + p->shared.bytes;
+  return p->attn.loaded_bytes + p->norms.loaded_bytes + p->router.loaded_bytes + p->dense_ffn.loaded_bytes +
+         p->shared.loaded_bytes;
 }
 
 hf_status plan_layer_bytes(const plan_inputs *in, int l, int64_t *bytes) {
@@ -57,9 +55,9 @@ static int64_t margin_bytes(gpu_kind kind, int64_t mem) {
 static void device_sizes(const plan_inputs *in, const plan_sizes *s, const model_head_parts *h, int d, plan_device_sizes *v) {
   bool first = d == 0, last = d == in->gpus.n - 1;
   /* a tied matrix is one where both ends are on one device, else each end has its copy */
-  if (first) v->head += h->embed.bytes;
-  if (last && !in->c->tied_embeddings) v->head += h->output.bytes;
-  if (last && !first && in->c->tied_embeddings) v->head += h->embed.bytes;
+  if (first) v->head += h->embed.loaded_bytes;
+  if (last) v->head += h->output.loaded_bytes;
+  if (last && !first && in->c->tied_embeddings) v->head += h->embed.loaded_bytes;
   v->activations = s->activations;
   v->rope = s->rope;
   v->limit = in->device_mem[d];
@@ -80,12 +78,12 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
     s->device[in->home[l]].dense += dense_bytes(&p);
     s->device[in->home[l]].kv += layer_kv_bytes(in, l);
     if (!c->layer_is_moe[l]) continue;
-    s->expert[l] = round_up(p.expert.bytes, 64);
+    s->expert[l] = p.expert.loaded_bytes;
     s->all_experts += s->expert[l] * c->n_experts;
   }
   model_head_parts h;
   HF_TRY(model_head_parts_of(in->m, in->format, &h));
-  s->head = h.embed.bytes + (c->tied_embeddings ? 0 : h.output.bytes);
+  s->head = h.embed.loaded_bytes + h.output.loaded_bytes;
   int64_t tokens = in->chunk_tokens + r->users;
   s->activations = activation_bytes(c, tokens, r->users);
   s->rope = 8LL * r->context * (c->rope.dim / 2) + 64;

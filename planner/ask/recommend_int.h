@@ -46,7 +46,7 @@ typedef struct {
   double weights;         /* bytes of all */
   double dense, touched;
   recipe_program program;
-  bool gguf; /* llama.cpp runs it, too */
+  bool gguf;   /* llama.cpp runs it, too */
   bool blocks; /* blocks of integers: all of them take the same arithmetic, and none less of it than another */
 } weights;
 
