@@ -55,7 +55,13 @@ expect_json '.files | length == 1'
 expect_exit 0 "$run" model quantise "$tmp/s.gguf" "$tmp/s4.gguf" --format q4_k_m --json
 expect_json '([.parts[] | select(.to == "q4_k") | .rms_relative_error] | max < 0.06) and ([.parts[] | select(.to == "q6_k") | .rms_relative_error] | max < 0.014)'
 expect_json '.peak_rss_bytes < 64000000'
-rm "$tmp/s.gguf" "$tmp/s4.gguf"
+for format in q3_k_m q2_k:down=q4_0; do
+  expect_exit 0 "$run" model quantise "$tmp/s.gguf" "$tmp/s3.gguf" --format $format --force --json
+  expect_json '([.parts[] | select(.to == "q3_k") | .rms_relative_error] | max < 0.13) and ([.parts[] | select(.to == "q2_k") | .rms_relative_error] | max < 0.24)'
+  expect_json --arg f ${format%[_:][md]*} 'any(.parts[]; .to == $f)'
+  expect_exit 0 "$run" model verify "$tmp/s3.gguf"
+done
+rm "$tmp/s.gguf" "$tmp/s4.gguf" "$tmp/s3.gguf"
 
 # inspect
 expect_exit 0 "$run" model inspect $tiny --json --tensors

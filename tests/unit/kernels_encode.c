@@ -19,7 +19,8 @@ static const struct {
   double error; /* root mean square, relative: ggml's without an importance matrix for the K formats */
 } formats[] = {{KF_Q8_0, 0x5b45ff689bce131fu, 0.006}, {KF_Q4_0, 0xe60eabb8c00af963u, 0.1},  {KF_Q4_1, 0xed1ad49d013b24c8u, 0.1},
                {KF_Q5_0, 0xcf13625355271879u, 0.05},  {KF_Q5_1, 0x12c933ad623b7dcau, 0.05}, {KF_Q4_K, 0, 0.06897136746818408},
-               {KF_Q5_K, 0, 0.03484248567530253},     {KF_Q6_K, 0, 0.01721630129379134}};
+               {KF_Q5_K, 0, 0.03484248567530253},     {KF_Q6_K, 0, 0.01721630129379134},    {KF_Q2_K, 0, 0.2842014319210569},
+               {KF_Q3_K, 0, 0.1456984633327201}};
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
 /* Sums of four draws: nearly normal, exact in f32. */
@@ -106,10 +107,11 @@ static void hard_values(void **state) {
     for (int i = 0; i < 3; i++) top = fmaxf(top, fabsf(kinds[k][i]));
     for (int i = 0; i < N_FORMATS; i++) {
       uint8_t out[1024];
+      const float steps = formats[i].f == KF_Q2_K ? 0.4f : formats[i].f == KF_Q3_K ? 0.27f : 0.16f;
       kern_encode_row(formats[i].f, x, 256, out);
       kern_dequant_row(formats[i].f, out, 256, y);
       for (int c = 0; c < 256; c++)
-        if (!(fabsf(y[c] - x[c]) <= top * 0.16f + 1e-6f))
+        if (!(fabsf(y[c] - x[c]) <= top * steps + 1e-6f))
           fail_msg("%s, kind %zu: %g became %g", kern_format_name(formats[i].f), k, (double)x[c], (double)y[c]);
     }
   }
