@@ -57,6 +57,9 @@ HF_MUST hf_status tset_fault(const tensor_set *s, hf_status st);
 
 HF_MUST hf_status tset_init(tensor_set *s);
 void tset_free(tensor_set *s);
+/* guard.c: a mapping of a file, for model_guard_mappings. */
+void guard_add(const void *data, size_t bytes, const char *path);
+void guard_remove(const void *data);
 /* Opens and maps; *index is its number. HF_NOT_FOUND when it does not exist, HF_INPUT when it is no regular file. */
 HF_MUST hf_status tset_add_file(tensor_set *s, const char *path, int *index);
 HF_MUST hf_status tset_add(tensor_set *s, const raw_tensor *t);

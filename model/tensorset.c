@@ -27,7 +27,10 @@ hf_status tset_fault(const tensor_set *s, hf_status st) {
 
 void tset_free(tensor_set *s) {
   for (int i = 0; i < s->n_files; i++) {
-    if (s->files[i].data) munmap((void *)(uintptr_t)s->files[i].data, s->files[i].size);
+    if (s->files[i].data) {
+      guard_remove(s->files[i].data);
+      munmap((void *)(uintptr_t)s->files[i].data, s->files[i].size);
+    }
     if (s->files[i].fd >= 0) close(s->files[i].fd);
   }
   free(s->files);
@@ -55,6 +58,7 @@ hf_status tset_add_file(tensor_set *s, const char *path, int *index) {
     if (p == MAP_FAILED)
       return hf_fail(HF_MACHINE, "%s: cannot map %llu bytes: %s", path, (unsigned long long)f->size, strerror(errno));
     f->data = p;
+    guard_add(p, f->size, f->path);
   }
   *index = s->n_files - 1;
   return HF_OK;
