@@ -18,6 +18,7 @@ static struct {
 } guarded[MAX_GUARDED];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *program_name;
+static atomic_flag told = ATOMIC_FLAG_INIT;
 
 void guard_add(const void *data, size_t bytes, const char *path) {
   pthread_mutex_lock(&lock);
@@ -54,6 +55,7 @@ static void on_bus_error(int sig, siginfo_t *info, void *context) {
   for (int i = 0; i < MAX_GUARDED; i++) {
     uintptr_t begin = atomic_load(&guarded[i].begin);
     if (begin == 0 || at < begin || at >= guarded[i].end) continue;
+    while (atomic_flag_test_and_set(&told)) pause(); /* another thread ends the process */
     say(program_name);
     say(": ");
     say(guarded[i].path);
