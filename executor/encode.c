@@ -56,11 +56,12 @@ hf_status encode_check(const model_export *e) {
       return hf_fail(HF_UNSUPPORTED, "tensor %s: %s cannot be turned into numbers here; take the model in another format",
                      t->name, fmt_get(t->from)->name);
     if (!is_kernel_format(t->to, &to) || !kern_can_encode(to))
-      return hf_fail(HF_UNSUPPORTED,
-                     "tensor %s: %s cannot be written; known: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q5_1, q5_0, "
-                     "q4_1, q4_0, and what "
-                     "the source already has",
-                     t->name, fmt_get(t->to)->name);
+      return hf_fail(
+          HF_UNSUPPORTED,
+          "tensor %s: %s cannot be written; known: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, iq4_nl, q5_1, q5_0, "
+          "q4_1, q4_0, and what "
+          "the source already has",
+          t->name, fmt_get(t->to)->name);
     if (t->cols > INT32_MAX / 4) return hf_fail(HF_UNSUPPORTED, "tensor %s: rows of %lld values", t->name, (long long)t->cols);
   }
   return HF_OK;

@@ -261,8 +261,8 @@ void kern_mat_row(const kern_mat *w, int r, float *out);
 /* From f32 to F32, F16, BF16, FP8 (per block, scale = amax/448, nearest even) or Q8_0 (as ggml's reference: d = amax/127 stored f16,
  * q = roundf(x * (1/d))); no other format. For tests. */
 void kern_quant_row(kern_format f, const float *x, int n_cols, void *row);
-/* From f32 to any format that kern_can_encode (those of kern_quant_row, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K): what files are written with. Blocks
- * of 32 have the bits of ggml's reference quantiser; blocks of 256 have scales fitted by least squares, every weight counting the same (no importance
+/* From f32 to any format that kern_can_encode (those of kern_quant_row, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K): what files are
+ * written with. Blocks of 32 have the bits of ggml's reference quantiser; IQ4_NL and blocks of 256 have scales fitted by least squares, every weight counting the same (no importance
  * matrix). n_cols is a multiple of the block. Values must be finite. */
 bool kern_can_encode(kern_format f);
 /* With the global table. */

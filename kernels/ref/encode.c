@@ -12,6 +12,7 @@ bool kern_can_encode(kern_format f) {
     case KF_Q4_1:
     case KF_Q5_0:
     case KF_Q5_1:
+    case KF_IQ4_NL:
     case KF_Q2_K:
     case KF_Q3_K:
     case KF_Q4_K:

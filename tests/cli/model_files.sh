@@ -55,10 +55,10 @@ expect_json '.files | length == 1'
 expect_exit 0 "$run" model quantise "$tmp/s.gguf" "$tmp/s4.gguf" --format q4_k_m --json
 expect_json '([.parts[] | select(.to == "q4_k") | .rms_relative_error] | max < 0.06) and ([.parts[] | select(.to == "q6_k") | .rms_relative_error] | max < 0.014)'
 expect_json '.peak_rss_bytes < 64000000'
-for format in q3_k_m q2_k:down=q4_0; do
+for format in q3_k_m q2_k; do
   expect_exit 0 "$run" model quantise "$tmp/s.gguf" "$tmp/s3.gguf" --format $format --force --json
   expect_json '([.parts[] | select(.to == "q3_k") | .rms_relative_error] | max < 0.13) and ([.parts[] | select(.to == "q2_k") | .rms_relative_error] | max < 0.24)'
-  expect_json --arg f ${format%[_:][md]*} 'any(.parts[]; .to == $f)'
+  expect_json --arg f ${format%_m} 'any(.parts[]; .to == $f)'
   expect_exit 0 "$run" model verify "$tmp/s3.gguf"
 done
 rm "$tmp/s.gguf" "$tmp/s4.gguf" "$tmp/s3.gguf"
@@ -114,7 +114,7 @@ expect_same "$before" "$(ls "$tmp")" "files before and after failures"
 expect_error 2 'is there already; --force' "$run" model quantise $tiny "$tmp/q8.gguf" --format q8_0
 expect_error 2 'must end in .gguf' "$run" model quantise $tiny "$tmp/q8" --format q8_0
 expect_error 2 'is unknown' "$run" model quantise $tiny "$tmp/x.gguf" --format q9
-expect_error 2 'iq4_xs cannot be written|cannot be written' "$run" model quantise $tiny "$tmp/x.gguf" --format iq4_nl
+expect_error 2 'mxfp4 cannot be written' "$run" model quantise $tiny "$tmp/x.gguf" --format mxfp4
 expect_error 2 'write it with generate' "$run" model quantise synth:tests/bench/moe-700m.json "$tmp/x.gguf" --format q8_0
 expect_error 2 'is verify meant' "$run" model verfy x
 for verb in '' inspect verify quantise generate; do

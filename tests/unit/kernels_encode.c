@@ -20,7 +20,7 @@ static const struct {
 } formats[] = {{KF_Q8_0, 0x5b45ff689bce131fu, 0.006}, {KF_Q4_0, 0xe60eabb8c00af963u, 0.1},  {KF_Q4_1, 0xed1ad49d013b24c8u, 0.1},
                {KF_Q5_0, 0xcf13625355271879u, 0.05},  {KF_Q5_1, 0x12c933ad623b7dcau, 0.05}, {KF_Q4_K, 0, 0.06897136746818408},
                {KF_Q5_K, 0, 0.03484248567530253},     {KF_Q6_K, 0, 0.01721630129379134},    {KF_Q2_K, 0, 0.2842014319210569},
-               {KF_Q3_K, 0, 0.1456984633327201}};
+               {KF_Q3_K, 0, 0.1456984633327201},      {KF_IQ4_NL, 0, 0.07358579497533067}};
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
 /* Sums of four draws: nearly normal, exact in f32. */
