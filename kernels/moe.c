@@ -190,7 +190,7 @@ static kern_act up_act(const moe_shape *s, const moe_job *job) {
 }
 
 static void pack_inputs(const moe *m, const moe_job *job, batch *b, kern_act act, int first, int step) {
-  b->act = act;
+  if (first == 0) b->act = act; /* of a batch that all threads share, one writes it */
   for (int t = first; t < job->n_tok; t += step)
     kern_get()->pack[act](job->x + (size_t)t * (size_t)job->x_stride, m->shape.d_model, b->xp + (size_t)t * m->xp_bytes);
 }
