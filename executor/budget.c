@@ -44,6 +44,20 @@ hf_status open_model_to_run(const char *path, model **out) {
                  path);
 }
 
+void tell_loss(void *user, const serve_loss *l) {
+  (void)user;
+  hf_log(HF_LOG_WARN, "the device was lost (%s): its weights were read again, %d request%s on on the CPU after %.2g s", l->why,
+         l->requests, l->requests == 1 ? " goes" : "s go", (double)l->recovery_ns * 1e-9);
+  if (l->suspect)
+    hf_log(HF_LOG_WARN, "it may have computed wrongly before that was found: %d answer%s marked suspect", l->suspect,
+           l->suspect == 1 ? " is" : "s are");
+}
+
+hf_status device_stayed(const engine_options *asked, const engine *e) {
+  if (!strcmp(asked->gpu, engine_opts(e)->gpu)) return HF_OK;
+  return hf_fail(HF_LOST, "device %s: it was lost or could not be used; nothing is said of a run without it", asked->gpu);
+}
+
 static hf_status print_budget_json(const plan_budget *rows, int n) {
   json *o = json_new_object();
   json_add_bool(o, "feasible", false);

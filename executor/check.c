@@ -333,6 +333,8 @@ hf_status check_run(const check_ref *r, engine *e, int batch, int chunk_tokens, 
   for (int i = 0; i < n; i++) HF_GO(end, make_probe(r, a, i, exact, &c.probes[i], &c.reqs[i]));
   serve_options so = {.chunk_tokens = chunk_tokens, .users = batch, .user = &c, .on_logits = on_logits, .on_step = on_step};
   HF_GO(end, serve_run(e, c.reqs, n, &so, &stats));
+  if (stats.n_losses > 0)
+    HF_GO(end, hf_fail(HF_LOST, "the device was lost (%s): what was computed on it cannot be judged", stats.loss[0].why));
   judge(&c, n, exact, coarsest(r, engine_opts(e)), out);
 end:
   serve_stats_free(&stats);

@@ -5,7 +5,7 @@
 #include "executor/engine_int.h"
 
 bool engine_can_check(const engine *e) {
-  return e->check_logits && !dev_is_host(e->d);
+  return e->check_logits && !dev_is_host(e->d) && !dev_lost(e->d);
 }
 
 /* Tokens, positions and a page table row behind those of requests. */

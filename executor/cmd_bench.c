@@ -107,6 +107,7 @@ static hf_status run_cell(const bench *b, cell *c) {
       .chunk_tokens = o.max_tok - o.max_seqs, .users = c->users, .user = &c->drift, .on_sched = depth == 1 ? look : NULL};
   beside_mark from = beside_now();
   HF_GO(end, serve_run(e, list.req, list.n, &so, &stats));
+  HF_GO(end, device_stayed(&o, e));
   beside_mark to = beside_now();
   c->other_cpu_share = beside_share(&from, &to);
   c->dram_bytes_per_s = drift_bytes_per_s(&c->drift);

@@ -101,6 +101,7 @@ static hf_status show_json(const chat *c, const serve_request *q, int64_t shared
   json_add_str(o, "role", "assistant");
   json_add_str(o, "text", c->text.text.data ? c->text.text.data : "");
   json_add_str(o, "finish", q->finish);
+  if (q->suspect) json_add_bool(o, "suspect", true);
   json_add_int(o, "prompt_tokens", q->n_ids);
   json_add_int(o, "output_tokens", q->n_out);
   json_add_int(o, "shared_tokens", shared);
@@ -120,6 +121,7 @@ static hf_status answer(chat *c, serve_request *q) {
                       .user = c,
                       .on_token = on_token,
                       .ends = ends,
+                      .on_loss = tell_loss,
                       .stop = &interrupted};
   interrupted = 0;
   c->st = HF_OK;
@@ -190,6 +192,7 @@ static hf_status open_chat(chat *c) {
   if (c->p) HF_TRY(plan_adopt(c->d, c->p));
   if (r->system) HF_TRY(push(c, CHAT_SYSTEM, r->system));
   HF_TRY(open_engine_or_explain(r, c->m, &c->o, &c->e));
+  c->o = *engine_opts(c->e);
   return r->no_shared_prefixes ? HF_OK : prefix_new(c->o.page_tokens, c->o.n_pages, &c->known);
 }
 

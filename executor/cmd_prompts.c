@@ -93,9 +93,13 @@ static void keep_answer(stream_state *s, const serve_request *q) {
   hf_buf_free(&line);
 }
 
-static void on_finish(void *user, serve_request *q) {
+static void on_final(void *user, serve_request *q) {
   stream_state *s = user;
   if (s->part && strcmp(q->finish, "cancelled")) keep_answer(s, q);
+}
+
+static void on_finish(void *user, serve_request *q) {
+  stream_state *s = user;
   if (s->tok && s->r->stream && q->n_out) show_text(s, q, &s->text[q - s->first], true);
 }
 
@@ -435,15 +439,6 @@ static void on_retract(void *user, serve_request *q, int n) {
   for (int i = 0; i < q->n_out && s->st == HF_OK; i++) s->st = stream_add(t, s->tok, q->out[i], false, q->stop, q->n_stop);
 }
 
-static void on_loss(void *user, const serve_loss *l) {
-  (void)user;
-  hf_log(HF_LOG_WARN, "the device was lost (%s): its weights were read again, %d request%s %s on on the CPU after %.2g s", l->why,
-         l->requests, plural(l->requests), l->requests == 1 ? "goes" : "go", (double)l->recovery_ns * 1e-9);
-  if (l->suspect)
-    hf_log(HF_LOG_WARN, "it may have computed wrongly before that was found: %d answer%s marked suspect", l->suspect,
-           l->suspect == 1 ? " is" : "s are");
-}
-
 static hf_status serve(const run_options *r, job *j) {
   stream_state s = {.r = r,
                     .drift = &j->drift,
@@ -469,8 +464,9 @@ static hf_status serve(const run_options *r, job *j) {
                       .on_token = on_token,
                       .ends = ends,
                       .on_finish = on_finish,
+                      .on_final = on_final,
                       .on_step = on_step,
-                      .on_loss = on_loss,
+                      .on_loss = tell_loss,
                       .on_retract = r->stream ? NULL : on_retract,
                       .on_sched = j->o.depth == 1 ? look_at_memory : NULL,
                       .stop = &interrupted};
@@ -536,6 +532,7 @@ static hf_status run_job(const run_options *r, job *j) {
   HF_TRY(prepare(r, j));
   if (j->list.n == 0) return nothing_left(r, j);
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
+  j->o = *engine_opts(j->e); /* without the device, if that could not be used */
   if (!r->no_shared_prefixes) HF_TRY(prefix_new(j->o.page_tokens, j->o.n_pages, &j->known));
   begin_drift(j);
   HF_TRY(serve(r, j));

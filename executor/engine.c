@@ -442,7 +442,10 @@ void engine_drain(engine *e) {
     int m;
     running = false;
     for (int i = 0; i < e->o.depth; i++) running = running || e->mb[i].running;
-    if (running && engine_poll(e, &m) != HF_OK) return; /* lost: the device has let go of all of them */
+    if (running && engine_poll(e, &m) != HF_OK) {
+      dev_quit(e->d); /* lost: whatever it is at may use them still */
+      return;
+    }
   }
 }
 
@@ -451,7 +454,7 @@ void engine_close(engine *e) {
   engine_drain(e);
   dev_quit(e->d);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
-  for (int i = 0; i < e->n_own; i++) own_release(e, &e->own[i]);
+  for (int i = e->n_own - 1; i >= 0; i--) own_release(e, &e->own[i]);
   dev_free(e->d);
   moe_free(e->cpu_moe);
   if (e->p) pool_free(e->p);

@@ -20,10 +20,10 @@ static void let_device_go(engine *e) {
     for (int l = 0; l < e->c.n_layers; l++) mb->trace[l].end_ns = 0;
   }
   int kept = 0;
-  for (int i = 0; i < e->n_own; i++) {
+  for (int i = e->n_own - 1; i >= 0; i--) /* backwards: small blocks are taken back from the end of their pieces (kernels/mem) */
     if (e->own[i].on_device) own_release(e, &e->own[i]);
-    else e->own[kept++] = e->own[i];
-  }
+  for (int i = 0; i < e->n_own; i++)
+    if (!e->own[i].on_device) e->own[kept++] = e->own[i];
   e->n_own = kept;
   dev_free(e->d);
   e->d = NULL;

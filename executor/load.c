@@ -387,8 +387,9 @@ static hf_status load_kv(engine *e) {
     HF_TRY(dev_alloc(e->d, e->kv_layer_bytes, "KV cache", &e->ctx.kv[l]));
     HF_TRY(own_add(e, e->ctx.kv[l], e->kv_layer_bytes, true));
   }
-  pool_run(e->p, clear_kv, e);
-  return HF_OK;
+  if (e->o.fault.kind == DEV_FAULT_MEMORY) clear_kv(e, 0, 1); /* which only the driver may meet */
+  else pool_run(e->p, clear_kv, e);
+  return dev_lost(e->d) ? hf_fail(HF_LOST, "device memory: %s", dev_lost_reason(e->d)) : HF_OK;
 }
 
 static double cpu_seconds(void) {

@@ -48,7 +48,8 @@ hf_status fault_parse(const char *text, dev_fault *out) {
   if (out->kind != DEV_FAULT_NONE && at && is_number(at + 1) && strlen(at) < 20) {
     out->at = atoll(at + 1);
     if (out->kind == DEV_FAULT_SLOW && factor && factor < at) out->factor = strtod(factor + 1, &end);
-    const bool whole = out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at && out->factor >= 1 : !factor;
+    const bool whole =
+        out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at && out->factor >= 1 && out->factor <= 1e6 : !factor;
     if (out->at > 0 && whole) return HF_OK;
   }
   return hf_fail(

@@ -115,7 +115,7 @@ static hf_status put_losses(db *d, int64_t run, const serve_stats *st) {
 static hf_status put_all(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
   HF_TRY(db_run_put(d, run));
   HF_TRY(put_requests(d, run->id, reqs, n));
-  HF_TRY(put_stages(d, run->id, st));
+  if (st->n_losses == 0) HF_TRY(put_stages(d, run->id, st)); /* else they are of two machines */
   HF_TRY(put_routing(d, run->id, st));
   HF_TRY(put_losses(d, run->id, st));
   return db_commit(d);

@@ -18,7 +18,7 @@ typedef struct {
 typedef struct {
   int held;           /* tokens of a running request whose KV is in its pages */
   int good, at_check; /* answer tokens at the last good check, at the launch of the one at work */
-  bool told;          /* on_finish was called */
+  bool told, final;   /* on_finish, on_final were called */
 } progress;
 
 typedef struct {
@@ -320,14 +320,16 @@ static void tell_finish(server *v, int64_t at) {
   if (v->o->on_finish) v->o->on_finish(v->o->user, &v->reqs[at]);
 }
 
-static void tell_finished(server *v) {
-  for (int i = 0; i < v->n_reqs; i++)
-    if (v->reqs[i].finish[0]) tell_finish(v, i);
+static void tell_final(server *v, int64_t at) {
+  tell_finish(v, at);
+  if (v->has[at].final) return;
+  v->has[at].final = true;
+  if (v->o->on_final) v->o->on_final(v->o->user, &v->reqs[at]);
 }
 
-/* Tokens can be taken back while nobody has been told of an end. */
-static bool waits_for_check(const server *v) {
-  return v->o->on_retract && engine_can_check(v->e);
+static void tell_all_final(server *v) {
+  for (int i = 0; i < v->n_reqs; i++)
+    if (v->reqs[i].finish[0]) tell_final(v, i);
 }
 
 /* Takes the tokens of a finished step; finished[i] = 1 ends piece i. */
@@ -359,7 +361,8 @@ static void take_tokens(server *v, int m, uint8_t *finished) {
       r->end_s = now;
       finished[p] = 1;
     }
-    if (finished[p] && !waits_for_check(v)) tell_finish(v, piece->request);
+    if (finished[p] && !engine_can_check(v->e)) tell_final(v, piece->request);
+    else if (finished[p] && !v->o->on_retract) tell_finish(v, piece->request);
   }
 }
 
@@ -374,7 +377,7 @@ static void let_go(server *v) {
     r->end_s = now;
     if (v->computed) v->computed[at] = -1;
     sched_cancel(v->s, at);
-    tell_finish(v, at);
+    tell_final(v, at);
   }
 }
 
@@ -420,7 +423,7 @@ static void cancel_rest(server *v) {
       snprintf(r->finish, sizeof r->finish, "cancelled");
       r->end_s = now > r->arrival_s ? now : r->arrival_s;
     }
-    tell_finish(v, i);
+    tell_final(v, i);
   }
 }
 
@@ -440,7 +443,6 @@ static hf_status begin_again(server *v, serve_loss *l) {
   const sched_sharing with = {.user = v, .find = find_shared, .make_room = make_room};
   scheduler_options(v, &so);
   HF_TRY(sched_new(&so, &fresh));
-  for (int m = 0; m < v->depth; m++) v->mb[m].in_flight = v->mb[m].check = false;
   v->checked_ns = 0;
   v->depth = so.depth;
   prefix_clear(v->o->known);
@@ -490,7 +492,9 @@ static hf_status survive(server *v, hf_status st, bool wrong) {
   snprintf(l->why, sizeof l->why, "%s", engine_lost_reason(v->e));
   hf_clear_error();
   if (wrong) take_back(v, l);
-  else tell_finished(v); /* no check will come that they could wait for */
+  tell_all_final(v); /* no check will come that they could wait for */
+  for (int m = 0; m < v->depth; m++) v->mb[m].in_flight = v->mb[m].check = false;
+  if (v->o->stop && *v->o->stop) return HF_OK; /* nothing will be launched any more */
   HF_TRY(engine_fail_over(v->e));
   HF_TRY(begin_again(v, l));
   if (!v->lost_ns) v->lost_ns = now;
@@ -504,6 +508,7 @@ static hf_status survive(server *v, hf_status st, bool wrong) {
 static hf_status launch_check(server *v, int m) {
   v->checked_ns = hf_now_ns();
   v->mb[m].in_flight = v->mb[m].check = true;
+  v->unchecked = 0; /* steps that end meanwhile are for the next one */
   for (int i = 0; i < v->n_reqs; i++) v->has[i].at_check = v->reqs[i].n_out;
   return engine_launch_check(v->e, m);
 }
@@ -515,10 +520,9 @@ static hf_status finish_check(server *v, int m) {
   v->checked_ns = 0;
   HF_TRY(engine_check_good(v->e, m));
   v->check_ns = now + (every > least ? every : least);
-  v->unchecked = 0;
   for (int i = 0; i < v->n_reqs; i++) {
     v->has[i].good = v->has[i].at_check;
-    if (v->reqs[i].finish[0] && v->reqs[i].n_out == v->has[i].good) tell_finish(v, i);
+    if (v->reqs[i].finish[0] && v->reqs[i].n_out == v->has[i].good) tell_final(v, i);
   }
   return HF_OK;
 }
@@ -528,7 +532,7 @@ static hf_status launch_idle(server *v, bool stop, bool *busy) {
   *busy = false;
   for (int m = 0; m < v->depth; m++) {
     slot *k = &v->mb[m];
-    if (!k->in_flight && !stop && v->unchecked > 0 && !v->checked_ns && engine_can_check(v->e) && hf_now_ns() >= v->check_ns) {
+    if (!k->in_flight && v->unchecked > 0 && !v->checked_ns && engine_can_check(v->e) && hf_now_ns() >= v->check_ns) {
       HF_TRY(launch_check(v, m));
     } else if (!k->in_flight && !stop && sched_next(v->s, m, &k->step)) {
       fill(v, m);
@@ -554,7 +558,7 @@ static hf_status loop(server *v) {
       continue;
     }
     if (!busy) {
-      if (!stop && next_ns < 0 && v->unchecked > 0 && engine_can_check(v->e)) {
+      if ((stop || next_ns < 0) && v->unchecked > 0 && engine_can_check(v->e)) {
         v->check_ns = 0; /* the last answers wait for it */
         continue;
       }
@@ -642,7 +646,7 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
   v.check_ns = v.start_ns + engine_opts(e)->check_every_ns;
   if (st == HF_OK) st = loop(&v);
   if (st != HF_OK) engine_drain(e); /* steps in flight read what is freed below */
-  if (v.has) tell_finished(&v);
+  if (v.has) tell_all_final(&v);
   if (st == HF_OK) stats->pages_lost = engine_opts(e)->n_pages - sched_pages_free(v.s) - (o->known ? prefix_pages(o->known) : 0);
   stats->wall_s = seconds(hf_now_ns() - v.start_ns);
   if (stats->decode_s == 0) {

@@ -55,7 +55,7 @@ void make_plan_without(const run_options *r, const char *db_path, const plan *p,
   if (st == HF_OK) st = plan_read_json(doc, "answer of hf-plan", out);
   json_free(doc);
   if (st == HF_OK) return;
-  hf_log(st == HF_NO ? HF_LOG_WARN : HF_LOG_INFO, "no plan for the loss of the device: %s", hf_error_line());
+  hf_log(HF_LOG_INFO, "no plan for the loss of the device: %s", hf_error_line());
   hf_clear_error();
 }
 

@@ -23,7 +23,8 @@ static void find_run(walk *w) {
   while (s->skip && w->t < s->n_tok && s->skip[w->t]) w->t++;
   if (w->t >= s->n_tok) return;
   w->n_q = 1;
-  while (w->t + w->n_q < s->n_tok && s->seq[w->t + w->n_q] == s->seq[w->t] && s->pos[w->t + w->n_q] == s->pos[w->t] + w->n_q)
+  while (w->t + w->n_q < s->n_tok && s->seq[w->t + w->n_q] == s->seq[w->t] && s->pos[w->t + w->n_q] == s->pos[w->t] + w->n_q &&
+         !(s->skip && s->skip[w->t + w->n_q]))
     w->n_q++;
 }
 

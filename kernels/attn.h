@@ -15,7 +15,7 @@ typedef struct {
   kern_attn a; /* kv.pages, n_q, pos0, q, out, strides: set per sequence by the functions below */
   int n_tok;
   const int32_t *pos, *seq;  /* [n_tok] */
-  const uint8_t *skip;       /* [n_tok]: tokens that are somebody else's, or NULL; those of a sequence in a row are alike */
+  const uint8_t *skip;       /* [n_tok]: tokens that are somebody else's, or NULL */
   const int32_t *page_table; /* [sequences][pages_per_seq] */
   int pages_per_seq;
   const float *q; /* [n_tok][q_stride] */

@@ -185,7 +185,7 @@ typedef enum {
 typedef struct {
   dev_fault_kind kind;
   int64_t at;    /* from 1 */
-  double factor; /* slow: at least 1 */
+  double factor; /* slow: 1 to a million */
 } dev_fault;
 /* Before the first launch. HF_UNSUPPORTED on the host device, HF_INPUT for values out of range. */
 HF_MUST hf_status dev_inject(dev *d, const dev_fault *f);

@@ -85,9 +85,9 @@ size_t kern_attn_part_floats(int n_rows, int dv) {
   return lay_round_up((size_t)n_rows, n_rows <= 8 ? 8 : 16) * (lay_round_up((size_t)dv, 16) + 18);
 }
 
-/* Two blocks of keys and one of values, two states of the rows (most with many heads of few rows), the queries, one block of scores. */
+/* Two blocks of keys and one of values, in rows of the wider of both, two states of the rows (most with many heads of few rows), the queries, one block of scores. */
 size_t kern_attn_scratch_bytes(int dk, int dv) {
-  size_t ld = lay_round_up((size_t)dk, 16) + 16;
+  size_t ld = lay_round_up((size_t)(dk > dv ? dk : dv), 16) + 16;
   ld = ld < 592 ? 592 : ld;
   size_t floats = 3 * (KERN_ATTN_BLOCK + 16) * ld + 2 * KERN_ATTN_HEADS * kern_attn_part_floats(8, dv) +
                   KERN_ATTN_ROWS * (ld + 2) + (KERN_ATTN_BLOCK + 16) * 32 + 8 * 16;

@@ -144,7 +144,7 @@ size_t kern_kv_elem_bytes(kern_kv_type t);
 /* Attention of n_q queries at the positions pos0, pos0 + 1, ... of one sequence. Heads are grouped by the KV head they read: row r of KV head g is
  * query r / per and head g * per + r % per, with per = n_heads / n_kv_heads; it sees tokens up to its own position, window > 0: the last
  * `window` of them. out = sum_i softmax_i(scale * q.k_i) v_i, a sink (one per head, or NULL) takes part in the denominator only.
- *   GQA: dk = dv = head_dim; q, out [n_heads][head_dim] a query
+ *   GQA: dk = dv = head_dim (expanded latent attention, mla.h: dk = nope + rope, dv of its own); q, out [n_heads][head_dim] a query
  *   MLA, absorbed: n_kv_heads 1, dk = lora + rope, dv = lora, the value is the key's first dv elements; q [n_heads][dk], out [n_heads][dv]
  *
  * Context is cut into segments of KERN_ATTN_SEGMENT tokens at fixed positions, a segment into blocks of KERN_ATTN_BLOCK. A row's partial result of a

@@ -34,20 +34,21 @@ typedef struct {
   int h0, n_h; /* heads */
 } worker;
 
-static void *take(char **at, size_t bytes) {
-  char *p = *at;
+static void *take(uintptr_t *at, size_t bytes) {
+  const uintptr_t p = *at;
   *at += lay_round_up(bytes, 64);
-  return p;
+  return (void *)p;
 }
 
 static size_t key_bytes(const mla_dims *d, kern_format f, bool exact) {
   return kern_mat_bytes(kern_best_layout(f, kern_act_of(f, exact), d->lora), f, d->nope, d->lora);
 }
 
-/* Lays a thread's memory out from `base` and returns where it ends; of 0 the bytes needed. */
-static char *lay_out(worker *w, const mla_dims *d, kern_format k_b, kern_format v_b, int max_tok, bool exact, char *base) {
+/* Lays a thread's memory out from address `base` and returns where it ends: from 0, how many bytes it takes. */
+static uintptr_t lay_out(worker *w, const mla_dims *d, kern_format k_b, kern_format v_b, int max_tok, bool exact,
+                         uintptr_t base) {
   const size_t units = (size_t)(max_tok + ROWS - 1) / ROWS;
-  char *at = base;
+  uintptr_t at = base;
   w->key_fmt = key_format(k_b, exact);
   w->key_act = kern_act_of(w->key_fmt, exact), w->value_act = kern_act_of(v_b, exact);
   w->key_format_act = w->key_fmt == KF_F32 ? KA_F32 : w->key_fmt == KF_F16 ? KA_F16 : KA_BF16;
@@ -72,8 +73,7 @@ static char *lay_out(worker *w, const mla_dims *d, kern_format k_b, kern_format 
 
 size_t mla_scratch_bytes(const mla_dims *d, kern_format k_b, int max_tok, bool exact) {
   worker w;
-  static char base[64];
-  return (size_t)(lay_out(&w, d, k_b, KF_F32, max_tok, exact, base) - base);
+  return (size_t)lay_out(&w, d, k_b, KF_F32, max_tok, exact, 0);
 }
 
 /* Two rows of the stored matrix become a pair of columns of the tiles (layouts.h). */
@@ -233,7 +233,8 @@ void mla_plain_run(const mla_step *s, int thread, int n_threads) {
            s->pos[w.t + w.n] == s->pos[w.t] + w.n)
       w.n++;
     if (!w.key_mm) {
-      lay_out(&w, &s->d, s->k_b.format, s->v_b.format, s->n_tok, s->exact, s->scratch + (size_t)thread * s->scratch_bytes);
+      lay_out(&w, &s->d, s->k_b.format, s->v_b.format, s->n_tok, s->exact,
+              (uintptr_t)(s->scratch + (size_t)thread * s->scratch_bytes));
       const kern_layout layout = kern_best_layout(w.key_fmt, w.key_act, s->d.lora);
       w.key_mm =
           kern_mm_pick(w.key_fmt, w.key_act, layout, s->d.lora, SEGMENT, kern_preferred(KERN_USE_MATMUL, w.key_fmt, SEGMENT));

@@ -29,7 +29,7 @@ typedef struct {
   bool exact;
   int n_tok;
   const int32_t *pos, *seq;  /* [n_tok] */
-  const uint8_t *plain;      /* [n_tok]: these tokens; the others are left alone. Tokens of one sequence in a row are alike */
+  const uint8_t *plain;      /* [n_tok]: these tokens; the others are left alone */
   const int32_t *page_table; /* [sequences][pages_per_seq] */
   int pages_per_seq;
   const float *q,

@@ -75,14 +75,14 @@ static int64_t batch_bytes(const moe_shape *s, int tokens) {
   return (int64_t)tokens * ((int64_t)vector_bytes(s->d_model) + 8LL * s->top_k) + 12LL * s->n_experts + 4;
 }
 
-int64_t moe_scratch_bytes(const moe_shape *s, int n_threads) {
-  int64_t pairs = (int64_t)s->max_tok * s->top_k;
-  return batch_bytes(s, s->max_tok) + pairs * (int64_t)vector_bytes(s->d_ff) +
-         n_threads * (batch_bytes(s, own_tokens(s)) + 8 * (int64_t)tmp_floats(s) + 16LL * s->max_tok);
-}
-
 static size_t list_bytes(const moe_shape *s) {
   return (LINE_INTS + (size_t)s->n_experts) * sizeof(atomic_int);
+}
+
+int64_t moe_scratch_bytes(const moe_shape *s, int n_threads) {
+  int64_t pairs = (int64_t)s->max_tok * s->top_k;
+  return batch_bytes(s, s->max_tok) + pairs * (int64_t)vector_bytes(s->d_ff) + 2 * (int64_t)list_bytes(s) +
+         n_threads * (batch_bytes(s, own_tokens(s)) + 8 * (int64_t)tmp_floats(s) + 16LL * s->max_tok);
 }
 
 static hf_status batch_new(const moe_shape *s, int tokens, batch *b) {

@@ -52,7 +52,8 @@ static void say(const char *text) {
 static void on_bus_error(int sig, siginfo_t *info, void *context) {
   (void)context;
   const uintptr_t at = (uintptr_t)info->si_addr;
-  for (int i = 0; i < MAX_GUARDED; i++) {
+  const bool faulted = info->si_code > 0; /* else somebody sent it */
+  for (int i = 0; i < MAX_GUARDED && faulted; i++) {
     uintptr_t begin = atomic_load(&guarded[i].begin);
     if (begin == 0 || at < begin || at >= guarded[i].end) continue;
     while (atomic_flag_test_and_set(&told)) pause(); /* another thread ends the process */
@@ -62,7 +63,9 @@ static void on_bus_error(int sig, siginfo_t *info, void *context) {
     say(": has become shorter while it was in use, or its disk fails; replace weight files instead of writing into them\n");
     _exit(EXIT_MACHINE);
   }
-  signal(sig, SIG_DFL); /* not ours: the instruction is tried again and ends the process as it would have */
+  signal(sig,
+         SIG_DFL); /* not ours: the instruction is tried again, or the signal sent again, and ends the process as it would have */
+  if (!faulted) raise(sig);
 }
 
 void model_guard_mappings(const char *program) {

@@ -395,11 +395,11 @@ bool recipe_runs_on(const model_recipe *r, recipe_program p) {
 
 recipe_program recipe_program_of(const model_recipe *r) {
   int p = RUNS_HF_RUN;
-  while (p < RUNS_SAFETENSORS && !recipe_runs_on(r, (recipe_program)p)) p++;
+  while (p < RUNS_NONE && !recipe_runs_on(r, (recipe_program)p)) p++;
   return (recipe_program)p;
 }
 
 const char *recipe_program_name(recipe_program p) {
-  static const char *const names[] = {"hf-run", "llama.cpp", "ik_llama.cpp", "sglang"};
+  static const char *const names[] = {"hf-run", "llama.cpp", "ik_llama.cpp", "sglang", "none"};
   return names[p];
 }

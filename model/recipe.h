@@ -64,9 +64,9 @@ recipe_part recipe_part_of(model_tensor_id id);
 bool recipe_tensor_shape(const model_config *c, model_tensor_id id, int layer, int64_t *rows, int64_t *cols);
 /* The programs that can run it: those that read all of its types from one kind of file, GGUF or safetensors (the last: engines that read the
  * latter), and hf-run only what it has fast products for (fmt_info.slow). */
-typedef enum { RUNS_HF_RUN, RUNS_LLAMA_CPP, RUNS_IK_LLAMA_CPP, RUNS_SAFETENSORS } recipe_program;
-bool recipe_runs_on(const model_recipe *r, recipe_program p);
-/* The first in this order; RUNS_SAFETENSORS where there is none. */
+typedef enum { RUNS_HF_RUN, RUNS_LLAMA_CPP, RUNS_IK_LLAMA_CPP, RUNS_SAFETENSORS, RUNS_NONE } recipe_program;
+bool recipe_runs_on(const model_recipe *r, recipe_program p); /* p: not RUNS_NONE */
+/* The first in this order; RUNS_NONE where there is none. */
 recipe_program recipe_program_of(const model_recipe *r);
 const char *recipe_program_name(recipe_program p);
 

@@ -1,4 +1,6 @@
-/* mla.h: which form latent attention (MLA) takes for a piece of a sequence. The executor chooses by it and the planner prices by it. Pure arithmetic.
+/* mla.h: which form latent attention (MLA) takes for a piece of a sequence. The executor chooses by it token by token; the planner, which knows pieces
+ * but not where a prompt ends, prices a whole piece by what pays for it: a last piece that is no multiple of MLA_BLOCK is priced plain in all,
+ * though its rest is absorbed. Pure arithmetic.
  *
  * A piece is n tokens of one sequence in one step, behind `start` tokens of context; pairs = n * start + n (n + 1) / 2. Work of a head, in
  * multiply-adds of f32 as attention does them:
@@ -16,7 +18,7 @@
  * change into lanes and back), and the weights of keys are transposed once a step.
  *
  * The choice goes by a token's place in its prompt alone: it depends on no machine, format or number of threads, on no other sequence and, from
- * MLA_BLOCK on, on no length of chunks, so that neighbours and chunks may cut a prompt anywhere: a token's result does not depend on what shares the
+ * MLA_BLOCK on, on no length of chunks (but for shared pages, below), so that neighbours and chunks may cut a prompt anywhere: a token's result does not depend on what shares the
  * call, and bits are the same. Both forms are the same function; chunks shorter than a block, and pages shared with a prompt that ended in the
  * middle of a block, mean another rounding: 1e-5 of a logit with exact activations, what rounding activations costs anyway with fast ones. */
 #ifndef HF_SCHED_MLA_H

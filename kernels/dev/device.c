@@ -48,8 +48,8 @@ hf_status dev_inject(dev *d, const dev_fault *f) {
   if (!d->give_up) return hf_fail(HF_UNSUPPORTED, "faults can be rehearsed on a virtual device only");
   if (f->kind != DEV_FAULT_NONE && f->at < 1)
     return hf_fail(HF_INPUT, "a fault at operation %lld: they count from 1", (long long)f->at);
-  if (f->kind == DEV_FAULT_SLOW && !(f->factor >= 1))
-    return hf_fail(HF_INPUT, "a device slowed down %g times: at least 1", f->factor);
+  if (f->kind == DEV_FAULT_SLOW && !(f->factor >= 1 && f->factor <= 1e6))
+    return hf_fail(HF_INPUT, "a device slowed down %g times: 1 to a million", f->factor);
   d->fault = *f;
   return HF_OK;
 }
@@ -67,7 +67,7 @@ static size_t padded(size_t bytes) {
 }
 
 hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out) {
-  if (d->lost) return hf_fail(HF_LOST, "device is lost");
+  if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
   int64_t used = atomic_load(&d->mem_used);
   size_t n =
       bytes > INT64_MAX - 64 ? INT64_MAX : padded(bytes ? bytes : 1); /* the former fits nowhere, and does not wrap around */
@@ -90,7 +90,7 @@ void dev_release(dev *d, dev_addr a, size_t bytes) {
 }
 
 hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {
-  if (d->lost) return hf_fail(HF_LOST, "device is lost");
+  if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
   HF_TRY(memory_fault(d, "an upload"));
   memcpy((void *)(uintptr_t)dst, src, bytes);
   return HF_OK;
@@ -102,7 +102,7 @@ dev_addr dev_wrap(const dev *d, const void *host) {
 
 hf_status dev_record(dev *d, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
                      dev_recording **out) {
-  if (d->lost) return hf_fail(HF_LOST, "device is lost");
+  if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
   return cpu_record(d, ops, n_ops, ctx, max_tok, max_logits, d->n_threads, out);
 }
 
@@ -111,7 +111,7 @@ void dev_recording_free(dev_recording *r) {
 }
 
 hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
-  if (d->lost) return hf_fail(HF_LOST, "device is lost");
+  if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
   if (r->owner != d) return hf_fail(HF_INPUT, "device: the recording belongs to another device");
   if (step->n_tok <= 0 || step->n_tok > r->max_tok || step->n_logits < 0 || step->n_logits > r->max_logits)
     return hf_fail(HF_INPUT, "device: a step of %d tokens and %d logit rows, recorded for %d and %d", step->n_tok, step->n_logits,

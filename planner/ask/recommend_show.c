@@ -225,6 +225,7 @@ static const char *engines_of(const recommend_entry *e) {
       return gpu ? "llama.cpp, ik_llama.cpp (hf-run once it has a CUDA device)" : "hf-run, llama.cpp, ik_llama.cpp";
     case RUNS_LLAMA_CPP: return "llama.cpp, ik_llama.cpp; KTransformers where it knows the model";
     case RUNS_IK_LLAMA_CPP: return "ik_llama.cpp";
+    case RUNS_NONE: return "none that is known: no program reads all of these types";
     default: return "engines that read safetensors, such as SGLang with KTransformers' CPU experts";
   }
 }

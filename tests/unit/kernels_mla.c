@@ -18,7 +18,7 @@ enum {
   LORA = 64,
   NOPE = 32,
   ROPE = 16,
-  DV = 32,
+  DV = 160, /* wider than keys, and than the stride of rows of keys */
   PAGE = 32,
   CONTEXT = 1600,
   PAGES = CONTEXT / PAGE,

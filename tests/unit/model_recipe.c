@@ -238,7 +238,7 @@ static void test_programs(void **state) {
       {"iq4_k", "ik_llama.cpp", false, true, false},
       {"q8_0:experts=iq3_s", "llama.cpp", true, true, false},
       {"tq1_0", "llama.cpp", true, true, false},
-      {"q8_0:experts=fp8", "sglang", false, false, false},
+      {"q8_0:experts=fp8", "none", false, false, false},
       {"q8_0:down=iq4_k@3-20", "ik_llama.cpp", false, true, false},
   };
   model *m = from_catalog("deepseek-r1");
