@@ -357,7 +357,7 @@ hf_status open_steps(engine *e) {
   return HF_OK;
 }
 
-static hf_status refuse(const model *m, const engine_options *o) {
+hf_status engine_must_fit(const model *m, const engine_options *o) {
   plan_budget rows[16];
   int n;
   bool fits;
@@ -396,7 +396,7 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   hf_status st = HF_OK;
   engine *e = NULL;
   HF_TRY(check_options(o));
-  HF_TRY(refuse(m, o));
+  HF_TRY(engine_must_fit(m, o));
   HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
   e->m = m;
   e->c = *model_get_config(m);
@@ -421,18 +421,15 @@ fail:
 /* A device that fails while it is filled is done without, if memory has room for all. */
 hf_status engine_open(const model *m, const engine_options *o, engine **out) {
   engine_options without = *o;
-  plan_budget rows[16];
   char why[512];
-  int n;
-  bool fits;
   hf_status st = open_as_asked(m, o, out);
   if (st != HF_LOST) return st;
   snprintf(why, sizeof why, "%s", hf_error_line());
   hf_clear_error();
   engine_without_device(&without);
-  HF_TRY(engine_budget(m, &without, rows, 16, &n, &fits));
-  if (!fits) return hf_fail(HF_LOST, "%s; memory has no room to do without the device", why);
-  HF_TRY(open_as_asked(m, &without, out));
+  st = open_as_asked(m, &without, out);
+  if (st == HF_NO) return hf_fail(HF_LOST, "%s; memory has no room to do without the device", why);
+  HF_TRY(st);
   hf_log(HF_LOG_WARN, "the device cannot be used (%s): all of the model is on the CPU", why);
   return HF_OK;
 }

@@ -73,6 +73,7 @@ int check_pages(const engine_options *o);      /* engine.c: behind the n_pages o
 HF_MUST hf_status check_learn(engine *e);
 HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */
 /* engine.c: the device that the options name, and workers beside it. */
+HF_MUST hf_status engine_must_fit(const model *m, const engine_options *o); /* engine.c: HF_NO, with what is missing */
 HF_MUST hf_status open_device(engine *e);
 /* engine.c: the host's experts and the micro-batches' recordings, once the weights are loaded. */
 HF_MUST hf_status open_steps(engine *e);

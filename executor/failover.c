@@ -45,13 +45,9 @@ static void forget_placement(engine *e) {
 }
 
 hf_status engine_fail_over(engine *e) {
-  plan_budget rows[16];
-  int n;
-  bool fits;
   let_device_go(e);
   forget_placement(e);
-  HF_TRY(engine_budget(e->m, &e->o, rows, 16, &n, &fits));
-  if (!fits) return hf_fail(HF_NO, "the device is lost (%s), and without it the model does not fit into memory", e->lost_reason);
+  HF_TRY(hf_note(engine_must_fit(e->m, &e->o), "the device is lost (%s), and without it the model", e->lost_reason));
   HF_TRY(open_device(e));
   HF_TRY(load_weights(e));
   return open_steps(e);

@@ -49,8 +49,8 @@ hf_status fault_parse(const char *text, dev_fault *out) {
     out->at = atoll(at + 1);
     if (out->kind == DEV_FAULT_SLOW && factor && factor < at) out->factor = strtod(factor + 1, &end);
     const bool whole =
-        out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at && out->factor >= 1 && out->factor <= 1e6 : !factor;
-    if (out->at > 0 && whole) return HF_OK;
+        out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at : !factor;
+    if (whole) return hf_note(dev_fault_check(out), "--fault: '%s'", text);
   }
   return hf_fail(
       HF_INPUT,

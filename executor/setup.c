@@ -7,6 +7,15 @@
 #include "executor/ask.h"
 #include "executor/commands.h"
 
+/* HF_NO: no placement fits, and hf-plan's line says why. */
+static hf_status planned(const plan_question *q, plan **out) {
+  json *doc = NULL;
+  hf_status st = ask_plan(q, &doc);
+  if (st == HF_OK) st = plan_read_json(doc, "answer of hf-plan", out);
+  json_free(doc);
+  return st;
+}
+
 hf_status make_plan(const run_options *r, const char *db_path, int users, int context, int prompt_tokens, int output_tokens,
                     plan **out) {
   plan_question q = {.db_path = db_path,
@@ -18,10 +27,7 @@ hf_status make_plan(const run_options *r, const char *db_path, int users, int co
                      .prompt_tokens = prompt_tokens,
                      .output_tokens = output_tokens,
                      .store = true};
-  json *doc = NULL;
-  hf_status st = ask_plan(&q, &doc);
-  if (st == HF_OK) st = plan_read_json(doc, "answer of hf-plan", out);
-  json_free(doc);
+  hf_status st = planned(&q, out);
   if (st == HF_OK) {
     const plan *p = *out;
     if (!r->common.json)
@@ -49,12 +55,8 @@ void make_plan_without(const run_options *r, const char *db_path, const plan *p,
                      .prompt_tokens = p->prompt_tokens,
                      .output_tokens = p->output_tokens,
                      .store = true};
-  json *doc = NULL;
   *out = NULL;
-  hf_status st = ask_plan(&q, &doc);
-  if (st == HF_OK) st = plan_read_json(doc, "answer of hf-plan", out);
-  json_free(doc);
-  if (st == HF_OK) return;
+  if (planned(&q, out) == HF_OK) return;
   hf_log(HF_LOG_INFO, "no plan for the loss of the device: %s", hf_error_line());
   hf_clear_error();
 }

@@ -187,6 +187,8 @@ typedef struct {
   int64_t at;    /* from 1 */
   double factor; /* slow: 1 to a million */
 } dev_fault;
+/* HF_INPUT for values out of range. */
+HF_MUST hf_status dev_fault_check(const dev_fault *f);
 /* Before the first launch. HF_UNSUPPORTED on the host device, HF_INPUT for values out of range. */
 HF_MUST hf_status dev_inject(dev *d, const dev_fault *f);
 

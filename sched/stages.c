@@ -104,11 +104,12 @@ static hf_status curve_from_json(const json *obj, const char *where, const char 
   return HF_OK;
 }
 
-/* The scalar members of a layer, once for both directions. */
-static const struct {
+/* Members once for both directions. */
+typedef struct {
   const char *key;
   size_t offset;
-} layer_num[] = {
+} member;
+static const member layer_num[] = {
     {"attn_seq_ns", offsetof(stage_layer, attn_seq_ns)}, /* not in tables of earlier versions */
     {"attn_ctx_ns", offsetof(stage_layer, attn_ctx_ns)},
     {"attn_seq_ctx_ns", offsetof(stage_layer, attn_seq_ctx_ns)},
@@ -118,30 +119,21 @@ static const struct {
     {"hand_tok_ns", offsetof(stage_layer, hand_tok_ns)},
     {"upload_ns", offsetof(stage_layer, upload_ns)},
 };
-static const struct {
-  const char *key;
-  size_t offset;
-} layer_curve[] = {
+static const member layer_curve[] = {
     {"attn", offsetof(stage_layer, attn)},
     {"shared", offsetof(stage_layer, shared)},
     {"dexp", offsetof(stage_layer, dexp)},
     {"cexp", offsetof(stage_layer, cexp)},
 };
 /* Members of stage_prompt; plain_query alone may be negative. */
-static const struct {
-  const char *key;
-  size_t offset;
-} prompt_num[] = {
+static const member prompt_num[] = {
     {"pair", offsetof(stage_prompt, pair)},
     {"query", offsetof(stage_prompt, query)},
     {"plain_attend", offsetof(stage_prompt, plain_attend)},
     {"plain_expand", offsetof(stage_prompt, plain_expand)},
     {"plain_query", offsetof(stage_prompt, plain_query)},
 };
-static const struct {
-  const char *key;
-  size_t offset;
-} prompt_int[] = {
+static const member prompt_int[] = {
     {"mla_lora", offsetof(stage_prompt, mla.lora)},
     {"mla_nope", offsetof(stage_prompt, mla.nope)},
     {"mla_rope", offsetof(stage_prompt, mla.rope)},

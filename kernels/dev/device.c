@@ -44,12 +44,17 @@ void dev_give_up(dev *d, const char *why) {
   d->give_up(d);
 }
 
-hf_status dev_inject(dev *d, const dev_fault *f) {
-  if (!d->give_up) return hf_fail(HF_UNSUPPORTED, "faults can be rehearsed on a virtual device only");
+hf_status dev_fault_check(const dev_fault *f) {
   if (f->kind != DEV_FAULT_NONE && f->at < 1)
     return hf_fail(HF_INPUT, "a fault at operation %lld: they count from 1", (long long)f->at);
   if (f->kind == DEV_FAULT_SLOW && !(f->factor >= 1 && f->factor <= 1e6))
     return hf_fail(HF_INPUT, "a device slowed down %g times: 1 to a million", f->factor);
+  return HF_OK;
+}
+
+hf_status dev_inject(dev *d, const dev_fault *f) {
+  if (!d->give_up) return hf_fail(HF_UNSUPPORTED, "faults can be rehearsed on a virtual device only");
+  HF_TRY(dev_fault_check(f));
   d->fault = *f;
   return HF_OK;
 }
