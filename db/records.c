@@ -1,6 +1,7 @@
 #include "db/records.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,15 @@ const char *db_tag_name(db_tag t) {
 
 static int threads_of(const rec_figure *f) {
   return strncmp(f->params, "threads=", 8) == 0 ? atoi(f->params + 8) : 0;
+}
+
+double rec_read_rate(const rec_figure *list, int n, int threads) {
+  char params[32];
+  snprintf(params, sizeof params, "threads=%d", threads);
+  for (int i = 0; i < n; i++)
+    if (!strcmp(list[i].what, "dram_read_bytes_per_s") && !strcmp(list[i].device, "cpu") && !strcmp(list[i].params, params))
+      return list[i].likely;
+  return 0;
 }
 
 double rec_figure_over_linear(const rec_figure *list, int n, int i, int *threads) {

@@ -47,6 +47,8 @@ typedef struct {
   db_tag tag;
   char source[160];
 } rec_figure;
+/* Memory's read rate in bytes/s as that many threads of the CPU reach it; 0 when the list does not have it. */
+double rec_read_rate(const rec_figure *list, int n, int threads);
 /* For a rate of N threads (params "threads=N", unit in /s), how many times N times that of one thread of the same device it is; above
  * REC_POSSIBLE one of the two was measured wrong. 0: list has no such pair. *threads (may be NULL) becomes N. */
 double rec_figure_over_linear(const rec_figure *list, int n, int i, int *threads);

@@ -60,14 +60,10 @@ void drift_profile(drift *d, db *from, int64_t machine_id) {
   rec_machine m = {.id = machine_id};
   rec_figure *f = NULL;
   int n = 0;
-  char params[32];
-  snprintf(params, sizeof params, "threads=%d", d->threads);
   hf_status st = machine_id ? HF_OK : db_machine_latest(from, MACHINE_MEASURED, &m);
   if (st == HF_OK) st = db_figure_list(from, m.id, &f, &n);
   if (st != HF_OK) hf_clear_error();
-  for (int i = 0; st == HF_OK && i < n; i++)
-    if (!strcmp(f[i].what, "dram_read_bytes_per_s") && !strcmp(f[i].device, "cpu") && !strcmp(f[i].params, params))
-      d->profile_bytes_per_s = f[i].likely;
+  if (st == HF_OK) d->profile_bytes_per_s = rec_read_rate(f, n, d->threads);
   free(f);
 }
 

@@ -48,8 +48,7 @@ hf_status fault_parse(const char *text, dev_fault *out) {
   if (out->kind != DEV_FAULT_NONE && at && is_number(at + 1) && strlen(at) < 20) {
     out->at = atoll(at + 1);
     if (out->kind == DEV_FAULT_SLOW && factor && factor < at) out->factor = strtod(factor + 1, &end);
-    const bool whole =
-        out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at : !factor;
+    const bool whole = out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at : !factor;
     if (whole) return hf_note(dev_fault_check(out), "--fault: '%s'", text);
   }
   return hf_fail(

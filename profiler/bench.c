@@ -62,21 +62,11 @@ static void look_at_memory(profile *p, double *before) {
   *before = now;
 }
 
-static double stated_bytes_per_s(const profile *p, int threads) {
-  char params[32];
-  snprintf(params, sizeof params, "threads=%d", threads);
-  for (int i = 0; i < p->n_figure; i++)
-    if (!strcmp(p->figure[i].what, "dram_read_bytes_per_s") && !strcmp(p->figure[i].device, "cpu") &&
-        !strcmp(p->figure[i].params, params))
-      return p->figure[i].likely;
-  return 0;
-}
-
 static const double POSSIBLE_READ = 1.1, MOST_APART = 2.5;
 
 /* The factor on a point's time that makes its reading that of the stated rate. */
 static double to_stated_rate(const profile *p, const rec_kernel_point *k, double ns) {
-  const double stated = stated_bytes_per_s(p, k->threads), now = p->bytes_per_s;
+  const double stated = rec_read_rate(p->figure, p->n_figure, k->threads), now = p->bytes_per_s;
   if (k->threads < 2 || k->threads != pool_threads(p->pools[0]) || p->from_cache || k->load[0] != '\0') return 1;
   if (!(stated > 0) || !(now > 0) || !(ns > 0) || k->bytes <= 0) return 1;
   const double bytes = 1e9 * (double)k->bytes;
