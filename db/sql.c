@@ -1,5 +1,6 @@
 #include "db/sql.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,16 +8,24 @@
 
 enum { VERB_TEXT, VERB_INSERT, VERB_UPDATE, VERB_SELECT };
 
+/* A file beside the database (its -shm) that cannot grow is an I/O error to SQLite. */
+static bool disk_full(const db *d, int rc, int full) {
+  const int of_system = d->handle ? sqlite3_system_errno(d->handle) : 0;
+  return (rc & 0xff) == SQLITE_FULL ||
+         ((rc & 0xff) == SQLITE_IOERR && (full == SQLITE_IOERR_SHMSIZE || of_system == ENOSPC || of_system == EDQUOT));
+}
+
 hf_status db_fail(const db *d, int rc, const char *what) {
   int full = d->handle ? sqlite3_extended_errcode(d->handle) : rc;
   const char *detail = d->handle && (full & 0xff) == (rc & 0xff) ? sqlite3_errmsg(d->handle) : sqlite3_errstr(rc);
+  if (disk_full(d, rc, full))
+    return hf_fail(HF_MACHINE, "%s: %s: the disk is full; free some space and try again", d->path, what);
   switch (rc & 0xff) {
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
     case SQLITE_PROTOCOL: /* gave up in a race for the write-ahead log's locks */
       return hf_fail(HF_MACHINE, "%s: %s: database is locked by another program; wait for it to end and try again", d->path,
                      what);
-    case SQLITE_FULL: return hf_fail(HF_MACHINE, "%s: %s: the disk is full; free some space and try again", d->path, what);
     case SQLITE_NOMEM: return hf_fail(HF_MACHINE, "%s: %s: out of memory", d->path, what);
     case SQLITE_IOERR:
       if (full == SQLITE_IOERR_NOMEM) return hf_fail(HF_MACHINE, "%s: %s: out of memory", d->path, what);

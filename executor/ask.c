@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,8 @@
 
 extern char **environ;
 
-enum { MAX_ANSWER = 256 << 20, MAX_ARGS = 64 };
+/* Far above any question that hf-run asks; the hardest placements known take half a minute. */
+enum { MAX_ANSWER = 256 << 20, MAX_ARGS = 64, ANSWER_S = 900 };
 
 /* hf-plan in the folder of this program. */
 static hf_status find_hf_plan(char *out, size_t n) {
@@ -31,13 +33,18 @@ static hf_status find_hf_plan(char *out, size_t n) {
   return HF_OK;
 }
 
-/* Reads both pipes until they close. */
+/* Reads both pipes until they close. HF_TIMEOUT: nothing came for so many looks of a second (looks, as this process may have been stopped). */
 static hf_status drain(int out_fd, int err_fd, hf_buf *out, hf_buf *err) {
   struct pollfd p[2] = {{out_fd, POLLIN, 0}, {err_fd, POLLIN, 0}};
   hf_buf *to[2] = {out, err};
   char chunk[65536];
+  int looks = 0;
   while (p[0].fd >= 0 || p[1].fd >= 0) {
-    if (poll(p, 2, -1) < 0 && errno != EINTR) return hf_fail(HF_MACHINE, "poll: %s", strerror(errno));
+    const int ready = poll(p, 2, 1000);
+    if (ready < 0 && errno != EINTR) return hf_fail(HF_MACHINE, "poll: %s", strerror(errno));
+    if (ready <= 0) p[0].revents = p[1].revents = 0;
+    looks = ready == 0 ? looks + 1 : 0;
+    if (looks == ANSWER_S) return hf_fail(HF_TIMEOUT, "hf-plan gave no answer in %d s", ANSWER_S);
     for (int i = 0; i < 2; i++) {
       if (p[i].fd < 0 || !p[i].revents) continue;
       ssize_t n = read(p[i].fd, chunk, sizeof chunk);
@@ -98,7 +105,8 @@ hf_status ask_hf_plan(const char *const *args, json **out) {
   close(po[0]); /* before waiting: after a failure the child may still be writing, and must not wait for a reader */
   close(pe[0]);
   po[0] = pe[0] = -1;
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+  if (st != HF_OK) (void)kill(pid, SIGKILL);
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {} /* ends: both its pipes are closed, or it was killed */
   if (st == HF_OK) st = judge_exit(status, &err);
   if (st == HF_OK) st = json_parse(text.data ? text.data : "", text.len, "answer of hf-plan", out);
 end:

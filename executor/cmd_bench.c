@@ -26,6 +26,8 @@ typedef struct {
   char db_path[4096];
   plan *fixed; /* the one of --plan */
   topology *topo;
+  hf_status unlogged; /* what the database said when it failed first, and why */
+  char why[512];
 } bench;
 
 /* Weight bytes that a decode step reads beside the routed experts: all dense parts once, embedding rows aside. */
@@ -69,7 +71,8 @@ static void look(void *user, const sched *s) {
   drift_look(user);
 }
 
-static hf_status log_cell(const bench *b, const engine *e, const prompt_list *l, const serve_stats *st, const cell *c) {
+/* A database that fails (a full disk) ends no table: it is told below it. */
+static hf_status log_cell(bench *b, const engine *e, const prompt_list *l, const serve_stats *st, const cell *c) {
   rec_run n = {.users = c->users,
                .depth = engine_opts(e)->depth,
                .threads = engine_threads(e),
@@ -82,10 +85,16 @@ static hf_status log_cell(const bench *b, const engine *e, const prompt_list *l,
   snprintf(n.gpu, sizeof n.gpu, "%.95s", engine_opts(e)->gpu);
   snprintf(n.kind, sizeof n.kind, "bench");
   snprintf(n.status, sizeof n.status, "done");
-  return record_run(b->d, &n, l->req, l->n, st);
+  HF_TRY(record_figures(&n, l->req, l->n, st));
+  if (b->unlogged != HF_OK) return HF_OK;
+  b->unlogged = record_run(b->d, &n, l->req, l->n, st);
+  if (b->unlogged == HF_OK) return HF_OK;
+  snprintf(b->why, sizeof b->why, "%s", hf_error_line());
+  hf_clear_error();
+  return HF_OK;
 }
 
-static hf_status run_cell(const bench *b, cell *c) {
+static hf_status run_cell(bench *b, cell *c) {
   const run_options *r = b->r;
   hf_status st;
   engine *e = NULL;
@@ -179,7 +188,7 @@ static void print_cell(const cell *c, bool first) {
   fflush(stdout);
 }
 
-static hf_status run_cells(const bench *b) {
+static hf_status run_cells(bench *b) {
   const run_options *r = b->r;
   cli_int_list users = r->users.n ? r->users : (cli_int_list){.n = 1, .v = {1}};
   cli_int_list prompts = r->prompt_tokens.n ? r->prompt_tokens : (cli_int_list){.n = 1, .v = {16}};
@@ -197,6 +206,7 @@ static hf_status run_cells(const bench *b) {
   }
   if (st == HF_OK && r->common.json) st = print_json(cells, n);
   free(cells);
+  if (st == HF_OK && b->unlogged != HF_OK) return hf_fail(b->unlogged, "%s; runs are not recorded from then on", b->why);
   return st;
 }
 

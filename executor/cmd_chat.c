@@ -37,6 +37,7 @@ typedef struct {
   prefix *known; /* pages of the conversation so far */
   chat_message *msg;
   int n_msg, cap_msg, n_turns;
+  hf_status unrecorded; /* what the database said when it failed first */
   /* the answer at work */
   text_stream text;
   hf_status st;
@@ -87,12 +88,17 @@ static bool ends(void *user, serve_request *q, int32_t id) {
   return id == c->form.end_id || c->text.stopped;
 }
 
+/* A database that fails (a full disk) ends no conversation. */
 static hf_status record(chat *c, const serve_request *q, const serve_stats *st, double others, int64_t *run_id) {
   rec_run n = {0};
   record_describe(&n, c->r->model, c->m, c->e, &c->o, c->p, 1, interrupted != 0);
   n.other_cpu_share = others;
-  HF_TRY(record_run(c->d, &n, q, 1, st));
-  *run_id = n.id;
+  HF_TRY(record_figures(&n, q, 1, st));
+  if (c->unrecorded != HF_OK) return HF_OK;
+  c->unrecorded = record_run(c->d, &n, q, 1, st);
+  if (c->unrecorded == HF_OK) *run_id = n.id;
+  else hf_log(HF_LOG_WARN, "%s; turns are not recorded from now on", hf_error_line());
+  hf_clear_error();
   return HF_OK;
 }
 
@@ -138,7 +144,7 @@ static hf_status answer(chat *c, serve_request *q) {
   }
   if (st == HF_OK && c->r->common.json) st = show_json(c, q, stats.shared_tokens, run_id);
   if (st == HF_OK) st = push(c, CHAT_ASSISTANT, chat_answer(c->form.style.family, c->text.text.data ? c->text.text.data : ""));
-  if (st == HF_OK && interrupted) hf_log(HF_LOG_INFO, "interrupted; run %lld holds this turn", (long long)run_id);
+  if (st == HF_OK && interrupted && run_id) hf_log(HF_LOG_INFO, "interrupted; run %lld holds this turn", (long long)run_id);
   interrupted = 0;
   stream_free(&c->text);
   serve_stats_free(&stats);
@@ -224,6 +230,7 @@ hf_status cmd_chat(const run_options *r) {
   sigaction(SIGINT, &sa, &old);
   hf_status st = open_chat(&c);
   if (st == HF_OK) st = talk(&c);
+  if (st == HF_OK && c.unrecorded != HF_OK) st = hf_fail(c.unrecorded, "turns were not recorded, see the warning above");
   sigaction(SIGINT, &old, NULL);
   engine_close(c.e);
   prefix_free(c.known);

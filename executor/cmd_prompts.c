@@ -335,10 +335,11 @@ static void print_people(const job *j) {
   const plan *p = j->p;
   bool like = p && !j->unlike[0];
   int left = unfinished(&j->list);
-  printf(
-      "run %lld: %d request%s, %d at once, depth %d, %d CPU thread%s, device %s: %lld prompt and %lld output tokens in %.3g s\n",
-      (long long)n->id, j->list.n, plural(j->list.n), j->list.n < j->users ? j->list.n : j->users, j->o.depth, n->threads,
-      plural(n->threads), j->o.gpu, (long long)n->prompt_tokens, (long long)n->output_tokens, n->wall_s);
+  if (n->id) printf("run %lld: ", (long long)n->id);
+  else printf("run not recorded: ");
+  printf("%d request%s, %d at once, depth %d, %d CPU thread%s, device %s: %lld prompt and %lld output tokens in %.3g s\n",
+         j->list.n, plural(j->list.n), j->list.n < j->users ? j->list.n : j->users, j->o.depth, n->threads, plural(n->threads),
+         j->o.gpu, (long long)n->prompt_tokens, (long long)n->output_tokens, n->wall_s);
   if (j->stats.shared_tokens > 0)
     printf("  %lld more prompt tokens were not computed: their beginnings were those of other prompts\n",
            (long long)j->stats.shared_tokens);
@@ -526,7 +527,24 @@ static hf_status nothing_left(const run_options *r, const job *j) {
   return json_show(o);
 }
 
+/* Hours of answers are worth more than their row: a database that fails now (a full disk) is told at the end. */
+static hf_status keep_run(const run_options *r, job *j, char *why, size_t n) {
+  hf_status st = j->p ? plan_adopt(j->d, j->p) : HF_OK;
+  fill_run(r, j); /* after the plan got its number */
+  j->run.dram_bytes_per_s = drift_bytes_per_s(&j->drift);
+  const hf_status counted = record_figures(&j->run, j->list.req, j->list.n, &j->stats);
+  if (st == HF_OK) st = counted;
+  if (st == HF_OK) st = record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats);
+  if (st == HF_OK && r->trace) st = trace_store(j->d, j->run.id, &j->trace);
+  if (st == HF_OK) return st;
+  snprintf(why, n, "%s", hf_error_line());
+  hf_clear_error();
+  j->run.id = 0;
+  return st;
+}
+
 static hf_status run_job(const run_options *r, job *j) {
+  char why[512];
   HF_TRY(can_write("--out", r->out));
   HF_TRY(can_write("--trace", r->trace));
   HF_TRY(prepare(r, j));
@@ -537,12 +555,8 @@ static hf_status run_job(const run_options *r, job *j) {
   begin_drift(j);
   HF_TRY(serve(r, j));
   drift_end(&j->drift);
-  if (j->p) HF_TRY(plan_adopt(j->d, j->p));
-  fill_run(r, j);
-  j->run.dram_bytes_per_s = drift_bytes_per_s(&j->drift);
+  const hf_status kept = keep_run(r, j, why, sizeof why);
   j->corrected = corrected_for_drift(r, j);
-  HF_TRY(record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats));
-  if (r->trace) HF_TRY(trace_store(j->d, j->run.id, &j->trace));
   if (r->trace) HF_TRY(trace_write(&j->trace, r->trace));
   if (r->out) HF_TRY(write_answers(r, j));
   if (r->common.json) {
@@ -550,6 +564,7 @@ static hf_status run_job(const run_options *r, job *j) {
   } else {
     print_people(j);
   }
+  if (kept != HF_OK) return hf_fail(kept, "%s; the run is not recorded, its answers and figures are whole", why);
   int left = unfinished(&j->list);
   return left ? hf_fail(HF_NO, "interrupted: %d of %d requests are not finished; run %lld holds the others", left, j->list.n,
                         (long long)j->run.id)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/end.h"
 #include "base/log.h"
 #include "db/catalog.h"
 #include "executor/commands.h"
@@ -181,7 +182,8 @@ int main(int argc, char **argv) {
   int n = 0;
   char **rest = NULL;
   bool stop = false;
-  model_guard_mappings("hf-run");
+  hf_end_program("hf-run");
+  model_guard_mappings();
   if (argc > 1 && !strcmp(argv[1], "model")) return cli_finish("hf-run", cmd_model(argc - 1, argv + 1));
   hf_status st = cli_parse(&spec, argc, argv, &r.common, &n, &rest, &stop);
   if (st == HF_OK && !stop) {

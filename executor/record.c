@@ -135,7 +135,7 @@ void record_describe(rec_run *run, const char *model_path, const model *m, const
   run->threads = engine_threads(e);
 }
 
-hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
+hf_status record_figures(rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
   hf_percentiles ttft, tpot;
   HF_TRY(record_latencies(reqs, n, &ttft, &tpot));
   run->created_ns = hf_wall_ns();
@@ -149,6 +149,10 @@ hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n, cons
   run->prefill_tok_per_s = st->prefill_s > 0 ? st->prefill_tokens / st->prefill_s : 0;
   run->ttft_p50_s = ttft.p50, run->ttft_p90_s = ttft.p90, run->ttft_p99_s = ttft.p99;
   run->tpot_p50_s = tpot.p50, run->tpot_p90_s = tpot.p90, run->tpot_p99_s = tpot.p99;
+  return HF_OK;
+}
+
+hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
   HF_TRY(db_begin(d));
   hf_status s = put_all(d, run, reqs, n, st);
   if (s != HF_OK) db_rollback(d);

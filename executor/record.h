@@ -15,6 +15,8 @@ void record_describe(rec_run *run, const char *model_path, const model *m, const
                      const plan *p, int users, bool stopped);
 
 /* Fills the measured part of run from stats, writes everything in one transaction, sets run->id. */
+/* What was measured, into *run. */
+HF_MUST hf_status record_figures(rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);
 HF_MUST hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);
 
 /* Trace events of steps, bounded; for --trace. Times of ev are the clock's; the file counts from origin_ns, the first launch. */

@@ -3,13 +3,12 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <string.h>
-#include <unistd.h>
 
+#include "base/end.h"
 #include "model/internal.h"
 
 /* More than any published model has files; what finds no place ends the process by the signal, as without a guard. */
-enum { MAX_GUARDED = 4096, PAGE = 4096, EXIT_MACHINE = 3 /* of HF_MACHINE */ };
+enum { MAX_GUARDED = 4096, PAGE = 4096 };
 
 static struct {
   _Atomic uintptr_t begin; /* 0: free */
@@ -17,8 +16,6 @@ static struct {
   const char *path; /* of the tensor set, which takes the entry away before it frees it */
 } guarded[MAX_GUARDED];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *program_name;
-static atomic_flag told = ATOMIC_FLAG_INIT;
 
 void guard_add(const void *data, size_t bytes, const char *path) {
   pthread_mutex_lock(&lock);
@@ -39,16 +36,6 @@ void guard_remove(const void *data) {
   pthread_mutex_unlock(&lock);
 }
 
-static void say(const char *text) {
-  size_t n = strlen(text);
-  while (n > 0) {
-    ssize_t done = write(STDERR_FILENO, text, n);
-    if (done <= 0) return;
-    text += done;
-    n -= (size_t)done;
-  }
-}
-
 static void on_bus_error(int sig, siginfo_t *info, void *context) {
   (void)context;
   const uintptr_t at = (uintptr_t)info->si_addr;
@@ -56,20 +43,15 @@ static void on_bus_error(int sig, siginfo_t *info, void *context) {
   for (int i = 0; i < MAX_GUARDED && faulted; i++) {
     uintptr_t begin = atomic_load(&guarded[i].begin);
     if (begin == 0 || at < begin || at >= guarded[i].end) continue;
-    while (atomic_flag_test_and_set(&told)) pause(); /* another thread ends the process */
-    say(program_name);
-    say(": ");
-    say(guarded[i].path);
-    say(": has become shorter while it was in use, or its disk fails; replace weight files instead of writing into them\n");
-    _exit(EXIT_MACHINE);
+    hf_end(guarded[i].path,
+           "has become shorter while it was in use, or its disk fails; replace weight files instead of writing into them");
   }
   signal(sig,
          SIG_DFL); /* not ours: the instruction is tried again, or the signal sent again, and ends the process as it would have */
   if (!faulted) raise(sig);
 }
 
-void model_guard_mappings(const char *program) {
+void model_guard_mappings(void) {
   struct sigaction sa = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
-  program_name = program;
   sigaction(SIGBUS, &sa, NULL);
 }

@@ -156,9 +156,8 @@ HF_MUST hf_status model_tensor(const model *m, model_tensor_id id, int layer, in
  * has become shorter than it was when opened. What nobody can check is a file that is cut, or a disk that fails, after this call: touching a
  * page that is no longer there raises SIGBUS. Do not write into weight files that are in use; replace them. */
 HF_MUST hf_status model_tensor_map(const model *m, model_tensor_id id, int layer, int expert, const void **out);
-/* For a program's main: from now on such a SIGBUS ends the process with one line that names the file, after `program` (which is kept), and the exit
- * status of HF_MACHINE; buffers of standard output are lost. Any other SIGBUS is as before. */
-void model_guard_mappings(const char *program);
+/* For a program's main: from now on such a SIGBUS ends the process with one line that names the file (base/end.h). Any other SIGBUS is as before. */
+void model_guard_mappings(void);
 /* Writes info.bytes bytes in canonical layout and info.format to dst. HF_MACHINE on a read error (file shrank). */
 HF_MUST hf_status model_tensor_read(const model *m, model_tensor_id id, int layer, int expert, void *dst, size_t dst_bytes);
 /* The whole tensor as float32, n = rows * cols, exactly: also where model_tensor_read rounds (MT_K_B of FP8 checkpoints, to BF16). HF_UNSUPPORTED

@@ -115,7 +115,7 @@ double dma_reached(const dma_load *d) {
 void dma_stop(dma_load *d) {
   if (!d) return;
   atomic_store(&d->stop, true);
-  if (d->started) pthread_join(d->thread, NULL);
+  if (d->started) pthread_join(d->thread, NULL); /* ends: it looks at stop after each piece */
   mem_free(d->data, d->bytes, -1);
   free(d->cache);
   free(d);

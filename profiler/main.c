@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cli.h"
+#include "base/end.h"
 #include "db/catalog.h"
 #include "model/model.h"
 #include "profiler/profile.h"
@@ -157,6 +158,7 @@ out:
 }
 
 int main(int argc, char **argv) {
+  hf_end_program(program);
   static const struct {
     const char *name;
     hf_status (*run)(int argc, char **argv);

@@ -151,6 +151,9 @@ is_c && of_product {
   if (FILENAME !~ /\/main\.c$/ && code ~ /(^|[^A-Za-z0-9_.>])(exit|abort)[ ]*\(/) {
     report("exit", "library code returns an hf_status; only a main.c ends the program")
   }
+  if (code ~ /(pthread_cond_wait|pthread_join|sem_wait|waitpid|sigwait|sigwaitinfo)[ ]*\(|poll[ ]*\([^;]*,[ ]*-1[ ]*\)/ && line !~ /\/\* ends: /) {
+    report("wait", "waits without a deadline: give it one, or say in a comment on the line what ends it: /* ends: ... */")
+  }
   if (code ~ /(^|[^A-Za-z0-9_.>])(gets|sprintf|vsprintf|strtok|alloca)[ ]*\(/) {
     report("banned", "unbounded or not thread-safe: use snprintf, hf_buf, strtok_r")
   }

@@ -169,7 +169,7 @@ static void *device_thread(void *arg) {
     bool active = false;
     for (int i = 0; i < v->n_streams; i++) active = active || atomic_load(&v->st[i].active);
     while (!active && !v->stop) {
-      pthread_cond_wait(&v->wake, &v->lock);
+      pthread_cond_wait(&v->wake, &v->lock); /* ends: idle until a launch, or virt_quit */
       for (int i = 0; i < v->n_streams; i++) active = active || atomic_load(&v->st[i].active);
     }
     bool stop = v->stop;
@@ -225,7 +225,7 @@ static void virt_quit(dev *d) {
   for (int i = 0; i < v->n_streams; i++) atomic_store(&v->st[i].active, false);
   pthread_cond_signal(&v->wake);
   pthread_mutex_unlock(&v->lock);
-  if (!over) pthread_join(v->thread, NULL);
+  if (!over) pthread_join(v->thread, NULL); /* ends: no stream is active, operations are finite or look at stop */
 }
 
 static void virt_free(dev *d) {

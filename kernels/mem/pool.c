@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "kernels/mem/internal.h"
+#include "kernels/mem/patience.h"
 #include "kernels/mem/pool.h"
 
 enum {
@@ -45,6 +46,8 @@ struct pool {
   pthread_cond_t work, done, opened;
   pool_fn *fn;
   void *arg;
+  patience patience;
+  unsigned fail_at; /* for tests: the pool_run at which worker 1 dies; 0: never */
   _Alignas(LINE_BYTES) atomic_uint epoch;
   atomic_bool stop;
   _Alignas(LINE_BYTES) atomic_int left;
@@ -83,16 +86,17 @@ static void wait_for_work(pool *p, unsigned seen) {
   if (spin_for(p, p->spin_ns, epoch_moved, seen)) return;
   pthread_mutex_lock(&p->lock);
   atomic_fetch_add(&p->parked, 1);
-  while (!epoch_moved(p, seen)) pthread_cond_wait(&p->work, &p->lock);
+  while (!epoch_moved(p, seen)) pthread_cond_wait(&p->work, &p->lock); /* ends: idle until the next work, or pool_free */
   atomic_fetch_sub(&p->parked, 1);
   pthread_mutex_unlock(&p->lock);
 }
 
 static void wait_for_workers(pool *p) {
+  patience_wait w = {0};
   if (spin_for(p, p->spin_ns, all_done, 0)) return;
   pthread_mutex_lock(&p->lock);
   atomic_store(&p->caller_parked, true);
-  while (!all_done(p, 0)) pthread_cond_wait(&p->done, &p->lock);
+  while (!all_done(p, 0)) patience_cond_wait(&p->patience, &w, &p->done, &p->lock);
   atomic_store(&p->caller_parked, false);
   pthread_mutex_unlock(&p->lock);
 }
@@ -155,17 +159,40 @@ bool pool_spare_cpus(const pool *p, void *cpu_set, size_t bytes) {
   return true;
 }
 
-static void *worker_main(void *arg) {
-  worker *w = arg;
+/* A thread's key is destroyed when it ends, however it does; one that ends as it should has emptied it. */
+static pthread_key_t at_work;
+static pthread_once_t at_work_once = PTHREAD_ONCE_INIT;
+static bool at_work_made;
+
+static void on_death(void *arg) {
+  const worker *w = arg;
+  atomic_store(&w->p->patience.died, w->index);
+}
+
+static void make_at_work(void) {
+  at_work_made = pthread_key_create(&at_work, on_death) == 0; /* without it a dead worker is found by its silence */
+}
+
+static void work_until_stopped(worker *w) {
   pool *p = w->p;
-  pin_worker(p, w->index);
   for (unsigned seen = 0;;) {
     wait_for_work(p, seen);
-    if (atomic_load(&p->stop)) return NULL;
+    if (atomic_load(&p->stop)) return;
     seen++;
+    if (seen == p->fail_at && w->index == 1) pthread_exit(NULL);
     p->fn(p->arg, w->index, p->n_threads);
     finish_epoch(p);
   }
+}
+
+static void *worker_main(void *arg) {
+  worker *w = arg;
+  pin_worker(w->p, w->index);
+  pthread_once(&at_work_once, make_at_work);
+  if (at_work_made) pthread_setspecific(at_work, w);
+  work_until_stopped(w);
+  if (at_work_made) pthread_setspecific(at_work, NULL);
+  return NULL;
 }
 
 /* Threads go over the nodes in proportion to their cores: the middle of thread i's share of all cores lies in its node. */
@@ -203,6 +230,11 @@ static hf_status fill(pool *p, const topology *t, int total_cores) {
     p->w[i].cpu = own_cores && k < node->n_cpus && node->cpus[k] < CPU_SETSIZE ? node->cpus[k] : -1;
   }
   atomic_store(&p->barrier_left, p->n_threads);
+  p->patience.what = "CPU workers";
+  p->patience.n_threads = p->n_threads;
+  p->patience.max_looks = PATIENCE_LOOKS;
+  const char *fail_at = getenv("HF_FAIL_WORKER");
+  p->fail_at = fail_at ? (unsigned)strtoul(fail_at, NULL, 10) : 0;
   return HF_OK;
 }
 
@@ -247,7 +279,7 @@ void pool_free(pool *p) {
   unpin_caller(p);
   atomic_store(&p->stop, true);
   start_epoch(p);
-  for (int i = 1; i < p->n_started; i++) pthread_join(p->w[i].handle, NULL);
+  for (int i = 1; i < p->n_started; i++) pthread_join(p->w[i].handle, NULL); /* ends: they are idle, as no pool_run is at work */
   pthread_cond_destroy(&p->opened);
   pthread_cond_destroy(&p->done);
   pthread_cond_destroy(&p->work);
@@ -255,6 +287,10 @@ void pool_free(pool *p) {
   free(p->node_cpus);
   size_t bytes = (sizeof *p + (size_t)p->n_threads * sizeof(worker) + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
   mem_free(p, bytes, -1);
+}
+
+void pool_set_patience(pool *p, int seconds) {
+  p->patience.max_looks = seconds;
 }
 
 int pool_threads(const pool *p) {
@@ -284,6 +320,7 @@ static bool barrier_open(pool *p, unsigned sense) {
  * neighbour on two cores: a step of the example model took thirty times as long while waiting threads only yielded). */
 void pool_barrier(pool *p, int thread) {
   worker *w = &p->w[thread];
+  patience_wait wait = {0};
   int sense = w->barrier_sense = !w->barrier_sense;
   if (atomic_fetch_sub(&p->barrier_left, 1) == 1) {
     atomic_store_explicit(&p->barrier_left, p->n_threads, memory_order_relaxed);
@@ -297,7 +334,7 @@ void pool_barrier(pool *p, int thread) {
   if (spin_for(p, p->spin_ns ? BARRIER_SPIN_NS : 0, barrier_open, (unsigned)sense)) return;
   pthread_mutex_lock(&p->lock);
   atomic_fetch_add(&p->barrier_asleep, 1);
-  while (!barrier_open(p, (unsigned)sense)) pthread_cond_wait(&p->opened, &p->lock);
+  while (!barrier_open(p, (unsigned)sense)) patience_cond_wait(&p->patience, &wait, &p->opened, &p->lock);
   atomic_fetch_sub(&p->barrier_asleep, 1);
   pthread_mutex_unlock(&p->lock);
 }
@@ -305,12 +342,15 @@ void pool_barrier(pool *p, int thread) {
 /* Whoever raises the counter has no one to wake, so the waiting thread naps instead of sleeping: rare, since claims come in an order in which what is
  * waited for was begun long before. */
 void pool_wait(pool *p, atomic_int *counter, int value) {
+  patience_wait w = {0};
   if (atomic_load_explicit(counter, memory_order_acquire) >= value) return;
   for (int64_t until = hf_now_ns() + (p->spin_ns ? BARRIER_SPIN_NS : 0);;) {
     for (int i = 0; i < CHECKS_PER_CLOCK; i++) {
       if (atomic_load_explicit(counter, memory_order_acquire) >= value) return;
       pool_relax();
     }
-    if (hf_now_ns() >= until) nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+    if (hf_now_ns() < until) continue;
+    patience_poll(&p->patience, &w);
+    nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
   }
 }

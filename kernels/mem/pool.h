@@ -1,6 +1,7 @@
 /* pool.h: the CPU workers. pool_run() executes one function on all threads, the caller being thread 0. Workers are pinned, one to a
  * core when they take (nearly) all cores of the machine, else to the cores of their node where there are several nodes (never when the
  * topology is fake); they spin briefly (50 us) and then park; with more threads than cores they do not spin.
+ * A worker that dies in fn, or all of them standing still for PATIENCE_LOOKS seconds, ends the process with one line (kernels/mem/patience.h).
  * One pool_run at a time (calls from several threads are serialised by the caller). Functions must not fail: they report through arg. */
 #ifndef HF_KERNELS_POOL_H
 #define HF_KERNELS_POOL_H
@@ -11,6 +12,8 @@ typedef void pool_fn(void *arg, int thread, int n_threads);
 /* n_threads 0 = all physical cores. */
 HF_MUST hf_status pool_new(const topology *t, int n_threads, pool **out);
 void pool_free(pool *p);
+/* Another patience than PATIENCE_LOOKS, in seconds; before pool_run. */
+void pool_set_patience(pool *p, int seconds);
 int pool_threads(const pool *p);
 int pool_node_of(const pool *p, int thread);
 /* A cpu_set_t (sched.h) of the CPUs that no worker is pinned to, for a thread that works beside the pool; false when there are none. */

@@ -357,7 +357,7 @@ hf_status ask_evaluate_all(const ask_case_spec *s, int n, int threads, void (*do
   if (pthread_mutex_init(&w.lock, NULL) != 0) return hf_fail(HF_MACHINE, "no more locks: evaluating cases");
   while (started < want - 1 && pthread_create(&id[started], NULL, worker, &w) == 0) started++;
   take_cases(&w);
-  for (int i = 0; i < started; i++) pthread_join(id[i], NULL);
+  for (int i = 0; i < started; i++) pthread_join(id[i], NULL); /* ends: no case is left, each is finite */
   pthread_mutex_destroy(&w.lock);
   return w.failed == n ? HF_OK : hf_fail(w.st, "%s: %s", s[w.failed].name, w.line);
 }

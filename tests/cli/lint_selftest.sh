@@ -71,6 +71,9 @@ violation "exit in a library" '^model/x.c:5: exit: '
 printf '#include <stdio.h>\nvoid f(char *a);\nvoid f(char *a) {\n  sprintf(a, "b");\n}\n' >"$tree/model/x.c"
 violation "sprintf" '^model/x.c:4: banned: '
 
+printf '#include <pthread.h>\nvoid f(pthread_t t);\nvoid f(pthread_t t) {\n  pthread_join(t, 0);\n}\n' >"$tree/model/x.c"
+violation "a wait without an end" '^model/x.c:4: wait: '
+
 # A long function is a warning before it is an error.
 { echo "int f(int v) {"; for i in $(seq 125); do echo "  v += $i;"; done; printf '  return v;\n}\n'; } >"$tree/model/x.c"
 expect_exit 0 bash "$lint" "$tree" no-build

@@ -9,13 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "base/end.h"
 #include "base/json.h"
 #include "model/model.h"
+#include "tests/unit/in_process.h"
 
 static char path[64];
 
@@ -26,27 +27,6 @@ static void copy_of_a_model(void) {
   assert_int_equal(hf_read_file("tests/golden/qwen3_moe_gguf/model.gguf", 64 << 20, &bytes, &n), HF_OK);
   assert_int_equal(hf_write_file(path, bytes, n), HF_OK);
   free(bytes);
-}
-
-/* Runs `job` in a process whose standard error goes to text; its wait status. */
-static int in_process(void (*job)(void), char *text, size_t size) {
-  int ends[2], status = 0;
-  size_t n = 0;
-  ssize_t got;
-  assert_int_equal(pipe(ends), 0);
-  pid_t child = fork();
-  assert_true(child >= 0);
-  if (child == 0) {
-    dup2(ends[1], STDERR_FILENO);
-    job();
-    _exit(77);
-  }
-  close(ends[1]);
-  while (n + 1 < size && (got = read(ends[0], text + n, size - 1 - n)) > 0) n += (size_t)got;
-  text[n] = '\0';
-  close(ends[0]);
-  assert_int_equal(waitpid(child, &status, 0), child);
-  return status;
 }
 
 static const volatile uint8_t *last_tensor(model **m) {
@@ -60,7 +40,8 @@ static const volatile uint8_t *last_tensor(model **m) {
 
 static void read_what_is_gone(void) {
   model *m = NULL;
-  model_guard_mappings("hf-test");
+  hf_end_program("hf-test");
+  model_guard_mappings();
   const volatile uint8_t *p = last_tensor(&m);
   (void)p[0];
   if (truncate(path, 4096) != 0) _exit(79);
@@ -70,7 +51,8 @@ static void read_what_is_gone(void) {
 /* The same mapping once its model is closed is nobody's; a mapping of this test stands for it. */
 static void read_another_mapping(void) {
   model *m = NULL;
-  model_guard_mappings("hf-test");
+  hf_end_program("hf-test");
+  model_guard_mappings();
   (void)last_tensor(&m);
   model_close(m);
   signal(SIGALRM, SIG_DFL);
