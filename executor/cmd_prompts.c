@@ -1,5 +1,6 @@
 /* cmd_prompts.c: hf-run --prompts and --prompt: requests through a plan, text as it comes, the run into the database, predicted against
  * measured. */
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "executor/record.h"
 #include "executor/setup.h"
 #include "executor/stream.h"
+#include "executor/trace.h"
 
 static volatile sig_atomic_t interrupted;
 
@@ -125,6 +127,7 @@ typedef struct {
   prefix *known;
   serve_stats stats;
   trace_log trace;
+  idle_account idle;
   rec_run run;
   int users;
   drift drift;
@@ -289,6 +292,7 @@ static json *to_json(const job *j) {
   }
   add_percentiles(o, "ttft_s", n->ttft_p50_s, n->ttft_p90_s, n->ttft_p99_s);
   add_percentiles(o, "tpot_s", n->tpot_p50_s, n->tpot_p90_s, n->tpot_p99_s);
+  if (j->idle.n_resources) trace_idle_json(&j->idle, o);
   if (!j->p) {
     json_add_int(o, "unfinished", unfinished(&j->list));
     json_add_null(o, "predicted");
@@ -360,6 +364,23 @@ static void print_people(const job *j) {
     printf("  measured beside other programs: they had %.0f %% of the CPU time; run it again on a quiet machine\n",
            100 * n->other_cpu_share);
   if (p && !like) printf("  no error is stated: this run is not the planned one (%s)\n", j->unlike);
+}
+
+/* Of each resource how busy it was, and the three things it waited for longest. */
+static void print_idle(const idle_account *a) {
+  const double overlap = idle_overlap(a);
+  for (int k = 0; k < a->n_resources; k++) {
+    const idle_resource *y = &a->resource[k];
+    printf("  %s was busy for %.0f %% of %.3g s", y->name, 100.0 * (double)y->busy_ns / (double)a->span_ns,
+           1e-9 * (double)a->span_ns);
+    for (int i = 0; i < y->n_causes && i < 3; i++) {
+      char words[64];
+      idle_cause_words(&y->cause[i], words, sizeof words);
+      printf("%s %s %.0f %%", i ? "," : " and waited for", words, 100.0 * (double)y->cause[i].ns / (double)a->span_ns);
+    }
+    putchar('\n');
+  }
+  if (isfinite(overlap)) printf("  overlap of the two: %.2f of what is possible\n", overlap);
 }
 
 /* An error is stated only where like is compared with like: the planned load on the planned device of this machine. */
@@ -446,7 +467,8 @@ static hf_status serve(const run_options *r, job *j) {
                     .tok = j->tok,
                     .form = r->chat ? &j->form : NULL,
                     .first = j->list.req,
-                    .single = j->list.n == 1 && !j->list.kept};
+                    .single = j->list.n == 1 && !j->list.kept,
+                    .trace.on_host = !strcmp(j->o.gpu, "none")};
   hf_status st;
   int64_t tokens = 0;
   HF_GO(end, hf_alloc(&s.text, (size_t)j->list.n, sizeof *s.text, "text of answers"));
@@ -557,12 +579,14 @@ static hf_status run_job(const run_options *r, job *j) {
   drift_end(&j->drift);
   const hf_status kept = keep_run(r, j, why, sizeof why);
   j->corrected = corrected_for_drift(r, j);
-  if (r->trace) HF_TRY(trace_write(&j->trace, r->trace));
+  if (r->trace) HF_TRY(idle_account_of(j->trace.ev, j->trace.n, &j->idle));
+  if (r->trace) HF_TRY(trace_write(&j->trace, &j->idle, r->trace));
   if (r->out) HF_TRY(write_answers(r, j));
   if (r->common.json) {
     HF_TRY(json_show(to_json(j)));
   } else {
     print_people(j);
+    if (j->idle.n_resources) print_idle(&j->idle);
   }
   if (kept != HF_OK) return hf_fail(kept, "%s; the run is not recorded, its answers and figures are whole", why);
   int left = unfinished(&j->list);
@@ -580,6 +604,7 @@ hf_status cmd_prompts(const run_options *r) {
   stage_table_free(j.pace);
   serve_stats_free(&j.stats);
   trace_free(&j.trace);
+  idle_account_free(&j.idle);
   prompts_free(&j.list);
   plan_free(j.p);
   plan_free(j.without);

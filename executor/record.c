@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/json.h"
 #include "base/mem.h"
 
 hf_status record_latencies(const serve_request *reqs, int n, hf_percentiles *ttft_s, hf_percentiles *tpot_s) {
@@ -41,7 +40,7 @@ static hf_status put_requests(db *d, int64_t run, const serve_request *reqs, int
   return HF_OK;
 }
 
-static hf_status put_stages(db *d, int64_t run, const serve_stats *st) {
+static hf_status put_stages(db *d, int64_t run, bool on_host, const serve_stats *st) {
   for (int ph = 0; ph < 2; ph++) {
     for (int l = 0; l <= st->n_layers; l++) {
       for (int g = 0; g < DEV_STAGE_N; g++) {
@@ -57,7 +56,7 @@ static hf_status put_stages(db *d, int64_t run, const serve_stats *st) {
         snprintf(r.source, sizeof r.source, "run");
         snprintf(r.stage, sizeof r.stage, "%s", dev_stage_name((dev_stage)g));
         snprintf(r.phase, sizeof r.phase, "%s", phase_name[ph]);
-        snprintf(r.resource, sizeof r.resource, "%s", g == DEV_STAGE_CEXP ? "cpu" : "gpu0");
+        snprintf(r.resource, sizeof r.resource, "%s", on_host || g == DEV_STAGE_CEXP ? "cpu" : "gpu0");
         HF_TRY(db_stage_put(d, &r));
       }
     }
@@ -115,7 +114,7 @@ static hf_status put_losses(db *d, int64_t run, const serve_stats *st) {
 static hf_status put_all(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
   HF_TRY(db_run_put(d, run));
   HF_TRY(put_requests(d, run->id, reqs, n));
-  if (st->n_losses == 0) HF_TRY(put_stages(d, run->id, st)); /* else they are of two machines */
+  if (st->n_losses == 0) HF_TRY(put_stages(d, run->id, !strcmp(run->gpu, "none"), st)); /* else they are of two machines */
   HF_TRY(put_routing(d, run->id, st));
   HF_TRY(put_losses(d, run->id, st));
   return db_commit(d);
@@ -157,81 +156,4 @@ hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n, cons
   hf_status s = put_all(d, run, reqs, n, st);
   if (s != HF_OK) db_rollback(d);
   return s;
-}
-
-hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index) {
-  enum { MAX_EVENTS = 4000000 };
-  if (t->n + s->n_trace > t->cap) {
-    int64_t cap = t->cap ? 2 * t->cap : 65536;
-    if (cap < t->n + s->n_trace) cap = t->n + s->n_trace;
-    if (cap > MAX_EVENTS) return hf_fail(HF_INPUT, "--trace: more than %d events; run fewer tokens", MAX_EVENTS);
-    HF_TRY(hf_realloc(&t->ev, (size_t)cap, sizeof *t->ev, "trace events"));
-    t->cap = cap;
-  }
-  /* Steps come as they end; an earlier one may have started later. */
-  if (!t->origin_ns || s->launched_ns < t->origin_ns) t->origin_ns = s->launched_ns;
-  for (int i = 0; i < s->n_trace; i++) {
-    const dev_trace *d = &s->trace[i];
-    rec_trace *r = &t->ev[t->n++];
-    *r = (rec_trace){.step = (int)step_index,
-                     .micro_batch = s->stream,
-                     .layer = d->layer,
-                     .start_ns = d->start_ns,
-                     .end_ns = d->end_ns,
-                     .tokens = d->tokens,
-                     .distinct = d->distinct};
-    snprintf(r->source, sizeof r->source, "run");
-    snprintf(r->stage, sizeof r->stage, "%s", dev_stage_name(d->stage));
-    snprintf(r->resource, sizeof r->resource, "%s", d->stage == DEV_STAGE_CEXP ? "cpu" : "gpu0");
-  }
-  return HF_OK;
-}
-
-hf_status trace_write(const trace_log *t, const char *path) {
-  json *doc = json_new_object(), *list = json_add_array(doc, "traceEvents");
-  const char *const lanes[2] = {"gpu0", "cpu"};
-  for (int i = 0; i < 2; i++) {
-    json *m = json_add_object(list, NULL);
-    json_add_str(m, "name", "thread_name");
-    json_add_str(m, "ph", "M");
-    json_add_int(m, "pid", 1);
-    json_add_int(m, "tid", i);
-    json_add_str(json_add_object(m, "args"), "name", lanes[i]);
-  }
-  for (int64_t i = 0; i < t->n; i++) {
-    const rec_trace *r = &t->ev[i];
-    char name[64];
-    json *e = json_add_object(list, NULL);
-    snprintf(name, sizeof name, "%s L%d m%d", r->stage, r->layer, r->micro_batch);
-    json_add_str(e, "name", name);
-    json_add_str(e, "cat", r->stage);
-    json_add_str(e, "ph", "X");
-    json_add_int(e, "pid", 1);
-    json_add_int(e, "tid", strcmp(r->resource, "cpu") ? 0 : 1);
-    json_add_num(e, "ts", (double)(r->start_ns - t->origin_ns) / 1000.0);
-    json_add_num(e, "dur", (double)(r->end_ns - r->start_ns) / 1000.0);
-    json *a = json_add_object(e, "args");
-    json_add_int(a, "step", r->step);
-    json_add_int(a, "micro_batch", r->micro_batch);
-    json_add_int(a, "layer", r->layer);
-    json_add_int(a, "tokens", r->tokens);
-    json_add_int(a, "distinct_experts", r->distinct);
-  }
-  json_add_str(doc, "displayTimeUnit", "ns");
-  hf_status st = json_write_file(doc, path);
-  json_free(doc);
-  return st;
-}
-
-hf_status trace_store(db *d, int64_t run_id, const trace_log *t) {
-  hf_status st = db_begin(d);
-  for (int64_t i = 0; i < t->n && i < TRACE_STORED && st == HF_OK; i++) st = db_trace_put(d, run_id, 0, &t->ev[i]);
-  if (st == HF_OK) return db_commit(d);
-  db_rollback(d);
-  return st;
-}
-
-void trace_free(trace_log *t) {
-  free(t->ev);
-  *t = (trace_log){0};
 }
