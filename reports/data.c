@@ -78,6 +78,7 @@ void data_run_free(data_run *r) {
   free(r->distinct);
   free(r->event);
   free(r->error);
+  free(r->trace);
   free(r);
 }
 
@@ -89,6 +90,7 @@ static hf_status read_run(db *d, int64_t id, data_run *r) {
   HF_TRY(db_distinct_list(d, id, &r->distinct, &r->n_distinct));
   HF_TRY(db_event_list(d, id, &r->event, &r->n_event));
   HF_TRY(db_signed_errors(d, id, &r->error, &r->n_error));
+  HF_TRY(db_trace_list(d, id, 0, &r->trace, &r->n_trace));
   return r->r.plan_id > 0 ? db_plan_get(d, r->r.plan_id, &r->p) : HF_OK;
 }
 

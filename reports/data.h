@@ -28,7 +28,8 @@ typedef struct {
   rec_distinct *distinct;
   rec_event *event;
   rec_signed_error *error;
-  int n_request, n_stage, n_routing, n_distinct, n_event, n_error;
+  rec_trace *trace; /* of hf-run --trace; by start */
+  int n_request, n_stage, n_routing, n_distinct, n_event, n_error, n_trace;
   plan *p; /* what it executed; NULL when it was deleted */
 } data_run;
 

@@ -389,6 +389,7 @@ void section_run(page *p, const char *id, const char *title, const data_run *d) 
   if (run_comparable(d)) range_of_run(p, &d->r);
   table_errors(p, id, d);
   part_stages(p, id, d);
+  part_timeline(p, id, d);
   page_heading(p, "Details of the run");
   table_run(p, id, &d->r);
   table_requests(p, id, d);

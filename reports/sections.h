@@ -23,6 +23,8 @@ void part_budget(page *p, const char *id, const plan *pl);
 void source_of_plan(page *p, const data_plan *pl, const char *name);
 
 void section_run(page *p, const char *id, const char *title, const data_run *r);
+/* Of a run with --trace; else nothing. */
+void part_timeline(page *p, const char *id, const data_run *r);
 /* A re-plan against the plan before; the runs may be NULL. */
 void section_replan(page *p, const char *id, const data_plan *now, const data_plan *old, const data_run *before,
                     const data_run *after);
