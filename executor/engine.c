@@ -200,13 +200,6 @@ static void host_experts_job(void *arg, int thread, int n_threads) {
   host_experts(e, e->cpu_layer, e->cpu_step, thread, n_threads);
 }
 
-/* Tokens from t on that follow each other in one sequence. */
-static int piece_of(const dev_step *s, int t) {
-  int n = 1;
-  while (t + n < s->n_tok && s->seq[t + n] == s->seq[t] && s->pos[t + n] == s->pos[t] + n) n++;
-  return n;
-}
-
 static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *s, const dev_context *ctx) {
   const engine *e = user;
   const stage_table *t = e->o.pace;
@@ -216,7 +209,7 @@ static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *
   if (st == DEV_STAGE_ATTN) {
     stage_load load = {0};
     for (int i = 0, n; i < s->n_tok; i += n) {
-      n = piece_of(s, i);
+      n = attn_run_of(s->pos, s->seq, NULL, s->n_tok, i);
       stage_load_add(&load, t, s->pos[i], n);
     }
     ns = stage_attn_ns(t, layer, &load);

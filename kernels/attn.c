@@ -17,15 +17,20 @@ static int per_kv(const attn_step *s) {
   return s->a.n_heads / s->a.n_kv_heads;
 }
 
+int attn_run_of(const int32_t *pos, const int32_t *seq, const uint8_t *mark, int n_tok, int t) {
+  int n = 1;
+  while (t + n < n_tok && seq[t + n] == seq[t] && pos[t + n] == pos[t] + n && (!mark || !mark[t + n] == !mark[t])) n++;
+  return n;
+}
+
+/* The run at t or, where that is somebody else's, the next one that is not; n_q 0: there is none. */
 static void find_run(walk *w) {
   const attn_step *s = w->s;
+  for (w->n_q = 0; w->t < s->n_tok; w->t += w->n_q) {
+    w->n_q = attn_run_of(s->pos, s->seq, s->skip, s->n_tok, w->t);
+    if (!s->skip || !s->skip[w->t]) return;
+  }
   w->n_q = 0;
-  while (s->skip && w->t < s->n_tok && s->skip[w->t]) w->t++;
-  if (w->t >= s->n_tok) return;
-  w->n_q = 1;
-  while (w->t + w->n_q < s->n_tok && s->seq[w->t + w->n_q] == s->seq[w->t] && s->pos[w->t + w->n_q] == s->pos[w->t] + w->n_q &&
-         !(s->skip && s->skip[w->t + w->n_q]))
-    w->n_q++;
 }
 
 /* Rows from r0 on, of heads from g0 on. */

@@ -27,6 +27,9 @@ typedef struct {
   size_t part_floats;
 } attn_step;
 
+/* How many tokens from t on follow each other in one sequence and are marked alike; mark: attn_step's skip, mla_step's plain, or NULL. */
+int attn_run_of(const int32_t *pos, const int32_t *seq, const uint8_t *mark, int n_tok, int t);
+
 /* Room for the partial results that `threads` threads can use for sequences of up to `context` tokens; 0 for one thread. */
 size_t attn_part_floats(int n_heads, int n_kv_heads, int dv, int64_t context, int threads);
 /* Returns true when contexts are cut: attn_step_merge must follow. The same answer for every thread. */

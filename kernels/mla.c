@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "kernels/attn.h"
 #include "kernels/layouts.h"
 
 enum { SEGMENT = KERN_ATTN_SEGMENT, ROWS = KERN_ATTN_ROWS, GROUP = 4 };
@@ -227,11 +228,8 @@ void mla_plain_run(const mla_step *s, int thread, int n_threads) {
   worker w = {.s = s};
   if (!s->plain) return;
   for (w.t = 0; w.t < s->n_tok; w.t += w.n) {
-    w.n = 1;
+    w.n = attn_run_of(s->pos, s->seq, s->plain, s->n_tok, w.t);
     if (!s->plain[w.t]) continue;
-    while (w.t + w.n < s->n_tok && s->plain[w.t + w.n] && s->seq[w.t + w.n] == s->seq[w.t] &&
-           s->pos[w.t + w.n] == s->pos[w.t] + w.n)
-      w.n++;
     if (!w.key_mm) {
       lay_out(&w, &s->d, s->k_b.format, s->v_b.format, s->n_tok, s->exact,
               (uintptr_t)(s->scratch + (size_t)thread * s->scratch_bytes));
