@@ -41,8 +41,9 @@ int check_pages(const engine_options *o) {
 }
 
 static size_t kv_row_bytes(const model_config *c, const engine_options *o) {
-  size_t elems = c->attn == ATTN_MLA ? (size_t)(c->kv_lora_rank + c->rope_dim) : 2 * (size_t)c->n_kv_heads * (size_t)c->head_dim;
-  return elems * kern_kv_elem_bytes(o->exact ? KV_F32 : o->kv_type);
+  const kern_kv_shape s = c->attn == ATTN_MLA ? (kern_kv_shape){.k = c->kv_lora_rank, .v = c->rope_dim}
+                                              : (kern_kv_shape){.n_heads = c->n_kv_heads, .k = c->head_dim, .v = c->head_dim};
+  return kern_kv_row_bytes(o->exact ? KV_F32 : o->kv_type, &s);
 }
 
 static size_t kv_layer_bytes(const model_config *c, const engine_options *o) {
@@ -382,6 +383,8 @@ static hf_status check_options(const engine_options *o) {
                      (long long)limit[i].lo, (long long)limit[i].hi);
   if (o->page_tokens & (o->page_tokens - 1))
     return hf_fail(HF_INPUT, "engine: pages of %d tokens: needs a power of two", o->page_tokens);
+  if (!o->exact && o->kv_type == KV_Q8_0 && o->page_tokens < KERN_KV_GROUP)
+    return hf_fail(HF_INPUT, "engine: pages of %d tokens: a KV cache in q8_0 needs %d at least", o->page_tokens, KERN_KV_GROUP);
   return HF_OK;
 }
 

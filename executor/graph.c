@@ -259,6 +259,7 @@ static void attention_gqa(graph *g, int l) {
                    .layer = l,
                    .in = k,
                    .in_stride = b->kva_w,
+                   .count = c->n_kv_heads,
                    .n = kv_w,
                    .in2 = v,
                    .in2_stride = b->kva_w,

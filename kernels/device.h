@@ -64,7 +64,7 @@ typedef enum {
   DOP_HEADMM, /* for each of `count` heads h: out[t][h*out_head ..] = rows h*n.. of w times in[t][h*head_stride ..]; n rows a head; not of
                * tokens that the step computes plain */
   DOP_ROPE, /* `count` heads: copies n floats from in (head_stride, offset) to out (out_head, out_offset), rotated by pos[t] */
-  DOP_KV_WRITE, /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2 */
+  DOP_KV_WRITE, /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2: keys and values of `count` heads; 0: a latent */
   DOP_ATTN_MLA, /* see kern_attn: count heads, n = lora, n2 = rope; tokens that are not computed plain */
   DOP_ATTN_PLAIN, /* see kernels/mla.h: tokens that are; w = k_b, w2 = v_b; in = queries (head_stride), in2 = their rotated parts (n + n2 apart) */
   DOP_ATTN_GQA,    /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */

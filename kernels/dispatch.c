@@ -187,6 +187,7 @@ static void fill_ref(kern_table *t) {
   t->attn_fold = kern_attn_fold_ref;
   t->kv_store = kern_kv_store_ref;
   t->kv_load = kern_kv_load_ref;
+  t->kv_unpack = kern_kv_unpack_ref;
 }
 
 #ifdef HF_X86
@@ -206,6 +207,7 @@ static void fill_ref(kern_table *t) {
     t->attn_fold = kern_attn_fold_##isa;           \
     t->kv_store = kern_kv_store_##isa;             \
     t->kv_load = kern_kv_load_##isa;               \
+    t->kv_unpack = kern_kv_unpack_##isa;           \
   } while (0)
 
 static void fill_x86(kern_table *t) {
@@ -214,6 +216,9 @@ static void fill_x86(kern_table *t) {
   t->encode = kern_encode_avx2; /* wider registers gain nothing: see encode.inc */
   if (!allowed(AVX512, t->isa)) return;
   FILL(avx512);
+  if (!allowed(VNNI, t->isa)) return;
+  t->attn = kern_attn_avx512vnni;
+  t->attn_merge = kern_attn_merge_avx512vnni;
 }
 #else
 static void fill_x86(kern_table *t) {

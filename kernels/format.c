@@ -76,10 +76,6 @@ size_t kern_act_bytes(kern_act a, int n) {
   return lay_round_up((size_t)n * (a == KA_F32 ? 4 : 2), 64);
 }
 
-size_t kern_kv_elem_bytes(kern_kv_type t) {
-  return t == KV_F32 ? 4 : 2;
-}
-
 /* Rows fill whole vectors; each has dv sums (and what a tile may write behind them), a maximum and a weight. */
 size_t kern_attn_part_floats(int n_rows, int dv) {
   return lay_round_up((size_t)n_rows, n_rows <= 8 ? 8 : 16) * (lay_round_up((size_t)dv, 16) + 18);

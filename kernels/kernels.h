@@ -129,23 +129,43 @@ enum {
 /* Packs n floats. Every variant gives the same bits. */
 typedef void kern_pack_fn(const float *x, int n, void *out);
 
-/* Paged KV cache of one layer. Row r of page p starts at base + p*page_bytes + r*row_bytes. MLA row: [kv_lora + rope]
- * elements; GQA row: K [n_kv_heads*head_dim], then V the same. */
-typedef enum { KV_F32, KV_F16, KV_BF16, KV_N } kern_kv_type;
+/* Paged KV cache of one layer: numbers of F32, F16 or BF16, or Q8_0: blocks of 32 int8 with an F16 scale, 34 bytes, quantised as activations are (Q8B32).
+ * Row r of page p begins at base + p*page_bytes + r*row_bytes; a row is what a token has: latent and rotated part (MLA), or the keys of all heads and
+ * then their values. Q8_0 of MLA: the int8 of a row, then its scales. Q8_0 of heads has rows in groups of KERN_KV_GROUP tokens instead, which begin where
+ * their first row would; in a group one head after another:
+ *     keys         [k / 4][token][4]     four dimensions of 16 tokens are a vector of 64 bytes: scores have tokens in lanes
+ *     their scales [k / 32][token]
+ *     values       [token][v]
+ *     their scales [v / 32][token]
+ * Dimensions of a head (MLA: of a row) are filled up with zeros to a multiple of 32. */
+typedef enum { KV_F32, KV_F16, KV_BF16, KV_Q8_0, KV_N } kern_kv_type;
+enum { KERN_KV_GROUP = 16 };
 typedef struct {
   const char *base;
   size_t page_bytes, row_bytes;
   const int32_t *pages; /* page table of the sequence: token i lies in page pages[i / page_tokens], row i % page_tokens */
-  int page_tokens;      /* power of two */
+  int page_tokens;      /* power of two; Q8_0 of heads: a multiple of KERN_KV_GROUP */
   kern_kv_type type;
 } kern_kv;
-size_t kern_kv_elem_bytes(kern_kv_type t);
+/* What a token has: n_heads heads with k and v dimensions; MLA: n_heads 0, latents of k numbers and a rotated part of v. */
+typedef struct {
+  int n_heads, k, v;
+} kern_kv_shape;
+const char *kern_kv_name(kern_kv_type t); /* "q8_0", as in a plan */
+bool kern_kv_parse(const char *name, kern_kv_type *out);
+size_t kern_kv_row_bytes(kern_kv_type t, const kern_kv_shape *s);
+/* Token i's numbers into the cache and back; with the global table. k: [n_heads][k], v: [n_heads][v]. */
+void kern_kv_write(const kern_kv *kv, const kern_kv_shape *s, int i, const float *k, const float *v);
+void kern_kv_read(const kern_kv *kv, const kern_kv_shape *s, int i, float *k, float *v);
 
 /* Attention of n_q queries at the positions pos0, pos0 + 1, ... of one sequence. Heads are grouped by the KV head they read: row r of KV head g is
  * query r / per and head g * per + r % per, with per = n_heads / n_kv_heads; it sees tokens up to its own position, window > 0: the last
  * `window` of them. out = sum_i softmax_i(scale * q.k_i) v_i, a sink (one per head, or NULL) takes part in the denominator only.
  *   GQA: dk = dv = head_dim (expanded latent attention, mla.h: dk = nope + rope, dv of its own); q, out [n_heads][head_dim] a query
  *   MLA, absorbed: n_kv_heads 1, dk = lora + rope, dv = lora, the value is the key's first dv elements; q [n_heads][dk], out [n_heads][dv]
+ *
+ * Over a cache in Q8_0 queries are rounded as Q8B32, of whole blocks (of zeros behind dk), so that scores are products of whole numbers with scales:
+ * sum over blocks of d_k * d_q * sum(q_k q_q). Weights are not rounded.
  *
  * Context is cut into segments of KERN_ATTN_SEGMENT tokens at fixed positions, a segment into blocks of KERN_ATTN_BLOCK. A row's partial result of a
  * segment (maximum, sum, weighted values, the softmax kept online over blocks) and their fold in ascending order are the same
@@ -216,9 +236,11 @@ typedef struct {
   void (*attn_merge)(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch);
   /* The partial result of a later segment, of one KV head, into that of earlier ones; `many` only. attn_merge of what comes out ends it. */
   void (*attn_fold)(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch);
-  /* n floats to KV elements and back */
+  /* n floats to KV elements of F32, F16 or BF16 and back */
   void (*kv_store)(kern_kv_type t, const float *x, int n, void *dst);
   void (*kv_load)(kern_kv_type t, const void *src, int n, float *x);
+  /* n int8 with a scale (F16) for each 32 of them */
+  void (*kv_unpack)(const int8_t *q, const void *scales, int n, float *x);
 } kern_table;
 
 /* Elements [lo, hi) of a vector of n into their place in the packed vector `out`, with the global table; lo is a multiple of 32, hi too unless it

@@ -49,6 +49,27 @@ static inline size_t q8b32_bytes(int n) {
 
 enum { TILE_ROWS = 16 };
 
+/* A KV head in a group of the cache in Q8_0 (kernels.h): where its parts begin, and how long it is. */
+typedef struct {
+  int k_blocks, v_blocks;
+  size_t k_scales, values, v_scales, bytes;
+} kv_q8_head;
+enum { KV_Q8_BLOCK_BYTES = KERN_KV_GROUP * Q8_BLOCK_BYTES, KV_Q8_SCALES_BYTES = KERN_KV_GROUP * 2 /* of a block */ };
+
+static inline kv_q8_head kv_q8_head_of(int k, int v) {
+  kv_q8_head h = {.k_blocks = q8b32_blocks(k), .v_blocks = q8b32_blocks(v)};
+  h.k_scales = (size_t)h.k_blocks * Q8_BLOCK * KERN_KV_GROUP;
+  h.values = (size_t)h.k_blocks * KV_Q8_BLOCK_BYTES;
+  h.v_scales = h.values + (size_t)h.v_blocks * Q8_BLOCK * KERN_KV_GROUP;
+  h.bytes = h.values + (size_t)h.v_blocks * KV_Q8_BLOCK_BYTES;
+  return h;
+}
+
+/* The group that holds token i. */
+static inline const char *kv_q8_group(const kern_kv *kv, int i) {
+  return kern_kv_row(kv, i / KERN_KV_GROUP * KERN_KV_GROUP);
+}
+
 /* Part of a block: `count` units of 1, 2 or 4 bytes from byte at[0] of a row's block on; with at[1] and at[2] the units of two or three places
  * take turns, so that a product which needs them together reads memory in rising order: two or three streams in one page defeat the
  * prefetcher (measured on Zen 4: a third of the bandwidth). */

@@ -118,7 +118,7 @@ static void pack_latents(worker *w, const kern_kv *kv, int c, int n) {
   for (int i = 0; i < n; i++) {
     char *kx = w->key_x + (size_t)i * w->key_x_bytes, *vx = w->value_x + (size_t)i * w->value_x_bytes;
     float *row = w->block + (size_t)i * (size_t)row_floats(d);
-    kern_get()->kv_load(kv->type, kern_kv_row(kv, c + i), d->lora + d->rope, w->latent);
+    kern_kv_read(kv, &(kern_kv_shape){.k = d->lora, .v = d->rope}, c + i, w->latent, w->latent + d->lora);
     kern_get()->pack[w->key_act](w->latent, d->lora, kx);
     if (w->value_act != w->key_act) kern_get()->pack[w->value_act](w->latent, d->lora, vx);
     memcpy(row + d->nope, w->latent + d->lora, (size_t)d->rope * sizeof *row);

@@ -104,19 +104,32 @@ static hf_status check_vec(scratch *s, const kern_table *ref) {
   return close_enough(&a, &b, 1, 1e-4f) ? HF_OK : differs("dot");
 }
 
-static hf_status check_attn(scratch *s, const kern_table *ref, kern_kv_type type) {
+static hf_status check_kv(scratch *s, const kern_table *ref, kern_kv_type type) {
   const kern_table *k = kern_get();
-  static const int32_t pages[] = {2, 0, 1};
-  size_t row = (LORA + ROPE) * kern_kv_elem_bytes(type);
-  kern_kv kv = {s->kv, row * PAGE, row, pages, PAGE, type};
-  const float *q = &s->w[0][0];
-  for (int i = 0; i < 3 * PAGE; i++) ref->kv_store(type, s->x[i % TOKENS] + i, LORA + ROPE, s->kv + (size_t)i * row);
+  const size_t row = (LORA + ROPE) * (type == KV_F32 ? 4 : 2);
+  if (type == KV_Q8_0) {
+    k->kv_unpack((const int8_t *)s->x[1], s->x[2], LORA + ROPE, s->out);
+    ref->kv_unpack((const int8_t *)s->x[1], s->x[2], LORA + ROPE, s->ref);
+    return memcmp(s->out, s->ref, (LORA + ROPE) * sizeof(float)) == 0 ? HF_OK : differs("kv_unpack");
+  }
   k->kv_store(type, s->x[1], LORA + ROPE, s->packed[0]);
   ref->kv_store(type, s->x[1], LORA + ROPE, s->expected);
   if (memcmp(s->packed[0], s->expected, row) != 0) return differs("kv_store");
   k->kv_load(type, s->expected, LORA + ROPE, s->out);
   ref->kv_load(type, s->expected, LORA + ROPE, s->ref);
-  if (memcmp(s->out, s->ref, (LORA + ROPE) * sizeof(float)) != 0) return differs("kv_load");
+  return memcmp(s->out, s->ref, (LORA + ROPE) * sizeof(float)) == 0 ? HF_OK : differs("kv_load");
+}
+
+static hf_status check_attn(scratch *s, const kern_table *ref, kern_kv_type type) {
+  enum { HD = (LORA + ROPE) / 2, Q = 2, PER = 2 };
+  const kern_table *k = kern_get();
+  static const int32_t pages[] = {2, 0, 1};
+  const kern_kv_shape latent = {.k = LORA, .v = ROPE}, head = {.n_heads = 1, .k = HD, .v = HD};
+  kern_kv kv = {.base = s->kv, .pages = pages, .page_tokens = PAGE, .type = type};
+  const float *q = &s->w[0][0];
+  HF_TRY(check_kv(s, ref, type));
+  kv.row_bytes = kern_kv_row_bytes(type, &latent), kv.page_bytes = kv.row_bytes * PAGE;
+  for (int i = 0; i < 3 * PAGE; i++) kern_kv_write(&kv, &latent, i, s->x[i % TOKENS] + i, s->x[i % TOKENS] + i + LORA);
   kern_attn a = {.kv = kv,
                  .mla = true,
                  .n_heads = HEADS,
@@ -132,9 +145,10 @@ static hf_status check_attn(scratch *s, const kern_table *ref, kern_kv_type type
   a.out = s->ref;
   ref->attn(&a, 0, 1, 0, HEADS, 0, 1, NULL, s->attn);
   if (!close_enough(s->out, s->ref, HEADS * LORA, 1e-4f)) return differs("attn, MLA");
-  enum { HD = (LORA + ROPE) / 2, Q = 2, PER = 2 };
+  kv.row_bytes = kern_kv_row_bytes(type, &head), kv.page_bytes = kv.row_bytes * PAGE;
+  for (int i = 0; i < 3 * PAGE; i++) kern_kv_write(&kv, &head, i, s->x[i % TOKENS] + i, s->x[i % TOKENS] + i + HD);
   a.mla = false, a.n_heads = PER, a.n_q = Q, a.pos0 = CTX - Q, a.window = 20, a.sinks = s->x[3], a.dk = a.dv = HD;
-  a.q_stride = a.out_stride = PER * HD;
+  a.kv = kv, a.q_stride = a.out_stride = PER * HD;
   ref->attn(&a, 0, 1, 0, Q * PER, 0, 1, NULL, s->attn);
   a.out = s->out;
   k->attn(&a, 0, 1, 0, Q * PER, 0, 1, NULL, s->attn);

@@ -130,7 +130,7 @@ static hf_status measure(profile *p, const prof_attn *a) {
   int most = p->o.quick ? QUICK_CONTEXT : FULL_CONTEXT;
   bench b = {.a = a, .row_elems = a->mla ? a->n_out + a->n_in : 2 * a->n_in * a->n_out};
   const int threads = pool_threads(p->pools[0]);
-  size_t row_bytes = (size_t)b.row_elems * kern_kv_elem_bytes(kv_type), page_bytes = row_bytes * PAGE_TOKENS;
+  size_t row_bytes = (size_t)b.row_elems * 2, page_bytes = row_bytes * PAGE_TOKENS;
   int64_t ring = L3_TIMES * p->topo->l3_bytes > RING_LEAST ? L3_TIMES * p->topo->l3_bytes : RING_LEAST;
   b.ring_pages = (int)(ring / (int64_t)page_bytes);
   if (b.ring_pages < most / PAGE_TOKENS) b.ring_pages = most / PAGE_TOKENS;

@@ -61,7 +61,7 @@ static hf_status points(profile *p, bench *b, const prof_attn *a) {
 hf_status prof_latent(profile *p, const prof_attn *a) {
   const mla_dims d = {.n_heads = a->heads, .lora = a->n_out, .nope = a->nope, .rope = a->n_in, .dv = a->v};
   const size_t q = (size_t)a->heads * (size_t)(d.nope + d.rope), out = (size_t)a->heads * (size_t)d.dv;
-  const size_t row = (size_t)(d.lora + d.rope) * kern_kv_elem_bytes(KV_F16);
+  const size_t row = (size_t)(d.lora + d.rope) * 2;
   const size_t keys = ring_matrix_bytes(KF_F32, a->heads * d.lora, d.nope),
                values = ring_matrix_bytes(KF_F32, a->heads * d.dv, d.lora);
   const int threads = pool_threads(p->pools[0]);

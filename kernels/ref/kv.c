@@ -18,3 +18,7 @@ void kern_kv_load_ref(kern_kv_type t, const void *src, int n, float *x) {
     else x[i] = t == KV_F16 ? half_from_f16(half_load_u16(p + (size_t)i * 2)) : half_from_bf16(half_load_u16(p + (size_t)i * 2));
   }
 }
+
+void kern_kv_unpack_ref(const int8_t *q, const void *scales, int n, float *x) {
+  for (int i = 0; i < n; i++) x[i] = half_from_f16(half_load_u16((const char *)scales + i / 32 * 2)) * (float)q[i];
+}

@@ -19,5 +19,6 @@ void kern_attn_merge_ref(const kern_attn *a, int g0, int g1, int r0, int r1, int
 void kern_attn_fold_ref(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch);
 void kern_kv_store_ref(kern_kv_type t, const float *x, int n, void *dst);
 void kern_kv_load_ref(kern_kv_type t, const void *src, int n, float *x);
+void kern_kv_unpack_ref(const int8_t *q, const void *scales, int n, float *x);
 
 #endif

@@ -21,6 +21,12 @@ static inline void at_f16_64(const char *p, float *dst) {
       _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 2 * i))));
 }
 
+static inline void at_q8_32(const char *p, float d, float *dst) {
+  MM_UNROLL for (int i = 0; i < 32; i += 8)
+      _mm256_storeu_ps(dst + i, _mm256_mul_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + i))))));
+}
+
+#define AT_PACK(x, n, out) kern_pack_q8b32_avx2(x, n, out)
 #include "kernels/x86/attn_tile.inc"
 
 #define AT_FN(name) at8_##name
@@ -49,6 +55,18 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 
 #include "kernels/x86/attn_rows.inc"
 
+#define AS_VEC __m256
+#define AS_W 8
+#define AS_LOAD(p) _mm256_loadu_ps(p)
+#define AS_STORE(p, v) _mm256_storeu_ps(p, v)
+#define AS_STORE_TAIL(p, n, v) _mm256_maskstore_ps(p, v256_mask(n), v)
+#define AS_SET1(f) _mm256_set1_ps(f)
+#define AS_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define AS_MUL(a, b) _mm256_mul_ps(a, b)
+#define AS_FIRST(v) _mm256_cvtss_f32(v)
+#define AS_EXP2(v) v256_exp2(v)
+#include "kernels/x86/attn_state.inc"
+
 #define AD_VEC __m256
 #define AD_W 8
 #define AD_GROUP 4
@@ -66,8 +84,6 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 #define AD_ADD(a, b) _mm256_add_ps(a, b)
 #define AD_SUB(a, b) _mm256_sub_ps(a, b)
 #define AD_MAX(a, b) _mm256_max_ps(a, b)
-#define AD_EXP2(v) ad_exp2(v)
-#define AD_FIRST(v) _mm256_cvtss_f32(v)
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
 #define AD_KEYS(type, row, rows, v, at, n) ((n) < 8 ? ad_kv_tail(type, (row)[v] + (at), n) : ad_kv(type, (row)[v] + (at)))
@@ -88,21 +104,6 @@ static inline __m256 ad_kv_tail(kern_kv_type t, const char *p, int n) {
   if (t == KV_F32) return v256_load_tail((const float *)(const void *)p, n);
   __m128i h = v128_load_u16_tail(p, n);
   return t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h);
-}
-
-/* Below 2^-125 it is zero, so that n goes straight into the exponent. */
-static inline __m256 ad_exp2(__m256 x) {
-  const __m256 least = _mm256_set1_ps(-125.0f), small = _mm256_cmp_ps(x, least, _CMP_LT_OQ);
-  x = _mm256_max_ps(least, x); /* operand order keeps NaN */
-  __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm256_sub_ps(x, n);
-  __m256 p = _mm256_set1_ps(0x1.5bba16p-10f);
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.3cea8ap-7f));
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.c6b752p-5f));
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.ebf9bcp-3f));
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.62e42ap-1f));
-  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-  __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
-  return _mm256_andnot_ps(small, _mm256_castsi256_ps(scaled));
 }
 
 /* Lanes l and l + 4 are added, two vectors becoming one; x: in an order that leaves [context row][row]. */
@@ -143,6 +144,10 @@ AT_INLINE __m256 ad_swap(__m256 v, const int d) {
 #include "kernels/x86/attn_dims.inc"
 
 void kern_attn_avx2(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+  if (kern_attn_is_q8(a)) {
+    kern_attn_q8_avx2(a, g0, g1, r0, r1, s0, s1, part, scratch);
+    return;
+  }
   if (ad_takes(a)) {
     ad_attend(a, g0, g1, r0, r1, s0, s1, part, scratch);
     return;
@@ -156,8 +161,12 @@ void kern_attn_avx2(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, 
 }
 
 void kern_attn_merge_avx2(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch) {
+  if (kern_attn_is_q8(a)) {
+    kern_attn_q8_merge_avx2(a, g0, g1, r0, r1, n_seg, part, scratch);
+    return;
+  }
   if (ad_takes(a)) {
-    ad_merge(a, g0, g1, r0, r1, n_seg, part, scratch);
+    as_merge(a, g0, g1, r0, r1, n_seg, part, scratch);
     return;
   }
   const size_t head = kern_attn_part_floats(r1 - r0, a->dv);

@@ -17,6 +17,12 @@ static inline void at_f16_64(const char *p, float *dst) {
       _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p + 2 * i))));
 }
 
+static inline void at_q8_32(const char *p, float d, float *dst) {
+  MM_UNROLL for (int i = 0; i < 32; i += 16)
+      _mm512_storeu_ps(dst + i, _mm512_mul_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + i))))));
+}
+
+#define AT_PACK(x, n, out) kern_pack_q8b32_avx512(x, n, out)
 #include "kernels/x86/attn_tile.inc"
 
 #define AT_FN(name) at16_##name
@@ -98,6 +104,18 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 
 #include "kernels/x86/attn_rows.inc"
 
+#define AS_VEC __m512
+#define AS_W 16
+#define AS_LOAD(p) _mm512_loadu_ps(p)
+#define AS_STORE(p, v) _mm512_storeu_ps(p, v)
+#define AS_STORE_TAIL(p, n, v) _mm512_mask_storeu_ps(p, v512_mask(n), v)
+#define AS_SET1(f) _mm512_set1_ps(f)
+#define AS_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define AS_MUL(a, b) _mm512_mul_ps(a, b)
+#define AS_FIRST(v) _mm512_cvtss_f32(v)
+#define AS_EXP2(v) v512_exp2(v)
+#include "kernels/x86/attn_state.inc"
+
 #define AD_VEC __m512
 #define AD_W 16
 #define AD_GROUP 8
@@ -115,8 +133,6 @@ static inline __m256 at8_weigh(float *s, __m256 safe, __m256 sum, int n) {
 #define AD_ADD(a, b) _mm512_add_ps(a, b)
 #define AD_SUB(a, b) _mm512_sub_ps(a, b)
 #define AD_MAX(a, b) _mm512_max_ps(a, b)
-#define AD_EXP2(v) ad_exp2(v)
-#define AD_FIRST(v) _mm512_cvtss_f32(v)
 #define AD_KV(type, p) ad_kv(type, p)
 #define AD_KV_TAIL(type, p, n) ad_kv_tail(type, p, n)
 #define AD_KEYS(type, row, rows, v, at, n) \
@@ -138,17 +154,6 @@ static inline __m512 ad_kv_tail(kern_kv_type t, const char *p, int n) {
   if (t == KV_F32) return _mm512_maskz_loadu_ps(v512_mask(n), p);
   __m256i h = _mm256_maskz_loadu_epi16(v512_mask(n), p);
   return t == KV_F16 ? _mm512_cvtph_ps(h) : v512_from_bf16(h);
-}
-
-static inline __m512 ad_exp2(__m512 x) {
-  x = _mm512_max_ps(_mm512_set1_ps(-160.0f), x); /* operand order keeps NaN */
-  __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(x, n);
-  __m512 p = _mm512_set1_ps(0x1.5bba16p-10f);
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3cea8ap-7f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c6b752p-5f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebf9bcp-3f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e42ap-1f));
-  return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f)), n);
 }
 
 /* Which context row of the tile is in half h of vector v: as ad_reduce() leaves them in ascending order. */
@@ -226,6 +231,10 @@ AT_INLINE __m512 ad_swap(__m512 v, const int d) {
 #include "kernels/x86/attn_dims.inc"
 
 void kern_attn_avx512(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+  if (kern_attn_is_q8(a)) {
+    kern_attn_q8_avx2(a, g0, g1, r0, r1, s0, s1, part, scratch);
+    return;
+  }
   if (ad_takes(a)) {
     ad_attend(a, g0, g1, r0, r1, s0, s1, part, scratch);
     return;
@@ -241,8 +250,12 @@ void kern_attn_avx512(const kern_attn *a, int g0, int g1, int r0, int r1, int s0
 }
 
 void kern_attn_merge_avx512(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch) {
+  if (kern_attn_is_q8(a)) {
+    kern_attn_q8_merge_avx2(a, g0, g1, r0, r1, n_seg, part, scratch);
+    return;
+  }
   if (ad_takes(a)) {
-    ad_merge(a, g0, g1, r0, r1, n_seg, part, scratch);
+    as_merge(a, g0, g1, r0, r1, n_seg, part, scratch);
     return;
   }
   const size_t head = kern_attn_part_floats(r1 - r0, a->dv), segment = head * (size_t)(g1 - g0);

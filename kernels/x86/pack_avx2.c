@@ -1,5 +1,6 @@
 /* Packing of activations and KV elements; bit for bit what the reference gives. VCVTPS2PH rounds to nearest even by its immediate
  * and cuts NaN payloads the same way; BF16 is rounded on the integer bits. */
+#include "kernels/half.h"
 #include "kernels/layouts.h"
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/block_sums.h"
@@ -121,4 +122,13 @@ void kern_kv_load_avx2(kern_kv_type t, const void *src, int n, float *x) {
     __m128i h = v128_load_u16_tail(p + (size_t)i * 2, n - i);
     _mm256_maskstore_ps(x + i, v256_mask(n - i), t == KV_F16 ? _mm256_cvtph_ps(h) : v256_from_bf16(h));
   }
+}
+
+void kern_kv_unpack_avx2(const int8_t *q, const void *scales, int n, float *x) {
+  int i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256 d = _mm256_cvtph_ps(_mm_set1_epi16((short)half_load_u16((const char *)scales + i / 32 * 2)));
+    _mm256_storeu_ps(x + i, _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(q + i))))));
+  }
+  for (; i < n; i++) x[i] = half_from_f16(half_load_u16((const char *)scales + i / 32 * 2)) * (float)q[i];
 }

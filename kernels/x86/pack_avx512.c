@@ -1,5 +1,6 @@
 /* Packing of activations and KV elements; bit for bit what the reference gives. VCVTPS2PH rounds to nearest even by its immediate
  * and cuts NaN payloads the same way; BF16 is rounded on the integer bits, because VCVTNEPS2BF16 flushes subnormals. */
+#include "kernels/half.h"
 #include "kernels/layouts.h"
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/block_sums.h"
@@ -99,5 +100,13 @@ void kern_kv_load_avx512(kern_kv_type t, const void *src, int n, float *x) {
     __mmask16 m = n - i >= 16 ? 0xffff : v512_mask(n - i);
     __m256i h = _mm256_maskz_loadu_epi16(m, p + (size_t)i * 2);
     _mm512_mask_storeu_ps(x + i, m, t == KV_F16 ? _mm512_cvtph_ps(h) : v512_from_bf16(h));
+  }
+}
+
+void kern_kv_unpack_avx512(const int8_t *q, const void *scales, int n, float *x) {
+  for (int i = 0; i < n; i += 16) {
+    const __mmask16 m = n - i >= 16 ? 0xffff : v512_mask(n - i);
+    const __m512 d = _mm512_cvtph_ps(_mm256_set1_epi16((short)half_load_u16((const char *)scales + i / 32 * 2)));
+    _mm512_mask_storeu_ps(x + i, m, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, q + i)))));
   }
 }

@@ -54,4 +54,19 @@ static inline __m256 v256_exp(__m256 x) {
   return _mm256_mul_ps(_mm256_mul_ps(p, a), b);
 }
 
+/* 2^x for x <= 0, to 1.5 ulp; below 2^-125 it is zero, so that n goes straight into the exponent. */
+static inline __m256 v256_exp2(__m256 x) {
+  const __m256 least = _mm256_set1_ps(-125.0f), small = _mm256_cmp_ps(x, least, _CMP_LT_OQ);
+  x = _mm256_max_ps(least, x); /* operand order keeps NaN */
+  __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm256_sub_ps(x, n);
+  __m256 p = _mm256_set1_ps(0x1.5bba16p-10f);
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.3cea8ap-7f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.c6b752p-5f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.ebf9bcp-3f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.62e42ap-1f));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
+  __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
+  return _mm256_andnot_ps(small, _mm256_castsi256_ps(scaled));
+}
+
 #endif

@@ -41,4 +41,16 @@ static inline __m512 v512_exp(__m512 x) {
   return _mm512_scalef_ps(_mm512_add_ps(p, _mm512_set1_ps(1.0f)), n);
 }
 
+/* 2^x for x <= 0, to 1.5 ulp where that is a normal number; zero for minus infinity. */
+static inline __m512 v512_exp2(__m512 x) {
+  x = _mm512_max_ps(_mm512_set1_ps(-160.0f), x); /* operand order keeps NaN */
+  __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(0x1.5bba16p-10f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3cea8ap-7f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c6b752p-5f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebf9bcp-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e42ap-1f));
+  return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f)), n);
+}
+
 #endif

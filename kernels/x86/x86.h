@@ -39,11 +39,21 @@ HF_X86_TILES(amx)
   void kern_attn_merge_##isa(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch); \
   void kern_attn_fold_##isa(const kern_attn *a, int r0, int r1, float *to, const float *from, void *scratch);                  \
   void kern_kv_store_##isa(kern_kv_type t, const float *x, int n, void *dst);                                                  \
-  void kern_kv_load_##isa(kern_kv_type t, const void *src, int n, float *x);
+  void kern_kv_load_##isa(kern_kv_type t, const void *src, int n, float *x);                                                   \
+  void kern_kv_unpack_##isa(const int8_t *q, const void *scales, int n, float *x);
 
 HF_X86_TABLE(avx2)
 HF_X86_TABLE(avx512)
 void kern_encode_avx2(kern_format f, const float *x, int n_cols, void *row);
 #undef HF_X86_TABLE
+
+/* Heads over a cache in Q8_0, attn_q8_ISA.c; with VNNI all others, too, by what there is for AVX-512. */
+void kern_attn_q8_avx2(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch);
+void kern_attn_q8_merge_avx2(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch);
+void kern_attn_avx512vnni(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch);
+void kern_attn_merge_avx512vnni(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch);
+static inline bool kern_attn_is_q8(const kern_attn *a) {
+  return a->kv.type == KV_Q8_0 && !a->mla;
+}
 
 #endif

@@ -61,8 +61,8 @@ static void check_pack(int n, int kind) {
 static void check_kv_copy(int n, int kind) {
   float *x = guarded((size_t)n * 4), *back = guarded((size_t)n * 4), *want_back = guarded((size_t)n * 4);
   fill_any(x, n, kind);
-  for (int t = 0; t < KV_N; t++) {
-    size_t bytes = (size_t)n * kern_kv_elem_bytes((kern_kv_type)t);
+  for (int t = 0; t <= KV_BF16; t++) {
+    size_t bytes = (size_t)n * (t == KV_F32 ? 4 : 2);
     char *want = guarded(bytes), *got = guarded(bytes);
     reference.kv_store((kern_kv_type)t, x, n, want);
     table.kv_store((kern_kv_type)t, x, n, got);
@@ -76,6 +76,58 @@ static void check_kv_copy(int n, int kind) {
   guarded_free(x, (size_t)n * 4);
   guarded_free(back, (size_t)n * 4);
   guarded_free(want_back, (size_t)n * 4);
+}
+
+static void check_kv_unpack(int n) {
+  const size_t scale_bytes = (size_t)(n + 31) / 32 * 2;
+  int8_t *q = guarded((size_t)n);
+  uint16_t *d = guarded(scale_bytes);
+  float *want = guarded((size_t)n * 4), *got = guarded((size_t)n * 4);
+  for (int i = 0; i < n; i++) q[i] = (int8_t)rnd_between(-128, 127);
+  for (size_t i = 0; i < scale_bytes / 2; i++) d[i] = (uint16_t)rnd_between(0, 0x7bff);
+  reference.kv_unpack(q, d, n, want);
+  table.kv_unpack(q, d, n, got);
+  expect(memcmp(want, got, (size_t)n * 4) == 0, "%s: kv_unpack, n %d", isa, n);
+  guarded_free(q, (size_t)n);
+  guarded_free(d, scale_bytes);
+  guarded_free(want, (size_t)n * 4);
+  guarded_free(got, (size_t)n * 4);
+}
+
+/* What was written is read, within half a step of its block, wherever other tokens are. Blocks are those of a head, or of a latent row. */
+static void check_kv_rows(kern_kv_shape s, int page_tokens) {
+  enum { N = 40 };
+  const int heads = s.n_heads ? s.n_heads : 1, n_k = heads * s.k, n_v = heads * s.v, pages = (N + page_tokens - 1) / page_tokens;
+  kern_kv kv = {.type = KV_Q8_0, .page_tokens = page_tokens, .row_bytes = kern_kv_row_bytes(KV_Q8_0, &s)};
+  kv.page_bytes = kv.row_bytes * (size_t)page_tokens;
+  const size_t bytes = kv.page_bytes * (size_t)pages;
+  char *cache = guarded(bytes);
+  int32_t *table_of_pages = calloc((size_t)pages, sizeof *table_of_pages);
+  float *x = calloc((size_t)(N * (n_k + n_v)), sizeof *x), *back = calloc((size_t)(n_k + n_v), sizeof *back);
+  for (int i = 0; i < pages; i++) table_of_pages[i] = pages - 1 - i;
+  kv.base = cache, kv.pages = table_of_pages;
+  for (int i = 0; i < N; i++) {
+    float *at = x + (i * 7 % N) * (n_k + n_v);
+    fill(at, n_k + n_v, DATA_RANDOM);
+    kern_kv_write(&kv, &s, i * 7 % N, at, at + n_k);
+  }
+  for (int i = 0; i < N; i++) {
+    const float *was = x + i * (n_k + n_v);
+    kern_kv_read(&kv, &s, i, back, back + n_k);
+    for (int j = 0; j < n_k + n_v; j++) {
+      const int part = s.n_heads ? (j < n_k ? s.k : s.v) : s.k + s.v, from = s.n_heads && j >= n_k ? n_k : 0;
+      const int head = from + (j - from) / part * part, b0 = head + (j - head) / 32 * 32;
+      float most = 0;
+      for (int b = b0; b < b0 + 32 && b < head + part; b++) most = fabsf(was[b]) > most ? fabsf(was[b]) : most;
+      if (!expect(fabsf(was[j] - back[j]) <= most * (0.5f / 127 + 1e-3f), "q8_0 cache, %d heads of %d and %d, pages of %d: token %d, [%d] %g read as %g",
+                  s.n_heads, s.k, s.v, page_tokens, i, j, (double)was[j], (double)back[j]))
+        break;
+    }
+  }
+  guarded_free(cache, bytes);
+  free(table_of_pages);
+  free(x);
+  free(back);
 }
 
 /* Every half there is, widened. */
@@ -227,18 +279,36 @@ typedef struct {
   char *cache, *scratch;
   size_t cache_bytes, scratch_bytes;
   int32_t *pages;
-  float *rows, *q, *sinks, *part;
+  float *rows, *q, *sinks, *part; /* rows: as they are read back */
+  float *meant;                   /* queries as the cache's type rounds them */
 } attn_data;
 
-/* The most for one segment. */
+/* The most for one segment: what some rows of as many heads as are computed together take. */
 static size_t part_floats(const attn_case *c) {
-  size_t few = (size_t)c->n_kv_heads * kern_attn_part_floats(8, c->dv), many = kern_attn_part_floats(KERN_ATTN_ROWS, c->dv);
-  return few > many ? few : many;
+  size_t most = 0;
+  for (int rows = 1; rows <= KERN_ATTN_ROWS; rows++) {
+    const int heads = KERN_ATTN_ROWS / rows < c->n_kv_heads ? KERN_ATTN_ROWS / rows : c->n_kv_heads;
+    const size_t floats = (size_t)heads * kern_attn_part_floats(rows, c->dv);
+    most = floats > most ? floats : most;
+  }
+  return most;
+}
+
+/* As kernels.h says: per block of 32 int8 and the largest magnitude / 127. */
+static void round_q8(const float *x, int n, float *y) {
+  for (int b = 0; b < n; b += 32) {
+    float most = 0;
+    for (int i = b; i < b + 32 && i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    const float d = most / 127;
+    for (int i = b; i < b + 32 && i < n; i++) y[i] = d == 0 ? 0 : d * roundevenf(x[i] / d);
+  }
 }
 
 static void attn_make(const attn_case *c, attn_data *d) {
   const int width = c->mla ? c->dk : 2 * c->n_kv_heads * c->dk, n_pages = (c->n_ctx + c->page_tokens - 1) / c->page_tokens;
-  const size_t row = (size_t)width * kern_kv_elem_bytes(c->type), q_floats = (size_t)(c->n_q * c->n_heads * c->dk);
+  const kern_kv_shape shape = {.n_heads = c->mla ? 0 : c->n_kv_heads, .k = c->mla ? c->dv : c->dk, .v = c->mla ? c->dk - c->dv : c->dv};
+  const int n_k = c->mla ? c->dv : c->n_kv_heads * c->dk;
+  const size_t row = kern_kv_row_bytes(c->type, &shape), q_floats = (size_t)(c->n_q * c->n_heads * c->dk);
   const size_t segments = (size_t)c->n_ctx / KERN_ATTN_SEGMENT + 1;
   d->cache_bytes = row * (size_t)(n_pages * c->page_tokens);
   d->cache = guarded(d->cache_bytes);
@@ -252,13 +322,16 @@ static void attn_make(const attn_case *c, attn_data *d) {
   memset(d->scratch, 0xff, d->scratch_bytes); /* not a number anywhere */
   for (int i = 0; i < n_pages; i++) d->pages[i] = n_pages - 1 - i;
   for (int i = 0; i < c->n_ctx; i++) {
+    const kern_kv kv = {d->cache, row * (size_t)c->page_tokens, row, d->pages, c->page_tokens, c->type};
     float *x = d->rows + (size_t)i * (size_t)width;
-    char *at = d->cache + (size_t)(d->pages[i / c->page_tokens] * c->page_tokens + i % c->page_tokens) * row;
     fill(x, width, DATA_RANDOM);
-    reference.kv_store(c->type, x, width, at);
-    reference.kv_load(c->type, at, width, x);
+    kern_kv_write(&kv, &shape, i, x, x + n_k);
+    kern_kv_read(&kv, &shape, i, x, x + n_k);
   }
   fill(d->q, (int)q_floats, DATA_RANDOM);
+  d->meant = calloc(q_floats, sizeof(float));
+  for (size_t i = 0; i < q_floats; i += (size_t)c->dk)
+    c->type == KV_Q8_0 ? round_q8(d->q + i, c->dk, d->meant + i) : (void)memcpy(d->meant + i, d->q + i, (size_t)c->dk * 4);
   if (d->sinks) fill(d->sinks, c->n_heads, DATA_RANDOM);
   d->a = (kern_attn){.kv = {d->cache, row * (size_t)c->page_tokens, row, d->pages, c->page_tokens, c->type},
                      .mla = c->mla,
@@ -284,6 +357,7 @@ static void attn_drop(const attn_case *c, attn_data *d) {
   canary_free(d->part);
   free(d->pages);
   free(d->rows);
+  free(d->meant);
 }
 
 /* Two passes in double: the textbook. */
@@ -291,7 +365,7 @@ static void attn_exact(const attn_case *c, const attn_data *d, int t, int h, dou
   const int width = c->mla ? c->dk : 2 * c->n_kv_heads * c->dk, g = h / (c->n_heads / c->n_kv_heads);
   const int k0 = c->mla ? 0 : g * c->dk, v0 = c->mla ? 0 : (c->n_kv_heads + g) * c->dk, n_ctx = c->n_ctx - c->n_q + t + 1;
   const int first = c->window > 0 && n_ctx > c->window ? n_ctx - c->window : 0;
-  const float *q = d->q + (size_t)(t * c->n_heads + h) * (size_t)c->dk;
+  const float *q = d->meant + (size_t)(t * c->n_heads + h) * (size_t)c->dk;
   double *s = calloc((size_t)n_ctx, sizeof *s), max = d->sinks ? d->sinks[h] : -INFINITY, sum = 0;
   for (int i = first; i < n_ctx; i++) {
     for (int j = 0; j < c->dk; j++) s[i] += (double)q[j] * d->rows[i * width + k0 + j];
@@ -368,7 +442,7 @@ static void check_attn(const attn_case *c) {
   }
   expect(!canary_broken(out, n) && !canary_broken(other, n), "%s: attention writes outside", isa);
   expect(!canary_broken(d.part, (int)(((size_t)c->n_ctx / KERN_ATTN_SEGMENT + 1) * part_floats(c))),
-         "%s: partial results of attention are written outside their place", isa);
+         "%s: partial results of attention are written outside their place: heads %d/%d dk %d ctx %d type %d queries %d", isa, c->n_heads, c->n_kv_heads, c->dk, c->n_ctx, c->type, c->n_q);
   attn_drop(c, &d);
   canary_free(out);
   canary_free(other);
@@ -378,7 +452,7 @@ static void check_attention(void) {
   static const int contexts[] = {1, 2, 15, 16, 17, 33, 64, 70, 257};
   for (size_t i = 0; i < sizeof contexts / sizeof contexts[0]; i++) {
     for (int type = 0; type < KV_N; type++) {
-      int page = 1 << rnd_between(0, 6), ctx = contexts[i], n_q = rnd_between(1, ctx < 20 ? ctx : 20);
+      int page = 1 << rnd_between(type == KV_Q8_0 ? 4 : 0, 6), ctx = contexts[i], n_q = rnd_between(1, ctx < 20 ? ctx : 20);
       kern_kv_type t = (kern_kv_type)type;
       check_attn(&(attn_case){6, 1, 40, 24, page, ctx, 0, true, false, t, 0.3f, 1});
       check_attn(&(attn_case){9, 1, 19, 13, page, ctx, 0, true, false, t, 20.0f, n_q});
@@ -393,6 +467,13 @@ static void check_attention(void) {
     check_attn(&(attn_case){5, 1, 160, 160, 64, 700, 0, false, false, t, 0.08f, 30});
     check_attn(&(attn_case){2, 2, 20, 20, 16, 1537, 600, false, true, t, 0.4f, 100});
   }
+  for (int per = 1; per <= 16; per += per < 8 ? 1 : 8) { /* all tiles of rows over the tiled cache */
+    check_attn(&(attn_case){2 * per, 2, 128, 128, 16, 200, 0, false, false, KV_Q8_0, 0.08f, 2});
+    check_attn(&(attn_case){2 * per, 2, 72, 72, 32, 530, 100, false, true, KV_Q8_0, 0.1f, 1});
+  }
+  check_attn(&(attn_case){8, 1, 300, 300, 16, 90, 0, false, false, KV_Q8_0, 0.05f, 1});
+  check_attn(&(attn_case){20, 1, 576, 512, 64, 1030, 0, true, false, KV_Q8_0, 0.07f, 1});
+  check_attn(&(attn_case){3, 1, 624, 600, 64, 70, 0, true, false, KV_Q8_0, 0.07f, 2});
   check_attn(&(attn_case){20, 1, 576, 512, 64, 1030, 0, true, false, KV_F16, 0.07f, 1});
   check_attn(&(attn_case){5, 1, 576, 512, 64, 130, 0, true, false, KV_BF16, 0.07f, 7});
   check_attn(&(attn_case){3, 1, 624, 600, 64, 70, 0, true, false, KV_F16, 0.07f, 2});
@@ -412,6 +493,14 @@ void check_operations(unsigned mask, const char *mask_name) {
       check_kv_copy(sizes[i], kind);
     }
     for (int k = 0; k < DATA_N; k++) check_vectors(sizes[i], (data_kind)k);
+    check_kv_unpack(sizes[i]);
+  }
+  for (int page = 16; page <= 64; page *= 2) {
+    check_kv_rows((kern_kv_shape){3, 128, 128}, page);
+    check_kv_rows((kern_kv_shape){2, 40, 24}, page);
+    check_kv_rows((kern_kv_shape){0, 512, 64}, page);
+    check_kv_rows((kern_kv_shape){0, 33, 9}, page / 16);
+    check_kv_rows((kern_kv_shape){1, 320, 7}, page);
   }
   check_swiglu();
   check_swiglu_clamped();

@@ -18,12 +18,16 @@ typedef struct {
   const char *name;
   bool mla;
   int heads, kv_heads, dk, dv, window;
+  kern_kv_type type;
 } shape;
 
-static const shape shapes[] = {{"MLA", true, 20, 1, 40, 32, 0},
-                               {"GQA", false, 8, 4, 16, 16, 0},
-                               {"GQA of many heads", false, 24, 2, 24, 24, 0},
-                               {"one head to a KV head, window", false, 3, 3, 16, 16, 200}};
+static const shape shapes[] = {{"MLA", true, 20, 1, 40, 32, 0, KV_F16},
+                               {"GQA", false, 8, 4, 16, 16, 0, KV_F16},
+                               {"GQA of many heads", false, 24, 2, 24, 24, 0, KV_F16},
+                               {"one head to a KV head, window", false, 3, 3, 16, 16, 200, KV_F16},
+                               {"MLA, Q8_0", true, 20, 1, 40, 32, 0, KV_Q8_0},
+                               {"GQA, Q8_0", false, 12, 2, 40, 40, 0, KV_Q8_0},
+                               {"one head to a KV head, window, Q8_0", false, 3, 3, 32, 32, 200, KV_Q8_0}};
 
 typedef struct {
   attn_step step;
@@ -39,8 +43,12 @@ static void *must(size_t bytes) {
   return p;
 }
 
+static kern_kv_shape token_of(const shape *s) {
+  return (kern_kv_shape){.n_heads = s->mla ? 0 : s->kv_heads, .k = s->mla ? s->dv : s->dk, .v = s->mla ? s->dk - s->dv : s->dv};
+}
 static size_t kv_bytes(const shape *s) {
-  return (size_t)(SEQS * CONTEXT) * (size_t)(s->mla ? s->dk : 2 * s->kv_heads * s->dk) * 2;
+  const kern_kv_shape token = token_of(s);
+  return SEQS * CONTEXT * kern_kv_row_bytes(s->type, &token);
 }
 static size_t part_bytes(const shape *s) {
   return attn_part_floats(s->heads, s->kv_heads, s->dv, CONTEXT, MOST_THREADS) * sizeof(float);
@@ -59,13 +67,16 @@ static void open_rig(rig *r, const shape *s) {
   r->scratch = must(MOST_THREADS * scratch_bytes(s));
   for (size_t i = 0; i < MOST_TOKENS * q; i++)
     r->q[i] = (float)(int)((x = x * 1664525u + 1013904223u) >> 16 & 0x3ff) / 512.0f - 1;
-  for (size_t i = 0; i < kv_bytes(s) / 2; i++) {
-    float v = (float)(int)((x = x * 1664525u + 1013904223u) >> 16 & 0x3ff) / 512.0f - 1;
-    kern_get()->kv_store(KV_F16, &v, 1, r->kv + 2 * i);
-  }
   for (int i = 0; i < SEQS * PAGES; i++) r->table[i] = (i * 7) % (SEQS * PAGES); /* 7 and 150 have no common divisor */
+  for (int i = 0; i < SEQS * CONTEXT; i++) {
+    const kern_kv_shape token = token_of(s);
+    const kern_kv kv = {r->kv, row * PAGE, row, r->table, PAGE, s->type};
+    float v[256];
+    for (int j = 0; j < 256; j++) v[j] = (float)(int)((x = x * 1664525u + 1013904223u) >> 16 & 0x3ff) / 512.0f - 1;
+    kern_kv_write(&kv, &token, i, v, v + (s->mla ? s->dv : s->kv_heads * s->dk));
+  }
   r->step =
-      (attn_step){.a = {.kv = {.base = r->kv, .page_bytes = row * PAGE, .row_bytes = row, .page_tokens = PAGE, .type = KV_F16},
+      (attn_step){.a = {.kv = {.base = r->kv, .page_bytes = row * PAGE, .row_bytes = row, .page_tokens = PAGE, .type = s->type},
                         .mla = s->mla,
                         .n_heads = s->heads,
                         .n_kv_heads = s->kv_heads,

@@ -1,0 +1,70 @@
+/* Attention over a cache in Q8_0: 16 tokens, or dimensions, in a vector. VPDPBUSD takes bytes without a sign times bytes with one: keys get 128 added by
+ * turning their sign bit over, and sums begin at what that adds. */
+#include "kernels/x86/vec_avx512.h"
+#include "kernels/x86/x86.h"
+
+#include "kernels/x86/attn_base.inc"
+
+#define AS_VEC __m512
+#define AS_W 16
+#define AS_LOAD(p) _mm512_loadu_ps(p)
+#define AS_STORE(p, v) _mm512_storeu_ps(p, v)
+#define AS_STORE_TAIL(p, n, v) _mm512_mask_storeu_ps(p, v512_mask(n), v)
+#define AS_SET1(f) _mm512_set1_ps(f)
+#define AS_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define AS_MUL(a, b) _mm512_mul_ps(a, b)
+#define AS_FIRST(v) _mm512_cvtss_f32(v)
+#define AS_EXP2(v) v512_exp2(v)
+#include "kernels/x86/attn_state.inc"
+
+#define AQ_VEC __m512
+#define AQ_INT __m512i
+#define AQ_KEY __m512i
+#define AQ_GROUP 8
+#define AQ_SUMS 16
+#define AQ_TOKENS(rows) ((rows) == 8 ? 1 : (rows) == 4 ? 2 : 4)
+#define AQ_DIMS(rows) ((rows) == 8 ? 2 : (rows) == 4 ? 4 : 8)
+#define AQ_PACK(x, n, out) kern_pack_q8b32_avx512(x, n, out)
+#define AQ_KEYS(p) _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8((char)-128))
+#define AQ_BEGIN(less) _mm512_set1_epi32(less)
+#define AQ_DOT(sum, keys, q) _mm512_dpbusd_epi32(sum, keys, _mm512_set1_epi32(q))
+#define AQ_FLOAT(i) _mm512_cvtepi32_ps(i)
+#define AQ_SCALES(p) _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p)))
+#define AQ_VALUES(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p))))
+#define AQ_SPREAD(p) aq_spread(p)
+#define AQ_ADD(a, b) _mm512_add_ps(a, b)
+#define AQ_SUB(a, b) _mm512_sub_ps(a, b)
+#define AQ_MAX(a, b) _mm512_max_ps(a, b)
+#define AQ_ZERO() _mm512_setzero_ps()
+#define AQ_HIDE(v, i, lo, hi) aq_hide(v, i, lo, hi)
+#define AQ_MOST(v) _mm512_reduce_max_ps(v)
+#define AQ_SUM(v) v512_sum(v)
+
+/* As an integer: see AD_SPREAD of attn_dims.inc. */
+AT_INLINE __m512 aq_spread(const float *p) {
+  int32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  __m512i v = _mm512_set1_epi32(bits);
+  __asm__("" : "+v"(v));
+  return _mm512_castsi512_ps(v);
+}
+
+AT_INLINE __m512 aq_hide(__m512 v, int i, int lo, int hi) {
+  const __m512i at =
+      _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  const __mmask16 seen =
+      _mm512_mask_cmpgt_epi32_mask(_mm512_cmpge_epi32_mask(at, _mm512_set1_epi32(lo)), _mm512_set1_epi32(hi), at);
+  return _mm512_mask_blend_ps(seen, _mm512_set1_ps(-INFINITY), v);
+}
+
+#include "kernels/x86/attn_q8.inc"
+
+void kern_attn_avx512vnni(const kern_attn *a, int g0, int g1, int r0, int r1, int s0, int s1, float *part, void *scratch) {
+  if (kern_attn_is_q8(a)) aq_attend(a, g0, g1, r0, r1, s0, s1, part, scratch);
+  else kern_attn_avx512(a, g0, g1, r0, r1, s0, s1, part, scratch);
+}
+
+void kern_attn_merge_avx512vnni(const kern_attn *a, int g0, int g1, int r0, int r1, int n_seg, const float *part, void *scratch) {
+  if (kern_attn_is_q8(a)) as_merge(a, g0, g1, r0, r1, n_seg, part, scratch);
+  else kern_attn_merge_avx512(a, g0, g1, r0, r1, n_seg, part, scratch);
+}
