@@ -1,10 +1,11 @@
 /* bench_attention: attention on all cores against its roofline, max(bytes / bandwidth, operations / peak).
  *
- *   bench_attention [--rounds N] [--cached | --near] [WORD ...]   cases whose name contains all words (decode, prefill, mla, gqa, 16K, ...)
+ *   bench_attention [--rounds N] [--cached | --near] [--kv TYPE] [WORD ...]   cases whose name contains all words (decode, prefill, mla, gqa, 16K, ...)
  *
  * In every round the DRAM read bandwidth, the peak of multiply-adds in registers and the case are measured one after another on the same threads; the
  * share is the roofline of the round over the time of the round. Printed are medians, and "best": the least time against the best bandwidth and the
- * best peak of all rounds, which neighbours on the machine disturb least. KV caches (F16) lie in a
+ * best peak of all rounds, which neighbours on the machine disturb least. The peak is that of f32 whatever TYPE (f16) is: over q8_0, whose scores are
+ * products of bytes, more than all of it can be had. KV caches lie in a
  * ring larger than the last-level cache, every run takes the next sequence;
  * --cached: all runs take the same one; --near: its pages are four in turn, which second-level caches hold. HF_ISA chooses the instruction set. Nothing here passes or fails. */
 #include <stdio.h>
@@ -42,6 +43,7 @@ typedef struct {
   int32_t *pages, *pos, *seq;
   int ring_pages, next;
   bool cached, near;
+  kern_kv_type type;
 } bench;
 
 /* --- peak -------------------------------------------------------------------------------------------------------------- */
@@ -166,7 +168,8 @@ static hf_status run_shape(bench *b, const shape *s, int rounds, char **words, i
   } load[] = {{1023, 1, "decode 1K"}, {4095, 1, "decode 4K"},    {16383, 1, "decode 16K"},   {32767, 1, "decode 32K"},
               {0, 512, "prefill 0K"}, {4096, 512, "prefill 4K"}, {16384, 512, "prefill 16K"}};
   enum { LOADS = sizeof load / sizeof *load, MOST = 32768, QUERIES = 512 };
-  const size_t row = (size_t)(s->mla ? s->dk : 2 * s->kv_heads * s->dk) * 2, page_bytes = row * PAGE;
+  const kern_kv_shape token = {.n_heads = s->mla ? 0 : s->kv_heads, .k = s->mla ? s->dv : s->dk, .v = s->mla ? s->dk - s->dv : s->dv};
+  const size_t row = kern_kv_row_bytes(b->type, &token), page_bytes = row * PAGE;
   const size_t q_floats = (size_t)s->heads * (size_t)s->dk, out_floats = (size_t)s->heads * (size_t)s->dv;
   const size_t scratch = (kern_attn_scratch_bytes(s->dk, s->dv) + 63) / 64 * 64;
   size_t part = attn_part_floats(s->heads, s->kv_heads, s->dv, MOST, threads);
@@ -194,14 +197,15 @@ static hf_status run_shape(bench *b, const shape *s, int rounds, char **words, i
   b->seq = b->pos + QUERIES;
   for (int i = 0; i < b->ring_pages; i++) b->pages[i] = b->near ? i % 4 : i;
   for (size_t i = 0; i < QUERIES * q_floats; i++) q[i] = (float)(rand() % 2001 - 1000) * 1e-3f;
-  for (int i = 0; i < 4096; i++) {
-    float x = (float)(rand() % 2001 - 1000) * 1e-3f;
-    kern_get()->kv_store(KV_F16, &x, 1, (char *)kv + 2 * i);
+  for (int i = 0; i < PAGE; i++) { /* one page, which the others are copies of */
+    static float x[16384];
+    const kern_kv cache = {kv, page_bytes, row, (const int32_t[]){0}, PAGE, b->type};
+    for (size_t j = 0; j < sizeof x / sizeof *x; j++) x[j] = (float)(rand() % 2001 - 1000) * 1e-3f;
+    kern_kv_write(&cache, &token, i, x, x + 8192);
   }
-  for (size_t done = 8192; done < bytes; done += done < bytes - done ? done : bytes - done)
-    memcpy((char *)kv + done, kv, done < bytes - done ? done : bytes - done);
+  for (size_t done = page_bytes; done < bytes; done += page_bytes) memcpy((char *)kv + done, kv, page_bytes);
   b->next = 0;
-  b->step = (attn_step){.a = {.kv = {.base = kv, .page_bytes = page_bytes, .row_bytes = row, .page_tokens = PAGE, .type = KV_F16},
+  b->step = (attn_step){.a = {.kv = {.base = kv, .page_bytes = page_bytes, .row_bytes = row, .page_tokens = PAGE, .type = b->type},
                               .mla = s->mla,
                               .n_heads = s->heads,
                               .n_kv_heads = s->kv_heads,
@@ -233,10 +237,11 @@ static hf_status run_shape(bench *b, const shape *s, int rounds, char **words, i
 
 int main(int argc, char **argv) {
   int rounds = 15, first = 1;
-  bench b = {0};
+  bench b = {.type = KV_F16};
   for (; first < argc && !strncmp(argv[first], "--", 2); first++) {
     if (!strcmp(argv[first], "--cached")) b.cached = true;
     if (!strcmp(argv[first], "--near")) b.near = true;
+    if (!strcmp(argv[first], "--kv") && first + 1 < argc && !kern_kv_parse(argv[++first], &b.type)) return 2;
     if (!strcmp(argv[first], "--rounds") && first + 1 < argc) rounds = atoi(argv[++first]);
   }
   if (rounds < 1 || rounds > MOST_ROUNDS) rounds = 15;
@@ -245,7 +250,7 @@ int main(int argc, char **argv) {
   if (st == HF_OK) st = topo_get(&topo);
   if (st == HF_OK) st = pool_new(&topo, 0, &b.p);
   if (st == HF_OK) st = mem_probe_new(b.p, PROBE_BYTES, &b.probe);
-  if (st == HF_OK) printf("%s, %d threads, %s, KV cache F16\n", topo.cpu_name, pool_threads(b.p), kern_get()->isa_name);
+  if (st == HF_OK) printf("%s, %d threads, %s, KV cache %s\n", topo.cpu_name, pool_threads(b.p), kern_get()->isa_name, kern_kv_name(b.type));
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes && st == HF_OK; i++)
     st = run_shape(&b, &shapes[i], rounds, argv + first, argc - first, pool_threads(b.p));
   if (st != HF_OK) fprintf(stderr, "bench_attention: %s\n", hf_error_line());
