@@ -133,6 +133,7 @@ hf_status ask_plan(const plan_question *q, json **out) {
     argv[n++] = name[i], argv[n++] = text[i];
   }
   if (q->machine) argv[n++] = "--machine", argv[n++] = q->machine;
+  if (q->kv_type) argv[n++] = "--kv-type", argv[n++] = q->kv_type;
   if (q->dram_bytes_per_s > 0) {
     snprintf(rate, sizeof rate, "%.6g", q->dram_bytes_per_s);
     argv[n++] = "--dram-rate", argv[n++] = rate;
@@ -153,9 +154,10 @@ double ask_decode_rate(const plan_question *q) {
   return v;
 }
 
-hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out) {
+hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, const char *kv_type,
+                     stage_table **out) {
   const char *argv[] = {"stages", "--db",  db_path, "--model", model,     "--machine",
-                        machine,  "--gpu", gpu,     "--json",  "--quiet", NULL};
+                        machine,  "--gpu", gpu,     "--kv-type", kv_type, "--json", "--quiet", NULL};
   json *doc = NULL;
   HF_TRY(hf_note(ask_hf_plan(argv, &doc), "asking hf-plan for the stage times of %s", machine));
   const json *inner = json_get(doc, "stages");

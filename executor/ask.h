@@ -11,7 +11,7 @@ HF_MUST hf_status ask_hf_plan(const char *const *argv, json **out);
 /* A plan for one load. machine NULL: the last one measured; depth and threads 0: hf-plan's choice; store: keep it in the database. The answer is the
  * JSON of `hf-plan plan`; errors as ask_hf_plan. */
 typedef struct {
-  const char *db_path, *model, *gpu, *machine;
+  const char *db_path, *model, *gpu, *machine, *kv_type; /* kv_type NULL: f16 */
   int users, context, prompt_tokens, output_tokens, depth;
   int64_t threads;
   double dram_bytes_per_s; /* at which memory is read now; 0 = as when the machine was measured */
@@ -20,6 +20,7 @@ typedef struct {
 HF_MUST hf_status ask_plan(const plan_question *q, json **out);
 /* Its likely decode tokens/s alone; 0 when hf-plan cannot say (no profile yet), which is logged for debugging and is no error. */
 double ask_decode_rate(const plan_question *q);
-/* Stage times of `model` on `machine` with the device part as gpu says ("paced:…" gives the modelled machine's). */
-HF_MUST hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, stage_table **out);
+/* Stage times of `model` on `machine` with the device part as gpu says ("paced:…" gives the modelled machine's) and a KV cache of kv_type. */
+HF_MUST hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, const char *kv_type,
+                             stage_table **out);
 #endif

@@ -237,6 +237,7 @@ static int judge_routing(const check_ref *r, const probe *p, bool exact, int pro
 static fmt coarsest(const check_ref *r, const engine_options *o) {
   fmt f = r->c->default_format;
   if (f == FMT_FP8_E4M3 || f == FMT_INT4_G32 || f == FMT_MXFP4) f = FMT_BF16; /* what is beside such experts */
+  if ((f == FMT_F32 || f == FMT_F16) && o->kv_type == KV_Q8_0) return FMT_Q8_0;
   if (f == FMT_F32 && o->kv_type == KV_F16) f = FMT_F16;
   return (f == FMT_F32 || f == FMT_F16) && o->kv_type == KV_BF16 ? FMT_BF16 : f;
 }

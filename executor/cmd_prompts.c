@@ -397,6 +397,8 @@ static void compare_load(job *j) {
     snprintf(j->unlike, n, "%lld prompt tokens were shared, the plan computes all", (long long)j->stats.shared_tokens);
   else if (j->stats.n_losses > 0) snprintf(j->unlike, n, "the device was lost on the way");
   else if (j->o.dequantise) snprintf(j->unlike, n, "weights may be dequantised, the plan is for them as they are");
+  else if (strcmp(kern_kv_name(j->o.kv_type), p->kv_type[0] ? p->kv_type : "f16"))
+    snprintf(j->unlike, n, "KV cache in %s, the plan is for %.7s", kern_kv_name(j->o.kv_type), p->kv_type);
   else if (j->o.depth != p->depth) snprintf(j->unlike, n, "depth %d, the plan is for %d", j->o.depth, p->depth);
   else if (!j->o.pace && p->machine_id && db_machine_get(j->d, p->machine_id, &m) == HF_OK && m.kind != MACHINE_MEASURED)
     snprintf(j->unlike, n, "the plan is for machine %.80s, this is another", p->machine);
@@ -442,6 +444,7 @@ static double corrected_for_drift(const run_options *r, const job *j) {
                      .model = r->model,
                      .gpu = p->gpu,
                      .machine = p->machine,
+                     .kv_type = p->kv_type[0] ? p->kv_type : NULL,
                      .users = p->users,
                      .context = p->context,
                      .prompt_tokens = p->prompt_tokens,

@@ -137,6 +137,10 @@ int main(int argc, char **argv) {
        "allocation or upload N it has no memory (memory).",
        0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU workers; default all cores, one less beside a virtual device.", 1, 1024},
+      {"kv-type", 0, CLI_STR, &r.kv_type, "f16|q8_0|bf16|f32",
+       "Type of the KV cache. q8_0 takes 34 bytes for 32 numbers, f16 64: nearly twice the context or users, and faster to read. "
+       "Default the plan's, else f16; with exact activations always f32.",
+       0, 0},
       {"mla", 0, CLI_STR, &r.mla, "auto|absorbed|plain",
        "Form of latent attention: of each piece of a prompt the cheaper one, or always the same, for comparisons. Default auto.",
        0, 0},

@@ -172,7 +172,7 @@ static hf_status inspect(const model *m, const char *name, inspection *x) {
   for (int a = 0; a < AREA_N; a++) x->total += x->bytes[a];
   x->token_bytes += x->expert_bytes_read;
   x->params = model_total_params(x->c);
-  for (int l = 0; l < x->c->n_layers; l++) x->kv_bytes_f16 += model_kv_bytes_per_token(x->c, l, 2);
+  for (int l = 0; l < x->c->n_layers; l++) x->kv_bytes_f16 += model_kv_bytes_per_token(x->c, l, FMT_F16);
   judge(x);
   look_for_tokenizer(x, name);
   return HF_OK;

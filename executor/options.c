@@ -139,12 +139,17 @@ hf_status plan_fits_model(const plan *p, const model_config *c) {
   return plan_is_executable(p);
 }
 
-static hf_status kv_type_of(const plan *p, kern_kv_type *out) {
+static hf_status kv_type_of(const run_options *r, const plan *p, bool exact, kern_kv_type *out) {
   *out = KV_F16;
-  if (!p || !p->kv_type[0] || !strcmp(p->kv_type, "f16")) return HF_OK;
-  if (!strcmp(p->kv_type, "f32")) *out = KV_F32;
-  else if (!strcmp(p->kv_type, "bf16")) *out = KV_BF16;
-  else return hf_fail(HF_UNSUPPORTED, "plan: kv.type %s cannot be executed; f32, f16 and bf16 can", p->kv_type);
+  if (r->kv_type && !kern_kv_parse(r->kv_type, out))
+    return hf_fail(HF_INPUT, "option --kv-type: '%.40s' is none of f16, q8_0, bf16, f32", r->kv_type);
+  if (r->kv_type && exact && *out != KV_F32)
+    return hf_fail(HF_INPUT, "option --kv-type: %s: with exact activations the KV cache is in f32", r->kv_type);
+  if (r->kv_type || !p || !p->kv_type[0]) return HF_OK;
+  if (!kern_kv_parse(p->kv_type, out))
+    return hf_fail(HF_UNSUPPORTED, "plan: kv.type %s cannot be executed; f16, q8_0, bf16 and f32 can", p->kv_type);
+  if (*out == KV_Q8_0 && p->kv_page_tokens > 0 && p->kv_page_tokens < KERN_KV_GROUP)
+    return hf_fail(HF_INPUT, "plan: kv.page_tokens: %d: a KV cache in q8_0 needs %d at least", p->kv_page_tokens, KERN_KV_GROUP);
   return HF_OK;
 }
 
@@ -157,7 +162,7 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
   if (g.kind == GPU_PACED) {
     if (!o->device_bytes && p && p->n_devices) o->device_bytes = p->device[0].mem_bytes;
     if (!o->device_bytes) o->device_bytes = 24LL << 30;
-    HF_TRY(ask_stages(db_path, r->model, g.machine, gpu, pace));
+    HF_TRY(ask_stages(db_path, r->model, g.machine, gpu, kern_kv_name(o->kv_type), pace));
     o->pace = *pace;
   }
   if (r->fault) HF_TRY(fault_parse(r->fault, &o->fault));
@@ -195,7 +200,7 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
            : !strcmp(r->mla, "plain")         ? ENGINE_MLA_PLAIN
                                               : ENGINE_MLA_ABSORBED;
   o->exact = r->activations && !strcmp(r->activations, "exact");
-  HF_TRY(kv_type_of(p, &o->kv_type));
+  HF_TRY(kv_type_of(r, p, o->exact, &o->kv_type));
   o->dequantise = r->dequantise != NULL;
   o->dequantised_to = r->dequantise && !strcmp(r->dequantise, "f32") ? FMT_F32 : FMT_BF16;
   o->depth = depth;

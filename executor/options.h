@@ -10,7 +10,7 @@
 typedef struct {
   cli_common common;
   const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *mla, *isa, *trace, *where, *machine,
-      *write_model, *system, *dequantise, *fault;
+      *write_model, *system, *dequantise, *fault, *kv_type;
   bool bench, ignore_eos, stream, no_log, resume, chat, no_shared_prefixes;
   int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs;
   double experts_percent, temperature, top_p, min_p, repetition_penalty, deadline_s, check_s;

@@ -202,8 +202,11 @@ typedef struct {
   model_part embed, output; /* output = final norm + lm head */
 } model_head_parts;
 HF_MUST hf_status model_head_parts_of(const model *m, fmt format_or_default, model_head_parts *out);
-/* KV cache bytes per token of one layer, elem_bytes per element: MLA (kv_lora + rope), GQA 2 * n_kv_heads * head_dim. */
-int64_t model_kv_bytes_per_token(const model_config *c, int layer, int elem_bytes);
+/* KV cache bytes per token of one layer: MLA (kv_lora + rope) numbers, GQA 2 * n_kv_heads * head_dim. kv: F32, F16, BF16, or Q8_0, which fills up the
+ * numbers of MLA's row, or of each head, to whole blocks. hf-plan budgets with it what hf-run takes. */
+int64_t model_kv_bytes_per_token(const model_config *c, int layer, fmt kv);
+/* Takes the names of these four. */
+bool model_kv_type(const char *name, fmt *out);
 int64_t model_total_bytes(const model *m, fmt format_or_default);
 int64_t model_total_params(const model_config *c);
 

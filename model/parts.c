@@ -1,6 +1,7 @@
 /* parts.c: bytes and FLOPs per part, for planning. Where the model has files (or synthetic tensors) and no other format is asked
  * for, bytes are those of its tensors; else they follow from config and recipe (recipe.h). */
 #include <stdlib.h>
+#include <strings.h>
 
 #include "model/internal.h"
 #include "model/recipe.h"
@@ -129,10 +130,22 @@ const model_recipe *model_get_recipe(const model *m) {
   return m->recipe;
 }
 
-int64_t model_kv_bytes_per_token(const model_config *c, int layer, int elem_bytes) {
+bool model_kv_type(const char *name, fmt *out) {
+  static const fmt types[] = {FMT_F32, FMT_F16, FMT_BF16, FMT_Q8_0};
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    if (strcasecmp(name, fmt_get(types[i])->name) != 0) continue;
+    *out = types[i];
+    return true;
+  }
+  return false;
+}
+
+int64_t model_kv_bytes_per_token(const model_config *c, int layer, fmt kv) {
+  const fmt_info *f = fmt_get(kv);
+  const int64_t each = c->attn == ATTN_MLA ? c->kv_lora_rank + c->rope_dim : c->head_dim;
+  const int64_t blocks = (each + f->block - 1) / f->block * f->block_bytes;
   (void)layer; /* sliding layers keep fewer tokens, not smaller ones */
-  int64_t n = c->attn == ATTN_MLA ? c->kv_lora_rank + c->rope_dim : 2 * (int64_t)c->n_kv_heads * c->head_dim;
-  return n * elem_bytes;
+  return c->attn == ATTN_MLA ? blocks : 2 * c->n_kv_heads * blocks;
 }
 
 static int64_t total_bytes(view *v) {

@@ -117,6 +117,7 @@ hf_status cmd_stages(int argc, char **argv) {
       {"machine", 'M', CLI_STR, &r.machine, "NAME_OR_ID_OR_FILE", "As in hf-plan plan.", 0, 0},
       {"gpu", 'g', CLI_STR, &r.gpu, "DEVICE", "As in hf-plan plan.", 0, 0},
       {"format", 'f', CLI_STR, &r.format, "F", "As in hf-plan plan.", 0, 0},
+      {"kv-type", 0, CLI_STR, &r.kv_type, "TYPE", "As in hf-plan plan.", 0, 0},
       {"remote", 0, CLI_STR, &r.remotes, "MACHINE:LINK[,…]", "As in hf-plan plan.", 0, 0},
       {"scale-from", 0, CLI_STR, &r.scale_from, "MACHINE", "As in hf-plan plan.", 0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU threads; default all cores.", 1, 4096},

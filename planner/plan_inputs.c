@@ -228,6 +228,8 @@ static hf_status fill_numbers(plan_inputs *in) {
   if (r->prompt_tokens + r->output_tokens > r->context)
     return hf_fail(HF_INPUT, "option --context: %lld tokens are less than prompt %lld plus output %lld", (long long)r->context,
                    (long long)r->prompt_tokens, (long long)r->output_tokens);
+  if (!model_kv_type(r->kv_type != NULL ? r->kv_type : "f16", &in->kv))
+    return hf_fail(HF_INPUT, "option --kv-type: '%.40s' is none of f16, q8_0, bf16, f32", r->kv_type);
   in->mean_context = (double)r->prompt_tokens + 0.5 * (double)r->output_tokens;
   return HF_OK;
 }
@@ -355,7 +357,7 @@ cost_input plan_cost_input(const plan_inputs *in) {
                   .n_remotes = in->n_remotes,
                   .remote = in->remote,
                   .threads = in->paced != NULL ? 0 : (int)in->req.threads,
-                  .kv_elem_bytes = 2};
+                  .kv = in->kv};
   c.correlated = in->assumed_popularity && in->req.users > 1;
   return c;
 }

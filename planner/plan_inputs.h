@@ -9,6 +9,7 @@ enum { COST_MODEL_VERSION = 4, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_LEAST = 16, PLA
 /* As on the command line; NULL and 0 = not given. Everything is borrowed and must outlive the plan_inputs. */
 typedef struct {
   const char *model, *machine, *gpu, *format, *skew, *census, *census_kind;
+  const char *kv_type;    /* of the KV cache: f16 (NULL), q8_0, bf16 or f32 */
   const char *remotes;    /* "MACHINE:LINK[,MACHINE:LINK]": CPUs of other machines over links of the catalog */
   const char *scale_from; /* name or number of a measured machine whose kernel curves are scaled to this one */
   int64_t users, context, prompt_tokens, output_tokens, depth, threads, chunk_tokens, from_run;
@@ -24,6 +25,7 @@ typedef struct {
   const model_config *c; /* of m */
   fmt format;            /* FMT_DEFAULT: as stored */
   const char *format_name;
+  fmt kv; /* type of the KV cache */
   const cost_rows *host; /* the machine the plan is for: rows of the request or host_owned */
   cost_rows *host_owned;
   cost_rows *paced; /* paced devices: the machine told, else NULL */

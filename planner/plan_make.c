@@ -432,7 +432,7 @@ static hf_status fill_plan(const plan_inputs *in, const planned_options *o, plan
   p->n_experts = in->c->n_experts;
   fill_devices(in, p);
   HF_TRY(fill_layers(in, out));
-  snprintf(p->kv_type, sizeof p->kv_type, "f16");
+  snprintf(p->kv_type, sizeof p->kv_type, "%s", fmt_get(in->kv)->name);
   p->kv_page_tokens = PLAN_PAGE_TOKENS;
   p->max_seqs = (int)r->users;
   p->chunk_tokens = in->chunk_tokens;

@@ -5,7 +5,6 @@
 #include "planner/plan_inputs.h"
 #include "sched/footprint.h"
 
-enum { KV_ELEM_BYTES = 2 };
 static const int64_t HOST_SMALL = (int64_t)8 << 30; /* below it nobody plans to the last GiB */
 
 static int64_t activation_bytes(const model_config *c, int64_t tokens, int64_t logits) {
@@ -31,7 +30,11 @@ static int64_t activation_bytes(const model_config *c, int64_t tokens, int64_t l
  * reading, not memory. */
 static int64_t layer_kv_bytes(const plan_inputs *in, int l) {
   int64_t pages = (in->req.context + PLAN_PAGE_TOKENS - 1) / PLAN_PAGE_TOKENS;
-  return in->req.users * pages * PLAN_PAGE_TOKENS * model_kv_bytes_per_token(in->c, l, KV_ELEM_BYTES) + 64;
+  return in->req.users * pages * PLAN_PAGE_TOKENS * model_kv_bytes_per_token(in->c, l, in->kv) + 64;
+}
+
+static int64_t kv_bytes(const plan_inputs *in, fmt kv) {
+  return model_kv_bytes_per_token(in->c, 0, kv);
 }
 
 static int64_t dense_bytes(const model_layer_parts *p) {
@@ -236,6 +239,8 @@ static int device_remedies(const plan_inputs *in, const plan_sizes *s, int d, ch
   if (v->kv > over && context >= PLAN_PAGE_TOKENS)
     snprintf(lines[n++], 200, "a context of at most %lld for %lld user%s", (long long)context, (long long)r->users,
              r->users == 1 ? "" : "s");
+  if (in->kv != FMT_Q8_0 && v->kv - v->kv / kv_bytes(in, in->kv) * kv_bytes(in, FMT_Q8_0) >= over)
+    snprintf(lines[n++], 200, "a KV cache in q8_0 (--kv-type q8_0)");
   /* buffers go with the tokens of a chunk; the least that the option takes is 16 */
   if (in->chunk_tokens > 16 && (double)s->activations * (1 - 16.0 / in->chunk_tokens) >= (double)over)
     snprintf(lines[n++], 200, "shorter prompt chunks (--chunk-tokens below %d)", in->chunk_tokens);

@@ -11,7 +11,7 @@
 #include "profiler/profile.h"
 
 enum { PROMPT = 128, PAGE_TOKENS = 64, QUICK_CONTEXT = 8192, FULL_CONTEXT = 32768, RING_LEAST = 128 << 20, L3_TIMES = 4 };
-static const kern_kv_type kv_type = KV_F16; /* what plans use unless told otherwise */
+static const kern_kv_type kv_types[] = {KV_F16, KV_Q8_0}; /* that plans are made for */
 
 typedef struct {
   pool *p;
@@ -19,7 +19,8 @@ typedef struct {
   attn_step step;
   int32_t pos[PROMPT], seq[PROMPT]; /* of the step's tokens, which follow each other in one sequence */
   int32_t *pages;                   /* [ring_pages]: a sequence is a window of it, the next one begins where it ends */
-  int ring_pages, next, row_elems;
+  kern_kv_type kv_type;
+  int ring_pages, next;
   size_t part_floats;
 } bench;
 
@@ -55,7 +56,7 @@ static hf_status add_point(profile *p, const bench *b, const stats *ns) {
                         .bytes = (int64_t)(b->pos[b->step.n_tok - 1] + 1) * (int64_t)b->step.a.kv.row_bytes};
   snprintf(k.kernel, sizeof k.kernel, "%s_%s", b->step.n_tok > 1 ? "prompt" : "attn", a->mla ? "mla" : "gqa");
   snprintf(k.candidate, sizeof k.candidate, "%s", kern_get()->isa_name);
-  snprintf(k.format, sizeof k.format, "f16");
+  snprintf(k.format, sizeof k.format, "%s", kern_kv_name(b->kv_type));
   snprintf(k.act, sizeof k.act, "h%d", a->heads);
   return prof_add_point(p, &k, ns);
 }
@@ -68,7 +69,7 @@ static void describe(bench *b, void *kv, size_t row_bytes, float *q, char *scrat
                                      .page_bytes = row_bytes * PAGE_TOKENS,
                                      .row_bytes = row_bytes,
                                      .page_tokens = PAGE_TOKENS,
-                                     .type = kv_type},
+                                     .type = b->kv_type},
                               .mla = a->mla,
                               .n_heads = a->heads,
                               .n_kv_heads = a->mla ? 1 : a->n_in,
@@ -87,12 +88,21 @@ static void describe(bench *b, void *kv, size_t row_bytes, float *q, char *scrat
                         .part_floats = b->part_floats};
 }
 
+static kern_kv_shape token_of(const prof_attn *a) {
+  return a->mla ? (kern_kv_shape){.k = a->n_out, .v = a->n_in} : (kern_kv_shape){.n_heads = a->n_in, .k = a->n_out, .v = a->n_out};
+}
+
+/* One page of numbers, again and again. */
 static void fill_ring(const bench *b, char *kv, size_t row_bytes, float *row) {
-  for (size_t r = 0; r < (size_t)b->ring_pages * PAGE_TOKENS; r++) {
-    if (r < 32) prof_random(row, b->row_elems, r + 31);
-    if (r < 32) kern_get()->kv_store(kv_type, row, b->row_elems, kv + r * row_bytes);
-    else memcpy(kv + r * row_bytes, kv + r % 32 * row_bytes, row_bytes);
+  static const int32_t first = 0;
+  const kern_kv_shape token = token_of(b->a);
+  const int heads = token.n_heads ? token.n_heads : 1;
+  const kern_kv page = {kv, row_bytes * PAGE_TOKENS, row_bytes, &first, PAGE_TOKENS, b->kv_type};
+  for (int i = 0; i < PAGE_TOKENS; i++) {
+    prof_random(row, heads * (token.k + token.v), (uint64_t)i + 31);
+    kern_kv_write(&page, &token, i, row, row + heads * token.k);
   }
+  for (int i = 1; i < b->ring_pages; i++) memcpy(kv + (size_t)i * page.page_bytes, kv, page.page_bytes);
 }
 
 /* The last `tokens` of `context`. */
@@ -126,11 +136,12 @@ static hf_status all_points(profile *p, bench *b, int most) {
   return HF_OK;
 }
 
-static hf_status measure(profile *p, const prof_attn *a) {
+static hf_status measure(profile *p, const prof_attn *a, kern_kv_type kv_type) {
   int most = p->o.quick ? QUICK_CONTEXT : FULL_CONTEXT;
-  bench b = {.a = a, .row_elems = a->mla ? a->n_out + a->n_in : 2 * a->n_in * a->n_out};
+  bench b = {.a = a, .kv_type = kv_type};
+  const kern_kv_shape token = token_of(a);
   const int threads = pool_threads(p->pools[0]);
-  size_t row_bytes = (size_t)b.row_elems * 2, page_bytes = row_bytes * PAGE_TOKENS;
+  size_t row_bytes = kern_kv_row_bytes(kv_type, &token), page_bytes = row_bytes * PAGE_TOKENS;
   int64_t ring = L3_TIMES * p->topo->l3_bytes > RING_LEAST ? L3_TIMES * p->topo->l3_bytes : RING_LEAST;
   b.ring_pages = (int)(ring / (int64_t)page_bytes);
   if (b.ring_pages < most / PAGE_TOKENS) b.ring_pages = most / PAGE_TOKENS;
@@ -145,7 +156,7 @@ static hf_status measure(profile *p, const prof_attn *a) {
   if (b.part_floats > 0) HF_GO(out, mem_alloc(b.part_floats * sizeof(float), -1, "scratch of the attention", &part));
   HF_GO(out, hf_alloc(&b.pages, (size_t)b.ring_pages, sizeof *b.pages, "page table"));
   HF_GO(out, hf_alloc(&q, PROMPT * (q_floats + (size_t)a->heads * (size_t)a->n_out), sizeof *q, "query"));
-  HF_GO(out, hf_alloc(&row, (size_t)b.row_elems, sizeof *row, "KV row"));
+  HF_GO(out, hf_alloc(&row, (size_t)(token.n_heads ? token.n_heads : 1) * (size_t)(token.k + token.v), sizeof *row, "KV row"));
   prof_random(q, (int)(PROMPT * q_floats), 21);
   for (int i = 0; i < b.ring_pages; i++) b.pages[i] = i;
   fill_ring(&b, kv, row_bytes, row);
@@ -165,10 +176,14 @@ hf_status prof_attention(profile *p) {
   p->from_cache = false;
   for (int i = 0; i < p->shapes.n_attn; i++) {
     const prof_attn *a = &p->shapes.attn[i];
-    if (!prof_unit_begin(p, "attention/%s/%dx%dx%d", a->mla ? "mla" : "gqa", a->heads, a->n_out, a->n_in)) continue;
-    HF_TRY(measure(p, a));
-    if (a->mla) HF_TRY(prof_latent(p, a));
-    HF_TRY(prof_unit_end(p));
+    for (size_t k = 0; k < sizeof kv_types / sizeof *kv_types; k++) {
+      if (!prof_unit_begin(p, "attention/%s/%s/%dx%dx%d", kern_kv_name(kv_types[k]), a->mla ? "mla" : "gqa", a->heads, a->n_out,
+                           a->n_in))
+        continue;
+      HF_TRY(measure(p, a, kv_types[k]));
+      if (a->mla && kv_types[k] == KV_F16) HF_TRY(prof_latent(p, a));
+      HF_TRY(prof_unit_end(p));
+    }
   }
   return HF_OK;
 }

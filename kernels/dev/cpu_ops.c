@@ -133,16 +133,15 @@ static void op_rope(const dev_op *op, const dev_context *ctx, dev_step *s, int t
   }
 }
 
-/* A thread takes tokens that follow each other: in a cache of Q8_0 they share lines. */
 static void op_kv_write(const dev_op *op, const dev_context *ctx, dev_step *s, int thread, int n_threads) {
-  const int heads = op->count > 0 ? op->count : 1, end = (int)((int64_t)s->n_tok * (thread + 1) / n_threads);
+  const int heads = op->count > 0 ? op->count : 1;
   const kern_kv_shape shape = {.n_heads = op->count, .k = op->n / heads, .v = op->n2 / heads};
   kern_kv kv = {.base = cp(ctx->kv[op->layer]),
                 .page_bytes = ctx->kv_page_bytes,
                 .row_bytes = ctx->kv_row_bytes,
                 .page_tokens = ctx->kv_page_tokens,
                 .type = ctx->kv_type};
-  for (int t = (int)((int64_t)s->n_tok * thread / n_threads); t < end; t++) {
+  for (int t = thread; t < s->n_tok; t += n_threads) {
     kv.pages = s->page_table + (size_t)s->seq[t] * (size_t)s->pages_per_seq;
     kern_kv_write(&kv, &shape, s->pos[t], fp(op->in) + (size_t)t * (size_t)op->in_stride,
                   fp(op->in2) + (size_t)t * (size_t)op->in2_stride);

@@ -21,6 +21,10 @@ static inline void at_f16_64(const char *p, float *dst) {
       _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 2 * i))));
 }
 
+static inline float at_f16(uint16_t h) {
+  return _cvtsh_ss(h);
+}
+
 static inline void at_q8_32(const char *p, float d, float *dst) {
   MM_UNROLL for (int i = 0; i < 32; i += 8)
       _mm256_storeu_ps(dst + i, _mm256_mul_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + i))))));

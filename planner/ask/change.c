@@ -290,6 +290,7 @@ void ask_apply_load(const ask_changes *c, plan_request *r) {
       case ASK_DEPTH: r->depth = v; break;
       case ASK_THREADS: r->threads = v; break;
       case ASK_SKEW: r->skew = x->value; break;
+      case ASK_KV: r->kv_type = x->value; break;
       default: break;
     }
   }

@@ -48,6 +48,8 @@ hf_status ask_options(ask_command *c, unsigned has, const cli_option *own, cli_o
       {"output-tokens", 0, CLI_TOKENS, &r->output_tokens, "N",
        "Length of answers; default a quarter of the context, at most 512.", 1, 16777216},
       {"format", 'f', CLI_STR, &r->format, "F", "Weight format; default as stored or as the catalog says.", 0, 0},
+      {"kv-type", 0, CLI_STR, &r->kv_type, "TYPE", "Type of the KV cache as in hf-plan plan: f16 or q8_0, ...; default f16.", 0,
+       0},
       {"gpu", 'g', CLI_STR, &r->gpu, "DEVICE", "Devices as in hf-plan plan; default those of the machine.", 0, 0},
       {"depth", 'd', CLI_INT, &r->depth, "D", "Pipeline depth; default the best of 1 to 4.", 1, ILP_MAX_DEPTH},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S", "Assumed popularity of experts; default uniform.", 0, 0},

@@ -351,8 +351,9 @@ static hf_status apply(ask_machine *m, const ask_changes *c) {
 
 hf_status ask_apply(const ask_changes *c, const ask_machine *m, plan_request *r) {
   const ask_change *lost = ask_find_change(c, ASK_LOST), *kv = ask_find_change(c, ASK_KV);
-  if (kv != NULL && strcasecmp(kv->value, "f16") != 0)
-    return hf_fail(HF_UNSUPPORTED, "kv=%s: the KV cache is f16 in this version", kv->value);
+  fmt type;
+  if (kv != NULL && !model_kv_type(kv->value, &type))
+    return hf_fail(HF_INPUT, "kv=%.40s: is none of f16, q8_0, bf16, f32", kv->value);
   ask_apply_load(c, r);
   if (ask_find_change(c, ASK_MODEL) != NULL) {
     r->opened = NULL;

@@ -21,7 +21,7 @@ HF_MUST hf_status ask_machine_open(db *d, const char *name, ask_machine **out);
 HF_MUST hf_status ask_machine_change(db *d, const ask_machine *base, const ask_changes *c, ask_machine **out);
 void ask_machine_free(ask_machine *m); /* NULL ok */
 /* The request of a case: the changes of the load that are among c, and what other changes say about the rest of it: another model has another
- * format, another machine other devices, one without GPU none. m: the machine with its changes. Pointers lead into c. HF_UNSUPPORTED: a KV type. */
+ * format, another machine other devices, one without GPU none. m: the machine with its changes. Pointers lead into c. HF_INPUT: no type of the KV cache. */
 HF_MUST hf_status ask_apply(const ask_changes *c, const ask_machine *m, plan_request *r);
 
 typedef struct {

@@ -90,8 +90,20 @@ static double point_work(const rec_kernel_point *k, attn_kind kind) {
   return 2.0 * heads * (kind == ATTN_MLA ? 2.0 * k->n_out + k->n_in : 2.0 * k->n_out);
 }
 
-static bool attention_point(const cost_unit *u, const rec_kernel_point *k, attn_kind kind, int threads) {
-  if (!cost_on_unit(k, u) || strcmp(k->kernel, kind == ATTN_MLA ? "attn_mla" : "attn_gqa") != 0 || !(k->ns > 0)) return false;
+static const char *attention_kernel(const model_config *m) {
+  return m->attn == ATTN_MLA ? "attn_mla" : "attn_gqa";
+}
+
+/* The type of KV cache whose points stand for kv: its own or, in a profile without them, F16. */
+static const char *points_of_kv(const cost_unit *u, const char *kernel, fmt kv, db_tag *tag) {
+  const char *name = fmt_get(kv)->name;
+  if (kv == FMT_F16 || cost_usable_threads(u, kernel, name) > 0) return name;
+  cost_weaken(tag, TAG_SCALED);
+  return "f16";
+}
+
+static bool attention_point(const cost_unit *u, const rec_kernel_point *k, attn_kind kind, const char *kv, int threads) {
+  if (strcmp(k->format, kv) != 0 || !cost_on_unit(k, u) || strcmp(k->kernel, kind == ATTN_MLA ? "attn_mla" : "attn_gqa") != 0 || !(k->ns > 0)) return false;
   return k->tokens == 1 && k->context > 0 && point_work(k, kind) > 0 && (!u->cpu || threads == 0 || k->threads == threads);
 }
 
@@ -102,14 +114,16 @@ static double wake_ns(const cost_unit *u, int threads) {
   return u->cpu ? cost_cpu_time(u->rows, "pool_wake_ns", threads, (cost_case){0}, none, &tag) : 0;
 }
 
-bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, double *seq_ns,
-                             db_tag *tag) {
+bool cost_measured_attention(const cost_unit *u, const model_config *m, fmt kv_type, double work, cost_case c, double *ns,
+                             double *seq_ns, db_tag *tag) {
   const rec_kernel_point *near = NULL, *lo = NULL, *hi = NULL;
   double best = INFINITY;
-  int threads = u->cpu ? cost_usable_threads(u, m->attn == ATTN_MLA ? "attn_mla" : "attn_gqa", "f16") : 0;
+  db_tag other = TAG_MEASURED;
+  const char *kv = points_of_kv(u, attention_kernel(m), kv_type, &other);
+  int threads = u->cpu ? cost_usable_threads(u, attention_kernel(m), kv) : 0;
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!attention_point(u, k, m->attn, threads)) continue;
+    if (!attention_point(u, k, m->attn, kv, threads)) continue;
     double far = fabs(log(point_work(k, m->attn) / work));
     if (far >= best) continue;
     best = far;
@@ -117,7 +131,7 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
   }
   for (int i = 0; near != NULL && i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!attention_point(u, k, m->attn, threads) || k->n_out != near->n_out || k->n_in != near->n_in) continue;
+    if (!attention_point(u, k, m->attn, kv, threads) || k->n_out != near->n_out || k->n_in != near->n_in) continue;
     if (strcmp(k->act, near->act) != 0) continue;
     if (lo == NULL || k->context < lo->context) lo = k;
     if (hi == NULL || k->context > hi->context) hi = k;
@@ -132,18 +146,20 @@ bool cost_measured_attention(const cost_unit *u, const model_config *m, double w
   *seq_ns = fmax(0, lo->ns - (hi->ns - lo->ns) / fmax(1, hi->context - lo->context) * lo->context - wake_ns(u, threads));
   *seq_ns = hi->context > lo->context ? *seq_ns * *ns / slope / spread : 0;
   cost_weaken(tag, hi->tag);
+  cost_weaken(tag, other);
   if (best > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
   return true;
 }
 
 /* Of the model's own width, on the threads that the unit's decode was taken from. */
-static const rec_kernel_point *prompt_point(const cost_unit *u, const char *kernel, const model_config *m, int tokens,
-                                            int context) {
+static const rec_kernel_point *prompt_point(const cost_unit *u, const char *kernel, const char *kv, const model_config *m,
+                                            int tokens, int context) {
   const int n_out = m->attn == ATTN_MLA ? m->kv_lora_rank : m->head_dim, n_in = m->attn == ATTN_MLA ? m->rope_dim : m->n_kv_heads;
-  const int threads = cost_usable_threads(u, kernel, "f16");
+  const int threads = cost_usable_threads(u, kernel, kv);
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
     if (!cost_on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || !(k->ns > 0) || k->threads != threads) continue;
+    if (strcmp(k->format, kv) != 0) continue;
     if (k->n_out == n_out && k->n_in == n_in && k->tokens == tokens && (context == 0 || k->context == context)) return k;
   }
   return NULL;
@@ -159,9 +175,9 @@ static double prompt_ns(const cost_unit *u, const model_config *m, const rec_ker
 enum { PIECE = 128, FAR = 8 * PIECE, LONG_PIECE = 512 };
 
 /* Pairs and queries of ordinary and absorbed attention: two pieces of the same length, one of them further on. */
-static void prompt_pairs(const cost_unit *u, const model_config *m, double ctx_ns, stage_prompt *out, db_tag *tag) {
-  const char *kernel = m->attn == ATTN_MLA ? "prompt_mla" : "prompt_gqa";
-  const rec_kernel_point *near = prompt_point(u, kernel, m, PIECE, PIECE), *far = prompt_point(u, kernel, m, PIECE, FAR);
+static void prompt_pairs(const cost_unit *u, const model_config *m, fmt kv_type, double ctx_ns, stage_prompt *out, db_tag *tag) {
+  const char *kernel = m->attn == ATTN_MLA ? "prompt_mla" : "prompt_gqa", *kv = points_of_kv(u, kernel, kv_type, tag);
+  const rec_kernel_point *near = prompt_point(u, kernel, kv, m, PIECE, PIECE), *far = prompt_point(u, kernel, kv, m, PIECE, FAR);
   if (near == NULL || far == NULL || !(far->ns > near->ns)) return;
   const double pairs = 0.5 * PIECE * (PIECE + 1), more = (double)PIECE * (FAR - PIECE);
   const double pair_ns = (prompt_ns(u, m, far) - prompt_ns(u, m, near)) / more;
@@ -170,11 +186,11 @@ static void prompt_pairs(const cost_unit *u, const model_config *m, double ctx_n
   cost_weaken(tag, near->tag);
 }
 
-/* The plain form: a short and a long piece at the beginning of a sequence are two equations for the two parts of its work. */
+/* The plain form, whose rows are read once for many queries, whatever their type: a short and a long piece at the beginning of a sequence are two equations for the two parts of its work. */
 static void prompt_plain(const cost_unit *u, const model_config *m, double ctx_ns, double latent_ns, stage_prompt *out,
                          db_tag *tag) {
-  const rec_kernel_point *a = prompt_point(u, "prompt_plain", m, PIECE, 0),
-                         *b = prompt_point(u, "prompt_plain", m, LONG_PIECE, 0);
+  const rec_kernel_point *a = prompt_point(u, "prompt_plain", "f16", m, PIECE, 0),
+                         *b = prompt_point(u, "prompt_plain", "f16", m, LONG_PIECE, 0);
   if (a == NULL || b == NULL) return;
   out->mla = (mla_shape){.lora = m->kv_lora_rank, .nope = m->nope_dim, .rope = m->rope_dim, .v = m->v_dim};
   const mla_work x = mla_plain_work(&out->mla, 0, PIECE), y = mla_plain_work(&out->mla, 0, LONG_PIECE);
@@ -187,10 +203,10 @@ static void prompt_plain(const cost_unit *u, const model_config *m, double ctx_n
   cost_weaken(tag, a->tag);
 }
 
-void cost_prompt_attention(const cost_unit *u, const model_config *m, double ctx_ns, double latent_ns, stage_prompt *out,
+void cost_prompt_attention(const cost_unit *u, const model_config *m, fmt kv, double ctx_ns, double latent_ns, stage_prompt *out,
                            db_tag *tag) {
   *out = (stage_prompt){.pair = 1};
   if (!u->cpu || !(ctx_ns > 0)) return;
-  prompt_pairs(u, m, ctx_ns, out, tag);
+  prompt_pairs(u, m, kv, ctx_ns, out, tag);
   if (m->attn == ATTN_MLA) prompt_plain(u, m, ctx_ns, latent_ns, out, tag);
 }

@@ -68,7 +68,7 @@ typedef struct {
   int n_remotes;
   const cost_remote *remote; /* [n_remotes] */
   int threads;               /* CPU threads altogether; 0 = all cores */
-  int kv_elem_bytes;
+  fmt kv;                    /* type of the KV cache, as model_kv_bytes_per_token takes it */
   double remote_part;  /* 0..1: part of the CPU experts' bytes that lie on another node than the workers that read them */
   double expert_bytes; /* of one routed expert as stated elsewhere; 0 = by format */
   bool correlated; /* popularity is assumed and several tokens go together: real gates touch fewer experts (distinct_factor) */
@@ -114,7 +114,7 @@ bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, s
 /* ns per token of context for one query token, from attention points over context: the slope from least to most; false when none. work: FLOPs
  * per token of context. *seq_ns: what the point of least context takes beside that and the waking of the workers: its rows come from memory
  * that nothing has asked for yet, and states and sums are set up. */
-bool cost_measured_attention(const cost_unit *u, const model_config *m, double work, cost_case c, double *ns, double *seq_ns,
+bool cost_measured_attention(const cost_unit *u, const model_config *m, fmt kv, double work, cost_case c, double *ns, double *seq_ns,
                              db_tag *tag);
 
 /* What overlapping work of device and CPU costs both (stage_table.contend). A virtual device is one thread of the same CPU: the rates of one
@@ -165,7 +165,7 @@ double cost_ffn_row_work_ns(const cost_unit *u, const model_config *c, int width
 /* Attention of pieces of prompts (sched/stages.h), from points prompt_mla, prompt_gqa and prompt_plain of the model's width. What has no points is
  * priced as decode, latent attention absorbed: what engines of published figures do is in the priors fitted to them. ctx_ns: of a query and a token of
  * context at decode; latent_ns: what a token's products with absorbed weights take in the attention curve of long pieces. */
-void cost_prompt_attention(const cost_unit *u, const model_config *m, double ctx_ns, double latent_ns, stage_prompt *out,
+void cost_prompt_attention(const cost_unit *u, const model_config *m, fmt kv, double ctx_ns, double latent_ns, stage_prompt *out,
                            db_tag *tag);
 /* The greedy choice of a token on the thread that drives, ns for each logit; 0 where it was not measured. step_fixed_ns has one of 32,768. */
 double cost_choice_ns(const cost_rows *r, cost_case c, db_tag *tag);

@@ -169,9 +169,9 @@ static stage_curve part_curve(builder *b, const cost_unit *u, const char *kernel
  * that one token of a sequence costs the larger of the two. */
 static void context_cost(builder *b, const cost_unit *dev, int layer, double work, stage_layer *y) {
   const model_config *m = model_get_config(b->in->m);
-  if (!(dev->cpu && cost_measured_attention(dev, m, work, b->c, &y->attn_ctx_ns, &y->attn_seq_ns, &b->tag)))
+  if (!(dev->cpu && cost_measured_attention(dev, m, b->in->kv, work, b->c, &y->attn_ctx_ns, &y->attn_seq_ns, &b->tag)))
     y->attn_ctx_ns = 1e9 * work / cost_unit_flops(dev, dev->cpu ? FMT_F32 : FMT_F16, b->c, &b->tag);
-  double kv_bytes = (double)model_kv_bytes_per_token(m, layer, b->in->kv_elem_bytes);
+  double kv_bytes = (double)model_kv_bytes_per_token(m, layer, b->in->kv);
   double read = 1e9 * kv_bytes / cost_unit_kv_bytes_per_s(dev, b->c, &b->tag);
   y->attn_seq_ctx_ns = fmax(0, read - y->attn_ctx_ns);
 }
@@ -301,7 +301,7 @@ static hf_status layer_cost(builder *b, stage_table *t, int l) {
   const double latent = latent_ns(m, &attn, &y->attn);
   change_home(b, t, l);
   context_cost(b, &dev->unit, l, p.flops_per_token_context, y);
-  if (l == 0) cost_prompt_attention(&dev->unit, m, y->attn_ctx_ns, latent, &t->prompt, &b->tag);
+  if (l == 0) cost_prompt_attention(&dev->unit, m, b->in->kv, y->attn_ctx_ns, latent, &t->prompt, &b->tag);
   /* dense and shared parts are three products of the recording; only routed experts run by kernels/moe.h */
   const model_part *ffn = y->moe ? &p.shared : &p.dense_ffn;
   y->shared = part_curve(b, &dev->unit, "matmul", y->moe ? p.shared_fmt : p.ffn_fmt, 0, m->d_model, ffn, b->shared_fixed);

@@ -290,7 +290,7 @@ static hf_status resolve_placement(const model_config *m, resolved_case *r) {
   if (experts >= 1 && experts != m->top_k && r->c->notes == strpbrk(r->c->notes, "0123456789"))
     return decline(r, "notes", r->c->notes, "another number of experts per token than the model has");
   r->can_upload = r->gpu && !has(p, "op offload off") && !repacked && (iq || !row_interleaved(r->c));
-  r->kv_elem_bytes = has(p, "q8_0 KV") ? 1 : 2;
+  r->kv = has(p, "q8_0 KV") ? FMT_Q8_0 : FMT_F16;
   return HF_OK;
 }
 

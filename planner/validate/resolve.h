@@ -48,7 +48,7 @@ typedef struct {
   double context, prefill_start; /* of decode; tokens before the prompt's first */
   double prompt, chunk;          /* 0 = unknown */
   bool can_upload;               /* the engine has GPU kernels for weights stored so */
-  int kv_elem_bytes;             /* of the KV cache */
+  fmt kv;                        /* type of the KV cache */
 } resolved_case;
 
 /* Catalog names and aliases of a kind, prepared for look-ups in text. */

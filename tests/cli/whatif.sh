@@ -105,7 +105,7 @@ expect_json '.base.depth == 1 and .cases[0].depth == 1'
 
 # ---- refusals: one line, nothing written
 rm -f "$HETEROFLOW_DB"*
-for bad in gpu=rtx4009 gup=rtx4090 users=0 users=-2 users=1e9 context=nan lost=gpu5 lost=cpu4 sockets=9 dimm=mrdimm-9999 format=q9 kv=q8_0 \
+for bad in gpu=rtx4009 gup=rtx4090 users=0 users=-2 users=1e9 context=nan lost=gpu5 lost=cpu4 sockets=9 dimm=mrdimm-9999 format=q9 kv=q3_0 \
   dram=x0 pcie=9 'users=2,users=3' '' gpu context=999999999 machine=nothing 'gpu=12xrtx4090'; do
   expect_error 2 . "$plan" whatif "${r1[@]}" --set "$bad"
 done

@@ -254,7 +254,8 @@ static void test_parts_of_r1(void **state) {
   assert_int_equal(p.shared_fmt, FMT_BF16);
   assert_int_equal(p.expert.bytes, 3LL * 2048 * 7168 / 32 * 18);
   assert_int_equal(model_layer_parts_of(m, FMT_Q8_0, 61, &p), HF_NOT_FOUND);
-  assert_int_equal(model_kv_bytes_per_token(c, 0, 2), (512 + 64) * 2);
+  assert_int_equal(model_kv_bytes_per_token(c, 0, FMT_F16), (512 + 64) * 2);
+  assert_int_equal(model_kv_bytes_per_token(c, 0, FMT_Q8_0), (512 + 64) / 32 * 34);
   assert_float_equal((double)model_total_bytes(m, FMT_Q4_K_M) / 404e9, 1, 0.01);
   assert_float_equal((double)model_total_bytes(m, FMT_Q2_K_XL) / 226.6e9, 1, 0.01);
   /* 37 billion weights a token */

@@ -137,7 +137,7 @@ static void kv_and_handover(void **state) {
   (void)state;
   model *m = open_model("examples/tiny-moe");
   const model_config *c = model_get_config(m);
-  assert_int_equal(model_kv_bytes_per_token(c, 1, 2), (64 + 16) * 2); /* MLA: latent and rope part, not heads */
+  assert_int_equal(model_kv_bytes_per_token(c, 1, FMT_F16), (64 + 16) * 2); /* MLA: latent and rope part, not heads */
   near(cost_handover_bytes(c), 2 * 4 * 128 + 8 * 4, 0);
   model_close(m);
 }
@@ -210,17 +210,17 @@ static void measured_attention(void **state) {
   cost_unit one = {.rows = &r, .cpu = true, .device = "cpu", .threads = 1};
   double work = 2.0 * 4 * (2 * 64 + 16), ns = 0, first = 0;
   db_tag tag = TAG_MEASURED;
-  assert_true(cost_measured_attention(&one, c, work, likely, &ns, &first, &tag));
+  assert_true(cost_measured_attention(&one, c, FMT_F16, work, likely, &ns, &first, &tag));
   near(ns, 5, 1e-12);
   near(first, 1000, 1e-9); /* what a sequence costs beside its context */
   assert_int_equal(tag, TAG_MEASURED);
-  assert_true(cost_measured_attention(&one, c, 2 * work, likely, &ns, &first, &tag));
+  assert_true(cost_measured_attention(&one, c, FMT_F16, 2 * work, likely, &ns, &first, &tag));
   near(ns, 10, 1e-12);
   near(first, 2000, 1e-9);
   assert_int_equal(tag, TAG_SCALED);
   cost_unit four = {.rows = &r, .cpu = true, .device = "cpu", .threads = 4}; /* not measured: from the points of most threads */
   kernels[2].ns = 1000 + 8192 * 3;
-  assert_true(cost_measured_attention(&four, c, work, likely, &ns, &first, &tag));
+  assert_true(cost_measured_attention(&four, c, FMT_F16, work, likely, &ns, &first, &tag));
   near(ns, 2.0 / 4 * (1000 + 8192 * 3) / 8192, 1e-12);
   near(first, 0, 0); /* one point is no line */
   model_layer_parts p;
@@ -288,7 +288,7 @@ static void table_by_hand(void **state) {
   cost_rows r = machine();
   add_rates(&r);
   model *m = open_model("examples/tiny-moe");
-  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv = FMT_F16};
   assert_int_equal(gpu_set_parse("cuda:0", &in.gpus), HF_OK);
   stage_table *t = table_of(&in, likely);
   assert_int_equal(t->n_layers, 6);
@@ -354,7 +354,7 @@ static void parts_use_the_kernel_that_runs(void **state) {
       point(&r, "matmul", "bf16", 128, 128, tokens, threads, 300 * tokens);
     }
   model *m = open_model("examples/tiny-moe");
-  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv = FMT_F16};
   assert_int_equal(gpu_set_parse("none", &in.gpus), HF_OK);
   stage_table *t = table_of(&in, likely);
   model_layer_parts p;
@@ -381,7 +381,7 @@ static void host_device_by_hand(void **state) {
   figure(&r, "cpu", "pool_wake_ns", "threads=16", 30, 40, 50, TAG_MEASURED);
   figure(&r, "cpu", "thread_layer_fixed_ns", "", 90, 100, 110, TAG_MEASURED);
   model *m = open_model("examples/tiny-moe");
-  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv = FMT_F16};
   assert_int_equal(gpu_set_parse("none", &in.gpus), HF_OK);
   stage_table *t = table_of(&in, likely);
   model_layer_parts dense, moe;
@@ -420,7 +420,7 @@ static void correlated_batches_touch_fewer(void **state) {
   add_rates(&r);
   figure(&r, "", "distinct_factor", "", 0.8, 0.9, 1.0, TAG_ASSUMED);
   model *m = open_model("examples/tiny-moe");
-  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv = FMT_F16};
   assert_int_equal(gpu_set_parse("cuda:0", &in.gpus), HF_OK);
   stage_table *alone = table_of(&in, likely);
   in.correlated = true;

@@ -113,7 +113,7 @@ static void nodes_in_the_table(void **state) {
   figure(&r, "cpu1", "dram_read_bytes_per_s", "", 20e9);
   model *m = NULL;
   ok(model_open("examples/tiny-moe", &m));
-  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv = FMT_F16};
   stage_table *t = NULL;
   double even = 1e9 * 3 * 64 * 128 * 2 / 30e9;
   ok(cost_table(&in, likely, &t));
@@ -243,7 +243,7 @@ static model *catalog_model(const char *name) {
 /* What the context of one token costs in a layer of a table made for these rates, without the part that does not depend on it. */
 static double context_ns(model *m, double flops_per_s, double bytes_per_s, int layer, int64_t context) {
   cost_rows r = machine(8);
-  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv = FMT_F16};
   stage_table *t = NULL;
   stage_load load = {0};
   figure(&r, "cpu", "dram_read_bytes_per_s", "", bytes_per_s);
@@ -367,7 +367,7 @@ static void prompts(void **state) {
   db_tag tag = TAG_MEASURED;
   ok(model_open("examples/tiny-moe", &m));
   const model_config *c = model_get_config(m);
-  cost_prompt_attention(&u, c, 6, 30, &p, &tag); /* nothing measured: as decode, absorbed */
+  cost_prompt_attention(&u, c, FMT_F16, 6, 30, &p, &tag); /* nothing measured: as decode, absorbed */
   near(p.pair, 1, 0);
   near(p.query, 0, 0);
   assert_int_equal(p.mla.lora, 0);
@@ -380,7 +380,7 @@ static void prompts(void **state) {
     const mla_work w = mla_plain_work(&shape, 0, n);
     prompt_row(&r, 2 + i, "prompt_plain", c, n, n, 2 * (2 * w.attend + 0.5 * w.expand));
   }
-  cost_prompt_attention(&u, c, 6, 30, &p, &tag);
+  cost_prompt_attention(&u, c, FMT_F16, 6, 30, &p, &tag);
   near(p.pair, 0.5, 1e-9);
   near(p.query, 50.0 / 6, 1e-9);
   near(p.plain_attend, 2.0 / 6, 1e-6);
@@ -501,7 +501,7 @@ static void figures_have_an_origin(void **state) {
   snprintf(figures[0].unit, sizeof figures[0].unit, "B/s");
   model *m = NULL;
   ok(model_open("examples/tiny-moe", &m));
-  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv_elem_bytes = 2};
+  cost_input in = {.m = m, .format = FMT_DEFAULT, .rows = &r, .kv = FMT_F16};
   const char *const devices_of[] = {"none", "virtual:8M"};
   for (int i = 0; i < 2; i++) {
     ok(gpu_set_parse(devices_of[i], &in.gpus));

@@ -231,7 +231,7 @@ static void step_is_that_of_plans(void **state) {
   predicted_rates rates;
   prepared(&c, &p, &e);
   assert_int_equal(predict_case(&p, &e, (cost_case){0}, &rates), HF_OK);
-  cost_input in = {.m = p.m, .format = p.r.format, .rows = p.rows, .kv_elem_bytes = 2};
+  cost_input in = {.m = p.m, .format = p.r.format, .rows = p.rows, .kv = FMT_F16};
   stage_table *t = NULL;
   assert_int_equal(gpu_set_parse("cuda:0", &in.gpus), HF_OK);
   assert_int_equal(cost_table(&in, (cost_case){0}, &t), HF_OK);
