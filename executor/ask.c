@@ -156,8 +156,8 @@ double ask_decode_rate(const plan_question *q) {
 
 hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, const char *kv_type,
                      stage_table **out) {
-  const char *argv[] = {"stages", "--db",  db_path, "--model", model,     "--machine",
-                        machine,  "--gpu", gpu,     "--kv-type", kv_type, "--json", "--quiet", NULL};
+  const char *argv[] = {"stages", "--db", db_path,     "--model", model,    "--machine", machine,
+                        "--gpu",  gpu,    "--kv-type", kv_type,   "--json", "--quiet",   NULL};
   json *doc = NULL;
   HF_TRY(hf_note(ask_hf_plan(argv, &doc), "asking hf-plan for the stage times of %s", machine));
   const json *inner = json_get(doc, "stages");

@@ -55,7 +55,9 @@ static void predict(const bench *b, int output, int depth, cell *c) {
                      .model = b->r->model,
                      .gpu = b->r->gpu,
                      .machine = b->r->machine,
-                     .kv_type = b->r->kv_type ? b->r->kv_type : b->fixed && b->fixed->kv_type[0] ? b->fixed->kv_type : NULL,
+                     .kv_type = b->r->kv_type                      ? b->r->kv_type
+                                : b->fixed && b->fixed->kv_type[0] ? b->fixed->kv_type
+                                                                   : NULL,
                      .users = c->users,
                      .context = c->prompt_tokens + output,
                      .prompt_tokens = c->prompt_tokens,

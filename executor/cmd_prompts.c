@@ -277,6 +277,7 @@ static json *to_json(const job *j) {
   if (j->list.kept) json_add_int(o, "resumed", j->list.n_all - j->list.n);
   json_add_int(o, "users", j->users);
   json_add_int(o, "depth", j->o.depth);
+  json_add_str(o, "kv_type", kern_kv_name(j->o.exact ? KV_F32 : j->o.kv_type));
   json_add_int(o, "threads", n->threads);
   json_add_int(o, "prompt_tokens", n->prompt_tokens);
   json_add_int(o, "output_tokens", n->output_tokens);

@@ -51,7 +51,9 @@ void make_plan_without(const run_options *r, const char *db_path, const plan *p,
   plan_question q = {.db_path = db_path,
                      .model = r->model,
                      .machine = p->machine[0] ? p->machine : NULL,
-                     .kv_type = r->kv_type ? r->kv_type : p->kv_type[0] ? p->kv_type : NULL,
+                     .kv_type = r->kv_type      ? r->kv_type
+                                : p->kv_type[0] ? p->kv_type
+                                                : NULL,
                      .users = p->users,
                      .context = p->context,
                      .prompt_tokens = p->prompt_tokens,

@@ -68,8 +68,7 @@ static void write_part(const numbers *x, int t, bool keys, char *q, char *scales
     for (int b = 0; b < n / Q8_BLOCK; b++) put_scale(scales + (size_t)(at / Q8_BLOCK + b) * KV_Q8_SCALES_BYTES + 2 * t, d[b]);
     if (keys)
       for (int j = 0; j < n; j += 4) memcpy(q + (at + j) * KERN_KV_GROUP + 4 * t, packed + j, 4);
-    else
-      memcpy(q + t * all + at, packed, (size_t)n);
+    else memcpy(q + t * all + at, packed, (size_t)n);
   }
 }
 

@@ -437,6 +437,7 @@ static hf_status check_request(const roi_command *q) {
                {"prompt-tokens", r->prompt_tokens > 0},
                {"output-tokens", r->output_tokens > 0},
                {"format", r->format != NULL},
+               {"kv-type", r->kv_type != NULL},
                {"gpu", r->gpu != NULL},
                {"skew", r->skew != NULL},
                {"threads", r->threads > 0},

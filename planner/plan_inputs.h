@@ -25,7 +25,7 @@ typedef struct {
   const model_config *c; /* of m */
   fmt format;            /* FMT_DEFAULT: as stored */
   const char *format_name;
-  fmt kv; /* type of the KV cache */
+  fmt kv;                /* type of the KV cache */
   const cost_rows *host; /* the machine the plan is for: rows of the request or host_owned */
   cost_rows *host_owned;
   cost_rows *paced; /* paced devices: the machine told, else NULL */

@@ -89,7 +89,8 @@ static void describe(bench *b, void *kv, size_t row_bytes, float *q, char *scrat
 }
 
 static kern_kv_shape token_of(const prof_attn *a) {
-  return a->mla ? (kern_kv_shape){.k = a->n_out, .v = a->n_in} : (kern_kv_shape){.n_heads = a->n_in, .k = a->n_out, .v = a->n_out};
+  return a->mla ? (kern_kv_shape){.k = a->n_out, .v = a->n_in}
+                : (kern_kv_shape){.n_heads = a->n_in, .k = a->n_out, .v = a->n_out};
 }
 
 /* One page of numbers, again and again. */

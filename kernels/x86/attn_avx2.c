@@ -27,7 +27,8 @@ static inline float at_f16(uint16_t h) {
 
 static inline void at_q8_32(const char *p, float d, float *dst) {
   MM_UNROLL for (int i = 0; i < 32; i += 8)
-      _mm256_storeu_ps(dst + i, _mm256_mul_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + i))))));
+      _mm256_storeu_ps(dst + i, _mm256_mul_ps(_mm256_set1_ps(d),
+                                              _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + i))))));
 }
 
 #define AT_PACK(x, n, out) kern_pack_q8b32_avx2(x, n, out)

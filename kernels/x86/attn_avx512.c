@@ -23,7 +23,8 @@ static inline float at_f16(uint16_t h) {
 
 static inline void at_q8_32(const char *p, float d, float *dst) {
   MM_UNROLL for (int i = 0; i < 32; i += 16)
-      _mm512_storeu_ps(dst + i, _mm512_mul_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + i))))));
+      _mm512_storeu_ps(dst + i, _mm512_mul_ps(_mm512_set1_ps(d),
+                                              _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + i))))));
 }
 
 #define AT_PACK(x, n, out) kern_pack_q8b32_avx512(x, n, out)

@@ -103,7 +103,9 @@ static const char *points_of_kv(const cost_unit *u, const char *kernel, fmt kv, 
 }
 
 static bool attention_point(const cost_unit *u, const rec_kernel_point *k, attn_kind kind, const char *kv, int threads) {
-  if (strcmp(k->format, kv) != 0 || !cost_on_unit(k, u) || strcmp(k->kernel, kind == ATTN_MLA ? "attn_mla" : "attn_gqa") != 0 || !(k->ns > 0)) return false;
+  if (strcmp(k->format, kv) != 0 || !cost_on_unit(k, u) || strcmp(k->kernel, kind == ATTN_MLA ? "attn_mla" : "attn_gqa") != 0 ||
+      !(k->ns > 0))
+    return false;
   return k->tokens == 1 && k->context > 0 && point_work(k, kind) > 0 && (!u->cpu || threads == 0 || k->threads == threads);
 }
 

@@ -69,8 +69,8 @@ typedef struct {
   const cost_remote *remote; /* [n_remotes] */
   int threads;               /* CPU threads altogether; 0 = all cores */
   fmt kv;                    /* type of the KV cache, as model_kv_bytes_per_token takes it */
-  double remote_part;  /* 0..1: part of the CPU experts' bytes that lie on another node than the workers that read them */
-  double expert_bytes; /* of one routed expert as stated elsewhere; 0 = by format */
+  double remote_part;        /* 0..1: part of the CPU experts' bytes that lie on another node than the workers that read them */
+  double expert_bytes;       /* of one routed expert as stated elsewhere; 0 = by format */
   bool correlated; /* popularity is assumed and several tokens go together: real gates touch fewer experts (distinct_factor) */
 } cost_input;
 
@@ -114,8 +114,8 @@ bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, s
 /* ns per token of context for one query token, from attention points over context: the slope from least to most; false when none. work: FLOPs
  * per token of context. *seq_ns: what the point of least context takes beside that and the waking of the workers: its rows come from memory
  * that nothing has asked for yet, and states and sums are set up. */
-bool cost_measured_attention(const cost_unit *u, const model_config *m, fmt kv, double work, cost_case c, double *ns, double *seq_ns,
-                             db_tag *tag);
+bool cost_measured_attention(const cost_unit *u, const model_config *m, fmt kv, double work, cost_case c, double *ns,
+                             double *seq_ns, db_tag *tag);
 
 /* What overlapping work of device and CPU costs both (stage_table.contend). A virtual device is one thread of the same CPU: the rates of one
  * thread and of the others, each alone, over the rate of all together, from measured kernels of the format (all three thread counts, the shape

@@ -104,8 +104,7 @@ static double prompt_ns(const walk *w, const engine *e) {
 
 hf_status predict_case(prepared_case *p, const engine *e, cost_case c, predicted_rates *out) {
   const resolved_case *r = &p->r;
-  cost_input in = {
-      .m = p->m, .format = r->format, .rows = p->rows, .kv = r->kv, .expert_bytes = r->expert_bytes};
+  cost_input in = {.m = p->m, .format = r->format, .rows = p->rows, .kv = r->kv, .expert_bytes = r->expert_bytes};
   walk w = {.p = p};
   stage_table *t = NULL;
   HF_TRY(gpu_set_parse(r->gpu ? "cuda:0" : "none", &in.gpus));

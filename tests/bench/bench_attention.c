@@ -168,7 +168,8 @@ static hf_status run_shape(bench *b, const shape *s, int rounds, char **words, i
   } load[] = {{1023, 1, "decode 1K"}, {4095, 1, "decode 4K"},    {16383, 1, "decode 16K"},   {32767, 1, "decode 32K"},
               {0, 512, "prefill 0K"}, {4096, 512, "prefill 4K"}, {16384, 512, "prefill 16K"}};
   enum { LOADS = sizeof load / sizeof *load, MOST = 32768, QUERIES = 512 };
-  const kern_kv_shape token = {.n_heads = s->mla ? 0 : s->kv_heads, .k = s->mla ? s->dv : s->dk, .v = s->mla ? s->dk - s->dv : s->dv};
+  const kern_kv_shape token = {
+      .n_heads = s->mla ? 0 : s->kv_heads, .k = s->mla ? s->dv : s->dk, .v = s->mla ? s->dk - s->dv : s->dv};
   const size_t row = kern_kv_row_bytes(b->type, &token), page_bytes = row * PAGE;
   const size_t q_floats = (size_t)s->heads * (size_t)s->dk, out_floats = (size_t)s->heads * (size_t)s->dv;
   const size_t scratch = (kern_attn_scratch_bytes(s->dk, s->dv) + 63) / 64 * 64;
@@ -205,25 +206,26 @@ static hf_status run_shape(bench *b, const shape *s, int rounds, char **words, i
   }
   for (size_t done = page_bytes; done < bytes; done += page_bytes) memcpy((char *)kv + done, kv, page_bytes);
   b->next = 0;
-  b->step = (attn_step){.a = {.kv = {.base = kv, .page_bytes = page_bytes, .row_bytes = row, .page_tokens = PAGE, .type = b->type},
-                              .mla = s->mla,
-                              .n_heads = s->heads,
-                              .n_kv_heads = s->kv_heads,
-                              .dk = s->dk,
-                              .dv = s->dv,
-                              .scale = 0.05f,
-                              .window = s->window,
-                              .sinks = s->sinks ? sinks : NULL},
-                        .pos = b->pos,
-                        .seq = b->seq,
-                        .q = q,
-                        .out = q + QUERIES * q_floats,
-                        .q_stride = q_floats,
-                        .out_stride = out_floats,
-                        .scratch = room,
-                        .scratch_bytes = scratch,
-                        .part = parts,
-                        .part_floats = part};
+  b->step =
+      (attn_step){.a = {.kv = {.base = kv, .page_bytes = page_bytes, .row_bytes = row, .page_tokens = PAGE, .type = b->type},
+                        .mla = s->mla,
+                        .n_heads = s->heads,
+                        .n_kv_heads = s->kv_heads,
+                        .dk = s->dk,
+                        .dv = s->dv,
+                        .scale = 0.05f,
+                        .window = s->window,
+                        .sinks = s->sinks ? sinks : NULL},
+                  .pos = b->pos,
+                  .seq = b->seq,
+                  .q = q,
+                  .out = q + QUERIES * q_floats,
+                  .q_stride = q_floats,
+                  .out_stride = out_floats,
+                  .scratch = room,
+                  .scratch_bytes = scratch,
+                  .part = parts,
+                  .part_floats = part};
   for (int i = 0; i < LOADS; i++)
     if (wanted[i]) measure(b, s, load[i].before, load[i].n_q, rounds);
   mem_free(kv, bytes, -1);
@@ -250,7 +252,8 @@ int main(int argc, char **argv) {
   if (st == HF_OK) st = topo_get(&topo);
   if (st == HF_OK) st = pool_new(&topo, 0, &b.p);
   if (st == HF_OK) st = mem_probe_new(b.p, PROBE_BYTES, &b.probe);
-  if (st == HF_OK) printf("%s, %d threads, %s, KV cache %s\n", topo.cpu_name, pool_threads(b.p), kern_get()->isa_name, kern_kv_name(b.type));
+  if (st == HF_OK)
+    printf("%s, %d threads, %s, KV cache %s\n", topo.cpu_name, pool_threads(b.p), kern_get()->isa_name, kern_kv_name(b.type));
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes && st == HF_OK; i++)
     st = run_shape(&b, &shapes[i], rounds, argv + first, argc - first, pool_threads(b.p));
   if (st != HF_OK) fprintf(stderr, "bench_attention: %s\n", hf_error_line());

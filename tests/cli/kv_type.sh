@@ -46,9 +46,13 @@ expect_json '.feasible == false and (.possible | any(test("--kv-type q8_0")))'
 expect_exit 0 plan --gpu virtual:$size --kv-type q8_0 --out "$tmp/plan.json" --json
 expect_exit 1 "$bin/hf-run" --model $tiny --prompts "$tmp/p.jsonl" --gpu virtual:$size --users 16 --context 512 --chunk 16 --kv-type f16 --check-every 0 --quiet --json
 expect_exit 0 "$bin/hf-run" --model $tiny --prompts "$tmp/p.jsonl" --plan "$tmp/plan.json" --max-tokens 4 --check-every 0 --quiet --out "$tmp/planned.jsonl" --json
+expect_json '.kv_type == "q8_0"'
+# a re-plan keeps the type of the plan that was run
+expect_exit 0 "$bin/hf-plan" plan --from-run latest --json --no-store --quiet
+expect_json '.kv.type == "q8_0"'
 # another type than the plan's is another run
 expect_exit 0 "$bin/hf-run" --model $tiny --prompts "$tmp/p.jsonl" --plan "$tmp/plan.json" --batch 16 --kv-type f16 --gpu virtual:1G --max-tokens 4 --quiet --json
-expect_json '.unlike_plan | length > 0'
+expect_json '.kv_type == "f16" and (.unlike_plan | length > 0)'
 
 # The cost model knows it: on a card, more bytes of cache are more time at long context.
 tokens_per_s() { # TYPE

@@ -119,8 +119,9 @@ static void check_kv_rows(kern_kv_shape s, int page_tokens) {
       const int head = from + (j - from) / part * part, b0 = head + (j - head) / 32 * 32;
       float most = 0;
       for (int b = b0; b < b0 + 32 && b < head + part; b++) most = fabsf(was[b]) > most ? fabsf(was[b]) : most;
-      if (!expect(fabsf(was[j] - back[j]) <= most * (0.5f / 127 + 1e-3f), "q8_0 cache, %d heads of %d and %d, pages of %d: token %d, [%d] %g read as %g",
-                  s.n_heads, s.k, s.v, page_tokens, i, j, (double)was[j], (double)back[j]))
+      if (!expect(fabsf(was[j] - back[j]) <= most * (0.5f / 127 + 1e-3f),
+                  "q8_0 cache, %d heads of %d and %d, pages of %d: token %d, [%d] %g read as %g", s.n_heads, s.k, s.v,
+                  page_tokens, i, j, (double)was[j], (double)back[j]))
         break;
     }
   }
@@ -306,7 +307,8 @@ static void round_q8(const float *x, int n, float *y) {
 
 static void attn_make(const attn_case *c, attn_data *d) {
   const int width = c->mla ? c->dk : 2 * c->n_kv_heads * c->dk, n_pages = (c->n_ctx + c->page_tokens - 1) / c->page_tokens;
-  const kern_kv_shape shape = {.n_heads = c->mla ? 0 : c->n_kv_heads, .k = c->mla ? c->dv : c->dk, .v = c->mla ? c->dk - c->dv : c->dv};
+  const kern_kv_shape shape = {
+      .n_heads = c->mla ? 0 : c->n_kv_heads, .k = c->mla ? c->dv : c->dk, .v = c->mla ? c->dk - c->dv : c->dv};
   const int n_k = c->mla ? c->dv : c->n_kv_heads * c->dk;
   const size_t row = kern_kv_row_bytes(c->type, &shape), q_floats = (size_t)(c->n_q * c->n_heads * c->dk);
   const size_t segments = (size_t)c->n_ctx / KERN_ATTN_SEGMENT + 1;
@@ -442,7 +444,8 @@ static void check_attn(const attn_case *c) {
   }
   expect(!canary_broken(out, n) && !canary_broken(other, n), "%s: attention writes outside", isa);
   expect(!canary_broken(d.part, (int)(((size_t)c->n_ctx / KERN_ATTN_SEGMENT + 1) * part_floats(c))),
-         "%s: partial results of attention are written outside their place: heads %d/%d dk %d ctx %d type %d queries %d", isa, c->n_heads, c->n_kv_heads, c->dk, c->n_ctx, c->type, c->n_q);
+         "%s: partial results of attention are written outside their place: heads %d/%d dk %d ctx %d type %d queries %d", isa,
+         c->n_heads, c->n_kv_heads, c->dk, c->n_ctx, c->type, c->n_q);
   attn_drop(c, &d);
   canary_free(out);
   canary_free(other);

@@ -228,6 +228,7 @@ static engine_options options(soak *k, int users, int chunk) {
                       .max_logits = users,
                       .threads = 1,
                       .kv_type = KV_F16};
+  if (o.page_tokens >= KERN_KV_GROUP && below(k, 2)) o.kv_type = KV_Q8_0;
   const int each = CONTEXT / o.page_tokens;
   o.n_pages = below(k, 2) ? users * each : each * (1 + below(k, users)); /* room for all, or they wait for pages */
   snprintf(o.gpu, sizeof o.gpu, "none");

@@ -191,10 +191,40 @@ static void measured_curves(void **state) {
   assert_false(cost_measured_curve(&gpu, &s, likely, &c, &tag));
 }
 
-static void attention_point(cost_rows *r, int heads, int lora, int rope, int context, int threads, double ns) {
-  point(r, "attn_mla", "f16", lora, rope, 1, threads, ns);
+static void attention_point_of(cost_rows *r, const char *kv, int heads, int lora, int rope, int context, int threads, double ns) {
+  point(r, "attn_mla", kv, lora, rope, 1, threads, ns);
   kernels[r->n_kernel - 1].context = context;
   snprintf(kernels[r->n_kernel - 1].act, sizeof kernels[0].act, "h%d", heads);
+}
+
+static void attention_point(cost_rows *r, int heads, int lora, int rope, int context, int threads, double ns) {
+  attention_point_of(r, "f16", heads, lora, rope, context, threads, ns);
+}
+
+/* A KV cache in Q8_0 is priced by its own points, or by those of F16 where a profile has none. */
+static void attention_by_kv_type(void **state) {
+  (void)state;
+  cost_rows r = machine();
+  model *m = open_model("examples/tiny-moe");
+  const model_config *c = model_get_config(m);
+  cost_unit u = {.rows = &r, .cpu = true, .device = "cpu", .threads = 1};
+  double work = 2.0 * 4 * (2 * 64 + 16), ns = 0, first = 0;
+  db_tag tag = TAG_MEASURED;
+  attention_point(&r, 4, 64, 16, 128, 1, 1000 + 128 * 5);
+  attention_point(&r, 4, 64, 16, 8192, 1, 1000 + 8192 * 5);
+  assert_true(cost_measured_attention(&u, c, FMT_Q8_0, work, likely, &ns, &first, &tag));
+  near(ns, 5, 1e-12);
+  assert_int_equal(tag, TAG_SCALED);
+  attention_point_of(&r, "q8_0", 4, 64, 16, 128, 1, 500 + 128 * 3);
+  attention_point_of(&r, "q8_0", 4, 64, 16, 8192, 1, 500 + 8192 * 3);
+  for (int i = 0; i < 2; i++) {
+    tag = TAG_MEASURED;
+    assert_true(cost_measured_attention(&u, c, i ? FMT_F16 : FMT_Q8_0, work, likely, &ns, &first, &tag));
+    near(ns, i ? 5 : 3, 1e-12);
+    near(first, i ? 1000 : 500, 1e-9);
+    assert_int_equal(tag, TAG_MEASURED);
+  }
+  model_close(m);
 }
 
 /* ns per token of context is the slope over context of the shape nearest in work, scaled by work. */
@@ -596,6 +626,7 @@ int main(void) {
       cmocka_unit_test(kv_and_handover),
       cmocka_unit_test(measured_curves),
       cmocka_unit_test(measured_attention),
+      cmocka_unit_test(attention_by_kv_type),
       cmocka_unit_test(fixed_costs_by_threads),
       cmocka_unit_test(gpu_texts),
       cmocka_unit_test(table_by_hand),
