@@ -3,8 +3,8 @@
  * Rows: blocks one after another as the file format has them (ggml's block definitions).
  *
  * Q8B32 activation of n elements, nb = ceil(n/32) blocks: int8 q[nb*32] padded with zeros to a multiple of 256 bytes, then
- * f32 d[nb], int32 minus the sum of q of each block [nb] and of each half block [2 nb], each padded with zeros to a multiple of
- * 64 bytes; so kernels may read whole groups of eight blocks.
+ * f32 d[nb], int32 minus the sum of q of each block [nb] and of each half block [2 nb], f32 d times the former [nb], which minima are
+ * multiplied by, each padded with zeros to a multiple of 64 bytes; so kernels may read whole groups of eight blocks.
  *
  * Tile (KL_TILE16): 16 rows in the lanes of a vector. Tile t holds rows 16t..16t+15 in 16 * row_bytes bytes; rows that do not exist are zero.
  * A tile is a run of superblocks, one per block of columns, of 16 * block_bytes each. In a superblock the parts of the block follow each
@@ -43,8 +43,12 @@ static inline size_t q8b32_sums16_offset(int n) {
   return q8b32_sums32_offset(n) + lay_round_up((size_t)q8b32_blocks(n) * sizeof(int32_t), 64);
 }
 
-static inline size_t q8b32_bytes(int n) {
+static inline size_t q8b32_less_offset(int n) {
   return q8b32_sums16_offset(n) + lay_round_up((size_t)q8b32_blocks(n) * 2 * sizeof(int32_t), 64);
+}
+
+static inline size_t q8b32_bytes(int n) {
+  return q8b32_less_offset(n) + lay_round_up((size_t)q8b32_blocks(n) * sizeof(float), 64);
 }
 
 enum { TILE_ROWS = 16 };

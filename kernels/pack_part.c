@@ -24,6 +24,7 @@ void kern_pack_part(kern_act a, const float *x, int lo, int hi, int n, void *out
     put(out, (size_t)c, packed, (size_t)nb * Q8_BLOCK, last, q8b32_scales_offset(n));
     put(out, q8b32_scales_offset(n) + block * 4, packed + q8b32_scales_offset(m), (size_t)nb * 4, last, q8b32_sums32_offset(n));
     put(out, q8b32_sums32_offset(n) + block * 4, packed + q8b32_sums32_offset(m), (size_t)nb * 4, last, q8b32_sums16_offset(n));
-    put(out, q8b32_sums16_offset(n) + block * 8, packed + q8b32_sums16_offset(m), (size_t)nb * 8, last, q8b32_bytes(n));
+    put(out, q8b32_sums16_offset(n) + block * 8, packed + q8b32_sums16_offset(m), (size_t)nb * 8, last, q8b32_less_offset(n));
+    put(out, q8b32_less_offset(n) + block * 4, packed + q8b32_less_offset(m), (size_t)nb * 4, last, q8b32_bytes(n));
   }
 }

@@ -51,16 +51,18 @@ static void pack_block(const float *x, int n, int8_t *q, float *d_out, int32_t *
 
 void kern_pack_q8b32_ref(const float *x, int n, void *out) {
   int nb = q8b32_blocks(n);
-  size_t scales = q8b32_scales_offset(n), sums32 = q8b32_sums32_offset(n), sums16 = q8b32_sums16_offset(n);
-  float *d = (float *)((char *)out + scales);
+  size_t scales = q8b32_scales_offset(n), sums32 = q8b32_sums32_offset(n), sums16 = q8b32_sums16_offset(n), less_at = q8b32_less_offset(n);
+  float *d = (float *)((char *)out + scales), *less = (float *)((char *)out + less_at);
   int32_t *n32 = (int32_t *)((char *)out + sums32), *n16 = (int32_t *)((char *)out + sums16);
   for (int b = 0; b < nb; b++) {
     int left = n - b * Q8_BLOCK;
     pack_block(x + (size_t)b * Q8_BLOCK, left < Q8_BLOCK ? left : Q8_BLOCK, (int8_t *)out + (size_t)b * Q8_BLOCK, d + b, n32 + b,
                n16 + 2 * (size_t)b);
+    less[b] = d[b] * (float)n32[b];
   }
   zero_tail(out, (size_t)nb * Q8_BLOCK, scales);
   zero_tail(d, (size_t)nb * 4, sums32 - scales);
   zero_tail(n32, (size_t)nb * 4, sums16 - sums32);
-  zero_tail(n16, (size_t)nb * 8, q8b32_bytes(n) - sums16);
+  zero_tail(n16, (size_t)nb * 8, less_at - sums16);
+  zero_tail(less, (size_t)nb * 4, q8b32_bytes(n) - less_at);
 }

@@ -114,9 +114,9 @@ TV_INLINE TV tv_right32(TV a, const int n) {
 TV_INLINE TV tv_left32(TV a, const int n) {
   return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n));
 }
-/* Bits 6 and 7 of a number below 256, as bits 4 and 5. */
+/* Bits 6 and 7 of every byte as bits 4 and 5. */
 TV_INLINE TV tv_high_two(TV a) {
-  return tv_and(_mm256_srli_epi32(a, 2), _mm256_set1_epi32(0x30));
+  return tv_and(_mm256_srli_epi32(a, 2), _mm256_set1_epi8(0x30));
 }
 
 /* In every byte: the lower or upper nibble; bits 2n and 2n+1; bit n moved to bit `to`; a shift left by four of a number below 16. */
@@ -174,8 +174,46 @@ TV_INLINE TV tv_pairs_signed(TV w, const char *q) {
 TV_INLINE TV tv_add16(TV a, TV b) {
   return _mm256_add_epi16(a, b);
 }
-TV_INLINE TV tv_widen_add(TV sum, TV pairs) {
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+/* Sums of 16 bits times the row's small scale, a number of 16 bits twice. */
+TV_INLINE TV tv_widen_add(TV sum, TV pairs, TV scale) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scale));
+}
+TV_INLINE TV tv_ones(void) {
+  return _mm256_set1_epi16(1);
+}
+/* The eight six-bit scales and minima of Q4_K and Q5_K (see ref/blocks_k.c), whose byte b of all rows lies at p + 16 b, a byte each. */
+TV_INLINE void tv_six_bits(const uint8_t *p, uint8_t *to) {
+  const TV six = _mm256_set1_epi8(63);
+  MM_UNROLL for (int h = 0; h < 2; h++, to += 32) {
+    const TV a = tv_load(p, h), b = tv_load(p + 64, h), c = tv_load(p + 128, h);
+    tv_store(to, tv_and(a, six));
+    tv_store(to + 64, tv_or(tv_nibble(c, 0), tv_high_two(a)));
+    tv_store(to + 128, tv_and(b, six));
+    tv_store(to + 192, tv_or(tv_nibble(c, 1), tv_high_two(b)));
+  }
+}
+/* Small scales of the rows of half h, a byte each from p on. */
+TV_INLINE TV tv_small(const uint8_t *p, int h) {
+  __m128i b = _mm_loadl_epi64((const void *)(p + 8 * h));
+  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(b, b));
+}
+/* Whole sums times small scales. */
+TV_INLINE TV tv_times(TV sum, TV scale) {
+  return _mm256_mullo_epi32(sum, _mm256_srai_epi32(scale, 16));
+}
+TV_INLINE TV tv_lower(TV sum, const int n) {
+  (void)n;
+  return sum;
+}
+/* The integer at p, below 2^11, times 2^shift as two halves. */
+TV_INLINE int32_t tv_start_word(int32_t v, const int shift) {
+  return (int32_t)((uint32_t)(uint16_t)(v * (1 << (shift - 1))) * 0x00010001u);
+}
+TV_INLINE TV tv_start_pairs(const char *p, const int shift) {
+  int16_t v;
+  memcpy(&v, p, sizeof v);
+  TV all = _mm256_set1_epi16(v);
+  return shift == 5 ? _mm256_slli_epi16(all, 4) : shift == 2 ? _mm256_slli_epi16(all, 1) : all;
 }
 
 /* 32 bytes of each of four tokens: four of each token beside each other, then the next four. */

@@ -29,6 +29,12 @@ TV_INLINE TV tv_load(const uint8_t *p, int h) {
   (void)h;
   return _mm512_loadu_si512(p);
 }
+/* What is used twice: one load, not one in each use, for whole vectors are loaded one a cycle only. */
+TV_INLINE TV tv_load_once(const uint8_t *p, int h) {
+  TV v = tv_load(p, h);
+  __asm__("" : "+v"(v));
+  return v;
+}
 TV_INLINE TVF tv_f16(const uint8_t *p, int h) {
   (void)h;
   return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
@@ -120,9 +126,9 @@ TV_INLINE TV tv_right32(TV a, const int n) {
 TV_INLINE TV tv_left32(TV a, const int n) {
   return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n));
 }
-/* Bits 6 and 7 of a number below 256, as bits 4 and 5. */
+/* Bits 6 and 7 of every byte as bits 4 and 5. */
 TV_INLINE TV tv_high_two(TV a) {
-  return tv_and(_mm512_srli_epi32(a, 2), _mm512_set1_epi32(0x30));
+  return tv_and(_mm512_srli_epi32(a, 2), _mm512_set1_epi8(0x30));
 }
 
 /* In every byte: the lower or upper nibble; bits 2n and 2n+1; bit n moved to bit `to`; a shift left by four of a number below 16. */
@@ -151,6 +157,32 @@ TV_INLINE TV tv_bit(TV a, const int n, const int to) {
 }
 TV_INLINE TV tv_left4(TV a) {
   return _mm512_slli_epi16(a, 4);
+}
+
+TV_INLINE TV tv_bytes(char v) {
+  return _mm512_set1_epi8(v);
+}
+/* The eight six-bit scales and minima of Q4_K and Q5_K (see ref/blocks_k.c), whose byte b of all rows lies at p + 16 b, a byte each. */
+TV_INLINE void tv_six_bits(const uint8_t *p, uint8_t *to) {
+  const TV a = tv_load(p, 0), b = tv_load(p + 64, 0), c = tv_load(p + 128, 0), six = tv_bytes(63);
+  tv_store(to, tv_and(a, six));
+  tv_store(to + 64, tv_or(tv_nibble(c, 0), tv_high_two(a)));
+  tv_store(to + 128, tv_and(b, six));
+  tv_store(to + 192, tv_or(tv_nibble(c, 1), tv_high_two(b)));
+}
+
+/* Small scales of the rows of half h, a byte each from p on, and sums times them; sums that came times 2^n without it. */
+TV_INLINE TV tv_small(const uint8_t *p, int h) {
+  return tv_i8(p, h);
+}
+TV_INLINE TV tv_ones(void) {
+  return tv_zero(); /* unused */
+}
+TV_INLINE TV tv_times(TV sum, TV scale) {
+  return _mm512_mullo_epi32(sum, scale);
+}
+TV_INLINE TV tv_lower(TV sum, const int n) {
+  return n == 0 ? sum : n == 2 ? _mm512_srai_epi32(sum, 2) : n == 4 ? _mm512_srai_epi32(sum, 4) : _mm512_srai_epi32(sum, 6);
 }
 
 /* Sixteen values, chosen by the number in each byte. */
