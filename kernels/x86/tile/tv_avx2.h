@@ -143,8 +143,22 @@ TV_INLINE TV tv_bit(TV a, const int n, const int to) {
   }
   return tv_and(v, _mm256_set1_epi8((char)(1 << to)));
 }
-TV_INLINE TV tv_left4(TV a) {
-  return _mm256_slli_epi16(a, 4);
+/* The bits of mask, which lie `to` up, moved there from `from` up. */
+TV_INLINE TV tv_bits_to(TV a, const int from, const int to, const int mask) {
+  TV v = a;
+  switch (from - to) {
+    case -4: v = _mm256_slli_epi16(a, 4); break;
+    case -3: v = _mm256_slli_epi16(a, 3); break;
+    case -2: v = _mm256_slli_epi16(a, 2); break;
+    case -1: v = _mm256_slli_epi16(a, 1); break;
+    case 1: v = _mm256_srli_epi16(a, 1); break;
+    case 2: v = _mm256_srli_epi16(a, 2); break;
+    case 3: v = _mm256_srli_epi16(a, 3); break;
+    case 5: v = _mm256_srli_epi16(a, 5); break;
+    case 6: v = _mm256_srli_epi16(a, 6); break;
+    default: break;
+  }
+  return tv_and(v, _mm256_set1_epi8((char)mask));
 }
 
 /* Sixteen values, chosen by the number in each byte. */
@@ -162,6 +176,11 @@ TV_INLINE TVF tv_half_e8m0(TV e) {
   TV normal = _mm256_slli_epi32(tv_sub32(e, tv_set32(1)), 23);
   TV tiny = _mm256_sllv_epi32(tv_set32(0x00200000), e);
   return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, _mm256_cmpgt_epi32(tv_set32(2), e)));
+}
+
+/* What is used twice; AVX-512 needs help. */
+TV_INLINE TV tv_load_once(const uint8_t *p, int h) {
+  return tv_load(p, h);
 }
 
 /* Products of bytes, neighbours added, as int16: of unsigned or int8 quants with the four int8 at q. */
@@ -192,10 +211,38 @@ TV_INLINE void tv_six_bits(const uint8_t *p, uint8_t *to) {
     tv_store(to + 192, tv_or(tv_nibble(c, 1), tv_high_two(b)));
   }
 }
+/* Numbers of the rows of half h as a byte each. */
+TV_INLINE void tv_store_i8(uint8_t *p, int h, TV a) {
+  const TV bytes = _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)));
+  _mm_storel_epi64((void *)(p + 8 * h), _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+}
+/* The sixteen scales of Q3_K: lower nibbles of 8 bytes, then their upper ones, two bits above them in the four parts of 4 bytes, less 32. */
+TV_INLINE void tv_three_parts(const uint8_t *p, uint8_t *to) {
+  MM_UNROLL for (int h = 0; h < 2; h++, to += 32) {
+    const TV high = tv_load(p + 128, h), two = _mm256_set1_epi8(0x30), less = _mm256_set1_epi8(32);
+    MM_UNROLL for (int i = 0; i < 4; i++) {
+      TV low = tv_nibble(tv_load(p + 64 * (i % 2), h), i / 2);
+      TV up = i == 0 ? _mm256_slli_epi16(high, 4) : i == 1 ? _mm256_slli_epi16(high, 2) : i == 2 ? high : _mm256_srli_epi16(high, 2);
+      tv_store(to + 64 * i, _mm256_sub_epi8(tv_or(low, tv_and(up, two)), less));
+    }
+  }
+}
+/* The lower nibbles of sixteen bytes of all rows, then the upper ones. */
+TV_INLINE void tv_nibbles_apart(const uint8_t *p, uint8_t *to) {
+  MM_UNROLL for (int i = 0; i < 8; i++, p += 32, to += 32) {
+    const TV a = tv_load(p, 0);
+    tv_store(to, tv_nibble(a, 0));
+    tv_store(to + 256, tv_nibble(a, 1));
+  }
+}
 /* Small scales of the rows of half h, a byte each from p on. */
 TV_INLINE TV tv_small(const uint8_t *p, int h) {
   __m128i b = _mm_loadl_epi64((const void *)(p + 8 * h));
   return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(b, b));
+}
+/* A small number of 32 bits, not negative, times the one at p, below 2^15. */
+TV_INLINE TV tv_times_whole(TV small, const char *p) {
+  return _mm256_madd_epi16(small, tv_four(p));
 }
 /* Whole sums times small scales. */
 TV_INLINE TV tv_times(TV sum, TV scale) {

@@ -114,6 +114,7 @@ TV_INLINE TV tv_start(const char *p, const int shift) {
     case 3: return _mm512_slli_epi32(tv_four(p), 3);
     case 4: return _mm512_slli_epi32(tv_four(p), 4);
     case 5: return _mm512_slli_epi32(tv_four(p), 5);
+    case 6: return _mm512_slli_epi32(tv_four(p), 6);
     case 7: return _mm512_slli_epi32(tv_four(p), 7);
     default: return tv_four(p);
   }
@@ -155,12 +156,30 @@ TV_INLINE TV tv_bit(TV a, const int n, const int to) {
   }
   return tv_and(v, _mm512_set1_epi8((char)(1 << to)));
 }
-TV_INLINE TV tv_left4(TV a) {
-  return _mm512_slli_epi16(a, 4);
+/* The bits of mask, which lie `to` up, moved there from `from` up. */
+TV_INLINE TV tv_bits_to(TV a, const int from, const int to, const int mask) {
+  TV v = a;
+  switch (from - to) {
+    case -4: v = _mm512_slli_epi16(a, 4); break;
+    case -3: v = _mm512_slli_epi16(a, 3); break;
+    case -2: v = _mm512_slli_epi16(a, 2); break;
+    case -1: v = _mm512_slli_epi16(a, 1); break;
+    case 1: v = _mm512_srli_epi16(a, 1); break;
+    case 2: v = _mm512_srli_epi16(a, 2); break;
+    case 3: v = _mm512_srli_epi16(a, 3); break;
+    case 5: v = _mm512_srli_epi16(a, 5); break;
+    case 6: v = _mm512_srli_epi16(a, 6); break;
+    default: break;
+  }
+  return tv_and(v, _mm512_set1_epi8((char)mask));
 }
 
 TV_INLINE TV tv_bytes(char v) {
   return _mm512_set1_epi8(v);
+}
+/* A small number of 32 bits times the one at p. */
+TV_INLINE TV tv_times_whole(TV small, const char *p) {
+  return _mm512_mullo_epi32(small, tv_four(p));
 }
 /* The eight six-bit scales and minima of Q4_K and Q5_K (see ref/blocks_k.c), whose byte b of all rows lies at p + 16 b, a byte each. */
 TV_INLINE void tv_six_bits(const uint8_t *p, uint8_t *to) {
@@ -171,6 +190,28 @@ TV_INLINE void tv_six_bits(const uint8_t *p, uint8_t *to) {
   tv_store(to + 192, tv_or(tv_nibble(c, 1), tv_high_two(b)));
 }
 
+/* Numbers of the rows of half h as a byte each. */
+TV_INLINE void tv_store_i8(uint8_t *p, int h, TV a) {
+  (void)h;
+  _mm_store_si128((void *)p, _mm512_cvtepi32_epi8(a));
+}
+/* The sixteen scales of Q3_K: lower nibbles of 8 bytes, then their upper ones, two bits above them in the four parts of 4 bytes, less 32. */
+TV_INLINE void tv_three_parts(const uint8_t *p, uint8_t *to) {
+  const TV high = tv_load(p + 128, 0), two = _mm512_set1_epi8(0x30), less = _mm512_set1_epi8(32);
+  MM_UNROLL for (int i = 0; i < 4; i++) {
+    TV low = tv_nibble(tv_load(p + 64 * (i % 2), 0), i / 2);
+    TV up = i == 0 ? _mm512_slli_epi16(high, 4) : i == 1 ? _mm512_slli_epi16(high, 2) : i == 2 ? high : _mm512_srli_epi16(high, 2);
+    tv_store(to + 64 * i, _mm512_sub_epi8(tv_or(low, tv_and(up, two)), less));
+  }
+}
+/* The lower nibbles of sixteen bytes of all rows, then the upper ones. */
+TV_INLINE void tv_nibbles_apart(const uint8_t *p, uint8_t *to) {
+  MM_UNROLL for (int i = 0; i < 4; i++, p += 64, to += 64) {
+    const TV a = tv_load(p, 0);
+    tv_store(to, tv_nibble(a, 0));
+    tv_store(to + 256, tv_nibble(a, 1));
+  }
+}
 /* Small scales of the rows of half h, a byte each from p on, and sums times them; sums that came times 2^n without it. */
 TV_INLINE TV tv_small(const uint8_t *p, int h) {
   return tv_i8(p, h);
