@@ -44,6 +44,11 @@ TV_INLINE TV tv_u16(const uint8_t *p, int h) {
   return _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p + 16 * h)));
 }
 
+/* What was loaded is loaded again where it is needed again: kept for long it would go through the stack. */
+TV_INLINE void tv_load_again(void) {
+  __asm__ volatile("" ::: "memory");
+}
+
 TV_INLINE TV tv_zero(void) {
   return _mm256_setzero_si256();
 }
@@ -190,8 +195,11 @@ TV_INLINE TV tv_pairs(TV w, const char *q) {
 TV_INLINE TV tv_pairs_signed(TV w, const char *q) {
   return _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(tv_four(q), w));
 }
+/* One after the other: compilers make a tree of the sums, for whose branches there are no registers. */
 TV_INLINE TV tv_add16(TV a, TV b) {
-  return _mm256_add_epi16(a, b);
+  TV v = _mm256_add_epi16(a, b);
+  __asm__("" : "+x"(v));
+  return v;
 }
 /* Sums of 16 bits times the row's small scale, a number of 16 bits twice. */
 TV_INLINE TV tv_widen_add(TV sum, TV pairs, TV scale) {

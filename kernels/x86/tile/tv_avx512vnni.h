@@ -56,6 +56,9 @@ TV_INLINE TV tv_u16(const uint8_t *p, int h) {
   return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
 }
 
+TV_INLINE void tv_load_again(void) {
+}
+
 TV_INLINE TV tv_zero(void) {
   return _mm512_setzero_si512();
 }
