@@ -51,7 +51,8 @@ static void pack_block(const float *x, int n, int8_t *q, float *d_out, int32_t *
 
 void kern_pack_q8b32_ref(const float *x, int n, void *out) {
   int nb = q8b32_blocks(n);
-  size_t scales = q8b32_scales_offset(n), sums32 = q8b32_sums32_offset(n), sums16 = q8b32_sums16_offset(n), less_at = q8b32_less_offset(n);
+  size_t scales = q8b32_scales_offset(n), sums32 = q8b32_sums32_offset(n), sums16 = q8b32_sums16_offset(n),
+         less_at = q8b32_less_offset(n);
   float *d = (float *)((char *)out + scales), *less = (float *)((char *)out + less_at);
   int32_t *n32 = (int32_t *)((char *)out + sums32), *n16 = (int32_t *)((char *)out + sums16);
   for (int b = 0; b < nb; b++) {

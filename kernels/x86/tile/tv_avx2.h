@@ -221,7 +221,8 @@ TV_INLINE void tv_six_bits(const uint8_t *p, uint8_t *to) {
 }
 /* Numbers of the rows of half h as a byte each. */
 TV_INLINE void tv_store_i8(uint8_t *p, int h, TV a) {
-  const TV bytes = _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)));
+  const TV bytes = _mm256_shuffle_epi8(
+      a, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)));
   _mm_storel_epi64((void *)(p + 8 * h), _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
 }
 /* The sixteen scales of Q3_K: lower nibbles of 8 bytes, then their upper ones, two bits above them in the four parts of 4 bytes, less 32. */
@@ -230,7 +231,10 @@ TV_INLINE void tv_three_parts(const uint8_t *p, uint8_t *to) {
     const TV high = tv_load(p + 128, h), two = _mm256_set1_epi8(0x30), less = _mm256_set1_epi8(32);
     MM_UNROLL for (int i = 0; i < 4; i++) {
       TV low = tv_nibble(tv_load(p + 64 * (i % 2), h), i / 2);
-      TV up = i == 0 ? _mm256_slli_epi16(high, 4) : i == 1 ? _mm256_slli_epi16(high, 2) : i == 2 ? high : _mm256_srli_epi16(high, 2);
+      TV up = i == 0   ? _mm256_slli_epi16(high, 4)
+              : i == 1 ? _mm256_slli_epi16(high, 2)
+              : i == 2 ? high
+                       : _mm256_srli_epi16(high, 2);
       tv_store(to + 64 * i, _mm256_sub_epi8(tv_or(low, tv_and(up, two)), less));
     }
   }

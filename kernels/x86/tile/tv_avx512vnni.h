@@ -56,8 +56,7 @@ TV_INLINE TV tv_u16(const uint8_t *p, int h) {
   return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
 }
 
-TV_INLINE void tv_load_again(void) {
-}
+TV_INLINE void tv_load_again(void) {}
 
 TV_INLINE TV tv_zero(void) {
   return _mm512_setzero_si512();
@@ -203,7 +202,10 @@ TV_INLINE void tv_three_parts(const uint8_t *p, uint8_t *to) {
   const TV high = tv_load(p + 128, 0), two = _mm512_set1_epi8(0x30), less = _mm512_set1_epi8(32);
   MM_UNROLL for (int i = 0; i < 4; i++) {
     TV low = tv_nibble(tv_load(p + 64 * (i % 2), 0), i / 2);
-    TV up = i == 0 ? _mm512_slli_epi16(high, 4) : i == 1 ? _mm512_slli_epi16(high, 2) : i == 2 ? high : _mm512_srli_epi16(high, 2);
+    TV up = i == 0   ? _mm512_slli_epi16(high, 4)
+            : i == 1 ? _mm512_slli_epi16(high, 2)
+            : i == 2 ? high
+                     : _mm512_srli_epi16(high, 2);
     tv_store(to + 64 * i, _mm512_sub_epi8(tv_or(low, tv_and(up, two)), less));
   }
 }
