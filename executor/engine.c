@@ -158,7 +158,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
   moe_shape scratch = {
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
-  if (c->n_experts) row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, threads_of(o)), o->ram_limit_bytes);
+  if (c->n_experts) row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, NULL, threads_of(o)), o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
   int64_t reading = w.expert_scratch * threads_of(o);
   row(&t, "ram", "scratch of loading", reading > w.scratch ? reading : w.scratch, o->ram_limit_bytes);

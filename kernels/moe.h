@@ -15,8 +15,17 @@
  * all there (a counter for each). Experts are claimed in order, so that only the last ones, still at work elsewhere, can be waited for, and that
  * is after the products of all others. So a layer has one barrier with few tokens and two with many.
  * How many rows a claim takes depends on threads and tokens and changes no bit: rows are independent.
+ *
+ * NUMA nodes (moe_parts). Of each expert a node holds a slice of the intermediate dimension: rows of gate and up, the same columns of down; or all of it,
+ * or nothing where blocks are too wide to divide. What a node holds is a part, with a claim list of its own that its workers alone take from: they read
+ * weights of their node only. A part's down products are sums over its slices, so that y = (((y) + part 0) + part 1) + ...: part 0 is summed in y itself, the
+ * others in memory of their own, and whoever ends the last part of 32 rows of d_model adds them up, in the order of parts. So there is no barrier more than
+ * on one node, and bits depend on how experts are cut but, as ever, on no thread and no neighbour.
+ * Activations: for a few tokens every thread packs for itself, in its own memory. For many they are packed once and read across: packed they are a third
+ * of the bytes that packing on each node would read across (half in BF16), and some KB a token beside megabytes of weights an expert. Hidden activations never
+ * leave their node; of results a node's 4 bytes a value and token do.
  * Memory: all scratch is allocated by moe_new for max_tok tokens; moe_run allocates nothing.
- * Threads: one moe object serves one moe_run at a time, by the n_threads of moe_new each time. */
+ * Threads: one moe object serves one moe_run at a time, by the n_threads of moe_new (of the pool, with parts) each time. */
 #ifndef HF_KERNELS_MOE_H
 #define HF_KERNELS_MOE_H
 
@@ -24,7 +33,7 @@
 #include "kernels/mem/pool.h"
 
 /* data NULL: this expert is not here. gate and up have the same format. Biases of the three products: [d_ff], [d_ff], [d_model], or all
- * NULL. */
+ * NULL. Of a slice: matrices and biases of its rows, or columns; down_bias is in one of an expert's slices only. */
 typedef struct {
   kern_mat gate, up, down;
   const float *gate_bias, *up_bias, *down_bias;
@@ -36,8 +45,15 @@ typedef struct {
   float swiglu_limit; /* above 0: gpt-oss's clamped SwiGLU (kern_table.swiglu_clamped), else the plain one */
 } moe_shape;
 
+/* A part's memory is on its node, and its workers are those of the pool there; where there are none, those of another part's node. */
 typedef struct {
-  const moe_expert *experts; /* [n_experts] of this layer */
+  int n;
+  int node[TOPO_MAX_NODES];
+  int d_ff[TOPO_MAX_NODES]; /* of its widest slice in any layer; all but the last slice of an expert end on multiples of 32 */
+} moe_parts;
+
+typedef struct {
+  const moe_expert *experts; /* [n_experts] of this layer; with parts [n][n_experts] */
   int n_tok;
   const float *x; /* [n_tok][x_stride] */
   int x_stride;
@@ -49,13 +65,14 @@ typedef struct {
 } moe_job;
 
 typedef struct moe moe;
-/* What moe_new will allocate, for budgets. */
-int64_t moe_scratch_bytes(const moe_shape *s, int n_threads);
+/* What will be allocated, for budgets; parts NULL: whole experts. */
+int64_t moe_scratch_bytes(const moe_shape *s, const moe_parts *parts, int n_threads);
 HF_MUST hf_status moe_new(const moe_shape *s, int n_threads, moe **out);
+HF_MUST hf_status moe_new_parts(const moe_shape *s, const moe_parts *parts, const pool *p, moe **out);
 void moe_free(moe *m);
-/* Called by every thread of the pool inside pool_run with the same job; p may be NULL when n_threads is 1. */
+/* Called by every thread of the pool inside pool_run with the same job; p may be NULL when n_threads is 1 and there are no parts. */
 void moe_run(moe *m, const moe_job *job, pool *p, int thread, int n_threads);
-/* After a run: distinct experts touched and (token, expert) pairs computed. */
+/* After a run: distinct experts touched and (token, expert) pairs computed, however many slices an expert has. */
 int moe_last_distinct(const moe *m);
 int moe_last_pairs(const moe *m);
 /* Tokens of the i-th active expert of the last run. */
