@@ -58,6 +58,8 @@ typedef struct {
   bool moe;
   int n_experts;
   int16_t *device; /* [n_experts]: -1 CPU, else device index; owned. NULL for dense layers */
+  int n_nodes;     /* over which an expert on the CPU is cut; 0 = it is not */
+  int32_t *split;  /* [n_experts][n_nodes + 1]: rows [i, i + 1) of its intermediate dimension belong to NUMA node i; owned */
   double attn_ns, shared_ns, dexp_ns, cexp_ns, hand_ns, layer_ns; /* expected, per micro-batch step of decode */
   char binding[8];                                                /* "cpu", "gpu", "path" */
   char prefill[8];                                                /* "cpu" or "upload" */

@@ -86,6 +86,7 @@ typedef struct {
   /* Of the largest tensor that is not taken from a mapping: as it was read, and as numbers where it is dequantised. Experts on the CPU are read by
    * all threads at once, others one at a time. */
   int64_t scratch, expert_scratch;
+  bool cut; /* experts over nodes: what is read goes through memory whatever its layout */
 } weight_bytes;
 
 static hf_status add_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, weight_bytes *w,
@@ -93,6 +94,12 @@ static hf_status add_bytes(const model *m, const engine_options *o, model_tensor
   int64_t bytes, scratch;
   if (!model_has_tensor(m, id, layer)) return HF_OK;
   HF_TRY(loaded_bytes(m, o, id, layer, expert, &bytes, &scratch));
+  if (w->cut && sum == &w->ram_experts && scratch == 0) {
+    model_tensor_info info;
+    bool convert;
+    HF_TRY(loaded_tensor(m, o, id, layer, expert, &info, &convert));
+    scratch = info.derived ? (int64_t)info.bytes : 0;
+  }
   int64_t *most = sum == &w->ram_experts ? &w->expert_scratch : &w->scratch;
   if (scratch > *most) *most = scratch;
   *sum += align_up(bytes, 64);
@@ -101,7 +108,6 @@ static hf_status add_bytes(const model *m, const engine_options *o, model_tensor
 
 static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
   const model_config *c = model_get_config(m);
-  *w = (weight_bytes){0};
   HF_TRY(add_bytes(m, o, MT_EMBED, -1, -1, w, &w->dense));
   HF_TRY(add_bytes(m, o, MT_OUT_NORM, -1, -1, w, &w->dense));
   if (!c->tied_embeddings) HF_TRY(add_bytes(m, o, MT_OUTPUT, -1, -1, w, &w->dense));
@@ -137,11 +143,23 @@ static int64_t attention_scratch_bytes(const model_config *c, const engine_optio
   return o->depth * ((int64_t)threads * (align_up((int64_t)each, 64) + plain_scratch_bytes(c, o)) + (int64_t)part);
 }
 
+/* Of a machine as it is, before an engine has looked. */
+static hf_status nodes_here(const model *m, const engine_options *o, nodes *n) {
+  topology *t = NULL;
+  HF_TRY(hf_alloc(&t, 1, sizeof *t, "topology"));
+  hf_status st = topo_get(t);
+  if (st == HF_OK) st = nodes_find(m, o, t, n);
+  free(t);
+  return st;
+}
+
 hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
   const model_config *c = model_get_config(m);
   HF_TRY(engine_can_run(c)); /* before tensors are asked for that this family may have in another form */
   table t = {.rows = rows, .max = max_rows};
-  weight_bytes w;
+  nodes n;
+  HF_TRY(nodes_here(m, o, &n));
+  weight_bytes w = {.cut = n.parts.n > 1};
   HF_TRY(hf_note(sum_weights(m, o, &w), "%s", model_path(m)));
   bool with_dev = has_device(o);
   int64_t dl = with_dev ? o->device_bytes : o->ram_limit_bytes;
@@ -158,7 +176,8 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
   moe_shape scratch = {
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
-  if (c->n_experts) row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, NULL, threads_of(o)), o->ram_limit_bytes);
+  if (c->n_experts)
+    row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, &n.parts, threads_of(o)), o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
   int64_t reading = w.expert_scratch * threads_of(o);
   row(&t, "ram", "scratch of loading", reading > w.scratch ? reading : w.scratch, o->ram_limit_bytes);
@@ -169,11 +188,22 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   return HF_OK;
 }
 
+/* Of a layer's first expert that is here, all its slices. */
+static size_t expert_bytes(const engine *e, const moe_expert *x) {
+  size_t bytes = 0;
+  for (int i = 0; i < e->c.n_experts && !bytes; i++)
+    for (int p = 0; p < e->nodes.parts.n; p++) {
+      const moe_expert *s = &x[p * e->c.n_experts + i];
+      if (s->gate.data) bytes += 2 * (size_t)s->gate.n_rows * s->gate.row_bytes + (size_t)s->down.n_rows * s->down.row_bytes;
+    }
+  return bytes;
+}
+
 /* The host's experts of a layer: all threads of the pool together. */
 static void host_experts(void *user, int layer, dev_step *s, int thread, int n_threads) {
   engine *e = user;
   size_t at = (size_t)layer * (size_t)s->max_tok * (size_t)e->c.top_k;
-  moe_job job = {.experts = e->host_experts + (size_t)layer * (size_t)e->c.n_experts,
+  moe_job job = {.experts = e->host_experts + (size_t)layer * (size_t)(e->nodes.parts.n * e->c.n_experts),
                  .n_tok = s->n_tok,
                  .x = s->host_x,
                  .x_stride = e->c.d_model,
@@ -187,11 +217,7 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
     int n = moe_last_distinct(e->cpu_moe);
     if (dev_is_host(e->d) && s->trace && s->n_trace < s->max_trace) /* another device appends to the trace itself meanwhile */
       s->trace[s->n_trace++] = (dev_trace){start, hf_now_ns(), layer, DEV_STAGE_CEXP, s->n_tok, n};
-    const moe_expert *x = job.experts;
-    size_t bytes = 0;
-    for (int i = 0; i < e->c.n_experts && !bytes; i++)
-      if (x[i].gate.data)
-        bytes = 2 * (size_t)x[i].gate.n_rows * x[i].gate.row_bytes + (size_t)x[i].down.n_rows * x[i].down.row_bytes;
+    const size_t bytes = expert_bytes(e, job.experts);
     e->traffic.cpu_expert_bytes += (int64_t)bytes * n;
   }
 }
@@ -244,7 +270,7 @@ static hf_status open_context(engine *e) {
   dev_context *x = &e->ctx;
   size_t nl = (size_t)c->n_layers, ne = (size_t)c->n_experts;
   HF_TRY(hf_alloc(&e->layer, nl, sizeof *e->layer, "layers"));
-  HF_TRY(hf_alloc(&e->host_experts, nl * ne + 1, sizeof *e->host_experts, "expert table"));
+  HF_TRY(hf_alloc(&e->host_experts, nl * ne * (size_t)e->nodes.parts.n + 1, sizeof *e->host_experts, "expert table"));
   HF_TRY(hf_alloc(&e->resident, nl * ne + 1, 1, "expert table"));
   HF_TRY(hf_alloc(&x->experts, nl * ne + 1, sizeof *x->experts, "expert table"));
   HF_TRY(hf_alloc(&x->kv, nl, sizeof *x->kv, "KV table"));
@@ -346,7 +372,8 @@ hf_status open_steps(engine *e) {
                      .max_tok = e->o.max_tok,
                      .exact = e->o.exact,
                      .swiglu_limit = e->ctx.swiglu_limit};
-  if (e->c.n_experts > 0) HF_TRY(moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
+  if (e->cut) HF_TRY(moe_new_parts(&shape, &e->nodes.parts, e->p, &e->cpu_moe));
+  else if (e->c.n_experts > 0) HF_TRY(moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
   for (int i = 0; i < e->o.depth; i++) HF_TRY(graph_record(e, &e->mb[i]));
   return HF_OK;
 }
@@ -388,6 +415,16 @@ static hf_status check_options(const engine_options *o) {
   return HF_OK;
 }
 
+static hf_status open_nodes(engine *e) {
+  HF_TRY(hf_alloc(&e->topo, 1, sizeof *e->topo, "topology"));
+  HF_TRY(topo_get(e->topo));
+  HF_TRY(nodes_find(e->m, &e->o, e->topo, &e->nodes));
+  if (e->nodes.parts.n == 1) return HF_OK;
+  const size_t slices = (size_t)e->c.n_layers * (size_t)e->c.n_experts * (size_t)(e->nodes.parts.n + 1);
+  HF_TRY(hf_alloc(&e->cut, slices, sizeof *e->cut, "slices of experts"));
+  return nodes_cut(e->m, &e->o, &e->nodes, e->cut);
+}
+
 static hf_status open_as_asked(const model *m, const engine_options *o, engine **out) {
   hf_status st = HF_OK;
   engine *e = NULL;
@@ -399,9 +436,8 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   e->o = *o;
   e->pages_per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
   HF_GO(fail, hf_alloc(&e->page_table, ((size_t)o->max_seqs + 1) * (size_t)e->pages_per_seq, sizeof(int32_t), "page table"));
+  HF_GO(fail, open_nodes(e));
   HF_GO(fail, open_context(e));
-  HF_GO(fail, hf_alloc(&e->topo, 1, sizeof *e->topo, "topology"));
-  HF_GO(fail, topo_get(e->topo));
   HF_GO(fail, open_device(e));
   HF_GO(fail, load_weights(e));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
@@ -455,6 +491,7 @@ void engine_close(engine *e) {
   free(e->own);
   free(e->layer);
   free(e->host_experts);
+  free(e->cut);
   free(e->resident);
   free(e->ctx.experts);
   free(e->ctx.kv);

@@ -3,6 +3,7 @@
 #define HF_EXECUTOR_ENGINE_INT_H
 
 #include "executor/engine.h"
+#include "executor/nodes.h"
 #include "executor/repack.h"
 #include "executor/watch.h"
 #include "sched/sched.h"
@@ -20,7 +21,15 @@ typedef struct {
   dev_addr addr;
   size_t bytes;
   bool on_device; /* dev_release, else mem_free */
+  int node;       /* of the latter; -1 = none */
 } owned;
+
+/* A tensor as it is loaded: mat.data is set where the mapping of a file can be used as it is. */
+typedef struct {
+  model_tensor_info info;
+  bool convert;
+  kern_mat mat;
+} load_source;
 
 typedef struct {
   dev_step step;
@@ -44,7 +53,9 @@ struct engine {
   layer_weights *layer; /* [n_layers] */
   dev_mat embed, output;
   dev_addr out_norm;
-  moe_expert *host_experts; /* [n_layers * n_experts]; gate.data NULL when on the device */
+  nodes nodes;
+  int *cut; /* [n_layers * n_experts * (nodes.parts.n + 1)] where slices begin (sched/split.h); NULL: experts are not cut */
+  moe_expert *host_experts; /* [n_layers * nodes.parts.n * n_experts]; gate.data NULL when on the device, or on another node */
   uint8_t *resident;        /* [n_layers * n_experts] */
   moe *cpu_moe;
   micro_batch mb[SCHED_MAX_DEPTH];
@@ -66,7 +77,16 @@ struct engine {
 HF_MUST hf_status load_weights(engine *e);
 /* The engine frees the block from now on; on failure it is freed at once. */
 HF_MUST hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device);
+HF_MUST hf_status own_add_on(engine *e, void *p, size_t bytes, int node); /* mem_alloc'ed there */
 void own_release(engine *e, const owned *o);
+HF_MUST hf_status load_describe(const engine *e, model_tensor_id id, int layer, int expert, load_source *s);
+HF_MUST hf_status load_check_expert(engine *e, kern_format gate, kern_format up, int gate_cols, int down_cols, int layer);
+HF_MUST hf_status load_host_biases(engine *e, int layer, int expert, moe_expert *h); /* NULL where the family has none */
+/* load_nodes.c: the layer's experts that belong in host memory and are not there yet, slices to their nodes: noted only, until repack_run. */
+HF_MUST hf_status load_cut_experts(engine *e, int layer);
+/* A tensor that was read, in rows, to its slices. */
+void load_tell_nodes(const engine *e); /* with --verbose: who holds what */
+void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, const kern_mat *rows);
 void engine_without_device(engine_options *o); /* engine.c */
 int check_pages(const engine_options *o);      /* engine.c: behind the n_pages of requests */
 /* check_device.c: what the check gives on a device that is taken to be good. */

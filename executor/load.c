@@ -12,21 +12,29 @@
 
 void own_release(engine *e, const owned *o) {
   if (o->on_device) dev_release(e->d, o->addr, o->bytes);
-  else mem_free((void *)(uintptr_t)o->addr, o->bytes, -1);
+  else mem_free((void *)(uintptr_t)o->addr, o->bytes, o->node);
 }
 
-hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
+static hf_status add_owned(engine *e, const owned *o) {
   if (e->n_own == e->cap_own) {
     int cap = e->cap_own ? 2 * e->cap_own : 256;
     hf_status st = hf_realloc(&e->own, (size_t)cap, sizeof *e->own, "list of allocations");
     if (st != HF_OK) {
-      own_release(e, &(owned){addr, bytes, on_device});
+      own_release(e, o);
       return st;
     }
     e->cap_own = cap;
   }
-  e->own[e->n_own++] = (owned){addr, bytes, on_device};
+  e->own[e->n_own++] = *o;
   return HF_OK;
+}
+
+hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
+  return add_owned(e, &(owned){addr, bytes, on_device, -1});
+}
+
+hf_status own_add_on(engine *e, void *p, size_t bytes, int node) {
+  return add_owned(e, &(owned){(dev_addr)(uintptr_t)p, bytes, false, node});
 }
 
 static hf_status kernel_format(fmt f, kern_format *out) {
@@ -51,13 +59,6 @@ hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id
   return HF_OK;
 }
 
-/* A tensor as it is loaded: mat.data is set where the mapping of a file can be used as it is. */
-typedef struct {
-  model_tensor_info info;
-  bool convert;
-  kern_mat mat;
-} source;
-
 hf_status loaded_bytes(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert, int64_t *bytes,
                        int64_t *scratch) {
   model_tensor_info i;
@@ -72,7 +73,7 @@ hf_status loaded_bytes(const model *m, const engine_options *o, model_tensor_id 
   return HF_OK;
 }
 
-static hf_status describe(const engine *e, model_tensor_id id, int layer, int expert, source *s) {
+hf_status load_describe(const engine *e, model_tensor_id id, int layer, int expert, load_source *s) {
   HF_TRY(loaded_tensor(e->m, &e->o, id, layer, expert, &s->info, &s->convert));
   s->mat = (kern_mat){.layout = KL_ROWS,
                       .n_rows = (int)s->info.rows,
@@ -108,11 +109,11 @@ static hf_status read_tensor(const engine *e, model_tensor_id id, int layer, int
 }
 
 /* Fills memory of mat_bytes() with the tensor in the layout of s->mat: noted only, until repack_run. */
-static hf_status fill(engine *e, model_tensor_id id, int layer, int expert, const source *s, void *to) {
+static hf_status fill(engine *e, model_tensor_id id, int layer, int expert, const load_source *s, void *to) {
   kern_mat rows = s->mat;
   rows.layout = KL_ROWS;
   if (s->mat.layout != KL_ROWS) HF_TRY(model_tensor_map(e->m, id, layer, expert, &rows.data));
-  if (rows.data) return repack_add(&e->repack, &rows, to);
+  if (rows.data) return repack_add(&e->repack, &rows, KL_TILE16, -1, to);
   return repack_add_read(&e->repack, &s->mat, id, layer, expert, to);
 }
 
@@ -123,22 +124,23 @@ static hf_status read_one(void *user, const repack_task *t) {
   bool convert;
   model_tensor_id id = (model_tensor_id)t->id;
   HF_TRY(loaded_tensor(e->m, &e->o, id, t->layer, t->expert, &info, &convert));
-  if (t->rows.layout == KL_ROWS) return read_tensor(e, id, t->layer, t->expert, &info, convert, t->to);
+  if (t->rows.layout == KL_ROWS && t->to) return read_tensor(e, id, t->layer, t->expert, &info, convert, t->to);
   void *tmp;
   HF_TRY(hf_alloc(&tmp, 1, info.bytes, "a tensor"));
   hf_status st = read_tensor(e, id, t->layer, t->expert, &info, convert, tmp);
   kern_mat rows = t->rows;
   rows.layout = KL_ROWS;
   rows.data = tmp;
-  if (st == HF_OK) kern_tile_pack(&rows, 0, rows.n_rows, t->to);
+  if (st == HF_OK && !t->to) load_cut_read(e, id, t->layer, t->expert, &rows);
+  else if (st == HF_OK) kern_tile_pack(&rows, 0, rows.n_rows, t->to);
   free(tmp);
   return st;
 }
 
 /* A matrix on the device: wrapped where the device can use the mapping, else copied into its memory. */
 static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, dev_mat *out) {
-  source s;
-  HF_TRY(describe(e, id, layer, expert, &s));
+  load_source s;
+  HF_TRY(load_describe(e, id, layer, expert, &s));
   const kern_mat *m = &s.mat;
   const void *map = m->data;
   size_t bytes = mat_bytes(m);
@@ -225,8 +227,8 @@ static hf_status load_dense_part(engine *e, int l) {
 /* One matrix of an expert in host memory: the mapping itself where it can be used as it is, else *at on, which moves. at NULL: only counts the
  * bytes that it will need there. */
 static hf_status host_mat(engine *e, model_tensor_id id, int layer, int expert, char **at, size_t *need, kern_mat *out) {
-  source s;
-  HF_TRY(describe(e, id, layer, expert, &s));
+  load_source s;
+  HF_TRY(load_describe(e, id, layer, expert, &s));
   *out = s.mat;
   if (out->data) return HF_OK;
   size_t bytes = (mat_bytes(out) + 63) & ~(size_t)63;
@@ -245,7 +247,7 @@ static hf_status host_expert(engine *e, int l, int x, char **at, size_t *need, m
 }
 
 /* moe.h packs a token once for all experts of a layer, so gate and up must agree on the format. */
-static hf_status check_expert(engine *e, kern_format gate, kern_format up, int gate_cols, int down_cols, int l) {
+hf_status load_check_expert(engine *e, kern_format gate, kern_format up, int gate_cols, int down_cols, int l) {
   int *format = &e->layer[l].expert_format;
   if (!*format) *format = (int)gate + 1;
   if (gate != up || (int)gate + 1 != *format)
@@ -301,10 +303,10 @@ static hf_status device_expert(engine *e, int l, int x, dev_expert *d) {
   HF_TRY(device_mat(e, MT_EXP_UP, l, x, &d->up));
   HF_TRY(device_mat(e, MT_EXP_DOWN, l, x, &d->down));
   HF_TRY(expert_biases(e, l, x, true, &d->gate_bias, &d->up_bias, &d->down_bias));
-  return check_expert(e, d->gate.format, d->up.format, d->gate.n_cols, d->down.n_cols, l);
+  return load_check_expert(e, d->gate.format, d->up.format, d->gate.n_cols, d->down.n_cols, l);
 }
 
-static hf_status host_biases(engine *e, int l, int x, moe_expert *h) {
+hf_status load_host_biases(engine *e, int l, int x, moe_expert *h) {
   dev_addr gate = 0, up = 0, down = 0;
   HF_TRY(expert_biases(e, l, x, false, &gate, &up, &down));
   h->gate_bias = (const float *)(uintptr_t)gate;
@@ -313,8 +315,20 @@ static hf_status host_biases(engine *e, int l, int x, moe_expert *h) {
   return HF_OK;
 }
 
-/* The host's experts of a layer lie in one piece of memory, which is large enough for huge pages. */
-static hf_status load_experts(engine *e, int l) {
+/* What is on the device goes there; of the others says whether there are any. */
+static hf_status place_experts(engine *e, int l) {
+  const size_t n = (size_t)e->c.n_experts;
+  const uint8_t *resident = &e->resident[(size_t)l * n];
+  for (size_t x = 0; x < n; x++) {
+    if (resident[x]) HF_TRY(device_expert(e, l, (int)x, &e->ctx.experts[(size_t)l * n + x]));
+    if (resident[x]) e->layer[l].has_device_experts = true;
+    else e->layer[l].has_host_experts = true;
+  }
+  return HF_OK;
+}
+
+/* The host's experts of a layer lie in one piece of memory, which is large enough for huge pages; those that are there since before a device was lost stay. */
+static hf_status host_experts(engine *e, int l) {
   const int n = e->c.n_experts;
   moe_expert *h = &e->host_experts[(size_t)l * (size_t)n];
   const uint8_t *resident = &e->resident[(size_t)l * (size_t)n];
@@ -322,28 +336,30 @@ static hf_status load_experts(engine *e, int l) {
   char *at = NULL;
   for (int x = 0; x < n; x++) {
     moe_expert probe;
-    if (!resident[x] && h[x].gate.data) e->layer[l].has_host_experts = true; /* since before a device was lost */
-    else if (resident[x]) HF_TRY(device_expert(e, l, x, &e->ctx.experts[(size_t)l * (size_t)n + (size_t)x]));
-    else HF_TRY(host_expert(e, l, x, NULL, &need, &probe));
-    if (resident[x]) e->layer[l].has_device_experts = true;
-    else e->layer[l].has_host_experts = true;
+    if (!resident[x] && !h[x].gate.data) HF_TRY(host_expert(e, l, x, NULL, &need, &probe));
   }
   if (need > 0) {
     void *p;
     HF_TRY(mem_alloc(need, -1, "experts of a layer", &p));
-    HF_TRY(own_add(e, (dev_addr)(uintptr_t)p, need, false));
+    HF_TRY(own_add_on(e, p, need, -1));
     at = p;
   }
   for (int x = 0; x < n; x++) {
     if (resident[x]) continue;
     if (h[x].gate.data) {
-      HF_TRY(check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));
+      HF_TRY(load_check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));
       continue;
     }
     HF_TRY(host_expert(e, l, x, need > 0 ? &at : NULL, &again, &h[x]));
-    HF_TRY(host_biases(e, l, x, &h[x]));
-    HF_TRY(check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));
+    HF_TRY(load_host_biases(e, l, x, &h[x]));
+    HF_TRY(load_check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));
   }
+  return HF_OK;
+}
+
+static hf_status load_experts(engine *e, int l) {
+  HF_TRY(place_experts(e, l));
+  HF_TRY(e->cut ? load_cut_experts(e, l) : host_experts(e, l));
   return repack_run(&e->repack, e->p, read_one, e);
 }
 
@@ -437,6 +453,7 @@ hf_status load_weights(engine *e) {
   HF_GO(end, load_rope(e));
   HF_GO(end, load_kv(e));
   tell_load(e, start_ns, cpu_s);
+  load_tell_nodes(e);
 end:
   keep_buffers(false);
   hf_progress_end(&bar);
