@@ -82,11 +82,13 @@ typedef struct {
   int64_t plan_id;
   int layer, first_expert, count, device;
   char tier[8];
+  double split_begin, split_end;
 } expert_row;
 
 static const db_col expert_cols[] = {
-    DB_COL(expert_row, plan_id, DB_I64), DB_COL(expert_row, layer, DB_INT), DB_COL(expert_row, first_expert, DB_INT),
-    DB_COL(expert_row, count, DB_INT),   DB_COL(expert_row, tier, DB_TEXT), DB_COL(expert_row, device, DB_INT),
+    DB_COL(expert_row, plan_id, DB_I64),     DB_COL(expert_row, layer, DB_INT),     DB_COL(expert_row, first_expert, DB_INT),
+    DB_COL(expert_row, count, DB_INT),       DB_COL(expert_row, tier, DB_TEXT),     DB_COL(expert_row, device, DB_INT),
+    DB_COL(expert_row, split_begin, DB_NUM), DB_COL(expert_row, split_end, DB_NUM),
 };
 static const db_table expert_table = DB_TABLE("plan_expert", expert_cols, expert_row);
 
@@ -123,14 +125,40 @@ static const char plain[] = "";
 
 /* ---- put ---- */
 
+/* Slices of an expert, or of none, when experts are not cut. */
+static const int32_t *split_of(const plan_layer *l, int e) {
+  return l->device[e] < 0 && l->split ? l->split + (size_t)e * ((size_t)l->n_nodes + 1) : NULL;
+}
+
+static bool same_place(const plan_layer *l, int a, int b) {
+  const int32_t *of_a = split_of(l, a), *of_b = split_of(l, b);
+  if (l->device[a] != l->device[b]) return false;
+  return !of_a || memcmp(of_a, of_b, ((size_t)l->n_nodes + 1) * sizeof *of_a) == 0;
+}
+
+/* A run of experts: one row, or one for each node that has a slice of them. */
+static hf_status put_run(db *d, const plan *p, const plan_layer *l, int e, int n) {
+  const int32_t *at = split_of(l, e);
+  expert_row run = {p->id, l->index, e, n, l->device[e], "cpu", 0, 1};
+  if (l->device[e] >= 0) snprintf(run.tier, sizeof run.tier, "gpu");
+  if (!at) return db_insert(d, &expert_table, plain, &run);
+  snprintf(run.tier, sizeof run.tier, "node");
+  for (int i = 0; i < l->n_nodes; i++) {
+    if (at[i] == at[i + 1]) continue;
+    run.device = i;
+    run.split_begin = (double)at[i] / at[l->n_nodes];
+    run.split_end = (double)at[i + 1] / at[l->n_nodes];
+    HF_TRY(db_insert(d, &expert_table, plain, &run));
+  }
+  return HF_OK;
+}
+
 static hf_status put_layer(db *d, const plan *p, const plan_layer *l) {
   layer_row row = {p->id, *l};
   HF_TRY(db_insert(d, &layer_table, plain, &row));
   for (int e = 0, n; e < l->n_experts; e += n) {
-    for (n = 1; e + n < l->n_experts && l->device[e + n] == l->device[e];) n++;
-    expert_row run = {p->id, l->index, e, n, l->device[e], ""};
-    snprintf(run.tier, sizeof run.tier, "%s", l->device[e] < 0 ? "cpu" : "gpu");
-    HF_TRY(db_insert(d, &expert_table, plain, &run));
+    for (n = 1; e + n < l->n_experts && same_place(l, e, e + n);) n++;
+    HF_TRY(put_run(d, p, l, e, n));
   }
   return HF_OK;
 }

@@ -65,7 +65,10 @@ hf_status plan_new(int n_layers, plan **out) {
 
 void plan_free(plan *p) {
   if (!p) return;
-  for (int i = 0; p->layer && i < p->n_layers; i++) free(p->layer[i].device);
+  for (int i = 0; p->layer && i < p->n_layers; i++) {
+    free(p->layer[i].device);
+    free(p->layer[i].split);
+  }
   free(p->layer);
   json_free(p->extra);
   free(p);
@@ -100,6 +103,21 @@ static bool one_of(const char *s, const char *const *list) {
   return false;
 }
 
+static hf_status check_split(const plan_layer *l, const char *where) {
+  const int each = l->n_nodes + 1;
+  HF_TRY(check_count(where, "split (nodes)", l->n_nodes, 0, PLAN_MAX_NODES));
+  if ((l->n_nodes > 0) != (l->split != NULL) || (l->n_nodes > 0 && l->n_experts == 0))
+    return hf_fail(HF_INPUT, "%s: field split: nodes without slices, or slices of no experts", where);
+  for (int i = 0; l->split && i < l->n_experts * each; i++) {
+    const int node = i % each, end = l->split[l->n_nodes];
+    const bool good = node == 0 ? l->split[i] == 0 : l->split[i] >= l->split[i - 1] && (node < l->n_nodes || l->split[i] == end);
+    if (!good || end < 1)
+      return hf_fail(HF_INPUT, "%s: field split: the slices of expert %d do not follow each other from 0 to %d", where, i / each,
+                     end);
+  }
+  return HF_OK;
+}
+
 static hf_status check_layer(const plan *p, int i, const char *file) {
   static const char *const bindings[] = {"", "cpu", "gpu", "path", NULL}, *const prefills[] = {"", "cpu", "upload", NULL};
   const plan_layer *l = &p->layer[i];
@@ -120,6 +138,7 @@ static hf_status check_layer(const plan *p, int i, const char *file) {
     return hf_fail(HF_INPUT, "%s: field n_experts: %d, but the plan says %d for a %s layer", where, l->n_experts, want,
                    l->moe ? "MoE" : "dense");
   }
+  HF_TRY(check_split(l, where));
   for (int e = 0; e < l->n_experts; e++) {
     int device = l->device ? l->device[e] : -2;
     if (device < -1 || device >= p->n_devices) {

@@ -4,6 +4,7 @@
  *   - n_layers is 1..PLAN_MAX_LAYERS; layer[].index rises; a MoE layer has n_experts entries, each -1 (CPU tier) or the index
  *   of a
  *     device, 0..n_devices-1; a dense layer has none;
+ *   - where a layer has nodes, the slices of each of its experts follow each other from 0 to the same end;
  *   - depth 1..PLAN_MAX_DEPTH; users and context at least 1; every number finite and not negative; low <= likely <= high,
  *     p50 <= p90 <= p95 <= p99; bound_ns <= objective_ns (a millionth of slack for rounding);
  *   - no physical device (spec "cuda:N...") appears twice;
@@ -20,7 +21,7 @@
  *   binding        and budget [{where what bytes limit_bytes}]
  * and beside them: schema_version cost_model_version inputs_hash family format gpu machine_id from_run prompt_tokens
  * output_tokens n_layers n_experts devices [{name spec mem_bytes}] layers [{layer moe n_experts attn_ns ... layer_ns binding
- * prefill}] kv {type page_tokens bytes} max_seqs chunk_tokens threads kernels [{op format candidate tokens_lo tokens_hi}]
+ * prefill, and where experts on the CPU are cut over NUMA nodes, split: runs [count, [rows of node 0, rows of node 1, ...]]}] kv {type page_tokens bytes} max_seqs chunk_tokens threads kernels [{op format candidate tokens_lo tokens_hi}]
  * popularity. Every further member of the object is kept in `extra` and written back as it was, after the others.
  * May be missing when read: plan_id machine_id from_run inputs_hash family popularity kernels cost_model_version, p95. */
 #ifndef HF_DB_PLAN_H
@@ -35,6 +36,7 @@ enum {
   PLAN_MAX_KERNELS = 64,
   PLAN_MAX_LAYERS = 1024,
   PLAN_MAX_EXPERTS = 4096,
+  PLAN_MAX_NODES = 32,
   PLAN_MAX_BYTES = 64 << 20 /* of the text of a plan */
 };
 

@@ -107,6 +107,43 @@ static hf_status read_devices(const json *o, const char *w, plan *p) {
   return HF_OK;
 }
 
+/* [count, [rows of node 0, ...]] of the experts from e on. */
+static hf_status read_split_run(const json *run, const char *w, plan_layer *l, int *e) {
+  int count;
+  if (json_type(run) != JSON_ARRAY || json_len(run) != 2 || json_type(json_next(json_first(run))) != JSON_ARRAY)
+    return hf_fail(HF_INPUT, "%s: field split: runs [count, [rows of each node]] are expected", w);
+  const json *rows = json_next(json_first(run));
+  HF_TRY(element(json_first(run), w, 1, PLAN_MAX_EXPERTS, &count));
+  if (count > l->n_experts - *e)
+    return hf_fail(HF_INPUT, "%s: field split: more experts than the layer has, %d", w, l->n_experts);
+  if (json_len(rows) != l->n_nodes) return hf_fail(HF_INPUT, "%s: field split: %d nodes, then %d", w, l->n_nodes, json_len(rows));
+  for (; count > 0; count--, ++*e) {
+    int32_t *at = l->split + (size_t)*e * ((size_t)l->n_nodes + 1);
+    for (const json *r = json_first(rows); r; r = json_next(r), at++) {
+      int n;
+      HF_TRY(element(r, w, 0, 1 << 24, &n));
+      at[1] = at[0] + n;
+    }
+  }
+  return HF_OK;
+}
+
+static hf_status read_split(const json *v, const char *w, plan_layer *l) {
+  const json *list = json_get(v, "split");
+  int e = 0;
+  if (!list) return HF_OK;
+  const json *first = json_type(list) == JSON_ARRAY ? json_first(list) : NULL;
+  const json *rows = first && json_type(first) == JSON_ARRAY && json_len(first) == 2 ? json_next(json_first(first)) : NULL;
+  l->n_nodes = rows && json_type(rows) == JSON_ARRAY ? json_len(rows) : 0;
+  if (l->n_nodes < 1 || l->n_nodes > PLAN_MAX_NODES || l->n_experts == 0)
+    return hf_fail(HF_INPUT, "%s: field split: runs [count, [rows of each of 1 to %d nodes]] of a MoE layer are expected", w,
+                   PLAN_MAX_NODES);
+  HF_TRY(hf_alloc(&l->split, (size_t)l->n_experts * ((size_t)l->n_nodes + 1), sizeof *l->split, "slices of experts"));
+  for (const json *run = first; run; run = json_next(run)) HF_TRY(read_split_run(run, w, l, &e));
+  if (e != l->n_experts) return hf_fail(HF_INPUT, "%s: field split: %d experts, the layer has %d", w, e, l->n_experts);
+  return HF_OK;
+}
+
 static hf_status read_layer(const json *v, const char *w, plan_layer *l) {
   int64_t n;
   HF_TRY(get_int(v, w, "layer", &l->index));
@@ -121,7 +158,7 @@ static hf_status read_layer(const json *v, const char *w, plan_layer *l) {
   HF_TRY(get_text(v, w, "prefill", l->prefill, sizeof l->prefill));
   if (n > 0) HF_TRY(hf_alloc(&l->device, (size_t)n, sizeof *l->device, "placement"));
   l->n_experts = (int)n;
-  return HF_OK;
+  return read_split(v, w, l);
 }
 
 static hf_status read_layers(const json *list, const char *w, plan *p) {

@@ -52,6 +52,20 @@ static void write_placement(const plan *p, json *o) {
   }
 }
 
+static void write_split(const plan_layer *l, json *v) {
+  const int each = l->n_nodes + 1;
+  if (!l->split) return;
+  json *list = json_add_array(v, "split");
+  for (int e = 0, n; e < l->n_experts; e += n) {
+    const int32_t *at = l->split + (size_t)e * (size_t)each;
+    for (n = 1; e + n < l->n_experts && !memcmp(at, at + n * each, (size_t)each * sizeof *at);) n++;
+    json *run = json_add_array(list, NULL);
+    json_add_int(run, NULL, n);
+    json *rows = json_add_array(run, NULL);
+    for (int i = 0; i < l->n_nodes; i++) json_add_int(rows, NULL, at[i + 1] - at[i]);
+  }
+}
+
 static void write_layers(const plan *p, json *o) {
   json *list = json_add_array(o, "layers");
   for (int i = 0; i < p->n_layers; i++) {
@@ -67,6 +81,7 @@ static void write_layers(const plan *p, json *o) {
     }
     json_add_str(v, "binding", l->binding);
     json_add_str(v, "prefill", l->prefill);
+    write_split(l, v);
   }
 }
 

@@ -152,7 +152,8 @@ CREATE TABLE plan_layer (
   PRIMARY KEY (plan_id, layer)
 ) STRICT, WITHOUT ROWID;
 
--- Placement as runs of experts that share a place. split_begin .. split_end is the part of the intermediate dimension, 0 .. 1.
+-- Placement as runs of experts that share a place. split_begin .. split_end is the part of the intermediate dimension, 0 .. 1: on the CPU a part for
+-- each NUMA node that has one (tier node, device its number), or tier cpu when experts are not cut; gpu counts plan_device.
 CREATE TABLE plan_expert (
   plan_id INTEGER NOT NULL,
   layer INTEGER NOT NULL,

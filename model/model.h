@@ -195,6 +195,7 @@ typedef struct {
 typedef struct {
   model_part attn, norms, dense_ffn, router, shared, expert /* one expert */;
   fmt attn_fmt, ffn_fmt, shared_fmt, expert_fmt;
+  fmt down_fmt;                   /* of MT_EXP_DOWN: its blocks lie along the intermediate dimension */
   double flops_per_token_context; /* attention: per token of context, absorbed form for MLA */
 } model_layer_parts;
 HF_MUST hf_status model_layer_parts_of(const model *m, fmt expert_format_or_default, int layer, model_layer_parts *out);

@@ -88,6 +88,10 @@ static hf_status layer_parts(view *v, int layer, model_layer_parts *out) {
   ADD(router, &out->router, NULL);
   ADD(shared, &out->shared, &out->shared_fmt);
   ADD(expert, &out->expert, &out->expert_fmt);
+  model_part down = {0};
+  out->down_fmt = out->expert_fmt;
+  v->largest = 0;
+  add(v, MT_EXP_DOWN, layer, &down, &out->down_fmt);
   double h = c->n_heads;
   out->flops_per_token_context = c->attn == ATTN_MLA ? 2 * h * (2.0 * c->kv_lora_rank + c->rope_dim) : 4 * h * c->head_dim;
   return HF_OK;

@@ -371,6 +371,20 @@ static hf_status hash_inputs(const plan_inputs *in, const planned *out, char *to
   return HF_OK;
 }
 
+/* Experts on the CPU over the nodes of the machine that will compute them. */
+static hf_status fill_split(const plan_inputs *in, plan_layer *y) {
+  const cost_input ci = {.m = in->m, .format = in->format, .rows = in->host};
+  model_layer_parts parts;
+  cost_numa s;
+  db_tag tag = TAG_MEASURED;
+  HF_TRY(model_layer_parts_of(in->m, in->format, y->index, &parts));
+  if (!cost_numa_of_expert(&ci, &parts, (cost_case){0}, &s, &tag)) return HF_OK;
+  y->n_nodes = s.n;
+  HF_TRY(hf_alloc(&y->split, (size_t)y->n_experts * ((size_t)s.n + 1), sizeof *y->split, "slices of experts"));
+  split_layer(&s.rule, y->n_experts, y->split);
+  return HF_OK;
+}
+
 static hf_status fill_layers(const plan_inputs *in, const planned *out) {
   plan *p = out->p;
   for (int l = 0; l < p->n_layers; l++) {
@@ -392,6 +406,7 @@ static hf_status fill_layers(const plan_inputs *in, const planned *out) {
     HF_TRY(hf_alloc(&y->device, (size_t)p->n_experts, sizeof *y->device, "placement"));
     for (int e = 0; e < p->n_experts; e++)
       y->device[e] = (int16_t)(out->ilp->on_device[(size_t)l * (size_t)p->n_experts + (size_t)e] - 1);
+    HF_TRY(fill_split(in, y));
   }
   return HF_OK;
 }

@@ -12,35 +12,31 @@ int split_unit(int block) {
   return unit;
 }
 
-/* Whole units go to whom most is owed (ties: the lower index). owed: in units, from one expert to the next. */
-static void split_next(const split_rule *r, double owed[SPLIT_MAX_NODES], int units[SPLIT_MAX_NODES]) {
+/* Whole units go to whom most is owed (ties: the lower index). owed: in rows, from one expert to the next. */
+static void split_next(const split_rule *r, double owed[SPLIT_MAX_NODES], int *begin) {
   const int n_units = (r->width + r->unit - 1) / r->unit;
-  double all = 0;
+  double all = 0, left[SPLIT_MAX_NODES];
+  int units[SPLIT_MAX_NODES] = {0};
   for (int n = 0; n < r->n_nodes; n++) all += r->rate[n];
-  for (int n = 0; n < r->n_nodes; n++) {
-    owed[n] += n_units * r->rate[n] / all;
-    units[n] = 0;
-  }
+  for (int n = 0; n < r->n_nodes; n++) left[n] = owed[n] += r->width * r->rate[n] / all;
   for (int u = 0; u < n_units; u++) {
     int most = -1;
     for (int n = 0; n < r->n_nodes; n++)
-      if (r->rate[n] > 0 && (most < 0 || owed[n] > owed[most] + 1e-9)) most = n;
-    owed[most] -= 1;
+      if (r->rate[n] > 0 && (most < 0 || left[n] > left[most] + 1e-6)) most = n;
+    left[most] -= r->unit;
     units[most]++;
+  }
+  begin[0] = 0;
+  for (int n = 0; n < r->n_nodes; n++) {
+    const int end = begin[n] + units[n] * r->unit;
+    begin[n + 1] = end < r->width ? end : r->width; /* the last unit may be short */
+    owed[n] -= begin[n + 1] - begin[n];
   }
 }
 
 void split_layer(const split_rule *r, int n_experts, int *begin) {
   double owed[SPLIT_MAX_NODES] = {0};
-  for (int e = 0; e < n_experts; e++, begin += r->n_nodes + 1) {
-    int units[SPLIT_MAX_NODES];
-    split_next(r, owed, units);
-    begin[0] = 0;
-    for (int n = 0; n < r->n_nodes; n++) {
-      const int end = begin[n] + units[n] * r->unit;
-      begin[n + 1] = end < r->width ? end : r->width;
-    }
-  }
+  for (int e = 0; e < n_experts; e++) split_next(r, owed, begin + e * (r->n_nodes + 1));
 }
 
 /* Of these experts the time of the slowest node. */

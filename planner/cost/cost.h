@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "planner/cost/rows.h"
 #include "sched/stages.h"
+#include "sched/split.h"
 
 /* ---- what runs where ---- */
 
@@ -134,23 +135,24 @@ double cost_distinct_factor(const cost_rows *r, cost_case c, db_tag *tag);
 /* ---- NUMA ---- */
 
 enum { COST_MAX_NODES = 16 };
-/* One expert over the nodes: share[i] of its intermediate dimension on node i, whole blocks but for the last. */
+/* Experts over the nodes, as sched/split.h cuts them. */
 typedef struct {
   int n, used;
-  int64_t share[COST_MAX_NODES];
-  double ns;       /* max over nodes of share / rate, and split_ns for every node beyond the first */
+  split_rule rule; /* rate 0: a node that would not help has nothing */
+  double
+      ns; /* an expert where `active` of a layer are computed: the slowest node, and split_ns for every node beyond the first */
   double ideal_ns; /* at the sum of all rates */
 } cost_numa;
-/* width: intermediate dimension; block: of the weight format along it; bytes: of the expert. Takes as many nodes as make it fastest. */
-void cost_numa_split(const double *bytes_per_s, int n_nodes, int64_t width, int64_t block, double bytes, double split_ns,
-                     cost_numa *out);
+/* width: intermediate dimension; bytes: of an expert; active of n_experts are computed together. Takes as many nodes as make it fastest. */
+void cost_numa_split(const double *bytes_per_s, int n_nodes, int width, int unit, int n_experts, int active, double bytes,
+                     double split_ns, cost_numa *out);
 /* A node's rate when that part of its reads goes to another node: figure dram_remote_fraction (cpu), else a prior. */
 double cost_numa_remote_rate(const cost_rows *r, double local_bytes_per_s, double remote_part, cost_case c, db_tag *tag);
 /* dram_read_bytes_per_s of cpu0, cpu1, …; 0 nodes when there are fewer than two. */
 int cost_numa_rates(const cost_rows *r, cost_case c, double rate[COST_MAX_NODES], db_tag *tag);
 /* Figure numa_split_ns (cpu): what a split costs per expert; 0 where it was not measured: it is part of layer_fixed_ns then. */
 double cost_numa_split_ns(const cost_rows *r, cost_case c, db_tag *tag);
-/* The split of an expert of these parts on the machine's nodes; false on one node. */
+/* The split of experts of these parts on the machine's nodes, one token's worth at a time; false on one node. */
 bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_case c, cost_numa *out, db_tag *tag);
 
 /* ---- attention ---- */

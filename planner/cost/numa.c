@@ -1,33 +1,18 @@
-/* numa.c: one expert computed by several NUMA nodes at once: its intermediate dimension is split over them, on quantisation blocks. */
+/* numa.c: experts computed by several NUMA nodes at once (sched/split.h): how many nodes pay, and what their unevenness costs. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "planner/cost/cost_int.h"
 
-/* Blocks over the first `used` nodes of order[]: the next block goes to the node that would be done with it first (ties: lower index), which
- * makes the last one to finish as early as whole blocks allow. */
-static double give_blocks(const double *rate, const int *order, int used, int64_t blocks, int64_t *share) {
-  double last = 0;
-  for (int64_t b = 0; b < blocks; b++) {
-    int best = order[0];
-    for (int i = 1; i < used; i++) {
-      int n = order[i];
-      double now = (double)(share[best] + 1) / rate[best], then = (double)(share[n] + 1) / rate[n];
-      if (then < now || (then == now && n < best)) best = n;
-    }
-    share[best]++;
-    last = fmax(last, (double)share[best] / rate[best]);
-  }
-  return last;
-}
+_Static_assert((int)COST_MAX_NODES <= (int)SPLIT_MAX_NODES, "nodes fit a rule");
 
-void cost_numa_split(const double *bytes_per_s, int n_nodes, int64_t width, int64_t block, double bytes, double split_ns,
-                     cost_numa *out) {
-  int64_t blocks = (width + block - 1) / block;
-  int order[COST_MAX_NODES];
-  double all = 0;
+void cost_numa_split(const double *bytes_per_s, int n_nodes, int width, int unit, int n_experts, int active, double bytes,
+                     double split_ns, cost_numa *out) {
+  int order[COST_MAX_NODES]; /* fastest first */
+  double all = 0, sum = 0;
   if (n_nodes > COST_MAX_NODES) n_nodes = COST_MAX_NODES;
+  split_rule r = {.n_nodes = n_nodes, .width = width, .unit = unit};
   for (int i = 0; i < n_nodes; i++) {
     int at = i;
     for (; at > 0 && bytes_per_s[order[at - 1]] < bytes_per_s[i]; at--) order[at] = order[at - 1];
@@ -36,18 +21,12 @@ void cost_numa_split(const double *bytes_per_s, int n_nodes, int64_t width, int6
   }
   *out = (cost_numa){.n = n_nodes, .ns = INFINITY, .ideal_ns = 1e9 * bytes / all};
   for (int used = 1; used <= n_nodes; used++) {
-    int64_t share[COST_MAX_NODES] = {0};
-    double ns = 1e9 * bytes / (double)blocks * give_blocks(bytes_per_s, order, used, blocks, share) + (used - 1) * split_ns;
+    sum += r.rate[order[used - 1]] = bytes_per_s[order[used - 1]];
+    const double ns = 1e9 * bytes / sum * split_stretch(&r, n_experts, active) + (used - 1) * split_ns;
     if (!(ns < out->ns)) continue;
     out->ns = ns;
-    out->used = 0;
-    int last = 0;
-    for (int i = 0; i < n_nodes; i++) {
-      out->share[i] = share[i] * block;
-      out->used += share[i] > 0;
-      if (share[i] > 0) last = i;
-    }
-    out->share[last] -= blocks * block - width; /* the last block may be short */
+    out->used = used;
+    out->rule = r;
   }
 }
 
@@ -82,7 +61,8 @@ bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_
   int n = cost_numa_rates(in->rows, c, rate, tag);
   if (n == 0) return false;
   double split = cost_numa_split_ns(in->rows, c, tag);
-  int64_t block = p->expert_fmt == FMT_FP8_E4M3 ? 128 : fmt_get(p->expert_fmt)->block; /* FP8 scales are of 128 x 128 */
-  cost_numa_split(rate, n, model_get_config(in->m)->d_ff_expert, block, (double)p->expert.bytes, split, out);
+  const model_config *m = model_get_config(in->m);
+  const int block = p->down_fmt == FMT_FP8_E4M3 ? 128 : fmt_get(p->down_fmt)->block; /* FP8 scales are of 128 x 128 */
+  cost_numa_split(rate, n, m->d_ff_expert, split_unit(block), m->n_experts, m->top_k, (double)p->expert.bytes, split, out);
   return true;
 }

@@ -135,8 +135,11 @@ static void note_numa(const notes *n, const model_layer_parts *p) {
   if (p->expert.bytes <= 0 || !cost_numa_of_expert(n->in, p, (cost_case){0}, &s, &tag)) return;
   json *o = note(n, "numa_split", "cpu", "ns", s.ns, s.ns, s.ns, tag,
                  "one expert over the nodes by their read rates, in whole quantisation blocks of its intermediate dimension");
-  json *shares = json_add_array(o, "shares");
-  for (int i = 0; i < s.n; i++) json_add_int(shares, NULL, s.share[i]);
+  int begin[SPLIT_MAX_NODES + 1];
+  split_layer(&s.rule, 1, begin);
+  json *shares =
+      json_add_array(o, "shares"); /* of the first expert: with the next ones what does not divide goes to other nodes */
+  for (int i = 0; i < s.n; i++) json_add_int(shares, NULL, begin[i + 1] - begin[i]);
 }
 
 static void note_remote(const notes *n, int i, const model_layer_parts *p) {

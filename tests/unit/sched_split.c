@@ -41,14 +41,13 @@ static void every_row_once_and_shares_kept(void **state) {
   unsigned rng = 7;
   for (int i = 0; i < 2000; i++) {
     split_rule r = {0};
-    double all = 0, units[SPLIT_MAX_NODES] = {0};
+    double all = 0, rows[SPLIT_MAX_NODES] = {0};
     static int b[EXPERTS * (SPLIT_MAX_NODES + 1)];
-    r.n_nodes = 1 + (int)(rng = rng * 1664525u + 1013904223u) % 8;
-    if (r.n_nodes < 1) r.n_nodes += 7;
+    rng = rng * 1664525u + 1013904223u;
+    r.n_nodes = 1 + (int)((rng >> 8) % 8);
     for (int n = 0; n < r.n_nodes; n++) all += r.rate[n] = 1 + (rng = rng * 1664525u + 1013904223u) % 1000;
     r.unit = 32 << (rng >> 8) % 4;
     r.width = 1 + (int)((rng >> 12) % 4000);
-    const int n_units = (r.width + r.unit - 1) / r.unit;
     split_layer(&r, EXPERTS, b);
     for (int e = 0; e < EXPERTS; e++) {
       const int *at = b + e * (r.n_nodes + 1);
@@ -57,9 +56,9 @@ static void every_row_once_and_shares_kept(void **state) {
       for (int n = 0; n < r.n_nodes; n++) {
         assert_true(at[n + 1] >= at[n]);
         assert_true(at[n + 1] % r.unit == 0 || at[n + 1] == r.width);
-        units[n] += ceil((double)(at[n + 1] - at[n]) / r.unit);
+        rows[n] += at[n + 1] - at[n];
         /* never more than a few units from its share, however many experts came before */
-        assert_true(fabs(units[n] - (e + 1) * n_units * r.rate[n] / all) < r.n_nodes);
+        assert_true(fabs(rows[n] - (e + 1) * (double)r.width * r.rate[n] / all) < r.n_nodes * r.unit);
       }
     }
   }
