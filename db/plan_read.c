@@ -111,12 +111,11 @@ static hf_status read_devices(const json *o, const char *w, plan *p) {
 static hf_status read_split_run(const json *run, const char *w, plan_layer *l, int *e) {
   int count;
   if (json_type(run) != JSON_ARRAY || json_len(run) != 2 || json_type(json_next(json_first(run))) != JSON_ARRAY)
-    return hf_fail(HF_INPUT, "%s: field split: runs [count, [rows of each node]] are expected", w);
+    return hf_fail(HF_INPUT, "%s: a run [count, [rows of each node]] is expected", w);
   const json *rows = json_next(json_first(run));
   HF_TRY(element(json_first(run), w, 1, PLAN_MAX_EXPERTS, &count));
-  if (count > l->n_experts - *e)
-    return hf_fail(HF_INPUT, "%s: field split: more experts than the layer has, %d", w, l->n_experts);
-  if (json_len(rows) != l->n_nodes) return hf_fail(HF_INPUT, "%s: field split: %d nodes, then %d", w, l->n_nodes, json_len(rows));
+  if (count > l->n_experts - *e) return hf_fail(HF_INPUT, "%s: more experts than the layer has, %d", w, l->n_experts);
+  if (json_len(rows) != l->n_nodes) return hf_fail(HF_INPUT, "%s: %d nodes, those before have %d", w, json_len(rows), l->n_nodes);
   for (; count > 0; count--, ++*e) {
     int32_t *at = l->split + (size_t)*e * ((size_t)l->n_nodes + 1);
     for (const json *r = json_first(rows); r; r = json_next(r), at++) {
@@ -139,7 +138,12 @@ static hf_status read_split(const json *v, const char *w, plan_layer *l) {
     return hf_fail(HF_INPUT, "%s: field split: runs [count, [rows of each of 1 to %d nodes]] of a MoE layer are expected", w,
                    PLAN_MAX_NODES);
   HF_TRY(hf_alloc(&l->split, (size_t)l->n_experts * ((size_t)l->n_nodes + 1), sizeof *l->split, "slices of experts"));
-  for (const json *run = first; run; run = json_next(run)) HF_TRY(read_split_run(run, w, l, &e));
+  int i = 0;
+  for (const json *run = first; run; run = json_next(run)) {
+    char where[WHERE_BYTES + 16];
+    snprintf(where, sizeof where, "%.300s: split[%d]", w, i++);
+    HF_TRY(read_split_run(run, where, l, &e));
+  }
   if (e != l->n_experts) return hf_fail(HF_INPUT, "%s: field split: %d experts, the layer has %d", w, e, l->n_experts);
   return HF_OK;
 }

@@ -84,6 +84,11 @@ void mem_free(void *p, size_t bytes, int node) {
   atomic_fetch_sub_explicit(counter_of(node), (long long)bytes, memory_order_relaxed);
 }
 
+void mem_prefer(void *block, size_t block_bytes, size_t first, size_t bytes, int node) {
+  const size_t from = mapped_bytes(first), to = mapped_bytes(first + bytes);
+  if (block_bytes >= HUGE_BYTES && from < to) bind_to((char *)block + from, to - from, node);
+}
+
 int64_t mem_used_bytes(int node) {
   if (node >= 0) return node < TOPO_MAX_NODES ? atomic_load_explicit(&used[node], memory_order_relaxed) : 0;
   int64_t sum = 0;

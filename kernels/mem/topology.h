@@ -29,4 +29,7 @@ HF_MUST hf_status topo_get(topology *out); /* reads /sys or HF_TOPOLOGY; HF_INPU
 HF_MUST hf_status mem_alloc(size_t bytes, int node, const char *what, void **out);
 void mem_free(void *p, size_t bytes, int node);
 int64_t mem_used_bytes(int node); /* -1: all */
+/* Part of memory from mem_alloc (node -1) that nobody has touched yet, before anybody does: the huge pages that begin in it go to this node. Of blocks
+ * below 2 MB, without libnuma, on one node and under a fake topology nothing happens. */
+void mem_prefer(void *block, size_t block_bytes, size_t first, size_t bytes, int node);
 #endif
