@@ -85,8 +85,6 @@ HF_MUST hf_status load_host_biases(engine *e, int layer, int expert, moe_expert 
 /* load_nodes.c: the layer's experts that belong in host memory and are not there yet, slices to their nodes: noted only, until repack_run. */
 HF_MUST hf_status load_cut_experts(engine *e, int layer);
 /* A tensor that was read, in rows, to its slices. */
-/* A dense matrix on the host device, not filled yet: its rows to the nodes whose workers compute them, as far as pages allow. */
-void load_spread_rows(const engine *e, const dev_mat *m, size_t bytes);
 void load_tell_nodes(const engine *e); /* with --verbose: who holds what */
 void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, const kern_mat *rows);
 void engine_without_device(engine_options *o); /* engine.c */

@@ -148,7 +148,7 @@ static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert
   if (map && (out->data = dev_wrap(e->d, map))) return HF_OK;
   HF_TRY(dev_alloc(e->d, bytes, "weights", &out->data));
   HF_TRY(own_add(e, out->data, bytes, true));
-  load_spread_rows(e, out, bytes);
+  if (dev_is_host(e->d)) pool_spread_rows(e->p, (void *)(uintptr_t)out->data, bytes, 0, m->n_rows, m->row_bytes);
   if (map) return dev_upload(e->d, out->data, map, bytes);
   void *tmp;
   HF_TRY(mem_alloc(bytes, -1, "a tensor", &tmp));

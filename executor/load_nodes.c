@@ -150,19 +150,6 @@ end:
   return st;
 }
 
-/* As op_matmul shares rows out (kernels/dev/cpu_ops.c): in tiles, thread after thread; threads of a node follow each other. */
-void load_spread_rows(const engine *e, const dev_mat *m, size_t bytes) {
-  const int n_threads = pool_threads(e->p), tiles = (m->n_rows + 15) / 16;
-  const size_t tile_bytes = 16 * m->row_bytes;
-  if (!e->cut || !dev_is_host(e->d)) return;
-  for (int t = 0, n; t < n_threads; t += n) {
-    for (n = 1; t + n < n_threads && pool_node_of(e->p, t + n) == pool_node_of(e->p, t);) n++;
-    const size_t from = (size_t)((int64_t)tiles * t / n_threads) * tile_bytes;
-    const size_t end = (size_t)((int64_t)tiles * (t + n) / n_threads) * tile_bytes, to = end < bytes ? end : bytes;
-    if (from < to) mem_prefer((void *)(uintptr_t)m->data, bytes, from, to - from, pool_node_of(e->p, t));
-  }
-}
-
 typedef struct {
   char text[256];
   size_t n;

@@ -12,11 +12,12 @@
 #include "base/clock.h"
 #include "kernels/moe.h"
 #include "profiler/experts.h"
+#include "profiler/nodes.h"
 #include "profiler/profile.h"
 #include "profiler/rings.h"
 
 /* Beyond FEW_TOKENS an expert is bound by arithmetic: two active ones tell as much as eight and take a quarter of the time. */
-enum { MOST_TOKENS = 512, FEW_TOKENS = 64, MOST_ACTIVE = 8, FEW_ACTIVE = 2, MOST_EXPERTS = 256, MOST_CANDIDATES = 16 };
+enum { MOST_TOKENS = 512, FEW_TOKENS = 64, MOST_ACTIVE = 8, FEW_ACTIVE = 2, MOST_CANDIDATES = 16 };
 /* Above DECODE_TOKENS an expert has a prompt's: then each token chooses APART of the active experts only, and there are as many more tokens, whose
  * rows no longer fit the caches nearest to a core. */
 enum { DECODE_TOKENS = 8, APART = 2 };
@@ -35,12 +36,14 @@ typedef struct {
   moe *m, *apart; /* of tokens that choose all active experts, and APART of them */
   moe_job job;
   int top_k;
-  moe_expert *experts; /* ring */
+  moe_expert *experts; /* ring: [parts.n][n_experts] */
+  moe_expert *none;    /* as many, all elsewhere */
+  moe_parts parts;
   const char *load;
   double empty_ns; /* a run without active experts, the least seen */
   int n_experts, active, next;
   int32_t *ids; /* [n_tok][top_k] */
-  int order[MOST_EXPERTS];
+  int order[PROF_MOST_EXPERTS];
 } bench;
 
 static void run_job(void *arg, int thread, int n_threads) {
@@ -88,9 +91,8 @@ static double sample(void *user) {
 static double sample_empty(void *user) {
   bench *b = user;
   const moe_expert *experts = b->job.experts;
-  static const moe_expert none[MOST_EXPERTS];
   choose(b);
-  b->job.experts = none;
+  b->job.experts = b->none;
   int64_t t0 = hf_now_ns();
   pool_run(b->p, run_job, b);
   double ns = (double)(hf_now_ns() - t0);
@@ -163,8 +165,8 @@ static hf_status with_pool(profile *p, bench *b, const prof_shape *s, kern_forma
   moe_shape all = {b->n_experts, b->active, s->cols, s->rows, most, false, 0}, some = all;
   some.top_k = choices(most, b->active);
   some.max_tok = most * b->active / some.top_k;
-  HF_TRY(moe_new(&all, pool_threads(b->p), &b->m));
-  hf_status st = moe_new(&some, pool_threads(b->p), &b->apart);
+  HF_TRY(prof_moe_new(&all, &b->parts, b->p, &b->m));
+  hf_status st = prof_moe_new(&some, &b->parts, b->p, &b->apart);
   b->job = (moe_job){
       .experts = b->experts, .x = v->x, .x_stride = s->cols, .ids = b->ids, .weights = v->w, .y = v->y, .y_stride = s->cols};
   if (st == HF_OK) st = measure(p, b, s, f, expert_bytes, counts);
@@ -196,53 +198,74 @@ static bool repair(profile *p, int from, bool last) {
 typedef struct {
   bench b;
   vectors v;
-  void *ring;
-  size_t ring_bytes;
+  void *ring[TOPO_MAX_NODES]; /* of each part */
+  size_t ring_bytes[TOPO_MAX_NODES];
+  prof_nodes nodes;
   int64_t expert_bytes;
   float *floats;
 } ring;
 
 static void ring_close(ring *r) {
-  mem_free(r->ring, r->ring_bytes, -1);
+  for (int p = 0; p < r->b.parts.n; p++) mem_free(r->ring[p], r->ring_bytes[p], r->b.parts.node[p]);
   free(r->b.experts);
+  free(r->b.none);
   free(r->b.ids);
   free(r->floats);
 }
 
-static hf_status fill(ring *r, const prof_shape *s, kern_format f) {
-  char *at = r->ring;
+static size_t slice_bytes(const prof_shape *s, kern_format f, int rows) {
+  return 2 * ring_matrix_bytes(f, rows, s->cols) + ring_matrix_bytes(f, s->cols, rows);
+}
+
+static int slice_rows(const ring *r, int part, int e) {
+  const int *at = r->nodes.begin + e * (r->b.parts.n + 1) + part;
+  return at[1] - at[0];
+}
+
+/* The slices of one part. */
+static hf_status fill(ring *r, int part, const prof_shape *s, kern_format f) {
+  char *at = r->ring[part];
   kern_act act = kern_act_of(f, false);
-  kern_layout in = kern_best_layout(f, act, s->cols), down = kern_best_layout(f, act, s->rows); /* as they are loaded */
+  kern_layout in = kern_best_layout(f, act, s->cols); /* as they are loaded */
   for (int e = 0; e < r->b.n_experts; e++) {
-    moe_expert *x = &r->b.experts[e];
-    x->gate = matrix(f, s->rows, s->cols, &at);
-    x->up = matrix(f, s->rows, s->cols, &at);
-    x->down = matrix(f, s->cols, s->rows, &at);
+    moe_expert *x = &r->b.experts[part * r->b.n_experts + e];
+    const int rows = slice_rows(r, part, e);
+    if (rows == 0) continue;
+    x->gate = matrix(f, rows, s->cols, &at);
+    x->up = matrix(f, rows, s->cols, &at);
+    x->down = matrix(f, s->cols, rows, &at);
     HF_TRY(ring_fill(in, &x->gate));
     HF_TRY(ring_fill(in, &x->up));
-    HF_TRY(ring_fill(down, &x->down));
+    HF_TRY(ring_fill(kern_best_layout(f, act, rows), &x->down));
   }
   return HF_OK;
 }
 
 static hf_status ring_open(profile *p, const prof_shape *s, kern_format f, int most_tokens, ring *r) {
-  *r = (ring){.expert_bytes = (int64_t)(2 * ring_matrix_bytes(f, s->rows, s->cols) + ring_matrix_bytes(f, s->cols, s->rows))};
+  *r = (ring){.expert_bytes = (int64_t)slice_bytes(s, f, s->rows)};
   p->from_cache = s->resident;
-  r->b.n_experts = ring_items(p, s, r->expert_bytes, MOST_EXPERTS);
-  r->ring_bytes = (size_t)(r->expert_bytes * r->b.n_experts);
+  r->b.n_experts = ring_items(p, s, r->expert_bytes, PROF_MOST_EXPERTS);
+  prof_nodes_of(p->topo, f, s->rows, r->b.n_experts, &r->nodes);
+  r->b.parts = r->nodes.parts;
   r->b.load = "";
   scatter(&r->b);
   const size_t rows = most_tokens > FEW_TOKENS * MOST_ACTIVE / APART ? (size_t)most_tokens : FEW_TOKENS * MOST_ACTIVE / APART;
   const size_t xy = rows * (size_t)s->cols, weights = (size_t)most_tokens * MOST_ACTIVE;
+  const size_t slices = (size_t)r->b.n_experts * (size_t)r->b.parts.n;
   hf_status st;
-  HF_GO(fail, mem_alloc(r->ring_bytes, -1, "expert weights", &r->ring));
-  HF_GO(fail, hf_alloc(&r->b.experts, (size_t)r->b.n_experts, sizeof *r->b.experts, "experts"));
+  HF_GO(fail, hf_alloc(&r->b.experts, slices, sizeof *r->b.experts, "experts"));
+  HF_GO(fail, hf_alloc(&r->b.none, slices, sizeof *r->b.none, "experts"));
   HF_GO(fail, hf_alloc(&r->b.ids, weights, sizeof *r->b.ids, "expert ids"));
   HF_GO(fail, hf_alloc(&r->floats, 2 * xy + weights, sizeof *r->floats, "activations"));
   r->v = (vectors){r->floats, r->floats + xy, r->floats + 2 * xy};
   prof_random(r->v.x, (int)xy, 3);
   prof_random(r->v.w, (int)weights, 5);
-  HF_GO(fail, fill(r, s, f));
+  for (int part = 0; part < r->b.parts.n; part++) {
+    for (int e = 0; e < r->b.n_experts; e++)
+      if (slice_rows(r, part, e) > 0) r->ring_bytes[part] += slice_bytes(s, f, slice_rows(r, part, e));
+    HF_GO(fail, mem_alloc(r->ring_bytes[part], r->b.parts.node[part], "expert weights", &r->ring[part]));
+    HF_GO(fail, fill(r, part, s, f));
+  }
   return HF_OK;
 fail:
   ring_close(r);

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "kernels/device.h"
 #include "kernels/moe.h"
+#include "profiler/nodes.h"
 #include "profiler/profile.h"
 
 enum {
@@ -93,14 +94,16 @@ static hf_status add(profile *p, const char *what, int threads, const stats *s, 
 
 static hf_status measure_pool(profile *p, pool *of) {
   enum { EXPERTS = 32, TOP_K = 8 };
-  static const moe_expert none[EXPERTS];
+  static const moe_expert none[EXPERTS * TOPO_MAX_NODES];
+  static prof_nodes nodes;
   static const int32_t ids[TOP_K] = {1, 5, 9, 13, 17, 21, 25, 29};
   static const float weights[TOP_K] = {0};
   static _Alignas(64) float x[WIDTH], y[WIDTH];
   workers w = {.p = of};
   int threads = pool_threads(of);
   moe_shape shape = {EXPERTS, TOP_K, WIDTH, WIDTH, 1, false};
-  HF_TRY(moe_new(&shape, threads, &w.m));
+  prof_nodes_of(p->topo, KF_F32, WIDTH, EXPERTS, &nodes);
+  HF_TRY(prof_moe_new(&shape, &nodes.parts, of, &w.m));
   w.job = (moe_job){
       .experts = none, .n_tok = 1, .x = x, .x_stride = WIDTH, .ids = ids, .weights = weights, .y = y, .y_stride = WIDTH};
   stats s = prof_time(p, sample_wake, &w);

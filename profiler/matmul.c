@@ -174,6 +174,7 @@ static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) 
   HF_GO(out, hf_alloc(&x, (size_t)s->cols, sizeof *x, "activations"));
   for (int i = 0; i < b.n_matrices; i++) {
     b.w[i] = (kern_mat){f, KL_ROWS, s->rows, s->cols, kern_row_bytes(f, s->cols), (char *)ring + (size_t)i * each};
+    pool_spread_rows(p->pools[0], ring, ring_bytes, (size_t)i * each, s->rows, b.w[i].row_bytes);
     HF_GO(out, ring_fill(KL_ROWS, &b.w[i]));
   }
   for (int t = 0; t < b.most_tok; t++) {

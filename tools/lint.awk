@@ -5,7 +5,7 @@ BEGIN {
   # The arrows of docs/design.md: what each room may include and link, besides itself.
   arrows["base"] = ""
   arrows["db"] = arrows["model"] = arrows["sched"] = arrows["kernels"] = "base"
-  arrows["profiler"] = "kernels model db base"
+  arrows["profiler"] = "kernels model sched db base"
   arrows["planner"] = "model sched db base"
   arrows["executor"] = "kernels model sched db base"
   arrows["reports"] = "db base"

@@ -301,6 +301,19 @@ int pool_node_of(const pool *p, int thread) {
   return p->w[thread].node;
 }
 
+void pool_spread_rows(const pool *p, void *block, size_t block_bytes, size_t at, int n_rows, size_t row_bytes) {
+  enum { TILE_ROWS = 16 };
+  const int64_t tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+  for (int t = 0, n; t < p->n_threads; t += n) {
+    for (n = 1; t + n < p->n_threads && p->w[t + n].node == p->w[t].node;) n++;
+    size_t from = at + (size_t)(tiles * t / p->n_threads) * TILE_ROWS * row_bytes;
+    size_t to = at + (size_t)(tiles * (t + n) / p->n_threads) * TILE_ROWS * row_bytes;
+    if (n == p->n_threads) return; /* all on one node: anywhere */
+    if (to > block_bytes) to = block_bytes;
+    if (from < to) mem_prefer(block, block_bytes, from, to - from, p->w[t].node);
+  }
+}
+
 void pool_run(pool *p, pool_fn *fn, void *arg) {
   pin_caller(p);
   p->fn = fn;

@@ -19,6 +19,9 @@ int pool_node_of(const pool *p, int thread);
 /* A cpu_set_t (sched.h) of the CPUs that no worker is pinned to, for a thread that works beside the pool; false when there are none. */
 bool pool_spare_cpus(const pool *p, void *cpu_set, size_t bytes);
 void pool_run(pool *p, pool_fn *fn, void *arg);
+/* Memory for a matrix, from byte `at` of a block of mem_alloc (node -1) on, that nobody has touched yet: rows to the nodes of the threads to whom products
+ * give them (tiles of 16 rows, an equal share to each thread in order), as far as huge pages allow. */
+void pool_spread_rows(const pool *p, void *block, size_t block_bytes, size_t at, int n_rows, size_t row_bytes);
 /* Inside fn only, by all threads the same number of times. Sense-reversing; spins, then sleeps. */
 void pool_barrier(pool *p, int thread);
 /* Until *counter, which others raise with release, is at least `value`: spins, then naps. p may be NULL when the value is there already. */
