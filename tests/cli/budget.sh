@@ -27,3 +27,9 @@ for folder in tests/golden/*/config.json tests/golden/*_gguf/model.gguf; do comp
 # and the padding is there: 50 rows are counted as 64, 96 and 301 as 96 and 304
 expect_exit 0 "$bin/hf-plan" plan --model "synth:$tmp/odd.json,format=bf16" --machine epyc9654-1s-rtx4090 --gpu none --users 1 --context 64 --json --no-store
 expect_json '[.budget[] | select(.what == "experts on the CPU").bytes] == [2 * 7 * (2 * 64 * 96 * 2 + 96 * 50 * 2)]'
+# Slices of experts on the nodes of a machine are the same bytes.
+echo '{"nodes": [{"cpus": 1, "mem_bytes": 4294967296}, {"cpus": 1, "mem_bytes": 4294967296}]}' >"$tmp/nodes.json"
+export HF_TOPOLOGY=$tmp/nodes.json
+compare "synth:$tmp/odd.json,format=q8_0"
+compare "synth:$tmp/wide.json,format=q4_k"
+compare tests/golden/gpt_oss_mxfp4
