@@ -51,7 +51,7 @@ static size_t kv_layer_bytes(const model_config *c, const engine_options *o) {
 }
 
 /* Which experts go to the device: the plan's, or an even spread of a percentage per layer. */
-static bool placed_on_device(const model_config *c, const engine_options *o, int l, int x) {
+bool placed_on_device(const model_config *c, const engine_options *o, int l, int x) {
   if (!has_device(o)) return false;
   if (o->placement) return o->placement->layer[l].device && o->placement->layer[l].device[x] >= 0;
   int n = (int)(o->experts_on_gpu_percent / 100.0 * c->n_experts + 0.5);

@@ -87,8 +87,9 @@ HF_MUST hf_status load_cut_experts(engine *e, int layer);
 /* A tensor that was read, in rows, to its slices. */
 void load_tell_nodes(const engine *e); /* with --verbose: who holds what */
 void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, const kern_mat *rows);
-void engine_without_device(engine_options *o); /* engine.c */
-int check_pages(const engine_options *o);      /* engine.c: behind the n_pages of requests */
+void engine_without_device(engine_options *o);                                                /* engine.c */
+bool placed_on_device(const model_config *c, const engine_options *o, int layer, int expert); /* engine.c */
+int check_pages(const engine_options *o); /* engine.c: behind the n_pages of requests */
 /* check_device.c: what the check gives on a device that is taken to be good. */
 HF_MUST hf_status check_learn(engine *e);
 HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "executor/engine_int.h"
 #include "sched/split.h"
 
 _Static_assert((int)SPLIT_MAX_NODES >= (int)TOPO_MAX_NODES, "every node has a share");
@@ -53,7 +54,9 @@ static hf_status cut_layer(const model *m, const engine_options *o, nodes *n, in
   for (int i = 0; i < r.n_nodes; i++) r.rate[i] = n->rate[i];
   const bool as_planned = planned(o->placement, layer, &r, c->n_experts, begin);
   n->planned = n->planned && as_planned;
-  if (!as_planned) split_layer(&r, c->n_experts, begin);
+  unsigned char away[1024]; /* engine_can_run: no more experts than that */
+  for (int e = 0; e < c->n_experts; e++) away[e] = placed_on_device(c, o, layer, e);
+  if (!as_planned) split_layer(&r, c->n_experts, away, begin);
   for (int e = 0; e < c->n_experts; e++) {
     for (int i = 0; i < r.n_nodes; i++) {
       const int rows = begin[e * (r.n_nodes + 1) + i + 1] - begin[e * (r.n_nodes + 1) + i];

@@ -381,7 +381,11 @@ static hf_status fill_split(const plan_inputs *in, plan_layer *y) {
   if (!cost_numa_of_expert(&ci, &parts, (cost_case){0}, &s, &tag)) return HF_OK;
   y->n_nodes = s.n;
   HF_TRY(hf_alloc(&y->split, (size_t)y->n_experts * ((size_t)s.n + 1), sizeof *y->split, "slices of experts"));
-  split_layer(&s.rule, y->n_experts, y->split);
+  unsigned char *away = NULL;
+  HF_TRY(hf_alloc(&away, (size_t)y->n_experts, 1, "slices of experts"));
+  for (int e = 0; e < y->n_experts; e++) away[e] = y->device[e] >= 0;
+  split_layer(&s.rule, y->n_experts, away, y->split);
+  free(away);
   return HF_OK;
 }
 

@@ -17,7 +17,7 @@ void prof_nodes_of(const topology *t, kern_format f, int width, int n_experts, p
     r.rate[0] = 1;
   }
   r.n_nodes = parts->n;
-  split_layer(&r, n_experts, out->begin);
+  split_layer(&r, n_experts, NULL, out->begin);
   for (int p = 0; p < parts->n; p++) {
     if (parts->n > 1) parts->d_ff[p] = SPLIT_LEAST_ROWS;
     for (int e = 0; e < n_experts; e++) {

@@ -1,6 +1,7 @@
 #include "sched/split.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Chosen from and chosen: enough for a mean that is good to a per cent. */
@@ -34,9 +35,11 @@ static void split_next(const split_rule *r, double owed[SPLIT_MAX_NODES], int *b
   }
 }
 
-void split_layer(const split_rule *r, int n_experts, int *begin) {
+void split_layer(const split_rule *r, int n_experts, const unsigned char *away, int *begin) {
   double owed[SPLIT_MAX_NODES] = {0};
-  for (int e = 0; e < n_experts; e++) split_next(r, owed, begin + e * (r->n_nodes + 1));
+  for (int then = 0; then < 2; then++)
+    for (int e = 0; e < n_experts; e++)
+      if ((away && away[e]) == then) split_next(r, owed, begin + e * (r->n_nodes + 1));
 }
 
 /* Of these experts the time of the slowest node. */
@@ -56,7 +59,7 @@ double split_stretch(const split_rule *r, int n_experts, int active) {
   double all = 0, sum = 0;
   if (n_experts > SAMPLE) n_experts = SAMPLE;
   if (active > n_experts) active = n_experts;
-  split_layer(r, n_experts, begin);
+  split_layer(r, n_experts, NULL, begin);
   for (int e = 0; e < n_experts; e++) order[e] = e;
   for (int n = 0; n < r->n_nodes; n++) all += r->rate[n];
   for (int c = 0; c < CHOICES; c++) {

@@ -17,8 +17,9 @@ typedef struct {
 
 /* Of formats with blocks of so many columns: a multiple of it, too. */
 int split_unit(int block);
-/* Of all experts of a layer: begin[n_experts][n_nodes + 1]. */
-void split_layer(const split_rule *r, int n_experts, int *begin);
+/* Of all experts of a layer: begin[n_experts][n_nodes + 1]. away: NULL or [n_experts], those on a device: nodes are even over the others alone (a placement
+ * may leave the CPU every second expert), and then over all, should the device be lost. */
+void split_layer(const split_rule *r, int n_experts, const unsigned char *away, int *begin);
 /* How much longer the slowest node takes for `active` experts than all nodes would if bytes could be divided at will: the mean over random choices, always
  * the same ones. */
 double split_stretch(const split_rule *r, int n_experts, int active);

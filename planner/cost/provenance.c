@@ -136,7 +136,7 @@ static void note_numa(const notes *n, const model_layer_parts *p) {
   json *o = note(n, "numa_split", "cpu", "ns", s.ns, s.ns, s.ns, tag,
                  "one expert over the nodes by their read rates, in whole quantisation blocks of its intermediate dimension");
   int begin[SPLIT_MAX_NODES + 1];
-  split_layer(&s.rule, 1, begin);
+  split_layer(&s.rule, 1, NULL, begin);
   json *shares =
       json_add_array(o, "shares"); /* of the first expert: with the next ones what does not divide goes to other nodes */
   for (int i = 0; i < s.n; i++) json_add_int(shares, NULL, begin[i + 1] - begin[i]);

@@ -14,7 +14,7 @@ nodes uneven 1:3e10 2:1e10 1:0
 jq 'del(.nodes[2].dram_bytes_per_s)' "$tmp/uneven.json" >"$tmp/cores.json" # a node without a rate: cores count
 
 # Families with whole experts to a node, slices of blocks of 32 and of 128 x 128, biases, shared experts.
-for topology in two four uneven cores; do
+for topology in two four uneven; do
   export HF_TOPOLOGY=$tmp/$topology.json
   for name in qwen3_moe mixtral_gguf gpt_oss gpt_oss_mxfp4 deepseek_v3 deepseek_v3_fp8 kimi_k2_int4; do
     model=tests/golden/$name
@@ -73,6 +73,12 @@ wide=synth:$tmp/wide.json,format=q4_k,seed=3
 each=$(jq -n '2 * 3 * 768 * 256 / 256 * 144 * 3 / 1048576 * 10 | round / 10 | tostring | if test("\\.") then . else . + ".0" end' -r)
 expect_same "$(said two "$wide" --threads 2)" "experts over 2 NUMA nodes by their rates: 512 + 256 of 768 rows of layer 0's first, $each + $each MiB in all, 1 + 1 workers" "two nodes"
 expect_same "$(said one "$wide")" "" "one node cuts nothing"
+# every second expert on a device: of 3 x 3 blocks a layer 5 and 4; all blocks, even again, once it is lost
+away="--gpu virtual:64M --experts-on-gpu 50 --users 3"
+# shellcheck disable=SC2086
+expect_same "$(said two "$wide" $away | grep -o '[0-9.]* + [0-9.]* MiB')" "1.1 + 0.8 MiB" "slices beside a device"
+# shellcheck disable=SC2086
+expect_same "$(said two "$wide" $away --fault error@60 --max-tokens 6 | tail -n 1 | grep -o '[0-9.]* + [0-9.]* MiB')" "$each + $each MiB" "slices after a loss"
 # a node that reads nothing has no rate: here it is as good as none stated
 expect_same "$(said uneven "${wide/q4_k/q8_0}" --threads 4)" "$(said cores "${wide/q4_k/q8_0}" --threads 4)" "a rate of nothing"
 nodes rates 1:3e10 1:1e10

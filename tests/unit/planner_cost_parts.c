@@ -55,19 +55,19 @@ static void numa_split(void **state) {
   const double even[2] = {100e9, 100e9}, uneven[2] = {150e9, 50e9};
   int b[3];
   cost_numa_split(even, 2, 2048, 256, 1, 1, 2048, 0, &s); /* 8 blocks: 4 and 4 */
-  split_layer(&s.rule, 1, b);
+  split_layer(&s.rule, 1, NULL, b);
   assert_true(b[1] == 1024 && b[2] == 2048 && s.used == 2);
   near(s.ns, 1e9 * 1024 / 100e9, 1e-12);
   near(s.ns, s.ideal_ns, 1e-12);
   cost_numa_split(even, 2, 768, 256, 1, 1, 768, 0, &s); /* 3 blocks cannot be halved: 2 and 1 */
-  split_layer(&s.rule, 1, b);
+  split_layer(&s.rule, 1, NULL, b);
   assert_true(b[1] == 512 && b[2] == 768);
   near(s.ns, 1e9 * 512 / 100e9, 1e-12);
   near(s.ns / s.ideal_ns, 4.0 / 3, 1e-12);
   cost_numa_split(even, 2, 768, 256, 128, 128, 768, 0, &s); /* but those of a layer can */
   near(s.ns, s.ideal_ns, 1e-12);
   cost_numa_split(uneven, 2, 2048, 256, 1, 1, 2048, 0, &s); /* 6 and 2 blocks */
-  split_layer(&s.rule, 1, b);
+  split_layer(&s.rule, 1, NULL, b);
   assert_true(b[1] == 1536);
   near(s.ns, s.ideal_ns, 1e-12);
   cost_numa_split(even, 2, 2048, 256, 8, 1, 2048, 1e6, &s); /* a split that costs more than it saves is not made */

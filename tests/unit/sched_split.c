@@ -17,22 +17,27 @@ static void same(const int *begin, int n, const int *want) {
 static void by_hand(void **state) {
   (void)state;
   int b[EXPERTS * 5];
-  split_layer(&(split_rule){2, {1, 1}, 2048, 256}, 2, b);
+  split_layer(&(split_rule){2, {1, 1}, 2048, 256}, 2, NULL, b);
   same(b, 2, (int[]){0, 1024, 2048});
   same(b + 3, 2, (int[]){0, 1024, 2048});
-  split_layer(&(split_rule){2, {1, 1}, 768, 256}, 3, b); /* the odd block goes here, then there */
+  split_layer(&(split_rule){2, {1, 1}, 768, 256}, 3, NULL, b); /* the odd block goes here, then there */
   same(b, 2, (int[]){0, 512, 768});
   same(b + 3, 2, (int[]){0, 256, 768});
   same(b + 6, 2, (int[]){0, 512, 768});
-  split_layer(&(split_rule){4, {1, 1, 1, 1}, 256, 256}, 4, b); /* experts take turns */
+  split_layer(&(split_rule){2, {1, 1}, 768, 256}, 4, (unsigned char[]){0, 1, 0, 1}, b); /* every second expert is elsewhere */
+  same(b, 2, (int[]){0, 512, 768});
+  same(b + 6, 2, (int[]){0, 256, 768});
+  same(b + 3, 2, (int[]){0, 512, 768}); /* and even when it comes back */
+  same(b + 9, 2, (int[]){0, 256, 768});
+  split_layer(&(split_rule){4, {1, 1, 1, 1}, 256, 256}, 4, NULL, b); /* experts take turns */
   same(b, 4, (int[]){0, 256, 256, 256, 256});
   same(b + 5, 4, (int[]){0, 0, 256, 256, 256});
   same(b + 15, 4, (int[]){0, 0, 0, 0, 256});
-  split_layer(&(split_rule){2, {3, 1}, 1024, 128}, 1, b);
+  split_layer(&(split_rule){2, {3, 1}, 1024, 128}, 1, NULL, b);
   same(b, 2, (int[]){0, 768, 1024});
-  split_layer(&(split_rule){2, {1, 1}, 50, 32}, 1, b); /* the last unit is short */
+  split_layer(&(split_rule){2, {1, 1}, 50, 32}, 1, NULL, b); /* the last unit is short */
   same(b, 2, (int[]){0, 32, 50});
-  split_layer(&(split_rule){3, {1, 0, 1}, 128, 32}, 1, b); /* a node that gets nothing */
+  split_layer(&(split_rule){3, {1, 0, 1}, 128, 32}, 1, NULL, b); /* a node that gets nothing */
   same(b, 3, (int[]){0, 64, 64, 128});
 }
 
@@ -48,7 +53,7 @@ static void every_row_once_and_shares_kept(void **state) {
     for (int n = 0; n < r.n_nodes; n++) all += r.rate[n] = 1 + (rng = rng * 1664525u + 1013904223u) % 1000;
     r.unit = 32 << (rng >> 8) % 4;
     r.width = 1 + (int)((rng >> 12) % 4000);
-    split_layer(&r, EXPERTS, b);
+    split_layer(&r, EXPERTS, NULL, b);
     for (int e = 0; e < EXPERTS; e++) {
       const int *at = b + e * (r.n_nodes + 1);
       assert_int_equal(at[0], 0);
