@@ -5,7 +5,12 @@
 #include <string.h>
 
 #include "kernels/isa.h"
+#ifdef HF_HAVE_DNNL
+#include "kernels/onednn/gemm.h"
+#include "kernels/onednn/products.h"
+#endif
 #include "kernels/ref/ref.h"
+#include "kernels/selfcheck.h"
 #include "kernels/x86/x86.h"
 
 enum {
@@ -22,6 +27,9 @@ enum {
 
 /* Below so many tokens the tile registers are mostly empty. */
 enum { AMX_LEAST = 5 };
+
+/* The library's least number of tokens in one product; fewer would be filled up with zeros. */
+enum { ONEDNN_LEAST = 16 };
 
 #define BLOCKS_REF(f, name, block)                                                   \
   {name ".ref", SCALAR, f, KA_Q8B32, KL_ROWS, 0, block, kern_mm_blocks_q8b32_ref}, { \
@@ -42,6 +50,14 @@ enum { AMX_LEAST = 5 };
   {name ".tile.ref", SCALAR, f, KA_Q8B32, KL_TILE16, 0, block, kern_mm_blocks_q8b32_ref}, { \
     name ".exact.tile.ref", SCALAR, f, KA_F32, KL_TILE16, 0, block, kern_mm_blocks_f32_ref  \
   }
+
+/* The library's products are taken by name only. */
+#define ONEDNN(f, name, isa, a, layout, unit, fn, rounded) \
+  { name, isa, f, a, layout, 0, unit, fn, ONEDNN_LEAST, true, rounded }
+#define ONEDNN_ROWS(f, name, unit) ONEDNN(f, name ".onednn", AVX2, KA_Q8B32, KL_ROWS, unit, kern_mm_any_onednn, false)
+#define ONEDNN_TILES(f, name, a, unit)                                            \
+  ONEDNN(f, name ".onednn", AVX2, a, KL_TILE16, unit, kern_mm_any_onednn, false), \
+      ONEDNN(f, name ".rounded.onednn", BF16, a, KL_TILE16, (unit) < 32 ? 32 : (unit), kern_mm_rounded_onednn, true)
 
 static const kern_mm_candidate candidates[] = {
 #ifdef HF_X86
@@ -114,6 +130,36 @@ static const kern_mm_candidate candidates[] = {
     {"bf16.exact.avx2", AVX2, KF_BF16, KA_F32, KL_ROWS, 0, 1, kern_mm_bf16_f32_avx2},
     {"q8_0.avx2", AVX2, KF_Q8_0, KA_Q8B32, KL_ROWS, 0, 32, kern_mm_q8_0_avx2},
     {"q8_0.exact.avx2", AVX2, KF_Q8_0, KA_F32, KL_ROWS, 0, 32, kern_mm_q8_0_f32_avx2},
+#endif
+#if defined(HF_X86) && defined(HF_HAVE_DNNL)
+    ONEDNN(KF_BF16, "bf16.onednn", BF16, KA_BF16, KL_TILE16, 32, kern_mm_bf16_onednn, false),
+    ONEDNN(KF_F32, "f32.onednn", AVX2, KA_F32, KL_ROWS, 1, kern_mm_f32_onednn, false),
+    ONEDNN(KF_F16, "f16.onednn", AVX2, KA_F16, KL_TILE16, 2, kern_mm_any_onednn, false),
+    ONEDNN_TILES(KF_FP8, "fp8", KA_BF16, 4),
+    ONEDNN_TILES(KF_Q8_0, "q8_0", KA_Q8B32, 32),
+    ONEDNN_TILES(KF_Q4_0, "q4_0", KA_Q8B32, 32),
+    ONEDNN_TILES(KF_Q4_1, "q4_1", KA_Q8B32, 32),
+    ONEDNN_TILES(KF_Q5_0, "q5_0", KA_Q8B32, 32),
+    ONEDNN_TILES(KF_Q5_1, "q5_1", KA_Q8B32, 32),
+    ONEDNN_TILES(KF_IQ4_NL, "iq4_nl", KA_Q8B32, 32),
+    ONEDNN_TILES(KF_INT4, "int4", KA_Q8B32, 32),
+    ONEDNN_TILES(KF_MXFP4, "mxfp4", KA_Q8B32, 32),
+    ONEDNN_TILES(KF_Q4_K, "q4_k", KA_Q8B32, 256),
+    ONEDNN_TILES(KF_Q5_K, "q5_k", KA_Q8B32, 256),
+    ONEDNN_TILES(KF_Q6_K, "q6_k", KA_Q8B32, 256),
+    ONEDNN_TILES(KF_Q3_K, "q3_k", KA_Q8B32, 256),
+    ONEDNN_TILES(KF_Q2_K, "q2_k", KA_Q8B32, 256),
+    ONEDNN_TILES(KF_IQ4_XS, "iq4_xs", KA_Q8B32, 256),
+    ONEDNN_ROWS(KF_NVFP4, "nvfp4", 64),
+    ONEDNN_ROWS(KF_TQ1_0, "tq1_0", 256),
+    ONEDNN_ROWS(KF_TQ2_0, "tq2_0", 256),
+    ONEDNN_ROWS(KF_IQ1_S, "iq1_s", 256),
+    ONEDNN_ROWS(KF_IQ1_M, "iq1_m", 256),
+    ONEDNN_ROWS(KF_IQ2_XXS, "iq2_xxs", 256),
+    ONEDNN_ROWS(KF_IQ2_XS, "iq2_xs", 256),
+    ONEDNN_ROWS(KF_IQ2_S, "iq2_s", 256),
+    ONEDNN_ROWS(KF_IQ3_XXS, "iq3_xxs", 256),
+    ONEDNN_ROWS(KF_IQ3_S, "iq3_s", 256),
 #endif
     TILES_REF(KF_Q8_0, "q8_0", 32),
     TILES_REF(KF_Q4_0, "q4_0", 32),
@@ -289,11 +335,31 @@ static bool accepts(const kern_mm_candidate *c, kern_layout l, int n_cols, int n
   return c->layout == l && n_cols % c->col_multiple == 0 && (c->max_tok == 0 || n_tok <= c->max_tok) && n_tok >= c->min_tok;
 }
 
+#if defined(HF_X86) && defined(HF_HAVE_DNNL)
+const char *kern_library_state(void) {
+  return gemm_state(global.isa);
+}
+
+static bool library_accepts(const kern_mm_candidate *c, int n_cols) {
+  return kern_onednn_accepts(c->fn, n_cols);
+}
+#else
+const char *kern_library_state(void) {
+  return "oneDNN not found when this was built (Debian: libdnnl-dev)";
+}
+
+static bool library_accepts(const kern_mm_candidate *c, int n_cols) {
+  (void)c, (void)n_cols;
+  return false;
+}
+#endif
+
 const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, kern_layout l, int n_cols, int n_tok, const char *preferred) {
   const kern_mm_candidate *first = NULL;
   for (int i = 0; i < N_CANDIDATES; i++) {
     const kern_mm_candidate *c = &candidates[i];
     if (c->format != f || c->act != a || !allowed(c->isa, global.isa) || !accepts(c, l, n_cols, n_tok)) continue;
+    if (c->library && (!preferred || strcmp(c->name, preferred) || !library_accepts(c, n_cols))) continue;
     if (!preferred) return c;
     if (strcmp(c->name, preferred) == 0) return c;
     if (!first) first = c;
@@ -304,7 +370,7 @@ const kern_mm_candidate *kern_mm_pick(kern_format f, kern_act a, kern_layout l, 
 kern_layout kern_best_layout(kern_format f, kern_act a, int n_cols) {
   for (int i = 0; i < N_CANDIDATES; i++) {
     const kern_mm_candidate *c = &candidates[i];
-    if (c->format == f && c->act == a && allowed(c->isa, global.isa) && n_cols % c->col_multiple == 0)
+    if (c->format == f && c->act == a && !c->library && allowed(c->isa, global.isa) && n_cols % c->col_multiple == 0)
       return c->isa == SCALAR ? KL_ROWS : c->layout;
   }
   return KL_ROWS;
@@ -323,6 +389,7 @@ hf_status kern_prefer(kern_use use, kern_format f, int tokens_lo, int tokens_hi,
   for (int i = 0; i < N_CANDIDATES; i++) {
     const kern_mm_candidate *c = &candidates[i];
     if (c->format != f || !allowed(c->isa, global.isa) || strcmp(c->name, candidate)) continue;
+    if (c->library) HF_TRY(selfcheck_candidate(c));
     if (n_preferences == MAX_PREFERENCES) return hf_fail(HF_INPUT, "more than %d choices of kernels", (int)MAX_PREFERENCES);
     preference[n_preferences].use = use;
     preference[n_preferences].format = f;

@@ -111,8 +111,14 @@ typedef struct {
   int max_tok;      /* accepts 1..max_tok tokens a call; 0 = any */
   int col_multiple; /* accepts n_cols that are multiples of this */
   kern_mm_fn *fn;
-  int min_tok; /* kern_mm_pick takes it from so many tokens on; fn accepts fewer, too */
+  int min_tok;  /* kern_mm_pick takes it from so many tokens on; fn accepts fewer, too */
+  bool library; /* of oneDNN: kern_mm_pick takes it only when it is preferred, and where the library does not decline */
+  bool
+      rounded; /* weights and activations are rounded to BF16 besides; ".rounded." in the name says so to those who see only rows */
 } kern_mm_candidate;
+
+/* "oneDNN 2.6.3", or why there is none or it is not used. */
+const char *kern_library_state(void);
 
 enum {
   KERN_ISA_SCALAR = 0,
@@ -269,7 +275,7 @@ kern_layout kern_best_layout(kern_format f, kern_act a, int n_cols);
 
 /* What a plan says about candidates: the one measured fastest for (use, format, tokens). Set before work starts, read by all threads
  * afterwards; ranges of one use and format must not overlap. HF_NOT_FOUND when this machine or mask has no such candidate, HF_INPUT when the
- * table (64 entries) is full. kern_forget drops all. */
+ * table (64 entries) is full, HF_MACHINE when a library's product differs from the reference, which is looked at now. kern_forget drops all. */
 typedef enum { KERN_USE_MATMUL, KERN_USE_EXPERTS } kern_use;
 HF_MUST hf_status kern_prefer(kern_use use, kern_format f, int tokens_lo, int tokens_hi, const char *candidate);
 void kern_forget(void);

@@ -5,6 +5,7 @@
 
 #include "kernels/mem/topology.h"
 #include "kernels/ref/ref.h"
+#include "kernels/selfcheck.h"
 
 enum {
   COLS = 352,
@@ -59,7 +60,8 @@ static hf_status check_pack(scratch *s, const kern_table *ref) {
   return HF_OK;
 }
 
-static hf_status check_mm(scratch *s, const kern_table *ref, kern_format f, kern_act a) {
+/* only: this candidate, else all that are taken by themselves. */
+static hf_status check_mm(scratch *s, const kern_table *ref, kern_format f, kern_act a, const kern_mm_candidate *only) {
   const kern_mm_candidate *all[16];
   const void *x[TOKENS];
   float *got[TOKENS], *want[TOKENS];
@@ -79,9 +81,9 @@ static hf_status check_mm(scratch *s, const kern_table *ref, kern_format f, kern
   kern_mat tiled = {f, KL_TILE16, ROWS, cols, kern_row_bytes(f, cols), s->tiles};
   if (all[0]->layout == KL_TILE16) kern_tile_pack(&m, 0, ROWS, s->tiles);
   for (int i = 0; i < n - 1; i++) {
-    if (cols % all[i]->col_multiple != 0) continue;
+    if (cols % all[i]->col_multiple != 0 || (only ? all[i] != only : all[i]->library)) continue;
     all[i]->fn(all[i]->layout == KL_TILE16 ? &tiled : &m, 0, ROWS, TOKENS, x, got);
-    if (!close_enough(s->got[0], s->want[0], TOKENS * ROWS, 1e-4f)) return differs(all[i]->name);
+    if (!close_enough(s->got[0], s->want[0], TOKENS * ROWS, all[i]->rounded ? 0.08f : 1e-4f)) return differs(all[i]->name);
   }
   return HF_OK;
 }
@@ -155,23 +157,24 @@ static hf_status check_attn(scratch *s, const kern_table *ref, kern_kv_type type
   return close_enough(s->out, s->ref, Q * PER * HD, 1e-4f) ? HF_OK : differs("attn, GQA");
 }
 
-static hf_status check_all(scratch *s) {
+static hf_status check_all(scratch *s, const kern_mm_candidate *only) {
   kern_table ref;
   HF_TRY(kern_table_for(KERN_ISA_SCALAR, &ref));
   float *x = &s->x[0][0], *w = &s->w[0][0];
   for (int i = 0; i < TOKENS * MOST_COLS; i++) x[i] = next_random(s);
   for (int i = 0; i < ROWS * MOST_COLS; i++) w[i] = next_random(s);
+  if (only) return check_mm(s, &ref, only->format, only->act, only);
   HF_TRY(check_pack(s, &ref));
   for (int f = 0; f < KF_N; f++) {
-    HF_TRY(check_mm(s, &ref, (kern_format)f, kern_act_of((kern_format)f, false)));
-    if (f != KF_F32) HF_TRY(check_mm(s, &ref, (kern_format)f, KA_F32));
+    HF_TRY(check_mm(s, &ref, (kern_format)f, kern_act_of((kern_format)f, false), NULL));
+    if (f != KF_F32) HF_TRY(check_mm(s, &ref, (kern_format)f, KA_F32, NULL));
   }
   HF_TRY(check_vec(s, &ref));
   for (int t = 0; t < KV_N; t++) HF_TRY(check_attn(s, &ref, (kern_kv_type)t));
   return HF_OK;
 }
 
-hf_status kern_self_check(void) {
+static hf_status check(const kern_mm_candidate *only) {
   void *p = NULL, *attn = NULL;
   const size_t attn_bytes = kern_attn_scratch_bytes(LORA + ROPE, LORA);
   HF_TRY(mem_alloc(sizeof(scratch), -1, "self-check", &p));
@@ -179,8 +182,16 @@ hf_status kern_self_check(void) {
   hf_status st = mem_alloc(attn_bytes, -1, "self-check", &attn);
   s->random = 1;
   s->attn = attn;
-  if (st == HF_OK) st = check_all(s);
+  if (st == HF_OK) st = check_all(s, only);
   mem_free(attn, attn_bytes, -1);
   mem_free(p, sizeof(scratch), -1);
   return st;
+}
+
+hf_status kern_self_check(void) {
+  return check(NULL);
+}
+
+hf_status selfcheck_candidate(const kern_mm_candidate *c) {
+  return check(c);
 }

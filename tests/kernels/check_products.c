@@ -184,6 +184,7 @@ static bool near(const kern_mm_candidate *c, const product *p, int t, int r, flo
   int i = t * p->w.n_rows + r;
   double flushed = c->isa & KERN_ISA_AVX512_BF16 ? p->flushed[i] : 0.0;
   double rounding = (p->w.n_cols / 4.0 + 16.0) * (FLT_EPSILON / 2) * p->magnitude[i];
+  if (c->rounded) rounding += 0x1.02p-7 * p->magnitude[i]; /* weight and activation, by half a unit of BF16's last place each */
   return fabs(got - p->want[i]) <= rounding + flushed + p->w.n_cols * 0x1p-149;
 }
 
