@@ -34,3 +34,7 @@ double rec_figure_over_linear(const rec_figure *list, int n, int i, int *threads
   if (threads != NULL) *threads = of;
   return f->likely / (of * one->likely);
 }
+
+bool rec_kernel_rounded(const rec_kernel_point *k) {
+  return strstr(k->candidate, ".rounded.") != NULL;
+}

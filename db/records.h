@@ -69,6 +69,9 @@ typedef struct {
   int n;
   db_tag tag;
 } rec_kernel_point;
+/* A candidate that rounds weights and activations more than the contract of the format has it (".rounded." in its name, kernels/kernels.h): nobody
+ * computes with it unasked. */
+bool rec_kernel_rounded(const rec_kernel_point *k);
 
 typedef struct {
   int64_t machine_id;

@@ -173,6 +173,17 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
   return HF_OK;
 }
 
+/* What computes is told where it is not what would have been taken anyhow. */
+static void tell_choice(const plan_kernel *k, kern_format f) {
+  const kern_mm_candidate *list[32];
+  const int n = kern_mm_candidates(kern_get()->isa, f, kern_act_of(f, false), list, 32);
+  for (int i = 0; i < n && i < 32; i++)
+    if (list[i]->library && strcmp(list[i]->name, k->candidate) == 0)
+      hf_log(HF_LOG_INFO, "the plan's kernels: %s in %s from %d tokens by %s (%s)%s", k->op, k->format,
+             k->tokens_lo > list[i]->min_tok ? k->tokens_lo : list[i]->min_tok, k->candidate, kern_library_state(),
+             list[i]->rounded ? ", weights and activations rounded to BF16" : "");
+}
+
 /* The kernels that the plan names. One made on another machine may name what this one lacks: the default stands in then. */
 static void prefer_kernels(const plan *p) {
   kern_forget();
@@ -181,8 +192,12 @@ static void prefer_kernels(const plan *p) {
     kern_format f;
     kern_use use = strcmp(k->op, "expert_ffn") ? KERN_USE_MATMUL : KERN_USE_EXPERTS;
     if (!kern_format_parse(k->format, &f)) continue;
-    if (kern_prefer(use, f, k->tokens_lo, k->tokens_hi, k->candidate) != HF_OK)
-      hf_log(HF_LOG_DEBUG, "plan: %s; using the default", hf_error_line());
+    const hf_status st = kern_prefer(use, f, k->tokens_lo, k->tokens_hi, k->candidate);
+    if (st == HF_OK) tell_choice(k, f);
+    else
+      hf_log(st == HF_NOT_FOUND && !strstr(k->candidate, ".onednn") ? HF_LOG_DEBUG : HF_LOG_INFO,
+             "the plan's kernels: %s; using the default", hf_error_line());
+    if (st != HF_OK) hf_clear_error();
   }
 }
 

@@ -327,6 +327,11 @@ hf_status cmd_plan(int argc, char **argv) {
        "Rate at which all threads read memory now, where it is not the measured one any more: the plan is for the machine as it "
        "is.",
        0, 0},
+      {"rounded", 0, CLI_FLAG, &r->rounded, NULL,
+       "Let products that round weights and activations to BF16 compute where they were measured fastest (kernels named "
+       "FORMAT.rounded.onednn): answers change within what 8-bit activations change them, and with the number of tokens that "
+       "share a step.",
+       0, 0},
       {"skew", 0, CLI_STR, &r->skew, "uniform|zipf:S|zipf-fit",
        "Popularity of experts: assumed, or the power law per layer that fits the census or run; default uniform.", 0, 0},
       {"census", 0, CLI_STR, &r->census, "FILE", "Popularity from counted choices per kind of text.", 0, 0},

@@ -73,7 +73,7 @@ static hf_status machine_of_plan(db *d, const plan *p, const ask_case *c, money_
   cost_rows *rows = NULL;
   ask_machine *other = NULL;
   hf_status st = d != NULL && p->machine_id > 0 ? db_machine_get(d, p->machine_id, &row) : HF_NOT_FOUND;
-  if (st == HF_OK && strcmp(row.name, p->machine) == 0) st = cost_rows_load(d, &row, &rows);
+  if (st == HF_OK && strcmp(row.name, p->machine) == 0) st = cost_rows_load(d, &row, false, &rows);
   else st = ask_machine_open(d, p->machine, &other);
   if (st == HF_OK) {
     const cost_rows *r = rows != NULL ? rows : ask_machine_rows(other);

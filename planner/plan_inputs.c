@@ -75,16 +75,16 @@ static hf_status compose_machine(const char *name, cost_rows **out) {
   return st;
 }
 
-static hf_status stored_machine(db *d, const char *name, cost_rows **out) {
+static hf_status stored_machine(const plan_inputs *in, const char *name, cost_rows **out) {
   rec_machine m;
-  HF_TRY(name != NULL ? db_machine_find(d, name, &m) : db_machine_latest(d, MACHINE_MEASURED, &m));
-  return cost_rows_load(d, &m, out);
+  HF_TRY(name != NULL ? db_machine_find(in->d, name, &m) : db_machine_latest(in->d, MACHINE_MEASURED, &m));
+  return cost_rows_load(in->d, &m, in->req.rounded, out);
 }
 
-static hf_status open_machine(db *d, const char *option, const char *name, cost_rows **out) {
-  if (d == NULL) return hf_fail(HF_INPUT, "option %s: needs a database, or the rows of the machine", option);
+static hf_status open_machine(const plan_inputs *in, const char *option, const char *name, cost_rows **out) {
+  if (in->d == NULL) return hf_fail(HF_INPUT, "option %s: needs a database, or the rows of the machine", option);
   if (name == NULL) {
-    hf_status st = stored_machine(d, NULL, out);
+    hf_status st = stored_machine(in, NULL, out);
     if (st != HF_NOT_FOUND) return st;
     return hf_fail(HF_INPUT,
                    "option %s: missing, and no machine was measured here yet: name one of hf-plan catalog list machines, or run "
@@ -99,7 +99,7 @@ static hf_status open_machine(db *d, const char *option, const char *name, cost_
   }
   char hint[400];
   snprintf(hint, sizeof hint, "%s", hf_error_line());
-  hf_status st = stored_machine(d, name, out);
+  hf_status st = stored_machine(in, name, out);
   if (st == HF_NOT_FOUND)
     return hf_fail(HF_NOT_FOUND, "option %s: '%s' is neither a machine of the database nor a file nor in the catalog (%s)",
                    option, name, hint);
@@ -109,7 +109,7 @@ static hf_status open_machine(db *d, const char *option, const char *name, cost_
 static hf_status open_host(plan_inputs *in) {
   in->host = in->req.host_rows;
   if (in->host != NULL) return HF_OK;
-  HF_TRY(open_machine(in->d, "--machine", in->req.machine, &in->host_owned));
+  HF_TRY(open_machine(in, "--machine", in->req.machine, &in->host_owned));
   in->host = in->host_owned;
   return HF_OK;
 }
@@ -118,7 +118,7 @@ static hf_status open_host(plan_inputs *in) {
 static hf_status scale_host(plan_inputs *in) {
   cost_rows *from = NULL, *scaled = NULL;
   if (in->req.scale_from == NULL) return HF_OK;
-  HF_TRY(open_machine(in->d, "--scale-from", in->req.scale_from, &from));
+  HF_TRY(open_machine(in, "--scale-from", in->req.scale_from, &from));
   hf_status st = hf_note(cost_rows_scaled(in->host, from, &scaled), "option --scale-from");
   cost_rows_free(from);
   HF_TRY(st);
@@ -160,7 +160,7 @@ static hf_status open_devices(plan_inputs *in) {
   else HF_TRY(gpu_set_default(in->host, ILP_MAX_DEVICES, &in->gpus));
   if (in->gpus.n > 0) in->gpu = in->gpus.g[0];
   snprintf(in->gpu.text, sizeof in->gpu.text, "%s", in->gpus.text);
-  if (in->gpu.kind == GPU_PACED) HF_TRY(open_machine(in->d, "--gpu", in->gpu.machine, &in->paced));
+  if (in->gpu.kind == GPU_PACED) HF_TRY(open_machine(in, "--gpu", in->gpu.machine, &in->paced));
   for (int d = 0; d < in->gpus.n; d++) HF_TRY(device_memory(in, d));
   in->device_bytes = in->device_mem[0];
   return HF_OK;
@@ -173,7 +173,7 @@ static hf_status open_remotes(plan_inputs *in) {
   HF_TRY(cost_remote_parse(in->req.remotes, name, &n));
   for (int r = 0; r < n; r++) {
     cost_remote *to = &in->remote[r];
-    HF_TRY(open_machine(in->d, "--remote", name[r].machine, &to->rows));
+    HF_TRY(open_machine(in, "--remote", name[r].machine, &to->rows));
     HF_TRY(hf_note(cost_link_read(name[r].link, &to->bytes_per_s, &to->latency_ns), "option --remote"));
     snprintf(to->text, sizeof to->text, "%.40s:%.50s", name[r].machine, name[r].link);
     in->n_remotes++;

@@ -13,6 +13,7 @@ typedef struct {
   const char *remotes;    /* "MACHINE:LINK[,MACHINE:LINK]": CPUs of other machines over links of the catalog */
   const char *scale_from; /* name or number of a measured machine whose kernel curves are scaled to this one */
   int64_t users, context, prompt_tokens, output_tokens, depth, threads, chunk_tokens, from_run;
+  bool rounded;               /* kernels that round to BF16 besides may be planned with, where they were measured fastest */
   double dram_bytes_per_s;    /* > 0: memory is read at this rate now, whatever the machine's rows say */
   const cost_rows *host_rows; /* used instead of machine when not NULL */
   model *opened;              /* used instead of model (then a name only) when not NULL */

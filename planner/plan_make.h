@@ -168,4 +168,8 @@ void plan_sustained_json(const planned *p, json *into);
 const char *plan_layer_waits_for(const planned *p, int layer);
 /* extra.baselines, by_depth, advice, layer_classes, resources, fallback, definitions. */
 HF_MUST hf_status plan_extras(const plan_inputs *in, const planned *p, json *extra);
+
+/* Fills p->kernel from the host's rows: per operation and format of the model, the candidate that is least behind over all numbers of tokens, and another
+ * where it is faster by five per cent and by more than both scatter. p->threads is set. */
+HF_MUST hf_status plan_choose_kernels(const plan_inputs *in, plan *p);
 #endif

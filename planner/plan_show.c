@@ -388,6 +388,17 @@ static hf_status show_objective(const plan *p, hf_buf *b) {
   return HF_OK;
 }
 
+/* A line per operation and format: who computes it, from how many tokens on. */
+static hf_status show_kernels(const plan *p, hf_buf *b) {
+  for (int i = 0; i < p->n_kernels; i++) {
+    const plan_kernel *k = &p->kernel[i], *before = i > 0 ? k - 1 : NULL;
+    const bool same = before && strcmp(before->op, k->op) == 0 && strcmp(before->format, k->format) == 0;
+    if (same) HF_TRY(hf_buf_printf(b, "; from %d tokens %s", k->tokens_lo, k->candidate));
+    else HF_TRY(hf_buf_printf(b, "%s  %-12s %s in %s: %s", i ? "\n" : "", i ? "" : "kernels", k->op, k->format, k->candidate));
+  }
+  return p->n_kernels > 0 ? hf_buf_printf(b, "\n") : HF_OK;
+}
+
 hf_status plan_show(const plan *p, hf_buf *b) {
   char loss[PLAN_LOSS_TEXT];
   plan_quality q;
@@ -408,6 +419,7 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(show_classes(p, b));
   const char *from = json_string(json_get(p->extra, "scaled_from"));
   if (from != NULL) HF_TRY(hf_buf_printf(b, "  kernels      curves of machine %s, scaled to this one\n", from));
+  HF_TRY(show_kernels(p, b));
   HF_TRY(show_times(p, b));
   HF_TRY(show_slo(p, b));
   HF_TRY(show_hardware(p, b));

@@ -29,7 +29,7 @@ typedef struct {
 } token_counts;
 static const token_counts full_counts = {9, {1, 2, 4, 5, 8, 9, 16, 32, 64}}, many_counts = {3, {128, 256, 512}},
                           quick_counts = {7, {1, 4, 5, 8, 9, 16, 64}}, coarse_counts = {4, {1, 4, 16, 64}},
-                          two_counts = {2, {1, 16}};
+                          library_counts = {4, {16, 64, 256, 512}}, two_counts = {2, {1, 16}};
 
 typedef struct {
   pool *p;
@@ -303,8 +303,9 @@ static hf_status measure_others(profile *p, ring *r, const prof_shape *s, kern_f
     const kern_mm_candidate *c = list[i];
     if (c->layout != layout || c->isa == KERN_ISA_SCALAR || strcmp(c->name, own) == 0) continue;
     if (s->cols % c->col_multiple || s->rows % c->col_multiple || c->max_tok) continue;
+    if (c->library && prof_over_budget(p)) continue;
     HF_TRY(kern_prefer(KERN_USE_EXPERTS, f, 1, MOST_TOKENS, c->name));
-    hf_status st = with_pool(p, &r->b, s, f, r->expert_bytes, &r->v, &coarse_counts);
+    hf_status st = with_pool(p, &r->b, s, f, r->expert_bytes, &r->v, c->library ? &library_counts : &coarse_counts);
     kern_forget();
     HF_TRY(st);
   }

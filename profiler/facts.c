@@ -24,6 +24,7 @@ static void add_isa(json *root) {
     if (kern_isa_detected() & names[i].bit) json_add_str(list, NULL, names[i].name);
   }
   json_add_str(root, "isa_used", kern_get()->isa_name);
+  json_add_str(root, "library", kern_library_state());
   json_add_str(root, "amx", kern_amx_state());
 }
 

@@ -98,6 +98,7 @@ static hf_status measure(const options *o, const cli_common *common, profile *p)
   HF_GO(out, prof_store(d, p, name, facts, &m));
   journal_close(p->journal, true);
   p->journal = NULL;
+  hf_log(HF_LOG_INFO, "library for products of many tokens: %s", kern_library_state());
   hf_log(HF_LOG_INFO, "gpu: no device; stored as machine %lld (%s)", (long long)m.id, m.name);
   st = verb_print(d, &m, common->json);
 out:

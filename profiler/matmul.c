@@ -101,26 +101,42 @@ static stats again(profile *p, void *user, const rec_kernel_point *k) {
 static const int token_counts[] = {1, 2, 4, 5, 8, 9, 16, 32, 64, 128, 256, 512};
 enum { N_TOKEN_COUNTS = sizeof token_counts / sizeof *token_counts };
 
-/* Beside the ends, the points that a plan can do without first. */
-static bool left_out(const profile *p, int tokens) {
+/* Beside the ends, the points that a plan can do without first. Of a library's products, which are for many tokens, quick takes the one that
+ * rates are of. */
+static bool left_out(const profile *p, const kern_mm_candidate *c, int tokens) {
   if (!p->o.quick) return false;
+  if (c->library) return tokens != RATE_TOKENS;
   return tokens == 2 || tokens == 32 || (prof_over_budget(p) && (tokens == 4 || tokens == 8 || tokens == 9));
 }
 
-/* One candidate over tokens; best[i] is the fastest of the candidates so far at token_counts[i]. */
+static bool takes(const profile *p, const bench *b, int tokens) {
+  if (tokens > b->most_tok || tokens > most_tokens(p, b->w[0].n_rows)) return false;
+  if (tokens < b->c->min_tok || left_out(p, b->c, tokens)) return false;
+  return !prof_late(p) || tokens == 1 || tokens == 16 || tokens == RATE_TOKENS;
+}
+
+static void reverse(rec_kernel_point *k, int n) {
+  for (int i = 0; i < n / 2; i++) {
+    const rec_kernel_point held = k[i];
+    k[i] = k[n - 1 - i];
+    k[n - 1 - i] = held;
+  }
+}
+
+/* One candidate over tokens; best[i] is the fastest of the candidates so far at token_counts[i]. A library's begins where it is at its best, with
+ * the most tokens. */
 static hf_status measure_candidate(profile *p, bench *b, double best[N_TOKEN_COUNTS]) {
   int from = p->n_point;
-  for (int i = 0; i < N_TOKEN_COUNTS; i++) {
-    const int tokens = token_counts[i];
-    if (tokens > b->most_tok || tokens > most_tokens(p, b->w[0].n_rows)) break;
-    if (tokens < b->c->min_tok || left_out(p, tokens)) continue;
-    if (prof_late(p) && tokens != 1 && tokens != 16 && tokens != RATE_TOKENS) continue;
+  for (int step = 0; step < N_TOKEN_COUNTS; step++) {
+    const int i = b->c->library ? N_TOKEN_COUNTS - 1 - step : step, tokens = token_counts[i];
+    if (!takes(p, b, tokens)) continue;
     stats each = time_tokens(p, b, tokens);
     HF_TRY(add_point(p, b, &each));
-    /* a candidate that is far behind at few tokens does not catch up, and would take most of the time */
-    if (best[i] > 0 && each.median > 3 * best[i]) return HF_OK;
+    /* a candidate that is far behind where it should be good does not catch up, and would take most of the time */
+    if (best[i] > 0 && each.median > (b->c->library ? 1.5 : 3) * best[i]) break;
     if (!(best[i] > 0) || each.median < best[i]) best[i] = each.median;
   }
+  if (b->c->library) reverse(p->point + from, p->n_point - from);
   prof_in_order(p, from, again, b);
   return HF_OK;
 }
@@ -129,6 +145,14 @@ static hf_status lay_out(bench *b, kern_layout l) {
   for (int i = 0; i < b->n_matrices; i++)
     if (b->w[i].layout != l) HF_TRY(ring_fill(l, &b->w[i]));
   return HF_OK;
+}
+
+/* Turning weights into what a library takes only pays where the own product is plain C: quick does not look whether it does elsewhere. */
+static bool skipped(const profile *p, const bench *b) {
+  const kern_mm_candidate *c = b->c;
+  if (b->w[0].n_cols % c->col_multiple) return true;
+  if (!p->o.quick || !c->library || c->format == KF_F32 || c->format == KF_BF16) return false;
+  return c->rounded || kern_mm_pick(c->format, c->act, c->layout, b->w[0].n_cols, RATE_TOKENS, NULL)->isa != KERN_ISA_SCALAR;
 }
 
 static hf_status all_candidates(profile *p, bench *b, kern_format f, const char *packed, size_t packed_bytes, float *y) {
@@ -147,7 +171,7 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
     b->wake_ns = prof_time(p, sample_wake, b).least;
     for (int c = 0; c < n && c < MOST_CANDIDATES; c++) {
       b->c = list[c];
-      if (w->n_cols % b->c->col_multiple) continue;
+      if (skipped(p, b)) continue;
       HF_TRY(lay_out(b, b->c->layout));
       if (c > 0 && (prof_late(p) || (p->o.quick && (prof_over_budget(p) || list[c]->isa == KERN_ISA_SCALAR))))
         break; /* the scalar reference only when there is time */

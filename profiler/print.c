@@ -141,6 +141,7 @@ static void print_facts(const prof_view *v) {
   printf("  memory          %s\n", human_size(mem, json_number(json_get(facts, "mem_bytes"), 0)));
   print_dimms(facts);
   printf("  kernels         %s; AMX %s\n", text_of(facts, "isa_used"), text_of(facts, "amx"));
+  if (json_get(facts, "library")) printf("  library         %s\n", text_of(facts, "library"));
   printf("  gpu             %s\n", text_of(facts, "gpu"));
   json_free(facts);
 }
@@ -174,7 +175,7 @@ static int column_of(const rec_kernel_point *k) {
 /* One line: a candidate's times over the columns of its table, and the rate at which it reads at the first. */
 static void print_row(const prof_view *v, int first, const int *columns, int n) {
   const rec_kernel_point *k = &v->point[first];
-  printf("  %-20s %-5s %-6s", k->candidate, k->format, k->act);
+  printf("  %-22s %-5s %-6s", k->candidate, k->format, k->act);
   double best = 0;
   for (int c = 0; c < n; c++) {
     const rec_kernel_point *found = NULL;
@@ -227,7 +228,7 @@ static void print_kernel_table(const prof_view *v, int first) {
     n++;
   }
   print_title(k);
-  printf("  %-20s %-5s %-6s", k->context ? "context" : "tokens", "", "");
+  printf("  %-22s %-5s %-6s", k->context ? "context" : "tokens", "", "");
   for (int c = 0; c < n; c++) printf(" %9d", columns[c]);
   printf(" %11s\n", "most read");
   for (int i = first; i < v->n_point; i++) {

@@ -131,7 +131,7 @@ hf_status ask_machine_from_parts(const catalog_parts *p, ask_machine **out) {
 static hf_status open_database(db *d, const char *name, ask_machine *m) {
   rec_machine row;
   HF_TRY(name != NULL ? db_machine_find(d, name, &row) : db_machine_latest(d, MACHINE_MEASURED, &row));
-  HF_TRY(cost_rows_load(d, &row, &m->rows));
+  HF_TRY(cost_rows_load(d, &row, false, &m->rows));
   m->f.measured = row.kind == MACHINE_MEASURED;
   read_devices(m);
   read_totals(m);

@@ -5,7 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-hf_status cost_rows_load(db *d, const rec_machine *m, cost_rows **out) {
+static void drop_rounded(cost_rows *r) {
+  int kept = 0;
+  for (int i = 0; i < r->n_kernel; i++)
+    if (!rec_kernel_rounded(&r->kernel[i])) r->kernel[kept++] = r->kernel[i];
+  r->n_kernel = kept;
+}
+
+hf_status cost_rows_load(db *d, const rec_machine *m, bool rounded, cost_rows **out) {
   cost_rows *r = NULL;
   hf_status st = HF_OK;
   HF_TRY(hf_alloc(&r, 1, sizeof *r, "rows of a machine"));
@@ -14,6 +21,7 @@ hf_status cost_rows_load(db *d, const rec_machine *m, cost_rows **out) {
   HF_GO(fail, db_figure_list(d, m->id, &r->figure, &r->n_figure));
   HF_GO(fail, db_kernel_list(d, m->id, &r->kernel, &r->n_kernel));
   HF_GO(fail, db_link_list(d, m->id, &r->link, &r->n_link));
+  if (!rounded) drop_rounded(r);
   *out = r;
   return HF_OK;
 fail:

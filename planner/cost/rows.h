@@ -19,7 +19,8 @@ typedef struct {
   int n_device, n_figure, n_kernel, n_link;
 } cost_rows;
 
-HF_MUST hf_status cost_rows_load(db *d, const rec_machine *m, cost_rows **out);
+/* rounded: points of kernels that round more than the contract of their format has it count, too (rec_kernel_rounded). */
+HF_MUST hf_status cost_rows_load(db *d, const rec_machine *m, bool rounded, cost_rows **out);
 /* A machine that is in no database (composed in memory): copies what is given. HF_INPUT when a figure or point is not finite, negative or not
  * in order (low <= likely <= high), as the database would say. Read-only from then on: threads may share it. */
 HF_MUST hf_status cost_rows_from_arrays(const rec_machine *m, const rec_device *device, int n_device, const rec_figure *figure,

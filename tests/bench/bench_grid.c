@@ -35,7 +35,7 @@ static hf_status machine_rows(const char *db_path, const char *name, cost_rows *
   rec_machine m;
   HF_TRY(db_open(db_path, false, &d));
   hf_status st = db_machine_find(d, name, &m);
-  if (st == HF_OK) st = cost_rows_load(d, &m, out);
+  if (st == HF_OK) st = cost_rows_load(d, &m, false, out);
   db_close(d);
   return st;
 }
