@@ -29,7 +29,7 @@ typedef struct {
 } token_counts;
 static const token_counts full_counts = {9, {1, 2, 4, 5, 8, 9, 16, 32, 64}}, many_counts = {3, {128, 256, 512}},
                           quick_counts = {7, {1, 4, 5, 8, 9, 16, 64}}, coarse_counts = {4, {1, 4, 16, 64}},
-                          library_counts = {4, {16, 64, 256, 512}}, two_counts = {2, {1, 16}};
+                          library_counts = {4, {16, 64, 256, 512}}, library_quick = {2, {16, 64}}, two_counts = {2, {1, 16}};
 
 typedef struct {
   pool *p;
@@ -305,11 +305,22 @@ static hf_status measure_others(profile *p, ring *r, const prof_shape *s, kern_f
     if (s->cols % c->col_multiple || s->rows % c->col_multiple || c->max_tok) continue;
     if (c->library && prof_over_budget(p)) continue;
     HF_TRY(kern_prefer(KERN_USE_EXPERTS, f, 1, MOST_TOKENS, c->name));
-    hf_status st = with_pool(p, &r->b, s, f, r->expert_bytes, &r->v, c->library ? &library_counts : &coarse_counts);
+    hf_status st = with_pool(p, &r->b, s, f, r->expert_bytes, &r->v,
+                             !c->library  ? &coarse_counts
+                             : p->o.quick ? &library_quick
+                                          : &library_counts);
     kern_forget();
     HF_TRY(st);
   }
   return HF_OK;
+}
+
+/* Quick looks where there is much to gain: at formats whose own product is plain C. */
+static bool others_wanted(const profile *p, const prof_shape *s, kern_format f) {
+  const kern_act act = kern_act_of(f, false);
+  if (prof_over_budget(p)) return false;
+  return !p->o.quick ||
+         kern_mm_pick(f, act, kern_best_layout(f, act, s->cols), s->cols, FEW_TOKENS, NULL)->isa == KERN_ISA_SCALAR;
 }
 
 static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) {
@@ -317,7 +328,7 @@ static hf_status measure_format(profile *p, const prof_shape *s, kern_format f) 
   if (!fits_blocks(s, f) || !prof_unit_begin(p, "experts/%dx%d/%s", s->rows, s->cols, kern_format_name(f))) return HF_OK;
   HF_TRY(ring_open(p, s, f, p->o.quick ? FEW_TOKENS : MOST_TOKENS, &r));
   hf_status st = measure_picked(p, &r, s, f);
-  if (st == HF_OK && !p->o.quick && !prof_over_budget(p)) st = measure_others(p, &r, s, f);
+  if (st == HF_OK && others_wanted(p, s, f)) st = measure_others(p, &r, s, f);
   ring_close(&r);
   HF_TRY(st);
   return prof_unit_end(p);
