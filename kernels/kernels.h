@@ -1,7 +1,7 @@
 /* kernels.h: every numeric operation of the suite, behind one dispatch table, with the scalar reference as definition.
  *
  * Variants. kernels/ref holds the definition in plain C; kernels/x86 holds AVX2 and AVX-512 bodies, one operation per file,
- * flags set per source file. kern_init() detects CPU features once (CPUID and OS register state), ANDs them with the mask
+ * flags set per source file; kernels/onednn has products by a library, where it was found. kern_init() detects CPU features once (CPUID and OS register state), ANDs them with the mask
  * from HF_ISA (or --isa): "scalar", "avx2", "avx512", "avx512bf16"…, and fills the table. "Present but slow" is its own flag.
  *
  * Activation rounding belongs to the weight format (kern_act_of), never to the ISA or the device:

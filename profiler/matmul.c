@@ -160,6 +160,7 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
   const kern_mat *w = &b->w[0];
   kern_act act = kern_act_of(f, false);
   int n = kern_mm_candidates(kern_get()->isa, f, act, list, MOST_CANDIDATES);
+  if (n > MOST_CANDIDATES) n = MOST_CANDIDATES;
   for (int t = 0; t < b->most_tok; t++) {
     b->x[t] = packed + (size_t)t * packed_bytes;
     b->y[t] = y + (size_t)t * (size_t)w->n_rows;
@@ -169,13 +170,14 @@ static hf_status all_candidates(profile *p, bench *b, kern_format f, const char 
     b->p = p->pools[i];
     b->next = 0;
     b->wake_ns = prof_time(p, sample_wake, b).least;
-    for (int c = 0; c < n && c < MOST_CANDIDATES; c++) {
-      b->c = list[c];
-      if (skipped(p, b)) continue;
+    /* own ones first, the best of them in any case; the scalar reference behind others, and a library's, only when there is time */
+    for (int c = 0, done = 0; c < 2 * n; c++) {
+      b->c = list[c % n];
+      if (b->c->library != (c >= n) || skipped(p, b)) continue;
+      if (done > 0 && (prof_late(p) || (p->o.quick && (prof_over_budget(p) || b->c->isa == KERN_ISA_SCALAR)))) continue;
       HF_TRY(lay_out(b, b->c->layout));
-      if (c > 0 && (prof_late(p) || (p->o.quick && (prof_over_budget(p) || list[c]->isa == KERN_ISA_SCALAR))))
-        break; /* the scalar reference only when there is time */
       HF_TRY(measure_candidate(p, b, best));
+      done++;
     }
   }
   return HF_OK;
