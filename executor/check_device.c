@@ -24,6 +24,7 @@ static void fill(engine *e, dev_step *s) {
   s->n_seq = s->n_logits = 1;
   s->logit_rows[0] = n - 1;
   s->forced_ids = NULL;
+  s->upload = false;
 }
 
 hf_status engine_launch_check(engine *e, int m) {

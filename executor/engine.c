@@ -31,6 +31,7 @@ void engine_without_device(engine_options *o) {
   o->fault = (dev_fault){0};
   o->check_every_ns = 0;
   o->depth = 1; /* nothing is at work beside the CPU */
+  o->upload_tokens = 0;
 }
 static bool paced(const engine_options *o) {
   return o->pace != NULL;
@@ -83,6 +84,7 @@ static void row(table *t, const char *where, const char *what, int64_t bytes, in
 
 typedef struct {
   int64_t dense, dev_experts, ram_experts;
+  int64_t slot; /* for the largest expert that is sent to the device */
   /* Of the largest tensor that is not taken from a mapping: as it was read, and as numbers where it is dequantised. Experts on the CPU are read by
    * all threads at once, others one at a time. */
   int64_t scratch, expert_scratch;
@@ -115,9 +117,11 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
     for (int id = MT_ATTN_NORM; id < MT_N; id++)
       if (!model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, -1, w, &w->dense));
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
-      int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts;
+      int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts, before = *to;
       for (int id = MT_EXP_GATE; id < MT_N; id++)
         if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
+      const int64_t slot = upload_slot_bytes(c, *to - before);
+      if (to == &w->ram_experts && has_device(o) && layer_uploads(o, c, l) && slot > w->slot) w->slot = slot;
     }
   }
   return HF_OK;
@@ -171,6 +175,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   row(&t, where, "resident experts", w.dev_experts, dl);
   row(&t, where, "KV cache", kv, dl);
   row(&t, where, "activation buffers and rotary table", act + rope, dl);
+  row(&t, where, "slots for experts that are sent", w.slot * o->upload_slots * o->depth, dl);
   row(&t, "ram", "experts on the CPU", w.ram_experts, o->ram_limit_bytes);
   int64_t steps = (int64_t)o->depth * (2LL * o->max_tok * c->d_model * 4 + (int64_t)o->max_logits * c->vocab_size * 4);
   row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
@@ -227,12 +232,32 @@ static void host_experts_job(void *arg, int thread, int n_threads) {
   host_experts(e, e->cpu_layer, e->cpu_step, thread, n_threads);
 }
 
-static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *s, const dev_context *ctx) {
+/* Tokens of each expert of a layer; returns the first that lives on the host and is chosen, -1: none. */
+static int count_tokens(const dev_step *s, const dev_context *ctx, int layer, int count[1024]) {
+  const int32_t *ids = s->route_ids + (size_t)layer * (size_t)s->max_tok * (size_t)ctx->top_k;
+  memset(count, 0, 1024 * sizeof *count);
+  for (int i = 0; i < s->n_tok * ctx->top_k; i++) count[ids[i]]++;
+  for (int x = 0; x < ctx->n_experts; x++)
+    if (count[x] && !ctx->experts[(size_t)layer * (size_t)ctx->n_experts + (size_t)x].gate.data) return x;
+  return -1;
+}
+
+/* One that was sent; the layer's fixed part goes with the first, where no stage of resident ones has it. */
+static double sent_expert_ns(const engine *e, int layer, int expert, const dev_step *s, const dev_context *ctx) {
+  const stage_layer *sl = &e->o.pace->layer[layer];
+  int count[1024];
+  const bool first = count_tokens(s, ctx, layer, count) == expert && !e->layer[layer].has_device_experts;
+  return stage_curve_at(&sl->dexp, count[expert]) + (first ? sl->dexp_fixed_ns : 0);
+}
+
+static int64_t pace_device(void *user, dev_stage st, int layer, int expert, const dev_step *s, const dev_context *ctx) {
   const engine *e = user;
   const stage_table *t = e->o.pace;
   double ns = 0;
   if (st == DEV_STAGE_HEAD) return (int64_t)stage_curve_at(&t->head, s->n_logits);
   const stage_layer *sl = &t->layer[layer];
+  if (st == DEV_STAGE_UPLOAD) return (int64_t)sl->upload_ns;
+  if (expert >= 0) return (int64_t)sent_expert_ns(e, layer, expert, s, ctx);
   if (st == DEV_STAGE_ATTN) {
     stage_load load = {0};
     for (int i = 0, n; i < s->n_tok; i += n) {
@@ -243,10 +268,9 @@ static int64_t pace_device(void *user, dev_stage st, int layer, const dev_step *
   } else if (st == DEV_STAGE_SHARED) {
     ns = stage_curve_at(&sl->shared, s->n_tok);
   } else if (st == DEV_STAGE_DEXP) {
-    const int32_t *ids = s->route_ids + (size_t)layer * (size_t)s->max_tok * (size_t)ctx->top_k;
-    int count[1024] = {0};
-    for (int i = 0; i < s->n_tok * ctx->top_k; i++) count[ids[i]]++;
-    bool any = false;
+    int count[1024];
+    bool any = s->upload && e->layer[layer].uploads && count_tokens(s, ctx, layer, count) >= 0;
+    if (!any) (void)count_tokens(s, ctx, layer, count);
     for (int x = 0; x < ctx->n_experts; x++)
       if (count[x] && ctx->experts[(size_t)layer * (size_t)ctx->n_experts + (size_t)x].gate.data) {
         ns += stage_curve_at(&sl->dexp, count[x]);
@@ -318,7 +342,7 @@ static hf_status open_micro_batch(engine *e, int i) {
   s->max_logits = e->o.max_logits;
   s->page_table = e->page_table;
   s->pages_per_seq = e->pages_per_seq;
-  s->max_trace = 6 * c->n_layers + 8;
+  s->max_trace = 7 * c->n_layers + 8;
   HF_TRY(hf_alloc(&s->ids, nt, sizeof *s->ids, "step"));
   HF_TRY(hf_alloc(&s->pos, nt, sizeof *s->pos, "step"));
   HF_TRY(hf_alloc(&s->seq, nt, sizeof *s->seq, "step"));
@@ -403,7 +427,8 @@ static hf_status check_options(const engine_options *o) {
                {"page tokens", o->page_tokens, 1, 1 << 24},
                {"pages", o->n_pages, 1, 1 << 30},
                {"tokens a step", o->max_tok, 1, 1 << 20},
-               {"logit rows a step", o->max_logits, 1, 1 << 20}};
+               {"logit rows a step", o->max_logits, 1, 1 << 20},
+               {"slots for experts that are sent", o->upload_slots, o->upload_tokens > 0 ? 2 : 0, DEV_MAX_SLOTS}};
   for (size_t i = 0; i < sizeof limit / sizeof *limit; i++)
     if (limit[i].v < limit[i].lo || limit[i].v > limit[i].hi)
       return hf_fail(HF_INPUT, "engine: %s: %lld is not between %lld and %lld", limit[i].what, (long long)limit[i].v,
@@ -440,6 +465,7 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   HF_GO(fail, open_context(e));
   HF_GO(fail, open_device(e));
   HF_GO(fail, load_weights(e));
+  HF_GO(fail, open_uploads(e));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   HF_GO(fail, open_steps(e));
   HF_GO(fail, check_learn(e));
@@ -496,6 +522,7 @@ void engine_close(engine *e) {
   free(e->ctx.experts);
   free(e->ctx.kv);
   free(e->ctx.router_bias);
+  free(e->ctx.likely);
   free(e->page_table);
   free(e->check_logits);
   free(e);
@@ -546,7 +573,7 @@ hf_status engine_lost(engine *e) {
 hf_status engine_launch(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
   int64_t begin = mb->over_ns > 0 ? mb->over_ns : hf_now_ns();
-  mb->answered = 0;
+  mb->answered = mb->beats = 0;
   if (paced(&e->o)) atomic_store(&mb->step.start_at_ns, begin + (int64_t)e->o.pace->step_fixed_ns);
   hf_status st = dev_launch(e->d, mb->rec, &mb->step);
   if (st != HF_OK) return st == HF_LOST ? engine_lost(e) : st;
@@ -609,6 +636,9 @@ hf_status engine_poll(engine *e, int *finished) {
     mb->over_ns = 0;
     if (!mb->running) continue;
     int ready = atomic_load_explicit(&mb->step.ready, memory_order_acquire);
+    const int beats = atomic_load_explicit(&mb->step.beats, memory_order_relaxed);
+    if (beats != mb->beats) watch_alive(&e->watch, i);
+    mb->beats = beats;
     if (ready > mb->answered && !dev_is_host(e->d)) {
       if (!signal_arrived(e, &mb->step, ready - 1)) continue;
       answer(e, mb, ready - 1);
@@ -621,6 +651,8 @@ hf_status engine_poll(engine *e, int *finished) {
       watch_end(&e->watch, i);
       mb->over_ns = hf_now_ns();
       collect_trace(e, mb);
+      e->traffic.sent_bytes += mb->step.sent_bytes;
+      e->traffic.unused_bytes += mb->step.unused_bytes;
       *finished = i;
       return HF_OK;
     }

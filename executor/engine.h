@@ -31,6 +31,10 @@ typedef struct {
   int threads;           /* 0 = default: all cores, one less when a virtual device has a thread of its own */
   const plan *placement; /* experts by plan; NULL: experts_on_gpu_percent */
   double experts_on_gpu_percent;
+  /* A step with prompts in it and at least so many tokens has the CPU's experts sent to the device, in layers that the plan says (all, without a
+   * plan); 0 = none does. */
+  int upload_tokens;
+  int upload_slots; /* experts that a micro-batch's memory on the device has room for while they are sent; with upload_tokens */
   engine_mla mla;          /* latent attention; for tests and comparisons */
   char gpu[128];           /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
   stage_table *pace;       /* paced devices: the modelled machine's stages; borrowed */
@@ -89,6 +93,8 @@ const char *engine_lost_reason(const engine *e);
  * error trail as it is unless the device gets lost meanwhile. */
 void engine_drain(engine *e);
 
+/* Whether a step of so many tokens, some of them of prompts, has the CPU's experts sent to the device (dev_step.upload). */
+bool engine_uploads(const engine *e, int tokens, bool prefills);
 /* Whether latent attention of a token at this position of a prompt, which is cut into chunks of so many tokens, is computed plain (dev_step.plain). */
 bool engine_plain(const engine *e, int pos, int prompt, int chunk);
 
@@ -97,6 +103,7 @@ const uint8_t *engine_residency(const engine *e, int layer);
 /* Distinct CPU experts and weight bytes they read in the last step's layer; summed over all steps: */
 typedef struct {
   int64_t cpu_expert_bytes, dense_bytes_per_step, steps;
+  int64_t sent_bytes, unused_bytes; /* of experts that were sent to the device; of them for nothing */
 } engine_traffic;
 engine_traffic engine_get_traffic(const engine *e);
 

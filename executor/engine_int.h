@@ -14,6 +14,7 @@ typedef struct {
       router_lin_bias;
   dev_mat q, k, v, o, q_a, q_b, kv_a, k_b, v_b, router, gate, up, down, sh_gate, sh_up, sh_down, sh_gate_inp;
   bool has_host_experts, has_device_experts;
+  bool uploads; /* has_host_experts, and big steps with prompts have them sent to the device */
   int expert_format; /* of gate and up of all routed experts: kern_format + 1; 0 before the first is loaded */
 } layer_weights;
 
@@ -36,6 +37,7 @@ typedef struct {
   dev_recording *rec;
   bool running;
   int answered;     /* last value of ready that was answered */
+  int beats;        /* last value of step.beats that was seen */
   dev_trace *trace; /* [n_layers] CPU experts of the step, written by the driver while the device writes step.trace */
   dev_addr buffers;
   size_t buffers_bytes;
@@ -98,6 +100,11 @@ HF_MUST hf_status engine_must_fit(const model *m, const engine_options *o); /* e
 HF_MUST hf_status open_device(engine *e);
 /* engine.c: the host's experts and the micro-batches' recordings, once the weights are loaded. */
 HF_MUST hf_status open_steps(engine *e);
+/* upload.c: which layers upload, and slots for what they send; once the weights are loaded. */
+HF_MUST hf_status open_uploads(engine *e);
+bool layer_uploads(const engine_options *o, const model_config *c, int layer);
+/* Bytes of a slot, when the largest expert that is sent has so many. */
+int64_t upload_slot_bytes(const model_config *c, int64_t expert_bytes);
 /* graph.c: allocates the micro-batch's buffers and records its step. */
 HF_MUST hf_status graph_record(engine *e, micro_batch *mb);
 size_t graph_buffer_bytes(const model_config *c, const engine_options *o);

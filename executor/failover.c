@@ -41,6 +41,9 @@ static void forget_placement(engine *e) {
   memset(e->ctx.experts, 0, n * sizeof *e->ctx.experts);
   memset(e->ctx.kv, 0, nl * sizeof *e->ctx.kv);
   memset(e->ctx.router_bias, 0, nl * sizeof *e->ctx.router_bias);
+  free(e->ctx.likely);
+  e->ctx.likely = NULL;
+  e->ctx.slots = 0;
   engine_without_device(&e->o);
 }
 

@@ -307,15 +307,27 @@ static void feed_forward(graph *g, dev_mat gate, dev_mat up, dev_mat down, dev_m
   product(g, down, b->g, b->ff_w, b->x, d, DEV_ROWS_TOKENS, false, true, 0);
 }
 
+/* The buffers from the queries to the second of the feed-forward lie one behind the other, and nobody reads them between the shared experts and the
+ * next layer's attention: room for a row of the residual's width for each token. */
+static dev_addr sum_of_sent(graph *g) {
+  const size_t need = (size_t)g->e->o.max_tok * (size_t)g->e->c.d_model * sizeof(float);
+  if (g->b.rl - g->b.q < need && g->st == HF_OK)
+    g->st = hf_fail(HF_UNSUPPORTED, "a model whose attention is narrower than its residual cannot upload experts");
+  return g->b.q;
+}
+
 static void moe_layer(graph *g, int l) {
   const model_config *c = &g->e->c;
   const layer_weights *w = &g->e->layer[l];
   const buffers *b = &g->b;
   product(g, w->router, b->xn, c->d_model, b->rl, c->n_experts, DEV_ROWS_TOKENS, true, false, w->router_lin_bias);
   emit(g, (dev_op){.kind = DOP_ROUTE, .layer = l, .in = b->rl, .in_stride = c->n_experts});
-  if (w->has_host_experts) emit(g, (dev_op){.kind = DOP_COPY_OUT, .in = b->xn, .in_stride = c->d_model, .n = c->d_model});
+  const dev_when cpu = w->uploads ? DEV_NO_UPLOAD : DEV_ALWAYS;
+  if (w->has_host_experts)
+    emit(g, (dev_op){.kind = DOP_COPY_OUT, .when = cpu, .in = b->xn, .in_stride = c->d_model, .n = c->d_model});
   stage(g, DEV_STAGE_ATTN, l);
-  if (w->has_host_experts) emit(g, (dev_op){.kind = DOP_SIGNAL, .layer = l});
+  if (w->uploads) emit(g, (dev_op){.kind = DOP_UPLOAD, .when = DEV_UPLOAD, .layer = l});
+  if (w->has_host_experts) emit(g, (dev_op){.kind = DOP_SIGNAL, .when = cpu, .layer = l});
   if (w->sh_gate.data) {
     feed_forward(g, w->sh_gate, w->sh_up, w->sh_down, w->sh_gate_inp);
     stage(g, DEV_STAGE_SHARED, l);
@@ -330,9 +342,21 @@ static void moe_layer(graph *g, int l) {
                      .n = c->d_model});
     stage(g, DEV_STAGE_DEXP, l);
   }
+  /* what the CPU would have given is summed as it would, then added: the same bits */
+  if (w->uploads)
+    emit(g, (dev_op){.kind = DOP_UPLOADED,
+                     .when = DEV_UPLOAD,
+                     .layer = l,
+                     .in = b->xn,
+                     .in_stride = c->d_model,
+                     .in2 = sum_of_sent(g),
+                     .in2_stride = c->d_model,
+                     .out = b->x,
+                     .out_stride = c->d_model,
+                     .n = c->d_model});
   if (w->has_host_experts) {
-    emit(g, (dev_op){.kind = DOP_WAIT, .layer = l});
-    emit(g, (dev_op){.kind = DOP_ADD_IN, .out = b->x, .out_stride = c->d_model, .n = c->d_model});
+    emit(g, (dev_op){.kind = DOP_WAIT, .when = cpu, .layer = l});
+    emit(g, (dev_op){.kind = DOP_ADD_IN, .when = cpu, .out = b->x, .out_stride = c->d_model, .n = c->d_model});
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "executor/trace.h"
 
 hf_status record_latencies(const serve_request *reqs, int n, hf_percentiles *ttft_s, hf_percentiles *tpot_s) {
   double *v;
@@ -56,7 +57,7 @@ static hf_status put_stages(db *d, int64_t run, bool on_host, const serve_stats 
         snprintf(r.source, sizeof r.source, "run");
         snprintf(r.stage, sizeof r.stage, "%s", dev_stage_name((dev_stage)g));
         snprintf(r.phase, sizeof r.phase, "%s", phase_name[ph]);
-        snprintf(r.resource, sizeof r.resource, "%s", on_host || g == DEV_STAGE_CEXP ? "cpu" : "gpu0");
+        snprintf(r.resource, sizeof r.resource, "%s", trace_resource(on_host, (dev_stage)g));
         HF_TRY(db_stage_put(d, &r));
       }
     }

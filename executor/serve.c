@@ -215,6 +215,7 @@ static void fill(server *v, int m) {
     }
   }
   s->forced_ids = v->forced[m];
+  s->upload = engine_uploads(v->e, s->n_tok, k->prefills);
 }
 
 static void count_routing(server *v, const dev_step *s, const sched_step *what) {
@@ -250,7 +251,7 @@ static void count_times(server *v, const dev_step *s, const sched_step *what) {
   for (int i = 0; i < s->n_trace; i++) {
     const dev_trace *t = &s->trace[i];
     struct serve_stage *g = &st->stage[((size_t)phase * ((size_t)st->n_layers + 1) + (size_t)t->layer) * DEV_STAGE_N + t->stage];
-    double ns = (double)(t->end_ns - t->start_ns);
+    double ns = (double)(t->end_ns - t->start_ns - t->idle_ns);
     g->steps++;
     g->tokens += t->tokens;
     g->distinct += t->distinct;

@@ -8,6 +8,10 @@
 
 #include "base/mem.h"
 
+const char *trace_resource(bool on_host, dev_stage s) {
+  return on_host || s == DEV_STAGE_CEXP ? "cpu" : s == DEV_STAGE_UPLOAD ? "link" : "gpu0";
+}
+
 hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index) {
   enum { MAX_EVENTS = 4000000 };
   if (t->n + s->n_trace > t->cap) {
@@ -28,10 +32,11 @@ hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index) {
                      .start_ns = d->start_ns,
                      .end_ns = d->end_ns,
                      .tokens = d->tokens,
-                     .distinct = d->distinct};
+                     .distinct = d->distinct,
+                     .bytes = d->bytes};
     snprintf(r->source, sizeof r->source, "run");
     snprintf(r->stage, sizeof r->stage, "%s", dev_stage_name(d->stage));
-    snprintf(r->resource, sizeof r->resource, "%s", t->on_host || d->stage == DEV_STAGE_CEXP ? "cpu" : "gpu0");
+    snprintf(r->resource, sizeof r->resource, "%s", trace_resource(t->on_host, d->stage));
   }
   return HF_OK;
 }
@@ -75,6 +80,7 @@ hf_status trace_write(const trace_log *t, const idle_account *idle, const char *
     json_add_int(a, "layer", r->layer);
     json_add_int(a, "tokens", r->tokens);
     json_add_int(a, "distinct_experts", r->distinct);
+    if (r->bytes > 0) json_add_int(a, "bytes", r->bytes);
   }
   for (int64_t i = 0; i < idle->n_gaps; i++) {
     const idle_gap *g = &idle->gap[i];

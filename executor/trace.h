@@ -14,6 +14,8 @@ typedef struct {
   int64_t origin_ns;
   bool on_host; /* there is no device: every stage is the CPU's */
 } trace_log;
+/* What a stage occupies: gpu0, cpu, or link, the device's copy queue. */
+const char *trace_resource(bool on_host, dev_stage s);
 HF_MUST hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index);
 /* Chrome trace format ("X" events; chrome://tracing, Perfetto): a lane for each resource, its stages and, named by what they wait for, its idle gaps. */
 HF_MUST hf_status trace_write(const trace_log *t, const idle_account *idle, const char *path);

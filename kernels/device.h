@@ -10,6 +10,15 @@
  * One MoE layer of a recording:
  *     device: norm .. attention .. router | COPY_OUT, SIGNAL | shared, resident experts | WAIT, ADD_IN
  *     host:                                 sees the signal -> its experts -> done flag  ^
+ * A step that uploads (dev_step.upload) asks the host's CPU for no experts of the layers that do: their weights are sent to the device one by one
+ * through a few slots of its memory, on a copy queue of its own, and computed there:
+ *     device:     norm .. router | UPLOAD | shared, resident experts | UPLOADED: computes each as it comes, ascending, and frees its slot
+ *     copy queue: likely ones of this layer -> | the others that tokens chose -> | likely ones of the next layer ->
+ * Each stream has slots of its own; the queue serves streams in turn. Before a layer's UPLOAD its routing is not known: ahead of it go experts
+ * that tokens of the last such step chose (dev_context.likely), as far as free slots go; what turns out not to be wanted is dropped. An
+ * expert's bytes arrive in the layout that they have on the host, of which there is no second copy: a device that computes from another one
+ * converts in its own memory. Results do not depend on what was sent ahead: the experts of a layer are summed in ascending order,
+ * as on the host.
  * Flags are monotonic counters in the step context: the device stores layer+1 into `ready` (release), the host stores layer+1
  * into `done` (release) after it wrote host_y. launch resets both to 0 before anything runs.
  *
@@ -23,6 +32,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/mem/pool.h"
+#include "kernels/moe.h"
 
 typedef uint64_t dev_addr; /* address in the device's memory; 0 = none */
 
@@ -48,6 +58,7 @@ typedef enum {
   DEV_STAGE_HAND,
   DEV_STAGE_CEXP,
   DEV_STAGE_HEAD,
+  DEV_STAGE_UPLOAD, /* of the copy queue */
   DEV_STAGE_N
 } dev_stage;
 const char *dev_stage_name(dev_stage s); /* as in sched/stages.h and in the database */
@@ -78,11 +89,17 @@ typedef enum {
   DOP_SIGNAL,      /* ready = layer + 1 */
   DOP_WAIT,        /* until done >= layer + 1; the host device runs the host's experts here */
   DOP_ADD_IN,      /* out[t] += host_y[t], n floats */
+  DOP_UPLOAD,      /* the routing of `layer` is known: the copy queue sends what tokens chose of the host's experts */
+  DOP_UPLOADED,    /* out[t] += their sum, in ascending order, in in2 [n_tok][n]; in = f32 rows, n = d_model */
   DOP_STAGE,       /* the stage `n` (dev_stage) of `layer` ends here: trace record, pacing */
 } dev_op_kind;
 
+/* In which steps an operation runs. CUDA will make a graph of each kind of step from the one list. */
+typedef enum { DEV_ALWAYS, DEV_NO_UPLOAD, DEV_UPLOAD } dev_when;
+
 typedef struct {
   dev_op_kind kind;
+  dev_when when;
   int layer;
   dev_rows rows;
   kern_act act;
@@ -98,7 +115,9 @@ typedef struct {
   int64_t start_ns, end_ns;
   int layer;
   dev_stage stage;
-  int tokens, distinct; /* distinct resident (dexp) or CPU (cexp) experts touched */
+  int tokens, distinct; /* distinct device (dexp), CPU (cexp) or sent (upload) experts touched */
+  int64_t idle_ns;      /* of the time: waiting, while others may have had the resource */
+  int64_t bytes;        /* sent */
 } dev_trace;
 
 /* Step context: written by the driver before launch, read by the device. One per micro-batch. */
@@ -116,6 +135,9 @@ typedef struct {
   float *host_x, *host_y;    /* [max_tok][d_model] */
   float *logits;             /* [max_logits][vocab] */
   int max_tok, max_logits;
+  bool upload;                 /* the host's experts of layers that upload are sent to the device; never on the host device */
+  _Atomic int beats;           /* signs of life of a step that uploads, which signals to nobody for long: rises */
+  int64_t sent_bytes, unused_bytes; /* by the copy queue; of them sent ahead and not wanted, or sent again */
   _Atomic int ready, done;     /* flags of the hand-over */
   _Atomic int64_t done_at_ns;  /* paced: `done` counts from this moment on */
   _Atomic int64_t ready_at_ns; /* when ready was stored */
@@ -142,13 +164,24 @@ typedef struct {
   bool exact;          /* activations are not rounded */
   float swiglu_limit;  /* of the routed experts, as in moe_shape */
   dev_expert *experts; /* [n_layers * n_experts], residency table, changed in place between steps */
+  /* Of recordings that upload. */
+  const moe_expert *host_experts; /* [n_layers * n_experts]; gate.data NULL: not in host memory */
+  uint8_t *likely;                /* [n_layers * n_experts]: what tokens of the last step that uploaded chose; written by the device */
+  dev_addr slots;                 /* [streams][n_slots][slot_bytes] */
+  int n_slots;                    /* of a stream: 2 to DEV_MAX_SLOTS */
+  size_t slot_bytes;              /* dev_slot_bytes of the largest */
 } dev_context;
+
+enum { DEV_MAX_SLOTS = 64, DEV_MAX_SENT = 1024 /* experts of a layer that uploads */ };
+/* What an expert takes in a slot: its matrices and biases one behind the other, each on a boundary of 64 bytes. */
+size_t dev_slot_bytes(const moe_expert *x, int d_model, int d_ff);
 
 typedef struct dev dev;
 typedef struct dev_recording dev_recording;
 
-/* Called at the end of each stage: returns the ns the stage lasts on the modelled machine (0 = as long as it really took). */
-typedef int64_t dev_pace_fn(void *user, dev_stage stage, int layer, const dev_step *step, const dev_context *ctx);
+/* Called at the end of each stage: returns the ns the stage lasts on the modelled machine (0 = as long as it really took). expert: -1; of
+ * experts that are sent, the one that the queue has sent (upload) or the device has computed (dexp). Called by the device's threads. */
+typedef int64_t dev_pace_fn(void *user, dev_stage stage, int layer, int expert, const dev_step *step, const dev_context *ctx);
 /* The host's part of layer `layer`, run by all threads of the pool together (host device only). */
 typedef void dev_host_fn(void *user, int layer, dev_step *step, int thread, int n_threads);
 
@@ -171,8 +204,8 @@ const char *dev_lost_reason(const dev *d);
 /* The device counts as lost from now on: its streams end, whatever an operation is at. No-op on the host device and on one that is lost. */
 void dev_give_up(dev *d, const char *why);
 
-/* Faults to rehearse the loss of a device with; of virtual devices. Operations count from dev_inject on, over all streams; allocations and
- * uploads apart from them. */
+/* Faults to rehearse the loss of a device with; of virtual devices. Operations count from dev_inject on, over all streams and the copy queue, each
+ * expert that is sent or computed from a slot being one; allocations and uploads, those of the queue among them, are counted apart. */
 typedef enum {
   DEV_FAULT_NONE,
   DEV_FAULT_ERROR,  /* operation number `at` fails: the device is lost */

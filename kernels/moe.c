@@ -527,7 +527,7 @@ void moe_run(moe *m, const moe_job *job, pool *p, int thread, int n_threads) {
   inputs *in = alone ? &w->own : &m->all;
   const unsigned turn = w->turn++ % 2;
   sort_parts(m, job, w, alone, turn, thread);
-  pack_inputs(m, job, in, up_act(m, job), alone ? 0 : thread, alone ? 1 : n_threads);
+  if (!job->same_x) pack_inputs(m, job, in, up_act(m, job), alone ? 0 : thread, alone ? 1 : n_threads);
   if (!alone) wait_all(p, thread, n_threads);
   for (int i = 0; i < m->n_parts; i++) {
     if (m->part[i].workers_of != w->part) continue;

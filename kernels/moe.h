@@ -61,7 +61,8 @@ typedef struct {
   const float *weights; /* [n_tok][top_k] */
   float *y;             /* [n_tok][y_stride] */
   int y_stride;
-  bool add; /* y += …, else y = … */
+  bool add;    /* y += …, else y = … */
+  bool same_x; /* tokens and format are those of the run before: what was packed of them is taken again */
 } moe_job;
 
 typedef struct moe moe;

@@ -282,6 +282,32 @@ static void op_experts(dev_recording *r, const dev_op *op, const dev_context *ct
   moe_run(r->experts, &job, NULL, 0, 1);
 }
 
+void cpu_sent_expert(dev_recording *r, const dev_op *op, dev_step *s, int e, const moe_expert *x, bool first) {
+  const dev_context *ctx = r->ctx;
+  const size_t at = (size_t)op->layer * (size_t)s->max_tok * (size_t)ctx->top_k, n = (size_t)op->n;
+  for (int i = 0; first && i < ctx->n_experts; i++) r->table[i].gate.data = NULL;
+  if (first) memset(fp(op->in2), 0, (size_t)s->n_tok * n * sizeof(float));
+  r->table[e] = *x;
+  const moe_job job = {.experts = r->table,
+                       .n_tok = s->n_tok,
+                       .x = fp(op->in),
+                       .x_stride = op->in_stride,
+                       .ids = s->route_ids + at,
+                       .weights = s->route_weights + at,
+                       .y = fp(op->in2),
+                       .y_stride = op->n,
+                       .add = true,
+                       .same_x = !first};
+  moe_run(r->experts, &job, NULL, 0, 1);
+  r->table[e].gate.data = NULL;
+}
+
+void cpu_sent_end(dev_recording *r, const dev_op *op, dev_step *s, bool any) {
+  (void)r;
+  for (int t = 0; any && t < s->n_tok; t++)
+    kern_get()->axpy(1.0f, fp(op->in2) + (size_t)t * (size_t)op->n, op->n, fp(op->out) + (size_t)t * (size_t)op->out_stride);
+}
+
 int cpu_last_resident(const dev_recording *r) {
   return r->experts ? moe_last_distinct(r->experts) : 0;
 }
@@ -340,6 +366,8 @@ bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
       break;
     case DOP_SIGNAL:
     case DOP_WAIT:
+    case DOP_UPLOAD:
+    case DOP_UPLOADED:
     case DOP_STAGE: break;
   }
   return false;
@@ -349,19 +377,22 @@ void cpu_step_begin(dev_step *s) {
   atomic_store_explicit(&s->ready, 0, memory_order_relaxed);
   atomic_store_explicit(&s->done, 0, memory_order_relaxed);
   atomic_store_explicit(&s->done_at_ns, 0, memory_order_relaxed);
+  atomic_store_explicit(&s->beats, 0, memory_order_relaxed);
+  s->sent_bytes = s->unused_bytes = 0;
   s->n_trace = 0;
   s->launched_ns = hf_now_ns();
 }
 
 void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_t end_ns, int tokens, int distinct) {
   if (!s->trace || s->n_trace >= s->max_trace) return;
-  s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct};
+  s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct, 0, 0};
 }
 
 static const char *op_name(dev_op_kind k) {
   static const char *const names[] = {"embed",    "rmsnorm",    "pack",        "matmul", "headmm", "rope",   "kv_write",
                                       "attn_mla", "attn_plain", "attn_gqa",    "route",  "swiglu", "gate",   "experts",
-                                      "gather",   "copy_out",   "copy_logits", "signal", "wait",   "add_in", "stage"};
+                                      "gather",   "copy_out",   "copy_logits", "signal", "wait",   "add_in", "upload",
+                                      "uploaded", "stage"};
   return names[k];
 }
 
@@ -377,15 +408,16 @@ static bool is_one_of(dev_op_kind k, unsigned kinds) {
 /* Which members an operation needs, as sets of kinds. */
 enum {
   WITH_LAYER = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) |
-               OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA),
+               OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA) | OP(DOP_UPLOAD) | OP(DOP_UPLOADED),
   WITH_WEIGHTS = OP(DOP_EMBED) | OP(DOP_MATMUL) | OP(DOP_HEADMM) | OP(DOP_ATTN_PLAIN),
-  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_STAGE),
+  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_UPLOAD) | OP(DOP_STAGE),
   NO_OUT =
-      OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_STAGE),
-  WITH_IN2 = OP(DOP_KV_WRITE) | OP(DOP_ATTN_PLAIN) | OP(DOP_SWIGLU) | OP(DOP_GATE),
+      OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_UPLOAD) |
+      OP(DOP_STAGE),
+  WITH_IN2 = OP(DOP_UPLOADED) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_PLAIN) | OP(DOP_SWIGLU) | OP(DOP_GATE),
   WITH_N = OP(DOP_RMSNORM) | OP(DOP_PACK) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_MLA) |
            OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA) | OP(DOP_SWIGLU) | OP(DOP_GATE) | OP(DOP_EXPERTS) | OP(DOP_GATHER) |
-           OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN),
+           OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN) | OP(DOP_UPLOADED),
   WITH_COUNT = OP(DOP_RMSNORM) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA),
 };
 
@@ -407,6 +439,15 @@ static hf_status check_weights(const dev_op *op, int i) {
   return HF_OK;
 }
 
+static hf_status check_uploads(const dev_op *op, const dev_context *ctx, int i) {
+  if (!ctx->host_experts || !ctx->likely || !ctx->slots || ctx->slot_bytes == 0) return bad_op(i, op, "the context has no slots");
+  if (ctx->n_slots < 2 || ctx->n_slots > DEV_MAX_SLOTS)
+    return hf_fail(HF_INPUT, "recording: operation %d (%s): %d slots, 2 to %d are possible", i, op_name(op->kind), ctx->n_slots,
+                   (int)DEV_MAX_SLOTS);
+  if (ctx->n_experts > DEV_MAX_SENT) return bad_op(i, op, "so many experts cannot be sent");
+  return op->when == DEV_UPLOAD ? HF_OK : bad_op(i, op, "runs in steps that upload only");
+}
+
 static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
   dev_op_kind k = op->kind;
   if ((unsigned)k > DOP_STAGE) return hf_fail(HF_INPUT, "recording: operation %d: no such kind, %d", i, (int)k);
@@ -426,6 +467,7 @@ static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
                               op->w2.n_rows % op->count || (op->w2.layout == KL_TILE16 && op->w2.n_rows / op->count % 16)))
     return bad_op(i, op, "weights of heads that do not fit");
   if (k == DOP_ROUTE && (ctx->top_k < 1 || ctx->top_k > ctx->n_experts)) return bad_op(i, op, "the context routes to no experts");
+  if (k == DOP_UPLOAD || k == DOP_UPLOADED) HF_TRY(check_uploads(op, ctx, i));
   /* layer n_layers is that of the head */
   if (k == DOP_STAGE && (op->n < 0 || op->n >= DEV_STAGE_N || op->layer < 0 || op->layer > ctx->n_layers))
     return bad_op(i, op, "no such stage or layer");
@@ -452,7 +494,7 @@ static hf_status alloc_scratch(dev_recording *r) {
   int pack_cols = 1;
   for (int i = 0; i < r->n_ops; i++) {
     if (r->ops[i].kind == DOP_HEADMM && r->ops[i].w.n_cols > pack_cols) pack_cols = r->ops[i].w.n_cols;
-    resident = resident || r->ops[i].kind == DOP_EXPERTS;
+    resident = resident || r->ops[i].kind == DOP_EXPERTS || r->ops[i].kind == DOP_UPLOADED;
     want_attention(r, &r->ops[i]);
   }
   r->pack_bytes = kern_act_bytes_any(pack_cols);
@@ -488,6 +530,25 @@ static hf_status alloc_scratch(dev_recording *r) {
   return moe_new(&shape, 1, &r->experts);
 }
 
+/* Layers whose UPLOADED follows their UPLOAD, one after the other: the copy queue goes by this list. */
+static hf_status list_uploads(dev_recording *r) {
+  int open = -1;
+  for (int i = 0; i < r->n_ops; i++) r->n_uploads += r->ops[i].kind == DOP_UPLOADED;
+  if (r->n_uploads > 0 && r->owner->host) return hf_fail(HF_INPUT, "recording: the host device uploads nothing");
+  HF_TRY(hf_alloc(&r->uploads, (size_t)r->n_uploads + 1, sizeof *r->uploads, "recording"));
+  r->n_uploads = 0;
+  for (int i = 0; i < r->n_ops; i++) {
+    const dev_op *op = &r->ops[i];
+    if (op->kind == DOP_UPLOAD && open >= 0) return bad_op(i, op, "the layer before it is not computed yet");
+    if (op->kind == DOP_UPLOAD) open = op->layer;
+    if (op->kind != DOP_UPLOADED) continue;
+    if (open != op->layer) return bad_op(i, op, "follows no upload of its layer");
+    r->uploads[r->n_uploads++] = op->layer;
+    open = -1;
+  }
+  return HF_OK;
+}
+
 hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits, int n_threads,
                      dev_recording **out) {
   hf_status st = HF_OK;
@@ -505,6 +566,7 @@ hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev_context
   HF_GO(fail, hf_alloc(&r->ops, (size_t)n_ops, sizeof *ops, "recording"));
   memcpy(r->ops, ops, (size_t)n_ops * sizeof *ops);
   for (int i = 0; i < n_ops; i++) HF_GO(fail, check_op(&ops[i], ctx, i));
+  HF_GO(fail, list_uploads(r));
   HF_GO(fail, alloc_scratch(r));
   *out = r;
   return HF_OK;
@@ -518,6 +580,7 @@ void cpu_recording_free(dev_recording *r) {
   size_t slots = (size_t)r->n_threads * (size_t)r->max_rows;
   moe_free(r->experts);
   free(r->table);
+  free(r->uploads);
   mem_free(r->tmp, slots * CPU_OP_ROWS * sizeof(float), -1);
   mem_free(r->pack, slots * r->pack_bytes, -1);
   mem_free(r->attn, (size_t)r->n_threads * r->attn_bytes, -1);

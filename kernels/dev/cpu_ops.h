@@ -26,8 +26,10 @@ struct dev_recording {
   float *part; /* partial results of attention over a part of the context, shared; NULL when contexts are not cut */
   size_t part_floats;
   int max_rows;
-  moe *experts;      /* resident experts; NULL when the recording has none */
+  moe *experts;      /* resident and sent experts; NULL when the recording has none */
   moe_expert *table; /* [n_experts] of the layer at work, from the residency table */
+  int *uploads;      /* [n_uploads] layers that upload, in their order */
+  int n_uploads;
 };
 
 enum { CPU_OP_ROWS = 64 };
@@ -42,6 +44,16 @@ void cpu_recording_free(dev_recording *r);
  * cpu_op_finish must follow (attention whose context was cut; never with one thread). */
 bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads);
 void cpu_op_finish(dev_recording *r, const dev_op *op, dev_step *s, int thread, int n_threads);
+/* DOP_UPLOADED, by a device with one thread: adds expert `e`, whose weights are x, to the layer's sum; `first` begins it. */
+void cpu_sent_expert(dev_recording *r, const dev_op *op, dev_step *s, int e, const moe_expert *x, bool first);
+/* Adds the sum to the output, or nothing when there is none. */
+void cpu_sent_end(dev_recording *r, const dev_op *op, dev_step *s, bool any);
+
+/* Whether an operation runs in this step. */
+static inline bool cpu_op_runs(const dev_op *op, const dev_step *s) {
+  return op->when == DEV_ALWAYS || (op->when == DEV_UPLOAD) == s->upload;
+}
+
 /* Distinct resident experts of the last DOP_EXPERTS of this recording. */
 int cpu_last_resident(const dev_recording *r);
 
@@ -67,4 +79,7 @@ struct dev {
   _Atomic int64_t n_memory_calls; /* allocations and uploads since dev_inject */
   int n_threads;
 };
+
+/* device.c: counts an allocation or upload; is it the one that is to fail? Any thread. */
+bool dev_memory_fault(dev *d);
 #endif

@@ -7,7 +7,7 @@
 #include "kernels/dev/cpu_ops.h"
 
 const char *dev_stage_name(dev_stage s) {
-  static const char *const names[DEV_STAGE_N] = {"attn", "shared", "dexp", "hand", "cexp", "head"};
+  static const char *const names[DEV_STAGE_N] = {"attn", "shared", "dexp", "hand", "cexp", "head", "upload"};
   return s >= 0 && s < DEV_STAGE_N ? names[s] : "?";
 }
 
@@ -59,8 +59,12 @@ hf_status dev_inject(dev *d, const dev_fault *f) {
   return HF_OK;
 }
 
+bool dev_memory_fault(dev *d) {
+  return d->fault.kind == DEV_FAULT_MEMORY && atomic_fetch_add(&d->n_memory_calls, 1) + 1 == d->fault.at;
+}
+
 static hf_status memory_fault(dev *d, const char *what) {
-  if (d->fault.kind != DEV_FAULT_MEMORY || atomic_fetch_add(&d->n_memory_calls, 1) + 1 != d->fault.at) return HF_OK;
+  if (!dev_memory_fault(d)) return HF_OK;
   char why[64];
   snprintf(why, sizeof why, "%s failed", what);
   dev_give_up(d, why);
@@ -121,6 +125,7 @@ hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
   if (step->n_tok <= 0 || step->n_tok > r->max_tok || step->n_logits < 0 || step->n_logits > r->max_logits)
     return hf_fail(HF_INPUT, "device: a step of %d tokens and %d logit rows, recorded for %d and %d", step->n_tok, step->n_logits,
                    r->max_tok, r->max_logits);
+  if (step->upload && d->host) return hf_fail(HF_INPUT, "device: the host device uploads nothing");
   return d->launch(d, r, step);
 }
 
@@ -134,6 +139,15 @@ hf_status dev_sync(dev *d, int stream, int64_t deadline_ns) {
 
 void dev_set_wait_limit(dev *d, int64_t ns) {
   if (d->wait_limit) d->wait_limit(d, ns);
+}
+
+static size_t slot_part(const kern_mat *w) {
+  return padded(kern_mat_bytes(w->layout, w->format, w->n_rows, w->n_cols));
+}
+
+size_t dev_slot_bytes(const moe_expert *x, int d_model, int d_ff) {
+  const size_t f = sizeof(float), biases = x->gate_bias ? 2 * padded((size_t)d_ff * f) + padded((size_t)d_model * f) : 0;
+  return slot_part(&x->gate) + slot_part(&x->up) + slot_part(&x->down) + biases;
 }
 
 void dev_host_done(dev_step *step, int layer, int64_t at_ns) {

@@ -60,7 +60,7 @@ static void walk(void *arg, int thread, int n_threads) {
   int64_t since = thread == 0 ? hf_now_ns() : 0;
   for (int i = 0; i < r->n_ops; i++) {
     const dev_op *op = &r->ops[i];
-    if (op->kind == DOP_SIGNAL) continue;
+    if (op->kind == DOP_SIGNAL || !cpu_op_runs(op, s)) continue;
     if (op->kind == DOP_STAGE) {
       if (thread == 0) {
         int64_t now = hf_now_ns();

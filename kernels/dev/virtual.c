@@ -4,7 +4,10 @@
  *
  * Paced: a stage that would take longer on the modelled machine is stretched to that time while the device counts as busy.
  *
- * States of a stream:  idle --launch--> running <--> blocked (before its start_at_ns, or at a WAIT whose answer is not there) --last op--> idle
+ * A step that uploads has experts sent by a second thread (copies.h), which begins with the first such step.
+ *
+ * States of a stream:  idle --launch--> running <--> blocked (before its start_at_ns, at a WAIT whose answer is not there, or at an UPLOADED whose
+ * next expert is not) --last op--> idle
  * A stream blocked for longer than wait_limit_ns marks the device lost: all streams end, later calls say HF_LOST. Rehearsed faults do the same,
  * or leave it to the driver to give the device up (dev_inject). */
 #include <errno.h>
@@ -16,7 +19,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "kernels/dev/cpu_ops.h"
+#include "kernels/dev/copies.h"
 
 #define WAIT_LIMIT_NS INT64_C(120000000000) /* a slow host is no lost device: far above any layer's experts */
 enum { MAX_STREAMS = 16, SPINS = 256 };
@@ -25,6 +28,8 @@ typedef struct {
   dev_recording *r;
   dev_step *s;
   int pc;
+  int n_sent;                                         /* experts of the UPLOADED at work that are computed */
+  int64_t sent_since_ns, sent_until_ns, sent_busy_ns; /* theirs */
   int64_t stage_start_ns, blocked_since_ns;
   _Atomic bool active;
 } stream;
@@ -39,9 +44,12 @@ typedef struct {
   pthread_mutex_t lock; /* guards launches, stop and the sleep of an idle device */
   pthread_cond_t wake;
   _Atomic bool stop;
-  _Atomic bool lost, failed; /* failed: by the operation at work, not by waiting */
+  _Atomic bool lost;
+  _Atomic(const char *) failed; /* what failed; NULL: nothing, it waited too long */
   _Atomic int64_t wait_limit_ns;
-  int64_t n_ops; /* run so far; for rehearsed faults */
+  _Atomic int64_t n_ops; /* run so far, copies among them; for rehearsed faults */
+  bool signal_lost;      /* the one that a fault takes */
+  copies *copies;        /* NULL: no step has uploaded yet */
 } virt;
 
 static bool answered(const dev_step *s, int layer) {
@@ -52,7 +60,7 @@ static bool answered(const dev_step *s, int layer) {
 static void end_stage(virt *v, stream *st, const dev_op *op) {
   dev_stage stage = (dev_stage)op->n;
   if (v->pace) {
-    int64_t ns = v->pace(v->user, stage, op->layer, st->s, st->r->ctx);
+    int64_t ns = v->pace(v->user, stage, op->layer, -1, st->s, st->r->ctx);
     hf_sleep_until_ns(st->stage_start_ns + ns);
   }
   int64_t now = hf_now_ns();
@@ -66,33 +74,104 @@ static void hang(const virt *v) {
   while (!atomic_load(&v->stop) && !atomic_load(&v->lost)) hf_sleep_until_ns(hf_now_ns() + 200000);
 }
 
-/* True: the operation counts as not run, the device is lost or about to be freed. */
-static bool faulty(virt *v) {
-  const dev_fault *f = &v->d->fault;
-  if (++v->n_ops != f->at || (f->kind != DEV_FAULT_ERROR && f->kind != DEV_FAULT_HANG)) return false;
-  if (f->kind == DEV_FAULT_HANG) hang(v);
-  else atomic_store(&v->failed, true);
+static void fail(virt *v, const char *what) {
+  atomic_store(&v->failed, what);
   atomic_store(&v->lost, true);
+}
+
+/* True: the operation, or copy, counts as not run, the device is lost or about to be freed. */
+static bool faulty(virt *v, const char *what) {
+  const dev_fault *f = &v->d->fault;
+  if (atomic_fetch_add(&v->n_ops, 1) + 1 != f->at || (f->kind != DEV_FAULT_ERROR && f->kind != DEV_FAULT_HANG)) return false;
+  if (f->kind == DEV_FAULT_HANG) {
+    hang(v);
+    atomic_store(&v->lost, true);
+  } else {
+    fail(v, what);
+  }
   return true;
+}
+
+static bool faults_now(const virt *v, dev_fault_kind kind) {
+  return v->d->fault.kind == kind && atomic_load(&v->n_ops) >= v->d->fault.at;
+}
+
+/* What began at start_ns lasts as long as is rehearsed. */
+static void slow_down(const virt *v, int64_t start_ns) {
+  if (!faults_now(v, DEV_FAULT_SLOW)) return;
+  const int64_t until = start_ns + (int64_t)(v->d->fault.factor * (double)(hf_now_ns() - start_ns));
+  for (int64_t now = start_ns; now < until && !atomic_load(&v->stop) && !atomic_load(&v->lost); now = hf_now_ns())
+    hf_sleep_until_ns(until - now < 1000000 ? until : now + 1000000);
+}
+
+static bool before_copy(void *user) {
+  virt *v = user;
+  static const char what[] = "an upload failed";
+  if (faulty(v, what) || atomic_load(&v->lost)) return true;
+  if (!dev_memory_fault(v->d)) return false;
+  fail(v, what);
+  return true;
+}
+
+static void after_copy(void *user, int64_t started_ns) {
+  slow_down(user, started_ns);
 }
 
 /* Runs an operation as slowly or wrongly as is rehearsed. */
 static void run_op(virt *v, const stream *st, const dev_op *op) {
-  const dev_fault *f = &v->d->fault;
-  const bool now_on = f->kind != DEV_FAULT_NONE && v->n_ops >= f->at, slow = now_on && f->kind == DEV_FAULT_SLOW;
-  const int64_t start = slow ? hf_now_ns() : 0;
+  const int64_t start = hf_now_ns();
   cpu_op_run(st->r, op, st->s, 0, 1);
-  if (now_on && f->kind == DEV_FAULT_WRONG && op->kind == DOP_MATMUL) *(float *)(uintptr_t)op->out += 1;
-  const int64_t until = slow ? start + (int64_t)(f->factor * (double)(hf_now_ns() - start)) : 0;
-  for (int64_t now = start; slow && now < until && !atomic_load(&v->stop) && !atomic_load(&v->lost); now = hf_now_ns())
-    hf_sleep_until_ns(until - now < 1000000 ? until : now + 1000000);
+  if (op->kind == DOP_MATMUL && faults_now(v, DEV_FAULT_WRONG)) *(float *)(uintptr_t)op->out += 1;
+  slow_down(v, start);
 }
 
 /* Is this signal the one that gets lost? */
 static bool signal_lost(virt *v) {
-  dev_fault *f = &v->d->fault;
-  if (f->kind != DEV_FAULT_SIGNAL || v->n_ops < f->at) return false;
-  f->kind = DEV_FAULT_NONE;
+  if (v->signal_lost || !faults_now(v, DEV_FAULT_SIGNAL)) return false;
+  return v->signal_lost = true;
+}
+
+/* What was computed of sent experts belongs to the layer's stage of device experts, whose record may be there. */
+static void trace_sent(const stream *st, const dev_op *op) {
+  dev_step *s = st->s;
+  const int64_t idle = st->sent_until_ns - st->sent_since_ns - st->sent_busy_ns;
+  dev_trace *last = s->trace && s->n_trace > 0 ? &s->trace[s->n_trace - 1] : NULL;
+  if (st->n_sent == 0) return;
+  if (!last || last->stage != DEV_STAGE_DEXP || last->layer != op->layer) {
+    cpu_trace(s, DEV_STAGE_DEXP, op->layer, st->sent_since_ns, st->sent_until_ns, s->n_tok, st->n_sent);
+    if (s->trace && s->n_trace > 0) s->trace[s->n_trace - 1].idle_ns = idle;
+    return;
+  }
+  last->idle_ns += st->sent_since_ns - last->end_ns + idle;
+  last->end_ns = st->sent_until_ns;
+  last->distinct += st->n_sent;
+}
+
+/* Computes the experts of a layer that have come. False: the next one has not, or the device is lost. */
+static bool run_sent(virt *v, stream *st, const dev_op *op) {
+  const int i = (int)(st - v->st);
+  moe_expert x;
+  int expert;
+  copies_state state;
+  while ((state = copies_next(v->copies, i, &expert, &x)) == COPIES_READY) {
+    const int64_t start = hf_now_ns();
+    if (faulty(v, "an operation failed")) return false;
+    cpu_sent_expert(st->r, op, st->s, expert, &x, st->n_sent == 0);
+    slow_down(v, start);
+    if (v->pace) hf_sleep_until_ns(start + v->pace(v->user, DEV_STAGE_DEXP, op->layer, expert, st->s, st->r->ctx));
+    if (st->n_sent++ == 0) st->sent_since_ns = start;
+    st->sent_until_ns = hf_now_ns();
+    st->sent_busy_ns += st->sent_until_ns - start;
+    atomic_fetch_add_explicit(&st->s->beats, 1, memory_order_relaxed);
+    copies_used(v->copies, i, expert);
+  }
+  if (state == COPIES_NOT_YET) return false;
+  cpu_sent_end(st->r, op, st->s, st->n_sent > 0);
+  trace_sent(st, op);
+  copies_layer_ends(v->copies, i);
+  st->n_sent = 0;
+  st->sent_busy_ns = 0;
+  st->stage_start_ns = hf_now_ns();
   return true;
 }
 
@@ -106,9 +185,17 @@ static bool advance(virt *v, stream *st) {
   }
   for (; st->pc < st->r->n_ops; st->pc++) {
     const dev_op *op = &st->r->ops[st->pc];
+    if (!cpu_op_runs(op, s)) continue;
     if (op->kind == DOP_WAIT && !answered(s, op->layer)) return false;
-    if (faulty(v)) return false;
-    if (op->kind == DOP_WAIT) {
+    if (op->kind == DOP_UPLOADED) {
+      if (run_sent(v, st, op)) continue;
+      return false;
+    }
+    if (faulty(v, "an operation failed")) return false;
+    if (op->kind == DOP_UPLOAD) {
+      copies_routed(v->copies, (int)(st - v->st));
+      atomic_fetch_add_explicit(&s->beats, 1, memory_order_relaxed);
+    } else if (op->kind == DOP_WAIT) {
       st->stage_start_ns = hf_now_ns();
     } else if (op->kind == DOP_SIGNAL) {
       if (signal_lost(v)) continue;
@@ -132,11 +219,11 @@ static bool round_of_streams(virt *v, bool *any_active) {
     stream *st = &v->st[i];
     if (!atomic_load_explicit(&st->active, memory_order_acquire)) continue;
     *any_active = true;
-    int pc = st->pc;
+    const int pc = st->pc, n_sent = st->n_sent;
     if (advance(v, st)) {
       atomic_store_explicit(&st->active, false, memory_order_release);
       moved = true;
-    } else if (st->pc != pc) {
+    } else if (st->pc != pc || st->n_sent != n_sent) {
       moved = true;
       st->blocked_since_ns = hf_now_ns();
     } else if (hf_now_ns() - st->blocked_since_ns > atomic_load_explicit(&v->wait_limit_ns, memory_order_relaxed)) {
@@ -182,12 +269,18 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   virt *v = d->impl;
   if (s->stream < 0 || s->stream >= v->n_streams) return hf_fail(HF_INPUT, "virtual device: no stream %d", s->stream);
   stream *st = &v->st[s->stream];
+  const copies_options co = {
+      .n_streams = v->n_streams, .pace = v->pace, .pace_user = v->user, .before = before_copy, .after = after_copy, .user = v};
   if (atomic_load(&st->active)) return hf_fail(HF_INPUT, "virtual device: stream %d is still running", s->stream);
+  const bool uploads = s->upload && r->n_uploads > 0;
+  if (uploads && !v->copies) HF_TRY(copies_new(&co, &v->copies));
   pthread_mutex_lock(&v->lock);
   st->r = r;
   st->s = s;
-  st->pc = 0;
+  st->pc = st->n_sent = 0;
+  st->sent_busy_ns = 0;
   cpu_step_begin(s);
+  if (uploads) copies_begin(v->copies, s->stream, r, s);
   st->blocked_since_ns = s->launched_ns;
   atomic_store_explicit(&st->active, true, memory_order_release);
   pthread_cond_signal(&v->wake);
@@ -200,8 +293,8 @@ static bool virt_finished(dev *d, int i) {
   virt *v = d->impl;
   if (atomic_load(&v->lost) && !d->lost) {
     d->lost = true;
-    snprintf(d->lost_reason, sizeof d->lost_reason, "%s",
-             atomic_load(&v->failed) ? "an operation failed" : "it waited too long for the host");
+    const char *failed = atomic_load(&v->failed);
+    snprintf(d->lost_reason, sizeof d->lost_reason, "%s", failed ? failed : "it waited too long for the host");
   }
   return i < 0 || i >= v->n_streams || !atomic_load_explicit(&v->st[i].active, memory_order_acquire);
 }
@@ -225,12 +318,14 @@ static void virt_quit(dev *d) {
   for (int i = 0; i < v->n_streams; i++) atomic_store(&v->st[i].active, false);
   pthread_cond_signal(&v->wake);
   pthread_mutex_unlock(&v->lock);
+  if (v->copies) copies_quit(v->copies);
   if (!over) pthread_join(v->thread, NULL); /* ends: no stream is active, operations are finite or look at stop */
 }
 
 static void virt_free(dev *d) {
   virt *v = d->impl;
   virt_quit(d);
+  copies_free(v->copies);
   pthread_cond_destroy(&v->wake);
   pthread_mutex_destroy(&v->lock);
   free(v);
@@ -254,6 +349,7 @@ void dev_keep_beside(dev *d, const pool *p) {
 }
 
 hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, void *user, dev **out) {
+  _Static_assert((int)MAX_STREAMS <= (int)COPIES_MAX_STREAMS, "a lane of the copy queue for each stream");
   if (n_streams < 1 || n_streams > MAX_STREAMS)
     return hf_fail(HF_INPUT, "virtual device: %d streams, 1 to %d are possible", n_streams, MAX_STREAMS);
   if (mem_bytes <= 0) return hf_fail(HF_INPUT, "virtual device: its size must be above 0 bytes");

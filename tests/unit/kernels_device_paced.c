@@ -9,9 +9,9 @@ typedef struct {
 } pacing;
 
 /* On the device's thread; the test reads it after dev_sync. */
-static int64_t pace(void *user, dev_stage st, int layer, const dev_step *step, const dev_context *ctx) {
+static int64_t pace(void *user, dev_stage st, int layer, int expert, const dev_step *step, const dev_context *ctx) {
   pacing *p = user;
-  p->wrong += step->n_tok < 1 || ctx->n_layers != LAYERS || layer < 0 || layer > LAYERS;
+  p->wrong += expert != -1 || step->n_tok < 1 || ctx->n_layers != LAYERS || layer < 0 || layer > LAYERS;
   p->calls[st]++;
   return p->ns[st];
 }

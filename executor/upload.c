@@ -1,0 +1,44 @@
+/* upload.c: experts of the CPU that a prompt's step has sent to the device instead (device.h): which layers do, and the slots that they go through. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "executor/engine_int.h"
+
+bool layer_uploads(const engine_options *o, const model_config *c, int l) {
+  if (o->upload_tokens <= 0 || !c->layer_is_moe[l]) return false;
+  return !o->placement || strcmp(o->placement->layer[l].prefill, "upload") == 0;
+}
+
+bool engine_uploads(const engine *e, int tokens, bool prefills) {
+  return prefills && e->o.upload_tokens > 0 && tokens >= e->o.upload_tokens && e->ctx.slots;
+}
+
+/* Three matrices and three biases, each filled up to 64 bytes; the matrices' bytes are. */
+int64_t upload_slot_bytes(const model_config *c, int64_t expert_bytes) {
+  enum { PARTS = 3, LINE = 64 };
+  return expert_bytes + 4 * (2LL * c->d_ff_expert + c->d_model) + PARTS * LINE;
+}
+
+hf_status open_uploads(engine *e) {
+  const model_config *c = &e->c;
+  const size_t n = (size_t)c->n_experts;
+  dev_context *x = &e->ctx;
+  size_t largest = 0;
+  if (dev_is_host(e->d)) return HF_OK;
+  for (int l = 0; l < c->n_layers; l++) {
+    layer_weights *w = &e->layer[l];
+    w->uploads = w->has_host_experts && layer_uploads(&e->o, c, l);
+    for (size_t k = (size_t)l * n; w->uploads && k < ((size_t)l + 1) * n; k++) {
+      const size_t bytes = e->host_experts[k].gate.data ? dev_slot_bytes(&e->host_experts[k], c->d_model, c->d_ff_expert) : 0;
+      if (bytes > largest) largest = bytes;
+    }
+  }
+  if (largest == 0) return HF_OK;
+  HF_TRY(hf_alloc(&x->likely, (size_t)c->n_layers * n, 1, "experts to send"));
+  x->host_experts = e->host_experts;
+  x->n_slots = e->o.upload_slots;
+  x->slot_bytes = largest;
+  const size_t all = largest * (size_t)x->n_slots * (size_t)e->o.depth;
+  HF_TRY(dev_alloc(e->d, all, "slots for experts that are sent", &x->slots));
+  return own_add(e, x->slots, all, true);
+}
