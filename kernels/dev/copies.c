@@ -343,6 +343,7 @@ void copies_layer_ends(copies *q, int stream) {
   dev_trace *rec = &y->rec[(y->routed - 1) % 2];
   if (rec->distinct > 0 && s->trace && s->n_trace < s->max_trace) s->trace[s->n_trace++] = *rec;
   *rec = (dev_trace){0};
+  if (y->at < y->routed) y->at = y->routed; /* nothing was to be sent for it, and the thread has not seen that yet */
   if (y->routed == y->r->n_uploads) y->r = NULL;
   pthread_mutex_unlock(&q->lock);
 }
