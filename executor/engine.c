@@ -15,6 +15,7 @@
 #include "executor/engine_int.h"
 #include "kernels/attn.h"
 #include "kernels/mla.h"
+#include "sched/footprint.h"
 #include "sched/mla.h"
 
 _Static_assert((int)WATCH_STEPS >= (int)SCHED_MAX_DEPTH, "a step of every micro-batch is watched");
@@ -120,7 +121,7 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
       int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts, before = *to;
       for (int id = MT_EXP_GATE; id < MT_N; id++)
         if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
-      const int64_t slot = upload_slot_bytes(c, *to - before);
+      const int64_t slot = footprint_slot_bytes(*to - before, c->d_ff_expert, c->d_model);
       if (to == &w->ram_experts && has_device(o) && layer_uploads(o, c, l) && slot > w->slot) w->slot = slot;
     }
   }

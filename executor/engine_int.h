@@ -103,8 +103,6 @@ HF_MUST hf_status open_steps(engine *e);
 /* upload.c: which layers upload, and slots for what they send; once the weights are loaded. */
 HF_MUST hf_status open_uploads(engine *e);
 bool layer_uploads(const engine_options *o, const model_config *c, int layer);
-/* Bytes of a slot, when the largest expert that is sent has so many. */
-int64_t upload_slot_bytes(const model_config *c, int64_t expert_bytes);
 /* graph.c: allocates the micro-batch's buffers and records its step. */
 HF_MUST hf_status graph_record(engine *e, micro_batch *mb);
 size_t graph_buffer_bytes(const model_config *c, const engine_options *o);

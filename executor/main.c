@@ -83,7 +83,7 @@ static hf_status dispatch(const run_options *r) {
 }
 
 int main(int argc, char **argv) {
-  run_options r = {.top_p = 1.0, .repetition_penalty = 1.0, .check_s = 30};
+  run_options r = {.top_p = 1.0, .repetition_penalty = 1.0, .check_s = 30, .upload_tokens = -1};
   const cli_option options[] = {
       {"model", 'm', CLI_STR, &r.model, "PATH",
        "Hugging Face folder, GGUF file, or synth:CONFIG,key=value,... (weights from a seed).", 0, 0},
@@ -118,6 +118,11 @@ int main(int argc, char **argv) {
        "none, virtual:SIZE or paced:MACHINE[:SIZE]; default the plan's. (cuda:N is not there yet.)", 0, 0},
       {"experts-on-gpu", 0, CLI_NUM, &r.experts_percent, "PERCENT",
        "Without a plan: this share of every layer's experts on the device.", 0, 100},
+      {"upload-tokens", 0, CLI_INT, &r.upload_tokens, "N",
+       "A step of at least N tokens, some of them of prompts, has the CPU's experts sent to the device, in the layers that the plan "
+       "says (without one: "
+       "all); 0 = never. Default the plan's.",
+       0, 1048576},
       {"machine", 0, CLI_STR, &r.machine, "NAME",
        "Machine that hf-plan plans for when there is no --plan; default the last one profiled.", 0, 0},
       {"device-deadline", 0, CLI_NUM, &r.deadline_s, "SECONDS",

@@ -117,10 +117,6 @@ static hf_status plan_is_executable(const plan *p) {
   if (p->n_devices > 1)
     return hf_fail(HF_UNSUPPORTED, "plan: devices: it uses %d devices and this version runs one; plan with --gpu naming one",
                    p->n_devices);
-  for (int l = 0; l < p->n_layers; l++)
-    if (p->layer[l].moe && strcmp(p->layer[l].prefill, "upload") == 0)
-      return hf_fail(HF_UNSUPPORTED,
-                     "plan: layers[%d].prefill: 'upload' cannot be run yet; plan for the device given to hf-run (--gpu)", l);
   return HF_OK;
 }
 
@@ -184,6 +180,17 @@ static void tell_choice(const plan_kernel *k, kern_format f) {
              list[i]->rounded ? ", weights and activations rounded to BF16" : "");
 }
 
+/* From which steps on, and through how many slots, experts are sent: the plan's, or asked for. */
+static void upload_part(const run_options *r, const plan *p, engine_options *o) {
+  bool any = false;
+  for (int l = 0; p && l < p->n_layers; l++) any = any || (p->layer[l].moe && !strcmp(p->layer[l].prefill, "upload"));
+  const double tokens = any ? json_number(json_get(p->extra, "upload_tokens"), SCHED_UPLOAD_TOKENS) : 0;
+  const double slots = any ? json_number(json_get(p->extra, "upload_slots"), SCHED_UPLOAD_SLOTS) : SCHED_UPLOAD_SLOTS;
+  o->upload_tokens = r->upload_tokens >= 0 ? (int)r->upload_tokens : tokens >= 1 && tokens <= INT32_MAX ? (int)tokens : 0;
+  o->upload_slots = slots >= 2 && slots <= DEV_MAX_SLOTS ? (int)slots : SCHED_UPLOAD_SLOTS;
+  if (!strcmp(o->gpu, "none")) o->upload_tokens = 0;
+}
+
 /* The kernels that the plan names. One made on another machine may name what this one lacks: the default stands in then. */
 static void prefer_kernels(const plan *p) {
   kern_forget();
@@ -231,6 +238,7 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   o->experts_on_gpu_percent = r->experts_percent;
   o->ram_limit_bytes = ram_limit();
   HF_TRY(device_part(r, db_path, p, o, pace));
+  upload_part(r, p, o);
   if (p && !strcmp(o->gpu, "none"))
     for (int l = 0; l < p->n_layers; l++)
       for (int x = 0; x < p->layer[l].n_experts; x++)

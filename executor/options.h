@@ -12,7 +12,7 @@ typedef struct {
   const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *mla, *isa, *trace, *where, *machine,
       *write_model, *system, *dequantise, *fault, *kv_type;
   bool bench, ignore_eos, stream, no_log, resume, chat, no_shared_prefixes;
-  int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs;
+  int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs, upload_tokens;
   double experts_percent, temperature, top_p, min_p, repetition_penalty, deadline_s, check_s;
   int64_t seed;
   cli_int_list users, prompt_tokens;

@@ -4,6 +4,8 @@
 #include "base/mem.h"
 #include "executor/engine_int.h"
 
+static const double NEARLY_ALL = 0.95;
+
 bool layer_uploads(const engine_options *o, const model_config *c, int l) {
   if (o->upload_tokens <= 0 || !c->layer_is_moe[l]) return false;
   return !o->placement || strcmp(o->placement->layer[l].prefill, "upload") == 0;
@@ -11,12 +13,6 @@ bool layer_uploads(const engine_options *o, const model_config *c, int l) {
 
 bool engine_uploads(const engine *e, int tokens, bool prefills) {
   return prefills && e->o.upload_tokens > 0 && tokens >= e->o.upload_tokens && e->ctx.slots;
-}
-
-/* Three matrices and three biases, each filled up to 64 bytes; the matrices' bytes are. */
-int64_t upload_slot_bytes(const model_config *c, int64_t expert_bytes) {
-  enum { PARTS = 3, LINE = 64 };
-  return expert_bytes + 4 * (2LL * c->d_ff_expert + c->d_model) + PARTS * LINE;
 }
 
 hf_status open_uploads(engine *e) {
@@ -35,6 +31,9 @@ hf_status open_uploads(engine *e) {
   }
   if (largest == 0) return HF_OK;
   HF_TRY(hf_alloc(&x->likely, (size_t)c->n_layers * n, 1, "experts to send"));
+  /* before anything was routed: all, where a step that uploads leaves next to none out */
+  if (expert_hit((double)c->top_k / c->n_experts, e->o.upload_tokens) >= NEARLY_ALL)
+    memset(x->likely, 1, (size_t)c->n_layers * n);
   x->host_experts = e->host_experts;
   x->n_slots = e->o.upload_slots;
   x->slot_bytes = largest;

@@ -5,15 +5,12 @@
 
 #include "base/mem.h"
 
-/* Steps of decode alone never upload; a plan may say from how many tokens on a prompt's step does. */
-enum { UPLOAD_TOKENS = SCHED_MAX_SEQS + 1 };
-
 static hf_status uploads_of(const plan *p, plan_sim *s) {
   bool any = false;
   HF_TRY(hf_alloc(&s->upload, (size_t)p->n_layers, 1, "layers that upload"));
   for (int l = 0; l < p->n_layers; l++) any |= s->upload[l] = strcmp(p->layer[l].prefill, "upload") == 0;
   s->o.prefill_upload = any ? s->upload : NULL;
-  s->o.upload_tokens = (int)json_number(json_get(p->extra, "upload_tokens"), UPLOAD_TOKENS);
+  s->o.upload_tokens = (int)json_number(json_get(p->extra, "upload_tokens"), SCHED_UPLOAD_TOKENS);
   return HF_OK;
 }
 

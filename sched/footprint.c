@@ -17,6 +17,11 @@ footprint_widths footprint_of(const footprint_shape *s) {
   return w;
 }
 
+int64_t footprint_slot_bytes(int64_t expert_bytes, int d_ff_expert, int d_model) {
+  enum { BIASES = 3 };
+  return expert_bytes + 4 * (2LL * d_ff_expert + d_model) + BIASES * FOOTPRINT_ALIGN;
+}
+
 int64_t footprint_bytes(const footprint_shape *s, int64_t tokens, int64_t logits, int64_t bytes[FOOTPRINT_BUFFERS]) {
   const footprint_widths w = footprint_of(s);
   const int per_token[] = {w.residual, w.normed, w.query, w.latent_query, w.kv, w.latent_out, w.heads_out, w.ff, w.ff, w.router};

@@ -23,4 +23,7 @@ enum { FOOTPRINT_BUFFERS = 13, FOOTPRINT_ALIGN = 64 };
 /* Buffers of a step of at most `tokens` tokens and `logits` rows that want logits, in the order residual, normed, query, latent query,
  * kv, latent out, heads out, gate, up, router, logit rows, logits, packed. Returns their sum, each rounded up to FOOTPRINT_ALIGN. */
 int64_t footprint_bytes(const footprint_shape *s, int64_t tokens, int64_t logits, int64_t bytes[FOOTPRINT_BUFFERS]);
+
+/* A slot for an expert whose matrices, each filled up to FOOTPRINT_ALIGN, have so many bytes: they and its biases. */
+int64_t footprint_slot_bytes(int64_t expert_bytes, int d_ff_expert, int d_model);
 #endif
