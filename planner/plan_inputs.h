@@ -42,6 +42,7 @@ typedef struct {
   double mean_context; /* of a decode step: prompt + half the output */
   int chunk_most;      /* longest chunk worth a thought */
   int chunk_tokens;    /* chunk_most, or what plan_make chose */
+  int upload_slots;    /* experts that a micro-batch can have under way to its devices; goes with the chunk, 0: not chosen yet */
 } plan_inputs;
 
 /* Opens everything. HF_INPUT, HF_NOT_FOUND with the option's name; then nothing was written. Nothing is written: what a plan is stored with is
@@ -68,7 +69,7 @@ void plan_use_catalog(void);
  * for all users at full context, activation buffers per micro-batch. With several devices each has the layers it is home of; the embedding is
  * on the first, the output matrix on the last. The members without a device are the sums. */
 typedef struct {
-  int64_t dense, head, kv, activations, rope, margin, limit; /* as below, of one device */
+  int64_t dense, head, kv, activations, slots, rope, margin, limit; /* as below, of one device */
 } plan_device_sizes;
 typedef struct {
   int64_t expert[PLAN_MAX_LAYERS]; /* [n_layers]; 0 for dense layers */
@@ -77,6 +78,7 @@ typedef struct {
   int64_t head;                    /* embedding and output matrix */
   int64_t kv;                      /* pages for users * context */
   int64_t activations;             /* of one micro-batch */
+  int64_t slots;                   /* of one micro-batch: for experts that are sent to a device, where that can be */
   int64_t rope;
   int64_t margin;                  /* a real GPU's runtime, and slack for alignment */
   int64_t host_step;               /* step contexts and logits, per micro-batch */
@@ -89,6 +91,9 @@ typedef struct {
 HF_MUST hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s);
 /* What a layer keeps on its home device: weights but those of routed experts, and KV pages of all users. */
 HF_MUST hf_status plan_layer_bytes(const plan_inputs *in, int layer, int64_t *bytes);
+/* Whether experts of the CPU can be sent to such a device, and what one of them takes there at most (expert: plan_sizes.expert). */
+bool plan_can_upload(gpu_kind kind);
+int64_t plan_slot_bytes(const model_config *c, const int64_t *expert);
 /* What is left on a device for routed experts; may be negative. */
 int64_t plan_expert_room(const plan_sizes *s, int device, int depth);
 /* The same of another machine's RAM; very much when it is unknown. */

@@ -41,6 +41,7 @@ static sim_options load_options(const plan_inputs *in, const planned *p, const i
                    .slo_tpot_s = p->slo_tpot_s};
   o.upload_tokens = plan_uploads(p, layers, placement, depth, upload);
   if (o.upload_tokens > 0) o.prefill_upload = upload;
+  o.upload_slots = in->upload_slots;
   return o;
 }
 

@@ -58,7 +58,7 @@ ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const 
   int64_t tokens = (int64_t)chunk < r->prompt_tokens ? (int64_t)chunk : r->prompt_tokens; /* of one sequence; the others follow */
   for (int64_t left = (int64_t)chunk; left > 0; left -= tokens)
     stage_load_add(&f.load, t, (r->prompt_tokens - tokens) / 2, left < tokens ? left : tokens);
-  f.upload = in->gpu.kind == GPU_CUDA; /* what virtual devices run cannot be uploaded to */
+  f.upload = plan_can_upload(in->gpu.kind);
   return f;
 }
 
@@ -81,11 +81,34 @@ static hf_status make_eval(const plan_inputs *in, const plan_sizes *s, planned *
   return HF_OK;
 }
 
+/* With so many slots the link goes on while the device is at attention and shared experts of a chunk: as many experts as it sends meanwhile, one that
+ * comes and one that is computed. At most a fiftieth of a device's memory for all, which would else hold so many more experts for good. */
+static int upload_slots(const plan_inputs *in, const plan_eval *v) {
+  enum { PART = 50, MOST = 64 };
+  const stage_table *t = v->table;
+  const int64_t each = plan_slot_bytes(in->c, v->expert_bytes);
+  double meanwhile = 0;
+  if (!v->prefill.upload || each == 0) return 0;
+  for (int l = 0; l < t->n_layers; l++) {
+    const stage_layer *y = &t->layer[l];
+    if (!y->moe || !(y->upload_ns > 0)) continue;
+    double ns = stage_attn_ns(t, l, &v->prefill.load) + stage_curve_at(&y->shared, v->prefill.load.tokens);
+    meanwhile = fmax(meanwhile, ns / y->upload_ns);
+  }
+  int64_t room = in->device_mem[0];
+  for (int d = 1; d < in->gpus.n; d++) room = in->device_mem[d] < room ? in->device_mem[d] : room;
+  int64_t most = room / PART / each;
+  most = most < SCHED_UPLOAD_SLOTS ? SCHED_UPLOAD_SLOTS : most > MOST ? MOST : most;
+  double n = SCHED_UPLOAD_SLOTS + ceil(meanwhile);
+  return n < (double)most ? (int)n : (int)most;
+}
+
 hf_status plan_set_chunk(plan_inputs *in, const planned_options *o, int chunk_tokens, plan_sizes *s, plan_eval *v) {
   in->chunk_tokens = chunk_tokens;
+  v->prefill = plan_prefill(in, o, v->table);
+  in->upload_slots = upload_slots(in, v);
   HF_TRY(plan_sizes_of(in, s));
   fill_rooms(in, s, v);
-  v->prefill = plan_prefill(in, o, v->table);
   v->limit = plan_slo_limits(in, o, &v->prefill);
   return HF_OK;
 }
@@ -386,6 +409,7 @@ static hf_status add_extra(const plan_inputs *in, const planned_options *o, plan
   uint8_t upload[PLAN_MAX_LAYERS];
   int from = plan_uploads(out, out->ilp->layer, out->ilp->on_device, out->ilp->depth, upload);
   if (from > 0) json_add_int(out->p->extra, "upload_tokens", from); /* steps from here on upload where layers say so */
+  if (from > 0) json_add_int(out->p->extra, "upload_slots", in->upload_slots);
   HF_TRY(plan_extras(in, out, out->p->extra));
   if (out->drift != NULL) HF_TRY(plan_changes(in, out, out->p->extra));
   return plan_eval_to_json(out->eval, out->p->extra);

@@ -11,6 +11,7 @@ static hf_status uploads_of(const plan *p, plan_sim *s) {
   for (int l = 0; l < p->n_layers; l++) any |= s->upload[l] = strcmp(p->layer[l].prefill, "upload") == 0;
   s->o.prefill_upload = any ? s->upload : NULL;
   s->o.upload_tokens = (int)json_number(json_get(p->extra, "upload_tokens"), SCHED_UPLOAD_TOKENS);
+  s->o.upload_slots = (int)json_number(json_get(p->extra, "upload_slots"), SCHED_UPLOAD_SLOTS);
   return HF_OK;
 }
 

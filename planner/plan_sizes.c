@@ -4,6 +4,7 @@
 
 #include "planner/plan_inputs.h"
 #include "sched/footprint.h"
+#include "sched/sched.h"
 
 static const int64_t HOST_SMALL = (int64_t)8 << 30; /* below it nobody plans to the last GiB */
 
@@ -54,6 +55,16 @@ static int64_t margin_bytes(gpu_kind kind, int64_t mem) {
   return kind == GPU_NONE ? 0 : (64 << 10) + mem / 100;
 }
 
+bool plan_can_upload(gpu_kind kind) {
+  return kind == GPU_CUDA || kind == GPU_PACED; /* a virtual device would only copy what its CPU could compute */
+}
+
+int64_t plan_slot_bytes(const model_config *c, const int64_t *expert) {
+  int64_t most = 0;
+  for (int l = 0; l < c->n_layers; l++) most = expert[l] > most ? expert[l] : most;
+  return most > 0 ? footprint_slot_bytes(most, c->d_ff_expert, c->d_model) : 0;
+}
+
 /* What a device holds besides its layers. */
 static void device_sizes(const plan_inputs *in, const plan_sizes *s, const model_head_parts *h, int d, plan_device_sizes *v) {
   bool first = d == 0, last = d == in->gpus.n - 1;
@@ -62,6 +73,7 @@ static void device_sizes(const plan_inputs *in, const plan_sizes *s, const model
   if (last) v->head += h->output.loaded_bytes;
   if (last && !first && in->c->tied_embeddings) v->head += h->embed.loaded_bytes;
   v->activations = s->activations;
+  v->slots = plan_can_upload(in->gpus.g[d].kind) ? s->slots : 0;
   v->rope = s->rope;
   v->limit = in->device_mem[d];
   v->margin = margin_bytes(in->gpus.g[d].kind, v->limit);
@@ -89,6 +101,7 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
   s->head = h.embed.loaded_bytes + h.output.loaded_bytes;
   int64_t tokens = in->chunk_tokens + r->users;
   s->activations = activation_bytes(c, tokens, r->users);
+  s->slots = plan_slot_bytes(c, s->expert) * (in->upload_slots > 0 ? in->upload_slots : SCHED_UPLOAD_SLOTS);
   s->rope = 8LL * r->context * (c->rope.dim / 2) + 64;
   s->host_step = 8LL * tokens * c->d_model + 4LL * r->users * c->vocab_size;
   s->ram_limit = cost_mem_bytes(in->host, "cpu", -1);
@@ -104,7 +117,7 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
 
 int64_t plan_expert_room(const plan_sizes *s, int device, int depth) {
   const plan_device_sizes *v = &s->device[device];
-  return v->limit - v->dense - v->head - v->kv - v->rope - v->margin - depth * v->activations;
+  return v->limit - v->dense - v->head - v->kv - v->rope - v->margin - depth * (v->activations + v->slots);
 }
 
 /* Bytes of experts that this machine's memory has room for beside all else it holds. */
@@ -154,6 +167,7 @@ static void add_parts(table *t, const char *where, const plan_device_sizes *v, i
   add(t, where, model_rows[1], v->head, v->limit);
   add(t, where, model_rows[2], v->kv, v->limit);
   add(t, where, "activation buffers and rotary table", depth * v->activations + v->rope, v->limit);
+  add(t, where, "slots for experts that are sent", depth * v->slots, v->limit);
   add(t, where, model_rows[3], resident, v->limit);
   add(t, where, "runtime and margin", v->margin, v->limit);
 }
@@ -183,7 +197,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
   if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED)
     add(&t, "ram", "memory of the virtual device in use",
-        s->dense + s->head + s->kv + depth * s->activations + s->rope + resident->device[0] + s->margin, s->ram_limit);
+        s->dense + s->head + s->kv + depth * (s->activations + s->device[0].slots) + s->rope + resident->device[0] + s->margin, s->ram_limit);
   return t.n;
 }
 

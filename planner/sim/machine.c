@@ -36,8 +36,10 @@ typedef struct {
   sim_work w;
   int layer, parts; /* parts of the layer under way */
   bool head;
-  int up_at, up_started, up_done, up_used; /* uploads: layer to look at next, and how many so far */
-  bool late;                               /* dexp waits for its upload */
+  int up_at, up_done, up_routed, up_used; /* layer that is sent; layers sent, whose routing is known, computed so far */
+  int64_t up_sent;                        /* of layer up_at */
+  bool sending;                           /* the link has work of this micro-batch, or it waits for the link */
+  bool late;                              /* the last of dexp waits for its upload */
   bool asked;                              /* it came, and dexp waits for the device: asked for once, whatever else is uploaded */
 } walk;
 
@@ -52,6 +54,7 @@ struct sim_machine {
   resource res[SIM_N_RESOURCES];
   walk mb[SCHED_MAX_DEPTH];
   int at_work[N_SIDES]; /* running jobs per side */
+  int64_t sent[SCHED_MAX_DEPTH]; /* by the link's job of each micro-batch */
   int ended;            /* micro-batch whose step has just ended, -1: none */
 };
 
@@ -153,6 +156,12 @@ static const sim_layer_ns *routed(const walk *b) {
   return &b->w.routed[b->layer];
 }
 
+/* What may be sent now of layer up_at: the part ahead of its routing, then the rest. */
+static int64_t part_to_send(const walk *b) {
+  const sim_layer_ns *r = &b->w.routed[b->up_at];
+  return b->up_sent < r->ahead ? r->ahead - b->up_sent : b->up_done < b->up_routed ? r->upload - b->up_sent : 0;
+}
+
 /* What job j does with the resource it has got. */
 static void serve(sim_machine *m, int j) {
   int mb = j / N_LANES, lane = j % N_LANES;
@@ -161,12 +170,13 @@ static void serve(sim_machine *m, int j) {
   if (lane == LANE_CPU) {
     begin(m, j, PH_CEXP, SIDE_CPU, routed(b)->cexp);
   } else if (lane == LANE_LINK) {
-    begin(m, j, PH_UPLOAD, m->t->one_resource ? SIDE_NONE : SIDE_LINK, b->w.routed[b->up_at].upload);
+    m->sent[mb] = part_to_send(b);
+    begin(m, j, PH_UPLOAD, m->t->one_resource ? SIDE_NONE : SIDE_LINK, m->sent[mb]);
   } else if (lane >= LANE_PLACE) {
     begin(m, j, PH_PLACE, SIDE_NONE, routed(b)->place[lane - LANE_PLACE]);
   } else if (b->late) {
     b->late = b->asked = false;
-    begin(m, j, PH_LATE_DEXP, device, routed(b)->dexp);
+    begin(m, j, PH_LATE_DEXP, device, routed(b)->tail);
   } else {
     begin(m, j, PH_ATTN, device, b->head ? b->w.head : b->w.attn[b->layer]);
   }
@@ -222,11 +232,12 @@ static void emit_side(const sim_machine *m, int mb, const job *k, int64_t cexp) 
   if (m->trace == NULL) return;
   const walk *b = &m->mb[mb];
   const char *where = sim_resource_name(home_of(m, b));
-  int64_t all = routed(b)->shared + routed(b)->dexp + cexp, length = m->now - k->start;
+  const int64_t dexp = routed(b)->dexp - (routed(b)->upload > 0 ? routed(b)->tail : 0);
+  int64_t all = routed(b)->shared + dexp + cexp, length = m->now - k->start;
   if (all <= 0) return;
   int64_t a = k->start + sim_round((double)length * (double)routed(b)->shared / (double)all);
   int64_t c =
-      cexp > 0 ? k->start + sim_round((double)length * (double)(routed(b)->shared + routed(b)->dexp) / (double)all) : m->now;
+      cexp > 0 ? k->start + sim_round((double)length * (double)(routed(b)->shared + dexp) / (double)all) : m->now;
   emit(m, mb, "shared", where, k->start, a);
   emit(m, mb, "dexp", where, a, c);
   if (cexp > 0) emit(m, mb, "cexp", where, c, m->now);
@@ -241,14 +252,22 @@ static void enter_layer(sim_machine *m, int mb) {
   take(m, home_of(m, b), mb * N_LANES + LANE_HOME);
 }
 
-/* Sends the next layer's experts while a buffer is free. */
+/* The link takes what may be sent. The next layer's turn comes when the routing of the one before it is known, and all of that was sent. */
 static void next_upload(sim_machine *m, int mb) {
   walk *b = &m->mb[mb];
-  if (b->up_started > b->up_done || b->up_started - b->up_used >= 2) return;
-  while (b->up_at < m->t->n_layers && b->w.routed[b->up_at].upload == 0) b->up_at++;
-  if (b->up_at == m->t->n_layers) return;
-  b->up_started++;
-  take(m, SIM_LINK, mb * N_LANES + LANE_LINK);
+  while (!b->sending && b->up_done <= b->up_routed) {
+    while (b->up_at < m->t->n_layers && b->w.routed[b->up_at].upload == 0) b->up_at++;
+    if (b->up_at == m->t->n_layers) return;
+    if (part_to_send(b) > 0) {
+      b->sending = true;
+      take(m, SIM_LINK, mb * N_LANES + LANE_LINK);
+      return;
+    }
+    if (b->up_sent < b->w.routed[b->up_at].upload) return;
+    b->up_done++;
+    b->up_at++;
+    b->up_sent = 0;
+  }
 }
 
 static void end_part(sim_machine *m, int mb) {
@@ -258,10 +277,7 @@ static void end_part(sim_machine *m, int mb) {
     m->ended = mb;
     return;
   }
-  if (routed(b)->upload > 0) {
-    b->up_used++;
-    next_upload(m, mb);
-  }
+  b->up_used += routed(b)->upload > 0;
   b->layer++;
   enter_layer(m, mb);
 }
@@ -293,22 +309,24 @@ static void attn_ended(sim_machine *m, int mb, int j) {
     return;
   }
   const sim_layer_ns *r = routed(b);
-  bool wait = r->upload > 0 && b->up_done <= b->up_used;
-  int64_t work = r->shared + (wait ? 0 : r->dexp) + (m->t->one_resource ? r->cexp : 0);
-  b->late = wait;
+  b->late = r->upload > 0;
+  int64_t work = r->shared + r->dexp - (b->late ? r->tail : 0) + (m->t->one_resource ? r->cexp : 0);
   begin(m, j, PH_SIDE, m->job[j].side, work);
+  if (b->late) {
+    b->up_routed++;
+    next_upload(m, mb);
+  }
   if (!m->t->one_resource) fork_layer(m, mb);
 }
 
 static void side_ended(sim_machine *m, int mb, int j) {
   walk *b = &m->mb[mb];
   int home = home_of(m, b);
-  if (b->late) emit(m, mb, "shared", sim_resource_name(home), m->job[j].start, m->now);
-  else emit_side(m, mb, &m->job[j], m->t->one_resource ? routed(b)->cexp : 0);
+  emit_side(m, mb, &m->job[j], m->t->one_resource ? routed(b)->cexp : 0);
   finish(m, j);
   if (b->late && b->up_done > b->up_used) { /* the upload came meanwhile */
     b->late = false;
-    begin(m, j, PH_LATE_DEXP, SIDE_DEVICE, routed(b)->dexp);
+    begin(m, j, PH_LATE_DEXP, SIDE_DEVICE, routed(b)->tail);
     return;
   }
   release(m, home);
@@ -317,11 +335,17 @@ static void side_ended(sim_machine *m, int mb, int j) {
 
 static void upload_ended(sim_machine *m, int mb, int j) {
   walk *b = &m->mb[mb];
+  const sim_layer_ns *r = &b->w.routed[b->up_at];
   emit(m, mb, "upload", "link", m->job[j].start, m->now);
   finish(m, j);
-  b->up_done++;
-  b->up_at++;
+  b->sending = false;
+  b->up_sent += m->sent[mb];
   release(m, SIM_LINK);
+  if (b->up_sent == r->upload) {
+    b->up_done++;
+    b->up_at++;
+    b->up_sent = 0;
+  }
   if (b->late && !b->asked && !m->job[mb * N_LANES + LANE_HOME].running && b->up_done > b->up_used) {
     b->asked = true;
     take(m, home_of(m, b), mb * N_LANES + LANE_HOME);

@@ -10,8 +10,9 @@
  * occupies none. While the home device's side (devices at a home job) and the CPU's side (a hand-over or the pool) are
  * both at work, each progresses at 1/contend: jobs a and b that start together last max(a, b) + (contend - 1) * min(a, b). The link and
  * the CPU's side likewise by contend_dma; the CPU slowed from both sides goes at the slower of the two rates.
- * Upload: the link sends the experts of a layer into one of two buffers, the next one's while the first is computed; dexp waits for them,
- * and gives the device away meanwhile. A one_resource table runs attn, shared and cexp on the CPU in line.
+ * Upload: the link sends the experts of a layer one by one through a few slots: as many as there are slots before the layer's routing is known (`ahead`),
+ * from when those of the layer before are sent; the others from then on. dexp goes on beside that; when all else of it is through it
+ * waits for the last expert (`tail`), and gives the device away meanwhile. A one_resource table runs attn, shared and cexp on the CPU in line.
  * The CPU is one pool: each expert is split over the workers of its NUMA nodes, in the shares in which they finish together as far as whole
  * blocks allow (cost_numa_split), so nodes work in step and have no queues of their own; a node that would not help has no share and idles.
  * Other machines and other devices have a queue each.
@@ -35,6 +36,7 @@ enum {
 /* What does not depend on context, of one layer. */
 typedef struct {
   int64_t shared, dexp, hand, cexp, upload;
+  int64_t ahead, tail; /* of upload: what may go before the routing is known; of dexp: what is left when the last expert comes */
   int64_t place[STAGE_MAX_PLACES];
   bool elsewhere; /* any of place is above 0 */
 } sim_layer_ns;

@@ -34,6 +34,15 @@ static const uint8_t *placed(const sim_options *o, int layer) {
   return o->on_device != NULL ? o->on_device + (size_t)layer * (size_t)o->table->n_experts : NULL;
 }
 
+/* One expert on the link. */
+static void split_upload(const sim_options *o, int layer, const layer_times *t, sim_layer_ns *r) {
+  const double each = o->table->layer[layer].upload_ns;
+  const int slots = o->upload_slots > 0 ? o->upload_slots : SCHED_UPLOAD_SLOTS;
+  if (r->upload == 0) return;
+  r->ahead = sim_round(fmin(t->upload_ns, slots * each));
+  r->tail = sim_round(t->dexp_ns * fmin(1, each / t->upload_ns));
+}
+
 static sim_layer_ns whole(const layer_times *t) {
   sim_layer_ns r = {.shared = sim_round(t->shared_ns),
                     .dexp = sim_round(t->dexp_ns),
@@ -78,6 +87,7 @@ static hf_status kept_row(sim_prices *p, int index, row_kind kind, const sim_lay
     stage_load load = {.tokens = row_tokens(index), .upload = uploads(p->o, l, kind == UPLOAD_ROWS)};
     layer_times t = stage_layer_times_load(p->o->table, kind == DECODE_ROWS ? p->o->pop : &prompts, l, &load, placed(p->o, l));
     row[l] = whole(&t);
+    split_upload(p->o, l, &t, &row[l]);
   }
   *at = row;
   *out = row;
@@ -101,6 +111,8 @@ static hf_status row_for(sim_prices *p, int tokens, row_kind kind, sim_layer_ns 
                       .hand = between(a[l].hand, b[l].hand, k),
                       .cexp = between(a[l].cexp, b[l].cexp, k),
                       .upload = between(a[l].upload, b[l].upload, k),
+                      .ahead = between(a[l].ahead, b[l].ahead, k),
+                      .tail = between(a[l].tail, b[l].tail, k),
                       .elsewhere = a[l].elsewhere};
     for (int q = 1; r.elsewhere && q < STAGE_MAX_PLACES; q++) r.place[q] = between(a[l].place[q], b[l].place[q], k);
     own[l] = r;

@@ -81,6 +81,7 @@ typedef struct {
 
   const uint8_t *prefill_upload; /* [n_layers]: layers whose CPU experts a big step has sent to the device; NULL = none */
   int upload_tokens;             /* a step of at least so many tokens is big */
+  int upload_slots;              /* experts that a micro-batch can have under way; 0 = SCHED_UPLOAD_SLOTS */
   bool sample_routing; /* draw every token's experts by seed instead of pricing expected times; needs SIM_LAYERS or SIM_AUTO */
   sim_resolution resolution;
 

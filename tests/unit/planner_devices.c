@@ -198,7 +198,8 @@ static void sizes_by_device(void **state) {
   assert_int_equal(s.device[1].kv, u.kv / 3);
   assert_int_equal(s.device[0].head + s.device[1].head, u.head * (in->c->tied_embeddings ? 2 : 1));
   assert_int_equal(s.device[1].limit, 16 << 20);
-  assert_int_equal(plan_expert_room(&u, 0, 2) - plan_expert_room(&u, 0, 3), u.activations);
+  assert_int_equal(plan_expert_room(&u, 0, 2) - plan_expert_room(&u, 0, 3), u.activations + u.slots);
+  assert_true(u.slots > 0 && u.device[0].slots == u.slots && s.device[1].slots == u.slots);
   plan_resident resident = {.device = {1000, 2000}};
   plan_budget rows[PLAN_MAX_BUDGET];
   int n = plan_budget_rows(in, &s, 1, &resident, rows);

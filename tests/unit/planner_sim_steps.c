@@ -177,7 +177,7 @@ static void places(void **state) {
   stage_table_free(t);
 }
 
-/* Uploads: two buffers, so the link is one layer ahead; a step lasts what the recurrence by hand says. */
+/* Uploads: a slot's worth goes ahead of a layer's routing, the rest behind it; a step lasts what the recurrence by hand says. */
 static void uploads(void **state) {
   (void)state;
   stage_table *t = table();
@@ -189,19 +189,23 @@ static void uploads(void **state) {
   sim_options o = options(t, p, on, 1, 1);
   o.prefill_upload = up;
   o.upload_tokens = 100;
-  for (int tokens = 32; tokens <= 512; tokens *= 4) {
+  for (int slots = 2, tokens = 32; slots <= 6; tokens = tokens == 512 ? 32 : 4 * tokens, slots += tokens == 32) {
     bool big = tokens >= 100;
-    double now = t->step_fixed_ns, link = 0, done[LAYERS] = {0};
+    double now = t->step_fixed_ns, link = 0, routed = 0;
+    o.upload_slots = slots;
     int n = 0;
     for (int l = 0; l < LAYERS; l++) {
       stage_load load = {.upload = big && up[l]};
       stage_load_add(&load, t, 0, tokens);
       layer_times y = stage_layer_times_load(t, p, l, &load, on + l * EXPERTS);
       if (y.upload_ns > 0) {
-        double free_at = n >= 2 ? done[n - 2] : 0; /* the buffer's last layer is through */
-        link = fmax(link, free_at) + y.upload_ns;
-        now = fmax(now + y.attn_ns + y.shared_ns, link) + y.dexp_ns;
-        done[n++] = now;
+        double each = t->layer[l].upload_ns, ahead = fmin(y.upload_ns, slots * each);
+        double tail = y.dexp_ns * fmin(1, each / y.upload_ns), rest = y.upload_ns - ahead;
+        link = fmax(link, routed) + ahead; /* the layer before it is sent by then, and its routing known */
+        routed = now + y.attn_ns;
+        if (rest > 0) link = fmax(link, routed) + rest;
+        now = fmax(routed + y.shared_ns + y.dexp_ns - tail, link) + tail;
+        n++;
       } else {
         now += y.attn_ns + fmax(y.shared_ns + y.dexp_ns, y.hand_ns + y.cexp_ns);
       }
@@ -567,7 +571,7 @@ static void uploads_slow_the_cpu(void **state) {
     stage_table *t = NULL;
     sim_machine *m = NULL;
     int ended = -1;
-    const sim_layer_ns sends = {.dexp = 50, .upload = 100}, decodes = {.cexp = 60};
+    const sim_layer_ns sends = {.dexp = 50, .upload = 100, .ahead = 100, .tail = 50}, decodes = {.cexp = 60};
     assert_int_equal(stage_table_new(1, &t), HF_OK);
     t->contend_dma = contend[i];
     assert_int_equal(sim_machine_new(t, NULL, NULL, &m), HF_OK);
