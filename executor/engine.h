@@ -34,10 +34,10 @@ typedef struct {
   /* A step with prompts in it and at least so many tokens has the CPU's experts sent to the device, in layers that the plan says (all, without a
    * plan); 0 = none does. */
   int upload_tokens;
-  int upload_slots; /* experts that a micro-batch's memory on the device has room for while they are sent; with upload_tokens */
-  engine_mla mla;          /* latent attention; for tests and comparisons */
-  char gpu[128];           /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
-  stage_table *pace;       /* paced devices: the modelled machine's stages; borrowed */
+  int upload_slots;  /* experts that a micro-batch's memory on the device has room for while they are sent; with upload_tokens */
+  engine_mla mla;    /* latent attention; for tests and comparisons */
+  char gpu[128];     /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
+  stage_table *pace; /* paced devices: the modelled machine's stages; borrowed */
   int64_t device_bytes;    /* size of a virtual or paced device */
   int64_t ram_limit_bytes; /* 0 = what the machine has */
   dev_fault fault;         /* to rehearse with; of a virtual or paced device */

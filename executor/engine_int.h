@@ -14,7 +14,7 @@ typedef struct {
       router_lin_bias;
   dev_mat q, k, v, o, q_a, q_b, kv_a, k_b, v_b, router, gate, up, down, sh_gate, sh_up, sh_down, sh_gate_inp;
   bool has_host_experts, has_device_experts;
-  bool uploads; /* has_host_experts, and big steps with prompts have them sent to the device */
+  bool uploads;      /* has_host_experts, and big steps with prompts have them sent to the device */
   int expert_format; /* of gate and up of all routed experts: kern_format + 1; 0 before the first is loaded */
 } layer_weights;
 

@@ -119,7 +119,8 @@ int main(int argc, char **argv) {
       {"experts-on-gpu", 0, CLI_NUM, &r.experts_percent, "PERCENT",
        "Without a plan: this share of every layer's experts on the device.", 0, 100},
       {"upload-tokens", 0, CLI_INT, &r.upload_tokens, "N",
-       "A step of at least N tokens, some of them of prompts, has the CPU's experts sent to the device, in the layers that the plan "
+       "A step of at least N tokens, some of them of prompts, has the CPU's experts sent to the device, in the layers that the "
+       "plan "
        "says (without one: "
        "all); 0 = never. Default the plan's.",
        0, 1048576},

@@ -135,12 +135,12 @@ typedef struct {
   float *host_x, *host_y;    /* [max_tok][d_model] */
   float *logits;             /* [max_logits][vocab] */
   int max_tok, max_logits;
-  bool upload;                 /* the host's experts of layers that upload are sent to the device; never on the host device */
-  _Atomic int beats;           /* signs of life of a step that uploads, which signals to nobody for long: rises */
+  bool upload;       /* the host's experts of layers that upload are sent to the device; never on the host device */
+  _Atomic int beats; /* signs of life of a step that uploads, which signals to nobody for long: rises */
   int64_t sent_bytes, unused_bytes; /* by the copy queue; of them sent ahead and not wanted, or sent again */
-  _Atomic int ready, done;     /* flags of the hand-over */
-  _Atomic int64_t done_at_ns;  /* paced: `done` counts from this moment on */
-  _Atomic int64_t ready_at_ns; /* when ready was stored */
+  _Atomic int ready, done;          /* flags of the hand-over */
+  _Atomic int64_t done_at_ns;       /* paced: `done` counts from this moment on */
+  _Atomic int64_t ready_at_ns;      /* when ready was stored */
   _Atomic int64_t
       start_at_ns;  /* paced: the device begins no earlier, other streams run meanwhile; may be brought forward while it waits */
   dev_trace *trace; /* [max_trace]; filled by the device, NULL = none */
@@ -166,10 +166,10 @@ typedef struct {
   dev_expert *experts; /* [n_layers * n_experts], residency table, changed in place between steps */
   /* Of recordings that upload. */
   const moe_expert *host_experts; /* [n_layers * n_experts]; gate.data NULL: not in host memory */
-  uint8_t *likely;                /* [n_layers * n_experts]: what tokens of the last step that uploaded chose; written by the device */
-  dev_addr slots;                 /* [streams][n_slots][slot_bytes] */
-  int n_slots;                    /* of a stream: 2 to DEV_MAX_SLOTS */
-  size_t slot_bytes;              /* dev_slot_bytes of the largest */
+  uint8_t *likely;   /* [n_layers * n_experts]: what tokens of the last step that uploaded chose; written by the device */
+  dev_addr slots;    /* [streams][n_slots][slot_bytes] */
+  int n_slots;       /* of a stream: 2 to DEV_MAX_SLOTS */
+  size_t slot_bytes; /* dev_slot_bytes of the largest */
 } dev_context;
 
 enum { DEV_MAX_SLOTS = 64, DEV_MAX_SENT = 1024 /* experts of a layer that uploads */ };

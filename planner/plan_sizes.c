@@ -197,7 +197,8 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
   if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED)
     add(&t, "ram", "memory of the virtual device in use",
-        s->dense + s->head + s->kv + depth * (s->activations + s->device[0].slots) + s->rope + resident->device[0] + s->margin, s->ram_limit);
+        s->dense + s->head + s->kv + depth * (s->activations + s->device[0].slots) + s->rope + resident->device[0] + s->margin,
+        s->ram_limit);
   return t.n;
 }
 

@@ -34,7 +34,7 @@ struct copies {
   pthread_mutex_t lock; /* guards all below */
   pthread_cond_t wake;
   bool stop, joined;
-  int turn; /* stream to look at first */
+  int turn;        /* stream to look at first */
   int64_t link_ns; /* when the last copy ended */
   lane lane[COPIES_MAX_STREAMS];
 };
@@ -48,7 +48,8 @@ static const moe_expert *source(const lane *y, int at, int e) {
 
 static bool wanted(const lane *y, int at, int e) {
   const dev_context *ctx = y->r->ctx;
-  const bool chosen = at < y->routed ? y->need[e] != 0 : ctx->likely[(size_t)y->r->uploads[at] * (size_t)ctx->n_experts + (size_t)e];
+  const bool chosen =
+      at < y->routed ? y->need[e] != 0 : ctx->likely[(size_t)y->r->uploads[at] * (size_t)ctx->n_experts + (size_t)e];
   return chosen && source(y, at, e)->gate.data;
 }
 
@@ -193,7 +194,8 @@ static void note(copies *q, copy *c, int64_t start_ns, int64_t end_ns) {
     return;
   }
   c->t->state = SLOT_FULL;
-  if (rec->distinct == 0) *rec = (dev_trace){.start_ns = start_ns, .end_ns = start_ns, .layer = c->layer, .stage = DEV_STAGE_UPLOAD};
+  if (rec->distinct == 0)
+    *rec = (dev_trace){.start_ns = start_ns, .end_ns = start_ns, .layer = c->layer, .stage = DEV_STAGE_UPLOAD};
   if (start_ns > rec->end_ns) rec->idle_ns += start_ns - rec->end_ns;
   rec->end_ns = end_ns;
   rec->tokens = c->tokens;
@@ -206,7 +208,7 @@ static void *copy_thread(void *arg) {
   copy c;
   pthread_mutex_lock(&q->lock);
   for (;;) {
-    while (!q->stop && !next_of_all(q, &c)) pthread_cond_wait(&q->wake, &q->lock);
+    while (!q->stop && !next_of_all(q, &c)) pthread_cond_wait(&q->wake, &q->lock); /* ends: copies_quit wakes it */
     if (q->stop) break;
     const int expert = c.t->expert;
     pthread_mutex_unlock(&q->lock);
@@ -251,7 +253,7 @@ void copies_quit(copies *q) {
   q->stop = true;
   pthread_cond_signal(&q->wake);
   pthread_mutex_unlock(&q->lock);
-  if (!q->joined) pthread_join(q->thread, NULL);
+  if (!q->joined) pthread_join(q->thread, NULL); /* ends: a copy is finite, `before` looks at what the caller has set */
   q->joined = true;
 }
 

@@ -13,10 +13,10 @@
 
 enum { COPIES_MAX_STREAMS = 16 };
 typedef struct {
-  int n_streams; /* at most COPIES_MAX_STREAMS */
+  int n_streams;     /* at most COPIES_MAX_STREAMS */
   dev_pace_fn *pace; /* NULL: not paced */
   void *pace_user;
-  bool (*before)(void *user);                    /* a copy; true: the device is lost or about to be freed, nothing is sent any more */
+  bool (*before)(void *user); /* a copy; true: the device is lost or about to be freed, nothing is sent any more */
   void (*after)(void *user, int64_t started_ns); /* the copy that began then */
   void *user;
 } copies_options;

@@ -40,7 +40,7 @@ typedef struct {
   int64_t up_sent;                        /* of layer up_at */
   bool sending;                           /* the link has work of this micro-batch, or it waits for the link */
   bool late;                              /* the last of dexp waits for its upload */
-  bool asked;                              /* it came, and dexp waits for the device: asked for once, whatever else is uploaded */
+  bool asked;                             /* it came, and dexp waits for the device: asked for once, whatever else is uploaded */
 } walk;
 
 struct sim_machine {
@@ -53,9 +53,9 @@ struct sim_machine {
   int n_due;
   resource res[SIM_N_RESOURCES];
   walk mb[SCHED_MAX_DEPTH];
-  int at_work[N_SIDES]; /* running jobs per side */
+  int at_work[N_SIDES];          /* running jobs per side */
   int64_t sent[SCHED_MAX_DEPTH]; /* by the link's job of each micro-batch */
-  int ended;            /* micro-batch whose step has just ended, -1: none */
+  int ended;                     /* micro-batch whose step has just ended, -1: none */
 };
 
 /* ---- jobs in order of (end, creation) ---- */
@@ -236,8 +236,7 @@ static void emit_side(const sim_machine *m, int mb, const job *k, int64_t cexp) 
   int64_t all = routed(b)->shared + dexp + cexp, length = m->now - k->start;
   if (all <= 0) return;
   int64_t a = k->start + sim_round((double)length * (double)routed(b)->shared / (double)all);
-  int64_t c =
-      cexp > 0 ? k->start + sim_round((double)length * (double)(routed(b)->shared + dexp) / (double)all) : m->now;
+  int64_t c = cexp > 0 ? k->start + sim_round((double)length * (double)(routed(b)->shared + dexp) / (double)all) : m->now;
   emit(m, mb, "shared", where, k->start, a);
   emit(m, mb, "dexp", where, a, c);
   if (cexp > 0) emit(m, mb, "cexp", where, c, m->now);

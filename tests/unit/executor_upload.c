@@ -62,7 +62,8 @@ static uint64_t hash(uint64_t h, const void *bytes, size_t n) {
 static void on_logits(void *user, serve_request *q, int position, const float *logits) {
   run *r = user;
   const int64_t at[2] = {q - r->req, position};
-  r->logits += hash(hash(UINT64_C(14695981039346656037), at, sizeof at), logits, sizeof *logits * (size_t)model_get_config(m)->vocab_size);
+  r->logits +=
+      hash(hash(UINT64_C(14695981039346656037), at, sizeof at), logits, sizeof *logits * (size_t)model_get_config(m)->vocab_size);
 }
 
 /* Bytes of the host's experts that a step's tokens chose in layers that upload. */
@@ -100,7 +101,8 @@ static void look_at_trace(run *r, const dev_step *s) {
 static void on_step(void *user, const dev_step *s, const sched_step *what, int64_t index) {
   run *r = user;
   (void)index;
-  const bool prefills = what->n_decode < what->n_tokens, want = prefills && r->e->o.upload_tokens > 0 && s->n_tok >= r->e->o.upload_tokens;
+  const bool prefills = what->n_decode < what->n_tokens,
+             want = prefills && r->e->o.upload_tokens > 0 && s->n_tok >= r->e->o.upload_tokens;
   r->wrong = r->wrong || s->upload != want;
   if (!s->upload) {
     r->other_steps++;
@@ -138,7 +140,8 @@ static void serve(const engine_options *o, bool logits, run *r, serve_stats *st)
 static void expect_same(const run *got, const run *want, const char *what) {
   for (int i = 0; i < REQUESTS; i++) {
     assert_int_equal(got->req[i].n_out, out_len[i]);
-    if (memcmp(got->out[i], want->out[i], (size_t)out_len[i] * sizeof(int32_t))) fail_msg("%s: request %d: other tokens", what, i);
+    if (memcmp(got->out[i], want->out[i], (size_t)out_len[i] * sizeof(int32_t)))
+      fail_msg("%s: request %d: other tokens", what, i);
   }
   if (got->logits != want->logits) fail_msg("%s: other logits", what);
   if (got->wrong) fail_msg("%s: a step is not what it should be", what);
@@ -170,7 +173,8 @@ static void the_same_bits_as_on_the_cpu(void **state) {
         o = uploading(depth, percent[p], depth == 2 ? 1 : 8, slots);
         serve(&o, true, &got, &st);
         expect_same(&got, &want, what);
-        if (!(got.upload_steps > 0 && got.uploads > 0 && got.late == 0)) fail_msg("%s: %d steps, %d uploads, %d late", what, got.upload_steps, got.uploads, got.late);
+        if (!(got.upload_steps > 0 && got.uploads > 0 && got.late == 0))
+          fail_msg("%s: %d steps, %d uploads, %d late", what, got.upload_steps, got.uploads, got.late);
         assert_true(depth == 2 || got.other_steps > 0);
         assert_int_equal(got.sent_bytes - got.unused_bytes, got.needed_bytes);
         serve_stats_free(&st);
@@ -356,9 +360,12 @@ static void a_paced_link_takes_its_time(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(the_same_bits_as_on_the_cpu),          cmocka_unit_test(only_chosen_experts_are_sent),
-      cmocka_unit_test(layers_do_as_the_plan_says),           cmocka_unit_test(others_decode_between_chunks),
-      cmocka_unit_test(a_loss_during_an_upload_costs_no_token), cmocka_unit_test(no_room_for_slots_is_told_before),
+      cmocka_unit_test(the_same_bits_as_on_the_cpu),
+      cmocka_unit_test(only_chosen_experts_are_sent),
+      cmocka_unit_test(layers_do_as_the_plan_says),
+      cmocka_unit_test(others_decode_between_chunks),
+      cmocka_unit_test(a_loss_during_an_upload_costs_no_token),
+      cmocka_unit_test(no_room_for_slots_is_told_before),
       cmocka_unit_test(a_paced_link_takes_its_time),
   };
   if (kern_init(NULL) != HF_OK) return 1;

@@ -18,7 +18,15 @@ static int with_uploads(rig *r, dev_op *ops) {
     if (op.kind == DOP_EXPERTS) xn = op.in, x = op.out;
     if (op.kind == DOP_WAIT)
       put_op(ops, &n,
-             (dev_op){.kind = DOP_UPLOADED, .when = DEV_UPLOAD, .layer = op.layer, .in = xn, .in_stride = D, .in2 = sum, .out = x, .out_stride = D, .n = D});
+             (dev_op){.kind = DOP_UPLOADED,
+                      .when = DEV_UPLOAD,
+                      .layer = op.layer,
+                      .in = xn,
+                      .in_stride = D,
+                      .in2 = sum,
+                      .out = x,
+                      .out_stride = D,
+                      .n = D});
     if (op.kind == DOP_COPY_OUT || op.kind == DOP_SIGNAL || op.kind == DOP_WAIT || op.kind == DOP_ADD_IN) op.when = DEV_NO_UPLOAD;
     put_op(ops, &n, op);
     if (op.kind == DOP_STAGE && op.n == DEV_STAGE_ATTN)
@@ -99,7 +107,8 @@ static void an_expert_comes_when_the_link_has_brought_it(void **state) {
     for (int i = 0; i < s->n_trace; i++) {
       const dev_trace *t = &s->trace[i];
       if (t->stage != DEV_STAGE_UPLOAD) continue;
-      assert_true(t->end_ns - t->start_ns - t->idle_ns >= t->distinct * LINK_NS && t->bytes == t->distinct * (int64_t)r->ctx.slot_bytes);
+      assert_true(t->end_ns - t->start_ns - t->idle_ns >= t->distinct * LINK_NS &&
+                  t->bytes == t->distinct * (int64_t)r->ctx.slot_bytes);
       assert_true(t->start_ns >= before_ns);
       before_ns = t->end_ns;
       sent += t->distinct;
