@@ -82,9 +82,10 @@ static hf_status make_eval(const plan_inputs *in, const plan_sizes *s, planned *
 }
 
 /* With so many slots the link goes on while the device is at attention and shared experts of a chunk: as many experts as it sends meanwhile, one that
- * comes and one that is computed. At most a fiftieth of a device's memory for all, which would else hold so many more experts for good. */
+ * comes and one that is computed. At most a fiftieth of a device's memory for all, which would else hold so many more experts for good; but four,
+ * since experts that many tokens chose and such that few did follow each other. */
 static int upload_slots(const plan_inputs *in, const plan_eval *v) {
-  enum { PART = 50, MOST = 64 };
+  enum { PART = 50, LEAST = 4, MOST = 64 };
   const stage_table *t = v->table;
   const int64_t each = plan_slot_bytes(in->c, v->expert_bytes);
   double meanwhile = 0;
@@ -98,8 +99,8 @@ static int upload_slots(const plan_inputs *in, const plan_eval *v) {
   int64_t room = in->device_mem[0];
   for (int d = 1; d < in->gpus.n; d++) room = in->device_mem[d] < room ? in->device_mem[d] : room;
   int64_t most = room / PART / each;
-  most = most < SCHED_UPLOAD_SLOTS ? SCHED_UPLOAD_SLOTS : most > MOST ? MOST : most;
-  double n = SCHED_UPLOAD_SLOTS + ceil(meanwhile);
+  most = most < LEAST ? LEAST : most > MOST ? MOST : most;
+  double n = fmax(LEAST, SCHED_UPLOAD_SLOTS + ceil(meanwhile));
   return n < (double)most ? (int)n : (int)most;
 }
 
