@@ -1,6 +1,6 @@
 /* virtual.c: a device with a thread of its own and a memory of a stated size. It behaves as a GPU with several streams does:
  * operations of one stream run in order, a stream that waits for the host lets another run. A stream keeps the device until it blocks or ends,
- * which favours the micro-batch that is furthest along its layer.
+ * which favours the micro-batch that is furthest along its layer; one that uploads gives it away after each layer that does.
  *
  * Paced: a stage that would take longer on the modelled machine is stretched to that time while the device counts as busy.
  *
@@ -30,6 +30,7 @@ typedef struct {
   int pc;
   int n_sent;                                         /* experts of the UPLOADED at work that are computed */
   int64_t sent_since_ns, sent_until_ns, sent_busy_ns; /* theirs */
+  bool gave_way;                                      /* the time since then is no part of the next stage */
   int64_t stage_start_ns, blocked_since_ns;
   _Atomic bool active;
 } stream;
@@ -171,7 +172,6 @@ static bool run_sent(virt *v, stream *st, const dev_op *op) {
   copies_layer_ends(v->copies, i);
   st->n_sent = 0;
   st->sent_busy_ns = 0;
-  st->stage_start_ns = hf_now_ns();
   return true;
 }
 
@@ -183,12 +183,16 @@ static bool advance(virt *v, stream *st) {
     if (now < atomic_load_explicit(&s->start_at_ns, memory_order_relaxed)) return false;
     st->stage_start_ns = now; /* the time in the queue is no part of the first stage */
   }
+  if (st->gave_way) st->stage_start_ns = hf_now_ns();
+  st->gave_way = false;
   for (; st->pc < st->r->n_ops; st->pc++) {
     const dev_op *op = &st->r->ops[st->pc];
     if (!cpu_op_runs(op, s)) continue;
     if (op->kind == DOP_WAIT && !answered(s, op->layer)) return false;
     if (op->kind == DOP_UPLOADED) {
-      if (run_sent(v, st, op)) continue;
+      if (!run_sent(v, st, op)) return false;
+      st->pc++; /* others have their turn: a big step that waits for nobody would keep the device for long */
+      st->gave_way = true;
       return false;
     }
     if (faulty(v, "an operation failed")) return false;
@@ -278,6 +282,7 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   st->r = r;
   st->s = s;
   st->pc = st->n_sent = 0;
+  st->gave_way = false;
   st->sent_busy_ns = 0;
   cpu_step_begin(s);
   if (uploads) copies_begin(v->copies, s->stream, r, s);
