@@ -42,7 +42,7 @@ typedef struct {
   double mean_context; /* of a decode step: prompt + half the output */
   int chunk_most;      /* longest chunk worth a thought */
   int chunk_tokens;    /* chunk_most, or what plan_make chose */
-  int upload_slots;    /* experts that a micro-batch can have under way to its devices; goes with the chunk, 0: not chosen yet */
+  int upload_slots; /* experts that a micro-batch can have under way to its devices; goes with the chunk, 0: not chosen yet, -1: none */
 } plan_inputs;
 
 /* Opens everything. HF_INPUT, HF_NOT_FOUND with the option's name; then nothing was written. Nothing is written: what a plan is stored with is

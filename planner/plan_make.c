@@ -81,21 +81,36 @@ static hf_status make_eval(const plan_inputs *in, const plan_sizes *s, planned *
   return HF_OK;
 }
 
+/* Whether a chunk could be faster with a layer's experts sent, none of them living on the device: what lives there leaves less to send and less to
+ * compute elsewhere alike. */
+static bool upload_pays(const stage_table *t, const popularity *prompts, int l, const stage_load *chunk) {
+  stage_load load = *chunk;
+  load.upload = false;
+  layer_times cpu = stage_layer_times_load(t, prompts, l, &load, NULL);
+  load.upload = true;
+  layer_times sent = stage_layer_times_load(t, prompts, l, &load, NULL);
+  return fmax(sent.attn_ns + sent.shared_ns + sent.dexp_ns, sent.upload_ns) <
+         cpu.attn_ns + stage_overlap_ns(t, cpu.shared_ns + cpu.dexp_ns, cpu.hand_ns + cpu.cexp_ns);
+}
+
 /* With so many slots the link goes on while the device is at attention and shared experts of a chunk: as many experts as it sends meanwhile, one that
  * comes and one that is computed. At most a fiftieth of a device's memory for all, which would else hold so many more experts for good; but four,
- * since experts that many tokens chose and such that few did follow each other. */
+ * since experts that many tokens chose and such that few did follow each other. -1 where no chunk of that length uploads. */
 static int upload_slots(const plan_inputs *in, const plan_eval *v) {
   enum { PART = 50, LEAST = 4, MOST = 64 };
   const stage_table *t = v->table;
   const int64_t each = plan_slot_bytes(in->c, v->expert_bytes);
+  const popularity prompts = popularity_of_prompts(v->pop);
   double meanwhile = 0;
-  if (!v->prefill.upload || each == 0) return 0;
-  for (int l = 0; l < t->n_layers; l++) {
+  bool pays = false;
+  for (int l = 0; v->prefill.upload && l < t->n_layers; l++) {
     const stage_layer *y = &t->layer[l];
     if (!y->moe || !(y->upload_ns > 0)) continue;
     double ns = stage_attn_ns(t, l, &v->prefill.load) + stage_curve_at(&y->shared, v->prefill.load.tokens);
     meanwhile = fmax(meanwhile, ns / y->upload_ns);
+    pays = pays || upload_pays(t, &prompts, l, &v->prefill.load);
   }
+  if (!pays || each == 0) return -1;
   int64_t room = in->device_mem[0];
   for (int d = 1; d < in->gpus.n; d++) room = in->device_mem[d] < room ? in->device_mem[d] : room;
   int64_t most = room / PART / each;
@@ -108,6 +123,7 @@ hf_status plan_set_chunk(plan_inputs *in, const planned_options *o, int chunk_to
   in->chunk_tokens = chunk_tokens;
   v->prefill = plan_prefill(in, o, v->table);
   in->upload_slots = upload_slots(in, v);
+  v->prefill.upload = in->upload_slots > 0;
   HF_TRY(plan_sizes_of(in, s));
   fill_rooms(in, s, v);
   v->limit = plan_slo_limits(in, o, &v->prefill);

@@ -101,7 +101,9 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
   s->head = h.embed.loaded_bytes + h.output.loaded_bytes;
   int64_t tokens = in->chunk_tokens + r->users;
   s->activations = activation_bytes(c, tokens, r->users);
-  s->slots = plan_slot_bytes(c, s->expert) * (in->upload_slots > 0 ? in->upload_slots : SCHED_UPLOAD_SLOTS);
+  s->slots = plan_slot_bytes(c, s->expert) * (in->upload_slots < 0   ? 0
+                                              : in->upload_slots > 0 ? in->upload_slots
+                                                                     : SCHED_UPLOAD_SLOTS);
   s->rope = 8LL * r->context * (c->rope.dim / 2) + 64;
   s->host_step = 8LL * tokens * c->d_model + 4LL * r->users * c->vocab_size;
   s->ram_limit = cost_mem_bytes(in->host, "cpu", -1);
