@@ -343,7 +343,9 @@ static hf_status open_micro_batch(engine *e, int i) {
   s->max_logits = e->o.max_logits;
   s->page_table = e->page_table;
   s->pages_per_seq = e->pages_per_seq;
-  s->max_trace = 7 * c->n_layers + 8;
+  s->max_trace = 6 * c->n_layers + 8;
+  for (int l = 0; l < c->n_layers; l++)
+    s->max_trace += e->layer[l].uploads ? 2 * c->n_experts : 0; /* copies and products, with pauses */
   HF_TRY(hf_alloc(&s->ids, nt, sizeof *s->ids, "step"));
   HF_TRY(hf_alloc(&s->pos, nt, sizeof *s->pos, "step"));
   HF_TRY(hf_alloc(&s->seq, nt, sizeof *s->seq, "step"));

@@ -251,12 +251,13 @@ static void count_times(server *v, const dev_step *s, const sched_step *what) {
   for (int i = 0; i < s->n_trace; i++) {
     const dev_trace *t = &s->trace[i];
     struct serve_stage *g = &st->stage[((size_t)phase * ((size_t)st->n_layers + 1) + (size_t)t->layer) * DEV_STAGE_N + t->stage];
-    double ns = (double)(t->end_ns - t->start_ns - t->idle_ns);
-    g->steps++;
-    g->tokens += t->tokens;
+    double ns = (double)(t->end_ns - t->start_ns), before = t->more ? g->last_ns : 0;
+    g->steps += !t->more;
+    g->tokens += t->more ? 0 : t->tokens;
     g->distinct += t->distinct;
     g->ns += ns;
-    g->ns_sq += ns * ns;
+    g->last_ns = before + ns;
+    g->ns_sq += g->last_ns * g->last_ns - before * before;
   }
   double ns = (double)(s->finished_ns - s->launched_ns);
   st->step_ns_sum[phase] += ns;

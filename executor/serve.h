@@ -87,8 +87,9 @@ typedef struct {
   int64_t *distinct_steps, *distinct_sum, *distinct_sq; /* [2][n_layers][max_tok + 1] by tokens of the step */
   struct serve_stage {
     int64_t steps, tokens, distinct;
-    double ns, ns_sq;
-  } * stage; /* [2][n_layers + 1][DEV_STAGE_N] */
+    double ns, ns_sq; /* without pauses */
+    double last_ns;   /* of the last step */
+  } * stage;          /* [2][n_layers + 1][DEV_STAGE_N] */
   int64_t steps, decode_steps, prompt_tokens /* computed */, shared_tokens /* of prompts, not computed */, output_tokens;
   double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
   double after_tokens, after_s;   /* those of decode_tokens and decode_s that came after a device was lost */

@@ -116,7 +116,7 @@ typedef struct {
   int layer;
   dev_stage stage;
   int tokens, distinct; /* distinct device (dexp), CPU (cexp) or sent (upload) experts touched */
-  int64_t idle_ns;      /* of the time: waiting, while others may have had the resource */
+  bool more;            /* the stage goes on: an earlier record of the step has its beginning, and there was a pause */
   int64_t bytes;        /* sent */
 } dev_trace;
 

@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+static const int64_t PAUSE_NS = 20000; /* shorter ones are not told apart from the thread's own work */
+
 typedef struct {
   enum { SLOT_FREE, SLOT_SENDING, SLOT_FULL } state;
   bool dropped; /* while it is sent: nobody wants it any more */
@@ -25,7 +27,10 @@ typedef struct {
   int64_t since_ns;
   uint8_t need[DEV_MAX_SENT]; /* chosen in layer routed - 1 */
   slot slot[DEV_MAX_SLOTS];
-  dev_trace rec[2]; /* of layers at and at - 1, by their parity */
+  struct {
+    dev_trace rec[DEV_MAX_SENT];
+    int n;
+  } log[2]; /* of layers at and at - 1, by their parity: copies without a pause are one record */
 } lane;
 
 struct copies {
@@ -184,7 +189,7 @@ static bool next_of_all(copies *q, copy *c) {
 }
 
 static void note(copies *q, copy *c, int64_t start_ns, int64_t end_ns) {
-  dev_trace *rec = &c->y->rec[c->t->at % 2];
+  const int k = c->t->at % 2, n = c->y->log[k].n;
   q->link_ns = end_ns;
   c->t->ready_ns = end_ns;
   c->t->x = c->x;
@@ -194,11 +199,12 @@ static void note(copies *q, copy *c, int64_t start_ns, int64_t end_ns) {
     return;
   }
   c->t->state = SLOT_FULL;
-  if (rec->distinct == 0)
-    *rec = (dev_trace){.start_ns = start_ns, .end_ns = start_ns, .layer = c->layer, .stage = DEV_STAGE_UPLOAD};
-  if (start_ns > rec->end_ns) rec->idle_ns += start_ns - rec->end_ns;
+  dev_trace *rec = n > 0 ? &c->y->log[k].rec[n - 1] : NULL;
+  if (!rec || (start_ns - rec->end_ns > PAUSE_NS && n < DEV_MAX_SENT)) {
+    rec = &c->y->log[k].rec[c->y->log[k].n++];
+    *rec = (dev_trace){.start_ns = start_ns, .layer = c->layer, .stage = DEV_STAGE_UPLOAD, .tokens = c->tokens, .more = n > 0};
+  }
   rec->end_ns = end_ns;
-  rec->tokens = c->tokens;
   rec->distinct++;
   rec->bytes += c->bytes;
 }
@@ -271,7 +277,7 @@ void copies_begin(copies *q, int stream, const dev_recording *r, dev_step *s) {
   y->s = s;
   y->at = y->routed = y->used = 0;
   y->since_ns = hf_now_ns();
-  memset(y->rec, 0, sizeof y->rec);
+  y->log[0].n = y->log[1].n = 0;
   for (int i = 0; i < DEV_MAX_SLOTS; i++) {
     if (y->slot[i].state == SLOT_SENDING) y->slot[i].dropped = true;
     else y->slot[i].state = SLOT_FREE;
@@ -342,9 +348,9 @@ void copies_layer_ends(copies *q, int stream) {
   lane *y = &q->lane[stream];
   dev_step *s = y->s;
   pthread_mutex_lock(&q->lock);
-  dev_trace *rec = &y->rec[(y->routed - 1) % 2];
-  if (rec->distinct > 0 && s->trace && s->n_trace < s->max_trace) s->trace[s->n_trace++] = *rec;
-  *rec = (dev_trace){0};
+  const int k = (y->routed - 1) % 2;
+  for (int i = 0; s->trace && i < y->log[k].n && s->n_trace < s->max_trace; i++) s->trace[s->n_trace++] = y->log[k].rec[i];
+  y->log[k].n = 0;
   if (y->at < y->routed) y->at = y->routed; /* nothing was to be sent for it, and the thread has not seen that yet */
   if (y->routed == y->r->n_uploads) y->r = NULL;
   pthread_mutex_unlock(&q->lock);

@@ -385,7 +385,7 @@ void cpu_step_begin(dev_step *s) {
 
 void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_t end_ns, int tokens, int distinct) {
   if (!s->trace || s->n_trace >= s->max_trace) return;
-  s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct, 0, 0};
+  s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct, false, 0};
 }
 
 static const char *op_name(dev_op_kind k) {

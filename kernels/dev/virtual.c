@@ -28,9 +28,10 @@ typedef struct {
   dev_recording *r;
   dev_step *s;
   int pc;
-  int n_sent;                                         /* experts of the UPLOADED at work that are computed */
-  int64_t sent_since_ns, sent_until_ns, sent_busy_ns; /* theirs */
-  bool gave_way;                                      /* the time since then is no part of the next stage */
+  int n_sent;  /* experts of the UPLOADED at work that are computed */
+  int n_piece; /* of them, without a pause */
+  int64_t piece_start_ns, piece_end_ns;
+  bool gave_way; /* the time since then is no part of the next stage */
   int64_t stage_start_ns, blocked_since_ns;
   _Atomic bool active;
 } stream;
@@ -132,20 +133,17 @@ static bool signal_lost(virt *v) {
   return v->signal_lost = true;
 }
 
-/* What was computed of sent experts belongs to the layer's stage of device experts, whose record may be there. */
-static void trace_sent(const stream *st, const dev_op *op) {
+/* What was computed of sent experts without a pause: part of the layer's stage of device experts, which may have a record already. */
+static void trace_sent(stream *st, const dev_op *op) {
   dev_step *s = st->s;
-  const int64_t idle = st->sent_until_ns - st->sent_since_ns - st->sent_busy_ns;
-  dev_trace *last = s->trace && s->n_trace > 0 ? &s->trace[s->n_trace - 1] : NULL;
-  if (st->n_sent == 0) return;
-  if (!last || last->stage != DEV_STAGE_DEXP || last->layer != op->layer) {
-    cpu_trace(s, DEV_STAGE_DEXP, op->layer, st->sent_since_ns, st->sent_until_ns, s->n_tok, st->n_sent);
-    if (s->trace && s->n_trace > 0) s->trace[s->n_trace - 1].idle_ns = idle;
-    return;
-  }
-  last->idle_ns += st->sent_since_ns - last->end_ns + idle;
-  last->end_ns = st->sent_until_ns;
-  last->distinct += st->n_sent;
+  bool more = false;
+  if (st->n_piece == 0) return;
+  for (int i = s->n_trace - 1; s->trace && i >= 0 && s->trace[i].layer == op->layer; i--)
+    more = more || s->trace[i].stage == DEV_STAGE_DEXP;
+  const int n = s->n_trace;
+  cpu_trace(s, DEV_STAGE_DEXP, op->layer, st->piece_start_ns, st->piece_end_ns, s->n_tok, st->n_piece);
+  if (s->n_trace > n) s->trace[n].more = more;
+  st->n_piece = 0;
 }
 
 /* Computes the experts of a layer that have come. False: the next one has not, or the device is lost. */
@@ -160,18 +158,17 @@ static bool run_sent(virt *v, stream *st, const dev_op *op) {
     cpu_sent_expert(st->r, op, st->s, expert, &x, st->n_sent == 0);
     slow_down(v, start);
     if (v->pace) hf_sleep_until_ns(start + v->pace(v->user, DEV_STAGE_DEXP, op->layer, expert, st->s, st->r->ctx));
-    if (st->n_sent++ == 0) st->sent_since_ns = start;
-    st->sent_until_ns = hf_now_ns();
-    st->sent_busy_ns += st->sent_until_ns - start;
+    if (st->n_piece++ == 0) st->piece_start_ns = start;
+    st->piece_end_ns = hf_now_ns();
+    st->n_sent++;
     atomic_fetch_add_explicit(&st->s->beats, 1, memory_order_relaxed);
     copies_used(v->copies, i, expert);
   }
+  trace_sent(st, op);
   if (state == COPIES_NOT_YET) return false;
   cpu_sent_end(st->r, op, st->s, st->n_sent > 0);
-  trace_sent(st, op);
   copies_layer_ends(v->copies, i);
   st->n_sent = 0;
-  st->sent_busy_ns = 0;
   return true;
 }
 
@@ -281,9 +278,8 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   pthread_mutex_lock(&v->lock);
   st->r = r;
   st->s = s;
-  st->pc = st->n_sent = 0;
+  st->pc = st->n_sent = st->n_piece = 0;
   st->gave_way = false;
-  st->sent_busy_ns = 0;
   cpu_step_begin(s);
   if (uploads) copies_begin(v->copies, s->stream, r, s);
   st->blocked_since_ns = s->launched_ns;

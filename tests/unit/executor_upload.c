@@ -86,7 +86,9 @@ static void look_at_trace(run *r, const dev_step *s) {
   int64_t end_ns = 0;
   for (int i = 0; i < s->n_trace; i++) {
     const dev_trace *t = &s->trace[i];
-    r->wrong = r->wrong || t->end_ns < t->start_ns || t->idle_ns < 0 || t->idle_ns > t->end_ns - t->start_ns;
+    bool begun = false;
+    for (int k = 0; k < i; k++) begun = begun || (s->trace[k].stage == t->stage && s->trace[k].layer == t->layer);
+    r->wrong = r->wrong || t->end_ns < t->start_ns || t->more != begun;
     if (t->stage == DEV_STAGE_CEXP && r->e->layer[t->layer].uploads) r->wrong = true;
     if (t->stage != DEV_STAGE_UPLOAD) continue;
     r->uploads++;
