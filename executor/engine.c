@@ -205,6 +205,39 @@ static size_t expert_bytes(const engine *e, const moe_expert *x) {
   return bytes;
 }
 
+static void collect_trace(engine *e, micro_batch *mb) {
+  dev_step *s = &mb->step;
+  for (int l = 0; l < e->c.n_layers; l++) {
+    if (!mb->trace[l].end_ns || s->n_trace == s->max_trace) continue;
+    s->trace[s->n_trace++] = mb->trace[l];
+    mb->trace[l].end_ns = 0;
+  }
+}
+
+/* The device has ended the micro-batch's step. */
+static void end_step(engine *e, int i) {
+  micro_batch *mb = &e->mb[i];
+  mb->running = false;
+  watch_end(&e->watch, i);
+  mb->over_ns = hf_now_ns();
+  collect_trace(e, mb);
+  e->traffic.sent_bytes += mb->step.sent_bytes;
+  e->traffic.unused_bytes += mb->step.unused_bytes;
+}
+
+/* In the middle of experts for another micro-batch (moe_job.breathe), whose own step waits for them and cannot have ended but with the device. */
+static void look_aside(void *user) {
+  engine *e = user;
+  for (int i = 0; i < e->o.depth && e->over && e->aside == HF_OK; i++) {
+    micro_batch *mb = &e->mb[i];
+    if (&mb->step == e->cpu_step || !mb->running || !dev_finished(e->d, i)) continue;
+    if (dev_lost(e->d)) return; /* engine_poll will find out */
+    end_step(e, i);
+    e->aside = e->over(e->over_user, i);
+    mb->over_ns = 0;
+  }
+}
+
 /* The host's experts of a layer: all threads of the pool together. */
 static void host_experts(void *user, int layer, dev_step *s, int thread, int n_threads) {
   engine *e = user;
@@ -216,7 +249,9 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
                  .ids = s->route_ids + at,
                  .weights = s->route_weights + at,
                  .y = s->host_y,
-                 .y_stride = e->c.d_model};
+                 .y_stride = e->c.d_model,
+                 .breathe = dev_is_host(e->d) || !e->over ? NULL : look_aside,
+                 .user = e};
   int64_t start = thread == 0 ? hf_now_ns() : 0;
   moe_run(e->cpu_moe, &job, e->p, thread, n_threads);
   if (thread == 0) {
@@ -495,7 +530,13 @@ hf_status engine_open(const model *m, const engine_options *o, engine **out) {
   return HF_OK;
 }
 
+void engine_on_over(engine *e, engine_over_fn *fn, void *user) {
+  e->over = fn;
+  e->over_user = user;
+}
+
 void engine_drain(engine *e) {
+  engine_on_over(e, NULL, NULL);
   for (bool running = true; running;) {
     int m;
     running = false;
@@ -599,6 +640,14 @@ static bool signal_arrived(const engine *e, const dev_step *s, int layer) {
   return hand == 0 || hf_now_ns() >= atomic_load(&s->ready_at_ns) + (int64_t)(hand / 2);
 }
 
+static void rest_until(engine *e, int64_t ns) {
+  enum { LOOK_NS = 100000 };
+  for (int64_t now = hf_now_ns(); now < ns; now = hf_now_ns()) {
+    look_aside(e);
+    hf_sleep_until_ns(e->over && ns - now > LOOK_NS ? now + LOOK_NS : ns);
+  }
+}
+
 /* Runs the CPU experts of the layer that the micro-batch signalled; paced: the CPU is busy for the modelled time at least. */
 static void answer(engine *e, micro_batch *mb, int layer) {
   dev_step *s = &mb->step;
@@ -606,20 +655,11 @@ static void answer(engine *e, micro_batch *mb, int layer) {
   e->cpu_layer = layer;
   e->cpu_step = s;
   pool_run(e->p, host_experts_job, e);
-  if (paced(&e->o)) hf_sleep_until_ns(start + engine_pace_cpu_ns(e, layer));
+  if (paced(&e->o)) rest_until(e, start + engine_pace_cpu_ns(e, layer));
   int64_t end = hf_now_ns();
   /* the device appends to step.trace meanwhile, so the CPU's records wait in a list of their own until the step is finished */
   mb->trace[layer] = (dev_trace){start, end, layer, DEV_STAGE_CEXP, s->n_tok, moe_last_distinct(e->cpu_moe)};
   dev_host_done(s, layer, paced(&e->o) ? end + (int64_t)(hand_over_ns(e, s, layer) / 2) : 0);
-}
-
-static void collect_trace(engine *e, micro_batch *mb) {
-  dev_step *s = &mb->step;
-  for (int l = 0; l < e->c.n_layers; l++) {
-    if (!mb->trace[l].end_ns || s->n_trace == s->max_trace) continue;
-    s->trace[s->n_trace++] = mb->trace[l];
-    mb->trace[l].end_ns = 0;
-  }
 }
 
 static hf_status look_at_device(engine *e) {
@@ -648,14 +688,12 @@ hf_status engine_poll(engine *e, int *finished) {
       watch_alive(&e->watch, i);
       mb->answered = ready;
       worked = true;
+      const hf_status aside = e->aside;
+      e->aside = HF_OK;
+      if (aside != HF_OK) return aside;
     } else if (dev_finished(e->d, i)) {
       if (dev_lost(e->d)) return engine_lost(e);
-      mb->running = false;
-      watch_end(&e->watch, i);
-      mb->over_ns = hf_now_ns();
-      collect_trace(e, mb);
-      e->traffic.sent_bytes += mb->step.sent_bytes;
-      e->traffic.unused_bytes += mb->step.unused_bytes;
+      end_step(e, i);
       *finished = i;
       return HF_OK;
     }

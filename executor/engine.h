@@ -75,6 +75,12 @@ HF_MUST hf_status engine_launch(engine *e, int micro_batch);
 /* Answers signals of all micro-batches (runs their CPU experts); *finished gets the index of a micro-batch whose step has ended
  * since, or -1. Call until it is not -1. */
 HF_MUST hf_status engine_poll(engine *e, int *finished);
+/* While the driver's thread computes a layer's experts (on a modelled CPU: until their time is over) steps of other micro-batches end, and the device would
+ * have nothing to do until they are launched anew. Between two claims of rows `over` is called with such a micro-batch, which is idle then as after
+ * engine_poll; it may launch steps, not poll. Another status than HF_OK is what the engine_poll at work returns once the layer is answered; nothing
+ * more is told until then. fn NULL: no calls, engine_poll tells all. */
+typedef hf_status engine_over_fn(void *user, int micro_batch);
+void engine_on_over(engine *e, engine_over_fn *fn, void *user);
 /* A device that computes wrongly says nothing: a step of CHECK_TOKENS fixed tokens through all of it (weights, kernels, the CPU's experts as well), on a
  * KV page of its own, must give the logits that it gave when the engine was opened, bit by bit. It says nothing about KV pages of requests.
  * Launches it in place of a step of an idle micro-batch; once engine_poll has told its end, engine_check_good says how it went: HF_LOST when

@@ -73,6 +73,9 @@ struct engine {
   watch watch;         /* of a device that computes on its own */
   int cpu_layer;       /* layer and step at work in the pool */
   dev_step *cpu_step;
+  engine_over_fn *over; /* told of steps that end meanwhile */
+  void *over_user;
+  hf_status aside; /* what it returned */
 };
 
 /* load.c: everything that is not where it should be; experts that are in host memory already stay. */

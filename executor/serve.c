@@ -43,6 +43,7 @@ typedef struct {
   double any_tokens, any_s;
   int64_t check_ns, checked_ns; /* when the next check is due, when the one at work was launched (0: none is) */
   int64_t unchecked;            /* steps since the last good check */
+  bool wrong;                   /* the last check was not */
   int64_t lost_ns;              /* when a device was lost that no step has ended since; 0: none */
 } server;
 
@@ -485,8 +486,10 @@ static void take_back(server *v, serve_loss *l) {
 }
 
 /* st: what the engine said. HF_OK when it was a loss that serving has survived. */
-static hf_status survive(server *v, hf_status st, bool wrong) {
+static hf_status survive(server *v, hf_status st) {
   serve_stats *all = v->st;
+  const bool wrong = v->wrong;
+  v->wrong = false;
   if (st != HF_LOST || all->n_losses == SERVE_LOSSES) return st;
   const int64_t now = hf_now_ns();
   serve_loss *l = &all->loss[all->n_losses++];
@@ -548,6 +551,27 @@ static hf_status launch_idle(server *v, bool stop, bool *busy) {
   return HF_OK;
 }
 
+/* A micro-batch's step has ended. */
+static hf_status take_step(server *v, int m) {
+  if (!v->mb[m].check) {
+    finish_step(v, m);
+    return HF_OK;
+  }
+  const hf_status st = finish_check(v, m);
+  v->wrong = st != HF_OK;
+  return st;
+}
+
+/* The same while the driver's thread computes experts for another one (engine_on_over): the device gets its next step at once. */
+static hf_status step_over(void *user, int m) {
+  server *v = user;
+  int64_t next_ns;
+  bool busy;
+  HF_TRY(take_step(v, m));
+  HF_TRY(admit(v, &next_ns));
+  return launch_idle(v, v->o->stop && *v->o->stop, &busy);
+}
+
 static hf_status loop(server *v) {
   for (;;) {
     int64_t next_ns;
@@ -556,7 +580,7 @@ static hf_status loop(server *v) {
     bool busy;
     hf_status st = launch_idle(v, stop, &busy);
     if (st != HF_OK) {
-      HF_TRY(survive(v, st, false));
+      HF_TRY(survive(v, st));
       continue;
     }
     if (!busy) {
@@ -574,10 +598,8 @@ static hf_status loop(server *v) {
     }
     int m;
     st = engine_poll(v->e, &m);
-    const bool check = st == HF_OK && m >= 0 && v->mb[m].check;
-    if (check) st = finish_check(v, m);
-    if (st != HF_OK) HF_TRY(survive(v, st, check));
-    else if (m >= 0 && !check) finish_step(v, m);
+    if (st == HF_OK && m >= 0) st = take_step(v, m);
+    if (st != HF_OK) HF_TRY(survive(v, st));
   }
 }
 
@@ -646,7 +668,9 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
   hf_status st = prepare(&v);
   v.start_ns = v.last_ns = hf_now_ns();
   v.check_ns = v.start_ns + engine_opts(e)->check_every_ns;
+  engine_on_over(e, step_over, &v);
   if (st == HF_OK) st = loop(&v);
+  engine_on_over(e, NULL, NULL);
   if (st != HF_OK) engine_drain(e); /* steps in flight read what is freed below */
   if (v.has) tell_all_final(&v);
   if (st == HF_OK) stats->pages_lost = engine_opts(e)->n_pages - sched_pages_free(v.s) - (o->known ? prefix_pages(o->known) : 0);

@@ -397,6 +397,7 @@ typedef struct {
   int per_expert; /* claims of gate and up */
   const void **x;
   float **y, *tmp, *tmp2;
+  void (*breathe)(void *user); /* moe_job's, on thread 0 */
 } worker;
 
 /* Rows [row0, row0 + n_rows) of the i-th active expert, as far as it has them: gate, up, SwiGLU, and its part of the packed hidden activations. */
@@ -503,6 +504,7 @@ static void run_part(const scratch *w, worker *k, int i, unsigned turn) {
       cut_range(&down, item - n_up, &row0, &n_rows);
       down_block(k, row0, n_rows);
     }
+    if (k->breathe) k->breathe(k->job->user);
   }
 }
 
@@ -532,6 +534,7 @@ void moe_run(moe *m, const moe_job *job, pool *p, int thread, int n_threads) {
   for (int i = 0; i < m->n_parts; i++) {
     if (m->part[i].workers_of != w->part) continue;
     worker k = {.m = m, .job = job, .b = alone ? &w->batch[i] : &m->part[i].all, .in = in, .p = p, .ended = m->ended[turn]};
+    if (thread == 0) k.breathe = job->breathe;
     run_part(w, &k, i, turn);
   }
   wait_all(p, thread, n_threads);

@@ -63,6 +63,9 @@ typedef struct {
   int y_stride;
   bool add;    /* y += …, else y = … */
   bool same_x; /* tokens and format are those of the run before: what was packed of them is taken again */
+  void (*breathe)(
+      void *user); /* called by thread 0 after each of its claims, for what cannot wait until the run ends; NULL: nothing can */
+  void *user;
 } moe_job;
 
 typedef struct moe moe;
