@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 
-/* Events of a micro-batch that are kept to look back at: a layer has no more stages. */
+/* Events of a micro-batch that are kept to look back at: more than a layer has stages; of experts that are sent, one by one, the last ones. */
 enum { KEPT = 16, MICRO_BATCHES = 64, HEADROOM = 3 };
 
 typedef struct {
@@ -210,12 +210,19 @@ static int64_t both_without_step(const idle_account *a, int x, int y) {
   return sum;
 }
 
-double idle_overlap(const idle_account *a) {
+void idle_busiest(const idle_account *a, int *first, int *second) {
   int x = -1, y = -1;
   for (int k = 0; k < a->n_resources; k++) {
     if (x < 0 || a->resource[k].busy_ns > a->resource[x].busy_ns) y = x, x = k;
     else if (y < 0 || a->resource[k].busy_ns > a->resource[y].busy_ns) y = k;
   }
+  *first = x;
+  *second = y;
+}
+
+double idle_overlap(const idle_account *a) {
+  int x, y;
+  idle_busiest(a, &x, &y);
   if (y < 0 || a->resource[y].busy_ns <= 0) return NAN;
   const int64_t span = a->span_ns - both_without_step(a, x < y ? x : y, x < y ? y : x);
   const double both = (double)(a->resource[x].busy_ns + a->resource[y].busy_ns - span);

@@ -51,6 +51,8 @@ void idle_account_free(idle_account *a);
 
 /* Of the two busiest resources, at least 0; NAN with fewer than two. */
 double idle_overlap(const idle_account *a);
+/* Their positions, -1: there is none. */
+void idle_busiest(const idle_account *a, int *first, int *second);
 /* "attention of layer 3, micro-batch 1", "the hand-over to micro-batch 1", "the next step of micro-batch 0". */
 void idle_words(const idle_gap *g, char *out, size_t n);
 void idle_cause_words(const idle_cause *c, char *out, size_t n);

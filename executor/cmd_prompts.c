@@ -268,6 +268,10 @@ static void after_json(const job *j, json *o) {
   if (measured > 0) json_add_num(a, "signed_error", signed_error(predicted, measured));
 }
 
+static const char *kv_name(const engine_options *o) {
+  return kern_kv_name(o->exact ? KV_F32 : o->kv_type);
+}
+
 static json *to_json(const job *j) {
   const rec_run *n = &j->run;
   json *o = json_new_object();
@@ -277,7 +281,7 @@ static json *to_json(const job *j) {
   if (j->list.kept) json_add_int(o, "resumed", j->list.n_all - j->list.n);
   json_add_int(o, "users", j->users);
   json_add_int(o, "depth", j->o.depth);
-  json_add_str(o, "kv_type", kern_kv_name(j->o.exact ? KV_F32 : j->o.kv_type));
+  json_add_str(o, "kv_type", kv_name(&j->o));
   json_add_int(o, "threads", n->threads);
   json_add_int(o, "prompt_tokens", n->prompt_tokens);
   json_add_int(o, "output_tokens", n->output_tokens);
@@ -381,7 +385,10 @@ static void print_idle(const idle_account *a) {
     }
     putchar('\n');
   }
-  if (isfinite(overlap)) printf("  overlap of the two: %.2f of what is possible\n", overlap);
+  int x, y;
+  idle_busiest(a, &x, &y);
+  if (isfinite(overlap))
+    printf("  overlap of %s and %s: %.2f of what is possible\n", a->resource[x].name, a->resource[y].name, overlap);
 }
 
 /* An error is stated only where like is compared with like: the planned load on the planned device of this machine. */
@@ -398,8 +405,10 @@ static void compare_load(job *j) {
     snprintf(j->unlike, n, "%lld prompt tokens were shared, the plan computes all", (long long)j->stats.shared_tokens);
   else if (j->stats.n_losses > 0) snprintf(j->unlike, n, "the device was lost on the way");
   else if (j->o.dequantise) snprintf(j->unlike, n, "weights may be dequantised, the plan is for them as they are");
-  else if (strcmp(kern_kv_name(j->o.kv_type), p->kv_type[0] ? p->kv_type : "f16"))
-    snprintf(j->unlike, n, "KV cache in %s, the plan is for %.7s", kern_kv_name(j->o.kv_type), p->kv_type);
+  else if (strcmp(kv_name(&j->o), p->kv_type[0] ? p->kv_type : "f16"))
+    snprintf(j->unlike, n, "KV cache in %s, the plan is for %.7s", kv_name(&j->o), p->kv_type[0] ? p->kv_type : "f16");
+  else if (plan_uploads(p) && j->o.upload_tokens == 0)
+    snprintf(j->unlike, n, "the plan sends experts of prompts to the device, this run did not");
   else if (j->o.depth != p->depth) snprintf(j->unlike, n, "depth %d, the plan is for %d", j->o.depth, p->depth);
   else if (!j->o.pace && p->machine_id && db_machine_get(j->d, p->machine_id, &m) == HF_OK && m.kind != MACHINE_MEASURED)
     snprintf(j->unlike, n, "the plan is for machine %.80s, this is another", p->machine);
@@ -561,11 +570,13 @@ static hf_status keep_run(const run_options *r, job *j, char *why, size_t n) {
   const hf_status counted = record_figures(&j->run, j->list.req, j->list.n, &j->stats);
   if (st == HF_OK) st = counted;
   if (st == HF_OK) st = record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats);
-  if (st == HF_OK && r->trace) st = trace_store(j->d, j->run.id, &j->trace);
+  const bool recorded = st == HF_OK;
+  if (recorded && r->trace) st = trace_store(j->d, j->run.id, &j->trace);
   if (st == HF_OK) return st;
-  snprintf(why, n, "%s", hf_error_line());
+  snprintf(why, n, "%.400s; the %s is not recorded, the run's answers and figures are whole", hf_error_line(),
+           recorded ? "trace" : "run");
   hf_clear_error();
-  j->run.id = 0;
+  if (!recorded) j->run.id = 0;
   return st;
 }
 
@@ -592,7 +603,7 @@ static hf_status run_job(const run_options *r, job *j) {
     print_people(j);
     if (j->idle.n_resources) print_idle(&j->idle);
   }
-  if (kept != HF_OK) return hf_fail(kept, "%s; the run is not recorded, its answers and figures are whole", why);
+  if (kept != HF_OK) return hf_fail(kept, "%s", why);
   int left = unfinished(&j->list);
   return left ? hf_fail(HF_NO, "interrupted: %d of %d requests are not finished; run %lld holds the others", left, j->list.n,
                         (long long)j->run.id)

@@ -122,7 +122,7 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
       for (int id = MT_EXP_GATE; id < MT_N; id++)
         if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
       const int64_t slot = footprint_slot_bytes(*to - before, c->d_ff_expert, c->d_model);
-      if (to == &w->ram_experts && has_device(o) && layer_uploads(o, c, l) && slot > w->slot) w->slot = slot;
+      if (to == &w->ram_experts && has_device(o) && !w->cut && layer_uploads(o, c, l) && slot > w->slot) w->slot = slot;
     }
   }
   return HF_OK;
@@ -184,6 +184,8 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
   if (c->n_experts)
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, &n.parts, threads_of(o)), o->ram_limit_bytes);
+  if (with_dev && (w.dev_experts || w.slot)) /* recordings of a virtual device */
+    row(&t, "ram", "scratch of the device's experts", o->depth * moe_scratch_bytes(&scratch, NULL, 1), o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
   int64_t reading = w.expert_scratch * threads_of(o);
   row(&t, "ram", "scratch of loading", reading > w.scratch ? reading : w.scratch, o->ram_limit_bytes);
@@ -500,6 +502,7 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   e->pages_per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
   HF_GO(fail, hf_alloc(&e->page_table, ((size_t)o->max_seqs + 1) * (size_t)e->pages_per_seq, sizeof(int32_t), "page table"));
   HF_GO(fail, open_nodes(e));
+  uploads_need_whole_experts(e);
   HF_GO(fail, open_context(e));
   HF_GO(fail, open_device(e));
   HF_GO(fail, load_weights(e));

@@ -89,8 +89,8 @@ HF_MUST hf_status load_check_expert(engine *e, kern_format gate, kern_format up,
 HF_MUST hf_status load_host_biases(engine *e, int layer, int expert, moe_expert *h); /* NULL where the family has none */
 /* load_nodes.c: the layer's experts that belong in host memory and are not there yet, slices to their nodes: noted only, until repack_run. */
 HF_MUST hf_status load_cut_experts(engine *e, int layer);
-/* A tensor that was read, in rows, to its slices. */
 void load_tell_nodes(const engine *e); /* with --verbose: who holds what */
+/* A tensor that was read, in rows, to its slices. */
 void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, const kern_mat *rows);
 void engine_without_device(engine_options *o);                                                /* engine.c */
 bool placed_on_device(const model_config *c, const engine_options *o, int layer, int expert); /* engine.c */
@@ -98,13 +98,14 @@ int check_pages(const engine_options *o); /* engine.c: behind the n_pages of req
 /* check_device.c: what the check gives on a device that is taken to be good. */
 HF_MUST hf_status check_learn(engine *e);
 HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */
-/* engine.c: the device that the options name, and workers beside it. */
 HF_MUST hf_status engine_must_fit(const model *m, const engine_options *o); /* engine.c: HF_NO, with what is missing */
+/* engine.c: the device that the options name, and workers beside it. */
 HF_MUST hf_status open_device(engine *e);
 /* engine.c: the host's experts and the micro-batches' recordings, once the weights are loaded. */
 HF_MUST hf_status open_steps(engine *e);
 /* upload.c: which layers upload, and slots for what they send; once the weights are loaded. */
 HF_MUST hf_status open_uploads(engine *e);
+void uploads_need_whole_experts(engine *e); /* where they are cut, nothing is sent */
 bool layer_uploads(const engine_options *o, const model_config *c, int layer);
 /* graph.c: allocates the micro-batch's buffers and records its step. */
 HF_MUST hf_status graph_record(engine *e, micro_batch *mb);

@@ -112,6 +112,12 @@ static int64_t ram_limit(void) {
   return sysinfo(&s) ? 0 : (int64_t)s.totalram * s.mem_unit;
 }
 
+bool plan_uploads(const plan *p) {
+  bool any = false;
+  for (int l = 0; p && l < p->n_layers; l++) any = any || (p->layer[l].moe && !strcmp(p->layer[l].prefill, "upload"));
+  return any;
+}
+
 /* What hf-plan can plan and this engine cannot run yet is refused, rather than run as something else. */
 static hf_status plan_is_executable(const plan *p) {
   if (p->n_devices > 1)
@@ -180,15 +186,31 @@ static void tell_choice(const plan_kernel *k, kern_format f) {
              list[i]->rounded ? ", weights and activations rounded to BF16" : "");
 }
 
+/* Absent: fallback. */
+static hf_status plan_number(const plan *p, const char *key, int lo, int hi, int fallback, int *out) {
+  const json *j = json_get(p->extra, key);
+  const double v = j ? json_number(j, 0) : fallback;
+  if (!(v >= lo && v <= hi)) return hf_fail(HF_INPUT, "plan: %s: not a number between %d and %d", key, lo, hi);
+  *out = (int)v;
+  return HF_OK;
+}
+
 /* From which steps on, and through how many slots, experts are sent: the plan's, or asked for. */
-static void upload_part(const run_options *r, const plan *p, engine_options *o) {
-  bool any = false;
-  for (int l = 0; p && l < p->n_layers; l++) any = any || (p->layer[l].moe && !strcmp(p->layer[l].prefill, "upload"));
-  const double tokens = any ? json_number(json_get(p->extra, "upload_tokens"), SCHED_UPLOAD_TOKENS) : 0;
-  const double slots = any ? json_number(json_get(p->extra, "upload_slots"), SCHED_UPLOAD_SLOTS) : SCHED_UPLOAD_SLOTS;
-  o->upload_tokens = r->upload_tokens >= 0 ? (int)r->upload_tokens : tokens >= 1 && tokens <= INT32_MAX ? (int)tokens : 0;
-  o->upload_slots = slots >= 2 && slots <= DEV_MAX_SLOTS ? (int)slots : SCHED_UPLOAD_SLOTS;
-  if (!strcmp(o->gpu, "none")) o->upload_tokens = 0;
+static hf_status upload_part(const run_options *r, const plan *p, engine_options *o) {
+  _Static_assert((int)SCHED_MOST_SLOTS == (int)DEV_MAX_SLOTS, "what is planned can be recorded");
+  const bool device = strcmp(o->gpu, "none") != 0;
+  o->upload_slots = SCHED_UPLOAD_SLOTS;
+  if (plan_uploads(p)) {
+    HF_TRY(plan_number(p, "upload_tokens", 1, 1 << 20, SCHED_UPLOAD_TOKENS, &o->upload_tokens));
+    HF_TRY(plan_number(p, "upload_slots", SCHED_UPLOAD_SLOTS, SCHED_MOST_SLOTS, SCHED_UPLOAD_SLOTS, &o->upload_slots));
+  }
+  if (r->upload_tokens > 0 && !device)
+    return hf_fail(HF_INPUT, "--upload-tokens: experts are sent to a device, and there is none (--gpu)");
+  if (r->upload_tokens > 0 && p && !plan_uploads(p))
+    hf_log(HF_LOG_INFO, "--upload-tokens: the plan sends no layer's experts, so none are sent");
+  if (r->upload_tokens >= 0) o->upload_tokens = (int)r->upload_tokens;
+  if (!device) o->upload_tokens = 0;
+  return HF_OK;
 }
 
 /* The kernels that the plan names. One made on another machine may name what this one lacks: the default stands in then. */
@@ -238,7 +260,7 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   o->experts_on_gpu_percent = r->experts_percent;
   o->ram_limit_bytes = ram_limit();
   HF_TRY(device_part(r, db_path, p, o, pace));
-  upload_part(r, p, o);
+  HF_TRY(upload_part(r, p, o));
   if (p && !strcmp(o->gpu, "none"))
     for (int l = 0; l < p->n_layers; l++)
       for (int x = 0; x < p->layer[l].n_experts; x++)

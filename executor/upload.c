@@ -1,6 +1,7 @@
 /* upload.c: experts of the CPU that a prompt's step has sent to the device instead (device.h): which layers do, and the slots that they go through. */
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "executor/engine_int.h"
 
@@ -13,6 +14,13 @@ bool layer_uploads(const engine_options *o, const model_config *c, int l) {
 
 bool engine_uploads(const engine *e, int tokens, bool prefills) {
   return prefills && e->o.upload_tokens > 0 && tokens >= e->o.upload_tokens && e->ctx.slots;
+}
+
+void uploads_need_whole_experts(engine *e) {
+  if (e->nodes.parts.n == 1 || e->o.upload_tokens == 0) return;
+  hf_log(HF_LOG_INFO, "experts are cut over %d NUMA nodes and cannot be sent to the device: the CPU computes prompts, too",
+         e->nodes.parts.n);
+  e->o.upload_tokens = 0;
 }
 
 hf_status open_uploads(engine *e) {

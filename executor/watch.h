@@ -1,6 +1,6 @@
 /* watch.h: when a device that gives no sign of life counts as hung.
  *
- * A sign of life is a step's end or the next signal to the host. How long one may take is learned from those that came: the longest silence in
+ * A sign of life is a step's end, the next signal to the host, or an expert that was sent. How long one may take is learned from those that came: the longest silence in
  * steps of so many tokens, more tokens in proportion; a device is hung after WATCH_PATIENCE times that and WATCH_LEAST_NS more, times the steps
  * that share it. Before any step has ended WATCH_FIRST_NS stand. Silence counts while the driver looks, at most WATCH_BLINK_NS a look: a process
  * that was stopped, or a driver busy elsewhere, is no silence of the device.

@@ -212,7 +212,7 @@ typedef enum {
   DEV_FAULT_HANG,   /* it never ends */
   DEV_FAULT_SIGNAL, /* from it on, the next signal does not arrive: a lost interrupt */
   DEV_FAULT_SLOW,   /* from it on, each lasts `factor` times as long */
-  DEV_FAULT_WRONG,  /* from it on, the first value of every product is wrong, and nothing says so */
+  DEV_FAULT_WRONG,  /* from it on, the first value of every product but those of experts is wrong, and nothing says so */
   DEV_FAULT_MEMORY, /* allocation or upload number `at` fails: the device is lost */
 } dev_fault_kind;
 typedef struct {
@@ -232,7 +232,8 @@ HF_MUST hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes
 /* Host device only: device memory is host memory, so a mapped tensor may be used where it is. 0 on other devices. */
 dev_addr dev_wrap(const dev *d, const void *host);
 
-/* ctx is borrowed until dev_recording_free. Ops are copied. HF_INPUT when an op is not valid (names it). */
+/* ctx is borrowed until dev_recording_free. Ops are copied. HF_INPUT when an op is not valid (names it). An expert sent ahead for nothing may still be on its
+ * way when its step has ended: recordings and steps that upload, and the memory of slots, go after dev_quit only. */
 HF_MUST hf_status dev_record(dev *d, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
                              dev_recording **out);
 void dev_recording_free(dev_recording *r);

@@ -60,7 +60,7 @@ static void put_scale(char *at, float d) {
 
 /* A head's keys or values of token t of a group. keys: four dimensions together, those of 16 tokens side by side. */
 static void write_part(const numbers *x, int t, bool keys, char *q, char *scales) {
-  _Alignas(64) char packed[AT_ONCE * 2];
+  _Alignas(64) char packed[Q8B32_BYTES_OF_256];
   const int all = q8b32_blocks(x->n[0]) * Q8_BLOCK;
   for (int at = 0, n; at < all; at += n) {
     n = quantise(x, at, packed);
@@ -73,7 +73,7 @@ static void write_part(const numbers *x, int t, bool keys, char *q, char *scales
 }
 
 static void write_row(const numbers *x, char *row) {
-  _Alignas(64) char packed[AT_ONCE * 2];
+  _Alignas(64) char packed[Q8B32_BYTES_OF_256];
   const int all = q8b32_blocks(x->n[0] + x->n[1]) * Q8_BLOCK;
   for (int at = 0, n; at < all; at += n) {
     n = quantise(x, at, packed);

@@ -51,6 +51,9 @@ static inline size_t q8b32_bytes(int n) {
   return q8b32_less_offset(n) + lay_round_up((size_t)q8b32_blocks(n) * sizeof(float), 64);
 }
 
+/* q8b32_bytes(256), for buffers of a piece at a time; a test holds it to that. */
+enum { Q8B32_BYTES_OF_256 = 512 };
+
 enum { TILE_ROWS = 16 };
 
 /* A KV head in a group of the cache in Q8_0 (kernels.h): where its parts begin, and how long it is. */

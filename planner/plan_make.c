@@ -97,7 +97,7 @@ static bool upload_pays(const stage_table *t, const popularity *prompts, int l, 
  * comes and one that is computed. At most a fiftieth of a device's memory for all, which would else hold so many more experts for good; but four,
  * since experts that many tokens chose and such that few did follow each other. -1 where no chunk of that length uploads. */
 static int upload_slots(const plan_inputs *in, const plan_eval *v) {
-  enum { PART = 50, LEAST = 4, MOST = 64 };
+  enum { PART = 50, LEAST = 4, MOST = SCHED_MOST_SLOTS };
   const stage_table *t = v->table;
   const int64_t each = plan_slot_bytes(in->c, v->expert_bytes);
   const popularity prompts = popularity_of_prompts(v->pop);

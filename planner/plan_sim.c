@@ -5,13 +5,18 @@
 
 #include "base/mem.h"
 
+static int whole(const plan *p, const char *key, int lo, int hi, int fallback) {
+  const double v = json_number(json_get(p->extra, key), fallback);
+  return v >= lo && v <= hi ? (int)v : fallback;
+}
+
 static hf_status uploads_of(const plan *p, plan_sim *s) {
   bool any = false;
   HF_TRY(hf_alloc(&s->upload, (size_t)p->n_layers, 1, "layers that upload"));
   for (int l = 0; l < p->n_layers; l++) any |= s->upload[l] = strcmp(p->layer[l].prefill, "upload") == 0;
   s->o.prefill_upload = any ? s->upload : NULL;
-  s->o.upload_tokens = (int)json_number(json_get(p->extra, "upload_tokens"), SCHED_UPLOAD_TOKENS);
-  s->o.upload_slots = (int)json_number(json_get(p->extra, "upload_slots"), SCHED_UPLOAD_SLOTS);
+  s->o.upload_tokens = whole(p, "upload_tokens", 1, 1 << 20, SCHED_UPLOAD_TOKENS);
+  s->o.upload_slots = whole(p, "upload_slots", SCHED_UPLOAD_SLOTS, SCHED_MOST_SLOTS, SCHED_UPLOAD_SLOTS);
   return HF_OK;
 }
 

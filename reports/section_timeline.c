@@ -162,12 +162,14 @@ void part_timeline(page *p, const char *id, const data_run *d) {
   timeline t = {.d = d, .a = &a};
   page_heading(p, "Who waited for whom");
   const double overlap = idle_overlap(&a);
+  int x, y;
+  idle_busiest(&a, &x, &y);
   if (isfinite(overlap))
     page_text(p,
-              "Device and CPU worked at the same time for %.0f %% of what was possible: 100 %% when the less busy one works only "
-              "while the "
-              "other does, 0 %% when they take turns.",
-              100 * overlap);
+              "%s and %s worked at the same time for %.0f %% of what was possible: 100 %% when the less busy one works only "
+              "while the other does, "
+              "0 %% when they take turns.",
+              a.resource[x].name, a.resource[y].name, 100 * overlap);
   for (int steps = d->r.depth + 1; steps >= 1; steps--) {
     if (!choose_window(&t, steps)) continue;
     draw_timeline(p, section_id(name, id, "timeline"), &t);

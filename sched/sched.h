@@ -15,7 +15,7 @@
 
 enum { SCHED_MAX_SEQS = 64, SCHED_MAX_DEPTH = 8 };
 /* Where a plan says that layers upload but neither from how many tokens of a prompt's step on nor through how many slots (stages.h). */
-enum { SCHED_UPLOAD_TOKENS = SCHED_MAX_SEQS + 1, SCHED_UPLOAD_SLOTS = 2 };
+enum { SCHED_UPLOAD_TOKENS = SCHED_MAX_SEQS + 1, SCHED_UPLOAD_SLOTS = 2, SCHED_MOST_SLOTS = 64 };
 
 typedef struct {
   int depth;        /* micro-batches, 1..SCHED_MAX_DEPTH */

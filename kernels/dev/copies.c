@@ -250,6 +250,8 @@ hf_status copies_new(const copies_options *o, copies **out) {
     copies_free(q);
     return hf_fail(HF_MACHINE, "virtual device: no thread for copies (error %d)", err);
   }
+  cpu_set_t cpus;
+  if (pthread_getaffinity_np(o->beside, sizeof cpus, &cpus) == 0) (void)pthread_setaffinity_np(q->thread, sizeof cpus, &cpus);
   *out = q;
   return HF_OK;
 }

@@ -9,11 +9,14 @@
 #ifndef HF_KERNELS_DEV_COPIES_H
 #define HF_KERNELS_DEV_COPIES_H
 
+#include <pthread.h>
+
 #include "kernels/dev/cpu_ops.h"
 
 enum { COPIES_MAX_STREAMS = 16 };
 typedef struct {
   int n_streams;     /* at most COPIES_MAX_STREAMS */
+  pthread_t beside;  /* the device's own thread: the queue's may run where that may, not where its maker is pinned */
   dev_pace_fn *pace; /* NULL: not paced */
   void *pace_user;
   bool (*before)(void *user); /* a copy; true: the device is lost or about to be freed, nothing is sent any more */

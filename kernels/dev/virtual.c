@@ -270,8 +270,13 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   virt *v = d->impl;
   if (s->stream < 0 || s->stream >= v->n_streams) return hf_fail(HF_INPUT, "virtual device: no stream %d", s->stream);
   stream *st = &v->st[s->stream];
-  const copies_options co = {
-      .n_streams = v->n_streams, .pace = v->pace, .pace_user = v->user, .before = before_copy, .after = after_copy, .user = v};
+  const copies_options co = {.n_streams = v->n_streams,
+                             .beside = v->thread,
+                             .pace = v->pace,
+                             .pace_user = v->user,
+                             .before = before_copy,
+                             .after = after_copy,
+                             .user = v};
   if (atomic_load(&st->active)) return hf_fail(HF_INPUT, "virtual device: stream %d is still running", s->stream);
   const bool uploads = s->upload && r->n_uploads > 0;
   if (uploads && !v->copies) HF_TRY(copies_new(&co, &v->copies));

@@ -24,6 +24,7 @@ enum {
   SPIN_NS = 50000,
   BARRIER_SPIN_NS = 200000,
   NAP_NS = 20000,
+  LONG_NAP_NS = 50000000,
   CHECKS_PER_CLOCK = 64,
   LINE_BYTES = 64,
   MAX_THREADS = TOPO_MAX_CPUS
@@ -364,6 +365,6 @@ void pool_wait(pool *p, atomic_int *counter, int value) {
     }
     if (hf_now_ns() < until) continue;
     patience_poll(&p->patience, &w);
-    nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = w.cpu_ns > 0 ? LONG_NAP_NS : NAP_NS}, NULL); /* naps must not look like work */
   }
 }

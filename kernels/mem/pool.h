@@ -2,6 +2,7 @@
  * core when they take (nearly) all cores of the machine, else to the cores of their node where there are several nodes (never when the
  * topology is fake); they spin briefly (50 us) and then park; with more threads than cores they do not spin.
  * A worker that dies in fn, or all of them standing still for PATIENCE_LOOKS seconds, ends the process with one line (kernels/mem/patience.h).
+ * HF_FAIL_WORKER=N in the environment lets worker 1 die at the N-th pool_run: a rehearsal, for tests.
  * One pool_run at a time (calls from several threads are serialised by the caller). Functions must not fail: they report through arg. */
 #ifndef HF_KERNELS_POOL_H
 #define HF_KERNELS_POOL_H

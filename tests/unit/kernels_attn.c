@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "kernels/layouts.h"
 #include "kernels/attn.h"
 #include "kernels/mem/topology.h"
 
@@ -195,9 +196,16 @@ static void room_for_parts(void **state) {
   assert_true(attn_part_floats(128, 1, 512, 1 << 24, 256) * sizeof(float) <= 64 << 20);
 }
 
+/* Buffers on the stack of the cache in Q8_0 are made for just that. */
+static void a_piece_fits_its_buffer(void **state) {
+  (void)state;
+  assert_int_equal(kern_act_bytes(KA_Q8B32, 256), Q8B32_BYTES_OF_256);
+}
+
 int main(void) {
   if (kern_init(NULL) != HF_OK) return 3;
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_piece_fits_its_buffer),
       cmocka_unit_test(threads_do_not_change_bits),
       cmocka_unit_test(pieces_of_a_prompt_do_not_change_bits),
       cmocka_unit_test(room_for_parts),

@@ -295,6 +295,7 @@ static inline void open_rig_with(rig *r, dev *d, pool *p, int streams) {
 }
 
 static inline void close_rig(rig *r) {
+  dev_quit(r->d);
   for (int i = 0; i < STREAMS; i++) {
     dev_step *s = &r->step[i];
     dev_recording_free(r->rec[i]);

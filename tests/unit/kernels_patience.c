@@ -57,6 +57,12 @@ static void stands_still(void *arg, int thread, int n_threads) {
   if (thread == 1) nap(50);
 }
 
+static void counts_on_one_that_stands_still(void *arg, int thread, int n_threads) {
+  (void)arg, (void)n_threads;
+  if (thread == 1) nap(50);
+  else pool_wait(the_pool, &counter, 1);
+}
+
 static void works_for_long(void *arg, int thread, int n_threads) {
   (void)arg, (void)n_threads;
   for (int64_t until = hf_now_ns() + (PATIENCE_S + 2) * INT64_C(1000000000); thread == 1 && hf_now_ns() < until;) {}
@@ -79,6 +85,9 @@ static void run_counted(void) {
 }
 static void run_still(void) {
   with_pool(stands_still, 2);
+}
+static void run_counted_still(void) {
+  with_pool(counts_on_one_that_stands_still, 3);
 }
 static void run_long(void) {
   with_pool(works_for_long, 2);
@@ -119,6 +128,8 @@ static void a_dead_worker_is_named(void **state) {
 
 static void standing_still_has_an_end(void **state) {
   (void)state;
+  ends_with(run_counted_still,
+            "hf-test: CPU workers: nothing has moved for 2 s (does the disk of the weights still answer?); start again\n");
   ends_with(run_still,
             "hf-test: CPU workers: nothing has moved for 2 s (does the disk of the weights still answer?); start again\n");
 }
