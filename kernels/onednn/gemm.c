@@ -15,7 +15,7 @@
 #include "kernels/kernels.h"
 #include "kernels/onednn/gemm.h"
 
-enum { MOST_GEMMS = 512, MOST_REFUSED = 64, LEAST_M = 16, VECTORS = 7, ROWS = 5 };
+enum { MOST_GEMMS = 512, MOST_REFUSED = 64, VECTORS = 7, ROWS = 5 };
 
 /* From 3.0 on a descriptor is a handle. */
 #if DNNL_VERSION_MAJOR >= 3
@@ -296,11 +296,16 @@ static void trial_fill(const gemm_shape *s, void *a, void *b) {
     }
 }
 
-/* The bits agreed on for this kind and k: those of its first product, if they are near enough. NULL: they are not, or no memory (*memory). */
-static const agreed *agree(const gemm_shape *s, const float *c, bool *memory) {
+/* NULL: no product of this kind and k is usable so far. */
+static const agreed *agreed_on(const gemm_shape *s) {
   for (int i = 0; i < n_agreements; i++)
     if (agreements[i].kind == s->kind && agreements[i].k == s->k) return &agreements[i];
-  agreed w = {.kind = s->kind, .k = s->k};
+  return NULL;
+}
+
+/* What the first places of c hold, if it is near enough to the sums. */
+static bool propose(const gemm_shape *s, const float *c, agreed *w) {
+  *w = (agreed){.kind = s->kind, .k = s->k};
   for (int i = 0; i < VECTORS; i++)
     for (int j = 0; j < ROWS; j++) {
       double sum = 0, all = 0;
@@ -309,16 +314,35 @@ static const agreed *agree(const gemm_shape *s, const float *c, bool *memory) {
         sum += v;
         all += fabs(v);
       }
-      w.want[i][j] = c[(size_t)i * (size_t)s->n + (size_t)j];
-      if (!(fabs((double)w.want[i][j] - sum) <= (s->k / 4.0 + 16) * 0x1p-24 * all)) return NULL;
+      w->want[i][j] = c[(size_t)i * (size_t)s->n + (size_t)j];
+      if (!(fabs((double)w->want[i][j] - sum) <= (s->k / 4.0 + 16) * 0x1p-24 * all)) return false;
     }
+  return true;
+}
+
+static bool everywhere(const gemm_shape *s, const float *c, const agreed *w) {
+  for (int i = 0; i < s->m; i++)
+    for (int j = 0; j < s->n; j++)
+      if (memcmp(&w->want[i % VECTORS][j % ROWS], &c[(size_t)i * (size_t)s->n + (size_t)j], sizeof(float)) != 0) return false;
+  return true;
+}
+
+static bool agree(const agreed *w) {
   if (hf_realloc(&agreements, (size_t)n_agreements + 1, sizeof *agreements, "oneDNN") != HF_OK) {
     hf_clear_error();
-    *memory = false;
-    return NULL;
+    return false;
   }
-  agreements[n_agreements] = w;
-  return &agreements[n_agreements++];
+  agreements[n_agreements++] = *w;
+  return true;
+}
+
+/* Only bits that are the same at all places of a usable product are what others must have. */
+static bool keeps_bits(const gemm_shape *s, const float *c, bool *memory) {
+  const agreed *w = agreed_on(s);
+  agreed first;
+  if (w) return everywhere(s, c, w);
+  if (!propose(s, c, &first) || !everywhere(s, c, &first)) return false;
+  return *memory = agree(&first);
 }
 
 static bool trial(const struct gemm *g, gemm_thread *t, bool *memory) {
@@ -333,12 +357,7 @@ static bool trial(const struct gemm *g, gemm_thread *t, bool *memory) {
   if (ok) {
     float *out = aligned(c);
     trial_fill(s, aligned(a), aligned(b));
-    ok = gemm_run(g, t, aligned(a), aligned(b), out);
-    const agreed *w = ok ? agree(s, out, memory) : NULL;
-    ok = w != NULL;
-    for (int i = 0; ok && i < s->m; i++)
-      for (int j = 0; ok && j < s->n; j++)
-        ok = memcmp(&w->want[i % VECTORS][j % ROWS], &out[(size_t)i * (size_t)s->n + (size_t)j], sizeof(float)) == 0;
+    ok = gemm_run(g, t, aligned(a), aligned(b), out) && keeps_bits(s, out, memory);
   } else {
     hf_clear_error();
   }
@@ -360,7 +379,7 @@ static const gemm *known(const gemm_shape *s) {
 static void refuse(const gemm_shape *s) {
   const int n = atomic_load(&n_refused);
   hf_log(HF_LOG_DEBUG, "oneDNN: no product of %d x %d x %d that keeps its bits", s->m, s->n, s->k);
-  if (s->m != LEAST_M || n == MOST_REFUSED || was_refused(s->kind, s->k)) return;
+  if (s->m != GEMM_LEAST_M || n == MOST_REFUSED || was_refused(s->kind, s->k)) return;
   refused[n].kind = s->kind;
   refused[n].k = s->k;
   atomic_store_explicit(&n_refused, n + 1, memory_order_release);
@@ -368,7 +387,7 @@ static void refuse(const gemm_shape *s) {
 
 static const gemm *add(const gemm_shape *s, gemm_thread *t) {
   const int n = atomic_load(&n_gemms);
-  if (n == MOST_GEMMS) return NULL;
+  if (n == MOST_GEMMS || (s->m != GEMM_LEAST_M && !agreed_on(s))) return NULL;
   struct gemm *g = &gemms[n];
   bool memory = true;
   *g = (struct gemm){.shape = *s};

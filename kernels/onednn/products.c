@@ -8,7 +8,7 @@
 #include "kernels/layouts.h"
 #include "kernels/onednn/gemm.h"
 
-enum { WIDE = 64, NARROW = 32, LEAST = 16, MOST = 128, ACTIVATION_BYTES = 4 << 20 };
+enum { WIDE = 64, NARROW = 32, LEAST = GEMM_LEAST_M, MOST = 128, ACTIVATION_BYTES = 4 << 20 };
 
 /* One call. */
 typedef struct {
@@ -168,9 +168,16 @@ static bool block(call *c, int first_token) {
   return true;
 }
 
+/* Every call ends in the smallest shapes sooner or later. Without them none may be computed here, or bits would depend on how many tokens a call has
+ * and on what was called before. One after the other in a fixed order: the first one sets the bits. */
+static bool smallest(const call *c) {
+  const gemm_shape narrow = {c->kind, LEAST, NARROW, c->w->n_cols}, wide = {c->kind, LEAST, WIDE, c->w->n_cols};
+  return gemm_find(&narrow, c->t) && gemm_find(&wide, c->t);
+}
+
 static bool product(call *c, int row0, int row1, int n_tok) {
   const int k = c->w->n_cols;
-  if (!gemm_offers(c->kind, k, kern_get()->isa) || !(c->t = gemm_this_thread(kern_get()->isa))) return false;
+  if (!gemm_offers(c->kind, k, kern_get()->isa) || !(c->t = gemm_this_thread(kern_get()->isa)) || !smallest(c)) return false;
   c->row = (size_t)k * c->elem;
   for (int t = 0, n; t < n_tok; t += n) {
     n = n_tok - t < tokens_a_pass(c) ? n_tok - t : tokens_a_pass(c);
