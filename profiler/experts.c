@@ -304,11 +304,17 @@ static hf_status measure_others(profile *p, ring *r, const prof_shape *s, kern_f
     if (c->layout != layout || c->isa == KERN_ISA_SCALAR || strcmp(c->name, own) == 0) continue;
     if (s->cols % c->col_multiple || s->rows % c->col_multiple || c->max_tok) continue;
     if (c->library && prof_over_budget(p)) continue;
-    HF_TRY(kern_prefer(KERN_USE_EXPERTS, f, 1, MOST_TOKENS, c->name));
-    hf_status st = with_pool(p, &r->b, s, f, r->expert_bytes, &r->v,
-                             !c->library  ? &coarse_counts
-                             : p->o.quick ? &library_quick
-                                          : &library_counts);
+    hf_status st = kern_prefer(KERN_USE_EXPERTS, f, 1, MOST_TOKENS, c->name);
+    if (st != HF_OK && c->library) { /* it differs from the reference here: others are worth measuring */
+      hf_log(HF_LOG_INFO, "%s is left out: %s", c->name, hf_error_line());
+      hf_clear_error();
+      continue;
+    }
+    HF_TRY(st);
+    st = with_pool(p, &r->b, s, f, r->expert_bytes, &r->v,
+                   !c->library  ? &coarse_counts
+                   : p->o.quick ? &library_quick
+                                : &library_counts);
     kern_forget();
     HF_TRY(st);
   }
