@@ -65,8 +65,9 @@ hf_status ask_options(ask_command *c, unsigned has, const cli_option *own, cli_o
       {"csv", 0, CLI_STR, &c->csv, "FILE", "Also write the table there.", 0, 0},
       {"no-store", 0, CLI_FLAG, &c->no_store, NULL, "Do not keep the answer in the database.", 0, 0}};
   static const unsigned last_needs[] = {
-      ASK_HAS_LIMITS, ASK_HAS_LIMITS,   0, 0, 0, ASK_HAS_MACHINE, ASK_HAS_DEPTH, 0, ASK_HAS_MACHINE,
+      ASK_HAS_LIMITS, ASK_HAS_LIMITS,   0, 0, 0, 0, ASK_HAS_MACHINE, ASK_HAS_DEPTH, 0, ASK_HAS_MACHINE,
       ASK_HAS_EXACT,  ASK_HAS_SCENARIO, 0, 0, 0};
+  _Static_assert(sizeof last / sizeof *last == sizeof last_needs / sizeof *last_needs, "one need for each option");
   int n = 0;
   put_all(out, &n, has, first_needs, first, 4);
   while (own->name != NULL) put(out, &n, own++);

@@ -30,7 +30,7 @@ small() ( # files of at most 40 KB: enough for answers and for what lies beside 
   "$@"
 )
 expect_exit 3 small "$bin/hf-run" "${ask[@]}" --out "$tmp/full.jsonl"
-expect_stderr_line '^hf-run: .*test.db: .*; the run is not recorded, the run's answers and figures are whole$'
+expect_stderr_line '^hf-run: .*test.db: .*; the run is not recorded, the run.s answers and figures are whole$'
 expect_json '.run_id == 0 and .requests == 12 and .output_tokens == 288 and .decode_tok_per_s > 0'
 expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/full.jsonl")" "answers beside a full database"
 expect_exit 3 small "$bin/hf-run" --model $tiny --bench --users 1,2 --output-tokens 8 --gpu none --quiet

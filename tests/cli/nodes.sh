@@ -97,3 +97,14 @@ for bad in '[[6,[256,511]],[1,[1,2]]]' '[[5,[256,512]]]' '[[6,[256,512,0]],[0,[1
   jq --argjson s "$bad" '.layers[0].split = $s' "$tmp/plan.json" >"$tmp/bad.json"
   HF_TOPOLOGY=$tmp/two.json expect_error 2 'bad.json: layers\[0\].*split' "$bin/hf-run" --model "$wide" --plan "$tmp/bad.json" --prompts "$tmp/prompts.jsonl" --quiet
 done
+
+# Slices are not sent to a device: the CPU computes prompts, too, and says so; where experts are whole they are sent.
+export HF_TOPOLOGY=$tmp/two.json
+want=$(tokens "$wide" --gpu virtual:64M --users 3)
+expect_same "$want" "$(tokens "$wide" --gpu virtual:64M --users 3 --upload-tokens 1)" "uploads on two nodes"
+expect_exit 0 "$bin/hf-run" --model "$wide" --prompts "$tmp/prompts.jsonl" --max-tokens 1 --gpu virtual:64M --upload-tokens 1 --trace "$tmp/t.json"
+expect_stderr_line 'experts are cut over 2 NUMA nodes and cannot be sent to the device'
+jq -e '[.traceEvents[] | select(.cat == "upload")] == []' "$tmp/t.json" >/dev/null || fail "slices were sent"
+HF_TOPOLOGY=$tmp/one.json expect_exit 0 "$bin/hf-run" --model "$wide" --prompts "$tmp/prompts.jsonl" --max-tokens 1 --gpu virtual:64M --upload-tokens 1 --trace "$tmp/t.json"
+jq -e '[.traceEvents[] | select(.cat == "upload")] | length > 0' "$tmp/t.json" >/dev/null || fail "whole experts were not sent"
+expect_error 2 '^hf-run: --upload-tokens: .*there is none' "$bin/hf-run" --model "$wide" --prompts "$tmp/prompts.jsonl" --max-tokens 1 --gpu none --upload-tokens 4 --quiet

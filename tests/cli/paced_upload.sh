@@ -49,4 +49,10 @@ for depth in 1 3; do
     --depth $depth --batch 5 --upload-tokens 1 --json --quiet
   expect_json '.verdict == "passed"'
 done
+
+# What a plan says of it is checked.
+for bad in '.upload_slots = 1' '.upload_slots = 100' '.upload_slots = "x"' '.upload_tokens = -3' '.upload_tokens = 1e300'; do
+  jq "$bad" "$tmp/plan.json" >"$tmp/bad.json"
+  expect_error 2 '^hf-run: .*upload_(slots|tokens): not a number between' "$bin/hf-run" --plan "$tmp/bad.json" --model $tiny --prompts "$tmp/p.jsonl" --quiet
+done
 echo ok
