@@ -465,14 +465,15 @@ static hf_status begin_again(server *v, serve_loss *l) {
   return HF_OK;
 }
 
-/* The device was found to compute wrongly: what it wrote since it was last found good is taken back, or marked where somebody knows it. */
-static void take_back(server *v, serve_loss *l) {
+/* What a device wrote since it was last found good is taken back: one that fails may have computed wrongly before. Where it was found to do so (wrong), what
+ * somebody knows already is marked. */
+static void take_back(server *v, serve_loss *l, bool wrong) {
   for (int i = 0; i < v->n_reqs; i++) {
     serve_request *r = &v->reqs[i];
     if (r->n_out == v->has[i].good) continue;
     if (v->has[i].told || !v->o->on_retract) {
-      l->suspect += !r->suspect;
-      r->suspect = true;
+      l->suspect += wrong && !r->suspect;
+      r->suspect = r->suspect || wrong;
       continue;
     }
     const int n = r->n_out - v->has[i].good;
@@ -496,7 +497,7 @@ static hf_status survive(server *v, hf_status st) {
   *l = (serve_loss){.at_s = seconds(now - v->start_ns)};
   snprintf(l->why, sizeof l->why, "%s", engine_lost_reason(v->e));
   hf_clear_error();
-  if (wrong) take_back(v, l);
+  if (engine_opts(v->e)->check_every_ns > 0) take_back(v, l, wrong);
   tell_all_final(v); /* no check will come that they could wait for */
   for (int m = 0; m < v->depth; m++) v->mb[m].in_flight = v->mb[m].check = false;
   if (v->o->stop && *v->o->stop) return HF_OK; /* nothing will be launched any more */

@@ -67,7 +67,8 @@ typedef struct {
   /* Nothing takes this answer back any more: a check has found the device good since, or there is none to come (no device to check, it was lost, serving
    * ends). After on_finish, once; suspect is set by then. */
   void (*on_final)(void *user, serve_request *r);
-  /* The last n tokens of r are taken back, n_out being what is left: the device has computed wrongly since. With it, on_finish comes with on_final.
+  /* The last n tokens of r are taken back, n_out being what is left: the device has computed wrongly since, or was lost before
+   * a check could tell. With it, on_finish comes with on_final.
    * NULL = what on_token has told cannot be taken back: such answers are marked suspect. */
   void (*on_retract)(void *user, serve_request *r, int n);
   /* A device was lost; told as soon as serving goes on without it, recovery_ns being the time until then. */

@@ -16,6 +16,8 @@ enum { REQUESTS = 6, MAX_OUT = 12, CONTEXT = 48, PAGE = 8, FAULTS = 50 };
 static const int prompt_len[REQUESTS] = {3, 20, 17, 30, 9, 20};
 static const int out_len[REQUESTS] = {12, 8, 1, 10, 6, 12};
 
+#define FAR_NS INT64_C(20000000000)
+
 static model *m;
 
 static engine_options options(int depth, int users, double percent) {
@@ -38,9 +40,26 @@ static engine_options options(int depth, int users, double percent) {
 typedef struct {
   serve_request req[REQUESTS];
   int32_t ids[REQUESTS][32], out[REQUESTS][MAX_OUT];
+  float margin[REQUESTS][MAX_OUT]; /* of the best token over the second */
   int told[REQUESTS], finished[REQUESTS], losses, retracted;
   bool twice;
 } run;
+
+/* Latent attention is computed plain for what was written before a loss, absorbed for what is decoded: with a KV cache in F16 that moves logits by less than
+ * this (tests/golden/README.md), and a choice that is closer is no wrong one. */
+static const float NEAR_TIE = 5e-2f;
+
+static void on_logits(void *user, serve_request *q, int position, const float *logits) {
+  run *r = user;
+  const int i = (int)(q - r->req), vocab = model_get_config(m)->vocab_size;
+  float best = logits[0], second = -1e30f;
+  (void)position;
+  for (int k = 1; k < vocab; k++) {
+    if (logits[k] > best) second = best, best = logits[k];
+    else if (logits[k] > second) second = logits[k];
+  }
+  if (q->n_out < MAX_OUT) r->margin[i][q->n_out] = best - second;
+}
 
 static void on_token(void *user, serve_request *q, int32_t id) {
   run *r = user;
@@ -93,6 +112,7 @@ static void serve_unsent(const engine_options *o, double temperature, bool share
                       .users = o->max_seqs,
                       .user = r,
                       .on_token = on_token,
+                      .on_logits = on_logits,
                       .on_finish = on_finish,
                       .on_retract = unsent ? on_retract : NULL,
                       .on_loss = on_loss};
@@ -111,12 +131,16 @@ static void serve_all(const engine_options *o, double temperature, bool share, r
   serve_unsent(o, temperature, share, false, r, st);
 }
 
-static void expect_same(const run *got, const run *want, const char *what) {
+/* Equal tokens up to a near tie of the greedy choice. */
+static void expect_same(const run *got, const run *want, bool greedy, const char *what) {
   for (int i = 0; i < REQUESTS; i++) {
+    int k = 0;
     assert_string_equal(got->req[i].finish, "length");
     assert_int_equal(got->req[i].n_out, out_len[i]);
-    if (memcmp(got->out[i], want->out[i], (size_t)out_len[i] * sizeof(int32_t)))
-      fail_msg("%s: request %d: other tokens", what, i);
+    while (k < out_len[i] && got->out[i][k] == want->out[i][k]) k++;
+    if (k < out_len[i] && !(greedy && want->margin[i][k] < NEAR_TIE))
+      fail_msg("%s: request %d: token %d is %d for %d, which leads by %g", what, i, k, got->out[i][k], want->out[i][k],
+               (double)want->margin[i][k]);
   }
   assert_false(got->twice);
 }
@@ -154,7 +178,7 @@ static void nothing_is_lost_with_the_device(void **state) {
     snprintf(what, sizeof what, "fault %d of kind %d at %lld, depth %d, %d users", i, (int)o.fault.kind, (long long)o.fault.at,
              o.depth, o.max_seqs);
     serve_unsent(&o, warm ? 0.8 : 0, share, wrong, &got, &st);
-    expect_same(&got, &want[warm + 2 * plain], what);
+    expect_same(&got, &want[warm + 2 * plain], !warm, what);
     assert_int_equal(got.losses, st.n_losses);
     if (o.fault.kind == DEV_FAULT_ERROR || o.fault.kind == DEV_FAULT_HANG) assert_int_equal(st.n_losses, 1);
     if (st.n_losses > 0 && st.loss[0].recovery_ns > longest_ns) longest_ns = st.loss[0].recovery_ns;
@@ -183,6 +207,7 @@ static void a_device_that_computes_wrongly_is_found(void **state) {
   serve_stats_free(&st);
   for (int i = 0; i < 24; i++) {
     o = options(1 + i % 3, 2 + i % 4, i % 2 ? 50 : 100);
+    o.deadline_ns = FAR_NS; /* a busy machine is no silent device here */
     o.fault = (dev_fault){.kind = DEV_FAULT_WRONG, .at = 120 + next(&seed) % 900};
     o.check_every_ns = i % 4 < 2 ? 1 : 1000000000; /* as often as it may, or at the end only */
     if (i % 5 == 4) o.check_every_ns = 0;
@@ -197,7 +222,7 @@ static void a_device_that_computes_wrongly_is_found(void **state) {
       if (o.check_every_ns == 0) blind += !same;
       else if (!same && !got.req[k].suspect) fail_msg("run %d: request %d has wrong tokens and says nothing", i, k);
     }
-    if (unsent && o.check_every_ns > 0) expect_same(&got, &want, "unsent tokens");
+    if (unsent && o.check_every_ns > 0) expect_same(&got, &want, true, "unsent tokens");
     if (st.n_losses > 0) assert_int_equal(st.loss[0].suspect, marked);
     if (st.n_losses > 0) assert_int_equal(st.loss[0].retracted, got.retracted);
     assert_true(!unsent || marked == 0);
@@ -217,6 +242,7 @@ static void a_good_device_stays(void **state) {
   serve_stats_free(&st);
   for (int i = 0; i < 4; i++) {
     o.depth = 1 + i;
+    o.deadline_ns = FAR_NS;
     o.check_every_ns = i < 2 ? 1 : 1000000;
     o.page_tokens = i % 2 ? 1 : PAGE; /* the check's tokens on two pages, or one */
     o.n_pages = 3 * CONTEXT / o.page_tokens;
@@ -232,7 +258,7 @@ static void a_good_device_stays(void **state) {
     assert_int_equal(engine_open(m, &o, &e), HF_OK);
     assert_int_equal(serve_run(e, got.req, REQUESTS, &so, &st), HF_OK);
     assert_int_equal(st.n_losses, 0);
-    expect_same(&got, &want, "checked");
+    expect_same(&got, &want, true, "checked");
     serve_stats_free(&st);
     engine_close(e);
   }
@@ -262,7 +288,7 @@ static void a_device_without_memory_is_done_without(void **state) {
   assert_int_equal(engine_open(m, &o, &e), HF_OK);
   serve_options so = {.sample = {.top_p = 1}, .chunk_tokens = 8, .users = 3, .user = &got, .on_token = on_token};
   assert_int_equal(serve_run(e, got.req, REQUESTS, &so, &st), HF_OK);
-  expect_same(&got, &want, "no device memory");
+  expect_same(&got, &want, true, "no device memory");
   serve_stats_free(&st);
   engine_close(e);
 }
