@@ -46,8 +46,9 @@ hf_status open_model_to_run(const char *path, model **out) {
 
 void tell_loss(void *user, const serve_loss *l) {
   (void)user;
-  hf_log(HF_LOG_WARN, "the device was lost (%s): its weights were read again, %d request%s on on the CPU after %.2g s", l->why,
-         l->requests, l->requests == 1 ? " goes" : "s go", (double)l->recovery_ns * 1e-9);
+  hf_log(HF_LOG_WARN, "%s was lost (%s): its %s were read again, %d request%s on on %s CPU after %.2g s",
+         l->rank ? "another machine" : "the device", l->why, l->rank ? "experts" : "weights", l->requests,
+         l->requests == 1 ? " goes" : "s go", l->rank ? "this machine's" : "the", (double)l->recovery_ns * 1e-9);
   if (l->suspect)
     hf_log(HF_LOG_WARN, "it may have computed wrongly before that was found: %d answer%s marked suspect", l->suspect,
            l->suspect == 1 ? " is" : "s are");

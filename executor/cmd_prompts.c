@@ -15,6 +15,7 @@
 #include "executor/drift.h"
 #include "executor/form.h"
 #include "executor/prompts.h"
+#include "executor/ranks.h"
 #include "executor/record.h"
 #include "executor/setup.h"
 #include "executor/stream.h"
@@ -291,6 +292,7 @@ static json *to_json(const job *j) {
   json_add_num(o, "prefill_tok_per_s", n->prefill_tok_per_s);
   if (n->other_cpu_share >= 0) json_add_num(o, "other_cpu_share", n->other_cpu_share);
   drift_json(&j->drift, o);
+  if (j->o.ranks) ranks_json(j->o.ranks, o);
   if (j->stats.n_losses > 0) {
     losses_json(&j->stats, o);
     after_json(j, o);
@@ -353,9 +355,10 @@ static void print_people(const job *j) {
     printf("  %lld more prompt tokens were not computed: their beginnings were those of other prompts\n",
            (long long)j->stats.shared_tokens);
   for (int i = 0; i < j->stats.n_losses; i++)
-    printf("  the device was lost after %.3g s (%s); the next token came %.2g s later, KV of %lld tokens computed again\n",
-           j->stats.loss[i].at_s, j->stats.loss[i].why, (double)j->stats.loss[i].recovery_ns * 1e-9,
-           (long long)j->stats.loss[i].tokens);
+    printf("  %s was lost after %.3g s (%s); the next token came %.2g s later, KV of %lld tokens computed again\n",
+           j->stats.loss[i].rank ? "another machine" : "the device", j->stats.loss[i].at_s, j->stats.loss[i].why,
+           (double)j->stats.loss[i].recovery_ns * 1e-9, (long long)j->stats.loss[i].tokens);
+  if (j->o.ranks) ranks_print(j->o.ranks);
   if (left) printf("  interrupted: %d of %d requests are not finished\n", left, j->list.n);
   printf("  %-22s %12s %12s\n", "", p ? "predicted" : "", "measured");
   row("decode", "tokens/s", 1, p ? p->decode_tok_per_s.likely : 0, n->decode_tok_per_s, like);
@@ -392,7 +395,7 @@ static void print_idle(const idle_account *a) {
 }
 
 /* An error is stated only where like is compared with like: the planned load on the planned device of this machine. */
-static void compare_load(job *j) {
+static void compare_load(const run_options *r, job *j) {
   const plan *p = j->p;
   rec_machine m;
   size_t n = sizeof j->unlike;
@@ -403,7 +406,11 @@ static void compare_load(job *j) {
   else if (strcmp(j->o.gpu, p->gpu)) snprintf(j->unlike, n, "device %.40s, the plan is for %.40s", j->o.gpu, p->gpu);
   else if (j->stats.shared_tokens > 0)
     snprintf(j->unlike, n, "%lld prompt tokens were shared, the plan computes all", (long long)j->stats.shared_tokens);
-  else if (j->stats.n_losses > 0) snprintf(j->unlike, n, "the device was lost on the way");
+  else if (j->stats.n_losses > 0)
+    snprintf(j->unlike, n, "%s was lost on the way", j->stats.loss[0].rank ? "another machine" : "the device");
+  else if (r->ranks_percent > 0) snprintf(j->unlike, n, "other machines have experts, the plan has none there");
+  else if (engine_not_uploaded(j->e) > 0)
+    snprintf(j->unlike, n, "prompts of %d layers are not uploaded, the plan has them so", engine_not_uploaded(j->e));
   else if (j->o.dequantise) snprintf(j->unlike, n, "weights may be dequantised, the plan is for them as they are");
   else if (strcmp(kv_name(&j->o), p->kv_type[0] ? p->kv_type : "f16"))
     snprintf(j->unlike, n, "KV cache in %s, the plan is for %.7s", kv_name(&j->o), p->kv_type[0] ? p->kv_type : "f16");
@@ -417,7 +424,7 @@ static void compare_load(job *j) {
 static void fill_run(const run_options *r, job *j) {
   rec_run *n = &j->run;
   record_describe(n, r->model, j->m, j->e, &j->o, j->p, j->users, interrupted != 0);
-  compare_load(j);
+  compare_load(r, j);
   if (!j->p || j->unlike[0]) return; /* no prediction of this run */
   n->predicted_decode_tok_per_s = j->p->decode_tok_per_s.likely;
   n->predicted_low = j->p->decode_tok_per_s.low;

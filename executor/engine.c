@@ -55,9 +55,16 @@ static size_t kv_layer_bytes(const model_config *c, const engine_options *o) {
 /* Which experts go to the device: the plan's, or an even spread of a percentage per layer. */
 bool placed_on_device(const model_config *c, const engine_options *o, int l, int x) {
   if (!has_device(o)) return false;
-  if (o->placement) return o->placement->layer[l].device && o->placement->layer[l].device[x] >= 0;
+  if (o->placement) {
+    const int16_t *device = o->placement->layer[l].device;
+    return device && device[x] >= 0 && !plan_rank(o->placement, device[x]);
+  }
   int n = (int)(o->experts_on_gpu_percent / 100.0 * c->n_experts + 0.5);
   return (int64_t)(x + 1) * n / c->n_experts > (int64_t)x * n / c->n_experts;
+}
+
+bool expert_away(const engine_options *o, int n_experts, int l, int x) {
+  return o->owner && o->owner[(size_t)l * (size_t)n_experts + (size_t)x] != o->rank;
 }
 
 hf_status engine_can_run(const model_config *c) {
@@ -109,22 +116,28 @@ static hf_status add_bytes(const model *m, const engine_options *o, model_tensor
   return HF_OK;
 }
 
-static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
+static hf_status sum_dense(const model *m, const engine_options *o, weight_bytes *w) {
   const model_config *c = model_get_config(m);
   HF_TRY(add_bytes(m, o, MT_EMBED, -1, -1, w, &w->dense));
   HF_TRY(add_bytes(m, o, MT_OUT_NORM, -1, -1, w, &w->dense));
   if (!c->tied_embeddings) HF_TRY(add_bytes(m, o, MT_OUTPUT, -1, -1, w, &w->dense));
-  for (int l = 0; l < c->n_layers; l++) {
+  for (int l = 0; l < c->n_layers; l++)
     for (int id = MT_ATTN_NORM; id < MT_N; id++)
       if (!model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, -1, w, &w->dense));
+  return HF_OK;
+}
+
+static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
+  const model_config *c = model_get_config(m);
+  if (o->rank == 0) HF_TRY(sum_dense(m, o, w));
+  for (int l = 0; l < c->n_layers; l++)
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts, before = *to;
-      for (int id = MT_EXP_GATE; id < MT_N; id++)
+      for (int id = MT_EXP_GATE; id < MT_N && !expert_away(o, c->n_experts, l, x); id++)
         if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
       const int64_t slot = footprint_slot_bytes(*to - before, c->d_ff_expert, c->d_model);
       if (to == &w->ram_experts && has_device(o) && !w->cut && layer_uploads(o, c, l) && slot > w->slot) w->slot = slot;
     }
-  }
   return HF_OK;
 }
 
@@ -227,13 +240,20 @@ static void end_step(engine *e, int i) {
   e->traffic.unused_bytes += mb->step.unused_bytes;
 }
 
-/* In the middle of experts for another micro-batch (moe_job.breathe), whose own step waits for them and cannot have ended but with the device. */
+/* A rank was lost: steps of any micro-batch may lack what it had to add. */
+static bool lacks_rank(const engine *e, char why[static sizeof e->lost_reason]) {
+  return e->o.ranks && ranks_lost(e->o.ranks, why, sizeof e->lost_reason);
+}
+
+/* In the middle of experts for another micro-batch (moe_job.breathe, and while rows of it are with other ranks), whose own step waits for them and cannot
+ * have ended but with the device. Nothing here touches the pool or the ranks: both are at work for that layer. */
 static void look_aside(void *user) {
   engine *e = user;
+  char why[sizeof e->lost_reason];
   for (int i = 0; i < e->o.depth && e->over && e->aside == HF_OK; i++) {
     micro_batch *mb = &e->mb[i];
     if (&mb->step == e->cpu_step || !mb->running || !dev_finished(e->d, i)) continue;
-    if (dev_lost(e->d)) return; /* engine_poll will find out */
+    if (dev_lost(e->d) || lacks_rank(e, why)) return; /* engine_poll will find out */
     end_step(e, i);
     e->aside = e->over(e->over_user, i);
     mb->over_ns = 0;
@@ -255,7 +275,14 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
                  .breathe = dev_is_host(e->d) || !e->over ? NULL : look_aside,
                  .user = e};
   int64_t start = thread == 0 ? hf_now_ns() : 0;
+  if (e->o.ranks && thread == 0) ranks_post(e->o.ranks, layer, s, job.ids, job.weights);
   moe_run(e->cpu_moe, &job, e->p, thread, n_threads);
+  if (e->o.ranks) {
+    if (thread == 0) ranks_collect(e->o.ranks, job.breathe, e);
+    pool_barrier(e->p, thread);
+    ranks_add(e->o.ranks, s->host_y, thread, n_threads);
+    pool_barrier(e->p, thread);
+  }
   if (thread == 0) {
     int n = moe_last_distinct(e->cpu_moe);
     if (dev_is_host(e->d) && s->trace && s->n_trace < s->max_trace) /* another device appends to the trace itself meanwhile */
@@ -490,10 +517,19 @@ static hf_status open_nodes(engine *e) {
   return nodes_cut(e->m, &e->o, &e->nodes, e->cut);
 }
 
+static hf_status begin_ranks(engine *e) {
+  return e->o.ranks ? ranks_load(e->o.ranks, e->m, &e->o) : HF_OK;
+}
+
+static hf_status end_ranks(engine *e) {
+  return e->o.ranks ? ranks_ready(e->o.ranks) : HF_OK;
+}
+
 static hf_status open_as_asked(const model *m, const engine_options *o, engine **out) {
   hf_status st = HF_OK;
   engine *e = NULL;
   HF_TRY(check_options(o));
+  if (o->ranks) ranks_forget(o->ranks);
   HF_TRY(engine_must_fit(m, o));
   HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
   e->m = m;
@@ -505,7 +541,9 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   uploads_need_whole_experts(e);
   HF_GO(fail, open_context(e));
   HF_GO(fail, open_device(e));
+  HF_GO(fail, begin_ranks(e));
   HF_GO(fail, load_weights(e));
+  HF_GO(fail, end_ranks(e));
   HF_GO(fail, open_uploads(e));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   HF_GO(fail, open_steps(e));
@@ -515,6 +553,49 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
 fail:
   engine_close(e);
   return st;
+}
+
+hf_status engine_open_rank(const model *m, const engine_options *o, void (*tell)(void *user), void *user, engine **out) {
+  hf_status st = HF_OK;
+  engine *e = NULL;
+  HF_TRY(engine_must_fit(m, o));
+  HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
+  e->m = m;
+  e->c = *model_get_config(m);
+  e->o = *o;
+  HF_GO(fail, open_nodes(e));
+  HF_GO(fail, open_context(e));
+  HF_GO(fail, open_device(e));
+  HF_GO(fail, load_experts_alone(e, tell, user));
+  HF_GO(fail, open_steps(e));
+  *out = e;
+  return HF_OK;
+fail:
+  engine_close(e);
+  return st;
+}
+
+typedef struct {
+  engine *e;
+  moe_job job;
+} rank_job;
+
+static void rank_job_run(void *arg, int thread, int n_threads) {
+  rank_job *j = arg;
+  moe_run(j->e->cpu_moe, &j->job, j->e->p, thread, n_threads);
+}
+
+void engine_rank_job(engine *e, int layer, int n_tok, const float *x, const int32_t *ids, const float *weights, float *y) {
+  rank_job j = {.e = e,
+                .job = {.experts = e->host_experts + (size_t)layer * (size_t)(e->nodes.parts.n * e->c.n_experts),
+                        .n_tok = n_tok,
+                        .x = x,
+                        .x_stride = e->c.d_model,
+                        .ids = ids,
+                        .weights = weights,
+                        .y = y,
+                        .y_stride = e->c.d_model}};
+  pool_run(e->p, rank_job_run, &j);
 }
 
 /* A device that fails while it is filled is done without, if memory has room for all. */
@@ -555,6 +636,7 @@ void engine_close(engine *e) {
   if (!e) return;
   engine_drain(e);
   dev_quit(e->d);
+  if (e->o.ranks) ranks_unload(e->o.ranks);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
   for (int i = e->n_own - 1; i >= 0; i--) own_release(e, &e->own[i]);
   dev_free(e->d);
@@ -590,6 +672,12 @@ dev_step *engine_step(engine *e, int mb) {
 const char *engine_lost_reason(const engine *e) {
   return e->lost_reason;
 }
+bool engine_lost_rank(const engine *e) {
+  return e->lost_rank;
+}
+int engine_not_uploaded(const engine *e) {
+  return e->not_uploaded;
+}
 const uint8_t *engine_residency(const engine *e, int layer) {
   return e->resident + (size_t)layer * (size_t)e->c.n_experts;
 }
@@ -611,6 +699,7 @@ bool engine_plain(const engine *e, int pos, int prompt, int chunk) {
 
 hf_status engine_lost(engine *e) {
   snprintf(e->lost_reason, sizeof e->lost_reason, "%s", dev_lost_reason(e->d));
+  e->lost_rank = false;
   watch_reset(&e->watch);
   return hf_fail(HF_LOST, "the device was lost: %s", e->lost_reason);
 }
@@ -674,9 +763,24 @@ static hf_status look_at_device(engine *e) {
   return engine_lost(e);
 }
 
+/* Steps that a lost rank had a part in come to their ends, unseen; the last one's says so. *dropped: this was one of them. */
+static hf_status end_without_rank(engine *e, int i, bool *dropped) {
+  char why[sizeof e->lost_reason];
+  *dropped = lacks_rank(e, why);
+  if (!*dropped) return HF_OK;
+  end_step(e, i);
+  e->mb[i].over_ns = 0;
+  for (int k = 0; k < e->o.depth; k++)
+    if (e->mb[k].running) return HF_OK;
+  memcpy(e->lost_reason, why, sizeof why);
+  e->lost_rank = true;
+  watch_reset(&e->watch);
+  return hf_fail(HF_LOST, "%s", why);
+}
+
 hf_status engine_poll(engine *e, int *finished) {
   *finished = -1;
-  bool worked = false;
+  bool worked = false, dropped;
   for (int i = 0; i < e->o.depth; i++) {
     micro_batch *mb = &e->mb[i];
     mb->over_ns = 0;
@@ -696,6 +800,8 @@ hf_status engine_poll(engine *e, int *finished) {
       if (aside != HF_OK) return aside;
     } else if (dev_finished(e->d, i)) {
       if (dev_lost(e->d)) return engine_lost(e);
+      HF_TRY(end_without_rank(e, i, &dropped));
+      if (dropped) continue;
       end_step(e, i);
       *finished = i;
       return HF_OK;

@@ -43,6 +43,9 @@ typedef struct {
   dev_fault fault;         /* to rehearse with; of a virtual or paced device */
   int64_t check_every_ns;  /* engine_launch_check; 0 = never, no pages are kept for it */
   int64_t deadline_ns;     /* a device silent for so long is lost; 0 = learned (watch.h) */
+  struct ranks *ranks;     /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */
+  const uint8_t *owner;    /* [n_layers][n_experts] rank that has each expert; borrowed, NULL = all are this process's */
+  int rank;                /* of this process; above 0 it has experts alone (engine_open_rank) */
 } engine_options;
 
 typedef struct engine engine;
@@ -89,12 +92,21 @@ enum { CHECK_TOKENS = 2 };
 bool engine_can_check(const engine *e);
 HF_MUST hf_status engine_launch_check(engine *e, int micro_batch);
 HF_MUST hf_status engine_check_good(engine *e, int micro_batch);
-/* After HF_LOST: the device's work moves to the CPU. Weights that were there are read again, KV pages begin empty, steps in flight are gone;
+/* By a rank above 0: the experts that are its own and what computes them; page_tokens, depth, sequences and pages of the options are not looked at. tell is
+ * called after each layer is loaded. Other functions here but engine_close, engine_threads and engine_rank_job may not be called then. */
+HF_MUST hf_status engine_open_rank(const model *m, const engine_options *o, void (*tell)(void *user), void *user, engine **out);
+/* y = what the experts that are here add, for n_tok rows; all threads. */
+void engine_rank_job(engine *e, int layer, int n_tok, const float *x, const int32_t *ids, const float *weights, float *y);
+/* After HF_LOST: the experts of lost ranks are loaded here, and only these; or, when it is the device that was lost, its work moves to the CPU. Weights that were there are read again, KV pages begin empty, steps in flight are gone;
  * experts in host memory stay where they are. From then on the options say "none", depth 1 and no pace. HF_NO when memory has no room for it. The
  * engine may be closed, but nothing else, when this fails. */
 HF_MUST hf_status engine_fail_over(engine *e);
 /* Why the device was lost last; "" if it never was. */
 const char *engine_lost_reason(const engine *e);
+/* Whether that was another rank and no device. */
+bool engine_lost_rank(const engine *e);
+/* Layers whose prompts were to be uploaded (upload_tokens, the plan) and are not, for other ranks have experts of them. */
+int engine_not_uploaded(const engine *e);
 /* Lets steps in flight come to an end, results unseen, so that buffers they use may go. engine_close does it first. Keeps the
  * error trail as it is unless the device gets lost meanwhile. */
 void engine_drain(engine *e);

@@ -4,6 +4,7 @@
 
 #include "executor/engine.h"
 #include "executor/nodes.h"
+#include "executor/ranks.h"
 #include "executor/repack.h"
 #include "executor/watch.h"
 #include "sched/sched.h"
@@ -69,6 +70,8 @@ struct engine {
   int n_own, cap_own;
   engine_traffic traffic;
   char lost_reason[96];
+  bool lost_rank;
+  int not_uploaded;    /* layers that were to upload and do not */
   float *check_logits; /* [vocab] what the check gave at first; NULL: there is no check */
   watch watch;         /* of a device that computes on its own */
   int cpu_layer;       /* layer and step at work in the pool */
@@ -80,6 +83,10 @@ struct engine {
 
 /* load.c: everything that is not where it should be; experts that are in host memory already stay. */
 HF_MUST hf_status load_weights(engine *e);
+/* load.c: of these only the routed experts; tell, if there is one, after each layer. */
+HF_MUST hf_status load_experts_alone(engine *e, void (*tell)(void *user), void *user);
+/* Whether an expert is another rank's. */
+bool expert_away(const engine_options *o, int n_experts, int layer, int expert);
 /* The engine frees the block from now on; on failure it is freed at once. */
 HF_MUST hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device);
 HF_MUST hf_status own_add_on(engine *e, void *p, size_t bytes, int node); /* mem_alloc'ed there */

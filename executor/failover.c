@@ -47,7 +47,19 @@ static void forget_placement(engine *e) {
   engine_without_device(&e->o);
 }
 
+/* The device goes on; KV pages are whole, but for what lost steps have written. */
+static hf_status without_ranks(engine *e) {
+  if (!e->ctx.slots) e->o.upload_tokens = 0; /* layers that had experts away are recorded without uploads, and stay so */
+  HF_TRY(hf_note(engine_must_fit(e->m, &e->o), "%s, and with its experts the model", e->lost_reason));
+  HF_TRY(load_experts_alone(e, NULL, NULL));
+  free(e->check_logits); /* sums are rounded in another order from now on */
+  e->check_logits = NULL;
+  return check_learn(e);
+}
+
 hf_status engine_fail_over(engine *e) {
+  if (e->o.ranks) ranks_forget(e->o.ranks);
+  if (!dev_lost(e->d)) return without_ranks(e);
   let_device_go(e);
   forget_placement(e);
   HF_TRY(hf_note(engine_must_fit(e->m, &e->o), "the device is lost (%s), and without it the model", e->lost_reason));

@@ -316,12 +316,13 @@ hf_status load_host_biases(engine *e, int l, int x, moe_expert *h) {
   return HF_OK;
 }
 
-/* What is on the device goes there; of the others says whether there are any. */
+/* What is on the device goes there, if it is not there since before a rank was lost; of the others, here and on other ranks, says whether there are any. */
 static hf_status place_experts(engine *e, int l) {
   const size_t n = (size_t)e->c.n_experts;
   const uint8_t *resident = &e->resident[(size_t)l * n];
   for (size_t x = 0; x < n; x++) {
-    if (resident[x]) HF_TRY(device_expert(e, l, (int)x, &e->ctx.experts[(size_t)l * n + x]));
+    dev_expert *there = &e->ctx.experts[(size_t)l * n + x];
+    if (resident[x] && !there->gate.data) HF_TRY(device_expert(e, l, (int)x, there));
     if (resident[x]) e->layer[l].has_device_experts = true;
     else e->layer[l].has_host_experts = true;
   }
@@ -337,7 +338,7 @@ static hf_status host_experts(engine *e, int l) {
   char *at = NULL;
   for (int x = 0; x < n; x++) {
     moe_expert probe;
-    if (!resident[x] && !h[x].gate.data) HF_TRY(host_expert(e, l, x, NULL, &need, &probe));
+    if (!resident[x] && !h[x].gate.data && !expert_away(&e->o, n, l, x)) HF_TRY(host_expert(e, l, x, NULL, &need, &probe));
   }
   if (need > 0) {
     void *p;
@@ -346,7 +347,7 @@ static hf_status host_experts(engine *e, int l) {
     at = p;
   }
   for (int x = 0; x < n; x++) {
-    if (resident[x]) continue;
+    if (resident[x] || expert_away(&e->o, n, l, x)) continue;
     if (h[x].gate.data) {
       HF_TRY(load_check_expert(e, h[x].gate.format, h[x].up.format, h[x].gate.n_cols, h[x].down.n_cols, l));
       continue;
@@ -431,6 +432,18 @@ static void keep_buffers(bool keep) {
   (void)mallopt(M_MMAP_THRESHOLD, keep ? 32 << 20 : 128 << 10);
   (void)mallopt(M_TRIM_THRESHOLD, keep ? 64 << 20 : 128 << 10);
   if (!keep) (void)malloc_trim(0);
+}
+
+hf_status load_experts_alone(engine *e, void (*tell)(void *user), void *user) {
+  hf_status st = HF_OK;
+  keep_buffers(true);
+  for (int l = 0; l < e->c.n_layers && st == HF_OK; l++) {
+    if (e->c.layer_is_moe[l]) st = load_experts(e, l);
+    if (tell && st == HF_OK) tell(user);
+  }
+  keep_buffers(false);
+  repack_free(&e->repack);
+  return st == HF_OK ? HF_OK : hf_note(st, "%s", model_path(e->m));
 }
 
 hf_status load_weights(engine *e) {

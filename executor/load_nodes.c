@@ -116,6 +116,7 @@ void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, c
 }
 
 static bool missing(const engine *e, int l, int x) {
+  if (expert_away(&e->o, e->c.n_experts, l, x)) return false;
   for (int p = 0; p < e->nodes.parts.n; p++)
     if (slot(e, l, p, x)->gate.data) return false;
   return !e->resident[(size_t)l * (size_t)e->c.n_experts + (size_t)x];
@@ -130,7 +131,7 @@ hf_status load_cut_experts(engine *e, int l) {
   HF_TRY(hf_alloc(&here, (size_t)n, 1, "experts of a layer"));
   for (int x = 0; x < n; x++) {
     here[x] = missing(e, l, x);
-    if (!e->resident[(size_t)l * (size_t)n + (size_t)x]) HF_GO(end, check_expert(e, l, x));
+    if (!e->resident[(size_t)l * (size_t)n + (size_t)x] && !expert_away(&e->o, n, l, x)) HF_GO(end, check_expert(e, l, x));
     if (here[x]) HF_GO(end, shape_expert(e, l, x, need));
   }
   for (int p = 0; p < n_parts; p++) {

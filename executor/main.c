@@ -8,7 +8,9 @@
 #include "db/catalog.h"
 #include "executor/commands.h"
 #include "executor/model_cmd.h"
+#include "executor/ranks.h"
 #include "executor/serve.h"
+#include "kernels/net/net.h"
 
 static const char description[] =
     "Runs a Mixture-of-Experts model exactly as a plan says: attention, dense parts, shared experts and the experts placed there "
@@ -22,6 +24,9 @@ static const char description[] =
     "The device is --gpu none (the whole model on the CPU), virtual:SIZE (a device with SIZE bytes of memory that computes on a "
     "CPU core), or "
     "paced:MACHINE[:SIZE] (the same, but every stage lasts as long as on MACHINE of the database or the catalog).\n\n"
+    "Under mpirun the ranks above 0 compute experts for rank 0 on the CPUs of their machines, where a plan made with hf-plan "
+    "plan --remote or "
+    "--experts-on-ranks places some; each opens --model for itself.\n\n"
     "hf-run model VERB looks at model files, checks them and writes them in other weight formats: hf-run model --help.";
 
 static const char examples[] =
@@ -44,7 +49,7 @@ static const char examples[] =
     "  hf-run --model synth:tests/bench/moe-700m.json,format=q8_0,seed=1 --write-model /tmp/moe-700m.gguf\n"
     "      A synthetic model of 700 MB for benchmarks.\n";
 
-static hf_status dispatch(const run_options *r) {
+static hf_status dispatch(run_options *r) {
   bool talk = r->chat && !r->prompt && !r->prompts;
   int jobs = (r->prompts != NULL) + (r->prompt != NULL) + (r->reference != NULL) + (r->write_model != NULL) + r->bench + talk;
   if (jobs != 1)
@@ -77,9 +82,30 @@ static hf_status dispatch(const run_options *r) {
     json_add_str(json_add_array(o, "files"), NULL, r->write_model);
     return json_show(o);
   }
+  if (net_started_rank() > 0) return ranks_work(r);
+  if (net_started()) HF_TRY(ranks_open(&r->ranks));
   if (r->reference) return cmd_check(r);
   if (r->bench) return cmd_bench(r);
   return talk ? cmd_chat(r) : cmd_prompts(r);
+}
+
+static const char environment[] =
+    "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16, amx.\n"
+    "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"
+    "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n";
+
+static int run_as_asked(const cli_spec *spec, int argc, char **argv, run_options *r) {
+  int n = 0;
+  char **rest = NULL;
+  bool stop = false;
+  hf_status st = cli_parse(spec, argc, argv, &r->common, &n, &rest, &stop);
+  if (st == HF_OK && !stop) {
+    if (r->prompt) r->stream = true;
+    st = n ? hf_fail(HF_INPUT, "unexpected argument '%s'; see hf-run --help", rest[0]) : dispatch(r);
+  }
+  const int status = net_started_rank() > 0 ? hf_exit_status(st) : cli_finish("hf-run", st); /* rank 0 tells the errors of all */
+  ranks_close(r->ranks, status);
+  return status;
 }
 
 int main(int argc, char **argv) {
@@ -124,6 +150,11 @@ int main(int argc, char **argv) {
        "says (without one: "
        "all); 0 = never. Default the plan's.",
        0, 1048576},
+      {"experts-on-ranks", 0, CLI_NUM, &r.ranks_percent, "PERCENT",
+       "Under mpirun, where the plan names no other machines: this share of every layer's experts that are not on the device, in "
+       "turn over "
+       "the other ranks.",
+       0, 100},
       {"machine", 0, CLI_STR, &r.machine, "NAME",
        "Machine that hf-plan plans for when there is no --plan; default the last one profiled.", 0, 0},
       {"device-deadline", 0, CLI_NUM, &r.deadline_s, "SECONDS",
@@ -177,10 +208,6 @@ int main(int argc, char **argv) {
       {"trace", 0, CLI_STR, &r.trace, "FILE",
        "Write a Chrome trace of every stage (chrome://tracing, Perfetto), and the first 20,000 stages as rows of the run.", 0, 0},
       {0}};
-  static const char environment[] =
-      "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16, amx.\n"
-      "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"
-      "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n";
   const cli_spec spec = {
       .program = "hf-run",
       .environment = environment,
@@ -189,16 +216,8 @@ int main(int argc, char **argv) {
       .description = description,
       .examples = examples,
       .options = options};
-  int n = 0;
-  char **rest = NULL;
-  bool stop = false;
   hf_end_program("hf-run");
   model_guard_mappings();
   if (argc > 1 && !strcmp(argv[1], "model")) return cli_finish("hf-run", cmd_model(argc - 1, argv + 1));
-  hf_status st = cli_parse(&spec, argc, argv, &r.common, &n, &rest, &stop);
-  if (st == HF_OK && !stop) {
-    if (r.prompt) r.stream = true;
-    st = n ? hf_fail(HF_INPUT, "unexpected argument '%s'; see hf-run --help", rest[0]) : dispatch(&r);
-  }
-  return cli_finish("hf-run", st);
+  return run_as_asked(&spec, argc, argv, &r);
 }

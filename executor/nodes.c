@@ -55,7 +55,7 @@ static hf_status cut_layer(const model *m, const engine_options *o, nodes *n, in
   const bool as_planned = planned(o->placement, layer, &r, c->n_experts, begin);
   n->planned = n->planned && as_planned;
   unsigned char away[1024]; /* engine_can_run: no more experts than that */
-  for (int e = 0; e < c->n_experts; e++) away[e] = placed_on_device(c, o, layer, e);
+  for (int e = 0; e < c->n_experts; e++) away[e] = placed_on_device(c, o, layer, e) || expert_away(o, c->n_experts, layer, e);
   if (!as_planned) split_layer(&r, c->n_experts, away, begin);
   for (int e = 0; e < c->n_experts; e++) {
     for (int i = 0; i < r.n_nodes; i++) {

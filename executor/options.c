@@ -6,7 +6,9 @@
 #include <sys/sysinfo.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "executor/ask.h"
+#include "executor/ranks.h"
 #include "sched/sched.h"
 
 enum { PAGE_TOKENS = 16, MAX_PAGE_TOKENS = 1 << 16, DEFAULT_CHUNK = 512, MAX_CHUNK = 4096 };
@@ -107,9 +109,17 @@ hf_status plan_adopt(db *d, plan *p) {
   return db_plan_put(d, p);
 }
 
-static int64_t ram_limit(void) {
+int64_t ram_bytes(void) {
   struct sysinfo s;
-  return sysinfo(&s) ? 0 : (int64_t)s.totalram * s.mem_unit;
+  topology *t = NULL;
+  int64_t pretended = 0;
+  if (sysinfo(&s)) return 0;
+  const int64_t real = (int64_t)s.totalram * s.mem_unit;
+  if (!getenv("HF_TOPOLOGY") || hf_alloc(&t, 1, sizeof *t, "topology") != HF_OK) return real;
+  if (topo_get(t) != HF_OK) hf_clear_error(); /* whoever opens the engine says it */
+  for (int i = 0; t->fake && i < t->n_nodes; i++) pretended += t->node[i].mem_bytes;
+  free(t);
+  return pretended > 0 && pretended < real ? pretended : real;
 }
 
 bool plan_uploads(const plan *p) {
@@ -120,9 +130,10 @@ bool plan_uploads(const plan *p) {
 
 /* What hf-plan can plan and this engine cannot run yet is refused, rather than run as something else. */
 static hf_status plan_is_executable(const plan *p) {
-  if (p->n_devices > 1)
+  const int devices = p->n_devices - plan_ranks(p);
+  if (devices > 1)
     return hf_fail(HF_UNSUPPORTED, "plan: devices: it uses %d devices and this version runs one; plan with --gpu naming one",
-                   p->n_devices);
+                   devices);
   return HF_OK;
 }
 
@@ -162,7 +173,7 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
   snprintf(o->gpu, sizeof o->gpu, "%s", *gpu ? gpu : "none");
   o->device_bytes = g.bytes;
   if (g.kind == GPU_PACED) {
-    if (!o->device_bytes && p && p->n_devices) o->device_bytes = p->device[0].mem_bytes;
+    if (!o->device_bytes && p && p->n_devices && !plan_rank(p, 0)) o->device_bytes = p->device[0].mem_bytes;
     if (!o->device_bytes) o->device_bytes = 24LL << 30;
     HF_TRY(ask_stages(db_path, r->model, g.machine, gpu, kern_kv_name(o->kv_type), pace));
     o->pace = *pace;
@@ -213,6 +224,23 @@ static hf_status upload_part(const run_options *r, const plan *p, engine_options
   return HF_OK;
 }
 
+static hf_status ranks_part(const run_options *r, const model_config *c, const plan *p, engine_options *o) {
+  const int planned = plan_ranks(p);
+  if (r->ranks) {
+    HF_TRY(ranks_place(r->ranks, c, o, r->ranks_percent));
+    o->ranks = r->ranks;
+    o->owner = ranks_owner(r->ranks);
+    return HF_OK;
+  }
+  if (planned > 0)
+    return hf_fail(HF_INPUT,
+                   "plan: places experts on %d other machine%s: start hf-run on all of them with mpirun --enable-recovery -n %d",
+                   planned, planned == 1 ? "" : "s", planned + 1);
+  if (r->ranks_percent > 0)
+    return hf_fail(HF_INPUT, "--experts-on-ranks: there are no other ranks; start hf-run with mpirun -n 2");
+  return HF_OK;
+}
+
 /* The kernels that the plan names. One made on another machine may name what this one lacks: the default stands in then. */
 static void prefer_kernels(const plan *p) {
   kern_forget();
@@ -258,12 +286,14 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   o->threads = r->threads ? (int)r->threads : 0;
   o->placement = p;
   o->experts_on_gpu_percent = r->experts_percent;
-  o->ram_limit_bytes = ram_limit();
+  o->ram_limit_bytes = ram_bytes();
   HF_TRY(device_part(r, db_path, p, o, pace));
   HF_TRY(upload_part(r, p, o));
+  HF_TRY(ranks_part(r, c, p, o));
   if (p && !strcmp(o->gpu, "none"))
     for (int l = 0; l < p->n_layers; l++)
       for (int x = 0; x < p->layer[l].n_experts; x++)
-        if (p->layer[l].device[x] >= 0) return hf_fail(HF_INPUT, "plan: places experts on a device, but --gpu is none");
+        if (p->layer[l].device[x] >= 0 && !plan_rank(p, p->layer[l].device[x]))
+          return hf_fail(HF_INPUT, "plan: places experts on a device, but --gpu is none");
   return HF_OK;
 }

@@ -13,10 +13,11 @@ typedef struct {
       *write_model, *system, *dequantise, *fault, *kv_type;
   bool bench, ignore_eos, stream, no_log, resume, chat, no_shared_prefixes;
   int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs, upload_tokens;
-  double experts_percent, temperature, top_p, min_p, repetition_penalty, deadline_s, check_s;
+  double experts_percent, ranks_percent, temperature, top_p, min_p, repetition_penalty, deadline_s, check_s;
   int64_t seed;
   cli_int_list users, prompt_tokens;
   cli_texts stop;
+  struct ranks *ranks; /* ranks.h; NULL: this process is alone */
 } run_options;
 
 /* A --gpu value taken apart. */
@@ -33,6 +34,9 @@ HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
 HF_MUST hf_status fault_parse(const char *text, dev_fault *out);
 
 sample_options sample_options_of(const run_options *r);
+
+/* Memory of this machine, or of the one that HF_TOPOLOGY pretends where that has less; 0 = not known. */
+int64_t ram_bytes(void);
 
 /* --plan: a row's id or a file. NULL when none was asked for. */
 HF_MUST hf_status plan_open(const run_options *r, db *d, plan **out);

@@ -496,6 +496,7 @@ static hf_status survive(server *v, hf_status st) {
   serve_loss *l = &all->loss[all->n_losses++];
   *l = (serve_loss){.at_s = seconds(now - v->start_ns)};
   snprintf(l->why, sizeof l->why, "%s", engine_lost_reason(v->e));
+  l->rank = engine_lost_rank(v->e);
   hf_clear_error();
   if (engine_opts(v->e)->check_every_ns > 0) take_back(v, l, wrong);
   tell_all_final(v); /* no check will come that they could wait for */

@@ -7,9 +7,20 @@
 
 static const double NEARLY_ALL = 0.95;
 
-bool layer_uploads(const engine_options *o, const model_config *c, int l) {
+/* Experts on other ranks are computed there, from what the CPU is signalled: such a layer asks the CPU for the others, too. */
+static bool some_away(const engine_options *o, const model_config *c, int l) {
+  for (int x = 0; x < c->n_experts; x++)
+    if (expert_away(o, c->n_experts, l, x)) return true;
+  return false;
+}
+
+static bool asks_for_upload(const engine_options *o, const model_config *c, int l) {
   if (o->upload_tokens <= 0 || !c->layer_is_moe[l]) return false;
   return !o->placement || strcmp(o->placement->layer[l].prefill, "upload") == 0;
+}
+
+bool layer_uploads(const engine_options *o, const model_config *c, int l) {
+  return asks_for_upload(o, c, l) && !some_away(o, c, l);
 }
 
 bool engine_uploads(const engine *e, int tokens, bool prefills) {
@@ -23,12 +34,20 @@ void uploads_need_whole_experts(engine *e) {
   e->o.upload_tokens = 0;
 }
 
+/* What is asked for and not done. */
+static void tell_not_uploaded(engine *e) {
+  for (int l = 0; l < e->c.n_layers; l++) e->not_uploaded += asks_for_upload(&e->o, &e->c, l) && some_away(&e->o, &e->c, l);
+  if (e->not_uploaded > 0)
+    hf_log(HF_LOG_WARN, "prompts are not uploaded in %d layers: other ranks have experts of theirs", e->not_uploaded);
+}
+
 hf_status open_uploads(engine *e) {
   const model_config *c = &e->c;
   const size_t n = (size_t)c->n_experts;
   dev_context *x = &e->ctx;
   size_t largest = 0;
   if (dev_is_host(e->d)) return HF_OK;
+  tell_not_uploaded(e);
   for (int l = 0; l < c->n_layers; l++) {
     layer_weights *w = &e->layer[l];
     w->uploads = w->has_host_experts && layer_uploads(&e->o, c, l);

@@ -320,7 +320,9 @@ hf_status cmd_plan(int argc, char **argv) {
        "Type of the KV cache. q8_0 takes 34 bytes for 32 numbers, f16 64: nearly twice the context or users. Default f16.", 0, 0},
       {"from-run", 0, CLI_STR, &c.from_run, "RUN", "Use routing counts and stage times of this run (a number or latest).", 0, 0},
       {"remote", 0, CLI_STR, &r->remotes, "MACHINE:LINK[,…]",
-       "CPUs of other machines for experts, each over a link of hf-plan catalog list links.", 0, 0},
+       "CPUs of other machines for experts, each over a link of hf-plan catalog list links, or measured: what hf-profile --ranks "
+       "found.",
+       0, 0},
       {"scale-from", 0, CLI_STR, &r->scale_from, "MACHINE",
        "Use the kernel curves of this measured machine, scaled by bandwidth and arithmetic.", 0, 0},
       {"dram-rate", 0, CLI_NUM, &r->dram_bytes_per_s, "BYTES_PER_S",

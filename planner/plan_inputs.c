@@ -174,7 +174,9 @@ static hf_status open_remotes(plan_inputs *in) {
   for (int r = 0; r < n; r++) {
     cost_remote *to = &in->remote[r];
     HF_TRY(open_machine(in, "--remote", name[r].machine, &to->rows));
-    HF_TRY(hf_note(cost_link_read(name[r].link, &to->bytes_per_s, &to->latency_ns), "option --remote"));
+    if (!strcmp(name[r].link, "measured"))
+      HF_TRY(hf_note(cost_link_measured(in->host, to->rows->machine.name, &to->bytes_per_s, &to->latency_ns), "option --remote"));
+    else HF_TRY(hf_note(cost_link_read(name[r].link, &to->bytes_per_s, &to->latency_ns), "option --remote"));
     snprintf(to->text, sizeof to->text, "%.40s:%.50s", name[r].machine, name[r].link);
     in->n_remotes++;
   }

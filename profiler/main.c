@@ -10,12 +10,13 @@
 #include "db/catalog.h"
 #include "model/model.h"
 #include "profiler/profile.h"
+#include "profiler/ranks.h"
 #include "profiler/verbs.h"
 
 static const char program[] = "hf-profile";
 
 typedef struct {
-  bool quick, restart;
+  bool quick, restart, ranks;
   int64_t threads;
   const char *only, *model, *name, *isa;
 } options;
@@ -40,6 +41,8 @@ static const char examples[] =
     "  hf-profile\n      all kernels over 1 to 512 tokens, up to five minutes; goes on after an interruption\n"
     "  hf-profile --model examples/tiny-moe\n      the shapes of this model\n"
     "  hf-profile --only dram --json\n      the bandwidth of reading memory alone, for a script\n"
+    "  mpirun -n 2 --host here,there hf-profile --ranks\n      the network to another machine, for hf-plan plan --remote "
+    "there:measured\n"
     "  hf-profile show\n      the last profile again\n"
     "  hf-profile export --out box.json\n      for a colleague's hf-profile import\n";
 
@@ -107,6 +110,20 @@ out:
   return st;
 }
 
+/* The error is told before MPI's end, which a lost rank makes the end of this process. */
+static hf_status profile_ranks(const options *o, const cli_common *common) {
+  net *n = NULL;
+  if (!net_started()) return hf_fail(HF_INPUT, "--ranks: measures the way to other ranks; start hf-profile with mpirun -n 2");
+  HF_TRY(net_open(&n));
+  hf_status st = prof_ranks(n, common, o->name);
+  if (st != HF_OK) {
+    if (net_rank(n) == 0) hf_log(HF_LOG_ERROR, "%s", hf_error_line());
+    net_lose(n); /* the others wait for orders that do not come */
+  }
+  net_close(n, hf_exit_status(st));
+  return st;
+}
+
 static hf_status profile_machine(int argc, char **argv) {
   options o = {.threads = 0};
   const cli_option table[] = {
@@ -118,6 +135,10 @@ static hf_status profile_machine(int argc, char **argv) {
        "Take the shapes of this model (folder, GGUF file or synth:...) instead of common ones.", 0, 0},
       {"restart", 0, CLI_FLAG, &o.restart, NULL, "Begin anew where an interrupted profile would go on.", 0, 0},
       {"name", 0, CLI_STR, &o.name, "NAME", "Name of the machine in the database. Default: the host name.", 0, 0},
+      {"ranks", 0, CLI_FLAG, &o.ranks, NULL,
+       "Under mpirun: measure nothing but how long messages take to the other ranks; rows of the machine that was measured last "
+       "here, or of --name.",
+       0, 0},
       {"isa", 0, CLI_STR, &o.isa, "MASK",
        "Use no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16, amx. Default: $HF_ISA, else all.", 0, 0},
       {NULL},
@@ -141,6 +162,7 @@ static hf_status profile_machine(int argc, char **argv) {
     return hf_fail(HF_INPUT, "'%s' is no verb of hf-profile: show, compare, export or import; see hf-profile --help",
                    operands[0]);
   if (o.name && (o.name[0] == '\0' || strlen(o.name) > 127)) return hf_fail(HF_INPUT, "option --name: 1 to 127 bytes are needed");
+  if (o.ranks) return profile_ranks(&o, &common);
   HF_TRY(kern_init(o.isa));
   model_set_catalog_hook(catalog_model_config, NULL);
   go_ahead();

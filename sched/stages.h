@@ -22,7 +22,7 @@
 enum {
   STAGE_CURVE_MAX = 16,
   STAGE_MAX_DEVICES = 8,
-  STAGE_MAX_REMOTES = 3,
+  STAGE_MAX_REMOTES = 7,
   STAGE_MAX_PLACES = 1 + STAGE_MAX_DEVICES + STAGE_MAX_REMOTES
 };
 /* Piecewise linear over tokens, which rise. Below the first point: its ns; beyond the last: the last slope (n = 1: a constant). */

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages="build-essential cmake ninja-build pkg-config libglpk-dev libsqlite3-dev libnuma-dev libcjson-dev libpcre2-dev
-          libdnnl-dev libcmocka-dev libjs-chart.js coinor-cbc jq sqlite3"
+          libdnnl-dev libcmocka-dev libjs-chart.js coinor-cbc jq sqlite3 libopenmpi-dev openmpi-bin"
 for group in "$@"; do
   case $group in
     lint) packages+=" clang-format universal-ctags" ;;

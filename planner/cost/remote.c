@@ -32,6 +32,36 @@ hf_status cost_link_read(const char *name, cost_figure *bytes_per_s, cost_figure
   return st;
 }
 
+/* Messages of a step's rows: from a row to a prompt's chunk of them. */
+enum { LARGE_BYTES = 1 << 20 };
+
+static void take_later(const rec_link_point *p, rec_link_point *small, rec_link_point *large) {
+  if (small->n == 0 || p->bytes <= small->bytes) *small = *p;
+  if (p->bytes <= LARGE_BYTES && (large->n == 0 || p->bytes >= large->bytes)) *large = *p;
+}
+
+hf_status cost_link_measured(const cost_rows *home, const char *machine, cost_figure *bytes_per_s, cost_figure *latency_ns) {
+  rec_link_point small = {.n = 0}, large = {.n = 0};
+  char dst[sizeof small.dst];
+  snprintf(dst, sizeof dst, "@%.*s", (int)sizeof dst - 2, machine);
+  for (int i = 0; i < home->n_link; i++)
+    if (!strcmp(home->link[i].src, "host") && !strcmp(home->link[i].dst, dst) && home->link[i].n > 0)
+      take_later(&home->link[i], &small, &large);
+  const double bytes = (double)(large.bytes - small.bytes);
+  if (!(bytes > 0) || !(small.ns_low > 0) || !(large.ns > small.ns))
+    return hf_fail(HF_NOT_FOUND,
+                   "machine %s: the way to %s was not measured: mpirun -n 2 hf-profile --ranks there does it, or name a link of "
+                   "hf-plan catalog "
+                   "list links",
+                   home->machine.name, machine);
+  *latency_ns = (cost_figure){.low = small.ns_low, .likely = small.ns, .high = small.ns_high, .tag = small.tag};
+  const double likely = 1e9 * bytes / (large.ns - small.ns);
+  const double low = 1e9 * bytes / (large.ns_high - small.ns_low);
+  const double high = large.ns_low > small.ns_high ? 1e9 * bytes / (large.ns_low - small.ns_high) : likely;
+  *bytes_per_s = (cost_figure){.low = low, .likely = likely, .high = fmax(high, likely), .tag = large.tag};
+  return HF_OK;
+}
+
 hf_status cost_remote_parse(const char *text, cost_remote_name names[STAGE_MAX_REMOTES], int *n) {
   *n = 0;
   for (const char *from = text;; from++) {

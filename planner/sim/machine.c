@@ -207,8 +207,9 @@ static void release(sim_machine *m, int which) {
 /* ---- trace ---- */
 
 const char *sim_resource_name(int which) {
-  static const char *const name[SIM_N_RESOURCES] = {"gpu0", "gpu1", "gpu2", "gpu3",  "gpu4",  "gpu5", "gpu6",
-                                                    "gpu7", "cpu",  "link", "host1", "host2", "host3"};
+  static const char *const name[] = {"gpu0", "gpu1",  "gpu2",  "gpu3",  "gpu4",  "gpu5",  "gpu6",  "gpu7", "cpu",
+                                     "link", "host1", "host2", "host3", "host4", "host5", "host6", "host7"};
+  _Static_assert(sizeof name / sizeof *name == SIM_N_RESOURCES, "every resource has a name");
   return name[which];
 }
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "db/catalog.h"
+#include "planner/cost/remote.h"
 
 static void near(double a, double b, double rel) {
   if (!(fabs(a - b) <= rel * fmax(1e-300, fmax(fabs(a), fabs(b))))) fail_msg("%.17g differs from %.17g", a, b);
@@ -108,6 +109,36 @@ static void remote_reads(void **state) {
 }
 
 /* A measured machine of two nodes without kernel curves: 64 of width in blocks of 1 is even; unequal nodes and reads across cost. */
+/* hf-profile --ranks: latency of the smallest message, slope up to 1 MiB; the last row of a size counts, other ways do not. */
+static void link_of_ranks(void **state) {
+  (void)state;
+  rec_link_point l[] = {
+      {.src = "host", .dst = "@there", .bytes = 64, .ns_low = 1, .ns = 1, .ns_high = 1, .n = 9, .tag = TAG_MEASURED},
+      {.src = "host", .dst = "@there", .bytes = 64, .ns_low = 8000, .ns = 10000, .ns_high = 12000, .n = 9, .tag = TAG_MEASURED},
+      {.src = "host",
+       .dst = "@there",
+       .bytes = 64 + 1000000,
+       .ns_low = 900e3,
+       .ns = 1010e3,
+       .ns_high = 2008e3,
+       .n = 9,
+       .tag = TAG_MEASURED},
+      {.src = "host", .dst = "@there", .bytes = 4 << 20, .ns_low = 1e9, .ns = 1e9, .ns_high = 1e9, .n = 9, .tag = TAG_MEASURED},
+      {.src = "host", .dst = "@other", .bytes = 64, .ns_low = 2, .ns = 2, .ns_high = 2, .n = 9, .tag = TAG_MEASURED},
+      {.src = "gpu0", .dst = "@there", .bytes = 64, .ns_low = 3, .ns = 3, .ns_high = 3, .n = 9, .tag = TAG_MEASURED}};
+  const cost_rows r = {.machine.name = "here", .link = l, .n_link = 6};
+  cost_figure rate, latency;
+  ok(cost_link_measured(&r, "there", &rate, &latency));
+  assert_true(latency.low == 8000 && latency.likely == 10000 && latency.high == 12000 && latency.tag == TAG_MEASURED);
+  near(rate.likely, 1e9, 1e-12); /* 1,000,000 bytes in 1,000 us */
+  near(rate.low, 0.5e9, 1e-12);
+  near(rate.high, 1e15 / (900e3 - 12000), 1e-12);
+  assert_int_equal(cost_link_measured(&r, "other", &rate, &latency), HF_NOT_FOUND); /* one size has no slope */
+  assert_int_equal(cost_link_measured(&r, "nowhere", &rate, &latency), HF_NOT_FOUND);
+  for (int i = 0; i < 4; i++) snprintf(l[i].dst, sizeof l[i].dst, "@a-machine-with"); /* as many letters as a row holds */
+  ok(cost_link_measured(&r, "a-machine-with-a-long-name", &rate, &latency));
+}
+
 static void nodes_in_the_table(void **state) {
   (void)state;
   cost_rows r = machine(8);
@@ -535,6 +566,7 @@ int main(void) {
       cmocka_unit_test(numa_split),
       cmocka_unit_test(many_experts_share_evenly),
       cmocka_unit_test(remote_reads),
+      cmocka_unit_test(link_of_ranks),
       cmocka_unit_test(nodes_in_the_table),
       cmocka_unit_test(contention),
       cmocka_unit_test(uploads_beside_the_cpu),

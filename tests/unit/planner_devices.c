@@ -249,7 +249,7 @@ static void other_machines(void **state) {
   assert_int_equal(n, 2);
   assert_string_equal(name[1].machine, "a:b");
   assert_string_equal(name[1].link, "25gbe");
-  const char *const bad[] = {"", "x", ":l", "m:", "m:l,", "a:b,c:d,e:f,g:h"};
+  const char *const bad[] = {"", "x", ":l", "m:", "m:l,", "a:b,c:d,e:f,g:h,i:j,k:l,m:n,o:p"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_int_equal(cost_remote_parse(bad[i], name, &n), HF_INPUT);
   cost_figure rate, latency;
   ok(cost_link_read("10gbe", &rate, &latency));

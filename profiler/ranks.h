@@ -1,0 +1,11 @@
+/* ranks.h: hf-profile --ranks, under mpirun: how long messages of several sizes take from rank 0 to each other rank, through the same calls that hf-run
+ * makes (kernels/net: MPI, and how its callers wait). Half of the way there and back. */
+#ifndef HF_PROFILER_RANKS_H
+#define HF_PROFILER_RANKS_H
+#include "base/cli.h"
+#include "kernels/net/net.h"
+
+/* Rank 0: rows of link_curve from "host" to "@HOST" (HOST: the first 14 bytes of the other's host name) for the machine that hf-profile measured last
+ * here, or the one named; the rows of an earlier time count no more, as later ones of a size come behind them. Others: answer until rank 0 is done. */
+HF_MUST hf_status prof_ranks(net *n, const cli_common *common, const char *machine);
+#endif
