@@ -1,7 +1,7 @@
 /* patience.h: waiting for other threads, with an end.
  *
  * Work of a pool can take hours (a model read from a slow disk), so there is no deadline for work; there is one for its standing still. Whoever waits longer
- * than a second looks at the others once a second: one that has died, or all of them without processor time for a while (a disk or network file system that no
+ * than a second looks at the others once a second: one that has died, or all of them without processor time or a page from disk for a while (a disk or network file system that no
  * longer answers, a deadlock), ends the process (base/end.h), since what those threads hold cannot be taken from them. Looks are counted, not seconds: a
  * process that was stopped and goes on has not stood still. */
 #ifndef HF_KERNELS_PATIENCE_H
@@ -24,7 +24,7 @@ typedef struct {
 /* A single wait; begins as {0}. */
 typedef struct {
   int looks;
-  int64_t cpu_ns, look_ns;
+  int64_t cpu_ns, pages, look_ns;
 } patience_wait;
 
 /* Waits, with the mutex held, until the condition is signalled or a second is over; then looks. Waking up for nothing is possible. */
