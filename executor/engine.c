@@ -255,7 +255,9 @@ static void look_aside(void *user) {
     if (&mb->step == e->cpu_step || !mb->running || !dev_finished(e->d, i)) continue;
     if (dev_lost(e->d) || lacks_rank(e, why)) return; /* engine_poll will find out */
     end_step(e, i);
+    pool_outside(e->p, true); /* whoever reads the answers may be slow */
     e->aside = e->over(e->over_user, i);
+    pool_outside(e->p, e->cpu_away);
     mb->over_ns = 0;
   }
 }
@@ -278,7 +280,11 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
   if (e->o.ranks && thread == 0) ranks_post(e->o.ranks, layer, s, job.ids, job.weights);
   moe_run(e->cpu_moe, &job, e->p, thread, n_threads);
   if (e->o.ranks) {
-    if (thread == 0) ranks_collect(e->o.ranks, job.breathe, e);
+    if (thread == 0) {
+      pool_outside(e->p, e->cpu_away = true);
+      ranks_collect(e->o.ranks, job.breathe, e);
+      pool_outside(e->p, e->cpu_away = false);
+    }
     pool_barrier(e->p, thread);
     ranks_add(e->o.ranks, s->host_y, thread, n_threads);
     pool_barrier(e->p, thread);
@@ -780,10 +786,10 @@ static hf_status end_without_rank(engine *e, int i, bool *dropped) {
 
 hf_status engine_poll(engine *e, int *finished) {
   *finished = -1;
+  for (int i = 0; i < e->o.depth; i++) e->mb[i].over_ns = 0;
   bool worked = false, dropped;
   for (int i = 0; i < e->o.depth; i++) {
     micro_batch *mb = &e->mb[i];
-    mb->over_ns = 0;
     if (!mb->running) continue;
     int ready = atomic_load_explicit(&mb->step.ready, memory_order_acquire);
     const int beats = atomic_load_explicit(&mb->step.beats, memory_order_relaxed);

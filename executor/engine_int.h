@@ -76,6 +76,7 @@ struct engine {
   watch watch;         /* of a device that computes on its own */
   int cpu_layer;       /* layer and step at work in the pool */
   dev_step *cpu_step;
+  bool cpu_away;        /* waiting for rows of other ranks */
   engine_over_fn *over; /* told of steps that end meanwhile */
   void *over_user;
   hf_status aside; /* what it returned */

@@ -32,7 +32,8 @@ typedef struct {
   int *row; /* [max_tok] token of each row sent */
   int n_rows;
   atomic_int state;
-  net_message send, receive;
+  net_message send, receive, beat;
+  order beat_order; /* of the beat on its way */
   int64_t posted_ns;
   watch silence;
 } peer;
@@ -43,7 +44,7 @@ struct ranks {
   peer peer[RANKS_MOST];
   uint8_t *owner;
   int n_layers, n_experts, top_k, d_model, max_tok, number;
-  int64_t waited_ns;
+  int64_t waited_ns, beat_ns;
   pthread_t mover;
   bool has_mover;
   pthread_mutex_t lock, moving;
@@ -191,12 +192,32 @@ static int move_all(ranks *r) {
   return left;
 }
 
+/* Once a second a word to every rank that a word gets through to, whatever the others are at: a rank that hears nothing ends itself. */
+static void beat_all(ranks *r) {
+  const int64_t now = hf_now_ns();
+  if (now - r->beat_ns < BEAT_NS) return;
+  r->beat_ns = now;
+  for (int k = 0; k < r->n; k++) {
+    peer *p = &r->peer[k];
+    bool sent = true;
+    if (atomic_load(&p->lost)) continue;
+    hf_status st = net_test(r->net, &p->beat, &sent, NULL);
+    if (st == HF_OK && !sent) continue; /* the one before is still on its way */
+    p->beat_order = (order){.magic = RANKS_MAGIC, .kind = ORDER_BEAT, .number = r->number};
+    if (st == HF_OK) st = net_send(r->net, k + 1, TAG_ORDER, &p->beat_order, sizeof p->beat_order, &p->beat);
+    if (st == HF_OK) continue;
+    lose(r, k, hf_error_line());
+    hf_clear_error();
+  }
+}
+
 /* Between jobs nobody looks, which is no silence: watch.h counts at most WATCH_BLINK_NS of that. */
 static void move_until_done(ranks *r) {
   const int64_t start = hf_now_ns();
   for (int left = 1; left > 0;) {
     pthread_mutex_lock(&r->moving);
     left = move_all(r);
+    beat_all(r);
     pthread_mutex_unlock(&r->moving);
     if (left) net_breathe(hf_now_ns() - start);
   }
@@ -218,7 +239,9 @@ static void *mover(void *arg) {
       atomic_store(&r->busy, false); /* before the jobs are looked at: one that is posted meanwhile wakes again */
       move_until_done(r);
     } else if (late) {
-      send_all(r, ORDER_BEAT);
+      pthread_mutex_lock(&r->moving);
+      beat_all(r);
+      pthread_mutex_unlock(&r->moving);
     }
   }
   return NULL;
@@ -295,14 +318,17 @@ void ranks_close(ranks *r, int status) {
 
 /* --- placement and loading ---------------------------------------------------------------------------------------------- */
 
-static int place_by_percent(const model_config *c, const engine_options *o, double percent, int n_ranks, int l, uint8_t *owner) {
+/* *turn: whose turn it is, over all layers, or the last ranks would go without where a layer has few. */
+static int place_by_percent(const model_config *c, const engine_options *o, double percent, int n_ranks, int l, int *turn,
+                            uint8_t *owner) {
   int all = 0, seen = 0, away = 0;
   for (int x = 0; x < c->n_experts; x++) all += !placed_on_device(c, o, l, x);
   const int n = (int)(percent / 100.0 * all + 0.5);
   for (int x = 0; x < c->n_experts; x++) {
     if (placed_on_device(c, o, l, x)) continue;
     const bool chosen = (int64_t)(seen + 1) * n / all > (int64_t)seen * n / all;
-    owner[x] = (uint8_t)(chosen ? 1 + away % n_ranks : 0);
+    owner[x] = (uint8_t)(chosen ? 1 + *turn % n_ranks : 0);
+    *turn += chosen;
     away += chosen;
     seen++;
   }
@@ -313,22 +339,28 @@ hf_status ranks_place(ranks *r, const model_config *c, const engine_options *o, 
   const plan *p = o->placement;
   const int planned = plan_ranks(p);
   int64_t away = 0;
+  int turn = 0;
   if (planned > r->n)
     return hf_fail(HF_INPUT, "plan: places experts on %d other machines and there are %d ranks beside this one: mpirun -n %d",
                    planned, r->n, planned + 1);
   if (planned > 0 && percent > 0) return hf_fail(HF_INPUT, "--experts-on-ranks: the plan says which experts other machines have");
   free(r->owner);
+  r->owner = NULL;
   r->n_layers = c->n_layers, r->n_experts = c->n_experts, r->top_k = c->top_k, r->d_model = c->d_model;
   HF_TRY(hf_alloc(&r->owner, (size_t)c->n_layers * (size_t)c->n_experts + 1, 1, "experts of ranks"));
   for (int l = 0; l < c->n_layers; l++) {
     uint8_t *owner = r->owner + (size_t)l * (size_t)c->n_experts;
     if (!c->layer_is_moe[l]) continue;
-    if (!planned) away += place_by_percent(c, o, percent, r->n, l, owner);
+    if (!planned) away += place_by_percent(c, o, percent, r->n, l, &turn, owner);
     for (int x = 0; planned && x < c->n_experts; x++) {
       owner[x] = (uint8_t)plan_rank(p, p->layer[l].device[x]);
       away += owner[x] > 0;
     }
   }
+  const size_t n = (size_t)c->n_layers * (size_t)c->n_experts;
+  for (int k = 1; k <= r->n && away > 0; k++)
+    if (!memchr(r->owner, k, n))
+      return hf_fail(HF_INPUT, "mpirun started %d ranks, and rank %d would have no expert: start fewer", r->n + 1, k);
   if (away > 0) return HF_OK;
   return hf_fail(HF_INPUT,
                  "mpirun started %d ranks and nothing is placed on the others: give a plan with other machines (hf-plan plan "

@@ -32,7 +32,7 @@ static void look(const patience *p, patience_wait *w) {
     hf_end(p->what, why);
   }
   const int64_t cpu = process_cpu_ns(), pages = pages_read();
-  const bool moved = cpu - w->cpu_ns > (int64_t)IDLE_NS * p->n_threads || pages != w->pages;
+  const bool moved = cpu - w->cpu_ns > (int64_t)IDLE_NS * p->n_threads || pages != w->pages || atomic_load(&p->outside);
   w->looks = moved ? 0 : w->looks + 1;
   w->cpu_ns = cpu;
   w->pages = pages;

@@ -16,7 +16,8 @@ enum { PATIENCE_LOOKS = 300 };
 typedef struct {
   const char *what; /* who waits, for the line: "CPU workers" */
   int n_threads;
-  int max_looks; /* without processor time until the end; PATIENCE_LOOKS */
+  int max_looks;       /* without processor time until the end; PATIENCE_LOOKS */
+  atomic_bool outside; /* thread 0 is at something that has an end of its own, or needs none: no standing still */
   atomic_int
       died; /* number of a thread that ended in the middle of its work; 0: none, as thread 0 is the one that waits for all */
 } patience;

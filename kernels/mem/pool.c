@@ -294,6 +294,10 @@ void pool_set_patience(pool *p, int seconds) {
   p->patience.max_looks = seconds;
 }
 
+void pool_outside(pool *p, bool begins) {
+  atomic_store(&p->patience.outside, begins);
+}
+
 int pool_threads(const pool *p) {
   return p->n_threads;
 }

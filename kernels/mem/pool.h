@@ -15,6 +15,8 @@ HF_MUST hf_status pool_new(const topology *t, int n_threads, pool **out);
 void pool_free(pool *p);
 /* Another patience than PATIENCE_LOOKS, in seconds; before pool_run. */
 void pool_set_patience(pool *p, int seconds);
+/* Thread 0, in the middle of fn, begins or ends something of another kind that may wait (a network, a reader of what is written): the others' patience rests. */
+void pool_outside(pool *p, bool begins);
 int pool_threads(const pool *p);
 int pool_node_of(const pool *p, int thread);
 /* A cpu_set_t (sched.h) of the CPUs that no worker is pinned to, for a thread that works beside the pool; false when there are none. */

@@ -69,6 +69,16 @@ static void works_for_long(void *arg, int thread, int n_threads) {
   pool_barrier(the_pool, thread);
 }
 
+static void waits_outside(void *arg, int thread, int n_threads) {
+  (void)arg, (void)n_threads;
+  if (thread == 0) {
+    pool_outside(the_pool, true);
+    nap(PATIENCE_S + 2);
+    pool_outside(the_pool, false);
+  }
+  pool_barrier(the_pool, thread);
+}
+
 static void is_stopped(void *arg, int thread, int n_threads) {
   (void)arg, (void)n_threads;
   if (thread == 1) nap(1.5); /* the process is stopped for longer than its patience meanwhile */
@@ -88,6 +98,9 @@ static void run_still(void) {
 }
 static void run_counted_still(void) {
   with_pool(counts_on_one_that_stands_still, 3);
+}
+static void run_outside(void) {
+  with_pool(waits_outside, 2);
 }
 static void run_long(void) {
   with_pool(works_for_long, 2);
@@ -137,6 +150,7 @@ static void standing_still_has_an_end(void **state) {
 static void long_work_has_none(void **state) {
   (void)state;
   goes_on(run_long);
+  goes_on(run_outside);
   goes_on(run_stopped);
 }
 
