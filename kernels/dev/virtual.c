@@ -294,15 +294,17 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   return HF_OK;
 }
 
-/* `lost` of the device itself belongs to the driver's thread: this is where that learns of it. */
+/* `lost` of the device itself belongs to the driver's thread: this is where that learns of it. The stream is looked at first: one that a loss has stopped
+ * is no longer active, and were the loss looked for before, it could come between the two looks and the step would pass for finished. */
 static bool virt_finished(dev *d, int i) {
   virt *v = d->impl;
+  const bool active = i >= 0 && i < v->n_streams && atomic_load_explicit(&v->st[i].active, memory_order_acquire);
   if (atomic_load(&v->lost) && !d->lost) {
     d->lost = true;
     const char *failed = atomic_load(&v->failed);
     snprintf(d->lost_reason, sizeof d->lost_reason, "%s", failed ? failed : "it waited too long for the host");
   }
-  return i < 0 || i >= v->n_streams || !atomic_load_explicit(&v->st[i].active, memory_order_acquire);
+  return !active;
 }
 
 static hf_status virt_sync(dev *d, int i, int64_t deadline_ns) {
