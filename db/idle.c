@@ -165,6 +165,54 @@ static int by_resource(const void *a, const void *b) {
   return (x->start_ns > y->start_ns) - (x->start_ns < y->start_ns);
 }
 
+static int by_step(const void *a, const void *b) {
+  const rec_trace *x = *(const rec_trace *const *)a, *y = *(const rec_trace *const *)b;
+  return x->step != y->step ? (x->step > y->step) - (x->step < y->step) : by_start(a, b);
+}
+
+typedef struct {
+  int64_t start_ns, end_ns;
+} stretch;
+
+static int by_beginning(const void *a, const void *b) {
+  const stretch *x = a, *y = b;
+  return (x->start_ns > y->start_ns) - (x->start_ns < y->start_ns);
+}
+
+/* From first to last event of each step that uploads; returns how many. Sorts ev by step. */
+static int64_t uploading_steps(const rec_trace **ev, int64_t n, stretch *out) {
+  int64_t found = 0;
+  qsort(ev, (size_t)n, sizeof *ev, by_step);
+  for (int64_t i = 0, k; i < n; i = k) {
+    stretch s = {.start_ns = ev[i]->start_ns, .end_ns = ev[i]->end_ns};
+    bool uploads = false;
+    for (k = i; k < n && ev[k]->step == ev[i]->step; k++) {
+      uploads = uploads || !strcmp(ev[k]->stage, "upload");
+      if (ev[k]->end_ns > s.end_ns) s.end_ns = ev[k]->end_ns;
+    }
+    if (uploads) out[found++] = s;
+  }
+  qsort(out, (size_t)found, sizeof *out, by_beginning);
+  return found;
+}
+
+/* Sorts by_start by step. */
+static hf_status find_steady(reader *r) {
+  idle_account *a = r->out;
+  stretch *s = NULL;
+  HF_TRY(hf_alloc(&s, (size_t)r->n, sizeof *s, "idle time"));
+  const int64_t n = uploading_steps(r->by_start, r->n, s), end = a->start_ns + a->span_ns;
+  int64_t from = a->start_ns;
+  a->steady_ns = a->until_ns = from;
+  for (int64_t i = 0; i <= n; i++) {
+    const int64_t to = i < n ? s[i].start_ns : end;
+    if (to - from > a->until_ns - a->steady_ns) a->steady_ns = from, a->until_ns = to;
+    if (i < n && s[i].end_ns > from) from = s[i].end_ns;
+  }
+  free(s);
+  return HF_OK;
+}
+
 hf_status idle_account_of(const rec_trace *ev, int64_t n, idle_account *out) {
   reader *r = NULL;
   *out = (idle_account){0};
@@ -176,6 +224,7 @@ hf_status idle_account_of(const rec_trace *ev, int64_t n, idle_account *out) {
   if (st == HF_OK) qsort(r->by_start, (size_t)n, sizeof *r->by_start, by_start);
   if (st == HF_OK) out->start_ns = r->by_start[0]->start_ns;
   if (st == HF_OK) st = read_all(r);
+  if (st == HF_OK) st = find_steady(r);
   for (int k = 0; k < out->n_resources; k++)
     qsort(out->resource[k].cause, (size_t)out->resource[k].n_causes, sizeof(idle_cause), by_length);
   if (out->gap) qsort(out->gap, (size_t)out->n_gaps, sizeof *out->gap, by_resource);
@@ -190,6 +239,12 @@ void idle_account_free(idle_account *a) {
   *a = (idle_account){0};
 }
 
+/* What of a gap lies within [from, to). */
+static int64_t within(const idle_gap *g, int64_t from, int64_t to) {
+  const int64_t a = g->start_ns > from ? g->start_ns : from, b = earlier(g->end_ns, to);
+  return b > a ? b - a : 0;
+}
+
 /* Time in which neither had a step to work at: where gaps of both of that kind lie over each other. */
 static int64_t both_without_step(const idle_account *a, int x, int y) {
   int64_t sum = 0;
@@ -202,19 +257,25 @@ static int64_t both_without_step(const idle_account *a, int x, int y) {
     }
     for (int64_t m = k; m < a->n_gaps && a->gap[m].resource == y && a->gap[m].start_ns < g->end_ns; m++) {
       if (a->gap[m].kind != IDLE_STEP) continue;
-      const int64_t from = a->gap[m].start_ns > g->start_ns ? a->gap[m].start_ns : g->start_ns;
-      const int64_t to = a->gap[m].end_ns < g->end_ns ? a->gap[m].end_ns : g->end_ns;
-      if (to > from) sum += to - from;
+      const int64_t from = g->start_ns > a->steady_ns ? g->start_ns : a->steady_ns;
+      sum += within(&a->gap[m], from, earlier(g->end_ns, a->until_ns));
     }
   }
   return sum;
 }
 
+static void busy_while_steady(const idle_account *a, int64_t *busy) {
+  for (int k = 0; k < a->n_resources; k++) busy[k] = a->until_ns - a->steady_ns;
+  for (int64_t i = 0; i < a->n_gaps; i++) busy[a->gap[i].resource] -= within(&a->gap[i], a->steady_ns, a->until_ns);
+}
+
 void idle_busiest(const idle_account *a, int *first, int *second) {
   int x = -1, y = -1;
+  int64_t busy[IDLE_RESOURCES];
+  busy_while_steady(a, busy);
   for (int k = 0; k < a->n_resources; k++) {
-    if (x < 0 || a->resource[k].busy_ns > a->resource[x].busy_ns) y = x, x = k;
-    else if (y < 0 || a->resource[k].busy_ns > a->resource[y].busy_ns) y = k;
+    if (x < 0 || busy[k] > busy[x]) y = x, x = k;
+    else if (y < 0 || busy[k] > busy[y]) y = k;
   }
   *first = x;
   *second = y;
@@ -222,22 +283,23 @@ void idle_busiest(const idle_account *a, int *first, int *second) {
 
 double idle_overlap(const idle_account *a) {
   int x, y;
+  int64_t busy[IDLE_RESOURCES];
   idle_busiest(a, &x, &y);
-  if (y < 0 || a->resource[y].busy_ns <= 0) return NAN;
-  const int64_t span = a->span_ns - both_without_step(a, x < y ? x : y, x < y ? y : x);
-  const double both = (double)(a->resource[x].busy_ns + a->resource[y].busy_ns - span);
-  return fmax(0, both / (double)a->resource[y].busy_ns);
+  busy_while_steady(a, busy);
+  if (y < 0 || busy[y] <= 0) return NAN;
+  const int64_t span = a->until_ns - a->steady_ns - both_without_step(a, x < y ? x : y, x < y ? y : x);
+  return fmax(0, (double)(busy[x] + busy[y] - span) / (double)busy[y]);
 }
 
-static const char *stage_words(const char *stage) {
+const char *idle_stage_words(const char *stage) {
   static const struct {
     const char *stage, *words;
   } w[] = {{"attn", "attention"},
-           {"shared", "shared experts and dense parts"},
+           {"shared", "shared expert, dense layers"},
            {"dexp", "experts on the device"},
-           {"hand", "the hand-over"},
+           {"hand", "hand-over"},
            {"cexp", "experts on the CPU"},
-           {"head", "the output head"},
+           {"head", "output head"},
            {"upload", "uploads of experts"}};
   for (size_t i = 0; i < sizeof w / sizeof *w; i++)
     if (!strcmp(w[i].stage, stage)) return w[i].words;
@@ -245,12 +307,16 @@ static const char *stage_words(const char *stage) {
 }
 
 void idle_words(const idle_gap *g, char *out, size_t n) {
-  if (g->kind == IDLE_STAGE) snprintf(out, n, "%s of layer %d, micro-batch %d", stage_words(g->stage), g->layer, g->micro_batch);
+  if (g->kind == IDLE_STAGE)
+    snprintf(out, n, "%s of layer %d, micro-batch %d", idle_stage_words(g->stage), g->layer, g->micro_batch);
   else if (g->kind == IDLE_HAND) snprintf(out, n, "the hand-over to layer %d, micro-batch %d", g->layer, g->micro_batch);
   else if (g->micro_batch >= 0) snprintf(out, n, "the next step of micro-batch %d", g->micro_batch);
   else snprintf(out, n, "nothing: the run ends");
 }
 
 void idle_cause_words(const idle_cause *c, char *out, size_t n) {
-  snprintf(out, n, "%s", c->kind == IDLE_STAGE ? stage_words(c->stage) : c->kind == IDLE_HAND ? "hand-over" : "the next step");
+  snprintf(out, n, "%s",
+           c->kind == IDLE_STAGE  ? idle_stage_words(c->stage)
+           : c->kind == IDLE_HAND ? "hand-over"
+                                  : "the next step");
 }

@@ -6,7 +6,8 @@
  * together: sampling, scheduling, requests (IDLE_STEP). The time before a resource's first event and after its last counts as IDLE_STEP, too.
  *
  * overlap as in docs/design.md: of two resources, (busy + busy - span) / the lesser busy, where span leaves out the time in which nothing had work (IDLE_STEP
- * of both): 1 when the one never waits while the other works. */
+ * of both): 1 when the one never waits while the other works. A step that uploads its experts asks nothing of the CPU in those layers, by plan, so the span is
+ * the longest stretch without such a step in flight (all of the trace where nothing is uploaded). */
 #ifndef HF_DB_IDLE_H
 #define HF_DB_IDLE_H
 
@@ -38,7 +39,8 @@ typedef struct {
 } idle_resource;
 
 typedef struct {
-  int64_t start_ns, span_ns; /* of the whole trace */
+  int64_t start_ns, span_ns;   /* of the whole trace */
+  int64_t steady_ns, until_ns; /* beginning and end of what overlap is told of */
   int n_resources;
   idle_resource resource[IDLE_RESOURCES];
   idle_gap *gap; /* by resource, then by time */
@@ -49,10 +51,12 @@ typedef struct {
 HF_MUST hf_status idle_account_of(const rec_trace *ev, int64_t n, idle_account *out);
 void idle_account_free(idle_account *a);
 
-/* Of the two busiest resources, at least 0; NAN with fewer than two. */
+/* Of the two busiest resources of that stretch, at least 0; NAN with fewer than two. */
 double idle_overlap(const idle_account *a);
 /* Their positions, -1: there is none. */
 void idle_busiest(const idle_account *a, int *first, int *second);
+/* A stage of a run, plan or trace by the name that people read; the name itself where none is known. */
+const char *idle_stage_words(const char *stage);
 /* "attention of layer 3, micro-batch 1", "the hand-over to micro-batch 1", "the next step of micro-batch 0". */
 void idle_words(const idle_gap *g, char *out, size_t n);
 void idle_cause_words(const idle_cause *c, char *out, size_t n);

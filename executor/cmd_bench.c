@@ -26,8 +26,7 @@ typedef struct {
   char db_path[4096];
   plan *fixed; /* the one of --plan */
   topology *topo;
-  hf_status unlogged; /* what the database said when it failed first, and why */
-  char why[512];
+  record_failure unlogged;
 } bench;
 
 /* Weight bytes that a decode step reads beside the routed experts: all dense parts once, embedding rows aside. */
@@ -89,11 +88,7 @@ static hf_status log_cell(bench *b, const engine *e, const prompt_list *l, const
   snprintf(n.kind, sizeof n.kind, "bench");
   snprintf(n.status, sizeof n.status, "done");
   HF_TRY(record_figures(&n, l->req, l->n, st));
-  if (b->unlogged != HF_OK) return HF_OK;
-  b->unlogged = record_run(b->d, &n, l->req, l->n, st);
-  if (b->unlogged == HF_OK) return HF_OK;
-  snprintf(b->why, sizeof b->why, "%s", hf_error_line());
-  hf_clear_error();
+  if (b->unlogged.st == HF_OK) record_failed(&b->unlogged, record_run(b->d, &n, l->req, l->n, st));
   return HF_OK;
 }
 
@@ -209,7 +204,8 @@ static hf_status run_cells(bench *b) {
   }
   if (st == HF_OK && r->common.json) st = print_json(cells, n);
   free(cells);
-  if (st == HF_OK && b->unlogged != HF_OK) return hf_fail(b->unlogged, "%s; runs are not recorded from then on", b->why);
+  if (st == HF_OK && b->unlogged.st != HF_OK)
+    return hf_fail(b->unlogged.st, "%s; runs are not recorded from then on", b->unlogged.why);
   return st;
 }
 

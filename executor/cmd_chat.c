@@ -37,7 +37,7 @@ typedef struct {
   prefix *known; /* pages of the conversation so far */
   chat_message *msg;
   int n_msg, cap_msg, n_turns;
-  hf_status unrecorded; /* what the database said when it failed first */
+  record_failure unrecorded;
   /* the answer at work */
   text_stream text;
   hf_status st;
@@ -94,11 +94,9 @@ static hf_status record(chat *c, const serve_request *q, const serve_stats *st, 
   record_describe(&n, c->r->model, c->m, c->e, &c->o, c->p, 1, interrupted != 0);
   n.other_cpu_share = others;
   HF_TRY(record_figures(&n, q, 1, st));
-  if (c->unrecorded != HF_OK) return HF_OK;
-  c->unrecorded = record_run(c->d, &n, q, 1, st);
-  if (c->unrecorded == HF_OK) *run_id = n.id;
-  else hf_log(HF_LOG_WARN, "%s; turns are not recorded from now on", hf_error_line());
-  hf_clear_error();
+  if (c->unrecorded.st != HF_OK) return HF_OK;
+  if (!record_failed(&c->unrecorded, record_run(c->d, &n, q, 1, st))) *run_id = n.id;
+  else hf_log(HF_LOG_WARN, "%s; turns are not recorded from now on", c->unrecorded.why);
   return HF_OK;
 }
 
@@ -230,7 +228,7 @@ hf_status cmd_chat(const run_options *r) {
   sigaction(SIGINT, &sa, &old);
   hf_status st = open_chat(&c);
   if (st == HF_OK) st = talk(&c);
-  if (st == HF_OK && c.unrecorded != HF_OK) st = hf_fail(c.unrecorded, "turns were not recorded, see the warning above");
+  if (st == HF_OK && c.unrecorded.st != HF_OK) st = hf_fail(c.unrecorded.st, "turns were not recorded, see the warning above");
   sigaction(SIGINT, &old, NULL);
   engine_close(c.e);
   prefix_free(c.known);

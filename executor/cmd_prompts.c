@@ -569,26 +569,22 @@ static hf_status nothing_left(const run_options *r, const job *j) {
   return json_show(o);
 }
 
-/* Hours of answers are worth more than their row: a database that fails now (a full disk) is told at the end. */
-static hf_status keep_run(const run_options *r, job *j, char *why, size_t n) {
+/* What fails is told at the end, after the answers; returns what of the run is not recorded then. */
+static const char *keep_run(const run_options *r, job *j, record_failure *f) {
   hf_status st = j->p ? plan_adopt(j->d, j->p) : HF_OK;
   fill_run(r, j); /* after the plan got its number */
   j->run.dram_bytes_per_s = drift_bytes_per_s(&j->drift);
   const hf_status counted = record_figures(&j->run, j->list.req, j->list.n, &j->stats);
   if (st == HF_OK) st = counted;
   if (st == HF_OK) st = record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats);
-  const bool recorded = st == HF_OK;
-  if (recorded && r->trace) st = trace_store(j->d, j->run.id, &j->trace);
-  if (st == HF_OK) return st;
-  snprintf(why, n, "%.400s; the %s is not recorded, the run's answers and figures are whole", hf_error_line(),
-           recorded ? "trace" : "run");
-  hf_clear_error();
+  const bool recorded = !record_failed(f, st);
   if (!recorded) j->run.id = 0;
-  return st;
+  else if (r->trace) record_failed(f, trace_store(j->d, j->run.id, &j->trace));
+  return recorded ? "trace" : "run";
 }
 
 static hf_status run_job(const run_options *r, job *j) {
-  char why[512];
+  record_failure failed = {0};
   HF_TRY(can_write("--out", r->out));
   HF_TRY(can_write("--trace", r->trace));
   HF_TRY(prepare(r, j));
@@ -599,7 +595,7 @@ static hf_status run_job(const run_options *r, job *j) {
   begin_drift(j);
   HF_TRY(serve(r, j));
   drift_end(&j->drift);
-  const hf_status kept = keep_run(r, j, why, sizeof why);
+  const char *lost = keep_run(r, j, &failed);
   j->corrected = corrected_for_drift(r, j);
   if (r->trace) HF_TRY(idle_account_of(j->trace.ev, j->trace.n, &j->idle));
   if (r->trace) HF_TRY(trace_write(&j->trace, &j->idle, r->trace));
@@ -610,7 +606,8 @@ static hf_status run_job(const run_options *r, job *j) {
     print_people(j);
     if (j->idle.n_resources) print_idle(&j->idle);
   }
-  if (kept != HF_OK) return hf_fail(kept, "%s", why);
+  if (failed.st != HF_OK)
+    return hf_fail(failed.st, "%s; the %s is not recorded, the run's answers and figures are whole", failed.why, lost);
   int left = unfinished(&j->list);
   return left ? hf_fail(HF_NO, "interrupted: %d of %d requests are not finished; run %lld holds the others", left, j->list.n,
                         (long long)j->run.id)

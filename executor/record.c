@@ -158,3 +158,13 @@ hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n, cons
   if (s != HF_OK) db_rollback(d);
   return s;
 }
+
+bool record_failed(record_failure *f, hf_status st) {
+  if (st == HF_OK) return false;
+  if (f->st == HF_OK) {
+    f->st = st;
+    snprintf(f->why, sizeof f->why, "%.500s", hf_error_line());
+  }
+  hf_clear_error();
+  return true;
+}

@@ -19,4 +19,12 @@ HF_MUST hf_status record_figures(rec_run *run, const serve_request *reqs, int n_
 /* Writes *run, figures filled in, and all that belongs to it in one transaction; sets run->id. */
 HF_MUST hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);
 
+/* Work is worth more than its row: where the database fails (a full disk) the work goes on, and this keeps what there is to tell. */
+typedef struct {
+  hf_status st; /* what failed first; HF_OK: nothing did */
+  char why[512];
+} record_failure;
+/* Keeps st and the error line unless something failed before, and clears the error trail. False when st is HF_OK. */
+bool record_failed(record_failure *f, hf_status st);
+
 #endif

@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "db/idle.h"
+
 static const struct {
   const char *key, *words;
 } dictionary[] = {
@@ -26,13 +28,7 @@ static const struct {
     {"stop", "end of the text"},
     {"length", "limit of tokens"},
     {"cancelled", "stopped before its end"},
-    /* stages and resources */
-    {"attn", "attention"},
-    {"hand", "hand-over"},
-    {"shared", "shared expert, dense layers"},
-    {"dexp", "experts on the device"},
-    {"cexp", "experts on the CPU"},
-    {"head", "output head"},
+    /* resources, and what stages add up to */
     {"fixed", "fixed times"},
     {"step", "whole step"},
     {"gpu", "GPU"},
@@ -128,7 +124,7 @@ static const struct {
 const char *words_of(const char *key) {
   for (size_t i = 0; i < sizeof dictionary / sizeof *dictionary; i++)
     if (strcmp(key, dictionary[i].key) == 0) return dictionary[i].words;
-  return key;
+  return idle_stage_words(key);
 }
 
 const char *plural(long long n) {

@@ -1,6 +1,6 @@
 #!/bin/bash
 # overlap.sh FOLDER_OF_PROGRAMS [ROUNDS]: the pipeline on paced devices of five machines, whose device (without experts, as it has no room) takes 0.6 to 1.6 times as long as their CPU. Layers
-# shaped as DeepSeek-R1's, a seventh as wide (r1-shape.json), Q8_0, eight users. For each machine: depth chosen by the plan, overlap at depth 2
+# shaped as DeepSeek-R1's, a fourteenth as wide, 16 of them (r1-shape.json), Q8_0, eight users. For each machine: depth chosen by the plan, overlap at depth 2
 # ((device busy + CPU busy - step) / the lesser, bar 0.9), tokens/s measured at depths 1, 2, 3 and 4 (the chosen one is the fastest or within 3 %),
 # predicted against measured (bar 5 % in the median). Paced stages last milliseconds and no core is ever full, but whoever is woken late spoils them:
 # wants a quiet machine, or chrt -r 10.
@@ -16,10 +16,10 @@ for ((i = 0; i < users; i++)); do
   jq -nc --argjson i "$i" --argjson n "$prompt" '{id: "r\($i)", ids: [range($n) | (. * 977 + $i * 3571) % 1000 + 2]}'
 done >"$tmp/prompts.jsonl"
 
-machine() { # NAME SCALE: the grid's paced machine, its CPU an eighth as fast, its device that many times
+machine() { # NAME SCALE: the grid's paced machine, its CPU a sixteenth as fast, its device that many times
   jq --arg n "$1" --argjson f "$2" '.name = $n | .title = "Made-up computer that paces the pipeline" |
     .figures |= map(if .device == "gpu0" and (.what | test("^gpu_(mem|flops)")) then .value *= $f
-                    elif (.device | test("^cpu")) and (.what | test("^(dram|cpu_flops)")) then .value /= 8 else . end)' tests/bench/grid-paced.json >"$tmp/$1.json"
+                    elif (.device | test("^cpu")) and (.what | test("^(dram|cpu_flops)")) then .value /= 16 else . end)' tests/bench/grid-paced.json >"$tmp/$1.json"
 }
 
 plan() { # NAME OUT [OPTIONS]
@@ -34,7 +34,7 @@ run() { # PLAN
 middle() { sort -n | awk '{v[NR] = $1} END {printf "%.4g", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
 
 printf '| machine | device : CPU | depth chosen | overlap at 2 | tokens/s at 1 | 2 | 3 | 4 | chosen / fastest | error of prediction |\n|---|---|---|---|---|---|---|---|---|---|\n'
-for scale in ${SCALES:-0.03 0.04 0.05 0.065 0.08}; do
+for scale in ${SCALES:-0.015 0.02 0.0275 0.036 0.055}; do
   name=paced-$scale
   machine "$name" "$scale"
   plan "$name" "$tmp/chosen.json"
