@@ -113,3 +113,13 @@ hf_status hf_write_file(const char *path, const void *bytes, size_t n) {
   free(target);
   return st;
 }
+
+hf_status hf_can_write(const char *path) {
+  char folder[PATH_MAX];
+  const char *slash = strrchr(path, '/');
+  if (access(path, F_OK) == 0) return access(path, W_OK) == 0 ? HF_OK : cannot(path, "cannot be written");
+  if (snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".") >= (int)sizeof folder)
+    errno = ENAMETOOLONG;
+  else if (access(folder, W_OK) == 0) return HF_OK;
+  return cannot(path, "cannot be written");
+}

@@ -14,7 +14,7 @@
 #include "base/status.h"
 #include "db/records.h"
 
-enum { IDLE_RESOURCES = 8, IDLE_CAUSES = 10 };
+enum { IDLE_RESOURCES = 20, IDLE_CAUSES = 10 };
 typedef enum { IDLE_STAGE, IDLE_HAND, IDLE_STEP } idle_kind;
 
 typedef struct {

@@ -120,9 +120,11 @@ end:
 }
 
 hf_status ask_plan(const plan_question *q, json **out) {
-  enum { NUMBERS = 6 };
-  const char *const name[NUMBERS] = {"--users", "--context", "--prompt-tokens", "--output-tokens", "--depth", "--threads"};
-  const int64_t value[NUMBERS] = {q->users, q->context, q->prompt_tokens, q->output_tokens, q->depth, q->threads};
+  enum { NUMBERS = 7 };
+  const char *const name[NUMBERS] = {"--users", "--context",      "--prompt-tokens", "--output-tokens",
+                                     "--depth", "--chunk-tokens", "--threads"};
+  const int64_t value[NUMBERS] = {q->users, q->context,      q->prompt_tokens, q->output_tokens,
+                                  q->depth, q->chunk_tokens, q->threads};
   char text[NUMBERS][24], rate[32];
   const char *argv[32] = {
       "plan", "--json", "--quiet", "--db", q->db_path, "--model", q->model, "--gpu", q->gpu ? q->gpu : "none"};

@@ -8,11 +8,11 @@
 /* argv after the program name, NULL-terminated. The child's standard error passes through when verbose, else its last line becomes the
  * error's text. HF_NO when it exits 1, HF_INPUT for 2, HF_MACHINE otherwise or when it cannot be started. *out: json_free. */
 HF_MUST hf_status ask_hf_plan(const char *const *argv, json **out);
-/* A plan for one load. machine NULL: the last one measured; depth and threads 0: hf-plan's choice; store: keep it in the database. The answer is the
+/* A plan for one load. machine NULL: the last one measured; depth, chunk_tokens and threads 0: hf-plan's choice; store: keep it in the database. The answer is the
  * JSON of `hf-plan plan`; errors as ask_hf_plan. */
 typedef struct {
   const char *db_path, *model, *gpu, *machine, *kv_type; /* kv_type NULL: f16 */
-  int users, context, prompt_tokens, output_tokens, depth;
+  int users, context, prompt_tokens, output_tokens, depth, chunk_tokens;
   int64_t threads;
   double dram_bytes_per_s; /* at which memory is read now; 0 = as when the machine was measured */
   bool store;

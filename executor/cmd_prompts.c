@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "db/timeline.h"
 #include "executor/beside.h"
 #include "executor/commands.h"
 #include "executor/drift.h"
@@ -299,7 +300,7 @@ static json *to_json(const job *j) {
   }
   add_percentiles(o, "ttft_s", n->ttft_p50_s, n->ttft_p90_s, n->ttft_p99_s);
   add_percentiles(o, "tpot_s", n->tpot_p50_s, n->tpot_p90_s, n->tpot_p99_s);
-  if (j->idle.n_resources) trace_idle_json(&j->idle, o);
+  if (j->idle.n_resources) timeline_json(&j->idle, o);
   if (!j->p) {
     json_add_int(o, "unfinished", unfinished(&j->list));
     json_add_null(o, "predicted");
@@ -372,26 +373,6 @@ static void print_people(const job *j) {
     printf("  measured beside other programs: they had %.0f %% of the CPU time; run it again on a quiet machine\n",
            100 * n->other_cpu_share);
   if (p && !like) printf("  no error is stated: this run is not the planned one (%s)\n", j->unlike);
-}
-
-/* Of each resource how busy it was, and the three things it waited for longest. */
-static void print_idle(const idle_account *a) {
-  const double overlap = idle_overlap(a);
-  for (int k = 0; k < a->n_resources; k++) {
-    const idle_resource *y = &a->resource[k];
-    printf("  %s was busy for %.0f %% of %.3g s", y->name, 100.0 * (double)y->busy_ns / (double)a->span_ns,
-           1e-9 * (double)a->span_ns);
-    for (int i = 0; i < y->n_causes && i < 3; i++) {
-      char words[64];
-      idle_cause_words(&y->cause[i], words, sizeof words);
-      printf("%s %s %.0f %%", i ? "," : " and waited for", words, 100.0 * (double)y->cause[i].ns / (double)a->span_ns);
-    }
-    putchar('\n');
-  }
-  int x, y;
-  idle_busiest(a, &x, &y);
-  if (isfinite(overlap))
-    printf("  overlap of %s and %s: %.2f of what is possible\n", a->resource[x].name, a->resource[y].name, overlap);
 }
 
 /* An error is stated only where like is compared with like: the planned load on the planned device of this machine. */
@@ -538,18 +519,6 @@ end:
   return st;
 }
 
-/* Said before the run, not after it. */
-static hf_status can_write(const char *option, const char *path) {
-  char folder[4096];
-  if (!path || !access(path, W_OK)) return HF_OK;
-  if (!access(path, F_OK)) return hf_fail(HF_INPUT, "%s: %s cannot be written", option, path);
-  const char *slash = strrchr(path, '/');
-  if (snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".") >= (int)sizeof folder ||
-      access(folder, W_OK))
-    return hf_fail(HF_INPUT, "%s: %s: its folder does not exist or cannot be written", option, path);
-  return HF_OK;
-}
-
 /* From here on the answers are in OUT. */
 static hf_status write_answers(const run_options *r, const job *j) {
   HF_TRY(prompts_write(r->out, &j->list, j->tok));
@@ -585,8 +554,8 @@ static const char *keep_run(const run_options *r, job *j, record_failure *f) {
 
 static hf_status run_job(const run_options *r, job *j) {
   record_failure failed = {0};
-  HF_TRY(can_write("--out", r->out));
-  HF_TRY(can_write("--trace", r->trace));
+  if (r->out) HF_TRY(hf_note(hf_can_write(r->out), "option --out"));
+  if (r->trace) HF_TRY(hf_note(hf_can_write(r->trace), "option --trace"));
   HF_TRY(prepare(r, j));
   if (j->list.n == 0) return nothing_left(r, j);
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
@@ -598,13 +567,13 @@ static hf_status run_job(const run_options *r, job *j) {
   const char *lost = keep_run(r, j, &failed);
   j->corrected = corrected_for_drift(r, j);
   if (r->trace) HF_TRY(idle_account_of(j->trace.ev, j->trace.n, &j->idle));
-  if (r->trace) HF_TRY(trace_write(&j->trace, &j->idle, r->trace));
+  if (r->trace) HF_TRY(timeline_write(j->trace.ev, j->trace.n, j->trace.origin_ns, &j->idle, r->trace));
   if (r->out) HF_TRY(write_answers(r, j));
   if (r->common.json) {
     HF_TRY(json_show(to_json(j)));
   } else {
     print_people(j);
-    if (j->idle.n_resources) print_idle(&j->idle);
+    if (j->idle.n_resources) timeline_print(&j->idle);
   }
   if (failed.st != HF_OK)
     return hf_fail(failed.st, "%s; the %s is not recorded, the run's answers and figures are whole", failed.why, lost);

@@ -27,6 +27,8 @@ hf_status make_plan(const run_options *r, const char *db_path, int users, int co
                      .context = context,
                      .prompt_tokens = prompt_tokens,
                      .output_tokens = output_tokens,
+                     .depth = (int)r->depth, /* what was asked for here takes memory that the plan has to leave */
+                     .chunk_tokens = (int)r->chunk,
                      .store = true};
   hf_status st = planned(&q, out);
   if (st == HF_OK) {

@@ -2,9 +2,7 @@
 #ifndef HF_EXECUTOR_TRACE_H
 #define HF_EXECUTOR_TRACE_H
 
-#include "base/json.h"
 #include "db/db.h"
-#include "db/idle.h"
 #include "kernels/device.h"
 
 /* Trace events of steps, bounded; for --trace. Times of ev are the clock's; the file counts from origin_ns, the first launch. */
@@ -17,10 +15,6 @@ typedef struct {
 /* What a stage occupies: gpu0, cpu, or link, the device's copy queue. */
 const char *trace_resource(bool on_host, dev_stage s);
 HF_MUST hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index);
-/* Chrome trace format ("X" events; chrome://tracing, Perfetto): a lane for each resource, its stages and, named by what they wait for, its idle gaps. */
-HF_MUST hf_status trace_write(const trace_log *t, const idle_account *idle, const char *path);
-/* Member "trace": busy and idle seconds of each resource by what it waits for, overlap (db/idle.h). */
-void trace_idle_json(const idle_account *a, json *parent);
 /* The first TRACE_STORED events as rows of the run, in one transaction, so that SQL can compare them with stage times and simulations. */
 enum { TRACE_STORED = 20000 };
 HF_MUST hf_status trace_store(db *d, int64_t run_id, const trace_log *t);

@@ -118,15 +118,16 @@ static hf_status show_plan(const plan_command *c, const plan *p, const json *doc
 static hf_status write_trace(const plan_command *c, const plan *p) {
   plan_sim s = {0};
   sim_result r;
-  sim_chrome *chrome = NULL;
+  sim_chrome chrome = {0};
+  HF_TRY(hf_note(hf_can_write(c->trace), "option --trace"));
   HF_TRY(plan_sim_open(p, "plan", &s));
-  hf_status st = sim_chrome_open(c->trace, &chrome);
   s.o.trace = sim_chrome_add;
-  s.o.trace_user = chrome;
-  if (st == HF_OK) st = sim_run(&s.o, &r);
-  hf_status closed = sim_chrome_close(chrome, st == HF_OK, NULL);
+  s.o.trace_user = &chrome;
+  hf_status st = sim_run(&s.o, &r);
+  if (st == HF_OK) st = sim_chrome_write(&chrome, c->trace);
+  sim_chrome_free(&chrome);
   plan_sim_close(&s);
-  return st != HF_OK ? st : closed;
+  return st;
 }
 
 static hf_status finish_plan(db *d, const plan_command *c, plan_inputs *in, planned *p) {

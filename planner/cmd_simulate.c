@@ -306,38 +306,40 @@ static hf_status simulate_load(const simulate_command *c, const sim_options *o, 
   return sustained_simulate(&asked, &load, r);
 }
 
-static hf_status run_and_show(const simulate_command *c, const plan *p, sim_options *o) {
-  sim_result r;
-  sim_chrome *chrome = NULL;
+/* With --chrome the file is written, too. */
+static hf_status run_to_end(const simulate_command *c, sim_options *o, sim_result *r, sim_chrome *chrome) {
   FILE *out = NULL;
-  int64_t left_out = 0;
   if (c->chrome != NULL) {
-    HF_TRY(sim_chrome_open(c->chrome, &chrome));
     o->trace = sim_chrome_add;
     o->trace_user = chrome;
   }
-  hf_status st = HF_OK;
   if (c->requests_out != NULL && (out = fopen(c->requests_out, "we")) == NULL)
-    st = hf_fail(HF_INPUT, "option --requests-out: %s cannot be written", c->requests_out);
+    return hf_fail(HF_INPUT, "option --requests-out: %s cannot be written", c->requests_out);
   if (out != NULL) {
     o->on_request = write_request;
     o->request_user = out;
   }
-  if (st == HF_OK) st = simulate_load(c, o, &r);
+  hf_status st = simulate_load(c, o, r);
   if (out != NULL && fclose(out) != 0 && st == HF_OK) st = hf_fail(HF_MACHINE, "%s: could not be written", c->requests_out);
-  hf_status closed = sim_chrome_close(chrome, st == HF_OK, &left_out);
-  HF_TRY(st);
-  HF_TRY(closed);
+  return st == HF_OK && c->chrome != NULL ? sim_chrome_write(chrome, c->chrome) : st;
+}
+
+static hf_status run_and_show(const simulate_command *c, const plan *p, sim_options *o, sim_chrome *chrome) {
+  sim_result r;
   double fits_per_s = 0;
+  HF_TRY(run_to_end(c, o, &r, chrome));
   HF_TRY(capacity_of(o, &fits_per_s));
   json *doc = result_json(p, o, is_sustained(c), &r);
   if (fits_per_s > 0) json_add_num(doc, "capacity_requests_per_s", fits_per_s);
   if (fits_per_s > 0) json_add_bool(doc, "overloaded", o->rate_per_s > fits_per_s);
-  if (left_out > 0) json_add_int(doc, "trace_events_left_out", left_out);
+  if (chrome->left_out > 0) json_add_int(doc, "trace_events_left_out", chrome->left_out);
+  if (chrome->idle.n_resources > 0) timeline_json(&chrome->idle, doc);
+  hf_status st = HF_OK;
   if (c->common.json) st = cmd_print_json(doc);
   else show_result(p, o, is_sustained(c), &r);
-  if (left_out > 0 && !c->common.json)
-    printf("  trace        the first %d events; %lld left out\n", (int)SIM_CHROME_EVENTS, (long long)left_out);
+  if (!c->common.json && chrome->idle.n_resources > 0) timeline_print(&chrome->idle);
+  if (chrome->left_out > 0 && !c->common.json)
+    printf("  trace        the first %d events; %lld left out\n", (int)SIM_CHROME_EVENTS, (long long)chrome->left_out);
   if (fits_per_s > 0 && !c->common.json) printf("  capacity     %.4g requests/s fit\n", fits_per_s);
   json_free(doc);
   return st == HF_OK ? check_capacity(o, fits_per_s) : st;
@@ -346,14 +348,17 @@ static hf_status run_and_show(const simulate_command *c, const plan *p, sim_opti
 static hf_status simulate(const simulate_command *c) {
   plan *p = NULL;
   plan_sim s = {0};
+  sim_chrome chrome = {0};
   hf_status st = HF_OK;
+  if (c->chrome != NULL) HF_GO(done, hf_note(hf_can_write(c->chrome), "option --chrome"));
   HF_GO(done, cmd_read_plan(&c->common, c->plan, &p));
   HF_GO(done, plan_sim_open(p, c->plan, &s));
   HF_GO(done, choose_arrivals(c, &s.o));
   HF_GO(done, choose_lengths(c, &s.o));
   HF_GO(done, choose_rest(c, p, &s.o));
-  st = run_and_show(c, p, &s.o);
+  st = run_and_show(c, p, &s.o, &chrome);
 done:
+  sim_chrome_free(&chrome);
   plan_sim_close(&s);
   plan_free(p);
   return st;

@@ -59,6 +59,14 @@ printf 'TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,37,44\n2
 simulate --trace "$tmp/azure.csv" --chrome "$tmp/chrome.json"
 expect_json '.requests == 2 and .refused == 1 and .resolution == "layers"'
 jq -e '.traceEvents | length > 100' "$tmp/chrome.json" >/dev/null || fail "no Chrome trace"
+# each gap of it is named, and busy and idle time add up, as hf-run --trace tells of a run
+expect_json '.trace as $t | [.trace.resources[] | (.busy_s + ([.waits_for[].idle_s] | add // 0)) / $t.span_s] | length >= 2 and all(. > 0.999 and . < 1.001)'
+expect_json '[.trace.resources[] | select(.resource == "cpu").waits_for[].what] | index("attention") != null'
+jq -e '[.traceEvents[] | select(.cat == "idle").args.waits_for] | length > 20' "$tmp/chrome.json" >/dev/null || fail "gaps without a name"
+simulate --users 2 --requests-per-user 1 --resolution steps --chrome "$tmp/steps.json"
+expect_json 'has("trace") | not'
+jq -e '[.traceEvents[] | select(.ph == "M").args.name] | length >= 1 and all(startswith("micro-batch "))' "$tmp/steps.json" >/dev/null || fail "lanes of whole steps"
+expect_error 2 'option --chrome: .*nowhere/x.json: cannot be written' "$bin/hf-plan" simulate --plan 1 --users 2 --chrome "$tmp/nowhere/x.json"
 
 expect_error 2 'one of them says how requests arrive' "$bin/hf-plan" simulate --plan 1 --rate 1 --users 2
 expect_error 2 'option --plan: missing' "$bin/hf-plan" simulate --rate 1

@@ -16,7 +16,7 @@ expect_json '[.trace.resources[] | select(.resource == "gpu0").waits_for[].what]
 jq -e '[.traceEvents[] | select(.ph == "M").args.name] | sort == ["cpu", "gpu0"]' "$tmp/t.json" >/dev/null || fail "lanes"
 jq -e '[.traceEvents[] | select(.ph == "X" and .tid == 0)] | sort_by(.ts) | . as $e | [range(1; length) | $e[.].ts - $e[. - 1].ts - $e[. - 1].dur] | all(. > -0.01)' \
   "$tmp/t.json" >/dev/null || fail "events of a lane lie over each other"
-jq -e '[.traceEvents[] | select(.cat == "idle").args.waits_for] | length > 50 and all(test("^(the next step of micro-batch|the hand-over to layer|nothing: the run ends|attention of layer|experts on the CPU of layer|shared experts and dense parts of layer|the output head of layer)"))' \
+jq -e '[.traceEvents[] | select(.cat == "idle").args.waits_for] | length > 50 and all(test("^(the next step of micro-batch|the hand-over to layer|nothing: the run ends|attention of layer|experts on the CPU of layer|shared expert, dense layers of layer|output head of layer)"))' \
   "$tmp/t.json" >/dev/null || fail "a gap that is not named"
 
 # the same in the report, from the rows in the database
