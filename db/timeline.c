@@ -75,8 +75,7 @@ static void write_events(writer *w, const rec_trace *ev, int64_t n, const idle_a
 static hf_status write_beside(const char *beside, const char *path, const rec_trace *ev, int64_t n, int64_t origin_ns,
                               const idle_account *idle) {
   writer w = {.f = fopen(beside, "we"), .origin_ns = origin_ns};
-  if (w.f == NULL)
-    return hf_fail(errno == ENOENT ? HF_NOT_FOUND : HF_INPUT, "%s: cannot be written: %s", path, strerror(errno));
+  if (w.f == NULL) return hf_fail(errno == ENOENT ? HF_NOT_FOUND : HF_INPUT, "%s: cannot be written: %s", path, strerror(errno));
   fputs("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n", w.f);
   write_events(&w, ev, n, idle);
   fputs("\n]}\n", w.f);
