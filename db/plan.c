@@ -138,6 +138,8 @@ static hf_status check_layer(const plan *p, int i, const char *file) {
     return hf_fail(HF_INPUT, "%s: field n_experts: %d, but the plan says %d for a %s layer", where, l->n_experts, want,
                    l->moe ? "MoE" : "dense");
   }
+  if (l->home != 0 && (l->home < 0 || l->home >= p->n_devices))
+    return hf_fail(HF_INPUT, "%s: field home: %d, but the plan has %d devices", where, l->home, p->n_devices);
   HF_TRY(check_split(l, where));
   for (int e = 0; e < l->n_experts; e++) {
     int device = l->device ? l->device[e] : -2;

@@ -3,7 +3,7 @@
  * Valid (plan_check) when
  *   - n_layers is 1..PLAN_MAX_LAYERS; layer[].index rises; a MoE layer has n_experts entries, each -1 (CPU tier) or the index
  *   of a
- *     device, 0..n_devices-1; a dense layer has none;
+ *     device, 0..n_devices-1; a dense layer has none; its home is one of the devices, 0 where there is none;
  *   - where a layer has nodes, the slices of each of its experts follow each other from 0 to the same end;
  *   - depth 1..PLAN_MAX_DEPTH; users and context at least 1; every number finite and not negative; low <= likely <= high,
  *     p50 <= p90 <= p95 <= p99; bound_ns <= objective_ns (a millionth of slack for rounding);
@@ -21,7 +21,7 @@
  *   binding        and budget [{where what bytes limit_bytes}]
  * and beside them: schema_version cost_model_version inputs_hash family format gpu machine_id from_run prompt_tokens
  * output_tokens n_layers n_experts devices [{name spec mem_bytes}] layers [{layer moe n_experts attn_ns ... layer_ns binding
- * prefill, and where experts on the CPU are cut over NUMA nodes, split: runs [count, [rows of node 0, rows of node 1, ...]]}] kv {type page_tokens bytes} max_seqs chunk_tokens threads kernels [{op format candidate tokens_lo tokens_hi}]
+ * prefill, home where it is not 0, and where experts on the CPU are cut over NUMA nodes, split: runs [count, [rows of node 0, rows of node 1, ...]]}] kv {type page_tokens bytes} max_seqs chunk_tokens threads kernels [{op format candidate tokens_lo tokens_hi}]
  * popularity. Every further member of the object is kept in `extra` and written back as it was, after the others.
  * May be missing when read: plan_id machine_id from_run inputs_hash family popularity kernels cost_model_version, p95. */
 #ifndef HF_DB_PLAN_H
@@ -59,6 +59,7 @@ typedef struct {
   int index; /* model layer */
   bool moe;
   int n_experts;
+  int home;        /* device of its attention, shared or dense part and KV cache */
   int16_t *device; /* [n_experts]: -1 CPU, else device index; owned. NULL for dense layers */
   int n_nodes;     /* over which an expert on the CPU is cut; 0 = it is not */
   int32_t *split;  /* [n_experts][n_nodes + 1]: rows [i, i + 1) of its intermediate dimension belong to NUMA node i; owned */

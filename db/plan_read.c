@@ -149,7 +149,7 @@ static hf_status read_split(const json *v, const char *w, plan_layer *l) {
 }
 
 static hf_status read_layer(const json *v, const char *w, plan_layer *l) {
-  int64_t n;
+  int64_t n, home = 0;
   HF_TRY(get_int(v, w, "layer", &l->index));
   HF_TRY(json_get_bool(v, w, "moe", &l->moe));
   HF_TRY(json_get_int(v, w, "n_experts", 0, PLAN_MAX_EXPERTS, &n));
@@ -162,6 +162,8 @@ static hf_status read_layer(const json *v, const char *w, plan_layer *l) {
   HF_TRY(get_text(v, w, "prefill", l->prefill, sizeof l->prefill));
   if (n > 0) HF_TRY(hf_alloc(&l->device, (size_t)n, sizeof *l->device, "placement"));
   l->n_experts = (int)n;
+  HF_TRY(json_opt_int(v, w, "home", 0, PLAN_MAX_DEVICES - 1, &home));
+  l->home = (int)home;
   return read_split(v, w, l);
 }
 

@@ -81,6 +81,7 @@ static void write_layers(const plan *p, json *o) {
     }
     json_add_str(v, "binding", l->binding);
     json_add_str(v, "prefill", l->prefill);
+    if (l->home) json_add_int(v, "home", l->home);
     write_split(l, v);
   }
 }

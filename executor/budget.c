@@ -74,10 +74,10 @@ static hf_status print_budget_json(const plan_budget *rows, int n) {
 }
 
 hf_status open_engine_or_explain(const run_options *r, const model *m, const engine_options *o, engine **out) {
-  plan_budget rows[16];
+  plan_budget rows[PLAN_MAX_BUDGET];
   int n = 0;
   bool fits = true;
-  HF_TRY(engine_budget(m, o, rows, 16, &n, &fits));
+  HF_TRY(engine_budget(m, o, rows, PLAN_MAX_BUDGET, &n, &fits));
   if (!fits || r->common.verbose) print_budget(rows, n);
   if (!fits && r->common.json) HF_TRY(print_budget_json(rows, n));
   return engine_open(m, o, out);

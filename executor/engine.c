@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "executor/engine_int.h"
+#include "executor/devices.h"
 #include "kernels/attn.h"
 #include "kernels/mla.h"
 #include "sched/footprint.h"
@@ -52,15 +52,8 @@ static size_t kv_layer_bytes(const model_config *c, const engine_options *o) {
   return (size_t)(o->n_pages + check_pages(o)) * (size_t)o->page_tokens * kv_row_bytes(c, o);
 }
 
-/* Which experts go to the device: the plan's, or an even spread of a percentage per layer. */
 bool placed_on_device(const model_config *c, const engine_options *o, int l, int x) {
-  if (!has_device(o)) return false;
-  if (o->placement) {
-    const int16_t *device = o->placement->layer[l].device;
-    return device && device[x] >= 0 && !plan_rank(o->placement, device[x]);
-  }
-  int n = (int)(o->experts_on_gpu_percent / 100.0 * c->n_experts + 0.5);
-  return (int64_t)(x + 1) * n / c->n_experts > (int64_t)x * n / c->n_experts;
+  return device_of_expert(c, o, l, x) >= 0;
 }
 
 bool expert_away(const engine_options *o, int n_experts, int l, int x) {
@@ -91,8 +84,8 @@ static void row(table *t, const char *where, const char *what, int64_t bytes, in
 }
 
 typedef struct {
-  int64_t dense, dev_experts, ram_experts;
-  int64_t slot; /* for the largest expert that is sent to the device */
+  int64_t dense[ENGINE_DEVICES], dev_experts[ENGINE_DEVICES], ram_experts;
+  int64_t slot[ENGINE_DEVICES]; /* for the largest expert that is sent to the device */
   /* Of the largest tensor that is not taken from a mapping: as it was read, and as numbers where it is dequantised. Experts on the CPU are read by
    * all threads at once, others one at a time. */
   int64_t scratch, expert_scratch;
@@ -118,12 +111,16 @@ static hf_status add_bytes(const model *m, const engine_options *o, model_tensor
 
 static hf_status sum_dense(const model *m, const engine_options *o, weight_bytes *w) {
   const model_config *c = model_get_config(m);
-  HF_TRY(add_bytes(m, o, MT_EMBED, -1, -1, w, &w->dense));
-  HF_TRY(add_bytes(m, o, MT_OUT_NORM, -1, -1, w, &w->dense));
-  if (!c->tied_embeddings) HF_TRY(add_bytes(m, o, MT_OUTPUT, -1, -1, w, &w->dense));
-  for (int l = 0; l < c->n_layers; l++)
+  const int first = device_of_layer(c, o, 0), last = device_of_layer(c, o, c->n_layers - 1);
+  HF_TRY(add_bytes(m, o, MT_EMBED, -1, -1, w, &w->dense[first]));
+  HF_TRY(add_bytes(m, o, MT_OUT_NORM, -1, -1, w, &w->dense[last]));
+  if (!c->tied_embeddings || first != last)
+    HF_TRY(add_bytes(m, o, c->tied_embeddings ? MT_EMBED : MT_OUTPUT, -1, -1, w, &w->dense[last]));
+  for (int l = 0; l < c->n_layers; l++) {
+    int64_t *to = &w->dense[device_of_layer(c, o, l)];
     for (int id = MT_ATTN_NORM; id < MT_N; id++)
-      if (!model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, -1, w, &w->dense));
+      if (!model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, -1, w, to));
+  }
   return HF_OK;
 }
 
@@ -132,11 +129,13 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
   if (o->rank == 0) HF_TRY(sum_dense(m, o, w));
   for (int l = 0; l < c->n_layers; l++)
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
-      int64_t *to = placed_on_device(c, o, l, x) ? &w->dev_experts : &w->ram_experts, before = *to;
+      const int k = device_of_expert(c, o, l, x);
+      int64_t *to = k >= 0 ? &w->dev_experts[k] : &w->ram_experts, before = *to;
       for (int id = MT_EXP_GATE; id < MT_N && !expert_away(o, c->n_experts, l, x); id++)
         if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
       const int64_t slot = footprint_slot_bytes(*to - before, c->d_ff_expert, c->d_model);
-      if (to == &w->ram_experts && has_device(o) && !w->cut && layer_uploads(o, c, l) && slot > w->slot) w->slot = slot;
+      int64_t *most = &w->slot[device_of_layer(c, o, l)];
+      if (to == &w->ram_experts && has_device(o) && !w->cut && layer_uploads(o, c, l) && slot > *most) *most = slot;
     }
   return HF_OK;
 }
@@ -158,7 +157,9 @@ static int64_t attention_scratch_bytes(const model_config *c, const engine_optio
   const int dv = mla ? c->kv_lora_rank : c->head_dim, threads = has_device(o) ? 1 : threads_of(o);
   const size_t each = kern_attn_scratch_bytes(mla ? dv + c->rope_dim : dv, dv);
   const size_t part = sizeof(float) * attn_part_floats(c->n_heads, mla ? 1 : c->n_kv_heads, dv, o->context, threads);
-  return o->depth * ((int64_t)threads * (align_up((int64_t)each, 64) + plain_scratch_bytes(c, o)) + (int64_t)part);
+  int recordings = 0;
+  for (int k = 0; k < devices_of(o); k++) recordings += o->depth * parts_on(c, o, k);
+  return recordings * ((int64_t)threads * (align_up((int64_t)each, 64) + plain_scratch_bytes(c, o)) + (int64_t)part);
 }
 
 /* Of a machine as it is, before an engine has looked. */
@@ -171,25 +172,44 @@ static hf_status nodes_here(const model *m, const engine_options *o, nodes *n) {
   return st;
 }
 
+/* What is in the memory of a device, or for want of one in this machine's. */
+static void device_rows(table *t, const model_config *c, const engine_options *o, const weight_bytes *w, int k) {
+  char where[8] = "ram";
+  const int64_t limit = has_device(o) ? device_size(o, k) : o->ram_limit_bytes;
+  int64_t kv = 0;
+  for (int l = 0; l < c->n_layers; l++)
+    if (device_of_layer(c, o, l) == k) kv += align_up((int64_t)kv_layer_bytes(c, o), 64);
+  int64_t act = (int64_t)o->depth * (int64_t)graph_buffer_bytes(c, o);
+  int64_t rope = 2 * (int64_t)o->context * (c->rope.dim / 2) * 4 + 64;
+  if (has_device(o)) device_name(k, where);
+  row(t, where, "attention, dense and shared weights", w->dense[k], limit);
+  row(t, where, "resident experts", w->dev_experts[k], limit);
+  row(t, where, "KV cache", kv, limit);
+  row(t, where, "activation buffers and rotary table", act + rope, limit);
+  row(t, where, "slots for experts that are sent", w->slot[k] * o->upload_slots * o->depth, limit);
+}
+
+/* Bytes that the rows of a place take together beyond its limit; at most 0: they fit. */
+static int64_t over_limit(const plan_budget *rows, int n, const char *where) {
+  int64_t sum = 0, limit = 0;
+  for (int i = 0; i < n; i++) {
+    if (strcmp(rows[i].where, where) != 0) continue;
+    sum += rows[i].bytes;
+    limit = rows[i].limit_bytes;
+  }
+  return limit > 0 ? sum - limit : 0;
+}
+
 hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
   const model_config *c = model_get_config(m);
   HF_TRY(engine_can_run(c)); /* before tensors are asked for that this family may have in another form */
+  HF_TRY(devices_check(c, o));
   table t = {.rows = rows, .max = max_rows};
   nodes n;
   HF_TRY(nodes_here(m, o, &n));
   weight_bytes w = {.cut = n.parts.n > 1};
   HF_TRY(hf_note(sum_weights(m, o, &w), "%s", model_path(m)));
-  bool with_dev = has_device(o);
-  int64_t dl = with_dev ? o->device_bytes : o->ram_limit_bytes;
-  const char *where = with_dev ? "gpu0" : "ram";
-  int64_t kv = (int64_t)c->n_layers * align_up((int64_t)kv_layer_bytes(c, o), 64);
-  int64_t act = (int64_t)o->depth * (int64_t)graph_buffer_bytes(c, o);
-  int64_t rope = 2 * (int64_t)o->context * (c->rope.dim / 2) * 4 + 64;
-  row(&t, where, "attention, dense and shared weights", w.dense, dl);
-  row(&t, where, "resident experts", w.dev_experts, dl);
-  row(&t, where, "KV cache", kv, dl);
-  row(&t, where, "activation buffers and rotary table", act + rope, dl);
-  row(&t, where, "slots for experts that are sent", w.slot * o->upload_slots * o->depth, dl);
+  for (int k = 0; k < devices_of(o); k++) device_rows(&t, c, o, &w, k);
   row(&t, "ram", "experts on the CPU", w.ram_experts, o->ram_limit_bytes);
   int64_t steps = (int64_t)o->depth * (2LL * o->max_tok * c->d_model * 4 + (int64_t)o->max_logits * c->vocab_size * 4);
   row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
@@ -197,15 +217,16 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
   if (c->n_experts)
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, &n.parts, threads_of(o)), o->ram_limit_bytes);
-  if (with_dev && (w.dev_experts || w.slot)) /* recordings of a virtual device */
-    row(&t, "ram", "scratch of the device's experts", o->depth * moe_scratch_bytes(&scratch, NULL, 1), o->ram_limit_bytes);
+  int with_experts = 0; /* recordings of virtual devices */
+  for (int k = 0; has_device(o) && k < devices_of(o); k++) with_experts += w.dev_experts[k] || w.slot[k] ? parts_on(c, o, k) : 0;
+  row(&t, "ram", "scratch of the device's experts", o->depth * with_experts * moe_scratch_bytes(&scratch, NULL, 1),
+      o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
   int64_t reading = w.expert_scratch * threads_of(o);
   row(&t, "ram", "scratch of loading", reading > w.scratch ? reading : w.scratch, o->ram_limit_bytes);
   *n_rows = t.n;
-  int64_t dev_sum = 0, ram_sum = 0;
-  for (int i = 0; i < t.n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram_sum) += rows[i].bytes;
-  *fits = (!with_dev || dev_sum <= o->device_bytes) && (o->ram_limit_bytes == 0 || ram_sum <= o->ram_limit_bytes);
+  *fits = true;
+  for (int i = 0; i < t.n; i++) *fits = *fits && over_limit(rows, t.n, rows[i].where) <= 0;
   return HF_OK;
 }
 
@@ -220,6 +241,11 @@ static size_t expert_bytes(const engine *e, const moe_expert *x) {
   return bytes;
 }
 
+/* Whether anything is done about steps of other micro-batches while experts of one are computed. */
+static bool listens(const engine *e) {
+  return e->over || e->n_parts > 1;
+}
+
 static void collect_trace(engine *e, micro_batch *mb) {
   dev_step *s = &mb->step;
   for (int l = 0; l < e->c.n_layers; l++) {
@@ -229,7 +255,18 @@ static void collect_trace(engine *e, micro_batch *mb) {
   }
 }
 
-/* The device has ended the micro-batch's step. */
+/* A device has ended the part of the step that it was at: the next one begins, if there is one. True: the step is through. */
+static bool go_on(engine *e, int i, hf_status *st) {
+  micro_batch *mb = &e->mb[i];
+  collect_trace(e, mb);
+  if (part_end(e, i)) return true;
+  watch_end(&e->watch, i);
+  *st = part_launch(e, i);
+  if (*st == HF_OK) watch_begin(&e->watch, i, mb->step.n_tok);
+  return false;
+}
+
+/* The last device has ended the micro-batch's step. */
 static void end_step(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
   mb->running = false;
@@ -250,10 +287,12 @@ static bool lacks_rank(const engine *e, char why[static sizeof e->lost_reason]) 
 static void look_aside(void *user) {
   engine *e = user;
   char why[sizeof e->lost_reason];
-  for (int i = 0; i < e->o.depth && e->over && e->aside == HF_OK; i++) {
+  for (int i = 0; i < e->o.depth && listens(e) && e->aside == HF_OK; i++) {
     micro_batch *mb = &e->mb[i];
-    if (&mb->step == e->cpu_step || !mb->running || !dev_finished(e->d, i)) continue;
-    if (dev_lost(e->d) || lacks_rank(e, why)) return; /* engine_poll will find out */
+    dev *d = device_at_work(e, i)->d;
+    if (&mb->step == e->cpu_step || !mb->running || !dev_finished(d, i)) continue;
+    if (dev_lost(d) || lacks_rank(e, why)) return; /* engine_poll will find out */
+    if (!go_on(e, i, &e->aside) || !e->over) continue;
     end_step(e, i);
     pool_outside(e->p, true); /* whoever reads the answers may be slow */
     e->aside = e->over(e->over_user, i);
@@ -274,7 +313,7 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
                  .weights = s->route_weights + at,
                  .y = s->host_y,
                  .y_stride = e->c.d_model,
-                 .breathe = dev_is_host(e->d) || !e->over ? NULL : look_aside,
+                 .breathe = dev_is_host(e->d) || !listens(e) ? NULL : look_aside,
                  .user = e};
   int64_t start = thread == 0 ? hf_now_ns() : 0;
   if (e->o.ranks && thread == 0) ranks_post(e->o.ranks, layer, s, job.ids, job.weights);
@@ -360,19 +399,12 @@ int64_t engine_pace_cpu_ns(const engine *e, int layer) {
   return (int64_t)ns;
 }
 
-static hf_status open_context(engine *e) {
+static hf_status device_context(const engine *e, dev_context *x) {
   const model_config *c = &e->c;
-  dev_context *x = &e->ctx;
   size_t nl = (size_t)c->n_layers, ne = (size_t)c->n_experts;
-  HF_TRY(hf_alloc(&e->layer, nl, sizeof *e->layer, "layers"));
-  HF_TRY(hf_alloc(&e->host_experts, nl * ne * (size_t)e->nodes.parts.n + 1, sizeof *e->host_experts, "expert table"));
-  HF_TRY(hf_alloc(&e->resident, nl * ne + 1, 1, "expert table"));
   HF_TRY(hf_alloc(&x->experts, nl * ne + 1, sizeof *x->experts, "expert table"));
   HF_TRY(hf_alloc(&x->kv, nl, sizeof *x->kv, "KV table"));
   HF_TRY(hf_alloc(&x->router_bias, nl, sizeof *x->router_bias, "router table"));
-  for (int l = 0; l < c->n_layers; l++)
-    for (int k = 0; c->layer_is_moe[l] && k < c->n_experts; k++)
-      e->resident[(size_t)l * ne + (size_t)k] = placed_on_device(c, &e->o, l, k);
   x->n_layers = c->n_layers;
   x->n_experts = c->n_experts;
   x->top_k = c->top_k;
@@ -399,6 +431,20 @@ static hf_status open_context(engine *e) {
   x->max_context = e->o.context;
   x->exact = e->o.exact;
   x->swiglu_limit = c->swiglu_clamped ? (float)c->swiglu_limit : 0;
+  return HF_OK;
+}
+
+static hf_status open_context(engine *e) {
+  const model_config *c = &e->c;
+  size_t nl = (size_t)c->n_layers, ne = (size_t)c->n_experts;
+  HF_TRY(devices_share(e));
+  HF_TRY(hf_alloc(&e->layer, nl, sizeof *e->layer, "layers"));
+  HF_TRY(hf_alloc(&e->host_experts, nl * ne * (size_t)e->nodes.parts.n + 1, sizeof *e->host_experts, "expert table"));
+  HF_TRY(hf_alloc(&e->resident, nl * ne + 1, 1, "expert table"));
+  for (int l = 0; l < c->n_layers; l++)
+    for (int k = 0; c->layer_is_moe[l] && k < c->n_experts; k++)
+      e->resident[(size_t)l * ne + (size_t)k] = (uint8_t)(1 + device_of_expert(c, &e->o, l, k));
+  for (int k = 0; k < e->n_devices; k++) HF_TRY(device_context(e, &e->device[k].ctx));
   e->kv_layer_bytes = kv_layer_bytes(c, &e->o);
   return HF_OK;
 }
@@ -432,7 +478,7 @@ static hf_status open_micro_batch(engine *e, int i) {
 
 static void close_micro_batch(micro_batch *mb) {
   dev_step *s = &mb->step;
-  dev_recording_free(mb->rec);
+  for (int p = 0; p < ENGINE_PARTS; p++) dev_recording_free(mb->rec[p]);
   free(s->ids);
   free(s->pos);
   free(s->seq);
@@ -451,14 +497,19 @@ hf_status open_device(engine *e) {
   int threads = e->o.threads;
   if (threads == 0) {
     for (int i = 0; i < e->topo->n_nodes; i++) threads += e->topo->node[i].n_cores;
-    if (has_device(&e->o) && threads > 1) threads--; /* the virtual device computes on a core, too */
+    for (int k = 0; has_device(&e->o) && k < e->n_devices && threads > 1; k++) threads--; /* a virtual device computes on a core, too */
   }
   HF_TRY(pool_new(e->topo, threads, &e->p));
   if (!has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->d);
-  HF_TRY(dev_virtual_new(e->o.device_bytes, e->o.depth, paced(&e->o) ? pace_device : NULL, e, &e->d));
-  dev_keep_beside(e->d, e->p);
+  for (int k = 0; k < e->n_devices; k++) {
+    dev *d;
+    HF_TRY(dev_virtual_new(device_size(&e->o, k), e->o.depth, paced(&e->o) ? pace_device : NULL, e, &d));
+    e->device[k].d = d;
+    dev_keep_beside(d, e->p);
+    if (e->o.fault.kind != DEV_FAULT_NONE && k == e->o.fault_device) HF_TRY(dev_inject(d, &e->o.fault));
+  }
   e->watch.limit_ns = e->o.deadline_ns;
-  return e->o.fault.kind == DEV_FAULT_NONE ? HF_OK : dev_inject(e->d, &e->o.fault);
+  return HF_OK;
 }
 
 hf_status open_steps(engine *e) {
@@ -476,18 +527,17 @@ hf_status open_steps(engine *e) {
 }
 
 hf_status engine_must_fit(const model *m, const engine_options *o) {
-  plan_budget rows[16];
-  int n;
+  plan_budget rows[PLAN_MAX_BUDGET];
+  int n, at = 0;
   bool fits;
-  HF_TRY(engine_budget(m, o, rows, 16, &n, &fits));
+  HF_TRY(engine_budget(m, o, rows, PLAN_MAX_BUDGET, &n, &fits));
   if (fits) return HF_OK;
-  int64_t dev_sum = 0, ram = 0;
-  for (int i = 0; i < n; i++) *(strcmp(rows[i].where, "ram") ? &dev_sum : &ram) += rows[i].bytes;
-  bool on_dev = has_device(o) && dev_sum > o->device_bytes;
+  while (over_limit(rows, n, rows[at].where) <= 0) at++;
+  const plan_budget *r = &rows[at];
+  const char *place = !strcmp(r->where, "ram") ? "memory" : devices_of(o) == 1 ? "the device" : r->where;
   return hf_fail(HF_NO,
                  "does not fit: %s needs %.1f MiB and has %.1f MiB; fewer experts there, less context or fewer users would help",
-                 on_dev ? "the device" : "memory", (double)(on_dev ? dev_sum : ram) / 1048576.0,
-                 (double)(on_dev ? o->device_bytes : o->ram_limit_bytes) / 1048576.0);
+                 place, (double)(r->limit_bytes + over_limit(rows, n, r->where)) / 1048576.0, (double)r->limit_bytes / 1048576.0);
 }
 
 static hf_status check_options(const engine_options *o) {
@@ -632,7 +682,7 @@ void engine_drain(engine *e) {
     running = false;
     for (int i = 0; i < e->o.depth; i++) running = running || e->mb[i].running;
     if (running && engine_poll(e, &m) != HF_OK) {
-      dev_quit(e->d); /* lost: whatever it is at may use them still */
+      for (int k = 0; k < e->n_devices; k++) dev_quit(e->device[k].d); /* lost: whatever it is at may use them still */
       return;
     }
   }
@@ -641,11 +691,11 @@ void engine_drain(engine *e) {
 void engine_close(engine *e) {
   if (!e) return;
   engine_drain(e);
-  dev_quit(e->d);
+  for (int k = 0; k < e->n_devices; k++) dev_quit(e->device[k].d);
   if (e->o.ranks) ranks_unload(e->o.ranks);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
   for (int i = e->n_own - 1; i >= 0; i--) own_release(e, &e->own[i]);
-  dev_free(e->d);
+  for (int k = 0; k < e->n_devices; k++) dev_free(e->device[k].d);
   moe_free(e->cpu_moe);
   if (e->p) pool_free(e->p);
   free(e->topo);
@@ -654,10 +704,13 @@ void engine_close(engine *e) {
   free(e->host_experts);
   free(e->cut);
   free(e->resident);
-  free(e->ctx.experts);
-  free(e->ctx.kv);
-  free(e->ctx.router_bias);
-  free(e->ctx.likely);
+  for (int k = 0; k < ENGINE_DEVICES; k++) {
+    free(e->device[k].ctx.experts);
+    free(e->device[k].ctx.kv);
+    free(e->device[k].ctx.router_bias);
+    free(e->device[k].ctx.likely);
+  }
+  free(e->home);
   free(e->page_table);
   free(e->check_logits);
   free(e);
@@ -704,7 +757,9 @@ bool engine_plain(const engine *e, int pos, int prompt, int chunk) {
 }
 
 hf_status engine_lost(engine *e) {
-  snprintf(e->lost_reason, sizeof e->lost_reason, "%s", dev_lost_reason(e->d));
+  int k = 0;
+  while (k + 1 < e->n_devices && !dev_lost(e->device[k].d)) k++;
+  snprintf(e->lost_reason, sizeof e->lost_reason, "%s", dev_lost_reason(e->device[k].d));
   e->lost_rank = false;
   watch_reset(&e->watch);
   return hf_fail(HF_LOST, "the device was lost: %s", e->lost_reason);
@@ -715,10 +770,9 @@ hf_status engine_lost(engine *e) {
 hf_status engine_launch(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
   int64_t begin = mb->over_ns > 0 ? mb->over_ns : hf_now_ns();
-  mb->answered = mb->beats = 0;
+  mb->part = 0;
   if (paced(&e->o)) atomic_store(&mb->step.start_at_ns, begin + (int64_t)e->o.pace->step_fixed_ns);
-  hf_status st = dev_launch(e->d, mb->rec, &mb->step);
-  if (st != HF_OK) return st == HF_LOST ? engine_lost(e) : st;
+  HF_TRY(part_launch(e, i));
   if (paced(&e->o)) mb->step.launched_ns = begin;
   mb->running = true;
   watch_begin(&e->watch, i, mb->step.n_tok);
@@ -742,7 +796,7 @@ static void rest_until(engine *e, int64_t ns) {
   enum { LOOK_NS = 100000 };
   for (int64_t now = hf_now_ns(); now < ns; now = hf_now_ns()) {
     look_aside(e);
-    hf_sleep_until_ns(e->over && ns - now > LOOK_NS ? now + LOOK_NS : ns);
+    hf_sleep_until_ns(listens(e) && ns - now > LOOK_NS ? now + LOOK_NS : ns);
   }
 }
 
@@ -765,7 +819,7 @@ static hf_status look_at_device(engine *e) {
   if (hung < 0) return HF_OK;
   char why[96];
   snprintf(why, sizeof why, "no sign of life for %.2g s", (double)e->watch.step[hung].silent_ns * 1e-9);
-  dev_give_up(e->d, why);
+  dev_give_up(device_at_work(e, hung)->d, why);
   return engine_lost(e);
 }
 
@@ -795,7 +849,8 @@ hf_status engine_poll(engine *e, int *finished) {
     const int beats = atomic_load_explicit(&mb->step.beats, memory_order_relaxed);
     if (beats != mb->beats) watch_alive(&e->watch, i);
     mb->beats = beats;
-    if (ready > mb->answered && !dev_is_host(e->d)) {
+    dev *d = device_at_work(e, i)->d;
+    if (ready > mb->answered && !dev_is_host(d)) {
       if (!signal_arrived(e, &mb->step, ready - 1)) continue;
       answer(e, mb, ready - 1);
       watch_alive(&e->watch, i);
@@ -804,10 +859,16 @@ hf_status engine_poll(engine *e, int *finished) {
       const hf_status aside = e->aside;
       e->aside = HF_OK;
       if (aside != HF_OK) return aside;
-    } else if (dev_finished(e->d, i)) {
-      if (dev_lost(e->d)) return engine_lost(e);
+    } else if (dev_finished(d, i)) {
+      if (dev_lost(d)) return engine_lost(e);
       HF_TRY(end_without_rank(e, i, &dropped));
       if (dropped) continue;
+      hf_status st = HF_OK;
+      if (!go_on(e, i, &st)) {
+        HF_TRY(st);
+        worked = true;
+        continue;
+      }
       end_step(e, i);
       *finished = i;
       return HF_OK;

@@ -15,6 +15,8 @@
 #include "model/model.h"
 #include "sched/stages.h"
 
+enum { ENGINE_DEVICES = 8 };
+
 typedef enum { ENGINE_MLA_AUTO /* as sched/mla.h says */, ENGINE_MLA_ABSORBED, ENGINE_MLA_PLAIN } engine_mla;
 
 typedef struct {
@@ -38,9 +40,12 @@ typedef struct {
   engine_mla mla;    /* latent attention; for tests and comparisons */
   char gpu[128];     /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
   stage_table *pace; /* paced devices: the modelled machine's stages; borrowed */
-  int64_t device_bytes;    /* size of a virtual or paced device */
+  int64_t device_bytes;    /* size of a virtual or paced device; of the first, where there are several: */
+  int more_devices;        /* layers go over them as the plan says, without one by their sizes */
+  int64_t more_bytes[ENGINE_DEVICES - 1];
   int64_t ram_limit_bytes; /* 0 = what the machine has */
   dev_fault fault;         /* to rehearse with; of a virtual or paced device */
+  int fault_device;        /* which of several */
   int64_t check_every_ns;  /* engine_launch_check; 0 = never, no pages are kept for it */
   int64_t deadline_ns;     /* a device silent for so long is lost; 0 = learned (watch.h) */
   struct ranks *ranks;     /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */

@@ -22,9 +22,21 @@ typedef struct {
 typedef struct {
   dev_addr addr;
   size_t bytes;
-  bool on_device; /* dev_release, else mem_free */
-  int node;       /* of the latter; -1 = none */
+  int device; /* dev_release there; -1: mem_free */
+  int node;   /* of the latter; -1 = none */
 } owned;
+
+/* A device with what recordings on it need. --gpu none: the host, alone. */
+typedef struct {
+  dev *d;
+  dev_context ctx;
+} engine_device;
+
+enum { ENGINE_PARTS = 16 };
+/* Layers [first, end) of every step, on one device; the part after it goes on with their activations on another one. */
+typedef struct {
+  int device, first, end;
+} step_part;
 
 /* A tensor as it is loaded: mat.data is set where the mapping of a file can be used as it is. */
 typedef struct {
@@ -35,13 +47,14 @@ typedef struct {
 
 typedef struct {
   dev_step step;
-  dev_recording *rec;
+  dev_recording *rec[ENGINE_PARTS];
+  int part;   /* of the step, at work */
+  int traced; /* records of the step that know their device */
   bool running;
   int answered;     /* last value of ready that was answered */
   int beats;        /* last value of step.beats that was seen */
   dev_trace *trace; /* [n_layers] CPU experts of the step, written by the driver while the device writes step.trace */
-  dev_addr buffers;
-  size_t buffers_bytes;
+  dev_addr buffers[ENGINE_DEVICES];
   int64_t over_ns; /* when the driver saw its step end, 0 once it has looked elsewhere */
 } micro_batch;
 
@@ -51,15 +64,24 @@ struct engine {
   engine_options o;
   topology *topo;
   pool *p;
-  dev *d;
-  dev_context ctx;
+  union {
+    struct { /* of the first device, mostly the only one */
+      dev *d;
+      dev_context ctx;
+    };
+    engine_device device[ENGINE_DEVICES];
+  };
+  int n_devices, n_parts;
+  step_part part[ENGINE_PARTS];
+  uint8_t *home;        /* [n_layers] device of attention, shared parts and KV cache */
   layer_weights *layer; /* [n_layers] */
-  dev_mat embed, output;
+  dev_mat embed;          /* on the first part's device */
+  dev_mat output;         /* on the last part's, as out_norm */
   dev_addr out_norm;
   nodes nodes;
   int *cut; /* [n_layers * n_experts * (nodes.parts.n + 1)] where slices begin (sched/split.h); NULL: experts are not cut */
   moe_expert *host_experts; /* [n_layers * nodes.parts.n * n_experts]; gate.data NULL when on the device, or on another node */
-  uint8_t *resident;        /* [n_layers * n_experts] */
+  uint8_t *resident;        /* [n_layers * n_experts] 0: on a CPU, else 1 + device */
   moe *cpu_moe;
   micro_batch mb[SCHED_MAX_DEPTH];
   int32_t *page_table;
@@ -88,8 +110,8 @@ HF_MUST hf_status load_weights(engine *e);
 HF_MUST hf_status load_experts_alone(engine *e, void (*tell)(void *user), void *user);
 /* Whether an expert is another rank's. */
 bool expert_away(const engine_options *o, int n_experts, int layer, int expert);
-/* The engine frees the block from now on; on failure it is freed at once. */
-HF_MUST hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device);
+/* The engine frees the block from now on; on failure it is freed at once. device -1: host memory of mem_alloc. */
+HF_MUST hf_status own_add_at(engine *e, int device, dev_addr addr, size_t bytes);
 HF_MUST hf_status own_add_on(engine *e, void *p, size_t bytes, int node); /* mem_alloc'ed there */
 void own_release(engine *e, const owned *o);
 HF_MUST hf_status load_describe(const engine *e, model_tensor_id id, int layer, int expert, load_source *s);
@@ -100,6 +122,7 @@ HF_MUST hf_status load_cut_experts(engine *e, int layer);
 void load_tell_nodes(const engine *e); /* with --verbose: who holds what */
 /* A tensor that was read, in rows, to its slices. */
 void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, const kern_mat *rows);
+HF_MUST hf_status devices_share(engine *e); /* devices.c: homes of layers and parts of steps, as the options say */
 void engine_without_device(engine_options *o);                                                /* engine.c */
 bool placed_on_device(const model_config *c, const engine_options *o, int layer, int expert); /* engine.c */
 int check_pages(const engine_options *o); /* engine.c: behind the n_pages of requests */
@@ -107,15 +130,16 @@ int check_pages(const engine_options *o); /* engine.c: behind the n_pages of req
 HF_MUST hf_status check_learn(engine *e);
 HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */
 HF_MUST hf_status engine_must_fit(const model *m, const engine_options *o); /* engine.c: HF_NO, with what is missing */
-/* engine.c: the device that the options name, and workers beside it. */
+/* engine.c: the devices that the options name, and workers beside them. */
 HF_MUST hf_status open_device(engine *e);
 /* engine.c: the host's experts and the micro-batches' recordings, once the weights are loaded. */
 HF_MUST hf_status open_steps(engine *e);
 /* upload.c: which layers upload, and slots for what they send; once the weights are loaded. */
 HF_MUST hf_status open_uploads(engine *e);
 void uploads_need_whole_experts(engine *e); /* where they are cut, nothing is sent */
+bool any_slots(const engine *e);
 bool layer_uploads(const engine_options *o, const model_config *c, int layer);
-/* graph.c: allocates the micro-batch's buffers and records its step. */
+/* graph.c: allocates the micro-batch's buffers and records its step, part by part. */
 HF_MUST hf_status graph_record(engine *e, micro_batch *mb);
 size_t graph_buffer_bytes(const model_config *c, const engine_options *o);
 #endif

@@ -9,11 +9,14 @@
 
 /* Recordings first: they refer to the device; then what was allocated there; what is the host's stays. */
 static void let_device_go(engine *e) {
-  dev_quit(e->d);
+  for (int k = 0; k < e->n_devices; k++) dev_quit(e->device[k].d);
   for (int i = 0; i < e->o.depth; i++) {
     micro_batch *mb = &e->mb[i];
-    dev_recording_free(mb->rec);
-    mb->rec = NULL;
+    for (int p = 0; p < e->n_parts; p++) {
+      dev_recording_free(mb->rec[p]);
+      mb->rec[p] = NULL;
+    }
+    memset(mb->buffers, 0, sizeof mb->buffers);
     mb->running = false;
     mb->answered = 0;
     mb->over_ns = 0;
@@ -21,12 +24,14 @@ static void let_device_go(engine *e) {
   }
   int kept = 0;
   for (int i = e->n_own - 1; i >= 0; i--) /* backwards: small blocks are taken back from the end of their pieces (kernels/mem) */
-    if (e->own[i].on_device) own_release(e, &e->own[i]);
+    if (e->own[i].device >= 0) own_release(e, &e->own[i]);
   for (int i = 0; i < e->n_own; i++)
-    if (!e->own[i].on_device) e->own[kept++] = e->own[i];
+    if (e->own[i].device < 0) e->own[kept++] = e->own[i];
   e->n_own = kept;
-  dev_free(e->d);
-  e->d = NULL;
+  for (int k = 0; k < e->n_devices; k++) {
+    dev_free(e->device[k].d);
+    e->device[k].d = NULL;
+  }
   moe_free(e->cpu_moe);
   e->cpu_moe = NULL;
   pool_free(e->p);
@@ -38,18 +43,27 @@ static void forget_placement(engine *e) {
   const size_t nl = (size_t)e->c.n_layers, n = nl * (size_t)e->c.n_experts;
   memset(e->layer, 0, nl * sizeof *e->layer);
   memset(e->resident, 0, n);
-  memset(e->ctx.experts, 0, n * sizeof *e->ctx.experts);
-  memset(e->ctx.kv, 0, nl * sizeof *e->ctx.kv);
-  memset(e->ctx.router_bias, 0, nl * sizeof *e->ctx.router_bias);
-  free(e->ctx.likely);
-  e->ctx.likely = NULL;
-  e->ctx.slots = 0;
+  for (int k = 0; k < e->n_devices; k++) {
+    dev_context *x = &e->device[k].ctx;
+    memset(x->experts, 0, n * sizeof *x->experts);
+    memset(x->kv, 0, nl * sizeof *x->kv);
+    memset(x->router_bias, 0, nl * sizeof *x->router_bias);
+    free(x->likely);
+    x->likely = NULL;
+    x->slots = 0;
+  }
   engine_without_device(&e->o);
+}
+
+static bool any_lost(const engine *e) {
+  for (int k = 0; k < e->n_devices; k++)
+    if (dev_lost(e->device[k].d)) return true;
+  return false;
 }
 
 /* The device goes on; KV pages are whole, but for what lost steps have written. */
 static hf_status without_ranks(engine *e) {
-  if (!e->ctx.slots) e->o.upload_tokens = 0; /* layers that had experts away are recorded without uploads, and stay so */
+  if (!any_slots(e)) e->o.upload_tokens = 0; /* layers that had experts away are recorded without uploads, and stay so */
   HF_TRY(hf_note(engine_must_fit(e->m, &e->o), "%s, and with its experts the model", e->lost_reason));
   HF_TRY(load_experts_alone(e, NULL, NULL));
   free(e->check_logits); /* sums are rounded in another order from now on */
@@ -59,10 +73,11 @@ static hf_status without_ranks(engine *e) {
 
 hf_status engine_fail_over(engine *e) {
   if (e->o.ranks) ranks_forget(e->o.ranks);
-  if (!dev_lost(e->d)) return without_ranks(e);
+  if (!any_lost(e)) return without_ranks(e);
   let_device_go(e);
   forget_placement(e);
   HF_TRY(hf_note(engine_must_fit(e->m, &e->o), "the device is lost (%s), and without it the model", e->lost_reason));
+  HF_TRY(devices_share(e));
   HF_TRY(open_device(e));
   HF_TRY(load_weights(e));
   return open_steps(e);

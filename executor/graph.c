@@ -391,18 +391,37 @@ static void head(graph *g) {
   stage(g, DEV_STAGE_HEAD, e->c.n_layers);
 }
 
+/* The residual between two parts goes through host_x, which nobody else uses then: the layer's experts on the CPU have been added. */
+static void record_part(graph *g, int part) {
+  const engine *e = g->e;
+  const step_part *p = &e->part[part];
+  const int d = e->c.d_model;
+  if (part == 0) emit(g, (dev_op){.kind = DOP_EMBED, .w = e->embed, .out = g->b.x, .out_stride = d});
+  else emit(g, (dev_op){.kind = DOP_COPY_IN, .out = g->b.x, .out_stride = d, .n = d});
+  for (int l = p->first; l < p->end; l++) layer(g, l);
+  if (part + 1 == e->n_parts) head(g);
+  else emit(g, (dev_op){.kind = DOP_COPY_OUT, .in = g->b.x, .in_stride = d, .n = d});
+}
+
+static hf_status buffers_on(engine *e, micro_batch *mb, int k) {
+  const size_t bytes = graph_buffer_bytes(&e->c, &e->o);
+  if (mb->buffers[k]) return HF_OK;
+  HF_TRY(dev_alloc(e->device[k].d, bytes, "activation buffers", &mb->buffers[k]));
+  return own_add_at(e, k, mb->buffers[k], bytes);
+}
+
 hf_status graph_record(engine *e, micro_batch *mb) {
-  graph g = {.e = e};
-  size_t bytes = graph_buffer_bytes(&e->c, &e->o);
-  HF_TRY(dev_alloc(e->d, bytes, "activation buffers", &mb->buffers));
-  mb->buffers_bytes = bytes;
-  HF_TRY(own_add(e, mb->buffers, bytes, true));
-  layout(&e->c, e->o.max_tok, e->o.max_logits, mb->buffers, &g.b);
-  emit(&g, (dev_op){.kind = DOP_EMBED, .w = e->embed, .out = g.b.x, .out_stride = e->c.d_model});
-  for (int l = 0; l < e->c.n_layers; l++) layer(&g, l);
-  head(&g);
-  hf_status st = g.st;
-  if (st == HF_OK) st = dev_record(e->d, g.op, g.n, &e->ctx, e->o.max_tok, e->o.max_logits, &mb->rec);
-  free(g.op);
-  return st;
+  for (int i = 0; i < e->n_parts; i++) {
+    const int k = e->part[i].device;
+    engine_device *v = &e->device[k];
+    graph g = {.e = e};
+    HF_TRY(buffers_on(e, mb, k));
+    layout(&e->c, e->o.max_tok, e->o.max_logits, mb->buffers[k], &g.b);
+    record_part(&g, i);
+    hf_status st = g.st;
+    if (st == HF_OK) st = dev_record(v->d, g.op, g.n, &v->ctx, e->o.max_tok, e->o.max_logits, &mb->rec[i]);
+    free(g.op);
+    HF_TRY(st);
+  }
+  return HF_OK;
 }

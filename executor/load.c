@@ -11,7 +11,7 @@
 #include "executor/engine_int.h"
 
 void own_release(engine *e, const owned *o) {
-  if (o->on_device) dev_release(e->d, o->addr, o->bytes);
+  if (o->device >= 0) dev_release(e->device[o->device].d, o->addr, o->bytes);
   else mem_free((void *)(uintptr_t)o->addr, o->bytes, o->node);
 }
 
@@ -29,12 +29,12 @@ static hf_status add_owned(engine *e, const owned *o) {
   return HF_OK;
 }
 
-hf_status own_add(engine *e, dev_addr addr, size_t bytes, bool on_device) {
-  return add_owned(e, &(owned){addr, bytes, on_device, -1});
+hf_status own_add_at(engine *e, int device, dev_addr addr, size_t bytes) {
+  return add_owned(e, &(owned){addr, bytes, device, -1});
 }
 
 hf_status own_add_on(engine *e, void *p, size_t bytes, int node) {
-  return add_owned(e, &(owned){(dev_addr)(uintptr_t)p, bytes, false, node});
+  return add_owned(e, &(owned){(dev_addr)(uintptr_t)p, bytes, -1, node});
 }
 
 static hf_status kernel_format(fmt f, kern_format *out) {
@@ -137,51 +137,53 @@ static hf_status read_one(void *user, const repack_task *t) {
   return st;
 }
 
-/* A matrix on the device: wrapped where the device can use the mapping, else copied into its memory. */
-static hf_status device_mat(engine *e, model_tensor_id id, int layer, int expert, dev_mat *out) {
+/* A matrix on a device: wrapped where the device can use the mapping, else copied into its memory. */
+static hf_status device_mat(engine *e, int k, model_tensor_id id, int layer, int expert, dev_mat *out) {
   load_source s;
+  dev *d = e->device[k].d;
   HF_TRY(load_describe(e, id, layer, expert, &s));
   const kern_mat *m = &s.mat;
   const void *map = m->data;
   size_t bytes = mat_bytes(m);
   *out = (dev_mat){.format = m->format, .layout = m->layout, .n_rows = m->n_rows, .n_cols = m->n_cols, .row_bytes = m->row_bytes};
-  if (map && (out->data = dev_wrap(e->d, map))) return HF_OK;
-  HF_TRY(dev_alloc(e->d, bytes, "weights", &out->data));
-  HF_TRY(own_add(e, out->data, bytes, true));
-  if (dev_is_host(e->d)) pool_spread_rows(e->p, (void *)(uintptr_t)out->data, bytes, 0, m->n_rows, m->row_bytes);
-  if (map) return dev_upload(e->d, out->data, map, bytes);
+  if (map && (out->data = dev_wrap(d, map))) return HF_OK;
+  HF_TRY(dev_alloc(d, bytes, "weights", &out->data));
+  HF_TRY(own_add_at(e, k, out->data, bytes));
+  if (dev_is_host(d)) pool_spread_rows(e->p, (void *)(uintptr_t)out->data, bytes, 0, m->n_rows, m->row_bytes);
+  if (map) return dev_upload(d, out->data, map, bytes);
   void *tmp;
   HF_TRY(mem_alloc(bytes, -1, "a tensor", &tmp));
   hf_status st = fill(e, id, layer, expert, &s, tmp);
   if (st == HF_OK) st = repack_run(&e->repack, e->p, read_one, e);
-  if (st == HF_OK) st = dev_upload(e->d, out->data, tmp, bytes);
+  if (st == HF_OK) st = dev_upload(d, out->data, tmp, bytes);
   mem_free(tmp, bytes, -1);
   return st;
 }
 
-/* A vector (norm, bias) as f32 on the device. */
-static hf_status device_vec(engine *e, model_tensor_id id, int layer, dev_addr *out) {
+/* A vector (norm, bias) as f32 on a device. */
+static hf_status device_vec(engine *e, int k, model_tensor_id id, int layer, dev_addr *out) {
   model_tensor_info info;
+  dev *d = e->device[k].d;
   HF_TRY(model_tensor(e->m, id, layer, -1, &info));
   int64_t n = info.rows * info.cols;
   float *tmp;
   HF_TRY(hf_alloc(&tmp, (size_t)n, sizeof *tmp, "a vector"));
   hf_status st = HF_OK;
   for (int64_t r = 0; r < info.rows && st == HF_OK; r++) st = model_row_f32(e->m, id, layer, r, tmp + r * info.cols, info.cols);
-  if (st == HF_OK) st = dev_alloc(e->d, (size_t)n * 4, "norms and biases", out);
-  if (st == HF_OK) st = own_add(e, *out, (size_t)n * 4, true);
-  if (st == HF_OK) st = dev_upload(e->d, *out, tmp, (size_t)n * 4);
+  if (st == HF_OK) st = dev_alloc(d, (size_t)n * 4, "norms and biases", out);
+  if (st == HF_OK) st = own_add_at(e, k, *out, (size_t)n * 4);
+  if (st == HF_OK) st = dev_upload(d, *out, tmp, (size_t)n * 4);
   free(tmp);
   return st;
 }
 
 static hf_status opt_vec(engine *e, model_tensor_id id, int layer, dev_addr *out) {
-  return model_has_tensor(e->m, id, layer) ? device_vec(e, id, layer, out) : HF_OK;
+  return model_has_tensor(e->m, id, layer) ? device_vec(e, e->home[layer], id, layer, out) : HF_OK;
 }
 
 static hf_status opt_mat(engine *e, model_tensor_id id, int layer, dev_mat *out) {
   if (!model_has_tensor(e->m, id, layer)) return HF_OK;
-  return device_mat(e, id, layer, -1, out);
+  return device_mat(e, e->home[layer], id, layer, -1, out);
 }
 
 static hf_status load_dense_part(engine *e, int l) {
@@ -278,19 +280,20 @@ static hf_status read_biases(engine *e, int l, int x, float *out) {
   return HF_OK;
 }
 
-/* In one block, on the device or in host memory; *gate NULL or 0 on return when this family has none. */
-static hf_status expert_biases(engine *e, int l, int x, bool on_device, dev_addr *gate, dev_addr *up, dev_addr *down) {
+/* In one block, on device k or (-1) in host memory; *gate NULL or 0 on return when this family has none. */
+static hf_status expert_biases(engine *e, int l, int x, int k, dev_addr *gate, dev_addr *up, dev_addr *down) {
   size_t d_ff = (size_t)e->c.d_ff_expert, n = 2 * d_ff + (size_t)e->c.d_model, bytes = n * sizeof(float);
   if (!model_has_tensor(e->m, MT_EXP_GATE_BIAS, l)) return HF_OK;
+  const bool on_device = k >= 0;
   void *p;
   HF_TRY(mem_alloc(bytes, -1, "biases of an expert", &p));
   hf_status st = read_biases(e, l, x, p);
   dev_addr at = (dev_addr)(uintptr_t)p;
-  if (st == HF_OK && on_device) st = dev_alloc(e->d, bytes, "biases of an expert", &at);
-  if (st == HF_OK) st = own_add(e, at, bytes, on_device);
+  if (st == HF_OK && on_device) st = dev_alloc(e->device[k].d, bytes, "biases of an expert", &at);
+  if (st == HF_OK) st = own_add_at(e, k, at, bytes);
   else if (!on_device) mem_free(p, bytes, -1);
   if (on_device) {
-    if (st == HF_OK) st = dev_upload(e->d, at, p, bytes);
+    if (st == HF_OK) st = dev_upload(e->device[k].d, at, p, bytes);
     mem_free(p, bytes, -1);
   }
   *gate = at;
@@ -299,17 +302,17 @@ static hf_status expert_biases(engine *e, int l, int x, bool on_device, dev_addr
   return st;
 }
 
-static hf_status device_expert(engine *e, int l, int x, dev_expert *d) {
-  HF_TRY(device_mat(e, MT_EXP_GATE, l, x, &d->gate));
-  HF_TRY(device_mat(e, MT_EXP_UP, l, x, &d->up));
-  HF_TRY(device_mat(e, MT_EXP_DOWN, l, x, &d->down));
-  HF_TRY(expert_biases(e, l, x, true, &d->gate_bias, &d->up_bias, &d->down_bias));
+static hf_status device_expert(engine *e, int k, int l, int x, dev_expert *d) {
+  HF_TRY(device_mat(e, k, MT_EXP_GATE, l, x, &d->gate));
+  HF_TRY(device_mat(e, k, MT_EXP_UP, l, x, &d->up));
+  HF_TRY(device_mat(e, k, MT_EXP_DOWN, l, x, &d->down));
+  HF_TRY(expert_biases(e, l, x, k, &d->gate_bias, &d->up_bias, &d->down_bias));
   return load_check_expert(e, d->gate.format, d->up.format, d->gate.n_cols, d->down.n_cols, l);
 }
 
 hf_status load_host_biases(engine *e, int l, int x, moe_expert *h) {
   dev_addr gate = 0, up = 0, down = 0;
-  HF_TRY(expert_biases(e, l, x, false, &gate, &up, &down));
+  HF_TRY(expert_biases(e, l, x, -1, &gate, &up, &down));
   h->gate_bias = (const float *)(uintptr_t)gate;
   h->up_bias = (const float *)(uintptr_t)up;
   h->down_bias = (const float *)(uintptr_t)down;
@@ -321,10 +324,14 @@ static hf_status place_experts(engine *e, int l) {
   const size_t n = (size_t)e->c.n_experts;
   const uint8_t *resident = &e->resident[(size_t)l * n];
   for (size_t x = 0; x < n; x++) {
-    dev_expert *there = &e->ctx.experts[(size_t)l * n + x];
-    if (resident[x] && !there->gate.data) HF_TRY(device_expert(e, l, (int)x, there));
-    if (resident[x]) e->layer[l].has_device_experts = true;
-    else e->layer[l].has_host_experts = true;
+    if (!resident[x]) {
+      e->layer[l].has_host_experts = true;
+      continue;
+    }
+    const int k = resident[x] - 1;
+    dev_expert *there = &e->device[k].ctx.experts[(size_t)l * n + x];
+    if (!there->gate.data) HF_TRY(device_expert(e, k, l, (int)x, there));
+    e->layer[l].has_device_experts = true;
   }
   return HF_OK;
 }
@@ -367,8 +374,9 @@ static hf_status load_experts(engine *e, int l) {
 
 /* cos and sin of every position, [context][rope_dim/2], with the config's factor. Angles in double: at 128 K tokens f32 angles lose
  * three digits. */
-static hf_status load_rope(engine *e) {
+static hf_status load_rope(engine *e, engine_device *v) {
   const model_rope *r = &e->c.rope;
+  dev_context *x = &v->ctx;
   size_t half = (size_t)r->dim / 2, n = (size_t)e->o.context * half;
   float *t;
   HF_TRY(hf_alloc(&t, 2 * n, sizeof *t, "rotary table"));
@@ -379,10 +387,10 @@ static hf_status load_rope(engine *e) {
       t[n + p * half + i] = (float)(__builtin_sin(a) * r->mscale);
     }
   }
-  hf_status st = dev_alloc(e->d, 2 * n * 4, "rotary table", &e->ctx.rope_cos);
-  if (st == HF_OK) st = own_add(e, e->ctx.rope_cos, 2 * n * 4, true);
-  if (st == HF_OK) st = dev_upload(e->d, e->ctx.rope_cos, t, 2 * n * 4);
-  e->ctx.rope_sin = e->ctx.rope_cos + n * 4;
+  hf_status st = dev_alloc(v->d, 2 * n * 4, "rotary table", &x->rope_cos);
+  if (st == HF_OK) st = own_add_at(e, (int)(v - e->device), x->rope_cos, 2 * n * 4);
+  if (st == HF_OK) st = dev_upload(v->d, x->rope_cos, t, 2 * n * 4);
+  x->rope_sin = x->rope_cos + n * 4;
   free(t);
   return st;
 }
@@ -393,21 +401,26 @@ enum { CLEAR_BYTES = 64 << 10 };
 static void clear_kv(void *arg, int thread, int n_threads) {
   static const char zeros[CLEAR_BYTES];
   engine *e = arg;
-  for (int l = 0; l < e->c.n_layers; l++)
+  for (int l = 0; l < e->c.n_layers; l++) {
+    const engine_device *v = &e->device[e->home[l]];
     for (size_t at = (size_t)thread * CLEAR_BYTES; at < e->kv_layer_bytes; at += (size_t)n_threads * CLEAR_BYTES) {
       const size_t left = e->kv_layer_bytes - at;
-      if (dev_upload(e->d, e->ctx.kv[l] + at, zeros, left < CLEAR_BYTES ? left : CLEAR_BYTES) != HF_OK) hf_clear_error();
+      if (dev_upload(v->d, v->ctx.kv[l] + at, zeros, left < CLEAR_BYTES ? left : CLEAR_BYTES) != HF_OK) hf_clear_error();
     }
+  }
 }
 
 static hf_status load_kv(engine *e) {
   for (int l = 0; l < e->c.n_layers; l++) {
-    HF_TRY(dev_alloc(e->d, e->kv_layer_bytes, "KV cache", &e->ctx.kv[l]));
-    HF_TRY(own_add(e, e->ctx.kv[l], e->kv_layer_bytes, true));
+    engine_device *v = &e->device[e->home[l]];
+    HF_TRY(dev_alloc(v->d, e->kv_layer_bytes, "KV cache", &v->ctx.kv[l]));
+    HF_TRY(own_add_at(e, e->home[l], v->ctx.kv[l], e->kv_layer_bytes));
   }
   if (e->o.fault.kind == DEV_FAULT_MEMORY) clear_kv(e, 0, 1); /* which only the driver may meet */
   else pool_run(e->p, clear_kv, e);
-  return dev_lost(e->d) ? hf_fail(HF_LOST, "device memory: %s", dev_lost_reason(e->d)) : HF_OK;
+  for (int k = 0; k < e->n_devices; k++)
+    if (dev_lost(e->device[k].d)) return hf_fail(HF_LOST, "device memory: %s", dev_lost_reason(e->device[k].d));
+  return HF_OK;
 }
 
 static double cpu_seconds(void) {
@@ -454,17 +467,18 @@ hf_status load_weights(engine *e) {
   hf_progress bar;
   hf_progress_begin(&bar, "loading", "layers", c->n_layers);
   hf_status st = HF_OK;
-  HF_GO(end, device_mat(e, MT_EMBED, -1, -1, &e->embed));
-  HF_GO(end, device_vec(e, MT_OUT_NORM, -1, &e->out_norm));
-  if (c->tied_embeddings) e->output = e->embed;
-  else HF_GO(end, device_mat(e, MT_OUTPUT, -1, -1, &e->output));
+  const int first = e->part[0].device, last = e->part[e->n_parts - 1].device;
+  HF_GO(end, device_mat(e, first, MT_EMBED, -1, -1, &e->embed));
+  HF_GO(end, device_vec(e, last, MT_OUT_NORM, -1, &e->out_norm));
+  if (c->tied_embeddings && first == last) e->output = e->embed;
+  else HF_GO(end, device_mat(e, last, c->tied_embeddings ? MT_EMBED : MT_OUTPUT, -1, -1, &e->output));
   for (int l = 0; l < c->n_layers; l++) {
     HF_GO(end, load_dense_part(e, l));
-    e->ctx.router_bias[l] = e->layer[l].router_bias;
+    e->device[e->home[l]].ctx.router_bias[l] = e->layer[l].router_bias;
     if (c->layer_is_moe[l]) HF_GO(end, load_experts(e, l));
     hf_progress_add(&bar, 1);
   }
-  HF_GO(end, load_rope(e));
+  for (int k = 0; k < e->n_devices; k++) HF_GO(end, load_rope(e, &e->device[k]));
   HF_GO(end, load_kv(e));
   tell_load(e, start_ns, cpu_s);
   load_tell_nodes(e);

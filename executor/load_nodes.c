@@ -171,7 +171,7 @@ void load_tell_nodes(const engine *e) {
     const int node = e->nodes.parts.node[p];
     size_t bytes = 0;
     int threads = 0;
-    for (int i = 0; i < e->n_own; i++) bytes += !e->own[i].on_device && e->own[i].node == node ? e->own[i].bytes : 0;
+    for (int i = 0; i < e->n_own; i++) bytes += e->own[i].device < 0 && e->own[i].node == node ? e->own[i].bytes : 0;
     for (int i = 0; i < pool_threads(e->p); i++) threads += pool_node_of(e->p, i) == node;
     add_term(&rows, cut[p + 1] - cut[p], 0);
     add_term(&mib, (double)bytes / (1 << 20), 1);

@@ -23,8 +23,14 @@ bool layer_uploads(const engine_options *o, const model_config *c, int l) {
   return asks_for_upload(o, c, l) && !some_away(o, c, l);
 }
 
+bool any_slots(const engine *e) {
+  for (int k = 0; k < e->n_devices; k++)
+    if (e->device[k].ctx.slots) return true;
+  return false;
+}
+
 bool engine_uploads(const engine *e, int tokens, bool prefills) {
-  return prefills && e->o.upload_tokens > 0 && tokens >= e->o.upload_tokens && e->ctx.slots;
+  return prefills && e->o.upload_tokens > 0 && tokens >= e->o.upload_tokens && any_slots(e);
 }
 
 void uploads_need_whole_experts(engine *e) {
@@ -41,18 +47,19 @@ static void tell_not_uploaded(engine *e) {
     hf_log(HF_LOG_WARN, "prompts are not uploaded in %d layers: other ranks have experts of theirs", e->not_uploaded);
 }
 
-hf_status open_uploads(engine *e) {
+/* Slots of a device for experts of the layers that are at home there. */
+static hf_status open_slots(engine *e, int k) {
   const model_config *c = &e->c;
   const size_t n = (size_t)c->n_experts;
-  dev_context *x = &e->ctx;
+  engine_device *v = &e->device[k];
+  dev_context *x = &v->ctx;
   size_t largest = 0;
-  if (dev_is_host(e->d)) return HF_OK;
-  tell_not_uploaded(e);
   for (int l = 0; l < c->n_layers; l++) {
+    if (e->home[l] != k) continue;
     layer_weights *w = &e->layer[l];
     w->uploads = w->has_host_experts && layer_uploads(&e->o, c, l);
-    for (size_t k = (size_t)l * n; w->uploads && k < ((size_t)l + 1) * n; k++) {
-      const size_t bytes = e->host_experts[k].gate.data ? dev_slot_bytes(&e->host_experts[k], c->d_model, c->d_ff_expert) : 0;
+    for (size_t i = (size_t)l * n; w->uploads && i < ((size_t)l + 1) * n; i++) {
+      const size_t bytes = e->host_experts[i].gate.data ? dev_slot_bytes(&e->host_experts[i], c->d_model, c->d_ff_expert) : 0;
       if (bytes > largest) largest = bytes;
     }
   }
@@ -65,6 +72,13 @@ hf_status open_uploads(engine *e) {
   x->n_slots = e->o.upload_slots;
   x->slot_bytes = largest;
   const size_t all = largest * (size_t)x->n_slots * (size_t)e->o.depth;
-  HF_TRY(dev_alloc(e->d, all, "slots for experts that are sent", &x->slots));
-  return own_add(e, x->slots, all, true);
+  HF_TRY(dev_alloc(v->d, all, "slots for experts that are sent", &x->slots));
+  return own_add_at(e, k, x->slots, all);
+}
+
+hf_status open_uploads(engine *e) {
+  if (!strcmp(e->o.gpu, "none")) return HF_OK;
+  tell_not_uploaded(e);
+  for (int k = 0; k < e->n_devices; k++) HF_TRY(open_slots(e, k));
+  return HF_OK;
 }

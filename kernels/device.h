@@ -89,6 +89,7 @@ typedef enum {
   DOP_SIGNAL,      /* ready = layer + 1 */
   DOP_WAIT,        /* until done >= layer + 1; the host device runs the host's experts here */
   DOP_ADD_IN,      /* out[t] += host_y[t], n floats */
+  DOP_COPY_IN,     /* out[t] = host_x[t], n floats: what a part of the step on another device left there */
   DOP_UPLOAD,      /* the routing of `layer` is known: the copy queue sends what tokens chose of the host's experts */
   DOP_UPLOADED,    /* out[t] += their sum, in ascending order, in in2 [n_tok][n]; in = f32 rows, n = d_model */
   DOP_STAGE,       /* the stage `n` (dev_stage) of `layer` ends here: trace record, pacing */
@@ -118,6 +119,7 @@ typedef struct {
   int tokens, distinct; /* distinct device (dexp), CPU (cexp) or sent (upload) experts touched */
   bool more;            /* the stage goes on: an earlier record of the step has its beginning, and there was a pause */
   int64_t bytes;        /* sent */
+  int device;           /* for whoever drives several: 0 here */
 } dev_trace;
 
 /* Step context: written by the driver before launch, read by the device. One per micro-batch. */
@@ -135,6 +137,7 @@ typedef struct {
   float *host_x, *host_y;    /* [max_tok][d_model] */
   float *logits;             /* [max_logits][vocab] */
   int max_tok, max_logits;
+  bool goes_on;      /* a further part of a step whose layers are on several devices: trace, sums and launched_ns go on from the part before */
   bool upload;       /* the host's experts of layers that upload are sent to the device; never on the host device */
   _Atomic int beats; /* signs of life of a step that uploads, which signals to nobody for long: rises */
   int64_t sent_bytes, unused_bytes; /* by the copy queue; of them sent ahead and not wanted, or sent again */

@@ -343,6 +343,7 @@ static hf_status fill_layers(const plan_inputs *in, const planned *out) {
     const ilp_layer *i = &out->ilp->layer[l];
     *y = (plan_layer){.index = l,
                       .moe = in->c->layer_is_moe[l],
+                      .home = in->home[l],
                       .attn_ns = i->times.attn_ns,
                       .shared_ns = i->times.shared_ns,
                       .dexp_ns = i->times.dexp_ns,

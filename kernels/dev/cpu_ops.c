@@ -364,6 +364,10 @@ bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
       for (int t = thread; t < s->n_tok; t += n_threads)
         kern_get()->axpy(1.0f, s->host_y + (size_t)t * (size_t)op->n, op->n, fp(op->out) + (size_t)t * out_stride);
       break;
+    case DOP_COPY_IN:
+      for (int t = thread; t < s->n_tok; t += n_threads)
+        memcpy(fp(op->out) + (size_t)t * out_stride, s->host_x + (size_t)t * (size_t)op->n, (size_t)op->n * sizeof(float));
+      break;
     case DOP_SIGNAL:
     case DOP_WAIT:
     case DOP_UPLOAD:
@@ -378,6 +382,7 @@ void cpu_step_begin(dev_step *s) {
   atomic_store_explicit(&s->done, 0, memory_order_relaxed);
   atomic_store_explicit(&s->done_at_ns, 0, memory_order_relaxed);
   atomic_store_explicit(&s->beats, 0, memory_order_relaxed);
+  if (s->goes_on) return;
   s->sent_bytes = s->unused_bytes = 0;
   s->n_trace = 0;
   s->launched_ns = hf_now_ns();
@@ -385,13 +390,13 @@ void cpu_step_begin(dev_step *s) {
 
 void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_t end_ns, int tokens, int distinct) {
   if (!s->trace || s->n_trace >= s->max_trace) return;
-  s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct, false, 0};
+  s->trace[s->n_trace++] = (dev_trace){start_ns, end_ns, layer, stage, tokens, distinct, false, 0, 0};
 }
 
 static const char *op_name(dev_op_kind k) {
   static const char *const names[] = {"embed",       "rmsnorm",  "pack",  "matmul", "headmm", "rope",     "kv_write", "attn_mla",
                                       "attn_plain",  "attn_gqa", "route", "swiglu", "gate",   "experts",  "gather",   "copy_out",
-                                      "copy_logits", "signal",   "wait",  "add_in", "upload", "uploaded", "stage"};
+                                      "copy_logits", "signal",   "wait",  "add_in", "copy_in", "upload", "uploaded", "stage"};
   return names[k];
 }
 
@@ -409,13 +414,14 @@ enum {
   WITH_LAYER = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) |
                OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA) | OP(DOP_UPLOAD) | OP(DOP_UPLOADED),
   WITH_WEIGHTS = OP(DOP_EMBED) | OP(DOP_MATMUL) | OP(DOP_HEADMM) | OP(DOP_ATTN_PLAIN),
-  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_UPLOAD) | OP(DOP_STAGE),
+  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_COPY_IN) | OP(DOP_UPLOAD) |
+          OP(DOP_STAGE),
   NO_OUT = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) |
            OP(DOP_UPLOAD) | OP(DOP_STAGE),
   WITH_IN2 = OP(DOP_UPLOADED) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_PLAIN) | OP(DOP_SWIGLU) | OP(DOP_GATE),
   WITH_N = OP(DOP_RMSNORM) | OP(DOP_PACK) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_MLA) |
            OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA) | OP(DOP_SWIGLU) | OP(DOP_GATE) | OP(DOP_EXPERTS) | OP(DOP_GATHER) |
-           OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN) | OP(DOP_UPLOADED),
+           OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN) | OP(DOP_COPY_IN) | OP(DOP_UPLOADED),
   WITH_COUNT = OP(DOP_RMSNORM) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA),
 };
 

@@ -28,7 +28,8 @@ static bool by_row(const dev_op *op) {
     case DOP_SWIGLU:
     case DOP_COPY_OUT:
     case DOP_COPY_LOGITS:
-    case DOP_ADD_IN: return true;
+    case DOP_ADD_IN:
+    case DOP_COPY_IN: return true;
     default: return false;
   }
 }

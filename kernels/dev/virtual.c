@@ -287,7 +287,7 @@ static hf_status virt_launch(dev *d, dev_recording *r, dev_step *s) {
   st->gave_way = false;
   cpu_step_begin(s);
   if (uploads) copies_begin(v->copies, s->stream, r, s);
-  st->blocked_since_ns = s->launched_ns;
+  st->blocked_since_ns = hf_now_ns();
   atomic_store_explicit(&st->active, true, memory_order_release);
   pthread_cond_signal(&v->wake);
   pthread_mutex_unlock(&v->lock);

@@ -1,0 +1,36 @@
+/* devices.h: several devices in an engine: which has what, and how a step goes from one to the next. Private to the engine.
+ *
+ * Every layer has a home device: its attention, router, shared or dense part and KV pages are there. A step is cut into parts, one for each run of
+ * layers with the same home, each a recording of its own; the engine launches a part when the one before it has ended, on the same stream
+ * number of another device, and the residual goes through the step's host_x. Micro-batches are in different parts at the same time. The embedding
+ * is on the first layer's home, the output matrix on the last one's.
+ *
+ *   device 0 | m0: layers 0-8 | m1: layers 0-8 |               | m0 ..
+ *   device 1                  | m0: layers 9-15 | m1: layers 9-15 |
+ *
+ * The same operations run in the same order as on one device, so results are the same bits however layers are divided. */
+#ifndef HF_EXECUTOR_DEVICES_H
+#define HF_EXECUTOR_DEVICES_H
+
+#include "executor/engine_int.h"
+
+/* What the options say, before anything is opened. Without a device there is one place, the host's memory, as device 0. */
+int devices_of(const engine_options *o);
+int64_t device_size(const engine_options *o, int device);
+int device_of_layer(const model_config *c, const engine_options *o, int layer);
+/* -1: on a CPU, of this machine or another. */
+int device_of_expert(const model_config *c, const engine_options *o, int layer, int expert);
+/* HF_UNSUPPORTED for placements that cannot be executed yet. */
+HF_MUST hf_status devices_check(const model_config *c, const engine_options *o);
+/* Parts of a step that are on it. */
+int parts_on(const model_config *c, const engine_options *o, int device);
+/* Name in budgets, traces and messages: "gpu0". */
+void device_name(int device, char out[8]);
+
+/* The device that a micro-batch's step is on. */
+engine_device *device_at_work(engine *e, int micro_batch);
+/* Launches the part of the step that mb->part says. */
+HF_MUST hf_status part_launch(engine *e, int micro_batch);
+/* A part has ended: its records know their device. True: it was the step's last one. */
+bool part_end(engine *e, int micro_batch);
+#endif
