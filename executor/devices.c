@@ -73,14 +73,16 @@ hf_status devices_check(const model_config *c, const engine_options *o) {
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       const int k = device_of_expert(c, o, l, x);
       if (k >= 0 && k != home)
-        return hf_fail(HF_UNSUPPORTED, "plan: placement[%d]: expert %d is on gpu%d and the layer on gpu%d: experts run on their layer's device or on a CPU",
-                       l, x, k, home);
+        return hf_fail(
+            HF_UNSUPPORTED,
+            "plan: placement[%d]: expert %d is on gpu%d and the layer on gpu%d: experts run on their layer's device or on a CPU",
+            l, x, k, home);
     }
   }
   for (int k = 0; k < devices_of(o); k++) parts += parts_on(c, o, k);
   if (parts > ENGINE_PARTS)
-    return hf_fail(HF_UNSUPPORTED, "plan: layers go from one device to another %d times in a step, at most %d are possible", parts - 1,
-                   ENGINE_PARTS - 1);
+    return hf_fail(HF_UNSUPPORTED, "plan: layers go from one device to another %d times in a step, at most %d are possible",
+                   parts - 1, ENGINE_PARTS - 1);
   return HF_OK;
 }
 

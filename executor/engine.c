@@ -497,7 +497,8 @@ hf_status open_device(engine *e) {
   int threads = e->o.threads;
   if (threads == 0) {
     for (int i = 0; i < e->topo->n_nodes; i++) threads += e->topo->node[i].n_cores;
-    for (int k = 0; has_device(&e->o) && k < e->n_devices && threads > 1; k++) threads--; /* a virtual device computes on a core, too */
+    for (int k = 0; has_device(&e->o) && k < e->n_devices && threads > 1; k++)
+      threads--; /* a virtual device computes on a core, too */
   }
   HF_TRY(pool_new(e->topo, threads, &e->p));
   if (!has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->d);

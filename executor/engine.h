@@ -40,8 +40,8 @@ typedef struct {
   engine_mla mla;    /* latent attention; for tests and comparisons */
   char gpu[128];     /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
   stage_table *pace; /* paced devices: the modelled machine's stages; borrowed */
-  int64_t device_bytes;    /* size of a virtual or paced device; of the first, where there are several: */
-  int more_devices;        /* layers go over them as the plan says, without one by their sizes */
+  int64_t device_bytes; /* size of a virtual or paced device; of the first, where there are several: */
+  int more_devices;     /* layers go over them as the plan says, without one by their sizes */
   int64_t more_bytes[ENGINE_DEVICES - 1];
   int64_t ram_limit_bytes; /* 0 = what the machine has */
   dev_fault fault;         /* to rehearse with; of a virtual or paced device */

@@ -75,8 +75,8 @@ struct engine {
   step_part part[ENGINE_PARTS];
   uint8_t *home;        /* [n_layers] device of attention, shared parts and KV cache */
   layer_weights *layer; /* [n_layers] */
-  dev_mat embed;          /* on the first part's device */
-  dev_mat output;         /* on the last part's, as out_norm */
+  dev_mat embed;        /* on the first part's device */
+  dev_mat output;       /* on the last part's, as out_norm */
   dev_addr out_norm;
   nodes nodes;
   int *cut; /* [n_layers * n_experts * (nodes.parts.n + 1)] where slices begin (sched/split.h); NULL: experts are not cut */
@@ -122,8 +122,8 @@ HF_MUST hf_status load_cut_experts(engine *e, int layer);
 void load_tell_nodes(const engine *e); /* with --verbose: who holds what */
 /* A tensor that was read, in rows, to its slices. */
 void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, const kern_mat *rows);
-HF_MUST hf_status devices_share(engine *e); /* devices.c: homes of layers and parts of steps, as the options say */
-void engine_without_device(engine_options *o);                                                /* engine.c */
+HF_MUST hf_status devices_share(engine *e);    /* devices.c: homes of layers and parts of steps, as the options say */
+void engine_without_device(engine_options *o); /* engine.c */
 bool placed_on_device(const model_config *c, const engine_options *o, int layer, int expert); /* engine.c */
 int check_pages(const engine_options *o); /* engine.c: behind the n_pages of requests */
 /* check_device.c: what the check gives on a device that is taken to be good. */

@@ -137,7 +137,8 @@ typedef struct {
   float *host_x, *host_y;    /* [max_tok][d_model] */
   float *logits;             /* [max_logits][vocab] */
   int max_tok, max_logits;
-  bool goes_on;      /* a further part of a step whose layers are on several devices: trace, sums and launched_ns go on from the part before */
+  bool
+      goes_on; /* a further part of a step whose layers are on several devices: trace, sums and launched_ns go on from the part before */
   bool upload;       /* the host's experts of layers that upload are sent to the device; never on the host device */
   _Atomic int beats; /* signs of life of a step that uploads, which signals to nobody for long: rises */
   int64_t sent_bytes, unused_bytes; /* by the copy queue; of them sent ahead and not wanted, or sent again */

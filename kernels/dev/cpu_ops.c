@@ -394,9 +394,9 @@ void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_
 }
 
 static const char *op_name(dev_op_kind k) {
-  static const char *const names[] = {"embed",       "rmsnorm",  "pack",  "matmul", "headmm", "rope",     "kv_write", "attn_mla",
-                                      "attn_plain",  "attn_gqa", "route", "swiglu", "gate",   "experts",  "gather",   "copy_out",
-                                      "copy_logits", "signal",   "wait",  "add_in", "copy_in", "upload", "uploaded", "stage"};
+  static const char *const names[] = {"embed",       "rmsnorm",  "pack",  "matmul", "headmm",  "rope",    "kv_write", "attn_mla",
+                                      "attn_plain",  "attn_gqa", "route", "swiglu", "gate",    "experts", "gather",   "copy_out",
+                                      "copy_logits", "signal",   "wait",  "add_in", "copy_in", "upload",  "uploaded", "stage"};
   return names[k];
 }
 
@@ -414,8 +414,7 @@ enum {
   WITH_LAYER = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) |
                OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA) | OP(DOP_UPLOAD) | OP(DOP_UPLOADED),
   WITH_WEIGHTS = OP(DOP_EMBED) | OP(DOP_MATMUL) | OP(DOP_HEADMM) | OP(DOP_ATTN_PLAIN),
-  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_COPY_IN) | OP(DOP_UPLOAD) |
-          OP(DOP_STAGE),
+  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_COPY_IN) | OP(DOP_UPLOAD) | OP(DOP_STAGE),
   NO_OUT = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) |
            OP(DOP_UPLOAD) | OP(DOP_STAGE),
   WITH_IN2 = OP(DOP_UPLOADED) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_PLAIN) | OP(DOP_SWIGLU) | OP(DOP_GATE),
