@@ -23,7 +23,9 @@ static const char description[] =
     "for one.\n\n"
     "The device is --gpu none (the whole model on the CPU), virtual:SIZE (a device with SIZE bytes of memory that computes on a "
     "CPU core), or "
-    "paced:MACHINE[:SIZE] (the same, but every stage lasts as long as on MACHINE of the database or the catalog).\n\n"
+    "paced:MACHINE[:SIZE] (the same, but every stage lasts as long as on MACHINE of the database or the catalog). Several, "
+    "joined by "
+    "'+', have layers each as the plan says, without one by their sizes.\n\n"
     "Under mpirun the ranks above 0 compute experts for rank 0 on the CPUs of their machines, where a plan made with hf-plan "
     "plan --remote or "
     "--experts-on-ranks places some; each opens --model for itself.\n\n"
@@ -70,8 +72,9 @@ static hf_status dispatch(run_options *r) {
     if (!*r->stop.v[i]) return hf_fail(HF_INPUT, "--stop: an empty text");
   gpu_spec g;
   dev_fault fault;
+  int device;
   if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g)); /* before anything is opened or asked */
-  if (r->fault) HF_TRY(fault_parse(r->fault, &fault));
+  if (r->fault) HF_TRY(fault_parse(r->fault, &fault, &device));
   HF_TRY(kern_init(r->isa));
   HF_TRY(kern_self_check());
   model_set_catalog_hook(catalog_model_config, NULL);
@@ -141,7 +144,7 @@ int main(int argc, char **argv) {
       {"depth", 'd', CLI_INT, &r.depth, "N", "Pipeline depth; default the plan's, else 1.", 1, 8},
       {"chunk", 0, CLI_INT, &r.chunk, "N", "Most prompt tokens of a step; default the plan's, else 512.", 1, 4096},
       {"gpu", 'g', CLI_STR, &r.gpu, "DEVICE",
-       "none, virtual:SIZE or paced:MACHINE[:SIZE]; default the plan's. (cuda:N is not there yet.)", 0, 0},
+       "none, virtual:SIZE or paced:MACHINE[:SIZE], several joined by '+'; default the plan's. (cuda:N is not there yet.)", 0, 0},
       {"experts-on-gpu", 0, CLI_NUM, &r.experts_percent, "PERCENT",
        "Without a plan: this share of every layer's experts on the device.", 0, 100},
       {"upload-tokens", 0, CLI_INT, &r.upload_tokens, "N",
@@ -171,7 +174,7 @@ int main(int argc, char **argv) {
       {"fault", 0, CLI_STR, &r.fault, "KIND@N",
        "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
        "(slow*FACTOR); at "
-       "allocation or upload N it has no memory (memory).",
+       "allocation or upload N it has no memory (memory). KIND@N:gpu1: the second of several devices.",
        0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU workers; default all cores, one less beside a virtual device.", 1, 1024},
       {"kv-type", 0, CLI_STR, &r.kv_type, "f16|q8_0|bf16|f32",

@@ -13,50 +13,78 @@
 
 enum { PAGE_TOKENS = 16, MAX_PAGE_TOKENS = 1 << 16, DEFAULT_CHUNK = 512, MAX_CHUNK = 4096 };
 
+static const char FORMS[] = "none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE], or several joined by '+'";
+
+/* One device: [text, text + n). */
+static hf_status parse_device(const char *all, const char *text, size_t n, gpu_spec *g) {
+  char one[128], size[32] = "";
+  gpu_kind kind = !strncmp(text, "virtual:", 8) ? GPU_VIRTUAL : !strncmp(text, "paced:", 6) ? GPU_PACED : GPU_NONE;
+  if (!strncmp(text, "cuda:", 5))
+    return hf_fail(HF_UNSUPPORTED, "--gpu: %s: this build has no CUDA device yet; use none, virtual:SIZE or paced:MACHINE[:SIZE]",
+                   all);
+  if (kind == GPU_NONE || n >= sizeof one || (g->n > 0 && kind != g->kind))
+    return hf_fail(HF_INPUT, "--gpu: '%s' is none of %s of one kind", all, FORMS);
+  if (g->n == ENGINE_DEVICES) return hf_fail(HF_INPUT, "--gpu: '%s': at most %d devices can be used", all, (int)ENGINE_DEVICES);
+  const size_t at = kind == GPU_VIRTUAL ? 8 : 6;
+  snprintf(one, sizeof one, "%.*s", (int)(n - at), text + at);
+  const char *colon = kind == GPU_VIRTUAL ? one - 1 : strchr(one, ':');
+  if (colon) snprintf(size, sizeof size, "%s", colon + 1);
+  if (colon && kind == GPU_PACED) one[colon - one] = 0;
+  if (kind == GPU_PACED && (!one[0] || strlen(one) >= sizeof g->machine))
+    return hf_fail(HF_INPUT, "--gpu: '%s' names no machine; paced:MACHINE[:SIZE]", all);
+  if (kind == GPU_PACED && g->n > 0 && strcmp(g->machine, one) != 0)
+    return hf_fail(HF_INPUT, "--gpu: '%s': paced devices are those of one machine, its first, its second and so on", all);
+  if (kind == GPU_PACED) snprintf(g->machine, sizeof g->machine, "%s", one);
+  g->kind = kind;
+  return colon ? cli_parse_size(size, "--gpu", &g->bytes[g->n++]) : (g->n++, HF_OK);
+}
+
+/* Where the next device begins: a '+' before another kind, as names of machines may have one. */
+static const char *next_device(const char *text) {
+  for (const char *p = strchr(text, '+'); p; p = strchr(p + 1, '+'))
+    if (!strncmp(p + 1, "virtual:", 8) || !strncmp(p + 1, "paced:", 6) || !strncmp(p + 1, "cuda:", 5)) return p;
+  return NULL;
+}
+
 hf_status gpu_parse(const char *text, gpu_spec *out) {
   *out = (gpu_spec){0};
   if (!strcmp(text, "none")) return HF_OK;
-  if (!strncmp(text, "virtual:", 8)) {
-    out->kind = GPU_VIRTUAL;
-    return cli_parse_size(text + 8, "--gpu", &out->bytes);
+  for (const char *at = text, *next; at; at = next ? next + 1 : NULL) {
+    next = next_device(at);
+    HF_TRY(parse_device(text, at, next ? (size_t)(next - at) : strlen(at), out));
   }
-  if (!strncmp(text, "paced:", 6)) {
-    out->kind = GPU_PACED;
-    const char *size = strchr(text + 6, ':');
-    size_t n = size ? (size_t)(size - text - 6) : strlen(text + 6);
-    if (n == 0 || n >= sizeof out->machine) return hf_fail(HF_INPUT, "--gpu: '%s' names no machine; paced:MACHINE[:SIZE]", text);
-    memcpy(out->machine, text + 6, n);
-    return size ? cli_parse_size(size + 1, "--gpu", &out->bytes) : HF_OK;
-  }
-  if (!strncmp(text, "cuda:", 5))
-    return hf_fail(HF_UNSUPPORTED, "--gpu: %s: this build has no CUDA device yet; use none, virtual:SIZE or paced:MACHINE[:SIZE]",
-                   text);
-  return hf_fail(HF_INPUT, "--gpu: '%s' is none of none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE]", text);
+  return HF_OK;
 }
 
 static bool is_number(const char *s) {
   return *s && strspn(s, "0123456789") == strlen(s);
 }
 
-hf_status fault_parse(const char *text, dev_fault *out) {
+hf_status fault_parse(const char *text, dev_fault *out, int *device) {
   static const char *const name[] = {[DEV_FAULT_ERROR] = "error", [DEV_FAULT_HANG] = "hang",   [DEV_FAULT_SIGNAL] = "signal",
                                      [DEV_FAULT_SLOW] = "slow",   [DEV_FAULT_WRONG] = "wrong", [DEV_FAULT_MEMORY] = "memory"};
-  const char *at = strchr(text, '@'), *factor = strchr(text, '*');
-  size_t n = strcspn(text, "*@");
+  char head[64];
+  const char *of = strstr(text, ":gpu");
+  snprintf(head, sizeof head, "%.*s", of ? (int)(of - text) : (int)sizeof head - 1, text);
+  const char *at = strchr(head, '@'), *factor = strchr(head, '*');
+  size_t n = strcspn(head, "*@");
   char *end;
   *out = (dev_fault){.factor = 1};
+  *device = of ? of[4] - '0' : 0;
   for (int k = DEV_FAULT_ERROR; k <= DEV_FAULT_MEMORY; k++)
-    if (n == strlen(name[k]) && !strncmp(text, name[k], n)) out->kind = (dev_fault_kind)k;
-  if (out->kind != DEV_FAULT_NONE && at && is_number(at + 1) && strlen(at) < 20) {
+    if (n == strlen(name[k]) && !strncmp(head, name[k], n)) out->kind = (dev_fault_kind)k;
+  const bool named = !of || (of[4] >= '0' && of[4] < '0' + ENGINE_DEVICES && !of[5]);
+  if (out->kind != DEV_FAULT_NONE && named && at && is_number(at + 1) && strlen(at) < 20) {
     out->at = atoll(at + 1);
     if (out->kind == DEV_FAULT_SLOW && factor && factor < at) out->factor = strtod(factor + 1, &end);
     const bool whole = out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at : !factor;
     if (whole) return hf_note(dev_fault_check(out), "--fault: '%s'", text);
   }
-  return hf_fail(
-      HF_INPUT,
-      "--fault: '%s' is none of error@N, hang@N, signal@N, wrong@N, memory@N, slow*FACTOR@N, where N counts operations from 1",
-      text);
+  return hf_fail(HF_INPUT,
+                 "--fault: '%s' is none of error@N, hang@N, signal@N, wrong@N, memory@N, slow*FACTOR@N, where N counts "
+                 "operations from 1, each with "
+                 ":gpuK behind it for another device than the first",
+                 text);
 }
 
 sample_options sample_options_of(const run_options *r) {
@@ -128,15 +156,6 @@ bool plan_uploads(const plan *p) {
   return any;
 }
 
-/* What hf-plan can plan and this engine cannot run yet is refused, rather than run as something else. */
-static hf_status plan_is_executable(const plan *p) {
-  const int devices = p->n_devices - plan_ranks(p);
-  if (devices > 1)
-    return hf_fail(HF_UNSUPPORTED, "plan: devices: it uses %d devices and this version runs one; plan with --gpu naming one",
-                   devices);
-  return HF_OK;
-}
-
 /* plan_check knows what a plan may say; here is what can be executed. Zero leaves the choice to the executor. */
 hf_status plan_fits_model(const plan *p, const model_config *c) {
   if (p->kv_page_tokens > MAX_PAGE_TOKENS || (p->kv_page_tokens & (p->kv_page_tokens - 1)))
@@ -149,7 +168,7 @@ hf_status plan_fits_model(const plan *p, const model_config *c) {
   for (int l = 0; l < p->n_layers; l++)
     if (p->layer[l].moe != c->layer_is_moe[l] || (p->layer[l].moe && p->layer[l].n_experts != c->n_experts))
       return hf_fail(HF_INPUT, "plan: placement[%d] does not fit the model's layer", l);
-  return plan_is_executable(p);
+  return HF_OK;
 }
 
 static hf_status kv_type_of(const run_options *r, const plan *p, bool exact, kern_kv_type *out) {
@@ -166,23 +185,36 @@ static hf_status kv_type_of(const run_options *r, const plan *p, bool exact, ker
   return HF_OK;
 }
 
+/* Sizes that are not given: the plan's devices, else 24 GB. */
+static void sizes_of(const gpu_spec *g, const plan *p, engine_options *o) {
+  o->more_devices = g->n > 1 ? g->n - 1 : 0;
+  for (int k = 0; k < g->n; k++) {
+    int64_t bytes = g->bytes[k];
+    if (!bytes && p && k < p->n_devices && !plan_rank(p, k)) bytes = p->device[k].mem_bytes;
+    if (!bytes) bytes = 24LL << 30;
+    *(k == 0 ? &o->device_bytes : &o->more_bytes[k - 1]) = bytes;
+  }
+}
+
 static hf_status device_part(const run_options *r, const char *db_path, const plan *p, engine_options *o, stage_table **pace) {
   const char *gpu = r->gpu ? r->gpu : p ? p->gpu : "none";
   gpu_spec g;
   HF_TRY(gpu_parse(*gpu ? gpu : "none", &g));
+  if (strlen(gpu) >= sizeof o->gpu) return hf_fail(HF_INPUT, "--gpu: longer than %zu bytes", sizeof o->gpu - 1);
   snprintf(o->gpu, sizeof o->gpu, "%s", *gpu ? gpu : "none");
-  o->device_bytes = g.bytes;
+  for (int k = 0; k < g.n && g.kind == GPU_VIRTUAL; k++)
+    if (g.bytes[k] <= 0) return hf_fail(HF_INPUT, "--gpu: %s: its size must be above 0", gpu);
+  sizes_of(&g, p, o);
   if (g.kind == GPU_PACED) {
-    if (!o->device_bytes && p && p->n_devices && !plan_rank(p, 0)) o->device_bytes = p->device[0].mem_bytes;
-    if (!o->device_bytes) o->device_bytes = 24LL << 30;
     HF_TRY(ask_stages(db_path, r->model, g.machine, gpu, kern_kv_name(o->kv_type), pace));
     o->pace = *pace;
   }
-  if (r->fault) HF_TRY(fault_parse(r->fault, &o->fault));
+  if (r->fault) HF_TRY(fault_parse(r->fault, &o->fault, &o->fault_device));
   if (r->fault && g.kind == GPU_NONE) return hf_fail(HF_INPUT, "--fault: happens to a device, and there is none (--gpu)");
+  if (r->fault && o->fault_device >= g.n)
+    return hf_fail(HF_INPUT, "--fault: happens to gpu%d, and there are %d devices (--gpu)", o->fault_device, g.n);
   o->deadline_ns = (int64_t)(r->deadline_s * 1e9);
   if (g.kind != GPU_NONE) o->check_every_ns = (int64_t)(r->check_s * 1e9);
-  if (g.kind == GPU_VIRTUAL && g.bytes <= 0) return hf_fail(HF_INPUT, "--gpu: %s: its size must be above 0", gpu);
   return HF_OK;
 }
 

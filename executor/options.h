@@ -24,14 +24,15 @@ typedef struct {
 typedef enum { GPU_NONE, GPU_VIRTUAL, GPU_PACED } gpu_kind;
 typedef struct {
   gpu_kind kind;
-  char machine[96]; /* paced */
-  int64_t bytes;    /* 0 = not given */
+  int n;                         /* devices, all of this kind */
+  char machine[96];              /* paced: its first GPU, its second, ... */
+  int64_t bytes[ENGINE_DEVICES]; /* 0 = not given */
 } gpu_spec;
 /* HF_INPUT for an unknown form, HF_UNSUPPORTED for cuda:N in a build or on a machine without it. */
 HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
 
-/* --fault: KIND@N or slow*FACTOR@N. HF_INPUT for an unknown form. */
-HF_MUST hf_status fault_parse(const char *text, dev_fault *out);
+/* --fault: KIND@N or slow*FACTOR@N, then :gpuK for another device than the first. HF_INPUT for an unknown form. */
+HF_MUST hf_status fault_parse(const char *text, dev_fault *out, int *device);
 
 sample_options sample_options_of(const run_options *r);
 
