@@ -13,6 +13,10 @@
 
 enum { PAGE_TOKENS = 16, MAX_PAGE_TOKENS = 1 << 16, DEFAULT_CHUNK = 512, MAX_CHUNK = 4096 };
 
+static bool is_number(const char *s) {
+  return *s && strspn(s, "0123456789") == strlen(s);
+}
+
 static const char FORMS[] = "none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE], or several joined by '+'";
 
 /* One device: [text, text + n). */
@@ -30,6 +34,8 @@ static hf_status parse_device(const char *all, const char *text, size_t n, gpu_s
   const char *colon = kind == GPU_VIRTUAL ? one - 1 : strchr(one, ':');
   if (colon) snprintf(size, sizeof size, "%s", colon + 1);
   if (colon && kind == GPU_PACED) one[colon - one] = 0;
+  char *number = kind == GPU_PACED ? strrchr(one, '@') : NULL; /* MACHINE@N: hf-plan knows which of its GPUs */
+  if (number && is_number(number + 1)) *number = 0;
   if (kind == GPU_PACED && (!one[0] || strlen(one) >= sizeof g->machine))
     return hf_fail(HF_INPUT, "--gpu: '%s' names no machine; paced:MACHINE[:SIZE]", all);
   if (kind == GPU_PACED && g->n > 0 && strcmp(g->machine, one) != 0)
@@ -54,10 +60,6 @@ hf_status gpu_parse(const char *text, gpu_spec *out) {
     HF_TRY(parse_device(text, at, next ? (size_t)(next - at) : strlen(at), out));
   }
   return HF_OK;
-}
-
-static bool is_number(const char *s) {
-  return *s && strspn(s, "0123456789") == strlen(s);
 }
 
 hf_status fault_parse(const char *text, dev_fault *out, int *device) {

@@ -7,8 +7,14 @@
 /* The devices but the first, as --gpu takes them; "none" where there is no other. */
 static void devices_left(const plan_inputs *in, char *out, size_t n) {
   size_t used = (size_t)snprintf(out, n, "%s", in->gpus.n > 1 ? "" : "none");
-  for (int d = 1; d < in->gpus.n && used < n; d++)
-    used += (size_t)snprintf(out + used, n - used, "%s%s", d > 1 ? "+" : "", in->gpus.g[d].text);
+  for (int d = 1; d < in->gpus.n && used < n; d++) {
+    const gpu_spec *g = &in->gpus.g[d];
+    used += (size_t)snprintf(out + used, n - used, "%s", d > 1 ? "+" : "");
+    if (used >= n) return;
+    if (g->kind == GPU_PACED) /* it is no longer told by its position */
+      used += (size_t)snprintf(out + used, n - used, "paced:%s@%s:%lld", g->machine, g->device + 3, (long long)in->device_mem[d]);
+    else used += (size_t)snprintf(out + used, n - used, "%s", g->text);
+  }
 }
 
 /* Popularity counted by the run of a re-plan stays; no stage of a run with the device says how the rest does without it. */

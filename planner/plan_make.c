@@ -406,7 +406,7 @@ static hf_status fill_plan(const plan_inputs *in, const planned_options *o, plan
   cost_input host = plan_cost_input(in);
   host.rows = in->host;
   host.threads = (int)r->threads;
-  if (in->gpu.kind == GPU_PACED) host.gpus.g[0].kind = GPU_VIRTUAL; /* it keeps one thread of the machine that runs it, too */
+  if (in->gpu.kind == GPU_PACED) host.gpus.g[0].kind = GPU_VIRTUAL; /* each keeps one thread of the machine that runs it, too */
   p->threads = cost_pool_threads(&host);
   HF_TRY(plan_choose_kernels(in, p));
   p->ilp.objective_ns = out->ilp->objective_ns;

@@ -197,10 +197,12 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   add(&t, "ram", model_rows[4], s->all_experts - away, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
   add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
-  if (in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED)
-    add(&t, "ram", "memory of the virtual device in use",
-        s->dense + s->head + s->kv + depth * (s->activations + s->device[0].slots) + s->rope + resident->device[0] + s->margin,
-        s->ram_limit);
+  int64_t in_use = 0; /* of virtual devices: this machine's memory */
+  for (int d = 0; d < s->n_devices && in->gpu.kind != GPU_CUDA; d++) {
+    const plan_device_sizes *v = &s->device[d];
+    in_use += v->dense + v->head + v->kv + depth * (v->activations + v->slots) + v->rope + resident->device[d] + v->margin;
+  }
+  add(&t, "ram", "memory of the virtual device in use", in_use, s->ram_limit);
   return t.n;
 }
 

@@ -25,11 +25,12 @@ typedef struct {
   gpu_kind kind;
   int64_t size_bytes; /* 0 = not given: what the device has */
   char machine[128];  /* paced: the machine whose rows count */
-  char device[16];    /* "gpu0"; "" for none and virtual */
+  char device[16];    /* "gpu0"; "" for none and one that is virtual */
+  bool numbered;      /* paced: MACHINE@N said so */
   char text[96];      /* as given */
 } gpu_spec;
 
-/* "none", "virtual:SIZE", "paced:MACHINE[:SIZE]", "cuda:N[:SIZE]"; HF_INPUT otherwise. */
+/* "none", "virtual:SIZE", "paced:MACHINE[@N][:SIZE]", "cuda:N[:SIZE]"; HF_INPUT otherwise. */
 HF_MUST hf_status gpu_spec_parse(const char *text, gpu_spec *out);
 
 /* The devices of a plan, in the order of their places. */
@@ -38,7 +39,8 @@ typedef struct {
   gpu_spec g[STAGE_MAX_DEVICES];
   char text[96]; /* as given */
 } gpu_set;
-/* One spec, or several of cuda: joined by '+' ("cuda:0+cuda:1:16G"), each device once. */
+/* One spec, or several of a kind joined by '+' ("cuda:0+cuda:1:16G"), each device once. The k-th of several paced ones, all of one machine, is gpuk of
+ * it unless @N says another. */
 HF_MUST hf_status gpu_set_parse(const char *text, gpu_set *out);
 /* All GPUs of the machine, at most `most` of them, else none. */
 HF_MUST hf_status gpu_set_default(const cost_rows *r, int most, gpu_set *out);
@@ -78,7 +80,7 @@ typedef struct {
 cost_unit cost_device_unit(const cost_input *in, int device); /* attention, shared and resident experts */
 cost_unit cost_pool_unit(const cost_input *in);               /* the other experts */
 cost_unit cost_remote_unit(const cost_remote *r);             /* experts on another machine */
-/* Workers of the CPU pool: with a virtual device all but one thread. */
+/* Workers of the CPU pool: with virtual devices all but one thread for each. */
 int cost_pool_threads(const cost_input *in);
 
 /* ---- the parts of a step ---- */

@@ -28,7 +28,14 @@ static hf_status parse_paced(const char *text, gpu_spec *g) {
   bool sized = colon != NULL && cli_parse_size(colon + 1, "--gpu", &size) == HF_OK && size > 0;
   if (colon != NULL && !sized) hf_clear_error(); /* a machine file with a colon in its name */
   if (sized) g->size_bytes = size;
-  return copy_machine(text, text + 6, sized ? (size_t)(colon - text - 6) : strlen(text + 6), g);
+  size_t n = sized ? (size_t)(colon - text - 6) : strlen(text + 6), digits = 0;
+  while (digits < n && text[6 + n - 1 - digits] >= '0' && text[6 + n - 1 - digits] <= '9') digits++;
+  g->numbered = digits > 0 && digits < 3 && n > digits + 1 && text[6 + n - 1 - digits] == '@'; /* MACHINE@N: its GPU N */
+  if (g->numbered) {
+    snprintf(g->device, sizeof g->device, "gpu%d", atoi(text + 6 + n - digits));
+    n -= digits + 1;
+  }
+  return copy_machine(text, text + 6, n, g);
 }
 
 hf_status gpu_spec_parse(const char *text, gpu_spec *out) {
@@ -60,33 +67,43 @@ hf_status gpu_spec_parse(const char *text, gpu_spec *out) {
 static hf_status add_spec(const char *text, const char *part, gpu_set *s) {
   gpu_spec g;
   HF_TRY(gpu_spec_parse(part, &g));
-  if (g.kind != GPU_CUDA) return hf_fail(HF_INPUT, "option --gpu: '%s': only cuda: devices can be joined by '+'", text);
+  if (g.kind == GPU_NONE || (s->n > 0 && g.kind != s->g[0].kind))
+    return hf_fail(HF_INPUT, "option --gpu: '%s': only devices of one kind can be joined by '+'", text);
   if (s->n == STAGE_MAX_DEVICES)
     return hf_fail(HF_INPUT, "option --gpu: '%s': at most %d devices can be planned for", text, (int)STAGE_MAX_DEVICES);
+  if (g.kind == GPU_PACED && !g.numbered) snprintf(g.device, sizeof g.device, "gpu%d", s->n);
+  if (g.kind == GPU_PACED && s->n > 0 && strcmp(g.machine, s->g[0].machine) != 0)
+    return hf_fail(HF_INPUT, "option --gpu: '%s': paced devices are those of one machine, its first, its second and so on", text);
   for (int i = 0; i < s->n; i++)
-    if (strcmp(s->g[i].device, g.device) == 0)
+    if (g.device[0] != '\0' && strcmp(s->g[i].device, g.device) == 0)
       return hf_fail(HF_INPUT, "option --gpu: '%s': names device %s twice", text, g.device);
   s->g[s->n++] = g;
   return HF_OK;
+}
+
+/* Where the next device begins: a '+' before another kind, as names of machines may have one. */
+static const char *next_device(const char *text) {
+  for (const char *p = strchr(text, '+'); p != NULL; p = strchr(p + 1, '+'))
+    if (strncmp(p + 1, "virtual:", 8) == 0 || strncmp(p + 1, "paced:", 6) == 0 || strncmp(p + 1, "cuda:", 5) == 0) return p;
+  return NULL;
 }
 
 hf_status gpu_set_parse(const char *text, gpu_set *out) {
   gpu_set s = {0};
   if (strlen(text) >= sizeof s.text) return hf_fail(HF_INPUT, "option --gpu: longer than %zu bytes", sizeof s.text - 1);
   snprintf(s.text, sizeof s.text, "%s", text);
-  if (strncmp(text, "cuda:", 5) != 0 || strchr(text, '+') == NULL) {
+  if (next_device(text) == NULL && (strncmp(text, "cuda:", 5) != 0 || strchr(text, '+') == NULL)) {
     HF_TRY(gpu_spec_parse(text, &s.g[0]));
     s.n = s.g[0].kind != GPU_NONE;
     *out = s;
     return HF_OK;
   }
-  for (const char *from = text;; from++) {
+  for (const char *from = text; from != NULL;) {
     char part[96];
-    size_t n = strcspn(from, "+");
-    snprintf(part, sizeof part, "%.*s", (int)n, from);
+    const char *next = strncmp(from, "cuda:", 5) == 0 ? strchr(from, '+') : next_device(from);
+    snprintf(part, sizeof part, "%.*s", next != NULL ? (int)(next - from) : (int)sizeof part - 1, from);
     HF_TRY(add_spec(text, part, &s));
-    from += n;
-    if (*from == '\0') break;
+    from = next != NULL ? next + 1 : NULL;
   }
   *out = s;
   return HF_OK;

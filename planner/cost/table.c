@@ -14,7 +14,7 @@ static const double *prior(const char *what) {
 int cost_pool_threads(const cost_input *in) {
   int all = in->threads > 0 ? in->threads : cost_cpu_cores(in->rows);
   if (gpu_set_kind(&in->gpus) != GPU_VIRTUAL) return all;
-  return all > 1 ? all - 1 : 1;
+  return all > in->gpus.n ? all - in->gpus.n : 1;
 }
 
 cost_unit cost_pool_unit(const cost_input *in) {
@@ -102,7 +102,8 @@ static void find_device(builder *b, int d) {
   bool real = !v->unit.cpu;
   cost_figure f;
   if (real) v->launch_ns = cost_time(r, v->unit.device, "launch_ns", b->c, prior("launch_ns"), &b->tag);
-  else find_cpu_fixed(b);
+  else if (d == 0) find_cpu_fixed(b);
+  else v->launch_ns = b->dev[0].launch_ns; /* another thread of the same CPU */
   if (no_device(b)) return;
   const char *from = real && cost_find(r, v->unit.device, "handover_ns", &f) ? v->unit.device : "cpu";
   v->hand_ns = cost_time(r, from, "handover_ns", b->c, prior("handover_ns"), &b->tag);
