@@ -119,21 +119,27 @@ end:
   return st;
 }
 
+enum { NUMBERS = 7 };
+
+/* Options of the question's numbers that are not 0; text keeps them. Returns how many words. */
+static int add_numbers(const plan_question *q, const char **argv, char text[NUMBERS][24]) {
+  const char *const name[NUMBERS] = {"--users", "--context", "--prompt-tokens", "--output-tokens", "--depth", "--chunk-tokens", "--threads"};
+  const int64_t value[NUMBERS] = {q->users, q->context, q->prompt_tokens, q->output_tokens, q->depth, q->chunk_tokens, q->threads};
+  int n = 0;
+  for (int i = 0; i < NUMBERS; i++) {
+    if (value[i] == 0) continue;
+    snprintf(text[i], 24, "%lld", (long long)value[i]);
+    argv[n++] = name[i], argv[n++] = text[i];
+  }
+  return n;
+}
+
 hf_status ask_plan(const plan_question *q, json **out) {
-  enum { NUMBERS = 7 };
-  const char *const name[NUMBERS] = {"--users", "--context",      "--prompt-tokens", "--output-tokens",
-                                     "--depth", "--chunk-tokens", "--threads"};
-  const int64_t value[NUMBERS] = {q->users, q->context,      q->prompt_tokens, q->output_tokens,
-                                  q->depth, q->chunk_tokens, q->threads};
   char text[NUMBERS][24], rate[32];
   const char *argv[32] = {
       "plan", "--json", "--quiet", "--db", q->db_path, "--model", q->model, "--gpu", q->gpu ? q->gpu : "none"};
   int n = 9;
-  for (int i = 0; i < NUMBERS; i++) {
-    if (value[i] == 0) continue;
-    snprintf(text[i], sizeof text[i], "%lld", (long long)value[i]);
-    argv[n++] = name[i], argv[n++] = text[i];
-  }
+  n += add_numbers(q, argv + n, text);
   if (q->machine) argv[n++] = "--machine", argv[n++] = q->machine;
   if (q->kv_type) argv[n++] = "--kv-type", argv[n++] = q->kv_type;
   if (q->dram_bytes_per_s > 0) {
@@ -156,11 +162,12 @@ double ask_decode_rate(const plan_question *q) {
   return v;
 }
 
-hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, const char *kv_type,
-                     stage_table **out) {
-  const char *argv[] = {"stages", "--db", db_path,     "--model", model,    "--machine", machine,
-                        "--gpu",  gpu,    "--kv-type", kv_type,   "--json", "--quiet",   NULL};
+hf_status ask_stages(const plan_question *q, const char *machine, stage_table **out) {
+  char text[NUMBERS][24];
+  const char *argv[32] = {"stages", "--db", q->db_path,  "--model",  q->model, "--machine", machine,
+                          "--gpu",  q->gpu, "--kv-type", q->kv_type, "--json", "--quiet"};
   json *doc = NULL;
+  add_numbers(q, argv + 13, text);
   HF_TRY(hf_note(ask_hf_plan(argv, &doc), "asking hf-plan for the stage times of %s", machine));
   const json *inner = json_get(doc, "stages");
   hf_status st = stage_table_from_json(inner ? inner : doc, "answer of hf-plan stages", out);

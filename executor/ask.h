@@ -20,7 +20,7 @@ typedef struct {
 HF_MUST hf_status ask_plan(const plan_question *q, json **out);
 /* Its likely decode tokens/s alone; 0 when hf-plan cannot say (no profile yet), which is logged for debugging and is no error. */
 double ask_decode_rate(const plan_question *q);
-/* Stage times of `model` on `machine` with the device part as gpu says ("paced:…" gives the modelled machine's) and a KV cache of kv_type. */
-HF_MUST hf_status ask_stages(const char *db_path, const char *model, const char *machine, const char *gpu, const char *kv_type,
-                             stage_table **out);
+/* Stage times of q->model on `machine` with the device part as q->gpu says ("paced:…" gives the modelled machine's) and a KV cache of q->kv_type; the load
+ * decides which layers several devices are home of. */
+HF_MUST hf_status ask_stages(const plan_question *q, const char *machine, stage_table **out);
 #endif

@@ -1,7 +1,9 @@
 /* devices.c: see devices.h. */
 #include "executor/devices.h"
 
+#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -37,7 +39,8 @@ static int by_sizes(const model_config *c, const engine_options *o, int layer) {
 
 int device_of_layer(const model_config *c, const engine_options *o, int layer) {
   if (devices_of(o) == 1) return 0;
-  return o->placement ? o->placement->layer[layer].home : by_sizes(c, o, layer);
+  if (o->placement) return o->placement->layer[layer].home;
+  return o->pace ? o->pace->layer[layer].home : by_sizes(c, o, layer);
 }
 
 /* The plan's, or an even spread of a percentage per layer. */
@@ -50,6 +53,13 @@ int device_of_expert(const model_config *c, const engine_options *o, int l, int 
   int n = (int)(o->experts_on_gpu_percent / 100.0 * c->n_experts + 0.5);
   const bool there = (int64_t)(x + 1) * n / c->n_experts > (int64_t)x * n / c->n_experts;
   return there ? device_of_layer(c, o, l) : -1;
+}
+
+bool device_has_guests(const model_config *c, const engine_options *o, int k) {
+  for (int l = 0; l < c->n_layers && o->placement; l++)
+    for (int x = 0; c->layer_is_moe[l] && x < c->n_experts && device_of_layer(c, o, l) != k; x++)
+      if (device_of_expert(c, o, l, x) == k) return true;
+  return false;
 }
 
 int parts_on(const model_config *c, const engine_options *o, int k) {
@@ -68,15 +78,17 @@ hf_status devices_check(const model_config *c, const engine_options *o) {
     return hf_fail(HF_INPUT, "engine: %d devices: 1 to %d are possible", 1 + o->more_devices, (int)ENGINE_DEVICES);
   for (int l = 0; l < c->n_layers; l++) {
     const int home = device_of_layer(c, o, l);
+    if (o->pace && devices_of(o) > 1 && o->pace->layer[l].home != home)
+      return hf_fail(HF_UNSUPPORTED,
+                     "plan: layers[%d].home: gpu%d, the paced machine's times are for gpu%d: make the plan for this --gpu", l,
+                     home, o->pace->layer[l].home);
     if (home < 0 || home >= devices_of(o))
       return hf_fail(HF_INPUT, "plan: layers[%d].home: gpu%d, but there are %d devices (--gpu)", l, home, devices_of(o));
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       const int k = device_of_expert(c, o, l, x);
-      if (k >= 0 && k != home)
-        return hf_fail(
-            HF_UNSUPPORTED,
-            "plan: placement[%d]: expert %d is on gpu%d and the layer on gpu%d: experts run on their layer's device or on a CPU",
-            l, x, k, home);
+      if (k >= devices_of(o))
+        return hf_fail(HF_INPUT, "plan: placement[%d]: expert %d is on gpu%d, but there are %d devices (--gpu)", l, x, k,
+                       devices_of(o));
     }
   }
   for (int k = 0; k < devices_of(o); k++) parts += parts_on(c, o, k);
@@ -111,10 +123,108 @@ hf_status part_launch(engine *e, int i) {
   return st == HF_LOST ? engine_lost(e) : st;
 }
 
+/* The host's and the guests' records stand apart until then. */
+static void collect_trace(engine *e, micro_batch *mb) {
+  dev_step *s = &mb->step;
+  for (int l = 0; l < e->c.n_layers * (1 + e->n_devices); l++) {
+    if (!mb->trace[l].end_ns) continue;
+    if (s->n_trace < s->max_trace) s->trace[s->n_trace++] = mb->trace[l];
+    mb->trace[l].end_ns = 0;
+  }
+  mb->traced = s->n_trace;
+}
+
 bool part_end(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
   for (; mb->traced < mb->step.n_trace; mb->traced++) mb->step.trace[mb->traced].device = e->part[mb->part].device;
+  collect_trace(e, mb);
   if (mb->part + 1 == e->n_parts) return true;
   mb->part++;
   return false;
+}
+
+/* ---- guests ---- */
+
+hf_status guests_open(engine *e, micro_batch *mb) {
+  const dev_step *s = &mb->step;
+  for (int k = 0; k < e->n_devices; k++) {
+    guest *g = &mb->guest[k];
+    if (!g->rec) continue;
+    g->step = (dev_step){.stream = s->stream,
+                         .route_ids = s->route_ids,
+                         .route_weights = s->route_weights,
+                         .max_tok = s->max_tok,
+                         .max_logits = s->max_logits,
+                         .max_trace = 1};
+    HF_TRY(hf_alloc(&g->step.host_x, (size_t)s->max_tok * (size_t)e->c.d_model, sizeof(float), "step"));
+    HF_TRY(hf_alloc(&g->step.trace, 1, sizeof *g->step.trace, "trace"));
+  }
+  return HF_OK;
+}
+
+void guests_close(micro_batch *mb) {
+  for (int k = 0; k < ENGINE_DEVICES; k++) {
+    guest *g = &mb->guest[k];
+    dev_recording_free(g->rec);
+    free(g->step.host_x);
+    free(g->step.trace);
+    memset(g, 0, sizeof *g);
+  }
+}
+
+/* Whether any token of the step chose an expert of the layer that is on the device. */
+static bool wanted(const engine *e, const dev_step *s, int layer, int k) {
+  const int32_t *ids = s->route_ids + (size_t)layer * (size_t)s->max_tok * (size_t)e->c.top_k;
+  const uint8_t *resident = e->resident + (size_t)layer * (size_t)e->c.n_experts;
+  for (int i = 0; i < s->n_tok * e->c.top_k; i++)
+    if (resident[ids[i]] == 1 + k) return true;
+  return false;
+}
+
+hf_status guests_launch(engine *e, micro_batch *mb, int layer) {
+  const dev_step *s = &mb->step;
+  for (int k = 0; k < e->n_devices; k++) {
+    guest *g = &mb->guest[k];
+    if (!g->rec || k == e->home[layer] || !wanted(e, s, layer, k)) continue;
+    g->step.layer = layer;
+    g->step.n_tok = s->n_tok;
+    g->step.n_seq = s->n_seq;
+    memcpy(g->step.host_x, s->host_x, (size_t)s->n_tok * (size_t)e->c.d_model * sizeof(float));
+    const hf_status st = dev_launch(e->device[k].d, g->rec, &g->step);
+    if (st != HF_OK) return st == HF_LOST ? engine_lost(e) : st;
+    g->running = true;
+    watch_begin(&e->guest_watch, k, s->n_tok);
+  }
+  return HF_OK;
+}
+
+static hf_status look_at_guest(engine *e) {
+  const int hung = watch_look(&e->guest_watch, hf_now_ns());
+  if (hung < 0) return HF_OK;
+  dev_give_up(e->device[hung].d, "no sign of life while it computed experts");
+  return engine_lost(e);
+}
+
+hf_status guests_collect(engine *e, micro_batch *mb, int layer, void (*aside)(void *user)) {
+  dev_step *s = &mb->step;
+  const size_t n = (size_t)s->n_tok * (size_t)e->c.d_model;
+  for (int k = 0; k < e->n_devices; k++) {
+    guest *g = &mb->guest[k];
+    dev *d = e->device[k].d;
+    while (g->running && !dev_finished(d, s->stream)) { /* ends: a device without a sign of life is given up */
+      HF_TRY(look_at_guest(e));
+      aside(e);
+      sched_yield();
+    }
+    if (!g->running) continue;
+    g->running = false;
+    if (dev_lost(d)) return engine_lost(e);
+    watch_end(&e->guest_watch, k);
+    for (size_t i = 0; i < n; i++) s->host_y[i] += g->step.host_x[i];
+    dev_trace *t = &mb->trace[(size_t)(1 + k) * (size_t)e->c.n_layers + (size_t)layer];
+    *t = g->step.trace[0];
+    t->device = k;
+    t->more = e->layer[layer].has_device_experts; /* one stage of the layer, on two devices */
+  }
+  return HF_OK;
 }

@@ -22,6 +22,8 @@ int device_of_layer(const model_config *c, const engine_options *o, int layer);
 int device_of_expert(const model_config *c, const engine_options *o, int layer, int expert);
 /* HF_UNSUPPORTED for placements that cannot be executed yet. */
 HF_MUST hf_status devices_check(const model_config *c, const engine_options *o);
+/* Whether it has experts of layers that are at home on others. */
+bool device_has_guests(const model_config *c, const engine_options *o, int device);
 /* Parts of a step that are on it. */
 int parts_on(const model_config *c, const engine_options *o, int device);
 /* Name in budgets, traces and messages: "gpu0". */
@@ -33,4 +35,12 @@ engine_device *device_at_work(engine *e, int micro_batch);
 HF_MUST hf_status part_launch(engine *e, int micro_batch);
 /* A part has ended: its records know their device. True: it was the step's last one. */
 bool part_end(engine *e, int micro_batch);
+
+/* Experts of a layer on devices where it is not at home. Its rows go there as they come to the CPU (host_x), all of them, and the sums come back to be added
+ * to the CPU's in the order of devices: launch, compute the CPU's, collect. */
+HF_MUST hf_status guests_open(engine *e, micro_batch *mb); /* once recorded */
+void guests_close(micro_batch *mb);
+HF_MUST hf_status guests_launch(engine *e, micro_batch *mb, int layer);
+/* aside: called while it waits. HF_LOST: one of them is. */
+HF_MUST hf_status guests_collect(engine *e, micro_batch *mb, int layer, void (*aside)(void *user));
 #endif

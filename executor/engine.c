@@ -18,7 +18,8 @@
 #include "sched/footprint.h"
 #include "sched/mla.h"
 
-_Static_assert((int)WATCH_STEPS >= (int)SCHED_MAX_DEPTH, "a step of every micro-batch is watched");
+_Static_assert((int)WATCH_STEPS >= (int)SCHED_MAX_DEPTH && (int)WATCH_STEPS >= (int)ENGINE_DEVICES,
+               "every micro-batch and device is watched");
 
 static int64_t align_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
@@ -211,14 +212,18 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   HF_TRY(hf_note(sum_weights(m, o, &w), "%s", model_path(m)));
   for (int k = 0; k < devices_of(o); k++) device_rows(&t, c, o, &w, k);
   row(&t, "ram", "experts on the CPU", w.ram_experts, o->ram_limit_bytes);
-  int64_t steps = (int64_t)o->depth * (2LL * o->max_tok * c->d_model * 4 + (int64_t)o->max_logits * c->vocab_size * 4);
+  int rows_away = 0; /* of guests */
+  for (int k = 0; k < devices_of(o); k++) rows_away += device_has_guests(c, o, k);
+  int64_t steps =
+      (int64_t)o->depth * ((2LL + rows_away) * o->max_tok * c->d_model * 4 + (int64_t)o->max_logits * c->vocab_size * 4);
   row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
   moe_shape scratch = {
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
   if (c->n_experts)
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, &n.parts, threads_of(o)), o->ram_limit_bytes);
   int with_experts = 0; /* recordings of virtual devices */
-  for (int k = 0; has_device(o) && k < devices_of(o); k++) with_experts += w.dev_experts[k] || w.slot[k] ? parts_on(c, o, k) : 0;
+  for (int k = 0; has_device(o) && k < devices_of(o); k++)
+    with_experts += (w.dev_experts[k] || w.slot[k] ? parts_on(c, o, k) : 0) + device_has_guests(c, o, k);
   row(&t, "ram", "scratch of the device's experts", o->depth * with_experts * moe_scratch_bytes(&scratch, NULL, 1),
       o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
@@ -246,19 +251,9 @@ static bool listens(const engine *e) {
   return e->over || e->n_parts > 1;
 }
 
-static void collect_trace(engine *e, micro_batch *mb) {
-  dev_step *s = &mb->step;
-  for (int l = 0; l < e->c.n_layers; l++) {
-    if (!mb->trace[l].end_ns || s->n_trace == s->max_trace) continue;
-    s->trace[s->n_trace++] = mb->trace[l];
-    mb->trace[l].end_ns = 0;
-  }
-}
-
 /* A device has ended the part of the step that it was at: the next one begins, if there is one. True: the step is through. */
 static bool go_on(engine *e, int i, hf_status *st) {
   micro_batch *mb = &e->mb[i];
-  collect_trace(e, mb);
   if (part_end(e, i)) return true;
   watch_end(&e->watch, i);
   *st = part_launch(e, i);
@@ -272,7 +267,6 @@ static void end_step(engine *e, int i) {
   mb->running = false;
   watch_end(&e->watch, i);
   mb->over_ns = hf_now_ns();
-  collect_trace(e, mb);
   e->traffic.sent_bytes += mb->step.sent_bytes;
   e->traffic.unused_bytes += mb->step.unused_bytes;
 }
@@ -343,12 +337,12 @@ static void host_experts_job(void *arg, int thread, int n_threads) {
 }
 
 /* Tokens of each expert of a layer; returns the first that lives on the host and is chosen, -1: none. */
-static int count_tokens(const dev_step *s, const dev_context *ctx, int layer, int count[1024]) {
+static int count_tokens(const engine *e, const dev_step *s, const dev_context *ctx, int layer, int count[1024]) {
   const int32_t *ids = s->route_ids + (size_t)layer * (size_t)s->max_tok * (size_t)ctx->top_k;
   memset(count, 0, 1024 * sizeof *count);
   for (int i = 0; i < s->n_tok * ctx->top_k; i++) count[ids[i]]++;
   for (int x = 0; x < ctx->n_experts; x++)
-    if (count[x] && !ctx->experts[(size_t)layer * (size_t)ctx->n_experts + (size_t)x].gate.data) return x;
+    if (count[x] && !e->resident[(size_t)layer * (size_t)ctx->n_experts + (size_t)x]) return x;
   return -1;
 }
 
@@ -356,8 +350,22 @@ static int count_tokens(const dev_step *s, const dev_context *ctx, int layer, in
 static double sent_expert_ns(const engine *e, int layer, int expert, const dev_step *s, const dev_context *ctx) {
   const stage_layer *sl = &e->o.pace->layer[layer];
   int count[1024];
-  const bool first = count_tokens(s, ctx, layer, count) == expert && !e->layer[layer].has_device_experts;
+  const bool first = count_tokens(e, s, ctx, layer, count) == expert && !e->layer[layer].has_device_experts;
   return stage_curve_at(&sl->dexp, count[expert]) + (first ? sl->dexp_fixed_ns : 0);
+}
+
+/* Experts on a device where the layer is not at home, the way there and back included (sched/stages.h). */
+static int64_t guest_pace_ns(const engine *e, int layer, const dev_step *s, const dev_context *ctx) {
+  int k = 0, count[1024];
+  double ns = 0;
+  while (ctx != &e->device[k].ctx) k++;
+  if (!e->o.pace->place) return 0;
+  const stage_place *p = stage_place_of(e->o.pace, layer, 1 + k);
+  (void)count_tokens(e, s, ctx, layer, count);
+  for (int x = 0; x < ctx->n_experts; x++)
+    if (count[x] && ctx->experts[(size_t)layer * (size_t)ctx->n_experts + (size_t)x].gate.data)
+      ns += stage_curve_at(&p->exp, count[x]);
+  return (int64_t)(ns + p->fixed_ns + p->hand_ns + p->hand_tok_ns * s->n_tok);
 }
 
 static int64_t pace_device(void *user, dev_stage st, int layer, int expert, const dev_step *s, const dev_context *ctx) {
@@ -379,8 +387,9 @@ static int64_t pace_device(void *user, dev_stage st, int layer, int expert, cons
     ns = stage_curve_at(&sl->shared, s->n_tok);
   } else if (st == DEV_STAGE_DEXP) {
     int count[1024];
-    bool any = s->upload && e->layer[layer].uploads && count_tokens(s, ctx, layer, count) >= 0;
-    if (!any) (void)count_tokens(s, ctx, layer, count);
+    if (ctx != &e->device[e->home[layer]].ctx) return guest_pace_ns(e, layer, s, ctx);
+    bool any = s->upload && e->layer[layer].uploads && count_tokens(e, s, ctx, layer, count) >= 0;
+    if (!any) (void)count_tokens(e, s, ctx, layer, count);
     for (int x = 0; x < ctx->n_experts; x++)
       if (count[x] && ctx->experts[(size_t)layer * (size_t)ctx->n_experts + (size_t)x].gate.data) {
         ns += stage_curve_at(&sl->dexp, count[x]);
@@ -459,7 +468,7 @@ static hf_status open_micro_batch(engine *e, int i) {
   s->max_logits = e->o.max_logits;
   s->page_table = e->page_table;
   s->pages_per_seq = e->pages_per_seq;
-  s->max_trace = 6 * c->n_layers + 8;
+  s->max_trace = (6 + e->n_devices) * c->n_layers + 8;
   for (int l = 0; l < c->n_layers; l++)
     s->max_trace += e->layer[l].uploads ? 2 * c->n_experts : 0; /* copies and products, with pauses */
   HF_TRY(hf_alloc(&s->ids, nt, sizeof *s->ids, "step"));
@@ -473,12 +482,13 @@ static hf_status open_micro_batch(engine *e, int i) {
   HF_TRY(hf_alloc(&s->host_y, nt * (size_t)c->d_model, sizeof(float), "step"));
   HF_TRY(hf_alloc(&s->logits, (size_t)e->o.max_logits * (size_t)c->vocab_size, sizeof(float), "logits"));
   HF_TRY(hf_alloc(&s->trace, (size_t)s->max_trace, sizeof *s->trace, "trace"));
-  return hf_alloc(&mb->trace, (size_t)c->n_layers, sizeof *mb->trace, "trace");
+  return hf_alloc(&mb->trace, (size_t)c->n_layers * (size_t)(1 + e->n_devices), sizeof *mb->trace, "trace");
 }
 
 static void close_micro_batch(micro_batch *mb) {
   dev_step *s = &mb->step;
   for (int p = 0; p < ENGINE_PARTS; p++) dev_recording_free(mb->rec[p]);
+  guests_close(mb);
   free(s->ids);
   free(s->pos);
   free(s->seq);
@@ -509,7 +519,7 @@ hf_status open_device(engine *e) {
     dev_keep_beside(d, e->p);
     if (e->o.fault.kind != DEV_FAULT_NONE && k == e->o.fault_device) HF_TRY(dev_inject(d, &e->o.fault));
   }
-  e->watch.limit_ns = e->o.deadline_ns;
+  e->watch.limit_ns = e->guest_watch.limit_ns = e->o.deadline_ns;
   return HF_OK;
 }
 
@@ -523,7 +533,10 @@ hf_status open_steps(engine *e) {
                      .swiglu_limit = e->ctx.swiglu_limit};
   if (e->cut) HF_TRY(moe_new_parts(&shape, &e->nodes.parts, e->p, &e->cpu_moe));
   else if (e->c.n_experts > 0) HF_TRY(moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
-  for (int i = 0; i < e->o.depth; i++) HF_TRY(graph_record(e, &e->mb[i]));
+  for (int i = 0; i < e->o.depth; i++) {
+    HF_TRY(graph_record(e, &e->mb[i]));
+    HF_TRY(guests_open(e, &e->mb[i]));
+  }
   return HF_OK;
 }
 
@@ -760,9 +773,13 @@ bool engine_plain(const engine *e, int pos, int prompt, int chunk) {
 hf_status engine_lost(engine *e) {
   int k = 0;
   while (k + 1 < e->n_devices && !dev_lost(e->device[k].d)) k++;
-  snprintf(e->lost_reason, sizeof e->lost_reason, "%s", dev_lost_reason(e->device[k].d));
+  char name[8];
+  device_name(k, name);
+  snprintf(e->lost_reason, sizeof e->lost_reason, "%s%s%s", e->n_devices > 1 ? name : "", e->n_devices > 1 ? ": " : "",
+           dev_lost_reason(e->device[k].d));
   e->lost_rank = false;
   watch_reset(&e->watch);
+  watch_reset(&e->guest_watch);
   return hf_fail(HF_LOST, "the device was lost: %s", e->lost_reason);
 }
 
@@ -782,7 +799,7 @@ hf_status engine_launch(engine *e, int i) {
 }
 
 static double hand_over_ns(const engine *e, const dev_step *s, int layer) {
-  if (!paced(&e->o)) return 0;
+  if (!paced(&e->o) || !e->layer[layer].has_cpu_experts) return 0; /* of guests it is in their own times */
   const stage_layer *sl = &e->o.pace->layer[layer];
   return sl->hand_ns + sl->hand_tok_ns * s->n_tok;
 }
@@ -801,18 +818,30 @@ static void rest_until(engine *e, int64_t ns) {
   }
 }
 
-/* Runs the CPU experts of the layer that the micro-batch signalled; paced: the CPU is busy for the modelled time at least. */
-static void answer(engine *e, micro_batch *mb, int layer) {
+/* The CPU experts of a layer; paced: the CPU is busy for the modelled time at least. */
+static void compute(engine *e, micro_batch *mb, int layer) {
   dev_step *s = &mb->step;
   int64_t start = hf_now_ns();
   e->cpu_layer = layer;
   e->cpu_step = s;
   pool_run(e->p, host_experts_job, e);
   if (paced(&e->o)) rest_until(e, start + engine_pace_cpu_ns(e, layer));
-  int64_t end = hf_now_ns();
   /* the device appends to step.trace meanwhile, so the CPU's records wait in a list of their own until the step is finished */
-  mb->trace[layer] = (dev_trace){start, end, layer, DEV_STAGE_CEXP, s->n_tok, moe_last_distinct(e->cpu_moe)};
-  dev_host_done(s, layer, paced(&e->o) ? end + (int64_t)(hand_over_ns(e, s, layer) / 2) : 0);
+  mb->trace[layer] = (dev_trace){start, hf_now_ns(), layer, DEV_STAGE_CEXP, s->n_tok, moe_last_distinct(e->cpu_moe)};
+}
+
+/* Answers the signal of a layer: with its experts on the CPU, unless they are sent, and those on devices where it is not at home. */
+static hf_status answer(engine *e, micro_batch *mb, int layer) {
+  dev_step *s = &mb->step;
+  const layer_weights *w = &e->layer[layer];
+  e->cpu_step = s;
+  if (w->has_guests) HF_TRY(guests_launch(e, mb, layer));
+  if (w->has_cpu_experts && !(s->upload && w->uploads)) compute(e, mb, layer);
+  else memset(s->host_y, 0, (size_t)s->n_tok * (size_t)e->c.d_model * sizeof(float));
+  const int64_t end = hf_now_ns() + (int64_t)(hand_over_ns(e, s, layer) / 2);
+  if (w->has_guests) HF_TRY(guests_collect(e, mb, layer, look_aside));
+  dev_host_done(s, layer, paced(&e->o) ? end : 0);
+  return HF_OK;
 }
 
 static hf_status look_at_device(engine *e) {
@@ -829,6 +858,7 @@ static hf_status end_without_rank(engine *e, int i, bool *dropped) {
   char why[sizeof e->lost_reason];
   *dropped = lacks_rank(e, why);
   if (!*dropped) return HF_OK;
+  (void)part_end(e, i);
   end_step(e, i);
   e->mb[i].over_ns = 0;
   for (int k = 0; k < e->o.depth; k++)
@@ -853,7 +883,7 @@ hf_status engine_poll(engine *e, int *finished) {
     dev *d = device_at_work(e, i)->d;
     if (ready > mb->answered && !dev_is_host(d)) {
       if (!signal_arrived(e, &mb->step, ready - 1)) continue;
-      answer(e, mb, ready - 1);
+      HF_TRY(answer(e, mb, ready - 1));
       watch_alive(&e->watch, i);
       mb->answered = ready;
       worked = true;

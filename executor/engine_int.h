@@ -14,8 +14,10 @@ typedef struct {
   dev_addr attn_norm, ffn_norm, q_a_norm, kv_a_norm, q_norm, k_norm, q_bias, k_bias, v_bias, o_bias, sinks, router_bias,
       router_lin_bias;
   dev_mat q, k, v, o, q_a, q_b, kv_a, k_b, v_b, router, gate, up, down, sh_gate, sh_up, sh_down, sh_gate_inp;
-  bool has_host_experts, has_device_experts;
-  bool uploads;      /* has_host_experts, and big steps with prompts have them sent to the device */
+  bool has_host_experts; /* it asks the host for the sum of experts on the CPU and on devices where it is not at home: */
+  bool has_cpu_experts, has_guests;
+  bool has_device_experts;
+  bool uploads;      /* has_cpu_experts, and big steps with prompts have them sent to the device */
   int expert_format; /* of gate and up of all routed experts: kern_format + 1; 0 before the first is loaded */
 } layer_weights;
 
@@ -45,15 +47,24 @@ typedef struct {
   kern_mat mat;
 } load_source;
 
+/* What a device computes for a layer that is at home on another: the rows of a micro-batch through the experts that are here. */
+typedef struct {
+  dev_step step; /* host_x: the rows, then what the experts make of them */
+  dev_recording *rec;
+  bool running;
+} guest;
+
 typedef struct {
   dev_step step;
+  guest guest[ENGINE_DEVICES];
   dev_recording *rec[ENGINE_PARTS];
   int part;   /* of the step, at work */
   int traced; /* records of the step that know their device */
   bool running;
-  int answered;     /* last value of ready that was answered */
-  int beats;        /* last value of step.beats that was seen */
-  dev_trace *trace; /* [n_layers] CPU experts of the step, written by the driver while the device writes step.trace */
+  int answered; /* last value of ready that was answered */
+  int beats;    /* last value of step.beats that was seen */
+  dev_trace *
+      trace; /* [1 + n_devices][n_layers] CPU experts of the step and guests, written by the driver while the device writes step.trace */
   dev_addr buffers[ENGINE_DEVICES];
   int64_t over_ns; /* when the driver saw its step end, 0 once it has looked elsewhere */
 } micro_batch;
@@ -96,6 +107,7 @@ struct engine {
   int not_uploaded;    /* layers that were to upload and do not */
   float *check_logits; /* [vocab] what the check gave at first; NULL: there is no check */
   watch watch;         /* of a device that computes on its own */
+  watch guest_watch;   /* by device */
   int cpu_layer;       /* layer and step at work in the pool */
   dev_step *cpu_step;
   bool cpu_away;        /* waiting for rows of other ranks */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "executor/engine_int.h"
+#include "executor/devices.h"
 
 /* Recordings first: they refer to the device; then what was allocated there; what is the host's stays. */
 static void let_device_go(engine *e) {
@@ -16,11 +16,12 @@ static void let_device_go(engine *e) {
       dev_recording_free(mb->rec[p]);
       mb->rec[p] = NULL;
     }
+    guests_close(mb);
     memset(mb->buffers, 0, sizeof mb->buffers);
     mb->running = false;
     mb->answered = 0;
     mb->over_ns = 0;
-    for (int l = 0; l < e->c.n_layers; l++) mb->trace[l].end_ns = 0;
+    for (int l = 0; l < e->c.n_layers * (1 + e->n_devices); l++) mb->trace[l].end_ns = 0;
   }
   int kept = 0;
   for (int i = e->n_own - 1; i >= 0; i--) /* backwards: small blocks are taken back from the end of their pieces (kernels/mem) */

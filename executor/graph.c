@@ -322,7 +322,7 @@ static void moe_layer(graph *g, int l) {
   const buffers *b = &g->b;
   product(g, w->router, b->xn, c->d_model, b->rl, c->n_experts, DEV_ROWS_TOKENS, true, false, w->router_lin_bias);
   emit(g, (dev_op){.kind = DOP_ROUTE, .layer = l, .in = b->rl, .in_stride = c->n_experts});
-  const dev_when cpu = w->uploads ? DEV_NO_UPLOAD : DEV_ALWAYS;
+  const dev_when cpu = w->uploads && !w->has_guests ? DEV_NO_UPLOAD : DEV_ALWAYS;
   if (w->has_host_experts)
     emit(g, (dev_op){.kind = DOP_COPY_OUT, .when = cpu, .in = b->xn, .in_stride = c->d_model, .n = c->d_model});
   stage(g, DEV_STAGE_ATTN, l);
@@ -410,7 +410,35 @@ static hf_status buffers_on(engine *e, micro_batch *mb, int k) {
   return own_add_at(e, k, mb->buffers[k], bytes);
 }
 
+static bool has_guests(const engine *e, int k) {
+  for (size_t i = 0; i < (size_t)e->c.n_layers * (size_t)e->c.n_experts; i++)
+    if (e->resident[i] == 1 + k && e->home[i / (size_t)e->c.n_experts] != k) return true;
+  return false;
+}
+
+/* Rows of a layer that is at home on another device through the experts that are on this one. The micro-batch's buffers here are free then: its step is
+ * at that other device. */
+static hf_status record_guest(engine *e, micro_batch *mb, int k) {
+  engine_device *v = &e->device[k];
+  graph g = {.e = e};
+  const int d = e->c.d_model;
+  if (!has_guests(e, k)) return HF_OK;
+  HF_TRY(buffers_on(e, mb, k));
+  layout(&e->c, e->o.max_tok, e->o.max_logits, mb->buffers[k], &g.b);
+  emit(&g, (dev_op){.kind = DOP_COPY_IN, .out = g.b.xn, .out_stride = d, .n = d});
+  emit(&g,
+       (dev_op){
+           .kind = DOP_EXPERTS, .layer = DEV_LAYER_OF_STEP, .in = g.b.xn, .in_stride = d, .out = g.b.x, .out_stride = d, .n = d});
+  emit(&g, (dev_op){.kind = DOP_COPY_OUT, .in = g.b.x, .in_stride = d, .n = d});
+  stage(&g, DEV_STAGE_DEXP, DEV_LAYER_OF_STEP);
+  hf_status st = g.st;
+  if (st == HF_OK) st = dev_record(v->d, g.op, g.n, &v->ctx, e->o.max_tok, e->o.max_logits, &mb->guest[k].rec);
+  free(g.op);
+  return st;
+}
+
 hf_status graph_record(engine *e, micro_batch *mb) {
+  for (int k = 0; k < e->n_devices; k++) HF_TRY(record_guest(e, mb, k));
   for (int i = 0; i < e->n_parts; i++) {
     const int k = e->part[i].device;
     engine_device *v = &e->device[k];

@@ -325,13 +325,14 @@ static hf_status place_experts(engine *e, int l) {
   const uint8_t *resident = &e->resident[(size_t)l * n];
   for (size_t x = 0; x < n; x++) {
     if (!resident[x]) {
-      e->layer[l].has_host_experts = true;
+      e->layer[l].has_host_experts = e->layer[l].has_cpu_experts = true;
       continue;
     }
     const int k = resident[x] - 1;
     dev_expert *there = &e->device[k].ctx.experts[(size_t)l * n + x];
     if (!there->gate.data) HF_TRY(device_expert(e, k, l, (int)x, there));
-    e->layer[l].has_device_experts = true;
+    if (k == e->home[l]) e->layer[l].has_device_experts = true;
+    else e->layer[l].has_host_experts = e->layer[l].has_guests = true;
   }
   return HF_OK;
 }

@@ -208,7 +208,15 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
     if (g.bytes[k] <= 0) return hf_fail(HF_INPUT, "--gpu: %s: its size must be above 0", gpu);
   sizes_of(&g, p, o);
   if (g.kind == GPU_PACED) {
-    HF_TRY(ask_stages(db_path, r->model, g.machine, gpu, kern_kv_name(o->kv_type), pace));
+    const plan_question q = {.db_path = db_path,
+                             .model = r->model,
+                             .gpu = gpu,
+                             .kv_type = kern_kv_name(o->kv_type),
+                             .users = p ? p->users : 0,
+                             .context = p ? p->context : 0,
+                             .prompt_tokens = p ? p->prompt_tokens : 0,
+                             .output_tokens = p ? p->output_tokens : 0};
+    HF_TRY(ask_stages(&q, g.machine, pace));
     o->pace = *pace;
   }
   if (r->fault) HF_TRY(fault_parse(r->fault, &o->fault, &o->fault_device));

@@ -57,7 +57,7 @@ static hf_status put_stages(db *d, int64_t run, bool on_host, const serve_stats 
         snprintf(r.source, sizeof r.source, "run");
         snprintf(r.stage, sizeof r.stage, "%s", dev_stage_name((dev_stage)g));
         snprintf(r.phase, sizeof r.phase, "%s", phase_name[ph]);
-        snprintf(r.resource, sizeof r.resource, "%s", trace_resource(on_host, (dev_stage)g));
+        snprintf(r.resource, sizeof r.resource, "%s", trace_resource(on_host, (dev_stage)g, s->device));
         HF_TRY(db_stage_put(d, &r));
       }
     }

@@ -254,6 +254,7 @@ static void count_times(server *v, const dev_step *s, const sched_step *what) {
     struct serve_stage *g = &st->stage[((size_t)phase * ((size_t)st->n_layers + 1) + (size_t)t->layer) * DEV_STAGE_N + t->stage];
     double ns = (double)(t->end_ns - t->start_ns), before = t->more ? g->last_ns : 0;
     g->steps += !t->more;
+    g->device = t->more ? g->device : t->device;
     g->tokens += t->more ? 0 : t->tokens;
     g->distinct += t->distinct;
     g->ns += ns;

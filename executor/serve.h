@@ -91,6 +91,7 @@ typedef struct {
     int64_t steps, tokens, distinct;
     double ns, ns_sq; /* without pauses */
     double last_ns;   /* of the last step */
+    int device;       /* of several */
   } * stage;          /* [2][n_layers + 1][DEV_STAGE_N] */
   int64_t steps, decode_steps, prompt_tokens /* computed */, shared_tokens /* of prompts, not computed */, output_tokens;
   double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */

@@ -7,8 +7,10 @@
 
 #include "base/mem.h"
 
-const char *trace_resource(bool on_host, dev_stage s) {
-  return on_host || s == DEV_STAGE_CEXP ? "cpu" : s == DEV_STAGE_UPLOAD ? "link" : "gpu0";
+const char *trace_resource(bool on_host, dev_stage s, int device) {
+  static const char *const gpu[ENGINE_DEVICES] = {"gpu0", "gpu1", "gpu2", "gpu3", "gpu4", "gpu5", "gpu6", "gpu7"};
+  static const char *const link[ENGINE_DEVICES] = {"link", "link1", "link2", "link3", "link4", "link5", "link6", "link7"};
+  return on_host || s == DEV_STAGE_CEXP ? "cpu" : s == DEV_STAGE_UPLOAD ? link[device] : gpu[device];
 }
 
 hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index) {
@@ -35,7 +37,7 @@ hf_status trace_add(trace_log *t, const dev_step *s, int64_t step_index) {
                      .bytes = d->bytes};
     snprintf(r->source, sizeof r->source, "run");
     snprintf(r->stage, sizeof r->stage, "%s", dev_stage_name(d->stage));
-    snprintf(r->resource, sizeof r->resource, "%s", trace_resource(t->on_host, d->stage));
+    snprintf(r->resource, sizeof r->resource, "%s", trace_resource(t->on_host, d->stage, d->device));
   }
   return HF_OK;
 }

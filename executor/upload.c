@@ -57,7 +57,7 @@ static hf_status open_slots(engine *e, int k) {
   for (int l = 0; l < c->n_layers; l++) {
     if (e->home[l] != k) continue;
     layer_weights *w = &e->layer[l];
-    w->uploads = w->has_host_experts && layer_uploads(&e->o, c, l);
+    w->uploads = w->has_cpu_experts && layer_uploads(&e->o, c, l);
     for (size_t i = (size_t)l * n; w->uploads && i < ((size_t)l + 1) * n; i++) {
       const size_t bytes = e->host_experts[i].gate.data ? dev_slot_bytes(&e->host_experts[i], c->d_model, c->d_ff_expert) : 0;
       if (bytes > largest) largest = bytes;

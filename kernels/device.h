@@ -78,13 +78,14 @@ typedef enum {
   DOP_KV_WRITE, /* KV row of (seq, pos) of `layer` = n floats of in, then n2 floats of in2: keys and values of `count` heads; 0: a latent */
   DOP_ATTN_MLA, /* see kern_attn: count heads, n = lora, n2 = rope; tokens that are not computed plain */
   DOP_ATTN_PLAIN, /* see kernels/mla.h: tokens that are; w = k_b, w2 = v_b; in = queries (head_stride), in2 = their rotated parts (n + n2 apart) */
-  DOP_ATTN_GQA,    /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */
-  DOP_ROUTE,       /* in = router logits -> step route_ids, route_weights of `layer` */
-  DOP_SWIGLU,      /* out = silu(in) * in2, n floats a row */
-  DOP_GATE,        /* out[t] = in[t] * sigmoid(in2[t][0]), n floats a row */
-  DOP_EXPERTS,     /* out[t] += sum of the resident experts chosen by t, in ascending expert order; in = f32 rows, n = d_model */
-  DOP_GATHER,      /* out[i] = in[logit_rows[i]], n floats: from token rows to logit rows */
-  DOP_COPY_OUT,    /* step host_x = in, n floats a row */
+  DOP_ATTN_GQA, /* count heads, n = head_dim, n2 = KV heads, window, vec = sinks */
+  DOP_ROUTE,    /* in = router logits -> step route_ids, route_weights of `layer` */
+  DOP_SWIGLU,   /* out = silu(in) * in2, n floats a row */
+  DOP_GATE,     /* out[t] = in[t] * sigmoid(in2[t][0]), n floats a row */
+  DOP_EXPERTS,  /* out[t] += sum of the resident experts chosen by t, in ascending expert order; in = f32 rows, n = d_model; layer
+                    * DEV_LAYER_OF_STEP: out[t] = the sum */
+  DOP_GATHER,   /* out[i] = in[logit_rows[i]], n floats: from token rows to logit rows */
+  DOP_COPY_OUT, /* step host_x = in, n floats a row */
   DOP_COPY_LOGITS, /* step logits = in, n floats a row */
   DOP_SIGNAL,      /* ready = layer + 1 */
   DOP_WAIT,        /* until done >= layer + 1; the host device runs the host's experts here */
@@ -94,6 +95,9 @@ typedef enum {
   DOP_UPLOADED,    /* out[t] += their sum, in ascending order, in in2 [n_tok][n]; in = f32 rows, n = d_model */
   DOP_STAGE,       /* the stage `n` (dev_stage) of `layer` ends here: trace record, pacing */
 } dev_op_kind;
+
+/* As the layer of EXPERTS and STAGE: the one that the step says. Experts of many layers on a device that is home of none of them need one recording. */
+enum { DEV_LAYER_OF_STEP = -1 };
 
 /* In which steps an operation runs. CUDA will make a graph of each kind of step from the one list. */
 typedef enum { DEV_ALWAYS, DEV_NO_UPLOAD, DEV_UPLOAD } dev_when;
@@ -125,6 +129,7 @@ typedef struct {
 /* Step context: written by the driver before launch, read by the device. One per micro-batch. */
 typedef struct {
   int stream; /* index of the micro-batch */
+  int layer;  /* for operations of DEV_LAYER_OF_STEP */
   int n_tok, n_logits, n_seq;
   int32_t *ids, *pos, *seq;  /* [max_tok]; seq: row of page_table */
   uint8_t *plain;            /* [max_tok]: latent attention in its plain form (sched/mla.h), or NULL: of none */

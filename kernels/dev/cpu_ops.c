@@ -259,7 +259,8 @@ static void op_gate(const dev_op *op, int rows, int thread, int n_threads) {
 }
 
 static void op_experts(dev_recording *r, const dev_op *op, const dev_context *ctx, dev_step *s) {
-  const dev_expert *e = ctx->experts + (size_t)op->layer * (size_t)ctx->n_experts;
+  const int layer = cpu_op_layer(op, s);
+  const dev_expert *e = ctx->experts + (size_t)layer * (size_t)ctx->n_experts;
   for (int i = 0; i < ctx->n_experts; i++) {
     r->table[i] = (moe_expert){.gate = host_mat(&e[i].gate),
                                .up = host_mat(&e[i].up),
@@ -269,7 +270,7 @@ static void op_experts(dev_recording *r, const dev_op *op, const dev_context *ct
                                .down_bias = fp(e[i].down_bias)};
     if (!e[i].gate.data) r->table[i].gate.data = NULL;
   }
-  size_t at = (size_t)op->layer * (size_t)s->max_tok * (size_t)ctx->top_k;
+  size_t at = (size_t)layer * (size_t)s->max_tok * (size_t)ctx->top_k;
   moe_job job = {.experts = r->table,
                  .n_tok = s->n_tok,
                  .x = fp(op->in),
@@ -278,7 +279,7 @@ static void op_experts(dev_recording *r, const dev_op *op, const dev_context *ct
                  .weights = s->route_weights + at,
                  .y = fp(op->out),
                  .y_stride = op->out_stride,
-                 .add = true};
+                 .add = op->layer != DEV_LAYER_OF_STEP};
   moe_run(r->experts, &job, NULL, 0, 1);
 }
 
@@ -454,7 +455,8 @@ static hf_status check_uploads(const dev_op *op, const dev_context *ctx, int i) 
 static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
   dev_op_kind k = op->kind;
   if ((unsigned)k > DOP_STAGE) return hf_fail(HF_INPUT, "recording: operation %d: no such kind, %d", i, (int)k);
-  if (is_one_of(k, WITH_LAYER) && (op->layer < 0 || op->layer >= ctx->n_layers))
+  const bool of_step = op->layer == DEV_LAYER_OF_STEP && k == DOP_EXPERTS;
+  if (is_one_of(k, WITH_LAYER) && !of_step && (op->layer < 0 || op->layer >= ctx->n_layers))
     return hf_fail(HF_INPUT, "recording: operation %d (%s) names layer %d of %d", i, op_name(k), op->layer, ctx->n_layers);
   if (is_one_of(k, WITH_N) && op->n <= 0) return bad_op(i, op, "n is not above 0");
   if (is_one_of(k, WITH_COUNT) && op->count <= 0) return bad_op(i, op, "count is not above 0");
@@ -472,7 +474,7 @@ static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
   if (k == DOP_ROUTE && (ctx->top_k < 1 || ctx->top_k > ctx->n_experts)) return bad_op(i, op, "the context routes to no experts");
   if (k == DOP_UPLOAD || k == DOP_UPLOADED) HF_TRY(check_uploads(op, ctx, i));
   /* layer n_layers is that of the head */
-  if (k == DOP_STAGE && (op->n < 0 || op->n >= DEV_STAGE_N || op->layer < 0 || op->layer > ctx->n_layers))
+  if (k == DOP_STAGE && (op->n < 0 || op->n >= DEV_STAGE_N || op->layer < DEV_LAYER_OF_STEP || op->layer > ctx->n_layers))
     return bad_op(i, op, "no such stage or layer");
   return HF_OK;
 }

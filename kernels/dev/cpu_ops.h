@@ -49,6 +49,10 @@ void cpu_sent_expert(dev_recording *r, const dev_op *op, dev_step *s, int e, con
 /* Adds the sum to the output, or nothing when there is none. */
 void cpu_sent_end(dev_recording *r, const dev_op *op, dev_step *s, bool any);
 
+static inline int cpu_op_layer(const dev_op *op, const dev_step *s) {
+  return op->layer == DEV_LAYER_OF_STEP ? s->layer : op->layer;
+}
+
 /* Whether an operation runs in this step. */
 static inline bool cpu_op_runs(const dev_op *op, const dev_step *s) {
   return op->when == DEV_ALWAYS || (op->when == DEV_UPLOAD) == s->upload;

@@ -65,7 +65,7 @@ static void walk(void *arg, int thread, int n_threads) {
     if (op->kind == DOP_STAGE) {
       if (thread == 0) {
         int64_t now = hf_now_ns();
-        cpu_trace(s, (dev_stage)op->n, op->layer, since, now, s->n_tok, 0);
+        cpu_trace(s, (dev_stage)op->n, cpu_op_layer(op, s), since, now, s->n_tok, 0);
         since = now;
       }
       continue;

@@ -61,13 +61,13 @@ static bool answered(const dev_step *s, int layer) {
 
 static void end_stage(virt *v, stream *st, const dev_op *op) {
   dev_stage stage = (dev_stage)op->n;
+  const int layer = cpu_op_layer(op, st->s);
   if (v->pace) {
-    int64_t ns = v->pace(v->user, stage, op->layer, -1, st->s, st->r->ctx);
+    int64_t ns = v->pace(v->user, stage, layer, -1, st->s, st->r->ctx);
     hf_sleep_until_ns(st->stage_start_ns + ns);
   }
   int64_t now = hf_now_ns();
-  cpu_trace(st->s, stage, op->layer, st->stage_start_ns, now, st->s->n_tok,
-            stage == DEV_STAGE_DEXP ? cpu_last_resident(st->r) : 0);
+  cpu_trace(st->s, stage, layer, st->stage_start_ns, now, st->s->n_tok, stage == DEV_STAGE_DEXP ? cpu_last_resident(st->r) : 0);
   st->stage_start_ns = now;
 }
 
