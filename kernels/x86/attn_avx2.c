@@ -60,16 +60,6 @@ static inline __m256 at8_hide(__m256 s, const int32_t *first, const int32_t *end
 
 #include "kernels/x86/attn_rows.inc"
 
-#define AS_VEC __m256
-#define AS_W 8
-#define AS_LOAD(p) _mm256_loadu_ps(p)
-#define AS_STORE(p, v) _mm256_storeu_ps(p, v)
-#define AS_STORE_TAIL(p, n, v) _mm256_maskstore_ps(p, v256_mask(n), v)
-#define AS_SET1(f) _mm256_set1_ps(f)
-#define AS_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define AS_MUL(a, b) _mm256_mul_ps(a, b)
-#define AS_FIRST(v) _mm256_cvtss_f32(v)
-#define AS_EXP2(v) v256_exp2(v)
 #include "kernels/x86/attn_state.inc"
 
 #define AD_VEC __m256

@@ -5,16 +5,6 @@
 
 #include "kernels/x86/attn_base.inc"
 
-#define AS_VEC __m512
-#define AS_W 16
-#define AS_LOAD(p) _mm512_loadu_ps(p)
-#define AS_STORE(p, v) _mm512_storeu_ps(p, v)
-#define AS_STORE_TAIL(p, n, v) _mm512_mask_storeu_ps(p, v512_mask(n), v)
-#define AS_SET1(f) _mm512_set1_ps(f)
-#define AS_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define AS_MUL(a, b) _mm512_mul_ps(a, b)
-#define AS_FIRST(v) _mm512_cvtss_f32(v)
-#define AS_EXP2(v) v512_exp2(v)
 #include "kernels/x86/attn_state.inc"
 
 #define AQ_VEC __m512

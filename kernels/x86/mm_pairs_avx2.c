@@ -51,60 +51,22 @@ PV_INLINE int pv_tokens(int left) {
   return left > 2 * PV_MOST ? (left + 2) / 3 : left > PV_MOST ? (left + 1) / 2 : left;
 }
 
-static void widen_bf16(const void *x, int c, int n, float *to) {
-  const uint16_t *from = (const uint16_t *)x + c;
-  for (int i = 0; i < n; i += 8) _mm256_store_ps(to + i, v256_from_bf16(_mm_load_si128((const void *)(from + i))));
+PV_INLINE PV pv_bf16(const void *p) {
+  return v256_from_bf16(_mm_loadu_si128(p));
 }
-
-static void widen_f16(const void *x, int c, int n, float *to) {
-  const uint16_t *from = (const uint16_t *)x + c;
-  for (int i = 0; i < n; i += 8) _mm256_store_ps(to + i, _mm256_cvtph_ps(_mm_load_si128((const void *)(from + i))));
+PV_INLINE PV pv_f16(const void *p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(p));
 }
-
-#define TP(x) bf16_##x
-#define TP_WIDEN widen_bf16
-#define TP_MM kern_mm_tile_bf16_avx2
-#define TP_UNIT 2
-#define TP_BYTES 2
-#define TP_CHUNK 128
-#define TP_SCALED 0
-PV_INLINE PV bf16_weights(const uint8_t *p, const int pair, const int v) {
-  (void)pair;
-  return v256_from_bf16(_mm_loadu_si128((const void *)(p + 16 * v)));
+PV_INLINE PV pv_swap_inner(PV a) {
+  return _mm256_permute_ps(a, 0xd8);
 }
-#include "kernels/x86/tile/pairs.inc"
-
-#define TP(x) f16_##x
-#define TP_WIDEN widen_f16
-#define TP_MM kern_mm_tile_f16_avx2
-#define TP_UNIT 2
-#define TP_BYTES 2
-#define TP_CHUNK 128
-#define TP_SCALED 0
-PV_INLINE PV f16_weights(const uint8_t *p, const int pair, const int v) {
-  (void)pair;
-  return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 16 * v)));
-}
-#include "kernels/x86/tile/pairs.inc"
-
-/* Columns of a unit in the order 0 2 1 3: the lower bytes of its words, then the upper ones. */
-static void widen_fp8(const void *x, int c, int n, float *to) {
-  widen_bf16(x, c, n, to);
-  for (int i = 0; i < n; i += 8) _mm256_store_ps(to + i, _mm256_permute_ps(_mm256_load_ps(to + i), 0xd8));
-}
-
-#define TP(x) fp8_##x
-#define TP_WIDEN widen_fp8
-#define TP_MM kern_mm_tile_fp8_avx2
-#define TP_UNIT 4
-#define TP_BYTES 1
-#define TP_CHUNK FP8_BLOCK
-#define TP_SCALED 256
 /* A byte in the upper half of a word, moved right by one place under its sign, is an F16 that is 2^-8 of it, small numbers included. */
-PV_INLINE PV fp8_weights(const uint8_t *p, const int pair, const int v) {
+PV_INLINE PV pv_fp8(const uint8_t *p, const int pair, const int v) {
   __m256i bytes = _mm256_loadu_si256((const void *)(p + 32 * (v / 2)));
   if (pair == 0) bytes = _mm256_slli_epi16(bytes, 8);
   bytes = _mm256_and_si256(_mm256_srai_epi16(bytes, 1), _mm256_set1_epi16((short)0xbf80));
   return _mm256_cvtph_ps(v % 2 == 0 ? _mm256_castsi256_si128(bytes) : _mm256_extracti128_si256(bytes, 1));
 }
-#include "kernels/x86/tile/pairs.inc"
+
+#define PV_MM(format) kern_mm_tile_##format##_avx2
+#include "kernels/x86/tile/pairs_formats.inc"

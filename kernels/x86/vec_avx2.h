@@ -69,4 +69,16 @@ static inline __m256 v256_exp2(__m256 x) {
   return _mm256_andnot_ps(small, _mm256_castsi256_ps(scaled));
 }
 
+/* The vectors of attn_state.inc. */
+#define AS_VEC __m256
+#define AS_W 8
+#define AS_LOAD(p) _mm256_loadu_ps(p)
+#define AS_STORE(p, v) _mm256_storeu_ps(p, v)
+#define AS_STORE_TAIL(p, n, v) _mm256_maskstore_ps(p, v256_mask(n), v)
+#define AS_SET1(f) _mm256_set1_ps(f)
+#define AS_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define AS_MUL(a, b) _mm256_mul_ps(a, b)
+#define AS_FIRST(v) _mm256_cvtss_f32(v)
+#define AS_EXP2(v) v256_exp2(v)
+
 #endif

@@ -132,22 +132,6 @@ TV_INLINE TV tv_two_bits(TV a, const int n) {
   TV v = n == 0 ? a : n == 1 ? _mm256_srli_epi16(a, 2) : n == 2 ? _mm256_srli_epi16(a, 4) : _mm256_srli_epi16(a, 6);
   return tv_and(v, _mm256_set1_epi8(3));
 }
-TV_INLINE TV tv_bit(TV a, const int n, const int to) {
-  TV v = a;
-  switch (n - to) {
-    case -4: v = _mm256_slli_epi16(a, 4); break;
-    case -3: v = _mm256_slli_epi16(a, 3); break;
-    case -2: v = _mm256_slli_epi16(a, 2); break;
-    case -1: v = _mm256_slli_epi16(a, 1); break;
-    case 1: v = _mm256_srli_epi16(a, 1); break;
-    case 2: v = _mm256_srli_epi16(a, 2); break;
-    case 3: v = _mm256_srli_epi16(a, 3); break;
-    case 4: v = _mm256_srli_epi16(a, 4); break;
-    case 5: v = _mm256_srli_epi16(a, 5); break;
-    default: break;
-  }
-  return tv_and(v, _mm256_set1_epi8((char)(1 << to)));
-}
 /* The bits of mask, which lie `to` up, moved there from `from` up. */
 TV_INLINE TV tv_bits_to(TV a, const int from, const int to, const int mask) {
   TV v = a;
@@ -159,11 +143,15 @@ TV_INLINE TV tv_bits_to(TV a, const int from, const int to, const int mask) {
     case 1: v = _mm256_srli_epi16(a, 1); break;
     case 2: v = _mm256_srli_epi16(a, 2); break;
     case 3: v = _mm256_srli_epi16(a, 3); break;
+    case 4: v = _mm256_srli_epi16(a, 4); break;
     case 5: v = _mm256_srli_epi16(a, 5); break;
     case 6: v = _mm256_srli_epi16(a, 6); break;
     default: break;
   }
   return tv_and(v, _mm256_set1_epi8((char)mask));
+}
+TV_INLINE TV tv_bit(TV a, const int n, const int to) {
+  return tv_bits_to(a, n, to, 1 << to);
 }
 
 /* Sixteen values, chosen by the number in each byte. */
