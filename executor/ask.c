@@ -123,8 +123,10 @@ enum { NUMBERS = 7 };
 
 /* Options of the question's numbers that are not 0; text keeps them. Returns how many words. */
 static int add_numbers(const plan_question *q, const char **argv, char text[NUMBERS][24]) {
-  const char *const name[NUMBERS] = {"--users", "--context", "--prompt-tokens", "--output-tokens", "--depth", "--chunk-tokens", "--threads"};
-  const int64_t value[NUMBERS] = {q->users, q->context, q->prompt_tokens, q->output_tokens, q->depth, q->chunk_tokens, q->threads};
+  const char *const name[NUMBERS] = {"--users", "--context",      "--prompt-tokens", "--output-tokens",
+                                     "--depth", "--chunk-tokens", "--threads"};
+  const int64_t value[NUMBERS] = {q->users, q->context,      q->prompt_tokens, q->output_tokens,
+                                  q->depth, q->chunk_tokens, q->threads};
   int n = 0;
   for (int i = 0; i < NUMBERS; i++) {
     if (value[i] == 0) continue;

@@ -41,7 +41,7 @@ static engine_options options(int devices, int depth, double percent) {
 typedef struct {
   serve_request req[REQUESTS];
   int32_t ids[REQUESTS][48], out[REQUESTS][MAX_OUT];
-  uint64_t logits;         /* of all prompts, whatever the order of steps */
+  uint64_t logits;             /* of all prompts, whatever the order of steps */
   float last[REQUESTS][VOCAB]; /* of a prompt's last token */
   int on_device[ENGINE_DEVICES], wrong_order, losses;
   engine *e;
@@ -98,7 +98,8 @@ static void fill(run *r, bool logits) {
 
 static hf_status try_serve(const engine_options *o, bool logits, run *r, serve_stats *st) {
   fill(r, logits);
-  serve_options so = {.sample = {.top_p = 1}, .chunk_tokens = CHUNK, .users = 3, .user = r, .on_step = on_step, .on_loss = on_loss};
+  serve_options so = {
+      .sample = {.top_p = 1}, .chunk_tokens = CHUNK, .users = 3, .user = r, .on_step = on_step, .on_loss = on_loss};
   if (logits) so.on_logits = on_logits;
   memset(st, 0, sizeof *st);
   HF_TRY(engine_open(m, o, &r->e));
@@ -117,7 +118,8 @@ static void serve(const engine_options *o, bool logits, run *r) {
 static void expect_same(const run *got, const run *want, const char *what) {
   for (int i = 0; i < REQUESTS; i++) {
     if (got->req[i].n_out != out_len[i]) fail_msg("%s: request %d: %d tokens", what, i, got->req[i].n_out);
-    if (memcmp(got->out[i], want->out[i], (size_t)out_len[i] * sizeof(int32_t))) fail_msg("%s: request %d: other tokens", what, i);
+    if (memcmp(got->out[i], want->out[i], (size_t)out_len[i] * sizeof(int32_t)))
+      fail_msg("%s: request %d: other tokens", what, i);
   }
   if (got->logits != want->logits) fail_msg("%s: other logits", what);
   if (got->wrong_order) fail_msg("%s: %d records of stages are wrong", what, got->wrong_order);
@@ -212,7 +214,8 @@ static void layers_may_go_back_and_forth(void **state) {
 static double farthest(const run *a, const run *b) {
   double most = 0;
   for (int i = 0; i < REQUESTS; i++)
-    for (int v = 0; v < model_get_config(m)->vocab_size; v++) most = fmax(most, fabs((double)a->last[i][v] - (double)b->last[i][v]));
+    for (int v = 0; v < model_get_config(m)->vocab_size; v++)
+      most = fmax(most, fabs((double)a->last[i][v] - (double)b->last[i][v]));
   return most;
 }
 
@@ -265,7 +268,8 @@ static void one_that_is_lost_costs_no_request(void **state) {
     o.fault_device = i % (2 + i % 2);
     o.deadline_ns = 60000000;
     if (o.fault.kind == DEV_FAULT_WRONG) o.check_every_ns = 1;
-    snprintf(what, sizeof what, "fault %d at %d of gpu%d of %d", (int)o.fault.kind, (int)o.fault.at, o.fault_device, 1 + o.more_devices);
+    snprintf(what, sizeof what, "fault %d at %d of gpu%d of %d", (int)o.fault.kind, (int)o.fault.at, o.fault_device,
+             1 + o.more_devices);
     if (try_serve(&o, false, &got, &st) != HF_OK) fail_msg("%s: %s", what, hf_error_line());
     lost += st.n_losses;
     assert_int_equal(st.pages_lost, 0);
@@ -359,7 +363,8 @@ static void each_device_has_its_budget(void **state) {
     if (engine_open(m, &o, &e) != HF_OK) fail_msg("%s", hf_error_line());
     for (int k = 0; k < 2; k++) {
       const int64_t used = dev_mem_used(e->device[k].d);
-      if (!(used <= sum[k] && used > sum[k] - sum[k] / 10)) fail_msg("gpu%d uses %lld of %lld", k, (long long)used, (long long)sum[k]);
+      if (!(used <= sum[k] && used > sum[k] - sum[k] / 10))
+        fail_msg("gpu%d uses %lld of %lld", k, (long long)used, (long long)sum[k]);
     }
     engine_close(e);
     o.more_bytes[0]--;
