@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "executor/devices.h"
+#include "executor/residency.h"
 #include "kernels/attn.h"
 #include "kernels/mla.h"
 #include "sched/footprint.h"
@@ -33,6 +34,7 @@ void engine_without_device(engine_options *o) {
   o->fault = (dev_fault){0};
   o->check_every_ns = 0;
   o->depth = 1; /* nothing is at work beside the CPU */
+  o->movable = false;
   o->upload_tokens = 0;
 }
 static bool paced(const engine_options *o) {
@@ -90,6 +92,8 @@ typedef struct {
   /* Of the largest tensor that is not taken from a mapping: as it was read, and as numbers where it is dequantised. Experts on the CPU are read by
    * all threads at once, others one at a time. */
   int64_t scratch, expert_scratch;
+  int n_sizes; /* different sizes of experts, as far as there is room; for those that change places */
+  int64_t size[8];
   bool cut; /* experts over nodes: what is read goes through memory whatever its layout */
 } weight_bytes;
 
@@ -125,6 +129,20 @@ static hf_status sum_dense(const model *m, const engine_options *o, weight_bytes
   return HF_OK;
 }
 
+static void note_size(weight_bytes *w, int64_t bytes) {
+  int i = 0;
+  while (i < w->n_sizes && w->size[i] != bytes) i++;
+  if (i == w->n_sizes && i < (int)(sizeof w->size / sizeof *w->size)) w->size[w->n_sizes++] = bytes;
+}
+
+/* RAM of experts that change places and of the tables that say where they are. */
+static int64_t moving_bytes(const model_config *c, const engine_options *o, const weight_bytes *w) {
+  const int64_t cell = sizeof(moe_expert) + sizeof(dev_expert);
+  int64_t sum = o->movable ? (int64_t)o->depth * c->n_layers * c->n_experts * cell : 0;
+  for (int i = 0; i < w->n_sizes && o->movable; i++) sum += residency_spare_bytes(w->size[i]);
+  return sum;
+}
+
 static hf_status sum_weights(const model *m, const engine_options *o, weight_bytes *w) {
   const model_config *c = model_get_config(m);
   if (o->rank == 0) HF_TRY(sum_dense(m, o, w));
@@ -134,6 +152,7 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
       int64_t *to = k >= 0 ? &w->dev_experts[k] : &w->ram_experts, before = *to;
       for (int id = MT_EXP_GATE; id < MT_N && !expert_away(o, c->n_experts, l, x); id++)
         if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
+      note_size(w, *to - before);
       const int64_t slot = footprint_slot_bytes(*to - before, c->d_ff_expert, c->d_model);
       int64_t *most = &w->slot[device_of_layer(c, o, l)];
       if (to == &w->ram_experts && has_device(o) && !w->cut && layer_uploads(o, c, l) && slot > *most) *most = slot;
@@ -226,6 +245,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
     with_experts += (w.dev_experts[k] || w.slot[k] ? parts_on(c, o, k) : 0) + device_has_guests(c, o, k);
   row(&t, "ram", "scratch of the device's experts", o->depth * with_experts * moe_scratch_bytes(&scratch, NULL, 1),
       o->ram_limit_bytes);
+  row(&t, "ram", "experts that change places", moving_bytes(c, o, &w), o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
   int64_t reading = w.expert_scratch * threads_of(o);
   row(&t, "ram", "scratch of loading", reading > w.scratch ? reading : w.scratch, o->ram_limit_bytes);
@@ -299,7 +319,8 @@ static void look_aside(void *user) {
 static void host_experts(void *user, int layer, dev_step *s, int thread, int n_threads) {
   engine *e = user;
   size_t at = (size_t)layer * (size_t)s->max_tok * (size_t)e->c.top_k;
-  moe_job job = {.experts = e->host_experts + (size_t)layer * (size_t)(e->nodes.parts.n * e->c.n_experts),
+  const moe_expert *own = e->mb[s->stream].host, *all = own ? own : e->host_experts;
+  moe_job job = {.experts = all + (size_t)layer * (size_t)(e->nodes.parts.n * e->c.n_experts),
                  .n_tok = s->n_tok,
                  .x = s->host_x,
                  .x_stride = e->c.d_model,
@@ -611,10 +632,12 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   uploads_need_whole_experts(e);
   HF_GO(fail, open_context(e));
   HF_GO(fail, open_device(e));
+  HF_GO(fail, residency_possible(e));
   HF_GO(fail, begin_ranks(e));
   HF_GO(fail, load_weights(e));
   HF_GO(fail, end_ranks(e));
   HF_GO(fail, open_uploads(e));
+  HF_GO(fail, residency_open(e));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   HF_GO(fail, open_steps(e));
   HF_GO(fail, check_learn(e));
@@ -707,6 +730,7 @@ void engine_close(engine *e) {
   engine_drain(e);
   for (int k = 0; k < e->n_devices; k++) dev_quit(e->device[k].d);
   if (e->o.ranks) ranks_unload(e->o.ranks);
+  residency_close(e);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
   for (int i = e->n_own - 1; i >= 0; i--) own_release(e, &e->own[i]);
   for (int k = 0; k < e->n_devices; k++) dev_free(e->device[k].d);
@@ -789,6 +813,7 @@ hf_status engine_launch(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
   int64_t begin = mb->over_ns > 0 ? mb->over_ns : hf_now_ns();
   mb->part = 0;
+  residency_apply(e, i);
   if (paced(&e->o)) atomic_store(&mb->step.start_at_ns, begin + (int64_t)e->o.pace->step_fixed_ns);
   HF_TRY(part_launch(e, i));
   if (paced(&e->o)) mb->step.launched_ns = begin;
@@ -871,6 +896,8 @@ static hf_status end_without_rank(engine *e, int i, bool *dropped) {
 
 hf_status engine_poll(engine *e, int *finished) {
   *finished = -1;
+  const hf_status moved = residency_work(e);
+  if (moved != HF_OK) return moved == HF_LOST ? engine_lost(e) : moved;
   for (int i = 0; i < e->o.depth; i++) e->mb[i].over_ns = 0;
   bool worked = false, dropped;
   for (int i = 0; i < e->o.depth; i++) {

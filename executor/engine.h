@@ -50,6 +50,8 @@ typedef struct {
   int64_t deadline_ns;     /* a device silent for so long is lost; 0 = learned (watch.h) */
   struct ranks *ranks;     /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */
   const uint8_t *owner;    /* [n_layers][n_experts] rank that has each expert; borrowed, NULL = all are this process's */
+  bool movable;            /* residency.h: experts may change their places while steps run */
+  int64_t move_bytes_per_s; /* most that is copied for it, both directions together; 0 = no limit */
   int rank;                /* of this process; above 0 it has experts alone (engine_open_rank) */
 } engine_options;
 

@@ -66,6 +66,11 @@ typedef struct {
   dev_trace *
       trace; /* [1 + n_devices][n_layers] CPU experts of the step and guests, written by the driver while the device writes step.trace */
   dev_addr buffers[ENGINE_DEVICES];
+  /* residency.h: tables of its own, and which changes they have; NULL: those of the engine */
+  dev_context ctx;
+  moe_expert *host;
+  dev_expert *device;
+  int64_t version;
   int64_t over_ns; /* when the driver saw its step end, 0 once it has looked elsewhere */
 } micro_batch;
 
@@ -102,10 +107,12 @@ struct engine {
   owned *own;
   int n_own, cap_own;
   engine_traffic traffic;
+  struct residency *moves; /* NULL: experts stay where they are */
   char lost_reason[96];
   bool lost_rank;
   int not_uploaded;    /* layers that were to upload and do not */
   float *check_logits; /* [vocab] what the check gave at first; NULL: there is no check */
+  int64_t check_version; /* of the placement that it was with (micro_batch.version) */
   watch watch;         /* of a device that computes on its own */
   watch guest_watch;   /* by device */
   int cpu_layer;       /* layer and step at work in the pool */
@@ -151,6 +158,13 @@ HF_MUST hf_status open_uploads(engine *e);
 void uploads_need_whole_experts(engine *e); /* where they are cut, nothing is sent */
 bool any_slots(const engine *e);
 bool layer_uploads(const engine_options *o, const model_config *c, int layer);
+/* residency.c. Whether experts can change places here as the options ask; before weights are loaded. */
+typedef struct residency residency;
+HF_MUST hf_status residency_possible(const engine *e);
+HF_MUST hf_status residency_open(engine *e);      /* when they are, before steps are recorded */
+void residency_close(engine *e);                  /* nothing runs any more; a device that was lost is not asked */
+void residency_apply(engine *e, int micro_batch); /* which is idle: it takes the tables as they are */
+HF_MUST hf_status residency_work(engine *e);      /* a piece of what there is to do */
 /* graph.c: allocates the micro-batch's buffers and records its step, part by part. */
 HF_MUST hf_status graph_record(engine *e, micro_batch *mb);
 size_t graph_buffer_bytes(const model_config *c, const engine_options *o);

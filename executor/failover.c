@@ -76,6 +76,7 @@ hf_status engine_fail_over(engine *e) {
   if (e->o.ranks) ranks_forget(e->o.ranks);
   if (!any_lost(e)) return without_ranks(e);
   let_device_go(e);
+  residency_close(e);
   forget_placement(e);
   HF_TRY(hf_note(engine_must_fit(e->m, &e->o), "the device is lost (%s), and without it the model", e->lost_reason));
   HF_TRY(devices_share(e));

@@ -447,7 +447,7 @@ hf_status graph_record(engine *e, micro_batch *mb) {
     layout(&e->c, e->o.max_tok, e->o.max_logits, mb->buffers[k], &g.b);
     record_part(&g, i);
     hf_status st = g.st;
-    if (st == HF_OK) st = dev_record(v->d, g.op, g.n, &v->ctx, e->o.max_tok, e->o.max_logits, &mb->rec[i]);
+    if (st == HF_OK) st = dev_record(v->d, g.op, g.n, mb->host ? &mb->ctx : &v->ctx, e->o.max_tok, e->o.max_logits, &mb->rec[i]);
     free(g.op);
     HF_TRY(st);
   }

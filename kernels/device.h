@@ -237,7 +237,9 @@ HF_MUST hf_status dev_inject(dev *d, const dev_fault *f);
 /* 64-byte aligned. HF_MACHINE "device memory: N bytes for WHAT do not fit …" */
 HF_MUST hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out);
 void dev_release(dev *d, dev_addr a, size_t bytes);
+/* Memory that no step in flight reads or writes (upload) or writes (download). */
 HF_MUST hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes);
+HF_MUST hf_status dev_download(dev *d, void *dst, dev_addr src, size_t bytes);
 /* Host device only: device memory is host memory, so a mapped tensor may be used where it is. 0 on other devices. */
 dev_addr dev_wrap(const dev *d, const void *host);
 
@@ -246,6 +248,9 @@ dev_addr dev_wrap(const dev *d, const void *host);
 HF_MUST hf_status dev_record(dev *d, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
                              dev_recording **out);
 void dev_recording_free(dev_recording *r);
+/* Experts that the copy queue has begun to read from host memory since the device was made, and those it has done with: whoever wants host memory back
+ * from an expert that no table has any more waits until as many have ended as had begun. */
+void dev_copies_count(dev *d, int64_t *begun, int64_t *ended);
 
 /* Starts a replay on step->stream. The host device returns when it is finished. */
 HF_MUST hf_status dev_launch(dev *d, dev_recording *r, dev_step *step);

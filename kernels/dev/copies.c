@@ -39,8 +39,9 @@ struct copies {
   pthread_mutex_t lock; /* guards all below */
   pthread_cond_t wake;
   bool stop, joined;
-  int turn;        /* stream to look at first */
-  int64_t link_ns; /* when the last copy ended */
+  int turn;             /* stream to look at first */
+  int64_t begun, ended; /* copies */
+  int64_t link_ns;      /* when the last copy ended */
   lane lane[COPIES_MAX_STREAMS];
 };
 
@@ -217,6 +218,7 @@ static void *copy_thread(void *arg) {
     while (!q->stop && !next_of_all(q, &c)) pthread_cond_wait(&q->wake, &q->lock); /* ends: copies_quit wakes it */
     if (q->stop) break;
     const int expert = c.t->expert;
+    q->begun++;
     pthread_mutex_unlock(&q->lock);
     int64_t start = hf_now_ns();
     const bool lost = q->o.before(q->o.user);
@@ -230,6 +232,7 @@ static void *copy_thread(void *arg) {
     }
     pthread_mutex_lock(&q->lock);
     if (lost) break;
+    q->ended++;
     note(q, &c, start, end);
   }
   pthread_mutex_unlock(&q->lock);
@@ -263,6 +266,13 @@ void copies_quit(copies *q) {
   pthread_mutex_unlock(&q->lock);
   if (!q->joined) pthread_join(q->thread, NULL); /* ends: a copy is finite, `before` looks at what the caller has set */
   q->joined = true;
+}
+
+void copies_count(copies *q, int64_t *begun, int64_t *ended) {
+  pthread_mutex_lock(&q->lock);
+  *begun = q->begun;
+  *ended = q->ended;
+  pthread_mutex_unlock(&q->lock);
 }
 
 void copies_free(copies *q) {

@@ -28,6 +28,8 @@ typedef struct copies copies;
 HF_MUST hf_status copies_new(const copies_options *o, copies **out);
 /* Nothing is sent any more when this returns. `before` must not wait for ever by then. */
 void copies_quit(copies *q);
+/* Copies that have begun and those that are over. */
+void copies_count(copies *q, int64_t *begun, int64_t *ended);
 void copies_free(copies *q); /* after copies_quit; NULL ok */
 
 /* A step of r begins on this stream: likely experts of its first layer may go. */

@@ -78,9 +78,10 @@ struct dev {
   void (*free_impl)(dev *d);
   void (*wait_limit)(dev *d, int64_t ns); /* NULL: nothing waits */
   void (*give_up)(dev *d);                /* NULL: it cannot be lost; after `lost` and its reason were set */
+  void (*copies_count)(dev *d, int64_t *begun, int64_t *ended); /* NULL: it has no copy queue */
   char lost_reason[96];
   dev_fault fault;
-  _Atomic int64_t n_memory_calls; /* allocations and uploads since dev_inject */
+  _Atomic int64_t n_memory_calls; /* allocations, uploads and reads since dev_inject */
   int n_threads;
 };
 

@@ -105,6 +105,18 @@ hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {
   return HF_OK;
 }
 
+hf_status dev_download(dev *d, void *dst, dev_addr src, size_t bytes) {
+  if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
+  HF_TRY(memory_fault(d, "a read"));
+  memcpy(dst, (const void *)(uintptr_t)src, bytes);
+  return HF_OK;
+}
+
+void dev_copies_count(dev *d, int64_t *begun, int64_t *ended) {
+  *begun = *ended = 0;
+  if (d->copies_count) d->copies_count(d, begun, ended);
+}
+
 dev_addr dev_wrap(const dev *d, const void *host) {
   return d->host ? (dev_addr)(uintptr_t)host : 0;
 }

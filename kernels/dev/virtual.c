@@ -344,6 +344,11 @@ static void virt_give_up(dev *d) {
   atomic_store(&v->lost, true);
 }
 
+static void virt_copies_count(dev *d, int64_t *begun, int64_t *ended) {
+  virt *v = d->impl;
+  if (v->copies) copies_count(v->copies, begun, ended);
+}
+
 static void virt_wait_limit(dev *d, int64_t ns) {
   virt *v = d->impl;
   atomic_store(&v->wait_limit_ns, ns);
@@ -385,6 +390,7 @@ hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, v
              .free_impl = virt_free,
              .wait_limit = virt_wait_limit,
              .give_up = virt_give_up,
+             .copies_count = virt_copies_count,
              .n_threads = 1};
   int err = pthread_create(&v->thread, NULL, device_thread, v);
   if (err) {
