@@ -21,9 +21,9 @@
 enum { RESIDENCY_PIECE = 128 << 10, RESIDENCY_WAVE = 4 };
 
 typedef struct {
-  int pairs;       /* that will change places */
-  int left_out;    /* experts that the target has elsewhere and that stay: they have no partner of their shape, or their layer asks the CPU for nothing */
-  int64_t bytes;   /* to be copied, both directions */
+  int pairs;    /* that will change places */
+  int left_out; /* experts that the target has elsewhere and that stay: they have no partner of their shape, or their layer asks the CPU for nothing */
+  int64_t bytes; /* to be copied, both directions */
 } residency_order;
 
 /* target: 1 = on the device, [n_layers * n_experts]. The engine moves towards it from now on, while it is polled; pairs of an earlier order that have

@@ -399,9 +399,12 @@ static void what_has_no_partner_stays(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(places_change_and_bits_do_not), cmocka_unit_test(nobody_is_told_another_token),
-      cmocka_unit_test(a_device_lost_on_the_way),      cmocka_unit_test(lack_of_memory),
-      cmocka_unit_test(the_budget_is_kept),            cmocka_unit_test(what_has_no_partner_stays),
+      cmocka_unit_test(places_change_and_bits_do_not),
+      cmocka_unit_test(nobody_is_told_another_token),
+      cmocka_unit_test(a_device_lost_on_the_way),
+      cmocka_unit_test(lack_of_memory),
+      cmocka_unit_test(the_budget_is_kept),
+      cmocka_unit_test(what_has_no_partner_stays),
   };
   if (kern_init(NULL) != HF_OK) return 1;
   return cmocka_run_group_tests(tests, NULL, NULL);
