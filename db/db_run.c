@@ -150,6 +150,13 @@ hf_status db_run_put(db *d, rec_run *r) {
   return st;
 }
 
+hf_status db_run_drop(db *d, int64_t id) {
+  sqlite3_stmt *s = NULL;
+  HF_TRY(db_statement(d, "DELETE FROM run WHERE id = ?1", &s));
+  sqlite3_bind_int64(s, 1, id);
+  return db_done(d, s, "run");
+}
+
 hf_status db_run_get(db *d, int64_t id, rec_run *out) {
   return db_get(d, &run_table, by_id, id, out);
 }

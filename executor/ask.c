@@ -33,18 +33,20 @@ static hf_status find_hf_plan(char *out, size_t n) {
   return HF_OK;
 }
 
-/* Reads both pipes until they close. HF_TIMEOUT: nothing came for so many looks of a second (looks, as this process may have been stopped). */
-static hf_status drain(int out_fd, int err_fd, hf_buf *out, hf_buf *err) {
+/* Reads both pipes until they close. HF_TIMEOUT: nothing came for so many looks of a second (looks, as this process may have been stopped), or *stop. */
+static hf_status drain(int out_fd, int err_fd, atomic_bool *stop, hf_buf *out, hf_buf *err) {
+  const int looks_per_s = stop ? 20 : 1;
   struct pollfd p[2] = {{out_fd, POLLIN, 0}, {err_fd, POLLIN, 0}};
   hf_buf *to[2] = {out, err};
   char chunk[65536];
   int looks = 0;
   while (p[0].fd >= 0 || p[1].fd >= 0) {
-    const int ready = poll(p, 2, 1000);
+    const int ready = poll(p, 2, 1000 / looks_per_s);
+    if (stop && atomic_load(stop)) return hf_fail(HF_TIMEOUT, "hf-plan was not waited for");
     if (ready < 0 && errno != EINTR) return hf_fail(HF_MACHINE, "poll: %s", strerror(errno));
     if (ready <= 0) p[0].revents = p[1].revents = 0;
     looks = ready == 0 ? looks + 1 : 0;
-    if (looks == ANSWER_S) return hf_fail(HF_TIMEOUT, "hf-plan gave no answer in %d s", ANSWER_S);
+    if (looks == ANSWER_S * looks_per_s) return hf_fail(HF_TIMEOUT, "hf-plan gave no answer in %d s", ANSWER_S);
     for (int i = 0; i < 2; i++) {
       if (p[i].fd < 0 || !p[i].revents) continue;
       ssize_t n = read(p[i].fd, chunk, sizeof chunk);
@@ -83,6 +85,10 @@ static hf_status start(const char *path, char **argv, int out_fd, int err_fd, pi
 }
 
 hf_status ask_hf_plan(const char *const *args, json **out) {
+  return ask_hf_plan_until(args, NULL, out);
+}
+
+hf_status ask_hf_plan_until(const char *const *args, atomic_bool *stop, json **out) {
   char path[4200];
   char *argv[MAX_ARGS + 2] = {path};
   int n = 1, po[2] = {-1, -1}, pe[2] = {-1, -1}, status = 0;
@@ -101,7 +107,7 @@ hf_status ask_hf_plan(const char *const *args, json **out) {
   close(po[1]);
   close(pe[1]);
   po[1] = pe[1] = -1;
-  st = drain(po[0], pe[0], &text, &err);
+  st = drain(po[0], pe[0], stop, &text, &err);
   close(po[0]); /* before waiting: after a failure the child may still be writing, and must not wait for a reader */
   close(pe[0]);
   po[0] = pe[0] = -1;

@@ -2,12 +2,16 @@
  * it prints on standard output. */
 #ifndef HF_EXECUTOR_ASK_H
 #define HF_EXECUTOR_ASK_H
+#include <stdatomic.h>
+
 #include "base/json.h"
 #include "sched/stages.h"
 
 /* argv after the program name, NULL-terminated. The child's standard error passes through when verbose, else its last line becomes the
  * error's text. HF_NO when it exits 1, HF_INPUT for 2, HF_MACHINE otherwise or when it cannot be started. *out: json_free. */
 HF_MUST hf_status ask_hf_plan(const char *const *argv, json **out);
+/* The same, but once *stop is set hf-plan is killed and HF_TIMEOUT returned, within a moment. Any thread. */
+HF_MUST hf_status ask_hf_plan_until(const char *const *argv, atomic_bool *stop, json **out);
 /* A plan for one load. machine NULL: the last one measured; depth, chunk_tokens and threads 0: hf-plan's choice; store: keep it in the database. The answer is the
  * JSON of `hf-plan plan`; errors as ask_hf_plan. */
 typedef struct {

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "db/timeline.h"
+#include "executor/adapt.h"
 #include "executor/beside.h"
 #include "executor/commands.h"
 #include "executor/drift.h"
@@ -18,6 +19,7 @@
 #include "executor/prompts.h"
 #include "executor/ranks.h"
 #include "executor/record.h"
+#include "executor/residency.h"
 #include "executor/setup.h"
 #include "executor/stream.h"
 #include "executor/trace.h"
@@ -35,6 +37,7 @@ typedef struct {
   const chat_form *form; /* NULL: prompts are taken as they are */
   const serve_request *first;
   drift *drift;
+  adapt *adapt;      /* NULL: the plan stays as it is */
   text_stream *text; /* per request */
   bool single;
   FILE *part;   /* answers as they come, or NULL */
@@ -110,6 +113,7 @@ static void on_finish(void *user, serve_request *q) {
 static void on_step(void *user, const dev_step *step, const sched_step *what, int64_t index) {
   stream_state *s = user;
   (void)what;
+  if (s->adapt) adapt_step(s->adapt);
   if (!s->r->trace || s->st != HF_OK) return;
   s->st = trace_add(&s->trace, step, index);
 }
@@ -133,6 +137,8 @@ typedef struct {
   rec_run run;
   int users;
   drift drift;
+  adapt *adapt;
+  cpu_set_t cpus;   /* of this process, before workers are pinned */
   double corrected; /* predicted tokens/s, for memory as it was in the run; 0 = not known */
   char unlike[160]; /* why this run is not what the plan predicted; "" = it is */
 } job;
@@ -191,6 +197,32 @@ static hf_status resume(const run_options *r, job *j) {
   return HF_OK;
 }
 
+/* Bytes a second that copies may take: a tenth of what the modelled link has, unless it was said. */
+static int64_t moving_rate(const run_options *r, const job *j) {
+  static const int64_t NO_MODEL = INT64_C(256) << 20;
+  double most = 0;
+  for (int l = 0; j->pace && l < j->pace->n_layers; l++) {
+    model_tensor_info up, down;
+    const double ns = j->pace->layer[l].upload_ns;
+    if (!(ns > 0) || model_tensor(j->m, MT_EXP_UP, l, 0, &up) != HF_OK || model_tensor(j->m, MT_EXP_DOWN, l, 0, &down) != HF_OK)
+      continue;
+    const double rate = 1e9 * (2.0 * (double)up.bytes + (double)down.bytes) / ns;
+    if (rate > most) most = rate;
+  }
+  return r->adapt_rate > 0 ? r->adapt_rate : most > 0 ? (int64_t)(0.1 * most) + 1 : NO_MODEL;
+}
+
+static hf_status prepare_adapting(const run_options *r, job *j) {
+  if (!strcmp(j->o.gpu, "none"))
+    return hf_fail(HF_INPUT, "--adapt: experts change places between the CPU and a device, and there is none (--gpu)");
+  if (j->o.ranks) return hf_fail(HF_UNSUPPORTED, "--adapt: not yet where other machines have experts");
+  if (!j->p) return hf_fail(HF_INPUT, "--adapt: there is no plan that could change; run hf-profile first");
+  if (j->o.exact) return hf_fail(HF_UNSUPPORTED, "--adapt: hf-plan knows no times of exact activations");
+  j->o.movable = true;
+  j->o.move_bytes_per_s = moving_rate(r, j);
+  return HF_OK;
+}
+
 static hf_status prepare(const run_options *r, job *j) {
   HF_TRY(db_default_path(r->common.db_path, j->db_path, sizeof j->db_path));
   HF_TRY(open_model_to_run(r->model, &j->m));
@@ -219,6 +251,7 @@ static hf_status prepare(const run_options *r, job *j) {
   }
   int depth = r->depth ? (int)r->depth : j->p ? j->p->depth : 1;
   HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));
+  if (r->adapt) HF_TRY(prepare_adapting(r, j));
   if (j->p && !j->pace && strcmp(j->o.gpu, "none") != 0) make_plan_without(r, j->db_path, j->p, &j->without);
   return j->d ? HF_OK : db_open(j->db_path, true, &j->d);
 }
@@ -298,6 +331,7 @@ static json *to_json(const job *j) {
     losses_json(&j->stats, o);
     after_json(j, o);
   }
+  if (j->adapt) adapt_json(j->adapt, o);
   add_percentiles(o, "ttft_s", n->ttft_p50_s, n->ttft_p90_s, n->ttft_p99_s);
   add_percentiles(o, "tpot_s", n->tpot_p50_s, n->tpot_p90_s, n->tpot_p99_s);
   if (j->idle.n_resources) timeline_json(&j->idle, o);
@@ -360,6 +394,7 @@ static void print_people(const job *j) {
            j->stats.loss[i].rank ? "another machine" : "the device", j->stats.loss[i].at_s, j->stats.loss[i].why,
            (double)j->stats.loss[i].recovery_ns * 1e-9, (long long)j->stats.loss[i].tokens);
   if (j->o.ranks) ranks_print(j->o.ranks);
+  if (j->adapt) adapt_print(j->adapt);
   if (left) printf("  interrupted: %d of %d requests are not finished\n", left, j->list.n);
   printf("  %-22s %12s %12s\n", "", p ? "predicted" : "", "measured");
   row("decode", "tokens/s", 1, p ? p->decode_tok_per_s.likely : 0, n->decode_tok_per_s, like);
@@ -392,6 +427,7 @@ static void compare_load(const run_options *r, job *j) {
   else if (r->ranks_percent > 0) snprintf(j->unlike, n, "other machines have experts, the plan has none there");
   else if (engine_not_uploaded(j->e) > 0)
     snprintf(j->unlike, n, "prompts of %d layers are not uploaded, the plan has them so", engine_not_uploaded(j->e));
+  else if (j->stats.moved) snprintf(j->unlike, n, "experts changed places on the way");
   else if (j->o.dequantise) snprintf(j->unlike, n, "weights may be dequantised, the plan is for them as they are");
   else if (strcmp(kv_name(&j->o), p->kv_type[0] ? p->kv_type : "f16"))
     snprintf(j->unlike, n, "KV cache in %s, the plan is for %.7s", kv_name(&j->o), p->kv_type[0] ? p->kv_type : "f16");
@@ -462,9 +498,27 @@ static void on_retract(void *user, serve_request *q, int n) {
   for (int i = 0; i < q->n_out && s->st == HF_OK; i++) s->st = stream_add(t, s->tok, q->out[i], false, q->stop, q->n_stop);
 }
 
+/* Rows of the run that goes on name its plan. */
+static hf_status begin_adapting(const run_options *r, job *j) {
+  if (!j->o.movable) return HF_OK;
+  HF_TRY(plan_adopt(j->d, j->p));
+  adapt_options ao = {.db_path = j->db_path,
+                      .e = j->e,
+                      .p = j->p,
+                      .live = &j->stats,
+                      .users = j->users,
+                      .context = j->o.context,
+                      .chunk_tokens = j->o.max_tok - j->o.max_seqs,
+                      .every_s = r->adapt_every_s > 0 ? r->adapt_every_s : 60,
+                      .cpus = j->cpus};
+  record_describe(&ao.run, r->model, j->m, j->e, &j->o, j->p, j->users, false);
+  return adapt_new(&ao, &j->adapt);
+}
+
 static hf_status serve(const run_options *r, job *j) {
   stream_state s = {.r = r,
                     .drift = &j->drift,
+                    .adapt = j->adapt,
                     .tok = j->tok,
                     .form = r->chat ? &j->form : NULL,
                     .first = j->list.req,
@@ -502,6 +556,8 @@ static hf_status serve(const run_options *r, job *j) {
   beside_mark from = beside_now();
   st = serve_run(j->e, j->list.req, j->list.n, &so, &j->stats);
   beside_mark to = beside_now();
+  if (j->adapt) adapt_end(j->adapt);
+  j->stats.moved = engine_moved(j->e).pairs > 0;
   j->run.other_cpu_share = beside_share(&from, &to);
   if (!r->stream) hf_progress_end(&s.bar);
   sigaction(SIGINT, &old, NULL);
@@ -547,7 +603,9 @@ static const char *keep_run(const run_options *r, job *j, record_failure *f) {
   if (st == HF_OK) st = counted;
   if (st == HF_OK) st = record_run(j->d, &j->run, j->list.req, j->list.n, &j->stats);
   const bool recorded = !record_failed(f, st);
+  const hf_status told = recorded && j->adapt ? adapt_record(j->adapt, j->d, j->run.id) : HF_OK;
   if (!recorded) j->run.id = 0;
+  else if (record_failed(f, told)) return "log of changes";
   else if (r->trace) record_failed(f, trace_store(j->d, j->run.id, &j->trace));
   return recorded ? "trace" : "run";
 }
@@ -562,6 +620,7 @@ static hf_status run_job(const run_options *r, job *j) {
   j->o = *engine_opts(j->e); /* without the device, if that could not be used */
   if (!r->no_shared_prefixes) HF_TRY(prefix_new(j->o.page_tokens, j->o.n_pages, &j->known));
   begin_drift(j);
+  HF_TRY(begin_adapting(r, j));
   HF_TRY(serve(r, j));
   drift_end(&j->drift);
   const char *lost = keep_run(r, j, &failed);
@@ -585,8 +644,10 @@ static hf_status run_job(const run_options *r, job *j) {
 
 hf_status cmd_prompts(const run_options *r) {
   job j = {0};
+  if (sched_getaffinity(0, sizeof j.cpus, &j.cpus) != 0) return hf_fail(HF_MACHINE, "the CPUs of this process are not known");
   hf_status st = run_job(r, &j);
   drift_end(&j.drift);
+  adapt_free(j.adapt);
   engine_close(j.e);
   prefix_free(j.known);
   stage_table_free(j.pace);

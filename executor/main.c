@@ -70,6 +70,9 @@ static hf_status dispatch(run_options *r) {
   if (r->logprobs && !r->out) return hf_fail(HF_INPUT, "--logprobs: are written to --out FILE.jsonl; there is none");
   for (int i = 0; i < r->stop.n; i++)
     if (!*r->stop.v[i]) return hf_fail(HF_INPUT, "--stop: an empty text");
+  if (!r->adapt && (r->adapt_every_s > 0 || r->adapt_rate > 0))
+    return hf_fail(HF_INPUT, "%s: goes with --adapt", r->adapt_every_s > 0 ? "--adapt-every" : "--adapt-rate");
+  if (r->adapt && !r->prompts) return hf_fail(HF_INPUT, "--adapt: goes with --prompts");
   gpu_spec g;
   dev_fault fault;
   int device;
@@ -171,6 +174,18 @@ int main(int argc, char **argv) {
        "one is written again, or marked where somebody has read it. At least 100 times what the step takes; default 30, 0 = "
        "never.",
        0, 86400},
+      {"adapt", 0, CLI_FLAG, &r.adapt, NULL,
+       "With --prompts and a device: follow what is asked. hf-plan is asked again and again with what was counted, and experts "
+       "change places while requests "
+       "run.",
+       0, 0},
+      {"adapt-every", 0, CLI_SECONDS, &r.adapt_every_s, "TIME",
+       "With --adapt: how often hf-plan is asked, and how long a change is watched before it is kept or taken back; default 60.",
+       0, 0},
+      {"adapt-rate", 0, CLI_SIZE, &r.adapt_rate, "SIZE",
+       "With --adapt: most bytes a second that are copied from and to the device for it, for example 500M; default a tenth of a "
+       "modelled link, else 256M.",
+       0, 0},
       {"fault", 0, CLI_STR, &r.fault, "KIND@N",
        "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
        "(slow*FACTOR); at "

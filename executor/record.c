@@ -115,10 +115,25 @@ static hf_status put_losses(db *d, int64_t run, const serve_stats *st) {
 static hf_status put_all(db *d, rec_run *run, const serve_request *reqs, int n, const serve_stats *st) {
   HF_TRY(db_run_put(d, run));
   HF_TRY(put_requests(d, run->id, reqs, n));
-  if (st->n_losses == 0) HF_TRY(put_stages(d, run->id, !strcmp(run->gpu, "none"), st)); /* else they are of two machines */
+  if (st->n_losses == 0 && !st->moved) /* else they are of two machines, or placements */
+    HF_TRY(put_stages(d, run->id, !strcmp(run->gpu, "none"), st));
   HF_TRY(put_routing(d, run->id, st));
   HF_TRY(put_losses(d, run->id, st));
   return db_commit(d);
+}
+
+static hf_status put_counts(db *d, rec_run *run, const serve_stats *st) {
+  HF_TRY(db_run_put(d, run));
+  HF_TRY(put_stages(d, run->id, !strcmp(run->gpu, "none"), st));
+  HF_TRY(put_routing(d, run->id, st));
+  return db_commit(d);
+}
+
+hf_status record_counts(db *d, rec_run *run, const serve_stats *st) {
+  HF_TRY(db_begin(d));
+  hf_status s = put_counts(d, run, st);
+  if (s != HF_OK) db_rollback(d);
+  return s;
 }
 
 void record_describe(rec_run *run, const char *model_path, const model *m, const engine *e, const engine_options *o,

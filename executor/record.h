@@ -16,6 +16,8 @@ void record_describe(rec_run *run, const char *model_path, const model *m, const
 
 /* What was measured, into *run. */
 HF_MUST hf_status record_figures(rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);
+/* Of a run that goes on: its row and what was counted of routing (and of distinct experts, up to max_tok) and stages, in one transaction. */
+HF_MUST hf_status record_counts(db *d, rec_run *run, const serve_stats *st);
 /* Writes *run, figures filled in, and all that belongs to it in one transaction; sets run->id. */
 HF_MUST hf_status record_run(db *d, rec_run *run, const serve_request *reqs, int n_reqs, const serve_stats *st);
 

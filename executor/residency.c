@@ -259,7 +259,7 @@ static void begin_wave(engine *e) {
   r->done = 0;
 }
 
-hf_status engine_move_to(engine *e, const uint8_t *target, residency_order *order) {
+static hf_status take_order(engine *e, const uint8_t *target, residency_order *order, bool begin) {
   residency *r = e->moves;
   const size_t n = (size_t)e->c.n_layers * (size_t)e->c.n_experts;
   candidate *list = NULL;
@@ -276,11 +276,19 @@ hf_status engine_move_to(engine *e, const uint8_t *target, residency_order *orde
   order->left_out = stay + n_out + n_in - 2 * order->pairs;
   for (int i = r->next; i < r->n; i++)
     order->bytes += shape_bytes(e, &r->shape[r->pair[i].shape], false) + shape_bytes(e, &r->shape[r->pair[i].shape], true);
-  if (r->state == REST) begin_wave(e);
+  if (begin && r->state == REST) begin_wave(e);
 end:
-  if (st != HF_OK) engine_stop_moving(e);
+  if (st != HF_OK || !begin) engine_stop_moving(e);
   free(list);
   return st;
+}
+
+hf_status engine_move_to(engine *e, const uint8_t *target, residency_order *order) {
+  return take_order(e, target, order, true);
+}
+
+hf_status engine_move_look(engine *e, const uint8_t *target, residency_order *order) {
+  return take_order(e, target, order, false);
 }
 
 bool engine_moving(const engine *e) {

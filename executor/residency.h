@@ -29,6 +29,8 @@ typedef struct {
 /* target: 1 = on the device, [n_layers * n_experts]. The engine moves towards it from now on, while it is polled; pairs of an earlier order that have
  * not begun are forgotten. Needs engine_options.movable. */
 HF_MUST hf_status engine_move_to(engine *e, const uint8_t *target, residency_order *order);
+/* What that order would be; nothing changes, but that pairs which have not begun are forgotten. */
+HF_MUST hf_status engine_move_look(engine *e, const uint8_t *target, residency_order *order);
 /* Whether an order is at work. */
 bool engine_moving(const engine *e);
 /* Pairs that have not begun are forgotten. */

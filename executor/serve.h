@@ -100,6 +100,7 @@ typedef struct {
   double wall_s;
   serve_loss loss[SERVE_LOSSES];
   int n_losses;
+  bool moved;     /* set by the caller: experts changed places (adapt.h), stage times are of several placements */
   int pages_lost; /* at the end: pages that are neither free nor known to hold a prefix: 0, but after an interruption */
   double step_ns_sum[2], step_ns_sq[2];
   int64_t step_n[2];

@@ -37,9 +37,12 @@ static hf_status run_id(db *d, const char *text, int64_t *id) {
   rec_run *runs = NULL;
   int n = 0;
   HF_TRY(db_run_list(d, &runs, &n));
-  if (n > 0) *id = runs[0].id;
+  int k = 0;
+  while (k < n && strcmp(runs[k].status, "running") == 0)
+    k++; /* what a run that goes on has counted so far, or one that was killed */
+  if (k < n) *id = runs[k].id;
   free(runs);
-  return n > 0 ? HF_OK : hf_fail(HF_NOT_FOUND, "option --from-run: the database has no run yet; run hf-run first");
+  return k < n ? HF_OK : hf_fail(HF_NOT_FOUND, "option --from-run: the database has no run yet; run hf-run first");
 }
 
 /* What a re-plan does not say again is as in the run. */
