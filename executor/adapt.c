@@ -21,14 +21,14 @@ struct adapt {
   adapt_options o;
   adapt_question q;
   enum { WAITING, ASKING, MOVING, WATCHING, GOING_BACK, OFF } state;
-  int64_t start_ns, next_ns; /* of serving; when there is something to do, in WAITING and WATCHING */
-  int64_t hold_ns;           /* nothing is asked before */
-  int backs;                 /* one after another */
-  serve_stats last;          /* counts at the last look */
-  bool halve;                /* those of the window, at the next look */
-  mark at[2];                /* at the last look and the one before */
-  mark begun;                /* of watching */
-  plan *before;              /* what the change at work replaces */
+  int64_t start_ns, next_ns;   /* of serving; when there is something to do, in WAITING and WATCHING */
+  int64_t hold_ns;             /* nothing is asked before */
+  int backs;                   /* one after another */
+  serve_stats last;            /* counts at the last look */
+  bool halve;                  /* those of the window, at the next look */
+  mark at[2];                  /* at the last look and the one before */
+  mark begun;                  /* of watching */
+  plan *before;                /* what the change at work replaces */
   uint8_t *residency, *target; /* [cells] before; ordered */
   int looks, asked, failed, declined;
   adapt_change change[ADAPT_MOST_CHANGES];

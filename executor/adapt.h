@@ -43,7 +43,7 @@ typedef struct {
   double at_s, moved_s; /* since serving began; until the last had its place */
   int pairs, left_out;
   int64_t bytes;
-  double gain, measured;                  /* in tokens/s: promised; found, valid when after is not 0 */
+  double gain, measured;                    /* in tokens/s: promised; found, valid when after is not 0 */
   double before_tok_per_s, after_tok_per_s; /* steady decode; 0: there was none */
   adapt_outcome outcome;
 } adapt_change;

@@ -24,14 +24,13 @@ static hf_status ask(adapt_question *q, int64_t run, json **doc) {
   enum { NUMBERS = 7 };
   const plan *p = q->now;
   const bool lengths = p->prompt_tokens + p->output_tokens <= q->context;
-  const char *const name[NUMBERS] = {"--from-run",      "--depth",         "--users",  "--context",
+  const char *const name[NUMBERS] = {"--from-run",     "--depth",         "--users",        "--context",
                                      "--chunk-tokens", "--prompt-tokens", "--output-tokens"};
   const int64_t value[NUMBERS] = {
       run, p->depth, q->users, q->context, q->chunk_tokens, lengths ? p->prompt_tokens : 0, lengths ? p->output_tokens : 0};
   char text[NUMBERS][24];
-  const char *argv[40] = {"plan",         "--json",  "--quiet",     "--no-store", "--db",
-                          q->db_path,     "--model", q->run.model, "--gpu",      q->run.gpu,
-                          "--kv-type",    p->kv_type[0] ? p->kv_type : "f16"};
+  const char *argv[40] = {"plan",    "--json",     "--quiet", "--no-store", "--db",      q->db_path,
+                          "--model", q->run.model, "--gpu",   q->run.gpu,   "--kv-type", p->kv_type[0] ? p->kv_type : "f16"};
   int n = 12;
   for (int i = 0; i < NUMBERS; i++) {
     if (value[i] == 0) continue;

@@ -14,7 +14,7 @@ typedef struct {
   const char *db_path;
   rec_run run;
   serve_stats counts; /* arrays are its own */
-  plan *now;          /* the placement at work, of which the answer tells the gain; becomes a row of the database when it is none */
+  plan *now; /* the placement at work, of which the answer tells the gain; becomes a row of the database when it is none */
   int users, context, chunk_tokens;
   cpu_set_t cpus; /* where it, and hf-plan, may run */
   /* answered */

@@ -100,6 +100,15 @@ static const char environment[] =
     "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"
     "HF_CATALOG\nA folder of catalog files that add to or replace the built-in ones.\n";
 
+static const char adapt_help[] =
+    "With --prompts and a device: follow what is asked. hf-plan is asked again and again with what was counted, and experts "
+    "change places while requests run.";
+static const char adapt_every_help[] =
+    "With --adapt: how often hf-plan is asked, and how long a change is watched before it is kept or taken back; default 60.";
+static const char adapt_rate_help[] =
+    "With --adapt: most bytes a second that are copied from and to the device for it, for example 500M; default a tenth of a "
+    "modelled link, else 256M.";
+
 static int run_as_asked(const cli_spec *spec, int argc, char **argv, run_options *r) {
   int n = 0;
   char **rest = NULL;
@@ -174,18 +183,9 @@ int main(int argc, char **argv) {
        "one is written again, or marked where somebody has read it. At least 100 times what the step takes; default 30, 0 = "
        "never.",
        0, 86400},
-      {"adapt", 0, CLI_FLAG, &r.adapt, NULL,
-       "With --prompts and a device: follow what is asked. hf-plan is asked again and again with what was counted, and experts "
-       "change places while requests "
-       "run.",
-       0, 0},
-      {"adapt-every", 0, CLI_SECONDS, &r.adapt_every_s, "TIME",
-       "With --adapt: how often hf-plan is asked, and how long a change is watched before it is kept or taken back; default 60.",
-       0, 0},
-      {"adapt-rate", 0, CLI_SIZE, &r.adapt_rate, "SIZE",
-       "With --adapt: most bytes a second that are copied from and to the device for it, for example 500M; default a tenth of a "
-       "modelled link, else 256M.",
-       0, 0},
+      {"adapt", 0, CLI_FLAG, &r.adapt, NULL, adapt_help, 0, 0},
+      {"adapt-every", 0, CLI_SECONDS, &r.adapt_every_s, "TIME", adapt_every_help, 0, 0},
+      {"adapt-rate", 0, CLI_SIZE, &r.adapt_rate, "SIZE", adapt_rate_help, 0, 0},
       {"fault", 0, CLI_STR, &r.fault, "KIND@N",
        "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
        "(slow*FACTOR); at "
