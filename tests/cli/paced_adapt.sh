@@ -43,11 +43,11 @@ shift_load() {
   static=$(json .decode_tok_per_s)
   expect_json '.adapt == null and .unlike_plan == null'
   run "$tmp/swedish.json" "$tmp/shift.jsonl" --adapt --adapt-every $every --out "$tmp/answers.jsonl"
-  expect_json '.unfinished == 0 and .requests == 35 and .adapt.failed == 0'
+  expect_json '.unfinished == 0 and .requests == 35'
   gain=$(jq -n "$(json .decode_tok_per_s) / $static - 1")
   wrong="changes $(json '.adapt.changes | map([.gain_expected, .gain_measured, .outcome]) | tojson'), $gain faster than the static plan"
   expect_same 35 "$(jq -s 'map(select(.output_tokens == 64)) | length' "$tmp/answers.jsonl")" "whole answers"
-  jq -e '.adapt.changes | length >= 1 and .[0].pairs > 0 and .[0].bytes > 0 and .[0].gain_expected >= 0.05 and (map(select(.outcome == "kept" and .gain_measured > 0)) | length) >= 1' "$out" >/dev/null &&
+  jq -e '.adapt.failed == 0' "$out" >/dev/null && jq -e '.adapt.changes | length >= 1 and .[0].pairs > 0 and .[0].bytes > 0 and .[0].gain_expected >= 0.05 and (map(select(.outcome == "kept" and .gain_measured > 0)) | length) >= 1' "$out" >/dev/null &&
     jq -en "$gain > 0.05" >/dev/null
 }
 settle shift_load
@@ -67,9 +67,9 @@ expect_json ".changes.from_run < $id"
 texts "$tmp/same.jsonl" code 30
 same_load() {
   run "$tmp/code.json" "$tmp/same.jsonl" --adapt --adapt-every $every
-  expect_json '.unfinished == 0 and .adapt.failed == 0 and .adapt.asked > 2'
+  expect_json '.unfinished == 0'
   wrong="a load that stays the same: asked $(json .adapt.asked) times, changes $(json '.adapt.changes | tojson')"
-  jq -e '.adapt.changes | length <= 1' "$out" >/dev/null
+  jq -e '.adapt.failed == 0 and .adapt.asked > 2 and (.adapt.changes | length <= 1)' "$out" >/dev/null
 }
 settle same_load
 echo "a load that stays: asked $(json .adapt.asked) times, $(json '.adapt.changes | length') changes"
@@ -89,9 +89,9 @@ chmod +x "$tmp/bin/hf-plan"
 bin_of_run=$tmp/bin
 liar() {
   run "$tmp/code.json" "$tmp/same.jsonl" --adapt --adapt-every $every
-  expect_json '.unfinished == 0 and .adapt.failed == 0'
+  expect_json '.unfinished == 0'
   wrong="a plan that lies: $(json '.adapt.changes | tojson')"
-  jq -e '.adapt.changes | length == 1 and .[0].outcome == "taken back" and .[0].gain_measured < -0.05 and .[0].gain_expected == 0.5' "$out" >/dev/null
+  jq -e '.adapt.failed == 0 and (.adapt.changes | length >= 1 and all(.[]; .outcome != "kept" and .gain_expected == 0.5) and .[0].outcome == "taken back" and .[0].gain_measured < -0.05)' "$out" >/dev/null
 }
 settle liar
 echo "a plan that lies: $(json '.adapt.changes[0].gain_measured * 100 | round') % measured, taken back"
