@@ -12,8 +12,8 @@ for kind in swedish code; do
     --depth 1 --census $tiny/census.json --census-kind $kind --out "$tmp/$kind.json" --json --quiet
 done
 texts() { jq -c --arg d "$1" 'select(.domain == $d)' $tiny/prompts.jsonl; }
-(texts swedish | head -n 5; texts code; texts code | head -n 16) >"$tmp/shift.jsonl" # 5 and 40
-(texts code; texts code | head -n 16) >"$tmp/same.jsonl"
+(texts swedish | sed -n 1,5p; texts code; texts code | sed -n 1,16p) >"$tmp/shift.jsonl" # 5 and 40
+(texts code; texts code | sed -n 1,16p) >"$tmp/same.jsonl"
 
 run() { # NAME PLAN PROMPTS MORE...
   expect_exit 0 "$bin/hf-run" --plan "$2" --model $tiny --prompts "$3" --max-tokens 64 --ignore-eos --quiet --json "${@:4}"

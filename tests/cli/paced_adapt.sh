@@ -100,7 +100,7 @@ echo "a plan that lies: $(json '.adapt.changes[0].gain_measured * 100 | round') 
 printf '#!/bin/bash\nif [[ " $* " != *" --from-run "* ]]; then exec "%s/hf-plan" "$@"; fi\necho "hf-plan: does not want to" >&2\nexit 1\n' "$bin" >"$tmp/bin/hf-plan"
 texts "$tmp/some.jsonl" code 12
 expect_exit 0 "$tmp/bin/hf-run" --plan "$tmp/code.json" --model $tiny --prompts "$tmp/some.jsonl" --max-tokens 64 --ignore-eos --adapt --adapt-every 0.5 --json
-expect_json '.unfinished == 0 and .adapt.failed > 0 and .adapt.failed == .adapt.asked and (.adapt.changes | length) == 0'
+expect_json '.unfinished == 0 and .adapt.failed > 0 and .adapt.asked - .adapt.failed <= 1 and (.adapt.changes | length) == 0'
 expect_stderr_line 'adapting: no other plan: .*does not want to'
 # one that never answers is not waited for at the end
 printf '#!/bin/bash\nif [[ " $* " != *" --from-run "* ]]; then exec "%s/hf-plan" "$@"; fi\nexec sleep 600\n' "$bin" >"$tmp/bin/hf-plan"
