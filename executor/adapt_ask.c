@@ -37,6 +37,7 @@ static hf_status ask(adapt_question *q, int64_t run, json **doc) {
     snprintf(text[i], sizeof text[i], "%lld", (long long)value[i]);
     argv[n++] = name[i], argv[n++] = text[i];
   }
+  if (p->machine_id == 0 && p->machine[0]) argv[n++] = "--machine", argv[n++] = p->machine; /* else that of the plan's row */
   return ask_hf_plan_until(argv, &q->stop, doc);
 }
 
