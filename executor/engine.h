@@ -43,16 +43,16 @@ typedef struct {
   int64_t device_bytes; /* size of a virtual or paced device; of the first, where there are several: */
   int more_devices;     /* layers go over them as the plan says, without one by their sizes */
   int64_t more_bytes[ENGINE_DEVICES - 1];
-  int64_t ram_limit_bytes; /* 0 = what the machine has */
-  dev_fault fault;         /* to rehearse with; of a virtual or paced device */
-  int fault_device;        /* which of several */
-  int64_t check_every_ns;  /* engine_launch_check; 0 = never, no pages are kept for it */
-  int64_t deadline_ns;     /* a device silent for so long is lost; 0 = learned (watch.h) */
-  struct ranks *ranks;     /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */
-  const uint8_t *owner;    /* [n_layers][n_experts] rank that has each expert; borrowed, NULL = all are this process's */
-  bool movable;            /* residency.h: experts may change their places while steps run */
+  int64_t ram_limit_bytes;  /* 0 = what the machine has */
+  dev_fault fault;          /* to rehearse with; of a virtual or paced device */
+  int fault_device;         /* which of several */
+  int64_t check_every_ns;   /* engine_launch_check; 0 = never, no pages are kept for it */
+  int64_t deadline_ns;      /* a device silent for so long is lost; 0 = learned (watch.h) */
+  struct ranks *ranks;      /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */
+  const uint8_t *owner;     /* [n_layers][n_experts] rank that has each expert; borrowed, NULL = all are this process's */
+  bool movable;             /* residency.h: experts may change their places while steps run */
   int64_t move_bytes_per_s; /* most that is copied for it, both directions together; 0 = no limit */
-  int rank;                /* of this process; above 0 it has experts alone (engine_open_rank) */
+  int rank;                 /* of this process; above 0 it has experts alone (engine_open_rank) */
 } engine_options;
 
 typedef struct engine engine;

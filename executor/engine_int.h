@@ -110,12 +110,12 @@ struct engine {
   struct residency *moves; /* NULL: experts stay where they are */
   char lost_reason[96];
   bool lost_rank;
-  int not_uploaded;    /* layers that were to upload and do not */
-  float *check_logits; /* [vocab] what the check gave at first; NULL: there is no check */
+  int not_uploaded;      /* layers that were to upload and do not */
+  float *check_logits;   /* [vocab] what the check gave at first; NULL: there is no check */
   int64_t check_version; /* of the placement that it was with (micro_batch.version) */
-  watch watch;         /* of a device that computes on its own */
-  watch guest_watch;   /* by device */
-  int cpu_layer;       /* layer and step at work in the pool */
+  watch watch;           /* of a device that computes on its own */
+  watch guest_watch;     /* by device */
+  int cpu_layer;         /* layer and step at work in the pool */
   dev_step *cpu_step;
   bool cpu_away;        /* waiting for rows of other ranks */
   engine_over_fn *over; /* told of steps that end meanwhile */
