@@ -72,8 +72,14 @@ int parts_on(const model_config *c, const engine_options *o, int k) {
   return n;
 }
 
+static hf_status no_such(const engine_options *o, const char *what, int k) {
+  if (devices_of(o) == 1) return hf_fail(HF_INPUT, "plan: %s gpu%d, but there is one device (--gpu)", what, k);
+  return hf_fail(HF_INPUT, "plan: %s gpu%d, but there are %d devices (--gpu)", what, k, devices_of(o));
+}
+
 hf_status devices_check(const model_config *c, const engine_options *o) {
   int parts = 0;
+  char what[64];
   if (o->more_devices < 0 || o->more_devices > ENGINE_DEVICES - 1)
     return hf_fail(HF_INPUT, "engine: %d devices: 1 to %d are possible", 1 + o->more_devices, (int)ENGINE_DEVICES);
   for (int l = 0; l < c->n_layers; l++) {
@@ -82,13 +88,12 @@ hf_status devices_check(const model_config *c, const engine_options *o) {
       return hf_fail(HF_UNSUPPORTED,
                      "plan: layers[%d].home: gpu%d, the paced machine's times are for gpu%d: make the plan for this --gpu", l,
                      home, o->pace->layer[l].home);
-    if (home < 0 || home >= devices_of(o))
-      return hf_fail(HF_INPUT, "plan: layers[%d].home: gpu%d, but there are %d devices (--gpu)", l, home, devices_of(o));
+    snprintf(what, sizeof what, "layers[%d].home:", l);
+    if (home < 0 || home >= devices_of(o)) return no_such(o, what, home);
     for (int x = 0; c->layer_is_moe[l] && x < c->n_experts; x++) {
       const int k = device_of_expert(c, o, l, x);
-      if (k >= devices_of(o))
-        return hf_fail(HF_INPUT, "plan: placement[%d]: expert %d is on gpu%d, but there are %d devices (--gpu)", l, x, k,
-                       devices_of(o));
+      snprintf(what, sizeof what, "placement[%d]: expert %d is on", l, x);
+      if (k >= devices_of(o)) return no_such(o, what, k);
     }
   }
   for (int k = 0; k < devices_of(o); k++) parts += parts_on(c, o, k);

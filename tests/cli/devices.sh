@@ -1,0 +1,52 @@
+# Several devices: a plan of hf-plan for two unlike virtual devices is executed as it says, the same tokens as without a device and with one; a trace names
+# both; what does not fit, or was made for other devices, is refused by its name; one that is lost costs no request.
+. tests/cli/lib.sh
+tiny=examples/tiny-moe
+"$bin/hf-profile" --quick --model $tiny --quiet --json >/dev/null
+ask=(--model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 24 --ignore-eos --quiet --json)
+answers() { jq -c '[.id, .ids]' "$1" | sort; }
+pair=virtual:6M+virtual:4M
+expect_exit 0 "$bin/hf-plan" plan --model $tiny --gpu $pair --users 5 --context 128 --prompt-tokens 40 --output-tokens 24 --depth 1 --kv-type f16 --out "$tmp/plan.json" --json --quiet
+expect_json '.devices | length == 2 and .[0].spec == "virtual:6M" and .[1].spec == "virtual:4M"'
+expect_json '[.layers[] | .home // 0] | unique == [0, 1] and . == sort'
+expect_json '[.budget[] | select(.where == "gpu1" and (.what | test("KV")))] | length == 1'
+
+expect_exit 0 "$bin/hf-run" "${ask[@]}" --gpu none --out "$tmp/want.jsonl"
+for depth in 1 2 3; do # each micro-batch has buffers on both
+  expect_exit 0 "$bin/hf-run" "${ask[@]}" --plan "$tmp/plan.json" --gpu virtual:$((5 + depth))M+virtual:$((3 + depth))M --depth $depth --trace "$tmp/trace.json" --out "$tmp/got.jsonl"
+  expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/got.jsonl")" "answers of two devices at depth $depth"
+  expect_json '[.trace.resources[].resource] | contains(["gpu0", "gpu1"])'
+  expect_same "$(sqlite3 "$HETEROFLOW_DB" "select distinct resource from stage_time where run_id = $(json .run_id) and stage = 'attn' order by 1" | tr '\n' ' ')" 'gpu0 gpu1 ' "devices of stages"
+done
+# an attention of each layer on its home
+homes=$(jq -c '[.layers[] | .home // 0]' "$tmp/plan.json")
+expect_same "$(sqlite3 "$HETEROFLOW_DB" "select distinct layer || ' ' || substr(resource, 4) from stage_time where run_id = $(json .run_id) and stage = 'attn' order by layer")" "$(jq -r 'to_entries[] | "\(.key) \(.value)"' <<<"$homes")" "home of each layer"
+
+# Experts of every layer on both devices and the CPU, whatever its home.
+jq '.placement |= map(if . == [] then . else [[8, 0], [8, 1], [16, -1]] end) | .budget = []' "$tmp/plan.json" >"$tmp/anywhere.json"
+for depth in 1 3; do
+  expect_exit 0 "$bin/hf-run" "${ask[@]}" --plan "$tmp/anywhere.json" --gpu virtual:8M+virtual:8M --depth $depth --out "$tmp/got.jsonl"
+  expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/got.jsonl")" "answers with experts anywhere at depth $depth"
+done
+
+# Without a plan layers go by sizes; budgets name the device.
+expect_exit 0 "$bin/hf-run" --check-reference tests/golden/deepseek_v3/reference.json --model tests/golden/deepseek_v3 --gpu virtual:1G+virtual:500M --experts-on-gpu 50 --depth 2 --json
+expect_json '.verdict == "passed"'
+expect_exit 1 "$bin/hf-run" "${ask[@]}" --plan "$tmp/plan.json" --gpu virtual:8M+virtual:400K
+expect_stderr_line '^hf-run: does not fit: gpu1 needs .* and has 0\.4 MiB'
+expect_error 2 'plan: placement\[1\]: expert 8 is on gpu1, but there is one device' "$bin/hf-run" "${ask[@]}" --plan "$tmp/anywhere.json" --gpu virtual:64M
+
+for fault in error@900:gpu1 hang@700:gpu0 error@300:gpu1; do
+  expect_exit 0 "$bin/hf-run" "${ask[@]}" --plan "$tmp/plan.json" --fault "$fault" --device-deadline 0.3 --out "$tmp/got.jsonl"
+  expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/got.jsonl")" "answers with $fault"
+  expect_json ".losses[0] | .requests == 5 and (.why | test(\"^${fault##*:}: \"))"
+done
+
+for bad in virtual:8M+paced:paced-pair virtual:8M+ virtual:8M+virtual: paced:paced-pair+paced:paced-desk; do
+  expect_error 2 '^hf-run: --gpu' "$bin/hf-run" --model $tiny --prompt x --quiet --gpu "$bad"
+  expect_error 2 'gpu' "$bin/hf-plan" plan --model $tiny --quiet --gpu "$bad"
+done
+for bad in error@5:gpu2 error@5:gpu9 error@5:gpux error@5:cpu; do
+  expect_error 2 '^hf-run: --fault: ' "$bin/hf-run" "${ask[@]}" --plan "$tmp/plan.json" --fault "$bad"
+done
+echo ok
