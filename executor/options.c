@@ -40,7 +40,7 @@ static hf_status parse_device(const char *all, const char *text, size_t n, gpu_s
     return hf_fail(HF_INPUT, "--gpu: '%s' names no machine; paced:MACHINE[:SIZE]", all);
   if (kind == GPU_PACED && g->n > 0 && strcmp(g->machine, one) != 0)
     return hf_fail(HF_INPUT, "--gpu: '%s': paced devices are those of one machine, its first, its second and so on", all);
-  if (kind == GPU_PACED) snprintf(g->machine, sizeof g->machine, "%s", one);
+  if (kind == GPU_PACED) snprintf(g->machine, sizeof g->machine, "%.95s", one);
   g->kind = kind;
   return colon ? cli_parse_size(size, "--gpu", &g->bytes[g->n++]) : (g->n++, HF_OK);
 }
