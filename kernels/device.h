@@ -97,7 +97,7 @@ typedef enum {
 } dev_op_kind;
 
 /* As the layer of EXPERTS and STAGE: the one that the step says. Experts of many layers on a device that is home of none of them need one recording. */
-enum { DEV_LAYER_OF_STEP = -1 };
+enum { DEV_LAYER_OF_STEP = -2 };
 
 /* In which steps an operation runs. CUDA will make a graph of each kind of step from the one list. */
 typedef enum { DEV_ALWAYS, DEV_NO_UPLOAD, DEV_UPLOAD } dev_when;

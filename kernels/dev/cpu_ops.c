@@ -474,7 +474,8 @@ static hf_status check_op(const dev_op *op, const dev_context *ctx, int i) {
   if (k == DOP_ROUTE && (ctx->top_k < 1 || ctx->top_k > ctx->n_experts)) return bad_op(i, op, "the context routes to no experts");
   if (k == DOP_UPLOAD || k == DOP_UPLOADED) HF_TRY(check_uploads(op, ctx, i));
   /* layer n_layers is that of the head */
-  if (k == DOP_STAGE && (op->n < 0 || op->n >= DEV_STAGE_N || op->layer < DEV_LAYER_OF_STEP || op->layer > ctx->n_layers))
+  if (k == DOP_STAGE &&
+      (op->n < 0 || op->n >= DEV_STAGE_N || op->layer > ctx->n_layers || (op->layer < 0 && op->layer != DEV_LAYER_OF_STEP)))
     return bad_op(i, op, "no such stage or layer");
   return HF_OK;
 }

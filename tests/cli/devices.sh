@@ -30,8 +30,19 @@ for depth in 1 3; do
 done
 
 # Without a plan layers go by sizes; budgets name the device.
-expect_exit 0 "$bin/hf-run" --check-reference tests/golden/deepseek_v3/reference.json --model tests/golden/deepseek_v3 --gpu virtual:1G+virtual:500M --experts-on-gpu 50 --depth 2 --json
-expect_json '.verdict == "passed"'
+for family in deepseek_v3 gpt_oss; do
+  for devices in virtual:1G+virtual:500M virtual:300M+virtual:1G+virtual:500M; do
+    for depth in 1 2 3; do
+      for batch in 1 5 16; do
+        for share in 0 50 100; do
+          expect_exit 0 "$bin/hf-run" --check-reference tests/golden/$family/reference.json --model tests/golden/$family --gpu $devices --experts-on-gpu $share \
+            --depth $depth --batch $batch --json
+          expect_json '.verdict == "passed" and .prompts == .passed'
+        done
+      done
+    done
+  done
+done
 expect_exit 1 "$bin/hf-run" "${ask[@]}" --plan "$tmp/plan.json" --gpu virtual:8M+virtual:400K
 expect_stderr_line '^hf-run: does not fit: gpu1 needs .* and has 0\.4 MiB'
 expect_error 2 'plan: placement\[1\]: expert 8 is on gpu1, but there is one device' "$bin/hf-run" "${ask[@]}" --plan "$tmp/anywhere.json" --gpu virtual:64M
