@@ -136,14 +136,17 @@ enum {
 typedef void kern_pack_fn(const float *x, int n, void *out);
 
 /* Paged KV cache of one layer: numbers of F32, F16 or BF16, or Q8_0: blocks of 32 int8 with an F16 scale, 34 bytes, quantised as activations are (Q8B32).
- * Row r of page p begins at base + p*page_bytes + r*row_bytes; a row is what a token has: latent and rotated part (MLA), or the keys of all heads and
- * then their values. Q8_0 of MLA: the int8 of a row, then its scales. Q8_0 of heads has rows in groups of KERN_KV_GROUP tokens instead, which begin where
- * their first row would; in a group one head after another:
- *     keys         [k / 4][token][4]     four dimensions of 16 tokens are a vector of 64 bytes: scores have tokens in lanes
+ * Row r of page p begins at base + p*page_bytes + r*row_bytes; a row is what a token has.
+ *   MLA: latent and rotated part; Q8_0: the int8 of both, filled up with zeros to a multiple of 32, then their scales.
+ *   Heads: rows are taken in groups of KERN_KV_GROUP tokens, which begin where their first row would. In a group one head after another:
+ *     keys   [k][token]       one dimension of 16 tokens side by side: scores have tokens in lanes
+ *     values [token][v]
+ *   of Q8_0, with dimensions filled up with zeros to a multiple of 32:
+ *     keys         [k / 4][token][4]     four dimensions of 16 tokens are a vector of 64 bytes
  *     their scales [k / 32][token]
  *     values       [token][v]
  *     their scales [v / 32][token]
- * Dimensions of a head (MLA: of a row) are filled up with zeros to a multiple of 32. */
+ *   Pages of fewer tokens (not of Q8_0; slower), and calls with kern_attn.many: the keys of all heads, then their values, row by row. */
 typedef enum { KV_F32, KV_F16, KV_BF16, KV_Q8_0, KV_N } kern_kv_type;
 enum { KERN_KV_GROUP = 16 };
 typedef struct {

@@ -83,17 +83,54 @@ static void write_row(const numbers *x, char *row) {
   }
 }
 
+static size_t bytes_of(const kern_kv *kv) {
+  return kv->type == KV_F32 ? 4 : 2;
+}
+
+/* Keys of token t of a group, of one head. */
+static void write_keys(const kern_kv *kv, const float *k, int n, int t, char *keys) {
+  const size_t bytes = bytes_of(kv), dim_bytes = bytes * KERN_KV_GROUP;
+  char row[AT_ONCE * 4];
+  for (int at = 0, some; at < n; at += some) {
+    some = n - at < AT_ONCE ? n - at : AT_ONCE;
+    kern_get()->kv_store(kv->type, k + at, some, row);
+    char *to = keys + (size_t)at * dim_bytes + (size_t)t * bytes;
+    if (bytes == 2)
+      for (int j = 0; j < some; j++, to += dim_bytes) memcpy(to, row + 2 * j, 2);
+    else
+      for (int j = 0; j < some; j++, to += dim_bytes) memcpy(to, row + 4 * j, 4);
+  }
+}
+
+static void read_keys(const kern_kv *kv, const char *keys, int n, int t, float *k) {
+  const size_t bytes = bytes_of(kv);
+  char row[AT_ONCE * 4];
+  for (int at = 0, some; at < n; at += some) {
+    some = n - at < AT_ONCE ? n - at : AT_ONCE;
+    for (int j = 0; j < some; j++)
+      memcpy(row + (size_t)j * bytes, keys + ((size_t)(at + j) * KERN_KV_GROUP + (size_t)t) * bytes, bytes);
+    kern_get()->kv_load(kv->type, row, some, k + at);
+  }
+}
+
 void kern_kv_write(const kern_kv *kv, const kern_kv_shape *s, int i, const float *k, const float *v) {
   const int heads = s->n_heads ? s->n_heads : 1;
   char *row = (char *)(uintptr_t)kern_kv_row(kv, i);
-  if (kv->type != KV_Q8_0) {
+  if (kv->type != KV_Q8_0 && s->n_heads && kv_in_groups(kv)) {
+    const kv_head h = kv_head_of(kv->type, s->k, s->v);
+    char *head = (char *)(uintptr_t)kv_group(kv, i);
+    for (int g = 0; g < heads; g++, head += h.bytes, k += s->k, v += s->v) {
+      write_keys(kv, k, s->k, i % KERN_KV_GROUP, head);
+      kern_get()->kv_store(kv->type, v, s->v, head + h.values + (size_t)(i % KERN_KV_GROUP * s->v) * bytes_of(kv));
+    }
+  } else if (kv->type != KV_Q8_0) {
     kern_get()->kv_store(kv->type, k, heads * s->k, row);
-    kern_get()->kv_store(kv->type, v, heads * s->v, row + (size_t)(heads * s->k) * (kv->type == KV_F32 ? 4 : 2));
+    kern_get()->kv_store(kv->type, v, heads * s->v, row + (size_t)(heads * s->k) * bytes_of(kv));
   } else if (!s->n_heads) {
     write_row(&(numbers){{k, v}, {s->k, s->v}}, row);
   } else {
     const kv_q8_head h = kv_q8_head_of(s->k, s->v);
-    char *head = (char *)(uintptr_t)kv_q8_group(kv, i);
+    char *head = (char *)(uintptr_t)kv_group(kv, i);
     for (int g = 0; g < heads; g++, head += h.bytes, k += s->k, v += s->v) {
       write_part(&(numbers){{k}, {s->k}}, i % KERN_KV_GROUP, true, head, head + h.k_scales);
       write_part(&(numbers){{v}, {s->v}}, i % KERN_KV_GROUP, false, head + h.values, head + h.v_scales);
@@ -113,9 +150,16 @@ static void read_part(const char *q, const char *scales, int t, bool keys, int n
 void kern_kv_read(const kern_kv *kv, const kern_kv_shape *s, int i, float *k, float *v) {
   const int heads = s->n_heads ? s->n_heads : 1;
   const char *row = kern_kv_row(kv, i);
-  if (kv->type != KV_Q8_0) {
+  if (kv->type != KV_Q8_0 && s->n_heads && kv_in_groups(kv)) {
+    const kv_head h = kv_head_of(kv->type, s->k, s->v);
+    const char *head = kv_group(kv, i);
+    for (int g = 0; g < heads; g++, head += h.bytes, k += s->k, v += s->v) {
+      read_keys(kv, head, s->k, i % KERN_KV_GROUP, k);
+      kern_get()->kv_load(kv->type, head + h.values + (size_t)(i % KERN_KV_GROUP * s->v) * bytes_of(kv), s->v, v);
+    }
+  } else if (kv->type != KV_Q8_0) {
     kern_get()->kv_load(kv->type, row, heads * s->k, k);
-    kern_get()->kv_load(kv->type, row + (size_t)(heads * s->k) * (kv->type == KV_F32 ? 4 : 2), heads * s->v, v);
+    kern_get()->kv_load(kv->type, row + (size_t)(heads * s->k) * bytes_of(kv), heads * s->v, v);
   } else if (!s->n_heads) {
     _Alignas(64) float block[Q8_BLOCK];
     const char *scales = row + (size_t)q8b32_blocks(s->k + s->v) * Q8_BLOCK;
@@ -127,7 +171,7 @@ void kern_kv_read(const kern_kv *kv, const kern_kv_shape *s, int i, float *k, fl
     }
   } else {
     const kv_q8_head h = kv_q8_head_of(s->k, s->v);
-    const char *head = kv_q8_group(kv, i);
+    const char *head = kv_group(kv, i);
     for (int g = 0; g < heads; g++, head += h.bytes, k += s->k, v += s->v) {
       read_part(head, head + h.k_scales, i % KERN_KV_GROUP, true, s->k, k);
       read_part(head + h.values, head + h.v_scales, i % KERN_KV_GROUP, false, s->v, v);

@@ -73,8 +73,22 @@ static inline kv_q8_head kv_q8_head_of(int k, int v) {
 }
 
 /* The group that holds token i. */
-static inline const char *kv_q8_group(const kern_kv *kv, int i) {
+static inline const char *kv_group(const kern_kv *kv, int i) {
   return kern_kv_row(kv, i / KERN_KV_GROUP * KERN_KV_GROUP);
+}
+
+/* Whether heads lie in groups. */
+static inline bool kv_in_groups(const kern_kv *kv) {
+  return kv->page_tokens >= KERN_KV_GROUP;
+}
+
+/* A head's part of a group in F32, F16 or BF16: keys, then values from this byte on. */
+typedef struct {
+  size_t values, bytes;
+} kv_head;
+static inline kv_head kv_head_of(kern_kv_type t, int k, int v) {
+  const size_t elem = t == KV_F32 ? 4 : 2, values = (size_t)k * KERN_KV_GROUP * elem;
+  return (kv_head){values, values + (size_t)v * KERN_KV_GROUP * elem};
 }
 
 /* Part of a block: `count` units of 1, 2 or 4 bytes from byte at[0] of a row's block on; with at[1] and at[2] the units of two or three places

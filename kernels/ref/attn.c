@@ -16,6 +16,24 @@ static float element(const kern_kv *kv, const char *row, int i) {
   }
 }
 
+/* Token i of KV head g in a cache of numbers: its key, whose elements lie `step` apart, and its value. */
+typedef struct {
+  const char *k, *v;
+  int step;
+} token_at;
+
+static token_at token_of(const kern_attn *a, int g, int i) {
+  const size_t bytes = a->kv.type == KV_F32 ? 4 : 2;
+  const char *row = kern_kv_row(&a->kv, i);
+  if (a->mla) return (token_at){row, row, 1};
+  if (a->many || !kv_in_groups(&a->kv))
+    return (token_at){row + (size_t)(g * a->dk) * bytes, row + (size_t)(a->n_kv_heads * a->dk + g * a->dv) * bytes, 1};
+  const kv_head h = kv_head_of(a->kv.type, a->dk, a->dv);
+  const char *head = kv_group(&a->kv, i) + (size_t)g * h.bytes;
+  const int t = i % KERN_KV_GROUP;
+  return (token_at){head + (size_t)t * bytes, head + h.values + (size_t)(t * a->dv) * bytes, KERN_KV_GROUP};
+}
+
 /* Token i of KV head g in a cache of Q8_0: where its numbers and scales are. */
 typedef struct {
   const char *k, *k_scale, *v, *v_scale;
@@ -29,7 +47,7 @@ static q8_token q8_of(const kern_attn *a, int g, int i) {
     return (q8_token){.k = row, .k_scale = scales, .v = row, .v_scale = scales, .rows = true};
   }
   const kv_q8_head h = kv_q8_head_of(a->dk, a->dv);
-  const char *head = kv_q8_group(&a->kv, i) + (size_t)g * h.bytes;
+  const char *head = kv_group(&a->kv, i) + (size_t)g * h.bytes;
   return (q8_token){.k = head + 4 * t,
                     .k_scale = head + h.k_scales + 2 * t,
                     .v = head + h.values + (size_t)t * (size_t)h.v_blocks * Q8_BLOCK,
@@ -72,20 +90,19 @@ static void forget(state *s, int dv) {
   for (int j = 0; j < dv; j++) s->sum[j] = 0;
 }
 
-static float score_of(const kern_attn *a, const query *x, const char *row, int k0) {
+static float score_of(const kern_attn *a, const query *x, const token_at *at) {
   float s[8] = {0};
-  for (int j = 0; j < a->dk; j++) s[j % 8] += x->q[j] * element(&a->kv, row, k0 + j);
+  for (int j = 0; j < a->dk; j++) s[j % 8] += x->q[j] * element(&a->kv, at->k, j * at->step);
   return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
 }
 
 static void attend(const kern_attn *a, int g, const query *x, int lo, int hi, state *st) {
   const bool q8 = a->kv.type == KV_Q8_0;
-  const int k0 = a->mla ? 0 : g * a->dk, v0 = a->mla ? 0 : (a->n_kv_heads + g) * a->dk;
   for (int i = lo; i < hi; i++) {
-    const char *row = kern_kv_row(&a->kv, i);
+    const token_at at = token_of(a, g, i);
     q8_token token = {0};
     if (q8) token = q8_of(a, g, i);
-    float score = a->scale * (q8 ? q8_score(a, &token, x->rounded) : score_of(a, x, row, k0));
+    float score = a->scale * (q8 ? q8_score(a, &token, x->rounded) : score_of(a, x, &at));
     if (score > st->max) {
       float shrink = expf(st->max - score);
       for (int j = 0; j < a->dv; j++) st->sum[j] *= shrink;
@@ -94,7 +111,7 @@ static void attend(const kern_attn *a, int g, const query *x, int lo, int hi, st
     }
     float p = expf(score - st->max);
     st->weight += p;
-    for (int j = 0; j < a->dv; j++) st->sum[j] += p * (q8 ? q8_value(&token, j) : element(&a->kv, row, v0 + j));
+    for (int j = 0; j < a->dv; j++) st->sum[j] += p * (q8 ? q8_value(&token, j) : element(&a->kv, at.v, j));
   }
 }
 

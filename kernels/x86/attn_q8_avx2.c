@@ -14,7 +14,7 @@ typedef struct {
 #define AQ_VEC __m256
 #define AQ_INT __m256i
 #define AQ_KEY aq_keys
-#define AQ_GROUP 4
+#define AG_GROUP 4
 #define AQ_SUMS 8
 #define AQ_TOKENS(rows) ((rows) == 4 ? 1 : (rows) == 2 ? 2 : 4)
 #define AQ_DIMS(rows) ((rows) == 4 ? 2 : 4)
@@ -25,14 +25,6 @@ typedef struct {
 #define AQ_FLOAT(i) _mm256_cvtepi32_ps(i)
 #define AQ_SCALES(p) _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p)))
 #define AQ_VALUES(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p))))
-#define AQ_SPREAD(p) _mm256_broadcast_ss(p)
-#define AQ_ADD(a, b) _mm256_add_ps(a, b)
-#define AQ_SUB(a, b) _mm256_sub_ps(a, b)
-#define AQ_MAX(a, b) _mm256_max_ps(a, b)
-#define AQ_ZERO() _mm256_setzero_ps()
-#define AQ_HIDE(v, i, lo, hi) aq_hide(v, i, lo, hi)
-#define AQ_MOST(v) aq_most(v)
-#define AQ_SUM(v) v256_sum(v)
 
 AT_INLINE aq_keys aq_load_keys(const char *p) {
   const __m256i k = _mm256_loadu_si256((const void *)p);
@@ -42,18 +34,6 @@ AT_INLINE aq_keys aq_load_keys(const char *p) {
 AT_INLINE __m256i aq_dot(__m256i sum, const aq_keys *k, int32_t q) {
   const __m256i signs = _mm256_sign_epi8(_mm256_set1_epi32(q), k->k);
   return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(k->magnitude, signs), _mm256_set1_epi16(1)));
-}
-
-AT_INLINE __m256 aq_hide(__m256 v, int i, int lo, int hi) {
-  const __m256i at = _mm256_add_epi32(_mm256_set1_epi32(i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  const __m256i late = _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), at), early = _mm256_cmpgt_epi32(_mm256_set1_epi32(lo), at);
-  return _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), v, _mm256_castsi256_ps(_mm256_andnot_si256(early, late)));
-}
-
-static inline float aq_most(__m256 v) {
-  __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
 #include "kernels/x86/attn_q8.inc"

@@ -10,7 +10,7 @@
 #define AQ_VEC __m512
 #define AQ_INT __m512i
 #define AQ_KEY __m512i
-#define AQ_GROUP 8
+#define AG_GROUP 8
 #define AQ_SUMS 16
 #define AQ_TOKENS(rows) ((rows) == 8 ? 1 : (rows) == 4 ? 2 : 4)
 #define AQ_DIMS(rows) ((rows) == 8 ? 2 : (rows) == 4 ? 4 : 8)
@@ -21,31 +21,6 @@
 #define AQ_FLOAT(i) _mm512_cvtepi32_ps(i)
 #define AQ_SCALES(p) _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p)))
 #define AQ_VALUES(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p))))
-#define AQ_SPREAD(p) aq_spread(p)
-#define AQ_ADD(a, b) _mm512_add_ps(a, b)
-#define AQ_SUB(a, b) _mm512_sub_ps(a, b)
-#define AQ_MAX(a, b) _mm512_max_ps(a, b)
-#define AQ_ZERO() _mm512_setzero_ps()
-#define AQ_HIDE(v, i, lo, hi) aq_hide(v, i, lo, hi)
-#define AQ_MOST(v) _mm512_reduce_max_ps(v)
-#define AQ_SUM(v) v512_sum(v)
-
-/* As an integer: see AD_SPREAD of attn_dims.inc. */
-AT_INLINE __m512 aq_spread(const float *p) {
-  int32_t bits;
-  memcpy(&bits, p, sizeof bits);
-  __m512i v = _mm512_set1_epi32(bits);
-  __asm__("" : "+v"(v));
-  return _mm512_castsi512_ps(v);
-}
-
-AT_INLINE __m512 aq_hide(__m512 v, int i, int lo, int hi) {
-  const __m512i at =
-      _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  const __mmask16 seen =
-      _mm512_mask_cmpgt_epi32_mask(_mm512_cmpge_epi32_mask(at, _mm512_set1_epi32(lo)), _mm512_set1_epi32(hi), at);
-  return _mm512_mask_blend_ps(seen, _mm512_set1_ps(-INFINITY), v);
-}
 
 #include "kernels/x86/attn_q8.inc"
 

@@ -80,5 +80,45 @@ static inline __m256 v256_exp2(__m256 x) {
 #define AS_MUL(a, b) _mm256_mul_ps(a, b)
 #define AS_FIRST(v) _mm256_cvtss_f32(v)
 #define AS_EXP2(v) v256_exp2(v)
+#define AS_LOAD_TAIL(p, n) v256_load_tail(p, n)
+#define AS_ZERO() _mm256_setzero_ps()
+#define AS_ADD(a, b) _mm256_add_ps(a, b)
+#define AS_SUB(a, b) _mm256_sub_ps(a, b)
+#define AS_MAX(a, b) _mm256_max_ps(a, b)
+#define AS_ADD_PRODUCT(sum, a, b) __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b))
+#define AS_SPREAD(p) as_spread(p)
+#define AS_HIDE(v, i, lo, hi) as_hide(v, i, lo, hi)
+#define AS_MOST(v, rows) as_most(v, rows)
+#define AS_SUM(v, rows) as_sum(v, rows)
+
+static inline __m256 as_spread(const float *p) {
+  int32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  __m256i v = _mm256_set1_epi32(bits);
+  __asm__("" : "+x"(v));
+  return _mm256_castsi256_ps(v);
+}
+
+static inline __m256 as_hide(__m256 v, int i, int lo, int hi) {
+  const __m256i at = _mm256_add_epi32(_mm256_set1_epi32(i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  const __m256i late = _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), at), early = _mm256_cmpgt_epi32(_mm256_set1_epi32(lo), at);
+  return _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), v, _mm256_castsi256_ps(_mm256_andnot_si256(early, late)));
+}
+
+/* Four vectors become one; what is there twice is computed once. */
+#define V_OVER(name, op)                                                                 \
+  static inline __m256 name(const __m256 *v, const int rows) {                           \
+    __m256 x[2];                                                                         \
+    MM_UNROLL for (int i = 0; i < 2; i++) {                                              \
+      const __m256 a = v[2 * i % rows], b = v[(2 * i + 1) % rows];                       \
+      x[i] = op(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)); \
+    }                                                                                    \
+    x[0] = op(_mm256_shuffle_ps(x[0], x[1], 0x44), _mm256_shuffle_ps(x[0], x[1], 0xee)); \
+    x[0] = op(_mm256_shuffle_ps(x[0], x[0], 0x88), _mm256_shuffle_ps(x[0], x[0], 0xdd)); \
+    return _mm256_permutevar8x32_ps(x[0], _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));    \
+  }
+V_OVER(as_most, _mm256_max_ps)
+V_OVER(as_sum, _mm256_add_ps)
+#undef V_OVER
 
 #endif

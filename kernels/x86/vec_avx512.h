@@ -3,6 +3,8 @@
 #define HF_KERNELS_X86_VEC_AVX512_H
 
 #include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
 
 #define MM_UNROLL _Pragma("GCC unroll 8")
 
@@ -64,5 +66,49 @@ static inline __m512 v512_exp2(__m512 x) {
 #define AS_MUL(a, b) _mm512_mul_ps(a, b)
 #define AS_FIRST(v) _mm512_cvtss_f32(v)
 #define AS_EXP2(v) v512_exp2(v)
+#define AS_LOAD_TAIL(p, n) _mm512_maskz_loadu_ps(v512_mask(n), p)
+#define AS_ZERO() _mm512_setzero_ps()
+#define AS_ADD(a, b) _mm512_add_ps(a, b)
+#define AS_SUB(a, b) _mm512_sub_ps(a, b)
+#define AS_MAX(a, b) _mm512_max_ps(a, b)
+#define AS_ADD_PRODUCT(sum, a, b) __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
+#define AS_SPREAD(p) as_spread(p)
+#define AS_HIDE(v, i, lo, hi) as_hide(v, i, lo, hi)
+#define AS_MOST(v, rows) as_most(v, rows)
+#define AS_SUM(v, rows) as_sum(v, rows)
+
+static inline __m512 as_spread(const float *p) {
+  int32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  __m512i v = _mm512_set1_epi32(bits);
+  __asm__("" : "+v"(v));
+  return _mm512_castsi512_ps(v);
+}
+
+static inline __m512 as_hide(__m512 v, int i, int lo, int hi) {
+  const __m512i at =
+      _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  const __mmask16 seen =
+      _mm512_mask_cmpgt_epi32_mask(_mm512_cmpge_epi32_mask(at, _mm512_set1_epi32(lo)), _mm512_set1_epi32(hi), at);
+  return _mm512_mask_blend_ps(seen, _mm512_set1_ps(-__builtin_inff()), v);
+}
+
+/* Eight vectors become one; what is there twice is computed once. */
+#define V_OVER(name, op)                                                                                            \
+  static inline __m512 name(const __m512 *v, const int rows) {                                                      \
+    __m512 x[8];                                                                                                    \
+    MM_UNROLL for (int i = 0; i < 4; i++) {                                                                         \
+      const __m512 a = v[2 * i % rows], b = v[(2 * i + 1) % rows];                                                  \
+      x[i] = op(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));                                \
+    }                                                                                                               \
+    MM_UNROLL for (int i = 0; i < 2; i++) x[i] =                                                                    \
+        op(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88), _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xdd)); \
+    x[0] = op(_mm512_shuffle_ps(x[0], x[1], 0x44), _mm512_shuffle_ps(x[0], x[1], 0xee));                            \
+    x[0] = op(_mm512_shuffle_ps(x[0], x[0], 0x88), _mm512_shuffle_ps(x[0], x[0], 0xdd));                            \
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 4, 8, 12, 1, 5, 9, 13), x[0]);      \
+  }
+V_OVER(as_most, _mm512_max_ps)
+V_OVER(as_sum, _mm512_add_ps)
+#undef V_OVER
 
 #endif
