@@ -45,7 +45,7 @@ int check_pages(const engine_options *o) {
   return o->check_every_ns > 0 && has_device(o) ? (CHECK_TOKENS + o->page_tokens - 1) / o->page_tokens : 0;
 }
 
-static size_t kv_row_bytes(const model_config *c, const engine_options *o) {
+size_t kv_row_bytes(const model_config *c, const engine_options *o) {
   const kern_kv_shape s = c->attn == ATTN_MLA ? (kern_kv_shape){.k = c->kv_lora_rank, .v = c->rope_dim}
                                               : (kern_kv_shape){.n_heads = c->n_kv_heads, .k = c->head_dim, .v = c->head_dim};
   return kern_kv_row_bytes(o->exact ? KV_F32 : o->kv_type, &s);
@@ -246,6 +246,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   row(&t, "ram", "scratch of the device's experts", o->depth * with_experts * moe_scratch_bytes(&scratch, NULL, 1),
       o->ram_limit_bytes);
   row(&t, "ram", "experts that change places", moving_bytes(c, o, &w), o->ram_limit_bytes);
+  row(&t, "ram", "KV mirror", o->standby_bytes, o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
   int64_t reading = w.expert_scratch * threads_of(o);
   row(&t, "ram", "scratch of loading", reading > w.scratch ? reading : w.scratch, o->ram_limit_bytes);

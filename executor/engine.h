@@ -48,6 +48,7 @@ typedef struct {
   int fault_device;         /* which of several */
   int64_t check_every_ns;   /* engine_launch_check; 0 = never, no pages are kept for it */
   int64_t deadline_ns;      /* a device silent for so long is lost; 0 = learned (watch.h) */
+  int64_t standby_bytes;   /* host memory of a mirror of KV beside the engine (mirror.h), for the budget */
   struct ranks *ranks;      /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */
   const uint8_t *owner;     /* [n_layers][n_experts] rank that has each expert; borrowed, NULL = all are this process's */
   bool movable;             /* residency.h: experts may change their places while steps run */
@@ -108,6 +109,9 @@ void engine_rank_job(engine *e, int layer, int n_tok, const float *x, const int3
  * experts in host memory stay where they are. From then on the options say "none", depth 1 and no pace. HF_NO when memory has no room for it. The
  * engine may be closed, but nothing else, when this fails. */
 HF_MUST hf_status engine_fail_over(engine *e);
+/* Whether memory has room for all once the device is lost; and, from then on, without a mirror beside the engine. */
+bool engine_can_do_without(const engine *e);
+void engine_without_standby(engine *e);
 /* Why the device was lost last; "" if it never was. */
 const char *engine_lost_reason(const engine *e);
 /* Whether that was another rank and no device. */
@@ -122,6 +126,17 @@ void engine_drain(engine *e);
 bool engine_uploads(const engine *e, int tokens, bool prefills);
 /* Whether latent attention of a token at this position of a prompt, which is cut into chunks of so many tokens, is computed plain (dev_step.plain). */
 bool engine_plain(const engine *e, int pos, int prompt, int chunk);
+
+/* ---- kv.c: KV pages of requests, to the host and back ---- */
+/* Of a page, layer by layer. */
+int64_t engine_kv_page_bytes(const model_config *c, const engine_options *o);
+/* Tokens whose KV lies in one another: what is copied while later ones are written ends on a multiple. */
+int engine_kv_grain(const engine *e);
+/* Copies tokens [from, to) of a page, grains that they are part of whole, between the device and `host`, where the page lies as large as it is there. save:
+ * by one thread beside the driver's at a time, tokens whose step has ended; load: by the driver's, into a page that no step is at. HF_LOST. Paced: a copy lasts as
+ * long as it would on the modelled machine's link. */
+HF_MUST hf_status engine_kv_save(engine *e, int32_t page, int from, int to, char *host);
+HF_MUST hf_status engine_kv_load(engine *e, int32_t page, int from, int to, const char *host);
 
 /* Experts of `layer` on the device: 1 byte each. */
 const uint8_t *engine_residency(const engine *e, int layer);

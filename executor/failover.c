@@ -72,6 +72,19 @@ static hf_status without_ranks(engine *e) {
   return check_learn(e);
 }
 
+bool engine_can_do_without(const engine *e) {
+  engine_options o = e->o;
+  if (o.ranks) ranks_forget(o.ranks);
+  if (dev_lost(e->d)) engine_without_device(&o);
+  const hf_status st = engine_must_fit(e->m, &o);
+  if (st != HF_OK) hf_clear_error();
+  return st == HF_OK;
+}
+
+void engine_without_standby(engine *e) {
+  e->o.standby_bytes = 0;
+}
+
 hf_status engine_fail_over(engine *e) {
   if (e->o.ranks) ranks_forget(e->o.ranks);
   if (!any_lost(e)) return without_ranks(e);

@@ -337,7 +337,7 @@ static hf_status copy_piece(engine *e, size_t n, size_t *bytes, size_t *copied) 
   *bytes = r->state == OUT ? part_out(e, p, r->part, &to, &there) : part_in(e, p, r->part, &there, &from);
   *copied = *bytes - r->done < n ? *bytes - r->done : n;
   if (*copied == 0) return HF_OK;
-  return r->state == OUT ? dev_download(e->d, to + r->done, there + r->done, *copied)
+  return r->state == OUT ? dev_read_back(e->d, to + r->done, there + r->done, *copied)
                          : dev_upload(e->d, there + r->done, from + r->done, *copied);
 }
 

@@ -17,6 +17,8 @@ typedef struct {
 /* What a request is known to have, [n_reqs] of them. */
 typedef struct {
   int held;           /* tokens of a running request whose KV is in its pages */
+  int shared;         /* prompt tokens in pages that others have computed */
+  int lost;           /* tokens whose KV was gone with the last device, until it runs again */
   int good, at_check; /* answer tokens at the last good check, at the launch of the one at work */
   bool told, final;   /* on_finish, on_final were called */
 } progress;
@@ -37,13 +39,14 @@ typedef struct {
   bool waited;   /* for a request to come: no time of decoding */
   int full;      /* users that decode when the place is full */
   int *computed; /* [n_reqs] tokens of a request whose KV is there; -1: it does not run and is not about to */
-  int *first;    /* [n_reqs] those of them that it shares */
+  int *first;    /* [n_reqs] those of them that it shares, or the mirror had */
   progress *has; /* [n_reqs] */
   int32_t *text; /* prompt and answer of one request, one after another */
   double any_tokens, any_s;
   int64_t check_ns, checked_ns; /* when the next check is due, when the one at work was launched (0: none is) */
   int64_t unchecked;            /* steps since the last good check */
   bool wrong;                   /* the last check was not */
+  int64_t parked_before;        /* tokens, in earlier servings */
   int64_t lost_ns;              /* when a device was lost that no step has ended since; 0: none */
 } server;
 
@@ -101,7 +104,7 @@ static int find_shared(void *user, int64_t request, int32_t *pages) {
   server *v = user;
   const serve_request *r = &v->reqs[request];
   const int pt = engine_opts(v->e)->page_tokens;
-  v->first[request] = 0;
+  v->first[request] = v->has[request].shared = 0;
   if (!shares(r)) return 0;
   const int n = prefix_find(v->o->known, r->ids, r->n_ids, (r->n_ids - 1) / pt, pages);
   for (int i = 0; i < v->n_reqs; i++) { /* one that is computing more of the same: wait for it */
@@ -110,7 +113,7 @@ static int find_shared(void *user, int64_t request, int32_t *pages) {
         pages_alike(r, q, pt) * pt > v->computed[i])
       return -1;
   }
-  v->computed[request] = v->first[request] = n * pt;
+  v->computed[request] = v->first[request] = v->has[request].shared = n * pt;
   return n;
 }
 
@@ -125,8 +128,39 @@ static void make_room(void *user, int n_pages) {
     sched_drop(v->s, page);
 }
 
+/* What the mirror has of a prompt behind the pages that it shares: the request is computed from there on. */
+static int restore(void *user, int64_t request, const int32_t *pages, int n_shared) {
+  server *v = user;
+  const serve_request *r = &v->reqs[request];
+  const int shared = n_shared * engine_opts(v->e)->page_tokens, lost = v->has[request].lost;
+  if (!shares(r)) return shared;
+  const int n = standby_restore(v->o->standby, r->ids, r->n_ids, pages, n_shared);
+  v->computed[request] = v->first[request] = n;
+  v->st->restored_tokens += n - shared;
+  v->has[request].lost = 0;
+  if (v->st->n_losses == 0 || lost == 0) return n;
+  serve_loss *l = &v->st->loss[v->st->n_losses - 1];
+  l->restored += n < lost ? n : lost;
+  l->tokens -= n < lost ? n : lost;
+  return n;
+}
+
+static void page_free(void *user, int32_t page) {
+  const server *v = user;
+  standby_page_free(v->o->standby, page);
+}
+
+static void share(server *v, sched *s) {
+  sched_sharing with = {.user = v, .find = find_shared, .make_room = make_room};
+  if (v->o->standby) {
+    with.restore = restore;
+    with.on_free = page_free;
+    standby_sched(v->o->standby, s);
+  }
+  sched_share(s, &with);
+}
+
 static hf_status open_sharing(server *v) {
-  const sched_sharing with = {.user = v, .find = find_shared, .make_room = make_room};
   const int n_pages = engine_opts(v->e)->n_pages;
   if (!v->o->known) return HF_OK;
   HF_TRY(hf_alloc(&v->computed, (size_t)v->n_reqs + 1, sizeof *v->computed, "shared prefixes"));
@@ -135,8 +169,16 @@ static hf_status open_sharing(server *v) {
   for (int i = 0; i < v->n_reqs; i++) v->computed[i] = -1;
   for (int32_t p = 0; p < n_pages; p++)
     if (prefix_has(v->o->known, p)) HF_TRY(sched_adopt(v->s, p));
-  sched_share(v->s, &with);
+  if (v->o->standby) HF_TRY(standby_begin(v->o->standby, v->n_reqs));
+  v->parked_before = prefix_parked(v->o->known);
+  share(v, v->s);
   return HF_OK;
+}
+
+/* v->text: its first n tokens. */
+static void tokens_of(server *v, const serve_request *r, int n) {
+  memcpy(v->text, r->ids, (size_t)(n < r->n_ids ? n : r->n_ids) * sizeof *v->text);
+  if (n > r->n_ids) memcpy(v->text + r->n_ids, r->out, (size_t)(n - r->n_ids) * sizeof *v->text);
 }
 
 /* Pages that a finished step has filled become known, prompt and answer alike; before their sequence may end. */
@@ -145,15 +187,31 @@ static void learn_pages(server *v, const sched_piece *piece) {
   const int pt = engine_opts(v->e)->page_tokens, done = piece->start_pos + piece->n_tokens;
   int n_pages;
   if (!v->o->known) return;
-  if (piece->start_pos == v->first[piece->request]) v->st->shared_tokens += piece->start_pos; /* its first step */
+  if (piece->start_pos == v->first[piece->request]) v->st->shared_tokens += v->has[piece->request].shared; /* its first step */
   if (!shares(r)) return;
   v->computed[piece->request] = done;
-  if (done / pt == piece->start_pos / pt) return;
   const int32_t *pages = sched_pages(v->s, piece->seq, &n_pages);
-  memcpy(v->text, r->ids, (size_t)(done < r->n_ids ? done : r->n_ids) * sizeof *v->text);
-  if (done > r->n_ids) memcpy(v->text + r->n_ids, r->out, (size_t)(done - r->n_ids) * sizeof *v->text);
-  for (int k = piece->start_pos / pt; k < done / pt; k++)
-    if (prefix_add(v->o->known, v->text, k, pages[k])) sched_keep(v->s, pages[k]);
+  if (v->o->standby) standby_wrote(v->o->standby, piece->request, pages, piece->start_pos, done);
+  if (done / pt == piece->start_pos / pt) return;
+  tokens_of(v, r, done);
+  for (int k = piece->start_pos / pt; k < done / pt; k++) {
+    if (!prefix_add(v->o->known, v->text, k, pages[k])) continue;
+    sched_keep(v->s, pages[k]);
+    if (v->o->standby) standby_known_page(v->o->standby, pages[k]);
+  }
+}
+
+/* KV of sessions whose request has ended with this step, before its pages go. */
+static void park(server *v, const sched_step *step) {
+  int n_pages;
+  for (int p = 0; v->o->standby && p < step->n_pieces; p++) {
+    const sched_piece *piece = &step->piece[p];
+    const serve_request *r = &v->reqs[piece->request];
+    if (!r->session || !r->finish[0] || !shares(r)) continue;
+    const int32_t *pages = sched_pages(v->s, piece->seq, &n_pages);
+    tokens_of(v, r, v->has[piece->request].held);
+    standby_park(v->o->standby, v->text, v->has[piece->request].held, pages);
+  }
 }
 
 /* Requests whose time has come enter the scheduler. Returns the ns until the next one, -1 when there is none. */
@@ -191,6 +249,7 @@ static void impose(server *v, int m, dev_step *s, const serve_request *r, int po
 
 /* Tokens, positions and wanted logits of the step that the scheduler gave. */
 static void fill(server *v, int m) {
+  const engine_options *eo = engine_opts(v->e);
   slot *k = &v->mb[m];
   dev_step *s = engine_step(v->e, m);
   s->n_tok = s->n_logits = 0;
@@ -209,6 +268,7 @@ static void fill(server *v, int m) {
       s->ids[t] = pos < r->n_ids ? r->ids[pos] : r->out[pos - r->n_ids];
       s->pos[t] = pos;
       s->seq[t] = piece->seq;
+      if (v->o->standby && pos % eo->page_tokens == 0) standby_before(v->o->standby, pages[pos / eo->page_tokens]);
       if (s->plain) s->plain[t] = engine_plain(v->e, pos, r->n_ids, v->o->chunk_tokens);
       impose(v, m, s, r, pos, t);
       bool last = i == piece->n_tokens - 1 && piece->wants_logits;
@@ -407,6 +467,7 @@ static void finish_step(server *v, int m) {
     learn_pages(v, piece);
   }
   take_tokens(v, m, finished);
+  park(v, &k->step);
   for (int p = 0; v->computed && p < k->step.n_pieces; p++)
     if (v->reqs[k->step.piece[p].request].finish[0]) v->computed[k->step.piece[p].request] = -1;
   k->in_flight = false;
@@ -444,13 +505,13 @@ static void scheduler_options(const server *v, sched_options *so) {
 static hf_status begin_again(server *v, serve_loss *l) {
   sched_options so;
   sched *fresh = NULL;
-  const sched_sharing with = {.user = v, .find = find_shared, .make_room = make_room};
   scheduler_options(v, &so);
   HF_TRY(sched_new(&so, &fresh));
   v->checked_ns = 0;
   v->depth = so.depth;
-  prefix_clear(v->o->known);
-  if (v->o->known) sched_share(fresh, &with);
+  if (v->o->standby) standby_pages_gone(v->o->standby);
+  else prefix_clear(v->o->known);
+  if (v->o->known) share(v, fresh);
   sched_free(v->s);
   v->s = fresh;
   for (int i = 0; i < v->next_arrival; i++) {
@@ -460,6 +521,7 @@ static hf_status begin_again(server *v, serve_loss *l) {
     if (r->finish[0]) continue;
     l->requests++;
     l->tokens += v->has[at].held;
+    v->has[at].lost = v->has[at].held;
     v->has[at].held = 0;
     HF_TRY(sched_add(v->s, at, r->n_ids + r->n_out, r->max_tokens - r->n_out));
   }
@@ -487,6 +549,21 @@ static void take_back(server *v, serve_loss *l, bool wrong) {
   }
 }
 
+/* Before the engine moves, while the old pages still have names. */
+static void keep_in_mirror(server *v) {
+  standby *sb = v->o->standby;
+  standby_lost(sb, engine_opts(v->e)->check_every_ns > 0); /* as tokens are taken back */
+  for (int i = 0; i < v->n_reqs; i++) {
+    const serve_request *r = &v->reqs[i];
+    if (r->finish[0] || !shares(r) || v->has[i].held == 0) continue;
+    tokens_of(v, r, v->has[i].held);
+    standby_keep_end(sb, i, v->text, v->has[i].held);
+  }
+  if (engine_can_do_without(v->e)) return;
+  standby_give_up(sb, "memory has no room for it beside what the device held");
+  engine_without_standby(v->e);
+}
+
 /* st: what the engine said. HF_OK when it was a loss that serving has survived. */
 static hf_status survive(server *v, hf_status st) {
   serve_stats *all = v->st;
@@ -503,6 +580,7 @@ static hf_status survive(server *v, hf_status st) {
   tell_all_final(v); /* no check will come that they could wait for */
   for (int m = 0; m < v->depth; m++) v->mb[m].in_flight = v->mb[m].check = false;
   if (v->o->stop && *v->o->stop) return HF_OK; /* nothing will be launched any more */
+  if (v->o->standby) keep_in_mirror(v);
   HF_TRY(engine_fail_over(v->e));
   HF_TRY(begin_again(v, l));
   if (!v->lost_ns) v->lost_ns = now;
@@ -516,6 +594,7 @@ static hf_status survive(server *v, hf_status st) {
 static hf_status launch_check(server *v, int m) {
   v->checked_ns = hf_now_ns();
   v->mb[m].in_flight = v->mb[m].check = true;
+  if (v->o->standby) standby_check(v->o->standby);
   v->unchecked = 0; /* steps that end meanwhile are for the next one */
   for (int i = 0; i < v->n_reqs; i++) v->has[i].at_check = v->reqs[i].n_out;
   return engine_launch_check(v->e, m);
@@ -527,6 +606,7 @@ static hf_status finish_check(server *v, int m) {
   v->mb[m].in_flight = v->mb[m].check = false;
   v->checked_ns = 0;
   HF_TRY(engine_check_good(v->e, m));
+  if (v->o->standby) standby_trust(v->o->standby);
   v->check_ns = now + (every > least ? every : least);
   for (int i = 0; i < v->n_reqs; i++) {
     v->has[i].good = v->has[i].at_check;
@@ -609,6 +689,8 @@ static hf_status loop(server *v) {
 /* fill() writes into the engine's buffers, so the options must fit what the engine was opened for. */
 static hf_status check_options(const server *v, const engine_options *eo) {
   const serve_options *o = v->o;
+  if (o->standby && o->known != standby_known(o->standby))
+    return hf_fail(HF_INPUT, "serving with a KV mirror needs the shared prefixes that go with it");
   if (o->users > eo->max_seqs)
     return hf_fail(HF_INPUT, "serving %d sequences at once: the engine was opened for %d", o->users, eo->max_seqs);
   if (o->chunk_tokens > eo->max_tok - o->users)
@@ -659,6 +741,14 @@ static hf_status prepare(server *v) {
   return stats_new(v->e, v->st);
 }
 
+static void end_standby(server *v, bool good) {
+  standby_stats now;
+  standby_end(v->o->standby);
+  standby_get_stats(v->o->standby, &now);
+  v->st->parked_tokens = now.parked_tokens - v->parked_before;
+  if (good) v->st->slots_lost = now.slots_lost;
+}
+
 hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_options *o, serve_stats *stats) {
   server v = {.e = e, .o = o, .reqs = reqs, .n_reqs = n_reqs, .st = stats, .depth = engine_opts(e)->depth};
   memset(stats, 0, sizeof *stats);
@@ -677,6 +767,7 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
   if (st != HF_OK) engine_drain(e); /* steps in flight read what is freed below */
   if (v.has) tell_all_final(&v);
   if (st == HF_OK) stats->pages_lost = engine_opts(e)->n_pages - sched_pages_free(v.s) - (o->known ? prefix_pages(o->known) : 0);
+  if (o->standby) end_standby(&v, st == HF_OK);
   stats->wall_s = seconds(hf_now_ns() - v.start_ns);
   if (stats->decode_s == 0) {
     stats->decode_s = v.any_s;

@@ -10,16 +10,19 @@
 #include "executor/engine.h"
 #include "executor/prefix.h"
 #include "executor/sample.h"
+#include "executor/standby.h"
 #include "sched/sched.h"
 
 enum { SERVE_LOGPROBS = 20, SERVE_LOSSES = 8 };
 
-/* A device that was lost while requests ran. They go on with the tokens that they have; their KV is computed again from those. */
+/* A device that was lost while requests ran. They go on with the tokens that they have; their KV comes from the mirror as far as that has it, and is computed
+ * again from those. */
 typedef struct {
   double at_s;         /* since the start of serving */
   int64_t recovery_ns; /* from then until the next step of any of them ended */
   int requests;        /* that were running or waiting */
-  int64_t tokens;      /* prompt and answer tokens whose KV was gone with it */
+  int64_t tokens;      /* prompt and answer tokens whose KV was gone with it and had to be computed again */
+  int64_t restored;    /* those whose KV the mirror had */
   int64_t
       retracted; /* answer tokens written since the last good check of a device that computed wrongly: they are written again */
   int suspect;   /* answers that may hold wrong tokens, because somebody had been told */
@@ -39,6 +42,7 @@ typedef struct {
   int n_stop;
   int n_logprobs;        /* with logprob: most likely tokens to note, at most SERVE_LOGPROBS */
   const int32_t *forced; /* imposed routing of the prompt [n_layers][n_ids][top_k] (ids ascending; -1 = free), or NULL */
+  const char *session;   /* with a standby: its KV is parked when it ends, for the next request that goes on from there; NULL = it is not */
   /* results */
   int32_t *out; /* [max_tokens], owned by the caller */
   int n_out;
@@ -79,6 +83,8 @@ typedef struct {
   /* Beginnings of texts whose KV pages the engine holds: requests that begin alike share them, in this serving and the next. Of this
    * engine; NULL = every prompt is computed whole. Requests with all_logits or imposed routing share nothing. */
   prefix *known;
+  /* Where KV goes beside the engine's pages; known is standby_known then. NULL = nowhere. */
+  standby *standby;
   volatile sig_atomic_t *stop; /* set by a signal handler: running sequences end as "cancelled" */
 } serve_options;
 
@@ -94,6 +100,7 @@ typedef struct {
     int device;       /* of several */
   } * stage;          /* [2][n_layers + 1][DEV_STAGE_N] */
   int64_t steps, decode_steps, prompt_tokens /* computed */, shared_tokens /* of prompts, not computed */, output_tokens;
+  int64_t restored_tokens /* of prompts, read back from the mirror */, parked_tokens /* whose pages were given back to others while it has them */;
   double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
   double after_tokens, after_s;   /* those of decode_tokens and decode_s that came after a device was lost */
   double prefill_tokens, prefill_s; /* intervals in which something prefills */
@@ -102,6 +109,7 @@ typedef struct {
   int n_losses;
   bool moved;     /* set by the caller: experts changed places (adapt.h), stage times are of several placements */
   int pages_lost; /* at the end: pages that are neither free nor known to hold a prefix: 0, but after an interruption */
+  int slots_lost; /* the same of the mirror's slots */
   double step_ns_sum[2], step_ns_sq[2];
   int64_t step_n[2];
 } serve_stats;

@@ -237,9 +237,13 @@ HF_MUST hf_status dev_inject(dev *d, const dev_fault *f);
 /* 64-byte aligned. HF_MACHINE "device memory: N bytes for WHAT do not fit …" */
 HF_MUST hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out);
 void dev_release(dev *d, dev_addr a, size_t bytes);
-/* Memory that no step in flight reads or writes (upload) or writes (download). */
+/* Memory that no step in flight reads or writes (upload) or writes (read back); by the driver. */
 HF_MUST hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes);
-HF_MUST hf_status dev_download(dev *d, void *dst, dev_addr src, size_t bytes);
+HF_MUST hf_status dev_read_back(dev *d, void *dst, dev_addr src, size_t bytes);
+/* The way back, while steps run that do not write there; by one thread beside the driver's, until dev_quit. It counts as an operation for rehearsed faults.
+ * HF_LOST when the device is lost, or becomes so because the copy has not come after deadline_ns: what dst holds then is nothing. CUDA: a stream of its own
+ * and page-locked memory. */
+HF_MUST hf_status dev_download(dev *d, void *dst, dev_addr src, size_t bytes, int64_t deadline_ns);
 /* Host device only: device memory is host memory, so a mapped tensor may be used where it is. 0 on other devices. */
 dev_addr dev_wrap(const dev *d, const void *host);
 

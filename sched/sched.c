@@ -175,6 +175,10 @@ static int take_pages(sched *s, waiting *w) {
     s->holders[w->pages[p]] = 1;
   }
   int tokens = shared * s->o.page_tokens;
+  if (s->share.restore) {
+    tokens = s->share.restore(s->share.user, w->request, w->pages, shared);
+    assert(tokens >= shared * s->o.page_tokens && tokens < w->prompt);
+  }
   return tokens > w->cached ? tokens : w->cached;
 }
 
@@ -225,7 +229,9 @@ hf_status sched_adopt(sched *s, int32_t page) {
 
 void sched_drop(sched *s, int32_t page) {
   assert(page >= 0 && page < s->o.n_pages && s->holders[page] > 0);
-  if (--s->holders[page] == 0) s->free_pages[s->n_free++] = page;
+  if (--s->holders[page] > 0) return;
+  s->free_pages[s->n_free++] = page;
+  if (s->share.on_free) s->share.on_free(s->share.user, page);
 }
 
 int sched_holders(const sched *s, int32_t page) {

@@ -61,6 +61,11 @@ typedef struct {
   int (*find)(void *user, int64_t request, int32_t *pages);
   /* At least n_pages kept pages that no sequence holds should be dropped, if there are that many. */
   void (*make_room)(void *user, int n_pages);
+  /* A request is admitted and has all its pages: n_shared that were found, its own behind them. Whoever has KV of its prompt elsewhere writes it into its own
+   * pages now; returns how many tokens of the prompt need not be computed (n_shared pages at least, its last token at most not). Pages that it has filled may
+   * be kept. NULL: nobody has. */
+  int (*restore)(void *user, int64_t request, const int32_t *pages, int n_shared);
+  void (*on_free)(void *user, int32_t page); /* nobody holds it any more; NULL = nobody asks */
 } sched_sharing;
 void sched_share(sched *s, const sched_sharing *with); /* copied; before the first request */
 /* One holder more of a page that is held. */

@@ -105,9 +105,16 @@ hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {
   return HF_OK;
 }
 
-hf_status dev_download(dev *d, void *dst, dev_addr src, size_t bytes) {
+hf_status dev_read_back(dev *d, void *dst, dev_addr src, size_t bytes) {
   if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
   HF_TRY(memory_fault(d, "a read"));
+  memcpy(dst, (const void *)(uintptr_t)src, bytes);
+  return HF_OK;
+}
+
+/* Not d->lost, which is the driver's: this may be another thread. */
+hf_status dev_download(dev *d, void *dst, dev_addr src, size_t bytes, int64_t deadline_ns) {
+  if (d->download) return d->download(d, dst, src, bytes, deadline_ns);
   memcpy(dst, (const void *)(uintptr_t)src, bytes);
   return HF_OK;
 }

@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -71,9 +72,9 @@ static void end_stage(virt *v, stream *st, const dev_op *op) {
   st->stage_start_ns = now;
 }
 
-/* An operation that never ends, but for whoever frees the device or gives it up. */
-static void hang(const virt *v) {
-  while (!atomic_load(&v->stop) && !atomic_load(&v->lost)) hf_sleep_until_ns(hf_now_ns() + 200000);
+/* An operation that never ends, but for whoever frees the device, gives it up or waits no longer. */
+static void hang(const virt *v, int64_t until_ns) {
+  while (!atomic_load(&v->stop) && !atomic_load(&v->lost) && hf_now_ns() < until_ns) hf_sleep_until_ns(hf_now_ns() + 200000);
 }
 
 static void fail(virt *v, const char *what) {
@@ -82,16 +83,21 @@ static void fail(virt *v, const char *what) {
 }
 
 /* True: the operation, or copy, counts as not run, the device is lost or about to be freed. */
-static bool faulty(virt *v, const char *what) {
+static bool faulty_until(virt *v, const char *what, int64_t until_ns) {
   const dev_fault *f = &v->d->fault;
   if (atomic_fetch_add(&v->n_ops, 1) + 1 != f->at || (f->kind != DEV_FAULT_ERROR && f->kind != DEV_FAULT_HANG)) return false;
   if (f->kind == DEV_FAULT_HANG) {
-    hang(v);
+    hang(v, until_ns);
+    if (hf_now_ns() >= until_ns) fail(v, what);
     atomic_store(&v->lost, true);
   } else {
     fail(v, what);
   }
   return true;
+}
+
+static bool faulty(virt *v, const char *what) {
+  return faulty_until(v, what, INT64_MAX);
 }
 
 static bool faults_now(const virt *v, dev_fault_kind kind) {
@@ -319,6 +325,17 @@ static hf_status virt_sync(dev *d, int i, int64_t deadline_ns) {
   return d->lost ? hf_fail(HF_LOST, "virtual device: lost, %s", d->lost_reason) : HF_OK;
 }
 
+static hf_status virt_download(dev *d, void *dst, dev_addr src, size_t bytes, int64_t deadline_ns) {
+  virt *v = d->impl;
+  static const char what[] = "a copy to the host did not come";
+  const int64_t start = hf_now_ns();
+  if (!atomic_load(&v->lost) && !faulty_until(v, what, start + deadline_ns)) {
+    memcpy(dst, (const void *)(uintptr_t)src, bytes);
+    slow_down(v, start);
+  }
+  return atomic_load(&v->lost) || atomic_load(&v->stop) ? hf_fail(HF_LOST, "virtual device: lost, %s", what) : HF_OK;
+}
+
 static void virt_quit(dev *d) {
   virt *v = d->impl;
   pthread_mutex_lock(&v->lock);
@@ -388,6 +405,7 @@ hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, v
              .sync = virt_sync,
              .quit = virt_quit,
              .free_impl = virt_free,
+             .download = virt_download,
              .wait_limit = virt_wait_limit,
              .give_up = virt_give_up,
              .copies_count = virt_copies_count,

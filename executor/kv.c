@@ -1,0 +1,56 @@
+/* kv.c: KV pages of requests, to the host and back (engine.h). A page lies in as many places as the model has layers. */
+#include "base/clock.h"
+#include "executor/engine_int.h"
+
+static const int64_t COPY_LIMIT_NS = 10000000000; /* of one layer's part of a page, far above what any link needs */
+
+int64_t engine_kv_page_bytes(const model_config *c, const engine_options *o) {
+  return (int64_t)c->n_layers * (int64_t)kv_row_bytes(c, o) * o->page_tokens;
+}
+
+int engine_kv_grain(const engine *e) {
+  return e->ctx.kv_type == KV_Q8_0 && e->c.attn != ATTN_MLA ? KERN_KV_GROUP : 1;
+}
+
+/* ns a byte takes on the modelled machine's link: what the plan's uploads of experts take; 0: not known. */
+static double link_ns(const engine *e) {
+  for (int l = 0; e->o.pace && l < e->c.n_layers; l++) {
+    const moe_expert *x = e->host_experts + (size_t)l * (size_t)(e->nodes.parts.n * e->c.n_experts);
+    for (int k = 0; e->o.pace->layer[l].upload_ns > 0 && e->nodes.parts.n == 1 && k < e->c.n_experts; k++)
+      if (x[k].gate.data)
+        return e->o.pace->layer[l].upload_ns / (double)dev_slot_bytes(&x[k], e->c.d_model, e->c.d_ff_expert);
+  }
+  return 0;
+}
+
+typedef struct {
+  size_t page, at, bytes; /* of a layer's part: the whole, where it begins, how much of it */
+} part;
+
+static part part_of(const engine *e, int from, int to) {
+  const int g = engine_kv_grain(e), begin = from / g * g, end = (to + g - 1) / g * g;
+  return (part){e->ctx.kv_page_bytes, (size_t)begin * e->ctx.kv_row_bytes, (size_t)(end - begin) * e->ctx.kv_row_bytes};
+}
+
+static void last(const engine *e, int64_t start_ns, size_t bytes) {
+  hf_sleep_until_ns(start_ns + (int64_t)(link_ns(e) * (double)bytes * e->c.n_layers));
+}
+
+hf_status engine_kv_save(engine *e, int32_t page, int from, int to, char *host) {
+  const part p = part_of(e, from, to);
+  const int64_t start = hf_now_ns();
+  for (int l = 0; l < e->c.n_layers; l++)
+    HF_TRY(dev_download(e->d, host + (size_t)l * p.page + p.at, e->ctx.kv[l] + (size_t)page * p.page + p.at, p.bytes,
+                        e->o.deadline_ns > 0 ? e->o.deadline_ns : COPY_LIMIT_NS));
+  last(e, start, p.bytes);
+  return HF_OK;
+}
+
+hf_status engine_kv_load(engine *e, int32_t page, int from, int to, const char *host) {
+  const part p = part_of(e, from, to);
+  const int64_t start = hf_now_ns();
+  for (int l = 0; l < e->c.n_layers; l++)
+    HF_TRY(dev_upload(e->d, e->ctx.kv[l] + (size_t)page * p.page + p.at, host + (size_t)l * p.page + p.at, p.bytes));
+  last(e, start, p.bytes);
+  return HF_OK;
+}

@@ -1,0 +1,319 @@
+/* mirror.c: see mirror.h. What is to be copied stands in the slots themselves (page, want); the ring says in which order, each slot in it once at most, so
+ * that nothing is allocated while requests run. In a file a slot lies as in memory. */
+#include "executor/mirror.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+typedef struct {
+  bool taken, queued;
+  uint32_t life; /* counts takings: a copy that comes too late is seen by it */
+  int32_t page;
+  int want, have;           /* tokens that the page has, that the slot has */
+  int good, at_check;       /* of them trusted; to be trusted if the check at work finds the device good */
+} slot;
+
+struct mirror {
+  engine *e;
+  int n_slots, n_free, n_pages, page_tokens, n_layers;
+  size_t page_bytes;
+  char *ram; /* [n_slots][page_bytes]; NULL: fd */
+  int fd;
+  char *copied, *read; /* [page_bytes] with a file: of the thread, of the driver */
+  slot *slot;
+  int32_t *free; /* stack */
+  int32_t *ring;
+  int head, n_ring;
+  int32_t *last; /* [n_pages] slot that the page is, or was, copied to last; -1 */
+  int32_t at_slot, at_page; /* of the copy at work, -1: none; the page is read, the slot written */
+  bool stop, failed;
+  char why[160];
+  mirror_traffic traffic;
+  bool started;
+  pthread_t thread;
+  pthread_mutex_t lock; /* guards all of the above that changes */
+  pthread_cond_t work, done;
+};
+
+static size_t grains(const mirror *m, int tokens) {
+  const int g = engine_kv_grain(m->e);
+  return (size_t)((tokens + g - 1) / g * g);
+}
+
+/* Of a slot, tokens [from, to) of all layers, between the file and memory. */
+static bool file_moves(const mirror *m, int32_t s, int from, int to, char *page, bool write) {
+  const int g = engine_kv_grain(m->e);
+  const size_t layer = m->page_bytes / (size_t)m->n_layers, row = layer / (size_t)m->page_tokens;
+  const size_t at = (size_t)(from / g * g) * row, bytes = grains(m, to) * row - at;
+  for (int l = 0; l < m->n_layers; l++) {
+    const size_t in_page = (size_t)l * layer + at;
+    for (size_t k = 0; k < bytes;) {
+      const off_t to_file = (off_t)((size_t)s * m->page_bytes + in_page + k);
+      const ssize_t n = write ? pwrite(m->fd, page + in_page + k, bytes - k, to_file) : pread(m->fd, page + in_page + k, bytes - k, to_file);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) {
+        if (n == 0) errno = EIO;
+        return false;
+      }
+      k += (size_t)n;
+    }
+  }
+  return true;
+}
+
+/* With the lock. */
+static void fail(mirror *m, const char *what) {
+  if (!m->failed) snprintf(m->why, sizeof m->why, "its file cannot be %s: %s", what, strerror(errno));
+  m->failed = true;
+}
+
+/* With the lock, which is given away while it copies. */
+static void copy(mirror *m, int32_t i) {
+  slot *s = &m->slot[i];
+  const uint32_t life = s->life;
+  const int from = s->have, to = s->want;
+  const int32_t page = s->page;
+  const int64_t start = hf_now_ns();
+  char *host = m->ram ? m->ram + (size_t)i * m->page_bytes : m->copied;
+  m->at_page = page;
+  m->at_slot = i;
+  pthread_mutex_unlock(&m->lock);
+  hf_status st = engine_kv_save(m->e, page, from, to, host);
+  hf_clear_error(); /* a device that is lost says so to the driver */
+  pthread_mutex_lock(&m->lock);
+  m->at_page = -1;
+  pthread_cond_broadcast(&m->done);
+  if (st == HF_OK && !m->ram) {
+    pthread_mutex_unlock(&m->lock);
+    const bool written = file_moves(m, i, from, to, host, true);
+    const int error = errno;
+    pthread_mutex_lock(&m->lock);
+    errno = error;
+    if (!written) fail(m, "written");
+    if (!written) st = HF_MACHINE;
+  }
+  m->at_slot = -1;
+  if (st == HF_OK && s->life == life && s->page == page) {
+    s->have = to;
+    m->traffic.tokens += to - from;
+    m->traffic.bytes += (int64_t)(m->page_bytes / (size_t)m->page_tokens) * (to - from);
+    m->traffic.busy_ns += hf_now_ns() - start;
+  }
+}
+
+static void *run(void *arg) {
+  mirror *m = arg;
+  pthread_mutex_lock(&m->lock);
+  for (;;) {
+    while (!m->stop && m->n_ring == 0) pthread_cond_wait(&m->work, &m->lock); /* ends: work, or mirror_close */
+    if (m->stop) break;
+    const int32_t i = m->ring[m->head];
+    m->head = (m->head + 1) % m->n_slots;
+    m->n_ring--;
+    slot *s = &m->slot[i];
+    s->queued = false;
+    if (s->taken && s->page >= 0 && s->want > s->have && !m->failed) copy(m, i);
+    pthread_cond_broadcast(&m->done);
+  }
+  pthread_mutex_unlock(&m->lock);
+  return NULL;
+}
+
+static hf_status open_file(mirror *m, const char *path) {
+  m->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (m->fd < 0) return hf_fail(HF_INPUT, "KV mirror: %s cannot be made: %s", path, strerror(errno));
+  (void)unlink(path);
+  HF_TRY(hf_alloc(&m->copied, 1, m->page_bytes, "KV mirror"));
+  return hf_alloc(&m->read, 1, m->page_bytes, "KV mirror");
+}
+
+static hf_status allocate(mirror *m, const char *path) {
+  const size_t n = (size_t)m->n_slots;
+  HF_TRY(hf_alloc(&m->slot, n, sizeof *m->slot, "KV mirror"));
+  HF_TRY(hf_alloc(&m->free, n, sizeof *m->free, "KV mirror"));
+  HF_TRY(hf_alloc(&m->ring, n, sizeof *m->ring, "KV mirror"));
+  HF_TRY(hf_alloc(&m->last, (size_t)m->n_pages, sizeof *m->last, "KV mirror"));
+  for (int i = 0; i < m->n_slots; i++) m->free[i] = m->n_slots - 1 - i;
+  for (int i = 0; i < m->n_pages; i++) m->last[i] = -1;
+  m->n_free = m->n_slots;
+  if (path) return open_file(m, path);
+  return hf_alloc(&m->ram, n, m->page_bytes, "KV mirror");
+}
+
+hf_status mirror_open(engine *e, const char *path, int n_slots, mirror **out) {
+  const engine_options *o = engine_opts(e);
+  mirror *m = NULL;
+  HF_TRY(hf_alloc(&m, 1, sizeof *m, "KV mirror"));
+  *m = (mirror){.e = e,
+                .n_slots = n_slots,
+                .n_pages = o->n_pages,
+                .page_tokens = o->page_tokens,
+                .n_layers = engine_config(e)->n_layers,
+                .page_bytes = (size_t)engine_kv_page_bytes(engine_config(e), o),
+                .fd = -1,
+                .at_slot = -1,
+                .at_page = -1};
+  pthread_mutex_init(&m->lock, NULL);
+  pthread_cond_init(&m->work, NULL);
+  pthread_cond_init(&m->done, NULL);
+  hf_status st = n_slots < 1 ? hf_fail(HF_INPUT, "KV mirror: it has room for no page") : allocate(m, path);
+  if (st == HF_OK && pthread_create(&m->thread, NULL, run, m)) st = hf_fail(HF_MACHINE, "KV mirror: no thread");
+  if (st != HF_OK) {
+    mirror_close(m);
+    return st;
+  }
+  m->started = true;
+  *out = m;
+  return HF_OK;
+}
+
+void mirror_close(mirror *m) {
+  if (!m) return;
+  pthread_mutex_lock(&m->lock);
+  m->stop = true;
+  pthread_cond_signal(&m->work);
+  pthread_mutex_unlock(&m->lock);
+  if (m->started) pthread_join(m->thread, NULL); /* ends: a copy has a deadline */
+  pthread_cond_destroy(&m->work);
+  pthread_cond_destroy(&m->done);
+  pthread_mutex_destroy(&m->lock);
+  if (m->fd >= 0) close(m->fd);
+  free(m->ram);
+  free(m->copied);
+  free(m->read);
+  free(m->slot);
+  free(m->free);
+  free(m->ring);
+  free(m->last);
+  free(m);
+}
+
+int32_t mirror_take(mirror *m) {
+  if (m->n_free == 0) return -1;
+  pthread_mutex_lock(&m->lock);
+  const int32_t i = m->free[--m->n_free];
+  slot *s = &m->slot[i];
+  *s = (slot){.taken = true, .queued = s->queued, .life = s->life + 1, .page = -1};
+  pthread_mutex_unlock(&m->lock);
+  return i;
+}
+
+void mirror_give(mirror *m, int32_t i) {
+  pthread_mutex_lock(&m->lock);
+  slot *s = &m->slot[i];
+  *s = (slot){.queued = s->queued, .life = s->life + 1, .page = -1};
+  m->free[m->n_free++] = i;
+  pthread_mutex_unlock(&m->lock);
+}
+
+int mirror_free_slots(const mirror *m) {
+  return m->n_free;
+}
+
+int mirror_slots(const mirror *m) {
+  return m->n_slots;
+}
+
+void mirror_save(mirror *m, int32_t i, int32_t page, int n) {
+  pthread_mutex_lock(&m->lock);
+  slot *s = &m->slot[i];
+  s->page = page;
+  s->want = n;
+  m->last[page] = i;
+  if (!s->queued && n > s->have && !m->failed) {
+    s->queued = true;
+    m->ring[(m->head + m->n_ring++) % m->n_slots] = i;
+    pthread_cond_signal(&m->work);
+  }
+  pthread_mutex_unlock(&m->lock);
+}
+
+/* With the lock. */
+static bool at_page(const mirror *m, int32_t page) {
+  const int32_t i = m->last[page];
+  return m->at_page == page || (i >= 0 && m->slot[i].queued && m->slot[i].page == page);
+}
+
+void mirror_wait(mirror *m, int32_t page) {
+  pthread_mutex_lock(&m->lock);
+  while (at_page(m, page)) pthread_cond_wait(&m->done, &m->lock); /* ends: each copy has a deadline */
+  pthread_mutex_unlock(&m->lock);
+}
+
+void mirror_settle(mirror *m) {
+  pthread_mutex_lock(&m->lock);
+  while (m->n_ring > 0 || m->at_slot >= 0) pthread_cond_wait(&m->done, &m->lock); /* the same */
+  pthread_mutex_unlock(&m->lock);
+}
+
+int mirror_holds(mirror *m, int32_t i) {
+  pthread_mutex_lock(&m->lock);
+  while (m->slot[i].queued || m->at_slot == i) pthread_cond_wait(&m->done, &m->lock); /* the same */
+  const int n = m->slot[i].have;
+  pthread_mutex_unlock(&m->lock);
+  return n;
+}
+
+hf_status mirror_load(mirror *m, int32_t i, int32_t page, int n) {
+  const char *host = m->ram ? m->ram + (size_t)i * m->page_bytes : m->read;
+  if (!m->ram && !file_moves(m, i, 0, n, m->read, false)) {
+    const int error = errno;
+    pthread_mutex_lock(&m->lock);
+    errno = error;
+    fail(m, "read");
+    pthread_mutex_unlock(&m->lock);
+    return hf_fail(HF_MACHINE, "KV mirror: %s", m->why);
+  }
+  return engine_kv_load(m->e, page, 0, n, host);
+}
+
+void mirror_check(mirror *m) {
+  pthread_mutex_lock(&m->lock);
+  for (int i = 0; i < m->n_slots; i++) m->slot[i].at_check = m->slot[i].want;
+  pthread_mutex_unlock(&m->lock);
+}
+
+void mirror_trust(mirror *m) {
+  pthread_mutex_lock(&m->lock);
+  for (int i = 0; i < m->n_slots; i++)
+    if (m->slot[i].at_check > m->slot[i].good) m->slot[i].good = m->slot[i].at_check;
+  pthread_mutex_unlock(&m->lock);
+}
+
+void mirror_device_gone(mirror *m, bool only_checked) {
+  pthread_mutex_lock(&m->lock);
+  for (int i = 0; i < m->n_slots; i++) m->slot[i].queued = false;
+  m->n_ring = 0;
+  while (m->at_slot >= 0) pthread_cond_wait(&m->done, &m->lock); /* ends: the same */
+  for (int i = 0; i < m->n_slots; i++) {
+    slot *s = &m->slot[i];
+    if (only_checked && s->have > s->good) s->have = s->good;
+    s->want = s->good = s->have; /* whoever writes to it next is another device */
+    s->at_check = 0;
+    s->page = -1;
+  }
+  for (int i = 0; i < m->n_pages; i++) m->last[i] = -1;
+  pthread_mutex_unlock(&m->lock);
+}
+
+const char *mirror_failed(mirror *m) {
+  pthread_mutex_lock(&m->lock);
+  const bool failed = m->failed;
+  pthread_mutex_unlock(&m->lock);
+  return failed ? m->why : NULL;
+}
+
+mirror_traffic mirror_get_traffic(mirror *m) {
+  pthread_mutex_lock(&m->lock);
+  const mirror_traffic t = m->traffic;
+  pthread_mutex_unlock(&m->lock);
+  return t;
+}

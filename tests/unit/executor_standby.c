@@ -1,0 +1,328 @@
+/* KV beside the engine's pages: a lost device's comes back from the mirror, sessions park and go on, and every page and slot is accounted for. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "executor/engine_int.h"
+#include "executor/serve.h"
+
+enum { REQUESTS = 6, MAX_OUT = 12, CONTEXT = 64, PAGE = 8, FAULTS = 60 };
+static const int prompt_len[REQUESTS] = {3, 20, 17, 30, 9, 20};
+static const int out_len[REQUESTS] = {12, 8, 1, 10, 6, 12};
+static const char FILE_NAME[] = "test_executor_standby.kv";
+
+#define FAR_NS INT64_C(20000000000)
+
+static model *latent, *heads, *m;
+
+static engine_options options(int depth, int users, double percent) {
+  engine_options o = {.depth = depth,
+                      .max_seqs = users,
+                      .context = CONTEXT,
+                      .page_tokens = PAGE,
+                      .n_pages = users * CONTEXT / PAGE,
+                      .max_tok = 8 + users,
+                      .max_logits = users,
+                      .threads = 2,
+                      .kv_type = KV_F16,
+                      .mla = ENGINE_MLA_ABSORBED,
+                      .device_bytes = 64 << 20,
+                      .experts_on_gpu_percent = percent,
+                      .deadline_ns = FAR_NS};
+  snprintf(o.gpu, sizeof o.gpu, "virtual:64M");
+  return o;
+}
+
+static engine_options on_cpu(int users) {
+  engine_options o = options(1, users, 0);
+  snprintf(o.gpu, sizeof o.gpu, "none");
+  return o;
+}
+
+typedef struct {
+  serve_request req[REQUESTS];
+  int32_t ids[REQUESTS][32], out[REQUESTS][MAX_OUT];
+  float margin[REQUESTS][MAX_OUT];
+  int told[REQUESTS];
+  bool twice;
+} run;
+
+static const float NEAR_TIE = 5e-2f; /* as in executor_failover.c */
+
+static void on_logits(void *user, serve_request *q, int position, const float *logits) {
+  run *r = user;
+  const int i = (int)(q - r->req), vocab = model_get_config(m)->vocab_size;
+  float best = logits[0], second = -1e30f;
+  (void)position;
+  for (int k = 1; k < vocab; k++) {
+    if (logits[k] > best) second = best, best = logits[k];
+    else if (logits[k] > second) second = logits[k];
+  }
+  if (q->n_out < MAX_OUT) r->margin[i][q->n_out] = best - second;
+}
+
+static void on_token(void *user, serve_request *q, int32_t id) {
+  run *r = user;
+  const int i = (int)(q - r->req);
+  r->twice = r->twice || q->n_out != ++r->told[i] || q->out[q->n_out - 1] != id;
+}
+
+static void on_retract(void *user, serve_request *q, int n) {
+  run *r = user;
+  r->told[q - r->req] -= n;
+}
+
+static void fill(run *r) {
+  const int vocab = model_get_config(m)->vocab_size;
+  memset(r, 0, sizeof *r);
+  for (int i = 0; i < REQUESTS; i++) {
+    for (int k = 0; k < prompt_len[i]; k++) r->ids[i][k] = ((i == 5 ? 1 : i) * 31 + k * 17 + 5) % vocab; /* two begin alike */
+    r->req[i] = (serve_request){.ids = r->ids[i],
+                                .n_ids = prompt_len[i],
+                                .max_tokens = out_len[i],
+                                .ignore_eos = true,
+                                .draw = (uint64_t)i,
+                                .out = r->out[i]};
+    snprintf(r->req[i].ext_id, sizeof r->req[i].ext_id, "%d", i);
+  }
+}
+
+/* slots 0: no mirror. */
+static hf_status serve_all(const engine_options *o, const char *path, int slots, run *r, serve_stats *st, standby_stats *beside) {
+  engine *e = NULL;
+  standby *sb = NULL;
+  fill(r);
+  memset(beside, 0, sizeof *beside);
+  if (engine_open(m, o, &e) != HF_OK) fail_msg("%s", hf_error_line());
+  if (slots && standby_open(e, path, slots, &sb) != HF_OK) fail_msg("%s", hf_error_line());
+  const serve_options so = {.sample = {.top_p = 1},
+                            .chunk_tokens = 8,
+                            .users = o->max_seqs,
+                            .user = r,
+                            .on_token = on_token,
+                            .on_logits = on_logits,
+                            .on_retract = on_retract,
+                            .standby = sb,
+                            .known = sb ? standby_known(sb) : NULL};
+  const hf_status s = serve_run(e, r->req, REQUESTS, &so, st);
+  if (s == HF_OK) {
+    assert_int_equal(st->pages_lost, 0);
+    assert_int_equal(st->slots_lost, 0);
+  }
+  if (sb) standby_get_stats(sb, beside);
+  standby_close(sb);
+  engine_close(e);
+  return s;
+}
+
+static void expect_same(const run *got, const run *want, const char *what) {
+  for (int i = 0; i < REQUESTS; i++) {
+    int k = 0;
+    assert_string_equal(got->req[i].finish, "length");
+    assert_int_equal(got->req[i].n_out, out_len[i]);
+    while (k < out_len[i] && got->out[i][k] == want->out[i][k]) k++;
+    if (k < out_len[i] && want->margin[i][k] >= NEAR_TIE)
+      fail_msg("%s: request %d: token %d is %d for %d, which leads by %g", what, i, k, got->out[i][k], want->out[i][k],
+               (double)want->margin[i][k]);
+  }
+  assert_false(got->twice);
+}
+
+static uint32_t next(uint32_t *seed) {
+  *seed = *seed * 1664525u + 1013904223u;
+  return *seed >> 8;
+}
+
+/* Copies count as operations: faults fall into them, too. */
+static void a_lost_device_comes_back_from_the_mirror(void **state) {
+  (void)state;
+  const char *how_many = getenv("HF_FAULTS"), *from = getenv("HF_FAULT_SEED");
+  const int faults = how_many ? atoi(how_many) : FAULTS;
+  uint32_t seed = from ? (uint32_t)atoi(from) : 1;
+  static const kern_kv_type types[] = {KV_F16, KV_Q8_0};
+  run want, got;
+  serve_stats st;
+  standby_stats beside;
+  int64_t restored[2] = {0}, again[2] = {0};
+  int losses = 0;
+  for (int k = 0; k < 4; k++) {
+    m = k % 2 ? heads : latent;
+    engine_options o = options(1, 3, 50);
+    o.kv_type = types[k / 2];
+    if (o.kv_type == KV_Q8_0) o.page_tokens = 16, o.n_pages /= 2;
+    assert_int_equal(serve_all(&o, NULL, 0, &want, &st, &beside), HF_OK);
+    serve_stats_free(&st);
+    for (int i = 0; i < faults / 4; i++) {
+      o.depth = 1 + (int)(next(&seed) % 3);
+      o.deadline_ns = i % 3 == 1 ? 60000000 : FAR_NS;
+      o.fault = (dev_fault){.kind = (dev_fault_kind)(DEV_FAULT_ERROR + i % 3), .at = 1 + next(&seed) % 2000};
+      if (o.fault.kind == DEV_FAULT_SIGNAL) o.deadline_ns = 60000000;
+      const char *path = next(&seed) % 2 ? FILE_NAME : NULL;
+      char what[96];
+      snprintf(what, sizeof what, "model %d, fault %d of kind %d at %lld, depth %d", k, i, (int)o.fault.kind,
+               (long long)o.fault.at, o.depth);
+      assert_int_equal(serve_all(&o, path, o.n_pages + 4, &got, &st, &beside), HF_OK);
+      expect_same(&got, &want, what);
+      losses += st.n_losses;
+      for (int l = 0; l < st.n_losses; l++) restored[k / 2] += st.loss[l].restored, again[k / 2] += st.loss[l].tokens;
+      assert_true(access(FILE_NAME, F_OK) != 0);
+      serve_stats_free(&st);
+    }
+  }
+  for (int k = 0; k < 2; k++)
+    printf("KV in %s: %lld tokens restored, %lld computed again\n", kern_kv_name(types[k]), (long long)restored[k],
+           (long long)again[k]);
+  assert_true(losses > faults / 2);
+  assert_true(restored[0] > 2 * again[0]);
+  assert_true(restored[1] > again[1]); /* of up to 16 tokens that lie in one another, none before the last is written */
+}
+
+/* What a device that computes wrongly has written is no better in the mirror. */
+static void wrong_pages_are_not_restored(void **state) {
+  (void)state;
+  uint32_t seed = 3;
+  run want, got;
+  serve_stats st;
+  standby_stats beside;
+  int64_t restored = 0;
+  m = heads;
+  engine_options o = options(1, 3, 50);
+  assert_int_equal(serve_all(&o, NULL, 0, &want, &st, &beside), HF_OK);
+  serve_stats_free(&st);
+  for (int i = 0; i < 20; i++) {
+    o.depth = 1 + i % 3;
+    o.check_every_ns = 1;
+    o.fault = (dev_fault){.kind = DEV_FAULT_WRONG, .at = 150 + next(&seed) % 900};
+    assert_int_equal(serve_all(&o, NULL, o.n_pages + 4, &got, &st, &beside), HF_OK);
+    expect_same(&got, &want, "wrong device");
+    assert_int_equal(st.n_losses, 1);
+    restored += st.loss[0].restored;
+    serve_stats_free(&st);
+  }
+  printf("%lld tokens restored after devices that computed wrongly\n", (long long)restored);
+  assert_true(restored > 0);
+}
+
+enum { SESSIONS = 24, TURNS = 3, ANSWER = 6, ADDED = 3, TEXT = 40 };
+
+/* Sessions that all have a turn, then all the next one. */
+typedef struct {
+  serve_request req[SESSIONS];
+  int32_t ids[SESSIONS][TEXT], out[SESSIONS][ANSWER];
+  char name[SESSIONS][8];
+  uint64_t bits[TURNS][SESSIONS]; /* of all logits */
+  int turn;
+} talk;
+
+static void on_bits(void *user, serve_request *q, int position, const float *logits) {
+  talk *t = user;
+  uint64_t *h = &t->bits[t->turn][q - t->req];
+  const unsigned char *b = (const unsigned char *)logits;
+  (void)position;
+  for (size_t i = 0; i < (size_t)model_get_config(m)->vocab_size * sizeof *logits; i++) *h = (*h ^ b[i]) * 0x100000001b3u;
+}
+
+static void begin_talk(talk *t) {
+  const int vocab = model_get_config(m)->vocab_size;
+  memset(t, 0, sizeof *t);
+  for (int i = 0; i < SESSIONS; i++) {
+    const int n = 9 + i % 5;
+    for (int k = 0; k < n; k++) t->ids[i][k] = (k < 4 ? k : i * 31 + k * 17 + 5) % vocab; /* they begin alike */
+    snprintf(t->name[i], sizeof t->name[i], "%d", i);
+    t->req[i] = (serve_request){
+        .ids = t->ids[i], .n_ids = n, .max_tokens = ANSWER, .ignore_eos = true, .out = t->out[i], .session = t->name[i]};
+    snprintf(t->req[i].ext_id, sizeof t->req[i].ext_id, "%d", i);
+  }
+}
+
+static void next_turn(talk *t) {
+  const int vocab = model_get_config(m)->vocab_size;
+  for (int i = 0; i < SESSIONS; i++) {
+    serve_request *r = &t->req[i];
+    for (int k = 0; k < ANSWER; k++) t->ids[i][r->n_ids++] = t->out[i][k];
+    for (int k = 0; k < ADDED; k++) t->ids[i][r->n_ids++] = (i * 7 + k * 5 + t->turn) % vocab;
+  }
+  t->turn++;
+}
+
+/* With a mirror of `slots`: after the first turn only what is new is computed. */
+static void talk_all(const engine_options *o, const char *path, int slots, talk *t) {
+  engine *e = NULL;
+  standby *sb = NULL;
+  serve_stats st;
+  standby_stats beside;
+  begin_talk(t);
+  if (engine_open(m, o, &e) != HF_OK) fail_msg("%s", hf_error_line());
+  if (slots && standby_open(e, path, slots, &sb) != HF_OK) fail_msg("%s", hf_error_line());
+  const serve_options so = {.sample = {.top_p = 1},
+                            .chunk_tokens = 8,
+                            .users = o->max_seqs,
+                            .user = t,
+                            .on_logits = on_bits,
+                            .standby = sb,
+                            .known = sb ? standby_known(sb) : NULL};
+  for (;;) {
+    if (serve_run(e, t->req, SESSIONS, &so, &st) != HF_OK) fail_msg("%s", hf_error_line());
+    assert_int_equal(st.pages_lost, 0);
+    assert_int_equal(st.slots_lost, 0);
+    if (slots && t->turn > 0) assert_int_equal(st.prompt_tokens, SESSIONS * (ADDED + 1));
+    if (slots && t->turn > 0) assert_true(st.restored_tokens > SESSIONS * 8 && st.parked_tokens > 0);
+    serve_stats_free(&st);
+    if (t->turn == TURNS - 1) break;
+    next_turn(t);
+  }
+  if (sb) {
+    standby_get_stats(sb, &beside);
+    assert_int_equal(beside.left_out_pages, 0);
+    assert_true(prefix_slots(standby_known(sb)) > o->n_pages); /* more is parked than the engine has pages */
+    prefix_clear(standby_known(sb));
+    standby_get_stats(sb, &beside);
+    assert_int_equal(beside.slots_lost, 0);
+    assert_int_equal(prefix_slots(standby_known(sb)), 0);
+  }
+  standby_close(sb);
+  engine_close(e);
+}
+
+static void sessions_park_and_go_on(void **state) {
+  (void)state;
+  static talk want, got;
+  static const kern_kv_type types[] = {KV_F16, KV_Q8_0};
+  for (int k = 0; k < 8; k++) {
+    m = k % 2 ? heads : latent;
+    engine_options o = k / 2 % 2 ? options(2, 4, 50) : on_cpu(4);
+    o.kv_type = types[k / 4];
+    if (o.kv_type == KV_Q8_0) o.page_tokens = 16, o.n_pages /= 2;
+    talk_all(&o, NULL, 0, &want);
+    for (int i = 0; i < 2; i++) {
+      talk_all(&o, i ? FILE_NAME : NULL, SESSIONS * CONTEXT / o.page_tokens, &got);
+      assert_memory_equal(got.out, want.out, sizeof got.out);
+      assert_memory_equal(got.bits, want.bits, sizeof got.bits);
+    }
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(sessions_park_and_go_on),
+      cmocka_unit_test(a_lost_device_comes_back_from_the_mirror),
+      cmocka_unit_test(wrong_pages_are_not_restored),
+  };
+  (void)signal(SIGXFSZ, SIG_IGN);
+  (void)unlink(FILE_NAME);
+  if (kern_init(NULL) != HF_OK || model_open("tests/golden/deepseek_v3", &latent) != HF_OK ||
+      model_open("tests/golden/qwen3_moe", &heads) != HF_OK)
+    return 1;
+  const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+  model_close(latent);
+  model_close(heads);
+  return failed;
+}
