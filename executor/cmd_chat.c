@@ -35,6 +35,7 @@ typedef struct {
   engine_options o;
   stage_table *pace;
   prefix *known; /* pages of the conversation so far */
+  standby *sb;   /* NULL: there is no KV mirror */
   chat_message *msg;
   int n_msg, cap_msg, n_turns;
   record_failure unrecorded;
@@ -109,6 +110,7 @@ static hf_status show_json(const chat *c, const serve_request *q, int64_t shared
   json_add_int(o, "prompt_tokens", q->n_ids);
   json_add_int(o, "output_tokens", q->n_out);
   json_add_int(o, "shared_tokens", shared);
+  if (c->sb) standby_json(c->sb, o);
   json_add_int(o, "run_id", run_id);
   HF_TRY(json_show(o));
   fflush(stdout);
@@ -131,7 +133,8 @@ static hf_status answer(chat *c, serve_request *q) {
   c->st = HF_OK;
   stream_init(&c->text);
   beside_mark from = beside_now();
-  so.known = c->known;
+  so.known = c->sb ? standby_known(c->sb) : c->known;
+  so.standby = c->sb;
   hf_status st = serve_run(c->e, q, 1, &so, &stats);
   beside_mark to = beside_now();
   if (st == HF_OK) st = c->st;
@@ -152,7 +155,11 @@ static hf_status answer(chat *c, serve_request *q) {
 static hf_status turn(chat *c, const char *line) {
   hf_buf text;
   int32_t *ids = NULL;
-  serve_request q = {.draw = (uint64_t)c->n_turns, .ignore_eos = c->r->ignore_eos, .stop = c->r->stop.v, .n_stop = c->r->stop.n};
+  serve_request q = {.draw = (uint64_t)c->n_turns,
+                     .session = "chat",
+                     .ignore_eos = c->r->ignore_eos,
+                     .stop = c->r->stop.v,
+                     .n_stop = c->r->stop.n};
   int before = c->n_msg;
   hf_status st;
   hf_buf_init(&text, MOST_CONVERSATION);
@@ -192,12 +199,15 @@ static hf_status open_chat(chat *c) {
   if (!c->p)
     HF_TRY(make_plan(r, c->db_path, 1, context, context / 2, DEFAULT_ANSWER < context / 2 ? DEFAULT_ANSWER : context / 2, &c->p));
   HF_TRY(engine_options_for(r, c->db_path, c->m, c->p, 1, context, r->depth ? (int)r->depth : 1, &c->o, &c->pace));
+  int slots;
+  HF_TRY(standby_size(r, model_get_config(c->m), 1, &c->o, &slots));
   if (!c->d) HF_TRY(db_open(c->db_path, true, &c->d));
   if (c->p) HF_TRY(plan_adopt(c->d, c->p));
   if (r->system) HF_TRY(push(c, CHAT_SYSTEM, r->system));
   HF_TRY(open_engine_or_explain(r, c->m, &c->o, &c->e));
   c->o = *engine_opts(c->e);
-  return r->no_shared_prefixes ? HF_OK : prefix_new(c->o.page_tokens, c->o.n_pages, &c->known);
+  HF_TRY(standby_as_asked(r, c->e, slots, &c->sb));
+  return r->no_shared_prefixes || c->sb ? HF_OK : prefix_new(c->o.page_tokens, c->o.n_pages, &c->known);
 }
 
 static hf_status talk(chat *c) {
@@ -230,6 +240,7 @@ hf_status cmd_chat(const run_options *r) {
   if (st == HF_OK) st = talk(&c);
   if (st == HF_OK && c.unrecorded.st != HF_OK) st = hf_fail(c.unrecorded.st, "turns were not recorded, see the warning above");
   sigaction(SIGINT, &old, NULL);
+  standby_close(c.sb);
   engine_close(c.e);
   prefix_free(c.known);
   stage_table_free(c.pace);

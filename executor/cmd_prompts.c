@@ -36,6 +36,8 @@ typedef struct {
   const tokenizer *tok;
   const chat_form *form; /* NULL: prompts are taken as they are */
   const serve_request *first;
+  const prompt_list *list;
+  const model_config *config;
   drift *drift;
   adapt *adapt;      /* NULL: the plan stays as it is */
   text_stream *text; /* per request */
@@ -110,6 +112,11 @@ static void on_finish(void *user, serve_request *q) {
   if (s->tok && s->r->stream && q->n_out) show_text(s, q, &s->text[q - s->first], true);
 }
 
+static hf_status on_go_on(void *user, serve_request *q) {
+  const stream_state *s = user;
+  return prompts_go_on(s->list, s->tok, s->form, s->r->system, s->config, q);
+}
+
 static void on_step(void *user, const dev_step *step, const sched_step *what, int64_t index) {
   stream_state *s = user;
   (void)what;
@@ -131,6 +138,8 @@ typedef struct {
   engine_options o;
   stage_table *pace;
   prefix *known;
+  standby *sb; /* NULL: there is no KV mirror */
+  int slots;   /* of it */
   serve_stats stats;
   trace_log trace;
   idle_account idle;
@@ -252,6 +261,7 @@ static hf_status prepare(const run_options *r, job *j) {
   int depth = r->depth ? (int)r->depth : j->p ? j->p->depth : 1;
   HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));
   if (r->adapt) HF_TRY(prepare_adapting(r, j));
+  HF_TRY(standby_size(r, model_get_config(j->m), j->list.n_sessions, &j->o, &j->slots));
   if (j->p && !j->pace && strcmp(j->o.gpu, "none") != 0) make_plan_without(r, j->db_path, j->p, &j->without);
   return j->d ? HF_OK : db_open(j->db_path, true, &j->d);
 }
@@ -283,6 +293,7 @@ static void losses_json(const serve_stats *st, json *o) {
     json_add_num(e, "recovery_s", (double)l->recovery_ns * 1e-9);
     json_add_int(e, "requests", l->requests);
     json_add_int(e, "tokens_again", l->tokens);
+    json_add_int(e, "tokens_restored", l->restored);
     json_add_int(e, "retracted_tokens", l->retracted);
     json_add_int(e, "suspect_requests", l->suspect);
   }
@@ -321,6 +332,7 @@ static json *to_json(const job *j) {
   json_add_int(o, "prompt_tokens", n->prompt_tokens);
   json_add_int(o, "output_tokens", n->output_tokens);
   json_add_int(o, "shared_tokens", j->stats.shared_tokens);
+  if (j->sb) standby_json(j->sb, o);
   json_add_num(o, "decode_tok_per_s", n->decode_tok_per_s);
   json_add_num(o, "tok_per_s_wall", n->tok_per_s_wall);
   json_add_num(o, "prefill_tok_per_s", n->prefill_tok_per_s);
@@ -389,10 +401,14 @@ static void print_people(const job *j) {
   if (j->stats.shared_tokens > 0)
     printf("  %lld more prompt tokens were not computed: their beginnings were those of other prompts\n",
            (long long)j->stats.shared_tokens);
-  for (int i = 0; i < j->stats.n_losses; i++)
-    printf("  %s was lost after %.3g s (%s); the next token came %.2g s later, KV of %lld tokens computed again\n",
-           j->stats.loss[i].rank ? "another machine" : "the device", j->stats.loss[i].at_s, j->stats.loss[i].why,
-           (double)j->stats.loss[i].recovery_ns * 1e-9, (long long)j->stats.loss[i].tokens);
+  if (j->sb) standby_print(j->sb);
+  for (int i = 0; i < j->stats.n_losses; i++) {
+    const serve_loss *l = &j->stats.loss[i];
+    printf("  %s was lost after %.3g s (%s); the next token came %.2g s later, KV of %lld tokens computed again",
+           l->rank ? "another machine" : "the device", l->at_s, l->why, (double)l->recovery_ns * 1e-9, (long long)l->tokens);
+    if (j->sb) printf(", that of %lld came from the mirror", (long long)l->restored);
+    putchar('\n');
+  }
   if (j->o.ranks) ranks_print(j->o.ranks);
   if (j->adapt) adapt_print(j->adapt);
   if (left) printf("  interrupted: %d of %d requests are not finished\n", left, j->list.n);
@@ -424,6 +440,9 @@ static void compare_load(const run_options *r, job *j) {
     snprintf(j->unlike, n, "%lld prompt tokens were shared, the plan computes all", (long long)j->stats.shared_tokens);
   else if (j->stats.n_losses > 0)
     snprintf(j->unlike, n, "%s was lost on the way", j->stats.loss[0].rank ? "another machine" : "the device");
+  else if (j->stats.restored_tokens > 0)
+    snprintf(j->unlike, n, "KV of %lld prompt tokens came from the mirror, the plan computes all",
+             (long long)j->stats.restored_tokens);
   else if (r->ranks_percent > 0) snprintf(j->unlike, n, "other machines have experts, the plan has none there");
   else if (engine_not_uploaded(j->e) > 0)
     snprintf(j->unlike, n, "prompts of %d layers are not uploaded, the plan has them so", engine_not_uploaded(j->e));
@@ -522,6 +541,8 @@ static hf_status serve(const run_options *r, job *j) {
                     .tok = j->tok,
                     .form = r->chat ? &j->form : NULL,
                     .first = j->list.req,
+                    .list = &j->list,
+                    .config = model_get_config(j->m),
                     .single = j->list.n == 1 && !j->list.kept,
                     .trace.on_host = !strcmp(j->o.gpu, "none")};
   hf_status st;
@@ -552,7 +573,9 @@ static hf_status serve(const run_options *r, job *j) {
   sigaction(SIGINT, &sa, &old);
   sigaction(SIGTERM, &sa, &old_term);
   if (!r->stream) hf_progress_begin(&s.bar, "running", "tokens", tokens);
-  so.known = j->known;
+  so.known = j->sb ? standby_known(j->sb) : j->known;
+  so.standby = j->sb;
+  if (j->list.n_sessions > 0) so.go_on = on_go_on;
   beside_mark from = beside_now();
   st = serve_run(j->e, j->list.req, j->list.n, &so, &j->stats);
   beside_mark to = beside_now();
@@ -618,7 +641,8 @@ static hf_status run_job(const run_options *r, job *j) {
   if (j->list.n == 0) return nothing_left(r, j);
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
   j->o = *engine_opts(j->e); /* without the device, if that could not be used */
-  if (!r->no_shared_prefixes) HF_TRY(prefix_new(j->o.page_tokens, j->o.n_pages, &j->known));
+  HF_TRY(standby_as_asked(r, j->e, j->slots, &j->sb));
+  if (!r->no_shared_prefixes && !j->sb) HF_TRY(prefix_new(j->o.page_tokens, j->o.n_pages, &j->known));
   begin_drift(j);
   HF_TRY(begin_adapting(r, j));
   HF_TRY(serve(r, j));
@@ -648,6 +672,7 @@ hf_status cmd_prompts(const run_options *r) {
   hf_status st = run_job(r, &j);
   drift_end(&j.drift);
   adapt_free(j.adapt);
+  standby_close(j.sb);
   engine_close(j.e);
   prefix_free(j.known);
   stage_table_free(j.pace);

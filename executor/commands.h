@@ -15,6 +15,10 @@ HF_MUST hf_status open_model_to_run(const char *path, model **out);
 HF_MUST hf_status json_show(json *doc);
 /* The budget as a table on standard error; called before a refusal and with --verbose. */
 void print_budget(const plan_budget *rows, int n);
+/* The KV mirror of --standby; *out stays NULL where there is to be none (slots 0). */
+HF_MUST hf_status standby_as_asked(const run_options *r, engine *e, int slots, standby **out);
+void standby_json(standby *s, json *to); /* member "standby" */
+void standby_print(standby *s);
 /* serve_options.on_loss: a warning on standard error. */
 void tell_loss(void *user, const serve_loss *l);
 /* For what measures or compares on a device: HF_LOST when it was lost, or could not be used at all. */

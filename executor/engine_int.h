@@ -144,7 +144,7 @@ void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, c
 HF_MUST hf_status devices_share(engine *e);    /* devices.c: homes of layers and parts of steps, as the options say */
 void engine_without_device(engine_options *o); /* engine.c */
 bool placed_on_device(const model_config *c, const engine_options *o, int layer, int expert); /* engine.c */
-int check_pages(const engine_options *o); /* engine.c: behind the n_pages of requests */
+int check_pages(const engine_options *o);                            /* engine.c: behind the n_pages of requests */
 size_t kv_row_bytes(const model_config *c, const engine_options *o); /* engine.c: of a token in a layer */
 /* check_device.c: what the check gives on a device that is taken to be good. */
 HF_MUST hf_status check_learn(engine *e);

@@ -17,8 +17,7 @@ static double link_ns(const engine *e) {
   for (int l = 0; e->o.pace && l < e->c.n_layers; l++) {
     const moe_expert *x = e->host_experts + (size_t)l * (size_t)(e->nodes.parts.n * e->c.n_experts);
     for (int k = 0; e->o.pace->layer[l].upload_ns > 0 && e->nodes.parts.n == 1 && k < e->c.n_experts; k++)
-      if (x[k].gate.data)
-        return e->o.pace->layer[l].upload_ns / (double)dev_slot_bytes(&x[k], e->c.d_model, e->c.d_ff_expert);
+      if (x[k].gate.data) return e->o.pace->layer[l].upload_ns / (double)dev_slot_bytes(&x[k], e->c.d_model, e->c.d_ff_expert);
   }
   return 0;
 }

@@ -78,6 +78,9 @@ static hf_status dispatch(run_options *r) {
   int device;
   if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g)); /* before anything is opened or asked */
   if (r->fault) HF_TRY(fault_parse(r->fault, &fault, &device));
+  standby_spec beside;
+  HF_TRY(standby_parse(r, &beside));
+  if (beside.on && (r->bench || r->reference)) return hf_fail(HF_INPUT, "--standby: goes with --prompts, --prompt and --chat");
   HF_TRY(kern_init(r->isa));
   HF_TRY(kern_self_check());
   model_set_catalog_hook(catalog_model_config, NULL);
@@ -130,7 +133,8 @@ int main(int argc, char **argv) {
        "Hugging Face folder, GGUF file, or synth:CONFIG,key=value,... (weights from a seed).", 0, 0},
       {"plan", 'p', CLI_STR, &r.plan, "ID_OR_FILE", "Plan to execute: a row's id in the database or a plan.json.", 0, 0},
       {"prompts", 0, CLI_STR, &r.prompts, "FILE.jsonl",
-       "Requests, one JSON object a line: prompt or ids (with --chat also messages), optional id, arrival_s, max_tokens, stop.",
+       "Requests, one JSON object a line: prompt or ids (with --chat also messages), optional id, arrival_s, max_tokens, stop, "
+       "session.",
        0, 0},
       {"prompt", 0, CLI_STR, &r.prompt, "TEXT", "One request; its text is printed as it comes.", 0, 0},
       {"chat", 0, CLI_FLAG, &r.chat, NULL,
@@ -186,6 +190,15 @@ int main(int argc, char **argv) {
       {"adapt", 0, CLI_FLAG, &r.adapt, NULL, adapt_help, 0, 0},
       {"adapt-every", 0, CLI_SECONDS, &r.adapt_every_s, "TIME", adapt_every_help, 0, 0},
       {"adapt-rate", 0, CLI_SIZE, &r.adapt_rate, "SIZE", adapt_rate_help, 0, 0},
+      {"standby", 0, CLI_STR, &r.standby, "none|ram|file:PATH",
+       "A second home of the KV cache, written beside the steps: after the loss of the device requests go on with what it has "
+       "instead of "
+       "computing it again, and sessions of --prompts park there between their turns. A file must not exist; it is gone when the "
+       "run "
+       "ends. Default none.",
+       0, 0},
+      {"standby-size", 0, CLI_STR, &r.standby_size, "SIZE",
+       "Of it, e.g. 8G. Default the KV cache's, and a whole context for each session.", 0, 0},
       {"fault", 0, CLI_STR, &r.fault, "KIND@N",
        "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
        "(slow*FACTOR); at "

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,8 @@ typedef struct {
   bool taken, queued;
   uint32_t life; /* counts takings: a copy that comes too late is seen by it */
   int32_t page;
-  int want, have;           /* tokens that the page has, that the slot has */
-  int good, at_check;       /* of them trusted; to be trusted if the check at work finds the device good */
+  int want, have;     /* tokens that the page has, that the slot has */
+  int good, at_check; /* of them trusted; to be trusted if the check at work finds the device good */
 } slot;
 
 struct mirror {
@@ -32,7 +33,7 @@ struct mirror {
   int32_t *free; /* stack */
   int32_t *ring;
   int head, n_ring;
-  int32_t *last; /* [n_pages] slot that the page is, or was, copied to last; -1 */
+  int32_t *last;            /* [n_pages] slot that the page is, or was, copied to last; -1 */
   int32_t at_slot, at_page; /* of the copy at work, -1: none; the page is read, the slot written */
   bool stop, failed;
   char why[160];
@@ -57,7 +58,8 @@ static bool file_moves(const mirror *m, int32_t s, int from, int to, char *page,
     const size_t in_page = (size_t)l * layer + at;
     for (size_t k = 0; k < bytes;) {
       const off_t to_file = (off_t)((size_t)s * m->page_bytes + in_page + k);
-      const ssize_t n = write ? pwrite(m->fd, page + in_page + k, bytes - k, to_file) : pread(m->fd, page + in_page + k, bytes - k, to_file);
+      const ssize_t n =
+          write ? pwrite(m->fd, page + in_page + k, bytes - k, to_file) : pread(m->fd, page + in_page + k, bytes - k, to_file);
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) {
         if (n == 0) errno = EIO;
@@ -111,6 +113,12 @@ static void copy(mirror *m, int32_t i) {
 
 static void *run(void *arg) {
   mirror *m = arg;
+  sigset_t not_here; /* a file over its limit is an error of its write, nothing more; the others are the driver's */
+  sigemptyset(&not_here);
+  sigaddset(&not_here, SIGXFSZ);
+  sigaddset(&not_here, SIGINT);
+  sigaddset(&not_here, SIGTERM);
+  (void)pthread_sigmask(SIG_BLOCK, &not_here, NULL);
   pthread_mutex_lock(&m->lock);
   for (;;) {
     while (!m->stop && m->n_ring == 0) pthread_cond_wait(&m->work, &m->lock); /* ends: work, or mirror_close */
@@ -250,13 +258,13 @@ void mirror_wait(mirror *m, int32_t page) {
 
 void mirror_settle(mirror *m) {
   pthread_mutex_lock(&m->lock);
-  while (m->n_ring > 0 || m->at_slot >= 0) pthread_cond_wait(&m->done, &m->lock); /* the same */
+  while (m->n_ring > 0 || m->at_slot >= 0) pthread_cond_wait(&m->done, &m->lock); /* ends: the same */
   pthread_mutex_unlock(&m->lock);
 }
 
 int mirror_holds(mirror *m, int32_t i) {
   pthread_mutex_lock(&m->lock);
-  while (m->slot[i].queued || m->at_slot == i) pthread_cond_wait(&m->done, &m->lock); /* the same */
+  while (m->slot[i].queued || m->at_slot == i) pthread_cond_wait(&m->done, &m->lock); /* ends: the same */
   const int n = m->slot[i].have;
   pthread_mutex_unlock(&m->lock);
   return n;

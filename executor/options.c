@@ -89,6 +89,37 @@ hf_status fault_parse(const char *text, dev_fault *out, int *device) {
                  text);
 }
 
+hf_status standby_parse(const run_options *r, standby_spec *out) {
+  const char *text = r->standby ? r->standby : "none";
+  *out = (standby_spec){.on = strcmp(text, "none") != 0};
+  if (!strncmp(text, "file:", 5) && text[5]) out->path = text + 5;
+  else if (out->on && strcmp(text, "ram") != 0)
+    return hf_fail(HF_INPUT, "--standby: '%s' is none of none, ram and file:PATH", text);
+  if (r->standby_size && !out->on) return hf_fail(HF_INPUT, "--standby-size: goes with --standby ram or file:PATH");
+  if (out->on && r->no_shared_prefixes)
+    return hf_fail(HF_INPUT, "--standby: finds KV by the beginnings of texts; it cannot go with --no-shared-prefixes");
+  if (!r->standby_size) return HF_OK;
+  HF_TRY(cli_parse_size(r->standby_size, "--standby-size", &out->bytes));
+  return out->bytes > 0 ? HF_OK : hf_fail(HF_INPUT, "--standby-size: must be above 0");
+}
+
+hf_status standby_size(const run_options *r, const model_config *c, int n_sessions, engine_options *o, int *slots) {
+  enum { MOST = 1 << 28 };
+  standby_spec s;
+  *slots = 0;
+  HF_TRY(standby_parse(r, &s));
+  if (!s.on) return HF_OK;
+  if (!strcmp(o->gpu, "none") && n_sessions == 0)
+    return hf_fail(HF_INPUT,
+                   "--standby: there is no device whose KV could be lost (--gpu), and no prompt names a \"session\" to park");
+  const int64_t page = engine_kv_page_bytes(c, o), per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
+  const int64_t n = s.bytes > 0 ? s.bytes / page : o->n_pages + n_sessions * per_seq;
+  if (n < 1) return hf_fail(HF_INPUT, "--standby-size: a page of KV has %lld bytes", (long long)page);
+  *slots = (int)(n < MOST ? n : MOST);
+  o->standby_bytes = s.path ? 2 * page : *slots * page;
+  return HF_OK;
+}
+
 sample_options sample_options_of(const run_options *r) {
   return (sample_options){.temperature = r->temperature,
                           .top_k = (int)r->top_k,

@@ -10,7 +10,7 @@
 typedef struct {
   cli_common common;
   const char *model, *plan, *prompts, *prompt, *out, *reference, *gpu, *activations, *mla, *isa, *trace, *where, *machine,
-      *write_model, *system, *dequantise, *fault, *kv_type;
+      *write_model, *system, *dequantise, *fault, *kv_type, *standby, *standby_size;
   bool bench, ignore_eos, stream, no_log, resume, chat, no_shared_prefixes, adapt;
   int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs, upload_tokens, adapt_rate;
   double experts_percent, ranks_percent, temperature, top_p, min_p, repetition_penalty, deadline_s, check_s, adapt_every_s;
@@ -33,6 +33,17 @@ HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
 
 /* --fault: KIND@N or slow*FACTOR@N, then :gpuK for another device than the first. HF_INPUT for an unknown form. */
 HF_MUST hf_status fault_parse(const char *text, dev_fault *out, int *device);
+
+/* --standby: none, ram or file:PATH (path NULL otherwise). HF_INPUT for an unknown form. */
+typedef struct {
+  bool on;
+  const char *path;
+  int64_t bytes; /* of --standby-size; 0 = as needed */
+} standby_spec;
+HF_MUST hf_status standby_parse(const run_options *r, standby_spec *out);
+/* How large the mirror is: what was asked for, or all pages of the engine and as many sessions beside them. Sets what the budget has to count. *slots 0: there
+ * is to be none. HF_INPUT where it would be for nothing: no device can be lost and no session parks. */
+HF_MUST hf_status standby_size(const run_options *r, const model_config *c, int n_sessions, engine_options *o, int *slots);
 
 sample_options sample_options_of(const run_options *r);
 

@@ -96,14 +96,8 @@ static int32_t grow(prefix *p, int32_t parent, const int32_t *ids, int n, int32_
   if (i == NONE) return NONE;
   p->free = p->node[i].next;
   int32_t *first = first_child(p, parent);
-  p->node[i] = (node){.in = true,
-                      .parent = parent,
-                      .child = NONE,
-                      .next = *first,
-                      .page = page,
-                      .slot = slot,
-                      .n_tokens = n,
-                      .used = ++p->now};
+  p->node[i] = (node){
+      .in = true, .parent = parent, .child = NONE, .next = *first, .page = page, .slot = slot, .n_tokens = n, .used = ++p->now};
   *first = i;
   memcpy(p->tokens + (size_t)i * (size_t)p->page_tokens, ids, (size_t)n * sizeof *ids);
   if (page >= 0) p->at_page[page] = i, p->n_in++;

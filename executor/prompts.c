@@ -7,12 +7,13 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "executor/sessions.h"
 #include "executor/stream.h"
 
 enum { MAX_FILE = 1 << 30, MAX_REQUESTS = 1 << 20 };
 
 static hf_status list_new(int cap, prompt_list *l) {
-  *l = (prompt_list){0};
+  *l = (prompt_list){.cap = cap};
   HF_TRY(hf_arena_new(&l->a, (size_t)8 << 30, "requests"));
   return hf_arena_get(l->a, &l->req, (size_t)cap + 1, sizeof *l->req);
 }
@@ -99,10 +100,10 @@ static hf_status add_conversation(prompt_list *l, const tokenizer *tok, const ch
   return st;
 }
 
-static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const char *text,
+static hf_status add_text(prompt_list *l, const tokenizer *tok, const char *where, const char *id, const char *text, bool begins,
                           int max_tokens, double arrival_s, const prompt_options *o) {
   HF_TRY(need_tokenizer(tok, where, o));
-  if (!o->chat) return add_encoded(l, tok, where, "prompt", id, text, true, max_tokens, arrival_s, o);
+  if (!o->chat) return add_encoded(l, tok, where, "prompt", id, text, begins, max_tokens, arrival_s, o);
   chat_message msg[] = {{CHAT_SYSTEM, o->system}, {CHAT_USER, text}};
   int skip = !o->system;
   return add_conversation(l, tok, where, "prompt", id, msg + skip, 2 - skip, max_tokens, arrival_s, o);
@@ -151,10 +152,10 @@ static hf_status add_ids(prompt_list *l, const json *v, const char *where, const
 }
 
 static hf_status add_request(prompt_list *l, const json *doc, const char *where, const tokenizer *tok, const prompt_options *o,
-                             const char *id, int max_tokens, double arrival) {
+                             const char *id, bool begins, int max_tokens, double arrival) {
   const char *prompt = NULL;
   HF_TRY(json_opt_str(doc, where, "prompt", &prompt));
-  if (prompt) return add_text(l, tok, where, id, prompt, max_tokens, arrival, o);
+  if (prompt) return add_text(l, tok, where, id, prompt, begins, max_tokens, arrival, o);
   const json *messages = json_get(doc, "messages"), *ids = json_get(doc, "ids");
   if (messages) return add_messages(l, tok, where, id, messages, max_tokens, arrival, o);
   if (ids) return add_ids(l, ids, where, id, o->vocab_size, max_tokens, arrival, o->ignore_eos);
@@ -179,7 +180,16 @@ static hf_status read_line(prompt_list *l, const json *doc, const char *where, c
     snprintf(number, sizeof number, "%.15g", json_number(json_get(doc, "id"), line));
     id = number;
   }
-  HF_TRY(add_request(l, doc, where, tok, o, id, (int)max_tokens, arrival));
+  const char *session = NULL;
+  HF_TRY(json_opt_str(doc, where, "session", &session));
+  if (session && !*session) return hf_fail(HF_INPUT, "%s: field session: empty", where);
+  if (session && o->repeat_to) return hf_fail(HF_INPUT, "%s: field session: sessions cannot be repeated (--batch)", where);
+  if (session && o->chat && !json_string(json_get(doc, "prompt")))
+    return hf_fail(HF_INPUT, "%s: field session: with --chat each line of a session has a \"prompt\", the user's next message",
+                   where);
+  const int before = session ? session_find(l, session) : -1;
+  HF_TRY(add_request(l, doc, where, tok, o, id, before < 0, (int)max_tokens, arrival));
+  if (session) HF_TRY(hf_note(session_add(l, session, before, doc), "%s", where));
   HF_TRY(add_stops(l, o, json_get(doc, "stop"), where));
   return add_logprobs(l, o);
 }
@@ -227,7 +237,7 @@ hf_status prompts_read(const char *path, const tokenizer *tok, const prompt_opti
 
 hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const char *text, const prompt_options *o) {
   if (!l->a) HF_TRY(list_new(1, l));
-  HF_TRY(add_text(l, tok, "--prompt", "prompt", text, o->max_tokens, 0, o));
+  HF_TRY(add_text(l, tok, "--prompt", "prompt", text, true, o->max_tokens, 0, o));
   HF_TRY(add_stops(l, o, NULL, "--prompt"));
   return add_logprobs(l, o);
 }
@@ -393,6 +403,8 @@ static hf_status keep_lines(prompt_list *l, const char *path, char *text, size_t
 hf_status prompts_keep(prompt_list *l, const char *path) {
   char *text = NULL;
   size_t n;
+  if (l->n_sessions > 0)
+    return hf_fail(HF_INPUT, "--resume: prompts with sessions cannot be resumed: later turns go on from answers of earlier ones");
   if (!l->kept) {
     HF_TRY(hf_arena_get(l->a, &l->kept, (size_t)l->n + 1, sizeof *l->kept));
     l->n_all = l->n;

@@ -1,11 +1,13 @@
 /* prompts.h: prompts in, answers out, as JSON Lines.
  * In:  {"prompt": TEXT}, {"messages": [{"role", "content"}, ...]} or {"ids": [...]}, optional "id", "arrival_s", "max_tokens", "stop" (a text or
- *      an array of texts); other members can be filtered on.
+ *      an array of texts), "session" (a text); other members can be filtered on. Lines of one session are turns of one conversation: what a later line has comes
+ *      behind the earlier prompt and its answer (with chat: as the user's next message), and it waits for that answer.
  * Out: {"id", "prompt_tokens", "output_tokens", "text", "ids", "finish", "arrival_s", "ttft_s", "tpot_s", "end_s"}; ttft_s where a token
  * came, tpot_s where two did; "logprobs" where they were asked for: [{"id", "logprob", "top": [[id, logprob], ...]}, ...] by token. "text" is
  * valid UTF-8 whatever the model wrote, and ends before a stop text; "ids" are all tokens. */
 #ifndef HF_EXECUTOR_PROMPTS_H
 #define HF_EXECUTOR_PROMPTS_H
+#include "executor/form.h"
 #include "executor/serve.h"
 #include "model/chat.h"
 #include "model/tokenizer.h"
@@ -29,10 +31,12 @@ typedef struct {
 
 typedef struct {
   serve_request *req;
-  int n;
+  int n, cap;
   char **
       kept; /* [n_all] in the order of the file: the line of an answer that is there already, or NULL; NULL = none is. Then req holds the rest */
   int n_all;
+  struct prompt_turn *turn; /* [n], where any line is of a session; else NULL */
+  int n_sessions;
   hf_arena *a; /* owns everything */
 } prompt_list;
 
@@ -41,6 +45,9 @@ HF_MUST hf_status prompts_read(const char *path, const tokenizer *tok, const pro
 /* One request from text, or n random ids (bench) when text is NULL. */
 HF_MUST hf_status prompts_add_text(prompt_list *l, const tokenizer *tok, const char *text, const prompt_options *o);
 HF_MUST hf_status prompts_random(int n_requests, int n_ids, int vocab, uint64_t seed, const prompt_options *o, prompt_list *out);
+/* serve_options.go_on for a request of the list. form, system: those that prompt_options.chat and system were of. */
+HF_MUST hf_status prompts_go_on(const prompt_list *l, const tokenizer *tok, const chat_form *form, const char *system,
+                                const model_config *c, serve_request *r);
 void prompts_free(prompt_list *l);
 const serve_request *prompts_longest_request(const prompt_list *l); /* n > 0 */
 int prompts_longest(const prompt_list *l);                          /* most prompt + output tokens of a request */

@@ -21,6 +21,7 @@ typedef struct {
   int lost;           /* tokens whose KV was gone with the last device, until it runs again */
   int good, at_check; /* answer tokens at the last good check, at the launch of the one at work */
   bool told, final;   /* on_finish, on_final were called */
+  bool waits;         /* its time has come, but the request that it goes on from has not ended */
 } progress;
 
 typedef struct {
@@ -100,13 +101,21 @@ static int pages_alike(const serve_request *r, const serve_request *q, int page_
   return n / page_tokens;
 }
 
+/* v->text: its first n tokens. */
+static void tokens_of(server *v, const serve_request *r, int n) {
+  memcpy(v->text, r->ids, (size_t)(n < r->n_ids ? n : r->n_ids) * sizeof *v->text);
+  if (n > r->n_ids) memcpy(v->text + r->n_ids, r->out, (size_t)(n - r->n_ids) * sizeof *v->text);
+}
+
 static int find_shared(void *user, int64_t request, int32_t *pages) {
   server *v = user;
   const serve_request *r = &v->reqs[request];
+  const int n_all = r->n_ids + r->n_out; /* begun again after a loss: the answer so far belongs to the prompt */
   const int pt = engine_opts(v->e)->page_tokens;
   v->first[request] = v->has[request].shared = 0;
   if (!shares(r)) return 0;
-  const int n = prefix_find(v->o->known, r->ids, r->n_ids, (r->n_ids - 1) / pt, pages);
+  tokens_of(v, r, n_all);
+  const int n = prefix_find(v->o->known, v->text, n_all, (n_all - 1) / pt, pages);
   for (int i = 0; i < v->n_reqs; i++) { /* one that is computing more of the same: wait for it */
     const serve_request *q = &v->reqs[i];
     if (v->computed[i] >= 0 && v->computed[i] < q->n_ids && i != request && shares(q) && pages_alike(r, q, pt) > n &&
@@ -134,7 +143,8 @@ static int restore(void *user, int64_t request, const int32_t *pages, int n_shar
   const serve_request *r = &v->reqs[request];
   const int shared = n_shared * engine_opts(v->e)->page_tokens, lost = v->has[request].lost;
   if (!shares(r)) return shared;
-  const int n = standby_restore(v->o->standby, r->ids, r->n_ids, pages, n_shared);
+  tokens_of(v, r, r->n_ids + r->n_out);
+  const int n = standby_restore(v->o->standby, v->text, r->n_ids + r->n_out, pages, n_shared);
   v->computed[request] = v->first[request] = n;
   v->st->restored_tokens += n - shared;
   v->has[request].lost = 0;
@@ -175,12 +185,6 @@ static hf_status open_sharing(server *v) {
   return HF_OK;
 }
 
-/* v->text: its first n tokens. */
-static void tokens_of(server *v, const serve_request *r, int n) {
-  memcpy(v->text, r->ids, (size_t)(n < r->n_ids ? n : r->n_ids) * sizeof *v->text);
-  if (n > r->n_ids) memcpy(v->text + r->n_ids, r->out, (size_t)(n - r->n_ids) * sizeof *v->text);
-}
-
 /* Pages that a finished step has filled become known, prompt and answer alike; before their sequence may end. */
 static void learn_pages(server *v, const sched_piece *piece) {
   const serve_request *r = &v->reqs[piece->request];
@@ -214,6 +218,61 @@ static void park(server *v, const sched_step *step) {
   }
 }
 
+static void tell_finish(server *v, int64_t at) {
+  if (v->has[at].told) return;
+  v->has[at].told = true;
+  if (v->o->on_finish) v->o->on_finish(v->o->user, &v->reqs[at]);
+}
+
+static void tell_final(server *v, int64_t at) {
+  tell_finish(v, at);
+  if (v->has[at].final) return;
+  v->has[at].final = true;
+  if (v->o->on_final) v->o->on_final(v->o->user, &v->reqs[at]);
+}
+
+static bool is_waiting(const server *v, int at) {
+  const serve_request *before = v->reqs[at].after;
+  return before && !v->has[before - v->reqs].final;
+}
+
+/* One that goes on from another gets its prompt now; with what came before it may be too long, or have nothing to go on from. */
+static hf_status enter(server *v, int at) {
+  serve_request *r = &v->reqs[at];
+  const double now = seconds(hf_now_ns() - v->start_ns);
+  const char *end = NULL;
+  v->has[at].waits = is_waiting(v, at);
+  if (v->has[at].waits) {
+    if (r->after->finish[0]) v->check_ns = 0; /* it is through, but for a check of the device */
+    return HF_OK;
+  }
+  if (r->after) {
+    if (r->arrival_s < now) r->arrival_s = now;
+    if (!strcmp(r->after->finish, "cancelled")) end = "cancelled";
+    else HF_TRY(hf_note(v->o->go_on(v->o->user, r), "request %s", r->ext_id));
+    if (!end && (int64_t)r->n_ids + r->max_tokens > engine_opts(v->e)->context) end = "length";
+  }
+  if (!end) return hf_note(sched_add(v->s, at, r->n_ids, r->max_tokens), "request %s", r->ext_id);
+  snprintf(r->finish, sizeof r->finish, "%s", end);
+  r->end_s = now;
+  tell_final(v, at);
+  return HF_OK;
+}
+
+/* Those that waited for the end of others; one may be what the next waits for. */
+static hf_status enter_waiting(server *v) {
+  for (bool any = v->o->go_on != NULL; any;) {
+    any = false;
+    for (int i = 0; i < v->next_arrival; i++) {
+      const int at = v->order[i];
+      if (!v->has[at].waits) continue;
+      HF_TRY(enter(v, at));
+      any = any || !v->has[at].waits;
+    }
+  }
+  return HF_OK;
+}
+
 /* Requests whose time has come enter the scheduler. Returns the ns until the next one, -1 when there is none. */
 static hf_status admit(server *v, int64_t *next_ns) {
   *next_ns = -1;
@@ -223,12 +282,12 @@ static hf_status admit(server *v, int64_t *next_ns) {
     int64_t at = v->start_ns + (int64_t)(r->arrival_s * 1e9);
     if (at > now) {
       *next_ns = at - now;
-      return HF_OK;
+      break;
     }
-    HF_TRY(hf_note(sched_add(v->s, v->order[v->next_arrival], r->n_ids, r->max_tokens), "request %s", r->ext_id));
+    HF_TRY(enter(v, v->order[v->next_arrival]));
     v->next_arrival++;
   }
-  return HF_OK;
+  return enter_waiting(v);
 }
 
 /* Of every prompt position, unless they are known and the prompt is computed again for a device that was lost. */
@@ -378,19 +437,6 @@ static int32_t next_token(server *v, serve_request *r, const float *logits, int 
   return id;
 }
 
-static void tell_finish(server *v, int64_t at) {
-  if (v->has[at].told) return;
-  v->has[at].told = true;
-  if (v->o->on_finish) v->o->on_finish(v->o->user, &v->reqs[at]);
-}
-
-static void tell_final(server *v, int64_t at) {
-  tell_finish(v, at);
-  if (v->has[at].final) return;
-  v->has[at].final = true;
-  if (v->o->on_final) v->o->on_final(v->o->user, &v->reqs[at]);
-}
-
 static void tell_all_final(server *v) {
   for (int i = 0; i < v->n_reqs; i++)
     if (v->reqs[i].finish[0]) tell_final(v, i);
@@ -440,6 +486,7 @@ static void let_go(server *v) {
     snprintf(r->finish, sizeof r->finish, "cancelled");
     r->end_s = now;
     if (v->computed) v->computed[at] = -1;
+    v->has[at].waits = false;
     sched_cancel(v->s, at);
     tell_final(v, at);
   }
@@ -518,7 +565,7 @@ static hf_status begin_again(server *v, serve_loss *l) {
     const int at = v->order[i];
     const serve_request *r = &v->reqs[at];
     if (v->computed) v->computed[at] = -1;
-    if (r->finish[0]) continue;
+    if (r->finish[0] || v->has[at].waits) continue;
     l->requests++;
     l->tokens += v->has[at].held;
     v->has[at].lost = v->has[at].held;
@@ -689,6 +736,9 @@ static hf_status loop(server *v) {
 /* fill() writes into the engine's buffers, so the options must fit what the engine was opened for. */
 static hf_status check_options(const server *v, const engine_options *eo) {
   const serve_options *o = v->o;
+  for (int i = 0; i < v->n_reqs; i++)
+    if (v->reqs[i].after && !o->go_on)
+      return hf_fail(HF_INPUT, "request %s goes on from another: nobody says how", v->reqs[i].ext_id);
   if (o->standby && o->known != standby_known(o->standby))
     return hf_fail(HF_INPUT, "serving with a KV mirror needs the shared prefixes that go with it");
   if (o->users > eo->max_seqs)

@@ -30,7 +30,7 @@ typedef struct {
   bool rank; /* no device: the CPU of another machine, whose experts were loaded here (ranks.h) */
 } serve_loss;
 
-typedef struct {
+typedef struct serve_request {
   char ext_id[64];
   int32_t *ids; /* prompt, owned by the caller */
   int n_ids, max_tokens;
@@ -42,7 +42,11 @@ typedef struct {
   int n_stop;
   int n_logprobs;        /* with logprob: most likely tokens to note, at most SERVE_LOGPROBS */
   const int32_t *forced; /* imposed routing of the prompt [n_layers][n_ids][top_k] (ids ascending; -1 = free), or NULL */
-  const char *session;   /* with a standby: its KV is parked when it ends, for the next request that goes on from there; NULL = it is not */
+  const char *
+      session; /* with a standby: its KV is parked when it ends, for the next request that goes on from there; NULL = it is not */
+  /* It goes on from this one, of the same requests: it enters when that has ended for good, arrival_s being then the moment when it could, and is cancelled with
+   * it. Until then n_ids is the most that its prompt can become. One that turns out too long for the context ends at once ("length"). NULL = from none */
+  const struct serve_request *after;
   /* results */
   int32_t *out; /* [max_tokens], owned by the caller */
   int n_out;
@@ -83,6 +87,8 @@ typedef struct {
   /* Beginnings of texts whose KV pages the engine holds: requests that begin alike share them, in this serving and the next. Of this
    * engine; NULL = every prompt is computed whole. Requests with all_logits or imposed routing share nothing. */
   prefix *known;
+  /* Writes the prompt of a request that goes on from another (ids, n_ids), which has ended. NULL = there is none such. */
+  hf_status (*go_on)(void *user, serve_request *r);
   /* Where KV goes beside the engine's pages; known is standby_known then. NULL = nowhere. */
   standby *standby;
   volatile sig_atomic_t *stop; /* set by a signal handler: running sequences end as "cancelled" */
@@ -100,7 +106,8 @@ typedef struct {
     int device;       /* of several */
   } * stage;          /* [2][n_layers + 1][DEV_STAGE_N] */
   int64_t steps, decode_steps, prompt_tokens /* computed */, shared_tokens /* of prompts, not computed */, output_tokens;
-  int64_t restored_tokens /* of prompts, read back from the mirror */, parked_tokens /* whose pages were given back to others while it has them */;
+  int64_t restored_tokens /* of prompts, read back from the mirror */,
+      parked_tokens /* whose pages were given back to others while it has them */;
   double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
   double after_tokens, after_s;   /* those of decode_tokens and decode_s that came after a device was lost */
   double prefill_tokens, prefill_s; /* intervals in which something prefills */

@@ -53,13 +53,13 @@ void standby_pages_gone(standby *s);
 void standby_give_up(standby *s, const char *why);
 
 typedef struct {
-  int64_t restored_tokens;                    /* read back, and not computed again */
-  int64_t parked_tokens;                      /* whose pages went to others, or back, while the mirror has them */
-  int64_t mirrored_tokens, mirrored_bytes;    /* written through */
-  int64_t busy_ns;                            /* that took, beside the steps */
-  int64_t left_out_pages;                     /* there was no slot for */
-  int slots, slots_lost;                      /* neither free nor in the tree, with no request running: 0 */
-  char failed[192];                           /* why there is none any more; "" = there is */
+  int64_t restored_tokens;                 /* read back, and not computed again */
+  int64_t parked_tokens;                   /* whose pages went to others, or back, while the mirror has them */
+  int64_t mirrored_tokens, mirrored_bytes; /* written through */
+  int64_t busy_ns;                         /* that took, beside the steps */
+  int64_t left_out_pages;                  /* there was no slot for */
+  int slots, slots_lost;                   /* neither free nor in the tree, with no request running: 0 */
+  char failed[192];                        /* why there is none any more; "" = there is */
 } standby_stats;
 void standby_get_stats(standby *s, standby_stats *out);
 #endif
