@@ -22,7 +22,8 @@ int session_find(const prompt_list *l, const char *name) {
 /* The prompt gets room for the most that can come before it. */
 static hf_status grow(prompt_list *l, serve_request *r, const serve_request *before) {
   const int64_t most = (int64_t)before->n_ids + before->max_tokens + r->n_ids;
-  if (most > MOST_TOKENS) return hf_fail(HF_INPUT, "field session: with its earlier turns it has more than %d tokens", MOST_TOKENS);
+  if (most > MOST_TOKENS)
+    return hf_fail(HF_INPUT, "field session: with its earlier turns it has more than %d tokens", MOST_TOKENS);
   r->after = before;
   r->n_ids = (int)most;
   return hf_arena_get(l->a, &r->ids, (size_t)most, sizeof *r->ids);
@@ -49,7 +50,8 @@ static bool is_end(const model_config *c, int32_t id) {
 
 /* Prompt and answer of the turn before, without a token that ended it, and what is new. */
 static void append(const serve_request *before, const struct prompt_turn *t, const model_config *c, serve_request *r) {
-  const int n = before->n_out - (!strcmp(before->finish, "stop") && before->n_out > 0 && is_end(c, before->out[before->n_out - 1]));
+  const int n =
+      before->n_out - (!strcmp(before->finish, "stop") && before->n_out > 0 && is_end(c, before->out[before->n_out - 1]));
   memcpy(r->ids, before->ids, (size_t)before->n_ids * sizeof *r->ids);
   memcpy(r->ids + before->n_ids, before->out, (size_t)n * sizeof *r->ids);
   memcpy(r->ids + before->n_ids + n, t->own, (size_t)t->n_own * sizeof *r->ids);
@@ -57,7 +59,8 @@ static void append(const serve_request *before, const struct prompt_turn *t, con
 }
 
 /* Text of an answer as the model is given it again. */
-static hf_status answer_of(const serve_request *r, const tokenizer *tok, const chat_form *form, const model_config *c, char **out) {
+static hf_status answer_of(const serve_request *r, const tokenizer *tok, const chat_form *form, const model_config *c,
+                           char **out) {
   text_stream s;
   hf_status st = HF_OK;
   stream_init(&s);

@@ -1,4 +1,5 @@
 #include "planner/plan_inputs.h"
+#include "planner/plan_standby.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -232,6 +233,7 @@ static hf_status fill_numbers(plan_inputs *in) {
                    (long long)r->prompt_tokens, (long long)r->output_tokens);
   if (!model_kv_type(r->kv_type != NULL ? r->kv_type : "f16", &in->kv))
     return hf_fail(HF_INPUT, "option --kv-type: '%.40s' is none of f16, q8_0, bf16, f32", r->kv_type);
+  HF_TRY(plan_standby_check(r));
   in->mean_context = (double)r->prompt_tokens + 0.5 * (double)r->output_tokens;
   return HF_OK;
 }

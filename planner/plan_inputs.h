@@ -10,9 +10,10 @@ enum { COST_MODEL_VERSION = 4, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_LEAST = 16, PLA
 typedef struct {
   const char *model, *machine, *gpu, *format, *skew, *census, *census_kind;
   const char *kv_type;    /* of the KV cache: f16 (NULL), q8_0, bf16 or f32 */
+  const char *standby;    /* a KV mirror in host memory: none (NULL) or ram */
   const char *remotes;    /* "MACHINE:LINK[,MACHINE:LINK]": CPUs of other machines over links of the catalog */
   const char *scale_from; /* name or number of a measured machine whose kernel curves are scaled to this one */
-  int64_t users, context, prompt_tokens, output_tokens, depth, threads, chunk_tokens, from_run;
+  int64_t users, context, prompt_tokens, output_tokens, depth, threads, chunk_tokens, from_run, parked_users;
   bool rounded;               /* kernels that round to BF16 besides may be planned with, where they were measured fastest */
   double dram_bytes_per_s;    /* > 0: memory is read at this rate now, whatever the machine's rows say */
   const cost_rows *host_rows; /* used instead of machine when not NULL */
@@ -79,6 +80,7 @@ typedef struct {
   int64_t kv;                      /* pages for users * context */
   int64_t activations;             /* of one micro-batch */
   int64_t slots;                   /* of one micro-batch: for experts that are sent to a device, where that can be */
+  int64_t standby;                 /* KV mirror in host memory */
   int64_t rope;
   int64_t margin;                  /* a real GPU's runtime, and slack for alignment */
   int64_t host_step;               /* step contexts and logits, per micro-batch */

@@ -1,4 +1,5 @@
 #include "planner/plan_make.h"
+#include "planner/plan_standby.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -303,8 +304,8 @@ static hf_status hash_inputs(const plan_inputs *in, const planned *out, char *to
   json_free(o);
   HF_TRY(st);
   const plan_request *r = &in->req;
-  const int64_t numbers[] = {r->users, r->context,       r->prompt_tokens,  r->output_tokens,
-                             r->depth, in->chunk_tokens, COST_MODEL_VERSION};
+  const int64_t numbers[] = {r->users, r->context,       r->prompt_tokens,   r->output_tokens,
+                             r->depth, in->chunk_tokens, COST_MODEL_VERSION, plan_standby_bytes(r, 1 << 20)};
   uint64_t h[2] = {0xcbf29ce484222325u, 0x84222325cbf29ce4u};
   for (int i = 0; i < 2; i++) {
     fnv(&h[i], text, strlen(text));
@@ -428,6 +429,7 @@ static hf_status add_extra(const plan_inputs *in, const planned_options *o, plan
   int from = plan_uploads(out, out->ilp->layer, out->ilp->on_device, out->ilp->depth, upload);
   if (from > 0) json_add_int(out->p->extra, "upload_tokens", from); /* steps from here on upload where layers say so */
   if (from > 0) json_add_int(out->p->extra, "upload_slots", in->upload_slots);
+  plan_standby_json(in, out, out->p->extra);
   HF_TRY(plan_extras(in, out, out->p->extra));
   if (out->drift != NULL) HF_TRY(plan_changes(in, out, out->p->extra));
   return plan_eval_to_json(out->eval, out->p->extra);

@@ -6,6 +6,7 @@
 
 #include "planner/money/roi.h"
 #include "planner/plan_notes.h"
+#include "planner/plan_standby.h"
 
 enum { SHOWN_CLASSES = 6 };
 
@@ -409,6 +410,7 @@ hf_status plan_show(const plan *p, hf_buf *b) {
   HF_TRY(plan_show_doubts(p, b));
   HF_TRY(hf_buf_printf(b, "  load         %d user%s, context %d (prompt %d, output %d), prompts in chunks of %d\n", p->users,
                        p->users == 1 ? "" : "s", p->context, p->prompt_tokens, p->output_tokens, p->chunk_tokens));
+  HF_TRY(plan_show_standby(p, b));
   HF_TRY(show_depths(p, b));
   HF_TRY(show_placement(p, b));
   HF_TRY(show_objective(p, b));

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "planner/plan_inputs.h"
+#include "planner/plan_standby.h"
 #include "sched/footprint.h"
 #include "sched/sched.h"
 
@@ -96,6 +97,7 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
     s->expert[l] = p.expert.loaded_bytes;
     s->all_experts += s->expert[l] * c->n_experts;
   }
+  s->standby = plan_standby_bytes(r, s->kv);
   model_head_parts h;
   HF_TRY(model_head_parts_of(in->m, in->format, &h));
   s->head = h.embed.loaded_bytes + h.output.loaded_bytes;
@@ -196,6 +198,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   if (s->n_devices == 0) add_parts(&t, "ram", &all, depth, 0);
   add(&t, "ram", model_rows[4], s->all_experts - away, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
+  add(&t, "ram", "KV mirror", s->standby, s->ram_limit);
   add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
   int64_t in_use = 0; /* of virtual devices: this machine's memory */
   for (int d = 0; d < s->n_devices && in->gpu.kind != GPU_CUDA; d++) {
@@ -276,7 +279,7 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, int64_t
   int n = 0, worst = tightest_device(s, 1), fits = s->n_devices > 0 ? depth_that_fits(s, depth) : depth;
   bool device = s->n_devices > 0;
   if (device && plan_expert_room(s, worst, 1) < 0) n = device_remedies(in, s, worst, lines);
-  int64_t ram = s->all_experts + s->host_step + s->host_reserve +
+  int64_t ram = s->all_experts + s->host_step + s->host_reserve + s->standby +
                 (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations),
           away = 0;
   for (int d = 0; d < s->n_devices; d++) away += plan_expert_room(s, d, 1) > 0 ? plan_expert_room(s, d, 1) : 0;
