@@ -75,7 +75,7 @@ static hf_status without_ranks(engine *e) {
 bool engine_can_do_without(const engine *e) {
   engine_options o = e->o;
   if (o.ranks) ranks_forget(o.ranks);
-  if (dev_lost(e->d)) engine_without_device(&o);
+  if (any_lost(e)) engine_without_device(&o);
   const hf_status st = engine_must_fit(e->m, &o);
   if (st != HF_OK) hf_clear_error();
   return st == HF_OK;

@@ -31,6 +31,11 @@ static part part_of(const engine *e, int from, int to) {
   return (part){e->ctx.kv_page_bytes, (size_t)begin * e->ctx.kv_row_bytes, (size_t)(end - begin) * e->ctx.kv_row_bytes};
 }
 
+/* With several devices each layer's KV is where its attention is. */
+static const engine_device *home_of(const engine *e, int layer) {
+  return &e->device[e->home[layer]];
+}
+
 static void last(const engine *e, int64_t start_ns, size_t bytes) {
   hf_sleep_until_ns(start_ns + (int64_t)(link_ns(e) * (double)bytes * e->c.n_layers));
 }
@@ -39,7 +44,7 @@ hf_status engine_kv_save(engine *e, int32_t page, int from, int to, char *host) 
   const part p = part_of(e, from, to);
   const int64_t start = hf_now_ns();
   for (int l = 0; l < e->c.n_layers; l++)
-    HF_TRY(dev_download(e->d, host + (size_t)l * p.page + p.at, e->ctx.kv[l] + (size_t)page * p.page + p.at, p.bytes,
+    HF_TRY(dev_download(home_of(e, l)->d, host + (size_t)l * p.page + p.at, home_of(e, l)->ctx.kv[l] + (size_t)page * p.page + p.at, p.bytes,
                         e->o.deadline_ns > 0 ? e->o.deadline_ns : COPY_LIMIT_NS));
   last(e, start, p.bytes);
   return HF_OK;
@@ -49,7 +54,7 @@ hf_status engine_kv_load(engine *e, int32_t page, int from, int to, const char *
   const part p = part_of(e, from, to);
   const int64_t start = hf_now_ns();
   for (int l = 0; l < e->c.n_layers; l++)
-    HF_TRY(dev_upload(e->d, e->ctx.kv[l] + (size_t)page * p.page + p.at, host + (size_t)l * p.page + p.at, p.bytes));
+    HF_TRY(dev_upload(home_of(e, l)->d, home_of(e, l)->ctx.kv[l] + (size_t)page * p.page + p.at, host + (size_t)l * p.page + p.at, p.bytes));
   last(e, start, p.bytes);
   return HF_OK;
 }
