@@ -44,7 +44,8 @@ hf_status engine_kv_save(engine *e, int32_t page, int from, int to, char *host) 
   const part p = part_of(e, from, to);
   const int64_t start = hf_now_ns();
   for (int l = 0; l < e->c.n_layers; l++)
-    HF_TRY(dev_download(home_of(e, l)->d, host + (size_t)l * p.page + p.at, home_of(e, l)->ctx.kv[l] + (size_t)page * p.page + p.at, p.bytes,
+    HF_TRY(dev_download(home_of(e, l)->d, host + (size_t)l * p.page + p.at,
+                        home_of(e, l)->ctx.kv[l] + (size_t)page * p.page + p.at, p.bytes,
                         e->o.deadline_ns > 0 ? e->o.deadline_ns : COPY_LIMIT_NS));
   last(e, start, p.bytes);
   return HF_OK;
@@ -54,7 +55,8 @@ hf_status engine_kv_load(engine *e, int32_t page, int from, int to, const char *
   const part p = part_of(e, from, to);
   const int64_t start = hf_now_ns();
   for (int l = 0; l < e->c.n_layers; l++)
-    HF_TRY(dev_upload(home_of(e, l)->d, home_of(e, l)->ctx.kv[l] + (size_t)page * p.page + p.at, host + (size_t)l * p.page + p.at, p.bytes));
+    HF_TRY(dev_upload(home_of(e, l)->d, home_of(e, l)->ctx.kv[l] + (size_t)page * p.page + p.at, host + (size_t)l * p.page + p.at,
+                      p.bytes));
   last(e, start, p.bytes);
   return HF_OK;
 }

@@ -6,7 +6,8 @@ hf_status plan_standby_check(const plan_request *r) {
   const bool ram = r->standby != NULL && strcmp(r->standby, "ram") == 0;
   if (r->standby != NULL && !ram && strcmp(r->standby, "none") != 0)
     return hf_fail(HF_INPUT, "option --standby: '%.40s' is neither none nor ram", r->standby);
-  if (r->parked_users > 0 && !ram) return hf_fail(HF_INPUT, "option --parked: users are parked in memory with --standby ram only");
+  if (r->parked_users > 0 && !ram)
+    return hf_fail(HF_INPUT, "option --parked: users are parked in memory with --standby ram only");
   return HF_OK;
 }
 
@@ -57,12 +58,12 @@ hf_status plan_show_standby(const plan *p, hf_buf *b) {
   char size[24];
   if (json_type(o) != JSON_OBJECT) return HF_OK;
   plan_bytes_text((int64_t)json_number(json_get(o, "bytes"), 0), size);
-  HF_TRY(hf_buf_printf(b, "  KV mirror    %s of memory for %d users at once and %.0f parked; %.3g KB a token, %.3g MB/s while they decode", size,
-                       p->users, json_number(json_get(o, "parked_users"), 0),
-                       json_number(json_get(o, "bytes_per_token"), 0) * 1e-3,
-                       json_number(json_get(o, "decode_bytes_per_s"), 0) * 1e-6));
+  HF_TRY(hf_buf_printf(
+      b, "  KV mirror    %s of memory for %d users at once and %.0f parked; %.3g KB a token, %.3g MB/s while they decode", size,
+      p->users, json_number(json_get(o, "parked_users"), 0), json_number(json_get(o, "bytes_per_token"), 0) * 1e-3,
+      json_number(json_get(o, "decode_bytes_per_s"), 0) * 1e-6));
   if (json_get(o, "link_share"))
-    HF_TRY(hf_buf_printf(b, " (%.2g %% of the link); one user is back after %.2g s", 100 * json_number(json_get(o, "link_share"), 0),
-                         json_number(json_get(o, "resume_s"), 0)));
+    HF_TRY(hf_buf_printf(b, " (%.2g %% of the link); one user is back after %.2g s",
+                         100 * json_number(json_get(o, "link_share"), 0), json_number(json_get(o, "resume_s"), 0)));
   return hf_buf_printf(b, "\n");
 }
