@@ -98,6 +98,13 @@ static hf_status dispatch(run_options *r) {
   return talk ? cmd_chat(r) : cmd_prompts(r);
 }
 
+static const char standby_help[] =
+    "A second home of the KV cache, written beside the steps: after the loss of the device requests go on with what it has "
+    "instead of "
+    "computing it again, and sessions of --prompts park there between their turns. A file must not exist; it is gone when the "
+    "run "
+    "ends. Default none.";
+
 static const char environment[] =
     "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16, amx.\n"
     "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"
@@ -190,13 +197,7 @@ int main(int argc, char **argv) {
       {"adapt", 0, CLI_FLAG, &r.adapt, NULL, adapt_help, 0, 0},
       {"adapt-every", 0, CLI_SECONDS, &r.adapt_every_s, "TIME", adapt_every_help, 0, 0},
       {"adapt-rate", 0, CLI_SIZE, &r.adapt_rate, "SIZE", adapt_rate_help, 0, 0},
-      {"standby", 0, CLI_STR, &r.standby, "none|ram|file:PATH",
-       "A second home of the KV cache, written beside the steps: after the loss of the device requests go on with what it has "
-       "instead of "
-       "computing it again, and sessions of --prompts park there between their turns. A file must not exist; it is gone when the "
-       "run "
-       "ends. Default none.",
-       0, 0},
+      {"standby", 0, CLI_STR, &r.standby, "none|ram|file:PATH", standby_help, 0, 0},
       {"standby-size", 0, CLI_STR, &r.standby_size, "SIZE",
        "Of it, e.g. 8G. Default the KV cache's, and a whole context for each session.", 0, 0},
       {"fault", 0, CLI_STR, &r.fault, "KIND@N",
