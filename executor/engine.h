@@ -48,7 +48,7 @@ typedef struct {
   int fault_device;         /* which of several */
   int64_t check_every_ns;   /* engine_launch_check; 0 = never, no pages are kept for it */
   int64_t deadline_ns;      /* a device silent for so long is lost; 0 = learned (watch.h) */
-  int64_t standby_bytes;   /* host memory of a mirror of KV beside the engine (mirror.h), for the budget */
+  int64_t standby_bytes;    /* host memory of a mirror of KV beside the engine (mirror.h), for the budget */
   struct ranks *ranks;      /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */
   const uint8_t *owner;     /* [n_layers][n_experts] rank that has each expert; borrowed, NULL = all are this process's */
   bool movable;             /* residency.h: experts may change their places while steps run */

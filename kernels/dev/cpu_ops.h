@@ -77,8 +77,8 @@ struct dev {
   void (*quit)(dev *d); /* NULL: nothing runs on its own */
   void (*free_impl)(dev *d);
   hf_status (*download)(dev *d, void *dst, dev_addr src, size_t bytes, int64_t deadline_ns); /* NULL: as host memory is read */
-  void (*wait_limit)(dev *d, int64_t ns); /* NULL: nothing waits */
-  void (*give_up)(dev *d);                /* NULL: it cannot be lost; after `lost` and its reason were set */
+  void (*wait_limit)(dev *d, int64_t ns);                                                    /* NULL: nothing waits */
+  void (*give_up)(dev *d); /* NULL: it cannot be lost; after `lost` and its reason were set */
   void (*copies_count)(dev *d, int64_t *begun, int64_t *ended); /* NULL: it has no copy queue */
   char lost_reason[96];
   dev_fault fault;
