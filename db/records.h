@@ -75,7 +75,7 @@ bool rec_kernel_rounded(const rec_kernel_point *k);
 
 typedef struct {
   int64_t machine_id;
-  char src[16], dst[16]; /* "host", "gpu0"; "@HOST": another machine (profiler/ranks.h) */
+  char src[16], dst[72]; /* "host", "gpu0"; "@HOST": another machine (profiler/ranks.h) */
   bool pinned;
   char load[16];
   int64_t bytes; /* transfer size */

@@ -132,7 +132,7 @@ typedef struct {
   char part[4096]; /* OUT.part; "" = none is kept */
   db *d;
   char db_path[4096];
-  plan *p, *without; /* without: should the device be lost; NULL = none */
+  plan *p, *without; /* without: should the device, or the other ranks, be lost; NULL = none */
   prompt_list list;
   engine *e;
   engine_options o;
@@ -262,7 +262,9 @@ static hf_status prepare(const run_options *r, job *j) {
   HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));
   if (r->adapt) HF_TRY(prepare_adapting(r, j));
   HF_TRY(standby_size(r, model_get_config(j->m), j->list.n_sessions, &j->o, &j->slots));
-  if (j->p && !j->pace && strcmp(j->o.gpu, "none") != 0) make_plan_without(r, j->db_path, j->p, &j->without);
+  const bool device = strcmp(j->o.gpu, "none") != 0;
+  if (j->p && !j->pace && device != (j->o.ranks != NULL)) /* with both one may be lost and the other stay */
+    make_plan_without(r, j->db_path, j->p, &j->without);
   return j->d ? HF_OK : db_open(j->db_path, true, &j->d);
 }
 
@@ -301,6 +303,7 @@ static void losses_json(const serve_stats *st, json *o) {
 
 /* The load of the plan, on the CPU alone. */
 static double predicted_after(const job *j) {
+  if (j->o.ranks && ranks_left(j->o.ranks) > 0) return 0;
   return j->without && j->list.n >= j->without->users && j->users == j->without->users ? j->without->decode_tok_per_s.likely : 0;
 }
 

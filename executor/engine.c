@@ -182,16 +182,6 @@ static int64_t attention_scratch_bytes(const model_config *c, const engine_optio
   return recordings * ((int64_t)threads * (align_up((int64_t)each, 64) + plain_scratch_bytes(c, o)) + (int64_t)part);
 }
 
-/* Of a machine as it is, before an engine has looked. */
-static hf_status nodes_here(const model *m, const engine_options *o, nodes *n) {
-  topology *t = NULL;
-  HF_TRY(hf_alloc(&t, 1, sizeof *t, "topology"));
-  hf_status st = topo_get(t);
-  if (st == HF_OK) st = nodes_find(m, o, t, n);
-  free(t);
-  return st;
-}
-
 /* What is in the memory of a device, or for want of one in this machine's. */
 static void device_rows(table *t, const model_config *c, const engine_options *o, const weight_bytes *w, int k) {
   char where[8] = "ram";
@@ -220,14 +210,11 @@ static int64_t over_limit(const plan_budget *rows, int n, const char *where) {
   return limit > 0 ? sum - limit : 0;
 }
 
-hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
+static hf_status budget_on(const nodes *n, const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows,
+                           bool *fits) {
   const model_config *c = model_get_config(m);
-  HF_TRY(engine_can_run(c)); /* before tensors are asked for that this family may have in another form */
-  HF_TRY(devices_check(c, o));
   table t = {.rows = rows, .max = max_rows};
-  nodes n;
-  HF_TRY(nodes_here(m, o, &n));
-  weight_bytes w = {.cut = n.parts.n > 1};
+  weight_bytes w = {.cut = n->parts.n > 1};
   HF_TRY(hf_note(sum_weights(m, o, &w), "%s", model_path(m)));
   for (int k = 0; k < devices_of(o); k++) device_rows(&t, c, o, &w, k);
   row(&t, "ram", "experts on the CPU", w.ram_experts, o->ram_limit_bytes);
@@ -239,7 +226,7 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   moe_shape scratch = {
       .n_experts = c->n_experts, .top_k = c->top_k, .d_model = c->d_model, .d_ff = c->d_ff_expert, .max_tok = o->max_tok};
   if (c->n_experts)
-    row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, &n.parts, threads_of(o)), o->ram_limit_bytes);
+    row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, &n->parts, threads_of(o)), o->ram_limit_bytes);
   int with_experts = 0; /* recordings of virtual devices */
   for (int k = 0; has_device(o) && k < devices_of(o); k++)
     with_experts += (w.dev_experts[k] || w.slot[k] ? parts_on(c, o, k) : 0) + device_has_guests(c, o, k);
@@ -247,6 +234,8 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
       o->ram_limit_bytes);
   row(&t, "ram", "experts that change places", moving_bytes(c, o, &w), o->ram_limit_bytes);
   row(&t, "ram", "KV mirror", o->standby_bytes, o->ram_limit_bytes);
+  row(&t, "ram", "rows for other ranks", ranks_of(o) * footprint_rank_bytes(o->max_tok, c->top_k, c->d_model),
+      o->ram_limit_bytes);
   row(&t, "ram", "scratch of the attention", attention_scratch_bytes(c, o), o->ram_limit_bytes);
   int64_t reading = w.expert_scratch * threads_of(o);
   row(&t, "ram", "scratch of loading", reading > w.scratch ? reading : w.scratch, o->ram_limit_bytes);
@@ -254,6 +243,19 @@ hf_status engine_budget(const model *m, const engine_options *o, plan_budget *ro
   *fits = true;
   for (int i = 0; i < t.n; i++) *fits = *fits && over_limit(rows, t.n, rows[i].where) <= 0;
   return HF_OK;
+}
+
+hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows, bool *fits) {
+  HF_TRY(engine_can_run(model_get_config(m))); /* before tensors are asked for that this family may have in another form */
+  HF_TRY(devices_check(model_get_config(m), o));
+  topology *t = NULL;
+  nodes n;
+  HF_TRY(hf_alloc(&t, 1, sizeof *t, "topology"));
+  hf_status st = topo_get(t);
+  if (st == HF_OK) st = nodes_find(m, o, t, &n, NULL);
+  if (st == HF_OK) st = budget_on(&n, m, o, rows, max_rows, n_rows, fits);
+  free(t);
+  return st;
 }
 
 /* Of a layer's first expert that is here, all its slices. */
@@ -316,21 +318,28 @@ static void look_aside(void *user) {
   }
 }
 
+/* What the experts that are here add to so many rows, one behind the other. */
+static moe_job job_of(const engine *e, const moe_expert *experts, int layer, int n_tok, const float *x, const int32_t *ids,
+                      const float *weights, float *y) {
+  return (moe_job){.experts = experts + (size_t)layer * (size_t)(e->nodes.parts.n * e->c.n_experts),
+                   .n_tok = n_tok,
+                   .x = x,
+                   .x_stride = e->c.d_model,
+                   .ids = ids,
+                   .weights = weights,
+                   .y = y,
+                   .y_stride = e->c.d_model};
+}
+
 /* The host's experts of a layer: all threads of the pool together. */
 static void host_experts(void *user, int layer, dev_step *s, int thread, int n_threads) {
   engine *e = user;
   size_t at = (size_t)layer * (size_t)s->max_tok * (size_t)e->c.top_k;
-  const moe_expert *own = e->mb[s->stream].host, *all = own ? own : e->host_experts;
-  moe_job job = {.experts = all + (size_t)layer * (size_t)(e->nodes.parts.n * e->c.n_experts),
-                 .n_tok = s->n_tok,
-                 .x = s->host_x,
-                 .x_stride = e->c.d_model,
-                 .ids = s->route_ids + at,
-                 .weights = s->route_weights + at,
-                 .y = s->host_y,
-                 .y_stride = e->c.d_model,
-                 .breathe = dev_is_host(e->d) || !listens(e) ? NULL : look_aside,
-                 .user = e};
+  const moe_expert *own = e->mb[s->stream].host;
+  moe_job job =
+      job_of(e, own ? own : e->host_experts, layer, s->n_tok, s->host_x, s->route_ids + at, s->route_weights + at, s->host_y);
+  job.breathe = dev_is_host(e->d) || !listens(e) ? NULL : look_aside;
+  job.user = e;
   int64_t start = thread == 0 ? hf_now_ns() : 0;
   if (e->o.ranks && thread == 0) ranks_post(e->o.ranks, layer, s, job.ids, job.weights);
   moe_run(e->cpu_moe, &job, e->p, thread, n_threads);
@@ -410,8 +419,7 @@ static int64_t pace_device(void *user, dev_stage st, int layer, int expert, cons
   } else if (st == DEV_STAGE_DEXP) {
     int count[1024];
     if (ctx != &e->device[e->home[layer]].ctx) return guest_pace_ns(e, layer, s, ctx);
-    bool any = s->upload && e->layer[layer].uploads && count_tokens(e, s, ctx, layer, count) >= 0;
-    if (!any) (void)count_tokens(e, s, ctx, layer, count);
+    bool any = count_tokens(e, s, ctx, layer, count) >= 0 && s->upload && e->layer[layer].uploads;
     for (int x = 0; x < ctx->n_experts; x++)
       if (count[x] && ctx->experts[(size_t)layer * (size_t)ctx->n_experts + (size_t)x].gate.data) {
         ns += stage_curve_at(&sl->dexp, count[x]);
@@ -562,11 +570,11 @@ hf_status open_steps(engine *e) {
   return HF_OK;
 }
 
-hf_status engine_must_fit(const model *m, const engine_options *o) {
+hf_status engine_must_fit(const engine *e, const engine_options *o) {
   plan_budget rows[PLAN_MAX_BUDGET];
   int n, at = 0;
   bool fits;
-  HF_TRY(engine_budget(m, o, rows, PLAN_MAX_BUDGET, &n, &fits));
+  HF_TRY(budget_on(&e->nodes, e->m, o, rows, PLAN_MAX_BUDGET, &n, &fits));
   if (fits) return HF_OK;
   while (over_limit(rows, n, rows[at].where) <= 0) at++;
   const plan_budget *r = &rows[at];
@@ -599,14 +607,23 @@ static hf_status check_options(const engine_options *o) {
   return HF_OK;
 }
 
-static hf_status open_nodes(engine *e) {
+/* What an engine of any rank has before its weights. On failure, too, *out is to be closed. */
+static hf_status open_machine(const model *m, const engine_options *o, engine **out) {
+  engine *e = NULL;
+  HF_TRY(engine_can_run(model_get_config(m))); /* before tensors are asked for that this family may have in another form */
+  HF_TRY(devices_check(model_get_config(m), o));
+  HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
+  *out = e;
+  e->m = m;
+  e->c = *model_get_config(m);
+  e->o = *o;
   HF_TRY(hf_alloc(&e->topo, 1, sizeof *e->topo, "topology"));
   HF_TRY(topo_get(e->topo));
-  HF_TRY(nodes_find(e->m, &e->o, e->topo, &e->nodes));
-  if (e->nodes.parts.n == 1) return HF_OK;
-  const size_t slices = (size_t)e->c.n_layers * (size_t)e->c.n_experts * (size_t)(e->nodes.parts.n + 1);
-  HF_TRY(hf_alloc(&e->cut, slices, sizeof *e->cut, "slices of experts"));
-  return nodes_cut(e->m, &e->o, &e->nodes, e->cut);
+  HF_TRY(nodes_find(m, o, e->topo, &e->nodes, &e->cut));
+  HF_TRY(engine_must_fit(e, &e->o));
+  uploads_need_whole_experts(e);
+  HF_TRY(open_context(e));
+  return open_device(e);
 }
 
 static hf_status begin_ranks(engine *e) {
@@ -617,22 +634,23 @@ static hf_status end_ranks(engine *e) {
   return e->o.ranks ? ranks_ready(e->o.ranks) : HF_OK;
 }
 
+/* A rank that is lost by the first step of all is no reason to do without the device. */
+static hf_status learn(engine *e) {
+  hf_status st = check_learn(e);
+  if (st != HF_LOST || !e->lost_rank) return st;
+  hf_log(HF_LOG_WARN, "another machine was lost before the first request (%s): its experts are read here", e->lost_reason);
+  hf_clear_error();
+  return engine_fail_over(e);
+}
+
 static hf_status open_as_asked(const model *m, const engine_options *o, engine **out) {
   hf_status st = HF_OK;
   engine *e = NULL;
   HF_TRY(check_options(o));
   if (o->ranks) ranks_forget(o->ranks);
-  HF_TRY(engine_must_fit(m, o));
-  HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
-  e->m = m;
-  e->c = *model_get_config(m);
-  e->o = *o;
+  HF_GO(fail, open_machine(m, o, &e));
   e->pages_per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
   HF_GO(fail, hf_alloc(&e->page_table, ((size_t)o->max_seqs + 1) * (size_t)e->pages_per_seq, sizeof(int32_t), "page table"));
-  HF_GO(fail, open_nodes(e));
-  uploads_need_whole_experts(e);
-  HF_GO(fail, open_context(e));
-  HF_GO(fail, open_device(e));
   HF_GO(fail, residency_possible(e));
   HF_GO(fail, begin_ranks(e));
   HF_GO(fail, load_weights(e));
@@ -641,7 +659,7 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   HF_GO(fail, residency_open(e));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   HF_GO(fail, open_steps(e));
-  HF_GO(fail, check_learn(e));
+  HF_GO(fail, learn(e));
   *out = e;
   return HF_OK;
 fail:
@@ -652,14 +670,7 @@ fail:
 hf_status engine_open_rank(const model *m, const engine_options *o, void (*tell)(void *user), void *user, engine **out) {
   hf_status st = HF_OK;
   engine *e = NULL;
-  HF_TRY(engine_must_fit(m, o));
-  HF_TRY(hf_alloc(&e, 1, sizeof *e, "engine"));
-  e->m = m;
-  e->c = *model_get_config(m);
-  e->o = *o;
-  HF_GO(fail, open_nodes(e));
-  HF_GO(fail, open_context(e));
-  HF_GO(fail, open_device(e));
+  HF_GO(fail, open_machine(m, o, &e));
   HF_GO(fail, load_experts_alone(e, tell, user));
   HF_GO(fail, open_steps(e));
   *out = e;
@@ -680,15 +691,7 @@ static void rank_job_run(void *arg, int thread, int n_threads) {
 }
 
 void engine_rank_job(engine *e, int layer, int n_tok, const float *x, const int32_t *ids, const float *weights, float *y) {
-  rank_job j = {.e = e,
-                .job = {.experts = e->host_experts + (size_t)layer * (size_t)(e->nodes.parts.n * e->c.n_experts),
-                        .n_tok = n_tok,
-                        .x = x,
-                        .x_stride = e->c.d_model,
-                        .ids = ids,
-                        .weights = weights,
-                        .y = y,
-                        .y_stride = e->c.d_model}};
+  rank_job j = {.e = e, .job = job_of(e, e->host_experts, layer, n_tok, x, ids, weights, y)};
   pool_run(e->p, rank_job_run, &j);
 }
 

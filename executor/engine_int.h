@@ -149,7 +149,8 @@ size_t kv_row_bytes(const model_config *c, const engine_options *o); /* engine.c
 /* check_device.c: what the check gives on a device that is taken to be good. */
 HF_MUST hf_status check_learn(engine *e);
 HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */
-HF_MUST hf_status engine_must_fit(const model *m, const engine_options *o); /* engine.c: HF_NO, with what is missing */
+HF_MUST hf_status engine_must_fit(const engine *e,
+                                  const engine_options *o); /* engine.c: with these options; HF_NO, with what is missing */
 /* engine.c: the devices that the options name, and workers beside them. */
 HF_MUST hf_status open_device(engine *e);
 /* engine.c: the host's experts and the micro-batches' recordings, once the weights are loaded. */

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "executor/devices.h"
+#include "executor/engine_int.h"
 
 /* Recordings first: they refer to the device; then what was allocated there; what is the host's stays. */
 static void let_device_go(engine *e) {
@@ -58,14 +60,14 @@ static void forget_placement(engine *e) {
 
 static bool any_lost(const engine *e) {
   for (int k = 0; k < e->n_devices; k++)
-    if (dev_lost(e->device[k].d)) return true;
+    if (e->device[k].d && dev_lost(e->device[k].d)) return true;
   return false;
 }
 
 /* The device goes on; KV pages are whole, but for what lost steps have written. */
 static hf_status without_ranks(engine *e) {
   if (!any_slots(e)) e->o.upload_tokens = 0; /* layers that had experts away are recorded without uploads, and stay so */
-  HF_TRY(hf_note(engine_must_fit(e->m, &e->o), "%s, and with its experts the model", e->lost_reason));
+  HF_TRY(hf_note(engine_must_fit(e, &e->o), "%s, and with its experts the model", e->lost_reason));
   HF_TRY(load_experts_alone(e, NULL, NULL));
   free(e->check_logits); /* sums are rounded in another order from now on */
   e->check_logits = NULL;
@@ -76,7 +78,7 @@ bool engine_can_do_without(const engine *e) {
   engine_options o = e->o;
   if (o.ranks) ranks_forget(o.ranks);
   if (any_lost(e)) engine_without_device(&o);
-  const hf_status st = engine_must_fit(e->m, &o);
+  const hf_status st = engine_must_fit(e, &o);
   if (st != HF_OK) hf_clear_error();
   return st == HF_OK;
 }
@@ -85,15 +87,28 @@ void engine_without_standby(engine *e) {
   e->o.standby_bytes = 0;
 }
 
-hf_status engine_fail_over(engine *e) {
-  if (e->o.ranks) ranks_forget(e->o.ranks);
-  if (!any_lost(e)) return without_ranks(e);
+static hf_status without_device(engine *e) {
   let_device_go(e);
   residency_close(e);
   forget_placement(e);
-  HF_TRY(hf_note(engine_must_fit(e->m, &e->o), "the device is lost (%s), and without it the model", e->lost_reason));
+  HF_TRY(hf_note(engine_must_fit(e, &e->o), "the device is lost (%s), and without it the model", e->lost_reason));
   HF_TRY(devices_share(e));
   HF_TRY(open_device(e));
   HF_TRY(load_weights(e));
   return open_steps(e);
+}
+
+/* The check that is learned anew may be what finds the next loss. Ends: each time there is a device or a rank less. */
+hf_status engine_fail_over(engine *e) {
+  hf_status st = HF_LOST;
+  for (bool more = true; st == HF_LOST && more;) {
+    char why[sizeof e->lost_reason];
+    hf_clear_error();
+    if (e->o.ranks) ranks_forget(e->o.ranks);
+    st = any_lost(e) ? without_device(e) : without_ranks(e);
+    more = any_lost(e) || (e->o.ranks && ranks_lost(e->o.ranks, why, sizeof why));
+    if (st == HF_LOST && more)
+      hf_log(HF_LOG_WARN, "%s was lost, too (%s)", e->lost_rank ? "another machine" : "the device", e->lost_reason);
+  }
+  return st;
 }

@@ -51,7 +51,8 @@ static const char examples[] =
     "  hf-run --model synth:tests/bench/moe-700m.json,format=q8_0,seed=1 --write-model /tmp/moe-700m.gguf\n"
     "      A synthetic model of 700 MB for benchmarks.\n";
 
-static hf_status dispatch(run_options *r) {
+/* What can be said before anything is opened or asked. */
+static hf_status check(const run_options *r) {
   bool talk = r->chat && !r->prompt && !r->prompts;
   int jobs = (r->prompts != NULL) + (r->prompt != NULL) + (r->reference != NULL) + (r->write_model != NULL) + r->bench + talk;
   if (jobs != 1)
@@ -76,23 +77,26 @@ static hf_status dispatch(run_options *r) {
   gpu_spec g;
   dev_fault fault;
   int device;
-  if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g)); /* before anything is opened or asked */
+  if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g));
   if (r->fault) HF_TRY(fault_parse(r->fault, &fault, &device));
   standby_spec beside;
   HF_TRY(standby_parse(r, &beside));
   if (beside.on && (r->bench || r->reference)) return hf_fail(HF_INPUT, "--standby: goes with --prompts, --prompt and --chat");
   HF_TRY(kern_init(r->isa));
-  HF_TRY(kern_self_check());
-  model_set_catalog_hook(catalog_model_config, NULL);
-  if (r->write_model) {
-    HF_TRY(model_synth_export(r->model, r->write_model));
-    if (!r->common.json) return HF_OK;
-    json *o = json_new_object();
-    json_add_str(json_add_array(o, "files"), NULL, r->write_model);
-    return json_show(o);
-  }
-  if (net_started_rank() > 0) return ranks_work(r);
-  if (net_started()) HF_TRY(ranks_open(&r->ranks));
+  return kern_self_check();
+}
+
+static hf_status write_model(const run_options *r) {
+  HF_TRY(model_synth_export(r->model, r->write_model));
+  if (!r->common.json) return HF_OK;
+  json *o = json_new_object();
+  json_add_str(json_add_array(o, "files"), NULL, r->write_model);
+  return json_show(o);
+}
+
+static hf_status dispatch(const run_options *r) {
+  const bool talk = r->chat && !r->prompt && !r->prompts;
+  if (r->write_model) return write_model(r);
   if (r->reference) return cmd_check(r);
   if (r->bench) return cmd_bench(r);
   return talk ? cmd_chat(r) : cmd_prompts(r);
@@ -119,16 +123,22 @@ static const char adapt_rate_help[] =
     "With --adapt: most bytes a second that are copied from and to the device for it, for example 500M; default a tenth of a "
     "modelled link, else 256M.";
 
+/* Rank 0 meets the others also when it has nothing for them to do, or they would wait for it. */
 static int run_as_asked(const cli_spec *spec, int argc, char **argv, run_options *r) {
   int n = 0;
   char **rest = NULL;
   bool stop = false;
   hf_status st = cli_parse(spec, argc, argv, &r->common, &n, &rest, &stop);
-  if (st == HF_OK && !stop) {
-    if (r->prompt) r->stream = true;
-    st = n ? hf_fail(HF_INPUT, "unexpected argument '%s'; see hf-run --help", rest[0]) : dispatch(r);
-  }
-  const int status = net_started_rank() > 0 ? hf_exit_status(st) : cli_finish("hf-run", st); /* rank 0 tells the errors of all */
+  if (stop) return cli_finish("hf-run", st);
+  if (r->prompt) r->stream = true;
+  model_set_catalog_hook(catalog_model_config, NULL);
+  if (st == HF_OK) st = n ? hf_fail(HF_INPUT, "unexpected argument '%s'; see hf-run --help", rest[0]) : check(r);
+  const bool together = net_started() && !r->write_model;
+  if (net_started_rank() > 0) return together ? hf_exit_status(ranks_work(r, st)) : 0; /* rank 0 tells the errors of all */
+  if (st == HF_OK && together) st = ranks_open(&r->ranks);
+  if (st == HF_OK) st = dispatch(r);
+  const int status = cli_finish("hf-run", st);
+  if (together && !r->ranks && ranks_open(&r->ranks) != HF_OK) hf_clear_error();
   ranks_close(r->ranks, status);
   return status;
 }
@@ -250,6 +260,7 @@ int main(int argc, char **argv) {
       .options = options};
   hf_end_program("hf-run");
   model_guard_mappings();
-  if (argc > 1 && !strcmp(argv[1], "model")) return cli_finish("hf-run", cmd_model(argc - 1, argv + 1));
+  if (argc > 1 && !strcmp(argv[1], "model")) /* one of several ranks writes a file */
+    return net_started_rank() > 0 ? 0 : cli_finish("hf-run", cmd_model(argc - 1, argv + 1));
   return run_as_asked(&spec, argc, argv, &r);
 }

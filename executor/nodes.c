@@ -66,27 +66,23 @@ static hf_status cut_layer(const model *m, const engine_options *o, nodes *n, in
   return HF_OK;
 }
 
-hf_status nodes_cut(const model *m, const engine_options *o, nodes *n, int *cut) {
+hf_status nodes_find(const model *m, const engine_options *o, const topology *t, nodes *out, int **cut) {
   const model_config *c = model_get_config(m);
-  const size_t each = (size_t)c->n_experts * (size_t)(n->parts.n + 1);
-  n->planned = true;
-  for (int l = 0; l < c->n_layers; l++)
-    if (c->layer_is_moe[l]) HF_TRY(cut_layer(m, o, n, l, cut + (size_t)l * each));
-  return HF_OK;
-}
-
-hf_status nodes_find(const model *m, const engine_options *o, const topology *t, nodes *out) {
-  const model_config *c = model_get_config(m);
-  int *cut = NULL;
+  hf_status st = HF_OK;
+  int *begin = NULL;
+  if (cut) *cut = NULL;
   find(t, out);
   if (out->parts.n < 2 || c->n_experts == 0) {
     *out = (nodes){.parts = {.n = 1, .node = {-1}, .d_ff = {c->d_ff_expert}}};
     return HF_OK;
   }
   for (int i = 0; i < out->parts.n; i++) out->parts.d_ff[i] = SPLIT_LEAST_ROWS; /* of a node that gets nothing, too */
-  HF_TRY(
-      hf_alloc(&cut, (size_t)c->n_layers * (size_t)c->n_experts * (size_t)(out->parts.n + 1), sizeof *cut, "slices of experts"));
-  hf_status st = nodes_cut(m, o, out, cut);
-  free(cut);
+  const size_t each = (size_t)c->n_experts * (size_t)(out->parts.n + 1);
+  HF_TRY(hf_alloc(&begin, (size_t)c->n_layers * each, sizeof *begin, "slices of experts"));
+  out->planned = true;
+  for (int l = 0; l < c->n_layers && st == HF_OK; l++)
+    if (c->layer_is_moe[l]) st = cut_layer(m, o, out, l, begin + (size_t)l * each);
+  if (cut && st == HF_OK) *cut = begin;
+  else free(begin);
   return st;
 }

@@ -13,7 +13,7 @@ typedef struct {
   bool planned; /* as the plan says, in every layer */
 } nodes;
 
-/* The nodes of this machine and the widest slices on each; cut NULL or [n_layers][n_experts][parts.n + 1], filled for MoE layers. */
-HF_MUST hf_status nodes_find(const model *m, const engine_options *o, const topology *t, nodes *out);
-HF_MUST hf_status nodes_cut(const model *m, const engine_options *o, nodes *n, int *cut);
+/* The nodes of this machine and the widest slices on each. *cut (cut NULL: not asked), to be freed: [n_layers][n_experts][parts.n + 1], filled for MoE
+ * layers, where slices begin (sched/split.h); NULL where experts are not cut. */
+HF_MUST hf_status nodes_find(const model *m, const engine_options *o, const topology *t, nodes *out, int **cut);
 #endif

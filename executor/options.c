@@ -314,11 +314,10 @@ static hf_status ranks_part(const run_options *r, const model_config *c, const p
   return HF_OK;
 }
 
-/* The kernels that the plan names. One made on another machine may name what this one lacks: the default stands in then. */
-static void prefer_kernels(const plan *p) {
+void prefer_kernels(const plan_kernel *kernel, int n) {
   kern_forget();
-  for (int i = 0; p && i < p->n_kernels; i++) {
-    const plan_kernel *k = &p->kernel[i];
+  for (int i = 0; i < n; i++) {
+    const plan_kernel *k = &kernel[i];
     kern_format f;
     kern_use use = strcmp(k->op, "expert_ffn") ? KERN_USE_MATMUL : KERN_USE_EXPERTS;
     if (!kern_format_parse(k->format, &f)) continue;
@@ -340,7 +339,7 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   if (context > c->max_context)
     return hf_fail(HF_INPUT, "%d tokens of context: this model has at most %d", context, c->max_context);
   if (p) HF_TRY(plan_fits_model(p, c));
-  prefer_kernels(p);
+  prefer_kernels(p ? p->kernel : NULL, p ? p->n_kernels : 0);
   o->mla = !r->mla || !strcmp(r->mla, "auto") ? ENGINE_MLA_AUTO
            : !strcmp(r->mla, "plain")         ? ENGINE_MLA_PLAIN
                                               : ENGINE_MLA_ABSORBED;

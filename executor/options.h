@@ -63,6 +63,9 @@ HF_MUST hf_status plan_fits_model(const plan *p, const model_config *c);
 /* Whether it sends the experts of any layer to the device for prompts; NULL: no. */
 bool plan_uploads(const plan *p);
 
+/* The kernels that a plan names, and no other earlier ones. One made on another machine may name what this one lacks: the default stands in then. */
+void prefer_kernels(const plan_kernel *kernel, int n);
+
 /* Fills engine options for `seqs` sequences of at most `context` tokens. p may be NULL. Asks hf-plan for the stage times of a paced
  * machine (*pace is the caller's, stage_table_free). */
 HF_MUST hf_status engine_options_for(const run_options *r, const char *db_path, const model *m, const plan *p, int seqs,

@@ -1,6 +1,7 @@
 /* ranks.c: rank 0's side of ranks.h. */
 #include "executor/ranks.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,7 +18,18 @@
 #include "kernels/net/net.h"
 
 #define SECOND_NS INT64_C(1000000000)
+enum { SHORT_BYTES = 8 << 10 /* sent at once by whoever posts them; a row or two */ };
 enum { HERE_S = 60, LOADING_S = 600 /* of a layer */, ORDER_S = 60, BYE_S = 20, BEAT_NS = 1000000000 };
+
+/* What a rank has done since it was opened. Times are of rank 0's clock, but busy_ns, which the rank has measured. */
+typedef struct {
+  char host[64];
+  int threads, experts;
+  bool lost;
+  int64_t jobs, rows, bytes; /* both ways */
+  int64_t away_ns;           /* from handing a layer's rows over until their results were there, summed */
+  int64_t busy_ns;           /* of that, what the rank computed */
+} rank_report;
 
 /* FREE: nothing is away. POSTED: rows are to be sent. AWAY: sent, or on their way; LATE: not in time. */
 typedef enum { JOB_FREE, JOB_POSTED, JOB_AWAY, JOB_DONE, JOB_LATE } job_state;
@@ -34,7 +46,8 @@ typedef struct {
   atomic_int state;
   net_message send, receive, beat;
   order beat_order; /* of the beat on its way */
-  int64_t posted_ns;
+  void *order;      /* one that never got through: MPI's for ever (net.h) */
+  int64_t posted_ns, away_ns /* of the last job */;
   watch silence;
 } peer;
 
@@ -44,7 +57,8 @@ struct ranks {
   peer peer[RANKS_MOST];
   uint8_t *owner;
   int n_layers, n_experts, top_k, d_model, max_tok, number;
-  int64_t waited_ns, beat_ns;
+  /* Of layers that had rows away: until the last rank's were back; and of that, after this machine's own experts were done. */
+  int64_t away_ns, waited_ns, beat_ns;
   pthread_t mover;
   bool has_mover;
   pthread_mutex_t lock, moving;
@@ -65,16 +79,16 @@ int plan_ranks(const plan *p) {
   return n;
 }
 
-int ranks_count(const ranks *r) {
-  return r->n;
-}
 const uint8_t *ranks_owner(const ranks *r) {
   return r->owner;
 }
-int64_t ranks_waited_ns(const ranks *r) {
-  return r->waited_ns;
+int ranks_left(const ranks *r) {
+  int n = 0;
+  for (int k = 0; k < r->n; k++) n += !atomic_load(&r->peer[k].lost);
+  return n;
 }
-rank_report ranks_get_report(const ranks *r, int rank) {
+
+static rank_report report_of(const ranks *r, int rank) {
   rank_report out = r->peer[rank - 1].report;
   out.lost = atomic_load(&r->peer[rank - 1].lost);
   return out;
@@ -96,11 +110,19 @@ static hf_status lost_error(const ranks *r, int k) {
 
 static hf_status send_order(ranks *r, int k, const void *data, size_t bytes) {
   net_message m;
-  if (atomic_load(&r->peer[k].lost)) return HF_OK;
-  hf_status st = net_send(r->net, k + 1, TAG_ORDER, data, bytes, &m);
+  peer *p = &r->peer[k];
+  if (atomic_load(&p->lost)) return HF_OK;
+  HF_TRY(hf_alloc(&p->order, 1, bytes, "order of a rank"));
+  memcpy(p->order, data, bytes);
+  hf_status st = net_send(r->net, k + 1, TAG_ORDER, p->order, bytes, &m);
   if (st == HF_OK) st = net_wait(r->net, &m, ORDER_S * SECOND_NS, NULL);
-  if (st != HF_OK) lose(r, k, hf_error_line());
-  return st;
+  if (st != HF_OK) {
+    lose(r, k, hf_error_line());
+    return st;
+  }
+  free(p->order);
+  p->order = NULL;
+  return HF_OK;
 }
 
 static void send_all(ranks *r, order_kind kind) {
@@ -134,7 +156,9 @@ static hf_status next_state(ranks *r, int k, int timeout_s, rank_state *s) {
     if (bytes != sizeof *s || s->magic != RANKS_MAGIC || strncmp(s->version, HF_VERSION, sizeof s->version))
       return hf_fail(HF_INPUT, "rank %d is not hf-run %s", k + 1, HF_VERSION);
     s->text[sizeof s->text - 1] = '\0';
-  } while (s->kind != STATE_HERE && s->kind != STATE_BYE && s->number != r->number);
+    snprintf(p->report.host, sizeof p->report.host, "%.63s", s->host);
+  } while (s->kind != STATE_HERE && s->kind != STATE_BYE &&
+           s->number != r->number); /* one that failed at once has number 0, as rank 0 then */
   if (s->kind != STATE_FAILED) return HF_OK;
   return hf_fail(s->status == HF_OK ? HF_MACHINE : (hf_status)s->status, "rank %d (%s): %s", k + 1, p->report.host, s->text);
 }
@@ -166,7 +190,8 @@ static hf_status move_one(ranks *r, int k) {
     watch_end(&p->silence, 0);
     p->report.jobs++;
     p->report.rows += p->n_rows;
-    p->report.away_ns += hf_now_ns() - p->posted_ns;
+    p->away_ns = hf_now_ns() - p->posted_ns;
+    p->report.away_ns += p->away_ns;
     atomic_store_explicit(&p->state, JOB_DONE, memory_order_release);
     return HF_OK;
   }
@@ -253,7 +278,6 @@ static hf_status meet(ranks *r) {
   for (int k = 0; k < r->n; k++) {
     rank_state s;
     HF_TRY(next_state(r, k, HERE_S, &s));
-    snprintf(r->peer[k].report.host, sizeof r->peer[k].report.host, "%.63s", s.text);
   }
   return HF_OK;
 }
@@ -378,6 +402,10 @@ static hf_status open_jobs(const ranks *r, peer *p) {
   return hf_alloc(&p->row, (size_t)r->max_tok, sizeof *p->row, "rows for a rank");
 }
 
+int ranks_of(const engine_options *o) {
+  return o->ranks ? o->ranks->n : o->rank > 0;
+}
+
 static load_order order_of(const ranks *r, const model *m, const engine_options *o) {
   return (load_order){.n_layers = r->n_layers,
                       .n_experts = r->n_experts,
@@ -388,6 +416,7 @@ static load_order order_of(const ranks *r, const model *m, const engine_options 
                       .exact = o->exact,
                       .dequantise = o->dequantise,
                       .dequantised_to = (int32_t)o->dequantised_to,
+                      .n_kernels = o->placement ? o->placement->n_kernels : 0,
                       .model_bytes = model_total_bytes(m, FMT_DEFAULT)};
 }
 
@@ -404,9 +433,11 @@ hf_status ranks_load(ranks *r, const model *m, const engine_options *o) {
   memset(&begin, 0, sizeof begin);
   begin.head = (order){.magic = RANKS_MAGIC, .kind = ORDER_LOAD, .number = r->number};
   begin.load = order_of(r, m, o);
-  HF_TRY(hf_alloc(&text, 1, sizeof begin + experts, "order of a rank"));
+  const size_t kernels = (size_t)begin.load.n_kernels * sizeof(plan_kernel), bytes = sizeof begin + experts + kernels;
+  HF_TRY(hf_alloc(&text, 1, bytes, "order of a rank"));
   memcpy(text, &begin, sizeof begin);
   memcpy(text + sizeof begin, r->owner, experts);
+  if (kernels > 0) memcpy(text + sizeof begin + experts, o->placement->kernel, kernels);
   hf_status st = HF_OK;
   for (int k = 0; k < r->n && st == HF_OK; k++) {
     peer *p = &r->peer[k];
@@ -415,7 +446,7 @@ hf_status ranks_load(ranks *r, const model *m, const engine_options *o) {
     for (size_t i = 0; i < experts; i++) p->report.experts += r->owner[i] == k + 1;
     p->silence.limit_ns = o->deadline_ns;
     st = open_jobs(r, p);
-    if (st == HF_OK) st = send_order(r, k, text, sizeof begin + experts);
+    if (st == HF_OK) st = send_order(r, k, text, bytes);
     p->loaded = st == HF_OK;
   }
   free(text);
@@ -461,21 +492,24 @@ static void gather(const ranks *r, int k, int layer, const dev_step *s, const in
 }
 
 void ranks_post(ranks *r, int layer, const dev_step *s, const int32_t *ids, const float *weights) {
-  bool any = false;
+  bool any = false, any_long = false;
   for (int k = 0; k < r->n; k++) {
     peer *p = &r->peer[k];
     p->n_rows = 0;
+    p->away_ns = 0;
     if (atomic_load(&p->lost) || !p->loaded || p->report.experts == 0) continue;
     gather(r, k, layer, s, ids, weights);
     if (p->n_rows == 0) continue;
     p->posted_ns = hf_now_ns();
     atomic_store_explicit(&p->state, JOB_POSTED, memory_order_release);
     any = true;
+    any_long = any_long || p->out_bytes > SHORT_BYTES;
   }
   if (!any) return;
   if (pthread_mutex_trylock(&r->moving) == 0) { /* short messages leave now, not when the mover has woken up */
     move_all(r);
     pthread_mutex_unlock(&r->moving);
+    if (!any_long) return; /* sent whole; whoever collects them sees the results */
   }
   pthread_mutex_lock(&r->lock);
   atomic_store(&r->busy, true);
@@ -485,6 +519,7 @@ void ranks_post(ranks *r, int layer, const dev_step *s, const int32_t *ids, cons
 
 void ranks_collect(ranks *r, void (*breathe)(void *user), void *user) {
   const int64_t start = hf_now_ns();
+  int64_t away_ns = 0;
   for (int k = 0; k < r->n; k++) { /* ends: move_one has a deadline for each */
     for (int s; (s = atomic_load_explicit(&r->peer[k].state, memory_order_acquire)) == JOB_POSTED || s == JOB_AWAY;) {
       if (pthread_mutex_trylock(&r->moving) == 0) {
@@ -495,6 +530,10 @@ void ranks_collect(ranks *r, void (*breathe)(void *user), void *user) {
       net_breathe(hf_now_ns() - start);
     }
   }
+  for (int k = 0; k < r->n; k++)
+    if (r->peer[k].away_ns > away_ns) away_ns = r->peer[k].away_ns;
+  if (away_ns == 0) return; /* nothing was away, or it never came back */
+  r->away_ns += away_ns;
   r->waited_ns += hf_now_ns() - start;
 }
 
@@ -538,7 +577,7 @@ void ranks_forget(ranks *r) {
 void ranks_json(const ranks *r, json *into) {
   json *list = json_add_array(into, "ranks");
   for (int k = 1; k <= r->n; k++) {
-    const rank_report p = ranks_get_report(r, k);
+    const rank_report p = report_of(r, k);
     json *o = json_add_object(list, NULL);
     json_add_int(o, "rank", k);
     json_add_str(o, "host", p.host);
@@ -551,20 +590,19 @@ void ranks_json(const ranks *r, json *into) {
     json_add_num(o, "away_s", (double)p.away_ns * 1e-9);
     json_add_num(o, "busy_s", (double)p.busy_ns * 1e-9);
   }
+  json_add_num(into, "ranks_away_s", (double)r->away_ns * 1e-9);
   json_add_num(into, "ranks_waited_s", (double)r->waited_ns * 1e-9);
 }
 
 void ranks_print(const ranks *r) {
-  int64_t away_ns = 0;
   for (int k = 1; k <= r->n; k++) {
-    const rank_report p = ranks_get_report(r, k);
+    const rank_report p = report_of(r, k);
     const double jobs = p.jobs > 0 ? (double)p.jobs : 1;
     printf("  rank %d (%s, %d thread%s): %d experts, %.3g MB in %lld layers, %.3g us a layer, of which %.3g us computing%s\n", k,
            p.host, p.threads, p.threads == 1 ? "" : "s", p.experts, (double)p.bytes * 1e-6, (long long)p.jobs,
            1e-3 * (double)p.away_ns / jobs, 1e-3 * (double)p.busy_ns / jobs, p.lost ? "; lost" : "");
-    away_ns += p.away_ns;
   }
-  if (away_ns > 0)
+  if (r->away_ns > 0)
     printf("  of the time that rows were away %.0f %% was hidden behind this machine's own experts\n",
-           100.0 * (1.0 - (double)r->waited_ns / (double)away_ns));
+           100.0 * fmax(0, 1.0 - (double)r->waited_ns / (double)r->away_ns));
 }

@@ -24,33 +24,26 @@ enum { RANKS_MOST = 64, RANKS_SILENCE_S = 300 /* more than any wait of rank 0 */
 
 typedef struct ranks ranks;
 
-/* What a rank has done since it was opened. Times are of rank 0's clock, but busy_ns, which the rank has measured. */
-typedef struct {
-  char host[64];
-  int threads, experts;
-  bool lost;
-  int64_t jobs, rows, bytes; /* both ways */
-  int64_t away_ns;           /* from handing a layer's rows over until their results were there, summed */
-  int64_t busy_ns;           /* of that, what the rank computed */
-} rank_report;
-
 /* 0: the expert's place is this machine (CPU or device of it), else the rank of the plan's other machine. */
 int plan_rank(const plan *p, int device);
 /* Other machines that the plan names. */
 int plan_ranks(const plan *p);
 
-/* By rank 0 of several: learns who the others are. HF_LOST when one does not come; *out is to be closed then, too, once the error has been told. */
+/* By rank 0 of several: learns who the others are. HF_LOST when one does not come, what a rank says that cannot even begin otherwise; *out is to be closed
+ * then, too, once the error has been told. */
 HF_MUST hf_status ranks_open(ranks **out);
 /* The others end, too. Does not return when a rank was lost: mpirun then ends with this exit status. NULL: nothing. */
 void ranks_close(ranks *r, int status);
-/* Other ranks. */
-int ranks_count(const ranks *r);
 
 /* Decides which rank has which expert: the plan's places, else `percent` of every layer's experts that the options do not put on the device, in turn over
  * the ranks. HF_INPUT when the plan names other machines than there are ranks, or there are ranks with nothing to do. */
 HF_MUST hf_status ranks_place(ranks *r, const model_config *c, const engine_options *o, double percent);
 /* [n_layers][n_experts]; NULL before ranks_place. */
 const uint8_t *ranks_owner(const ranks *r);
+/* Other ranks that are not lost. */
+int ranks_left(const ranks *r);
+/* Ranks beside this one that the options say. */
+int ranks_of(const engine_options *o);
 
 /* Tells the ranks what to load. They load while this one does; ranks_ready waits for them. */
 HF_MUST hf_status ranks_load(ranks *r, const model *m, const engine_options *o);
@@ -71,13 +64,13 @@ bool ranks_lost(const ranks *r, char *why, size_t n);
 /* Experts of lost ranks belong to rank 0 from now on. */
 void ranks_forget(ranks *r);
 
-/* Time that rank 0 has waited for others after its own experts were done. */
-int64_t ranks_waited_ns(const ranks *r);
-rank_report ranks_get_report(const ranks *r, int rank);
-/* The same for people and as members of a document. */
+/* What the ranks have done, for people and as members of a document. */
 void ranks_print(const ranks *r);
 void ranks_json(const ranks *r, json *into);
 
-/* What the ranks above 0 do, until rank 0 ends. */
-HF_MUST hf_status ranks_work(const run_options *o);
+/* What the ranks above 0 do, until rank 0 ends. st: what there is to be said of this rank already, in the error trail; rank 0 is told it, and tells it.
+ *
+ * For tests, $HF_FAIL_RANK: "K:hang@N" or "K:die@N", several with commas: rank K is stopped, or killed, by its N-th order of rows. $HF_RANKS_SILENCE_S in
+ * place of RANKS_SILENCE_S. */
+HF_MUST hf_status ranks_work(const run_options *o, hf_status st);
 #endif

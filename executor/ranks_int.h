@@ -5,12 +5,14 @@
 
 #include <stdint.h>
 
+#include "db/plan.h"
+
 enum { RANKS_MAGIC = 0x6866724b };
 enum { TAG_ORDER = 1 /* rank 0 to others */, TAG_STATE, TAG_RESULT };
 typedef enum { ORDER_LOAD, ORDER_JOB, ORDER_UNLOAD, ORDER_END, ORDER_BEAT } order_kind;
 typedef enum { STATE_HERE, STATE_LOADING, STATE_READY, STATE_FAILED, STATE_BYE } state_kind;
 
-/* Followed by: LOAD load_order, owner[n_layers * n_experts]; JOB ids[n_rows][top_k], weights[n_rows][top_k], x[n_rows][d_model]. */
+/* Followed by: LOAD load_order, owner[n_layers * n_experts], plan_kernel[n_kernels]; JOB ids[n_rows][top_k], weights[n_rows][top_k], x[n_rows][d_model]. */
 typedef struct {
   uint32_t magic;
   int32_t kind;
@@ -21,7 +23,7 @@ typedef struct {
 
 typedef struct {
   int32_t n_layers, n_experts, top_k, d_model, d_ff, max_tok;
-  int32_t exact, dequantise, dequantised_to;
+  int32_t exact, dequantise, dequantised_to, n_kernels;
   int64_t model_bytes; /* of all weights in their format: the same model? */
 } load_order;
 
@@ -30,8 +32,8 @@ typedef struct {
   int32_t kind;
   int32_t number;
   int32_t status, threads;
-  char version[24];
-  char text[512]; /* HERE: its host; FAILED: why */
+  char version[24], host[64];
+  char text[512]; /* FAILED: why */
 } rank_state;
 
 /* Followed by y[n_rows][d_model]. */

@@ -13,8 +13,7 @@
 #include "executor/ranks_int.h"
 #include "kernels/net/net.h"
 
-#define SILENCE_NS (RANKS_SILENCE_S * INT64_C(1000000000))
-enum { LEAST_ROOM = 2 << 20 /* of an order to load: a byte an expert */ };
+enum { LEAST_ROOM = 2 << 20 /* of an order to load: a byte an expert, and kernels */ };
 
 typedef struct {
   net *net;
@@ -26,14 +25,31 @@ typedef struct {
   char *in, *out;
   size_t in_room, out_room;
   int number;
+  int64_t jobs;
+  int fail_kind; /* the signal that the job number fail_at brings; 0: none does */
+  int64_t fail_at, silence_ns;
   bool end;
 } work;
+
+/* What tests have it suffer (ranks.h). */
+static void read_fault(work *w) {
+  const char *text = getenv("HF_FAIL_RANK"), *silence = getenv("HF_RANKS_SILENCE_S");
+  w->silence_ns = (int64_t)((silence ? strtod(silence, NULL) : RANKS_SILENCE_S) * 1e9);
+  for (; text; text = strchr(text, ',') ? strchr(text, ',') + 1 : NULL) {
+    char kind[8];
+    int rank = 0;
+    long long at = 0;
+    if (sscanf(text, "%d:%7[a-z]@%lld", &rank, kind, &at) != 3 || rank != net_rank(w->net)) continue;
+    w->fail_kind = !strcmp(kind, "hang") ? SIGSTOP : !strcmp(kind, "die") ? SIGKILL : 0;
+    w->fail_at = at;
+  }
+}
 
 /* Frees nothing that MPI may still use: on a failure this process ends. */
 static hf_status send(work *w, int tag, const void *data, size_t bytes) {
   net_message m;
   HF_TRY(net_send(w->net, 0, tag, data, bytes, &m));
-  return net_wait(w->net, &m, SILENCE_NS, NULL);
+  return net_wait(w->net, &m, w->silence_ns, NULL);
 }
 
 static hf_status say(work *w, state_kind kind, hf_status st, const char *text) {
@@ -42,6 +58,7 @@ static hf_status say(work *w, state_kind kind, hf_status st, const char *text) {
   s = (rank_state){.magic = RANKS_MAGIC, .kind = kind, .number = w->number, .status = st};
   s.threads = w->e ? engine_threads(w->e) : 0;
   snprintf(s.version, sizeof s.version, "%s", HF_VERSION);
+  (void)gethostname(s.host, sizeof s.host - 1);
   snprintf(s.text, sizeof s.text, "%s", text);
   return send(w, TAG_STATE, &s, sizeof s);
 }
@@ -84,9 +101,13 @@ static hf_status load(work *w, const char *text, size_t bytes) {
   HF_TRY(same_model(w));
   const load_order *l = &w->load;
   const size_t experts = (size_t)l->n_layers * (size_t)l->n_experts, d = (size_t)l->d_model, rows = (size_t)l->max_tok;
-  if (bytes != sizeof *l + experts) return hf_fail(HF_INPUT, "an order to load that is cut short");
+  plan_kernel kernel[PLAN_MAX_KERNELS];
+  if (l->n_kernels < 0 || l->n_kernels > PLAN_MAX_KERNELS || bytes != sizeof *l + experts + (size_t)l->n_kernels * sizeof *kernel)
+    return hf_fail(HF_INPUT, "an order to load that is cut short");
   HF_TRY(hf_alloc(&w->owner, 1, experts, "experts of this rank"));
   memcpy(w->owner, text + sizeof *l, experts);
+  memcpy(kernel, text + sizeof *l + experts, (size_t)l->n_kernels * sizeof *kernel);
+  prefer_kernels(kernel, l->n_kernels);
   engine_options o = {.exact = l->exact != 0,
                       .dequantise = l->dequantise != 0,
                       .dequantised_to = (fmt)l->dequantised_to,
@@ -108,6 +129,7 @@ static hf_status compute(work *w, const order *o, size_t bytes) {
     return hf_fail(HF_MACHINE, "an order that does not fit what is loaded");
   const char *at = w->in + sizeof *o;
   result f = {.magic = RANKS_MAGIC, .number = o->number, .layer = o->layer, .n_rows = o->n_rows};
+  if (w->fail_kind && ++w->jobs == w->fail_at) raise(w->fail_kind);
   const int64_t start = hf_now_ns();
   engine_rank_job(w->e, o->layer, o->n_rows, (const float *)(const void *)(at + n * 8 * top), (const int32_t *)(const void *)at,
                   (const float *)(const void *)(at + n * 4 * top), (float *)(void *)(w->out + sizeof f));
@@ -140,16 +162,13 @@ static hf_status obey(work *w, size_t bytes) {
 }
 
 static hf_status listen(work *w) {
-  char host[64] = "";
-  (void)gethostname(host, sizeof host - 1);
-  HF_TRY(say(w, STATE_HERE, HF_OK, host));
   while (!w->end) {
     net_message m;
     size_t bytes = 0;
     const size_t job = sizeof(order) + (size_t)w->load.max_tok * (8 * (size_t)w->load.top_k + 4 * (size_t)w->load.d_model);
     HF_TRY(room(&w->in, &w->in_room, job > LEAST_ROOM ? job : LEAST_ROOM));
     HF_TRY(net_receive(w->net, 0, TAG_ORDER, w->in, w->in_room, &m));
-    HF_TRY(hf_note(net_wait(w->net, &m, SILENCE_NS, &bytes), "rank %d: rank 0 is silent", net_rank(w->net)));
+    HF_TRY(hf_note(net_wait(w->net, &m, w->silence_ns, &bytes), "rank %d: rank 0 is silent", net_rank(w->net)));
     HF_TRY(obey(w, bytes));
   }
   return HF_OK;
@@ -162,11 +181,15 @@ static void leave_signals(void) {
   sigaction(SIGTERM, &ignore, NULL);
 }
 
-hf_status ranks_work(const run_options *r) {
+hf_status ranks_work(const run_options *r, hf_status before) {
   work w = {.r = r};
+  char why[512] = "";
+  if (before != HF_OK) snprintf(why, sizeof why, "%s", hf_error_line());
   leave_signals();
   HF_TRY(net_open(&w.net));
-  const hf_status st = listen(&w);
+  read_fault(&w);
+  hf_status st = say(&w, before == HF_OK ? STATE_HERE : STATE_FAILED, before, why);
+  if (st == HF_OK) st = listen(&w);
   if (st != HF_OK) {
     hf_log(HF_LOG_ERROR, "%s", hf_error_line());
     net_lose(w.net);

@@ -60,10 +60,11 @@ void make_plan_without(const run_options *r, const char *db_path, const plan *p,
                      .context = p->context,
                      .prompt_tokens = p->prompt_tokens,
                      .output_tokens = p->output_tokens,
+                     .threads = r->threads,
                      .store = true};
   *out = NULL;
   if (planned(&q, out) == HF_OK) return;
-  hf_log(HF_LOG_INFO, "no plan for the loss of the device: %s", hf_error_line());
+  hf_log(HF_LOG_INFO, "no plan for this machine's CPU alone, should the rest be lost: %s", hf_error_line());
   hf_clear_error();
 }
 

@@ -84,6 +84,7 @@ typedef struct {
   int64_t rope;
   int64_t margin;                  /* a real GPU's runtime, and slack for alignment */
   int64_t host_step;               /* step contexts and logits, per micro-batch */
+  int64_t rank_rows;               /* on their way to all other machines */
   int64_t device_limit, ram_limit; /* 0 = unknown */
   int64_t host_reserve;            /* of the RAM: what Linux keeps for page structures (1/64) and a GiB for everything else */
   int n_devices, n_remotes;
@@ -95,6 +96,9 @@ HF_MUST hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s);
 HF_MUST hf_status plan_layer_bytes(const plan_inputs *in, int layer, int64_t *bytes);
 /* Whether experts of the CPU can be sent to such a device, and what one of them takes there at most (expert: plan_sizes.expert). */
 bool plan_can_upload(gpu_kind kind);
+/* Whether the machine that will compute the CPU's experts has several NUMA nodes, over which each is cut: a slot of a device holds a whole one, so that
+ * hf-run sends none. */
+bool plan_cuts_experts(const plan_inputs *in);
 int64_t plan_slot_bytes(const model_config *c, const int64_t *expert);
 /* What is left on a device for routed experts; may be negative. */
 int64_t plan_expert_room(const plan_sizes *s, int device, int depth);

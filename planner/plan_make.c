@@ -59,7 +59,7 @@ ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const 
   int64_t tokens = (int64_t)chunk < r->prompt_tokens ? (int64_t)chunk : r->prompt_tokens; /* of one sequence; the others follow */
   for (int64_t left = (int64_t)chunk; left > 0; left -= tokens)
     stage_load_add(&f.load, t, (r->prompt_tokens - tokens) / 2, left < tokens ? left : tokens);
-  f.upload = plan_can_upload(in->gpu.kind);
+  f.upload = plan_can_upload(in->gpu.kind) && !plan_cuts_experts(in);
   return f;
 }
 

@@ -27,7 +27,7 @@ static hf_status open_parts(const plan *p, const char *where, plan_sim *s) {
   if (slots > SCHED_MAX_SEQS) slots = SCHED_MAX_SEQS;
   s->o = (sim_options){.table = s->eval->table,
                        .pop = s->eval->pop,
-                       .on_device = s->eval->n_devices > 0 ? s->placement : NULL,
+                       .on_device = s->eval->n_devices + s->eval->table->n_remotes > 0 ? s->placement : NULL,
                        .users = p->users,
                        .depth = p->depth,
                        .prompt_tokens = p->prompt_tokens > 0 ? p->prompt_tokens : 1,

@@ -56,6 +56,12 @@ static int64_t margin_bytes(gpu_kind kind, int64_t mem) {
   return kind == GPU_NONE ? 0 : (64 << 10) + mem / 100;
 }
 
+bool plan_cuts_experts(const plan_inputs *in) {
+  double rate[COST_MAX_NODES];
+  db_tag tag = TAG_MEASURED;
+  return cost_numa_rates(in->host, (cost_case){0}, rate, &tag) > 1;
+}
+
 bool plan_can_upload(gpu_kind kind) {
   return kind == GPU_CUDA || kind == GPU_PACED; /* a virtual device would only copy what its CPU could compute */
 }
@@ -108,6 +114,7 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
                                                                      : SCHED_UPLOAD_SLOTS);
   s->rope = 8LL * r->context * (c->rope.dim / 2) + 64;
   s->host_step = 8LL * tokens * c->d_model + 4LL * r->users * c->vocab_size;
+  s->rank_rows = s->n_remotes * footprint_rank_bytes(tokens, c->top_k, c->d_model);
   s->ram_limit = cost_mem_bytes(in->host, "cpu", -1);
   s->host_reserve = s->ram_limit > HOST_SMALL ? s->ram_limit / 64 + ((int64_t)1 << 30) : 0;
   for (int d = 0; d < s->n_devices; d++) {
@@ -199,6 +206,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   add(&t, "ram", model_rows[4], s->all_experts - away, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
   add(&t, "ram", "KV mirror", s->standby, s->ram_limit);
+  add(&t, "ram", "rows for other machines", s->rank_rows, s->ram_limit);
   add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
   int64_t in_use = 0; /* of virtual devices: this machine's memory */
   for (int d = 0; d < s->n_devices && in->gpu.kind != GPU_CUDA; d++) {
@@ -279,7 +287,7 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, int64_t
   int n = 0, worst = tightest_device(s, 1), fits = s->n_devices > 0 ? depth_that_fits(s, depth) : depth;
   bool device = s->n_devices > 0;
   if (device && plan_expert_room(s, worst, 1) < 0) n = device_remedies(in, s, worst, lines);
-  int64_t ram = s->all_experts + s->host_step + s->host_reserve + s->standby +
+  int64_t ram = s->all_experts + s->host_step + s->rank_rows + s->host_reserve + s->standby +
                 (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations),
           away = 0;
   for (int d = 0; d < s->n_devices; d++) away += plan_expert_room(s, d, 1) > 0 ? plan_expert_room(s, d, 1) : 0;

@@ -14,11 +14,26 @@
 
 #define PATIENCE_NS INT64_C(60000000000)
 enum { TAG_HOST = 1, TAG_ORDER, TAG_THERE, TAG_BACK };
-enum { LEAST_BYTES = 64, MOST_BYTES = 16 << 20, STEP = 4, MOST_POINTS = 12, WARM_UP = 5, LEAST_SAMPLES = 15, HOST_BYTES = 64 };
-enum { POINT_NS = 150000000 }; /* samples of a size go on for so long */
+enum {
+  LEAST_BYTES = 64,
+  MOST_BYTES = 16 << 20,
+  STEP = 4,
+  MOST_POINTS = 12,
+  WARM_UP = 5,
+  LEAST_SAMPLES = 15,
+  FEW_SAMPLES = 5,
+  HOST_BYTES = 64
+};
+enum {
+  POINT_NS = 150000000 /* samples of a size go on for so long */,
+  ENOUGH_NS = 2000000000 /* after which a few do */,
+  SLOW_NS = 250000000 /* after such a message none of a larger size */
+};
+enum { PAUSE_NS = 500000, PAUSED_BYTES = 4096 };
+enum { ORDER_END = 0, ORDER_WAIT = -1 /* others are being measured */ };
 
 typedef struct {
-  int64_t bytes; /* 0: the end */
+  int64_t bytes; /* or an order */
 } ping_order;
 
 typedef struct {
@@ -26,53 +41,69 @@ typedef struct {
   int n;
   int64_t bytes[MOST_POINTS];
   stats ns[MOST_POINTS];
+  stats paused; /* of PAUSED_BYTES, while the other has waited as it does between layers */
 } ping_curve;
 
-static hf_status send(net *n, int rank, int tag, const void *data, size_t bytes) {
+/* What messages are sent from and received into: MPI's for ever once one is lost (net.h). */
+typedef struct {
+  net *n;
+  ping_order order;
+  char host[HOST_BYTES], buffer[MOST_BYTES];
+} talk;
+
+static hf_status send(talk *t, int rank, int tag, const void *data, size_t bytes) {
   net_message m;
-  HF_TRY(net_send(n, rank, tag, data, bytes, &m));
-  return net_wait(n, &m, PATIENCE_NS, NULL);
+  HF_TRY(net_send(t->n, rank, tag, data, bytes, &m));
+  return net_wait(t->n, &m, PATIENCE_NS, NULL);
 }
 
-static hf_status receive(net *n, int rank, int tag, void *data, size_t bytes) {
+static hf_status receive(talk *t, int rank, int tag, void *data, size_t bytes) {
   net_message m;
   size_t got = 0;
-  HF_TRY(net_receive(n, rank, tag, data, bytes, &m));
-  HF_TRY(net_wait(n, &m, PATIENCE_NS, &got));
+  HF_TRY(net_receive(t->n, rank, tag, data, bytes, &m));
+  HF_TRY(net_wait(t->n, &m, PATIENCE_NS, &got));
   return got == bytes ? HF_OK : hf_fail(HF_MACHINE, "rank %d sent %zu bytes where %zu are expected", rank, got, bytes);
 }
 
+static hf_status tell(talk *t, int rank, int64_t bytes) {
+  t->order.bytes = bytes;
+  return send(t, rank, TAG_ORDER, &t->order, sizeof t->order);
+}
+
 /* Each order is one message there and back, so that no rank needs to know how many there will be. */
-static hf_status answer(net *n, char *buffer) {
-  char host[HOST_BYTES] = "";
-  (void)gethostname(host, sizeof host - 1);
-  HF_TRY(send(n, 0, TAG_HOST, host, sizeof host));
+static hf_status answer(talk *t) {
+  (void)gethostname(t->host, sizeof t->host - 1);
+  HF_TRY(send(t, 0, TAG_HOST, t->host, sizeof t->host));
   for (;;) {
-    ping_order o;
-    HF_TRY(receive(n, 0, TAG_ORDER, &o, sizeof o));
-    if (o.bytes == 0) return HF_OK;
-    if (o.bytes < 0 || o.bytes > MOST_BYTES) return hf_fail(HF_MACHINE, "rank 0 wants %lld bytes", (long long)o.bytes);
+    HF_TRY(receive(t, 0, TAG_ORDER, &t->order, sizeof t->order));
+    const int64_t bytes = t->order.bytes;
+    if (bytes == ORDER_WAIT) continue;
+    if (bytes == ORDER_END) return HF_OK;
+    if (bytes < 0 || bytes > MOST_BYTES) return hf_fail(HF_MACHINE, "rank 0 wants %lld bytes", (long long)bytes);
     for (;;) { /* the first byte tells whether more of this size come */
-      HF_TRY(receive(n, 0, TAG_THERE, buffer, (size_t)o.bytes));
-      const bool last = buffer[0] != 0;
-      HF_TRY(send(n, 0, TAG_BACK, buffer, (size_t)o.bytes));
+      HF_TRY(receive(t, 0, TAG_THERE, t->buffer, (size_t)bytes));
+      const bool last = t->buffer[0] != 0;
+      HF_TRY(send(t, 0, TAG_BACK, t->buffer, (size_t)bytes));
       if (last) break;
     }
   }
 }
 
-static hf_status ping(net *n, int rank, int64_t bytes, char *buffer, stats *out) {
+/* With a pause rank 0 computes for so long between two messages; the other waits as it does in hf-run, where it naps then. */
+static hf_status ping(talk *t, int rank, int64_t bytes, int64_t pause_ns, stats *out) {
   double v[STATS_MAX];
   int k = 0;
   const int64_t start = hf_now_ns();
-  const ping_order o = {.bytes = bytes};
-  HF_TRY(send(n, rank, TAG_ORDER, &o, sizeof o));
+  HF_TRY(tell(t, rank, bytes));
   for (int i = 0;; i++) {
-    const bool last = i >= WARM_UP + LEAST_SAMPLES && (k == STATS_MAX - 1 || hf_now_ns() - start > POINT_NS);
-    buffer[0] = last;
+    const int64_t passed = hf_now_ns() - start;
+    const bool full = i >= WARM_UP + LEAST_SAMPLES && (k == STATS_MAX - 1 || passed > POINT_NS);
+    const bool last = full || (k >= FEW_SAMPLES && passed > ENOUGH_NS);
+    t->buffer[0] = last;
+    for (const int64_t from = hf_now_ns(); hf_now_ns() - from < pause_ns;) {}
     const int64_t begin = hf_now_ns();
-    HF_TRY(send(n, rank, TAG_THERE, buffer, (size_t)bytes));
-    HF_TRY(receive(n, rank, TAG_BACK, buffer, (size_t)bytes));
+    HF_TRY(send(t, rank, TAG_THERE, t->buffer, (size_t)bytes));
+    HF_TRY(receive(t, rank, TAG_BACK, t->buffer, (size_t)bytes));
     if (i >= WARM_UP) v[k++] = 0.5 * (double)(hf_now_ns() - begin);
     if (last) break;
   }
@@ -80,28 +111,47 @@ static hf_status ping(net *n, int rank, int64_t bytes, char *buffer, stats *out)
   return HF_OK;
 }
 
-static hf_status measure_rank(net *n, int rank, char *buffer, ping_curve *c) {
-  const ping_order end = {.bytes = 0};
+/* Ranks whose turn is still to come hear so before each size, none of which takes as long as they have patience. */
+static hf_status measure_rank(talk *t, int rank, ping_curve *c) {
   for (int64_t bytes = LEAST_BYTES; bytes <= MOST_BYTES && c->n < MOST_POINTS; bytes *= STEP) {
+    for (int k = rank + 1; k < net_size(t->n); k++) HF_TRY(tell(t, k, ORDER_WAIT));
     c->bytes[c->n] = bytes;
-    HF_TRY(ping(n, rank, bytes, buffer, &c->ns[c->n++]));
+    HF_TRY(ping(t, rank, bytes, 0, &c->ns[c->n++]));
+    if (c->ns[c->n - 1].median > SLOW_NS) break;
   }
-  return send(n, rank, TAG_ORDER, &end, sizeof end);
+  HF_TRY(ping(t, rank, PAUSED_BYTES, PAUSE_NS, &c->paused));
+  return tell(t, rank, ORDER_END);
+}
+
+static hf_status store_point(db *d, rec_link_point *p, int64_t bytes, const stats *ns) {
+  p->bytes = bytes;
+  p->ns = ns->median;
+  p->ns_low = ns->low;
+  p->ns_high = ns->high;
+  p->n = ns->n;
+  return db_link_put(d, p);
 }
 
 static hf_status store(db *d, int64_t machine, const ping_curve *c) {
   rec_link_point p = {.machine_id = machine, .tag = TAG_MEASURED};
   snprintf(p.src, sizeof p.src, "host");
-  snprintf(p.dst, sizeof p.dst, "@%.*s", (int)sizeof p.dst - 2, c->host);
-  for (int i = 0; i < c->n; i++) {
-    p.bytes = c->bytes[i];
-    p.ns = c->ns[i].median;
-    p.ns_low = c->ns[i].low;
-    p.ns_high = c->ns[i].high;
-    p.n = c->ns[i].n;
-    HF_TRY(db_link_put(d, &p));
-  }
-  return HF_OK;
+  snprintf(p.dst, sizeof p.dst, "@%.63s", c->host);
+  for (int i = 0; i < c->n; i++) HF_TRY(store_point(d, &p, c->bytes[i], &c->ns[i]));
+  snprintf(p.load, sizeof p.load, "paused");
+  return store_point(d, &p, PAUSED_BYTES, &c->paused);
+}
+
+static void point_json(json *list, int rank, const char *host, int64_t bytes, const char *load, const stats *ns) {
+  char params[96 + HOST_BYTES];
+  snprintf(params, sizeof params, "rank=%d host=%s bytes=%lld%s%s", rank, host, (long long)bytes, *load ? " load=" : "", load);
+  json *e = json_add_object(list, NULL);
+  json_add_str(e, "what", "rank_link_ns");
+  json_add_str(e, "params", params);
+  json_add_num(e, "value", ns->median);
+  json_add_str(e, "unit", "ns");
+  json_add_num(e, "spread", ns->spread);
+  json_add_int(e, "n", ns->n);
+  json_add_str(e, "tag", db_tag_name(TAG_MEASURED));
 }
 
 static hf_status print_json(const rec_machine *m, const ping_curve *c, int n) {
@@ -109,18 +159,8 @@ static hf_status print_json(const rec_machine *m, const ping_curve *c, int n) {
   json_add_int(o, "machine_id", m->id);
   json *list = json_add_array(o, "measurements");
   for (int k = 0; k < n; k++) {
-    for (int i = 0; i < c[k].n; i++) {
-      char params[96 + HOST_BYTES];
-      snprintf(params, sizeof params, "rank=%d host=%s bytes=%lld", k + 1, c[k].host, (long long)c[k].bytes[i]);
-      json *e = json_add_object(list, NULL);
-      json_add_str(e, "what", "rank_link_ns");
-      json_add_str(e, "params", params);
-      json_add_num(e, "value", c[k].ns[i].median);
-      json_add_str(e, "unit", "ns");
-      json_add_num(e, "spread", c[k].ns[i].spread);
-      json_add_int(e, "n", c[k].ns[i].n);
-      json_add_str(e, "tag", db_tag_name(TAG_MEASURED));
-    }
+    for (int i = 0; i < c[k].n; i++) point_json(list, k + 1, c[k].host, c[k].bytes[i], "", &c[k].ns[i]);
+    point_json(list, k + 1, c[k].host, PAUSED_BYTES, "paused", &c[k].paused);
   }
   char *text = NULL;
   hf_status st = json_print(o, false, &text);
@@ -138,19 +178,21 @@ static void print_table(const rec_machine *m, const ping_curve *c, int n) {
     for (int i = 0; i < c[k].n; i++)
       printf("  %12lld %12.2f %12.1f %11.0f%%\n", (long long)c[k].bytes[i], c[k].ns[i].median * 1e-3,
              1e3 * (double)c[k].bytes[i] / c[k].ns[i].median, 50 * c[k].ns[i].spread);
+    printf("  %12d %12.2f %12s %11.0f%%   to one that has waited for %d us, as between layers\n", PAUSED_BYTES,
+           c[k].paused.median * 1e-3, "", 50 * c[k].paused.spread, PAUSE_NS / 1000);
   }
 }
 
-static hf_status measure_all(net *n, const cli_common *common, const char *machine, char *buffer, ping_curve *c) {
-  const int others = net_size(n) - 1;
+static hf_status measure_all(talk *t, const cli_common *common, const char *machine, ping_curve *c) {
+  const int others = net_size(t->n) - 1;
   rec_machine m;
   db *d = NULL;
   hf_status st = HF_OK;
-  for (int k = 0; k < others; k++) HF_TRY(receive(n, k + 1, TAG_HOST, c[k].host, sizeof c[k].host));
   for (int k = 0; k < others; k++) {
-    c[k].host[HOST_BYTES - 1] = '\0';
-    HF_TRY(hf_note(measure_rank(n, k + 1, buffer, &c[k]), "rank %d (%s)", k + 1, c[k].host));
+    HF_TRY(receive(t, k + 1, TAG_HOST, t->host, sizeof t->host));
+    snprintf(c[k].host, sizeof c[k].host, "%.*s", HOST_BYTES - 1, t->host);
   }
+  for (int k = 0; k < others; k++) HF_TRY(hf_note(measure_rank(t, k + 1, &c[k]), "rank %d (%s)", k + 1, c[k].host));
   HF_TRY(verb_open_db(common, false, &d));
   HF_GO(out, machine ? db_machine_find(d, machine, &m) : db_machine_latest(d, MACHINE_MEASURED, &m));
   HF_GO(out, db_begin(d));
@@ -165,14 +207,15 @@ out:
 }
 
 hf_status prof_ranks(net *n, const cli_common *common, const char *machine) {
-  char *buffer = NULL;
+  talk *t = NULL;
   ping_curve *c = NULL;
   hf_status st;
-  HF_GO(out, hf_alloc(&buffer, 1, MOST_BYTES, "messages between ranks"));
+  HF_GO(out, hf_alloc(&t, 1, sizeof *t, "messages between ranks"));
   HF_GO(out, hf_alloc(&c, (size_t)net_size(n), sizeof *c, "messages between ranks"));
-  st = net_rank(n) > 0 ? answer(n, buffer) : measure_all(n, common, machine, buffer, c);
+  t->n = n;
+  st = net_rank(n) > 0 ? answer(t) : measure_all(t, common, machine, c);
 out:
-  if (st != HF_LOST) free(buffer); /* net.h: else MPI may still use it */
+  if (st != HF_LOST) free(t);
   free(c);
   return st;
 }

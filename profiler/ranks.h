@@ -5,7 +5,8 @@
 #include "base/cli.h"
 #include "kernels/net/net.h"
 
-/* Rank 0: rows of link_curve from "host" to "@HOST" (HOST: the first 14 bytes of the other's host name) for the machine that hf-profile measured last
- * here, or the one named; the rows of an earlier time count no more, as later ones of a size come behind them. Others: answer until rank 0 is done. */
+/* Rank 0: rows of link_curve from "host" to "@HOST" (HOST: the other's host name) for the machine that hf-profile measured last
+ * here, or the one named, one of them of load "paused": to a rank that has waited for half a millisecond, as it does between
+ * layers; the rows of an earlier time count no more, as later ones of a size come behind them. Others: answer until rank 0 is done. */
 HF_MUST hf_status prof_ranks(net *n, const cli_common *common, const char *machine);
 #endif

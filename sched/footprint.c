@@ -22,6 +22,10 @@ int64_t footprint_slot_bytes(int64_t expert_bytes, int d_ff_expert, int d_model)
   return expert_bytes + 4 * (2LL * d_ff_expert + d_model) + BIASES * FOOTPRINT_ALIGN;
 }
 
+int64_t footprint_rank_bytes(int64_t tokens, int top_k, int d_model) {
+  return tokens * (8LL * top_k + 8LL * d_model + 4);
+}
+
 int64_t footprint_bytes(const footprint_shape *s, int64_t tokens, int64_t logits, int64_t bytes[FOOTPRINT_BUFFERS]) {
   const footprint_widths w = footprint_of(s);
   const int per_token[] = {w.residual, w.normed, w.query, w.latent_query, w.kv, w.latent_out, w.heads_out, w.ff, w.ff, w.router};

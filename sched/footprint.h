@@ -26,4 +26,7 @@ int64_t footprint_bytes(const footprint_shape *s, int64_t tokens, int64_t logits
 
 /* A slot for an expert whose matrices, each filled up to FOOTPRINT_ALIGN, have so many bytes: they and its biases. */
 int64_t footprint_slot_bytes(int64_t expert_bytes, int d_ff_expert, int d_model);
+
+/* Rows of a step of at most `tokens` tokens on their way to one other machine, and back: choices, weights, activations, results, and which token each is. */
+int64_t footprint_rank_bytes(int64_t tokens, int top_k, int d_model);
 #endif

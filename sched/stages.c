@@ -487,10 +487,19 @@ static void add_expert(const stage_table *t, int layer, int place, const stage_l
   }
 }
 
-layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *load,
+/* An expert on another machine is asked for through the CPU, which then computes those that it has, too. */
+static bool some_away(const stage_table *t, const uint8_t *on_device, int n_experts) {
+  for (int e = 0; t->n_remotes > 0 && on_device != NULL && e < n_experts; e++)
+    if (on_device[e] > t->n_devices) return true;
+  return false;
+}
+
+layer_times stage_layer_times_load(const stage_table *t, const popularity *pop, int layer, const stage_load *asked,
                                    const uint8_t *on_device) {
   const stage_layer *y = &t->layer[layer];
   layer_times r = {0};
+  stage_load of = *asked, *load = &of;
+  of.upload = of.upload && !some_away(t, on_device, pop->n_experts);
   if (load->tokens <= 0) return r;
   r.attn_ns = stage_attn_ns(t, layer, load);
   r.shared_ns = stage_curve_at(&y->shared, load->tokens);

@@ -138,7 +138,8 @@ typedef struct {
   double query_context; /* sum over its tokens of the context each attends to, those of prompts as stage_prompt counts them */
   double seq_context;   /* sum over its sequences of the context read */
   double query_window, seq_window; /* the same with each context cut at the table's window; read for sliding layers only */
-  bool upload;                     /* experts that live on the CPU are sent to the home device for this step */
+  bool
+      upload; /* experts that live on the CPU are sent to the home device for this step, in layers of which no other machine has any */
 } stage_load;
 /* Adds n tokens of one sequence that follow start tokens: the only way sums are made, so that window and context agree. */
 void stage_load_add(stage_load *load, const stage_table *t, int64_t start, int64_t n);

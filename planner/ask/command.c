@@ -95,6 +95,7 @@ hf_status ask_command_db(const ask_command *c, db **d) {
 hf_status ask_command_machine(const ask_command *c, ask_machine **out) {
   db *d = NULL;
   hf_status st = c->req.machine != NULL ? ask_machine_open(NULL, c->req.machine, out) : HF_NOT_FOUND;
+  if (st == HF_OK) ask_machine_plays(*out, c->req.gpu);
   if (st != HF_NOT_FOUND) return st;
   HF_TRY(ask_command_db(c, &d));
   if (d == NULL && c->req.machine == NULL)
@@ -103,6 +104,7 @@ hf_status ask_command_machine(const ask_command *c, ask_machine **out) {
                  "run hf-profile to measure this one");
   else st = ask_machine_open(d, c->req.machine, out);
   db_close(d);
+  if (st == HF_OK) ask_machine_plays(*out, c->req.gpu);
   return st;
 }
 

@@ -278,8 +278,13 @@ static hf_status change_lost(ask_machine *m, const ask_change *c) {
   return gpu ? ask_drop_gpu(m, index) : ask_drop_node(m, index);
 }
 
+void ask_machine_plays(ask_machine *m, const char *gpu) {
+  m->plays_gpu = gpu != NULL && m->f.n_gpus == 0 && (strncmp(gpu, "virtual:", 8) == 0 || strncmp(gpu, "paced:", 6) == 0);
+}
+
 static hf_status copy_machine(const ask_machine *base, ask_machine *m) {
   const cost_rows *r = base->rows;
+  m->plays_gpu = base->plays_gpu;
   m->f = base->f;
   m->has_parts = base->has_parts;
   m->parts = base->parts;

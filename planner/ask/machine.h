@@ -20,6 +20,8 @@ HF_MUST hf_status ask_machine_open(db *d, const char *name, ask_machine **out);
  * (nearest name suggested), or no rule for a measured machine. d as above, for machine=NAME. */
 HF_MUST hf_status ask_machine_change(db *d, const ask_machine *base, const ask_changes *c, ask_machine **out);
 void ask_machine_free(ask_machine *m); /* NULL ok */
+/* The load's --gpu (NULL: none given): a virtual or paced device can be lost, as gpu0, where the machine has none of its own. */
+void ask_machine_plays(ask_machine *m, const char *gpu);
 /* The request of a case: the changes of the load that are among c, and what other changes say about the rest of it: another model has another
  * format, another machine other devices, one without GPU none. m: the machine with its changes. Pointers lead into c. HF_INPUT: no type of the KV cache. */
 HF_MUST hf_status ask_apply(const ask_changes *c, const ask_machine *m, plan_request *r);

@@ -10,6 +10,7 @@ struct ask_machine {
   bool has_parts;
   catalog_parts parts;
   cost_rows *rows; /* owned */
+  bool plays_gpu;  /* the request has a virtual or paced device: gpu0 of a machine without GPU */
 };
 
 HF_MUST hf_status ask_machine_from_parts(const catalog_parts *p, ask_machine **out);

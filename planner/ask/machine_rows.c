@@ -131,6 +131,10 @@ static void reduce_total(cost_rows *r, const char *device, const char *what, con
 hf_status ask_drop_gpu(ask_machine *m, int index) {
   char device[16];
   snprintf(device, sizeof device, "gpu%d", index % 1000);
+  if (index == 0 && m->plays_gpu) {
+    ask_note(m, "The device that the CPU plays is out of order; the CPU does all.");
+    return HF_OK;
+  }
   if (cost_device(m->rows, device) == NULL)
     return hf_fail(HF_INPUT, "lost=%s: %s has %d GPU%s%s", device, m->f.name, m->f.n_gpus, m->f.n_gpus == 1 ? "" : "s",
                    m->f.n_gpus > 0 ? ", counted from gpu0" : "");

@@ -1,6 +1,7 @@
 #include "planner/cost/remote.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,33 +33,87 @@ hf_status cost_link_read(const char *name, cost_figure *bytes_per_s, cost_figure
   return st;
 }
 
-/* Messages of a step's rows: from a row to a prompt's chunk of them. */
+/* Messages of a step's rows: from a row to a prompt's chunk of them; longer ones where only these tell how a link's time grows. */
 enum { LARGE_BYTES = 1 << 20 };
 
-static void take_later(const rec_link_point *p, rec_link_point *small, rec_link_point *large) {
-  if (small->n == 0 || p->bytes <= small->bytes) *small = *p;
-  if (p->bytes <= LARGE_BYTES && (large->n == 0 || p->bytes >= large->bytes)) *large = *p;
+enum { MOST_SIZES = 64 };
+
+/* Messages to dst, the last measurement of each size. */
+static int sizes_of(const cost_rows *home, const char *dst, rec_link_point out[MOST_SIZES]) {
+  int n = 0;
+  for (int i = 0; i < home->n_link; i++) {
+    const rec_link_point *p = &home->link[i];
+    int k = 0;
+    if (strcmp(p->src, "host") || strcmp(p->dst, dst) || p->load[0] || p->n <= 0) continue;
+    while (k < n && out[k].bytes != p->bytes) k++;
+    if (k == MOST_SIZES) continue;
+    n += k == n;
+    out[k] = *p;
+  }
+  return n;
+}
+
+/* What a message to a rank takes longer that has waited, as between layers, and is to wake up; 0 where it was not measured. */
+static double waking_ns(const cost_rows *home, const char *dst, double latency_ns, double bytes_per_s) {
+  double ns = 0;
+  for (int i = 0; i < home->n_link; i++) {
+    const rec_link_point *p = &home->link[i];
+    if (strcmp(p->src, "host") || strcmp(p->dst, dst) || strcmp(p->load, "paused") || p->n <= 0) continue;
+    ns = fmax(0, p->ns - latency_ns - 1e9 * (double)p->bytes / bytes_per_s);
+  }
+  return ns;
+}
+
+static const rec_link_point *largest(const rec_link_point *p, int n, int64_t most) {
+  const rec_link_point *l = NULL;
+  for (int i = 0; i < n; i++)
+    if (p[i].bytes <= most && (!l || p[i].bytes > l->bytes)) l = &p[i];
+  return l;
+}
+
+/* The smallest message; a longer one takes no less time, so that none takes more than any other does (beside other programs some seem to). */
+static rec_link_point smallest(const rec_link_point *p, int n) {
+  rec_link_point s = p[0];
+  for (int i = 1; i < n; i++)
+    if (p[i].bytes < s.bytes) s = p[i];
+  for (int i = 0; i < n; i++) {
+    s.ns = fmin(s.ns, p[i].ns);
+    s.ns_low = fmin(s.ns_low, p[i].ns_low);
+    s.ns_high = fmin(s.ns_high, p[i].ns_high);
+  }
+  return s;
 }
 
 hf_status cost_link_measured(const cost_rows *home, const char *machine, cost_figure *bytes_per_s, cost_figure *latency_ns) {
-  rec_link_point small = {.n = 0}, large = {.n = 0};
-  char dst[sizeof small.dst];
-  snprintf(dst, sizeof dst, "@%.*s", (int)sizeof dst - 2, machine);
-  for (int i = 0; i < home->n_link; i++)
-    if (!strcmp(home->link[i].src, "host") && !strcmp(home->link[i].dst, dst) && home->link[i].n > 0)
-      take_later(&home->link[i], &small, &large);
-  const double bytes = (double)(large.bytes - small.bytes);
-  if (!(bytes > 0) || !(small.ns_low > 0) || !(large.ns > small.ns))
+  rec_link_point all[MOST_SIZES];
+  rec_link_point small = {.n = 0}, far = {.n = 0};
+  char dst[sizeof all->dst];
+  snprintf(dst, sizeof dst, "@%.63s", machine);
+  const int n = sizes_of(home, dst, all);
+  if (n > 0) small = smallest(all, n);
+  const rec_link_point *large = largest(all, n, LARGE_BYTES);
+  if (large && !(large->ns > small.ns)) large = largest(all, n, INT64_MAX);
+  if (large) far = *large;
+  const double bytes = (double)(far.bytes - small.bytes);
+  if (n == 0 || !(bytes > 0) || !(small.ns_low > 0))
     return hf_fail(HF_NOT_FOUND,
                    "machine %s: the way to %s was not measured: mpirun -n 2 hf-profile --ranks there does it, or name a link of "
                    "hf-plan catalog "
                    "list links",
                    home->machine.name, machine);
-  *latency_ns = (cost_figure){.low = small.ns_low, .likely = small.ns, .high = small.ns_high, .tag = small.tag};
-  const double likely = 1e9 * bytes / (large.ns - small.ns);
-  const double low = 1e9 * bytes / (large.ns_high - small.ns_low);
-  const double high = large.ns_low > small.ns_high ? 1e9 * bytes / (large.ns_low - small.ns_high) : likely;
-  *bytes_per_s = (cost_figure){.low = low, .likely = likely, .high = fmax(high, likely), .tag = large.tag};
+  if (!(far.ns > small.ns))
+    return hf_fail(
+        HF_INPUT,
+        "machine %s: %lld bytes to %s took no longer than %lld, so no rate follows: measure again, with nothing else at "
+        "work (mpirun -n 2 hf-profile --ranks)",
+        home->machine.name, (long long)far.bytes, machine, (long long)small.bytes);
+  const double likely = 1e9 * bytes / (far.ns - small.ns);
+  const double low = 1e9 * bytes / (fmax(far.ns_high, far.ns) - small.ns_low);
+  const double high = far.ns_low > small.ns_high ? 1e9 * bytes / (far.ns_low - small.ns_high) : likely;
+  const double wake = waking_ns(home, dst, small.ns, likely);
+  *bytes_per_s = (cost_figure){.low = low, .likely = likely, .high = fmax(high, likely), .tag = far.tag};
+  *latency_ns =
+      (cost_figure){.low = small.ns_low + wake, .likely = small.ns + wake, .high = small.ns_high + wake, .tag = small.tag};
   return HF_OK;
 }
 

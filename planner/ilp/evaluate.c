@@ -173,8 +173,9 @@ static void chunk_of_layer(walk *w, int layer, ilp_layer *y) {
   if (p->prefill.upload && p->table->layer[layer].moe && p->table->layer[layer].upload_ns > 0 && !p->table->one_resource) {
     load.upload = true;
     times = stage_layer_times_load(p->table, &prompts, layer, &load, row_of(w, layer));
-    double up = ilp_chunk_ns(p->table, layer, &times, true);
-    y->upload = up < ns && times.upload_ns > 0; /* nothing is sent where no expert lives on the CPU */
+    double up = times.upload_ns > 0 ? ilp_chunk_ns(p->table, layer, &times, true)
+                                    : INFINITY; /* else nothing is sent: none lives on the CPU, or some elsewhere */
+    y->upload = up < ns;
     ns = fmin(ns, up);
   }
   w->chunk += ns;

@@ -91,9 +91,12 @@ static void prune_sets(spread_solution *s, int from) {
   s->n_sets = n;
 }
 
-/* With and without upload. */
+/* With and without upload, where that is possible. */
 static hf_status push_set(spread_solution *s, int group, const uint8_t *place) {
-  for (int up = 0; up <= (s->m->group[group].upload.t != NULL); up++) HF_TRY(append(s, group, place, up));
+  const spread_group *g = &s->m->group[group];
+  bool sends = g->upload.t != NULL;
+  for (int e = 0; sends && e < s->m->n_experts; e++) sends = !(g->class[1].never >> place[e] & 1);
+  for (int up = 0; up <= sends; up++) HF_TRY(append(s, group, place, up));
   return HF_OK;
 }
 

@@ -84,6 +84,9 @@ static hf_status term_of(spread *m, int layer, int home, const double *pop, cons
   return HF_OK;
 }
 
+/* More than any step takes: a layer with experts on another machine sends none (stages.h). */
+static const double NOT_SENT_NS = 1e15;
+
 /* The CPU's experts over the link to the home device: part 0 is the link, which waits for nothing. */
 static hf_status upload_of(spread *m, int layer, int home, const stage_load *load, const spread_term *cpu, spread_term *out) {
   int E = m->n_experts, P = m->n_places;
@@ -101,6 +104,7 @@ static hf_status upload_of(spread *m, int layer, int home, const stage_load *loa
   out->cross = cross;
   out->kappa = 0;
   out->lead[0] = out->fixed[0] = 0;
+  for (int q = 1 + m->p->table->n_devices; q < P && !m->p->table->one_resource; q++) out->fixed[q] = NOT_SENT_NS;
   return HF_OK;
 }
 
@@ -154,6 +158,7 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
   g->whole = g->alike && m->depth == 1 && !m->chunks && !(m->kappa > 0);
   g->n_classes = g->upload.t != NULL ? 2 : 1;
   g->class[1].upload = true;
+  for (int q = 1 + p->table->n_devices; q < m->n_places && g->n_classes == 2; q++) g->class[1].never |= (uint16_t)(1u << q);
   return HF_OK;
 }
 

@@ -26,6 +26,17 @@ for fault in error@300 hang@700 signal@200 'slow*2@100' memory@20; do
 done
 expect_stderr_line 'the device cannot be used \(.*upload failed|the device cannot be used \(.*allocation failed'
 
+# For people, too: the rate after the loss beside what the plan without the device said, which is what hf-plan whatif foretells of the loss.
+expect_exit 0 "$bin/hf-run" --model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 48 --ignore-eos --gpu virtual:7M --depth 1 --fault error@300 --out "$tmp/people.jsonl"
+said=$(sed -n 's/^ *decode after the loss *\([0-9.]*\) *[0-9.]* tokens.s *[+-][0-9.]* %$/\1/p' "$out")
+[ -n "$said" ] || fail "no line of the rate after the loss"
+load=$(sqlite3 "$HETEROFLOW_DB" "select '--users ' || users || ' --context ' || context from plan where gpu = 'none' order by id desc limit 1")
+# shellcheck disable=SC2086
+expect_exit 0 "$bin/hf-plan" whatif --model $tiny --gpu virtual:7M $load --prompt-tokens 52 --output-tokens 48 --set lost=gpu0 --json
+expect_json --argjson said "$said" '.cases[0] | .name == "lost=gpu0" and ((.decode_tok_per_s.likely / $said - 1) | fabs < 0.01)'
+# shellcheck disable=SC2086
+expect_error 2 '^hf-plan: .*lost=gpu0: .* has 0 GPUs' "$bin/hf-plan" whatif --model $tiny --gpu none $load --set lost=gpu0
+
 # A device that computes wrongly: found by its check, and what was written since is written again; marked where somebody has read it.
 expect_exit 0 "$bin/hf-run" "${ask[@]}" --fault wrong@300 --check-every 0.001 --out "$tmp/wrong.jsonl"
 expect_json '.losses[0] | (.why | test("check")) and .suspect_requests == 0 and .retracted_tokens >= 0'

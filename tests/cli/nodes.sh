@@ -34,18 +34,8 @@ done
 echo "$n comparisons with known answers"
 
 # Three blocks of 256, which two nodes cannot halve; and every family of blocks. Equal tokens for any threads, users and way to load.
-cat >"$tmp/wide.json" <<'JSON'
-{"model_type": "qwen3_moe", "num_hidden_layers": 2, "hidden_size": 256, "vocab_size": 300, "num_attention_heads": 2, "num_key_value_heads": 1,
- "head_dim": 128, "moe_intermediate_size": 768, "intermediate_size": 256, "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": true,
- "max_position_embeddings": 512}
-JSON
-for i in 1 2 3; do echo "{\"id\":\"$i\",\"ids\":[$i,7,9,$((i + 20)),100]}"; done >"$tmp/prompts.jsonl"
-tokens() { # MODEL options...
-  local model=$1
-  shift
-  expect_exit 0 "$bin/hf-run" --model "$model" --prompts "$tmp/prompts.jsonl" --max-tokens 6 --ignore-eos --quiet --out "$tmp/o" --json "$@"
-  jq -c '[.id, .ids]' "$tmp/o" | sort
-}
+. tests/cli/wide_common.sh
+wide_model 768
 for format in f32 bf16 f16 fp8 q8_0 q4_0 mxfp4 nvfp4 q4_k q6_k q4_k_m iq4_xs iq2_xs; do
   synth=synth:$tmp/wide.json,format=$format,seed=3
   export HF_TOPOLOGY=$tmp/one.json
@@ -97,6 +87,11 @@ for bad in '[[6,[256,511]],[1,[1,2]]]' '[[5,[256,512]]]' '[[6,[256,512,0]],[0,[1
   jq --argjson s "$bad" '.layers[0].split = $s' "$tmp/plan.json" >"$tmp/bad.json"
   HF_TOPOLOGY=$tmp/two.json expect_error 2 'bad.json: layers\[0\].*split' "$bin/hf-run" --model "$wide" --plan "$tmp/bad.json" --prompts "$tmp/prompts.jsonl" --quiet
 done
+
+# A plan sends no prompts' experts on a machine whose nodes they are cut over, and does on half of it.
+plan_of() { "$bin/hf-plan" plan --model qwen3-235b-a22b --format q8_0 --machine "$1" --users 4 --context 16384 --prompt-tokens 8192 --json 2>"$err" | jq -c '[.layers[].prefill] | unique'; }
+expect_same "$(plan_of xeon6776p-2s-h100)" '["cpu"]' "uploads on two nodes"
+expect_same "$(plan_of epyc9654-1s-rtx4090)" '["upload"]' "uploads on one node"
 
 # Slices are not sent to a device: the CPU computes prompts, too, and says so; where experts are whole they are sent.
 export HF_TOPOLOGY=$tmp/two.json

@@ -1,16 +1,7 @@
 # hf-run under mpirun: experts on other ranks give the tokens of one process, by percentage and by plan, on the CPU and beside a device, checked against
-# known answers; a plan that needs other machines is refused without them; a rank that dies or hangs costs no request; rank 0's errors are told once.
+# known answers; a plan that needs other machines is refused without them; errors of any rank are told once. Losses: ranks_lost.sh.
 . tests/cli/lib.sh
-command -v mpirun >/dev/null || skip "no mpirun"
-ldd "$bin/hf-run" | grep libmpi >/dev/null || skip "hf-run was built without MPI"
-if ldd "$bin/hf-run" | grep libtsan >/dev/null; then skip "MPI itself is not built for ThreadSanitizer"; fi
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0"
-mpi=(--oversubscribe --bind-to none --mca orte_tmpdir_base "$tmp" --mca plm_rsh_agent false --mca btl_vader_single_copy_mechanism none)
-memory=(--mca btl vader,self)
-loopback=(--mca btl tcp,self --mca btl_tcp_if_include lo)
-tiny=examples/tiny-moe
-ask=(--model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 24 --ignore-eos --threads 1 --quiet --json)
-answers() { jq -c '[.id, .ids]' "$1" | sort; }
+. tests/cli/ranks_common.sh
 expect_exit 0 "$bin/hf-run" "${ask[@]}" --gpu none --out "$tmp/one.jsonl"
 expect_json 'has("ranks") | not'
 
@@ -22,7 +13,8 @@ try() {
   expect_exit 0 mpirun -n "$n" "${mpi[@]}" "$@" --out "$tmp/many.jsonl"
   expect_same "$(answers "$tmp/one.jsonl")" "$(answers "$tmp/many.jsonl")" "answers of $*"
   expect_json --argjson n "$n" '(.ranks | length == $n - 1) and all(.ranks[]; .experts > 0 and .layers > 0 and .rows > 0 and .bytes > 0
-    and .busy_s > 0 and .away_s >= .busy_s and .lost == false) and .ranks_waited_s >= 0'
+    and .busy_s > 0 and .away_s >= .busy_s and .lost == false) and .ranks_waited_s >= 0 and .ranks_away_s > 0
+    and .ranks_away_s <= ([.ranks[].away_s] | add) + 1e-6 and .ranks_away_s >= ([.ranks[].away_s] | max) - 1e-6'
 }
 try 2 "${memory[@]}" "$bin/hf-run" "${ask[@]}" --gpu none --experts-on-ranks 50
 expect_json '.ranks[0].experts == 80'
@@ -61,6 +53,9 @@ send=(--model $tiny --prompts "$tmp/u.jsonl" --ignore-eos --json --quiet)
 expect_exit 0 "$bin/hf-run" "${send[@]}" --gpu none --out "$tmp/cpu.jsonl"
 expect_exit 0 "$bin/hf-plan" plan --model $tiny --machine paced-desk --remote paced-desk:100gbe --users 3 --context 192 --prompt-tokens 128 \
   --output-tokens 12 --gpu paced:paced-desk:7M --depth 2 --out "$tmp/both.json" --json
+# The plan itself sends none where it places experts on the other machine, and so what it predicts is what hf-run does.
+expect_same "$(jq -c '[range(.layers | length) as $l | select(any(.placement[$l][]; .[1] == 1)) | .layers[$l].prefill] | unique' "$tmp/both.json")" '["cpu"]' \
+  "prompts of layers with experts on the other machine"
 jq '.layers |= map(.prefill = "upload") | .upload_tokens = 2 | .upload_slots = 4
   | .placement |= [to_entries[] | if .key >= 3 then .value | map(if .[1] == 1 then [.[0], -1] else . end) else .value end]' "$tmp/both.json" >"$tmp/mixed.json"
 for depth in 1 3; do
@@ -93,8 +88,8 @@ host=$(json .machine)
 expect_error 2 '^hf-profile: --ranks: .*mpirun' "$bin/hf-profile" --ranks
 expect_error 2 '^hf-plan: option --remote: .*was not measured' "$bin/hf-plan" stages --model $tiny --gpu none --remote "$host:measured" --json
 expect_exit 0 mpirun -n 3 "${mpi[@]}" "${loopback[@]}" "$bin/hf-profile" --ranks --json
-expect_json '.measurements | length == 20 and all(.what == "rank_link_ns" and .value > 0 and .n >= 15 and .tag == "measured")'
-expect_same "$(sqlite3 "$HETEROFLOW_DB" "select count(*), count(distinct bytes), min(dst) = max(dst), min(ns) > 0 from link_curve where src = 'host' and dst like '@%'")" \
+expect_json '.measurements | length == 22 and all(.what == "rank_link_ns" and .value > 0 and .n >= 6 and .tag == "measured")'
+expect_same "$(sqlite3 "$HETEROFLOW_DB" "select count(*), count(distinct bytes), min(dst) = max(dst), min(ns) > 0 from link_curve where src = 'host' and dst like '@%' and load = ''")" \
   '20|10|1|1' "rows of the link"
 expect_exit 0 "$bin/hf-plan" stages --model $tiny --gpu none --remote "$host:measured" --json
 expect_json '[.figures[] | select(.name | startswith("link_")) | .tag] == ["measured", "measured"] and all(.figures[]; .low <= .likely and .likely <= .high)'
@@ -106,42 +101,36 @@ expect_exit 2 mpirun "${mpi[@]}" "${memory[@]}" -n 1 "$bin/hf-run" "${ask[@]}" -
   -n 1 "$bin/hf-run" "${ask[@]}" --model tests/golden/deepseek_v3 --gpu none
 expect_same "$(grep -c '^hf-run: rank 1 (.*): .* is not the model that rank 0 has' "$err")" 1 "lines that name the wrong model"
 expect_error 2 '^hf-run: --experts-on-ranks: there are no other ranks' "$bin/hf-run" "${ask[@]}" --gpu none --experts-on-ranks 50
+# What a rank has to say before rank 0 knows it, too; also where rank 0 has a complaint of its own.
+expect_exit 2 mpirun "${mpi[@]}" "${memory[@]}" -n 1 "$bin/hf-run" "${ask[@]}" --gpu none --experts-on-ranks 50 : \
+  -n 1 "$bin/hf-run" "${ask[@]}" --gpu none --experts-on-ranks 50 --isa none-such
+expect_same "$(grep '^hf-run: ' "$err" | sed 's/(.*)//')" "$(HF_ISA='' "$bin/hf-run" "${ask[@]}" --isa none-such 2>&1 | sed 's/^hf-run:/hf-run: rank 1 :/;s/(.*)//')" "what rank 1 says at once"
+expect_exit 2 mpirun "${mpi[@]}" "${memory[@]}" -n 1 "$bin/hf-run" "${ask[@]}" --gpu none --experts-on-ranks 50 : \
+  -n 1 "$bin/hf-run" "${ask[@]}" --model "$tmp/not-on-this-machine" --gpu none
+expect_same "$(grep -c '^hf-run: rank 1 (.*): .*not-on-this-machine' "$err")" 1 "lines that name a missing model"
+SECONDS=0
+expect_exit 0 mpirun -n 2 --enable-recovery "${mpi[@]}" "${memory[@]}" "$bin/hf-run" "${ask[@]}" --isa none-such # mpirun's status is 0 then
+expect_same "$(grep -c '^hf-run: ' "$err")" 1 "lines of an error that all ranks have"
+[ $SECONDS -lt 60 ] || fail "ranks wait for a rank 0 that has nothing for them"
 
-# A rank that dies, and one that hangs, once the first answer is there: every request goes on, and the loss is told.
-jq -c --slurp '.[0:25] | to_entries[] | {id: "\(.key)", prompt: .value.prompt, max_tokens: (if .key == 0 then 4 else 600 end)}' $tiny/prompts.jsonl >"$tmp/long.jsonl"
-long=(--model $tiny --prompts "$tmp/long.jsonl" --ignore-eos --threads 1 --json --gpu none --activations exact) # sums in another order differ least so
-expect_exit 0 "$bin/hf-run" "${long[@]}" --quiet --out "$tmp/one.jsonl"
-of_rank() { # RANK MPIRUN: process of that rank
-  local p
-  for p in /proc/[0-9]*; do
-    if grep -qs "^PPid:[[:space:]]$2\$" "$p/status" && tr '\0' '\n' <"$p/environ" | grep -x "OMPI_COMM_WORLD_RANK=$1" >/dev/null; then echo "${p#/proc/}"; fi
-  done
-}
-lose() { # SIGNAL options...
-  local signal=$1
-  shift
-  rm -f "$tmp"/many.jsonl*
-  timeout -k 5 120 mpirun -n 2 --enable-recovery "${mpi[@]}" "${memory[@]}" "$bin/hf-run" "${long[@]}" --experts-on-ranks 50 --device-deadline 1 \
-    --out "$tmp/many.jsonl" "$@" >"$out" 2>"$err" &
-  job=$!
-  for _ in $(seq 600); do
-    if [ -s "$tmp/many.jsonl.part" ]; then break; fi
-    sleep 0.05
-  done
-  [ -s "$tmp/many.jsonl.part" ] || fail "no answer has come"
-  mpirun_pid=$(cat "/proc/$job/task/$job/children")
-  kill -"$signal" "$(of_rank 1 ${mpirun_pid% })"
-  wait $job || fail "$signal: exit status $?"
-  expect_same "$(answers "$tmp/one.jsonl" | sha256sum)" "$(answers "$tmp/many.jsonl" | sha256sum)" "answers after $signal"
-  expect_json '(.losses | length == 1) and (.losses[0].why | test("^rank 1 \\(.+\\): no answer for")) and .ranks[0].lost'
-  expect_stderr_line "another machine was lost \\(rank 1 .*\\): its experts were read again, $going requests? go"
-  expect_same "$(sqlite3 "$HETEROFLOW_DB" "select detail like 'rank lost: rank 1 %' from event where run_id = $(json .run_id)")" 1 "row of the event"
-}
-going=24
-lose KILL
-lose STOP
-# the same beside a device, on nodes; no profile in this database, so no plan of hf-run's own, which would put all on the device
-export HF_TOPOLOGY=$tmp/nodes.json HETEROFLOW_DB=$tmp/unprofiled.db
-going='[0-9]+' # the first answer is told after a good check
-lose KILL --gpu virtual:64M --experts-on-gpu 50 --depth 3 --check-every 0.5
+# Memory for rows that travel is in both programs' budgets: 5 users and chunks of 64 tokens that choose 2 of their experts, 64 wide.
+echo '{"nodes": [{"cpus": 1, "mem_bytes": 1048576, "dram_bytes_per_s": 1e10}]}' >"$tmp/topology.json"
+config=$(jq -c '[.num_experts_per_tok, .hidden_size]' $tiny/config.json)
+row_bytes=$(jq -n --argjson c "$config" '69 * (8 * $c[0] + 8 * $c[1] + 4)')
+expect_exit 1 env HF_TOPOLOGY="$tmp/topology.json" mpirun -n 3 "${mpi[@]}" "${memory[@]}" "$bin/hf-run" "${ask[@]}" --gpu none --experts-on-ranks 50 --chunk 64 --users 5 --context 256
+expect_json --argjson b "$row_bytes" '[.budget[] | select(.what == "rows for other ranks").bytes] == [2 * $b]'
+expect_exit 0 "$bin/hf-plan" plan --model $tiny --machine paced-desk --remote paced-desk:100gbe,paced-desk:100gbe --users 5 --context 256 --chunk-tokens 64 --gpu none --json
+expect_json --argjson b "$row_bytes" '[.budget[] | select(.what == "rows for other machines").bytes] == [2 * $b]'
+
+# The plan's kernels are those of every rank: both say that they lack this one.
+jq '.kernels = [{op: "expert_ffn", format: "bf16", candidate: "bf16.none-such", tokens_lo: 1, tokens_hi: 64}]' "$tmp/plan.json" >"$tmp/kernels.json"
+expect_exit 0 mpirun -n 2 "${mpi[@]}" "${memory[@]}" "$bin/hf-run" --model $tiny --prompt "It was" --max-tokens 2 --plan "$tmp/kernels.json" --verbose
+expect_same "$(grep -c "the plan's kernels: .*bf16.none-such.*using the default" "$err")" 2 "ranks that were told the plan's kernels"
+
+# One rank writes a file, and says so.
+expect_exit 0 mpirun -n 3 "${mpi[@]}" "${memory[@]}" "$bin/hf-run" model generate synth:$tiny,format=q8_0,seed=1 "$tmp/m.gguf" --json
+expect_same "$(jq -s length "$out")" 1 "documents of model generate"
+expect_exit 0 mpirun -n 3 "${mpi[@]}" "${memory[@]}" "$bin/hf-run" --model synth:$tiny,format=q8_0,seed=1 --write-model "$tmp/w.gguf" --json
+expect_same "$(jq -s length "$out")" 1 "documents of --write-model"
+cmp "$tmp/m.gguf" "$tmp/w.gguf" || fail "the files differ"
 echo ok

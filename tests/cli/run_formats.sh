@@ -1,18 +1,8 @@
 # Weight formats from file to token: in every format that runs, the same model as a file (repacked from the mapping) and made in memory (repacked
 # from rows read), with other threads, users and placements, writes the same tokens. What cannot run is refused by name.
 . tests/cli/lib.sh
-cat >"$tmp/wide.json" <<'JSON'
-{"model_type": "qwen3_moe", "num_hidden_layers": 2, "hidden_size": 256, "vocab_size": 300, "num_attention_heads": 2, "num_key_value_heads": 1,
- "head_dim": 128, "moe_intermediate_size": 256, "intermediate_size": 256, "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": true,
- "max_position_embeddings": 512}
-JSON
-for i in 1 2 3; do echo "{\"id\":\"$i\",\"ids\":[$i,7,9,$((i + 20)),100]}"; done >"$tmp/prompts.jsonl"
-tokens() { # MODEL options...
-  local model=$1
-  shift
-  expect_exit 0 "$bin/hf-run" --model "$model" --prompts "$tmp/prompts.jsonl" --max-tokens 6 --ignore-eos --quiet --out "$tmp/o" --json "$@"
-  jq -c '[.id, .ids]' "$tmp/o" | sort
-}
+. tests/cli/wide_common.sh
+wide_model 256
 for format in q8_0 q6_k q5_k q4_k q3_k q2_k q5_0 q5_1 q4_0 q4_1 iq4_nl iq4_xs mxfp4 nvfp4 tq1_0 tq2_0 q4_k_m \
   iq3_s iq3_xxs iq2_s iq2_xs iq2_xxs iq1_m iq1_s; do
   synth=synth:$tmp/wide.json,format=$format,seed=3

@@ -68,6 +68,18 @@ expect_json 'has("trace") | not'
 jq -e '[.traceEvents[] | select(.ph == "M").args.name] | length >= 1 and all(startswith("micro-batch "))' "$tmp/steps.json" >/dev/null || fail "lanes of whole steps"
 expect_error 2 'option --chrome: .*nowhere/x.json: cannot be written' "$bin/hf-plan" simulate --plan 1 --users 2 --chrome "$tmp/nowhere/x.json"
 
+# Two, four and eight machines over a network of the catalog: experts are where the plan placed them, and the load is delivered as the plan says.
+last=0
+for others in 1 3 7; do
+  remote=$(printf 'paced-desk:100gbe,%.0s' $(seq $others))
+  expect_exit 0 "$bin/hf-plan" plan --model examples/tiny-moe --machine paced-desk --remote "${remote%,}" --users 16 --context 256 --gpu none \
+    --out "$tmp/machines.json" --no-store --json
+  delivered=$(json .sustained.tok_per_s)
+  expect_exit 0 "$bin/hf-plan" simulate --plan "$tmp/machines.json" --json
+  expect_json --argjson d "$delivered" --argjson last $last '(.tok_per_s / $d - 1 | fabs) < 1e-6 and .tok_per_s > $last'
+  last=$(json .tok_per_s)
+done
+
 expect_error 2 'one of them says how requests arrive' "$bin/hf-plan" simulate --plan 1 --rate 1 --users 2
 expect_error 2 'option --plan: missing' "$bin/hf-plan" simulate --rate 1
 expect_error 2 'none of auto, layers, steps' "$bin/hf-plan" simulate --plan 1 --resolution fine

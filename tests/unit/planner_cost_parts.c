@@ -133,10 +133,27 @@ static void link_of_ranks(void **state) {
   near(rate.likely, 1e9, 1e-12); /* 1,000,000 bytes in 1,000 us */
   near(rate.low, 0.5e9, 1e-12);
   near(rate.high, 1e15 / (900e3 - 12000), 1e-12);
+  snprintf(l[5].src, sizeof l[5].src,
+           "host"); /* 1,000 bytes to one that has waited: 1 us for the bytes, 29 longer than the smallest to one that has not */
+  snprintf(l[5].load, sizeof l[5].load, "paused");
+  l[5].bytes = 1000, l[5].ns = 40e3;
+  ok(cost_link_measured(&r, "there", &rate, &latency));
+  near(latency.likely, 39e3, 1e-12);
+  near(latency.high - latency.low, 4000, 1e-12);
+  near(rate.likely, 1e9, 1e-12);
+  l[5].n = 0;
   assert_int_equal(cost_link_measured(&r, "other", &rate, &latency), HF_NOT_FOUND); /* one size has no slope */
   assert_int_equal(cost_link_measured(&r, "nowhere", &rate, &latency), HF_NOT_FOUND);
-  for (int i = 0; i < 4; i++) snprintf(l[i].dst, sizeof l[i].dst, "@a-machine-with"); /* as many letters as a row holds */
+  for (int i = 0; i < 4; i++) snprintf(l[i].dst, sizeof l[i].dst, "@a-machine-with-a-long-name");
   ok(cost_link_measured(&r, "a-machine-with-a-long-name", &rate, &latency));
+  assert_int_equal(cost_link_measured(&r, "a-machine-with-another-name", &rate, &latency), HF_NOT_FOUND);
+  for (int i = 0; i < 4; i++) snprintf(l[i].dst, sizeof l[i].dst, "@there");
+  l[1].ns = l[1].ns_high = 1010e3 + 2; /* the small one beside other programs: no more than a longer one is sure */
+  ok(cost_link_measured(&r, "there", &rate, &latency));
+  near(latency.likely, 1010e3, 1e-12);
+  near(rate.likely, 1e9 * ((4 << 20) - 64) / (1e9 - 1010e3), 1e-12); /* so only the longest tells a rate */
+  l[1].ns = l[2].ns = l[3].ns = 7;                                   /* nor does this */
+  assert_int_equal(cost_link_measured(&r, "there", &rate, &latency), HF_INPUT);
 }
 
 static void nodes_in_the_table(void **state) {

@@ -58,8 +58,15 @@ static void bytes_add_up_and_are_aligned(void **state) {
   assert_int_equal(footprint_bytes(&mla, 0, 0, b), 0);
 }
 
+static void rows_for_another_machine(void **state) {
+  (void)state;
+  /* of 5 tokens that choose 2 experts each, 64 wide: ids and weights 16, activations and results 512, the token's number 4 */
+  assert_int_equal(footprint_rank_bytes(5, 2, 64), 5 * 532);
+  assert_int_equal(footprint_rank_bytes(0, 2, 64), 0);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(widths_follow_from_the_shape),
-                                     cmocka_unit_test(bytes_add_up_and_are_aligned)};
+                                     cmocka_unit_test(bytes_add_up_and_are_aligned), cmocka_unit_test(rows_for_another_machine)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
