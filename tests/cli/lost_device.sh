@@ -3,7 +3,8 @@
 . tests/cli/lib.sh
 tiny=examples/tiny-moe
 "$bin/hf-profile" --quick --model $tiny --quiet --json >/dev/null
-ask=(--model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 48 --ignore-eos --gpu virtual:7M --depth 1 --json)
+# 40 tokens: the 45th of shakespeare-04 has a margin of 0.002, which the order of sums on the CPU and on a device decides.
+ask=(--model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 40 --ignore-eos --gpu virtual:7M --depth 1 --json)
 answers() { jq -c '[.id, .ids]' "$1" | sort; }
 expect_exit 0 "$bin/hf-run" "${ask[@]}" --quiet --out "$tmp/want.jsonl"
 expect_json 'has("losses") | not'
@@ -27,7 +28,7 @@ done
 expect_stderr_line 'the device cannot be used \(.*upload failed|the device cannot be used \(.*allocation failed'
 
 # For people, too: the rate after the loss beside what the plan without the device said, which is what hf-plan whatif foretells of the loss.
-expect_exit 0 "$bin/hf-run" --model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 48 --ignore-eos --gpu virtual:7M --depth 1 --fault error@300 --out "$tmp/people.jsonl"
+expect_exit 0 "$bin/hf-run" --model $tiny --prompts $tiny/prompts.jsonl --limit 5 --max-tokens 40 --ignore-eos --gpu virtual:7M --depth 1 --fault error@300 --out "$tmp/people.jsonl"
 said=$(sed -n 's/^ *decode after the loss *\([0-9.]*\) *[0-9.]* tokens.s *[+-][0-9.]* %$/\1/p' "$out")
 [ -n "$said" ] || fail "no line of the rate after the loss"
 load=$(sqlite3 "$HETEROFLOW_DB" "select '--users ' || users || ' --context ' || context from plan where gpu = 'none' order by id desc limit 1")
