@@ -313,6 +313,7 @@ static void be_back(adapt *a, int64_t now) {
     a->q.now = a->before;
     a->before = p;
   } else {
+    newest(a)->outcome = ADAPT_CUT_SHORT;
     p->id = 0;
     describe_residency(a, p);
   }
@@ -349,7 +350,7 @@ void adapt_step(adapt *a) {
 
 void adapt_end(adapt *a) {
   ask_give_up(&a->q);
-  if (a->state == MOVING || a->state == WATCHING) newest(a)->outcome = ADAPT_CUT_SHORT;
+  if (a->state == MOVING || a->state == WATCHING || a->state == GOING_BACK) newest(a)->outcome = ADAPT_CUT_SHORT;
   a->state = OFF;
 }
 

@@ -583,7 +583,7 @@ static hf_status serve(const run_options *r, job *j) {
   st = serve_run(j->e, j->list.req, j->list.n, &so, &j->stats);
   beside_mark to = beside_now();
   if (j->adapt) adapt_end(j->adapt);
-  j->stats.moved = engine_moved(j->e).pairs > 0;
+  j->stats.moved = engine_moved(j->e).changed;
   j->run.other_cpu_share = beside_share(&from, &to);
   if (!r->stream) hf_progress_end(&s.bar);
   sigaction(SIGINT, &old, NULL);

@@ -656,6 +656,7 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   HF_GO(fail, load_weights(e));
   HF_GO(fail, end_ranks(e));
   HF_GO(fail, open_uploads(e));
+  e->kv_link_ns = kv_link_ns(e);
   HF_GO(fail, residency_open(e));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   HF_GO(fail, open_steps(e));

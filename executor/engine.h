@@ -132,6 +132,8 @@ bool engine_plain(const engine *e, int pos, int prompt, int chunk);
 int64_t engine_kv_page_bytes(const model_config *c, const engine_options *o);
 /* Tokens whose KV lies in one another: what is copied while later ones are written ends on a multiple. */
 int engine_kv_grain(const engine *e);
+/* The calling thread, one beside the driver's, goes to CPUs that no worker is pinned to, or for want of them to any: it began with the driver's one. */
+void engine_step_aside(const engine *e);
 /* Copies tokens [from, to) of a page, grains that they are part of whole, between the device and `host`, where the page lies as large as it is there. save:
  * by one thread beside the driver's at a time, tokens whose step has ended; load: by the driver's, into a page that no step is at. HF_LOST. Paced: a copy lasts as
  * long as it would on the modelled machine's link. */

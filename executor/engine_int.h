@@ -78,6 +78,7 @@ struct engine {
   const model *m;
   model_config c;
   engine_options o;
+  double kv_link_ns; /* kv.c: a byte on a modelled link */
   topology *topo;
   pool *p;
   union {
@@ -145,6 +146,7 @@ HF_MUST hf_status devices_share(engine *e);    /* devices.c: homes of layers and
 void engine_without_device(engine_options *o); /* engine.c */
 bool placed_on_device(const model_config *c, const engine_options *o, int layer, int expert); /* engine.c */
 int check_pages(const engine_options *o);                            /* engine.c: behind the n_pages of requests */
+double kv_link_ns(const engine *e);                                  /* kv.c */
 size_t kv_row_bytes(const model_config *c, const engine_options *o); /* engine.c: of a token in a layer */
 /* check_device.c: what the check gives on a device that is taken to be good. */
 HF_MUST hf_status check_learn(engine *e);

@@ -1,4 +1,7 @@
 /* kv.c: KV pages of requests, to the host and back (engine.h). A page lies in as many places as the model has layers. */
+#include <pthread.h>
+#include <sched.h>
+
 #include "base/clock.h"
 #include "executor/engine_int.h"
 
@@ -9,11 +12,21 @@ int64_t engine_kv_page_bytes(const model_config *c, const engine_options *o) {
 }
 
 int engine_kv_grain(const engine *e) {
-  return e->ctx.kv_type == KV_Q8_0 && e->c.attn != ATTN_MLA ? KERN_KV_GROUP : 1;
+  return kern_kv_grain(e->c.attn != ATTN_MLA, e->o.page_tokens);
 }
 
-/* ns a byte takes on the modelled machine's link: what the plan's uploads of experts take; 0: not known. */
-static double link_ns(const engine *e) {
+void engine_step_aside(const engine *e) {
+  cpu_set_t cpus;
+  if (!pool_spare_cpus(e->p, &cpus, sizeof cpus)) {
+    CPU_ZERO(&cpus);
+    for (int n = 0; n < e->topo->n_nodes; n++)
+      for (int i = 0; i < e->topo->node[n].n_cpus; i++) CPU_SET((size_t)e->topo->node[n].cpus[i], &cpus);
+  }
+  if (!e->topo->fake) (void)pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
+}
+
+/* ns a byte takes on the modelled machine's link: what the plan's uploads of experts take; 0: not known. Asked before steps run, while experts are where they are. */
+double kv_link_ns(const engine *e) {
   for (int l = 0; e->o.pace && l < e->c.n_layers; l++) {
     const moe_expert *x = e->host_experts + (size_t)l * (size_t)(e->nodes.parts.n * e->c.n_experts);
     for (int k = 0; e->o.pace->layer[l].upload_ns > 0 && e->nodes.parts.n == 1 && k < e->c.n_experts; k++)
@@ -37,7 +50,7 @@ static const engine_device *home_of(const engine *e, int layer) {
 }
 
 static void last(const engine *e, int64_t start_ns, size_t bytes) {
-  hf_sleep_until_ns(start_ns + (int64_t)(link_ns(e) * (double)bytes * e->c.n_layers));
+  if (e->o.pace) hf_sleep_until_ns(start_ns + (int64_t)(e->kv_link_ns * (double)bytes * e->c.n_layers));
 }
 
 hf_status engine_kv_save(engine *e, int32_t page, int from, int to, char *host) {

@@ -119,6 +119,7 @@ static void *run(void *arg) {
   sigaddset(&not_here, SIGINT);
   sigaddset(&not_here, SIGTERM);
   (void)pthread_sigmask(SIG_BLOCK, &not_here, NULL);
+  engine_step_aside(m->e);
   pthread_mutex_lock(&m->lock);
   for (;;) {
     while (!m->stop && m->n_ring == 0) pthread_cond_wait(&m->work, &m->lock); /* ends: work, or mirror_close */

@@ -402,6 +402,7 @@ static hf_status commit_out(engine *e) {
     e->resident[p->out] = 0;
   }
   r->version++;
+  r->total.changed = true;
   r->state = OUT_SEEN;
   return HF_OK;
 }

@@ -38,6 +38,7 @@ void engine_stop_moving(engine *e);
 /* Since the engine was opened. */
 typedef struct {
   int64_t pairs, bytes;
+  bool changed; /* some have left their places, be it that the others are not in theirs yet */
 } residency_total;
 residency_total engine_moved(const engine *e);
 /* Of an expert, while it changes its place: RAM that a movable engine needs beside the experts' own. */

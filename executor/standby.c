@@ -89,6 +89,9 @@ hf_status standby_begin(standby *s, int n_reqs) {
 }
 
 void standby_end(standby *s) {
+  for (int p = 0; p < s->n_pages;
+       p++) /* of a serving that was cancelled: nobody holds its pages any more, and the next one writes other texts there */
+    if (s->page_slot[p] != NONE && !prefix_has(s->known, p)) standby_page_free(s, p);
   free(s->end_page);
   s->end_page = NULL;
   s->sched = NULL;

@@ -162,6 +162,10 @@ typedef struct {
 } kern_kv_shape;
 const char *kern_kv_name(kern_kv_type t); /* "q8_0", as in a plan */
 bool kern_kv_parse(const char *name, kern_kv_type *out);
+/* Tokens whose numbers lie among each other, so that pages are copied in whole groups of so many; heads: not MLA. */
+static inline int kern_kv_grain(bool heads, int page_tokens) {
+  return heads && page_tokens >= KERN_KV_GROUP ? KERN_KV_GROUP : 1;
+}
 size_t kern_kv_row_bytes(kern_kv_type t, const kern_kv_shape *s);
 /* Token i's numbers into the cache and back; with the global table. k: [n_heads][k], v: [n_heads][v]. */
 void kern_kv_write(const kern_kv *kv, const kern_kv_shape *s, int i, const float *k, const float *v);

@@ -79,7 +79,7 @@ static inline const char *kv_group(const kern_kv *kv, int i) {
 
 /* Whether heads lie in groups. */
 static inline bool kv_in_groups(const kern_kv *kv) {
-  return kv->page_tokens >= KERN_KV_GROUP;
+  return kern_kv_grain(true, kv->page_tokens) > 1;
 }
 
 /* A head's part of a group in F32, F16 or BF16: keys, then values from this byte on. */

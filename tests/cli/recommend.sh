@@ -47,7 +47,7 @@ expect_stderr_line '^hf-plan: No machine for USD .* It takes USD 100 more'
 
 # the nearest within the budget comes first, then what more money does; what was planned beyond the budget is counted apart
 r1=(--model deepseek-r1 --users 5 --context 8192 --budget 15000 --gpus rtx5070ti --cpus "xeon-6338,epyc-9115" --no-store --json)
-expect_exit 1 "$plan" recommend "${r1[@]}" --slo-tpot 450ms
+expect_exit 1 "$plan" recommend "${r1[@]}" --slo-tpot 500ms
 expect_json '.nearest.text | test("^The nearest within it takes limits [0-9]+ % easier: .*[.] It takes USD [0-9,]+ more: the cheapest that meets it costs")'
 expect_json "$sum"'.counts | .considered == sum_of_rules and .planned == .slow + .slo + .met and .planned_over_budget >= 1'
 expect_json '(.nearest.text | capture("It takes USD (?<n>[0-9,]+) more").n) as $n | any(.rejected[]; .reason == "budget" and .text == "USD \($n) over the budget")'

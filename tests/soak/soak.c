@@ -246,8 +246,9 @@ static hf_status live(soak *k) {
   engine_options one = k->o; /* the same placement: elsewhere sums are rounded in another order */
   one.depth = one.max_seqs = one.max_logits = 1;
   one.max_tok = CONTEXT + 1;
-  one.page_tokens = 16;
-  one.n_pages = CONTEXT / 16;
+  if (one.page_tokens > KERN_KV_GROUP)
+    one.page_tokens = KERN_KV_GROUP; /* smaller ones are laid out, and summed, in another order */
+  one.n_pages = CONTEXT / one.page_tokens;
   HF_TRY(engine_open(k->m, &k->o, &k->e));
   HF_TRY(engine_open(k->m, &one, &k->alone));
   if (below(k, 4)) HF_TRY(prefix_new(k->o.page_tokens, k->o.n_pages, &k->known));

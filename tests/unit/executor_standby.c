@@ -140,26 +140,37 @@ static uint32_t next(uint32_t *seed) {
   return *seed >> 8;
 }
 
+/* Pages whose tokens lie apart, and those whose heads lie in groups of tokens. */
+static const struct {
+  kern_kv_type type;
+  int page_tokens;
+} kinds[] = {{KV_F16, PAGE}, {KV_F16, 2 * PAGE}, {KV_BF16, 2 * PAGE}, {KV_Q8_0, 2 * PAGE}};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+static void take_kind(engine_options *o, int k) {
+  o->kv_type = kinds[k].type;
+  o->n_pages = o->n_pages * o->page_tokens / kinds[k].page_tokens;
+  o->page_tokens = kinds[k].page_tokens;
+}
+
 /* Copies count as operations: faults fall into them, too. */
 static void a_lost_device_comes_back_from_the_mirror(void **state) {
   (void)state;
   const char *how_many = getenv("HF_FAULTS"), *from = getenv("HF_FAULT_SEED");
   const int faults = how_many ? atoi(how_many) : FAULTS;
   uint32_t seed = from ? (uint32_t)atoi(from) : 1;
-  static const kern_kv_type types[] = {KV_F16, KV_Q8_0};
   run want, got;
   serve_stats st;
   standby_stats beside;
-  int64_t restored[2] = {0}, again[2] = {0};
+  int64_t restored[KINDS] = {0}, again[KINDS] = {0};
   int losses = 0;
-  for (int k = 0; k < 4; k++) {
+  for (int k = 0; k < 2 * KINDS; k++) {
     m = k % 2 ? heads : latent;
     engine_options o = options(1, 3, 50);
-    o.kv_type = types[k / 2];
-    if (o.kv_type == KV_Q8_0) o.page_tokens = 16, o.n_pages /= 2;
+    take_kind(&o, k / 2);
     assert_int_equal(serve_all(&o, NULL, 0, &want, &st, &beside), HF_OK);
     serve_stats_free(&st);
-    for (int i = 0; i < faults / 4; i++) {
+    for (int i = 0; i < faults / (2 * KINDS); i++) {
       o.depth = 1 + (int)(next(&seed) % 3);
       o.deadline_ns = i % 3 == 1 ? 60000000 : FAR_NS;
       o.fault = (dev_fault){.kind = (dev_fault_kind)(DEV_FAULT_ERROR + i % 3), .at = 1 + next(&seed) % 2000};
@@ -176,12 +187,13 @@ static void a_lost_device_comes_back_from_the_mirror(void **state) {
       serve_stats_free(&st);
     }
   }
-  for (int k = 0; k < 2; k++)
-    printf("KV in %s: %lld tokens restored, %lld computed again\n", kern_kv_name(types[k]), (long long)restored[k],
-           (long long)again[k]);
+  for (int k = 0; k < KINDS; k++)
+    printf("KV in %s, pages of %d: %lld tokens restored, %lld computed again\n", kern_kv_name(kinds[k].type),
+           kinds[k].page_tokens, (long long)restored[k], (long long)again[k]);
   assert_true(losses > faults / 2);
   assert_true(restored[0] > 5 * again[0]);
-  assert_true(restored[1] > again[1]); /* of up to 16 tokens that lie in one another, none before the last is written */
+  for (int k = 1; k < KINDS; k++)
+    assert_true(restored[k] > again[k]); /* of up to 16 tokens that lie in one another, none before the last is written */
 }
 
 /* What a device that computes wrongly has written is no better in the mirror. */
@@ -409,12 +421,10 @@ static void talk_all(const engine_options *o, const char *path, int slots, talk 
 static void sessions_park_and_go_on(void **state) {
   (void)state;
   static talk want, got;
-  static const kern_kv_type types[] = {KV_F16, KV_Q8_0};
-  for (int k = 0; k < 8; k++) {
+  for (int k = 0; k < 4 * KINDS; k++) {
     m = k % 2 ? heads : latent;
     engine_options o = k / 2 % 2 ? options(2, 4, 50) : on_cpu(4);
-    o.kv_type = types[k / 4];
-    if (o.kv_type == KV_Q8_0) o.page_tokens = 16, o.n_pages /= 2;
+    take_kind(&o, k / 4);
     talk_all(&o, NULL, 0, &want);
     for (int i = 0; i < 2; i++) {
       talk_all(&o, i ? FILE_NAME : NULL, SESSIONS * CONTEXT / o.page_tokens, &got);
