@@ -140,6 +140,8 @@ static hf_status check_layer(const plan *p, int i, const char *file) {
   }
   if (l->home != 0 && (l->home < 0 || l->home >= p->n_devices))
     return hf_fail(HF_INPUT, "%s: field home: %d, but the plan has %d devices", where, l->home, p->n_devices);
+  if (l->home != 0 && strncmp(p->device[l->home].spec, "remote:", 7) == 0)
+    return hf_fail(HF_INPUT, "%s: field home: %d is another machine's CPU, no device of this one", where, l->home);
   HF_TRY(check_split(l, where));
   for (int e = 0; e < l->n_experts; e++) {
     int device = l->device ? l->device[e] : -2;

@@ -227,6 +227,21 @@ static void bad_structs(void **state) {
   p->layer[1].device[7] = 2;
   assert_int_equal(plan_to_json(p, &doc), HF_INPUT);
   p->layer[1].device[7] = 0;
+  char spec[sizeof p->device[1].spec];
+  memcpy(spec, p->device[1].spec, sizeof spec);
+  const int devices = p->n_devices;
+  p->n_devices = 2;
+  strcpy(p->device[1].spec, "remote:far");
+  const int homes[] = {-1, 2, 1}; /* the last is another machine */
+  for (int i = 0; i < 3; i++) {
+    p->layer[1].home = homes[i];
+    assert_int_equal(plan_check(p, "x"), HF_INPUT);
+    assert_non_null(strstr(hf_error_line(), "layers[1]: field home"));
+  }
+  memcpy(p->device[1].spec, spec, sizeof spec);
+  p->layer[1].home = 0;
+  CHECK_OK(plan_check(p, "x"));
+  p->n_devices = devices;
   json_add_num(p->extra, "users", 3);
   assert_int_equal(plan_to_json(p, &doc), HF_INPUT);
   json_free(p->extra);
