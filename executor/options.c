@@ -21,7 +21,7 @@ static const char FORMS[] = "none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:S
 
 /* One device: [text, text + n). */
 static hf_status parse_device(const char *all, const char *text, size_t n, gpu_spec *g) {
-  char one[128], size[32] = "";
+  char one[128];
   gpu_kind kind = !strncmp(text, "virtual:", 8) ? GPU_VIRTUAL : !strncmp(text, "paced:", 6) ? GPU_PACED : GPU_NONE;
   if (!strncmp(text, "cuda:", 5))
     return hf_fail(HF_UNSUPPORTED, "--gpu: %s: this build has no CUDA device yet; use none, virtual:SIZE or paced:MACHINE[:SIZE]",
@@ -31,9 +31,9 @@ static hf_status parse_device(const char *all, const char *text, size_t n, gpu_s
   if (g->n == ENGINE_DEVICES) return hf_fail(HF_INPUT, "--gpu: '%s': at most %d devices can be used", all, (int)ENGINE_DEVICES);
   const size_t at = kind == GPU_VIRTUAL ? 8 : 6;
   snprintf(one, sizeof one, "%.*s", (int)(n - at), text + at);
-  const char *colon = kind == GPU_VIRTUAL ? one - 1 : strchr(one, ':');
-  if (colon) snprintf(size, sizeof size, "%s", colon + 1);
-  if (colon && kind == GPU_PACED) one[colon - one] = 0;
+  char *colon = kind == GPU_PACED ? strchr(one, ':') : NULL;
+  const char *size = kind == GPU_VIRTUAL ? one : colon ? colon + 1 : NULL;
+  if (colon) *colon = 0;
   char *number = kind == GPU_PACED ? strrchr(one, '@') : NULL; /* MACHINE@N: hf-plan knows which of its GPUs */
   if (number && is_number(number + 1)) *number = 0;
   if (kind == GPU_PACED && (!one[0] || strlen(one) >= sizeof g->machine))
@@ -42,7 +42,7 @@ static hf_status parse_device(const char *all, const char *text, size_t n, gpu_s
     return hf_fail(HF_INPUT, "--gpu: '%s': paced devices are those of one machine, its first, its second and so on", all);
   if (kind == GPU_PACED) snprintf(g->machine, sizeof g->machine, "%.95s", one);
   g->kind = kind;
-  return colon ? cli_parse_size(size, "--gpu", &g->bytes[g->n++]) : (g->n++, HF_OK);
+  return size ? cli_parse_size(size, "--gpu", &g->bytes[g->n++]) : (g->n++, HF_OK);
 }
 
 /* Where the next device begins: a '+' before another kind, as names of machines may have one. */
