@@ -1,4 +1,5 @@
 /* check_device.c: does the device still compute what it did? See engine.h. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -55,7 +56,13 @@ hf_status engine_check_good(engine *e, int m) {
     return HF_OK;
   }
   dev_give_up(e->d, "its periodic check gave another result than at first");
-  return engine_lost(e);
+  const hf_status st = engine_lost(e);
+  if (e->n_devices == 1) return st;
+  /* it went through all of them, and nobody knows which one was wrong */
+  hf_clear_error();
+  snprintf(e->lost_reason, sizeof e->lost_reason, "one of %d: their periodic check gave another result than at first",
+           e->n_devices);
+  return hf_fail(HF_LOST, "the device was lost: %s", e->lost_reason);
 }
 
 hf_status check_learn(engine *e) {

@@ -30,7 +30,7 @@ typedef struct {
   int page_tokens, n_pages;
   int max_tok;           /* most tokens of one micro-batch step */
   int max_logits;        /* most logit rows of one step */
-  int threads;           /* 0 = default: all cores, one less when a virtual device has a thread of its own */
+  int threads;           /* 0 = default: all cores, one less for each virtual device, which has a thread of its own */
   const plan *placement; /* experts by plan; NULL: experts_on_gpu_percent */
   double experts_on_gpu_percent;
   /* A step with prompts in it and at least so many tokens has the CPU's experts sent to the device, in layers that the plan says (all, without a
@@ -70,7 +70,7 @@ HF_MUST hf_status engine_can_run(const model_config *c);
 HF_MUST hf_status engine_budget(const model *m, const engine_options *o, plan_budget *rows, int max_rows, int *n_rows,
                                 bool *fits);
 /* A device that is lost while it is filled is done without where memory has room for all: a warning says so and the options
- * say "none", depth 1 then. HF_NO when the budget does not fit (the error line names the place; print the table), HF_UNSUPPORTED for formats or families
+ * say "none", depth 1 then. HF_INPUT for options out of range and for a plan that names a device that there is not, HF_NO when the budget does not fit (the error line names the place; print the table), HF_UNSUPPORTED for formats or families
  * that cannot be executed yet. */
 HF_MUST hf_status engine_open(const model *m, const engine_options *o, engine **out);
 void engine_close(engine *e);

@@ -215,7 +215,7 @@ int main(int argc, char **argv) {
        "(slow*FACTOR); at "
        "allocation or upload N it has no memory (memory). KIND@N:gpu1: the second of several devices.",
        0, 0},
-      {"threads", 't', CLI_INT, &r.threads, "N", "CPU workers; default all cores, one less beside a virtual device.", 1, 1024},
+      {"threads", 't', CLI_INT, &r.threads, "N", "CPU workers; default all cores, one less per virtual device.", 1, 1024},
       {"kv-type", 0, CLI_STR, &r.kv_type, "f16|q8_0|bf16|f32",
        "Type of the KV cache. q8_0 takes 34 bytes for 32 numbers, f16 64: nearly twice the context or users, and faster to read. "
        "Default the plan's, else f16; with exact activations always f32.",
