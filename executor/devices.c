@@ -83,7 +83,8 @@ hf_status devices_check(const model_config *c, const engine_options *o) {
   if (o->more_devices < 0 || o->more_devices > ENGINE_DEVICES - 1)
     return hf_fail(HF_INPUT, "engine: %d devices: 1 to %d are possible", 1 + o->more_devices, (int)ENGINE_DEVICES);
   for (int l = 0; l < c->n_layers; l++) {
-    const int home = device_of_layer(c, o, l);
+    /* the plan's own: with one device it would be taken for that one's */
+    const int home = has_device(o) && o->placement ? o->placement->layer[l].home : device_of_layer(c, o, l);
     if (o->pace && devices_of(o) > 1 && o->pace->layer[l].home != home)
       return hf_fail(HF_UNSUPPORTED,
                      "plan: layers[%d].home: gpu%d, the paced machine's times are for gpu%d: make the plan for this --gpu", l,
@@ -128,11 +129,19 @@ hf_status part_launch(engine *e, int i) {
   return st == HF_LOST ? engine_lost(e) : st;
 }
 
-/* The host's and the guests' records stand apart until then. */
+/* Whether the step's trace has a record of resident or sent experts of the layer. */
+static bool has_dexp(const dev_step *s, int layer) {
+  for (int i = 0; i < s->n_trace; i++)
+    if (s->trace[i].stage == DEV_STAGE_DEXP && s->trace[i].layer == layer) return true;
+  return false;
+}
+
+/* The host's and the guests' records stand apart until then. Device experts of a layer are one stage, on however many devices. */
 static void collect_trace(engine *e, micro_batch *mb) {
   dev_step *s = &mb->step;
   for (int l = 0; l < e->c.n_layers * (1 + e->n_devices); l++) {
     if (!mb->trace[l].end_ns) continue;
+    if (mb->trace[l].stage == DEV_STAGE_DEXP) mb->trace[l].more = has_dexp(s, mb->trace[l].layer);
     if (s->n_trace < s->max_trace) s->trace[s->n_trace++] = mb->trace[l];
     mb->trace[l].end_ns = 0;
   }
@@ -152,9 +161,11 @@ bool part_end(engine *e, int i) {
 
 hf_status guests_open(engine *e, micro_batch *mb) {
   const dev_step *s = &mb->step;
+  bool any = false;
   for (int k = 0; k < e->n_devices; k++) {
     guest *g = &mb->guest[k];
     if (!g->rec) continue;
+    any = true;
     g->step = (dev_step){.stream = s->stream,
                          .route_ids = s->route_ids,
                          .route_weights = s->route_weights,
@@ -164,7 +175,8 @@ hf_status guests_open(engine *e, micro_batch *mb) {
     HF_TRY(hf_alloc(&g->step.host_x, (size_t)s->max_tok * (size_t)e->c.d_model, sizeof(float), "step"));
     HF_TRY(hf_alloc(&g->step.trace, 1, sizeof *g->step.trace, "trace"));
   }
-  return HF_OK;
+  if (!any || s->host_guests) return HF_OK;
+  return hf_alloc(&mb->step.host_guests, (size_t)s->max_tok * (size_t)e->c.d_model, sizeof(float), "step");
 }
 
 void guests_close(micro_batch *mb) {
@@ -175,6 +187,8 @@ void guests_close(micro_batch *mb) {
     free(g->step.trace);
     memset(g, 0, sizeof *g);
   }
+  free(mb->step.host_guests);
+  mb->step.host_guests = NULL;
 }
 
 /* Whether any token of the step chose an expert of the layer that is on the device. */
@@ -198,38 +212,85 @@ hf_status guests_launch(engine *e, micro_batch *mb, int layer) {
     const hf_status st = dev_launch(e->device[k].d, g->rec, &g->step);
     if (st != HF_OK) return st == HF_LOST ? engine_lost(e) : st;
     g->running = true;
+    g->seen = 0;
     watch_begin(&e->guest_watch, k, s->n_tok);
   }
   return HF_OK;
 }
 
-static hf_status look_at_guest(engine *e) {
-  const int hung = watch_look(&e->guest_watch, hf_now_ns());
-  if (hung < 0) return HF_OK;
-  dev_give_up(e->device[hung].d, "no sign of life while it computed experts");
-  return engine_lost(e);
+/* A guest waits in turn behind what other micro-batches are at on its device: time that says nothing about the device but by their limits, and nothing
+ * of which is learned. What they do meanwhile changes *seen. */
+static int64_t others_ns(engine *e, const micro_batch *mb, int k, int *seen) {
+  int64_t ns = 0;
+  *seen = 0;
+  for (int i = 0; i < e->o.depth; i++) {
+    const micro_batch *other = &e->mb[i];
+    if (other == mb || !other->running || e->part[other->part].device != k || dev_finished(e->device[k].d, i)) continue;
+    const int ready = atomic_load_explicit(&other->step.ready, memory_order_acquire);
+    if (ready > other->answered) continue; /* it waits for the host */
+    ns += watch_limit_ns(&e->watch, other->step.n_tok, e->o.depth);
+    *seen += 1 + ready + atomic_load_explicit(&other->step.beats, memory_order_relaxed) +
+             65536 * (1 + i + SCHED_MAX_DEPTH * other->part);
+  }
+  return ns;
+}
+
+static hf_status look_at_guests(engine *e, micro_batch *mb) {
+  int n = 0;
+  for (int k = 0; k < e->n_devices; k++) n += mb->guest[k].running;
+  (void)watch_look(&e->guest_watch, hf_now_ns());
+  for (int k = 0; k < e->n_devices; k++) {
+    guest *g = &mb->guest[k];
+    int seen;
+    if (!g->running) continue;
+    const int64_t behind = others_ns(e, mb, k, &seen);
+    if (seen != g->seen) watch_begin(&e->guest_watch, k, g->step.n_tok);
+    g->seen = seen;
+    if (e->guest_watch.step[k].silent_ns <= watch_limit_ns(&e->guest_watch, g->step.n_tok, n) + behind) continue;
+    dev_give_up(e->device[k].d, "no sign of life while it computed experts");
+    return engine_lost(e);
+  }
+  return HF_OK;
+}
+
+/* Those that have ended since. *n: how many have not. */
+static hf_status look_for_ends(engine *e, micro_batch *mb, int *n) {
+  *n = 0;
+  for (int k = 0; k < e->n_devices; k++) {
+    guest *g = &mb->guest[k];
+    if (!g->running) continue;
+    if (!dev_finished(e->device[k].d, mb->step.stream)) {
+      ++*n;
+      continue;
+    }
+    if (dev_lost(e->device[k].d)) return engine_lost(e);
+    g->running = false;
+    g->ended = true;
+    watch_end(&e->guest_watch, k);
+  }
+  return HF_OK;
 }
 
 hf_status guests_collect(engine *e, micro_batch *mb, int layer, void (*aside)(void *user)) {
   dev_step *s = &mb->step;
   const size_t n = (size_t)s->n_tok * (size_t)e->c.d_model;
+  int waiting;
+  HF_TRY(look_for_ends(e, mb, &waiting));
+  while (waiting > 0) { /* ends: a device without a sign of life is given up */
+    HF_TRY(look_at_guests(e, mb));
+    aside(e);
+    sched_yield();
+    HF_TRY(look_for_ends(e, mb, &waiting));
+  }
+  memset(s->host_guests, 0, n * sizeof *s->host_guests);
   for (int k = 0; k < e->n_devices; k++) {
     guest *g = &mb->guest[k];
-    dev *d = e->device[k].d;
-    while (g->running && !dev_finished(d, s->stream)) { /* ends: a device without a sign of life is given up */
-      HF_TRY(look_at_guest(e));
-      aside(e);
-      sched_yield();
-    }
-    if (!g->running) continue;
-    g->running = false;
-    if (dev_lost(d)) return engine_lost(e);
-    watch_end(&e->guest_watch, k);
-    for (size_t i = 0; i < n; i++) s->host_y[i] += g->step.host_x[i];
+    if (!g->ended) continue;
+    g->ended = false;
+    for (size_t i = 0; i < n; i++) s->host_guests[i] += g->step.host_x[i];
     dev_trace *t = &mb->trace[(size_t)(1 + k) * (size_t)e->c.n_layers + (size_t)layer];
     *t = g->step.trace[0];
     t->device = k;
-    t->more = e->layer[layer].has_device_experts; /* one stage of the layer, on two devices */
   }
   return HF_OK;
 }

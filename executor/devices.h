@@ -20,7 +20,7 @@ int64_t device_size(const engine_options *o, int device);
 int device_of_layer(const model_config *c, const engine_options *o, int layer);
 /* -1: on a CPU, of this machine or another. */
 int device_of_expert(const model_config *c, const engine_options *o, int layer, int expert);
-/* HF_UNSUPPORTED for placements that cannot be executed yet. */
+/* HF_INPUT for a plan that names a device that there is not, HF_UNSUPPORTED for placements that cannot be executed yet. */
 HF_MUST hf_status devices_check(const model_config *c, const engine_options *o);
 /* Whether it has experts of layers that are at home on others. */
 bool device_has_guests(const model_config *c, const engine_options *o, int device);
@@ -36,8 +36,9 @@ HF_MUST hf_status part_launch(engine *e, int micro_batch);
 /* A part has ended: its records know their device. True: it was the step's last one. */
 bool part_end(engine *e, int micro_batch);
 
-/* Experts of a layer on devices where it is not at home. Its rows go there as they come to the CPU (host_x), all of them, and the sums come back to be added
- * to the CPU's in the order of devices: launch, compute the CPU's, collect. */
+/* Experts of a layer on devices where it is not at home. Its rows go there as they come to the CPU (host_x), all of them, and the sums come back and
+ * are taken together in the order of devices, in step.host_guests, which the layer adds behind what the CPU gave or was sent, the same bits in both kinds
+ * of step: launch, compute the CPU's, collect. */
 HF_MUST hf_status guests_open(engine *e, micro_batch *mb); /* once recorded */
 void guests_close(micro_batch *mb);
 HF_MUST hf_status guests_launch(engine *e, micro_batch *mb, int layer);

@@ -220,6 +220,7 @@ static hf_status budget_on(const nodes *n, const model *m, const engine_options 
   row(&t, "ram", "experts on the CPU", w.ram_experts, o->ram_limit_bytes);
   int rows_away = 0; /* of guests */
   for (int k = 0; k < devices_of(o); k++) rows_away += device_has_guests(c, o, k);
+  if (rows_away > 0) rows_away++; /* and their sums */
   int64_t steps =
       (int64_t)o->depth * ((2LL + rows_away) * o->max_tok * c->d_model * 4 + (int64_t)o->max_logits * c->vocab_size * 4);
   row(&t, "ram", "step contexts and logits", steps, o->ram_limit_bytes);
@@ -867,7 +868,6 @@ static hf_status answer(engine *e, micro_batch *mb, int layer) {
   e->cpu_step = s;
   if (w->has_guests) HF_TRY(guests_launch(e, mb, layer));
   if (w->has_cpu_experts && !(s->upload && w->uploads)) compute(e, mb, layer);
-  else memset(s->host_y, 0, (size_t)s->n_tok * (size_t)e->c.d_model * sizeof(float));
   const int64_t end = hf_now_ns() + (int64_t)(hand_over_ns(e, s, layer) / 2);
   if (w->has_guests) HF_TRY(guests_collect(e, mb, layer, look_aside));
   dev_host_done(s, layer, paced(&e->o) ? end : 0);
@@ -915,12 +915,13 @@ hf_status engine_poll(engine *e, int *finished) {
     dev *d = device_at_work(e, i)->d;
     if (ready > mb->answered && !dev_is_host(d)) {
       if (!signal_arrived(e, &mb->step, ready - 1)) continue;
-      HF_TRY(answer(e, mb, ready - 1));
+      const hf_status answered = answer(e, mb, ready - 1), aside = e->aside;
+      e->aside = HF_OK;
+      if (aside != HF_OK && aside != HF_LOST) return aside; /* a loss comes again, this not */
+      HF_TRY(answered);
       watch_alive(&e->watch, i);
       mb->answered = ready;
       worked = true;
-      const hf_status aside = e->aside;
-      e->aside = HF_OK;
       if (aside != HF_OK) return aside;
     } else if (dev_finished(d, i)) {
       if (dev_lost(d)) return engine_lost(e);

@@ -51,7 +51,8 @@ typedef struct {
 typedef struct {
   dev_step step; /* host_x: the rows, then what the experts make of them */
   dev_recording *rec;
-  bool running;
+  bool running, ended; /* ended: what it made is not taken yet */
+  int seen;            /* what other micro-batches were at on its device (devices.c) */
 } guest;
 
 typedef struct {

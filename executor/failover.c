@@ -25,6 +25,7 @@ static void let_device_go(engine *e) {
     mb->over_ns = 0;
     for (int l = 0; l < e->c.n_layers * (1 + e->n_devices); l++) mb->trace[l].end_ns = 0;
   }
+  e->aside = HF_OK;
   int kept = 0;
   for (int i = e->n_own - 1; i >= 0; i--) /* backwards: small blocks are taken back from the end of their pieces (kernels/mem) */
     if (e->own[i].device >= 0) own_release(e, &e->own[i]);

@@ -355,8 +355,11 @@ static void moe_layer(graph *g, int l) {
                      .out_stride = c->d_model,
                      .n = c->d_model});
   if (w->has_host_experts) {
+    const dev_when computed = w->uploads ? DEV_NO_UPLOAD : DEV_ALWAYS;
     emit(g, (dev_op){.kind = DOP_WAIT, .when = cpu, .layer = l});
-    emit(g, (dev_op){.kind = DOP_ADD_IN, .when = cpu, .out = b->x, .out_stride = c->d_model, .n = c->d_model});
+    if (w->has_cpu_experts)
+      emit(g, (dev_op){.kind = DOP_ADD_IN, .when = computed, .out = b->x, .out_stride = c->d_model, .n = c->d_model});
+    if (w->has_guests) emit(g, (dev_op){.kind = DOP_ADD_GUESTS, .out = b->x, .out_stride = c->d_model, .n = c->d_model});
   }
 }
 

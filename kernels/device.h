@@ -90,6 +90,7 @@ typedef enum {
   DOP_SIGNAL,      /* ready = layer + 1 */
   DOP_WAIT,        /* until done >= layer + 1; the host device runs the host's experts here */
   DOP_ADD_IN,      /* out[t] += host_y[t], n floats */
+  DOP_ADD_GUESTS,  /* out[t] += host_guests[t], n floats */
   DOP_COPY_IN,     /* out[t] = host_x[t], n floats: what a part of the step on another device left there */
   DOP_UPLOAD,      /* the routing of `layer` is known: the copy queue sends what tokens chose of the host's experts */
   DOP_UPLOADED,    /* out[t] += their sum, in ascending order, in in2 [n_tok][n]; in = f32 rows, n = d_model */
@@ -129,7 +130,7 @@ typedef struct {
 /* Step context: written by the driver before launch, read by the device. One per micro-batch. */
 typedef struct {
   int stream; /* index of the micro-batch */
-  int layer;  /* for operations of DEV_LAYER_OF_STEP */
+  int layer;  /* for operations of DEV_LAYER_OF_STEP: one of the context's */
   int n_tok, n_logits, n_seq;
   int32_t *ids, *pos, *seq;  /* [max_tok]; seq: row of page_table */
   uint8_t *plain;            /* [max_tok]: latent attention in its plain form (sched/mla.h), or NULL: of none */
@@ -140,6 +141,7 @@ typedef struct {
   float *route_weights;      /* same shape */
   const int32_t *forced_ids; /* imposed routing, same shape, or NULL */
   float *host_x, *host_y;    /* [max_tok][d_model] */
+  float *host_guests;        /* same shape: sums of experts on other devices; needed by ADD_GUESTS only */
   float *logits;             /* [max_logits][vocab] */
   int max_tok, max_logits;
   bool
@@ -256,7 +258,8 @@ void dev_recording_free(dev_recording *r);
  * from an expert that no table has any more waits until as many have ended as had begun. */
 void dev_copies_count(dev *d, int64_t *begun, int64_t *ended);
 
-/* Starts a replay on step->stream. The host device returns when it is finished. */
+/* Starts a replay on step->stream. The host device returns when it is finished. HF_INPUT for a step that does not fit the recording: too many tokens, a
+ * layer that does not exist where operations are of the step's layer, no host_guests where they are added. */
 HF_MUST hf_status dev_launch(dev *d, dev_recording *r, dev_step *step);
 /* True when the launch on this stream is finished. */
 bool dev_finished(dev *d, int stream);

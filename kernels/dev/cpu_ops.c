@@ -365,6 +365,10 @@ bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
       for (int t = thread; t < s->n_tok; t += n_threads)
         kern_get()->axpy(1.0f, s->host_y + (size_t)t * (size_t)op->n, op->n, fp(op->out) + (size_t)t * out_stride);
       break;
+    case DOP_ADD_GUESTS:
+      for (int t = thread; t < s->n_tok; t += n_threads)
+        kern_get()->axpy(1.0f, s->host_guests + (size_t)t * (size_t)op->n, op->n, fp(op->out) + (size_t)t * out_stride);
+      break;
     case DOP_COPY_IN:
       for (int t = thread; t < s->n_tok; t += n_threads)
         memcpy(fp(op->out) + (size_t)t * out_stride, s->host_x + (size_t)t * (size_t)op->n, (size_t)op->n * sizeof(float));
@@ -395,9 +399,10 @@ void cpu_trace(dev_step *s, dev_stage stage, int layer, int64_t start_ns, int64_
 }
 
 static const char *op_name(dev_op_kind k) {
-  static const char *const names[] = {"embed",       "rmsnorm",  "pack",  "matmul", "headmm",  "rope",    "kv_write", "attn_mla",
-                                      "attn_plain",  "attn_gqa", "route", "swiglu", "gate",    "experts", "gather",   "copy_out",
-                                      "copy_logits", "signal",   "wait",  "add_in", "copy_in", "upload",  "uploaded", "stage"};
+  static const char *const names[] = {"embed",    "rmsnorm",    "pack",        "matmul", "headmm", "rope",   "kv_write",
+                                      "attn_mla", "attn_plain", "attn_gqa",    "route",  "swiglu", "gate",   "experts",
+                                      "gather",   "copy_out",   "copy_logits", "signal", "wait",   "add_in", "add_guests",
+                                      "copy_in",  "upload",     "uploaded",    "stage"};
   return names[k];
 }
 
@@ -415,13 +420,14 @@ enum {
   WITH_LAYER = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_EXPERTS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ATTN_MLA) |
                OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA) | OP(DOP_UPLOAD) | OP(DOP_UPLOADED),
   WITH_WEIGHTS = OP(DOP_EMBED) | OP(DOP_MATMUL) | OP(DOP_HEADMM) | OP(DOP_ATTN_PLAIN),
-  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_COPY_IN) | OP(DOP_UPLOAD) | OP(DOP_STAGE),
+  NO_IN = OP(DOP_EMBED) | OP(DOP_SIGNAL) | OP(DOP_WAIT) | OP(DOP_ADD_IN) | OP(DOP_ADD_GUESTS) | OP(DOP_COPY_IN) | OP(DOP_UPLOAD) |
+          OP(DOP_STAGE),
   NO_OUT = OP(DOP_KV_WRITE) | OP(DOP_ROUTE) | OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_SIGNAL) | OP(DOP_WAIT) |
            OP(DOP_UPLOAD) | OP(DOP_STAGE),
   WITH_IN2 = OP(DOP_UPLOADED) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_PLAIN) | OP(DOP_SWIGLU) | OP(DOP_GATE),
   WITH_N = OP(DOP_RMSNORM) | OP(DOP_PACK) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_KV_WRITE) | OP(DOP_ATTN_MLA) |
            OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA) | OP(DOP_SWIGLU) | OP(DOP_GATE) | OP(DOP_EXPERTS) | OP(DOP_GATHER) |
-           OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN) | OP(DOP_COPY_IN) | OP(DOP_UPLOADED),
+           OP(DOP_COPY_OUT) | OP(DOP_COPY_LOGITS) | OP(DOP_ADD_IN) | OP(DOP_ADD_GUESTS) | OP(DOP_COPY_IN) | OP(DOP_UPLOADED),
   WITH_COUNT = OP(DOP_RMSNORM) | OP(DOP_HEADMM) | OP(DOP_ROPE) | OP(DOP_ATTN_MLA) | OP(DOP_ATTN_PLAIN) | OP(DOP_ATTN_GQA),
 };
 
@@ -571,7 +577,11 @@ hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev_context
   r->n_threads = n_threads;
   HF_GO(fail, hf_alloc(&r->ops, (size_t)n_ops, sizeof *ops, "recording"));
   memcpy(r->ops, ops, (size_t)n_ops * sizeof *ops);
-  for (int i = 0; i < n_ops; i++) HF_GO(fail, check_op(&ops[i], ctx, i));
+  for (int i = 0; i < n_ops; i++) {
+    HF_GO(fail, check_op(&ops[i], ctx, i));
+    r->of_step = r->of_step || ops[i].layer == DEV_LAYER_OF_STEP;
+    r->adds_guests = r->adds_guests || ops[i].kind == DOP_ADD_GUESTS;
+  }
   HF_GO(fail, list_uploads(r));
   HF_GO(fail, alloc_scratch(r));
   *out = r;

@@ -30,6 +30,8 @@ struct dev_recording {
   moe_expert *table; /* [n_experts] of the layer at work, from the residency table */
   int *uploads;      /* [n_uploads] layers that upload, in their order */
   int n_uploads;
+  bool of_step;     /* operations of the step's layer: DEV_LAYER_OF_STEP */
+  bool adds_guests; /* an ADD_GUESTS */
 };
 
 enum { CPU_OP_ROWS = 64 };

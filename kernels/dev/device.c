@@ -144,6 +144,9 @@ hf_status dev_launch(dev *d, dev_recording *r, dev_step *step) {
   if (step->n_tok <= 0 || step->n_tok > r->max_tok || step->n_logits < 0 || step->n_logits > r->max_logits)
     return hf_fail(HF_INPUT, "device: a step of %d tokens and %d logit rows, recorded for %d and %d", step->n_tok, step->n_logits,
                    r->max_tok, r->max_logits);
+  if (r->of_step && (step->layer < 0 || step->layer >= r->ctx->n_layers))
+    return hf_fail(HF_INPUT, "device: a step of layer %d, recorded for %d", step->layer, r->ctx->n_layers);
+  if (r->adds_guests && !step->host_guests) return hf_fail(HF_INPUT, "device: a step without the sums of guests that it adds");
   if (step->upload && d->host) return hf_fail(HF_INPUT, "device: the host device uploads nothing");
   return d->launch(d, r, step);
 }

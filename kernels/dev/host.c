@@ -29,6 +29,7 @@ static bool by_row(const dev_op *op) {
     case DOP_COPY_OUT:
     case DOP_COPY_LOGITS:
     case DOP_ADD_IN:
+    case DOP_ADD_GUESTS:
     case DOP_COPY_IN: return true;
     default: return false;
   }

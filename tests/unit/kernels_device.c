@@ -336,6 +336,26 @@ static void steps_that_do_not_fit_are_refused(void **state) {
   s->stream = 0;
   assert_int_equal(dev_launch(other->d, r->rec[0], s), HF_INPUT);
   assert_true(dev_finished(r->d, 77));
+  dev_recording *rec = NULL;
+  const dev_addr x = put(r, NULL, TOKENS * D * sizeof(float));
+  const dev_op of_step[] = {
+      {.kind = DOP_EXPERTS, .layer = DEV_LAYER_OF_STEP, .in = x, .in_stride = D, .out = x, .out_stride = D, .n = D}};
+  assert_int_equal(dev_record(r->d, of_step, 1, &r->ctx, TOKENS, TOKENS, &rec), HF_OK);
+  const int layers[] = {-1, LAYERS, DEV_LAYER_OF_STEP};
+  for (int i = 0; i < 3; i++) {
+    s->layer = layers[i];
+    assert_int_equal(dev_launch(r->d, rec, s), HF_INPUT);
+    assert_non_null(strstr(hf_error_line(), "layer"));
+  }
+  s->layer = LAYERS - 1;
+  for (int i = 0; i < LAYERS * TOKENS * TOP_K; i++) s->route_ids[i] = i % TOP_K;
+  assert_int_equal(dev_launch(r->d, rec, s), HF_OK);
+  assert_int_equal(dev_sync(r->d, 0, INT64_C(10000000000)), HF_OK);
+  dev_recording_free(rec);
+  const dev_op adds[] = {{.kind = DOP_ADD_GUESTS, .out = x, .out_stride = D, .n = D}};
+  assert_int_equal(dev_record(r->d, adds, 1, &r->ctx, TOKENS, TOKENS, &rec), HF_OK);
+  assert_int_equal(dev_launch(r->d, rec, s), HF_INPUT); /* nothing to add */
+  dev_recording_free(rec);
   close_rig(r);
   close_rig(other);
 }
