@@ -342,6 +342,30 @@ static void a_guest_that_is_lost_costs_no_request(void **state) {
   model_close(m);
 }
 
+/* A part of another micro-batch that takes long, behind which a guest waits in turn: no device is hung. What guests themselves take is known to be little. */
+static void a_guest_that_waits_in_turn_is_not_lost(void **state) {
+  (void)state;
+  run got;
+  serve_stats st = {0};
+  open_named("qwen2_moe");
+  plan *p = plan_of(2, NOT_AT_HOME);
+  engine_options o = options(2, 2, 0);
+  o.placement = p;
+  o.fault = (dev_fault){.kind = DEV_FAULT_SLOW, .at = 1, .factor = 300};
+  o.fault_device = 1;
+  fill(&got, false);
+  const serve_options so = {
+      .sample = {.top_p = 1}, .chunk_tokens = CHUNK, .users = 3, .user = &got, .on_step = on_step, .on_loss = on_loss};
+  if (engine_open(m, &o, &got.e) != HF_OK) fail_msg("%s", hf_error_line());
+  got.e->guest_watch.limit_ns = 50000000; /* a part of the slow device takes longer */
+  if (serve_run(got.e, got.req, 2, &so, &st) != HF_OK) fail_msg("%s", hf_error_line());
+  assert_int_equal(got.losses, 0);
+  engine_close(got.e);
+  serve_stats_free(&st);
+  plan_free(p);
+  model_close(m);
+}
+
 static void lack_of_memory_is_an_error(void **state) {
   (void)state;
   open_named("qwen2_moe");
@@ -445,6 +469,7 @@ int main(void) {
                                      cmocka_unit_test(experts_anywhere_give_the_same_answers),
                                      cmocka_unit_test(one_that_is_lost_costs_no_request),
                                      cmocka_unit_test(a_guest_that_is_lost_costs_no_request),
+                                     cmocka_unit_test(a_guest_that_waits_in_turn_is_not_lost),
                                      cmocka_unit_test(lack_of_memory_is_an_error),
                                      cmocka_unit_test(each_device_has_its_budget),
                                      cmocka_unit_test(plans_for_other_devices_are_refused)};
