@@ -114,12 +114,20 @@ hf_status hf_write_file(const char *path, const void *bytes, size_t n) {
   return st;
 }
 
+/* As hf_write_file goes about it: a new file beside the old one replaces it. */
 hf_status hf_can_write(const char *path) {
-  char folder[PATH_MAX];
-  const char *slash = strrchr(path, '/');
-  if (access(path, F_OK) == 0) return access(path, W_OK) == 0 ? HF_OK : cannot(path, "cannot be written");
-  if (snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".") >= (int)sizeof folder)
+  struct stat s;
+  const bool there = stat(path, &s) == 0;
+  if (there && S_ISDIR(s.st_mode)) return hf_fail(HF_INPUT, "%s: is a folder where a file is expected", path);
+  if (there && !S_ISREG(s.st_mode)) return access(path, W_OK) == 0 ? HF_OK : cannot(path, "cannot be written");
+  char folder[PATH_MAX], *target = there ? realpath(path, NULL) : NULL;
+  const char *at = target ? target : path, *slash = strrchr(at, '/');
+  bool able = false;
+  if (slash && !slash[1]) errno = EISDIR; /* "folder/" names no file */
+  else if (snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - at) + 1 : 1, slash ? at : ".") >= (int)sizeof folder)
     errno = ENAMETOOLONG;
-  else if (access(folder, W_OK) == 0) return HF_OK;
-  return cannot(path, "cannot be written");
+  else able = access(folder, W_OK | X_OK) == 0;
+  const hf_status st = able ? HF_OK : cannot(path, "cannot be written");
+  free(target);
+  return st;
 }

@@ -25,7 +25,8 @@ HF_MUST hf_status hf_read_file(const char *path, size_t max_bytes, char **out, s
 /* Writes a whole file through a temporary one beside it and rename (devices and pipes: directly). On failure the old file is
  * still there. HF_NOT_FOUND: no such folder; HF_INPUT: not allowed; HF_MACHINE: disk full, I/O error. */
 HF_MUST hf_status hf_write_file(const char *path, const void *bytes, size_t n);
-/* Whether a file may be written there, asked before long work: HF_NOT_FOUND: no such folder; HF_INPUT: not allowed. */
+/* Whether hf_write_file may write there, asked before long work: into the folder of the file, or to the pipe or device. HF_NOT_FOUND: no such folder;
+ * HF_INPUT: not allowed, or a folder itself. */
 HF_MUST hf_status hf_can_write(const char *path);
 void json_free(json *root);
 

@@ -118,7 +118,8 @@ typedef struct {
   char finish[16];                        /* stop, length, error, cancelled */
 } rec_request;
 
-/* Stage times of a run or a simulation, aggregated per (layer, stage, phase): the same record from both sources. */
+/* Stage times of a run or a simulation, aggregated per (layer, stage, phase): the same record from both sources. dexp: on the layer's own device; what
+ * experts on others took is in traces only. */
 typedef struct {
   int64_t run_id;
   char source[8]; /* "run", "sim" */

@@ -87,14 +87,19 @@ static hf_status write_beside(const char *beside, const char *path, const rec_tr
 
 hf_status timeline_write(const rec_trace *ev, int64_t n, int64_t origin_ns, const idle_account *idle, const char *path) {
   struct stat s;
-  const size_t room = strlen(path) + 32;
   char *beside = NULL;
   if (stat(path, &s) == 0 && !S_ISREG(s.st_mode)) return write_beside(path, path, ev, n, origin_ns, idle);
-  HF_TRY(hf_alloc(&beside, room, 1, "name of a trace file"));
-  snprintf(beside, room, "%s.%d.part", path, (int)getpid());
-  const hf_status st = write_beside(beside, path, ev, n, origin_ns, idle);
-  if (st != HF_OK) unlink(beside);
+  char *target = realpath(path, NULL); /* as hf_write_file: a symbolic link stays one */
+  const char *at = target ? target : path;
+  const size_t room = strlen(at) + 32;
+  hf_status st = hf_alloc(&beside, room, 1, "name of a trace file");
+  if (st == HF_OK) {
+    snprintf(beside, room, "%s.%d.part", at, (int)getpid());
+    st = write_beside(beside, at, ev, n, origin_ns, idle);
+    if (st != HF_OK) unlink(beside);
+  }
   free(beside);
+  free(target);
   return st;
 }
 

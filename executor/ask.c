@@ -170,12 +170,30 @@ double ask_decode_rate(const plan_question *q) {
   return v;
 }
 
+/* Devices of a plan's layers as --homes takes them; "" where there is no plan, or it is for more devices than gpu names: who executes it says so. */
+static void homes_of(const plan *p, const char *gpu, char *to, size_t room) {
+  int devices = 1;
+  size_t used = 0;
+  to[0] = 0;
+  for (const char *c = gpu; *c; c++) devices += *c == '+';
+  for (int l = 0; p && devices > 1 && l < p->n_layers; l++) {
+    if (p->layer[l].home < 0 || p->layer[l].home >= devices || used + 16 > room) {
+      to[0] = 0;
+      return;
+    }
+    used += (size_t)snprintf(to + used, room - used, "%s%d", l ? "," : "", p->layer[l].home);
+  }
+}
+
 hf_status ask_stages(const plan_question *q, const char *machine, stage_table **out) {
   char text[NUMBERS][24];
-  const char *argv[32] = {"stages", "--db", q->db_path,  "--model",  q->model, "--machine", machine,
+  char homes[3 * PLAN_MAX_LAYERS + 16];
+  const char *argv[34] = {"stages", "--db", q->db_path,  "--model",  q->model, "--machine", machine,
                           "--gpu",  q->gpu, "--kv-type", q->kv_type, "--json", "--quiet"};
   json *doc = NULL;
-  add_numbers(q, argv + 13, text);
+  int n = 13 + add_numbers(q, argv + 13, text);
+  homes_of(q->plan, q->gpu, homes, sizeof homes);
+  if (homes[0]) argv[n++] = "--homes", argv[n++] = homes;
   HF_TRY(hf_note(ask_hf_plan(argv, &doc), "asking hf-plan for the stage times of %s", machine));
   const json *inner = json_get(doc, "stages");
   hf_status st = stage_table_from_json(inner ? inner : doc, "answer of hf-plan stages", out);

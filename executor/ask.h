@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "base/json.h"
+#include "db/plan.h"
 #include "sched/stages.h"
 
 /* argv after the program name, NULL-terminated. The child's standard error passes through when verbose, else its last line becomes the
@@ -18,13 +19,14 @@ typedef struct {
   const char *db_path, *model, *gpu, *machine, *kv_type; /* kv_type NULL: f16 */
   int users, context, prompt_tokens, output_tokens, depth, chunk_tokens;
   int64_t threads;
+  const plan *plan;        /* of ask_stages: its layers live where it says; NULL: hf-plan chooses */
   double dram_bytes_per_s; /* at which memory is read now; 0 = as when the machine was measured */
   bool store;
 } plan_question;
 HF_MUST hf_status ask_plan(const plan_question *q, json **out);
 /* Its likely decode tokens/s alone; 0 when hf-plan cannot say (no profile yet), which is logged for debugging and is no error. */
 double ask_decode_rate(const plan_question *q);
-/* Stage times of q->model on `machine` with the device part as q->gpu says ("paced:…" gives the modelled machine's) and a KV cache of q->kv_type; the load
- * decides which layers several devices are home of. */
+/* Stage times of q->model on `machine` with the device part as q->gpu says ("paced:…" gives the modelled machine's) and a KV cache of q->kv_type; which
+ * layers several devices are home of is q->plan's, else the load decides. */
 HF_MUST hf_status ask_stages(const plan_question *q, const char *machine, stage_table **out);
 #endif

@@ -243,6 +243,7 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
                              .model = r->model,
                              .gpu = gpu,
                              .kv_type = kern_kv_name(o->kv_type),
+                             .plan = p,
                              .users = p ? p->users : 0,
                              .context = p ? p->context : 0,
                              .prompt_tokens = p ? p->prompt_tokens : 0,

@@ -370,7 +370,10 @@ static void count_times(server *v, const dev_step *s, const sched_step *what) {
   int phase = what->n_decode == what->n_tokens;
   for (int i = 0; i < s->n_trace; i++) {
     const dev_trace *t = &s->trace[i];
-    struct serve_stage *g = &st->stage[((size_t)phase * ((size_t)st->n_layers + 1) + (size_t)t->layer) * DEV_STAGE_N + t->stage];
+    struct serve_stage *of_layer = &st->stage[((size_t)phase * ((size_t)st->n_layers + 1) + (size_t)t->layer) * DEV_STAGE_N];
+    struct serve_stage *g = &of_layer[t->stage];
+    /* experts on another device than the layer's, whose records come after its own: no part of what the home took */
+    if (t->stage == DEV_STAGE_DEXP && t->device != of_layer[DEV_STAGE_ATTN].device) continue;
     double ns = (double)(t->end_ns - t->start_ns), before = t->more ? g->last_ns : 0;
     g->steps += !t->more;
     g->device = t->more ? g->device : t->device;

@@ -122,7 +122,6 @@ static hf_status write_trace(const plan_command *c, const plan *p) {
   plan_sim s = {0};
   sim_result r;
   sim_chrome chrome = {0};
-  HF_TRY(hf_note(hf_can_write(c->trace), "option --trace"));
   HF_TRY(plan_sim_open(p, "plan", &s));
   s.o.trace = sim_chrome_add;
   s.o.trace_user = &chrome;
@@ -234,7 +233,7 @@ static hf_status run_plan(plan_command *c) {
   HF_TRY(cmd_check_folder("--out", c->out));
   HF_TRY(cmd_check_folder("--write-lp", c->write_lp));
   HF_TRY(cmd_check_folder("--write-bound-lp", c->write_bound_lp));
-  HF_TRY(cmd_check_folder("--trace", c->trace));
+  if (c->trace != NULL) HF_TRY(hf_note(hf_can_write(c->trace), "option --trace"));
   HF_TRY(cmd_open_db(&c->common, &d));
   HF_GO(done, run_id(d, c->from_run, &c->req.from_run));
   HF_GO(done, defaults_of_run(d, &c->req, &run, &old, machine));

@@ -123,6 +123,7 @@ hf_status cmd_stages(int argc, char **argv) {
       {"context", 'c', CLI_INT, &r.context, "N", "As in hf-plan plan.", 2, 16777216},
       {"prompt-tokens", 0, CLI_INT, &r.prompt_tokens, "N", "As in hf-plan plan.", 1, 16777216},
       {"output-tokens", 0, CLI_INT, &r.output_tokens, "N", "As in hf-plan plan.", 1, 16777216},
+      {"homes", 0, CLI_STR, &r.homes, "LIST", "Device that each layer lives on, 0,0,1,…; default the planner's choice.", 0, 0},
       {"remote", 0, CLI_STR, &r.remotes, "MACHINE:LINK[,…]", "As in hf-plan plan.", 0, 0},
       {"scale-from", 0, CLI_STR, &r.scale_from, "MACHINE", "As in hf-plan plan.", 0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU threads; default all cores.", 1, 4096},

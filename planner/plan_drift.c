@@ -15,12 +15,22 @@ static const double MOST_DRIFT = 1000;
 /* Fewer steps than this say nothing. */
 enum { LEAST_STEPS = 4 };
 
+/* Beside the stages: what the slowest other place takes, with which the layer's home works at once. */
+enum { AWAY = DRIFT_N };
+
+static double slowest_place(const layer_times *t) {
+  double most = 0;
+  for (int q = 0; q < STAGE_MAX_PLACES; q++) most = fmax(most, t->place_ns[q]);
+  return most;
+}
+
 static double part_of(const layer_times *t, int stage) {
   switch (stage) {
     case DRIFT_ATTN: return t->attn_ns;
     case DRIFT_SHARED: return t->shared_ns;
     case DRIFT_DEXP: return t->dexp_ns;
     case DRIFT_CEXP: return t->cexp_ns;
+    case AWAY: return slowest_place(t);
     default: return t->hand_ns;
   }
 }
@@ -54,7 +64,8 @@ static double step_with(const stage_table *t, const popularity *pop, const uint8
     for (int s = 0; s < DRIFT_HEAD; s++) p[s] = d->factor[s] * predicted(t, pop, placement, s, l, tokens, context);
     if (!d->used[DRIFT_HAND]) p[DRIFT_HAND] *= f;
     double device = p[DRIFT_SHARED] + p[DRIFT_DEXP], cpu = p[DRIFT_HAND] + p[DRIFT_CEXP];
-    sum += p[DRIFT_ATTN] + (t->one_resource ? device + cpu : stage_overlap_ns(t, device, cpu));
+    double here = t->one_resource ? device + cpu : stage_overlap_ns(t, device, cpu);
+    sum += p[DRIFT_ATTN] + fmax(here, predicted(t, pop, placement, AWAY, l, tokens, context));
   }
   return sum;
 }

@@ -184,28 +184,74 @@ static hf_status open_remotes(plan_inputs *in) {
   return HF_OK;
 }
 
-/* Which device is home of which layer: by what a decode step reads of the layer, the devices' bandwidth, and their memory. */
+/* Layers over the devices first..last, with the embedding on the first of them and the output on the last. *fits: both have layers, and all that the
+ * devices then hold has room. Returns with in->home filled in either way. */
+static hf_status split_over(plan_inputs *in, const double *cost, const int64_t *bytes, const double *speed, int first, int last,
+                            bool *fits) {
+  int64_t limit[STAGE_MAX_DEVICES], left[STAGE_MAX_DEVICES];
+  const int n = in->c->n_layers;
+  plan_sizes s;
+  in->home[0] = (uint8_t)first; /* what has the ends goes by these */
+  in->home[n - 1] = (uint8_t)last;
+  HF_TRY(plan_sizes_of(in, &s));
+  for (int d = first; d <= last; d++) {
+    /* what a device holds whatever layers it has; one micro-batch at least */
+    const plan_device_sizes *v = &s.device[d];
+    left[d] = limit[d] = v->limit - v->head - v->activations - v->rope - v->margin;
+  }
+  cost_split_layers(cost, bytes, n, speed + first, limit + first, last - first + 1, in->home);
+  for (int l = 0; l < n; l++) {
+    in->home[l] = (uint8_t)(in->home[l] + first);
+    left[in->home[l]] -= bytes[l];
+  }
+  *fits = in->home[0] == first && in->home[n - 1] == last;
+  for (int d = first; d <= last; d++) *fits = *fits && left[d] >= 0;
+  return HF_OK;
+}
+
+/* --homes: a device for each layer. */
+static hf_status read_homes(plan_inputs *in) {
+  const char *at = in->req.homes;
+  for (int l = 0; l < in->c->n_layers; l++) {
+    char *end = NULL;
+    long d = strtol(at, &end, 10);
+    if (end == at || *end != (l + 1 < in->c->n_layers ? ',' : '\0'))
+      return hf_fail(HF_INPUT, "option --homes: not a number for each of %d layers, with commas between", in->c->n_layers);
+    if (d < 0 || d >= in->gpus.n)
+      return hf_fail(HF_INPUT, "option --homes: layer %d: gpu%ld, but there %s %d device%s (--gpu)", l, d,
+                     in->gpus.n == 1 ? "is" : "are", in->gpus.n, in->gpus.n == 1 ? "" : "s");
+    in->home[l] = (uint8_t)d;
+    at = end + 1;
+  }
+  return HF_OK;
+}
+
+/* Which device is home of which layer: by what a decode step reads of the layer, the devices' bandwidth, and their memory. One at either end that is too
+ * small for a layer, or for embedding or output beside it, is left without. */
 static hf_status choose_homes(plan_inputs *in) {
   double cost[PLAN_MAX_LAYERS], speed[STAGE_MAX_DEVICES];
-  int64_t bytes[PLAN_MAX_LAYERS], limit[STAGE_MAX_DEVICES];
-  plan_sizes s;
-  if (in->gpus.n < 2) return HF_OK;
+  int64_t bytes[PLAN_MAX_LAYERS];
+  const int n = in->gpus.n;
+  bool fits = false;
+  if (in->req.homes != NULL) return read_homes(in);
+  if (n < 2) return HF_OK;
   cost_input ci = plan_cost_input(in);
   db_tag ignored = TAG_MEASURED;
-  HF_TRY(plan_sizes_of(in, &s));
   for (int l = 0; l < in->c->n_layers; l++) {
     HF_TRY(plan_layer_bytes(in, l, &bytes[l]));
     cost[l] = (double)bytes[l];
   }
-  for (int d = 0; d < in->gpus.n; d++) {
+  for (int d = 0; d < n; d++) {
     cost_unit u = cost_device_unit(&ci, d);
     speed[d] = cost_unit_bytes_per_s(&u, (cost_case){0}, &ignored);
-    /* what every device holds, whatever layers it has; one micro-batch at least */
-    const plan_device_sizes *v = &s.device[d];
-    limit[d] = v->limit - v->head - v->activations - v->rope - v->margin;
   }
-  cost_split_layers(cost, bytes, in->c->n_layers, speed, limit, in->gpus.n, in->home);
-  return HF_OK;
+  for (int count = n; count > 0; count--)
+    for (int first = 0; first + count <= n; first++) {
+      HF_TRY(split_over(in, cost, bytes, speed, first, first + count - 1, &fits));
+      if (fits) return HF_OK;
+    }
+  /* Nothing does: fair shares, whose budget tells what is missing where. */
+  return split_over(in, cost, bytes, speed, 0, n - 1, &fits);
 }
 
 /* ---- numbers ---- */

@@ -11,6 +11,7 @@ typedef struct {
   const char *model, *machine, *gpu, *format, *skew, *census, *census_kind;
   const char *kv_type;    /* of the KV cache: f16 (NULL), q8_0, bf16 or f32 */
   const char *standby;    /* a KV mirror in host memory: none (NULL) or ram */
+  const char *homes;      /* device of each layer, "0,0,1", instead of the planner's choice */
   const char *remotes;    /* "MACHINE:LINK[,MACHINE:LINK]": CPUs of other machines over links of the catalog */
   const char *scale_from; /* name or number of a measured machine whose kernel curves are scaled to this one */
   int64_t users, context, prompt_tokens, output_tokens, depth, threads, chunk_tokens, from_run, parked_users;
@@ -68,7 +69,7 @@ void plan_use_catalog(void);
 
 /* Bytes that a plan needs, by place. The device's arithmetic is the executor's: every matrix and vector outside the routed experts, KV pages
  * for all users at full context, activation buffers per micro-batch. With several devices each has the layers it is home of; the embedding is
- * on the first, the output matrix on the last. The members without a device are the sums. */
+ * where the first layer is, the output matrix where the last one is. The members without a device are the sums. */
 typedef struct {
   int64_t dense, head, kv, activations, slots, rope, margin, limit; /* as below, of one device */
 } plan_device_sizes;

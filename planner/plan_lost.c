@@ -4,17 +4,18 @@
 
 #include "planner/plan_make.h"
 
-/* The devices but the first, as --gpu takes them; "none" where there is no other. */
-static void devices_left(const plan_inputs *in, char *out, size_t n) {
-  size_t used = (size_t)snprintf(out, n, "%s", in->gpus.n > 1 ? "" : "none");
-  for (int d = 1; d < in->gpus.n && used < n; d++) {
-    const gpu_spec *g = &in->gpus.g[d];
-    used += (size_t)snprintf(out + used, n - used, "%s", d > 1 ? "+" : "");
-    if (used >= n) return;
-    if (g->kind == GPU_PACED) /* it is no longer told by its position */
-      used += (size_t)snprintf(out + used, n - used, "paced:%s@%s:%lld", g->machine, g->device + 3, (long long)in->device_mem[d]);
-    else used += (size_t)snprintf(out + used, n - used, "%s", g->text);
-  }
+/* hf-run keeps no other device after a loss; of GPUs, which it does not execute on yet, the others go on. */
+static bool others_stay(const plan_inputs *in) {
+  return in->gpus.n > 1 && in->gpu.kind == GPU_CUDA;
+}
+
+/* What is left, as --gpu takes it. */
+static hf_status devices_left(const plan_inputs *in, char *out, size_t n) {
+  size_t used = (size_t)snprintf(out, n, "%s", others_stay(in) ? "" : "none");
+  for (int d = 1; others_stay(in) && d < in->gpus.n && used < n; d++)
+    used += (size_t)snprintf(out + used, n - used, "%s%s", d > 1 ? "+" : "", in->gpus.g[d].text);
+  return used < n ? HF_OK
+                  : hf_fail(HF_UNSUPPORTED, "the devices left when %s is lost: longer than %zu bytes", in->gpus.g[0].text, n);
 }
 
 /* Popularity counted by the run of a re-plan stays; no stage of a run with the device says how the rest does without it. */
@@ -40,7 +41,7 @@ static hf_status open_rest(const plan_inputs *in, const char *devices, plan_inpu
 
 static void describe(const plan_inputs *in, json *o) {
   char text[200];
-  if (in->gpus.n < 2) snprintf(text, sizeof text, "everything on the CPU");
+  if (!others_stay(in)) snprintf(text, sizeof text, "everything on the CPU");
   else snprintf(text, sizeof text, "what it held moves to the %s and the CPU", in->gpus.n > 2 ? "other devices" : "other device");
   json_add_str(o, "lost", in->gpus.g[0].device[0] != '\0' ? in->gpus.g[0].device : "gpu0");
   json_add_str(o, "placement", text);
@@ -57,7 +58,7 @@ hf_status plan_lost(const plan_inputs *in, const planned *p, json *extra) {
                              .slo_report = true,
                              .slo_ttft_s = p->slo_ttft_s,
                              .slo_tpot_s = p->slo_tpot_s};
-  devices_left(in, devices, sizeof devices);
+  HF_TRY(devices_left(in, devices, sizeof devices));
   hf_status st = open_rest(in, devices, &rest);
   if (st == HF_OK) st = plan_make(rest, &o, &left);
   json *to = json_add_object(extra, "fallback");

@@ -74,7 +74,7 @@ int64_t plan_slot_bytes(const model_config *c, const int64_t *expert) {
 
 /* What a device holds besides its layers. */
 static void device_sizes(const plan_inputs *in, const plan_sizes *s, const model_head_parts *h, int d, plan_device_sizes *v) {
-  bool first = d == 0, last = d == in->gpus.n - 1;
+  bool first = d == in->home[0], last = d == in->home[in->c->n_layers - 1];
   /* a tied matrix is one where both ends are on one device, else each end has its copy */
   if (first) v->head += h->embed.loaded_bytes;
   if (last) v->head += h->output.loaded_bytes;
@@ -113,7 +113,9 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
                                               : in->upload_slots > 0 ? in->upload_slots
                                                                      : SCHED_UPLOAD_SLOTS);
   s->rope = 8LL * r->context * (c->rope.dim / 2) + 64;
-  s->host_step = 8LL * tokens * c->d_model + 4LL * r->users * c->vocab_size;
+  /* rows for experts that live on other devices than their layer's home: any of several may have such */
+  int64_t away = s->n_devices > 1 ? s->n_devices : 0;
+  s->host_step = (8LL + 4 * away) * tokens * c->d_model + 4LL * r->users * c->vocab_size;
   s->rank_rows = s->n_remotes * footprint_rank_bytes(tokens, c->top_k, c->d_model);
   s->ram_limit = cost_mem_bytes(in->host, "cpu", -1);
   s->host_reserve = s->ram_limit > HOST_SMALL ? s->ram_limit / 64 + ((int64_t)1 << 30) : 0;

@@ -9,7 +9,8 @@ enum { SIM_CHROME_EVENTS = 1000000 }; /* what comes after is counted and left ou
 typedef struct {
   rec_trace *ev;
   int64_t n, cap, left_out;
-  hf_status failed; /* memory for events was refused */
+  hf_status failed; /* memory for events was refused, */
+  char why[160];    /* as the error line then said: much may be tried, and fail, until the file would be written */
   idle_account idle;
 } sim_chrome;
 

@@ -11,7 +11,22 @@ expect_json '.devices | length == 2 and .[0].spec == "virtual:6M" and .[1].spec 
 expect_json '[.layers[] | .home // 0] | unique == [0, 1] and . == sort'
 expect_json '[.budget[] | select(.where == "gpu1" and (.what | test("KV")))] | length == 1'
 
+# The loss of one moves everything to the CPU, as hf-run does: what whatif says of it.
+lost=$(jq .fallback.decode_tok_per_s "$out")
+expect_json '.fallback | .lost == "gpu0" and .placement == "everything on the CPU" and .feasible'
+expect_exit 0 "$bin/hf-plan" whatif --model $tiny --gpu $pair --users 5 --context 128 --prompt-tokens 40 --output-tokens 24 --set lost=gpu0 --no-store --json
+expect_json --argjson lost "$lost" '(.cases[0].decode_tok_per_s.likely / $lost - 1 | fabs) < 1e-9'
+
 expect_exit 0 "$bin/hf-run" "${ask[@]}" --gpu none --out "$tmp/want.jsonl"
+# One that is too small for a layer has experts at most; embedding and output are with the first and the last layer: what the plan says fits does.
+for devices in virtual:6M+virtual:900K virtual:900K+virtual:6M; do
+  expect_exit 0 "$bin/hf-plan" plan --model $tiny --gpu $devices --users 5 --context 128 --prompt-tokens 40 --output-tokens 24 --depth 1 --kv-type f16 --chunk-tokens 64 --out "$tmp/small.json" --json --quiet
+  expect_json '[.layers[] | .home // 0] | unique | length == 1'
+  expect_exit 0 "$bin/hf-run" "${ask[@]}" --plan "$tmp/small.json" --gpu $devices --out "$tmp/got.jsonl"
+  expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/got.jsonl")" "answers with $devices"
+  rm "$tmp/got.jsonl"
+done
+
 for depth in 1 2 3; do # each micro-batch has buffers on both
   expect_exit 0 "$bin/hf-run" "${ask[@]}" --plan "$tmp/plan.json" --gpu virtual:$((5 + depth))M+virtual:$((3 + depth))M --depth $depth --trace "$tmp/trace.json" --out "$tmp/got.jsonl"
   expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/got.jsonl")" "answers of two devices at depth $depth"
@@ -28,6 +43,10 @@ for depth in 1 3; do
   expect_exit 0 "$bin/hf-run" "${ask[@]}" --plan "$tmp/anywhere.json" --gpu virtual:8M+virtual:8M --depth $depth --out "$tmp/got.jsonl"
   expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/got.jsonl")" "answers with experts anywhere at depth $depth"
 done
+
+# The times of a stage are the home's: experts on the other device add none, and where only guests are there is no row.
+expect_same "$(sqlite3 "$HETEROFLOW_DB" "select count(*) from stage_time d join stage_time a using (run_id, source, layer, phase) where run_id = $(json .run_id) and d.stage = 'dexp' and a.stage = 'attn' and d.resource <> a.resource")" 0 "times of guests"
+expect_same "$(sqlite3 "$HETEROFLOW_DB" "select count(distinct layer) > 0 from stage_time where run_id = $(json .run_id) and stage = 'dexp'")" 1 "times of experts at home"
 
 # Without a plan layers go by sizes; budgets name the device.
 # Every pair of a depth, a batch and a share (a Latin square) with each family and each number of devices in turn.

@@ -365,6 +365,19 @@ static void files_are_replaced_whole(void **state) {
   assert_string_equal(text, "[2]"); /* the old contents */
   free(text);
   assert_int_equal(entries(folder), 2); /* no temporary file is left */
+  assert_int_equal(hf_can_write(path), HF_OK);
+  assert_int_equal(hf_can_write(link_path), HF_OK);
+  assert_int_equal(hf_can_write("/dev/null"), HF_OK);
+  assert_int_equal(hf_can_write("name-without-folder"), HF_OK);
+  assert_int_equal(hf_can_write(folder), HF_INPUT);
+  assert_int_equal(hf_can_write(other), HF_NOT_FOUND);
+  snprintf(other, sizeof other, "%s/a.json/b.json", folder); /* no folder, a file */
+  assert_int_equal(hf_can_write(other), HF_NOT_FOUND);
+  snprintf(other, sizeof other, "%s/new/", folder);
+  assert_int_equal(hf_can_write(other), HF_INPUT);
+  assert_int_equal(chmod(folder, 0555), 0); /* a file that may be written in a folder where none can be put beside it */
+  if (geteuid() != 0) assert_int_equal(hf_can_write(path), HF_INPUT);
+  assert_int_equal(chmod(folder, 0755), 0);
   assert_int_equal(hf_write_file("/dev/full", "x", 1), HF_MACHINE);
   assert_int_equal(hf_read_file("/dev/zero", 100000, &text, &n), HF_INPUT); /* endless, stopped by the limit */
   json_free(v);

@@ -241,6 +241,41 @@ static void a_small_second_device_gets_fewer_layers(void **state) {
   cost_rows_free(r);
 }
 
+/* A device that is too small for a layer has none, nor embedding or output: they are where the first and the last layer are, as in hf-run. */
+static void a_device_without_layers(void **state) {
+  (void)state;
+  cost_rows *r = machine(64 << 20, 64 << 20);
+  plan_inputs *wide = open_plan(r, "cuda:0+cuda:1", 1024);
+  plan_sizes s;
+  ok(plan_sizes_of(wide, &s));
+  const int64_t head = s.device[0].head + s.device[1].head, buffers = s.activations + s.slots + s.rope + 4096;
+  const int64_t bare = (int64_t)((double)buffers / (1 - 1 / 16.0 - 1 / 50.0)); /* the margin is a share of the memory */
+  for (int tiny = 0; tiny < 2; tiny++) {
+    char gpu[64];
+    snprintf(gpu, sizeof gpu, tiny ? "cuda:0+cuda:1:%lld" : "cuda:0:%lld+cuda:1", (long long)bare);
+    plan_inputs *in = open_plan(r, gpu, 1024);
+    for (int l = 0; l < in->c->n_layers; l++) assert_int_equal(in->home[l], 1 - tiny);
+    ok(plan_sizes_of(in, &s));
+    assert_int_equal(s.device[tiny].head + s.device[tiny].dense + s.device[tiny].kv, 0);
+    assert_int_equal(s.device[1 - tiny].head, in->c->tied_embeddings ? head / 2 : head);
+    assert_true(plan_expert_room(&s, 0, 1) >= 0 && plan_expert_room(&s, 1, 1) >= 0);
+    plan_inputs_close(in);
+  }
+  plan_inputs_close(wide);
+  plan_request q = {.model = "examples/tiny-moe", .host_rows = r, .gpu = "cuda:0+cuda:1", .users = 5, .homes = "0,1,0,0,1,1"};
+  ok(plan_inputs_open(NULL, &q, &wide));
+  const uint8_t asked[6] = {0, 1, 0, 0, 1, 1};
+  assert_memory_equal(wide->home, asked, 6);
+  plan_inputs_close(wide);
+  static const char *const bad[] = {
+      "", "0", "0,0,0,0,0,", "0,0,0,0,0,0,0", "0,0,0,0,0,2", "0,0,0,0,0,-1", "0;0;0;0;0;0", "0,0,0,0,0,x"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    q.homes = bad[i];
+    assert_int_equal(plan_inputs_open(NULL, &q, &wide), HF_INPUT);
+  }
+  cost_rows_free(r);
+}
+
 static void other_machines(void **state) {
   (void)state;
   cost_remote_name name[STAGE_MAX_REMOTES];
@@ -387,6 +422,7 @@ int main(void) {
       cmocka_unit_test(table_of_two_devices),
       cmocka_unit_test(sizes_by_device),
       cmocka_unit_test(a_small_second_device_gets_fewer_layers),
+      cmocka_unit_test(a_device_without_layers),
       cmocka_unit_test(other_machines),
       cmocka_unit_test(faster_is_never_slower),
       cmocka_unit_test(what_needs_a_database_says_so),

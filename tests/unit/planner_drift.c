@@ -116,10 +116,40 @@ static void share_decides_the_tag(void **state) {
   compare_and_apply(&slow, 1, "assumed", 120.0 / (200 + 2 * 60), "assumed");
 }
 
+/* A step that waits for experts on another device than the layers' own: predicted so, it leaves nothing to explain by hand-over and fixed cost. */
+static void guests_are_no_fixed_cost(void **state) {
+  (void)state;
+  stage_table *t = NULL;
+  popularity *p = NULL;
+  ok(stage_table_new(1, &t));
+  ok(stage_table_places(t, 2, 0));
+  ok(popularity_new(1, 4, &p));
+  for (int i = 0; i < 4; i++) p->p[i] = 1;
+  t->n_experts = t->top_k = 4;
+  t->head = (stage_curve){.n = 1, .tok = {1}, .ns = {10}};
+  t->step_fixed_ns = 10;
+  t->layer[0].moe = true;
+  t->layer[0].attn = (stage_curve){.n = 1, .tok = {1}, .ns = {30}};
+  t->layer[0].shared = (stage_curve){.n = 1, .tok = {1}, .ns = {0}};
+  t->layer[0].cexp = t->layer[0].dexp = (stage_curve){.n = 1, .tok = {1}, .ns = {15}};
+  stage_place_of(t, 0, 2)->exp = (stage_curve){.n = 1, .tok = {1}, .ns = {100}};
+  const uint8_t placement[4] = {1, 1, 2, 2};
+  const rec_stage rows[] = {stage_row("attn", 0, 30), stage_row("dexp", 0, 2 * 15),
+                            stage_row("step", -1, 10 + 30 + 2 * 100 + 10)};
+  plan_drift d = {.run = {.depth = 1}};
+  drift_compare(t, p, placement, 0, rows, 3, &d);
+  near(d.factor[DRIFT_DEXP], 1, 1e-9);
+  near(d.fixed_factor, 1, 1e-6);
+  near(d.step_extra_ns + 1, 1, 0);
+  popularity_free(p);
+  stage_table_free(t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(distinct_experts_by_layer),
       cmocka_unit_test(share_decides_the_tag),
+      cmocka_unit_test(guests_are_no_fixed_cost),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

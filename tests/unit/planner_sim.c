@@ -1,6 +1,7 @@
 /* The simulator: equal to the evaluator's step where it must be, Little's law, determinism, the trace. */
 #include "base/mem.h"
 #include "planner/ilp/ilp.h"
+#include "planner/sim/chrome.h"
 #include "planner/sim/sim.h"
 
 #include <math.h>
@@ -296,6 +297,22 @@ static void failing_allocations(void **state) {
   stage_table_free(t);
 }
 
+/* Events that found no memory: said when the trace would be written, whatever failed and was given up in between. */
+static void a_trace_without_memory(void **state) {
+  (void)state;
+  sim_chrome c = {0};
+  const rec_trace r = {.stage = "attn", .resource = "gpu0", .end_ns = 1};
+  hf_fail_alloc_at(1);
+  sim_chrome_add(&c, &r);
+  hf_fail_alloc_at(0);
+  sim_chrome_add(&c, &r);
+  assert_int_equal(c.n, 0);
+  hf_clear_error();
+  assert_int_equal(sim_chrome_write(&c, "/dev/null"), HF_MACHINE);
+  assert_non_null(strstr(hf_error_line(), "trace events"));
+  sim_chrome_free(&c);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(depth_one_is_the_evaluator),
@@ -307,6 +324,7 @@ int main(void) {
       cmocka_unit_test(bad_options_are_refused),
       cmocka_unit_test(absurd_times_are_refused),
       cmocka_unit_test(failing_allocations),
+      cmocka_unit_test(a_trace_without_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
