@@ -48,6 +48,11 @@ done
 expect_same "$(sqlite3 "$HETEROFLOW_DB" "select count(*) from stage_time d join stage_time a using (run_id, source, layer, phase) where run_id = $(json .run_id) and d.stage = 'dexp' and a.stage = 'attn' and d.resource <> a.resource")" 0 "times of guests"
 expect_same "$(sqlite3 "$HETEROFLOW_DB" "select count(distinct layer) > 0 from stage_time where run_id = $(json .run_id) and stage = 'dexp'")" 1 "times of experts at home"
 
+# Paced stages are those of the plan's own homes, whatever hf-plan would choose for the devices.
+jq '.layers |= [to_entries[] | .value.home = (if .key == 0 then 0 else 1 end) | .value] | .placement |= map(if . == [] then . else [[32, -1]] end) | .budget = []' "$tmp/plan.json" >"$tmp/homes.json"
+expect_exit 0 "$bin/hf-run" "${ask[@]}" --plan "$tmp/homes.json" --gpu paced:paced-pair:64M+paced:paced-pair:64M --limit 2 --out "$tmp/paced.jsonl"
+expect_json '.requests == 2'
+
 # Without a plan layers go by sizes; budgets name the device.
 # Every pair of a depth, a batch and a share (a Latin square) with each family and each number of devices in turn.
 batches=(1 5 16) shares=(0 50 100) i=0
