@@ -109,6 +109,8 @@ static const char standby_help[] =
     "run "
     "ends. Default none.";
 
+static const char standby_size_help[] = "Of it, e.g. 8G. Default the KV cache's, and a whole context for each session.";
+
 static const char environment[] =
     "HF_ISA\nUse no instruction set above: scalar, avx2, avx512, avx512vnni, avx512bf16, amx.\n"
     "HF_TOPOLOGY\nA JSON file of NUMA nodes to pretend: {\"nodes\":[{\"cpus\":2,\"mem_bytes\":8589934592}]}.\n"
@@ -208,8 +210,7 @@ int main(int argc, char **argv) {
       {"adapt-every", 0, CLI_SECONDS, &r.adapt_every_s, "TIME", adapt_every_help, 0, 0},
       {"adapt-rate", 0, CLI_SIZE, &r.adapt_rate, "SIZE", adapt_rate_help, 0, 0},
       {"standby", 0, CLI_STR, &r.standby, "none|ram|file:PATH", standby_help, 0, 0},
-      {"standby-size", 0, CLI_STR, &r.standby_size, "SIZE",
-       "Of it, e.g. 8G. Default the KV cache's, and a whole context for each session.", 0, 0},
+      {"standby-size", 0, CLI_STR, &r.standby_size, "SIZE", standby_size_help, 0, 0},
       {"fault", 0, CLI_STR, &r.fault, "KIND@N",
        "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
        "(slow*FACTOR); at "
