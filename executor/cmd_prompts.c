@@ -222,7 +222,7 @@ static int64_t moving_rate(const run_options *r, const job *j) {
 }
 
 static hf_status prepare_adapting(const run_options *r, job *j) {
-  if (!strcmp(j->o.gpu, "none"))
+  if (!engine_has_device(&j->o))
     return hf_fail(HF_INPUT, "--adapt: experts change places between the CPU and a device, and there is none (--gpu)");
   if (j->o.ranks) return hf_fail(HF_UNSUPPORTED, "--adapt: not yet where other machines have experts");
   if (!j->p) return hf_fail(HF_INPUT, "--adapt: there is no plan that could change; run hf-profile first");
@@ -262,7 +262,7 @@ static hf_status prepare(const run_options *r, job *j) {
   HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));
   if (r->adapt) HF_TRY(prepare_adapting(r, j));
   HF_TRY(standby_size(r, model_get_config(j->m), j->list.n_sessions, &j->o, &j->slots));
-  const bool device = strcmp(j->o.gpu, "none") != 0;
+  const bool device = engine_has_device(&j->o);
   if (j->p && !j->pace && device != (j->o.ranks != NULL)) /* with both one may be lost and the other stay */
     make_plan_without(r, j->db_path, j->p, &j->without);
   return j->d ? HF_OK : db_open(j->db_path, true, &j->d);
@@ -547,7 +547,7 @@ static hf_status serve(const run_options *r, job *j) {
                     .list = &j->list,
                     .config = model_get_config(j->m),
                     .single = j->list.n == 1 && !j->list.kept,
-                    .trace.on_host = !strcmp(j->o.gpu, "none")};
+                    .trace.on_host = !engine_has_device(&j->o)};
   hf_status st;
   int64_t tokens = 0;
   HF_GO(end, hf_alloc(&s.text, (size_t)j->list.n, sizeof *s.text, "text of answers"));

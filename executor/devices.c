@@ -9,12 +9,12 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-static bool has_device(const engine_options *o) {
+bool engine_has_device(const engine_options *o) {
   return strcmp(o->gpu, "none") != 0;
 }
 
 int devices_of(const engine_options *o) {
-  return has_device(o) ? 1 + o->more_devices : 1;
+  return engine_has_device(o) ? 1 + o->more_devices : 1;
 }
 
 int64_t device_size(const engine_options *o, int k) {
@@ -45,7 +45,7 @@ int device_of_layer(const model_config *c, const engine_options *o, int layer) {
 
 /* The plan's, or an even spread of a percentage per layer. */
 int device_of_expert(const model_config *c, const engine_options *o, int l, int x) {
-  if (!has_device(o)) return -1;
+  if (!engine_has_device(o)) return -1;
   if (o->placement) {
     const int16_t *device = o->placement->layer[l].device;
     return device && device[x] >= 0 && !plan_rank(o->placement, device[x]) ? device[x] : -1;
@@ -84,7 +84,7 @@ hf_status devices_check(const model_config *c, const engine_options *o) {
     return hf_fail(HF_INPUT, "engine: %d devices: 1 to %d are possible", 1 + o->more_devices, (int)ENGINE_DEVICES);
   for (int l = 0; l < c->n_layers; l++) {
     /* the plan's own: with one device it would be taken for that one's */
-    const int home = has_device(o) && o->placement ? o->placement->layer[l].home : device_of_layer(c, o, l);
+    const int home = engine_has_device(o) && o->placement ? o->placement->layer[l].home : device_of_layer(c, o, l);
     if (o->pace && devices_of(o) > 1 && o->pace->layer[l].home != home)
       return hf_fail(HF_UNSUPPORTED,
                      "plan: layers[%d].home: gpu%d, the paced machine's times are for gpu%d: make the plan for this --gpu", l,

@@ -25,9 +25,6 @@ _Static_assert((int)WATCH_STEPS >= (int)SCHED_MAX_DEPTH && (int)WATCH_STEPS >= (
 static int64_t align_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
-static bool has_device(const engine_options *o) {
-  return strcmp(o->gpu, "none") != 0;
-}
 void engine_without_device(engine_options *o) {
   snprintf(o->gpu, sizeof o->gpu, "none");
   o->pace = NULL;
@@ -42,7 +39,7 @@ static bool paced(const engine_options *o) {
 }
 
 int check_pages(const engine_options *o) {
-  return o->check_every_ns > 0 && has_device(o) ? (CHECK_TOKENS + o->page_tokens - 1) / o->page_tokens : 0;
+  return o->check_every_ns > 0 && engine_has_device(o) ? (CHECK_TOKENS + o->page_tokens - 1) / o->page_tokens : 0;
 }
 
 size_t kv_row_bytes(const model_config *c, const engine_options *o) {
@@ -155,7 +152,7 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
       note_size(w, *to - before);
       const int64_t slot = footprint_slot_bytes(*to - before, c->d_ff_expert, c->d_model);
       int64_t *most = &w->slot[device_of_layer(c, o, l)];
-      if (to == &w->ram_experts && has_device(o) && !w->cut && layer_uploads(o, c, l) && slot > *most) *most = slot;
+      if (to == &w->ram_experts && engine_has_device(o) && !w->cut && layer_uploads(o, c, l) && slot > *most) *most = slot;
     }
   return HF_OK;
 }
@@ -174,7 +171,7 @@ static int64_t plain_scratch_bytes(const model_config *c, const engine_options *
 /* Of all recordings; a device's own thread is one. */
 static int64_t attention_scratch_bytes(const model_config *c, const engine_options *o) {
   const bool mla = c->attn == ATTN_MLA;
-  const int dv = mla ? c->kv_lora_rank : c->head_dim, threads = has_device(o) ? 1 : threads_of(o);
+  const int dv = mla ? c->kv_lora_rank : c->head_dim, threads = engine_has_device(o) ? 1 : threads_of(o);
   const size_t each = kern_attn_scratch_bytes(mla ? dv + c->rope_dim : dv, dv);
   const size_t part = sizeof(float) * attn_part_floats(c->n_heads, mla ? 1 : c->n_kv_heads, dv, o->context, threads);
   int recordings = 0;
@@ -185,13 +182,13 @@ static int64_t attention_scratch_bytes(const model_config *c, const engine_optio
 /* What is in the memory of a device, or for want of one in this machine's. */
 static void device_rows(table *t, const model_config *c, const engine_options *o, const weight_bytes *w, int k) {
   char where[8] = "ram";
-  const int64_t limit = has_device(o) ? device_size(o, k) : o->ram_limit_bytes;
+  const int64_t limit = engine_has_device(o) ? device_size(o, k) : o->ram_limit_bytes;
   int64_t kv = 0;
   for (int l = 0; l < c->n_layers; l++)
     if (device_of_layer(c, o, l) == k) kv += align_up((int64_t)kv_layer_bytes(c, o), 64);
   int64_t act = (int64_t)o->depth * (int64_t)graph_buffer_bytes(c, o);
   int64_t rope = 2 * (int64_t)o->context * (c->rope.dim / 2) * 4 + 64;
-  if (has_device(o)) device_name(k, where);
+  if (engine_has_device(o)) device_name(k, where);
   row(t, where, "attention, dense and shared weights", w->dense[k], limit);
   row(t, where, "resident experts", w->dev_experts[k], limit);
   row(t, where, "KV cache", kv, limit);
@@ -229,7 +226,7 @@ static hf_status budget_on(const nodes *n, const model *m, const engine_options 
   if (c->n_experts)
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, &n->parts, threads_of(o)), o->ram_limit_bytes);
   int with_experts = 0; /* recordings of virtual devices */
-  for (int k = 0; has_device(o) && k < devices_of(o); k++)
+  for (int k = 0; engine_has_device(o) && k < devices_of(o); k++)
     with_experts += (w.dev_experts[k] || w.slot[k] ? parts_on(c, o, k) : 0) + device_has_guests(c, o, k);
   row(&t, "ram", "scratch of the device's experts", o->depth * with_experts * moe_scratch_bytes(&scratch, NULL, 1),
       o->ram_limit_bytes);
@@ -538,11 +535,11 @@ hf_status open_device(engine *e) {
   int threads = e->o.threads;
   if (threads == 0) {
     for (int i = 0; i < e->topo->n_nodes; i++) threads += e->topo->node[i].n_cores;
-    for (int k = 0; has_device(&e->o) && k < e->n_devices && threads > 1; k++)
+    for (int k = 0; engine_has_device(&e->o) && k < e->n_devices && threads > 1; k++)
       threads--; /* a virtual device computes on a core, too */
   }
   HF_TRY(pool_new(e->topo, threads, &e->p));
-  if (!has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->d);
+  if (!engine_has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->d);
   for (int k = 0; k < e->n_devices; k++) {
     dev *d;
     HF_TRY(dev_virtual_new(device_size(&e->o, k), e->o.depth, paced(&e->o) ? pace_device : NULL, e, &d));

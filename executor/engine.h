@@ -57,6 +57,8 @@ typedef struct {
 } engine_options;
 
 typedef struct engine engine;
+/* False: everything is the CPU's (gpu none). */
+bool engine_has_device(const engine_options *o);
 
 /* A tensor as it is loaded: its format after --dequantise. *convert: it has another in the file. HF_UNSUPPORTED when no kernel takes it. */
 HF_MUST hf_status loaded_tensor(const model *m, const engine_options *o, model_tensor_id id, int layer, int expert,

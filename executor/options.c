@@ -109,7 +109,7 @@ hf_status standby_size(const run_options *r, const model_config *c, int n_sessio
   *slots = 0;
   HF_TRY(standby_parse(r, &s));
   if (!s.on) return HF_OK;
-  if (!strcmp(o->gpu, "none") && n_sessions == 0)
+  if (!engine_has_device(o) && n_sessions == 0)
     return hf_fail(HF_INPUT,
                    "--standby: there is no device whose KV could be lost (--gpu), and no prompt names a \"session\" to park");
   const int64_t page = engine_kv_page_bytes(c, o), per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
@@ -283,7 +283,7 @@ static hf_status plan_number(const plan *p, const char *key, int lo, int hi, int
 /* From which steps on, and through how many slots, experts are sent: the plan's, or asked for. */
 static hf_status upload_part(const run_options *r, const plan *p, engine_options *o) {
   _Static_assert((int)SCHED_MOST_SLOTS == (int)DEV_MAX_SLOTS, "what is planned can be recorded");
-  const bool device = strcmp(o->gpu, "none") != 0;
+  const bool device = engine_has_device(o);
   o->upload_slots = SCHED_UPLOAD_SLOTS;
   if (plan_uploads(p)) {
     HF_TRY(plan_number(p, "upload_tokens", 1, 1 << 20, SCHED_UPLOAD_TOKENS, &o->upload_tokens));
@@ -363,7 +363,7 @@ hf_status engine_options_for(const run_options *r, const char *db_path, const mo
   HF_TRY(device_part(r, db_path, p, o, pace));
   HF_TRY(upload_part(r, p, o));
   HF_TRY(ranks_part(r, c, p, o));
-  if (p && !strcmp(o->gpu, "none"))
+  if (p && !engine_has_device(o))
     for (int l = 0; l < p->n_layers; l++)
       for (int x = 0; x < p->layer[l].n_experts; x++)
         if (p->layer[l].device[x] >= 0 && !plan_rank(p, p->layer[l].device[x]))

@@ -127,7 +127,7 @@ static void told_if_failed(standby *s) {
 
 /* Whether steps are written through: a device that can be lost, and room to write. */
 static bool through(const standby *s) {
-  return s->m && !s->failed[0] && strcmp(engine_opts(s->e)->gpu, "none") != 0;
+  return s->m && !s->failed[0] && engine_has_device(engine_opts(s->e));
 }
 
 void standby_before(standby *s, int32_t page) {

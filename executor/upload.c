@@ -77,7 +77,7 @@ static hf_status open_slots(engine *e, int k) {
 }
 
 hf_status open_uploads(engine *e) {
-  if (!strcmp(e->o.gpu, "none")) return HF_OK;
+  if (!engine_has_device(&e->o)) return HF_OK;
   tell_not_uploaded(e);
   for (int k = 0; k < e->n_devices; k++) HF_TRY(open_slots(e, k));
   return HF_OK;

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "executor/devices.h"
 #include "executor/serve.h"
+#include "tests/unit/executor_common.h"
 
 enum { REQUESTS = 5, MAX_OUT = 10, CHUNK = 12, CONTEXT = 64, VOCAB = 512 };
 static const int prompt_len[REQUESTS] = {3, 40, 17, 30, 9};
@@ -48,17 +49,10 @@ typedef struct {
   engine *e;
 } run;
 
-static uint64_t hash(uint64_t h, const void *data, size_t n) {
-  const unsigned char *p = data;
-  for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * UINT64_C(1099511628211);
-  return h;
-}
-
 static void on_logits(void *user, serve_request *q, int position, const float *logits) {
   run *r = user;
-  const int64_t at[2] = {q - r->req, position};
   const size_t bytes = sizeof *logits * (size_t)model_get_config(m)->vocab_size;
-  r->logits += hash(hash(UINT64_C(14695981039346656037), at, sizeof at), logits, bytes);
+  r->logits += hash_logits(q - r->req, position, logits, model_get_config(m)->vocab_size);
   if (position + 1 == q->n_ids) memcpy(r->last[q - r->req], logits, bytes);
 }
 
@@ -95,7 +89,7 @@ static void fill(run *r, bool logits) {
   const int vocab = model_get_config(m)->vocab_size;
   memset(r, 0, sizeof *r);
   for (int i = 0; i < REQUESTS; i++) {
-    for (int k = 0; k < prompt_len[i]; k++) r->ids[i][k] = (i * 31 + k * 17 + 5) % vocab;
+    fill_ids(r->ids[i], prompt_len[i], i, vocab);
     r->req[i] = (serve_request){.ids = r->ids[i],
                                 .n_ids = prompt_len[i],
                                 .max_tokens = out_len[i],

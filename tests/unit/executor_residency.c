@@ -15,12 +15,11 @@
 #include "executor/residency.h"
 #include "executor/serve.h"
 #include "kernels/dev/cpu_ops.h"
+#include "tests/unit/executor_common.h"
 
 enum { REQUESTS = 6, MAX_OUT = 16, CHUNK = 12, CONTEXT = 64, PAGE = 8, USERS = 3 };
 static const int prompt_len[REQUESTS] = {3, 40, 17, 30, 9, 20};
 static const int out_len[REQUESTS] = {16, 8, 12, 10, 6, 12};
-static const float NEAR_TIE = 5e-2f; /* as in executor_failover.c: what rounding elsewhere may turn */
-
 static model *m;
 
 typedef struct {
@@ -59,11 +58,6 @@ static size_t cells(const engine *e) {
   return (size_t)e->c.n_layers * (size_t)e->c.n_experts;
 }
 
-static uint32_t next(uint32_t *seed) {
-  *seed = *seed * 1664525u + 1013904223u;
-  return *seed >> 8;
-}
-
 /* As many experts as now, of any layers that have some: partners of one layer and of two. */
 static void shuffle(const engine *e, uint8_t *target, uint32_t *seed) {
   const size_t n = cells(e), ne = (size_t)e->c.n_experts;
@@ -77,23 +71,11 @@ static void shuffle(const engine *e, uint8_t *target, uint32_t *seed) {
   }
 }
 
-static uint64_t hash(uint64_t h, const void *bytes, size_t n) {
-  const unsigned char *p = bytes;
-  for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * UINT64_C(1099511628211);
-  return h;
-}
-
 static void on_logits(void *user, serve_request *q, int position, const float *logits) {
   run *r = user;
   const int i = (int)(q - r->req), vocab = model_get_config(m)->vocab_size;
-  const int64_t at[2] = {i, position};
-  float best = logits[0], second = -1e30f;
-  for (int k = 1; k < vocab; k++) {
-    if (logits[k] > best) second = best, best = logits[k];
-    else if (logits[k] > second) second = logits[k];
-  }
-  if (q->n_out < MAX_OUT) r->margin[i][q->n_out] = best - second;
-  r->logits += hash(hash(UINT64_C(14695981039346656037), at, sizeof at), logits, sizeof *logits * (size_t)vocab);
+  if (q->n_out < MAX_OUT) r->margin[i][q->n_out] = margin_of(logits, vocab);
+  r->logits += hash_logits(i, position, logits, vocab);
 }
 
 static void on_step(void *user, const dev_step *s, const sched_step *what, int64_t index) {
@@ -113,7 +95,7 @@ static void fill(run *r) {
   const int vocab = model_get_config(m)->vocab_size;
   memset(r, 0, sizeof *r);
   for (int i = 0; i < REQUESTS; i++) {
-    for (int k = 0; k < prompt_len[i]; k++) r->ids[i][k] = (i * 31 + k * 17 + 5) % vocab;
+    fill_ids(r->ids[i], prompt_len[i], i, vocab);
     r->req[i] = (serve_request){.ids = r->ids[i],
                                 .n_ids = prompt_len[i],
                                 .max_tokens = out_len[i],

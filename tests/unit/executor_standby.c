@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "executor/engine_int.h"
 #include "executor/serve.h"
+#include "tests/unit/executor_common.h"
 
 enum { REQUESTS = 6, MAX_OUT = 12, CONTEXT = 64, PAGE = 8, FAULTS = 60 };
 static const int prompt_len[REQUESTS] = {3, 20, 17, 30, 9, 20};
@@ -54,18 +55,11 @@ typedef struct {
   bool twice;
 } run;
 
-static const float NEAR_TIE = 5e-2f; /* as in executor_failover.c */
-
 static void on_logits(void *user, serve_request *q, int position, const float *logits) {
   run *r = user;
   const int i = (int)(q - r->req), vocab = model_get_config(m)->vocab_size;
-  float best = logits[0], second = -1e30f;
   (void)position;
-  for (int k = 1; k < vocab; k++) {
-    if (logits[k] > best) second = best, best = logits[k];
-    else if (logits[k] > second) second = logits[k];
-  }
-  if (q->n_out < MAX_OUT) r->margin[i][q->n_out] = best - second;
+  if (q->n_out < MAX_OUT) r->margin[i][q->n_out] = margin_of(logits, vocab);
 }
 
 static void on_token(void *user, serve_request *q, int32_t id) {
@@ -83,7 +77,7 @@ static void fill(run *r) {
   const int vocab = model_get_config(m)->vocab_size;
   memset(r, 0, sizeof *r);
   for (int i = 0; i < REQUESTS; i++) {
-    for (int k = 0; k < prompt_len[i]; k++) r->ids[i][k] = ((i == 5 ? 1 : i) * 31 + k * 17 + 5) % vocab; /* two begin alike */
+    fill_ids(r->ids[i], prompt_len[i], i == 5 ? 1 : i, vocab); /* two begin alike */
     r->req[i] = (serve_request){.ids = r->ids[i],
                                 .n_ids = prompt_len[i],
                                 .max_tokens = out_len[i],
@@ -133,11 +127,6 @@ static void expect_same(const run *got, const run *want, const char *what) {
                (double)want->margin[i][k]);
   }
   assert_false(got->twice);
-}
-
-static uint32_t next(uint32_t *seed) {
-  *seed = *seed * 1664525u + 1013904223u;
-  return *seed >> 8;
 }
 
 /* Pages whose tokens lie apart, and those whose heads lie in groups of tokens. */

@@ -11,6 +11,7 @@
 #include "executor/engine_int.h"
 #include "executor/serve.h"
 #include "kernels/dev/cpu_ops.h"
+#include "tests/unit/executor_common.h"
 
 enum { REQUESTS = 5, MAX_OUT = 12, CHUNK = 12, CONTEXT = 64 };
 static const int prompt_len[REQUESTS] = {3, 40, 17, 30, 9};
@@ -53,17 +54,9 @@ typedef struct {
   bool wrong;
 } run;
 
-static uint64_t hash(uint64_t h, const void *bytes, size_t n) {
-  const unsigned char *p = bytes;
-  for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * UINT64_C(1099511628211);
-  return h;
-}
-
 static void on_logits(void *user, serve_request *q, int position, const float *logits) {
   run *r = user;
-  const int64_t at[2] = {q - r->req, position};
-  r->logits +=
-      hash(hash(UINT64_C(14695981039346656037), at, sizeof at), logits, sizeof *logits * (size_t)model_get_config(m)->vocab_size);
+  r->logits += hash_logits(q - r->req, position, logits, model_get_config(m)->vocab_size);
 }
 
 /* Bytes of the host's experts that a step's tokens chose in layers that upload. */
@@ -124,7 +117,7 @@ static void serve(const engine_options *o, bool logits, run *r, serve_stats *st)
   const int vocab = model_get_config(m)->vocab_size;
   memset(r, 0, sizeof *r);
   for (int i = 0; i < REQUESTS; i++) {
-    for (int k = 0; k < prompt_len[i]; k++) r->ids[i][k] = (i * 31 + k * 17 + 5) % vocab;
+    fill_ids(r->ids[i], prompt_len[i], i, vocab);
     r->req[i] = (serve_request){.ids = r->ids[i],
                                 .n_ids = prompt_len[i],
                                 .max_tokens = out_len[i],
