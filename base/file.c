@@ -74,15 +74,15 @@ static hf_status write_fd(int fd, const char *path, const char *bytes, size_t n)
 }
 
 /* A terminal, pipe or device is written to as it is: renaming over it would replace it. */
-static hf_status write_special(const char *path, const char *bytes, size_t n) {
+static hf_status write_special(const char *path, hf_write_fn *fill, void *user) {
   int fd = open(path, O_WRONLY | O_CLOEXEC);
   if (fd < 0) return cannot(path, "cannot be opened for writing");
-  hf_status st = write_fd(fd, path, bytes, n);
+  hf_status st = fill(fd, path, user);
   if (close(fd) != 0 && st == HF_OK) st = cannot(path, "cannot be written");
   return st;
 }
 
-static hf_status write_beside(const char *path, const char *bytes, size_t n) {
+static hf_status write_beside(const char *path, hf_write_fn *fill, void *user) {
   static atomic_uint serial;
   char *temporary;
   size_t length = strlen(path) + 48;
@@ -93,7 +93,7 @@ static hf_status write_beside(const char *path, const char *bytes, size_t n) {
   if (fd < 0) {
     st = cannot(path, "cannot be created");
   } else {
-    st = write_fd(fd, path, bytes, n);
+    st = fill(fd, path, user);
     if (st == HF_OK && fsync(fd) != 0) st = cannot(path, "cannot be written");
     if (close(fd) != 0 && st == HF_OK) st = cannot(path, "cannot be written");
     if (st == HF_OK && rename(temporary, path) != 0) st = cannot(path, "cannot be replaced");
@@ -103,15 +103,29 @@ static hf_status write_beside(const char *path, const char *bytes, size_t n) {
   return st;
 }
 
-hf_status hf_write_file(const char *path, const void *bytes, size_t n) {
+hf_status hf_write_file_by(const char *path, hf_write_fn *fill, void *user) {
   struct stat s;
   bool there = stat(path, &s) == 0;
   if (there && S_ISDIR(s.st_mode)) return hf_fail(HF_INPUT, "%s: is a folder where a file is expected", path);
-  if (there && !S_ISREG(s.st_mode)) return write_special(path, bytes, n);
+  if (there && !S_ISREG(s.st_mode)) return write_special(path, fill, user);
   char *target = realpath(path, NULL); /* a symbolic link stays one: its target is replaced */
-  hf_status st = write_beside(target ? target : path, bytes, n);
+  hf_status st = write_beside(target ? target : path, fill, user);
   free(target);
   return st;
+}
+
+typedef struct {
+  const void *bytes;
+  size_t n;
+} content;
+
+static hf_status write_content(int fd, const char *path, void *user) {
+  const content *c = user;
+  return write_fd(fd, path, c->bytes, c->n);
+}
+
+hf_status hf_write_file(const char *path, const void *bytes, size_t n) {
+  return hf_write_file_by(path, write_content, &(content){bytes, n});
 }
 
 /* As hf_write_file goes about it: a new file beside the old one replaces it. */

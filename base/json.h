@@ -25,6 +25,9 @@ HF_MUST hf_status hf_read_file(const char *path, size_t max_bytes, char **out, s
 /* Writes a whole file through a temporary one beside it and rename (devices and pipes: directly). On failure the old file is
  * still there. HF_NOT_FOUND: no such folder; HF_INPUT: not allowed; HF_MACHINE: disk full, I/O error. */
 HF_MUST hf_status hf_write_file(const char *path, const void *bytes, size_t n);
+/* The same for content that nobody has in memory: fill writes it to fd, which it leaves open, and names path in its errors. */
+typedef hf_status hf_write_fn(int fd, const char *path, void *user);
+HF_MUST hf_status hf_write_file_by(const char *path, hf_write_fn *fill, void *user);
 /* Whether hf_write_file may write there, asked before long work: into the folder of the file, or to the pipe or device. HF_NOT_FOUND: no such folder;
  * HF_INPUT: not allowed, or a folder itself. */
 HF_MUST hf_status hf_can_write(const char *path);

@@ -1,15 +1,12 @@
 #include "db/timeline.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#include "base/mem.h"
 
 enum { STEPS_LANE = 100, MICRO_BATCHES = 64 };
 
@@ -71,36 +68,29 @@ static void write_events(writer *w, const rec_trace *ev, int64_t n, const idle_a
   }
 }
 
-/* beside == path where that is no file to be replaced, but a pipe or a device. */
-static hf_status write_beside(const char *beside, const char *path, const rec_trace *ev, int64_t n, int64_t origin_ns,
-                              const idle_account *idle) {
-  writer w = {.f = fopen(beside, "we"), .origin_ns = origin_ns};
-  if (w.f == NULL) return hf_fail(errno == ENOENT ? HF_NOT_FOUND : HF_INPUT, "%s: cannot be written: %s", path, strerror(errno));
+typedef struct {
+  const rec_trace *ev;
+  int64_t n, origin_ns;
+  const idle_account *idle;
+} content;
+
+static hf_status write_content(int fd, const char *path, void *user) {
+  const content *c = user;
+  const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0); /* the stream closes it */
+  writer w = {.f = own < 0 ? NULL : fdopen(own, "w"), .origin_ns = c->origin_ns};
+  if (w.f == NULL) {
+    if (own >= 0) close(own);
+    return hf_fail(HF_MACHINE, "%s: cannot be written: %s", path, strerror(errno));
+  }
   fputs("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n", w.f);
-  write_events(&w, ev, n, idle);
+  write_events(&w, c->ev, c->n, c->idle);
   fputs("\n]}\n", w.f);
-  bool whole = ferror(w.f) == 0;
-  whole = fclose(w.f) == 0 && whole;
-  if (!whole) return hf_fail(HF_MACHINE, "%s: could not be written: %s", path, strerror(errno));
-  return beside == path || rename(beside, path) == 0 ? HF_OK : hf_fail(HF_MACHINE, "%s: %s", path, strerror(errno));
+  const bool whole = ferror(w.f) == 0;
+  return fclose(w.f) == 0 && whole ? HF_OK : hf_fail(HF_MACHINE, "%s: could not be written: %s", path, strerror(errno));
 }
 
 hf_status timeline_write(const rec_trace *ev, int64_t n, int64_t origin_ns, const idle_account *idle, const char *path) {
-  struct stat s;
-  char *beside = NULL;
-  if (stat(path, &s) == 0 && !S_ISREG(s.st_mode)) return write_beside(path, path, ev, n, origin_ns, idle);
-  char *target = realpath(path, NULL); /* as hf_write_file: a symbolic link stays one */
-  const char *at = target ? target : path;
-  const size_t room = strlen(at) + 32;
-  hf_status st = hf_alloc(&beside, room, 1, "name of a trace file");
-  if (st == HF_OK) {
-    snprintf(beside, room, "%s.%d.part", at, (int)getpid());
-    st = write_beside(beside, at, ev, n, origin_ns, idle);
-    if (st != HF_OK) unlink(beside);
-  }
-  free(beside);
-  free(target);
-  return st;
+  return hf_write_file_by(path, write_content, &(content){ev, n, origin_ns, idle});
 }
 
 void timeline_json(const idle_account *a, json *parent) {
