@@ -21,10 +21,6 @@ int64_t device_size(const engine_options *o, int k) {
   return k == 0 ? o->device_bytes : o->more_bytes[k - 1];
 }
 
-void device_name(int k, char out[8]) {
-  snprintf(out, 8, "gpu%d", k);
-}
-
 /* Without a plan: in proportion to the devices' memory, a layer where its middle falls. */
 static int by_sizes(const model_config *c, const engine_options *o, int layer) {
   double all = 0, end = 0;

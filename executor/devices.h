@@ -26,8 +26,6 @@ HF_MUST hf_status devices_check(const model_config *c, const engine_options *o);
 bool device_has_guests(const model_config *c, const engine_options *o, int device);
 /* Parts of a step that are on it. */
 int parts_on(const model_config *c, const engine_options *o, int device);
-/* Name in budgets, traces and messages: "gpu0". */
-void device_name(int device, char out[8]);
 
 /* The device that a micro-batch's step is on. */
 engine_device *device_at_work(engine *e, int micro_batch);

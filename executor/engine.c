@@ -181,14 +181,14 @@ static int64_t attention_scratch_bytes(const model_config *c, const engine_optio
 
 /* What is in the memory of a device, or for want of one in this machine's. */
 static void device_rows(table *t, const model_config *c, const engine_options *o, const weight_bytes *w, int k) {
-  char where[8] = "ram";
+  char where[GPU_NAME] = "ram";
   const int64_t limit = engine_has_device(o) ? device_size(o, k) : o->ram_limit_bytes;
   int64_t kv = 0;
   for (int l = 0; l < c->n_layers; l++)
     if (device_of_layer(c, o, l) == k) kv += align_up((int64_t)kv_layer_bytes(c, o), 64);
   int64_t act = (int64_t)o->depth * (int64_t)graph_buffer_bytes(c, o);
   int64_t rope = 2 * (int64_t)o->context * (c->rope.dim / 2) * 4 + 64;
-  if (engine_has_device(o)) device_name(k, where);
+  if (engine_has_device(o)) gpu_name(k, where);
   row(t, where, "attention, dense and shared weights", w->dense[k], limit);
   row(t, where, "resident experts", w->dev_experts[k], limit);
   row(t, where, "KV cache", kv, limit);
@@ -800,8 +800,8 @@ bool engine_plain(const engine *e, int pos, int prompt, int chunk) {
 hf_status engine_lost(engine *e) {
   int k = 0;
   while (k + 1 < e->n_devices && !dev_lost(e->device[k].d)) k++;
-  char name[8];
-  device_name(k, name);
+  char name[GPU_NAME];
+  gpu_name(k, name);
   snprintf(e->lost_reason, sizeof e->lost_reason, "%s%s%s", e->n_devices > 1 ? name : "", e->n_devices > 1 ? ": " : "",
            dev_lost_reason(e->device[k].d));
   e->lost_rank = false;

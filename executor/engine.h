@@ -13,9 +13,10 @@
 #include "kernels/device.h"
 #include "kernels/moe.h"
 #include "model/model.h"
+#include "sched/gpus.h"
 #include "sched/stages.h"
 
-enum { ENGINE_DEVICES = 8 };
+enum { ENGINE_DEVICES = STAGE_MAX_DEVICES };
 
 typedef enum { ENGINE_MLA_AUTO /* as sched/mla.h says */, ENGINE_MLA_ABSORBED, ENGINE_MLA_PLAIN } engine_mla;
 
@@ -36,10 +37,10 @@ typedef struct {
   /* A step with prompts in it and at least so many tokens has the CPU's experts sent to the device, in layers that the plan says (all, without a
    * plan); 0 = none does. */
   int upload_tokens;
-  int upload_slots;  /* experts that a micro-batch's memory on the device has room for while they are sent; with upload_tokens */
-  engine_mla mla;    /* latent attention; for tests and comparisons */
-  char gpu[128];     /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
-  stage_table *pace; /* paced devices: the modelled machine's stages; borrowed */
+  int upload_slots;   /* experts that a micro-batch's memory on the device has room for while they are sent; with upload_tokens */
+  engine_mla mla;     /* latent attention; for tests and comparisons */
+  char gpu[GPU_TEXT]; /* none | virtual:SIZE | paced:MACHINE[:SIZE] */
+  stage_table *pace;  /* paced devices: the modelled machine's stages; borrowed */
   int64_t device_bytes; /* size of a virtual or paced device; of the first, where there are several: */
   int more_devices;     /* layers go over them as the plan says, without one by their sizes */
   int64_t more_bytes[ENGINE_DEVICES - 1];

@@ -74,7 +74,7 @@ static hf_status check(const run_options *r) {
   if (!r->adapt && (r->adapt_every_s > 0 || r->adapt_rate > 0))
     return hf_fail(HF_INPUT, "%s: goes with --adapt", r->adapt_every_s > 0 ? "--adapt-every" : "--adapt-rate");
   if (r->adapt && !r->prompts) return hf_fail(HF_INPUT, "--adapt: goes with --prompts");
-  gpu_spec g;
+  gpu_set g;
   dev_fault fault;
   int device;
   if (r->gpu) HF_TRY(gpu_parse(r->gpu, &g));

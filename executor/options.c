@@ -17,49 +17,11 @@ static bool is_number(const char *s) {
   return *s && strspn(s, "0123456789") == strlen(s);
 }
 
-static const char FORMS[] = "none, virtual:SIZE, paced:MACHINE[:SIZE], cuda:N[:SIZE], or several joined by '+'";
-
-/* One device: [text, text + n). */
-static hf_status parse_device(const char *all, const char *text, size_t n, gpu_spec *g) {
-  char one[128];
-  gpu_kind kind = !strncmp(text, "virtual:", 8) ? GPU_VIRTUAL : !strncmp(text, "paced:", 6) ? GPU_PACED : GPU_NONE;
-  if (!strncmp(text, "cuda:", 5))
-    return hf_fail(HF_UNSUPPORTED, "--gpu: %s: this build has no CUDA device yet; use none, virtual:SIZE or paced:MACHINE[:SIZE]",
-                   all);
-  if (kind == GPU_NONE || n >= sizeof one || (g->n > 0 && kind != g->kind))
-    return hf_fail(HF_INPUT, "--gpu: '%s' is none of %s of one kind", all, FORMS);
-  if (g->n == ENGINE_DEVICES) return hf_fail(HF_INPUT, "--gpu: '%s': at most %d devices can be used", all, (int)ENGINE_DEVICES);
-  const size_t at = kind == GPU_VIRTUAL ? 8 : 6;
-  snprintf(one, sizeof one, "%.*s", (int)(n - at), text + at);
-  char *colon = kind == GPU_PACED ? strchr(one, ':') : NULL;
-  const char *size = kind == GPU_VIRTUAL ? one : colon ? colon + 1 : NULL;
-  if (colon) *colon = 0;
-  char *number = kind == GPU_PACED ? strrchr(one, '@') : NULL; /* MACHINE@N: hf-plan knows which of its GPUs */
-  if (number && is_number(number + 1)) *number = 0;
-  if (kind == GPU_PACED && (!one[0] || strlen(one) >= sizeof g->machine))
-    return hf_fail(HF_INPUT, "--gpu: '%s' names no machine; paced:MACHINE[:SIZE]", all);
-  if (kind == GPU_PACED && g->n > 0 && strcmp(g->machine, one) != 0)
-    return hf_fail(HF_INPUT, "--gpu: '%s': paced devices are those of one machine, its first, its second and so on", all);
-  if (kind == GPU_PACED) snprintf(g->machine, sizeof g->machine, "%.95s", one);
-  g->kind = kind;
-  return size ? cli_parse_size(size, "--gpu", &g->bytes[g->n++]) : (g->n++, HF_OK);
-}
-
-/* Where the next device begins: a '+' before another kind, as names of machines may have one. */
-static const char *next_device(const char *text) {
-  for (const char *p = strchr(text, '+'); p; p = strchr(p + 1, '+'))
-    if (!strncmp(p + 1, "virtual:", 8) || !strncmp(p + 1, "paced:", 6) || !strncmp(p + 1, "cuda:", 5)) return p;
-  return NULL;
-}
-
-hf_status gpu_parse(const char *text, gpu_spec *out) {
-  *out = (gpu_spec){0};
-  if (!strcmp(text, "none")) return HF_OK;
-  for (const char *at = text, *next; at; at = next ? next + 1 : NULL) {
-    next = next_device(at);
-    HF_TRY(parse_device(text, at, next ? (size_t)(next - at) : strlen(at), out));
-  }
-  return HF_OK;
+hf_status gpu_parse(const char *text, gpu_set *out) {
+  HF_TRY(gpu_set_parse(text, out));
+  if (gpu_set_kind(out) != GPU_CUDA) return HF_OK;
+  return hf_fail(HF_UNSUPPORTED, "--gpu: %s: this build has no CUDA device yet; use none, virtual:SIZE or paced:MACHINE[:SIZE]",
+                 text);
 }
 
 hf_status fault_parse(const char *text, dev_fault *out, int *device) {
@@ -219,10 +181,10 @@ static hf_status kv_type_of(const run_options *r, const plan *p, bool exact, ker
 }
 
 /* Sizes that are not given: the plan's devices, else 24 GB. */
-static void sizes_of(const gpu_spec *g, const plan *p, engine_options *o) {
+static void sizes_of(const gpu_set *g, const plan *p, engine_options *o) {
   o->more_devices = g->n > 1 ? g->n - 1 : 0;
   for (int k = 0; k < g->n; k++) {
-    int64_t bytes = g->bytes[k];
+    int64_t bytes = g->g[k].size_bytes;
     if (!bytes && p && k < p->n_devices && !plan_rank(p, k)) bytes = p->device[k].mem_bytes;
     if (!bytes) bytes = 24LL << 30;
     *(k == 0 ? &o->device_bytes : &o->more_bytes[k - 1]) = bytes;
@@ -231,14 +193,12 @@ static void sizes_of(const gpu_spec *g, const plan *p, engine_options *o) {
 
 static hf_status device_part(const run_options *r, const char *db_path, const plan *p, engine_options *o, stage_table **pace) {
   const char *gpu = r->gpu ? r->gpu : p ? p->gpu : "none";
-  gpu_spec g;
+  gpu_set g;
   HF_TRY(gpu_parse(*gpu ? gpu : "none", &g));
   if (strlen(gpu) >= sizeof o->gpu) return hf_fail(HF_INPUT, "--gpu: longer than %zu bytes", sizeof o->gpu - 1);
   snprintf(o->gpu, sizeof o->gpu, "%s", *gpu ? gpu : "none");
-  for (int k = 0; k < g.n && g.kind == GPU_VIRTUAL; k++)
-    if (g.bytes[k] <= 0) return hf_fail(HF_INPUT, "--gpu: %s: its size must be above 0", gpu);
   sizes_of(&g, p, o);
-  if (g.kind == GPU_PACED) {
+  if (gpu_set_kind(&g) == GPU_PACED) {
     const plan_question q = {.db_path = db_path,
                              .model = r->model,
                              .gpu = gpu,
@@ -248,15 +208,15 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
                              .context = p ? p->context : 0,
                              .prompt_tokens = p ? p->prompt_tokens : 0,
                              .output_tokens = p ? p->output_tokens : 0};
-    HF_TRY(ask_stages(&q, g.machine, pace));
+    HF_TRY(ask_stages(&q, g.g[0].machine, pace));
     o->pace = *pace;
   }
   if (r->fault) HF_TRY(fault_parse(r->fault, &o->fault, &o->fault_device));
-  if (r->fault && g.kind == GPU_NONE) return hf_fail(HF_INPUT, "--fault: happens to a device, and there is none (--gpu)");
+  if (r->fault && g.n == 0) return hf_fail(HF_INPUT, "--fault: happens to a device, and there is none (--gpu)");
   if (r->fault && o->fault_device >= g.n)
     return hf_fail(HF_INPUT, "--fault: happens to gpu%d, and there are %d devices (--gpu)", o->fault_device, g.n);
   o->deadline_ns = (int64_t)(r->deadline_s * 1e9);
-  if (g.kind != GPU_NONE) o->check_every_ns = (int64_t)(r->check_s * 1e9);
+  if (g.n > 0) o->check_every_ns = (int64_t)(r->check_s * 1e9);
   return HF_OK;
 }
 

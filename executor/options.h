@@ -6,6 +6,7 @@
 #include "db/db.h"
 #include "executor/engine.h"
 #include "executor/sample.h"
+#include "sched/gpus.h"
 
 typedef struct {
   cli_common common;
@@ -20,16 +21,8 @@ typedef struct {
   struct ranks *ranks; /* ranks.h; NULL: this process is alone */
 } run_options;
 
-/* A --gpu value taken apart. */
-typedef enum { GPU_NONE, GPU_VIRTUAL, GPU_PACED } gpu_kind;
-typedef struct {
-  gpu_kind kind;
-  int n;                         /* devices, all of this kind */
-  char machine[96];              /* paced: its first GPU, its second, ... */
-  int64_t bytes[ENGINE_DEVICES]; /* 0 = not given */
-} gpu_spec;
-/* HF_INPUT for an unknown form, HF_UNSUPPORTED for cuda:N in a build or on a machine without it. */
-HF_MUST hf_status gpu_parse(const char *text, gpu_spec *out);
+/* --gpu: its devices. HF_INPUT for an unknown form, HF_UNSUPPORTED for cuda:N in a build or on a machine without it. */
+HF_MUST hf_status gpu_parse(const char *text, gpu_set *out);
 
 /* --fault: KIND@N or slow*FACTOR@N, then :gpuK for another device than the first. HF_INPUT for an unknown form. */
 HF_MUST hf_status fault_parse(const char *text, dev_fault *out, int *device);

@@ -478,8 +478,8 @@ hf_status plan_make(plan_inputs *in, const planned_options *options, planned *ou
   HF_TRY(make_eval(in, &s, out));
   HF_TRY(plan_choose_chunk(in, o, &s, out));
   for (int d = 0, depth = plan_first_depth(in); d < out->eval->n_devices; d++) {
-    char where[16];
-    snprintf(where, sizeof where, "gpu%d", d);
+    char where[GPU_NAME];
+    gpu_name(d, where);
     if (plan_expert_room(&s, d, depth) < 0) return refuse(in, &s, depth, &(plan_resident){0}, out, where);
   }
   hf_status st = plan_choose_depth(in, o, &s, out);

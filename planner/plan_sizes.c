@@ -190,8 +190,8 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   table t = {rows, 0};
   int64_t away = 0;
   for (int d = 0; d < s->n_devices; d++) {
-    char where[16];
-    snprintf(where, sizeof where, "gpu%d", d);
+    char where[GPU_NAME];
+    gpu_name(d, where);
     add_parts(&t, where, &s->device[d], depth, resident->device[d]);
     away += resident->device[d];
   }

@@ -116,9 +116,9 @@ static void note_machine(const notes *n, const cost_rows *r) {
 static void note_device(const notes *n, int d, const model_layer_parts *p) {
   const model_config *m = model_get_config(n->in->m);
   cost_unit u = cost_device_unit(n->in, d);
-  char as[24];
+  char as[GPU_NAME];
   cost_figure f;
-  snprintf(as, sizeof as, "gpu%d", d);
+  gpu_name(d, as);
   note_unit(n, &u, as);
   note_curve(n, &u, as, "matmul", &p->attn, p->attn_fmt, 0, m->d_model);
   if (m->n_experts > 0) note_curve(n, &u, as, "expert_ffn", &p->expert, p->expert_fmt, m->d_ff_expert, m->d_model);

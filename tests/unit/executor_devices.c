@@ -292,8 +292,8 @@ static void one_that_is_lost_costs_no_request(void **state) {
       if (got.req[q].n_out != out_len[q] || !(right || got.req[q].suspect || o.fault.kind == DEV_FAULT_WRONG))
         fail_msg("%s: request %d: other tokens", what, q);
     }
-    char name[8];
-    device_name(o.fault_device, name);
+    char name[GPU_NAME];
+    gpu_name(o.fault_device, name);
     const char *says = o.fault.kind == DEV_FAULT_WRONG ? "one of " : name; /* which one computed wrongly nobody knows */
     if (st.n_losses > 0 && strncmp(st.loss[0].why, says, strlen(says)) != 0) fail_msg("%s: it says %s", what, st.loss[0].why);
     serve_stats_free(&st);
@@ -316,14 +316,14 @@ static void a_guest_that_is_lost_costs_no_request(void **state) {
     const int n = 2 + i % 2; /* with three, two guests at a time */
     plan *p = plan_of(n, i % 4 < 2 ? ANYWHERE : NOT_AT_HOME);
     serve_stats st;
-    char name[8], what[64];
+    char name[GPU_NAME], what[64];
     o = options(n, 1 + i % 3, 0);
     o.exact = true;
     o.placement = p;
     o.fault = (dev_fault){.kind = kind[i / 2 % 2], .at = 1 + i * 37};
     o.fault_device = i / 4 % n;
     o.deadline_ns = 150000000;
-    device_name(o.fault_device, name);
+    gpu_name(o.fault_device, name);
     snprintf(what, sizeof what, "fault %d at %d of %s of %d", (int)o.fault.kind, (int)o.fault.at, name, n);
     if (try_serve(&o, false, &got, &st) != HF_OK) fail_msg("%s: %s", what, hf_error_line());
     expect_same(&got, &want, what);
