@@ -6,7 +6,7 @@
 #include "executor/engine_int.h"
 
 bool engine_can_check(const engine *e) {
-  return e->check_logits && !dev_is_host(e->d) && !dev_lost(e->d);
+  return e->check_logits && engine_has_device(&e->o) && !any_lost(e);
 }
 
 /* Tokens, positions and a page table row behind those of requests. */
@@ -55,7 +55,7 @@ hf_status engine_check_good(engine *e, int m) {
     e->check_version = e->mb[m].version;
     return HF_OK;
   }
-  dev_give_up(e->d, "its periodic check gave another result than at first");
+  dev_give_up(e->device[0].d, "its periodic check gave another result than at first");
   const hf_status st = engine_lost(e);
   if (e->n_devices == 1) return st;
   /* it went through all of them, and nobody knows which one was wrong */
@@ -67,7 +67,7 @@ hf_status engine_check_good(engine *e, int m) {
 
 hf_status check_learn(engine *e) {
   int finished = -1;
-  if (check_pages(&e->o) == 0 || dev_is_host(e->d) || e->o.context < CHECK_TOKENS) return HF_OK;
+  if (check_pages(&e->o) == 0 || !engine_has_device(&e->o) || e->o.context < CHECK_TOKENS) return HF_OK;
   HF_TRY(hf_alloc(&e->check_logits, (size_t)e->c.vocab_size, sizeof *e->check_logits, "the device's check"));
   HF_TRY(engine_launch_check(e, 0));
   while (finished < 0) HF_TRY(engine_poll(e, &finished));

@@ -334,9 +334,10 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
   engine *e = user;
   size_t at = (size_t)layer * (size_t)s->max_tok * (size_t)e->c.top_k;
   const moe_expert *own = e->mb[s->stream].host;
+  const bool in_line = !engine_has_device(&e->o); /* in the middle of the host's step */
   moe_job job =
       job_of(e, own ? own : e->host_experts, layer, s->n_tok, s->host_x, s->route_ids + at, s->route_weights + at, s->host_y);
-  job.breathe = dev_is_host(e->d) || !listens(e) ? NULL : look_aside;
+  job.breathe = in_line || !listens(e) ? NULL : look_aside;
   job.user = e;
   int64_t start = thread == 0 ? hf_now_ns() : 0;
   if (e->o.ranks && thread == 0) ranks_post(e->o.ranks, layer, s, job.ids, job.weights);
@@ -353,7 +354,7 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
   }
   if (thread == 0) {
     int n = moe_last_distinct(e->cpu_moe);
-    if (dev_is_host(e->d) && s->trace && s->n_trace < s->max_trace) /* another device appends to the trace itself meanwhile */
+    if (in_line && s->trace && s->n_trace < s->max_trace) /* another device appends to the trace itself meanwhile */
       s->trace[s->n_trace++] = (dev_trace){start, hf_now_ns(), layer, DEV_STAGE_CEXP, s->n_tok, n};
     const size_t bytes = expert_bytes(e, job.experts);
     e->traffic.cpu_expert_bytes += (int64_t)bytes * n;
@@ -539,7 +540,7 @@ hf_status open_device(engine *e) {
       threads--; /* a virtual device computes on a core, too */
   }
   HF_TRY(pool_new(e->topo, threads, &e->p));
-  if (!engine_has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->d);
+  if (!engine_has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->device[0].d);
   for (int k = 0; k < e->n_devices; k++) {
     dev *d;
     HF_TRY(dev_virtual_new(device_size(&e->o, k), e->o.depth, paced(&e->o) ? pace_device : NULL, e, &d));
@@ -558,7 +559,7 @@ hf_status open_steps(engine *e) {
                      .d_ff = e->c.d_ff_expert,
                      .max_tok = e->o.max_tok,
                      .exact = e->o.exact,
-                     .swiglu_limit = e->ctx.swiglu_limit};
+                     .swiglu_limit = common_context(e)->swiglu_limit};
   if (e->cut) HF_TRY(moe_new_parts(&shape, &e->nodes.parts, e->p, &e->cpu_moe));
   else if (e->c.n_experts > 0) HF_TRY(moe_new(&shape, pool_threads(e->p), &e->cpu_moe));
   for (int i = 0; i < e->o.depth; i++) {
@@ -936,7 +937,7 @@ hf_status engine_poll(engine *e, int *finished) {
     }
   }
   if (worked) return HF_OK;
-  if (!dev_is_host(e->d)) HF_TRY(look_at_device(e));
+  if (engine_has_device(&e->o)) HF_TRY(look_at_device(e));
   sched_yield();
   return HF_OK;
 }

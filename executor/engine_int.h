@@ -28,7 +28,7 @@ typedef struct {
   int node;   /* of the latter; -1 = none */
 } owned;
 
-/* A device with what recordings on it need. --gpu none: the host, alone. */
+/* A device with what recordings on it need. */
 typedef struct {
   dev *d;
   dev_context ctx;
@@ -82,13 +82,7 @@ struct engine {
   double kv_link_ns; /* kv.c: a byte on a modelled link */
   topology *topo;
   pool *p;
-  union {
-    struct { /* of the first device, mostly the only one */
-      dev *d;
-      dev_context ctx;
-    };
-    engine_device device[ENGINE_DEVICES];
-  };
+  engine_device device[ENGINE_DEVICES]; /* [n_devices]; where there is none the host is number 0 */
   int n_devices, n_parts;
   step_part part[ENGINE_PARTS];
   uint8_t *home;        /* [n_layers] device of attention, shared parts and KV cache */
@@ -125,6 +119,11 @@ struct engine {
   hf_status aside; /* what it returned */
 };
 
+/* For what contexts of all devices have in common: shapes, how activations are rounded, how KV pages lie. */
+static inline const dev_context *common_context(const engine *e) {
+  return &e->device[0].ctx;
+}
+bool any_lost(const engine *e); /* failover.c: any device */
 /* load.c: everything that is not where it should be; experts that are in host memory already stay. */
 HF_MUST hf_status load_weights(engine *e);
 /* load.c: of these only the routed experts; tell, if there is one, after each layer. */

@@ -59,7 +59,7 @@ static void forget_placement(engine *e) {
   engine_without_device(&e->o);
 }
 
-static bool any_lost(const engine *e) {
+bool any_lost(const engine *e) {
   for (int k = 0; k < e->n_devices; k++)
     if (e->device[k].d && dev_lost(e->device[k].d)) return true;
   return false;

@@ -80,7 +80,7 @@ static void emit(graph *g, dev_op op) {
 /* out = w in, packing the input first unless pk already holds it. exact: activations are not rounded (router). */
 static void product(graph *g, dev_mat w, dev_addr in, int in_w, dev_addr out, int out_w, dev_rows rows, bool exact, bool add,
                     dev_addr bias) {
-  kern_act act = kern_act_of(w.format, exact || g->e->ctx.exact);
+  kern_act act = kern_act_of(w.format, exact || common_context(g->e)->exact);
   if (kern_act_bytes_any(w.n_cols) > (size_t)g->b.pk_bytes && g->st == HF_OK)
     g->st = hf_fail(HF_INPUT, "a product of %d columns is wider than any part the config describes", w.n_cols);
   if (g->packed_of != in || g->packed_act != act || g->packed_rows != rows) {

@@ -41,7 +41,8 @@ typedef struct {
 
 static part part_of(const engine *e, int from, int to) {
   const int g = engine_kv_grain(e), begin = from / g * g, end = (to + g - 1) / g * g;
-  return (part){e->ctx.kv_page_bytes, (size_t)begin * e->ctx.kv_row_bytes, (size_t)(end - begin) * e->ctx.kv_row_bytes};
+  const dev_context *x = common_context(e);
+  return (part){x->kv_page_bytes, (size_t)begin * x->kv_row_bytes, (size_t)(end - begin) * x->kv_row_bytes};
 }
 
 /* With several devices each layer's KV is where its attention is. */

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "executor/engine_int.h"
 
-enum { MATS = 3, MOST_SHAPES = 16 };
+enum { MATS = 3, MOST_SHAPES = 16, ONLY = 0 /* device that experts leave and come to (residency_possible) */ };
 /* Budget that is not used is kept for so long: the driver looks at the device only between layers. */
 static const double KEPT_S = 0.01;
 
@@ -110,7 +110,7 @@ int64_t residency_spare_bytes(int64_t largest_expert_bytes) {
 
 hf_status residency_possible(const engine *e) {
   if (!e->o.movable) return HF_OK;
-  if (dev_is_host(e->d)) return hf_fail(HF_INPUT, "experts that change places: there is no device");
+  if (!engine_has_device(&e->o)) return hf_fail(HF_INPUT, "experts that change places: there is no device");
   if (e->n_devices > 1) return hf_fail(HF_UNSUPPORTED, "experts that change places: not with %d devices yet", e->n_devices);
   if (e->o.ranks) return hf_fail(HF_UNSUPPORTED, "experts that change places: not where other ranks have some");
   if (e->cut)
@@ -123,8 +123,8 @@ static hf_status open_tables(engine *e, micro_batch *mb) {
   HF_TRY(hf_alloc(&mb->host, n, sizeof *mb->host, "residency table"));
   HF_TRY(hf_alloc(&mb->device, n, sizeof *mb->device, "residency table"));
   memcpy(mb->host, e->host_experts, n * sizeof *mb->host);
-  memcpy(mb->device, e->ctx.experts, n * sizeof *mb->device);
-  mb->ctx = e->ctx;
+  memcpy(mb->device, e->device[ONLY].ctx.experts, n * sizeof *mb->device);
+  mb->ctx = e->device[ONLY].ctx;
   mb->ctx.experts = mb->device;
   if (mb->ctx.host_experts) mb->ctx.host_experts = mb->host;
   mb->version = 0;
@@ -308,7 +308,7 @@ residency_total engine_moved(const engine *e) {
 /* Part of an expert: its matrices and its biases. 0 bytes: nothing to copy. */
 static size_t part_out(const engine *e, const pair *p, int part, char **to, dev_addr *from) {
   const shape *s = &e->moves->shape[p->shape];
-  const dev_expert *x = &e->ctx.experts[p->out];
+  const dev_expert *x = &e->device[ONLY].ctx.experts[p->out];
   const dev_mat *const m[MATS] = {&x->gate, &x->up, &x->down};
   *to = part < MATS ? p->to.mat[part] : (char *)p->to.bias;
   *from = part < MATS ? m[part]->data : x->gate_bias;
@@ -337,8 +337,8 @@ static hf_status copy_piece(engine *e, size_t n, size_t *bytes, size_t *copied) 
   *bytes = r->state == OUT ? part_out(e, p, r->part, &to, &there) : part_in(e, p, r->part, &there, &from);
   *copied = *bytes - r->done < n ? *bytes - r->done : n;
   if (*copied == 0) return HF_OK;
-  return r->state == OUT ? dev_read_back(e->d, to + r->done, there + r->done, *copied)
-                         : dev_upload(e->d, there + r->done, from + r->done, *copied);
+  return r->state == OUT ? dev_read_back(e->device[ONLY].d, to + r->done, there + r->done, *copied)
+                         : dev_upload(e->device[ONLY].d, there + r->done, from + r->done, *copied);
 }
 
 /* True when all of the wave is copied. */
@@ -396,9 +396,9 @@ static hf_status commit_out(engine *e) {
   for (int i = 0; i < r->n_wave; i++) HF_TRY(as_on_host(e, &r->wave[i], &h[i]));
   for (int i = 0; i < r->n_wave; i++) {
     pair *p = &r->wave[i];
-    p->there = e->ctx.experts[p->out];
+    p->there = e->device[ONLY].ctx.experts[p->out];
     e->host_experts[p->out] = h[i];
-    e->ctx.experts[p->out] = (dev_expert){0};
+    e->device[ONLY].ctx.experts[p->out] = (dev_expert){0};
     e->resident[p->out] = 0;
   }
   r->version++;
@@ -419,7 +419,7 @@ static void commit_in(engine *e) {
     for (int k = 0; k < MATS; k++) p->from.mat[k] = s->mat[k].data ? NULL : (void *)(uintptr_t)m[k]->data;
     p->from.bias = (float *)(uintptr_t)h->gate_bias;
     *h = (moe_expert){0};
-    e->ctx.experts[p->in] = p->there;
+    e->device[ONLY].ctx.experts[p->in] = p->there;
     e->resident[p->in] = 1;
   }
   r->version++;
@@ -434,7 +434,7 @@ void residency_apply(engine *e, int i) {
     const size_t at[2] = {r->wave[k].out, r->wave[k].in};
     for (int s = 0; s < 2; s++) {
       mb->host[at[s]] = e->host_experts[at[s]];
-      mb->device[at[s]] = e->ctx.experts[at[s]];
+      mb->device[at[s]] = e->device[ONLY].ctx.experts[at[s]];
     }
   }
   mb->version = r->version;
@@ -454,7 +454,7 @@ static void end_wave(engine *e) {
   residency *r = e->moves;
   int used[MOST_SHAPES] = {0};
   int64_t begun, ended;
-  dev_copies_count(e->d, &begun, &ended);
+  dev_copies_count(e->device[ONLY].d, &begun, &ended);
   if (r->copies_begun < 0) r->copies_begun = begun;
   if (ended < r->copies_begun) return;
   for (int i = 0; i < r->n_wave; i++) r->spare[r->wave[i].shape][used[r->wave[i].shape]++] = r->wave[i].from;

@@ -113,7 +113,7 @@ static void serve_unsent(const engine_options *o, double temperature, bool share
   so.known = known;
   if (serve_run(e, r->req, REQUESTS, &so, st) != HF_OK) fail_msg("%s", hf_error_line());
   assert_int_equal(st->pages_lost, 0);
-  assert_int_equal(dev_is_host(e->d), st->n_losses > 0);
+  assert_int_equal(dev_is_host(e->device[0].d), st->n_losses > 0);
   prefix_free(known);
   for (int i = 0; i < REQUESTS; i++) assert_int_equal(r->finished[i], 1);
   engine_close(e);
@@ -263,7 +263,7 @@ static void a_device_without_memory_is_done_without(void **state) {
   for (int at = 1;; at = at * 3 / 2 + 1) {
     o.fault = (dev_fault){.kind = DEV_FAULT_MEMORY, .at = at};
     assert_int_equal(engine_open(m, &o, &e), HF_OK);
-    const bool without = dev_is_host(e->d);
+    const bool without = dev_is_host(e->device[0].d);
     assert_string_equal(engine_opts(e)->gpu, without ? "none" : o.gpu);
     engine_close(e);
     if (!without) break; /* more calls than there are */

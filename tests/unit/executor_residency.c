@@ -146,10 +146,10 @@ static void check_tables(const engine *e) {
   const size_t n = cells(e), ne = (size_t)e->c.n_experts;
   for (size_t i = 0; i < n; i++) {
     if (!e->c.layer_is_moe[i / ne]) continue;
-    assert_int_equal(e->ctx.experts[i].gate.data != 0, e->resident[i]);
+    assert_int_equal(e->device[0].ctx.experts[i].gate.data != 0, e->resident[i]);
     assert_int_equal(e->host_experts[i].gate.data == NULL, e->resident[i]);
     for (int k = 0; e->moves && k < e->o.depth; k++) {
-      assert_memory_equal(&e->mb[k].device[i], &e->ctx.experts[i], sizeof e->ctx.experts[i]);
+      assert_memory_equal(&e->mb[k].device[i], &e->device[0].ctx.experts[i], sizeof e->device[0].ctx.experts[i]);
       assert_memory_equal(&e->mb[k].host[i], &e->host_experts[i], sizeof e->host_experts[i]);
     }
   }
@@ -274,12 +274,13 @@ static void a_device_lost_on_the_way(void **state) {
     o = options(1 + i % 3, 50, i % 5 == 4 ? 6 : 0);
     o.fault = (dev_fault){.kind = i % 2 ? DEV_FAULT_ERROR : DEV_FAULT_MEMORY, .at = i % 2 ? 60 + 37 * i : 1000000};
     e = open_with(&o);
-    if (i % 2 == 0) e->d->fault.at = atomic_load(&e->d->n_memory_calls) + 1 + 3 * i; /* of the copies, not of loading */
+    if (i % 2 == 0)
+      e->device[0].d->fault.at = atomic_load(&e->device[0].d->n_memory_calls) + 1 + 3 * i; /* of the copies, not of loading */
     uint8_t *target = malloc(cells(e));
     snprintf(what, sizeof what, "fault %d", i);
     if (serve_with(e, &got, target, 5 + (uint32_t)i, &st) != HF_OK) fail_msg("%s: %s", what, hf_error_line());
     losses += st.n_losses;
-    assert_int_equal(dev_is_host(e->d), st.n_losses);
+    assert_int_equal(dev_is_host(e->device[0].d), st.n_losses);
     if (st.n_losses) assert_true(!e->moves && !engine_moving(e));
     if (st.n_losses) check_tables(e);
     serve_stats_free(&st);

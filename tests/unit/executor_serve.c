@@ -496,8 +496,8 @@ static void the_budget_holds(void **state) {
     for (int i = 0; i < n; i++) sum += strcmp(rows[i].where, "gpu0") ? 0 : rows[i].bytes;
     o.device_bytes = sum;
     if (engine_open(m, &o, &e) != HF_OK) fail_msg("%d %%: %s", percent, hf_error_line());
-    assert_true(dev_mem_used(e->d) <= sum);
-    assert_true(dev_mem_used(e->d) > sum - sum / 20); /* and it is no guess */
+    assert_true(dev_mem_used(e->device[0].d) <= sum);
+    assert_true(dev_mem_used(e->device[0].d) > sum - sum / 20); /* and it is no guess */
     engine_close(e);
     e = NULL;
     o.device_bytes = sum - 1;

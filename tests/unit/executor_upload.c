@@ -258,7 +258,7 @@ static int64_t memory_calls(engine_options o) {
   engine *e = NULL;
   o.fault = (dev_fault){.kind = DEV_FAULT_MEMORY, .at = INT64_MAX / 2};
   assert_int_equal(engine_open(m, &o, &e), HF_OK);
-  const int64_t n = atomic_load(&e->d->n_memory_calls);
+  const int64_t n = atomic_load(&e->device[0].d->n_memory_calls);
   engine_close(e);
   return n;
 }
