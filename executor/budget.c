@@ -46,9 +46,12 @@ hf_status open_model_to_run(const char *path, model **out) {
 
 void tell_loss(void *user, const serve_loss *l) {
   (void)user;
-  hf_log(HF_LOG_WARN, "%s was lost (%s): its %s were read again, %d request%s on on %s CPU after %.2g s",
+  char where[64] = "the CPU";
+  if (l->rank) snprintf(where, sizeof where, "this machine's CPU");
+  else if (l->devices_left > 0) snprintf(where, sizeof where, "the other device%s and the CPU", l->devices_left == 1 ? "" : "s");
+  hf_log(HF_LOG_WARN, "%s was lost (%s): its %s were read again, %d request%s on on %s after %.2g s",
          l->rank ? "another machine" : "the device", l->why, l->rank ? "experts" : "weights", l->requests,
-         l->requests == 1 ? " goes" : "s go", l->rank ? "this machine's" : "the", (double)l->recovery_ns * 1e-9);
+         l->requests == 1 ? " goes" : "s go", where, (double)l->recovery_ns * 1e-9);
   if (l->suspect)
     hf_log(HF_LOG_WARN, "it may have computed wrongly before that was found: %d answer%s marked suspect", l->suspect,
            l->suspect == 1 ? " is" : "s are");

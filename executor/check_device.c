@@ -55,7 +55,7 @@ hf_status engine_check_good(engine *e, int m) {
     e->check_version = e->mb[m].version;
     return HF_OK;
   }
-  dev_give_up(e->device[0].d, "its periodic check gave another result than at first");
+  for (int k = 0; k < e->n_devices; k++) dev_give_up(e->device[k].d, "its periodic check gave another result than at first");
   const hf_status st = engine_lost(e);
   if (e->n_devices == 1) return st;
   /* it went through all of them, and nobody knows which one was wrong */

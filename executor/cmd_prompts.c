@@ -132,7 +132,8 @@ typedef struct {
   char part[4096]; /* OUT.part; "" = none is kept */
   db *d;
   char db_path[4096];
-  plan *p, *without; /* without: should the device, or the other ranks, be lost; NULL = none */
+  plan *p, *without;                 /* without: should the device, all of them, or the other ranks be lost; NULL = none */
+  plan *without_one[ENGINE_DEVICES]; /* should this one of several be lost, the same */
   prompt_list list;
   engine *e;
   engine_options o;
@@ -265,6 +266,10 @@ static hf_status prepare(const run_options *r, job *j) {
   const bool device = engine_has_device(&j->o);
   if (j->p && !j->pace && device != (j->o.ranks != NULL)) /* with both one may be lost and the other stay */
     make_plan_without(r, j->db_path, j->p, &j->without);
+  if (j->p && !j->pace && j->o.more_devices > 0 && !j->o.ranks) {
+    make_plans_without_each(r, j->db_path, j->p, &j->o, j->without_one);
+    for (int k = 0; k <= j->o.more_devices; k++) j->o.without[k] = j->without_one[k];
+  }
   return j->d ? HF_OK : db_open(j->db_path, true, &j->d);
 }
 
@@ -298,19 +303,28 @@ static void losses_json(const serve_stats *st, json *o) {
     json_add_int(e, "tokens_restored", l->restored);
     json_add_int(e, "retracted_tokens", l->retracted);
     json_add_int(e, "suspect_requests", l->suspect);
+    json_add_int(e, "devices_left", l->devices_left);
   }
 }
 
-/* The load of the plan, on the CPU alone. */
+/* By which requests went on after the last loss. NULL: none. */
+static const plan *plan_after(const job *j) {
+  const engine_options *o = engine_opts(j->e);
+  if (j->o.ranks) return ranks_left(j->o.ranks) > 0 ? NULL : j->without;
+  if (engine_devices_left(j->e) == 0) return j->without;
+  return o->placement != j->o.placement ? o->placement : NULL;
+}
+
+/* The load of the plan, on what is left. */
 static double predicted_after(const job *j) {
-  if (j->o.ranks && ranks_left(j->o.ranks) > 0) return 0;
-  return j->without && j->list.n >= j->without->users && j->users == j->without->users ? j->without->decode_tok_per_s.likely : 0;
+  const plan *p = plan_after(j);
+  return p && j->list.n >= p->users && j->users == p->users ? p->decode_tok_per_s.likely : 0;
 }
 
 static void after_json(const job *j, json *o) {
   const double measured = serve_rate_after(&j->stats), predicted = predicted_after(j);
   json *a = json_add_object(o, "after_loss");
-  json_add_int(a, "plan_id", j->without ? j->without->id : 0);
+  json_add_int(a, "plan_id", plan_after(j) ? plan_after(j)->id : 0);
   json_add_num(a, "decode_tok_per_s", measured);
   if (!(predicted > 0)) return;
   json_add_num(a, "predicted_decode_tok_per_s", predicted);
@@ -685,6 +699,7 @@ hf_status cmd_prompts(const run_options *r) {
   prompts_free(&j.list);
   plan_free(j.p);
   plan_free(j.without);
+  for (int k = 0; k < ENGINE_DEVICES; k++) plan_free(j.without_one[k]);
   if (j.d) db_close(j.d);
   tokenizer_close(j.tok);
   model_close(j.m);

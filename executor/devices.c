@@ -17,6 +17,16 @@ int devices_of(const engine_options *o) {
   return engine_has_device(o) ? 1 + o->more_devices : 1;
 }
 
+bool device_on_host(const engine_options *o, int k) {
+  return !engine_has_device(o) || (o->lost_devices >> k & 1);
+}
+
+int devices_left(const engine_options *o) {
+  int n = 0;
+  for (int k = 0; k < devices_of(o); k++) n += !device_on_host(o, k);
+  return n;
+}
+
 int64_t device_size(const engine_options *o, int k) {
   return k == 0 ? o->device_bytes : o->more_bytes[k - 1];
 }
@@ -40,8 +50,7 @@ int device_of_layer(const model_config *c, const engine_options *o, int layer) {
 }
 
 /* The plan's, or an even spread of a percentage per layer. */
-int device_of_expert(const model_config *c, const engine_options *o, int l, int x) {
-  if (!engine_has_device(o)) return -1;
+static int placed_on(const model_config *c, const engine_options *o, int l, int x) {
   if (o->placement) {
     const int16_t *device = o->placement->layer[l].device;
     return device && device[x] >= 0 && !plan_rank(o->placement, device[x]) ? device[x] : -1;
@@ -49,6 +58,11 @@ int device_of_expert(const model_config *c, const engine_options *o, int l, int 
   int n = (int)(o->experts_on_gpu_percent / 100.0 * c->n_experts + 0.5);
   const bool there = (int64_t)(x + 1) * n / c->n_experts > (int64_t)x * n / c->n_experts;
   return there ? device_of_layer(c, o, l) : -1;
+}
+
+int device_of_expert(const model_config *c, const engine_options *o, int l, int x) {
+  const int k = engine_has_device(o) ? placed_on(c, o, l, x) : -1;
+  return k >= 0 && k < devices_of(o) && device_on_host(o, k) ? -1 : k;
 }
 
 bool device_has_guests(const model_config *c, const engine_options *o, int k) {
@@ -116,12 +130,29 @@ engine_device *device_at_work(engine *e, int i) {
   return &e->device[e->part[e->mb[i].part].device];
 }
 
+/* Of a step that goes through devices, too, the layers that are at home on the host: nothing is sent for them. */
+static hf_status host_launch(engine *e, micro_batch *mb, dev *d) {
+  const bool upload = mb->step.upload;
+  if (e->aside_now) {
+    mb->held = true;
+    return HF_OK;
+  }
+  mb->step.upload = false;
+  e->in_line = HF_OK;
+  const hf_status st = dev_launch(d, mb->rec[mb->part], &mb->step);
+  mb->step.upload = upload;
+  return st == HF_OK ? e->in_line : st;
+}
+
 hf_status part_launch(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
+  dev *d = device_at_work(e, i)->d;
   mb->answered = mb->beats = 0;
+  mb->held = false;
   mb->step.goes_on = mb->part > 0;
   if (mb->part == 0) mb->traced = 0;
-  const hf_status st = dev_launch(device_at_work(e, i)->d, mb->rec[mb->part], &mb->step);
+  if (dev_is_host(d)) return host_launch(e, mb, d);
+  const hf_status st = dev_launch(d, mb->rec[mb->part], &mb->step);
   return st == HF_LOST ? engine_lost(e) : st;
 }
 

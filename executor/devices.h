@@ -14,8 +14,12 @@
 
 #include "executor/engine_int.h"
 
-/* What the options say, before anything is opened. Without a device there is one place, the host's memory, as device 0. */
+/* What the options say, before anything is opened. Without a device there is one place, the host's memory, as device 0. One that was lost keeps its number,
+ * and is a host device, too. */
 int devices_of(const engine_options *o);
+bool device_on_host(const engine_options *o, int device);
+/* Of those that compute on their own. */
+int devices_left(const engine_options *o);
 int64_t device_size(const engine_options *o, int device);
 int device_of_layer(const model_config *c, const engine_options *o, int layer);
 /* -1: on a CPU, of this machine or another. */
@@ -29,7 +33,7 @@ int parts_on(const model_config *c, const engine_options *o, int device);
 
 /* The device that a micro-batch's step is on. */
 engine_device *device_at_work(engine *e, int micro_batch);
-/* Launches the part of the step that mb->part says. */
+/* Launches the part of the step that mb->part says; one of the host's own has ended when this returns, or is held while the pool is at work. */
 HF_MUST hf_status part_launch(engine *e, int micro_batch);
 /* A part has ended: its records know their device. True: it was the step's last one. */
 bool part_end(engine *e, int micro_batch);

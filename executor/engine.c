@@ -33,6 +33,7 @@ void engine_without_device(engine_options *o) {
   o->depth = 1; /* nothing is at work beside the CPU */
   o->movable = false;
   o->upload_tokens = 0;
+  o->lost_devices = 0;
 }
 static bool paced(const engine_options *o) {
   return o->pace != NULL;
@@ -151,8 +152,9 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
         if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
       note_size(w, *to - before);
       const int64_t slot = footprint_slot_bytes(*to - before, c->d_ff_expert, c->d_model);
-      int64_t *most = &w->slot[device_of_layer(c, o, l)];
-      if (to == &w->ram_experts && engine_has_device(o) && !w->cut && layer_uploads(o, c, l) && slot > *most) *most = slot;
+      const int home = device_of_layer(c, o, l);
+      int64_t *most = &w->slot[home];
+      if (to == &w->ram_experts && !device_on_host(o, home) && !w->cut && layer_uploads(o, c, l) && slot > *most) *most = slot;
     }
   return HF_OK;
 }
@@ -171,24 +173,30 @@ static int64_t plain_scratch_bytes(const model_config *c, const engine_options *
 /* Of all recordings; a device's own thread is one. */
 static int64_t attention_scratch_bytes(const model_config *c, const engine_options *o) {
   const bool mla = c->attn == ATTN_MLA;
-  const int dv = mla ? c->kv_lora_rank : c->head_dim, threads = engine_has_device(o) ? 1 : threads_of(o);
+  const int dv = mla ? c->kv_lora_rank : c->head_dim;
   const size_t each = kern_attn_scratch_bytes(mla ? dv + c->rope_dim : dv, dv);
-  const size_t part = sizeof(float) * attn_part_floats(c->n_heads, mla ? 1 : c->n_kv_heads, dv, o->context, threads);
-  int recordings = 0;
-  for (int k = 0; k < devices_of(o); k++) recordings += o->depth * parts_on(c, o, k);
-  return recordings * ((int64_t)threads * (align_up((int64_t)each, 64) + plain_scratch_bytes(c, o)) + (int64_t)part);
+  int64_t sum = 0;
+  for (int k = 0; k < devices_of(o); k++) {
+    const int threads = device_on_host(o, k) ? threads_of(o) : 1;
+    const size_t part = sizeof(float) * attn_part_floats(c->n_heads, mla ? 1 : c->n_kv_heads, dv, o->context, threads);
+    sum += (int64_t)o->depth * parts_on(c, o, k) *
+           ((int64_t)threads * (align_up((int64_t)each, 64) + plain_scratch_bytes(c, o)) + (int64_t)part);
+  }
+  return sum;
 }
 
 /* What is in the memory of a device, or for want of one in this machine's. */
 static void device_rows(table *t, const model_config *c, const engine_options *o, const weight_bytes *w, int k) {
   char where[GPU_NAME] = "ram";
-  const int64_t limit = engine_has_device(o) ? device_size(o, k) : o->ram_limit_bytes;
+  const bool host = device_on_host(o, k);
+  const int64_t limit = host ? o->ram_limit_bytes : device_size(o, k);
   int64_t kv = 0;
+  if (host && parts_on(c, o, k) == 0) return; /* lost, and everything of it is elsewhere */
   for (int l = 0; l < c->n_layers; l++)
     if (device_of_layer(c, o, l) == k) kv += align_up((int64_t)kv_layer_bytes(c, o), 64);
   int64_t act = (int64_t)o->depth * (int64_t)graph_buffer_bytes(c, o);
   int64_t rope = 2 * (int64_t)o->context * (c->rope.dim / 2) * 4 + 64;
-  if (engine_has_device(o)) gpu_name(k, where);
+  if (!host) gpu_name(k, where);
   row(t, where, "attention, dense and shared weights", w->dense[k], limit);
   row(t, where, "resident experts", w->dev_experts[k], limit);
   row(t, where, "KV cache", kv, limit);
@@ -227,7 +235,8 @@ static hf_status budget_on(const nodes *n, const model *m, const engine_options 
     row(&t, "ram", "scratch of the experts", moe_scratch_bytes(&scratch, &n->parts, threads_of(o)), o->ram_limit_bytes);
   int with_experts = 0; /* recordings of virtual devices */
   for (int k = 0; engine_has_device(o) && k < devices_of(o); k++)
-    with_experts += (w.dev_experts[k] || w.slot[k] ? parts_on(c, o, k) : 0) + device_has_guests(c, o, k);
+    if (!device_on_host(o, k))
+      with_experts += (w.dev_experts[k] || w.slot[k] ? parts_on(c, o, k) : 0) + device_has_guests(c, o, k);
   row(&t, "ram", "scratch of the device's experts", o->depth * with_experts * moe_scratch_bytes(&scratch, NULL, 1),
       o->ram_limit_bytes);
   row(&t, "ram", "experts that change places", moving_bytes(c, o, &w), o->ram_limit_bytes);
@@ -272,13 +281,17 @@ static bool listens(const engine *e) {
   return e->over || e->n_parts > 1;
 }
 
+/* A part on the host, which ends in its launch, is no silence of a device. */
+static void watch_part(engine *e, int i) {
+  if (!dev_is_host(device_at_work(e, i)->d)) watch_begin(&e->watch, i, e->mb[i].step.n_tok);
+}
+
 /* A device has ended the part of the step that it was at: the next one begins, if there is one. True: the step is through. */
 static bool go_on(engine *e, int i, hf_status *st) {
-  micro_batch *mb = &e->mb[i];
   if (part_end(e, i)) return true;
   watch_end(&e->watch, i);
   *st = part_launch(e, i);
-  if (*st == HF_OK) watch_begin(&e->watch, i, mb->step.n_tok);
+  if (*st == HF_OK) watch_part(e, i);
   return false;
 }
 
@@ -302,11 +315,12 @@ static bool lacks_rank(const engine *e, char why[static sizeof e->lost_reason]) 
 static void look_aside(void *user) {
   engine *e = user;
   char why[sizeof e->lost_reason];
+  e->aside_now = true;
   for (int i = 0; i < e->o.depth && listens(e) && e->aside == HF_OK; i++) {
     micro_batch *mb = &e->mb[i];
     dev *d = device_at_work(e, i)->d;
-    if (&mb->step == e->cpu_step || !mb->running || !dev_finished(d, i)) continue;
-    if (dev_lost(d) || lacks_rank(e, why)) return; /* engine_poll will find out */
+    if (&mb->step == e->cpu_step || !mb->running || mb->held || !dev_finished(d, i)) continue;
+    if (dev_lost(d) || lacks_rank(e, why)) break; /* engine_poll will find out */
     if (!go_on(e, i, &e->aside) || !e->over) continue;
     end_step(e, i);
     pool_outside(e->p, true); /* whoever reads the answers may be slow */
@@ -314,6 +328,7 @@ static void look_aside(void *user) {
     pool_outside(e->p, e->cpu_away);
     mb->over_ns = 0;
   }
+  e->aside_now = false;
 }
 
 /* What the experts that are here add to so many rows, one behind the other. */
@@ -329,17 +344,34 @@ static moe_job job_of(const engine *e, const moe_expert *experts, int layer, int
                    .y_stride = e->c.d_model};
 }
 
+static void nothing_aside(void *user) {
+  (void)user;
+}
+
+/* In the middle of the host's own part, by the driver: its layer's experts on devices; they compute beside the CPU's. */
+static void begin_guests(engine *e, micro_batch *mb, int layer) {
+  if (e->in_line == HF_OK) e->in_line = guests_launch(e, mb, layer);
+}
+
+static void end_guests(engine *e, micro_batch *mb, int layer) {
+  pool_outside(e->p, true);
+  if (e->in_line == HF_OK) e->in_line = guests_collect(e, mb, layer, nothing_aside);
+  pool_outside(e->p, false);
+}
+
 /* The host's experts of a layer: all threads of the pool together. */
 static void host_experts(void *user, int layer, dev_step *s, int thread, int n_threads) {
   engine *e = user;
   size_t at = (size_t)layer * (size_t)s->max_tok * (size_t)e->c.top_k;
   const moe_expert *own = e->mb[s->stream].host;
-  const bool in_line = !engine_has_device(&e->o); /* in the middle of the host's step */
+  const bool in_line = dev_is_host(device_at_work(e, s->stream)->d); /* in the middle of the host's part of the step */
+  const bool guests = in_line && e->layer[layer].has_guests;
   moe_job job =
       job_of(e, own ? own : e->host_experts, layer, s->n_tok, s->host_x, s->route_ids + at, s->route_weights + at, s->host_y);
   job.breathe = in_line || !listens(e) ? NULL : look_aside;
   job.user = e;
   int64_t start = thread == 0 ? hf_now_ns() : 0;
+  if (guests && thread == 0) begin_guests(e, &e->mb[s->stream], layer);
   if (e->o.ranks && thread == 0) ranks_post(e->o.ranks, layer, s, job.ids, job.weights);
   moe_run(e->cpu_moe, &job, e->p, thread, n_threads);
   if (e->o.ranks) {
@@ -350,6 +382,10 @@ static void host_experts(void *user, int layer, dev_step *s, int thread, int n_t
     }
     pool_barrier(e->p, thread);
     ranks_add(e->o.ranks, s->host_y, thread, n_threads);
+    pool_barrier(e->p, thread);
+  }
+  if (guests) {
+    if (thread == 0) end_guests(e, &e->mb[s->stream], layer);
     pool_barrier(e->p, thread);
   }
   if (thread == 0) {
@@ -536,13 +572,17 @@ hf_status open_device(engine *e) {
   int threads = e->o.threads;
   if (threads == 0) {
     for (int i = 0; i < e->topo->n_nodes; i++) threads += e->topo->node[i].n_cores;
-    for (int k = 0; engine_has_device(&e->o) && k < e->n_devices && threads > 1; k++)
-      threads--; /* a virtual device computes on a core, too */
+    for (int k = devices_left(&e->o); k > 0 && threads > 1; k--) threads--; /* a virtual device computes on a core, too */
   }
   HF_TRY(pool_new(e->topo, threads, &e->p));
-  if (!engine_has_device(&e->o)) return dev_host_new(e->p, host_experts, e, &e->device[0].d);
   for (int k = 0; k < e->n_devices; k++) {
-    dev *d;
+    dev *d = e->device[k].d;
+    if (device_on_host(&e->o, k)) {
+      HF_TRY(dev_host_new(e->p, host_experts, e, &e->device[k].d));
+      continue;
+    }
+    if (d) dev_keep_beside(d, e->p); /* one that stayed */
+    if (d) continue;
     HF_TRY(dev_virtual_new(device_size(&e->o, k), e->o.depth, paced(&e->o) ? pace_device : NULL, e, &d));
     e->device[k].d = d;
     dev_keep_beside(d, e->p);
@@ -776,6 +816,9 @@ const char *engine_lost_reason(const engine *e) {
 bool engine_lost_rank(const engine *e) {
   return e->lost_rank;
 }
+int engine_devices_left(const engine *e) {
+  return devices_left(&e->o);
+}
 int engine_not_uploaded(const engine *e) {
   return e->not_uploaded;
 }
@@ -822,7 +865,7 @@ hf_status engine_launch(engine *e, int i) {
   HF_TRY(part_launch(e, i));
   if (paced(&e->o)) mb->step.launched_ns = begin;
   mb->running = true;
-  watch_begin(&e->watch, i, mb->step.n_tok);
+  watch_part(e, i);
   e->traffic.steps++;
   return HF_OK;
 }
@@ -906,6 +949,10 @@ hf_status engine_poll(engine *e, int *finished) {
   for (int i = 0; i < e->o.depth; i++) {
     micro_batch *mb = &e->mb[i];
     if (!mb->running) continue;
+    if (mb->held) {
+      HF_TRY(part_launch(e, i));
+      worked = true;
+    }
     int ready = atomic_load_explicit(&mb->step.ready, memory_order_acquire);
     const int beats = atomic_load_explicit(&mb->step.beats, memory_order_relaxed);
     if (beats != mb->beats) watch_alive(&e->watch, i);

@@ -44,6 +44,10 @@ typedef struct {
   int64_t device_bytes; /* size of a virtual or paced device; of the first, where there are several: */
   int more_devices;     /* layers go over them as the plan says, without one by their sizes */
   int64_t more_bytes[ENGINE_DEVICES - 1];
+  /* Where everything goes once this device is lost, without it and with the numbers that devices have here; borrowed. NULL, or no room for it: what that
+   * device had goes to the CPU, and the others keep what they have. */
+  const plan *without[ENGINE_DEVICES];
+  unsigned lost_devices;    /* bit k: this one is lost, and what would be on it is in the host's memory and computed by the CPU */
   int64_t ram_limit_bytes;  /* 0 = what the machine has */
   dev_fault fault;          /* to rehearse with; of a virtual or paced device */
   int fault_device;         /* which of several */
@@ -108,11 +112,13 @@ HF_MUST hf_status engine_check_good(engine *e, int micro_batch);
 HF_MUST hf_status engine_open_rank(const model *m, const engine_options *o, void (*tell)(void *user), void *user, engine **out);
 /* y = what the experts that are here add, for n_tok rows; all threads. */
 void engine_rank_job(engine *e, int layer, int n_tok, const float *x, const int32_t *ids, const float *weights, float *y);
-/* After HF_LOST: the experts of lost ranks are loaded here, and only these; or, when it is the device that was lost, its work moves to the CPU. Weights that were there are read again, KV pages begin empty, steps in flight are gone;
- * experts in host memory stay where they are. From then on the options say "none", depth 1 and no pace. HF_NO when memory has no room for it. The
- * engine may be closed, but nothing else, when this fails. */
+/* After HF_LOST: the experts of lost ranks are loaded here, and only these; or, when a device was lost, its work moves to where the plan without it says,
+ * or to the CPU. Weights that were there are read again, KV pages begin empty, steps in flight are gone; what need not move stays where it is. Once the last device is
+ * lost the options say "none", depth 1 and no pace. HF_NO when memory has no room for it. The engine may be closed, but nothing else, when this fails. */
 HF_MUST hf_status engine_fail_over(engine *e);
-/* Whether memory has room for all once the device is lost; and, from then on, without a mirror beside the engine. */
+/* Devices that are left: 0 on the CPU alone. */
+int engine_devices_left(const engine *e);
+/* Whether memory has room for all once what is lost by now is done without; and, from then on, without a mirror beside the engine. */
 bool engine_can_do_without(const engine *e);
 void engine_without_standby(engine *e);
 /* Why the device was lost last; "" if it never was. */

@@ -62,6 +62,7 @@ typedef struct {
   int part;   /* of the step, at work */
   int traced; /* records of the step that know their device */
   bool running;
+  bool held;    /* its part is the host's own, which waits until the pool is through with experts */
   int answered; /* last value of ready that was answered */
   int beats;    /* last value of step.beats that was seen */
   dev_trace *
@@ -113,6 +114,8 @@ struct engine {
   watch guest_watch;     /* by device */
   int cpu_layer;         /* layer and step at work in the pool */
   dev_step *cpu_step;
+  bool aside_now;       /* in look_aside: the pool is at work */
+  hf_status in_line;    /* of guests in the middle of the host's own part */
   bool cpu_away;        /* waiting for rows of other ranks */
   engine_over_fn *over; /* told of steps that end meanwhile */
   void *over_user;
@@ -124,8 +127,11 @@ static inline const dev_context *common_context(const engine *e) {
   return &e->device[0].ctx;
 }
 bool any_lost(const engine *e); /* failover.c: any device */
-/* load.c: everything that is not where it should be; experts that are in host memory already stay. */
+/* load.c: everything that is not where it should be yet. */
 HF_MUST hf_status load_weights(engine *e);
+/* load.c: where a layer's tables say where its weights are, each address; returns how many. */
+enum { LAYER_TENSORS = 32 };
+int layer_tensors(layer_weights *w, dev_addr *at[LAYER_TENSORS]);
 /* load.c: of these only the routed experts; tell, if there is one, after each layer. */
 HF_MUST hf_status load_experts_alone(engine *e, void (*tell)(void *user), void *user);
 /* Whether an expert is another rank's. */
@@ -143,7 +149,7 @@ void load_tell_nodes(const engine *e); /* with --verbose: who holds what */
 /* A tensor that was read, in rows, to its slices. */
 void load_cut_read(const engine *e, model_tensor_id id, int layer, int expert, const kern_mat *rows);
 HF_MUST hf_status devices_share(engine *e);    /* devices.c: homes of layers and parts of steps, as the options say */
-void engine_without_device(engine_options *o); /* engine.c */
+void engine_without_device(engine_options *o); /* engine.c: without any */
 bool placed_on_device(const model_config *c, const engine_options *o, int layer, int expert); /* engine.c */
 int check_pages(const engine_options *o);                            /* engine.c: behind the n_pages of requests */
 double kv_link_ns(const engine *e);                                  /* kv.c */

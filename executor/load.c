@@ -186,44 +186,69 @@ static hf_status opt_mat(engine *e, model_tensor_id id, int layer, dev_mat *out)
   return device_mat(e, e->home[layer], id, layer, -1, out);
 }
 
+typedef struct {
+  model_tensor_id id;
+  dev_addr *vec; /* one of both */
+  dev_mat *mat;
+} layer_tensor;
+
+static int tensors_of(layer_weights *w, layer_tensor list[LAYER_TENSORS]) {
+  const layer_tensor all[] = {{MT_ATTN_NORM, &w->attn_norm, NULL},
+                              {MT_FFN_NORM, &w->ffn_norm, NULL},
+                              {MT_Q_A_NORM, &w->q_a_norm, NULL},
+                              {MT_KV_A_NORM, &w->kv_a_norm, NULL},
+                              {MT_Q_NORM, &w->q_norm, NULL},
+                              {MT_K_NORM, &w->k_norm, NULL},
+                              {MT_Q_BIAS, &w->q_bias, NULL},
+                              {MT_K_BIAS, &w->k_bias, NULL},
+                              {MT_V_BIAS, &w->v_bias, NULL},
+                              {MT_O_BIAS, &w->o_bias, NULL},
+                              {MT_SINKS, &w->sinks, NULL},
+                              {MT_ROUTER_BIAS, &w->router_bias, NULL},
+                              {MT_ROUTER_LIN_BIAS, &w->router_lin_bias, NULL},
+                              {MT_SH_GATE_INP, &w->sh_gate_inp.data, NULL},
+                              {MT_Q, NULL, &w->q},
+                              {MT_K, NULL, &w->k},
+                              {MT_V, NULL, &w->v},
+                              {MT_O, NULL, &w->o},
+                              {MT_Q_A, NULL, &w->q_a},
+                              {MT_Q_B, NULL, &w->q_b},
+                              {MT_KV_A, NULL, &w->kv_a},
+                              {MT_K_B, NULL, &w->k_b},
+                              {MT_V_B, NULL, &w->v_b},
+                              {MT_ROUTER, NULL, &w->router},
+                              {MT_GATE, NULL, &w->gate},
+                              {MT_UP, NULL, &w->up},
+                              {MT_DOWN, NULL, &w->down},
+                              {MT_SH_GATE, NULL, &w->sh_gate},
+                              {MT_SH_UP, NULL, &w->sh_up},
+                              {MT_SH_DOWN, NULL, &w->sh_down}};
+  _Static_assert(sizeof all / sizeof *all <= LAYER_TENSORS, "room for them");
+  memcpy(list, all, sizeof all);
+  return (int)(sizeof all / sizeof *all);
+}
+
+int layer_tensors(layer_weights *w, dev_addr *at[LAYER_TENSORS]) {
+  layer_tensor list[LAYER_TENSORS];
+  const int n = tensors_of(w, list);
+  for (int i = 0; i < n; i++) at[i] = list[i].vec ? list[i].vec : &list[i].mat->data;
+  return n;
+}
+
+/* One that is there already, as after the loss of another device than its home, stays. */
 static hf_status load_dense_part(engine *e, int l) {
   layer_weights *w = &e->layer[l];
-  const struct {
-    model_tensor_id id;
-    dev_addr *to;
-  } vec[] = {{MT_ATTN_NORM, &w->attn_norm},
-             {MT_FFN_NORM, &w->ffn_norm},
-             {MT_Q_A_NORM, &w->q_a_norm},
-             {MT_KV_A_NORM, &w->kv_a_norm},
-             {MT_Q_NORM, &w->q_norm},
-             {MT_K_NORM, &w->k_norm},
-             {MT_Q_BIAS, &w->q_bias},
-             {MT_K_BIAS, &w->k_bias},
-             {MT_V_BIAS, &w->v_bias},
-             {MT_O_BIAS, &w->o_bias},
-             {MT_SINKS, &w->sinks},
-             {MT_ROUTER_BIAS, &w->router_bias},
-             {MT_ROUTER_LIN_BIAS, &w->router_lin_bias},
-             {MT_SH_GATE_INP, &w->sh_gate_inp.data}};
-  for (size_t i = 0; i < sizeof vec / sizeof *vec; i++) HF_TRY(opt_vec(e, vec[i].id, l, vec[i].to));
+  layer_tensor list[LAYER_TENSORS];
+  const int n = tensors_of(w, list);
+  if (w->attn_norm) return HF_OK;
+  for (int i = 0; i < n; i++)
+    HF_TRY(list[i].vec ? opt_vec(e, list[i].id, l, list[i].vec) : opt_mat(e, list[i].id, l, list[i].mat));
   w->sh_gate_inp = (dev_mat){.format = KF_F32,
                              .layout = KL_ROWS,
                              .n_rows = 1,
                              .n_cols = e->c.d_model,
                              .row_bytes = (size_t)e->c.d_model * sizeof(float),
                              .data = w->sh_gate_inp.data};
-  const struct {
-    model_tensor_id id;
-    dev_mat *to;
-  } mat[] = {{MT_Q, &w->q},         {MT_K, &w->k},
-             {MT_V, &w->v},         {MT_O, &w->o},
-             {MT_Q_A, &w->q_a},     {MT_Q_B, &w->q_b},
-             {MT_KV_A, &w->kv_a},   {MT_K_B, &w->k_b},
-             {MT_V_B, &w->v_b},     {MT_ROUTER, &w->router},
-             {MT_GATE, &w->gate},   {MT_UP, &w->up},
-             {MT_DOWN, &w->down},   {MT_SH_GATE, &w->sh_gate},
-             {MT_SH_UP, &w->sh_up}, {MT_SH_DOWN, &w->sh_down}};
-  for (size_t i = 0; i < sizeof mat / sizeof *mat; i++) HF_TRY(opt_mat(e, mat[i].id, l, mat[i].to));
   return HF_OK;
 }
 
@@ -398,11 +423,18 @@ static hf_status load_rope(engine *e, engine_device *v) {
 
 enum { CLEAR_BYTES = 64 << 10 };
 
+typedef struct {
+  engine *e;
+  uint8_t fresh[PLAN_MAX_LAYERS]; /* layers whose KV was allocated just now */
+} clearing;
+
 /* Memory is given when it is first written to, which takes milliseconds a huge page: better now than in somebody's first prompt. */
 static void clear_kv(void *arg, int thread, int n_threads) {
   static const char zeros[CLEAR_BYTES];
-  engine *e = arg;
+  const clearing *c = arg;
+  const engine *e = c->e;
   for (int l = 0; l < e->c.n_layers; l++) {
+    if (!c->fresh[l]) continue;
     const engine_device *v = &e->device[e->home[l]];
     for (size_t at = (size_t)thread * CLEAR_BYTES; at < e->kv_layer_bytes; at += (size_t)n_threads * CLEAR_BYTES) {
       const size_t left = e->kv_layer_bytes - at;
@@ -412,16 +444,27 @@ static void clear_kv(void *arg, int thread, int n_threads) {
 }
 
 static hf_status load_kv(engine *e) {
+  clearing c = {.e = e};
+  if (e->c.n_layers > PLAN_MAX_LAYERS) return hf_fail(HF_UNSUPPORTED, "a model of more than %d layers", (int)PLAN_MAX_LAYERS);
   for (int l = 0; l < e->c.n_layers; l++) {
     engine_device *v = &e->device[e->home[l]];
+    if (v->ctx.kv[l]) continue;
+    c.fresh[l] = 1;
     HF_TRY(dev_alloc(v->d, e->kv_layer_bytes, "KV cache", &v->ctx.kv[l]));
     HF_TRY(own_add_at(e, e->home[l], v->ctx.kv[l], e->kv_layer_bytes));
   }
-  if (e->o.fault.kind == DEV_FAULT_MEMORY) clear_kv(e, 0, 1); /* which only the driver may meet */
-  else pool_run(e->p, clear_kv, e);
+  if (e->o.fault.kind == DEV_FAULT_MEMORY) clear_kv(&c, 0, 1); /* which only the driver may meet */
+  else pool_run(e->p, clear_kv, &c);
   for (int k = 0; k < e->n_devices; k++)
     if (dev_lost(e->device[k].d)) return hf_fail(HF_LOST, "device memory: %s", dev_lost_reason(e->device[k].d));
   return HF_OK;
+}
+
+/* Not: it was lost, and all that it had is on others. */
+static bool used(const engine *e, int k) {
+  bool any = !dev_is_host(e->device[k].d);
+  for (int i = 0; i < e->n_parts; i++) any = any || e->part[i].device == k;
+  return any;
 }
 
 static double cpu_seconds(void) {
@@ -469,17 +512,18 @@ hf_status load_weights(engine *e) {
   hf_progress_begin(&bar, "loading", "layers", c->n_layers);
   hf_status st = HF_OK;
   const int first = e->part[0].device, last = e->part[e->n_parts - 1].device;
-  HF_GO(end, device_mat(e, first, MT_EMBED, -1, -1, &e->embed));
-  HF_GO(end, device_vec(e, last, MT_OUT_NORM, -1, &e->out_norm));
+  if (!e->embed.data) HF_GO(end, device_mat(e, first, MT_EMBED, -1, -1, &e->embed));
+  if (!e->out_norm) HF_GO(end, device_vec(e, last, MT_OUT_NORM, -1, &e->out_norm));
   if (c->tied_embeddings && first == last) e->output = e->embed;
-  else HF_GO(end, device_mat(e, last, c->tied_embeddings ? MT_EMBED : MT_OUTPUT, -1, -1, &e->output));
+  else if (!e->output.data) HF_GO(end, device_mat(e, last, c->tied_embeddings ? MT_EMBED : MT_OUTPUT, -1, -1, &e->output));
   for (int l = 0; l < c->n_layers; l++) {
     HF_GO(end, load_dense_part(e, l));
     e->device[e->home[l]].ctx.router_bias[l] = e->layer[l].router_bias;
     if (c->layer_is_moe[l]) HF_GO(end, load_experts(e, l));
     hf_progress_add(&bar, 1);
   }
-  for (int k = 0; k < e->n_devices; k++) HF_GO(end, load_rope(e, &e->device[k]));
+  for (int k = 0; k < e->n_devices; k++)
+    if (!e->device[k].ctx.rope_cos && used(e, k)) HF_GO(end, load_rope(e, &e->device[k]));
   HF_GO(end, load_kv(e));
   tell_load(e, start_ns, cpu_s);
   load_tell_nodes(e);

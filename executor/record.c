@@ -105,8 +105,9 @@ static hf_status put_losses(db *d, int64_t run, const serve_stats *st) {
     const serve_loss *l = &st->loss[i];
     rec_event r = {.run_id = run, .at_ns = (int64_t)(l->at_s * 1e9), .recovery_ns = l->recovery_ns};
     snprintf(r.kind, sizeof r.kind, "fault");
-    snprintf(r.detail, sizeof r.detail, "%s lost: %s; %d requests went on on the CPU, KV of %lld tokens computed again",
-             l->rank ? "rank" : "device", l->why, l->requests, (long long)l->tokens);
+    snprintf(r.detail, sizeof r.detail, "%s lost: %s; %d requests went on on %s, KV of %lld tokens computed again",
+             l->rank ? "rank" : "device", l->why, l->requests, l->devices_left > 0 && !l->rank ? "what is left" : "the CPU",
+             (long long)l->tokens);
     HF_TRY(db_event_put(d, &r));
   }
   return HF_OK;

@@ -632,6 +632,7 @@ static hf_status survive(server *v, hf_status st) {
   if (v->o->stop && *v->o->stop) return HF_OK; /* nothing will be launched any more */
   if (v->o->standby) keep_in_mirror(v);
   HF_TRY(engine_fail_over(v->e));
+  l->devices_left = engine_devices_left(v->e);
   HF_TRY(begin_again(v, l));
   if (!v->lost_ns) v->lost_ns = now;
   l->recovery_ns = hf_now_ns() - now;

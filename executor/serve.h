@@ -27,7 +27,8 @@ typedef struct {
       retracted; /* answer tokens written since the last good check of a device that computed wrongly: they are written again */
   int suspect;   /* answers that may hold wrong tokens, because somebody had been told */
   char why[96];
-  bool rank; /* no device: the CPU of another machine, whose experts were loaded here (ranks.h) */
+  int devices_left; /* 0: everything is the CPU's since */
+  bool rank;        /* no device: the CPU of another machine, whose experts were loaded here (ranks.h) */
 } serve_loss;
 
 typedef struct serve_request {

@@ -1,5 +1,6 @@
 #include "executor/setup.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -66,6 +67,63 @@ void make_plan_without(const run_options *r, const char *db_path, const plan *p,
   if (planned(&q, out) == HF_OK) return;
   hf_log(HF_LOG_INFO, "no plan for this machine's CPU alone, should the rest be lost: %s", hf_error_line());
   hf_clear_error();
+}
+
+/* --gpu without its k-th device. */
+static bool devices_but(const char *gpu, int k, char *out, size_t room) {
+  size_t n = 0;
+  for (int i = 0; *gpu; i++) {
+    const size_t len = strcspn(gpu, "+");
+    if (i != k && n + len + 2 > room) return false;
+    if (i != k) n += (size_t)snprintf(out + n, room - n, "%s%.*s", n > 0 ? "+" : "", (int)len, gpu);
+    gpu += len + (gpu[len] == '+');
+  }
+  return n > 0;
+}
+
+/* Devices behind the lost one get their own numbers back. */
+static hf_status number_again(plan *p, int lost, int n) {
+  if (p->n_devices != n - 1 || n > PLAN_MAX_DEVICES) return hf_fail(HF_INPUT, "it is for %d devices", p->n_devices);
+  for (int k = n - 1; k > lost; k--) p->device[k] = p->device[k - 1];
+  p->device[lost] = (plan_device){.name = "lost"};
+  p->n_devices = n;
+  for (int l = 0; l < p->n_layers; l++) {
+    plan_layer *y = &p->layer[l];
+    y->home += y->home >= lost;
+    for (int x = 0; y->device && x < y->n_experts; x++) y->device[x] = (int16_t)(y->device[x] + (y->device[x] >= lost));
+  }
+  return HF_OK;
+}
+
+void make_plans_without_each(const run_options *r, const char *db_path, const plan *p, const engine_options *o,
+                             plan *out[ENGINE_DEVICES]) {
+  const int n = 1 + o->more_devices;
+  char gpu[sizeof o->gpu];
+  plan_question q = {.db_path = db_path,
+                     .model = r->model,
+                     .gpu = gpu,
+                     .machine = p->machine[0] ? p->machine : NULL,
+                     .kv_type = r->kv_type      ? r->kv_type
+                                : p->kv_type[0] ? p->kv_type
+                                                : NULL,
+                     .users = p->users,
+                     .context = p->context,
+                     .prompt_tokens = p->prompt_tokens,
+                     .output_tokens = p->output_tokens,
+                     .depth = o->depth,
+                     .chunk_tokens = o->max_tok - o->max_seqs,
+                     .threads = r->threads,
+                     .store = true};
+  for (int k = 0; k < n; k++) {
+    if (!devices_but(o->gpu, k, gpu, sizeof gpu)) continue;
+    hf_status st = planned(&q, &out[k]);
+    if (st == HF_OK) st = number_again(out[k], k, n);
+    if (st == HF_OK) continue;
+    plan_free(out[k]);
+    out[k] = NULL;
+    hf_log(HF_LOG_INFO, "no plan should gpu%d be lost, what it has would go to the CPU: %s", k, hf_error_line());
+    hf_clear_error();
+  }
 }
 
 hf_status open_plan_or_database(const run_options *r, const char *db_path, db **d, plan **p) {

@@ -14,4 +14,8 @@ HF_MUST hf_status make_plan(const run_options *r, const char *db_path, int users
 /* The plan for the same load should the device be lost, stored in the database; made before it is needed, for a run with a device on the machine
  * that p is for. *out NULL: there is none, and a line says why. Never an error. */
 void make_plan_without(const run_options *r, const char *db_path, const plan *p, plan **out);
+/* The same for each of several virtual devices, should it be lost: what goes on is on the others and the CPU. Devices have the numbers that they have in
+ * o, and steps its depth and chunk. */
+void make_plans_without_each(const run_options *r, const char *db_path, const plan *p, const engine_options *o,
+                             plan *out[ENGINE_DEVICES]);
 #endif

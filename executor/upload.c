@@ -79,6 +79,7 @@ static hf_status open_slots(engine *e, int k) {
 hf_status open_uploads(engine *e) {
   if (!engine_has_device(&e->o)) return HF_OK;
   tell_not_uploaded(e);
-  for (int k = 0; k < e->n_devices; k++) HF_TRY(open_slots(e, k));
+  for (int k = 0; k < e->n_devices; k++)
+    if (!dev_is_host(e->device[k].d)) HF_TRY(open_slots(e, k));
   return HF_OK;
 }

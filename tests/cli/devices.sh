@@ -75,6 +75,13 @@ for fault in error@900:gpu1 hang@700:gpu0 error@300:gpu1; do
   expect_exit 0 "$bin/hf-run" "${ask[@]}" --plan "$tmp/plan.json" --fault "$fault" --device-deadline 0.3 --out "$tmp/got.jsonl"
   expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/got.jsonl")" "answers with $fault"
   expect_json ".losses[0] | .requests == 5 and (.why | test(\"^${fault##*:}: \"))"
+  expect_json '.losses[0].devices_left == 1 and .after_loss.decode_tok_per_s > 0'
+  if [ "${fault##*:}" = gpu1 ]; then # as the plan for the other one says, which is in the database since before
+    expect_json '.after_loss.plan_id > 0 and .after_loss.predicted_decode_tok_per_s > 0'
+    expect_same "$(sqlite3 "$HETEROFLOW_DB" "select gpu from plan where id = $(json .after_loss.plan_id)")" virtual:6M "plan without gpu1"
+  else # the small one has no room for all layers: what gpu0 had is the CPU's, and gpu1 keeps its own
+    expect_json '.after_loss.plan_id == 0'
+  fi
 done
 
 for bad in virtual:8M+paced:paced-pair virtual:8M+ virtual:8M+virtual: paced:paced-pair+paced:paced-desk; do

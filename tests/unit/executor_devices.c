@@ -336,6 +336,75 @@ static void a_guest_that_is_lost_costs_no_request(void **state) {
   model_close(m);
 }
 
+/* As a plan made for the others would have it: homes and experts on those alone. */
+static plan *plan_without(int devices, int lost) {
+  plan *p = plan_of(devices - 1, ANYWHERE);
+  for (int l = 0; l < p->n_layers; l++) {
+    plan_layer *y = &p->layer[l];
+    y->home += y->home >= lost;
+    for (int x = 0; y->device && x < y->n_experts; x++) y->device[x] = (int16_t)(y->device[x] + (y->device[x] >= lost));
+  }
+  p->n_devices = devices;
+  return p;
+}
+
+/* Faults at random points of each of two or three devices, one after the other: those that are left keep what they have, or have what the plan without the
+ * first says, and nobody gets another token. */
+static void the_others_stay(void **state) {
+  (void)state;
+  static const dev_fault_kind kind[] = {DEV_FAULT_ERROR, DEV_FAULT_ERROR, DEV_FAULT_HANG, DEV_FAULT_ERROR, DEV_FAULT_SIGNAL};
+  const char *how_many = getenv("HF_FAULTS"), *from = getenv("HF_FAULT_SEED");
+  const int runs = how_many ? atoi(how_many) : 40;
+  uint32_t seed = from ? (uint32_t)atoi(from) : 3;
+  run want, got;
+  int planned = 0, kept = 0, all_gone = 0;
+  open_named("qwen2_moe");
+  engine_options o = options(1, 1, 0);
+  o.exact = true;
+  serve(&o, false, &want);
+  for (int i = 0; i < runs; i++) {
+    const int n = 2 + i % 2, most = i % 3 == 2 ? n : 1; /* how many of them are lost, at most */
+    plan *p = i % 4 == 3 ? NULL : plan_of(n, i % 4 == 0 ? AT_HOME : ANYWHERE), *without[3] = {NULL};
+    serve_stats st;
+    char what[64];
+    o = options(n, 1 + (int)(next(&seed) % 3), 50);
+    o.exact = true;
+    o.placement = p;
+    o.deadline_ns = 150000000;
+    if (next(&seed) % 3 == 0) o.check_every_ns = 1000000;
+    if (next(&seed) % 3 == 0) o.upload_tokens = 8, o.upload_slots = 3;
+    for (int k = 0; k < n && i / 2 % 2 == 0; k++) o.without[k] = without[k] = plan_without(n, k);
+    fill(&got, false);
+    const serve_options so = {
+        .sample = {.top_p = 1}, .chunk_tokens = CHUNK, .users = 3, .user = &got, .on_step = on_step, .on_loss = on_loss};
+    if (engine_open(m, &o, &got.e) != HF_OK) fail_msg("%s", hf_error_line());
+    const int first = (int)(next(&seed) % (uint32_t)n);
+    for (int k = 0; k < most; k++) {
+      const dev_fault f = {.kind = kind[next(&seed) % 5], .at = 1 + next(&seed) % 900, .factor = 1};
+      assert_int_equal(dev_inject(got.e->device[(first + k) % n].d, &f), HF_OK);
+    }
+    snprintf(what, sizeof what, "run %d, %d devices, depth %d", i, n, o.depth);
+    if (serve_run(got.e, got.req, REQUESTS, &so, &st) != HF_OK) fail_msg("%s: %s", what, hf_error_line());
+    expect_same(&got, &want, what);
+    assert_int_equal(st.pages_lost, 0);
+    if (st.n_losses > 0) assert_int_equal(st.loss[st.n_losses - 1].devices_left, engine_devices_left(got.e));
+    assert_true(engine_devices_left(got.e) >= n - most);
+    all_gone += engine_devices_left(got.e) == 0;
+    planned += st.n_losses > 0 && engine_opts(got.e)->placement == without[first];
+    kept += st.n_losses > 0 && engine_devices_left(got.e) > 0 && engine_opts(got.e)->placement == p;
+    for (int k = 0; k < n; k++) { /* what stayed is accounted for: not above what was asked of it */
+      const dev *d = k < got.e->n_devices ? got.e->device[k].d : NULL;
+      if (d && !dev_is_host(d)) assert_true(dev_mem_used(d) <= device_size(&o, k));
+    }
+    serve_stats_free(&st);
+    engine_close(got.e);
+    plan_free(p);
+    for (int k = 0; k < 3; k++) plan_free(without[k]);
+  }
+  if (!how_many) assert_true(planned >= 5 && kept >= 5 && all_gone >= 1);
+  model_close(m);
+}
+
 /* A part of another micro-batch that takes long, behind which a guest waits in turn: no device is hung. What guests themselves take is known to be little. */
 static void a_guest_that_waits_in_turn_is_not_lost(void **state) {
   (void)state;
@@ -463,6 +532,7 @@ int main(void) {
                                      cmocka_unit_test(experts_anywhere_give_the_same_answers),
                                      cmocka_unit_test(one_that_is_lost_costs_no_request),
                                      cmocka_unit_test(a_guest_that_is_lost_costs_no_request),
+                                     cmocka_unit_test(the_others_stay),
                                      cmocka_unit_test(a_guest_that_waits_in_turn_is_not_lost),
                                      cmocka_unit_test(lack_of_memory_is_an_error),
                                      cmocka_unit_test(each_device_has_its_budget),
