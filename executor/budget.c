@@ -57,8 +57,15 @@ void tell_loss(void *user, const serve_loss *l) {
            l->suspect == 1 ? " is" : "s are");
 }
 
+void tell_back(void *user, const serve_loss *l) {
+  (void)user;
+  hf_log(HF_LOG_INFO,
+         "gpu%d answers again (asked %d times): it was filled (%.1f MB) and taken back, steps stood still for %.2g s", l->device,
+         l->probes, (double)l->loaded_bytes * 1e-6, (double)l->stood_ns * 1e-9);
+}
+
 hf_status device_stayed(const engine_options *asked, const engine *e) {
-  if (!strcmp(asked->gpu, engine_opts(e)->gpu)) return HF_OK;
+  if (!strcmp(asked->gpu, engine_opts(e)->gpu) && (!engine_lost_reason(e)[0] || engine_lost_rank(e))) return HF_OK;
   return hf_fail(HF_LOST, "device %s: it was lost or could not be used; nothing is said of a run without it", asked->gpu);
 }
 

@@ -65,12 +65,33 @@ hf_status engine_check_good(engine *e, int m) {
   return hf_fail(HF_LOST, "the device was lost: %s", e->lost_reason);
 }
 
-hf_status check_learn(engine *e) {
+static hf_status check_now(engine *e) {
   int finished = -1;
-  if (check_pages(&e->o) == 0 || !engine_has_device(&e->o) || e->o.context < CHECK_TOKENS) return HF_OK;
-  HF_TRY(hf_alloc(&e->check_logits, (size_t)e->c.vocab_size, sizeof *e->check_logits, "the device's check"));
   HF_TRY(engine_launch_check(e, 0));
-  while (finished < 0) HF_TRY(engine_poll(e, &finished));
+  while (finished < 0) HF_TRY(engine_poll(e, &finished)); /* ends: a device without a sign of life is lost */
+  return HF_OK;
+}
+
+static bool can_learn(const engine *e) {
+  return check_pages(&e->o) > 0 && engine_has_device(&e->o) && e->o.context >= CHECK_TOKENS;
+}
+
+hf_status check_learn(engine *e) {
+  if (!can_learn(e)) return HF_OK;
+  if (!e->check_logits)
+    HF_TRY(hf_alloc(&e->check_logits, (size_t)e->c.vocab_size, sizeof *e->check_logits, "the device's check"));
+  HF_TRY(check_now(e));
   memcpy(e->check_logits, engine_step(e, 0)->logits, (size_t)e->c.vocab_size * sizeof *e->check_logits);
+  e->check_version = e->mb[0].version;
+  return HF_OK;
+}
+
+hf_status check_again(engine *e) {
+  if (!can_learn(e)) return HF_OK;
+  if (!e->check_logits) return check_learn(e);
+  HF_TRY(check_now(e));
+  if (!alike(e, engine_step(e, 0)->logits)) return hf_fail(HF_LOST, "the check gave another result than before the loss");
+  memcpy(e->check_logits, engine_step(e, 0)->logits, (size_t)e->c.vocab_size * sizeof *e->check_logits);
+  e->check_version = e->mb[0].version;
   return HF_OK;
 }

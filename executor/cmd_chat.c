@@ -128,6 +128,7 @@ static hf_status answer(chat *c, serve_request *q) {
                       .on_token = on_token,
                       .ends = ends,
                       .on_loss = tell_loss,
+                      .on_back = tell_back,
                       .stop = &interrupted};
   interrupted = 0;
   c->st = HF_OK;

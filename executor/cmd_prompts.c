@@ -304,15 +304,23 @@ static void losses_json(const serve_stats *st, json *o) {
     json_add_int(e, "retracted_tokens", l->retracted);
     json_add_int(e, "suspect_requests", l->suspect);
     json_add_int(e, "devices_left", l->devices_left);
+    if (!(l->back_s > 0)) continue;
+    json *b = json_add_object(e, "back");
+    json_add_int(b, "device", l->device);
+    json_add_num(b, "at_s", l->back_s);
+    json_add_num(b, "standstill_s", (double)l->stood_ns * 1e-9);
+    json_add_int(b, "probes", l->probes);
+    json_add_int(b, "loaded_bytes", l->loaded_bytes);
   }
 }
 
 /* By which requests went on after the last loss. NULL: none. */
 static const plan *plan_after(const job *j) {
-  const engine_options *o = engine_opts(j->e);
+  if (j->stats.n_losses == 0) return NULL;
+  const serve_loss *l = &j->stats.loss[j->stats.n_losses - 1];
   if (j->o.ranks) return ranks_left(j->o.ranks) > 0 ? NULL : j->without;
-  if (engine_devices_left(j->e) == 0) return j->without;
-  return o->placement != j->o.placement ? o->placement : NULL;
+  if (l->devices_left == 0) return j->without;
+  return l->planned ? j->without_one[l->device] : NULL;
 }
 
 /* The load of the plan, on what is left. */
@@ -329,6 +337,21 @@ static void after_json(const job *j, json *o) {
   if (!(predicted > 0)) return;
   json_add_num(a, "predicted_decode_tok_per_s", predicted);
   if (measured > 0) json_add_num(a, "signed_error", signed_error(predicted, measured));
+}
+
+/* Since all devices are back, the plan holds again. */
+static double predicted_back(const job *j) {
+  return j->p && j->list.n >= j->p->users && j->users == j->p->users ? j->p->decode_tok_per_s.likely : 0;
+}
+
+static void back_json(const job *j, json *o) {
+  const double measured = serve_rate_back(&j->stats), predicted = predicted_back(j);
+  if (!(measured > 0)) return;
+  json *a = json_add_object(o, "after_return");
+  json_add_num(a, "decode_tok_per_s", measured);
+  if (!(predicted > 0)) return;
+  json_add_num(a, "predicted_decode_tok_per_s", predicted);
+  json_add_num(a, "signed_error", signed_error(predicted, measured));
 }
 
 static const char *kv_name(const engine_options *o) {
@@ -359,6 +382,7 @@ static json *to_json(const job *j) {
   if (j->stats.n_losses > 0) {
     losses_json(&j->stats, o);
     after_json(j, o);
+    back_json(j, o);
   }
   if (j->adapt) adapt_json(j->adapt, o);
   add_percentiles(o, "ttft_s", n->ttft_p50_s, n->ttft_p90_s, n->ttft_p99_s);
@@ -425,6 +449,10 @@ static void print_people(const job *j) {
            l->rank ? "another machine" : "the device", l->at_s, l->why, (double)l->recovery_ns * 1e-9, (long long)l->tokens);
     if (j->sb) printf(", that of %lld came from the mirror", (long long)l->restored);
     putchar('\n');
+    if (l->back_s > 0)
+      printf("  gpu%d was taken back after %.3g s (asked %d times, %.1f MB loaded beside the requests); steps stood still for "
+             "%.2g s\n",
+             l->device, l->back_s, l->probes, (double)l->loaded_bytes * 1e-6, (double)l->stood_ns * 1e-9);
   }
   if (j->o.ranks) ranks_print(j->o.ranks);
   if (j->adapt) adapt_print(j->adapt);
@@ -436,6 +464,8 @@ static void print_people(const job *j) {
   row("time per output token", "ms (p50)", 1e3, p ? p->tpot_s.p50 : 0, n->tpot_p50_s, like);
   if (serve_rate_after(&j->stats) > 0)
     row("decode after the loss", "tokens/s", 1, predicted_after(j), serve_rate_after(&j->stats), true);
+  if (serve_rate_back(&j->stats) > 0)
+    row("decode after its return", "tokens/s", 1, predicted_back(j), serve_rate_back(&j->stats), true);
   row("prefill", "tokens/s", 1, 0, n->prefill_tok_per_s, like);
   if (n->other_cpu_share >= REC_RUN_DISTURBED)
     printf("  measured beside other programs: they had %.0f %% of the CPU time; run it again on a quiet machine\n",
@@ -583,6 +613,7 @@ static hf_status serve(const run_options *r, job *j) {
                       .on_final = on_final,
                       .on_step = on_step,
                       .on_loss = tell_loss,
+                      .on_back = tell_back,
                       .on_retract = r->stream ? NULL : on_retract,
                       .on_sched = j->o.depth == 1 ? look_at_memory : NULL,
                       .stop = &interrupted};
@@ -597,6 +628,7 @@ static hf_status serve(const run_options *r, job *j) {
   st = serve_run(j->e, j->list.req, j->list.n, &so, &j->stats);
   beside_mark to = beside_now();
   if (j->adapt) adapt_end(j->adapt);
+  j->stats.planned_tok_per_s = predicted_back(j);
   j->stats.moved = engine_moved(j->e).changed;
   j->run.other_cpu_share = beside_share(&from, &to);
   if (!r->stream) hf_progress_end(&s.bar);

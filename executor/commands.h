@@ -21,6 +21,7 @@ void standby_json(standby *s, json *to); /* member "standby" */
 void standby_print(standby *s);
 /* serve_options.on_loss: a warning on standard error. */
 void tell_loss(void *user, const serve_loss *l);
+void tell_back(void *user, const serve_loss *l);
 /* For what measures or compares on a device: HF_LOST when it was lost, or could not be used at all. */
 HF_MUST hf_status device_stayed(const engine_options *asked, const engine *e);
 /* engine_open, with the budget table printed first when it refuses. */

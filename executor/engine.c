@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "executor/devices.h"
+#include "executor/rejoin.h"
 #include "executor/residency.h"
 #include "kernels/attn.h"
 #include "kernels/mla.h"
@@ -473,7 +474,7 @@ int64_t engine_pace_cpu_ns(const engine *e, int layer) {
   return (int64_t)ns;
 }
 
-static hf_status device_context(const engine *e, dev_context *x) {
+hf_status device_context(const engine *e, dev_context *x) {
   const model_config *c = &e->c;
   size_t nl = (size_t)c->n_layers, ne = (size_t)c->n_experts;
   HF_TRY(hf_alloc(&x->experts, nl * ne + 1, sizeof *x->experts, "expert table"));
@@ -568,6 +569,10 @@ static void close_micro_batch(micro_batch *mb) {
   free(mb->trace);
 }
 
+hf_status open_virtual(engine *e, const engine_options *o, int k, dev **out) {
+  return dev_virtual_new(device_size(o, k), o->depth, paced(o) ? pace_device : NULL, e, out);
+}
+
 hf_status open_device(engine *e) {
   int threads = e->o.threads;
   if (threads == 0) {
@@ -583,7 +588,7 @@ hf_status open_device(engine *e) {
     }
     if (d) dev_keep_beside(d, e->p); /* one that stayed */
     if (d) continue;
-    HF_TRY(dev_virtual_new(device_size(&e->o, k), e->o.depth, paced(&e->o) ? pace_device : NULL, e, &d));
+    HF_TRY(open_virtual(e, &e->o, k, &d));
     e->device[k].d = d;
     dev_keep_beside(d, e->p);
     if (e->o.fault.kind != DEV_FAULT_NONE && k == e->o.fault_device) HF_TRY(dev_inject(d, &e->o.fault));
@@ -655,7 +660,7 @@ static hf_status open_machine(const model *m, const engine_options *o, engine **
   *out = e;
   e->m = m;
   e->c = *model_get_config(m);
-  e->o = *o;
+  e->o = e->asked = *o;
   HF_TRY(hf_alloc(&e->topo, 1, sizeof *e->topo, "topology"));
   HF_TRY(topo_get(e->topo));
   HF_TRY(nodes_find(m, o, e->topo, &e->nodes, &e->cut));
@@ -771,13 +776,14 @@ void engine_drain(engine *e) {
 
 void engine_close(engine *e) {
   if (!e) return;
+  rejoin_stop(e);
   engine_drain(e);
   for (int k = 0; k < e->n_devices; k++) dev_quit(e->device[k].d);
   if (e->o.ranks) ranks_unload(e->o.ranks);
   residency_close(e);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
   for (int i = e->n_own - 1; i >= 0; i--) own_release(e, &e->own[i]);
-  for (int k = 0; k < e->n_devices; k++) dev_free(e->device[k].d);
+  for (int k = 0; k < ENGINE_DEVICES; k++) dev_free(e->device[k].d);
   moe_free(e->cpu_moe);
   if (e->p) pool_free(e->p);
   free(e->topo);
@@ -816,6 +822,9 @@ const char *engine_lost_reason(const engine *e) {
 bool engine_lost_rank(const engine *e) {
   return e->lost_rank;
 }
+int engine_lost_device(const engine *e) {
+  return e->lost_device;
+}
 int engine_devices_left(const engine *e) {
   return devices_left(&e->o);
 }
@@ -845,6 +854,8 @@ hf_status engine_lost(engine *e) {
   int k = 0;
   while (k + 1 < e->n_devices && !dev_lost(e->device[k].d)) k++;
   char name[GPU_NAME];
+  rejoin_stop(e);
+  e->lost_device = k;
   gpu_name(k, name);
   snprintf(e->lost_reason, sizeof e->lost_reason, "%s%s%s", e->n_devices > 1 ? name : "", e->n_devices > 1 ? ": " : "",
            dev_lost_reason(e->device[k].d));

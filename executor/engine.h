@@ -47,18 +47,20 @@ typedef struct {
   /* Where everything goes once this device is lost, without it and with the numbers that devices have here; borrowed. NULL, or no room for it: what that
    * device had goes to the CPU, and the others keep what they have. */
   const plan *without[ENGINE_DEVICES];
-  unsigned lost_devices;    /* bit k: this one is lost, and what would be on it is in the host's memory and computed by the CPU */
-  int64_t ram_limit_bytes;  /* 0 = what the machine has */
-  dev_fault fault;          /* to rehearse with; of a virtual or paced device */
-  int fault_device;         /* which of several */
-  int64_t check_every_ns;   /* engine_launch_check; 0 = never, no pages are kept for it */
-  int64_t deadline_ns;      /* a device silent for so long is lost; 0 = learned (watch.h) */
-  int64_t standby_bytes;    /* host memory of a mirror of KV beside the engine (mirror.h), for the budget */
-  struct ranks *ranks;      /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */
-  const uint8_t *owner;     /* [n_layers][n_experts] rank that has each expert; borrowed, NULL = all are this process's */
-  bool movable;             /* residency.h: experts may change their places while steps run */
-  int64_t move_bytes_per_s; /* most that is copied for it, both directions together; 0 = no limit */
-  int rank;                 /* of this process; above 0 it has experts alone (engine_open_rank) */
+  unsigned lost_devices;   /* bit k: this one is lost, and what would be on it is in the host's memory and computed by the CPU */
+  int64_t ram_limit_bytes; /* 0 = what the machine has */
+  dev_fault fault;         /* to rehearse with; of a virtual or paced device */
+  int fault_device;        /* which of several */
+  int64_t check_every_ns;  /* engine_launch_check; 0 = never, no pages are kept for it */
+  int64_t deadline_ns;     /* a device silent for so long is lost; 0 = learned (watch.h) */
+  int64_t probe_every_ns;  /* how often a lost device is asked whether it answers again (rejoin.h); 0 = never */
+  int64_t rejoin_bytes_per_s; /* most that is loaded then; 0 = no limit */
+  int64_t standby_bytes;      /* host memory of a mirror of KV beside the engine (mirror.h), for the budget */
+  struct ranks *ranks;        /* ranks.h: processes that compute experts for this one; borrowed, NULL = none */
+  const uint8_t *owner;       /* [n_layers][n_experts] rank that has each expert; borrowed, NULL = all are this process's */
+  bool movable;               /* residency.h: experts may change their places while steps run */
+  int64_t move_bytes_per_s;   /* most that is copied for it, both directions together; 0 = no limit */
+  int rank;                   /* of this process; above 0 it has experts alone (engine_open_rank) */
 } engine_options;
 
 typedef struct engine engine;
@@ -116,6 +118,17 @@ void engine_rank_job(engine *e, int layer, int n_tok, const float *x, const int3
  * or to the CPU. Weights that were there are read again, KV pages begin empty, steps in flight are gone; what need not move stays where it is. Once the last device is
  * lost the options say "none", depth 1 and no pace. HF_NO when memory has no room for it. The engine may be closed, but nothing else, when this fails. */
 HF_MUST hf_status engine_fail_over(engine *e);
+/* A device that was lost answers again and is filled: once no step is in flight, engine_take_back. Everything is where it was before the loss then, KV
+ * pages with what is in them; options, depth among them, are those of the beginning, as far as devices are there. HF_LOST: it, or another one, was lost; a loss as
+ * any other. */
+bool engine_returning(const engine *e);
+typedef struct {
+  int device, probes;   /* which; how often it was asked */
+  int64_t loaded_bytes; /* beside the steps */
+} engine_return;
+HF_MUST hf_status engine_take_back(engine *e, engine_return *out);
+/* Number of the device that was lost last. */
+int engine_lost_device(const engine *e);
 /* Devices that are left: 0 on the CPU alone. */
 int engine_devices_left(const engine *e);
 /* Whether memory has room for all once what is lost by now is done without; and, from then on, without a mirror beside the engine. */

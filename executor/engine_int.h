@@ -2,6 +2,8 @@
 #ifndef HF_EXECUTOR_ENGINE_INT_H
 #define HF_EXECUTOR_ENGINE_INT_H
 
+#include <pthread.h>
+
 #include "executor/engine.h"
 #include "executor/nodes.h"
 #include "executor/ranks.h"
@@ -104,7 +106,11 @@ struct engine {
   owned *own;
   int n_own, cap_own;
   engine_traffic traffic;
-  struct residency *moves; /* NULL: experts stay where they are */
+  struct residency *moves;                     /* NULL: experts stay where they are */
+  engine_options asked;                        /* as it was opened */
+  struct rejoin *rejoin;                       /* NULL: no device is lost that may come back */
+  hf_status (*pause)(engine *e, size_t bytes); /* after each tensor on a device; NULL: none */
+  int lost_device, times_lost[ENGINE_DEVICES];
   char lost_reason[96];
   bool lost_rank;
   int not_uploaded;      /* layers that were to upload and do not */
@@ -129,6 +135,9 @@ static inline const dev_context *common_context(const engine *e) {
 bool any_lost(const engine *e); /* failover.c: any device */
 /* load.c: everything that is not where it should be yet. */
 HF_MUST hf_status load_weights(engine *e);
+/* load.c: what the options have on this device, and its KV cache. */
+HF_MUST hf_status load_one_device(engine *e, int device);
+HF_MUST hf_status own_reserve(engine *e, int n); /* the next n blocks can be noted */
 /* load.c: where a layer's tables say where its weights are, each address; returns how many. */
 enum { LAYER_TENSORS = 32 };
 int layer_tensors(layer_weights *w, dev_addr *at[LAYER_TENSORS]);
@@ -156,11 +165,18 @@ double kv_link_ns(const engine *e);                                  /* kv.c */
 size_t kv_row_bytes(const model_config *c, const engine_options *o); /* engine.c: of a token in a layer */
 /* check_device.c: what the check gives on a device that is taken to be good. */
 HF_MUST hf_status check_learn(engine *e);
+HF_MUST hf_status check_again(engine *e); /* the same of one that came back: HF_LOST when it is far from what it was */
 HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */
 HF_MUST hf_status engine_must_fit(const engine *e,
                                   const engine_options *o); /* engine.c: with these options; HF_NO, with what is missing */
 /* engine.c: the devices that the options name, and workers beside them. */
 HF_MUST hf_status open_device(engine *e);
+/* engine.c: tables of a device's context. */
+HF_MUST hf_status device_context(const engine *e, dev_context *x);
+/* engine.c: one device as these options have it. */
+HF_MUST hf_status open_virtual(engine *e, const engine_options *o, int device, dev **out);
+/* failover.c: `base` without these devices, too: as the plan without the one says, if it is the only one; else, and where that does not fit, theirs is the CPU's. */
+void engine_options_without(const engine *e, const engine_options *base, unsigned lost, engine_options *out);
 /* engine.c: the host's experts and the micro-batches' recordings, once the weights are loaded. */
 HF_MUST hf_status open_steps(engine *e);
 /* upload.c: which layers upload, and slots for what they send; once the weights are loaded. */
@@ -170,6 +186,7 @@ bool any_slots(const engine *e);
 bool layer_uploads(const engine_options *o, const model_config *c, int layer);
 /* residency.c. Whether experts can change places here as the options ask; before weights are loaded. */
 typedef struct residency residency;
+typedef struct rejoin rejoin;
 HF_MUST hf_status residency_possible(const engine *e);
 HF_MUST hf_status residency_open(engine *e);      /* when they are, before steps are recorded */
 void residency_close(engine *e);                  /* nothing runs any more; a device that was lost is not asked */

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "executor/devices.h"
 #include "executor/engine_int.h"
+#include "executor/rejoin.h"
 
 static unsigned lost_now(const engine *e) {
   unsigned lost = 0;
@@ -71,8 +72,9 @@ static void settle(engine *e) {
 
 /* Recordings refer to devices, contexts and buffers. */
 static void forget_steps(engine *e) {
-  for (int i = 0; i < e->o.depth; i++) {
+  for (int i = 0; i < SCHED_MAX_DEPTH; i++) {
     micro_batch *mb = &e->mb[i];
+    if (!mb->trace) continue; /* not opened */
     for (int p = 0; p < ENGINE_PARTS; p++) {
       dev_recording_free(mb->rec[p]);
       mb->rec[p] = NULL;
@@ -243,8 +245,58 @@ static void let_go(engine *e, unsigned changed) {
   e->p = NULL;
 }
 
-/* Nothing is at work. Everything goes to where these options say, from what `changed` has lost, and from wherever else. */
-static hf_status rearrange(engine *e, const engine_options *o, unsigned changed) {
+/* ---- a device that is filled already ---- */
+
+/* KV of layers whose home is another one from now on, in host memory meanwhile. */
+typedef struct {
+  char *layer[PLAN_MAX_LAYERS];
+} kept_kv;
+
+static hf_status keep_kv(engine *e, const engine_options *o, unsigned changed, kept_kv *kv) {
+  for (int l = 0; l < e->c.n_layers; l++) {
+    const int k = e->home[l];
+    if (!(changed >> k & 1) && device_of_layer(&e->c, o, l) == k) continue;
+    HF_TRY(hf_alloc(&kv->layer[l], e->kv_layer_bytes, 1, "KV pages on their way"));
+    HF_TRY(dev_read_back(e->device[k].d, kv->layer[l], e->device[k].ctx.kv[l], e->kv_layer_bytes));
+  }
+  return HF_OK;
+}
+
+static hf_status bring_kv(engine *e, const kept_kv *kv) {
+  for (int l = 0; l < e->c.n_layers; l++) {
+    const engine_device *v = &e->device[e->home[l]];
+    if (kv->layer[l]) HF_TRY(dev_upload(v->d, v->ctx.kv[l], kv->layer[l], e->kv_layer_bytes));
+  }
+  return HF_OK;
+}
+
+/* The device and what is on it are the engine's from now on. */
+static void adopt(engine *e, rejoin *r) {
+  engine *s = &r->made;
+  const int k = r->device;
+  const dev_context *from = &s->device[k].ctx;
+  dev_context *x = &e->device[k].ctx;
+  e->device[k].d = s->device[k].d;
+  s->device[k].d = NULL;
+  memcpy(x->experts, from->experts, (size_t)e->c.n_layers * (size_t)e->c.n_experts * sizeof *x->experts);
+  x->rope_cos = from->rope_cos;
+  x->rope_sin = from->rope_sin;
+  for (int l = 0; l < e->c.n_layers; l++) {
+    if (e->home[l] != k) continue;
+    e->layer[l] = s->layer[l];
+    x->kv[l] = from->kv[l];
+    x->router_bias[l] = from->router_bias[l];
+  }
+  if (s->embed.data) e->embed = s->embed;
+  if (s->out_norm) e->out_norm = s->out_norm;
+  if (s->output.data) e->output = s->output;
+  memcpy(e->own + e->n_own, s->own, (size_t)s->n_own * sizeof *s->own); /* own_reserve */
+  e->n_own += s->n_own;
+  s->n_own = 0;
+}
+
+/* Nothing is at work. Everything goes to where these options say, from what `changed` has lost, and from wherever else; with: a device that comes back. */
+static hf_status rearrange(engine *e, const engine_options *o, unsigned changed, rejoin *with) {
   before b = {.changed = changed, .first = e->part[0].device, .last = e->part[e->n_parts - 1].device};
   if (e->c.n_layers > PLAN_MAX_LAYERS) return hf_fail(HF_UNSUPPORTED, "a model of more than %d layers", (int)PLAN_MAX_LAYERS);
   memcpy(b.home, e->home, (size_t)e->c.n_layers);
@@ -257,21 +309,18 @@ static hf_status rearrange(engine *e, const engine_options *o, unsigned changed)
   forget_buffers(e, &b);
   HF_TRY(sweep(e, &b));
   let_go(e, changed);
-  free(e->check_logits); /* sums are rounded in another order from now on */
-  e->check_logits = NULL;
+  if (with) adopt(e, with);
   HF_TRY(hf_note(engine_must_fit(e, &e->o), "the device is lost (%s), and without it the model", e->lost_reason));
   HF_TRY(open_device(e));
   HF_TRY(load_weights(e));
   HF_TRY(open_uploads(e));
-  HF_TRY(open_steps(e));
-  return check_learn(e);
+  return open_steps(e);
 }
 
 /* ---- losses ---- */
 
-/* Without these devices, too: as the plan without the one says, if it is the only one; else, and where that does not fit, theirs is the CPU's. */
-static void options_without(const engine *e, unsigned lost, engine_options *o) {
-  *o = e->o;
+void engine_options_without(const engine *e, const engine_options *base, unsigned lost, engine_options *o) {
+  *o = *base;
   o->lost_devices |= lost;
   o->movable = false;
   if (devices_left(o) == 0) {
@@ -279,7 +328,7 @@ static void options_without(const engine *e, unsigned lost, engine_options *o) {
     return;
   }
   int k = 0;
-  while (!(o->lost_devices >> k & 1)) k++;
+  while (k + 1 < ENGINE_DEVICES && !(o->lost_devices >> k & 1)) k++;
   if (o->lost_devices != 1u << k || !o->without[k] || o->ranks) return;
   engine_options planned = *o;
   planned.placement = o->without[k];
@@ -295,9 +344,13 @@ static hf_status without_lost(engine *e) {
   settle(e);
   const unsigned lost = lost_now(e);
   for (int k = 0; k < e->n_devices; k++)
-    if (lost >> k & 1) dev_quit(e->device[k].d);
-  options_without(e, lost, &o);
-  return rearrange(e, &o, lost);
+    if (lost >> k & 1) {
+      dev_quit(e->device[k].d);
+      e->times_lost[k]++;
+    }
+  engine_options_without(e, &e->o, lost, &o);
+  HF_TRY(rearrange(e, &o, lost, NULL));
+  return check_learn(e);
 }
 
 /* The device goes on; KV pages are whole, but for what lost steps have written. */
@@ -305,15 +358,13 @@ static hf_status without_ranks(engine *e) {
   if (!any_slots(e)) e->o.upload_tokens = 0; /* layers that had experts away are recorded without uploads, and stay so */
   HF_TRY(hf_note(engine_must_fit(e, &e->o), "%s, and with its experts the model", e->lost_reason));
   HF_TRY(load_experts_alone(e, NULL, NULL));
-  free(e->check_logits); /* sums are rounded in another order from now on */
-  e->check_logits = NULL;
-  return check_learn(e);
+  return check_learn(e); /* sums are rounded in another order from now on */
 }
 
 bool engine_can_do_without(const engine *e) {
   engine_options o = e->o;
   if (o.ranks) ranks_forget(o.ranks);
-  if (any_lost(e)) options_without(e, lost_now(e), &o);
+  if (any_lost(e)) engine_options_without(e, &e->o, lost_now(e), &o);
   const hf_status st = engine_must_fit(e, &o);
   if (st != HF_OK) hf_clear_error();
   return st == HF_OK;
@@ -335,5 +386,35 @@ hf_status engine_fail_over(engine *e) {
     if (st == HF_LOST && more)
       hf_log(HF_LOG_WARN, "%s was lost, too (%s)", e->lost_rank ? "another machine" : "the device", e->lost_reason);
   }
+  if (st == HF_OK) rejoin_begin(e);
+  return st;
+}
+
+/* ---- coming back ---- */
+
+static hf_status move_back(engine *e, rejoin *r) {
+  kept_kv *kv = NULL;
+  hf_status st;
+  HF_TRY(hf_alloc(&kv, 1, sizeof *kv, "KV pages on their way"));
+  HF_GO(end, own_reserve(e, r->made.n_own));
+  HF_GO(end, keep_kv(e, &r->target, 1u << r->device, kv));
+  HF_GO(end, rearrange(e, &r->target, 1u << r->device, r));
+  st = bring_kv(e, kv);
+end:
+  for (int l = 0; l < e->c.n_layers; l++) free(kv->layer[l]);
+  free(kv);
+  return st;
+}
+
+/* The check was learned when nothing was lost yet, or from devices that have been found good since: one that comes back may differ from that by rounding. */
+hf_status engine_take_back(engine *e, engine_return *out) {
+  rejoin *r = e->rejoin;
+  *out = (engine_return){.device = r->device, .probes = r->probes[r->device], .loaded_bytes = r->loaded_bytes};
+  hf_status st = move_back(e, r);
+  rejoin_stop(e);
+  if (st == HF_OK) st = check_again(e);
+  if (st == HF_LOST && !any_lost(e)) dev_give_up(e->device[out->device].d, "it failed when it was taken back");
+  if (st == HF_LOST) st = engine_lost(e);
+  if (st == HF_OK) rejoin_begin(e);
   return st;
 }

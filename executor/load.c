@@ -29,6 +29,13 @@ static hf_status add_owned(engine *e, const owned *o) {
   return HF_OK;
 }
 
+hf_status own_reserve(engine *e, int n) {
+  if (e->n_own + n <= e->cap_own) return HF_OK;
+  HF_TRY(hf_realloc(&e->own, (size_t)(e->n_own + n), sizeof *e->own, "list of allocations"));
+  e->cap_own = e->n_own + n;
+  return HF_OK;
+}
+
 hf_status own_add_at(engine *e, int device, dev_addr addr, size_t bytes) {
   return add_owned(e, &(owned){addr, bytes, device, -1});
 }
@@ -150,14 +157,17 @@ static hf_status device_mat(engine *e, int k, model_tensor_id id, int layer, int
   HF_TRY(dev_alloc(d, bytes, "weights", &out->data));
   HF_TRY(own_add_at(e, k, out->data, bytes));
   if (dev_is_host(d)) pool_spread_rows(e->p, (void *)(uintptr_t)out->data, bytes, 0, m->n_rows, m->row_bytes);
-  if (map) return dev_upload(d, out->data, map, bytes);
+  if (map) {
+    HF_TRY(dev_upload(d, out->data, map, bytes));
+    return e->pause ? e->pause(e, bytes) : HF_OK;
+  }
   void *tmp;
   HF_TRY(mem_alloc(bytes, -1, "a tensor", &tmp));
   hf_status st = fill(e, id, layer, expert, &s, tmp);
   if (st == HF_OK) st = repack_run(&e->repack, e->p, read_one, e);
   if (st == HF_OK) st = dev_upload(d, out->data, tmp, bytes);
   mem_free(tmp, bytes, -1);
-  return st;
+  return st == HF_OK && e->pause ? e->pause(e, bytes) : st;
 }
 
 /* A vector (norm, bias) as f32 on a device. */
@@ -532,4 +542,32 @@ end:
   hf_progress_end(&bar);
   repack_free(&e->repack);
   return st == HF_OK ? HF_OK : hf_note(st, "%s", model_path(e->m));
+}
+
+/* Its dense part and KV cache, if it is at home there, and those of its experts that are. */
+static hf_status load_layer_on(engine *e, int k, int l) {
+  const size_t n = (size_t)e->c.n_experts;
+  dev_context *x = &e->device[k].ctx;
+  if (e->home[l] == k) {
+    HF_TRY(load_dense_part(e, l));
+    x->router_bias[l] = e->layer[l].router_bias;
+    HF_TRY(dev_alloc(e->device[k].d, e->kv_layer_bytes, "KV cache", &x->kv[l]));
+    HF_TRY(own_add_at(e, k, x->kv[l], e->kv_layer_bytes));
+  }
+  for (size_t i = (size_t)l * n; e->c.layer_is_moe[l] && i < ((size_t)l + 1) * n; i++)
+    if (e->resident[i] == 1 + k) HF_TRY(device_expert(e, k, l, (int)(i % n), &x->experts[i]));
+  return HF_OK;
+}
+
+hf_status load_one_device(engine *e, int k) {
+  const int first = e->part[0].device, last = e->part[e->n_parts - 1].device;
+  const bool tied = e->c.tied_embeddings;
+  if (first == k) HF_TRY(device_mat(e, k, MT_EMBED, -1, -1, &e->embed));
+  if (last == k) {
+    HF_TRY(device_vec(e, k, MT_OUT_NORM, -1, &e->out_norm));
+    if (tied && first == k) e->output = e->embed;
+    else HF_TRY(device_mat(e, k, tied ? MT_EMBED : MT_OUTPUT, -1, -1, &e->output));
+  }
+  for (int l = 0; l < e->c.n_layers; l++) HF_TRY(load_layer_on(e, k, l));
+  return load_rope(e, &e->device[k]);
 }

@@ -145,8 +145,16 @@ static int run_as_asked(const cli_spec *spec, int argc, char **argv, run_options
   return status;
 }
 
+static const char probe_help[] =
+    "How often a lost device is asked whether it computes again; after three good answers it is filled beside the requests and "
+    "taken back. Default 30, 0 = never.";
+static const char fault_help[] =
+    "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
+    "(slow*FACTOR); at allocation or upload N it has no memory (memory). KIND@N:gpu1: the second of several devices; "
+    "KIND@N,back@M: it answers again from the M-th time on that it is asked (--probe-every).";
+
 int main(int argc, char **argv) {
-  run_options r = {.top_p = 1.0, .repetition_penalty = 1.0, .check_s = 30, .upload_tokens = -1};
+  run_options r = {.top_p = 1.0, .repetition_penalty = 1.0, .check_s = 30, .probe_s = 30, .upload_tokens = -1};
   const cli_option options[] = {
       {"model", 'm', CLI_STR, &r.model, "PATH",
        "Hugging Face folder, GGUF file, or synth:CONFIG,key=value,... (weights from a seed).", 0, 0},
@@ -206,16 +214,13 @@ int main(int argc, char **argv) {
        "one is written again, or marked where somebody has read it. At least 100 times what the step takes; default 30, 0 = "
        "never.",
        0, 86400},
+      {"probe-every", 0, CLI_NUM, &r.probe_s, "SECONDS", probe_help, 0, 86400},
       {"adapt", 0, CLI_FLAG, &r.adapt, NULL, adapt_help, 0, 0},
       {"adapt-every", 0, CLI_SECONDS, &r.adapt_every_s, "TIME", adapt_every_help, 0, 0},
       {"adapt-rate", 0, CLI_SIZE, &r.adapt_rate, "SIZE", adapt_rate_help, 0, 0},
       {"standby", 0, CLI_STR, &r.standby, "none|ram|file:PATH", standby_help, 0, 0},
       {"standby-size", 0, CLI_STR, &r.standby_size, "SIZE", standby_size_help, 0, 0},
-      {"fault", 0, CLI_STR, &r.fault, "KIND@N",
-       "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
-       "(slow*FACTOR); at "
-       "allocation or upload N it has no memory (memory). KIND@N:gpu1: the second of several devices.",
-       0, 0},
+      {"fault", 0, CLI_STR, &r.fault, "KIND@N", fault_help, 0, 0},
       {"threads", 't', CLI_INT, &r.threads, "N", "CPU workers; default all cores, one less per virtual device.", 1, 1024},
       {"kv-type", 0, CLI_STR, &r.kv_type, "f16|q8_0|bf16|f32",
        "Type of the KV cache. q8_0 takes 34 bytes for 32 numbers, f16 64: nearly twice the context or users, and faster to read. "

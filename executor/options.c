@@ -28,17 +28,22 @@ hf_status fault_parse(const char *text, dev_fault *out, int *device) {
   static const char *const name[] = {[DEV_FAULT_ERROR] = "error", [DEV_FAULT_HANG] = "hang",   [DEV_FAULT_SIGNAL] = "signal",
                                      [DEV_FAULT_SLOW] = "slow",   [DEV_FAULT_WRONG] = "wrong", [DEV_FAULT_MEMORY] = "memory"};
   char head[64];
-  const char *of = strstr(text, ":gpu");
-  snprintf(head, sizeof head, "%.*s", of ? (int)(of - text) : (int)sizeof head - 1, text);
+  const char *of = strstr(text, ":gpu"), *back = strstr(text, ",back@");
+  const int most = (int)sizeof head - 1;
+  snprintf(head, sizeof head, "%.*s", back ? (int)(back - text) : of ? (int)(of - text) : most, text);
   const char *at = strchr(head, '@'), *factor = strchr(head, '*');
   size_t n = strcspn(head, "*@");
   char *end;
   *out = (dev_fault){.factor = 1};
+  const size_t digits = back ? strspn(back + 6, "0123456789") : 0;
+  const bool returns =
+      !back || (digits > 0 && digits < 10 && back + 6 + digits == (of ? of : text + strlen(text)) && (!of || back < of));
+  if (back && returns) out->back = atoll(back + 6);
   *device = of ? of[4] - '0' : 0;
   for (int k = DEV_FAULT_ERROR; k <= DEV_FAULT_MEMORY; k++)
     if (n == strlen(name[k]) && !strncmp(head, name[k], n)) out->kind = (dev_fault_kind)k;
   const bool named = !of || (of[4] >= '0' && of[4] < '0' + ENGINE_DEVICES && !of[5]);
-  if (out->kind != DEV_FAULT_NONE && named && at && is_number(at + 1) && strlen(at) < 20) {
+  if (out->kind != DEV_FAULT_NONE && named && returns && (!back || out->back > 0) && at && is_number(at + 1) && strlen(at) < 20) {
     out->at = atoll(at + 1);
     if (out->kind == DEV_FAULT_SLOW && factor && factor < at) out->factor = strtod(factor + 1, &end);
     const bool whole = out->kind == DEV_FAULT_SLOW ? factor && factor < at && end == at : !factor;
@@ -47,6 +52,7 @@ hf_status fault_parse(const char *text, dev_fault *out, int *device) {
   return hf_fail(HF_INPUT,
                  "--fault: '%s' is none of error@N, hang@N, signal@N, wrong@N, memory@N, slow*FACTOR@N, where N counts "
                  "operations from 1, each with "
+                 ",back@M behind it where the device answers again from the M-th time on that it is asked, and "
                  ":gpuK behind it for another device than the first",
                  text);
 }
@@ -191,6 +197,9 @@ static void sizes_of(const gpu_set *g, const plan *p, engine_options *o) {
   }
 }
 
+/* Most bytes a second that are loaded to a device which comes back: a hundredth of a link, a tenth of a core. */
+static const int64_t REJOIN_RATE = INT64_C(256) << 20;
+
 static hf_status device_part(const run_options *r, const char *db_path, const plan *p, engine_options *o, stage_table **pace) {
   const char *gpu = r->gpu ? r->gpu : p ? p->gpu : "none";
   gpu_set g;
@@ -216,6 +225,8 @@ static hf_status device_part(const run_options *r, const char *db_path, const pl
   if (r->fault && o->fault_device >= g.n)
     return hf_fail(HF_INPUT, "--fault: happens to gpu%d, and there are %d devices (--gpu)", o->fault_device, g.n);
   o->deadline_ns = (int64_t)(r->deadline_s * 1e9);
+  o->probe_every_ns = (int64_t)(r->probe_s * 1e9);
+  o->rejoin_bytes_per_s = REJOIN_RATE;
   if (g.n > 0) o->check_every_ns = (int64_t)(r->check_s * 1e9);
   return HF_OK;
 }

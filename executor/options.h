@@ -14,7 +14,8 @@ typedef struct {
       *write_model, *system, *dequantise, *fault, *kv_type, *standby, *standby_size;
   bool bench, ignore_eos, stream, no_log, resume, chat, no_shared_prefixes, adapt;
   int64_t depth, batch, threads, max_tokens, context, limit, output_tokens, chunk, top_k, logprobs, upload_tokens, adapt_rate;
-  double experts_percent, ranks_percent, temperature, top_p, min_p, repetition_penalty, deadline_s, check_s, adapt_every_s;
+  double experts_percent, ranks_percent, temperature, top_p, min_p, repetition_penalty, deadline_s, check_s, probe_s,
+      adapt_every_s;
   int64_t seed;
   cli_int_list users, prompt_tokens;
   cli_texts stop;

@@ -100,15 +100,32 @@ static hf_status put_routing(db *d, int64_t run, const serve_stats *st) {
   return HF_OK;
 }
 
-static hf_status put_losses(db *d, int64_t run, const serve_stats *st) {
+static hf_status put_return(db *d, const rec_run *run, const serve_loss *l, const serve_stats *st) {
+  rec_event r = {.run_id = run->id,
+                 .at_ns = (int64_t)(l->back_s * 1e9),
+                 .recovery_ns = (int64_t)((l->back_s - l->at_s) * 1e9),
+                 .kind = "recovery"};
+  char planned[48] = "";
+  if (st->planned_tok_per_s > 0) snprintf(planned, sizeof planned, " (%.4g predicted)", st->planned_tok_per_s);
+  snprintf(r.detail, sizeof r.detail,
+           "gpu%d taken back: asked %d times, %.1f MB loaded, steps stood still for %.2g s; decode %.4g tokens/s while it was "
+           "lost, %.4g "
+           "since%s",
+           l->device, l->probes, (double)l->loaded_bytes * 1e-6, (double)l->stood_ns * 1e-9, serve_rate_after(st),
+           serve_rate_back(st), planned);
+  return db_event_put(d, &r);
+}
+
+static hf_status put_losses(db *d, const rec_run *run, const serve_stats *st) {
   for (int i = 0; i < st->n_losses; i++) {
     const serve_loss *l = &st->loss[i];
-    rec_event r = {.run_id = run, .at_ns = (int64_t)(l->at_s * 1e9), .recovery_ns = l->recovery_ns};
+    rec_event r = {.run_id = run->id, .at_ns = (int64_t)(l->at_s * 1e9), .recovery_ns = l->recovery_ns};
     snprintf(r.kind, sizeof r.kind, "fault");
     snprintf(r.detail, sizeof r.detail, "%s lost: %s; %d requests went on on %s, KV of %lld tokens computed again",
              l->rank ? "rank" : "device", l->why, l->requests, l->devices_left > 0 && !l->rank ? "what is left" : "the CPU",
              (long long)l->tokens);
     HF_TRY(db_event_put(d, &r));
+    if (l->back_s > 0) HF_TRY(put_return(d, run, l, st));
   }
   return HF_OK;
 }
@@ -119,7 +136,7 @@ static hf_status put_all(db *d, rec_run *run, const serve_request *reqs, int n, 
   if (st->n_losses == 0 && !st->moved) /* else they are of two machines, or placements */
     HF_TRY(put_stages(d, run->id, !strcmp(run->gpu, "none"), st));
   HF_TRY(put_routing(d, run->id, st));
-  HF_TRY(put_losses(d, run->id, st));
+  HF_TRY(put_losses(d, run, st));
   return db_commit(d);
 }
 

@@ -83,6 +83,10 @@ double serve_rate_after(const serve_stats *s) {
   return s->after_s > 0 ? s->after_tokens / s->after_s : 0;
 }
 
+double serve_rate_back(const serve_stats *s) {
+  return s->back_s > 0 ? s->back_tokens / s->back_s : 0;
+}
+
 double serve_decode_rate(const serve_stats *s) {
   return s->decode_s > 0 ? s->decode_tokens / s->decode_s : 0;
 }
@@ -389,6 +393,12 @@ static void count_times(server *v, const dev_step *s, const sched_step *what) {
   st->step_n[phase]++;
 }
 
+static bool all_back(const server *v) {
+  bool all = true;
+  for (int i = 0; i < v->st->n_losses; i++) all = all && v->st->loss[i].back_s > 0;
+  return all;
+}
+
 /* The interval since the last event belongs to prefill when anything prefilled in it, to steady decode when all users decoded. */
 static void account_interval(server *v, const slot *ended) {
   int64_t now = hf_now_ns();
@@ -412,8 +422,8 @@ static void account_interval(server *v, const slot *ended) {
     v->st->decode_s += dt;
     v->st->decode_tokens += ended->step.n_decode;
     if (v->st->n_losses == 0) return;
-    v->st->after_s += dt;
-    v->st->after_tokens += ended->step.n_decode;
+    *(all_back(v) ? &v->st->back_s : &v->st->after_s) += dt;
+    *(all_back(v) ? &v->st->back_tokens : &v->st->after_tokens) += ended->step.n_decode;
   }
 }
 
@@ -625,6 +635,7 @@ static hf_status survive(server *v, hf_status st) {
   *l = (serve_loss){.at_s = seconds(now - v->start_ns)};
   snprintf(l->why, sizeof l->why, "%s", engine_lost_reason(v->e));
   l->rank = engine_lost_rank(v->e);
+  l->device = engine_lost_device(v->e);
   hf_clear_error();
   if (engine_opts(v->e)->check_every_ns > 0) take_back(v, l, wrong);
   tell_all_final(v); /* no check will come that they could wait for */
@@ -633,11 +644,61 @@ static hf_status survive(server *v, hf_status st) {
   if (v->o->standby) keep_in_mirror(v);
   HF_TRY(engine_fail_over(v->e));
   l->devices_left = engine_devices_left(v->e);
+  l->planned = l->devices_left > 0 && engine_opts(v->e)->placement == engine_opts(v->e)->without[l->device];
   HF_TRY(begin_again(v, l));
   if (!v->lost_ns) v->lost_ns = now;
   l->recovery_ns = hf_now_ns() - now;
   v->last_ns = hf_now_ns(); /* no time of decoding */
   if (v->o->on_loss) v->o->on_loss(v->o->user, l);
+  return HF_OK;
+}
+
+/* Steps of another depth: whoever has not ended enters a new scheduler with its tokens as its prompt; pages that are known are found by that. */
+static hf_status change_depth(server *v) {
+  const int n_pages = engine_opts(v->e)->n_pages;
+  sched_options so;
+  sched *fresh = NULL;
+  scheduler_options(v, &so);
+  HF_TRY(sched_new(&so, &fresh));
+  for (int i = 0; i < v->next_arrival; i++) sched_cancel(v->s, v->order[i]);
+  if (v->o->known) share(v, fresh);
+  sched_free(v->s);
+  v->s = fresh;
+  v->depth = so.depth;
+  for (int32_t p = 0; v->o->known && p < n_pages; p++)
+    if (prefix_has(v->o->known, p)) HF_TRY(sched_adopt(v->s, p));
+  for (int i = 0; i < v->next_arrival; i++) {
+    const int at = v->order[i];
+    const serve_request *r = &v->reqs[at];
+    if (v->computed) v->computed[at] = -1;
+    if (r->finish[0] || v->has[at].waits) continue;
+    v->has[at].held = 0;
+    HF_TRY(sched_add(v->s, at, r->n_ids + r->n_out, r->max_tokens - r->n_out));
+  }
+  return HF_OK;
+}
+
+/* No step is in flight. */
+static hf_status welcome(server *v) {
+  const int64_t now = hf_now_ns();
+  engine_return back;
+  if (v->o->standby) standby_settle(v->o->standby);
+  for (int i = 0; i < v->n_reqs && engine_devices_left(v->e) == 0; i++) v->has[i].good = v->reqs[i].n_out; /* the CPU wrote it */
+  const hf_status st = engine_take_back(v->e, &back);
+  if (st != HF_OK) return survive(v, st);
+  if (engine_opts(v->e)->depth != v->depth) HF_TRY(change_depth(v));
+  v->last_ns = hf_now_ns(); /* no time of decoding */
+  v->check_ns = v->last_ns + engine_opts(v->e)->check_every_ns;
+  for (int i = v->st->n_losses - 1; i >= 0; i--) {
+    serve_loss *l = &v->st->loss[i];
+    if (l->rank || l->back_s > 0 || (l->device != back.device && l->devices_left > 0)) continue;
+    l->back_s = seconds(v->last_ns - v->start_ns);
+    l->stood_ns = v->last_ns - now;
+    l->probes = back.probes;
+    l->loaded_bytes = back.loaded_bytes;
+    if (v->o->on_back) v->o->on_back(v->o->user, l);
+    break;
+  }
   return HF_OK;
 }
 
@@ -669,8 +730,11 @@ static hf_status finish_check(server *v, int m) {
 /* Launches what is idle and has something to do. */
 static hf_status launch_idle(server *v, bool stop, bool *busy) {
   *busy = false;
+  const bool waits = engine_returning(v->e) && !stop; /* for the steps in flight to end */
   for (int m = 0; m < v->depth; m++) {
     slot *k = &v->mb[m];
+    *busy = *busy || k->in_flight;
+    if (waits) continue;
     if (!k->in_flight && v->unchecked > 0 && !v->checked_ns && engine_can_check(v->e) && hf_now_ns() >= v->check_ns) {
       HF_TRY(launch_check(v, m));
     } else if (!k->in_flight && !stop && sched_next(v->s, m, &k->step)) {
@@ -715,6 +779,10 @@ static hf_status loop(server *v) {
     hf_status st = launch_idle(v, stop, &busy);
     if (st != HF_OK) {
       HF_TRY(survive(v, st));
+      continue;
+    }
+    if (!busy && engine_returning(v->e) && !stop) {
+      HF_TRY(welcome(v));
       continue;
     }
     if (!busy) {

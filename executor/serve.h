@@ -28,7 +28,13 @@ typedef struct {
   int suspect;   /* answers that may hold wrong tokens, because somebody had been told */
   char why[96];
   int devices_left; /* 0: everything is the CPU's since */
-  bool rank;        /* no device: the CPU of another machine, whose experts were loaded here (ranks.h) */
+  bool planned;     /* by the plan without the device (engine_options.without) */
+  int device;
+  double back_s;    /* when it was taken back, since the start of serving; 0: it was not */
+  int64_t stood_ns; /* that steps stood still for it */
+  int probes;       /* how often it was asked */
+  int64_t loaded_bytes;
+  bool rank; /* no device: the CPU of another machine, whose experts were loaded here (ranks.h) */
 } serve_loss;
 
 typedef struct serve_request {
@@ -83,6 +89,8 @@ typedef struct {
   void (*on_retract)(void *user, serve_request *r, int n);
   /* A device was lost; told as soon as serving goes on without it, recovery_ns being the time until then. */
   void (*on_loss)(void *user, const serve_loss *l);
+  /* A lost device was taken back. */
+  void (*on_back)(void *user, const serve_loss *l);
   /* After every finished step and what it ended: the scheduler as it stands, to look at. What that takes counts as no time of serving. */
   void (*on_sched)(void *user, const sched *s);
   /* Beginnings of texts whose KV pages the engine holds: requests that begin alike share them, in this serving and the next. Of this
@@ -110,14 +118,16 @@ typedef struct {
   int64_t restored_tokens /* of prompts, read back from the mirror */,
       parked_tokens /* whose pages were given back to others while it has them */;
   double decode_tokens, decode_s; /* intervals in which all users decode and nothing prefills; if there were none, any decoding */
-  double after_tokens, after_s;   /* those of decode_tokens and decode_s that came after a device was lost */
+  double after_tokens, after_s;   /* those of decode_tokens and decode_s that came while a device was lost */
+  double back_tokens, back_s;     /* and those after all were back */
   double prefill_tokens, prefill_s; /* intervals in which something prefills */
   double wall_s;
   serve_loss loss[SERVE_LOSSES];
   int n_losses;
-  bool moved;     /* set by the caller: experts changed places (adapt.h), stage times are of several placements */
-  int pages_lost; /* at the end: pages that are neither free nor known to hold a prefix: 0, but after an interruption */
-  int slots_lost; /* the same of the mirror's slots */
+  double planned_tok_per_s; /* set by the caller: what its plan predicts of steady decode with all devices; 0: nothing */
+  bool moved;               /* set by the caller: experts changed places (adapt.h), stage times are of several placements */
+  int pages_lost;           /* at the end: pages that are neither free nor known to hold a prefix: 0, but after an interruption */
+  int slots_lost;           /* the same of the mirror's slots */
   double step_ns_sum[2], step_ns_sq[2];
   int64_t step_n[2];
 } serve_stats;
@@ -132,5 +142,6 @@ void serve_stats_free(serve_stats *s);
 /* Output tokens of all users together per second in steady decode (design's definition). */
 double serve_decode_rate(const serve_stats *s);
 double
-serve_rate_after(const serve_stats *s); /* the same since a device was lost; 0 = none was, or nothing decoded steadily since */
+serve_rate_after(const serve_stats *s); /* the same while a device was lost; 0 = none was, or nothing decoded steadily then */
+double serve_rate_back(const serve_stats *s); /* and since all are back */
 #endif

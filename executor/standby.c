@@ -220,6 +220,10 @@ int standby_restore(standby *s, const int32_t *ids, int n_ids, const int32_t *pa
 
 /* ---- losses ---- */
 
+void standby_settle(standby *s) {
+  if (s->m) mirror_settle(s->m);
+}
+
 void standby_check(standby *s) {
   if (s->m) mirror_check(s->m);
 }

@@ -41,6 +41,8 @@ void standby_known_page(standby *s, int32_t page);
 /* A request of a session ends: text[0..n) are the tokens whose KV is in its pages. */
 void standby_park(standby *s, const int32_t *text, int n, const int32_t *pages);
 
+/* Until nothing is being read from the device's pages. */
+void standby_settle(standby *s);
 /* Around a check of the device (engine_launch_check), and when it was good. */
 void standby_check(standby *s);
 void standby_trust(standby *s);

@@ -230,9 +230,13 @@ typedef struct {
   dev_fault_kind kind;
   int64_t at;    /* from 1 */
   double factor; /* slow: 1 to a million */
+  int64_t back;  /* for whoever asks a lost device whether it answers again: from which time on it does, from 1; 0 = never */
 } dev_fault;
 /* HF_INPUT for values out of range. */
 HF_MUST hf_status dev_fault_check(const dev_fault *f);
+/* Whether the device computes: a product whose result is known, through its memory and stream 0; HF_LOST or HF_TIMEOUT when it does not, and nothing but
+ * dev_free is asked of it then. By one that nothing else was launched on. */
+HF_MUST hf_status dev_self_check(dev *d, int64_t deadline_ns);
 /* Before the first launch. HF_UNSUPPORTED on the host device, HF_INPUT for values out of range. */
 HF_MUST hf_status dev_inject(dev *d, const dev_fault *f);
 

@@ -49,7 +49,22 @@ expect_same "$(jq -s 'map(.suspect) | unique == [true]' "$tmp/wrong.jsonl")" tru
 expect_exit 0 "$bin/hf-run" "${ask[@]}" --quiet --resume --out "$tmp/wrong.jsonl" # suspect answers are not kept
 expect_same "$(answers "$tmp/want.jsonl")" "$(answers "$tmp/wrong.jsonl")" "answers of the second run"
 
-for bad in error error@0 boom@5 hang@x slow@5 'slow*0.5@5' 'error*2@5' @5; do
+# One that answers again is filled beside the requests and taken back: the same answers, told in lines, in --json, in the database and on the page.
+more=(--model $tiny --prompts $tiny/prompts.jsonl --batch 60 --users 5 --max-tokens 40 --ignore-eos --gpu virtual:7M --depth 2)
+expect_exit 0 "$bin/hf-run" "${more[@]}" --json --quiet --out "$tmp/want60.jsonl"
+for standby in none ram; do
+  expect_exit 0 "$bin/hf-run" "${more[@]}" --json --standby $standby --fault error@900,back@2 --probe-every 0.005 --check-every 0.05 --out "$tmp/back-$standby.jsonl"
+  expect_same "$(answers "$tmp/want60.jsonl")" "$(answers "$tmp/back-$standby.jsonl")" "answers of a device that came back, mirror $standby"
+  expect_json '.losses | length == 1 and (.[0].back | .device == 0 and .probes == 4 and .at_s > 0 and .standstill_s > 0 and .loaded_bytes > 0)'
+  expect_json '.after_return | .decode_tok_per_s > 0 and .predicted_decode_tok_per_s > 0 and has("signed_error")'
+  expect_stderr_line 'gpu0 answers again \(asked 4 times\)'
+  expect_same "$(sqlite3 "$HETEROFLOW_DB" "select kind, recovery_ns > 0, detail like '%gpu0 taken back: asked 4 times%predicted)' from event where run_id = $(json .run_id) and kind = 'recovery'")" 'recovery|1|1' "row of the return"
+done
+run=$(json .run_id)
+expect_exit 0 "$bin/hf-report" run "$run" --html "$tmp/back.html" --quiet
+grep -q 'gpu0 taken back' "$tmp/back.html" || fail "the page does not say that the device is back"
+
+for bad in error error@0 error@5,back error@5,back@0 error@5,back@x error@5:gpu0,back@2 boom@5 hang@x slow@5 'slow*0.5@5' 'error*2@5' @5; do
   expect_error 2 '^hf-run: --fault: ' "$bin/hf-run" "${ask[@]}" --quiet --fault "$bad"
 done
 expect_error 2 '^hf-run: --fault: .*there is none' "$bin/hf-run" --model $tiny --prompt x --gpu none --quiet --fault error@5
