@@ -17,10 +17,10 @@ enum { WARP = 32, TILE = 16 /* rows of KL_TILE16 */ };
 #ifdef __CUDACC__
 #define HFC_ON_HOST 0
 /* A launch, whose value is the runtime's error number, 0 for none. */
-#define HFC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                                   \
+#define HFC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   (kernel<<<(grid), (block), (shared_bytes), (cudaStream_t)(stream)>>>(__VA_ARGS__), (int)cudaPeekAtLastError())
-#define DYNAMIC_SHARED(type, name)                                                                                                   \
-  extern __shared__ __align__(16) unsigned char hfc_dynamic[];                                                                       \
+#define DYNAMIC_SHARED(type, name)                             \
+  extern __shared__ __align__(16) unsigned char hfc_dynamic[]; \
   type *name = (type *)hfc_dynamic
 
 static __device__ __forceinline__ float f32_of_f16(uint16_t h) {
@@ -37,7 +37,7 @@ static __device__ __forceinline__ uint32_t load_weights(const void *p) {
 }
 #else
 #define HFC_ON_HOST 1
-#define HFC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                                   \
+#define HFC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ((void)(stream), hfc_launch(#kernel, (grid), (block), (shared_bytes), [&] { kernel(__VA_ARGS__); }))
 #define DYNAMIC_SHARED(type, name) type *name = (type *)hfc_here.dynamic
 

@@ -116,8 +116,8 @@ __attribute__((format(printf, 2, 3))) void report(int thread, const char *fmt, .
   if (!now.fault[0]) {
     unsigned x, y, z;
     place_of(thread, &x, &y, &z);
-    int n = snprintf(now.fault, sizeof now.fault, "kernel %s, block (%u, %u, %u), thread (%u, %u, %u): ", now.kernel, hfc_here.block.x,
-                     hfc_here.block.y, hfc_here.block.z, x, y, z);
+    int n = snprintf(now.fault, sizeof now.fault, "kernel %s, block (%u, %u, %u), thread (%u, %u, %u): ", now.kernel,
+                     hfc_here.block.x, hfc_here.block.y, hfc_here.block.z, x, y, z);
     va_list args;
     va_start(args, fmt);
     vsnprintf(now.fault + n, sizeof now.fault - (size_t)n, fmt, args);
@@ -198,10 +198,12 @@ void report_divergence() {
     for (int j = lo; j < hi; j++) {
       const fiber *g = &now.fibers[j];
       if (f->state == IN_WARP && !(f->mask >> (j & 31) & 1)) continue;
-      if (g->state == f->state && g->line == f->line && (f->state == AT_BARRIER || (g->mask == f->mask && g->kind == f->kind))) continue;
+      if (g->state == f->state && g->line == f->line && (f->state == AT_BARRIER || (g->mask == f->mask && g->kind == f->kind)))
+        continue;
       if (g->state == DONE)
         report(i, "divergent barrier: %s at line %d, thread %d of the block has ended", state_name(f), f->line, j);
-      else report(i, "divergent barrier: %s at line %d, thread %d %s at line %d", state_name(f), f->line, j, state_name(g), g->line);
+      else
+        report(i, "divergent barrier: %s at line %d, thread %d %s at line %d", state_name(f), f->line, j, state_name(g), g->line);
       return;
     }
     if (f->state == IN_WARP) {
@@ -254,8 +256,8 @@ void race(uintptr_t lo, region &r, uintptr_t a, size_t n, bool write) {
     shared_byte &b = r.bytes[i];
     const visit *other = !ordered(b.wrote, me) ? &b.wrote : write && !ordered(b.read, me) ? &b.read : NULL;
     if (other) {
-      report(me, "race: %s byte %zu of shared memory %s, which thread %d %s since the last barrier", write ? "writes" : "reads", i,
-             r.name, other->thread == MANY ? -1 : other->thread, other == &b.wrote ? "wrote" : "read");
+      report(me, "race: %s byte %zu of shared memory %s, which thread %d %s since the last barrier", write ? "writes" : "reads",
+             i, r.name, other->thread == MANY ? -1 : other->thread, other == &b.wrote ? "wrote" : "read");
       leave();
     }
     visit &mine = write ? b.wrote : b.read;
@@ -282,15 +284,14 @@ void check(uintptr_t a, size_t n, bool write, bool aligned) {
     const bool none = it == all.begin();
     if (!none) --it;
     if (none || a + n > it->second.end) {
-      if (!write && a - now.frame < STACK_BYTES) return;                        /* arguments of the kernel */
-      if (!write && a - (uintptr_t)&hfc_here < sizeof hfc_here) return;         /* threadIdx and its like */
+      if (!write && a - now.frame < STACK_BYTES) return;                /* arguments of the kernel */
+      if (!write && a - (uintptr_t)&hfc_here < sizeof hfc_here) return; /* threadIdx and its like */
       const bool image = a >= (uintptr_t)&__executable_start && a < (uintptr_t)&data_start;
       if (!write && image && (none || a >= it->second.room_end)) return; /* constants that the compiler made */
-      if (none || a >= it->second.room_end)
-        report(now.at, "%s %zu bytes outside of all memory", write ? "writes" : "reads", n);
+      if (none || a >= it->second.room_end) report(now.at, "%s %zu bytes outside of all memory", write ? "writes" : "reads", n);
       else
-        report(now.at, "%s %zu bytes from byte %zu on of %s, which has %zu", write ? "writes" : "reads", n, (size_t)(a - it->first),
-               it->second.name, (size_t)(it->second.end - it->first));
+        report(now.at, "%s %zu bytes from byte %zu on of %s, which has %zu", write ? "writes" : "reads", n,
+               (size_t)(a - it->first), it->second.name, (size_t)(it->second.end - it->first));
       leave();
     }
     now.last = it, now.has_last = true;
@@ -341,7 +342,8 @@ int hfc_run(const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (
   hfc_here.block = dim3(0, 0, 0), hfc_here.block_dim = block, hfc_here.grid_dim = grid;
   if (now.n < 1 || now.n > MAX_THREADS || shared_bytes > SHARED_MAX || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 ||
       grid.z > 65535) {
-    report(0, "a launch of %u x %u x %u blocks, %d threads and %zu bytes of shared memory", grid.x, grid.y, grid.z, now.n, shared_bytes);
+    report(0, "a launch of %u x %u x %u blocks, %d threads and %zu bytes of shared memory", grid.x, grid.y, grid.z, now.n,
+           shared_bytes);
     return HFC_FAULT;
   }
   hfc_here.dynamic = shared_bytes ? hfc_host_alloc(shared_bytes, "(dynamic)") : NULL;
@@ -407,9 +409,13 @@ extern "C" bool hfc_host_checked(void) {
 }
 
 /* The compiler's hooks (gcc -fsanitize=kernel-address): before each access, and one call with the tables of a file. */
-#define HFC_HOOKS(n)                                                                                                                  \
-  extern "C" void __asan_load##n##_noabort(uintptr_t a) { check(a, n, false, true); }                                                 \
-  extern "C" void __asan_store##n##_noabort(uintptr_t a) { check(a, n, true, true); }
+#define HFC_HOOKS(n)                                       \
+  extern "C" void __asan_load##n##_noabort(uintptr_t a) {  \
+    check(a, n, false, true);                              \
+  }                                                        \
+  extern "C" void __asan_store##n##_noabort(uintptr_t a) { \
+    check(a, n, true, true);                               \
+  }
 HFC_HOOKS(1)
 HFC_HOOKS(2)
 HFC_HOOKS(4)

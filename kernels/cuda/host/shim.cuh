@@ -48,7 +48,8 @@ void hfc_atomic(bool begins); /* accesses in between are no races */
 int hfc_run(const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void *), const void *args);
 /* The kernel's arguments stay on the launcher's stack, where threads may read them. */
 template <class K> static inline int hfc_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const K &kernel) {
-  return hfc_run(name, grid, block, shared_bytes, [](const void *k) { (*(const K *)k)(); }, &kernel);
+  return hfc_run(
+      name, grid, block, shared_bytes, [](const void *k) { (*(const K *)k)(); }, &kernel);
 }
 
 static inline void __syncthreads(int line = __builtin_LINE()) {
@@ -83,7 +84,8 @@ template <class T> static inline T __shfl_xor_sync(unsigned mask, T v, int with,
   const int lane = hfc_lane(), from = lane ^ with;
   return hfc_shuffle(mask, v, (from & ~(width - 1)) > (lane & ~(width - 1)) ? lane : from, line);
 }
-template <class T> static inline T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, int line = __builtin_LINE()) {
+template <class T>
+static inline T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, int line = __builtin_LINE()) {
   const int lane = hfc_lane(), from = lane + (int)by;
   return hfc_shuffle(mask, v, from <= (lane | (width - 1)) ? from : lane, line);
 }
