@@ -30,7 +30,8 @@ template <class B> struct blocks_32 {
 #pragma unroll
       for (int i = 0; i < 2; i++) dot = __dp4a(high[i], x[t].four(c + 16 + 4 * i), __dp4a(low[i], x[t].four(c + 4 * i), dot));
       sum[t] = fmaf((float)dot, b.scale * x[t].d[s], sum[t]);
-      if (B::MIN && at.half == 0) sum[t] = fmaf(b.least, x[t].less[s], sum[t]); /* least: minus the number that is added to each weight */
+      if (B::MIN && at.half == 0)
+        sum[t] = fmaf(b.least, x[t].less[s], sum[t]); /* least: minus the number that is added to each weight */
     }
   }
 };

@@ -48,6 +48,110 @@ int hfc_mm_bf16(const hfc_mm *a, void *stream);
 int hfc_mm_f16(const hfc_mm *a, void *stream);
 int hfc_mm_fp8(const hfc_mm *a, void *stream); /* n_cols a multiple of 4 */
 
+/* kern_act's numbers. */
+enum { HFC_F32, HFC_F16, HFC_BF16, HFC_Q8B32 };
+
+/* packed[t] = x[t] rounded as `act`, n numbers a row; the same bits as on the host. */
+typedef struct {
+  int n_tok, n, act;
+  const float *x;
+  size_t x_stride; /* floats */
+  void *packed;
+  size_t packed_bytes;
+  const int32_t *count;
+} hfc_pack;
+int hfc_pack_rows(const hfc_pack *a, void *stream);
+
+/* y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * w: `heads` vectors of n numbers a token, head_stride apart; with packed (one head) that rounded as
+ * `act`, too. y may be x, and 0 where only packed is wanted. */
+typedef struct {
+  int n_tok, n, heads, act;
+  size_t head_stride; /* floats, in x and y */
+  const float *x, *w;
+  float eps;
+  size_t x_stride, y_stride;
+  float *y;
+  void *packed; /* or 0 */
+  size_t packed_bytes;
+  const int32_t *count;
+} hfc_rmsnorm;
+int hfc_rmsnorm_rows(const hfc_rmsnorm *a, void *stream);
+
+/* `heads` heads: n numbers from x + offset to y + y_offset, of which the first `dim` are rotated by pos[t]; y may be x where both lie alike.
+ * cos, sin: [positions][dim / 2], every scaling (YaRN) inside. pairs: (2i, 2i + 1), else (i, i + dim / 2). */
+typedef struct {
+  int n_tok, heads, n, dim, pairs;
+  const float *x;
+  float *y;
+  size_t x_stride, y_stride, x_head, y_head, offset, y_offset;
+  const float *cos, *sin;
+  const int32_t *pos;
+  const int32_t *count;
+} hfc_rope;
+int hfc_rope_rows(const hfc_rope *a, void *stream);
+
+/* Router choice: kern_route for each token, members as in kern_router. Experts ascending. forced: ids imposed where the first is not negative. */
+typedef struct {
+  int n_tok, n_experts, top_k, n_group, topk_group, score, group, norm;
+  float scale;
+  const float *bias;   /* or 0 */
+  const float *logits; /* [n_tok][stride] */
+  size_t stride;
+  int32_t *ids;          /* [n_tok][top_k] */
+  float *weights;        /* the same */
+  const int32_t *forced; /* the same, or 0 */
+  const int32_t *count;
+} hfc_route;
+int hfc_route_rows(const hfc_route *a, void *stream);
+
+/* ids[t] = the lowest index of the largest of n logits; NaN is never it (0 where all are). */
+typedef struct {
+  int n_tok, n;
+  const float *logits;
+  size_t stride;
+  int32_t *ids;
+  const int32_t *count;
+} hfc_argmax;
+int hfc_argmax_rows(const hfc_argmax *a, void *stream);
+
+/* The paged KV cache of a layer, as kern_kv and device.h have it; type: kern_kv_type, F32, F16 or BF16 (others are declined). */
+typedef struct {
+  char *base;
+  size_t page_bytes, row_bytes;
+  int page_tokens, type;
+  const int32_t *page_table; /* [sequences][pages_per_seq] */
+  int pages_per_seq;
+  const int32_t *seq, *pos; /* [n_tok] */
+} hfc_kv;
+
+/* A token's row: heads > 0: keys [heads][k] and values [heads][v]; 0: a latent of k numbers and v rotated ones. */
+typedef struct {
+  hfc_kv kv;
+  int n_tok, heads, k, v;
+  const float *keys, *values;
+  size_t keys_stride, values_stride;
+  const int32_t *count;
+} hfc_kv_write;
+int hfc_kv_write_rows(const hfc_kv_write *a, void *stream);
+
+/* Attention of one query a token over its sequence up to its position (kern_attn). mla: one KV head of dk numbers whose first dv are the value.
+ * part: hfc_attn_part_floats. Contexts are cut into the segments of kern_attn, whose results are folded in ascending order: bits depend on no
+ * other token. max_context: the longest context that the launch serves. */
+enum { HFC_SEGMENT = 512 };
+typedef struct {
+  hfc_kv kv;
+  int n_tok, mla, n_heads, n_kv_heads, dk, dv, window, max_context;
+  float scale;
+  const float *sinks; /* [n_heads] or 0 */
+  const float *q;
+  float *out, *part;
+  size_t q_stride, out_stride;
+  const int32_t *count;
+} hfc_attn;
+size_t hfc_attn_part_floats(int n_tok, int n_heads, int dv, int max_context);
+int hfc_attn_gqa(const hfc_attn *a, void *stream);
+int hfc_attn_mla(const hfc_attn *a, void *stream);
+
 #ifdef __cplusplus
 }
 #endif
