@@ -1,4 +1,5 @@
 /* mm_bf16.cu: products with BF16. 2 bytes a weight; limit: the memory's bandwidth. */
+#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/mm_pairs.cuh"
 
 struct bf16 {
@@ -12,4 +13,8 @@ struct bf16 {
 
 extern "C" int hfc_mm_bf16(const hfc_mm *a, void *stream) {
   return mm_launch<pairs<bf16>>(a, 2, stream);
+}
+
+extern "C" int hfc_group_bf16(const hfc_group *a, void *stream) {
+  return group_launch<pairs<bf16>>(a, 2, stream);
 }

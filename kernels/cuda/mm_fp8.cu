@@ -1,5 +1,6 @@
 /* mm_fp8.cu: products with FP8 (E4M3) in blocks of 128 with an f32 scale. 132 bytes for 128 weights; limit: the memory's bandwidth. A step is 32
  * columns of a block, half h of the lanes has words 4h to 4h + 3 of 8. A block with a NaN has a NaN for its scale (layouts.h). */
+#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/mm.cuh"
 
 struct fp8 {
@@ -37,4 +38,8 @@ struct fp8 {
 
 extern "C" int hfc_mm_fp8(const hfc_mm *a, void *stream) {
   return mm_launch<fp8>(a, 4, stream);
+}
+
+extern "C" int hfc_group_fp8(const hfc_group *a, void *stream) {
+  return group_launch<fp8>(a, 4, stream);
 }

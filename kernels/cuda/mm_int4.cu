@@ -1,4 +1,5 @@
 /* mm_int4.cu: products with INT4: a BF16 scale, 32 nibbles, less 8. 18 bytes for 32 weights; limit: the memory's bandwidth. */
+#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/mm_32.cuh"
 
 struct int4_ { /* CUDA has an int4 */
@@ -14,4 +15,8 @@ struct int4_ { /* CUDA has an int4 */
 
 extern "C" int hfc_mm_int4(const hfc_mm *a, void *stream) {
   return mm_launch<blocks_32<int4_>>(a, 32, stream);
+}
+
+extern "C" int hfc_group_int4(const hfc_group *a, void *stream) {
+  return group_launch<blocks_32<int4_>>(a, 32, stream);
 }

@@ -1,4 +1,5 @@
 /* mm_mxfp4.cu: products with MXFP4: a power of two, 32 nibbles that name a float of four bits. 17 bytes for 32 weights; limit: the memory's bandwidth. */
+#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/mm_32.cuh"
 
 struct mxfp4 {
@@ -17,4 +18,8 @@ struct mxfp4 {
 
 extern "C" int hfc_mm_mxfp4(const hfc_mm *a, void *stream) {
   return mm_launch<blocks_32<mxfp4>>(a, 32, stream);
+}
+
+extern "C" int hfc_group_mxfp4(const hfc_group *a, void *stream) {
+  return group_launch<blocks_32<mxfp4>>(a, 32, stream);
 }

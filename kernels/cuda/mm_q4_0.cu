@@ -1,4 +1,5 @@
 /* mm_q4_0.cu: products with Q4_0: an f16 scale, 32 nibbles, less 8. 18 bytes for 32 weights; limit: the memory's bandwidth. */
+#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/mm_32.cuh"
 
 struct q4_0 {
@@ -13,4 +14,8 @@ struct q4_0 {
 
 extern "C" int hfc_mm_q4_0(const hfc_mm *a, void *stream) {
   return mm_launch<blocks_32<q4_0>>(a, 32, stream);
+}
+
+extern "C" int hfc_group_q4_0(const hfc_group *a, void *stream) {
+  return group_launch<blocks_32<q4_0>>(a, 32, stream);
 }

@@ -1,4 +1,5 @@
 /* mm_q4_k.cu: products with Q4_K: two f16, 12 bytes of scales and minima, 256 nibbles. 144 bytes for 256 weights; limit: the memory's bandwidth. */
+#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/mm_six_bits.cuh"
 
 struct q4_k {
@@ -12,4 +13,8 @@ struct q4_k {
 
 extern "C" int hfc_mm_q4_k(const hfc_mm *a, void *stream) {
   return mm_launch<six_bits<q4_k>>(a, 256, stream);
+}
+
+extern "C" int hfc_group_q4_k(const hfc_group *a, void *stream) {
+  return group_launch<six_bits<q4_k>>(a, 256, stream);
 }

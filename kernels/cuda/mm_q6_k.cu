@@ -1,6 +1,7 @@
 /* mm_q6_k.cu: products with Q6_K: an f16 scale, 16 int8 scales, nibbles and pairs of high bits. 210 bytes for 256 weights; limit: the memory's
  * bandwidth. A step is half a block: eight times two words of nibbles and one of high bits, which make four runs of 32 weights; half h of the lanes
  * has 16 weights of each, a group with a scale of its own. */
+#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/mm.cuh"
 
 struct q6_k {
@@ -42,4 +43,8 @@ struct q6_k {
 
 extern "C" int hfc_mm_q6_k(const hfc_mm *a, void *stream) {
   return mm_launch<q6_k>(a, 256, stream);
+}
+
+extern "C" int hfc_group_q6_k(const hfc_group *a, void *stream) {
+  return group_launch<q6_k>(a, 256, stream);
 }

@@ -1,4 +1,5 @@
 /* mm_q8_0.cu: products with Q8_0: an f16 scale, 32 int8. 34 bytes for 32 weights; limit: the memory's bandwidth. */
+#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/mm.cuh"
 
 struct q8_0 {
@@ -27,4 +28,8 @@ struct q8_0 {
 
 extern "C" int hfc_mm_q8_0(const hfc_mm *a, void *stream) {
   return mm_launch<q8_0>(a, 32, stream);
+}
+
+extern "C" int hfc_group_q8_0(const hfc_group *a, void *stream) {
+  return group_launch<q8_0>(a, 32, stream);
 }

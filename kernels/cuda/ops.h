@@ -152,6 +152,59 @@ size_t hfc_attn_part_floats(int n_tok, int n_heads, int dv, int max_context);
 int hfc_attn_gqa(const hfc_attn *a, void *stream);
 int hfc_attn_mla(const hfc_attn *a, void *stream);
 
+/* The resident experts of a layer for a step of a few tokens, as one sequence of launches whatever was chosen:
+ *     hfc_experts_sort    -> lists
+ *     hfc_group_F, gated  -> hidden activations of each pair (token, expert), from packed rows of tokens
+ *     hfc_pack_rows       -> these packed; count: lists + 1
+ *     hfc_group_F         -> the down product of each pair
+ *     hfc_experts_sum     -> out
+ * The table of experts and the ids are read when a launch runs, so residency may change between steps. Biases 0: none. */
+typedef struct {
+  const void *gate, *up, *down; /* KL_TILE16; gate 0: not resident */
+  const float *gate_bias, *up_bias, *down_bias;
+} hfc_expert;
+typedef struct {
+  const hfc_expert *experts; /* [n_experts], at most 1024 */
+  int n_experts, top_k, n_tok;
+  const int32_t *ids; /* [n_tok][top_k] ascending */
+  int32_t *lists;     /* hfc_experts_lists_ints: how many experts are active, how many pairs; then lists */
+  const int32_t *count;
+} hfc_experts_lists;
+size_t hfc_experts_lists_ints(int n_experts, int top_k, int n_tok);
+int hfc_experts_sort(const hfc_experts_lists *a, void *stream);
+
+typedef struct {
+  const hfc_expert *experts;
+  const int32_t *lists;
+  int n_experts, top_k, n_tok;
+  int n_rows, n_cols, gated;
+  const void *x; /* packed; gated: of tokens, else of pairs */
+  size_t x_bytes;
+  float *y; /* of pairs */
+  size_t y_stride;
+  float limit; /* of a clamped SwiGLU, 0: none */
+} hfc_group;
+int hfc_group_q8_0(const hfc_group *a, void *stream);
+int hfc_group_q4_0(const hfc_group *a, void *stream);
+int hfc_group_q4_k(const hfc_group *a, void *stream);
+int hfc_group_q6_k(const hfc_group *a, void *stream);
+int hfc_group_bf16(const hfc_group *a, void *stream);
+int hfc_group_fp8(const hfc_group *a, void *stream);
+int hfc_group_mxfp4(const hfc_group *a, void *stream);
+int hfc_group_int4(const hfc_group *a, void *stream);
+
+typedef struct {
+  const int32_t *lists;
+  int n_experts, top_k, n_tok, n, add;
+  const float *weights; /* [n_tok][top_k] */
+  const float *part;    /* of pairs */
+  size_t part_stride;
+  float *out;
+  size_t out_stride;
+  const int32_t *count;
+} hfc_experts_sum_of;
+int hfc_experts_sum(const hfc_experts_sum_of *a, void *stream);
+
 #ifdef __cplusplus
 }
 #endif
