@@ -3,7 +3,8 @@
 #
 #   arrows           a room includes or links another against docs/design.md
 #   include          an own header is not named by its path from the root
-#   foreign header   a library's header outside its one home; foreign library: the same for linking (CMake, and programs in BUILD)
+#   foreign header   a library's header outside its one home; foreign library: the same for linking (CMake, and programs in BUILD);
+#                    foreign type: a name of CUDA outside of kernels/cuda and kernels/mem
 #   stands alone     a header that does not compile by itself
 #   size             a file over 1,500 lines, a function over 160 (a warning over 120)
 #   format           clang-format (.clang-format) would change the file
@@ -34,9 +35,9 @@ mapfile -t files < <(list_files)
 select_files() { printf '%s\n' "${files[@]}" | grep -E "$1" || true; }
 
 # The lint itself and its test name the forbidden words.
-mapfile -t text_files < <(select_files '(\.(c|h|inc|cu|cuh|sh|awk|sql|js|cmake)|CMakeLists\.txt|Makefile)$' |
+mapfile -t text_files < <(select_files '(\.(c|cc|h|inc|cu|cuh|sh|awk|sql|js|cmake)|CMakeLists\.txt|Makefile)$' |
                           grep -vE '^(tools/lint\.(sh|awk)|tests/cli/lint_selftest\.sh)$')
-mapfile -t sources < <(select_files '\.(c|h|inc|cu|cuh)$')
+mapfile -t sources < <(select_files '\.(c|cc|h|inc|cu|cuh)$')
 mapfile -t c_files < <(select_files '\.(c|h)$')
 mapfile -t headers < <(select_files '^(base|db|model|sched|kernels|profiler|planner|executor|reports|tests)/.*\.h$')
 

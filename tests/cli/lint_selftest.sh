@@ -52,6 +52,8 @@ printf '#include <immintrin.h>\n' >"$tree/kernels/x.c"
 violation "immintrin.h outside kernels/x86" '^kernels/x.c:1: foreign header: '
 printf '#include <curl/curl.h>\n' >"$tree/model/x.c"
 violation "a header without a home" '^model/x.c:1: foreign header: .* has no home'
+printf 'void f(cudaStream_t stream);\n' >"$tree/model/x.c"
+violation "a type of CUDA outside kernels/cuda" '^model/x.c:1: foreign type: '
 printf '/* no include */\nuint32_t f(void);\n' >"$tree/model/x.h"
 violation "a header that does not stand alone" '^model/x.h:2: stands alone: '
 { for i in $(seq 1501); do echo "extern int v$i;"; done; } >"$tree/model/x.c"

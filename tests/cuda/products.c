@@ -1,19 +1,7 @@
 /* Products of every format on the CUDA kernels against the scalar reference, which rounds activations by the same contract: within 2e-6 of the sum
  * of magnitudes and its square root of columns, as only the order of sums differs. Odd rows, few and many blocks, 1 to 8 tokens, a bias, adding;
  * the same bits whatever the tokens beside and the order of threads. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "kernels/cuda/host/host.h"
-#include "kernels/cuda/ops.h"
-#include "kernels/kernels.h"
+#include "cuda_test.h"
 
 typedef int launch_fn(const hfc_mm *a, void *stream);
 static const struct {
@@ -28,12 +16,6 @@ static const struct {
     {KF_F16, hfc_mm_f16, {2, 30, 100, 512}},  {KF_FP8, hfc_mm_fp8, {4, 100, 260, 512}},
 };
 enum { N_FORMATS = sizeof all / sizeof all[0], MAX_TOK = HFC_MM_TOKENS, MAX_ROWS = 37 };
-
-static float number(void) {
-  static uint64_t s = 88172645463325252u;
-  s ^= s << 13, s ^= s >> 7, s ^= s << 17;
-  return (float)(int32_t)(s >> 32) * 0x1p-31f;
-}
 
 typedef struct {
   kern_mat rows;
