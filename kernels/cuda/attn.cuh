@@ -84,7 +84,7 @@ template <int R> static __device__ void softmax_block(attn_room *room) {
 }
 
 /* MLA: one KV head of latents, D dimensions of a value to a thread. */
-template <class N, bool MLA, int R, int D> static __global__ __launch_bounds__(ATTN_THREADS) void attn_part(hfc_attn a) {
+template <class N, bool MLA, int R, int D> static __global__ __launch_bounds__(ATTN_THREADS, 4) void attn_part(hfc_attn a) {
   __shared__ attn_room room;
   DYNAMIC_SHARED(float, q);
   const int t = (int)blockIdx.z, seg = (int)blockIdx.y, n_seg = (int)gridDim.y, per = a.n_heads / a.n_kv_heads,

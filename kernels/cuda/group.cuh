@@ -44,7 +44,7 @@ template <int T> static __device__ __forceinline__ float group_total(const float
   return v;
 }
 
-template <class F, int T, bool GATED> static __global__ __launch_bounds__(MM_WARPS *WARP) void mm_group(hfc_group a) {
+template <class F, int T, bool GATED> static __global__ __launch_bounds__(MM_WARPS *WARP, 4) void mm_group(hfc_group a) {
   __shared__ float part[GATED ? 2 : 1][MM_WARPS][T][TILE];
   const group_lists l = group_lists::at(a.lists, a.n_experts);
   if ((int)blockIdx.y >= *l.n_active) return;

@@ -33,6 +33,7 @@ typedef struct {
   int add;
   const int32_t *count; /* or 0 */
 } hfc_mm;
+int hfc_mm_f32(const hfc_mm *a, void *stream); /* in KL_ROWS, row_bytes of kern_row_bytes */
 int hfc_mm_q8_0(const hfc_mm *a, void *stream);
 int hfc_mm_q4_0(const hfc_mm *a, void *stream);
 int hfc_mm_q4_1(const hfc_mm *a, void *stream);

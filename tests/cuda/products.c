@@ -13,7 +13,7 @@ static const struct {
     {KF_Q5_0, hfc_mm_q5_0, {32, 352}},        {KF_Q5_1, hfc_mm_q5_1, {32, 352}},        {KF_Q4_K, hfc_mm_q4_k, {256, 768}},
     {KF_Q5_K, hfc_mm_q5_k, {256, 768}},       {KF_Q6_K, hfc_mm_q6_k, {256, 768}},       {KF_IQ4_NL, hfc_mm_iq4_nl, {32, 352}},
     {KF_MXFP4, hfc_mm_mxfp4, {32, 160, 544}}, {KF_INT4, hfc_mm_int4, {32, 160, 544}},   {KF_BF16, hfc_mm_bf16, {2, 30, 100, 512}},
-    {KF_F16, hfc_mm_f16, {2, 30, 100, 512}},  {KF_FP8, hfc_mm_fp8, {4, 100, 260, 512}},
+    {KF_F16, hfc_mm_f16, {2, 30, 100, 512}},  {KF_FP8, hfc_mm_fp8, {4, 100, 260, 512}}, {KF_F32, hfc_mm_f32, {1, 33, 300}},
 };
 enum { N_FORMATS = sizeof all / sizeof all[0], MAX_TOK = HFC_MM_TOKENS, MAX_ROWS = 37 };
 
@@ -26,7 +26,8 @@ typedef struct {
 } product;
 
 static void make(product *p, kern_format f, int n_rows, int n_cols) {
-  const size_t row_bytes = kern_row_bytes(f, n_cols), tile_bytes = kern_mat_bytes(KL_TILE16, f, n_rows, n_cols);
+  const kern_layout layout = f == KF_F32 ? KL_ROWS : KL_TILE16;
+  const size_t row_bytes = kern_row_bytes(f, n_cols), tile_bytes = kern_mat_bytes(layout, f, n_rows, n_cols);
   const kern_act act = kern_act_of(f, false);
   char *rows = malloc(row_bytes * (size_t)n_rows);
   float *values = malloc((size_t)n_cols * sizeof *values), *w = malloc((size_t)n_cols * sizeof *w);
@@ -38,7 +39,8 @@ static void make(product *p, kern_format f, int n_rows, int n_cols) {
   p->y = hfc_host_alloc(MAX_TOK * MAX_ROWS * sizeof(float), "results");
   p->bias = hfc_host_alloc((size_t)n_rows * sizeof(float), "bias");
   assert_true(rows && values && w && p->tiles && p->x && p->y && p->bias);
-  kern_tile_pack(&p->rows, 0, n_rows, p->tiles);
+  if (layout == KL_ROWS) memcpy(p->tiles, rows, tile_bytes);
+  else kern_tile_pack(&p->rows, 0, n_rows, p->tiles);
   const kern_mm_candidate *ref = NULL, *list[32];
   const int n = kern_mm_candidates(KERN_ISA_SCALAR, f, act, list, 32);
   for (int i = 0; i < n; i++)
@@ -155,9 +157,11 @@ static void bits_are_a_tokens_own(void **state) {
 
 static void declines(void **state) {
   (void)state;
-  const hfc_mm none = {.n_rows = 16, .n_cols = 33, .n_tok = 1}, many = {.n_rows = 16, .n_cols = 256, .n_tok = 9};
+  const hfc_mm none = {.n_rows = 0, .n_cols = 512, .n_tok = 1}, odd = {.n_rows = 16, .n_cols = 33, .n_tok = 1},
+               many = {.n_rows = 16, .n_cols = 256, .n_tok = 9};
   for (int f = 0; f < N_FORMATS; f++) {
     assert_int_equal(all[f].fn(&none, NULL), HFC_UNSUPPORTED);
+    if (all[f].format != KF_F32) assert_int_equal(all[f].fn(&odd, NULL), HFC_UNSUPPORTED);
     assert_int_equal(all[f].fn(&many, NULL), HFC_UNSUPPORTED);
   }
 }
