@@ -82,6 +82,7 @@ typedef struct {
   double ns_low, ns, ns_high;
   int n;
   db_tag tag;
+  int64_t measurement; /* the same of points that were measured together: when that began, ns since 1970; 0 = not known */
 } rec_link_point;
 
 /* The columns of a stored plan, without its placement: for finding and listing plans. */

@@ -175,6 +175,8 @@ static hf_status open_remotes(plan_inputs *in) {
   for (int r = 0; r < n; r++) {
     cost_remote *to = &in->remote[r];
     HF_TRY(open_machine(in, "--remote", name[r].machine, &to->rows));
+    to->here = !strcmp(name[r].link, "measured") && in->host->machine.kind == MACHINE_MEASURED &&
+               to->rows->machine.id == in->host->machine.id; /* a link of the catalog leads to another machine like this one */
     if (!strcmp(name[r].link, "measured"))
       HF_TRY(hf_note(cost_link_measured(in->host, to->rows->machine.name, &to->bytes_per_s, &to->latency_ns), "option --remote"));
     else HF_TRY(hf_note(cost_link_read(name[r].link, &to->bytes_per_s, &to->latency_ns), "option --remote"));

@@ -18,9 +18,12 @@ typedef struct {
   kind kind;
   size_t offset, bytes;
   int least; /* shortest text, smallest integer */
+  bool may_lack; /* files of earlier versions have none: 0 */
 } field;
 #define FIELD(rec, member, kind, least) \
-  { #member, kind, offsetof(rec, member), sizeof(((rec *)0)->member), least }
+  { #member, kind, offsetof(rec, member), sizeof(((rec *)0)->member), least, false }
+#define LATER_FIELD(rec, member, kind, least) \
+  { #member, kind, offsetof(rec, member), sizeof(((rec *)0)->member), least, true }
 
 static const field device_fields[] = {
     FIELD(rec_device, device, TEXT, 1), FIELD(rec_device, kind, TEXT, 1),     FIELD(rec_device, name, TEXT, 0),
@@ -47,7 +50,7 @@ static const field link_fields[] = {
     FIELD(rec_link_point, src, TEXT, 1),  FIELD(rec_link_point, dst, TEXT, 1),    FIELD(rec_link_point, pinned, BOOLEAN, 0),
     FIELD(rec_link_point, load, TEXT, 0), FIELD(rec_link_point, bytes, I64, 0),   FIELD(rec_link_point, ns_low, NUM, 0),
     FIELD(rec_link_point, ns, NUM, 0),    FIELD(rec_link_point, ns_high, NUM, 0), FIELD(rec_link_point, n, INT, 0),
-    FIELD(rec_link_point, tag, TAG, 0),
+    FIELD(rec_link_point, tag, TAG, 0),   LATER_FIELD(rec_link_point, measurement, I64, 0),
 };
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
@@ -174,6 +177,7 @@ static hf_status get_row(const json *o, const char *where, const rows *r, char *
     const field *f = &r->f[i];
     void *at = rec + f->offset;
     int64_t v = 0;
+    if (f->may_lack && !json_get(o, f->name)) continue;
     switch (f->kind) {
       case TEXT: HF_TRY(get_text(o, where, f, at)); break;
       case INT:

@@ -29,7 +29,9 @@ enum {
   ENOUGH_NS = 2000000000 /* after which a few do */,
   SLOW_NS = 250000000 /* after such a message none of a larger size */
 };
-enum { PAUSE_NS = 500000, PAUSED_BYTES = 4096 };
+/* Rows of a few tokens, to a rank that has waited as it does between layers. */
+enum { PAUSE_NS = 500000, PAUSED_SIZES = 4 };
+static const int64_t paused_bytes[PAUSED_SIZES] = {4096, 16384, 65536, 262144};
 enum { ORDER_END = 0, ORDER_WAIT = -1 /* others are being measured */ };
 
 typedef struct {
@@ -41,7 +43,8 @@ typedef struct {
   int n;
   int64_t bytes[MOST_POINTS];
   stats ns[MOST_POINTS];
-  stats paused; /* of PAUSED_BYTES, while the other has waited as it does between layers */
+  int n_paused;
+  stats paused[PAUSED_SIZES];
 } ping_curve;
 
 /* What messages are sent from and received into: MPI's for ever once one is lost (net.h). */
@@ -119,7 +122,11 @@ static hf_status measure_rank(talk *t, int rank, ping_curve *c) {
     HF_TRY(ping(t, rank, bytes, 0, &c->ns[c->n++]));
     if (c->ns[c->n - 1].median > SLOW_NS) break;
   }
-  HF_TRY(ping(t, rank, PAUSED_BYTES, PAUSE_NS, &c->paused));
+  while (c->n_paused < PAUSED_SIZES && (c->n_paused == 0 || c->paused[c->n_paused - 1].median <= SLOW_NS)) {
+    for (int k = rank + 1; k < net_size(t->n); k++) HF_TRY(tell(t, k, ORDER_WAIT));
+    HF_TRY(ping(t, rank, paused_bytes[c->n_paused], PAUSE_NS, &c->paused[c->n_paused]));
+    c->n_paused++;
+  }
   return tell(t, rank, ORDER_END);
 }
 
@@ -132,13 +139,14 @@ static hf_status store_point(db *d, rec_link_point *p, int64_t bytes, const stat
   return db_link_put(d, p);
 }
 
-static hf_status store(db *d, int64_t machine, const ping_curve *c) {
-  rec_link_point p = {.machine_id = machine, .tag = TAG_MEASURED};
+static hf_status store(db *d, int64_t machine, int64_t measurement, const ping_curve *c) {
+  rec_link_point p = {.machine_id = machine, .tag = TAG_MEASURED, .measurement = measurement};
   snprintf(p.src, sizeof p.src, "host");
   snprintf(p.dst, sizeof p.dst, "@%.63s", c->host);
   for (int i = 0; i < c->n; i++) HF_TRY(store_point(d, &p, c->bytes[i], &c->ns[i]));
   snprintf(p.load, sizeof p.load, "paused");
-  return store_point(d, &p, PAUSED_BYTES, &c->paused);
+  for (int i = 0; i < c->n_paused; i++) HF_TRY(store_point(d, &p, paused_bytes[i], &c->paused[i]));
+  return HF_OK;
 }
 
 static void point_json(json *list, int rank, const char *host, int64_t bytes, const char *load, const stats *ns) {
@@ -160,7 +168,7 @@ static hf_status print_json(const rec_machine *m, const ping_curve *c, int n) {
   json *list = json_add_array(o, "measurements");
   for (int k = 0; k < n; k++) {
     for (int i = 0; i < c[k].n; i++) point_json(list, k + 1, c[k].host, c[k].bytes[i], "", &c[k].ns[i]);
-    point_json(list, k + 1, c[k].host, PAUSED_BYTES, "paused", &c[k].paused);
+    for (int i = 0; i < c[k].n_paused; i++) point_json(list, k + 1, c[k].host, paused_bytes[i], "paused", &c[k].paused[i]);
   }
   char *text = NULL;
   hf_status st = json_print(o, false, &text);
@@ -178,13 +186,15 @@ static void print_table(const rec_machine *m, const ping_curve *c, int n) {
     for (int i = 0; i < c[k].n; i++)
       printf("  %12lld %12.2f %12.1f %11.0f%%\n", (long long)c[k].bytes[i], c[k].ns[i].median * 1e-3,
              1e3 * (double)c[k].bytes[i] / c[k].ns[i].median, 50 * c[k].ns[i].spread);
-    printf("  %12d %12.2f %12s %11.0f%%   to one that has waited for %d us, as between layers\n", PAUSED_BYTES,
-           c[k].paused.median * 1e-3, "", 50 * c[k].paused.spread, PAUSE_NS / 1000);
+    for (int i = 0; i < c[k].n_paused; i++)
+      printf("  %12lld %12.2f %12s %11.0f%%   to one that has waited for %d us, as between layers\n", (long long)paused_bytes[i],
+             c[k].paused[i].median * 1e-3, "", 50 * c[k].paused[i].spread, PAUSE_NS / 1000);
   }
 }
 
 static hf_status measure_all(talk *t, const cli_common *common, const char *machine, ping_curve *c) {
   const int others = net_size(t->n) - 1;
+  const int64_t began_ns = hf_wall_ns();
   rec_machine m;
   db *d = NULL;
   hf_status st = HF_OK;
@@ -196,7 +206,7 @@ static hf_status measure_all(talk *t, const cli_common *common, const char *mach
   HF_TRY(verb_open_db(common, false, &d));
   HF_GO(out, machine ? db_machine_find(d, machine, &m) : db_machine_latest(d, MACHINE_MEASURED, &m));
   HF_GO(out, db_begin(d));
-  for (int k = 0; k < others && st == HF_OK; k++) st = store(d, m.id, &c[k]);
+  for (int k = 0; k < others && st == HF_OK; k++) st = store(d, m.id, began_ns, &c[k]);
   if (st == HF_OK) st = db_commit(d);
   if (st != HF_OK) db_rollback(d);
   if (st == HF_OK && common->json) st = print_json(&m, c, others);

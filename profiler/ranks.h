@@ -6,7 +6,8 @@
 #include "kernels/net/net.h"
 
 /* Rank 0: rows of link_curve from "host" to "@HOST" (HOST: the other's host name) for the machine that hf-profile measured last
- * here, or the one named, one of them of load "paused": to a rank that has waited for half a millisecond, as it does between
- * layers; the rows of an earlier time count no more, as later ones of a size come behind them. Others: answer until rank 0 is done. */
+ * here, or the one named, some of them of load "paused": to a rank that has waited for half a millisecond, as it does between
+ * layers. All of a measurement have its time (rec_link_point.measurement): those of the newest count, however many sizes it came to. Others: answer until rank
+ * 0 is done. */
 HF_MUST hf_status prof_ranks(net *n, const cli_common *common, const char *machine);
 #endif

@@ -31,6 +31,7 @@ typedef struct {
   cost_rows *rows;                     /* owned by whoever opened it */
   char text[96];                       /* MACHINE:LINK as given */
   cost_figure bytes_per_s, latency_ns; /* of one direction */
+  bool here;                           /* no other machine: a rank on this one, whose memory and cores it shares */
 } cost_remote;
 
 typedef struct {
@@ -51,6 +52,11 @@ typedef struct {
 cost_unit cost_device_unit(const cost_input *in, int device); /* attention, shared and resident experts */
 cost_unit cost_pool_unit(const cost_input *in);               /* the other experts */
 cost_unit cost_remote_unit(const cost_remote *r);             /* experts on another machine */
+/* Ranks on this machine, the first among them: they compute their experts of a layer at the same time. */
+int cost_ranks_here(const cost_input *in);
+/* What of several ranks here one expert is as fast as: on all of their threads, as far as there are cores; times cost_ranks_here, since each has one at a time.
+ * So kernels measured on that many threads tell what ranks take from each other, memory and caches, at any number of tokens. */
+cost_unit cost_crowd_unit(const cost_input *in);
 /* Workers of the CPU pool: with virtual devices all but one thread for each. */
 int cost_pool_threads(const cost_input *in);
 

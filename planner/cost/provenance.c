@@ -145,7 +145,7 @@ static void note_numa(const notes *n, const model_layer_parts *p) {
 static void note_remote(const notes *n, int i, const model_layer_parts *p) {
   const cost_remote *r = &n->in->remote[i];
   const model_config *m = model_get_config(n->in->m);
-  cost_unit u = cost_remote_unit(r);
+  cost_unit u = r->here ? cost_crowd_unit(n->in) : cost_remote_unit(r);
   char as[24];
   snprintf(as, sizeof as, "remote%d", i);
   note(n, "link_bytes_per_s", as, "B/s", r->bytes_per_s.low, r->bytes_per_s.likely, r->bytes_per_s.high, r->bytes_per_s.tag,
@@ -154,6 +154,25 @@ static void note_remote(const notes *n, int i, const model_layer_parts *p) {
   note_unit(n, &u, as);
   note_curve(n, &u, as, "expert_ffn", &p->expert, p->expert_fmt, m->d_ff_expert, m->d_model);
   note_figure(n, r->rows, "cpu", as, "layer_fixed_ns");
+}
+
+/* Of one expert for one token. */
+static double expert_ns(const cost_unit *u, const model_config *m, const model_layer_parts *p, db_tag *tag) {
+  const cost_shape s = {
+      .kernel = "expert_ffn", .format = p->expert_fmt, .n_out = m->d_ff_expert, .n_in = m->d_model, .bytes = (double)p->expert.bytes};
+  stage_curve c;
+  if (cost_measured_curve(u, &s, (cost_case){0}, &c, tag)) return stage_curve_at(&c, 1);
+  return 1e9 * s.bytes / cost_unit_bytes_per_s(u, (cost_case){0}, tag);
+}
+
+static void note_ranks(const notes *n, const model_layer_parts *p) {
+  const model_config *m = model_get_config(n->in->m);
+  const cost_unit alone = cost_pool_unit(n->in), crowd = cost_crowd_unit(n->in);
+  const int ranks = cost_ranks_here(n->in);
+  db_tag tag = TAG_MEASURED;
+  if (ranks == 1 || p->expert.bytes <= 0) return;
+  const double c = ranks * expert_ns(&crowd, m, p, &tag) / expert_ns(&alone, m, p, &tag);
+  note(n, "ranks_contend", "cpu", "1", c, c, c, tag, "an expert for one token while every rank on this machine computes one, over one alone");
 }
 
 static void note_contend(const notes *n, const model_layer_parts *p) {
@@ -183,6 +202,7 @@ hf_status cost_provenance(const cost_input *in, json *list) {
   note_numa(&n, &p);
   for (int d = 0; d < in->gpus.n; d++) note_device(&n, d, &p);
   for (int i = 0; i < in->n_remotes; i++) note_remote(&n, i, &p);
+  note_ranks(&n, &p);
   if (m->n_experts > 0) note_contend(&n, &p);
   return json_type(list) == JSON_ARRAY ? HF_OK : hf_fail(HF_MACHINE, "out of memory: figures of a plan");
 }

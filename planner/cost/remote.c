@@ -38,30 +38,42 @@ enum { LARGE_BYTES = 1 << 20 };
 
 enum { MOST_SIZES = 64 };
 
-/* Messages to dst, the last measurement of each size. */
-static int sizes_of(const cost_rows *home, const char *dst, rec_link_point out[MOST_SIZES]) {
+static bool leads_to(const rec_link_point *p, const char *dst, const char *load) {
+  return p->n > 0 && !strcmp(p->src, "host") && !strcmp(p->dst, dst) && !strcmp(p->load, load);
+}
+
+/* Messages to dst of one measurement under a load, by rising size; of points that were measured twice in it the last. */
+static int sizes_of(const cost_rows *home, const char *dst, const char *load, int64_t measurement,
+                    rec_link_point out[MOST_SIZES]) {
   int n = 0;
   for (int i = 0; i < home->n_link; i++) {
     const rec_link_point *p = &home->link[i];
     int k = 0;
-    if (strcmp(p->src, "host") || strcmp(p->dst, dst) || p->load[0] || p->n <= 0) continue;
-    while (k < n && out[k].bytes != p->bytes) k++;
-    if (k == MOST_SIZES) continue;
-    n += k == n;
+    if (!leads_to(p, dst, load) || p->measurement != measurement) continue;
+    while (k < n && out[k].bytes < p->bytes) k++;
+    const bool again = k < n && out[k].bytes == p->bytes;
+    if (!again && n == MOST_SIZES) continue;
+    if (!again) memmove(&out[k + 1], &out[k], (size_t)(n++ - k) * sizeof *out);
     out[k] = *p;
   }
   return n;
 }
 
-/* What a message to a rank takes longer that has waited, as between layers, and is to wake up; 0 where it was not measured. */
-static double waking_ns(const cost_rows *home, const char *dst, double latency_ns, double bytes_per_s) {
-  double ns = 0;
-  for (int i = 0; i < home->n_link; i++) {
-    const rec_link_point *p = &home->link[i];
-    if (strcmp(p->src, "host") || strcmp(p->dst, dst) || strcmp(p->load, "paused") || p->n <= 0) continue;
-    ns = fmax(0, p->ns - latency_ns - 1e9 * (double)p->bytes / bytes_per_s);
+/* Of the newest measurement that tells a rate, which takes two sizes; returns how many. */
+static int newest_sizes(const cost_rows *home, const char *dst, rec_link_point out[MOST_SIZES]) {
+  int64_t before = INT64_MAX; /* measurements from here on are no good */
+  for (int n = 1; n > 0;) {
+    int64_t newest = -1;
+    for (int i = 0; i < home->n_link; i++) {
+      const rec_link_point *p = &home->link[i];
+      if (leads_to(p, dst, "") && p->measurement < before && p->measurement > newest) newest = p->measurement;
+    }
+    if (newest < 0) return 0;
+    n = sizes_of(home, dst, "", newest, out);
+    if (n > 1) return n;
+    before = newest;
   }
-  return ns;
+  return 0;
 }
 
 static const rec_link_point *largest(const rec_link_point *p, int n, int64_t most) {
@@ -84,12 +96,32 @@ static rec_link_point smallest(const rec_link_point *p, int n) {
   return s;
 }
 
+/* What rows of a step meet is a rank that has waited, as between layers, and is to wake up: latency and rate of such messages (load "paused"), where they
+ * were measured. Of one size alone, what it takes longer than the others would have it. */
+static void after_waiting(const cost_rows *home, const char *dst, int64_t measurement, cost_figure *bytes_per_s,
+                          cost_figure *latency_ns) {
+  rec_link_point p[MOST_SIZES];
+  const int n = sizes_of(home, dst, "paused", measurement, p);
+  if (n == 0) return;
+  const rec_link_point *small = &p[0], *large = &p[n - 1];
+  if (n > 1 && large->ns > small->ns) {
+    const double rate = 1e9 * (double)(large->bytes - small->bytes) / (large->ns - small->ns), part = rate / bytes_per_s->likely;
+    *bytes_per_s =
+        (cost_figure){bytes_per_s->low * part, rate, bytes_per_s->high * part, bytes_per_s->tag};
+  }
+  const double wake =
+      fmax(0, small->ns - latency_ns->likely - 1e9 * (double)small->bytes / bytes_per_s->likely);
+  latency_ns->low += wake;
+  latency_ns->likely += wake;
+  latency_ns->high += wake;
+}
+
 hf_status cost_link_measured(const cost_rows *home, const char *machine, cost_figure *bytes_per_s, cost_figure *latency_ns) {
   rec_link_point all[MOST_SIZES];
   rec_link_point small = {.n = 0}, far = {.n = 0};
   char dst[sizeof all->dst];
   snprintf(dst, sizeof dst, "@%.63s", machine);
-  const int n = sizes_of(home, dst, all);
+  const int n = newest_sizes(home, dst, all);
   if (n > 0) small = smallest(all, n);
   const rec_link_point *large = largest(all, n, LARGE_BYTES);
   if (large && !(large->ns > small.ns)) large = largest(all, n, INT64_MAX);
@@ -110,10 +142,9 @@ hf_status cost_link_measured(const cost_rows *home, const char *machine, cost_fi
   const double likely = 1e9 * bytes / (far.ns - small.ns);
   const double low = 1e9 * bytes / (fmax(far.ns_high, far.ns) - small.ns_low);
   const double high = far.ns_low > small.ns_high ? 1e9 * bytes / (far.ns_low - small.ns_high) : likely;
-  const double wake = waking_ns(home, dst, small.ns, likely);
   *bytes_per_s = (cost_figure){.low = low, .likely = likely, .high = fmax(high, likely), .tag = far.tag};
-  *latency_ns =
-      (cost_figure){.low = small.ns_low + wake, .likely = small.ns + wake, .high = small.ns_high + wake, .tag = small.tag};
+  *latency_ns = (cost_figure){.low = small.ns_low, .likely = small.ns, .high = small.ns_high, .tag = small.tag};
+  after_waiting(home, dst, all[0].measurement, bytes_per_s, latency_ns);
   return HF_OK;
 }
 

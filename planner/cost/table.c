@@ -38,6 +38,19 @@ cost_unit cost_remote_unit(const cost_remote *r) {
   return u;
 }
 
+int cost_ranks_here(const cost_input *in) {
+  int n = 1;
+  for (int r = 0; r < in->n_remotes; r++) n += in->remote[r].here;
+  return n;
+}
+
+cost_unit cost_crowd_unit(const cost_input *in) {
+  cost_unit u = cost_pool_unit(in);
+  const int64_t all = (int64_t)u.threads * cost_ranks_here(in);
+  u.threads = all < cost_cpu_cores(in->rows) ? (int)all : cost_cpu_cores(in->rows);
+  return u;
+}
+
 /* A device as seen by every layer. launch_ns is that of a whole layer there; hand_ns that of a hand-over to the host and back. */
 typedef struct {
   cost_unit unit;
@@ -166,6 +179,17 @@ static stage_curve part_curve(builder *b, const cost_unit *u, const char *kernel
   return cost_unpack_curve(fixed_ns, (double)p->bytes, unpack, p->flops_per_token, bytes_per_s, flops);
 }
 
+/* An expert on this machine's CPU, also one of another rank here. */
+static stage_curve host_expert(builder *b, fmt f, const model_part *expert, double fixed_ns) {
+  const model_config *m = model_get_config(b->in->m);
+  const int ranks = cost_ranks_here(b->in);
+  const cost_unit u = ranks > 1 ? cost_crowd_unit(b->in) : b->pool;
+  stage_curve c = part_curve(b, &u, "expert_ffn", f, m->d_ff_expert, m->d_model, expert, fixed_ns);
+  for (int i = 0; i < c.n; i++) c.ns[i] *= ranks;
+  fewer_experts(&c, b->distinct);
+  return c;
+}
+
 /* Attention over context: arithmetic per query token; where reading the KV cache takes longer, the rest is charged per sequence, so
  * that one token of a sequence costs the larger of the two. */
 static void context_cost(builder *b, const cost_unit *dev, int layer, double work, stage_layer *y) {
@@ -205,9 +229,14 @@ static void remote_place(builder *b, const cost_remote *r, const device_rates *h
   double latency = side < 0 ? r->latency_ns.high : side > 0 ? r->latency_ns.low : r->latency_ns.likely;
   cost_weaken(&b->tag, r->bytes_per_s.tag);
   cost_weaken(&b->tag, r->latency_ns.tag);
-  out->exp = part_curve(b, &u, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);
-  fewer_experts(&out->exp, b->distinct);
-  out->fixed_ns = cost_cpu_time(r->rows, "layer_fixed_ns", 0, b->c, prior("layer_fixed_ns"), &b->tag);
+  if (r->here) {
+    out->exp = host_expert(b, p->expert_fmt, &p->expert, 0);
+  } else {
+    out->exp = part_curve(b, &u, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);
+    fewer_experts(&out->exp, b->distinct);
+  }
+  out->fixed_ns = cost_cpu_time(r->rows, "layer_fixed_ns", r->here ? b->pool.threads : 0, b->c,
+                                prior("layer_fixed_ns"), &b->tag);
   out->hand_ns = home->hand_ns + 2 * latency;
   out->hand_tok_ns = way_ns(b->in, (double[]){rate, rate}, 2);
   if (!no_device(b)) out->hand_tok_ns += way_ns(b->in, (double[]){home->d2h, home->h2d}, 2);
@@ -251,8 +280,7 @@ static void expert_cost(builder *b, const model_layer_parts *p, stage_layer *y) 
   db_tag ignored = TAG_MEASURED;
   cost_shape s = {.kernel = "expert_ffn", .format = p->expert_fmt, .bytes = (double)p->expert.bytes};
   if (!cost_measured_curve(&b->pool, &s, b->c, &measured, &ignored)) numa_cost(b, p, &expert, &split_ns);
-  y->cexp = part_curve(b, &b->pool, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &expert, split_ns);
-  fewer_experts(&y->cexp, b->distinct);
+  y->cexp = host_expert(b, p->expert_fmt, &expert, split_ns);
   y->cexp_fixed_ns = b->cexp_fixed;
   if (no_device(b)) return;
   y->dexp = part_curve(b, &home->unit, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);

@@ -151,7 +151,7 @@ static void curves(void **state) {
   static rec_kernel_point k = {THE_MACHINE, "cpu", "expert_ffn", "avx2",  "q8_0", "q8", 128,  64, 4,         2048,
                                2,           "dma", 900.5,        1000.25, 1100,   0.1,  8704, 15, TAG_SCALED};
   rec_kernel_point *kernels;
-  static rec_link_point l = {THE_MACHINE, "host", "gpu0", true, "", 1 << 20, 90, 100, 110, 9, TAG_SPEC};
+  static rec_link_point l = {THE_MACHINE, "host", "gpu0", true, "", 1 << 20, 90, 100, 110, 9, TAG_SPEC, 1764500000123456789};
   rec_link_point *links;
   int n;
   CHECK_OK(db_kernel_put(f->d, &k));

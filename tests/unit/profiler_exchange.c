@@ -83,7 +83,7 @@ static rec_kernel_point points[] = {
      .n = 5},
 };
 static rec_link_point links[] = {
-    {.src = "host", .dst = "gpu0", .pinned = true, .bytes = 4096, .ns_low = 1, .ns = 2, .ns_high = 3, .n = 4}};
+    {.src = "host", .dst = "gpu0", .pinned = true, .bytes = 4096, .ns_low = 1, .ns = 2, .ns_high = 3, .n = 4, .measurement = 5}};
 
 static prof_view view(void) {
   prof_view v = {
