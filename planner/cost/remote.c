@@ -36,6 +36,8 @@ hf_status cost_link_read(const char *name, cost_figure *bytes_per_s, cost_figure
 /* Messages of a step's rows: from a row to a prompt's chunk of them; longer ones where only these tell how a link's time grows. */
 enum { LARGE_BYTES = 1 << 20 };
 
+enum { ROWS_BYTES = 64 << 10 /* of a decode step: what its rows take counts, prompts compute for longer than theirs */ };
+
 enum { MOST_SIZES = 64 };
 
 static bool leads_to(const rec_link_point *p, const char *dst, const char *load) {
@@ -103,8 +105,8 @@ static void after_waiting(const cost_rows *home, const char *dst, int64_t measur
   rec_link_point p[MOST_SIZES];
   const int n = sizes_of(home, dst, "paused", measurement, p);
   if (n == 0) return;
-  const rec_link_point *small = &p[0], *large = &p[n - 1];
-  if (n > 1 && large->ns > small->ns) {
+  const rec_link_point *small = &p[0], *large = largest(p, n, ROWS_BYTES);
+  if (large && large->ns > small->ns) {
     const double rate = 1e9 * (double)(large->bytes - small->bytes) / (large->ns - small->ns), part = rate / bytes_per_s->likely;
     *bytes_per_s =
         (cost_figure){bytes_per_s->low * part, rate, bytes_per_s->high * part, bytes_per_s->tag};

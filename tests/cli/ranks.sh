@@ -88,9 +88,22 @@ host=$(json .machine)
 expect_error 2 '^hf-profile: --ranks: .*mpirun' "$bin/hf-profile" --ranks
 expect_error 2 '^hf-plan: option --remote: .*was not measured' "$bin/hf-plan" stages --model $tiny --gpu none --remote "$host:measured" --json
 expect_exit 0 mpirun -n 3 "${mpi[@]}" "${loopback[@]}" "$bin/hf-profile" --ranks --json
-expect_json '.measurements | length == 22 and all(.what == "rank_link_ns" and .value > 0 and .n >= 6 and .tag == "measured")'
+expect_json '.measurements | length == 28 and all(.what == "rank_link_ns" and .value > 0 and .n >= 6 and .tag == "measured")'
 expect_same "$(sqlite3 "$HETEROFLOW_DB" "select count(*), count(distinct bytes), min(dst) = max(dst), min(ns) > 0 from link_curve where src = 'host' and dst like '@%' and load = ''")" \
   '20|10|1|1' "rows of the link"
+expect_same "$(sqlite3 "$HETEROFLOW_DB" "select count(*), count(distinct measurement), min(measurement) > 1e18 from link_curve where dst like '@%'")" \
+  '28|1|1' "measurements of the link"
+# Those newly measured count alone, also where they stop at shorter messages (as on a link that became slow).
+sqlite3 "$HETEROFLOW_DB" "insert into link_curve select machine_id, src, dst, pinned, load, bytes, 2e7 + 1e3 * bytes, 2e7 + 1e3 * bytes, 2e7 + 1e3 * bytes, n, tag, measurement + 1
+  from link_curve where dst like '@%' and bytes <= 4096"
+expect_exit 0 "$bin/hf-plan" stages --model $tiny --gpu none --remote "$host:measured" --json
+expect_json '[.figures[] | select(.name == "link_latency_ns") | .likely][0] | . > 2e7 and . < 2.1e7'
+sqlite3 "$HETEROFLOW_DB" "delete from link_curve where measurement = (select max(measurement) from link_curve)"
+expect_exit 0 "$bin/hf-plan" stages --model $tiny --gpu none --remote "$host:measured" --json
+# A rank over a link that was measured to this machine is on it and shares its memory; over a link of the catalog it is on another like it.
+expect_json '[.figures[] | select(.name == "ranks_contend")] | length == 1 and .[0].likely > 0'
+expect_exit 0 "$bin/hf-plan" stages --model $tiny --gpu none --remote "$host:100gbe" --json
+expect_json '[.figures[] | select(.name == "ranks_contend")] == []'
 expect_exit 0 "$bin/hf-plan" stages --model $tiny --gpu none --remote "$host:measured" --json
 expect_json '[.figures[] | select(.name | startswith("link_")) | .tag] == ["measured", "measured"] and all(.figures[]; .low <= .likely and .likely <= .high)'
 

@@ -156,6 +156,47 @@ static void link_of_ranks(void **state) {
   assert_int_equal(cost_link_measured(&r, "there", &rate, &latency), HF_INPUT);
 }
 
+static rec_link_point message(int64_t measurement, const char *load, int64_t bytes, double ns) {
+  rec_link_point p = {.src = "host",
+                      .dst = "@there",
+                      .bytes = bytes,
+                      .ns_low = ns,
+                      .ns = ns,
+                      .ns_high = ns,
+                      .n = 9,
+                      .tag = TAG_MEASURED,
+                      .measurement = measurement};
+  snprintf(p.load, sizeof p.load, "%s", load);
+  return p;
+}
+
+/* A fast link to 1 MiB, then one so slow that it was measured to 256 bytes only, then one size, which tells nothing: the second counts, alone. */
+static void newest_measurement_of_a_link(void **state) {
+  (void)state;
+  rec_link_point l[] = {message(20, "", 64, 1e6),        message(10, "", 64, 100),    message(20, "", 256, 2.92e6), message(10, "", 1 << 20, 9e5),
+                        message(10, "paused", 4096, 5e4), message(30, "", 1 << 20, 7), message(30, "paused", 4096, 9e9)};
+  cost_rows r = {.machine.name = "here", .link = l, .n_link = 7};
+  cost_figure rate, latency;
+  ok(cost_link_measured(&r, "there", &rate, &latency));
+  near(latency.likely, 1e6, 1e-12);
+  near(rate.likely, 1e5, 1e-12);
+  r.n_link = 5;
+  ok(cost_link_measured(&r, "there", &rate, &latency));
+  near(rate.likely, 1e5, 1e-12);
+}
+
+/* Rows of a step go to a rank that has waited: of several such sizes their own latency and rate, longer messages than a step's do not count. */
+static void rows_to_one_that_waited(void **state) {
+  (void)state;
+  rec_link_point l[] = {message(1, "", 64, 5e3), message(1, "", 64 + 1000000, 255e3), message(1, "paused", 4096, 20e3),
+                        message(1, "paused", 4096 + 60000, 80e3), message(1, "paused", 262144, 81e3)};
+  const cost_rows r = {.machine.name = "here", .link = l, .n_link = 5};
+  cost_figure rate, latency;
+  ok(cost_link_measured(&r, "there", &rate, &latency));
+  near(rate.likely, 1e9, 1e-12);
+  near(latency.likely, 20e3 - 4096, 1e-12);
+}
+
 static void nodes_in_the_table(void **state) {
   (void)state;
   cost_rows r = machine(8);
@@ -584,6 +625,8 @@ int main(void) {
       cmocka_unit_test(many_experts_share_evenly),
       cmocka_unit_test(remote_reads),
       cmocka_unit_test(link_of_ranks),
+      cmocka_unit_test(newest_measurement_of_a_link),
+      cmocka_unit_test(rows_to_one_that_waited),
       cmocka_unit_test(nodes_in_the_table),
       cmocka_unit_test(contention),
       cmocka_unit_test(uploads_beside_the_cpu),

@@ -276,6 +276,37 @@ static void a_device_without_layers(void **state) {
   cost_rows_free(r);
 }
 
+/* Two ranks of two threads here: each takes for an expert what one alone takes on four threads for two of them, here and there. */
+static void ranks_of_one_machine(cost_input ci, cost_rows *r) {
+  cost_remote rank = ci.remote[0];
+  stage_table *alone = NULL, *crowd = NULL;
+  ci.n_remotes = 0;
+  ci.threads = 4;
+  ok(cost_table(&ci, (cost_case){0}, &alone));
+  rank.here = true;
+  rank.rows = r;
+  ci.n_remotes = 1;
+  ci.remote = &rank;
+  ci.threads = 2;
+  ok(cost_table(&ci, (cost_case){0}, &crowd));
+  for (int tokens = 1; tokens < 200; tokens *= 7) {
+    const double two = 2 * stage_curve_at(&alone->layer[1].cexp, tokens);
+    near(stage_curve_at(&crowd->layer[1].cexp, tokens), two, 1e-12);
+    near(stage_curve_at(&stage_place_of(crowd, 1, 1)->exp, tokens), two, 1e-12);
+  }
+  ci.threads = 6; /* twelve threads on eight cores */
+  stage_table_free(alone);
+  stage_table_free(crowd);
+  alone = crowd = NULL;
+  ok(cost_table(&ci, (cost_case){0}, &crowd));
+  ci.n_remotes = 0;
+  ci.threads = 8;
+  ok(cost_table(&ci, (cost_case){0}, &alone));
+  near(stage_curve_at(&crowd->layer[1].cexp, 5), 2 * stage_curve_at(&alone->layer[1].cexp, 5), 1e-12);
+  stage_table_free(alone);
+  stage_table_free(crowd);
+}
+
 static void other_machines(void **state) {
   (void)state;
   cost_remote_name name[STAGE_MAX_REMOTES];
@@ -336,6 +367,7 @@ static void other_machines(void **state) {
   assert_true(times.place_ns[1] > 0 && times.dexp_ns == 0 && times.cexp_ns == 0);
   popularity_free(pop);
   stage_table_free(t);
+  ranks_of_one_machine(ci, r);
   plan_inputs_close(in);
   cost_rows_free(r);
   db_close(d);
