@@ -48,6 +48,7 @@
  * the relaxation with a price on what is over them, so that its value stays a bound for whatever keeps them; the search prices the
  * same, and where it does not come within them it starts anew from the placements that are best for the limited rows alone. If no
  * placement is found, the bounds on each row alone, and on both at the prices found, are the proof that there is none.
+ *  Other machines that are alike are one place of relaxation and search (alike.h), whose experts are then dealt out; LP files have them as one place, too.
  * The placement is read off the shares of the columns and improved by exact evaluation of exchanges. Layers
  *  that are
  *  alike are one group of columns. Where there are few sets, all are columns and GLPK solves the integer program itself.
@@ -106,6 +107,7 @@ typedef struct {
   ilp_device device[ILP_MAX_DEVICES];
   int64_t cpu_bytes;                       /* bytes for experts in this machine's memory; 0 = no limit */
   int64_t remote_bytes[STAGE_MAX_REMOTES]; /* the same of other machines; 0 = no limit, negative: none go there */
+  int alike[STAGE_MAX_REMOTES];            /* so many machines are behind this place; 0: one. Set by the solver alone (alike.h) */
   const uint8_t *pin;                      /* [n_layers * n_experts] of ilp_pin, or NULL = all free */
   ilp_prefill prefill;
   ilp_limits limit;

@@ -1,5 +1,6 @@
 /* solve.c: from the tables of all depths to one placement and its certificate. The steps are numbered as in ilp.h. */
 #include "base/clock.h"
+#include "planner/ilp/alike.h"
 #include "planner/ilp/spread.h"
 
 #include <math.h>
@@ -12,7 +13,8 @@ static const double OPTIMAL_GAP = 1e-6, SETTLED_GAP = 1e-5, NEAR_GAP = 2e-3, SIM
 enum { SETTLE_ROUNDS = 12 };
 
 typedef struct {
-  const ilp_problem *p;
+  const ilp_problem *p, *form_p; /* asked; the same with one place for machines that are alike */
+  const ilp_alike *alike;
   double gap_target;
   int max_nodes, max_refine;
   double max_work;
@@ -397,27 +399,27 @@ static hf_status solve_form_m(search *s, ilp_result *r) {
  * higher ones; then, until one leads within, for the limited rows alone. */
 static hf_status come_within(search *s, int depth, spread_solution *x) {
   static const double times[] = {1, 2, 8};
-  const ilp_limits *l = &s->p->limit;
-  double chunk = ilp_chunk_limit(s->p), step_price = x->best.over_step, chunk_price = x->best.over_chunk;
+  const ilp_limits *l = &s->form_p->limit;
+  double chunk = ilp_chunk_limit(s->form_p), step_price = x->best.over_step, chunk_price = x->best.over_chunk;
   /* Limits that cost the relaxation nothing lead nowhere better; on one device the other starts are cheap and worth it all the same. */
-  bool free_of_limits = s->p->table->n_devices > 1 && step_price == 0 && chunk_price == 0;
+  bool free_of_limits = s->form_p->table->n_devices > 1 && step_price == 0 && chunk_price == 0;
   /* Where a limit costs the relaxation nothing a small price still leads to placements within it. */
   if (l->step_ns > 0) step_price = fmax(step_price, LEAST_PRICE);
   if (chunk > 0) chunk_price = fmax(chunk_price, LEAST_PRICE * x->bound_ns / chunk);
   spread_goal goal[6] = {[3] = {0, 1}, [4] = {1, 0}, [5] = {1, chunk > 0 ? l->step_ns / chunk : 0}};
   bool wanted[6] = {[3] = chunk > 0, [4] = l->step_ns > 0, [5] = chunk > 0 && l->step_ns > 0};
   for (int i = 0; i < 3; i++) {
-    goal[i] = (spread_goal){1 + times[i] * step_price, s->p->prefill.weight + times[i] * chunk_price};
+    goal[i] = (spread_goal){1 + times[i] * step_price, s->form_p->prefill.weight + times[i] * chunk_price};
     wanted[i] = true;
   }
   for (int i = 0; i < 6 && isfinite(x->objective_ns); i++) {
     spread_solution *y = NULL;
     ilp_evaluation e;
     double ns;
-    HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
+    HF_TRY(ilp_evaluate(s->form_p, x->placement, depth, NULL, &e));
     if (e.keeps_limits && (i >= 3 || free_of_limits || x->objective_ns <= x->bound_ns * (1 + NEAR_GAP))) return HF_OK;
     if (!wanted[i]) continue;
-    HF_TRY(spread_solve(s->p, depth, &goal[i], s->gap_target, INFINITY, s->quick, s->count, &y));
+    HF_TRY(spread_solve(s->form_p, depth, &goal[i], s->gap_target, INFINITY, s->quick, s->count, &y));
     hf_status st = spread_settle(x->m, &x->best, SETTLE_ROUNDS, 0, y->placement, &ns);
     if (st == HF_OK && ns < x->objective_ns) {
       x->objective_ns = ns;
@@ -457,26 +459,75 @@ static hf_status no_worse_than_simple(spread_solution *x) {
   return st;
 }
 
+/* Multipliers of the problem with one place for machines that are alike, for that with a place for each. */
+static hf_status multipliers_of_all(const search *s, const spread_solution *x, const spread *m, spread_dual *d) {
+  const int P = m->n_places, merged = x->m->n_places;
+  int many[SPREAD_P] = {0};
+  const size_t n = spread_at(m, m->n_groups, 0);
+  *d = (spread_dual){.lam_path = x->best.lam_path, .over_step = x->best.over_step, .over_chunk = x->best.over_chunk, .chunk = x->best.chunk};
+  HF_TRY(hf_alloc(&d->nu, n + 1, sizeof *d->nu, "placement"));
+  HF_TRY(hf_alloc(&d->rho, n + 1, sizeof *d->rho, "placement"));
+  for (int q = 0; q < P; q++) many[ilp_alike_place(s->alike, q)]++;
+  for (int q = 0; q < P; q++) {
+    const int to = ilp_alike_place(s->alike, q);
+    d->theta[q] = x->best.theta[to];
+    if (m->n_rows > 0) d->lam[q] = x->best.lam[to] / many[to];
+    for (int g = 0; g < m->n_groups && g < x->m->n_groups; g++) {
+      d->nu[spread_at(m, g, 0) + (size_t)q] = x->best.nu[spread_at(x->m, g, 0) + (size_t)to] / many[to];
+      d->rho[spread_at(m, g, 0) + (size_t)q] = x->best.rho[spread_at(x->m, g, 0) + (size_t)to] / many[to];
+    }
+  }
+  for (int r = P; r < m->n_rows; r++) d->lam[r] = x->best.lam[r - P + merged]; /* of devices */
+  return HF_OK;
+}
+
+enum { DEALT_ROUNDS = 3 };
+
+/* The placement found, on machines each for itself: dealt out, and improved by exchanges where that is not as good. */
+static hf_status deal_out(const search *s, int depth, const spread_solution *x, ilp_result *r, double *ns) {
+  spread *m = NULL;
+  spread_dual d = {0};
+  uint8_t **to = &r->tables->dealt[depth - 1];
+  HF_TRY(hf_alloc(to, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
+  HF_TRY(ilp_alike_deal(s->alike, depth, x->placement, *to));
+  HF_TRY(spread_new(s->p, depth, NULL, s->count, &m));
+  hf_status st = HF_OK;
+  *ns = spread_evaluate(m, *to);
+  if (*ns <= x->bound_ns * (1 + fmax(s->gap_target, NEAR_GAP))) goto done;
+  HF_GO(done, multipliers_of_all(s, x, m, &d));
+  HF_GO(done, spread_settle(m, &d, DEALT_ROUNDS, x->bound_ns * (1 + NEAR_GAP), *to, ns));
+done:
+  free(d.nu);
+  free(d.rho);
+  spread_free(m);
+  return st;
+}
+
 static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   spread_solution *x = NULL;
   ilp_evaluation e;
   double best = s->best_ns;
   double stop = isfinite(best) ? best * (s->down ? 1 + 1e-9 : 1 - 1e-9) : INFINITY; /* of equals the simpler one is kept */
-  HF_TRY(spread_solve(s->p, depth, NULL, s->gap_target, stop, s->quick, s->count, &x));
+  HF_TRY(spread_solve(s->form_p, depth, NULL, s->gap_target, stop, s->quick, s->count, &x));
   r->tables->spread[depth - 1] = x;
   bool limits = s->p->limit.step_ns > 0 || s->p->limit.ttft_ns > 0;
   if (limits && x->bound_ns < stop && !x->milp) HF_TRY(come_within(s, depth, x));
   if (x->bound_ns < stop) HF_TRY(no_worse_than_simple(x));
-  HF_TRY(ilp_evaluate(s->p, x->placement, depth, NULL, &e));
+  double found = x->objective_ns;
+  if (s->alike) {
+    x->exact = false;
+    if (isfinite(found)) HF_TRY(deal_out(s, depth, x, r, &found));
+  }
+  HF_TRY(ilp_evaluate(s->p, s->alike ? r->tables->dealt[depth - 1] : x->placement, depth, NULL, &e));
   /* what is over a limit by rounding alone is in x's objective, times a lot */
-  double ns = !isfinite(x->objective_ns) || !e.keeps_limits ? INFINITY : fmin(x->objective_ns, e.objective_ns);
+  double ns = !isfinite(found) || !e.keeps_limits ? INFINITY : s->alike ? e.objective_ns : fmin(found, e.objective_ns);
   ilp_depth_result *by = &r->by_depth[depth - 1];
   by->state = x->bound_ns >= stop && ns > best             ? ILP_DEPTH_PRUNED
-              : isfinite(ns) || !isfinite(x->objective_ns) ? ILP_DEPTH_SOLVED
+              : isfinite(ns) || !isfinite(found)           ? ILP_DEPTH_SOLVED
                                                            : ILP_DEPTH_LIMITED;
   by->objective_ns = ns;
   by->bound_ns = x->bound_ns;
-  memcpy(by->place_theta, x->best.theta, sizeof by->place_theta);
+  for (int q = 0; q < ilp_n_places(s->p->table); q++) by->place_theta[q] = x->best.theta[s->alike ? ilp_alike_place(s->alike, q) : q];
   by->theta_ns_per_byte = x->best.theta[1];
   by->step_price = x->best.over_step;
   by->ttft_price = s->p->limit.ttft_ns > 0 ? x->best.over_chunk / s->p->limit.chunks : 0;
@@ -501,7 +552,7 @@ static void text_of_limits(const ilp_problem *p, const ilp_refusal *x, char *to,
 /* A bound on step * a + chunk * b over all placements of a depth. */
 static hf_status least_of(search *s, int depth, double a, double b, double *bound) {
   spread_solution *x = NULL;
-  HF_TRY(spread_solve(s->p, depth, &(spread_goal){a, b}, s->gap_target, INFINITY, s->quick, s->count, &x));
+  HF_TRY(spread_solve(s->form_p, depth, &(spread_goal){a, b}, s->gap_target, INFINITY, s->quick, s->count, &x));
   *bound = x->bound_ns;
   spread_solution_free(x);
   return HF_OK;
@@ -583,7 +634,7 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
   const spread_solution *x = r->tables->spread[r->depth - 1], *y = r->tables->spread[r->bound_depth - 1];
   if (d != NULL && r->tables->settled == NULL) ilp_depth_placement(d, d->k_best, r->on_device);
   else if (d != NULL) memcpy(r->on_device, r->tables->settled, (size_t)r->n_layers * (size_t)r->n_experts);
-  else memcpy(r->on_device, x->placement, (size_t)r->n_layers * (size_t)r->n_experts);
+  else memcpy(r->on_device, r->tables->dealt[r->depth - 1] ? r->tables->dealt[r->depth - 1] : x->placement, (size_t)r->n_layers * (size_t)r->n_experts);
   ilp_evaluation *e = &r->evaluation;
   HF_TRY(ilp_evaluate(p, r->on_device, r->depth, r->layer, e));
   r->by_depth[r->depth - 1].objective_ns = r->objective_ns = e->objective_ns;
@@ -642,6 +693,8 @@ static void drop_tables(ilp_result *r) {
     spread_solution_free(r->tables->spread[i]);
     r->tables->depth[i] = NULL;
     r->tables->spread[i] = NULL;
+    free(r->tables->dealt[i]);
+    r->tables->dealt[i] = NULL;
   }
 }
 
@@ -718,7 +771,10 @@ hf_status ilp_solve(const ilp_problem *p, const ilp_options *options, ilp_result
   HF_GO(fail, hf_alloc(&r->on_device, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
   HF_GO(fail, hf_alloc(&r->layer, (size_t)r->n_layers, sizeof *r->layer, "placement"));
   HF_GO(fail, open_depths(p, r, &open));
+  HF_GO(fail, ilp_alike_new(p, &r->tables->alike));
   search s = {.p = p,
+              .form_p = r->tables->alike ? ilp_alike_problem(r->tables->alike) : p,
+              .alike = r->tables->alike,
               .gap_target = o.gap_target,
               .max_nodes = o.max_nodes,
               .max_refine = o.max_refine,
@@ -743,6 +799,7 @@ void ilp_result_free(ilp_result *r) {
   if (r == NULL) return;
   if (r->tables != NULL) drop_tables(r);
   if (r->tables != NULL) free(r->tables->settled);
+  if (r->tables != NULL) ilp_alike_free(r->tables->alike);
   free(r->tables);
   free(r->on_device);
   free(r->layer);

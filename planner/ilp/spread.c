@@ -56,6 +56,12 @@ static void add_times(spread *m, int layer, int home, const double *pop, int tok
   }
 }
 
+/* Of machines that are alike only as much counts as one of them has at least (alike.h). */
+static double share_of_place(const spread *m, int q) {
+  const int first = 1 + (m->p->table->one_resource ? 0 : m->p->table->n_devices), many = q >= first ? m->p->alike[q - first] : 0;
+  return many > 1 ? 1.0 / many : 1;
+}
+
 static void fixed_of(const spread *m, int layer, int home, int tokens, bool hand, double *fixed) {
   const stage_layer *y = &m->p->table->layer[layer];
   bool alone = m->p->table->one_resource;
@@ -147,7 +153,7 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
         for (int x = 0; x < E * m->n_places; x++) work[x] = b->times[0] * g->way.t[x];
       else add_times(m, layer, home, chosen(m, layer, false), b->step[i].tokens, b->times[i], work);
       fixed_of(m, layer, home, b->step[i].tokens, false, fixed);
-      for (int q = 0; q < m->n_places; q++) g->work_fixed[q] += b->times[i] * fixed[q];
+      for (int q = 0; q < m->n_places; q++) g->work_fixed[q] += b->times[i] * fixed[q] * share_of_place(m, q);
     }
     g->work = work;
   }
