@@ -40,10 +40,12 @@ static const db_col kernel_cols[] = {
 static const db_table kernel_table = DB_TABLE("kernel_curve", kernel_cols, rec_kernel_point);
 
 static const db_col link_cols[] = {
-    DB_COL(rec_link_point, machine_id, DB_I64), DB_COL(rec_link_point, src, DB_TEXT),  DB_COL(rec_link_point, dst, DB_TEXT),
-    DB_COL(rec_link_point, pinned, DB_BOOL),    DB_COL(rec_link_point, load, DB_TEXT), DB_COL(rec_link_point, bytes, DB_I64),
-    DB_COL(rec_link_point, ns_low, DB_NUM),     DB_COL(rec_link_point, ns, DB_NUM),    DB_COL(rec_link_point, ns_high, DB_NUM),
-    DB_COL(rec_link_point, n, DB_INT),          DB_COL(rec_link_point, tag, DB_TAG),   DB_COL(rec_link_point, measurement, DB_I64),
+    DB_COL(rec_link_point, machine_id, DB_I64), DB_COL(rec_link_point, src, DB_TEXT),
+    DB_COL(rec_link_point, dst, DB_TEXT),       DB_COL(rec_link_point, pinned, DB_BOOL),
+    DB_COL(rec_link_point, load, DB_TEXT),      DB_COL(rec_link_point, bytes, DB_I64),
+    DB_COL(rec_link_point, ns_low, DB_NUM),     DB_COL(rec_link_point, ns, DB_NUM),
+    DB_COL(rec_link_point, ns_high, DB_NUM),    DB_COL(rec_link_point, n, DB_INT),
+    DB_COL(rec_link_point, tag, DB_TAG),        DB_COL(rec_link_point, measurement, DB_I64),
 };
 static const db_table link_table = DB_TABLE("link_curve", link_cols, rec_link_point);
 

@@ -17,7 +17,7 @@ typedef struct {
   const char *name;
   kind kind;
   size_t offset, bytes;
-  int least; /* shortest text, smallest integer */
+  int least;     /* shortest text, smallest integer */
   bool may_lack; /* files of earlier versions have none: 0 */
 } field;
 #define FIELD(rec, member, kind, least) \
@@ -47,10 +47,17 @@ static const field kernel_fields[] = {
     FIELD(rec_kernel_point, n, INT, 0),          FIELD(rec_kernel_point, tag, TAG, 0),
 };
 static const field link_fields[] = {
-    FIELD(rec_link_point, src, TEXT, 1),  FIELD(rec_link_point, dst, TEXT, 1),    FIELD(rec_link_point, pinned, BOOLEAN, 0),
-    FIELD(rec_link_point, load, TEXT, 0), FIELD(rec_link_point, bytes, I64, 0),   FIELD(rec_link_point, ns_low, NUM, 0),
-    FIELD(rec_link_point, ns, NUM, 0),    FIELD(rec_link_point, ns_high, NUM, 0), FIELD(rec_link_point, n, INT, 0),
-    FIELD(rec_link_point, tag, TAG, 0),   LATER_FIELD(rec_link_point, measurement, I64, 0),
+    FIELD(rec_link_point, src, TEXT, 1),
+    FIELD(rec_link_point, dst, TEXT, 1),
+    FIELD(rec_link_point, pinned, BOOLEAN, 0),
+    FIELD(rec_link_point, load, TEXT, 0),
+    FIELD(rec_link_point, bytes, I64, 0),
+    FIELD(rec_link_point, ns_low, NUM, 0),
+    FIELD(rec_link_point, ns, NUM, 0),
+    FIELD(rec_link_point, ns_high, NUM, 0),
+    FIELD(rec_link_point, n, INT, 0),
+    FIELD(rec_link_point, tag, TAG, 0),
+    LATER_FIELD(rec_link_point, measurement, I64, 0),
 };
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 

@@ -158,8 +158,11 @@ static void note_remote(const notes *n, int i, const model_layer_parts *p) {
 
 /* Of one expert for one token. */
 static double expert_ns(const cost_unit *u, const model_config *m, const model_layer_parts *p, db_tag *tag) {
-  const cost_shape s = {
-      .kernel = "expert_ffn", .format = p->expert_fmt, .n_out = m->d_ff_expert, .n_in = m->d_model, .bytes = (double)p->expert.bytes};
+  const cost_shape s = {.kernel = "expert_ffn",
+                        .format = p->expert_fmt,
+                        .n_out = m->d_ff_expert,
+                        .n_in = m->d_model,
+                        .bytes = (double)p->expert.bytes};
   stage_curve c;
   if (cost_measured_curve(u, &s, (cost_case){0}, &c, tag)) return stage_curve_at(&c, 1);
   return 1e9 * s.bytes / cost_unit_bytes_per_s(u, (cost_case){0}, tag);
@@ -172,7 +175,8 @@ static void note_ranks(const notes *n, const model_layer_parts *p) {
   db_tag tag = TAG_MEASURED;
   if (ranks == 1 || p->expert.bytes <= 0) return;
   const double c = ranks * expert_ns(&crowd, m, p, &tag) / expert_ns(&alone, m, p, &tag);
-  note(n, "ranks_contend", "cpu", "1", c, c, c, tag, "an expert for one token while every rank on this machine computes one, over one alone");
+  note(n, "ranks_contend", "cpu", "1", c, c, c, tag,
+       "an expert for one token while every rank on this machine computes one, over one alone");
 }
 
 static void note_contend(const notes *n, const model_layer_parts *p) {

@@ -108,11 +108,9 @@ static void after_waiting(const cost_rows *home, const char *dst, int64_t measur
   const rec_link_point *small = &p[0], *large = largest(p, n, ROWS_BYTES);
   if (large && large->ns > small->ns) {
     const double rate = 1e9 * (double)(large->bytes - small->bytes) / (large->ns - small->ns), part = rate / bytes_per_s->likely;
-    *bytes_per_s =
-        (cost_figure){bytes_per_s->low * part, rate, bytes_per_s->high * part, bytes_per_s->tag};
+    *bytes_per_s = (cost_figure){bytes_per_s->low * part, rate, bytes_per_s->high * part, bytes_per_s->tag};
   }
-  const double wake =
-      fmax(0, small->ns - latency_ns->likely - 1e9 * (double)small->bytes / bytes_per_s->likely);
+  const double wake = fmax(0, small->ns - latency_ns->likely - 1e9 * (double)small->bytes / bytes_per_s->likely);
   latency_ns->low += wake;
   latency_ns->likely += wake;
   latency_ns->high += wake;

@@ -235,8 +235,7 @@ static void remote_place(builder *b, const cost_remote *r, const device_rates *h
     out->exp = part_curve(b, &u, "expert_ffn", p->expert_fmt, m->d_ff_expert, m->d_model, &p->expert, 0);
     fewer_experts(&out->exp, b->distinct);
   }
-  out->fixed_ns = cost_cpu_time(r->rows, "layer_fixed_ns", r->here ? b->pool.threads : 0, b->c,
-                                prior("layer_fixed_ns"), &b->tag);
+  out->fixed_ns = cost_cpu_time(r->rows, "layer_fixed_ns", r->here ? b->pool.threads : 0, b->c, prior("layer_fixed_ns"), &b->tag);
   out->hand_ns = home->hand_ns + 2 * latency;
   out->hand_tok_ns = way_ns(b->in, (double[]){rate, rate}, 2);
   if (!no_device(b)) out->hand_tok_ns += way_ns(b->in, (double[]){home->d2h, home->h2d}, 2);

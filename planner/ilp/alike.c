@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SMALL = 2000 }; /* experts of all layers: where all sets may be columns, each machine for itself, the answer is exact */
+
 struct ilp_alike {
   const ilp_problem *asked;
   ilp_problem p;
@@ -58,7 +60,7 @@ hf_status ilp_alike_new(const ilp_problem *p, ilp_alike **out) {
   int first[STAGE_MAX_REMOTES];
   ilp_alike *a = NULL;
   *out = NULL;
-  if (t->n_remotes < 2) return HF_OK;
+  if (t->n_remotes < 2 || t->n_layers * t->n_experts <= SMALL) return HF_OK;
   HF_TRY(hf_alloc(&a, 1, sizeof *a, "machines that are alike"));
   a->asked = p;
   a->p = *p;
@@ -108,30 +110,52 @@ static int longest_first(const void *pa, const void *pb) {
   return a->expert - b->expert;
 }
 
-/* One layer's experts of place k: the longest first, each to the machine that has least to do in this layer, of those the one with the fewest bytes. */
-static void deal_layer(const ilp_alike *a, int layer, int k, hand *list, int n, int64_t *used, uint8_t *place) {
+/* What the machines have got so far. */
+typedef struct {
+  int64_t bytes;
+  double ns;
+} dealt;
+
+/* The machine of place k that has least to do in all layers and gets nothing of this one yet; -1: none is left. */
+static int least_busy(const ilp_alike *a, int k, const dealt *so_far, const bool *in) {
+  int at = -1;
+  for (int r = 0; r < a->asked->table->n_remotes; r++)
+    if (a->merged[r] == k && !in[r] && (at < 0 || so_far[r].ns < so_far[at].ns)) at = r;
+  return at;
+}
+
+/* One layer's experts of place k over at most so many machines: the longest first, each to the machine that has least to do in this layer, of those the one
+ * with the fewest bytes. */
+static void deal_layer(const ilp_alike *a, int layer, int k, int most, hand *list, int n, dealt *so_far, uint8_t *place) {
   const ilp_problem *p = a->asked;
   const int devices = devices_of(p);
+  const stage_place *s = stage_place_of(&a->t, layer, 1 + p->table->n_devices + k);
   double sum[STAGE_MAX_REMOTES] = {0};
+  bool in[STAGE_MAX_REMOTES] = {0};
+  for (int i = 0, r; i < most && i < n && (r = least_busy(a, k, so_far, in)) >= 0; i++) {
+    in[r] = true;
+    so_far[r].ns += s->fixed_ns + s->hand_ns;
+  }
   qsort(list, (size_t)n, sizeof *list, longest_first);
   for (int i = 0; i < n; i++) {
     int at = -1;
     for (int r = 0; r < p->table->n_remotes; r++) {
-      if (a->merged[r] != k) continue;
+      if (!in[r]) continue;
       const double tie = 1e-9 * (list[i].ns + sum[r]);
-      if (at < 0 || sum[r] < sum[at] - tie || (sum[r] <= sum[at] + tie && used[r] < used[at])) at = r;
+      if (at < 0 || sum[r] < sum[at] - tie || (sum[r] <= sum[at] + tie && so_far[r].bytes < so_far[at].bytes)) at = r;
     }
     sum[at] += list[i].ns;
-    used[at] += p->expert_bytes[layer];
+    so_far[at].bytes += p->expert_bytes[layer];
+    so_far[at].ns += list[i].ns * a->p.alike[k];
     place[list[i].expert] = (uint8_t)(1 + devices + at);
   }
 }
 
-hf_status ilp_alike_deal(const ilp_alike *a, int depth, const uint8_t *merged, uint8_t *placement) {
+hf_status ilp_alike_deal(const ilp_alike *a, int depth, int most, const uint8_t *merged, uint8_t *placement) {
   const ilp_problem *p = a->asked;
   const stage_table *t = p->table;
   const int E = t->n_experts, devices = devices_of(p), tokens = (p->users + depth - 1) / depth;
-  int64_t used[STAGE_MAX_REMOTES] = {0};
+  dealt so_far[STAGE_MAX_REMOTES] = {0};
   hand *list;
   HF_TRY(hf_alloc(&list, (size_t)E + 1, sizeof *list, "experts to deal out"));
   memcpy(placement, merged, (size_t)t->n_layers * (size_t)E);
@@ -147,7 +171,7 @@ hf_status ilp_alike_deal(const ilp_alike *a, int depth, const uint8_t *merged, u
         if (chosen != last) ns = expert_time_ns(c, last = chosen, tokens);
         list[n++] = (hand){e, ns};
       }
-      deal_layer(a, l, k, list, n, used, placement + row);
+      deal_layer(a, l, k, most, list, n, so_far, placement + row);
     }
   }
   free(list);

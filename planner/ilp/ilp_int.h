@@ -50,8 +50,8 @@ typedef struct {
 struct spread_solution;
 struct ilp_alike;
 struct ilp_tables {
-  struct ilp_alike *alike;        /* NULL: no two machines are alike; else form P's tables are of its problem */
-  uint8_t *dealt[ILP_MAX_DEPTH];  /* and these are the placements of the problem asked */
+  struct ilp_alike *alike;                       /* NULL: no two machines are alike; else form P's tables are of its problem */
+  uint8_t *dealt[ILP_MAX_DEPTH];                 /* and these are the placements of the problem asked */
   ilp_depth *depth[ILP_MAX_DEPTH];               /* form M; NULL: not tried so, or infeasible */
   struct spread_solution *spread[ILP_MAX_DEPTH]; /* form P, likewise */
   uint8_t *settled;                              /* form M: a placement better than that of the tables, or NULL */

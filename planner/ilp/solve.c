@@ -464,7 +464,8 @@ static hf_status multipliers_of_all(const search *s, const spread_solution *x, c
   const int P = m->n_places, merged = x->m->n_places;
   int many[SPREAD_P] = {0};
   const size_t n = spread_at(m, m->n_groups, 0);
-  *d = (spread_dual){.lam_path = x->best.lam_path, .over_step = x->best.over_step, .over_chunk = x->best.over_chunk, .chunk = x->best.chunk};
+  *d = (spread_dual){
+      .lam_path = x->best.lam_path, .over_step = x->best.over_step, .over_chunk = x->best.over_chunk, .chunk = x->best.chunk};
   HF_TRY(hf_alloc(&d->nu, n + 1, sizeof *d->nu, "placement"));
   HF_TRY(hf_alloc(&d->rho, n + 1, sizeof *d->rho, "placement"));
   for (int q = 0; q < P; q++) many[ilp_alike_place(s->alike, q)]++;
@@ -489,10 +490,16 @@ static hf_status deal_out(const search *s, int depth, const spread_solution *x, 
   spread_dual d = {0};
   uint8_t **to = &r->tables->dealt[depth - 1];
   HF_TRY(hf_alloc(to, (size_t)r->n_layers * (size_t)r->n_experts + 1, 1, "placement"));
-  HF_TRY(ilp_alike_deal(s->alike, depth, x->placement, *to));
   HF_TRY(spread_new(s->p, depth, NULL, s->count, &m));
   hf_status st = HF_OK;
-  *ns = spread_evaluate(m, *to);
+  int best = s->p->table->n_remotes;
+  *ns = INFINITY;
+  for (int most = best; most > 0; most--) {
+    HF_GO(done, ilp_alike_deal(s->alike, depth, most, x->placement, *to));
+    const double now = spread_evaluate(m, *to);
+    if (now < *ns) best = most, *ns = now;
+  }
+  HF_GO(done, ilp_alike_deal(s->alike, depth, best, x->placement, *to));
   if (*ns <= x->bound_ns * (1 + fmax(s->gap_target, NEAR_GAP))) goto done;
   HF_GO(done, multipliers_of_all(s, x, m, &d));
   HF_GO(done, spread_settle(m, &d, DEALT_ROUNDS, x->bound_ns * (1 + NEAR_GAP), *to, ns));
@@ -522,12 +529,13 @@ static hf_status solve_form_p(search *s, int depth, ilp_result *r) {
   /* what is over a limit by rounding alone is in x's objective, times a lot */
   double ns = !isfinite(found) || !e.keeps_limits ? INFINITY : s->alike ? e.objective_ns : fmin(found, e.objective_ns);
   ilp_depth_result *by = &r->by_depth[depth - 1];
-  by->state = x->bound_ns >= stop && ns > best             ? ILP_DEPTH_PRUNED
-              : isfinite(ns) || !isfinite(found)           ? ILP_DEPTH_SOLVED
-                                                           : ILP_DEPTH_LIMITED;
+  by->state = x->bound_ns >= stop && ns > best   ? ILP_DEPTH_PRUNED
+              : isfinite(ns) || !isfinite(found) ? ILP_DEPTH_SOLVED
+                                                 : ILP_DEPTH_LIMITED;
   by->objective_ns = ns;
   by->bound_ns = x->bound_ns;
-  for (int q = 0; q < ilp_n_places(s->p->table); q++) by->place_theta[q] = x->best.theta[s->alike ? ilp_alike_place(s->alike, q) : q];
+  for (int q = 0; q < ilp_n_places(s->p->table); q++)
+    by->place_theta[q] = x->best.theta[s->alike ? ilp_alike_place(s->alike, q) : q];
   by->theta_ns_per_byte = x->best.theta[1];
   by->step_price = x->best.over_step;
   by->ttft_price = s->p->limit.ttft_ns > 0 ? x->best.over_chunk / s->p->limit.chunks : 0;
@@ -634,7 +642,9 @@ static hf_status report(const ilp_problem *p, ilp_result *r) {
   const spread_solution *x = r->tables->spread[r->depth - 1], *y = r->tables->spread[r->bound_depth - 1];
   if (d != NULL && r->tables->settled == NULL) ilp_depth_placement(d, d->k_best, r->on_device);
   else if (d != NULL) memcpy(r->on_device, r->tables->settled, (size_t)r->n_layers * (size_t)r->n_experts);
-  else memcpy(r->on_device, r->tables->dealt[r->depth - 1] ? r->tables->dealt[r->depth - 1] : x->placement, (size_t)r->n_layers * (size_t)r->n_experts);
+  else
+    memcpy(r->on_device, r->tables->dealt[r->depth - 1] ? r->tables->dealt[r->depth - 1] : x->placement,
+           (size_t)r->n_layers * (size_t)r->n_experts);
   ilp_evaluation *e = &r->evaluation;
   HF_TRY(ilp_evaluate(p, r->on_device, r->depth, r->layer, e));
   r->by_depth[r->depth - 1].objective_ns = r->objective_ns = e->objective_ns;

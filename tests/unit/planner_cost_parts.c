@@ -173,8 +173,9 @@ static rec_link_point message(int64_t measurement, const char *load, int64_t byt
 /* A fast link to 1 MiB, then one so slow that it was measured to 256 bytes only, then one size, which tells nothing: the second counts, alone. */
 static void newest_measurement_of_a_link(void **state) {
   (void)state;
-  rec_link_point l[] = {message(20, "", 64, 1e6),        message(10, "", 64, 100),    message(20, "", 256, 2.92e6), message(10, "", 1 << 20, 9e5),
-                        message(10, "paused", 4096, 5e4), message(30, "", 1 << 20, 7), message(30, "paused", 4096, 9e9)};
+  rec_link_point l[] = {message(20, "", 64, 1e6),        message(10, "", 64, 100),         message(20, "", 256, 2.92e6),
+                        message(10, "", 1 << 20, 9e5),   message(10, "paused", 4096, 5e4), message(30, "", 1 << 20, 7),
+                        message(30, "paused", 4096, 9e9)};
   cost_rows r = {.machine.name = "here", .link = l, .n_link = 7};
   cost_figure rate, latency;
   ok(cost_link_measured(&r, "there", &rate, &latency));

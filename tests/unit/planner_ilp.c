@@ -192,6 +192,39 @@ static void test_brute_force_places(void **state) {
   assert_true(used > 12);
 }
 
+/* Five machines alike are one place for the search, and get about equal parts. What is proven of them holds for what is found with each for itself. */
+static void test_machines_alike(void **state) {
+  (void)state;
+  for (uint32_t depths = 1; depths <= 2; depths++) {
+    ilp_case c;
+    ilp_result *r, *each;
+    assert_true(case_large(&c, 9, 0, 256, &case_machines[1], 16, 0.8, false, 1));
+    must(stage_table_places(c.t, 1, 5));
+    case_machines_from(&c, 2);
+    for (int q = 3; q < 7; q++)
+      for (int l = 0; l < 9; l++) *stage_place_of(c.t, l, q) = *stage_place_of(c.t, l, 2);
+    c.p.depths = depths;
+    for (int i = 0; i < 5; i++) c.p.remote_bytes[i] = INT64_C(1) << 50;
+    must(ilp_solve(&c.p, NULL, &r));
+    check_invariants(&c, r);
+    if (depths == 1 && !(r->gap < 0.02)) fail_msg("gap %g", r->gap);
+    int64_t least = INT64_MAX, most = 0;
+    for (int q = 2; q < 7; q++) {
+      if (r->evaluation.place_bytes[q] < least) least = r->evaluation.place_bytes[q];
+      if (r->evaluation.place_bytes[q] > most) most = r->evaluation.place_bytes[q];
+    }
+    if (!(depths > 1 || (least > 0 && (double)(most - least) <= 0.25 * (double)most)))
+      fail_msg("machines alike have %lld to %lld bytes", (long long)least, (long long)most);
+    for (int i = 0; i < 5; i++) c.p.remote_bytes[i] += i; /* no two alike any more, and no other problem */
+    must(ilp_solve(&c.p, NULL, &each));
+    check_invariants(&c, each);
+    assert_true(r->bound_ns <= each->objective_ns * (1 + 1e-9) && each->bound_ns <= r->objective_ns * (1 + 1e-9));
+    ilp_result_free(r);
+    ilp_result_free(each);
+    case_free(&c);
+  }
+}
+
 static void test_pins(void **state) {
   (void)state;
   for (uint64_t seed = 0; seed < 30; seed++) {
@@ -822,6 +855,7 @@ int main(void) {
       cmocka_unit_test(test_brute_force),
       cmocka_unit_test(test_brute_force_every_depth),
       cmocka_unit_test(test_brute_force_places),
+      cmocka_unit_test(test_machines_alike),
       cmocka_unit_test(test_pins),
       cmocka_unit_test(test_pinned_fits_no_device),
       cmocka_unit_test(test_bound_holds),
