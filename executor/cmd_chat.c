@@ -200,14 +200,14 @@ static hf_status open_chat(chat *c) {
   if (!c->p)
     HF_TRY(make_plan(r, c->db_path, 1, context, context / 2, DEFAULT_ANSWER < context / 2 ? DEFAULT_ANSWER : context / 2, &c->p));
   HF_TRY(engine_options_for(r, c->db_path, c->m, c->p, 1, context, r->depth ? (int)r->depth : 1, &c->o, &c->pace));
-  int slots;
-  HF_TRY(standby_size(r, model_get_config(c->m), 1, &c->o, &slots));
+  standby_spec beside;
+  HF_TRY(standby_size(r, c->p, model_get_config(c->m), (standby_users){.sessions = 1}, &c->o, &beside));
   if (!c->d) HF_TRY(db_open(c->db_path, true, &c->d));
   if (c->p) HF_TRY(plan_adopt(c->d, c->p));
   if (r->system) HF_TRY(push(c, CHAT_SYSTEM, r->system));
   HF_TRY(open_engine_or_explain(r, c->m, &c->o, &c->e));
   c->o = *engine_opts(c->e);
-  HF_TRY(standby_as_asked(r, c->e, slots, &c->sb));
+  HF_TRY(standby_as_asked(&beside, c->e, &c->sb));
   return r->no_shared_prefixes || c->sb ? HF_OK : prefix_new(c->o.page_tokens, c->o.n_pages, &c->known);
 }
 

@@ -3,12 +3,10 @@
 
 #include "executor/commands.h"
 
-hf_status standby_as_asked(const run_options *r, engine *e, int slots, standby **out) {
-  standby_spec s;
+hf_status standby_as_asked(const standby_spec *s, engine *e, standby **out) {
   *out = NULL;
-  if (slots == 0) return HF_OK;
-  HF_TRY(standby_parse(r, &s));
-  return hf_note(standby_open(e, s.path, slots, out), "--standby");
+  if (!s->on) return HF_OK;
+  return hf_note(standby_open(e, s->path, s->slots, out), "--standby");
 }
 
 void standby_json(standby *s, json *to) {

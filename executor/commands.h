@@ -15,8 +15,8 @@ HF_MUST hf_status open_model_to_run(const char *path, model **out);
 HF_MUST hf_status json_show(json *doc);
 /* The budget as a table on standard error; called before a refusal and with --verbose. */
 void print_budget(const plan_budget *rows, int n);
-/* The KV mirror of --standby; *out stays NULL where there is to be none (slots 0). */
-HF_MUST hf_status standby_as_asked(const run_options *r, engine *e, int slots, standby **out);
+/* The KV mirror of standby_size; *out stays NULL where there is to be none. */
+HF_MUST hf_status standby_as_asked(const standby_spec *s, engine *e, standby **out);
 void standby_json(standby *s, json *to); /* member "standby" */
 void standby_print(standby *s);
 /* serve_options.on_loss: a warning on standard error. */

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "executor/ask.h"
 #include "executor/ranks.h"
+#include "sched/footprint.h"
 #include "sched/sched.h"
 
 enum { PAGE_TOKENS = 16, MAX_PAGE_TOKENS = 1 << 16, DEFAULT_CHUNK = 512, MAX_CHUNK = 4096 };
@@ -57,13 +58,17 @@ hf_status fault_parse(const char *text, dev_fault *out, int *device) {
                  text);
 }
 
-hf_status standby_parse(const run_options *r, standby_spec *out) {
-  const char *text = r->standby ? r->standby : "none";
+static hf_status standby_kind(const char *text, standby_spec *out) {
   *out = (standby_spec){.on = strcmp(text, "none") != 0};
   if (!strncmp(text, "file:", 5) && text[5]) out->path = text + 5;
   else if (out->on && strcmp(text, "ram") != 0)
     return hf_fail(HF_INPUT, "--standby: '%s' is none of none, ram and file:PATH", text);
-  if (r->standby_size && !out->on) return hf_fail(HF_INPUT, "--standby-size: goes with --standby ram or file:PATH");
+  return HF_OK;
+}
+
+hf_status standby_parse(const run_options *r, standby_spec *out) {
+  HF_TRY(standby_kind(r->standby ? r->standby : "none", out));
+  if (r->standby_size && r->standby && !out->on) return hf_fail(HF_INPUT, "--standby-size: goes with --standby ram or file:PATH");
   if (out->on && r->no_shared_prefixes)
     return hf_fail(HF_INPUT, "--standby: finds KV by the beginnings of texts; it cannot go with --no-shared-prefixes");
   if (!r->standby_size) return HF_OK;
@@ -71,20 +76,47 @@ hf_status standby_parse(const run_options *r, standby_spec *out) {
   return out->bytes > 0 ? HF_OK : hf_fail(HF_INPUT, "--standby-size: must be above 0");
 }
 
-hf_status standby_size(const run_options *r, const model_config *c, int n_sessions, engine_options *o, int *slots) {
+/* Member "standby" of a plan, where nobody said anything. */
+static hf_status standby_planned(const plan *p, standby_spec *out) {
+  const json *o = p ? json_get(p->extra, "standby") : NULL;
+  const char *kind = NULL;
+  int64_t bytes = 0;
+  if (!o) return HF_OK;
+  if (json_type(o) != JSON_OBJECT) return hf_fail(HF_INPUT, "plan: standby: expected an object");
+  HF_TRY(json_get_str(o, "plan: standby", "kind", &kind));
+  HF_TRY(json_get_int(o, "plan: standby", "bytes", 1, INT64_C(1) << 52, &bytes));
+  out->on = out->planned = strcmp(kind, "none") != 0;
+  if (out->bytes == 0) out->bytes = bytes;
+  if (!strcmp(kind, "file")) return json_get_str(o, "plan: standby", "path", &out->path);
+  if (out->on && strcmp(kind, "ram") != 0) return hf_fail(HF_INPUT, "plan: standby.kind: none of none, ram and file");
+  return HF_OK;
+}
+
+hf_status standby_size(const run_options *r, const plan *p, const model_config *c, standby_users u, engine_options *o,
+                       standby_spec *s) {
   enum { MOST = 1 << 28 };
-  standby_spec s;
-  *slots = 0;
-  HF_TRY(standby_parse(r, &s));
-  if (!s.on) return HF_OK;
-  if (!engine_has_device(o) && n_sessions == 0)
-    return hf_fail(HF_INPUT,
-                   "--standby: there is no device whose KV could be lost (--gpu), and no prompt names a \"session\" to park");
-  const int64_t page = engine_kv_page_bytes(c, o), per_seq = (o->context + o->page_tokens - 1) / o->page_tokens;
-  const int64_t n = s.bytes > 0 ? s.bytes / page : o->n_pages + n_sessions * per_seq;
+  const char *why = NULL;
+  HF_TRY(standby_parse(r, s));
+  if (!r->standby) HF_TRY(standby_planned(p, s));
+  if (!s->on && r->standby_size) return hf_fail(HF_INPUT, "--standby-size: goes with --standby ram or file:PATH");
+  if (!s->on) return HF_OK;
+  if (!engine_has_device(o) && u.sessions == 0)
+    why = "there is no device whose KV could be lost (--gpu), and no prompt names a \"session\" to park";
+  if (!s->planned && why) return hf_fail(HF_INPUT, "--standby: %s", why);
+  if (s->planned && r->no_shared_prefixes) why = "it cannot go with --no-shared-prefixes";
+  if (why) {
+    hf_log(HF_LOG_INFO, "the plan's KV mirror is left out: %s", why);
+    *s = (standby_spec){0};
+    return HF_OK;
+  }
+  const int64_t page = engine_kv_page_bytes(c, o), each = (o->context + o->page_tokens - 1) / o->page_tokens;
+  const int64_t n = s->bytes > 0 ? s->bytes / page : footprint_standby_pages(o->max_seqs, u.parked, each);
   if (n < 1) return hf_fail(HF_INPUT, "--standby-size: a page of KV has %lld bytes", (long long)page);
-  *slots = (int)(n < MOST ? n : MOST);
-  o->standby_bytes = s.path ? 2 * page : *slots * page;
+  s->slots = (int)(n < MOST ? n : MOST);
+  o->standby_bytes = s->path ? footprint_standby_file(page) : s->slots * page;
+  if (s->planned)
+    hf_log(HF_LOG_INFO, "KV mirror, as the plan says: %d pages (%.3g MB) in %s", s->slots, 1e-6 * (double)(s->slots * page),
+           s->path ? s->path : "memory");
   return HF_OK;
 }
 

@@ -28,16 +28,23 @@ HF_MUST hf_status gpu_parse(const char *text, gpu_set *out);
 /* --fault: KIND@N or slow*FACTOR@N, then :gpuK for another device than the first. HF_INPUT for an unknown form. */
 HF_MUST hf_status fault_parse(const char *text, dev_fault *out, int *device);
 
-/* --standby: none, ram or file:PATH (path NULL otherwise). HF_INPUT for an unknown form. */
+/* A KV mirror: --standby (none, ram or file:PATH; path NULL otherwise) and --standby-size, else what the plan says. */
 typedef struct {
-  bool on;
-  const char *path;
-  int64_t bytes; /* of --standby-size; 0 = as needed */
+  bool on, planned; /* planned: nobody asked for it but the plan */
+  const char *path; /* borrowed from where it was said */
+  int64_t bytes;    /* asked for; 0 = as needed */
+  int slots;        /* standby_size: pages of it */
 } standby_spec;
+/* What the command line says. HF_INPUT for an unknown form. */
 HF_MUST hf_status standby_parse(const run_options *r, standby_spec *out);
-/* How large the mirror is: what was asked for, or all pages of the engine and as many sessions beside them. Sets what the budget has to count. *slots 0: there
- * is to be none. HF_INPUT where it would be for nothing: no device can be lost and no session parks. */
-HF_MUST hf_status standby_size(const run_options *r, const model_config *c, int n_sessions, engine_options *o, int *slots);
+/* Who may want KV beside the engine's pages: sessions by name, and how many of them wait while as many requests run as can. */
+typedef struct {
+  int sessions, parked;
+} standby_users;
+/* The mirror that there is to be, and what the budget has to count of it. Asked for, it is an error (HF_INPUT) where it would be for nothing: no device can be
+ * lost and no session parks; one that the plan says is left out then, and tells so. p may be NULL. */
+HF_MUST hf_status standby_size(const run_options *r, const plan *p, const model_config *c, standby_users u, engine_options *o,
+                               standby_spec *out);
 
 sample_options sample_options_of(const run_options *r);
 

@@ -8,9 +8,9 @@
 #include <signal.h>
 
 #include "executor/engine.h"
-#include "executor/prefix.h"
 #include "executor/sample.h"
 #include "executor/standby.h"
+#include "sched/prefix.h"
 #include "sched/sched.h"
 
 enum { SERVE_LOGPROBS = 20, SERVE_LOSSES = 8 };
@@ -51,7 +51,7 @@ typedef struct serve_request {
   const int32_t *forced; /* imposed routing of the prompt [n_layers][n_ids][top_k] (ids ascending; -1 = free), or NULL */
   const char *
       session; /* with a standby: its KV is parked when it ends, for the next request that goes on from there; NULL = it is not */
-  /* It goes on from this one, of the same requests: it enters when that has ended for good, arrival_s being then the moment when it could, and is cancelled with
+  /* It goes on from this one, of the same requests, or behind them in their array, with an answer already: it enters when that has ended for good, arrival_s being then the moment when it could, and is cancelled with
    * it. Until then n_ids is the most that its prompt can become. One that turns out too long for the context ends at once ("length"). NULL = from none */
   const struct serve_request *after;
   /* results */

@@ -11,7 +11,7 @@
 #define HF_EXECUTOR_STANDBY_H
 
 #include "executor/mirror.h"
-#include "executor/prefix.h"
+#include "sched/prefix.h"
 #include "sched/sched.h"
 
 typedef struct standby standby;

@@ -321,12 +321,13 @@ hf_status cmd_plan(int argc, char **argv) {
        0, 0},
       {"kv-type", 0, CLI_STR, &r->kv_type, "f16|q8_0|bf16|f32",
        "Type of the KV cache. q8_0 takes 34 bytes for 32 numbers, f16 64: nearly twice the context or users. Default f16.", 0, 0},
-      {"standby", 0, CLI_STR, &r->standby, "none|ram",
-       "A second home of the KV cache in this machine's memory (hf-run --standby ram): its room and its load on the link. "
-       "Default none.",
+      {"standby", 0, CLI_STR, &r->standby, "none|ram|file:PATH",
+       "A second home of the KV cache (hf-run --standby): its room and its load on the link. hf-run keeps it so unless it is "
+       "told "
+       "otherwise. Default none.",
        0, 0},
       {"parked", 0, CLI_INT, &r->parked_users, "N",
-       "With --standby ram: users beside those at once whose conversations wait there, at full context; default 0.", 0, 1000000},
+       "With --standby: users beside those at once whose conversations wait there, at full context; default 0.", 0, 1000000},
       {"from-run", 0, CLI_STR, &c.from_run, "RUN", "Use routing counts and stage times of this run (a number or latest).", 0, 0},
       {"remote", 0, CLI_STR, &r->remotes, "MACHINE:LINK[,…]",
        "CPUs of other machines for experts, each over a link of hf-plan catalog list links, or measured: what hf-profile --ranks "

@@ -10,7 +10,7 @@ enum { COST_MODEL_VERSION = 5, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_LEAST = 16, PLA
 typedef struct {
   const char *model, *machine, *gpu, *format, *skew, *census, *census_kind;
   const char *kv_type;    /* of the KV cache: f16 (NULL), q8_0, bf16 or f32 */
-  const char *standby;    /* a KV mirror in host memory: none (NULL) or ram */
+  const char *standby;    /* a KV mirror: none (NULL), ram or file:PATH */
   const char *homes;      /* device of each layer, "0,0,1", instead of the planner's choice */
   const char *remotes;    /* "MACHINE:LINK[,MACHINE:LINK]": CPUs of other machines over links of the catalog */
   const char *scale_from; /* name or number of a measured machine whose kernel curves are scaled to this one */

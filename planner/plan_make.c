@@ -305,7 +305,7 @@ static hf_status hash_inputs(const plan_inputs *in, const planned *out, char *to
   HF_TRY(st);
   const plan_request *r = &in->req;
   const int64_t numbers[] = {r->users, r->context,       r->prompt_tokens,   r->output_tokens,
-                             r->depth, in->chunk_tokens, COST_MODEL_VERSION, plan_standby_bytes(r, 1 << 20)};
+                             r->depth, in->chunk_tokens, COST_MODEL_VERSION, plan_standby_bytes(r, 1 << 20) + r->parked_users};
   uint64_t h[2] = {0xcbf29ce484222325u, 0x84222325cbf29ce4u};
   for (int i = 0; i < 2; i++) {
     fnv(&h[i], text, strlen(text));

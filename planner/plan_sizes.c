@@ -103,7 +103,7 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
     s->expert[l] = p.expert.loaded_bytes;
     s->all_experts += s->expert[l] * c->n_experts;
   }
-  s->standby = plan_standby_bytes(r, s->kv);
+  s->standby = plan_standby_bytes(r, plan_kv_page_bytes(in));
   model_head_parts h;
   HF_TRY(model_head_parts_of(in->m, in->format, &h));
   s->head = h.embed.loaded_bytes + h.output.loaded_bytes;

@@ -26,6 +26,14 @@ int64_t footprint_rank_bytes(int64_t tokens, int top_k, int d_model) {
   return tokens * (8LL * top_k + 8LL * d_model + 4);
 }
 
+int64_t footprint_standby_pages(int64_t users, int64_t parked, int64_t pages_per_user) {
+  return (users + parked) * pages_per_user + users;
+}
+
+int64_t footprint_standby_file(int64_t page_bytes) {
+  return 2 * page_bytes;
+}
+
 int64_t footprint_bytes(const footprint_shape *s, int64_t tokens, int64_t logits, int64_t bytes[FOOTPRINT_BUFFERS]) {
   const footprint_widths w = footprint_of(s);
   const int per_token[] = {w.residual, w.normed, w.query, w.latent_query, w.kv, w.latent_out, w.heads_out, w.ff, w.ff, w.router};

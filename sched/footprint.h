@@ -29,4 +29,10 @@ int64_t footprint_slot_bytes(int64_t expert_bytes, int d_ff_expert, int d_model)
 
 /* Rows of a step of at most `tokens` tokens on their way to one other machine, and back: choices, weights, activations, results, and which token each is. */
 int64_t footprint_rank_bytes(int64_t tokens, int top_k, int d_model);
+
+/* Pages of a KV mirror (hf-run --standby): a whole context of each user at once and of each who is parked; and for each at once a page more, since the
+ * end of a text keeps a slot of its own until the page that goes on from it is full. */
+int64_t footprint_standby_pages(int64_t users, int64_t parked, int64_t pages_per_user);
+/* Memory of one that is in a file: a page on its way there, and one back. */
+int64_t footprint_standby_file(int64_t page_bytes);
 #endif

@@ -65,8 +65,16 @@ static void rows_for_another_machine(void **state) {
   assert_int_equal(footprint_rank_bytes(0, 2, 64), 0);
 }
 
+static void a_mirror_has_whole_contexts_and_an_end_for_each_at_once(void **state) {
+  (void)state;
+  assert_int_equal(footprint_standby_pages(5, 45, 512), 50 * 512 + 5);
+  assert_int_equal(footprint_standby_pages(1, 0, 1), 2);
+  assert_int_equal(footprint_standby_file(4096), 8192);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(widths_follow_from_the_shape),
-                                     cmocka_unit_test(bytes_add_up_and_are_aligned), cmocka_unit_test(rows_for_another_machine)};
+                                     cmocka_unit_test(bytes_add_up_and_are_aligned), cmocka_unit_test(rows_for_another_machine),
+                                     cmocka_unit_test(a_mirror_has_whole_contexts_and_an_end_for_each_at_once)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,8 +5,8 @@
  * A prefix tree lives as long as the engine and goes from one serving to the next. It names pages and slots and holds none of them itself:
  * serving keeps pages that are in the tree (sched_keep, sched_adopt); slots are told to be given back.
  * Thread rule: the engine's. */
-#ifndef HF_EXECUTOR_PREFIX_H
-#define HF_EXECUTOR_PREFIX_H
+#ifndef HF_SCHED_PREFIX_H
+#define HF_SCHED_PREFIX_H
 
 #include "base/status.h"
 

@@ -1,5 +1,6 @@
-/* prefix.c: see prefix.h. A node's children are a list; siblings are as many as texts go on differently. */
-#include "executor/prefix.h"
+/* prefix.c: see prefix.h. A node's children are a list; siblings are as many as texts go on differently. Nodes in pages are in a list by use, so that who makes
+ * room does not look through all that is parked. */
+#include "sched/prefix.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ typedef struct {
   bool in, named;
   int32_t parent, child, next; /* next: sibling, or the next free node */
   int32_t page, slot;
+  int32_t older, newer; /* nodes in pages, by use */
   int n_tokens;
   uint64_t used;
 } node;
@@ -20,7 +22,8 @@ struct prefix {
   int page_tokens, n_pages, n_nodes, n_in, n_slots;
   uint64_t now;
   int64_t parked;
-  int32_t root, free; /* first child, first free node */
+  int32_t root, free;     /* first child, first free node */
+  int32_t oldest, newest; /* in a page */
   node *node;
   int32_t *tokens;  /* [n_nodes][page_tokens] */
   int32_t *at_page; /* [n_pages] node, or NONE */
@@ -29,7 +32,7 @@ struct prefix {
 };
 
 static void empty(prefix *p) {
-  p->root = NONE;
+  p->root = p->oldest = p->newest = NONE;
   p->free = 0;
   p->n_in = p->n_slots = 0;
   for (int32_t i = 0; i < p->n_nodes; i++) p->node[i] = (node){.next = i + 1 < p->n_nodes ? i + 1 : NONE};
@@ -91,16 +94,47 @@ static void lose_slot(prefix *p, int32_t i) {
   if (p->give_back) p->give_back(p->user, slot);
 }
 
+/* ---- in pages, by use ---- */
+
+static void link_page(prefix *p, int32_t i, int32_t page) {
+  node *x = &p->node[i];
+  x->page = page;
+  x->older = p->newest;
+  x->newer = NONE;
+  *(p->newest == NONE ? &p->oldest : &p->node[p->newest].newer) = i;
+  p->newest = i;
+  p->at_page[page] = i;
+  p->n_in++;
+}
+
+static void unlink_page(prefix *p, int32_t i) {
+  node *x = &p->node[i];
+  if (x->page < 0) return;
+  *(x->older == NONE ? &p->oldest : &p->node[x->older].newer) = x->newer;
+  *(x->newer == NONE ? &p->newest : &p->node[x->newer].older) = x->older;
+  p->at_page[x->page] = NONE;
+  p->n_in--;
+  x->page = NONE;
+}
+
+static void use(prefix *p, int32_t i, uint64_t now) {
+  const int32_t page = p->node[i].page;
+  p->node[i].used = now;
+  if (page < 0 || p->newest == i) return;
+  unlink_page(p, i);
+  link_page(p, i, page);
+}
+
 static int32_t grow(prefix *p, int32_t parent, const int32_t *ids, int n, int32_t page, int32_t slot) {
   const int32_t i = p->free;
   if (i == NONE) return NONE;
   p->free = p->node[i].next;
   int32_t *first = first_child(p, parent);
   p->node[i] = (node){
-      .in = true, .parent = parent, .child = NONE, .next = *first, .page = page, .slot = slot, .n_tokens = n, .used = ++p->now};
+      .in = true, .parent = parent, .child = NONE, .next = *first, .page = NONE, .slot = slot, .n_tokens = n, .used = ++p->now};
   *first = i;
   memcpy(p->tokens + (size_t)i * (size_t)p->page_tokens, ids, (size_t)n * sizeof *ids);
-  if (page >= 0) p->at_page[page] = i, p->n_in++;
+  if (page >= 0) link_page(p, i, page);
   if (slot >= 0) p->n_slots++;
   return i;
 }
@@ -111,7 +145,7 @@ static void cut(prefix *p, int32_t i) {
   while (*at != i) at = &p->node[*at].next;
   *at = p->node[i].next;
   lose_slot(p, i);
-  if (p->node[i].page >= 0) p->at_page[p->node[i].page] = NONE, p->n_in--;
+  unlink_page(p, i);
   p->node[i] = (node){.next = p->free};
   p->free = i;
 }
@@ -153,7 +187,7 @@ int prefix_find(prefix *p, const int32_t *ids, int n, int most, int32_t *pages) 
   for (; k < most && (k + 1) * (int64_t)p->page_tokens <= n; k++) {
     int32_t next = child(p, at, ids + (size_t)k * (size_t)p->page_tokens);
     if (next < 0 || p->node[next].page < 0) break;
-    p->node[next].used = p->now;
+    use(p, next, p->now);
     if (pages) pages[k] = p->node[next].page;
     at = next;
   }
@@ -182,10 +216,8 @@ static void drop_ends(prefix *p, int32_t parent, const int32_t *ids, int n) {
 static bool bring(prefix *p, int32_t i, int32_t page) {
   node *x = &p->node[i];
   if (x->page >= 0 || (x->parent != NONE && p->node[x->parent].page < 0)) return false;
-  x->page = page;
   x->used = ++p->now;
-  p->at_page[page] = i;
-  p->n_in++;
+  link_page(p, i, page);
   return true;
 }
 
@@ -213,12 +245,9 @@ static bool ends_in_slots(const prefix *p, const node *n) {
 }
 
 int32_t prefix_forget(prefix *p, bool (*busy)(void *user, int32_t page), void *user) {
-  int32_t oldest = NONE;
-  for (int32_t i = 0; i < p->n_nodes; i++) {
-    const node *n = &p->node[i];
-    if (!n->in || n->page < 0 || !ends_in_pages(p, n) || (busy && busy(user, n->page))) continue;
-    if (oldest < 0 || n->used < p->node[oldest].used) oldest = i;
-  }
+  int32_t oldest = p->oldest;
+  while (oldest != NONE && (!ends_in_pages(p, &p->node[oldest]) || (busy && busy(user, p->node[oldest].page))))
+    oldest = p->node[oldest].newer;
   if (oldest < 0) return -1;
   node *n = &p->node[oldest];
   const int32_t page = n->page;
@@ -226,9 +255,7 @@ int32_t prefix_forget(prefix *p, bool (*busy)(void *user, int32_t page), void *u
     cut_all(p, oldest);
     return page;
   }
-  p->at_page[page] = NONE;
-  p->n_in--;
-  n->page = NONE;
+  unlink_page(p, oldest);
   p->parked += n->n_tokens;
   return page;
 }
@@ -288,7 +315,7 @@ int prefix_next(prefix *p, const int32_t *ids, int n, prefix_way *w, int32_t *sl
     if (same > most) most = same, best = i;
   }
   if (best == NONE) return 0;
-  p->node[best].used = ++p->now;
+  use(p, best, ++p->now);
   *slot = p->node[best].slot;
   if (most == p->page_tokens) {
     w->node = best;
@@ -315,12 +342,8 @@ bool prefix_give_back(prefix *p, bool (*busy)(void *user, int32_t page), void *u
 }
 
 void prefix_pages_gone(prefix *p, int (*holds)(void *user, int32_t slot), void *user) {
-  for (int i = 0; i < p->n_pages; i++) {
-    if (p->at_page[i] == NONE) continue;
-    p->node[p->at_page[i]].page = NONE;
-    p->at_page[i] = NONE;
-  }
-  p->n_in = 0;
+  for (int i = 0; i < p->n_pages; i++)
+    if (p->at_page[i] != NONE) unlink_page(p, p->at_page[i]);
   for (int32_t i = 0; i < p->n_nodes; i++) {
     node *n = &p->node[i];
     if (!n->in) continue;

@@ -1,5 +1,5 @@
 /* Which pages hold which beginnings of texts: found, grown, forgotten in the order of use, and the same as looking through a plain list. */
-#include "executor/prefix.h"
+#include "sched/prefix.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
