@@ -140,7 +140,7 @@ typedef struct {
   stage_table *pace;
   prefix *known;
   standby *sb; /* NULL: there is no KV mirror */
-  int slots;   /* of it */
+  standby_spec beside;
   serve_stats stats;
   trace_log trace;
   idle_account idle;
@@ -201,7 +201,7 @@ static hf_status resume(const run_options *r, job *j) {
   }
   HF_TRY(prompts_keep(&j->list, r->out));
   HF_TRY(prompts_keep(&j->list, j->part));
-  prompts_drop_kept(&j->list);
+  HF_TRY(hf_note(prompts_drop_kept(&j->list, j->tok, r->chat ? &j->form : NULL, r->system, model_get_config(j->m)), "--resume"));
   if (j->list.n < j->list.n_all && !r->common.json)
     hf_log(HF_LOG_INFO, "resuming: %d of %d answers are there", j->list.n_all - j->list.n, j->list.n_all);
   return HF_OK;
@@ -262,7 +262,8 @@ static hf_status prepare(const run_options *r, job *j) {
   int depth = r->depth ? (int)r->depth : j->p ? j->p->depth : 1;
   HF_TRY(engine_options_for(r, j->db_path, j->m, j->p, j->users, context, depth, &j->o, &j->pace));
   if (r->adapt) HF_TRY(prepare_adapting(r, j));
-  HF_TRY(standby_size(r, model_get_config(j->m), j->list.n_sessions, &j->o, &j->slots));
+  const standby_users parked = {j->list.n_sessions, prompts_parked(&j->list, j->users)};
+  HF_TRY(standby_size(r, j->p, model_get_config(j->m), parked, &j->o, &j->beside));
   const bool device = engine_has_device(&j->o);
   if (j->p && !j->pace && device != (j->o.ranks != NULL)) /* with both one may be lost and the other stay */
     make_plan_without(r, j->db_path, j->p, &j->without);
@@ -690,7 +691,7 @@ static hf_status run_job(const run_options *r, job *j) {
   if (j->list.n == 0) return nothing_left(r, j);
   HF_TRY(open_engine_or_explain(r, j->m, &j->o, &j->e));
   j->o = *engine_opts(j->e); /* without the device, if that could not be used */
-  HF_TRY(standby_as_asked(r, j->e, j->slots, &j->sb));
+  HF_TRY(standby_as_asked(&j->beside, j->e, &j->sb));
   if (!r->no_shared_prefixes && !j->sb) HF_TRY(prefix_new(j->o.page_tokens, j->o.n_pages, &j->known));
   begin_drift(j);
   HF_TRY(begin_adapting(r, j));

@@ -271,6 +271,12 @@ const serve_request *prompts_longest_request(const prompt_list *l) {
   return most;
 }
 
+int prompts_parked(const prompt_list *l, int users) {
+  for (int i = 0; i < l->n; i++)
+    if (!l->req[i].session) return l->n_sessions;
+  return l->n_sessions > users ? l->n_sessions - users : 0;
+}
+
 int prompts_longest(const prompt_list *l) {
   const serve_request *r = prompts_longest_request(l);
   return l->n ? r->n_ids + r->max_tokens : 0;
@@ -332,6 +338,7 @@ hf_status prompts_answer_line(const serve_request *r, const tokenizer *tok, hf_b
   char *line = NULL;
   json *o = json_new_object();
   json_add_str(o, "id", r->ext_id);
+  if (r->session) json_add_str(o, "session", r->session);
   json_add_int(o, "prompt_tokens", r->n_ids);
   json_add_int(o, "output_tokens", r->n_out);
   hf_status st = tok ? add_answer_text(o, r, tok) : HF_OK;
@@ -366,6 +373,28 @@ hf_status prompts_write(const char *path, const prompt_list *l, const tokenizer 
   return st;
 }
 
+/* The tokens of an answer that later turns go on from. */
+static hf_status take_answer(serve_request *r, const json *doc, const char *where, const char *finish) {
+  const json *ids = json_get(doc, "ids");
+  const int n = json_len(ids);
+  int i = 0;
+  if (json_type(ids) != JSON_ARRAY || n > r->max_tokens)
+    return hf_fail(HF_INPUT, "%s: field ids: not the tokens of this answer", where);
+  for (const json *x = json_first(ids); x; x = json_next(x), i++) {
+    const double d = json_number(x, -1);
+    if (d < 0 || d > INT32_MAX || d != floor(d)) return hf_fail(HF_INPUT, "%s: field ids[%d]: no token id", where, i);
+    r->out[i] = (int32_t)d;
+  }
+  r->n_out = n;
+  snprintf(r->finish, sizeof r->finish, "%s", finish);
+  return HF_OK;
+}
+
+static hf_status other_prompt(const char *where, const char *id) {
+  return hf_fail(HF_INPUT, "%s: the answer to request %s is of another prompt; resume with the prompts it was begun with", where,
+                 id);
+}
+
 /* The request that an answer's line belongs to: the first of its id without an answer; -1 = it is to be served again, or of no request. */
 static hf_status request_of(const prompt_list *l, const json *doc, const char *where, int *out) {
   const char *id = json_string(json_get(doc, "id")), *finish = json_string(json_get(doc, "finish"));
@@ -375,11 +404,17 @@ static hf_status request_of(const prompt_list *l, const json *doc, const char *w
   bool suspect = false;
   HF_TRY(json_opt_bool(doc, where, "suspect", &suspect));
   if (suspect) return HF_OK; /* it is asked for again */
-  for (int i = 0; i < l->n_all && *out < 0; i++)
-    if (!l->kept[i] && !strcmp(l->req[i].ext_id, id)) *out = i;
-  if (*out < 0 || json_number(json_get(doc, "prompt_tokens"), -1) == l->req[*out].n_ids) return HF_OK;
-  return hf_fail(HF_INPUT, "%s: the answer to request %s is of another prompt; resume with the prompts it was begun with", where,
-                 id);
+  int i = 0;
+  while (i < l->n_all && (l->kept[i] || strcmp(l->req[i].ext_id, id))) i++;
+  if (i == l->n_all) return HF_OK;
+  serve_request *r = &l->req[i];
+  if (r->after && !l->kept[r->after - l->req]) return HF_OK; /* what it goes on from is asked for again */
+  const double n_ids = json_number(json_get(doc, "prompt_tokens"), -1);
+  if (!r->after && n_ids != r->n_ids) return other_prompt(where, id);
+  if (r->session) HF_TRY(take_answer(r, doc, where, finish));
+  if (r->after) HF_TRY(session_keep(l, i, (int64_t)n_ids));
+  *out = i;
+  return HF_OK;
 }
 
 static hf_status keep_lines(prompt_list *l, const char *path, char *text, size_t n) {
@@ -403,8 +438,6 @@ static hf_status keep_lines(prompt_list *l, const char *path, char *text, size_t
 hf_status prompts_keep(prompt_list *l, const char *path) {
   char *text = NULL;
   size_t n;
-  if (l->n_sessions > 0)
-    return hf_fail(HF_INPUT, "--resume: prompts with sessions cannot be resumed: later turns go on from answers of earlier ones");
   if (!l->kept) {
     HF_TRY(hf_arena_get(l->a, &l->kept, (size_t)l->n + 1, sizeof *l->kept));
     l->n_all = l->n;
@@ -416,9 +449,28 @@ hf_status prompts_keep(prompt_list *l, const char *path) {
   return st;
 }
 
-void prompts_drop_kept(prompt_list *l) {
-  int left = 0;
-  for (int i = 0; i < l->n_all; i++)
-    if (!l->kept[i]) l->req[left++] = l->req[i];
+/* To the front those that are left; those before which some of them come stay behind them. */
+static hf_status part(prompt_list *l) {
+  const size_t n = (size_t)l->n_all;
+  serve_request *req;
+  int *at, left = 0, done = 0;
+  HF_TRY(hf_arena_get(l->a, &req, n + 1, sizeof *req));
+  HF_TRY(hf_arena_get(l->a, &at, n + 1, sizeof *at));
+  for (int i = 0; i < l->n_all; i++) left += !l->kept[i];
+  for (int i = 0, k = 0; i < l->n_all; i++) at[i] = l->kept[i] ? left + done++ : k++;
+  for (int i = 0; i < l->n_all; i++) {
+    req[at[i]] = l->req[i];
+    if (l->req[i].after) req[at[i]].after = &req[at[l->req[i].after - l->req]];
+  }
+  HF_TRY(sessions_move(l, at));
+  l->req = req;
   l->n = left;
+  return HF_OK;
+}
+
+hf_status prompts_drop_kept(prompt_list *l, const tokenizer *tok, const chat_form *form, const char *system,
+                            const model_config *c) {
+  HF_TRY(part(l));
+  HF_TRY(sessions_resume(l, tok, form, system, c));
+  return HF_OK;
 }

@@ -2,7 +2,7 @@
  * In:  {"prompt": TEXT}, {"messages": [{"role", "content"}, ...]} or {"ids": [...]}, optional "id", "arrival_s", "max_tokens", "stop" (a text or
  *      an array of texts), "session" (a text); other members can be filtered on. Lines of one session are turns of one conversation: what a later line has comes
  *      behind the earlier prompt and its answer (with chat: as the user's next message), and it waits for that answer.
- * Out: {"id", "prompt_tokens", "output_tokens", "text", "ids", "finish", "arrival_s", "ttft_s", "tpot_s", "end_s"}; ttft_s where a token
+ * Out: {"id", "session" where it is a turn of one, "prompt_tokens", "output_tokens", "text", "ids", "finish", "arrival_s", "ttft_s", "tpot_s", "end_s"}; ttft_s where a token
  * came, tpot_s where two did; "logprobs" where they were asked for: [{"id", "logprob", "top": [[id, logprob], ...]}, ...] by token. "text" is
  * valid UTF-8 whatever the model wrote, and ends before a stop text; "ids" are all tokens. */
 #ifndef HF_EXECUTOR_PROMPTS_H
@@ -33,9 +33,10 @@ typedef struct {
   serve_request *req;
   int n, cap;
   char **
-      kept; /* [n_all] in the order of the file: the line of an answer that is there already, or NULL; NULL = none is. Then req holds the rest */
+      kept; /* [n_all] in the order of the file: the line of an answer that is there already, or NULL; NULL = none is. Then req holds the rest, and
+               behind it those that are answered */
   int n_all;
-  struct prompt_turn *turn; /* [n], where any line is of a session; else NULL */
+  struct prompt_turn *turn; /* as req, where any line is of a session; else NULL */
   int n_sessions;
   hf_arena *a; /* owns everything */
 } prompt_list;
@@ -50,15 +51,19 @@ HF_MUST hf_status prompts_go_on(const prompt_list *l, const tokenizer *tok, cons
                                 const model_config *c, serve_request *r);
 void prompts_free(prompt_list *l);
 const serve_request *prompts_longest_request(const prompt_list *l); /* n > 0 */
-int prompts_longest(const prompt_list *l);                          /* most prompt + output tokens of a request */
+/* Sessions that wait while `users` requests run, at most: where some are of none, all of them may. */
+int prompts_parked(const prompt_list *l, int users);
+int prompts_longest(const prompt_list *l); /* most prompt + output tokens of a request */
 /* Means over the requests, rounded; what a plan for this load is made for. */
 void prompts_mean(const prompt_list *l, int *prompt_tokens, int *output_tokens);
 /* Takes the answers of an earlier run with the same prompts out of a file that it wrote (HF_OK also when there is none): their requests need not be
  * served again, prompts_write writes their lines as they are. Answers that were cancelled, and a last line that is cut, are not taken. HF_INPUT when
  * an answer is of another prompt. */
 HF_MUST hf_status prompts_keep(prompt_list *l, const char *path);
-/* After the last of them: leaves in req what is still to be served. */
-void prompts_drop_kept(prompt_list *l);
+/* After the last of them: leaves in req what is still to be served; later turns of sessions find there what they go on from, written out again from the answers'
+ * tokens. form, system: as of prompts_go_on. HF_INPUT when an answer is of another prompt. */
+HF_MUST hf_status prompts_drop_kept(prompt_list *l, const tokenizer *tok, const chat_form *form, const char *system,
+                                    const model_config *c);
 /* One answer's line, with its end. */
 HF_MUST hf_status prompts_answer_line(const serve_request *r, const tokenizer *tok, hf_buf *out);
 /* Writes all answers to path as hf_write_file does (a failure leaves the old file). tok may be NULL (no text then). */

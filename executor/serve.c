@@ -237,7 +237,7 @@ static void tell_final(server *v, int64_t at) {
 
 static bool is_waiting(const server *v, int at) {
   const serve_request *before = v->reqs[at].after;
-  return before && !v->has[before - v->reqs].final;
+  return before && before - v->reqs < v->n_reqs && !v->has[before - v->reqs].final; /* beyond them: of an earlier run */
 }
 
 /* One that goes on from another gets its prompt now; with what came before it may be too long, or have nothing to go on from. */

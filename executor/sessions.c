@@ -9,6 +9,7 @@ struct prompt_turn {
   const int32_t *own; /* what the line itself has */
   int n_own;
   const char *text; /* the same as text, NULL: ids */
+  int64_t n_prompt; /* tokens of the whole prompt that an answer, which is there already, was given to; 0 = there is none */
 };
 
 enum { MOST_TOKENS = 1 << 24, MOST_TEXT = 64 << 20 };
@@ -35,7 +36,7 @@ hf_status session_add(prompt_list *l, const char *name, int before, const json *
   char *copy = NULL;
   if (!l->turn) HF_TRY(hf_arena_get(l->a, &l->turn, (size_t)l->cap + 1, sizeof *l->turn));
   if (text) HF_TRY(hf_arena_str(l->a, &copy, text, strlen(text)));
-  l->turn[l->n - 1] = (struct prompt_turn){r->ids, r->n_ids, copy};
+  l->turn[l->n - 1] = (struct prompt_turn){.own = r->ids, .n_own = r->n_ids, .text = copy};
   HF_TRY(hf_arena_str(l->a, &copy, name, strlen(name)));
   r->session = copy;
   l->n_sessions += before < 0;
@@ -115,4 +116,42 @@ hf_status prompts_go_on(const prompt_list *l, const tokenizer *tok, const chat_f
   free(ids);
   hf_buf_free(&text);
   return st;
+}
+
+/* ---- going on after an interruption ---- */
+
+hf_status session_keep(const prompt_list *l, int i, int64_t n_prompt) {
+  if (n_prompt <= 0) return hf_fail(HF_INPUT, "the answer to request %s does not say how long its prompt was", l->req[i].ext_id);
+  l->turn[i].n_prompt = n_prompt;
+  return HF_OK;
+}
+
+hf_status sessions_move(prompt_list *l, const int *at) {
+  struct prompt_turn *turn;
+  if (!l->turn) return HF_OK;
+  HF_TRY(hf_arena_get(l->a, &turn, (size_t)l->n_all + 1, sizeof *turn));
+  for (int i = 0; i < l->n_all; i++) turn[at[i]] = l->turn[i];
+  l->turn = turn;
+  return HF_OK;
+}
+
+hf_status sessions_resume(prompt_list *l, const tokenizer *tok, const chat_form *form, const char *system,
+                          const model_config *c) {
+  l->n_sessions = 0;
+  for (int i = 0; i < l->n; i++) { /* one of each session that has any left is the first of them */
+    const serve_request *before = l->req[i].after;
+    l->n_sessions += l->req[i].session && (!before || before - l->req >= l->n);
+  }
+  for (int i = l->n; i < l->n_all; i++) { /* in the order of the file: what comes before is whole */
+    serve_request *r = &l->req[i];
+    for (int k = 0; r->session && k < r->n_out; k++)
+      if (r->out[k] >= c->vocab_size)
+        return hf_fail(HF_INPUT, "the answer to request %s has a token that the model has not", r->ext_id);
+    if (!r->after) continue;
+    HF_TRY(hf_note(prompts_go_on(l, tok, form, system, c, r), "request %s", r->ext_id));
+    if (r->n_ids != l->turn[i].n_prompt)
+      return hf_fail(HF_INPUT, "the answer to request %s is of another prompt; resume with the prompts it was begun with",
+                     r->ext_id);
+  }
+  return HF_OK;
 }

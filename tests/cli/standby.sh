@@ -45,6 +45,24 @@ for home in ram "file:$tmp/kv"; do
   expect_json ".requests == 150 and .unfinished == 0 and .prompt_tokens + .standby.restored_tokens + .shared_tokens == $whole"
   expect_json '.standby | .parked_tokens > 2000 and .restored_tokens > 2000 and .pages_lost == 0'
 done
+# an interrupted batch goes on with the conversations so far: from what had been written when it was killed, and from a third of the answers
+lines() { [ -e "$1" ] && wc -l <"$1" || echo 0; }
+"$bin/hf-run" "${talk[@]}" --gpu none --out "$tmp/new.jsonl" >/dev/null 2>&1 &
+pid=$!
+while [ "$(lines "$tmp/new.jsonl.part")" -lt 60 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+kill -9 $pid 2>/dev/null || true
+wait $pid || true
+for home in none ram; do
+  [ $home = none ] || head -n 70 "$tmp/whole.jsonl" >"$tmp/new.jsonl.part"
+  [ $home = none ] || rm -f "$tmp/new.jsonl"
+  expect_exit 0 "$bin/hf-run" "${talk[@]}" --gpu none --standby $home --out "$tmp/new.jsonl" --resume
+  expect_same "$(answers "$tmp/whole.jsonl")" "$(answers "$tmp/new.jsonl")" "answers of a batch that went on, $home"
+  expect_json '.unfinished == 0 and .resumed >= 60 and .requests + .resumed == 150'
+done
+sed '60s/"prompt_tokens":[0-9]*/"prompt_tokens":9/' "$tmp/whole.jsonl" | head -n 70 >"$tmp/odd.jsonl.part"
+expect_error 2 '^hf-run: --resume: the answer to request 10-1 is of another prompt' "$bin/hf-run" "${talk[@]}" --gpu none --out "$tmp/odd.jsonl" --resume
+head -n 70 "$tmp/whole.jsonl" | jq -c 'if .id == "3-0" then .ids[0] = 1000000 else . end' >"$tmp/odd.jsonl.part"
+expect_error 2 '^hf-run: --resume: the answer to request 3-0 has a token' "$bin/hf-run" "${talk[@]}" --gpu none --out "$tmp/odd.jsonl" --resume
 # the order of arrivals does not matter, nor a device that is lost in between
 expect_exit 0 "$bin/hf-run" "${talk[@]}" --gpu virtual:7M --check-every 0 --standby ram --out "$tmp/device.jsonl"
 expect_exit 0 "$bin/hf-run" "${talk[@]}" --gpu virtual:7M --check-every 0 --standby ram --fault error@20000 --out "$tmp/lost.jsonl"
@@ -84,5 +102,4 @@ expect_error 2 "^hf-run: --standby: KV mirror: $tmp/there cannot be made: File e
 expect_exit 1 "$bin/hf-run" "${ask[@]}" --standby ram --standby-size 100000G
 expect_stderr_line 'does not fit: memory needs'
 expect_stderr_line ' ram +KV mirror'
-expect_error 2 '^hf-run: --resume: .*sessions' "$bin/hf-run" "${talk[@]}" --gpu none --out "$tmp/new.jsonl" --resume
 echo ok
