@@ -7,14 +7,17 @@
 #include "base/text.h"
 #include "planner/cmd.h"
 #include "planner/plan_sim.h"
+#include "planner/plan_standby.h"
 #include "planner/plan_sustained.h"
 #include "planner/sim/chrome.h"
+#include "sched/footprint.h"
 
 enum { DEFAULT_REQUESTS = 2000, DEFAULT_PER_USER = 20, CAPACITY_REQUESTS = 400, CAPACITY_LEAST = 10 };
 
 typedef struct {
   cli_common common;
-  const char *plan, *trace, *lengths, *resolution, *chrome, *requests_out;
+  const char *plan, *trace, *lengths, *resolution, *chrome, *requests_out, *standby;
+  int64_t sessions, turns, shared, parked;
   int64_t users, per_user, requests, prompt, output, seed, depth, slots, warm_up;
   double rate, cv, on, off, think, think_mean, duration, spread, length_cv, prefix, stretch, slo_ttft, slo_tpot;
   double gpu_idle, gpu_active, cpu_idle, cpu_active;
@@ -24,14 +27,14 @@ typedef struct {
 /* Nothing said about the load: the one that the plan's delivered tokens/s are of. */
 static bool is_sustained(const simulate_command *c) {
   bool arrivals = c->users > 0 || c->per_user > 0 || c->requests > 0 || c->trace != NULL || c->rate > 0 || c->cv >= 0 ||
-                  c->on > 0 || c->off > 0 || c->think > 0 || c->think_mean > 0 || c->duration > 0;
+                  c->on > 0 || c->off > 0 || c->think > 0 || c->sessions > 0 || c->think_mean > 0 || c->duration > 0;
   bool lengths = c->prompt > 0 || c->output > 0 || c->lengths != NULL || c->spread > 0 || c->length_cv > 0 || c->prefix > 0;
   return !arrivals && !lengths && c->warm_up == 0 && c->slots == 0;
 }
 
 static hf_status choose_arrivals(const simulate_command *c, sim_options *o) {
-  if ((c->trace != NULL) + (c->rate > 0) + (c->users > 0) > 1)
-    return hf_fail(HF_INPUT, "options --users, --rate and --trace: one of them says how requests arrive");
+  if ((c->trace != NULL) + (c->rate > 0) + (c->users > 0) + (c->sessions > 0) > 1)
+    return hf_fail(HF_INPUT, "options --users, --sessions, --rate and --trace: one of them says how requests arrive");
   if (c->on > 0 && c->cv >= 0) return hf_fail(HF_INPUT, "option --burst-on: not together with --cv");
   if ((c->on > 0) != (c->off > 0)) return hf_fail(HF_INPUT, "options --burst-on and --burst-off: each needs the other");
   if (c->rate == 0 && (c->cv >= 0 || c->on > 0)) return hf_fail(HF_INPUT, "options --cv and --burst-on: need --rate");
@@ -49,6 +52,8 @@ static hf_status choose_arrivals(const simulate_command *c, sim_options *o) {
     if (o->requests == 0 && c->duration == 0) o->requests = DEFAULT_REQUESTS;
   } else {
     if (c->users > 0) o->users = (int)c->users;
+    if (c->sessions > 0) o->users = (int)c->sessions;
+    o->sessions = c->sessions > 0;
     o->requests_per_user = (int)(c->per_user > 0 ? c->per_user : c->duration > 0 ? 0 : DEFAULT_PER_USER);
     o->think_s = c->think_mean > 0 ? c->think_mean : c->think;
     o->think_exponential = c->think_mean > 0;
@@ -67,6 +72,27 @@ static hf_status choose_lengths(const simulate_command *c, sim_options *o) {
   else if (strcmp(c->lengths, "lognormal") == 0) o->lengths = SIM_LENGTHS_LOGNORMAL;
   else if (strcmp(c->lengths, "exponential") == 0) o->lengths = SIM_LENGTHS_EXPONENTIAL;
   else return hf_fail(HF_INPUT, "option --lengths: '%s' is none of uniform, lognormal, exponential", c->lengths);
+  return HF_OK;
+}
+
+/* Turns, and the mirror that conversations are parked in; after the number of slots is known. */
+static hf_status choose_sessions(const simulate_command *c, const plan *p, const plan_eval *v, sim_options *o) {
+  const int64_t each = ((int64_t)p->context + o->page_tokens - 1) / o->page_tokens, at_once = sim_max_seqs(o);
+  int64_t parked = c->parked >= 0 ? c->parked : c->sessions > at_once ? c->sessions - at_once : 0, pages = plan_standby_pages(p);
+  if (c->sessions == 0 && (c->turns > 0 || c->shared > 0))
+    return hf_fail(HF_INPUT, "option %s: goes with --sessions", c->turns > 0 ? "--turns" : "--shared-prompt");
+  if (c->standby == NULL && c->parked >= 0) return hf_fail(HF_INPUT, "option --parked: goes with --standby ram");
+  if (c->standby != NULL && c->sessions == 0 && c->trace == NULL)
+    return hf_fail(HF_INPUT, "option --standby: conversations are parked there: goes with --sessions or --trace");
+  if (c->standby != NULL && strcmp(c->standby, "none") == 0) pages = 0;
+  else if (c->standby != NULL && strcmp(c->standby, "ram") == 0) pages = footprint_standby_pages(at_once, parked, each);
+  else if (c->standby != NULL) return hf_fail(HF_INPUT, "option --standby: '%.40s' is neither none nor ram", c->standby);
+  if (pages > 1 << 24)
+    return hf_fail(HF_INPUT, "option --parked: a mirror of %lld pages is too large to simulate", (long long)pages);
+  o->turns = (int)c->turns;
+  o->shared_tokens = (int)c->shared;
+  o->standby_pages = (int)pages;
+  o->kv_token_ns = plan_kv_token_ns(p, v);
   return HF_OK;
 }
 
@@ -190,6 +216,9 @@ static void add_question(json *parent, const plan *p, const sim_options *o, bool
   json_add_str(q, "load", load);
   if (o->arrivals == SIM_CLOSED) json_add_int(q, "users", o->users);
   if (o->arrivals == SIM_CLOSED) json_add_num(q, "think_s", o->think_s);
+  if (o->sessions) json_add_bool(q, "sessions", true);
+  if (o->turns > 0) json_add_int(q, "turns", o->turns);
+  if (o->shared_tokens > 0) json_add_int(q, "shared_prompt_tokens", o->shared_tokens);
   if (o->arrivals == SIM_POISSON || o->arrivals == SIM_GAMMA || o->arrivals == SIM_BURSTY)
     json_add_num(q, "rate_per_s", o->rate_per_s);
   if (o->trace_path != NULL) json_add_str(q, "trace", o->trace_path);
@@ -211,6 +240,27 @@ static void add_resources(json *parent, const sim_options *o, const sim_result *
     json_add_num(x, "busy", r->busy[i]);
     if (o->power[i].idle_w > 0 || o->power[i].active_w > 0) json_add_num(x, "energy_j", r->energy_of_j[i]);
   }
+}
+
+static void add_parking(json *parent, const sim_options *o, const sim_result *r) {
+  const sim_parking *k = &r->parking;
+  json *x = json_add_object(parent, "parking");
+  json_add_int(x, "mirror_pages", k->slots);
+  json_add_int(x, "shared_tokens", k->shared_tokens);
+  json_add_int(x, "restored_tokens", k->restored_tokens);
+  json_add_int(x, "computed_tokens", r->prompt_tokens - k->shared_tokens - k->restored_tokens);
+  json_add_int(x, "resumed_requests", k->resumed);
+  json_add_num(x, "resume_s", k->resumed > 0 ? k->resume_s / (double)k->resumed : 0);
+  json_add_num(x, "kv_token_ns", o->kv_token_ns);
+  json_add_int(x, "parked_tokens", k->parked_tokens);
+  json_add_int(x, "mirrored_tokens", k->mirrored_tokens);
+  json_add_int(x, "left_out_pages", k->left_out_pages);
+  json_add_int(x, "pages_lost", k->pages_lost);
+  json_add_int(x, "slots_lost", k->slots_lost);
+}
+
+static bool has_sessions(const sim_options *o, const sim_result *r) {
+  return o->sessions || r->parking.shared_tokens > 0 || r->parking.restored_tokens > 0 || r->parking.mirrored_tokens > 0;
 }
 
 static json *result_json(const plan *p, const sim_options *o, bool sustained, const sim_result *r) {
@@ -235,6 +285,7 @@ static json *result_json(const plan *p, const sim_options *o, bool sustained, co
   json_add_num(doc, "waiting", r->waiting);
   json_add_int(doc, "max_in_system", r->max_in_system);
   json_add_int(doc, "max_waiting", r->max_waiting);
+  if (has_sessions(o, r)) add_parking(doc, o, r);
   add_resources(doc, o, r);
   if (r->energy_j > 0) json_add_num(doc, "energy_j", r->energy_j);
   if (r->energy_j > 0 && r->output_tokens > 0) json_add_num(doc, "joule_per_token", r->energy_j / (double)r->output_tokens);
@@ -277,6 +328,11 @@ static void show_result(const plan *p, const sim_options *o, bool sustained, con
   if (o->slo_ttft_s > 0 || o->slo_tpot_s > 0)
     printf("  goodput      %.1f %% of requests within the limits: %.4g requests/s, %.2f tokens/s\n", 100 * r->goodput,
            r->goodput_req_per_s, r->goodput_tok_per_s);
+  if (has_sessions(o, r))
+    printf("  prompts      %lld tokens: %lld shared, %lld read back from the KV mirror (%.2g s each time), %lld computed\n",
+           (long long)r->prompt_tokens, (long long)r->parking.shared_tokens, (long long)r->parking.restored_tokens,
+           r->parking.resumed > 0 ? r->parking.resume_s / (double)r->parking.resumed : 0,
+           (long long)(r->prompt_tokens - r->parking.shared_tokens - r->parking.restored_tokens));
   printf("  queue        %.2f waiting on average, %lld at most; %.2f in the system\n", r->waiting, (long long)r->max_waiting,
          r->in_system);
   printf("  busy        ");
@@ -293,6 +349,7 @@ static void write_request(void *user, const sim_request *r) {
   double first = 1e-9 * (double)r->first_token_ns, arrival = 1e-9 * (double)r->arrival_ns, end = 1e-9 * (double)r->end_ns;
   fprintf(user, "{\"id\":\"%lld\",\"prompt_tokens\":%d,\"output_tokens\":%d,\"arrival_s\":%.9f,\"ttft_s\":%.9f,\"end_s\":%.9f",
           (long long)r->number, r->prompt, r->output, arrival, first - arrival, end);
+  if (r->cached > 0) fprintf(user, ",\"cached_tokens\":%d", r->cached);
   if (r->output > 1) fprintf(user, ",\"tpot_s\":%.9f", (end - first) / (r->output - 1));
   fputs("}\n", user);
 }
@@ -356,6 +413,7 @@ static hf_status simulate(const simulate_command *c) {
   HF_GO(done, choose_arrivals(c, &s.o));
   HF_GO(done, choose_lengths(c, &s.o));
   HF_GO(done, choose_rest(c, p, &s.o));
+  HF_GO(done, choose_sessions(c, p, s.eval, &s.o));
   st = run_and_show(c, p, &s.o, &chrome);
 done:
   sim_chrome_free(&chrome);
@@ -376,6 +434,9 @@ static const char description[] =
     "prompt_tokens, output_tokens, or the columns of the public "
     "Azure (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake (timestamp, input_length, "
     "output_length) traces, or what hf-run --out wrote.\n\n"
+    "With --sessions, or a trace whose lines have a session, requests are turns of conversations: what is "
+    "in KV pages is shared, what was parked in the plan's KV mirror (--standby) is read back over the link, the rest is "
+    "computed again.\n\n"
     "At a --rate it also says how many requests fit: what all slots answer when each has its next "
     "request at once. More arriving is an "
     "overload, status 1.\n\n"
@@ -386,18 +447,37 @@ static const char examples[] = "  hf-plan simulate --plan 3 --rate 0.2 --slo-ttf
                                "      p95 of TTFT and TPOT at 0.2 requests/s, and how many meet the limits.\n"
                                "  hf-plan simulate --plan plan.json --users 5 --think-mean 20 --duration 3600\n"
                                "      An hour of five people who read for 20 s between questions.\n"
+                               "  hf-plan simulate --plan plan.json --sessions 50 --slots 5 --think-mean 60 --standby ram\n"
+                               "      50 named users, 5 of them at once; --standby none tells what the mirror is worth.\n"
                                "  hf-plan simulate --plan 3 --trace AzureLLMInferenceTrace_conv.csv --stretch 50 --json\n"
                                "      A public trace, fifty times slower.\n"
                                "  hf-plan simulate --plan plan.json --users 2 --requests-per-user 1 --chrome steps.json\n"
                                "      Every stage, for chrome://tracing or Perfetto.\n";
 
 hf_status cmd_simulate(int argc, char **argv) {
-  simulate_command c = {.seed = 1, .cv = -1};
+  simulate_command c = {.seed = 1, .cv = -1, .parked = -1};
   const cli_option options[] = {
       {"plan", 'p', CLI_STR, &c.plan, "PLAN.json", "A plan file, the number of a stored plan, or latest.", 0, 0},
       {"users", 'u', CLI_INT, &c.users, "N", "Closed loop of so many users; default the plan's, under sustained load.", 1,
        SIM_MOST_USERS},
       {"requests-per-user", 0, CLI_INT, &c.per_user, "N", "Default 20, or until --duration.", 1, 1e9},
+      {"sessions", 0, CLI_INT, &c.sessions, "N",
+       "Closed loop of so many users, each in one long conversation: --prompt-tokens are what a turn adds. As many run as there "
+       "are "
+       "slots.",
+       1, SIM_MOST_USERS},
+      {"turns", 0, CLI_INT, &c.turns, "N",
+       "With --sessions: turns of a conversation before its user begins another; default until the context is full.", 1, 1e6},
+      {"shared-prompt", 0, CLI_TOKENS, &c.shared, "N", "With --sessions: tokens that all conversations begin with; default 0.", 0,
+       16777216},
+      {"standby", 0, CLI_STR, &c.standby, "none|ram",
+       "Where conversations are parked while others run: nowhere, they are computed again, or in a KV mirror. Default what the "
+       "plan "
+       "says.",
+       0, 0},
+      {"parked", 0, CLI_INT, &c.parked, "N",
+       "With --standby ram: conversations beside those that run that it has room for at full context; default all of --sessions.",
+       0, 1000000},
       {"think", 0, CLI_NUM, &c.think, "S", "Seconds between an answer and the user's next request, constant; default 0.", 0, 1e6},
       {"think-mean", 0, CLI_NUM, &c.think_mean, "S", "The same, exponential with this mean.", 0, 1e6},
       {"rate", 'r', CLI_NUM, &c.rate, "R", "Requests per second, Poisson.", 1e-9, 1e6},

@@ -8,8 +8,10 @@
 #include "base/mem.h"
 #include "planner/sim/prices.h"
 #include "planner/sim/random.h"
+#include "planner/sim/sessions.h"
 #include "planner/sim/sketch.h"
 #include "planner/sim/steps.h"
+#include "planner/sim/trace_read.h"
 #include "planner/sim/workload.h"
 
 enum { PAGES_MOST = 1 << 24, LONGEST_UNKNOWN = 131072, WINDOW_RUN = 64 };
@@ -34,6 +36,7 @@ typedef struct {
   int max_seqs;
   sched *s;
   sim_source *feed, *count; /* the second only counts arrivals as time passes */
+  sim_sessions *sessions;   /* NULL: requests have nothing to do with each other */
   sim_prices *prices;
   int64_t *attn_last; /* of the last step of a run */
   sim_layer_ns *row_last;
@@ -113,13 +116,20 @@ static void refuse(sim *s, const sim_demand *d) {
 }
 
 static hf_status add(sim *s, const sim_demand *d) {
+  bool enters = true;
   if (s->o->max_context > 0 && (int64_t)d->prompt + d->output > s->o->max_context) {
     refuse(s, d);
     return HF_OK;
   }
   int id = 0;
   HF_TRY(new_live(s, &id));
+  if (s->sessions != NULL) HF_TRY(sim_sessions_enter(s->sessions, id, d, &enters));
+  if (!enters) {
+    free_live(s, id);
+    return HF_OK;
+  }
   hf_status st = sched_add_cached(s->s, id, d->prompt, d->output, d->cached);
+  if (st != HF_OK && s->sessions != NULL) sim_sessions_leave(s->sessions, id);
   if (st != HF_OK) free_live(s, id);
   if (st == HF_NO) {
     hf_clear_error();
@@ -136,10 +146,21 @@ static hf_status add(sim *s, const sim_demand *d) {
   return HF_OK;
 }
 
+/* Turns that came before the one before them had ended. */
+static hf_status add_late(sim *s) {
+  sim_demand d;
+  while (s->sessions != NULL && sim_sessions_next(s->sessions, &d)) {
+    d.arrival_ns = s->now;
+    HF_TRY(add(s, &d));
+  }
+  return HF_OK;
+}
+
 /* The scheduler admits first come first served, so it need not know more waiting requests than it could admit at once: a long queue stays
  * in the source. */
 static hf_status feed(sim *s) {
   HF_TRY(count_arrivals(s));
+  HF_TRY(add_late(s));
   while (sched_waiting(s->s) < s->max_seqs && sim_source_peek(s->feed) <= s->now) {
     sim_demand d;
     HF_TRY(sim_source_pop(s->feed, &d));
@@ -178,11 +199,14 @@ static hf_status launch(sim *s, int m) {
   b->active = true;
   sim_step_load_of(s->o, &b->step, &load);
   HF_TRY(sim_prices_step(s->prices, &load, s->steps++, b->attn, b->row, &w));
+  if (s->sessions != NULL) w.fixed += sim_sessions_waited(s->sessions); /* the host reads back before it launches */
   b->prefills = b->step.n_decode < b->step.n_tokens;
   if (b->prefills && s->prefilling++ == 0) s->prefill_since = s->now;
   for (int i = 0; i < b->step.n_pieces; i++) {
     live *q = &s->live[b->step.piece[i].request];
-    if (q->r.start_ns < 0) q->r.start_ns = s->now;
+    if (q->r.start_ns >= 0) continue;
+    q->r.start_ns = s->now;
+    if (s->sessions != NULL) q->r.cached = sim_sessions_known(s->sessions, b->step.piece[i].request);
   }
   b->counted = 0;
   if (s->stepper != NULL) return start_run(s, m, &w);
@@ -264,6 +288,17 @@ static void end_request(sim *s, int64_t id) {
   free_live(s, id);
 }
 
+/* Before the scheduler lets pages of the ended go. */
+static void step_of_sessions(sim *s, const micro_batch *b, int steps) {
+  for (int i = 0; s->sessions != NULL && i < b->step.n_pieces; i++) {
+    const sched_piece *p = &b->step.piece[i];
+    const live *q = &s->live[p->request];
+    const int done = p->start_pos + p->n_tokens + steps - 1;
+    sim_sessions_step(s->sessions, p, done);
+    if (q->produced >= q->r.output) sim_sessions_end(s->sessions, p, done);
+  }
+}
+
 static hf_status end_step(sim *s, int m) {
   micro_batch *b = &s->mb[m];
   int64_t ended[SCHED_MAX_SEQS];
@@ -274,6 +309,7 @@ static hf_status end_step(sim *s, int m) {
     if (b->step.piece[i].wants_logits) tokens_out(s, &s->live[b->step.piece[i].request], steps, b->counted);
   if (b->prefills && --s->prefilling == 0) s->prefill_ns += s->now - s->prefill_since;
   s->prefill_tokens += b->step.n_tokens - b->step.n_decode;
+  step_of_sessions(s, b, steps);
   sched_repeat(s->s, m, steps - 1);
   s->steps += steps - 1;
   sched_done(s->s, m, NULL, ended, &n);
@@ -382,6 +418,14 @@ static hf_status check_lengths(const sim_options *o) {
     return hf_fail(HF_INPUT, "simulation: coefficient of variation of lengths %g is not between 0 and 20", o->length_cv);
   if (!(o->prefix_share >= 0 && o->prefix_share <= 1))
     return hf_fail(HF_INPUT, "simulation: prefix share %g is not between 0 and 1", o->prefix_share);
+  if (o->sessions && (o->arrivals != SIM_CLOSED || o->prefix_share > 0))
+    return hf_fail(HF_INPUT,
+                   "simulation: conversations are of users in a closed loop or of a trace's lines, and know what they share");
+  if (o->sessions && o->max_context < 1 && o->n_pages < 1)
+    return hf_fail(HF_INPUT, "simulation: how long a conversation can become is not said: neither a context nor pages");
+  if (o->turns < 0 || o->shared_tokens < 0 || o->shared_tokens > SIM_MOST_TOKENS || o->standby_pages < 0 ||
+      o->standby_pages > PAGES_MOST || !(o->kv_token_ns >= 0 && o->kv_token_ns <= 1e12))
+    return hf_fail(HF_INPUT, "simulation: turns, shared tokens, pages or price of the KV mirror out of range");
   if (o->chunk_tokens < 1 || o->chunk_tokens > SIM_MOST_CHUNK)
     return hf_fail(HF_INPUT, "simulation: chunk of %d tokens is not between 1 and %d", o->chunk_tokens, (int)SIM_MOST_CHUNK);
   if (o->page_tokens < 1) return hf_fail(HF_INPUT, "simulation: pages of %d tokens", o->page_tokens);
@@ -416,6 +460,7 @@ static hf_status set_up(sim *s, bool by_steps) {
   HF_TRY(sched_new(&so, &s->s));
   HF_TRY(sim_source_new(o, &s->feed));
   HF_TRY(sim_source_new(o, &s->count));
+  if (sim_source_sessions(s->feed)) HF_TRY(sim_sessions_new(o, s->s, so.n_pages, &s->sessions));
   HF_TRY(sim_prices_new(o, &s->prices));
   if (by_steps) HF_TRY(sim_steps_new(o->table, o->depth, o->prefill_upload != NULL, o->trace, o->trace_user, &s->stepper));
   else HF_TRY(sim_machine_new(o->table, o->trace, o->trace_user, &s->machine));
@@ -447,6 +492,7 @@ static void tear_down(sim *s) {
   sim_prices_free(s->prices);
   sim_source_free(s->feed);
   sim_source_free(s->count);
+  sim_sessions_free(s->sessions);
   sched_free(s->s);
   free(s->live);
   free(s);
@@ -456,6 +502,10 @@ static void resources_used(sim *s) {
   sim_result *r = &s->r;
   for (int i = 0; i < SIM_N_RESOURCES; i++) {
     int64_t busy = s->stepper != NULL ? sim_steps_busy_ns(s->stepper, i) : sim_machine_busy_ns(s->machine, i);
+    if (i == SIM_LINK && !s->o->table->one_resource) { /* beside uploads of experts */
+      busy += sim_round(1e9 * r->parking.resume_s + s->o->kv_token_ns * (double)r->parking.mirrored_tokens);
+      if (busy > s->now) busy = s->now;
+    }
     double seconds = 1e-9 * (double)busy;
     const sim_power *w = &s->o->power[i];
     r->busy[i] = s->now > 0 ? (double)busy / (double)s->now : 0;
@@ -468,6 +518,7 @@ static void resources_used(sim *s) {
 
 static void summarise(sim *s) {
   sim_result *r = &s->r;
+  if (s->sessions != NULL) sim_sessions_result(s->sessions, &r->parking);
   r->by_steps = s->stepper != NULL;
   r->steps = s->steps;
   r->walked = s->stepper != NULL ? sim_steps_walked(s->stepper) : s->steps;

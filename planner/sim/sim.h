@@ -77,7 +77,14 @@ typedef struct {
   int max_context; /* requests longer than this are refused; 0 = what the pages hold */
   double
       prefix_share; /* of each prompt that is in the cache already and not computed; its pages are reserved all the same. 0..1 */
-  int max_seqs;     /* running at once, 1..SCHED_MAX_SEQS; 0 = users, at most SCHED_MAX_SEQS */
+  /* Conversations: in a closed loop each user's requests are turns of one, prompts of prompt_tokens coming behind all that was said; of a trace those lines that
+   * name a session, where the first one does. After `turns` of them, or where the next would be longer than max_context (0: than the pages hold), a user
+   * begins another one; 0 turns: only then. shared_tokens: with which all begin, before the first prompt. */
+  bool sessions;
+  int turns, shared_tokens;
+  int standby_pages; /* of a KV mirror where conversations are parked; 0: there is none, and what lost its pages is computed again */
+  double kv_token_ns; /* reading a token's KV back from it */
+  int max_seqs;       /* running at once, 1..SCHED_MAX_SEQS; 0 = users, at most SCHED_MAX_SEQS */
 
   const uint8_t *prefill_upload; /* [n_layers]: layers whose CPU experts a big step has sent to the device; NULL = none */
   int upload_tokens;             /* a step of at least so many tokens is big */
@@ -93,6 +100,17 @@ typedef struct {
   const bool *stop; /* looked at after every step: true ends the simulation there; on_request may set it; NULL = never */
 } sim_options;
 
+/* What became of KV beyond its requests (sessions.h); tokens of prompts, summed over requests. */
+typedef struct {
+  int64_t shared_tokens;                  /* found in pages, not computed */
+  int64_t restored_tokens, resumed;       /* read back from the mirror; requests that had any */
+  int64_t parked_tokens, mirrored_tokens; /* whose pages went to others while the mirror has them; written to it */
+  int64_t left_out_pages;                 /* it had no slot for */
+  double resume_s;                        /* reading back, all together */
+  int slots;
+  int pages_lost, slots_lost; /* neither free nor known to hold a text, at the end: 0 */
+} sim_parking;
+
 typedef struct {
   double decode_tok_per_s, decode_s; /* 0 when no moment had every user decoding */
   double tok_per_s_wall, prefill_tok_per_s, wall_s;
@@ -106,6 +124,7 @@ typedef struct {
   int64_t max_in_system, max_waiting;
   double e2e_sum_s;
   double goodput, goodput_req_per_s, goodput_tok_per_s; /* share of counted requests; per second of wall time */
+  sim_parking parking;                                  /* with sessions */
   bool by_steps;                                        /* resolution used */
   int64_t walked; /* of the steps, those simulated layer by layer: what a simulation costs */
 } sim_result;

@@ -15,13 +15,13 @@
 enum { MAX_COLUMNS = 64 };
 static const int64_t SECOND = 1000000000, MOST_NS = INT64_C(1) << 60; /* 36 years */
 
-typedef enum { F_NONE, F_ARRIVAL, F_TIMESTAMP, F_PROMPT, F_OUTPUT, F_CACHED, N_FIELDS } field;
+typedef enum { F_NONE, F_ARRIVAL, F_TIMESTAMP, F_PROMPT, F_OUTPUT, F_CACHED, F_SESSION, N_FIELDS } field;
 static const struct {
   const char *name;
   field f;
 } names[] = {{"arrival_s", F_ARRIVAL},   {"timestamp", F_TIMESTAMP},  {"prompt_tokens", F_PROMPT},   {"contexttokens", F_PROMPT},
              {"input_length", F_PROMPT}, {"output_tokens", F_OUTPUT}, {"generatedtokens", F_OUTPUT}, {"output_length", F_OUTPUT},
-             {"max_tokens", F_OUTPUT},   {"cached_tokens", F_CACHED}};
+             {"max_tokens", F_OUTPUT},   {"cached_tokens", F_CACHED}, {"session", F_SESSION}};
 
 struct sim_trace {
   FILE *f;
@@ -100,6 +100,13 @@ static bool count_of(const char *s, size_t n, int *out) {
 
 /* ---- lines ---- */
 
+/* FNV-1a; no name is 0. */
+static uint64_t named(const char *s, size_t n) {
+  uint64_t h = UINT64_C(0xcbf29ce484222325);
+  for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * UINT64_C(0x100000001b3);
+  return n == 0 ? 0 : h | 1;
+}
+
 static hf_status bad(const sim_trace *t, const char *name, const char *what) {
   return hf_fail(HF_INPUT, "%s: line %lld: field %s: %s", t->path, (long long)t->number, name, what);
 }
@@ -176,6 +183,7 @@ static hf_status read_csv(const sim_trace *t, parsed *r) {
       case F_CACHED:
         if (len[i] > 0 && !count_of(part[i], len[i], &r->line.cached)) return bad(t, "cached_tokens", "needs a whole number");
         break;
+      case F_SESSION: r->line.session = named(part[i], len[i]); break;
       default: break;
     }
   }
@@ -189,7 +197,7 @@ static hf_status read_json_fields(const sim_trace *t, const json *doc, const cha
   (void)t;
   if (json_type(doc) != JSON_OBJECT) return hf_fail(HF_INPUT, "%s: expected an object", where);
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-    if (names[i].f <= F_TIMESTAMP || v[names[i].f] >= 0) continue;
+    if (names[i].f <= F_TIMESTAMP || names[i].f == F_SESSION || v[names[i].f] >= 0) continue;
     for (const json *x = json_first(doc); x != NULL; x = json_next(x))
       if (strcasecmp(json_key(x), names[i].name) == 0)
         HF_TRY(json_get_int(doc, where, json_key(x), 0, SIM_MOST_TOKENS, &v[names[i].f]));
@@ -209,6 +217,9 @@ static hf_status read_json_fields(const sim_trace *t, const json *doc, const cha
   r->line.prompt = (int)v[F_PROMPT];
   r->line.output = (int)v[F_OUTPUT];
   r->line.cached = v[F_CACHED] > 0 ? (int)v[F_CACHED] : 0;
+  const char *session = NULL;
+  HF_TRY(json_opt_str(doc, where, "session", &session));
+  r->line.session = session != NULL ? named(session, strlen(session)) : 0;
   return HF_OK;
 }
 

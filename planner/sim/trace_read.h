@@ -6,6 +6,7 @@
  *   prompt    prompt_tokens, ContextTokens, input_length
  *   output    output_tokens, GeneratedTokens, output_length, max_tokens
  *   cached    cached_tokens (of the prompt; optional)
+ *   session   session (optional): the conversation that it is a turn of; its prompt is all of it, earlier turns and answers as well
  * Other columns and members are left alone (hash_ids, too), so that what hf-run --out writes is a trace. Dates and timestamps count from the
  * first request, arrival_s from the start. Arrivals may not go back. A request without a token to read or write is left out and counted. */
 #ifndef HF_PLANNER_SIM_TRACE_READ_H
@@ -18,6 +19,7 @@ enum { SIM_TRACE_LINE = 1 << 20, SIM_MOST_TOKENS = 1 << 24 };
 typedef struct {
   int64_t arrival_ns;
   int prompt, output, cached;
+  uint64_t session; /* what stands for its name; 0 = none */
 } sim_trace_line;
 
 typedef struct sim_trace sim_trace;

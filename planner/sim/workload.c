@@ -12,6 +12,12 @@ typedef struct {
   int user;
 } turn;
 
+/* What a user of a closed loop has said and read so far. */
+typedef struct {
+  int64_t tokens;
+  int turns;
+} talk;
+
 struct sim_source {
   const sim_options *o;
   sim_rng rng; /* of arrivals */
@@ -21,6 +27,9 @@ struct sim_source {
   int64_t burst_left_ns;
   turn *heap; /* closed loop: whose turn is when, by (at, user) */
   int64_t *sent;
+  talk *talk;      /* with sessions */
+  int64_t longest; /* conversation */
+  bool sessions;
   int n_heap;
   sim_trace *trace;
 };
@@ -81,6 +90,20 @@ static void draw(const sim_source *s, sim_demand *d) {
   d->output = length_of(s->o, &r, s->o->output_tokens);
 }
 
+/* The turn comes behind what there is, or begins anew where it would become too long. */
+static void go_on(sim_source *s, int user, sim_demand *d) {
+  const sim_options *o = s->o;
+  talk *t = &s->talk[user];
+  if ((o->turns > 0 && t->turns >= o->turns) || t->tokens + d->prompt + d->output > s->longest) *t = (talk){0};
+  d->begins = t->turns == 0;
+  int64_t prompt = (t->turns == 0 ? o->shared_tokens : t->tokens) + d->prompt;
+  if (prompt > SIM_MOST_TOKENS) prompt = SIM_MOST_TOKENS;
+  d->prompt = (int)prompt;
+  d->session = (uint64_t)user + 1;
+  t->tokens = prompt + d->output;
+  t->turns++;
+}
+
 static void share_prefix(const sim_options *o, sim_demand *d) {
   int64_t cached = (int64_t)(o->prefix_share * d->prompt);
   if (cached > d->cached) d->cached = (int)cached;
@@ -123,6 +146,7 @@ static hf_status fetch(sim_source *s) {
     d.prompt = line.prompt;
     d.output = line.output;
     d.cached = line.cached;
+    d.session = line.session;
   } else {
     int64_t gap = gap_ns(s);
     if (gap > INT64_MAX / 4 - s->last_ns) return HF_OK;
@@ -148,10 +172,19 @@ static hf_status start(sim_source *s) {
     HF_TRY(hf_alloc(&s->heap, (size_t)o->users, sizeof *s->heap, "simulated users"));
     HF_TRY(hf_alloc(&s->sent, (size_t)o->users, sizeof *s->sent, "simulated users"));
     for (int u = 0; u < o->users; u++) turn_push(s, (turn){0, u});
+    s->sessions = o->sessions;
+    if (o->sessions) HF_TRY(hf_alloc(&s->talk, (size_t)o->users, sizeof *s->talk, "simulated users"));
+    s->longest = o->max_context > 0 ? o->max_context : (int64_t)o->n_pages * o->page_tokens;
   }
   if (o->arrivals == SIM_TRACE) HF_TRY(sim_trace_open(o->trace_path, &s->trace));
   if (o->arrivals == SIM_BURSTY) s->burst_left_ns = sim_round(sim_exponential(&s->rng) * o->burst_on_s * NS);
-  return fetch(s);
+  HF_TRY(fetch(s));
+  if (o->arrivals == SIM_TRACE) s->sessions = s->any && s->next.session != 0;
+  return HF_OK;
+}
+
+bool sim_source_sessions(const sim_source *s) {
+  return s->sessions;
 }
 
 hf_status sim_source_new(const sim_options *o, sim_source **out) {
@@ -169,6 +202,7 @@ void sim_source_free(sim_source *s) {
   sim_trace_close(s->trace);
   free(s->heap);
   free(s->sent);
+  free(s->talk);
   free(s);
 }
 
@@ -186,6 +220,7 @@ hf_status sim_source_pop(sim_source *s, sim_demand *out) {
   *out = (sim_demand){.number = t.user + s->sent[t.user] * s->o->users, .arrival_ns = t.at};
   s->sent[t.user]++;
   draw(s, out);
+  if (s->talk != NULL) go_on(s, t.user, out);
   share_prefix(s->o, out);
   return HF_OK;
 }

@@ -90,3 +90,28 @@ expect_error 2 'none of its 1 requests has a token of prompt' "$bin/hf-plan" sim
 expect_error 2 'No such file' "$bin/hf-plan" simulate --plan 1 --trace "$tmp/nowhere.csv"
 expect_error 2 '.' "$bin/hf-plan" simulate --plan 99 --rate 1
 expect_error 1 'too few' "$bin/hf-plan" simulate --plan 1 --prompt-tokens 4000
+
+# ---- conversations: what is parked is read back, what is not is computed again ----
+park() { expect_exit 0 "$bin/hf-plan" simulate --plan "$tmp/plan.json" --sessions 20 --slots 2 --prompt-tokens 20 --output-tokens 8 --requests-per-user 4 --json "$@"; }
+park --standby none
+expect_json '.question.sessions and .requests == 80 and (.parking | .restored_tokens == 0 and .mirror_pages == 0 and .computed_tokens > 3000 and .pages_lost == 0)'
+cp "$out" "$tmp/none.json"
+park --standby ram
+expect_json '.parking | .mirror_pages == 20 * 8 + 2 and .restored_tokens > 2000 and .left_out_pages == 0 and .pages_lost == 0 and .slots_lost == 0 and .resume_s > 0'
+expect_json --slurpfile n "$tmp/none.json" '.wall_s < $n[0].wall_s and .ttft_s.p50 < $n[0].ttft_s.p50 and .prompt_tokens == $n[0].prompt_tokens and .parking.computed_tokens < $n[0].parking.computed_tokens'
+park --standby ram --parked 3 # less room than conversations
+expect_json '.parking | .mirror_pages == 5 * 8 + 2 and .slots_lost == 0'
+park --standby ram --shared-prompt 40 --turns 2
+expect_json '.question.turns == 2 and .question.shared_prompt_tokens == 40 and .parking.shared_tokens > 32 * 19'
+# the plan's own mirror, and a trace whose lines have a session
+expect_exit 0 "$bin/hf-plan" plan --model examples/tiny-moe --machine paced-desk --users 2 --context 128 --prompt-tokens 40 --output-tokens 24 \
+  --gpu paced:paced-desk:8M --standby ram --parked 18 --out "$tmp/mirror.json" --json --quiet
+expect_exit 0 "$bin/hf-plan" simulate --plan "$tmp/mirror.json" --sessions 20 --prompt-tokens 20 --output-tokens 8 --requests-per-user 4
+expect_stdout_line 'prompts +[0-9]+ tokens: [0-9]+ shared, [0-9]+ read back from the KV mirror'
+jq -nc 'range(3) as $t | range(20) as $s | {arrival_s: ($t * 30 + $s), session: "\($s)", prompt_tokens: (20 + 28 * $t), output_tokens: 8}' >"$tmp/talk.jsonl"
+expect_exit 0 "$bin/hf-plan" simulate --plan "$tmp/mirror.json" --trace "$tmp/talk.jsonl" --json
+expect_json '.requests == 60 and .parking.restored_tokens + .parking.shared_tokens == 20 * (27 + 55)'
+for bad in "--turns 3" "--shared-prompt 9" "--sessions 4 --rate 1" "--sessions 4 --prefix-share 0.5" "--standby ram" "--sessions 4 --standby disk" "--sessions 4 --parked 5"; do
+  # shellcheck disable=SC2086
+  expect_error 2 '^hf-plan: ' "$bin/hf-plan" simulate --plan "$tmp/plan.json" $bad
+done
