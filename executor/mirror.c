@@ -1,5 +1,6 @@
 /* mirror.c: see mirror.h. What is to be copied stands in the slots themselves (page, want); the ring says in which order, each slot in it once at most, so
- * that nothing is allocated while requests run. In a file a slot lies as in memory. */
+ * that nothing is allocated while requests run. In a file a slot lies as in memory; only the thread calls the file system, also to read, so that a call that
+ * does not come back holds up the thread alone: whoever waits for it looks at the time. */
 #include "executor/mirror.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -21,6 +23,13 @@ typedef struct {
   int want, have;     /* tokens that the page has, that the slot has */
   int good, at_check; /* of them trusted; to be trusted if the check at work finds the device good */
 } slot;
+
+static const int64_t FILE_LIMIT_NS = 10000000000; /* of one call */
+static mirror_file_ops files = {pwrite, pread, FILE_LIMIT_NS};
+
+void mirror_set_file_ops(const mirror_file_ops *ops) {
+  files = ops ? *ops : (mirror_file_ops){pwrite, pread, FILE_LIMIT_NS};
+}
 
 struct mirror {
   engine *e;
@@ -35,6 +44,10 @@ struct mirror {
   int head, n_ring;
   int32_t *last;            /* [n_pages] slot that the page is, or was, copied to last; -1 */
   int32_t at_slot, at_page; /* of the copy at work, -1: none; the page is read, the slot written */
+  int32_t read_slot;        /* the driver wants its first read_n tokens in `read`; -1: nothing, or it has come */
+  int read_n, read_error;   /* error: errno of it, 0 = it has come */
+  int64_t call_ns;          /* when the call of the file system at work began; 0: none is */
+  bool stuck, orphan;       /* a call did not come back in time; nobody but the thread knows of the mirror any more */
   bool stop, failed;
   char why[160];
   mirror_traffic traffic;
@@ -49,8 +62,16 @@ static size_t grains(const mirror *m, int tokens) {
   return (size_t)((tokens + g - 1) / g * g);
 }
 
+static void begin_call(mirror *m, bool begins) {
+  const int error = errno;
+  pthread_mutex_lock(&m->lock);
+  m->call_ns = begins ? hf_now_ns() : 0;
+  pthread_mutex_unlock(&m->lock);
+  errno = error;
+}
+
 /* Of a slot, tokens [from, to) of all layers, between the file and memory. */
-static bool file_moves(const mirror *m, int32_t s, int from, int to, char *page, bool write) {
+static bool file_moves(mirror *m, int32_t s, int from, int to, char *page, bool write) {
   const int g = engine_kv_grain(m->e);
   const size_t layer = m->page_bytes / (size_t)m->n_layers, row = layer / (size_t)m->page_tokens;
   const size_t at = (size_t)(from / g * g) * row, bytes = grains(m, to) * row - at;
@@ -58,8 +79,10 @@ static bool file_moves(const mirror *m, int32_t s, int from, int to, char *page,
     const size_t in_page = (size_t)l * layer + at;
     for (size_t k = 0; k < bytes;) {
       const off_t to_file = (off_t)((size_t)s * m->page_bytes + in_page + k);
-      const ssize_t n =
-          write ? pwrite(m->fd, page + in_page + k, bytes - k, to_file) : pread(m->fd, page + in_page + k, bytes - k, to_file);
+      begin_call(m, true);
+      const ssize_t n = write ? files.write(m->fd, page + in_page + k, bytes - k, to_file)
+                              : files.read(m->fd, page + in_page + k, bytes - k, to_file);
+      begin_call(m, false);
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) {
         if (n == 0) errno = EIO;
@@ -75,6 +98,29 @@ static bool file_moves(const mirror *m, int32_t s, int from, int to, char *page,
 static void fail(mirror *m, const char *what) {
   if (!m->failed) snprintf(m->why, sizeof m->why, "its file cannot be %s: %s", what, strerror(errno));
   m->failed = true;
+}
+
+/* With the lock: whether the thread can be waited for. */
+static bool moves(mirror *m) {
+  if (!m->stuck && m->call_ns > 0 && hf_now_ns() - m->call_ns > files.limit_ns) {
+    if (!m->failed) snprintf(m->why, sizeof m->why, "its file did not answer within %.3g s", (double)files.limit_ns * 1e-9);
+    m->stuck = m->failed = true;
+  }
+  return !m->stuck;
+}
+
+/* With the lock: until something may have changed. */
+static void wait_a_while(mirror *m) {
+  enum { LOOK_NS = 20000000 };
+  struct timespec at;
+  if (m->ram) {
+    pthread_cond_wait(&m->done, &m->lock); /* ends: each copy has a deadline */
+    return;
+  }
+  clock_gettime(CLOCK_MONOTONIC, &at);
+  at.tv_nsec += LOOK_NS;
+  if (at.tv_nsec >= 1000000000) at.tv_nsec -= 1000000000, at.tv_sec++;
+  pthread_cond_timedwait(&m->done, &m->lock, &at);
 }
 
 /* With the lock, which is given away while it copies. */
@@ -111,6 +157,33 @@ static void copy(mirror *m, int32_t i) {
   }
 }
 
+static void destroy(mirror *m) {
+  pthread_cond_destroy(&m->work);
+  pthread_cond_destroy(&m->done);
+  pthread_mutex_destroy(&m->lock);
+  if (m->fd >= 0) close(m->fd);
+  free(m->ram);
+  free(m->copied);
+  free(m->read);
+  free(m->slot);
+  free(m->free);
+  free(m->ring);
+  free(m->last);
+  free(m);
+}
+
+/* With the lock, which is given away while it reads. */
+static void read_back(mirror *m) {
+  const int32_t i = m->read_slot;
+  const int n = m->read_n;
+  pthread_mutex_unlock(&m->lock);
+  const bool good = file_moves(m, i, 0, n, m->read, false);
+  const int error = errno;
+  pthread_mutex_lock(&m->lock);
+  m->read_error = good ? 0 : error;
+  m->read_slot = -1;
+}
+
 static void *run(void *arg) {
   mirror *m = arg;
   sigset_t not_here; /* a file over its limit is an error of its write, nothing more; the others are the driver's */
@@ -122,8 +195,14 @@ static void *run(void *arg) {
   engine_step_aside(m->e);
   pthread_mutex_lock(&m->lock);
   for (;;) {
-    while (!m->stop && m->n_ring == 0) pthread_cond_wait(&m->work, &m->lock); /* ends: work, or mirror_close */
+    while (!m->stop && m->n_ring == 0 && m->read_slot < 0)
+      pthread_cond_wait(&m->work, &m->lock); /* ends: work, or mirror_close */
     if (m->stop) break;
+    if (m->read_slot >= 0) {
+      read_back(m);
+      pthread_cond_broadcast(&m->done);
+      continue;
+    }
     const int32_t i = m->ring[m->head];
     m->head = (m->head + 1) % m->n_slots;
     m->n_ring--;
@@ -132,7 +211,9 @@ static void *run(void *arg) {
     if (s->taken && s->page >= 0 && s->want > s->have && !m->failed) copy(m, i);
     pthread_cond_broadcast(&m->done);
   }
+  const bool orphan = m->orphan;
   pthread_mutex_unlock(&m->lock);
+  if (orphan) destroy(m);
   return NULL;
 }
 
@@ -169,10 +250,15 @@ hf_status mirror_open(engine *e, const char *path, int n_slots, mirror **out) {
                 .page_bytes = (size_t)engine_kv_page_bytes(engine_config(e), o),
                 .fd = -1,
                 .at_slot = -1,
-                .at_page = -1};
+                .at_page = -1,
+                .read_slot = -1};
+  pthread_condattr_t clock;
+  pthread_condattr_init(&clock);
+  pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
   pthread_mutex_init(&m->lock, NULL);
   pthread_cond_init(&m->work, NULL);
-  pthread_cond_init(&m->done, NULL);
+  pthread_cond_init(&m->done, &clock);
+  pthread_condattr_destroy(&clock);
   hf_status st = n_slots < 1 ? hf_fail(HF_INPUT, "KV mirror: it has room for no page") : allocate(m, path);
   if (st == HF_OK && pthread_create(&m->thread, NULL, run, m)) st = hf_fail(HF_MACHINE, "KV mirror: no thread");
   if (st != HF_OK) {
@@ -189,20 +275,13 @@ void mirror_close(mirror *m) {
   pthread_mutex_lock(&m->lock);
   m->stop = true;
   pthread_cond_signal(&m->work);
+  while (m->started && !m->ram && (m->at_slot >= 0 || m->read_slot >= 0) && moves(m)) wait_a_while(m);
+  m->orphan = m->started && m->stuck && (m->at_slot >= 0 || m->read_slot >= 0);
+  const bool orphan = m->orphan;
   pthread_mutex_unlock(&m->lock);
-  if (m->started) pthread_join(m->thread, NULL); /* ends: a copy has a deadline */
-  pthread_cond_destroy(&m->work);
-  pthread_cond_destroy(&m->done);
-  pthread_mutex_destroy(&m->lock);
-  if (m->fd >= 0) close(m->fd);
-  free(m->ram);
-  free(m->copied);
-  free(m->read);
-  free(m->slot);
-  free(m->free);
-  free(m->ring);
-  free(m->last);
-  free(m);
+  if (orphan) pthread_detach(m->thread);              /* it has all that it needs, and frees it should its call ever come back */
+  else if (m->started) pthread_join(m->thread, NULL); /* ends: a copy has a deadline */
+  if (!orphan) destroy(m);
 }
 
 int32_t mirror_take(mirror *m) {
@@ -253,34 +332,43 @@ static bool at_page(const mirror *m, int32_t page) {
 
 void mirror_wait(mirror *m, int32_t page) {
   pthread_mutex_lock(&m->lock);
-  while (at_page(m, page)) pthread_cond_wait(&m->done, &m->lock); /* ends: each copy has a deadline */
+  while (at_page(m, page) && moves(m)) wait_a_while(m);
   pthread_mutex_unlock(&m->lock);
 }
 
 void mirror_settle(mirror *m) {
   pthread_mutex_lock(&m->lock);
-  while (m->n_ring > 0 || m->at_slot >= 0) pthread_cond_wait(&m->done, &m->lock); /* ends: the same */
+  while ((m->n_ring > 0 || m->at_slot >= 0) && moves(m)) wait_a_while(m);
   pthread_mutex_unlock(&m->lock);
 }
 
 int mirror_holds(mirror *m, int32_t i) {
   pthread_mutex_lock(&m->lock);
-  while (m->slot[i].queued || m->at_slot == i) pthread_cond_wait(&m->done, &m->lock); /* ends: the same */
+  while ((m->slot[i].queued || m->at_slot == i) && moves(m)) wait_a_while(m);
   const int n = m->slot[i].have;
   pthread_mutex_unlock(&m->lock);
   return n;
 }
 
+/* By the thread, whose calls of the file system may be waited for. */
+static bool read_slot(mirror *m, int32_t i, int n) {
+  pthread_mutex_lock(&m->lock);
+  if (moves(m)) {
+    m->read_slot = i;
+    m->read_n = n;
+    pthread_cond_signal(&m->work);
+    while (m->read_slot >= 0 && moves(m)) wait_a_while(m);
+    errno = m->read_error;
+    if (!m->stuck && m->read_error) fail(m, "read");
+  }
+  const bool good = !m->stuck && !m->read_error;
+  pthread_mutex_unlock(&m->lock);
+  return good;
+}
+
 hf_status mirror_load(mirror *m, int32_t i, int32_t page, int n) {
   const char *host = m->ram ? m->ram + (size_t)i * m->page_bytes : m->read;
-  if (!m->ram && !file_moves(m, i, 0, n, m->read, false)) {
-    const int error = errno;
-    pthread_mutex_lock(&m->lock);
-    errno = error;
-    fail(m, "read");
-    pthread_mutex_unlock(&m->lock);
-    return hf_fail(HF_MACHINE, "KV mirror: %s", m->why);
-  }
+  if (!m->ram && !read_slot(m, i, n)) return hf_fail(HF_MACHINE, "KV mirror: %s", m->why);
   return engine_kv_load(m->e, page, 0, n, host);
 }
 
@@ -301,7 +389,7 @@ void mirror_device_gone(mirror *m, bool only_checked) {
   pthread_mutex_lock(&m->lock);
   for (int i = 0; i < m->n_slots; i++) m->slot[i].queued = false;
   m->n_ring = 0;
-  while (m->at_slot >= 0) pthread_cond_wait(&m->done, &m->lock); /* ends: the same */
+  while (m->at_slot >= 0 && moves(m)) wait_a_while(m);
   for (int i = 0; i < m->n_slots; i++) {
     slot *s = &m->slot[i];
     if (only_checked && s->have > s->good) s->have = s->good;
@@ -315,6 +403,7 @@ void mirror_device_gone(mirror *m, bool only_checked) {
 
 const char *mirror_failed(mirror *m) {
   pthread_mutex_lock(&m->lock);
+  (void)moves(m);
   const bool failed = m->failed;
   pthread_mutex_unlock(&m->lock);
   return failed ? m->why : NULL;

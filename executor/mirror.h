@@ -3,10 +3,13 @@
  * It has slots, each for a page of all layers. A thread of its own copies what finished steps have written from the device to the slots, while further
  * steps run: nothing waits for it but who would overwrite a page that it has still to copy (mirror_wait). A slot says how many tokens of it are there, from the
  * page's beginning on (mirror_holds), and of how many the device was found good afterwards (mirror_trust).
- * When the file fails (a full disk) the mirror is over: what it holds is still there, nothing more is taken, and mirror_failed says why.
+ * When the file fails (a full disk), or a call of its file system does not come back within ten seconds, the mirror is over: what it holds is still there as far as the file can
+ * be read, nothing more is taken, and mirror_failed says why.
  * Thread rule: the engine's. The engine must outlive it. */
 #ifndef HF_EXECUTOR_MIRROR_H
 #define HF_EXECUTOR_MIRROR_H
+
+#include <sys/types.h>
 
 #include "executor/engine.h"
 
@@ -40,6 +43,14 @@ void mirror_trust(mirror *m);
 /* The device is lost: nothing is at its pages when this returns, and what was still to be copied is forgotten. only_checked: so is what it wrote since the
  * last good check. */
 void mirror_device_gone(mirror *m, bool only_checked);
+
+/* For tests: what stands for the file system, and how long one call of it may take. NULL: the real one. */
+typedef struct {
+  ssize_t (*write)(int fd, const void *from, size_t n, off_t at);
+  ssize_t (*read)(int fd, void *to, size_t n, off_t at);
+  int64_t limit_ns;
+} mirror_file_ops;
+void mirror_set_file_ops(const mirror_file_ops *ops);
 
 /* Why it is over; NULL while it is not. */
 const char *mirror_failed(mirror *m);
