@@ -259,10 +259,6 @@ static void add_parking(json *parent, const sim_options *o, const sim_result *r)
   json_add_int(x, "slots_lost", k->slots_lost);
 }
 
-static bool has_sessions(const sim_options *o, const sim_result *r) {
-  return o->sessions || r->parking.shared_tokens > 0 || r->parking.restored_tokens > 0 || r->parking.mirrored_tokens > 0;
-}
-
 static json *result_json(const plan *p, const sim_options *o, bool sustained, const sim_result *r) {
   json *doc = json_new_object();
   add_question(doc, p, o, sustained);
@@ -285,7 +281,7 @@ static json *result_json(const plan *p, const sim_options *o, bool sustained, co
   json_add_num(doc, "waiting", r->waiting);
   json_add_int(doc, "max_in_system", r->max_in_system);
   json_add_int(doc, "max_waiting", r->max_waiting);
-  if (has_sessions(o, r)) add_parking(doc, o, r);
+  if (r->parking.any) add_parking(doc, o, r);
   add_resources(doc, o, r);
   if (r->energy_j > 0) json_add_num(doc, "energy_j", r->energy_j);
   if (r->energy_j > 0 && r->output_tokens > 0) json_add_num(doc, "joule_per_token", r->energy_j / (double)r->output_tokens);
@@ -328,7 +324,7 @@ static void show_result(const plan *p, const sim_options *o, bool sustained, con
   if (o->slo_ttft_s > 0 || o->slo_tpot_s > 0)
     printf("  goodput      %.1f %% of requests within the limits: %.4g requests/s, %.2f tokens/s\n", 100 * r->goodput,
            r->goodput_req_per_s, r->goodput_tok_per_s);
-  if (has_sessions(o, r))
+  if (r->parking.any)
     printf("  prompts      %lld tokens: %lld shared, %lld read back from the KV mirror (%.2g s each time), %lld computed\n",
            (long long)r->prompt_tokens, (long long)r->parking.shared_tokens, (long long)r->parking.restored_tokens,
            r->parking.resumed > 0 ? r->parking.resume_s / (double)r->parking.resumed : 0,

@@ -297,6 +297,7 @@ void sim_sessions_free(sim_sessions *x) {
 
 void sim_sessions_result(const sim_sessions *x, sim_parking *out) {
   *out = x->r;
+  out->any = true;
   out->parked_tokens = prefix_parked(x->known);
   out->pages_lost = x->n_pages - sched_pages_free(x->s) - prefix_pages(x->known);
   out->slots_lost = x->n_slots - x->n_free - prefix_slots(x->known);

@@ -102,6 +102,7 @@ typedef struct {
 
 /* What became of KV beyond its requests (sessions.h); tokens of prompts, summed over requests. */
 typedef struct {
+  bool any;                               /* there were conversations */
   int64_t shared_tokens;                  /* found in pages, not computed */
   int64_t restored_tokens, resumed;       /* read back from the mirror; requests that had any */
   int64_t parked_tokens, mirrored_tokens; /* whose pages went to others while the mirror has them; written to it */

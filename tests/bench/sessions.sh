@@ -10,15 +10,15 @@ users=5 sessions=${SESSIONS:-50} turns=3
 device=paced:paced-desk:${DEVICE_SIZE:-$((6 + 2 * depth))M}
 
 plan() { # DEPTH MORE...
-  expect_exit 0 "$bin/hf-plan" plan --model $tiny --machine paced-desk --users $users --context 288 --prompt-tokens 64 --output-tokens 24 \
+  expect_exit 0 "$bin/hf-plan" plan --model $tiny --machine paced-desk --users $users --context 320 --prompt-tokens 64 --output-tokens 12 \
     --gpu "$device" --depth "$1" --standby ram --parked $((sessions - users)) --out "$tmp/plan.json" --json --quiet "${@:2}"
 }
 
-# talk GAP_S: turns of about 60 tokens and answers of 16 to 31; the next turn of a user comes GAP_S after the one before, at the soonest
+# talk GAP_S: turns of about 60 tokens and answers of 8 to 15; the next turn of a user comes GAP_S after the one before, at the soonest
 talk() {
   jq -c -s --argjson gap "$1" --argjson n "$sessions" --argjson turns $turns '. as $all
     | [range($turns) as $t | range($n) as $s | {session: "user \($s)", id: "\($s)-\($t)", prompt: $all[(($t * $n + $s) * 67 + 1) % ($all | length)].prompt,
-       max_tokens: (16 + ($s * 5 + $t * 7) % 16), arrival_s: ($gap * ($t + (($s * 37) % $n) / $n))}] | sort_by(.arrival_s)[]' $tiny/prompts.jsonl >"$tmp/talk.jsonl"
+       max_tokens: (8 + ($s * 5 + $t * 7) % 8), arrival_s: ($gap * ($t + (($s * 37) % $n) / $n))}] | sort_by(.arrival_s)[]' $tiny/prompts.jsonl >"$tmp/talk.jsonl"
 }
 
 percentiles() { # FILE MEMBER -> [p50, p95], nearest rank
@@ -27,7 +27,7 @@ percentiles() { # FILE MEMBER -> [p50, p95], nearest rank
 
 compare() { # NAME STANDBY
   expect_exit 0 "$bin/hf-run" --plan "$tmp/plan.json" --model $tiny --prompts "$tmp/talk.jsonl" --ignore-eos --quiet --json --users $users \
-    --context 288 --standby "$2" --check-every 0 --out "$tmp/run.jsonl"
+    --standby "$2" --check-every 0 --out "$tmp/run.jsonl"
   cp "$out" "$tmp/run.json"
   jq -cs 'sort_by(.arrival_s)[]' "$tmp/run.jsonl" >"$tmp/trace.jsonl"
   expect_exit 0 "$bin/hf-plan" simulate --plan "$tmp/plan.json" --trace "$tmp/trace.jsonl" --slots $users --standby "$2" --parked $((sessions - users)) --json --quiet
@@ -47,7 +47,7 @@ expect_exit 0 "$bin/hf-run" --plan "$tmp/plan.json" --model $tiny --prompts "$tm
 plan "$depth" --from-run "$(jq .run_id "$out")"
 echo "| $sessions users, $users at once, depth $depth | TTFT p50: executed, error | p95 | TPOT p50: executed, error | p95 | tokens/s: executed, error | prompt tokens computed: executed, simulated | read back: executed, simulated |"
 echo "|---|---|---|---|---|---|---|---|"
-for gap in ${GAPS:-25 0}; do
+for gap in ${GAPS:-16 0}; do
   talk "$gap"
   for standby in ram none; do compare "turns every $gap s" $standby; done
   jq -rn --slurpfile sr "$tmp/sim-ram.json" --slurpfile sn "$tmp/sim-none.json" --slurpfile rr "$tmp/run-ram.json" --slurpfile rn "$tmp/run-none.json" '
