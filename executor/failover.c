@@ -140,8 +140,9 @@ static void forget_buffers(engine *e, const before *b) {
     x->likely = NULL;
     x->slots = 0;
     x->n_slots = 0;
-    if (gone(b, k)) x->rope_cos = x->rope_sin = 0;
-    for (int i = 0; i < SCHED_MAX_DEPTH && gone(b, k); i++) e->mb[i].buffers[k] = 0;
+    const bool away = gone(b, k) || k >= e->n_devices; /* the latter: in the host's memory, while there were others */
+    if (away) x->rope_cos = x->rope_sin = 0;
+    for (int i = 0; i < SCHED_MAX_DEPTH && away; i++) e->mb[i].buffers[k] = 0;
   }
 }
 

@@ -28,6 +28,7 @@ static engine_options options(int devices, int depth, double percent) {
                       .max_logits = CHUNK + USERS,
                       .threads = 2,
                       .exact = true,
+                      .mla = ENGINE_MLA_ABSORBED, /* the plain form sees where prompts are cut, and so when they come */
                       .device_bytes = 64 << 20,
                       .more_devices = devices - 1,
                       .more_bytes = {40 << 20, 90 << 20},
