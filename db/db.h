@@ -57,6 +57,8 @@ HF_MUST hf_status db_plan_heads(db *d, rec_plan_head **out, int *n); /* newest f
 /* Runs. put inserts when id == 0, else updates the row. */
 HF_MUST hf_status db_run_put(db *d, rec_run *r);
 HF_MUST hf_status db_run_drop(db *d, int64_t id); /* and all rows of it; HF_OK also when there is none */
+/* Those with status running that were written before: of programs that were killed. */
+HF_MUST hf_status db_run_drop_running(db *d, int64_t before_ns);
 HF_MUST hf_status db_run_get(db *d, int64_t id, rec_run *out);
 HF_MUST hf_status db_run_list(db *d, rec_run **out, int *n); /* newest first */
 HF_MUST hf_status db_request_put(db *d, const rec_request *r);

@@ -157,6 +157,13 @@ hf_status db_run_drop(db *d, int64_t id) {
   return db_done(d, s, "run");
 }
 
+hf_status db_run_drop_running(db *d, int64_t before_ns) {
+  sqlite3_stmt *s = NULL;
+  HF_TRY(db_statement(d, "DELETE FROM run WHERE status = 'running' AND created_ns < ?1", &s));
+  sqlite3_bind_int64(s, 1, before_ns);
+  return db_done(d, s, "run");
+}
+
 hf_status db_run_get(db *d, int64_t id, rec_run *out) {
   return db_get(d, &run_table, by_id, id, out);
 }

@@ -72,7 +72,6 @@ hf_status adapt_new(const adapt_options *o, adapt **out) {
   a->q.db_path = a->o.db_path;
   a->q.run = o->run;
   snprintf(a->q.run.status, sizeof a->q.run.status, "running");
-  a->q.run.created_ns = hf_wall_ns();
   a->q.users = o->users;
   a->q.context = o->context;
   a->q.chunk_tokens = o->chunk_tokens;
@@ -233,7 +232,7 @@ static void begin_moving(adapt *a, int64_t now) {
   keep_residency(a);
   hf_status st = engine_move_look(a->o.e, a->target, &order);
   const bool worth = st == HF_OK && a->n_changes < ADAPT_MOST_CHANGES && pays(a, &order);
-  if (worth) st = engine_move_to(a->o.e, a->target, &order);
+  if (worth) engine_move_begin(a->o.e);
   if (st != HF_OK) {
     tell_failed(a, hf_error_line());
     hf_clear_error();
@@ -330,11 +329,17 @@ static void take_answer(adapt *a, int64_t now) {
   wait_on(a, now);
 }
 
+static void turn_off(adapt *a) {
+  if (a->state == MOVING || a->state == WATCHING || a->state == GOING_BACK) newest(a)->outcome = ADAPT_CUT_SHORT;
+  a->state = OFF;
+}
+
 void adapt_step(adapt *a) {
   const int64_t now = hf_now_ns();
   if (a->state == OFF) return;
-  if (!engine_opts(a->o.e)->movable) { /* the device is lost */
-    adapt_end(a);
+  if (!engine_opts(a->o.e)->movable) { /* the device is lost, or moves have been given up */
+    ask_stop(&a->q);                   /* nobody waits for it here: adapt_end does */
+    turn_off(a);
     return;
   }
   if (a->start_ns == 0) {
@@ -350,8 +355,7 @@ void adapt_step(adapt *a) {
 
 void adapt_end(adapt *a) {
   ask_give_up(&a->q);
-  if (a->state == MOVING || a->state == WATCHING || a->state == GOING_BACK) newest(a)->outcome = ADAPT_CUT_SHORT;
-  a->state = OFF;
+  turn_off(a);
 }
 
 /* ---- what is told ---- */

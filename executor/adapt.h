@@ -9,7 +9,7 @@
  *   back    slower than before by more than ADAPT_NOISE: experts go back, and nothing is tried for ADAPT_HOLD looks, twice as many after each further time
  * What is too small to be told from the counts' own scatter is below the least gain, so that a load that stays the same moves nothing once it has settled.
  *
- * It ends with the device: after a loss nothing is asked any more. Thread rule: the driver's thread, between steps or as one ends. */
+ * It ends with the device: after a loss nothing is asked any more, and none waits for a question that is at work. Thread rule: the driver's thread, between steps or as one ends. */
 #ifndef HF_EXECUTOR_ADAPT_H
 #define HF_EXECUTOR_ADAPT_H
 

@@ -6,11 +6,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "executor/ask.h"
 #include "executor/options.h"
 #include "executor/record.h"
 
 enum { NICE = 10 };
+#define LONGEST_NS INT64_C(3600000000000) /* no question to hf-plan takes as long */
 
 /* hf-plan inherits all of it. The driver may be pinned to a core, and may have been started with a priority that nothing beside it should have. */
 static void step_back(const adapt_question *q) {
@@ -54,9 +56,12 @@ static hf_status read_answer(adapt_question *q, const json *doc) {
 /* The rows are there for as long as hf-plan reads them. */
 static hf_status ask_with_rows(adapt_question *q, db *d) {
   json *doc = NULL;
+  const int64_t now_ns = hf_wall_ns();
+  HF_TRY(db_run_drop_running(d, now_ns - LONGEST_NS)); /* of a run that was killed while it asked */
   HF_TRY(plan_adopt(d, q->now));
   rec_run run = q->run;
   run.id = 0;
+  run.created_ns = now_ns;
   run.plan_id = q->now->id;
   HF_TRY(record_counts(d, &run, &q->counts));
   hf_status st = ask(q, run.id, &doc);
@@ -102,9 +107,13 @@ bool ask_ended(adapt_question *q) {
   return true;
 }
 
+void ask_stop(adapt_question *q) {
+  atomic_store(&q->stop, true);
+}
+
 void ask_give_up(adapt_question *q) {
   if (!q->asked) return;
-  atomic_store(&q->stop, true);
+  ask_stop(q);
   pthread_join(q->thread, NULL); /* ends: it looks at stop while it waits for hf-plan; the database has a deadline */
   q->asked = false;
 }

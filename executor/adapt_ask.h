@@ -31,5 +31,6 @@ typedef struct {
 HF_MUST hf_status ask_begin(adapt_question *q);
 /* Whether the answer, or the failure, is there; the thread is gone then. */
 bool ask_ended(adapt_question *q);
+void ask_stop(adapt_question *q);    /* the same without waiting for it; ask_give_up is still to come */
 void ask_give_up(adapt_question *q); /* returns when the thread is gone: hf-plan is killed */
 #endif

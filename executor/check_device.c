@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "executor/engine_int.h"
+#include "executor/probe.h"
 
 bool engine_can_check(const engine *e) {
   return e->check_logits && engine_has_device(&e->o) && !any_lost(e);
@@ -30,31 +30,21 @@ static void fill(engine *e, dev_step *s) {
 
 hf_status engine_launch_check(engine *e, int m) {
   fill(e, engine_step(e, m));
+  e->mb[m].checks = e->probe != NULL;
+  probe_check_begin(e);
   return engine_launch(e, m);
 }
 
-/* Experts have changed places since: other last bits, no more; a choice of experts that was a tie may have gone the other way. What is farther away than
- * that is another result. */
-static bool alike(const engine *e, const float *now) {
-  static const double MOST = 0.25; /* of the squares */
-  double apart = 0, all = 0;
-  for (int i = 0; i < e->c.vocab_size; i++) {
-    const double d = (double)now[i] - (double)e->check_logits[i];
-    apart += d * d;
-    all += (double)e->check_logits[i] * (double)e->check_logits[i];
-  }
-  return apart <= MOST * all; /* not of a NaN */
+hf_status engine_found_wrong(engine *e, const char *why) {
+  dev_give_up(e->device[0].d, why);
+  e->lost_wrong = true;
+  return engine_lost(e);
 }
 
 hf_status engine_check_good(engine *e, int m) {
   const size_t bytes = (size_t)e->c.vocab_size * sizeof *e->check_logits;
-  const float *now = engine_step(e, m)->logits;
-  if (!memcmp(now, e->check_logits, bytes)) return HF_OK;
-  if (e->mb[m].version != e->check_version && alike(e, now)) {
-    memcpy(e->check_logits, now, bytes);
-    e->check_version = e->mb[m].version;
-    return HF_OK;
-  }
+  if (!memcmp(engine_step(e, m)->logits, e->check_logits, bytes)) return HF_OK;
+  e->lost_wrong = true;
   for (int k = 0; k < e->n_devices; k++) dev_give_up(e->device[k].d, "its periodic check gave another result than at first");
   const hf_status st = engine_lost(e);
   if (e->n_devices == 1) return st;
@@ -80,10 +70,23 @@ hf_status check_learn(engine *e) {
   if (!can_learn(e)) return HF_OK;
   if (!e->check_logits)
     HF_TRY(hf_alloc(&e->check_logits, (size_t)e->c.vocab_size, sizeof *e->check_logits, "the device's check"));
+  HF_TRY(probe_learn(e));
   HF_TRY(check_now(e));
   memcpy(e->check_logits, engine_step(e, 0)->logits, (size_t)e->c.vocab_size * sizeof *e->check_logits);
-  e->check_version = e->mb[0].version;
   return HF_OK;
+}
+
+/* Experts are elsewhere since: other last bits, no more; a choice of experts that was a tie may have gone the other way. What is farther away than
+ * that is another result. */
+static bool alike(const engine *e, const float *now) {
+  static const double MOST = 0.25; /* of the squares */
+  double apart = 0, all = 0;
+  for (int i = 0; i < e->c.vocab_size; i++) {
+    const double d = (double)now[i] - (double)e->check_logits[i];
+    apart += d * d;
+    all += (double)e->check_logits[i] * (double)e->check_logits[i];
+  }
+  return apart <= MOST * all; /* not of a NaN */
 }
 
 hf_status check_again(engine *e) {
@@ -92,6 +95,5 @@ hf_status check_again(engine *e) {
   HF_TRY(check_now(e));
   if (!alike(e, engine_step(e, 0)->logits)) return hf_fail(HF_LOST, "the check gave another result than before the loss");
   memcpy(e->check_logits, engine_step(e, 0)->logits, (size_t)e->c.vocab_size * sizeof *e->check_logits);
-  e->check_version = e->mb[0].version;
   return HF_OK;
 }

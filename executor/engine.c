@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "executor/devices.h"
+#include "executor/probe.h"
 #include "executor/rejoin.h"
 #include "executor/residency.h"
 #include "kernels/attn.h"
@@ -91,8 +92,9 @@ typedef struct {
   /* Of the largest tensor that is not taken from a mapping: as it was read, and as numbers where it is dequantised. Experts on the CPU are read by
    * all threads at once, others one at a time. */
   int64_t scratch, expert_scratch;
-  int n_sizes; /* different sizes of experts, as far as there is room; for those that change places */
-  int64_t size[8];
+  int n_sizes; /* different shapes of experts, as far as residency.h takes them; for those that change places */
+  int64_t size[RESIDENCY_SHAPES];
+  uint64_t shape[RESIDENCY_SHAPES];
   bool cut; /* experts over nodes: what is read goes through memory whatever its layout */
 } weight_bytes;
 
@@ -128,16 +130,28 @@ static hf_status sum_dense(const model *m, const engine_options *o, weight_bytes
   return HF_OK;
 }
 
-static void note_size(weight_bytes *w, int64_t bytes) {
+/* An expert whose matrices have other formats than those before needs room of its own, be it as large. */
+static hf_status note_shape(const model *m, const engine_options *o, int l, int x, int64_t bytes, weight_bytes *w) {
+  uint64_t shape = (uint64_t)bytes;
   int i = 0;
-  while (i < w->n_sizes && w->size[i] != bytes) i++;
-  if (i == w->n_sizes && i < (int)(sizeof w->size / sizeof *w->size)) w->size[w->n_sizes++] = bytes;
+  for (int id = MT_EXP_GATE; id <= MT_EXP_DOWN; id++) {
+    model_tensor_info info;
+    bool convert;
+    HF_TRY(loaded_tensor(m, o, (model_tensor_id)id, l, x, &info, &convert));
+    shape = (shape * 1024 + (uint64_t)info.format) * UINT64_C(1099511628211) + (uint64_t)info.rows;
+  }
+  while (i < w->n_sizes && w->shape[i] != shape) i++;
+  if (i < w->n_sizes || i == RESIDENCY_SHAPES) return HF_OK;
+  w->shape[i] = shape;
+  w->size[w->n_sizes++] = bytes;
+  return HF_OK;
 }
 
 /* RAM of experts that change places and of the tables that say where they are. */
 static int64_t moving_bytes(const model_config *c, const engine_options *o, const weight_bytes *w) {
   const int64_t cell = sizeof(moe_expert) + sizeof(dev_expert);
-  int64_t sum = o->movable ? (int64_t)o->depth * c->n_layers * c->n_experts * cell : 0;
+  int64_t sum =
+      o->movable ? (int64_t)o->depth * c->n_layers * c->n_experts * cell + residency_table_bytes(c) + probe_ram_bytes(c) : 0;
   for (int i = 0; i < w->n_sizes && o->movable; i++) sum += residency_spare_bytes(w->size[i]);
   return sum;
 }
@@ -151,7 +165,7 @@ static hf_status sum_weights(const model *m, const engine_options *o, weight_byt
       int64_t *to = k >= 0 ? &w->dev_experts[k] : &w->ram_experts, before = *to;
       for (int id = MT_EXP_GATE; id < MT_N && !expert_away(o, c->n_experts, l, x); id++)
         if (model_tensor_is_expert((model_tensor_id)id)) HF_TRY(add_bytes(m, o, (model_tensor_id)id, l, x, w, to));
-      note_size(w, *to - before);
+      if (o->movable && !expert_away(o, c->n_experts, l, x)) HF_TRY(note_shape(m, o, l, x, *to - before, w));
       const int64_t slot = footprint_slot_bytes(*to - before, c->d_ff_expert, c->d_model);
       const int home = device_of_layer(c, o, l);
       int64_t *most = &w->slot[home];
@@ -196,6 +210,7 @@ static void device_rows(table *t, const model_config *c, const engine_options *o
   for (int l = 0; l < c->n_layers; l++)
     if (device_of_layer(c, o, l) == k) kv += align_up((int64_t)kv_layer_bytes(c, o), 64);
   int64_t act = (int64_t)o->depth * (int64_t)graph_buffer_bytes(c, o);
+  if (o->movable) act += probe_device_bytes(c);
   int64_t rope = 2 * (int64_t)o->context * (c->rope.dim / 2) * 4 + 64;
   if (!host) gpu_name(k, where);
   row(t, where, "attention, dense and shared weights", w->dense[k], limit);
@@ -299,7 +314,7 @@ static bool go_on(engine *e, int i, hf_status *st) {
 /* The last device has ended the micro-batch's step. */
 static void end_step(engine *e, int i) {
   micro_batch *mb = &e->mb[i];
-  mb->running = false;
+  mb->running = mb->checks = false;
   watch_end(&e->watch, i);
   mb->over_ns = hf_now_ns();
   e->traffic.sent_bytes += mb->step.sent_bytes;
@@ -311,6 +326,11 @@ static bool lacks_rank(const engine *e, char why[static sizeof e->lost_reason]) 
   return e->o.ranks && ranks_lost(e->o.ranks, why, sizeof e->lost_reason);
 }
 
+/* Experts that a check looks at are not through yet. */
+static bool check_goes_on(const engine *e, int i) {
+  return e->mb[i].checks && probe_checking(e) && !dev_lost(e->device[0].d);
+}
+
 /* In the middle of experts for another micro-batch (moe_job.breathe, and while rows of it are with other ranks), whose own step waits for them and cannot
  * have ended but with the device. Nothing here touches the pool or the ranks: both are at work for that layer. */
 static void look_aside(void *user) {
@@ -320,7 +340,7 @@ static void look_aside(void *user) {
   for (int i = 0; i < e->o.depth && listens(e) && e->aside == HF_OK; i++) {
     micro_batch *mb = &e->mb[i];
     dev *d = device_at_work(e, i)->d;
-    if (&mb->step == e->cpu_step || !mb->running || mb->held || !dev_finished(d, i)) continue;
+    if (&mb->step == e->cpu_step || !mb->running || mb->held || !dev_finished(d, i) || check_goes_on(e, i)) continue;
     if (dev_lost(d) || lacks_rank(e, why)) break; /* engine_poll will find out */
     if (!go_on(e, i, &e->aside) || !e->over) continue;
     end_step(e, i);
@@ -406,10 +426,12 @@ static void host_experts_job(void *arg, int thread, int n_threads) {
 /* Tokens of each expert of a layer; returns the first that lives on the host and is chosen, -1: none. */
 static int count_tokens(const engine *e, const dev_step *s, const dev_context *ctx, int layer, int count[1024]) {
   const int32_t *ids = s->route_ids + (size_t)layer * (size_t)s->max_tok * (size_t)ctx->top_k;
+  const size_t first = (size_t)layer * (size_t)ctx->n_experts;
+  const moe_expert *own = e->mb[s->stream].host; /* as the step has them: the driver may be changing places */
   memset(count, 0, 1024 * sizeof *count);
   for (int i = 0; i < s->n_tok * ctx->top_k; i++) count[ids[i]]++;
-  for (int x = 0; x < ctx->n_experts; x++)
-    if (count[x] && !e->resident[(size_t)layer * (size_t)ctx->n_experts + (size_t)x]) return x;
+  for (size_t x = 0; x < (size_t)ctx->n_experts; x++)
+    if (count[x] && (own ? own[first + x].gate.data != NULL : !e->resident[first + x])) return (int)x;
   return -1;
 }
 
@@ -570,7 +592,7 @@ static void close_micro_batch(micro_batch *mb) {
 }
 
 hf_status open_virtual(engine *e, const engine_options *o, int k, dev **out) {
-  return dev_virtual_new(device_size(o, k), o->depth, paced(o) ? pace_device : NULL, e, out);
+  return dev_virtual_new(device_size(o, k), o->depth + o->movable, paced(o) ? pace_device : NULL, e, out);
 }
 
 hf_status open_device(engine *e) {
@@ -704,6 +726,7 @@ static hf_status open_as_asked(const model *m, const engine_options *o, engine *
   HF_GO(fail, residency_open(e));
   for (int i = 0; i < o->depth; i++) HF_GO(fail, open_micro_batch(e, i));
   HF_GO(fail, open_steps(e));
+  HF_GO(fail, probe_open(e));
   HF_GO(fail, learn(e));
   *out = e;
   return HF_OK;
@@ -780,6 +803,7 @@ void engine_close(engine *e) {
   engine_drain(e);
   for (int k = 0; k < e->n_devices; k++) dev_quit(e->device[k].d);
   if (e->o.ranks) ranks_unload(e->o.ranks);
+  probe_close(e);
   residency_close(e);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) close_micro_batch(&e->mb[i]);
   for (int i = e->n_own - 1; i >= 0; i--) own_release(e, &e->own[i]);
@@ -818,6 +842,9 @@ dev_step *engine_step(engine *e, int mb) {
 }
 const char *engine_lost_reason(const engine *e) {
   return e->lost_reason;
+}
+bool engine_lost_wrong(const engine *e) {
+  return e->lost_wrong;
 }
 bool engine_lost_rank(const engine *e) {
   return e->lost_rank;
@@ -913,13 +940,19 @@ static void compute(engine *e, micro_batch *mb, int layer) {
   mb->trace[layer] = (dev_trace){start, hf_now_ns(), layer, DEV_STAGE_CEXP, s->n_tok, moe_last_distinct(e->cpu_moe)};
 }
 
+/* A check without experts: what was handed over comes back, scaled, so that all of the way there and back has a part in the result. */
+static void answer_check(const engine *e, dev_step *s) {
+  for (size_t i = 0; i < (size_t)s->n_tok * (size_t)e->c.d_model; i++) s->host_y[i] = s->host_x[i] * 0x1p-6f;
+}
+
 /* Answers the signal of a layer: with its experts on the CPU, unless they are sent, and those on devices where it is not at home. */
 static hf_status answer(engine *e, micro_batch *mb, int layer) {
   dev_step *s = &mb->step;
   const layer_weights *w = &e->layer[layer];
   e->cpu_step = s;
   if (w->has_guests) HF_TRY(guests_launch(e, mb, layer));
-  if (w->has_cpu_experts && !(s->upload && w->uploads)) compute(e, mb, layer);
+  if (mb->checks) answer_check(e, s);
+  else if (w->has_cpu_experts && !(s->upload && w->uploads)) compute(e, mb, layer);
   const int64_t end = hf_now_ns() + (int64_t)(hand_over_ns(e, s, layer) / 2);
   if (w->has_guests) HF_TRY(guests_collect(e, mb, layer, look_aside));
   dev_host_done(s, layer, paced(&e->o) ? end : 0);
@@ -954,7 +987,9 @@ static hf_status end_without_rank(engine *e, int i, bool *dropped) {
 hf_status engine_poll(engine *e, int *finished) {
   *finished = -1;
   const hf_status moved = residency_work(e);
-  if (moved != HF_OK) return moved == HF_LOST ? engine_lost(e) : moved;
+  if (moved == HF_LOST) return engine_lost(e);
+  if (moved != HF_OK) residency_give_up(e);
+  HF_TRY(probe_check_work(e));
   for (int i = 0; i < e->o.depth; i++) e->mb[i].over_ns = 0;
   bool worked = false, dropped;
   for (int i = 0; i < e->o.depth; i++) {
@@ -979,7 +1014,7 @@ hf_status engine_poll(engine *e, int *finished) {
       mb->answered = ready;
       worked = true;
       if (aside != HF_OK) return aside;
-    } else if (dev_finished(d, i)) {
+    } else if (dev_finished(d, i) && !check_goes_on(e, i)) {
       if (dev_lost(d)) return engine_lost(e);
       HF_TRY(end_without_rank(e, i, &dropped));
       if (dropped) continue;

@@ -102,7 +102,8 @@ HF_MUST hf_status engine_poll(engine *e, int *finished);
 typedef hf_status engine_over_fn(void *user, int micro_batch);
 void engine_on_over(engine *e, engine_over_fn *fn, void *user);
 /* A device that computes wrongly says nothing: a step of CHECK_TOKENS fixed tokens through all of it (weights, kernels, the CPU's experts as well), on a
- * KV page of its own, must give the logits that it gave when the engine was opened, bit by bit. It says nothing about KV pages of requests.
+ * KV page of its own, must give the logits that it gave when the engine was opened, bit by bit. Of a movable engine: through all but routed experts, which are
+ * looked at one by one (probe.h), so that what is right does not depend on where they are. It says nothing about KV pages of requests.
  * Launches it in place of a step of an idle micro-batch; once engine_poll has told its end, engine_check_good says how it went: HF_LOST when
  * the result is another one, the device being given up then. */
 enum { CHECK_TOKENS = 2 };
@@ -138,6 +139,8 @@ void engine_without_standby(engine *e);
 const char *engine_lost_reason(const engine *e);
 /* Whether that was another rank and no device. */
 bool engine_lost_rank(const engine *e);
+/* Whether it was found to compute wrongly, by a check or while experts changed places. */
+bool engine_lost_wrong(const engine *e);
 /* Layers whose prompts were to be uploaded (upload_tokens, the plan) and are not, for other ranks have experts of them. */
 int engine_not_uploaded(const engine *e);
 /* Lets steps in flight come to an end, results unseen, so that buffers they use may go. engine_close does it first. Keeps the

@@ -65,6 +65,7 @@ typedef struct {
   int traced; /* records of the step that know their device */
   bool running;
   bool held;    /* its part is the host's own, which waits until the pool is through with experts */
+  bool checks;  /* running: a step of the check that has no experts (probe.h) */
   int answered; /* last value of ready that was answered */
   int beats;    /* last value of step.beats that was seen */
   dev_trace *
@@ -111,14 +112,15 @@ struct engine {
   struct rejoin *rejoin;                       /* NULL: no device is lost that may come back */
   hf_status (*pause)(engine *e, size_t bytes); /* after each tensor on a device; NULL: none */
   int lost_device, times_lost[ENGINE_DEVICES];
+  struct probe *probe; /* with moves */
   char lost_reason[96];
   bool lost_rank;
-  int not_uploaded;      /* layers that were to upload and do not */
-  float *check_logits;   /* [vocab] what the check gave at first; NULL: there is no check */
-  int64_t check_version; /* of the placement that it was with (micro_batch.version) */
-  watch watch;           /* of a device that computes on its own */
-  watch guest_watch;     /* by device */
-  int cpu_layer;         /* layer and step at work in the pool */
+  bool lost_wrong;     /* the device was found to compute wrongly */
+  int not_uploaded;    /* layers that were to upload and do not */
+  float *check_logits; /* [vocab] what the check gave at first; NULL: there is no check */
+  watch watch;         /* of a device that computes on its own */
+  watch guest_watch;   /* by device */
+  int cpu_layer;       /* layer and step at work in the pool */
   dev_step *cpu_step;
   bool aside_now;       /* in look_aside: the pool is at work */
   hf_status in_line;    /* of guests in the middle of the host's own part */
@@ -167,6 +169,8 @@ size_t kv_row_bytes(const model_config *c, const engine_options *o); /* engine.c
 HF_MUST hf_status check_learn(engine *e);
 HF_MUST hf_status check_again(engine *e); /* the same of one that came back: HF_LOST when it is far from what it was */
 HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */
+/* check_device.c: the device is given up, for it computes wrongly: HF_LOST. */
+HF_MUST hf_status engine_found_wrong(engine *e, const char *why);
 HF_MUST hf_status engine_must_fit(const engine *e,
                                   const engine_options *o); /* engine.c: with these options; HF_NO, with what is missing */
 /* engine.c: the devices that the options name, and workers beside them. */
@@ -191,6 +195,7 @@ HF_MUST hf_status residency_possible(const engine *e);
 HF_MUST hf_status residency_open(engine *e);      /* when they are, before steps are recorded */
 void residency_close(engine *e);                  /* nothing runs any more; a device that was lost is not asked */
 void residency_apply(engine *e, int micro_batch); /* which is idle: it takes the tables as they are */
+void residency_give_up(engine *e);                /* after it has failed, but for a loss: clears the error */
 HF_MUST hf_status residency_work(engine *e);      /* a piece of what there is to do */
 /* graph.c: allocates the micro-batch's buffers and records its step, part by part. */
 HF_MUST hf_status graph_record(engine *e, micro_batch *mb);

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "executor/devices.h"
-#include "executor/engine_int.h"
+#include "executor/probe.h"
 #include "executor/rejoin.h"
 
 static unsigned lost_now(const engine *e) {
@@ -72,6 +72,7 @@ static void settle(engine *e) {
 
 /* Recordings refer to devices, contexts and buffers. */
 static void forget_steps(engine *e) {
+  probe_close(e);
   for (int i = 0; i < SCHED_MAX_DEPTH; i++) {
     micro_batch *mb = &e->mb[i];
     if (!mb->trace) continue; /* not opened */
@@ -80,7 +81,7 @@ static void forget_steps(engine *e) {
       mb->rec[p] = NULL;
     }
     guests_close(mb);
-    mb->running = mb->held = false;
+    mb->running = mb->held = mb->checks = false;
     mb->answered = mb->part = 0;
     mb->over_ns = 0;
     for (int l = 0; l < e->c.n_layers * (1 + e->n_devices); l++) mb->trace[l].end_ns = 0;
@@ -378,6 +379,7 @@ void engine_without_standby(engine *e) {
 /* The check that is learned anew may be what finds the next loss. Ends: each time there is a device or a rank less. */
 hf_status engine_fail_over(engine *e) {
   hf_status st = HF_LOST;
+  e->lost_wrong = false;
   for (bool more = true; st == HF_LOST && more;) {
     char why[sizeof e->lost_reason];
     hf_clear_error();

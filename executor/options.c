@@ -26,8 +26,9 @@ hf_status gpu_parse(const char *text, gpu_set *out) {
 }
 
 hf_status fault_parse(const char *text, dev_fault *out, int *device) {
-  static const char *const name[] = {[DEV_FAULT_ERROR] = "error", [DEV_FAULT_HANG] = "hang",   [DEV_FAULT_SIGNAL] = "signal",
-                                     [DEV_FAULT_SLOW] = "slow",   [DEV_FAULT_WRONG] = "wrong", [DEV_FAULT_MEMORY] = "memory"};
+  static const char *const name[] = {
+      [DEV_FAULT_ERROR] = "error", [DEV_FAULT_HANG] = "hang",     [DEV_FAULT_SIGNAL] = "signal", [DEV_FAULT_SLOW] = "slow",
+      [DEV_FAULT_WRONG] = "wrong", [DEV_FAULT_SLIGHT] = "slight", [DEV_FAULT_MEMORY] = "memory"};
   char head[64];
   const char *of = strstr(text, ":gpu"), *back = strstr(text, ",back@");
   const int most = (int)sizeof head - 1;
@@ -51,7 +52,7 @@ hf_status fault_parse(const char *text, dev_fault *out, int *device) {
     if (whole) return hf_note(dev_fault_check(out), "--fault: '%s'", text);
   }
   return hf_fail(HF_INPUT,
-                 "--fault: '%s' is none of error@N, hang@N, signal@N, wrong@N, memory@N, slow*FACTOR@N, where N counts "
+                 "--fault: '%s' is none of error@N, hang@N, signal@N, wrong@N, slight@N, memory@N, slow*FACTOR@N, where N counts "
                  "operations from 1, each with "
                  ",back@M behind it where the device answers again from the M-th time on that it is asked, and "
                  ":gpuK behind it for another device than the first",

@@ -46,7 +46,6 @@ typedef struct {
   double any_tokens, any_s;
   int64_t check_ns, checked_ns; /* when the next check is due, when the one at work was launched (0: none is) */
   int64_t unchecked;            /* steps since the last good check */
-  bool wrong;                   /* the last check was not */
   int64_t parked_before;        /* tokens, in earlier servings */
   int64_t lost_ns;              /* when a device was lost that no step has ended since; 0: none */
 } server;
@@ -627,8 +626,7 @@ static void keep_in_mirror(server *v) {
 /* st: what the engine said. HF_OK when it was a loss that serving has survived. */
 static hf_status survive(server *v, hf_status st) {
   serve_stats *all = v->st;
-  const bool wrong = v->wrong;
-  v->wrong = false;
+  const bool wrong = engine_lost_wrong(v->e);
   if (st != HF_LOST || all->n_losses == SERVE_LOSSES) return st;
   const int64_t now = hf_now_ns();
   serve_loss *l = &all->loss[all->n_losses++];
@@ -755,9 +753,7 @@ static hf_status take_step(server *v, int m) {
     finish_step(v, m);
     return HF_OK;
   }
-  const hf_status st = finish_check(v, m);
-  v->wrong = st != HF_OK;
-  return st;
+  return finish_check(v, m);
 }
 
 /* The same while the driver's thread computes experts for another one (engine_on_over): the device gets its next step at once. */

@@ -224,6 +224,7 @@ typedef enum {
   DEV_FAULT_SIGNAL, /* from it on, the next signal does not arrive: a lost interrupt */
   DEV_FAULT_SLOW,   /* from it on, each lasts `factor` times as long */
   DEV_FAULT_WRONG,  /* from it on, the first value of every product but those of experts is wrong, and nothing says so */
+  DEV_FAULT_SLIGHT, /* the same of every product, experts' included, by a hundredth of a row's norm */
   DEV_FAULT_MEMORY, /* allocation or upload number `at` fails: the device is lost */
 } dev_fault_kind;
 typedef struct {

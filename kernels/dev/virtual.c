@@ -11,6 +11,7 @@
  * A stream blocked for longer than wait_limit_ns marks the device lost: all streams end, later calls say HF_LOST. Rehearsed faults do the same,
  * or leave it to the driver to give the device up (dev_inject). */
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -125,11 +126,20 @@ static void after_copy(void *user, int64_t started_ns) {
   slow_down(user, started_ns);
 }
 
+/* The first of n values of a row, a hundredth of its norm beside. */
+static void spoil(float *row, int n) {
+  double sum = 0;
+  for (int i = 0; i < n; i++) sum += (double)row[i] * (double)row[i];
+  row[0] += (float)(0.01 * sqrt(sum));
+}
+
 /* Runs an operation as slowly or wrongly as is rehearsed. */
 static void run_op(virt *v, const stream *st, const dev_op *op) {
   const int64_t start = hf_now_ns();
   cpu_op_run(st->r, op, st->s, 0, 1);
   if (op->kind == DOP_MATMUL && faults_now(v, DEV_FAULT_WRONG)) *(float *)(uintptr_t)op->out += 1;
+  if ((op->kind == DOP_MATMUL || op->kind == DOP_EXPERTS) && faults_now(v, DEV_FAULT_SLIGHT))
+    spoil((float *)(uintptr_t)op->out, op->kind == DOP_MATMUL ? op->w.n_rows : op->n);
   slow_down(v, start);
 }
 

@@ -62,6 +62,8 @@ id=$(json .run_id)
 sqlite3 "$HETEROFLOW_DB" "update run set status = 'running' where id = $id"
 expect_exit 0 "$bin/hf-plan" plan --from-run latest --json --quiet --no-store # is not one that was killed while it asked
 expect_json ".changes.from_run < $id"
+sqlite3 "$HETEROFLOW_DB" "update run set created_ns = created_ns - 7200000000000 where id = $id" # the next one that asks clears it away
+killed=$id
 
 # ---- nothing changes ----
 texts "$tmp/same.jsonl" code 30
@@ -72,6 +74,7 @@ same_load() {
   jq -e '.adapt.failed == 0 and .adapt.asked > 2 and (.adapt.changes | length <= 1)' "$out" >/dev/null
 }
 settle same_load
+expect_same 0 "$(sqlite3 "$HETEROFLOW_DB" "select count(*) from run where id = $killed")" "rows of a run that was killed while it asked"
 echo "a load that stays: asked $(json .adapt.asked) times, $(json '.adapt.changes | length') changes"
 
 # ---- a plan that lies ----
