@@ -62,7 +62,7 @@ static size_t grains(const mirror *m, int tokens) {
   return (size_t)((tokens + g - 1) / g * g);
 }
 
-static void begin_call(mirror *m, bool begins) {
+static void note_call(mirror *m, bool begins) {
   const int error = errno;
   pthread_mutex_lock(&m->lock);
   m->call_ns = begins ? hf_now_ns() : 0;
@@ -79,10 +79,10 @@ static bool file_moves(mirror *m, int32_t s, int from, int to, char *page, bool 
     const size_t in_page = (size_t)l * layer + at;
     for (size_t k = 0; k < bytes;) {
       const off_t to_file = (off_t)((size_t)s * m->page_bytes + in_page + k);
-      begin_call(m, true);
+      note_call(m, true);
       const ssize_t n = write ? files.write(m->fd, page + in_page + k, bytes - k, to_file)
                               : files.read(m->fd, page + in_page + k, bytes - k, to_file);
-      begin_call(m, false);
+      note_call(m, false);
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) {
         if (n == 0) errno = EIO;
@@ -278,8 +278,9 @@ void mirror_close(mirror *m) {
   while (m->started && !m->ram && (m->at_slot >= 0 || m->read_slot >= 0) && moves(m)) wait_a_while(m);
   m->orphan = m->started && m->stuck && (m->at_slot >= 0 || m->read_slot >= 0);
   const bool orphan = m->orphan;
+  const pthread_t thread = m->thread;
   pthread_mutex_unlock(&m->lock);
-  if (orphan) pthread_detach(m->thread);              /* it has all that it needs, and frees it should its call ever come back */
+  if (orphan) pthread_detach(thread);                 /* it has all that it needs, and frees it should its call ever come back */
   else if (m->started) pthread_join(m->thread, NULL); /* ends: a copy has a deadline */
   if (!orphan) destroy(m);
 }

@@ -21,6 +21,7 @@ struct standby {
   uint8_t *in_tree;   /* [n_slots] */
   int32_t *end_page;  /* [n_reqs] page that a request has written a part of; NONE */
   int64_t restored_tokens, left_out;
+  bool settles;          /* HF_STANDBY_SETTLES: no step begins before all is copied, so that tests know what a loss leaves */
   mirror_traffic before; /* of one that was given up */
   char failed[192];
 };
@@ -53,6 +54,7 @@ hf_status standby_open(engine *e, const char *path, int n_slots, standby **out) 
   s->page_tokens = engine_opts(e)->page_tokens;
   s->n_pages = engine_opts(e)->n_pages;
   s->n_slots = n_slots;
+  s->settles = getenv("HF_STANDBY_SETTLES") != NULL;
   HF_GO(end, mirror_open(e, path, n_slots, &s->m));
   HF_GO(end, prefix_new_mirrored(s->page_tokens, s->n_pages, n_slots, slot_left_tree, s, &s->known));
   HF_GO(end, hf_alloc(&s->page_slot, (size_t)s->n_pages, sizeof *s->page_slot, "KV mirror"));
@@ -143,6 +145,7 @@ void standby_wrote(standby *s, int64_t request, const int32_t *pages, int from, 
     const int32_t slot = slot_for(s, pages[k]);
     if (slot != NONE) mirror_save(s->m, slot, pages[k], n);
   }
+  if (s->m && s->settles) mirror_settle(s->m);
 }
 
 void standby_known_page(standby *s, int32_t page) {

@@ -1,10 +1,11 @@
 /* soak SECONDS [SEED]: random requests through the loop that serves (executor/serve.c) on tiny models of several families, for as long as is asked.
  *
  * Up to 64 sequences join and leave; prompts of any length that begin alike or not, answers that end by length, by a stop or because whoever asked
- * is gone (waiting, in a prompt, in an answer), greedy or drawn, with few or many KV pages, depth 1 to 3, with and without a virtual device.
+ * is gone (waiting, in a prompt, in an answer), greedy or drawn, with few or many KV pages, depth 1 to 3, with and without a virtual device, with and without
+ * a KV mirror, in memory or a file, where sessions park between their turns.
  *
  * Looked at all the time: after every step each KV page is held by exactly the sequences that list it and by the tree of known beginnings, and is
- * free if and only if nobody holds it; after every serving no page is lost; of every serving some answers are compared with what the same request
+ * free if and only if nobody holds it; after every serving no page is lost, and no slot of the mirror; of every serving some answers are compared with what the same request
  * gets alone, in another engine with the same placement, without sharing; resident memory, at the end of each engine, does not grow. What a soak claims to have seen it must
  * have seen: 64 sequences at once, shared beginnings, each way to end. Exit status 1 and the seed of the serving when something is wrong.
  *
@@ -24,18 +25,22 @@ enum {
   MOST_OUT = 40,
   CONTEXT = 160,
   REQUESTS = 160,
+  SESSIONS = 24,
   STEMS = 6,
   COMPARED = 6,
   SEQS = 64,
   MOST_PAGES = SEQS * CONTEXT / 4
 };
 
+static const char FILE_NAME[] = "soak.kv";
 static const char *const model_of[] = {"tests/golden/deepseek_v3", "tests/golden/qwen3_moe", "tests/golden/gpt_oss",
                                        "tests/golden/glm4_moe"};
 enum { MODELS = sizeof model_of / sizeof *model_of };
 
 typedef struct {
   int32_t ids[MOST_PROMPT], out[MOST_OUT];
+  int32_t own[12]; /* of a turn: what comes behind the one before */
+  int n_own;
   int stop_at;       /* the answer ends at a token that leaves this remainder by 16; -1: at none */
   int gone_after;    /* gone once it has this many tokens; 0: before the first; -1: stays */
   double patience_s; /* with gone_after 0: how long it waits */
@@ -46,13 +51,16 @@ typedef struct {
   model *m;
   engine *e, *alone;
   engine_options o;
-  prefix *known;
+  prefix *known; /* with a mirror: the one that goes with it */
+  standby *beside;
   serve_request req[REQUESTS];
   asker asker[REQUESTS];
+  char session[SESSIONS][8];
   int64_t start_ns;
   int held[MOST_PAGES];
   int wrong, most_running, open; /* open: requests of this serving that have no end yet */
   int64_t servings, requests, by_length, by_stop, gone_waiting, gone_running, compared, shared, prompts, outputs, steps;
+  int64_t turns, restored, parked, left_out;
 } soak;
 
 static uint64_t draw(soak *k) { /* splitmix64 */
@@ -76,9 +84,40 @@ static void complain(soak *k, const char *what, const serve_request *r) {
 
 /* ---- what is asked ---- */
 
+/* The request becomes the next turn of a session, where that leaves room for it: behind the turn before and its answer come its own tokens. */
+static void join_session(soak *k, int i, int32_t last[SESSIONS]) {
+  const int s = below(k, SESSIONS);
+  serve_request *r = &k->req[i];
+  const serve_request *before = last[s] < 0 ? NULL : &k->req[last[s]];
+  const int most = before ? before->n_ids + before->max_tokens : 0, own = 1 + below(k, 12);
+  if (before && (most + own > MOST_PROMPT || most + own + r->max_tokens > CONTEXT)) return;
+  snprintf(k->session[s], sizeof k->session[s], "%d", s);
+  r->session = k->session[s];
+  last[s] = i;
+  if (!before) return;
+  r->after = before;
+  k->asker[i].n_own = r->n_ids < own ? r->n_ids : own;
+  memcpy(k->asker[i].own, k->asker[i].ids, (size_t)k->asker[i].n_own * sizeof *k->asker[i].own);
+  r->n_ids = most + k->asker[i].n_own;
+}
+
+static hf_status go_on(void *user, serve_request *r) {
+  soak *k = user;
+  const serve_request *before = r->after;
+  asker *a = &k->asker[r - k->req];
+  memcpy(a->ids, before->ids, (size_t)before->n_ids * sizeof *a->ids);
+  memcpy(a->ids + before->n_ids, before->out, (size_t)before->n_out * sizeof *a->ids);
+  memcpy(a->ids + before->n_ids + before->n_out, a->own, (size_t)a->n_own * sizeof *a->ids);
+  r->n_ids = before->n_ids + before->n_out + a->n_own;
+  k->turns++;
+  return HF_OK;
+}
+
 static void make_requests(soak *k, double spread_s) {
   static int32_t stem[STEMS][MOST_PROMPT];
   const int vocab = model_get_config(k->m)->vocab_size;
+  int32_t last[SESSIONS];
+  for (int s = 0; s < SESSIONS; s++) last[s] = -1;
   for (int s = 0; s < STEMS; s++)
     for (int i = 0; i < MOST_PROMPT; i++) stem[s][i] = below(k, vocab);
   for (int i = 0; i < REQUESTS; i++) {
@@ -97,6 +136,7 @@ static void make_requests(soak *k, double spread_s) {
                                 .draw = draw(k),
                                 .out = a->out};
     snprintf(k->req[i].ext_id, sizeof k->req[i].ext_id, "%d", i);
+    if (k->beside && below(k, 3)) join_session(k, i, last);
   }
 }
 
@@ -166,6 +206,8 @@ static hf_status compare_alone(soak *k, const serve_request *was, const serve_op
   serve_options o = {.sample = with->sample, .chunk_tokens = CONTEXT, .users = 1, .user = k, .ends = ends};
   r.out = out;
   r.arrival_s = 0;
+  r.after = NULL;
+  r.session = NULL;
   hf_status status = serve_run(k->alone, &r, 1, &o, &st);
   serve_stats_free(&st);
   HF_TRY(status);
@@ -189,12 +231,17 @@ static hf_status serve_once(soak *k, int users, int chunk) {
                            .gone = gone,
                            .on_finish = on_finish,
                            .on_sched = on_sched,
-                           .known = k->known};
+                           .known = k->known,
+                           .go_on = k->beside ? go_on : NULL,
+                           .standby = k->beside};
   make_requests(k, share(k) * 0.6);
   k->start_ns = hf_now_ns();
   k->open = REQUESTS;
   hf_status status = serve_run(k->e, k->req, REQUESTS, &o, &st);
   if (status == HF_OK && st.pages_lost) complain(k, "KV pages are lost at the end of a serving", NULL);
+  if (status == HF_OK && st.slots_lost) complain(k, "slots of the KV mirror are lost at the end of a serving", NULL);
+  k->restored += st.restored_tokens;
+  k->parked += st.parked_tokens;
   k->servings++;
   k->requests += REQUESTS;
   k->shared += st.shared_tokens;
@@ -211,7 +258,10 @@ static hf_status serve_once(soak *k, int users, int chunk) {
         stderr,
         "soak: in the serving of seed %llu: %s, %d users, chunks of %d, depth %d, %d pages of %d tokens, device %s (%g %%)%s\n",
         (unsigned long long)seed, model_get_config(k->m)->name, users, chunk, k->o.depth, k->o.n_pages, k->o.page_tokens,
-        k->o.gpu, k->o.experts_on_gpu_percent, k->known ? ", beginnings shared" : "");
+        k->o.gpu, k->o.experts_on_gpu_percent,
+        k->beside  ? ", sessions parked"
+        : k->known ? ", beginnings shared"
+                   : "");
   return HF_OK;
 }
 
@@ -251,12 +301,26 @@ static hf_status live(soak *k) {
   one.n_pages = CONTEXT / one.page_tokens;
   HF_TRY(engine_open(k->m, &k->o, &k->e));
   HF_TRY(engine_open(k->m, &one, &k->alone));
-  if (below(k, 4)) HF_TRY(prefix_new(k->o.page_tokens, k->o.n_pages, &k->known));
+  if (below(k, 2)) { /* with room for all that is parked, or for some */
+    const int slots = below(k, 2) ? k->o.n_pages + SESSIONS * CONTEXT / k->o.page_tokens : 1 + below(k, k->o.n_pages);
+    HF_TRY(standby_open(k->e, below(k, 2) ? FILE_NAME : NULL, slots, &k->beside));
+    k->known = standby_known(k->beside);
+  } else if (below(k, 2)) {
+    HF_TRY(prefix_new(k->o.page_tokens, k->o.n_pages, &k->known));
+  }
   for (int n = 1 + below(k, 4); n > 0; n--) HF_TRY(serve_once(k, users, chunk));
   /* Nobody is served: what is not free is in the tree, and comes out of it page by page, whole branches before their roots. */
   int in_tree = k->known ? prefix_pages(k->known) : 0, out = 0;
   while (k->known && prefix_forget(k->known, NULL, NULL) >= 0) out++;
   if (out != in_tree || (k->known && prefix_pages(k->known))) complain(k, "the tree does not give back its pages", NULL);
+  if (!k->beside) return HF_OK;
+  standby_stats now;
+  standby_get_stats(k->beside, &now);
+  if (now.slots_lost || now.failed[0]) complain(k, "slots of the KV mirror are lost, or it has failed", NULL);
+  k->left_out += now.left_out_pages;
+  prefix_clear(k->known);
+  standby_get_stats(k->beside, &now);
+  if (now.slots_lost || prefix_slots(k->known)) complain(k, "the tree does not give back its slots", NULL);
   return HF_OK;
 }
 
@@ -272,30 +336,34 @@ static int64_t resident_bytes(void) {
 static hf_status one_life(soak *k) {
   HF_TRY(model_open(model_of[below(k, MODELS)], &k->m));
   hf_status st = live(k);
+  if (!k->beside) prefix_free(k->known);
+  standby_close(k->beside);
   engine_close(k->e);
   engine_close(k->alone);
-  prefix_free(k->known);
   model_close(k->m);
   k->e = k->alone = NULL;
   k->known = NULL;
+  k->beside = NULL;
   k->m = NULL;
   return st;
 }
 
 static void report(const soak *k, double s, int64_t rss) {
-  printf(
-      "%6.0f s: %lld servings, %lld requests (%lld length, %lld stop, %lld gone before their first token, %lld later), %lld "
-      "steps, %lld prompt "
-      "tokens computed, %lld shared, %lld written, %lld answers equal alone, at most %d at once, %lld MiB resident, %d wrong\n",
-      s, (long long)k->servings, (long long)k->requests, (long long)k->by_length, (long long)k->by_stop,
-      (long long)k->gone_waiting, (long long)k->gone_running, (long long)k->steps, (long long)k->prompts, (long long)k->shared,
-      (long long)k->outputs, (long long)k->compared, k->most_running, (long long)(rss >> 20), k->wrong);
+  printf("%6.0f s: %lld servings, %lld requests (%lld length, %lld stop, %lld gone before their first token, %lld later), %lld "
+         "steps, %lld prompt "
+         "tokens computed, %lld shared, %lld restored, %lld parked, %lld written, %lld turns of sessions, %lld answers equal "
+         "alone, at most %d at once, %lld MiB resident, %d wrong\n",
+         s, (long long)k->servings, (long long)k->requests, (long long)k->by_length, (long long)k->by_stop,
+         (long long)k->gone_waiting, (long long)k->gone_running, (long long)k->steps, (long long)k->prompts, (long long)k->shared,
+         (long long)k->restored, (long long)k->parked, (long long)k->outputs, (long long)k->turns, (long long)k->compared,
+         k->most_running, (long long)(rss >> 20), k->wrong);
   fflush(stdout);
 }
 
 /* What the soak is to have seen. */
 static void expect(soak *k, double seconds) {
-  if (!k->shared || !k->by_length || !k->by_stop || !k->gone_waiting || !k->gone_running || !k->compared)
+  if (!k->shared || !k->by_length || !k->by_stop || !k->gone_waiting || !k->gone_running || !k->compared || !k->turns ||
+      !k->restored || !k->parked)
     complain(k, "something never happened: see the last line", NULL);
   if (seconds >= 60 && k->most_running < SEQS) complain(k, "there were never 64 sequences at once", NULL);
 }

@@ -1,4 +1,5 @@
 /* KV beside the engine's pages: a lost device's comes back from the mirror, sessions park and go on, and every page and slot is accounted for. */
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "executor/engine_int.h"
 #include "executor/serve.h"
@@ -238,6 +240,72 @@ static void a_full_file_costs_the_mirror_alone(void **state) {
   }
 }
 
+/* ---- a file system that does not answer ---- */
+
+static sem_t answers;
+static _Atomic int n_calls, hangs_at, hanging; /* the call with this number waits until it is let go */
+
+static void hang(void) {
+  if (++n_calls != hangs_at) return;
+  hanging++;
+  sem_wait(&answers); /* ends: let_go */
+  hanging--;
+}
+
+static ssize_t write_or_hang(int fd, const void *from, size_t n, off_t at) {
+  hang();
+  return pwrite(fd, from, n, at);
+}
+
+static ssize_t read_or_hang(int fd, void *to, size_t n, off_t at) {
+  hang();
+  return pread(fd, to, n, at);
+}
+
+/* The thread that was left behind frees what it has. */
+static void let_go(void) {
+  for (int i = hanging; i > 0; i--) sem_post(&answers);
+  while (hanging > 0) usleep(1000); /* ends: each has been told */
+  usleep(20000);
+}
+
+/* It costs the mirror, and no more time than one call may take: losses, sessions and the end wait no longer for it. */
+static void a_file_that_does_not_answer_is_given_up(void **state) {
+  (void)state;
+  enum { LIMIT_MS = 60 };
+  const mirror_file_ops writes = {write_or_hang, pread, LIMIT_MS * 1000000LL},
+                        reads = {pwrite, read_or_hang, LIMIT_MS * 1000000LL};
+  run want, got;
+  serve_stats st;
+  standby_stats beside;
+  m = heads;
+  sem_init(&answers, 0, 0);
+  engine_options o = options(1, 3, 50);
+  assert_int_equal(serve_all(&o, NULL, 0, &want, &st, &beside), HF_OK);
+  serve_stats_free(&st);
+  for (int i = 0; i < 12; i++) {
+    const bool reading = i % 3 == 2;
+    o.depth = 1 + i % 2;
+    o.fault = i % 3 > 0 ? (dev_fault){.kind = DEV_FAULT_ERROR, .at = 900} : (dev_fault){0};
+    n_calls = 0;
+    hangs_at = 1 + 5 * (i / 3);
+    mirror_set_file_ops(reading ? &reads : &writes);
+    const int64_t start = hf_now_ns();
+    const hf_status s = serve_all(&o, FILE_NAME, o.n_pages + 4, &got, &st, &beside);
+    const int64_t took = hf_now_ns() - start;
+    assert_int_equal(s, HF_OK);
+    expect_same(&got, &want, "a file that hangs");
+    if (hanging > 0) assert_non_null(strstr(beside.failed, "did not answer within 0.06 s"));
+    else assert_true(n_calls < hangs_at); /* a device that is lost early leaves little to read */
+    assert_true(reading || beside.failed[0]);
+    assert_true(took < 20 * LIMIT_MS * 1000000LL);
+    let_go();
+    serve_stats_free(&st);
+  }
+  mirror_set_file_ops(NULL);
+  sem_destroy(&answers);
+}
+
 /* With what memory has left for neither: the mirror goes, requests go on. */
 static void a_mirror_without_room_after_a_loss_is_given_up(void **state) {
   (void)state;
@@ -423,12 +491,84 @@ static void sessions_park_and_go_on(void **state) {
   }
 }
 
+/* ---- stopped in the middle ---- */
+
+typedef struct {
+  talk *t;
+  volatile sig_atomic_t *stop;
+  int left; /* tokens until then */
+} stopper;
+
+static void stop_on_token(void *user, serve_request *q, int32_t id) {
+  stopper *k = user;
+  (void)q;
+  (void)id;
+  if (k->left-- == 0) *k->stop = 1;
+}
+
+/* Ctrl-C at any token of any turn: pages and slots are accounted for, and sessions go on from what there is, to the same answers. */
+static void stopped_servings_leave_everything_in_order(void **state) {
+  (void)state;
+  static talk want, got;
+  uint32_t seed = 5;
+  m = heads;
+  for (int k = 0; k < 8; k++) {
+    const engine_options o = k % 2 ? options(1 + k / 2 % 2, 4, 50) : on_cpu(4);
+    talk_all(&o, NULL, 0, &want);
+    for (int i = 0; i < 4; i++) {
+      engine *e = NULL;
+      standby *sb = NULL;
+      serve_stats st;
+      standby_stats beside;
+      volatile sig_atomic_t stop = 0;
+      stopper by = {&got, &stop, 0};
+      begin_talk(&got);
+      assert_int_equal(engine_open(m, &o, &e), HF_OK);
+      assert_int_equal(standby_open(e, i % 2 ? FILE_NAME : NULL, SESSIONS * CONTEXT / o.page_tokens, &sb), HF_OK);
+      const serve_options so = {.sample = {.top_p = 1},
+                                .chunk_tokens = 8,
+                                .users = o.max_seqs,
+                                .user = &by,
+                                .on_token = stop_on_token,
+                                .standby = sb,
+                                .known = standby_known(sb),
+                                .stop = &stop};
+      for (;;) {
+        int cancelled = 0;
+        stop = 0;
+        by.left = (int)(next(&seed) % (SESSIONS * ANSWER));
+        assert_int_equal(serve_run(e, got.req, SESSIONS, &so, &st), HF_OK);
+        for (int r = 0; r < SESSIONS; r++) cancelled += !strcmp(got.req[r].finish, "cancelled");
+        assert_true(cancelled > 0);
+        assert_int_equal(st.slots_lost, 0);
+        serve_stats_free(&st);
+        by.left = -1;
+        stop = 0;
+        assert_int_equal(serve_run(e, got.req, SESSIONS, &so, &st), HF_OK); /* all of them again, what is known is not computed */
+        assert_int_equal(st.pages_lost, 0);
+        assert_int_equal(st.slots_lost, 0);
+        serve_stats_free(&st);
+        if (got.turn == TURNS - 1) break;
+        next_turn(&got);
+      }
+      assert_memory_equal(got.out, want.out, sizeof got.out);
+      prefix_clear(standby_known(sb));
+      standby_get_stats(sb, &beside);
+      assert_int_equal(beside.slots_lost, 0);
+      standby_close(sb);
+      engine_close(e);
+    }
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(sessions_park_and_go_on),
       cmocka_unit_test(a_lost_device_comes_back_from_the_mirror),
       cmocka_unit_test(wrong_pages_are_not_restored),
       cmocka_unit_test(a_full_file_costs_the_mirror_alone),
+      cmocka_unit_test(a_file_that_does_not_answer_is_given_up),
+      cmocka_unit_test(stopped_servings_leave_everything_in_order),
       cmocka_unit_test(a_mirror_without_room_after_a_loss_is_given_up),
       cmocka_unit_test(a_small_mirror_holds_what_it_can),
       cmocka_unit_test(lack_of_memory_is_an_error),
