@@ -85,7 +85,7 @@ typedef struct {
   int64_t rope;
   int64_t margin;                  /* a real GPU's runtime, and slack for alignment */
   int64_t host_step;               /* step contexts and logits, per micro-batch */
-  int64_t rank_rows;               /* on their way to all other machines */
+  int64_t rank_rows;               /* on their way to one other machine: here for each of them, and there */
   int64_t device_limit, ram_limit; /* 0 = unknown */
   int64_t host_reserve;            /* of the RAM: what Linux keeps for page structures (1/64) and a GiB for everything else */
   int n_devices, n_remotes;

@@ -116,7 +116,7 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
   /* rows for experts that live on other devices than their layer's home: any of several may have such */
   int64_t away = s->n_devices > 1 ? s->n_devices : 0;
   s->host_step = (8LL + 4 * away) * tokens * c->d_model + 4LL * r->users * c->vocab_size;
-  s->rank_rows = s->n_remotes * footprint_rank_bytes(tokens, c->top_k, c->d_model);
+  s->rank_rows = footprint_rank_bytes(tokens, c->top_k, c->d_model);
   s->ram_limit = cost_mem_bytes(in->host, "cpu", -1);
   s->host_reserve = s->ram_limit > HOST_SMALL ? s->ram_limit / 64 + ((int64_t)1 << 30) : 0;
   for (int d = 0; d < s->n_devices; d++) {
@@ -155,7 +155,7 @@ bool plan_can_fit(const plan_inputs *in, const plan_sizes *s, int depth) {
 }
 
 int64_t plan_remote_room(const plan_sizes *s, int remote) {
-  return s->remote_limit[remote] > 0 ? s->remote_limit[remote] : (int64_t)1 << 60;
+  return s->remote_limit[remote] > 0 ? s->remote_limit[remote] - s->rank_rows : (int64_t)1 << 60;
 }
 
 /* Names of the rows that hold the model itself; a remote machine's experts have its name behind. */
@@ -200,6 +200,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
     snprintf(where, sizeof where, "remote%d", r);
     snprintf(what, sizeof what, "%s of %.60s", model_rows[4], in->remote[r].rows->machine.name);
     add(&t, where, what, resident->remote[r], s->remote_limit[r]);
+    add(&t, where, "rows for other machines", s->rank_rows, s->remote_limit[r]);
     away += resident->remote[r];
   }
   const plan_device_sizes all = {
@@ -208,7 +209,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   add(&t, "ram", model_rows[4], s->all_experts - away, s->ram_limit);
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
   add(&t, "ram", "KV mirror", s->standby, s->ram_limit);
-  add(&t, "ram", "rows for other machines", s->rank_rows, s->ram_limit);
+  add(&t, "ram", "rows for other machines", s->n_remotes * s->rank_rows, s->ram_limit);
   add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
   int64_t in_use = 0; /* of virtual devices: this machine's memory */
   for (int d = 0; d < s->n_devices && in->gpu.kind != GPU_CUDA; d++) {
@@ -289,7 +290,7 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, int64_t
   int n = 0, worst = tightest_device(s, 1), fits = s->n_devices > 0 ? depth_that_fits(s, depth) : depth;
   bool device = s->n_devices > 0;
   if (device && plan_expert_room(s, worst, 1) < 0) n = device_remedies(in, s, worst, lines);
-  int64_t ram = s->all_experts + s->host_step + s->rank_rows + s->host_reserve + s->standby +
+  int64_t ram = s->all_experts + s->host_step + s->n_remotes * s->rank_rows + s->host_reserve + s->standby +
                 (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations),
           away = 0;
   for (int d = 0; d < s->n_devices; d++) away += plan_expert_room(s, d, 1) > 0 ? plan_expert_room(s, d, 1) : 0;
