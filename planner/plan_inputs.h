@@ -4,7 +4,7 @@
 
 #include "planner/cost/cost.h"
 
-enum { COST_MODEL_VERSION = 5, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_LEAST = 16, PLAN_CHUNK_MOST = 4096 /* what hf-run takes */ };
+enum { COST_MODEL_VERSION = 6, PLAN_PAGE_TOKENS = 16, PLAN_CHUNK_LEAST = 16, PLAN_CHUNK_MOST = 4096 /* what hf-run takes */ };
 
 /* As on the command line; NULL and 0 = not given. Everything is borrowed and must outlive the plan_inputs. */
 typedef struct {

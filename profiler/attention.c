@@ -259,6 +259,52 @@ static hf_status measure_norm(profile *p, pool *of, int n, kern_act pack) {
   return prof_add_point(p, &k, &each);
 }
 
+/* --- results of products ------------------------------------------------------------------------------------------------- */
+
+/* Products write columns of all rows, 16 of a row at a time; whoever treated the rows before has their lines. */
+static void columns(void *arg, int thread, int n_threads) {
+  enum { SIDE_BY_SIDE = 16 };
+  norm *b = arg;
+  const int rows = norm_rows(b->n), blocks = b->n / SIDE_BY_SIDE;
+  for (int r = thread; r < rows; r += n_threads)
+    for (int i = 0; i < b->n; i++) b->x[(size_t)r * (size_t)b->n + (size_t)i] += 1e-6f;
+  pool_barrier(b->p, thread);
+  if (thread == 0) b->t0 = hf_now_ns();
+  for (int k = blocks * thread / n_threads; k < blocks * (thread + 1) / n_threads; k++)
+    for (int r = 0; r < rows; r++) {
+      /* a store as wide as those of products */
+      kern_get()->kv_load(KV_F16, b->w, SIDE_BY_SIDE, b->x + (size_t)r * (size_t)b->n + (size_t)k * SIDE_BY_SIDE);
+    }
+  pool_barrier(b->p, thread);
+  if (thread == 0) b->t1 = hf_now_ns();
+}
+
+static double sample_columns(void *user) {
+  norm *b = user;
+  pool_run(b->p, columns, b);
+  return (double)(b->t1 - b->t0);
+}
+
+static hf_status measure_columns(profile *p, pool *of, int n) {
+  norm b = {.p = of, .n = n};
+  const size_t all = (size_t)norm_rows(n) * (size_t)n, bytes = 4 * (all + (size_t)n);
+  HF_TRY(mem_alloc(bytes, -1, "vectors", &b.room));
+  b.x = b.room;
+  b.w = b.x + all;
+  prof_random(b.x, (int)all, 44);
+  for (int i = 0; i < n; i++) b.w[i] = 0;
+  stats s = prof_time(p, sample_columns, &b);
+  mem_free(b.room, bytes, -1);
+  stats each = stats_share(&s, 0, (double)norm_rows(n) / pool_threads(of), 0);
+  rec_kernel_point k = {.n_out = n, .n_in = n, .tokens = 1, .threads = pool_threads(of), .bytes = (int64_t)n * 4};
+  snprintf(k.kernel, sizeof k.kernel, "results");
+  snprintf(k.candidate, sizeof k.candidate, "%s", kern_get()->isa_name);
+  snprintf(k.format, sizeof k.format, "f32");
+  snprintf(k.act, sizeof k.act, "f32");
+  p->from_cache = true;
+  return prof_add_point(p, &k, &each);
+}
+
 /* --- choosing ---------------------------------------------------------------------------------------------------------- */
 
 /* Experts of a token: a softmax over 64 logits, the 8 largest; logits of several tokens, as a choice costs more where it is not foreseen. */
@@ -294,6 +340,7 @@ hf_status prof_norm(profile *p) {
     for (int k = 0; k < p->n_pools; k++) {
       HF_TRY(measure_norm(p, p->pools[k], p->shapes.norm[i], KA_N));
       for (kern_act a = KA_BF16; a <= KA_Q8B32; a++) HF_TRY(measure_norm(p, p->pools[k], p->shapes.norm[i], a));
+      HF_TRY(measure_columns(p, p->pools[k], p->shapes.norm[i]));
     }
   return measure_route(p);
 }

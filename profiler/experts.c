@@ -23,12 +23,12 @@ enum { MOST_TOKENS = 512, FEW_TOKENS = 64, MOST_ACTIVE = 8, FEW_ACTIVE = 2, MOST
 enum { DECODE_TOKENS = 8, APART = 2 };
 
 /* Token counts of a run. Products take four or eight tokens at a time: one more than that starts another pass, and lines between the points
- * must know of it. */
+ * must know of it. Prompts give an expert any number of tokens: 17 and 20 say what a pass costs that has one or four. */
 typedef struct {
   int n, at[12];
 } token_counts;
-static const token_counts full_counts = {9, {1, 2, 4, 5, 8, 9, 16, 32, 64}}, many_counts = {3, {128, 256, 512}},
-                          quick_counts = {7, {1, 4, 5, 8, 9, 16, 64}}, coarse_counts = {4, {1, 4, 16, 64}},
+static const token_counts full_counts = {11, {1, 2, 4, 5, 8, 9, 16, 17, 20, 32, 64}}, many_counts = {3, {128, 256, 512}},
+                          quick_counts = {9, {1, 4, 5, 8, 9, 16, 17, 20, 64}}, coarse_counts = {4, {1, 4, 16, 64}},
                           library_counts = {4, {16, 64, 256, 512}}, library_quick = {2, {16, 64}}, two_counts = {2, {1, 16}};
 
 typedef struct {

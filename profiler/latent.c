@@ -1,6 +1,7 @@
-/* latent.c: latent attention of prompts in its plain form (kernels/mla.h): a piece at the beginning of a sequence, all heads, on the workers as the
+/* latent.c: latent attention of prompts in its plain form (kernels/mla.h): pieces at the beginning of a sequence, all heads, on the workers as the
  * executor has them. Two lengths, so that what grows with the context (keys and values are expanded) and what grows with pairs can be told
- * apart. A point's ns is for the whole piece; act says how many heads. */
+ * apart; and a piece further on, as chunks of a prompt are, whose context was written long ago. A point's ns is for the whole piece; act says how many
+ * heads. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,7 +11,7 @@
 #include "profiler/rings.h"
 
 enum { PAGE = 64, MOST = 512 };
-static const int piece_of[] = {128, MOST};
+static const struct { int start, tokens; } pieces[] = {{0, 128}, {0, MOST}, {MOST - 128, 128}};
 
 typedef struct {
   pool *p;
@@ -39,15 +40,17 @@ static kern_mat matrix(kern_format f, int rows, int cols, void *data) {
 static hf_status points(profile *p, bench *b, const prof_attn *a) {
   for (int i = 0; i < p->n_pools; i++) {
     b->p = p->pools[i];
-    for (size_t k = 0; k < sizeof piece_of / sizeof *piece_of; k++) {
-      b->s.n_tok = piece_of[k];
+    for (size_t k = 0; k < sizeof pieces / sizeof *pieces; k++) {
+      const int n = pieces[k].tokens, end = pieces[k].start + n;
+      b->s.n_tok = n;
+      for (int t = 0; t < n; t++) b->pos[t] = pieces[k].start + t;
       stats ns = prof_time(p, sample, b);
       rec_kernel_point at = {.n_out = a->n_out,
                              .n_in = a->n_in,
-                             .tokens = piece_of[k],
-                             .context = piece_of[k],
+                             .tokens = n,
+                             .context = end,
                              .threads = pool_threads(b->p),
-                             .bytes = piece_of[k] * (int64_t)b->s.kv.row_bytes};
+                             .bytes = end * (int64_t)b->s.kv.row_bytes};
       snprintf(at.kernel, sizeof at.kernel, "prompt_plain");
       snprintf(at.candidate, sizeof at.candidate, "%s", kern_get()->isa_name);
       snprintf(at.format, sizeof at.format, "f16");
@@ -104,7 +107,7 @@ hf_status prof_latent(profile *p, const prof_attn *a) {
     float *latent = floats + MOST * (q + out);
     prof_random(latent, d.lora + d.rope, (uint64_t)i + 61);
     kern_get()->kv_store(KV_F16, latent, d.lora + d.rope, (char *)kv + (size_t)i * row);
-    b->pos[i] = i, b->plain[i] = 1, b->pages[i / PAGE] = i / PAGE;
+    b->plain[i] = 1, b->pages[i / PAGE] = i / PAGE;
   }
   st = points(p, b, a);
 out:

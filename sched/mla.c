@@ -7,7 +7,8 @@ static double pairs(double start, double n) {
 }
 
 mla_work mla_plain_work(const mla_shape *s, double start, double n) {
-  return (mla_work){.expand = (start + n) * s->lora * (s->nope + s->v) / EXPAND + (double)s->lora * s->nope * TURN,
+  return (mla_work){.expand = (start + n) * s->lora * (s->nope + s->v) / EXPAND,
+                    .turn = (double)s->lora * s->nope * TURN,
                     .attend = (pairs(start, n) + PLAIN_QUERY * n) * (s->nope + s->rope + s->v)};
 }
 
@@ -15,7 +16,7 @@ bool mla_plain_pays(const mla_shape *s, double start, double n) {
   const double block = MLA_BLOCK, weights = (double)s->lora * (s->nope + s->v);
   const mla_work plain = mla_plain_work(s, start, block);
   const double absorbed = block * weights / PRODUCT + (pairs(start, block) + ABSORBED_QUERY * block) * (2.0 * s->lora + s->rope);
-  return n >= block && plain.expand + plain.attend < absorbed;
+  return n >= block && plain.expand + plain.turn + plain.attend < absorbed;
 }
 
 bool mla_plain_token(const mla_shape *s, int pos, int prompt, int chunk) {

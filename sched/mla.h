@@ -31,9 +31,9 @@ typedef struct {
   int lora, nope, rope, v;
 } mla_shape;
 
-/* Work of a head in the plain form: what grows with the context that is expanded (and the transposed weights), and attention itself. */
+/* Work of a head in the plain form: what grows with the context that is expanded, transposing the weights, and attention itself. */
 typedef struct {
-  double expand, attend;
+  double expand, turn, attend;
 } mla_work;
 mla_work mla_plain_work(const mla_shape *s, double start, double n);
 /* For a piece of n tokens: of at least a block, and a block there is less work plain. */

@@ -7,13 +7,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Above this many tokens the binomial sum gives way to its mean: by then the curve is nearly straight over the spread of M. */
+/* Above this many tokens the binomial sum leaves out what does not count. */
 enum { EXACT_TOKENS = 64, MAX_LAYERS = 4096, MAX_EXPERTS = 1024 };
+static const double UNLIKELY = 1e-8;
 static const double MAX_NS = 1e18; /* 32 years: what is more is no time of a stage */
+
+/* Tokens of full passes that take as long. */
+static double in_full_passes(const stage_curve *c, double tokens) {
+  const double full = floor(tokens / c->pass) * c->pass, rest = tokens - full;
+  const int r = (int)rest;
+  const double next = r + 1 < c->pass ? c->part[r + 1] : c->pass;
+  return full + c->part[r] + (rest - r) * (next - c->part[r]);
+}
 
 double stage_curve_at(const stage_curve *c, double tokens) {
   int last = c->n - 1;
   if (last < 1 || tokens <= c->tok[0]) return c->ns[0];
+  if (c->pass > 0 && tokens > c->pass) tokens = in_full_passes(c, tokens);
   int i = 1;
   while (i < last && tokens > c->tok[i]) i++;
   double slope = (c->ns[i] - c->ns[i - 1]) / (c->tok[i] - c->tok[i - 1]);
@@ -83,6 +93,28 @@ static void curve_to_json(const stage_curve *c, json *parent, const char *key) {
     json_add_num(tok, NULL, c->tok[i]);
     json_add_num(ns, NULL, c->ns[i]);
   }
+  json *part = c->pass > 0 ? json_add_array(o, "pass") : NULL;
+  for (int r = 1; r <= c->pass; r++) json_add_num(part, NULL, r < c->pass ? c->part[r] : c->pass);
+}
+
+/* Tables of earlier versions know nothing of passes. */
+static hf_status passes_from_json(const json *list, const char *where, const char *key, stage_curve *out) {
+  const int n = list != NULL ? json_len(list) : 0;
+  bool fits = list == NULL || (json_type(list) == JSON_ARRAY && n >= 1 && n <= STAGE_PASS_MAX);
+  double before = 0;
+  const json *a = json_first(list);
+  for (int r = 1; fits && r <= n; r++, a = json_next(a)) {
+    const double part = json_number(a, -1);
+    fits = part >= before && part >= r && part <= n; /* false for NaN */
+    before = part;
+    if (r < n) out->part[r] = part;
+  }
+  if (!fits)
+    return hf_fail(HF_INPUT,
+                   "%s: field %s: pass: needs an array of 1 to %d numbers that rise, the r-th at least r, up to their count",
+                   where, key, (int)STAGE_PASS_MAX);
+  out->pass = n;
+  return HF_OK;
 }
 
 static hf_status curve_from_json(const json *obj, const char *where, const char *key, stage_curve *out) {
@@ -101,7 +133,7 @@ static hf_status curve_from_json(const json *obj, const char *where, const char 
       return hf_fail(HF_INPUT, "%s: field %s: point %d: tokens must rise; times must not fall, be negative or exceed %g ns",
                      where, key, i, MAX_NS);
   }
-  return HF_OK;
+  return passes_from_json(json_get(o, "pass"), where, key, out);
 }
 
 /* Members once for both directions. */
@@ -132,6 +164,7 @@ static const member prompt_num[] = {
     {"plain_attend", offsetof(stage_prompt, plain_attend)},
     {"plain_expand", offsetof(stage_prompt, plain_expand)},
     {"plain_query", offsetof(stage_prompt, plain_query)},
+    {"plain_turn", offsetof(stage_prompt, plain_turn)}, /* last: not in tables of earlier versions */
 };
 static const member prompt_int[] = {
     {"mla_lora", offsetof(stage_prompt, mla.lora)},
@@ -142,8 +175,9 @@ static const member prompt_int[] = {
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 static bool same_curve(const stage_curve *a, const stage_curve *b) {
-  bool same = a->n == b->n;
+  bool same = a->n == b->n && a->pass == b->pass;
   for (int i = 0; same && i < a->n; i++) same = a->tok[i] == b->tok[i] && a->ns[i] == b->ns[i];
+  for (int r = 0; same && r < a->pass; r++) same = a->part[r] == b->part[r];
   return same;
 }
 
@@ -190,14 +224,16 @@ static void prompt_to_json(const stage_prompt *p, json *parent) {
 static hf_status prompt_from_json(const json *obj, const char *where, stage_prompt *p) {
   static const double MOST = 1e9;
   const json *o = json_get(obj, "prompt");
-  for (size_t i = 0; o != NULL && i < COUNT(prompt_num); i++)
+  const bool turns = json_get(o, "plain_turn") != NULL;
+  for (size_t i = 0; o != NULL && i < COUNT(prompt_num) - !turns; i++)
     HF_TRY(json_get_num(o, where, prompt_num[i].key, -MOST, MOST, (double *)((char *)p + prompt_num[i].offset)));
   for (size_t i = 0; o != NULL && i < COUNT(prompt_int); i++) {
     int64_t n = 0;
     HF_TRY(json_get_int(o, where, prompt_int[i].key, 0, 1 << 20, &n));
     *(int *)((char *)p + prompt_int[i].offset) = (int)n;
   }
-  if (p->pair < 0 || p->query < 0 || p->plain_attend < 0 || p->plain_expand < 0)
+  if (!turns) p->plain_turn = p->plain_expand;
+  if (p->pair < 0 || p->query < 0 || p->plain_attend < 0 || p->plain_expand < 0 || p->plain_turn < 0)
     return hf_fail(HF_INPUT, "%s: field prompt: only plain_query may be negative", where);
   return HF_OK;
 }
@@ -212,6 +248,8 @@ hf_status stage_table_to_json(const stage_table *t, json *parent) {
   json_add_int(parent, "n_devices", t->one_resource ? 0 : t->n_devices);
   json_add_int(parent, "n_remotes", t->n_remotes);
   json_add_int(parent, "window", t->window);
+  json_add_num(parent, "near_tokens", t->near_tokens);
+  json_add_num(parent, "near_more", t->near_more);
   json_add_num(parent, "contend", t->contend);
   json_add_num(parent, "contend_dma", t->contend_dma);
   json_add_str(parent, "tag", t->tag);
@@ -288,6 +326,8 @@ hf_status stage_table_from_json(const json *obj, const char *where, stage_table 
   HF_GO(fail, json_opt_int(obj, where, "window", 0, INT32_MAX, &window));
   if (json_get(obj, "contend") != NULL) HF_GO(fail, json_get_num(obj, where, "contend", 1, 2, &t->contend));
   if (json_get(obj, "contend_dma") != NULL) HF_GO(fail, json_get_num(obj, where, "contend_dma", 1, 2, &t->contend_dma));
+  if (json_get(obj, "near_tokens") != NULL) HF_GO(fail, json_get_num(obj, where, "near_tokens", 0, 1e9, &t->near_tokens));
+  if (json_get(obj, "near_more") != NULL) HF_GO(fail, json_get_num(obj, where, "near_more", -1, 1e9, &t->near_more));
   t->window = (int)window;
   HF_GO(fail, stage_table_places(t, (int)n_devices, (int)n_remotes));
   int64_t l = 0, index = 0;
@@ -393,13 +433,29 @@ static double power(double q, int n) {
   return r;
 }
 
+/* From the likeliest M to either side, as far as it counts. */
+static double likely_time_ns(const stage_curve *c, double p, int tokens) {
+  const double odds = p / (1 - p);
+  const int mode = (int)((tokens + 1.0) * p) < tokens ? (int)((tokens + 1.0) * p) : tokens;
+  double all = 1, sum = mode > 0 ? stage_curve_at(c, mode) : 0, weight = 1;
+  for (int m = mode + 1; m <= tokens && weight > UNLIKELY; m++) {
+    weight *= (double)(tokens - m + 1) / m * odds;
+    all += weight;
+    sum += weight * stage_curve_at(c, m);
+  }
+  weight = 1;
+  for (int m = mode - 1; m >= 0 && weight > UNLIKELY; m--) {
+    weight *= (m + 1.0) / (tokens - m) / odds;
+    all += weight;
+    if (m > 0) sum += weight * stage_curve_at(c, m);
+  }
+  return sum / all;
+}
+
 double expert_time_ns(const stage_curve *c, double p, int tokens) {
   if (p <= 0 || tokens <= 0) return 0;
   if (p >= 1) return stage_curve_at(c, tokens);
-  if (tokens > EXACT_TOKENS) {
-    double hit = expert_hit(p, tokens);
-    return hit * stage_curve_at(c, tokens * p / hit);
-  }
+  if (tokens > EXACT_TOKENS) return likely_time_ns(c, p, tokens);
   /* From the end where the probability cannot underflow: p or 1-p is at least 1/2 and 2^-64 is far from it. */
   double sum = 0, q = 1 - p;
   if (p <= 0.5) {
@@ -426,21 +482,26 @@ static double query_sum(double start, double n, double window) {
   return growing * start + 0.5 * growing * (growing + 1) + (n - growing) * window;
 }
 
+double stage_context(const stage_table *t, double ctx) {
+  return ctx + t->near_more * fmin(ctx, t->near_tokens);
+}
+
 /* Of a piece with so many pairs. */
-static double piece_pairs(const stage_prompt *p, double start, double n, double seen) {
-  if (n <= 1) return seen;
+static double piece_pairs(const stage_table *t, double start, double n, double seen) {
+  const stage_prompt *p = &t->prompt;
+  if (n <= 1) return stage_context(t, seen);
   if (p->mla.lora == 0 || !mla_plain_pays(&p->mla, start, n)) return p->pair * seen + p->query * n;
   const mla_work w = mla_plain_work(&p->mla, start, n);
-  return fmax(0, p->plain_attend * w.attend + p->plain_expand * w.expand + p->plain_query * n);
+  return fmax(0, p->plain_attend * w.attend + p->plain_expand * w.expand + p->plain_turn * w.turn + p->plain_query * n);
 }
 
 void stage_load_add(stage_load *load, const stage_table *t, int64_t start, int64_t n) {
   double from = (double)start, count = (double)n, window = t->window;
   load->tokens += (int)n;
   load->seqs += 1;
-  load->query_context += piece_pairs(&t->prompt, from, count, query_sum(from, count, 0));
+  load->query_context += piece_pairs(t, from, count, query_sum(from, count, 0));
   load->seq_context += from + count;
-  load->query_window += piece_pairs(&t->prompt, from, count, query_sum(from, count, window));
+  load->query_window += piece_pairs(t, from, count, query_sum(from, count, window));
   /* the keys read once per sequence: those of the first query's window up to the last query */
   load->seq_window += window > 0 && from + count > window + count - 1 ? window + count - 1 : from + count;
 }
@@ -532,9 +593,9 @@ layer_times stage_layer_times(const stage_table *t, const popularity *pop, int l
   double seen = t->window > 0 ? fmin(ctx, t->window) : ctx;
   stage_load load = {.tokens = tokens,
                      .seqs = tokens,
-                     .query_context = tokens * ctx,
+                     .query_context = tokens * stage_context(t, ctx),
                      .seq_context = tokens * ctx,
-                     .query_window = tokens * seen,
+                     .query_window = tokens * stage_context(t, seen),
                      .seq_window = tokens * seen};
   return stage_layer_times_load(t, pop, layer, &load, on_device);
 }

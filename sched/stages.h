@@ -21,14 +21,19 @@
 
 enum {
   STAGE_CURVE_MAX = 16,
+  STAGE_PASS_MAX = 16,
   STAGE_MAX_DEVICES = 8,
   STAGE_MAX_REMOTES = 7,
   STAGE_MAX_PLACES = 1 + STAGE_MAX_DEVICES + STAGE_MAX_REMOTES
 };
-/* Piecewise linear over tokens, which rise. Below the first point: its ns; beyond the last: the last slope (n = 1: a constant). */
+/* Piecewise linear over tokens, which rise. Below the first point: its ns; beyond the last: the last slope (n = 1: a constant).
+ * A product that takes `pass` tokens at a time over its weights does not gain as much from a pass that is not full: r tokens of it take as long as
+ * part[r] tokens of a full one, r <= part[r] <= pass, rising. Points beyond `pass` tokens are of full passes then. pass 0: nothing is known of that. */
 typedef struct {
   int n;
   double tok[STAGE_CURVE_MAX], ns[STAGE_CURVE_MAX];
+  int pass;
+  double part[STAGE_PASS_MAX]; /* [pass]; part[0] = 0 */
 } stage_curve;
 double stage_curve_at(const stage_curve *c, double tokens);
 
@@ -58,13 +63,13 @@ typedef struct {
 } stage_layer;
 
 /* Attention of a piece of a prompt, more than one token of a sequence in a step, counted in what one query of decode takes over one token of context
- * (attn_ctx_ns), the same for every layer: pair * pairs + query * tokens; in the plain form of latent attention plain_attend and
- * plain_expand times the two parts of mla_plain_work, and plain_query a token, which is negative: its query is not turned into a latent, nor
+ * (attn_ctx_ns), the same for every layer: pair * pairs + query * tokens; in the plain form of latent attention plain_attend,
+ * plain_expand and plain_turn times the three parts of mla_plain_work, and plain_query a token, which is negative: its query is not turned into a latent, nor
  * its sums back, which `attn` has in it. */
 typedef struct {
   double pair, query; /* 1, 0 unless something else is known */
   mla_shape mla;      /* lora 0: no latent attention, or always absorbed */
-  double plain_attend, plain_expand, plain_query;
+  double plain_attend, plain_expand, plain_turn, plain_query;
 } stage_prompt;
 
 typedef struct {
@@ -75,6 +80,9 @@ typedef struct {
       *place; /* [(n_devices + n_remotes) * n_layers], owned; entry of a layer's home device not read. NULL with at most one
                          * device and no other machine */
   stage_prompt prompt;
+  double near_tokens,
+      near_more;    /* each of the first near_tokens of a decoded token's context takes 1 + near_more times attn_ctx_ns: rows that
+                                  * memory has not been asked for long enough */
   int window;       /* of sliding layers, in tokens, the query itself counted; 0 = none slides */
   stage_curve head; /* over tokens that want logits */
   double
@@ -117,8 +125,8 @@ popularity popularity_of_prompts(const popularity *p);
 /* P(at least one of T tokens chooses it) = 1 - (1-p)^T, tokens independent; between whole T on the line between (a mixture of both). The same
  * bits on every machine, and so for all that follows. */
 double expert_hit(double p, double tokens);
-/* Expected time of one expert for T tokens of the micro-batch: sum over M of Binomial(T, p)(M) * curve(M); exact up to T = 64,
- * beyond by hit * curve(mean tokens given hit). */
+/* Expected time of one expert for T tokens of the micro-batch: sum over M of Binomial(T, p)(M) * curve(M); exact up to T = 64, beyond without what
+ * is a hundred million times less likely than the likeliest M. */
 double expert_time_ns(const stage_curve *c, double p, int tokens);
 
 /* Device part and CPU part of layer l for a micro-batch of T tokens with mean context ctx, experts in on_device (one place byte each, or
@@ -141,6 +149,8 @@ typedef struct {
   bool
       upload; /* experts that live on the CPU are sent to the home device for this step, in layers of which no other machine has any */
 } stage_load;
+/* Context of so many tokens as one decoded token sees it, in tokens that take attn_ctx_ns. */
+double stage_context(const stage_table *t, double ctx);
 /* Adds n tokens of one sequence that follow start tokens: the only way sums are made, so that window and context agree. */
 void stage_load_add(stage_load *load, const stage_table *t, int64_t start, int64_t n);
 double stage_attn_ns(const stage_table *t, int layer,

@@ -76,6 +76,29 @@ double cost_ffn_row_work_ns(const cost_unit *u, const model_config *c, int width
   return (c->d_model + width) * pack_ns(u, norm, f) + 2.0 * width * norm->ns / norm->n_in;
 }
 
+/* Values of a token that products and attention of a layer write, column by column, into rows that others have treated; where they add to the row it is
+ * read as well. And the sums of its experts. */
+static double result_values(const model_config *c, bool moe) {
+  const double d = c->d_model, out = (double)c->n_heads * (c->attn == ATTN_MLA ? c->v_dim : c->head_dim);
+  double n = out + 2 * d;
+  if (c->attn == ATTN_GQA) n += (double)(c->n_heads + 2 * c->n_kv_heads) * c->head_dim;
+  else n += (double)c->n_heads * (c->nope_dim + c->rope_dim) + c->q_lora_rank + c->kv_lora_rank + c->rope_dim;
+  return moe ? n + c->n_experts + d : n;
+}
+
+static double results_ns(const cost_unit *u, const model_config *c, double values) {
+  const rec_kernel_point *k = measured_near(u, "results", c->d_model);
+  return k != NULL ? values * k->ns / k->n_in : 0;
+}
+
+double cost_results_ns(const cost_unit *u, const model_config *c, bool moe) {
+  return results_ns(u, c, result_values(c, moe));
+}
+
+double cost_ffn_results_ns(const cost_unit *u, const model_config *c, int width) {
+  return width > 0 ? results_ns(u, c, 2.0 * width + 2.0 * c->d_model) : 0;
+}
+
 double cost_choice_ns(const cost_rows *r, cost_case c, db_tag *tag) {
   cost_figure f;
   if (!cost_find(r, "cpu", "sample_logits_per_s", &f)) return 0;
@@ -116,40 +139,66 @@ static double wake_ns(const cost_unit *u, int threads) {
   return u->cpu ? cost_cpu_time(u->rows, "pool_wake_ns", threads, (cost_case){0}, none, &tag) : 0;
 }
 
-bool cost_measured_attention(const cost_unit *u, const model_config *m, fmt kv_type, double work, cost_case c, double *ns,
-                             double *seq_ns, db_tag *tag) {
-  const rec_kernel_point *near = NULL, *lo = NULL, *hi = NULL;
-  double best = INFINITY;
-  db_tag other = TAG_MEASURED;
-  const char *kv = points_of_kv(u, attention_kernel(m), kv_type, &other);
-  int threads = u->cpu ? cost_usable_threads(u, attention_kernel(m), kv) : 0;
+/* Points of one query token over context, of the measured shape whose work is nearest. */
+typedef struct {
+  const rec_kernel_point *lo, *mid, *hi; /* mid NULL: there are no three */
+  double far;                            /* log of work over the model's */
+} context_points;
+
+static context_points points_over_context(const cost_unit *u, const model_config *m, const char *kv, int threads, double work) {
+  const rec_kernel_point *near = NULL;
+  context_points p = {.far = INFINITY};
   for (int i = 0; i < u->rows->n_kernel; i++) {
     const rec_kernel_point *k = &u->rows->kernel[i];
     if (!attention_point(u, k, m->attn, kv, threads)) continue;
-    double far = fabs(log(point_work(k, m->attn) / work));
-    if (far >= best) continue;
-    best = far;
+    const double far = fabs(log(point_work(k, m->attn) / work));
+    if (far >= p.far) continue;
+    p.far = far;
     near = k;
   }
-  for (int i = 0; near != NULL && i < u->rows->n_kernel; i++) {
-    const rec_kernel_point *k = &u->rows->kernel[i];
-    if (!attention_point(u, k, m->attn, kv, threads) || k->n_out != near->n_out || k->n_in != near->n_in) continue;
-    if (strcmp(k->act, near->act) != 0) continue;
-    if (lo == NULL || k->context < lo->context) lo = k;
-    if (hi == NULL || k->context > hi->context) hi = k;
+  double middle = 0; /* of the logarithms of lo's and hi's context */
+  for (int pass = 0; near != NULL && pass < 2; pass++) {
+    for (int i = 0; i < u->rows->n_kernel; i++) {
+      const rec_kernel_point *k = &u->rows->kernel[i];
+      if (!attention_point(u, k, m->attn, kv, threads) || k->n_out != near->n_out || k->n_in != near->n_in) continue;
+      if (strcmp(k->act, near->act) != 0) continue;
+      if (p.lo == NULL || k->context < p.lo->context) p.lo = k;
+      if (p.hi == NULL || k->context > p.hi->context) p.hi = k;
+      if (pass == 0 || k->context <= p.lo->context || k->context >= p.hi->context) continue;
+      if (p.mid == NULL || fabs(log(k->context) - middle) < fabs(log(p.mid->context) - middle)) p.mid = k;
+    }
+    middle = (log(p.lo->context) + log(p.hi->context)) / 2;
   }
-  if (near == NULL) return false;
+  return p;
+}
+
+static double slope_ns(const rec_kernel_point *a, const rec_kernel_point *b) {
+  return b->context > a->context ? (b->ns - a->ns) / (b->context - a->context) : 0;
+}
+
+bool cost_measured_attention(const cost_unit *u, const model_config *m, fmt kv_type, double work, cost_case c,
+                             cost_attention *out, db_tag *tag) {
+  db_tag other = TAG_MEASURED;
+  const char *kv = points_of_kv(u, attention_kernel(m), kv_type, &other);
+  const int threads = u->cpu ? cost_usable_threads(u, attention_kernel(m), kv) : 0;
+  const context_points p = points_over_context(u, m, kv, threads, work);
+  *out = (cost_attention){0};
+  if (p.lo == NULL) return false;
+  const rec_kernel_point *hi = p.hi;
   int side = (c.groups & (u->cpu ? COST_CPU_FLOPS : COST_GPU_FLOPS)) != 0 ? c.side : 0;
   double spread = side < 0 && hi->ns_high > hi->ns ? hi->ns_high / hi->ns : side > 0 && hi->ns_low > 0 ? hi->ns_low / hi->ns : 1;
-  double slope = hi->context > lo->context ? (hi->ns - lo->ns) / (hi->context - lo->context) : 0;
-  if (!(slope > 0)) slope = hi->ns / hi->context;
-  *ns = slope * spread * work / point_work(hi, m->attn);
-  if (u->cpu && u->threads > 0) *ns *= (double)threads / u->threads; /* arithmetic, split evenly over tokens and heads */
-  *seq_ns = fmax(0, lo->ns - (hi->ns - lo->ns) / fmax(1, hi->context - lo->context) * lo->context - wake_ns(u, threads));
-  *seq_ns = hi->context > lo->context ? *seq_ns * *ns / slope / spread : 0;
+  double whole = slope_ns(p.lo, hi), begin = p.mid != NULL ? slope_ns(p.lo, p.mid) : 0,
+         end = p.mid != NULL ? slope_ns(p.mid, hi) : 0;
+  const bool line = !(begin > 0) || !(end > 0); /* two points, or a bad moment of one */
+  if (line) begin = end = whole > 0 ? whole : hi->ns / hi->context;
+  double factor = spread * work / point_work(hi, m->attn);
+  if (u->cpu && u->threads > 0) factor *= (double)threads / u->threads; /* arithmetic, split evenly over tokens and heads */
+  out->ns = end * factor;
+  if (!line) out->near_tokens = p.mid->context, out->near_more = begin / end - 1;
+  if (whole > 0) out->seq_ns = fmax(0, p.lo->ns - begin * p.lo->context - wake_ns(u, threads)) * factor / spread;
   cost_weaken(tag, hi->tag);
   cost_weaken(tag, other);
-  if (best > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
+  if (p.far > 1e-9 || (u->threads > 0 && threads != u->threads)) cost_weaken(tag, TAG_SCALED);
   return true;
 }
 
@@ -162,7 +211,7 @@ static const rec_kernel_point *prompt_point(const cost_unit *u, const char *kern
     const rec_kernel_point *k = &u->rows->kernel[i];
     if (!cost_on_unit(k, u) || strcmp(k->kernel, kernel) != 0 || !(k->ns > 0) || k->threads != threads) continue;
     if (strcmp(k->format, kv) != 0) continue;
-    if (k->n_out == n_out && k->n_in == n_in && k->tokens == tokens && (context == 0 || k->context == context)) return k;
+    if (k->n_out == n_out && k->n_in == n_in && k->tokens == tokens && k->context == context) return k;
   }
   return NULL;
 }
@@ -188,19 +237,30 @@ static void prompt_pairs(const cost_unit *u, const model_config *m, fmt kv_type,
   cost_weaken(tag, near->tag);
 }
 
-/* The plain form, whose rows are read once for many queries, whatever their type: a short and a long piece at the beginning of a sequence are two equations for the two parts of its work. */
+/* The plain form, whose rows are read once for many queries, whatever their type. A short and a long piece at the beginning of a sequence and one far
+ * behind it are three equations for the three parts of its work: the long one has the far one's rows and more pairs, the far one has the short one's
+ * queries and more of everything else. */
 static void prompt_plain(const cost_unit *u, const model_config *m, double ctx_ns, double latent_ns, stage_prompt *out,
                          db_tag *tag) {
-  const rec_kernel_point *a = prompt_point(u, "prompt_plain", "f16", m, PIECE, 0),
-                         *b = prompt_point(u, "prompt_plain", "f16", m, LONG_PIECE, 0);
+  const rec_kernel_point *a = prompt_point(u, "prompt_plain", "f16", m, PIECE, PIECE),
+                         *b = prompt_point(u, "prompt_plain", "f16", m, LONG_PIECE, LONG_PIECE),
+                         *c = prompt_point(u, "prompt_plain", "f16", m, PIECE, LONG_PIECE);
   if (a == NULL || b == NULL) return;
   out->mla = (mla_shape){.lora = m->kv_lora_rank, .nope = m->nope_dim, .rope = m->rope_dim, .v = m->v_dim};
-  const mla_work x = mla_plain_work(&out->mla, 0, PIECE), y = mla_plain_work(&out->mla, 0, LONG_PIECE);
-  const double det = x.expand * y.attend - y.expand * x.attend, na = prompt_ns(u, m, a), nb = prompt_ns(u, m, b);
-  double expand = (na * y.attend - nb * x.attend) / det, attend = (x.expand * nb - y.expand * na) / det;
-  if (!(expand > 0) || !(attend > 0)) expand = attend = nb / (y.expand + y.attend);
+  const mla_work x = mla_plain_work(&out->mla, 0, PIECE), y = mla_plain_work(&out->mla, 0, LONG_PIECE),
+                 z = mla_plain_work(&out->mla, LONG_PIECE - PIECE, PIECE);
+  const double na = prompt_ns(u, m, a), nb = prompt_ns(u, m, b), nc = c != NULL ? prompt_ns(u, m, c) : 0;
+  double attend = (nb - nc) / (y.attend - z.attend), expand = (nc - na - attend * (z.attend - x.attend)) / (z.expand - x.expand);
+  double turn = (na - attend * x.attend - expand * x.expand) / x.turn;
+  if (c == NULL || !(attend > 0) || !(expand > 0) || !(turn >= 0)) { /* two equations: what is turned costs as what is expanded */
+    const double xe = x.expand + x.turn, ye = y.expand + y.turn, det = xe * y.attend - ye * x.attend;
+    expand = (na * y.attend - nb * x.attend) / det, attend = (xe * nb - ye * na) / det;
+    if (!(expand > 0) || !(attend > 0)) expand = attend = nb / (ye + y.attend);
+    turn = expand;
+  }
   out->plain_expand = expand / ctx_ns;
   out->plain_attend = attend / ctx_ns;
+  out->plain_turn = turn / ctx_ns;
   out->plain_query = -latent_ns / ctx_ns;
   cost_weaken(tag, a->tag);
 }

@@ -91,11 +91,18 @@ typedef struct {
 /* Measured curve of the kernel for the shape, or of the measured shape nearest in bytes, scaled (tag scaled); false when nothing like it was
  * measured on this unit. Per number of tokens the fastest candidate counts: the executor takes it too. */
 bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, stage_curve *out, db_tag *tag);
-/* ns per token of context for one query token, from attention points over context: the slope from least to most; false when none. work: FLOPs
- * per token of context. *seq_ns: what the point of least context takes beside that and the waking of the workers: its rows come from memory
- * that nothing has asked for yet, and states and sums are set up. */
-bool cost_measured_attention(const cost_unit *u, const model_config *m, fmt kv, double work, cost_case c, double *ns,
-                             double *seq_ns, db_tag *tag);
+/* One query token over its context, from attention points over context: the line from the point of least context to one in the middle, and on to that
+ * of most. */
+typedef struct {
+  double ns;                     /* per token of context, from the middle to the most */
+  double near_tokens, near_more; /* tokens up to the middle take ns * (1 + near_more) */
+  double
+      seq_ns; /* what the point of least context takes beside that and the waking of the workers: its rows come from memory that nothing has
+                  * asked for yet, and states and sums are set up */
+} cost_attention;
+/* work: FLOPs per token of context; false when no point was measured. */
+bool cost_measured_attention(const cost_unit *u, const model_config *m, fmt kv, double work, cost_case c, cost_attention *out,
+                             db_tag *tag);
 
 /* What overlapping work of device and CPU costs both (stage_table.contend). A virtual device is one thread of the same CPU: the rates of one
  * thread and of the others, each alone, over the rate of all together, from measured kernels of the format (all three thread counts, the shape
@@ -143,6 +150,10 @@ bool cost_numa_of_expert(const cost_input *in, const model_layer_parts *p, cost_
 double cost_row_work_ns(const cost_unit *u, const model_config *c, const model_part *norms, fmt f, bool moe, db_tag *tag);
 /* The same of a shared or dense part of so many hidden values, beside its products. */
 double cost_ffn_row_work_ns(const cost_unit *u, const model_config *c, int width, fmt f, db_tag *tag);
+/* Writing the results of a token's products and attention into rows that other workers have treated, ns on one thread, from point "results"; 0 where
+ * there is none. Then the same of a shared or dense part of so many hidden values. */
+double cost_results_ns(const cost_unit *u, const model_config *c, bool moe);
+double cost_ffn_results_ns(const cost_unit *u, const model_config *c, int width);
 /* Attention of pieces of prompts (sched/stages.h), from points prompt_mla, prompt_gqa and prompt_plain of the model's width. What has no points is
  * priced as decode, latent attention absorbed: what engines of published figures do is in the priors fitted to them. ctx_ns: of a query and a token of
  * context at decode; latent_ns: what a token's products with absorbed weights take in the attention curve of long pieces. */

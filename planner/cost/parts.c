@@ -286,6 +286,40 @@ static const rec_kernel_point *nearest_shape(const cost_unit *u, const cost_shap
   return best;
 }
 
+static int point_at(const stage_curve *c, int tokens) {
+  for (int i = 0; i < c->n; i++)
+    if (c->tok[i] == tokens) return i;
+  return -1;
+}
+
+/* How many tokens products take at a time, and what passes that are not full cost, from one and four tokens behind two full ones; points that are not of
+ * full passes then go. Kernels take 4, 8 or 16: no pass costs less than a part of it. */
+static void find_passes(stage_curve *c) {
+  enum { FULL = 16, FEW = 4 };
+  static const int sizes[] = {4, 8, 16};
+  static const double NEARLY = 1.1;
+  const int full = point_at(c, FULL), one = point_at(c, FULL + 1), few = point_at(c, FULL + FEW);
+  int next = c->n - 1;
+  if (full < 0 || one < 0 || few < 0 || c->tok[next] < 2 * FULL) return;
+  while (c->tok[next - 1] >= 2 * FULL) next--;
+  const double each = (c->ns[next] - c->ns[full]) / (c->tok[next] - FULL);
+  if (!(each > 0)) return;
+  const double of_one = (c->ns[one] - c->ns[full]) / each, of_few = (c->ns[few] - c->ns[full]) / each;
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes && c->pass == 0; i++)
+    if (of_few <= NEARLY * sizes[i] || sizes[i] == STAGE_PASS_MAX) c->pass = sizes[i];
+  const double most = c->pass, b = c->pass == FEW ? FEW : fmin(most, fmax(FEW, of_few)), a = fmin(b, fmax(1, of_one));
+  for (int r = 1; r < c->pass; r++)
+    c->part[r] = r <= FEW ? a + (b - a) * (r - 1) / (FEW - 1) : b + (most - b) * (r - FEW) / (most - FEW);
+  for (int r = 1; r < c->pass; r++) c->part[r] = fmax(r, c->part[r]);
+  int kept = 0;
+  for (int i = 0; i < c->n; i++) {
+    if (c->tok[i] > c->pass && fmod(c->tok[i], c->pass) > 0) continue;
+    c->tok[kept] = c->tok[i];
+    c->ns[kept++] = c->ns[i];
+  }
+  c->n = kept;
+}
+
 bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, stage_curve *out, db_tag *tag) {
   int threads = cost_usable_threads(u, s->kernel, fmt_get(s->format)->name);
   const rec_kernel_point *near = threads > 0 ? nearest_shape(u, s, threads) : NULL;
@@ -313,6 +347,7 @@ bool cost_measured_curve(const cost_unit *u, const cost_shape *s, cost_case c, s
     cost_weaken(tag, k->tag);
   }
   for (int i = 1; i < r.n; i++) r.ns[i] = fmax(r.ns[i], r.ns[i - 1]);
+  find_passes(&r);
   *out = r;
   return r.n > 0;
 }

@@ -147,9 +147,19 @@ void cost_curve_add(stage_curve *c, double fixed_ns, double ns_per_token) {
   for (int i = 0; i < c->n; i++) c->ns[i] += fixed_ns + ns_per_token * c->tok[i];
 }
 
+/* Passes that are not full, in the mean of how many tokens the last one has. */
+static void forget_passes(stage_curve *c) {
+  double more = 0;
+  for (int r = 1; r < c->pass; r++) more += (c->part[r] - r) / c->pass;
+  for (int i = 0; i < c->n; i++)
+    if (c->tok[i] > c->pass) c->tok[i] -= more;
+  c->pass = 0;
+}
+
 /* Real gates touch `factor` times the experts that assumed popularity says, each with 1 / factor times the tokens: fewer weights are read, the
  * arithmetic stays. */
 static void fewer_experts(stage_curve *c, double factor) {
+  if (factor != 1) forget_passes(c);
   for (int i = 0; i < c->n; i++) {
     c->tok[i] *= factor;
     c->ns[i] *= factor;
@@ -192,10 +202,17 @@ static stage_curve host_expert(builder *b, fmt f, const model_part *expert, doub
 
 /* Attention over context: arithmetic per query token; where reading the KV cache takes longer, the rest is charged per sequence, so
  * that one token of a sequence costs the larger of the two. */
-static void context_cost(builder *b, const cost_unit *dev, int layer, double work, stage_layer *y) {
+static void context_cost(builder *b, const cost_unit *dev, int layer, double work, stage_table *t, stage_layer *y) {
   const model_config *m = model_get_config(b->in->m);
-  if (!(dev->cpu && cost_measured_attention(dev, m, b->in->kv, work, b->c, &y->attn_ctx_ns, &y->attn_seq_ns, &b->tag)))
+  cost_attention a;
+  if (dev->cpu && cost_measured_attention(dev, m, b->in->kv, work, b->c, &a, &b->tag)) {
+    y->attn_ctx_ns = a.ns;
+    y->attn_seq_ns = a.seq_ns;
+    t->near_tokens = a.near_tokens; /* of one shape, hence the same for every layer */
+    t->near_more = a.near_more;
+  } else {
     y->attn_ctx_ns = 1e9 * work / cost_unit_flops(dev, dev->cpu ? FMT_F32 : FMT_F16, b->c, &b->tag);
+  }
   double kv_bytes = (double)model_kv_bytes_per_token(m, layer, b->in->kv);
   double read = 1e9 * kv_bytes / cost_unit_kv_bytes_per_s(dev, b->c, &b->tag);
   y->attn_seq_ctx_ns = fmax(0, read - y->attn_ctx_ns);
@@ -289,18 +306,20 @@ static void expert_cost(builder *b, const model_layer_parts *p, stage_layer *y) 
   y->upload_ns = 1e9 * (double)p->expert.bytes / home->h2d;
 }
 
-/* On a CPU whole tokens are dealt out to the threads; a GPU's row work is part of launch_ns. */
-static void add_row_work(const builder *b, const device_rates *dev, double each, stage_curve *c) {
+/* On a CPU whole tokens are dealt out to the threads, results by columns; a GPU's row work is part of launch_ns. */
+static void add_row_work(const builder *b, const device_rates *dev, double each, double results, stage_curve *c) {
   int threads = dev->unit.threads > 0 ? dev->unit.threads : cost_cpu_cores(b->in->rows);
-  if (each > 0) cost_curve_add(c, each * (1 - 1.0 / threads), each / threads);
+  if (each > 0) cost_curve_add(c, each * (1 - 1.0 / threads), (each + results) / threads);
 }
 
 static void row_work(builder *b, const device_rates *dev, const model_layer_parts *p, stage_layer *y) {
   const model_config *m = model_get_config(b->in->m);
   if (!dev->unit.cpu) return;
-  add_row_work(b, dev, cost_row_work_ns(&dev->unit, m, &p->norms, p->attn_fmt, y->moe, &b->tag), &y->attn);
+  add_row_work(b, dev, cost_row_work_ns(&dev->unit, m, &p->norms, p->attn_fmt, y->moe, &b->tag),
+               cost_results_ns(&dev->unit, m, y->moe), &y->attn);
   int width = y->moe ? m->d_ff_shared : m->d_ff_dense;
-  add_row_work(b, dev, cost_ffn_row_work_ns(&dev->unit, m, width, y->moe ? p->shared_fmt : p->ffn_fmt, &b->tag), &y->shared);
+  add_row_work(b, dev, cost_ffn_row_work_ns(&dev->unit, m, width, y->moe ? p->shared_fmt : p->ffn_fmt, &b->tag),
+               cost_ffn_results_ns(&dev->unit, m, width), &y->shared);
 }
 
 /* What of a token's products in a long piece turns queries into latents and sums back; 0 where attention is not over latents. */
@@ -328,7 +347,7 @@ static hf_status layer_cost(builder *b, stage_table *t, int l) {
   y->attn = part_curve(b, &dev->unit, "matmul", p.attn_fmt, 0, m->d_model, &attn, fixed);
   const double latent = latent_ns(m, &attn, &y->attn);
   change_home(b, t, l);
-  context_cost(b, &dev->unit, l, p.flops_per_token_context, y);
+  context_cost(b, &dev->unit, l, p.flops_per_token_context, t, y);
   if (l == 0) cost_prompt_attention(&dev->unit, m, b->in->kv, y->attn_ctx_ns, latent, &t->prompt, &b->tag);
   /* dense and shared parts are three products of the recording; only routed experts run by kernels/moe.h */
   const model_part *ffn = y->moe ? &p.shared : &p.dense_ffn;

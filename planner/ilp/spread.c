@@ -21,9 +21,9 @@ static stage_load load_of(const ilp_problem *p, int tokens) {
   double seen = p->table->window > 0 ? fmin(p->context, p->table->window) : p->context;
   return (stage_load){.tokens = tokens,
                       .seqs = tokens,
-                      .query_context = tokens * p->context,
+                      .query_context = tokens * stage_context(p->table, p->context),
                       .seq_context = tokens * p->context,
-                      .query_window = tokens * seen,
+                      .query_window = tokens * stage_context(p->table, seen),
                       .seq_window = tokens * seen};
 }
 
@@ -169,8 +169,9 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
 }
 
 static bool same_curve(const stage_curve *a, const stage_curve *b) {
-  return a->n == b->n && memcmp(a->tok, b->tok, (size_t)a->n * sizeof *a->tok) == 0 &&
-         memcmp(a->ns, b->ns, (size_t)a->n * sizeof *a->ns) == 0;
+  return a->n == b->n && a->pass == b->pass && memcmp(a->tok, b->tok, (size_t)a->n * sizeof *a->tok) == 0 &&
+         memcmp(a->ns, b->ns, (size_t)a->n * sizeof *a->ns) == 0 &&
+         memcmp(a->part, b->part, (size_t)a->pass * sizeof *a->part) == 0;
 }
 
 /* Alike in everything that goes into a group. */

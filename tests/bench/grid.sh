@@ -9,6 +9,7 @@ set -euo pipefail
 build=$(dirname "${1:?folder of the programs}") seconds=${3:-900}
 out=${2:-$build/grid}
 mkdir -p "$out"
+# A machine that others share changes within minutes: each profile is made right before its cells.
 for model in qwen3-moe deepseek-v2-lite; do
   for format in q8_0 q4_k bf16; do
     name=$model-$format
@@ -16,11 +17,7 @@ for model in qwen3-moe deepseek-v2-lite; do
       "$build/bin/hf-profile" --quick --db "$out/grid.db" --model "synth:tests/bench/grid-$model.json,format=$format" --name "$name" --quiet --json >/dev/null
       "$build/bench/bench_grid" rows "$out/grid.db" "$name" "$out/profiles.csv"
     fi
-  done
-done
-for model in qwen3-moe deepseek-v2-lite; do
-  for format in q8_0 q4_k bf16; do
-    "$build/bench/bench_grid" run "$out/grid.db" $model-$format $model $format "$out/runs.csv" $((seconds / 12)) cpu
+    "$build/bench/bench_grid" run "$out/grid.db" "$name" "$model" "$format" "$out/runs.csv" $((seconds / 12)) cpu
   done
   "$build/bench/bench_grid" run "$out/grid.db" $model-q8_0 $model q8_0 "$out/runs.csv" $((seconds / 4)) paced
 done

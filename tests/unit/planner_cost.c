@@ -191,6 +191,38 @@ static void measured_curves(void **state) {
   assert_false(cost_measured_curve(&gpu, &s, likely, &c, &tag));
 }
 
+/* Points one and four tokens behind two full passes say how many tokens a pass has and what its parts cost; the line then goes through full ones. */
+static void passes_of_products(void **state) {
+  (void)state;
+  static const struct {
+    double one, four; /* ns of so many more tokens than 16; one of a full pass is 10 */
+    int pass;
+    double part[5];
+  } cases[] = {{25, 40, 4, {0, 2.5, 3, 3.5}},
+               {30, 45, 8, {0, 3, 3.5, 4, 4.5}},
+               {120, 120, 16, {0, 12, 12, 12, 12}},
+               {2, 40, 4, {0, 1, 2, 3}}};
+  const int tokens[] = {1, 4, 5, 8, 9, 16, 17, 20, 64};
+  cost_unit u = {.cpu = true, .device = "cpu"};
+  cost_shape s = {.kernel = "expert_ffn", .format = FMT_Q8_0, .n_out = 64, .n_in = 128, .bytes = 3 * 64 * 128 * 8.5 / 8};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    cost_rows r = machine();
+    stage_curve c;
+    db_tag tag = TAG_MEASURED;
+    u.rows = &r;
+    for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++) {
+      const int n = tokens[k];
+      point(&r, "expert_ffn", "q8_0", 64, 128, n, 16, n == 17 ? 160 + cases[i].one : n == 20 ? 160 + cases[i].four : 10 * n);
+    }
+    assert_true(cost_measured_curve(&u, &s, likely, &c, &tag));
+    assert_int_equal(c.pass, cases[i].pass);
+    for (int k = 1; k < c.pass && k < 5; k++) near(c.part[k], cases[i].part[k], 1e-12);
+    near(stage_curve_at(&c, 96), 960, 1e-12); /* full passes are on the line */
+    for (int k = 0; k < c.n; k++) assert_true(c.tok[k] <= c.pass || fmod(c.tok[k], c.pass) == 0);
+    for (int n = 1; n < 200; n++) assert_true(stage_curve_at(&c, n) <= stage_curve_at(&c, n + 1));
+  }
+}
+
 static void attention_point_of(cost_rows *r, const char *kv, int heads, int lora, int rope, int context, int threads, double ns) {
   point(r, "attn_mla", kv, lora, rope, 1, threads, ns);
   kernels[r->n_kernel - 1].context = context;
@@ -208,20 +240,21 @@ static void attention_by_kv_type(void **state) {
   model *m = open_model("examples/tiny-moe");
   const model_config *c = model_get_config(m);
   cost_unit u = {.rows = &r, .cpu = true, .device = "cpu", .threads = 1};
-  double work = 2.0 * 4 * (2 * 64 + 16), ns = 0, first = 0;
+  double work = 2.0 * 4 * (2 * 64 + 16);
+  cost_attention a;
   db_tag tag = TAG_MEASURED;
   attention_point(&r, 4, 64, 16, 128, 1, 1000 + 128 * 5);
   attention_point(&r, 4, 64, 16, 8192, 1, 1000 + 8192 * 5);
-  assert_true(cost_measured_attention(&u, c, FMT_Q8_0, work, likely, &ns, &first, &tag));
-  near(ns, 5, 1e-12);
+  assert_true(cost_measured_attention(&u, c, FMT_Q8_0, work, likely, &a, &tag));
+  near(a.ns, 5, 1e-12);
   assert_int_equal(tag, TAG_SCALED);
   attention_point_of(&r, "q8_0", 4, 64, 16, 128, 1, 500 + 128 * 3);
   attention_point_of(&r, "q8_0", 4, 64, 16, 8192, 1, 500 + 8192 * 3);
   for (int i = 0; i < 2; i++) {
     tag = TAG_MEASURED;
-    assert_true(cost_measured_attention(&u, c, i ? FMT_F16 : FMT_Q8_0, work, likely, &ns, &first, &tag));
-    near(ns, i ? 5 : 3, 1e-12);
-    near(first, i ? 1000 : 500, 1e-9);
+    assert_true(cost_measured_attention(&u, c, i ? FMT_F16 : FMT_Q8_0, work, likely, &a, &tag));
+    near(a.ns, i ? 5 : 3, 1e-12);
+    near(a.seq_ns, i ? 1000 : 500, 1e-9);
     assert_int_equal(tag, TAG_MEASURED);
   }
   model_close(m);
@@ -238,21 +271,31 @@ static void measured_attention(void **state) {
   model *m = open_model("examples/tiny-moe");
   const model_config *c = model_get_config(m);
   cost_unit one = {.rows = &r, .cpu = true, .device = "cpu", .threads = 1};
-  double work = 2.0 * 4 * (2 * 64 + 16), ns = 0, first = 0;
+  double work = 2.0 * 4 * (2 * 64 + 16);
+  cost_attention a;
   db_tag tag = TAG_MEASURED;
-  assert_true(cost_measured_attention(&one, c, FMT_F16, work, likely, &ns, &first, &tag));
-  near(ns, 5, 1e-12);
-  near(first, 1000, 1e-9); /* what a sequence costs beside its context */
+  assert_true(cost_measured_attention(&one, c, FMT_F16, work, likely, &a, &tag));
+  near(a.ns, 5, 1e-12);
+  near(a.seq_ns, 1000, 1e-9); /* what a sequence costs beside its context */
   assert_int_equal(tag, TAG_MEASURED);
-  assert_true(cost_measured_attention(&one, c, FMT_F16, 2 * work, likely, &ns, &first, &tag));
-  near(ns, 10, 1e-12);
-  near(first, 2000, 1e-9);
+  assert_true(cost_measured_attention(&one, c, FMT_F16, 2 * work, likely, &a, &tag));
+  near(a.ns, 10, 1e-12);
+  near(a.seq_ns, 2000, 1e-9);
   assert_int_equal(tag, TAG_SCALED);
   cost_unit four = {.rows = &r, .cpu = true, .device = "cpu", .threads = 4}; /* not measured: from the points of most threads */
   kernels[2].ns = 1000 + 8192 * 3;
-  assert_true(cost_measured_attention(&four, c, FMT_F16, work, likely, &ns, &first, &tag));
-  near(ns, 2.0 / 4 * (1000 + 8192 * 3) / 8192, 1e-12);
-  near(first, 0, 0); /* one point is no line */
+  assert_true(cost_measured_attention(&four, c, FMT_F16, work, likely, &a, &tag));
+  near(a.ns, 2.0 / 4 * (1000 + 8192 * 3) / 8192, 1e-12);
+  near(a.seq_ns, 0, 0); /* one point is no line */
+  assert_true(a.near_tokens == 0);
+  attention_point(&r, 4, 64, 16, 256, 1, 1e9);
+  attention_point(&r, 4, 64, 16, 1024, 1, 1000 + 128 * 5 + 896 * 8); /* the one in the middle: what lies before it costs more */
+  kernels[1].ns = 1000 + 128 * 5 + 896 * 8 + 7168 * 4;
+  assert_true(cost_measured_attention(&one, c, FMT_F16, work, likely, &a, &tag));
+  near(a.ns, 4, 1e-12);
+  near(a.near_tokens, 1024, 0);
+  near(a.near_more, 1, 1e-12);
+  near(a.seq_ns, 1000 + 128 * 5 - 128 * 8, 1e-9);
   model_layer_parts p;
   assert_int_equal(model_layer_parts_of(m, FMT_DEFAULT, 1, &p), HF_OK);
   near(p.flops_per_token_context, work, 1e-12); /* the model room counts the same work */
@@ -624,6 +667,7 @@ int main(void) {
       cmocka_unit_test(roofline),
       cmocka_unit_test(distinct_experts),
       cmocka_unit_test(kv_and_handover),
+      cmocka_unit_test(passes_of_products),
       cmocka_unit_test(measured_curves),
       cmocka_unit_test(measured_attention),
       cmocka_unit_test(attention_by_kv_type),

@@ -452,8 +452,8 @@ static void prompt_row(cost_rows *r, int at, const char *kernel, const model_con
   kernels[at].context = context;
 }
 
-/* Points made of known costs give these back: 3 ns a pair and 50 a query; the plain form 2 and 0.5 ns a unit of its two works. Points have twice the
- * model's heads. */
+/* Points made of known costs give these back: 3 ns a pair and 50 a query; the plain form 2 and 0.5 ns a unit of its works and, where a point lies
+ * behind others, 7 of what is turned. Points have twice the model's heads. */
 static void prompts(void **state) {
   (void)state;
   cost_rows r = machine(4);
@@ -474,14 +474,25 @@ static void prompts(void **state) {
   for (int i = 0; i < 2; i++) {
     const int n = i == 0 ? 128 : 512;
     const mla_work w = mla_plain_work(&shape, 0, n);
-    prompt_row(&r, 2 + i, "prompt_plain", c, n, n, 2 * (2 * w.attend + 0.5 * w.expand));
+    prompt_row(&r, 2 + i, "prompt_plain", c, n, n, 2 * (2 * w.attend + 0.5 * (w.expand + w.turn)));
   }
   cost_prompt_attention(&u, c, FMT_F16, 6, 30, &p, &tag);
   near(p.pair, 0.5, 1e-9);
   near(p.query, 50.0 / 6, 1e-9);
   near(p.plain_attend, 2.0 / 6, 1e-6);
   near(p.plain_expand, 0.5 / 6, 1e-6);
+  near(p.plain_turn, 0.5 / 6, 1e-6);
   near(p.plain_query, -5, 1e-12);
+  r.n_kernel = 2;
+  for (int i = 0; i < 3; i++) {
+    const int n = i == 1 ? 512 : 128, start = i == 2 ? 384 : 0;
+    const mla_work w = mla_plain_work(&shape, start, n);
+    prompt_row(&r, 2 + i, "prompt_plain", c, n, start + n, 2 * (2 * w.attend + 0.5 * w.expand + 7 * w.turn));
+  }
+  cost_prompt_attention(&u, c, FMT_F16, 6, 30, &p, &tag);
+  near(p.plain_attend, 2.0 / 6, 1e-6);
+  near(p.plain_expand, 0.5 / 6, 1e-6);
+  near(p.plain_turn, 7.0 / 6, 1e-6);
   assert_memory_equal(&p.mla, &shape, sizeof shape);
   assert_int_equal(tag, TAG_MEASURED);
   model_close(m);
