@@ -1,4 +1,4 @@
-/* bench_grid run DB MACHINE MODEL FORMAT RUNS.csv [SECONDS [cpu|paced]]: runs cells of the grid (grid.h) in a scattered order and appends what was
+/* bench_grid run DB MACHINE MODEL FORMAT RUNS.csv SECONDS cpu|paced: runs cells of the grid (grid.h) in a scattered order and appends what was
  *   measured; cells that the file has are not run again, so that a run can be cut into pieces. MACHINE: name of its profile in DB, "MODEL-FORMAT".
  * bench_grid rows DB MACHINE PROFILES.csv: appends that profile as text.
  * bench_grid table PROFILES.csv RUNS.csv: predicted against measured, signed, raw and corrected for drift.
@@ -146,9 +146,9 @@ static hf_status run_cell(const bench *b, const grid_cell *c, grid_run *r) {
   HF_GO(end, engine_open(b->m, &o, &e));
   /* The middle of several servings: what a neighbour does for a moment is no property of this machine. */
   for (int i = 0; i < repeats; i++) {
-    look(&w);
+    if (b->look) look(&w);
     HF_GO(end, serve_run(e, list.req, list.n, &so, &stats));
-    look(&w);
+    if (b->look) look(&w);
     decode[i] = serve_decode_rate(&stats);
     prefill[i] = stats.prefill_s > 0 ? stats.prefill_tokens / stats.prefill_s : 0;
     stage_sums(&stats, &of[i]);
@@ -159,7 +159,7 @@ static hf_status run_cell(const bench *b, const grid_cell *c, grid_run *r) {
     for (int i = 0; i < repeats; i++) v[i] = of[i].stage_ns[k / GRID_STAGES][k % GRID_STAGES];
     r->measured.stage_ns[k / GRID_STAGES][k % GRID_STAGES] = hf_percentiles_of(v, (size_t)repeats).p50;
   }
-  r->bytes_per_s = hf_percentiles_of(w.bytes_per_s, (size_t)w.n).p50;
+  r->bytes_per_s = w.n > 0 ? hf_percentiles_of(w.bytes_per_s, (size_t)w.n).p50 : b->profile_bytes_per_s;
   r->measured.decode_tok_per_s = hf_percentiles_of(decode, (size_t)repeats).p50;
   r->measured.prefill_tok_per_s = hf_percentiles_of(prefill, (size_t)repeats).p50;
 end:
@@ -264,7 +264,7 @@ static hf_status run_cells(bench *b, const char *name, const char *format, doubl
   int left = 0, waits = 0, elsewhere = 0;
   read_runs(b->out, &old);
   for (int i = 0; i < n; i++) { /* the ones to run, to the front */
-    bool done = kind && (cells[i].percent >= 0) != !strcmp(kind, "paced");
+    bool done = (cells[i].percent >= 0) != !strcmp(kind, "paced");
     for (int k = 0; k < old.n; k++) done = done || same_cell(&cells[i], &old.run[k].cell);
     if (!done) cells[left++] = cells[i];
   }
@@ -292,7 +292,7 @@ static hf_status run_cells(bench *b, const char *name, const char *format, doubl
   return HF_OK;
 }
 
-static hf_status cmd_run(int argc, char **argv) {
+static hf_status cmd_run(char **argv) {
   static topology topo;
   bench b = {.out = argv[6]};
   cost_rows *rows = NULL, *paced = NULL;
@@ -308,16 +308,20 @@ static hf_status cmd_run(int argc, char **argv) {
   HF_GO(end, machine_rows(argv[2], argv[3], &rows));
   HF_GO(end, grid_paced_rows(&paced));
   HF_GO(end, model_open(text, &b.m));
-  HF_GO(end, pool_new(&topo, 0, &b.p));
-  HF_GO(end, mem_probe_new(b.p, PROBE_BYTES, &b.probe));
   b.rows = rows;
   b.paced = paced;
-  b.threads = pool_threads(b.p);
+  b.threads = cost_cpu_cores(rows);
+  /* not beside paced devices: a pool of all cores pins this thread to one, and the device's thread, which it starts, would share that */
+  if (strcmp(argv[8], "cpu") == 0) {
+    HF_GO(end, pool_new(&topo, 0, &b.p));
+    HF_GO(end, mem_probe_new(b.p, PROBE_BYTES, &b.probe));
+    b.threads = pool_threads(b.p);
+  }
   b.profile_norm_ns = profile_norm_ns(rows, b.threads);
   HF_GO(end, hf_alloc(&b.rows_of_others, (2 * ROWS + 1) * WIDTH, sizeof *b.rows_of_others, "rows"));
   b.profile_bytes_per_s =
       cost_unit_bytes_per_s(&(cost_unit){.rows = rows, .cpu = true, .device = "cpu", .threads = b.threads}, (cost_case){0}, &tag);
-  st = run_cells(&b, argv[4], argv[5], argc > 7 ? atof(argv[7]) : 1e9, argc > 8 ? argv[8] : NULL);
+  st = run_cells(&b, argv[4], argv[5], atof(argv[7]), argv[8]);
 end:
   mem_probe_free(b.probe);
   free(b.rows_of_others);
@@ -410,7 +414,7 @@ static hf_status cmd_rows(char **argv) {
 int main(int argc, char **argv) {
   hf_status st;
   plan_use_catalog();
-  if (argc >= 7 && !strcmp(argv[1], "run")) st = cmd_run(argc, argv);
+  if (argc == 9 && !strcmp(argv[1], "run")) st = cmd_run(argv);
   else if (argc == 5 && !strcmp(argv[1], "rows")) st = cmd_rows(argv);
   else if (argc == 4 && !strcmp(argv[1], "table")) st = cmd_table(argv[2], argv[3]);
   else if (argc == 4 && !strcmp(argv[1], "stages")) st = cmd_stages(argv[2], argv[3]);

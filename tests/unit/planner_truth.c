@@ -34,10 +34,10 @@ static const struct {
   double median, p90;
   int least_runs;
 } bars[] = {
-    {false, GRID_DECODE, 4.3, 14.4, 48},
-    {false, GRID_PREFILL, 6.8, 15.0, 48},
-    {true, GRID_DECODE, 5.5, 15.2, 60},
-    {true, GRID_PREFILL, 3.7, 14.3, 60},
+    {false, GRID_DECODE, 5.0, 15.6, 69},
+    {false, GRID_PREFILL, 3.9, 9.7, 69},
+    {true, GRID_DECODE, 3.9, 7.1, 40},
+    {true, GRID_PREFILL, 0.6, 3.8, 40},
 };
 
 static void kept_runs_are_predicted_as_well_as_ever(void **state) {
