@@ -85,7 +85,7 @@ for fault in error@900:gpu1 hang@700:gpu0 error@300:gpu1; do
 done
 
 for bad in virtual:8M+paced:paced-pair virtual:8M+ virtual:8M+virtual: paced:paced-pair+paced:paced-desk; do
-  expect_error 2 '^hf-run: option --gpu' "$bin/hf-run" --model $tiny --prompt x --quiet --gpu "$bad"
+  expect_error 2 '^hf-run: (option )?--gpu' "$bin/hf-run" --model $tiny --prompt x --quiet --gpu "$bad"
   expect_error 2 'gpu' "$bin/hf-plan" plan --model $tiny --quiet --gpu "$bad"
 done
 for bad in error@5:gpu2 error@5:gpu9 error@5:gpux error@5:cpu; do
