@@ -62,7 +62,7 @@ expect_error 2 'holds no such file|no such|not exist|cannot' "$bin/hf-run" --mod
 expect_error 2 'neither exact nor fast' "$bin/hf-run" --model $tiny --prompt x --activations slow
 expect_error 2 'say one of' "$bin/hf-run" --model $tiny
 expect_error 2 'no CUDA device' "$bin/hf-run" --model $tiny --prompt x --gpu cuda:0
-expect_error 2 "none of none, virtual:SIZE" "$bin/hf-run" --model $tiny --prompt x --gpu gpu
+expect_error 2 "needs none, virtual:SIZE" "$bin/hf-run" --model $tiny --prompt x --gpu gpu
 echo '{"prompt": 5}' >"$tmp/bad.jsonl"
 expect_error 2 'bad.jsonl: line 1.*prompt' "$bin/hf-run" --model $tiny --prompts "$tmp/bad.jsonl" --quiet
 echo '{"ids": [0, 4096]}' >"$tmp/bad.jsonl"

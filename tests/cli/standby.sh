@@ -66,7 +66,7 @@ for home in none ram; do
   expect_same "$(answers "$tmp/whole.jsonl")" "$(answers "$tmp/new.jsonl")" "answers of a batch that went on, $home"
   expect_json '.unfinished == 0 and .resumed >= 60 and .requests + .resumed == 150'
 done
-sed '60s/"prompt_tokens":[0-9]*/"prompt_tokens":9/' "$tmp/whole.jsonl" | head -n 70 >"$tmp/odd.jsonl.part"
+sed -n '60s/"prompt_tokens":[0-9]*/"prompt_tokens":9/;1,70p' "$tmp/whole.jsonl" >"$tmp/odd.jsonl.part"
 expect_error 2 '^hf-run: --resume: the answer to request 10-1 is of another prompt' "$bin/hf-run" "${talk[@]}" --gpu none --out "$tmp/odd.jsonl" --resume
 head -n 70 "$tmp/whole.jsonl" | jq -c 'if .id == "3-0" then .ids[0] = 1000000 else . end' >"$tmp/odd.jsonl.part"
 expect_error 2 '^hf-run: --resume: the answer to request 3-0 has a token' "$bin/hf-run" "${talk[@]}" --gpu none --out "$tmp/odd.jsonl" --resume
