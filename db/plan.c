@@ -140,7 +140,7 @@ static hf_status check_layer(const plan *p, int i, const char *file) {
   }
   if (l->home != 0 && (l->home < 0 || l->home >= p->n_devices))
     return hf_fail(HF_INPUT, "%s: field home: %d, but the plan has %d devices", where, l->home, p->n_devices);
-  if (l->home != 0 && strncmp(p->device[l->home].spec, "remote:", 7) == 0)
+  if (l->home != 0 && plan_rank(p, l->home) > 0)
     return hf_fail(HF_INPUT, "%s: field home: %d is another machine's CPU, no device of this one", where, l->home);
   HF_TRY(check_split(l, where));
   for (int e = 0; e < l->n_experts; e++) {
@@ -287,4 +287,17 @@ static hf_status check_budget(const plan *p, const char *where) {
 hf_status plan_check(const plan *p, const char *where) {
   HF_TRY(plan_check_numbers(p, where));
   return check_budget(p, where);
+}
+
+int plan_rank(const plan *p, int device) {
+  int rank = 0;
+  if (device < 0 || device >= p->n_devices || strncmp(p->device[device].spec, "remote:", 7) != 0) return 0;
+  for (int i = 0; i <= device; i++) rank += strncmp(p->device[i].spec, "remote:", 7) == 0;
+  return rank;
+}
+
+int plan_ranks(const plan *p) {
+  int n = 0;
+  for (int i = 0; p && i < p->n_devices; i++) n += plan_rank(p, i) > 0;
+  return n;
 }

@@ -121,4 +121,9 @@ HF_MUST hf_status plan_read_json(const json *doc, const char *where, plan **out)
 HF_MUST hf_status plan_read_file(const char *path, plan **out);
 /* HF_INPUT when a number is not finite or an index out of range. json_print reports a lack of memory, as for any document. */
 HF_MUST hf_status plan_to_json(const plan *p, json **out);
+
+/* 0: a place of experts on this machine (device -1: its CPU), else the rank of the other machine, from 1 on. */
+int plan_rank(const plan *p, int device);
+/* Other machines that the plan names; p may be NULL. */
+int plan_ranks(const plan *p);
 #endif

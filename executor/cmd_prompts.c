@@ -444,6 +444,8 @@ static void print_people(const job *j) {
     printf("  %lld more prompt tokens were not computed: their beginnings were those of other prompts\n",
            (long long)j->stats.shared_tokens);
   if (j->sb) standby_print(j->sb);
+  if (j->o.fault.kind != DEV_FAULT_NONE && j->stats.n_losses == 0)
+    printf("  no device was lost by the rehearsed fault (--fault): it may count more operations than this run had\n");
   for (int i = 0; i < j->stats.n_losses; i++) {
     const serve_loss *l = &j->stats.loss[i];
     printf("  %s was lost after %.3g s (%s); the next token came %.2g s later, KV of %lld tokens computed again",

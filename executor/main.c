@@ -149,9 +149,11 @@ static const char probe_help[] =
     "How often a lost device is asked whether it computes again; after three good answers it is filled beside the requests and "
     "taken back. Default 30, 0 = never.";
 static const char fault_help[] =
-    "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal) or slows down "
-    "(slow*FACTOR); at allocation or upload N it has no memory (memory). KIND@N:gpu1: the second of several devices; "
-    "KIND@N,back@M: it answers again from the M-th time on that it is asked (--probe-every).";
+    "Rehearse: at operation N the virtual device fails (error), stops (hang), loses a signal (signal), slows down "
+    "(slow*FACTOR) or begins to compute wrongly, grossly (wrong) or by a hundredth (slight); at allocation or upload N it has no "
+    "memory (memory). Behind it, in this order: ,back@M: it answers again from the M-th time on that it is asked "
+    "(--probe-every); "
+    ":gpuK: another device than the first, e.g. error@900,back@2:gpu1.";
 
 int main(int argc, char **argv) {
   run_options r = {.top_p = 1.0, .repetition_penalty = 1.0, .check_s = 30, .probe_s = 30, .upload_tokens = -1};

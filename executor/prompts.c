@@ -395,7 +395,7 @@ static hf_status other_prompt(const char *where, const char *id) {
                  id);
 }
 
-/* The request that an answer's line belongs to: the first of its id without an answer; -1 = it is to be served again, or of no request. */
+/* The request that an answer's line belongs to: the first of its id without an answer; -1 = it is to be served again, or there twice. */
 static hf_status request_of(const prompt_list *l, const json *doc, const char *where, int *out) {
   const char *id = json_string(json_get(doc, "id")), *finish = json_string(json_get(doc, "finish"));
   *out = -1;
@@ -405,7 +405,14 @@ static hf_status request_of(const prompt_list *l, const json *doc, const char *w
   HF_TRY(json_opt_bool(doc, where, "suspect", &suspect));
   if (suspect) return HF_OK; /* it is asked for again */
   int i = 0;
-  while (i < l->n_all && (l->kept[i] || strcmp(l->req[i].ext_id, id))) i++;
+  bool known = false; /* one that is there twice is kept once */
+  while (i < l->n_all && (l->kept[i] || strcmp(l->req[i].ext_id, id))) known |= !strcmp(l->req[i++].ext_id, id);
+  if (i == l->n_all && !known)
+    return hf_fail(
+        HF_INPUT,
+        "%s: answers request %s, which is none of these prompts, and would be lost: resume with the prompts it was begun with "
+        "(--limit and --where leave some out), or write to another --out",
+        where, id);
   if (i == l->n_all) return HF_OK;
   serve_request *r = &l->req[i];
   if (r->after && !l->kept[r->after - l->req]) return HF_OK; /* what it goes on from is asked for again */

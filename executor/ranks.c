@@ -66,19 +66,6 @@ struct ranks {
   atomic_bool busy, quit;
 };
 
-int plan_rank(const plan *p, int device) {
-  int rank = 0;
-  if (device < 0 || device >= p->n_devices || strncmp(p->device[device].spec, "remote:", 7)) return 0;
-  for (int i = 0; i <= device; i++) rank += !strncmp(p->device[i].spec, "remote:", 7);
-  return rank;
-}
-
-int plan_ranks(const plan *p) {
-  int n = 0;
-  for (int i = 0; p && i < p->n_devices; i++) n += plan_rank(p, i) > 0;
-  return n;
-}
-
 const uint8_t *ranks_owner(const ranks *r) {
   return r->owner;
 }

@@ -24,11 +24,6 @@ enum { RANKS_MOST = 64, RANKS_SILENCE_S = 300 /* more than any wait of rank 0 */
 
 typedef struct ranks ranks;
 
-/* 0: the expert's place is this machine (CPU or device of it), else the rank of the plan's other machine. */
-int plan_rank(const plan *p, int device);
-/* Other machines that the plan names. */
-int plan_ranks(const plan *p);
-
 /* By rank 0 of several: learns who the others are. HF_LOST when one does not come, what a rank says that cannot even begin otherwise; *out is to be closed
  * then, too, once the error has been told. */
 HF_MUST hf_status ranks_open(ranks **out);

@@ -97,6 +97,12 @@ static hf_status from_plan(const roi_command *q, roi_case *out) {
     plan_quality_read(p->extra, &out->quality);
     out->need_bytes = (double)plan_budget_model_bytes(p->budget, p->n_budget);
     if (p->output_tokens < 1) st = hf_fail(HF_INPUT, "option --plan: %s: output_tokens: is below 1: no token to price", q->plan);
+    else if (plan_ranks(p) > 0)
+      st = hf_fail(
+          HF_UNSUPPORTED,
+          "option --plan: %s has experts on %d other machine%s, whose price and power roi does not count yet; what the machines "
+          "cost is in the plan itself",
+          q->plan, plan_ranks(p), plan_ranks(p) == 1 ? "" : "s");
     else if (!(out->at.tok_per_s_wall > 0))
       st = hf_fail(HF_INPUT, "option --plan: %s has no simulation (extra member simulation.tok_per_s_wall); plan again", q->plan);
   }

@@ -131,14 +131,31 @@ static void add_power(const plan_inputs *in, const char *name, bool numbered, js
   json_add_num(o, "active_w", active);
 }
 
-/* What the machine costs and draws, where its rows say so. */
+/* Of this machine and of the others that have experts; false where one of them does not say. */
+static bool all_machines(const plan_inputs *in, const char *what, cost_figure *sum) {
+  if (!cost_find(in->host, "", what, sum)) return false;
+  for (int r = 0; r < in->n_remotes; r++) {
+    cost_figure f;
+    if (in->remote[r].here) continue;
+    if (!cost_find(in->remote[r].rows, "", what, &f)) return false;
+    sum->low += f.low;
+    sum->likely += f.likely;
+    sum->high += f.high;
+    if (f.tag > sum->tag) sum->tag = f.tag;
+  }
+  return true;
+}
+
+/* What the machines cost and draw, where their rows say so; the network between them is not in it. */
 static void add_hardware(const plan_inputs *in, json *extra) {
   static const char *const what[] = {"price_usd", "power_idle_w", "power_active_w"};
   json *o = NULL;
+  int machines = 1;
+  for (int r = 0; r < in->n_remotes; r++) machines += !in->remote[r].here;
   for (int i = 0; i < 3; i++) {
     cost_figure f;
-    if (!cost_find(in->host, "", what[i], &f)) continue;
-    if (o == NULL) o = json_add_object(extra, "hardware");
+    if (!all_machines(in, what[i], &f)) continue;
+    if (o == NULL) json_add_int(o = json_add_object(extra, "hardware"), "machines", machines);
     json *v = json_add_object(o, what[i]);
     json_add_num(v, "low", f.low);
     json_add_num(v, "likely", f.likely);

@@ -40,26 +40,35 @@ hf_status plan_show_budget(const plan_budget *rows, int n, hf_buf *b) {
 
 /* Experts in each place, and how evenly the first one's are spread: a row per layer would be long for 58 of them. */
 static hf_status show_placement(const plan *p, hf_buf *b) {
-  int64_t all[PLAN_MAX_DEVICES + 1] = {0};
+  int64_t all[PLAN_MAX_DEVICES + 1] = {0}, here = 0, away = 0;
   int layers = 0, least = INT32_MAX, most = 0;
   for (int l = 0; l < p->n_layers; l++) {
     if (!p->layer[l].moe) continue;
     int n = 0;
     for (int e = 0; e < p->layer[l].n_experts; e++) {
-      all[1 + p->layer[l].device[e]]++;
-      n += p->layer[l].device[e] >= 0;
+      const int d = p->layer[l].device[e];
+      all[1 + d]++;
+      n += d >= 0 && plan_rank(p, d) == 0;
+      away += plan_rank(p, d) > 0;
     }
     layers++;
+    here += n;
     least = n < least ? n : least;
     most = n > most ? n : most;
   }
   if (layers == 0) return HF_OK;
-  int64_t total = (int64_t)layers * p->n_experts;
+  const int machines = plan_ranks(p), gpus = p->n_devices - machines;
+  char elsewhere[96] = "";
+  if (machines > 0)
+    snprintf(elsewhere, sizeof elsewhere, ", %lld on the CPU%s of %d other machine%s", (long long)away, machines > 1 ? "s" : "",
+             machines, machines > 1 ? "s" : "");
   HF_TRY(hf_buf_printf(
-      b, "  placement    %lld of %lld experts on the device%s (%d to %d per layer of %d), the rest on the CPU; popularity: %s\n",
-      (long long)(total - all[0]), (long long)total, p->n_devices > 1 ? "s" : "", least, most, p->n_experts, p->popularity));
+      b,
+      "  placement    %lld of %lld experts on the device%s (%d to %d per layer of %d)%s, the rest on the CPU; popularity: %s\n",
+      (long long)here, (long long)layers * p->n_experts, gpus > 1 ? "s" : "", least, most, p->n_experts, elsewhere,
+      p->popularity));
   for (int d = 0; d < p->n_devices && p->n_devices > 1; d++)
-    HF_TRY(hf_buf_printf(b, "               %-28s %lld experts\n", p->device[d].name, (long long)all[1 + d]));
+    HF_TRY(hf_buf_printf(b, "               %d. %-28s %lld experts\n", d + 1, p->device[d].name, (long long)all[1 + d]));
   return HF_OK;
 }
 
@@ -345,9 +354,12 @@ static bool has_rows(const plan *p) {
 }
 
 static hf_status show_hardware(const plan *p, hf_buf *b) {
-  const json *price = json_get(json_get(p->extra, "hardware"), "price_usd");
+  const json *o = json_get(p->extra, "hardware"), *price = json_get(o, "price_usd");
+  const int machines = (int)json_number(json_get(o, "machines"), 1);
+  char many[64] = "";
   if (price == NULL) return HF_OK;
-  return hf_buf_printf(b, "  hardware     about %.0f USD (%.0f to %.0f, %s)\n", json_number(json_get(price, "likely"), 0),
+  if (machines > 1) snprintf(many, sizeof many, " for %d machines without their network", machines);
+  return hf_buf_printf(b, "  hardware     about %.0f USD%s (%.0f to %.0f, %s)\n", json_number(json_get(price, "likely"), 0), many,
                        json_number(json_get(price, "low"), 0), json_number(json_get(price, "high"), 0),
                        json_string(json_get(price, "tag")));
 }

@@ -275,7 +275,7 @@ void data_placed(const plan *p, int layer, int64_t *on_device, int64_t *all) {
     const plan_layer *l = &p->layer[i];
     if (layer >= 0 && l->index != layer) continue;
     *all += l->n_experts;
-    for (int e = 0; e < l->n_experts; e++) *on_device += l->device[e] >= 0;
+    for (int e = 0; e < l->n_experts; e++) *on_device += l->device[e] >= 0 && plan_rank(p, l->device[e]) == 0;
   }
 }
 

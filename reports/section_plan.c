@@ -182,8 +182,10 @@ void part_placement(page *p, const char *id, const plan *pl, const plan *old) {
   format_number((double)all, FMT_INT, all_text);
   if (all > 0) {
     page_heading(p, "Placement");
-    page_text(p, "%s of %s routed experts (%.1f %%) live on the device, all others in CPU memory. Popularity of experts: %s.",
-              on_text, all_text, 100.0 * (double)on / (double)all, pl->popularity[0] ? pl->popularity : "not stated");
+    page_text(p, "%s of %s routed experts (%.1f %%) live on the device, all others in CPU memory%s. Popularity of experts: %s.",
+              on_text, all_text, 100.0 * (double)on / (double)all,
+              plan_ranks(pl) > 0 ? ", of this machine or of another that the plan names" : "",
+              pl->popularity[0] ? pl->popularity : "not stated");
     draw_map(p, section_id(name, id, "map"), pl, old);
   }
   table_layers(p, id, pl);

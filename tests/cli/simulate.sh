@@ -115,3 +115,11 @@ for bad in "--turns 3" "--shared-prompt 9" "--sessions 4 --rate 1" "--sessions 4
   # shellcheck disable=SC2086
   expect_error 2 '^hf-plan: ' "$bin/hf-plan" simulate --plan "$tmp/plan.json" $bad
 done
+# what lies on other machines is said so, and their price counts; roi counts one machine's only and says so
+expect_exit 0 "$bin/hf-plan" plan --model examples/tiny-moe --machine epyc9654-1s-rtx4090 --remote epyc9654-1s-rtx4090:100gbe --users 16 --context 256 --out "$tmp/far.json"
+expect_stdout_line 'experts on the device .*on the CPU of 1 other machine, the rest on the CPU'
+expect_stdout_line 'hardware +about [0-9]+ USD for 2 machines without their network'
+expect_exit 0 "$bin/hf-plan" plan --model examples/tiny-moe --machine epyc9654-1s-rtx4090 --users 16 --context 256 --json --no-store
+one=$(json .hardware.price_usd.likely)
+jq -e --argjson one "$one" '.hardware | .machines == 2 and .price_usd.likely == 2 * $one' "$tmp/far.json" >/dev/null || fail "the price of two machines"
+expect_error 2 'far.json has experts on 1 other machine, whose price' "$bin/hf-plan" roi --plan "$tmp/far.json"

@@ -76,3 +76,7 @@ done
 expect_exit 0 "$bin/hf-run" "${options[@]}" --out "$tmp/all" --resume
 expect_json '.resumed == 12 and .requests == 0'
 expect_error 2 '.-resume: goes on with --out' "$bin/hf-run" "${options[@]}" --resume
+# answers to what is not asked for now would be lost: nothing is written
+cp "$tmp/all" "$tmp/before"
+expect_error 2 'all: line 3: answers request .*, which is none of these prompts' "$bin/hf-run" "${options[@]}" --out "$tmp/all" --resume --limit 2
+cmp -s "$tmp/all" "$tmp/before" || fail "answers were changed by a --resume that was refused"
