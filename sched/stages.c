@@ -174,15 +174,15 @@ static const member prompt_int[] = {
 };
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-static bool same_curve(const stage_curve *a, const stage_curve *b) {
+bool stage_curve_same(const stage_curve *a, const stage_curve *b) {
   bool same = a->n == b->n && a->pass == b->pass;
   for (int i = 0; same && i < a->n; i++) same = a->tok[i] == b->tok[i] && a->ns[i] == b->ns[i];
   for (int r = 0; same && r < a->pass; r++) same = a->part[r] == b->part[r];
   return same;
 }
 
-static bool same_place(const stage_place *a, const stage_place *b) {
-  return same_curve(&a->exp, &b->exp) && a->fixed_ns == b->fixed_ns && a->hand_ns == b->hand_ns &&
+bool stage_place_same(const stage_place *a, const stage_place *b) {
+  return stage_curve_same(&a->exp, &b->exp) && a->fixed_ns == b->fixed_ns && a->hand_ns == b->hand_ns &&
          a->hand_tok_ns == b->hand_tok_ns;
 }
 
@@ -190,10 +190,10 @@ static bool same_layer(const stage_table *t, int l, int m) {
   const stage_layer *a = &t->layer[l], *b = &t->layer[m];
   bool same = a->moe == b->moe && a->slides == b->slides && a->home == b->home;
   for (int p = 1; same && t->place != NULL && p <= t->n_devices + t->n_remotes; p++)
-    same = same_place(stage_place_of(t, l, p), stage_place_of(t, m, p));
+    same = stage_place_same(stage_place_of(t, l, p), stage_place_of(t, m, p));
   for (size_t i = 0; same && i < COUNT(layer_curve); i++)
-    same = same_curve((const stage_curve *)((const char *)a + layer_curve[i].offset),
-                      (const stage_curve *)((const char *)b + layer_curve[i].offset));
+    same = stage_curve_same((const stage_curve *)((const char *)a + layer_curve[i].offset),
+                            (const stage_curve *)((const char *)b + layer_curve[i].offset));
   for (size_t i = 0; same && i < COUNT(layer_num); i++)
     same = *(const double *)((const char *)a + layer_num[i].offset) == *(const double *)((const char *)b + layer_num[i].offset);
   return same;

@@ -36,6 +36,8 @@ typedef struct {
   double part[STAGE_PASS_MAX]; /* [pass]; part[0] = 0 */
 } stage_curve;
 double stage_curve_at(const stage_curve *c, double tokens);
+/* The same at any number of tokens, by their points and passes. */
+bool stage_curve_same(const stage_curve *a, const stage_curve *b);
 
 /* Experts of a layer in a place other than the CPU and the layer's home device. */
 typedef struct {
@@ -101,6 +103,7 @@ HF_MUST hf_status stage_table_new(int n_layers, stage_table **out);
 HF_MUST hf_status stage_table_places(stage_table *t, int n_devices, int n_remotes);
 /* Entry of a place (1 + d or 1 + n_devices + r) for a layer. */
 stage_place *stage_place_of(const stage_table *t, int layer, int place);
+bool stage_place_same(const stage_place *a, const stage_place *b);
 /* a and b at the same time, on the home device and on the CPU. */
 double stage_overlap_ns(const stage_table *t, double a, double b);
 void stage_table_free(stage_table *t);

@@ -24,17 +24,11 @@ static int devices_of(const ilp_problem *p) {
   return p->table->one_resource ? 0 : p->table->n_devices;
 }
 
-static bool same_place(const stage_place *a, const stage_place *b) {
-  return a->exp.n == b->exp.n && !memcmp(a->exp.tok, b->exp.tok, (size_t)a->exp.n * sizeof *a->exp.tok) &&
-         !memcmp(a->exp.ns, b->exp.ns, (size_t)a->exp.n * sizeof *a->exp.ns) && a->fixed_ns == b->fixed_ns &&
-         a->hand_ns == b->hand_ns && a->hand_tok_ns == b->hand_tok_ns;
-}
-
 static bool same_machine(const ilp_problem *p, int a, int b) {
   const stage_table *t = p->table;
   if (p->remote_bytes[a] != p->remote_bytes[b]) return false;
   for (int l = 0; l < t->n_layers; l++)
-    if (!same_place(stage_place_of(t, l, 1 + t->n_devices + a), stage_place_of(t, l, 1 + t->n_devices + b))) return false;
+    if (!stage_place_same(stage_place_of(t, l, 1 + t->n_devices + a), stage_place_of(t, l, 1 + t->n_devices + b))) return false;
   return true;
 }
 

@@ -168,12 +168,6 @@ static hf_status fill_group(builder *b, int layer, spread_group *g) {
   return HF_OK;
 }
 
-static bool same_curve(const stage_curve *a, const stage_curve *b) {
-  return a->n == b->n && a->pass == b->pass && memcmp(a->tok, b->tok, (size_t)a->n * sizeof *a->tok) == 0 &&
-         memcmp(a->ns, b->ns, (size_t)a->n * sizeof *a->ns) == 0 &&
-         memcmp(a->part, b->part, (size_t)a->pass * sizeof *a->part) == 0;
-}
-
 /* Alike in everything that goes into a group. */
 static bool same_layer(const spread *m, int a, int b) {
   const ilp_problem *p = m->p;
@@ -185,15 +179,12 @@ static bool same_layer(const spread *m, int a, int b) {
       x->cexp_fixed_ns != y->cexp_fixed_ns || x->dexp_fixed_ns != y->dexp_fixed_ns || x->hand_ns != y->hand_ns ||
       x->hand_tok_ns != y->hand_tok_ns || x->upload_ns != y->upload_ns)
     return false;
-  if (!same_curve(&x->attn, &y->attn) || !same_curve(&x->shared, &y->shared) || !same_curve(&x->dexp, &y->dexp) ||
-      !same_curve(&x->cexp, &y->cexp))
+  if (!stage_curve_same(&x->attn, &y->attn) || !stage_curve_same(&x->shared, &y->shared) ||
+      !stage_curve_same(&x->dexp, &y->dexp) || !stage_curve_same(&x->cexp, &y->cexp))
     return false;
   for (int q = 1; q < m->n_places && m->n_places > 2; q++) {
-    const stage_place *u = stage_place_of(t, a, q), *v = stage_place_of(t, b, q);
     if (!t->one_resource && q == 1 + x->home) continue;
-    if (!same_curve(&u->exp, &v->exp) || u->fixed_ns != v->fixed_ns || u->hand_ns != v->hand_ns ||
-        u->hand_tok_ns != v->hand_tok_ns)
-      return false;
+    if (!stage_place_same(stage_place_of(t, a, q), stage_place_of(t, b, q))) return false;
   }
   if (p->pin != NULL && memcmp(p->pin + (size_t)a * E, p->pin + (size_t)b * E, E) != 0) return false;
   return memcmp(chosen(m, a, false), chosen(m, b, false), E * sizeof(double)) == 0 &&

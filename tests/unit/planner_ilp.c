@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "planner/ilp/alike.h"
 #include "planner/ilp/ilp_int.h"
 #include "tests/unit/ilp_cases.h"
 
@@ -221,6 +222,53 @@ static void test_machines_alike(void **state) {
     assert_true(r->bound_ns <= each->objective_ns * (1 + 1e-9) && each->bound_ns <= r->objective_ns * (1 + 1e-9));
     ilp_result_free(r);
     ilp_result_free(each);
+    case_free(&c);
+  }
+}
+
+/* Machines are alike only where every number of tokens costs the same: equal points do not say so where products take tokens in passes. */
+static void test_alike_in_passes(void **state) {
+  (void)state;
+  ilp_case c;
+  ilp_alike *a;
+  assert_true(case_large(&c, 9, 0, 256, &case_machines[1], 16, 0.8, false, 1));
+  must(stage_table_places(c.t, 1, 2));
+  case_machines_from(&c, 2);
+  for (int l = 0; l < 9; l++) {
+    stage_place *p = stage_place_of(c.t, l, 2);
+    p->exp = (stage_curve){.n = 2, .tok = {1, 32}, .ns = {100, 400}, .pass = 4, .part = {0, 2, 3, 3.5}};
+    *stage_place_of(c.t, l, 3) = *p;
+  }
+  must(ilp_alike_new(&c.p, &a));
+  assert_non_null(a);
+  ilp_alike_free(a);
+  stage_place_of(c.t, 8, 3)->exp.part[1] = 1;
+  must(ilp_alike_new(&c.p, &a));
+  assert_null(a);
+  case_free(&c);
+}
+
+/* Memory for hardly more experts than there are, and not for a whole number of them on each machine: what is dealt out fits every machine. */
+static void test_alike_in_little_memory(void **state) {
+  (void)state;
+  for (int odd = 0; odd < 4; odd++) {
+    ilp_case c;
+    ilp_result *r;
+    assert_true(case_large(&c, 9, 0, 256, &case_machines[1], 16, 0.8, odd % 2, 1));
+    must(stage_table_places(c.t, 1, 5));
+    case_machines_from(&c, 2);
+    int64_t all = 0;
+    for (int l = 0; l < 9; l++) all += 256 * c.bytes[l];
+    for (int q = 3; q < 7; q++)
+      for (int l = 0; l < 9; l++) *stage_place_of(c.t, l, q) = *stage_place_of(c.t, l, 2);
+    for (int d = 0; d < ILP_MAX_DEPTH; d++) c.p.device[0].expert_bytes_free[d] = 0;
+    c.p.depths = 1;
+    for (int i = 0; i < 5; i++) c.p.remote_bytes[i] = all / (odd < 2 ? 12 : 7) + c.bytes[0] / 2;
+    c.p.cpu_bytes = all - 5 * c.p.remote_bytes[0] + 12 * c.bytes[8];
+    must(ilp_solve(&c.p, NULL, &r));
+    check_invariants(&c, r);
+    assert_true(r->evaluation.fits && r->gap < 0.1);
+    ilp_result_free(r);
     case_free(&c);
   }
 }
@@ -856,6 +904,8 @@ int main(void) {
       cmocka_unit_test(test_brute_force_every_depth),
       cmocka_unit_test(test_brute_force_places),
       cmocka_unit_test(test_machines_alike),
+      cmocka_unit_test(test_alike_in_passes),
+      cmocka_unit_test(test_alike_in_little_memory),
       cmocka_unit_test(test_pins),
       cmocka_unit_test(test_pinned_fits_no_device),
       cmocka_unit_test(test_bound_holds),
