@@ -49,14 +49,16 @@ static double link_rate(const planned *p) {
 double plan_kv_token_ns(const plan *p, const plan_eval *v) {
   const stage_table *t = v->table;
   const int page = p->kv_page_tokens > 0 ? p->kv_page_tokens : PLAN_PAGE_TOKENS, seqs = p->max_seqs > 0 ? p->max_seqs : p->users;
-  const double tokens = (double)seqs * ((p->context + page - 1) / page) * page;
-  double memory = 0;
+  const double tokens = (double)seqs * ((p->context + page - 1) / page) * page, bytes = (double)p->kv_bytes / tokens;
+  double attn = 0;
   for (int l = 0; l < t->n_layers; l++) {
-    if (t->layer[l].moe && t->layer[l].upload_ns > 0 && v->expert_bytes[l] > 0)
-      return (double)p->kv_bytes / tokens * t->layer[l].upload_ns / (double)v->expert_bytes[l];
-    memory += 2 * t->layer[l].attn_seq_ctx_ns;
+    const stage_layer *y = &t->layer[l];
+    attn += y->attn_ctx_ns + y->attn_seq_ctx_ns;
+    if (!y->moe || v->expert_bytes[l] <= 0) continue;
+    /* an expert for one token is read as fast as memory is */
+    return bytes * (y->upload_ns > 0 ? y->upload_ns : 2 * stage_curve_at(&y->cexp, 1)) / (double)v->expert_bytes[l];
   }
-  return memory;
+  return 2 * attn; /* attention reads its rows, and takes no less */
 }
 
 int64_t plan_standby_pages(const plan *p) {

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/text.h"
+#include "planner/plan_standby.h"
 #include "planner/sim/random.h"
 
 enum { LAYERS = 3, EXPERTS = 4, PAGE = 8 };
@@ -187,9 +188,35 @@ static void what_makes_no_sense_is_refused(void **state) {
   popularity_free(pop);
 }
 
+/* A token of 3 layers of 512 bytes. Over a link of 1 byte a ns; without a device memory of 4 is read and written, however cheap reading beside attention
+ * is; without experts attention says how long its rows take. */
+static void reading_back(void **state) {
+  (void)state;
+  stage_table *t;
+  popularity *pop;
+  const int64_t expert[LAYERS] = {4096, 4096, 4096};
+  const plan p = {.users = 2, .context = 60, .kv_page_tokens = 16, .kv_bytes = INT64_C(2) * 64 * LAYERS * 512};
+  machine(&t, &pop, true);
+  const plan_eval v = {.table = t, .expert_bytes = (int64_t *)expert};
+  for (int l = 0; l < LAYERS; l++) {
+    t->layer[l].moe = l > 0;
+    t->layer[l].upload_ns = 4096;
+    t->layer[l].cexp = (stage_curve){2, {1, 2}, {1024, 2048}};
+    t->layer[l].attn_ctx_ns = 100;
+  }
+  assert_true(fabs(plan_kv_token_ns(&p, &v) - 3 * 512) < 1e-9);
+  for (int l = 0; l < LAYERS; l++) t->layer[l].upload_ns = 0;
+  assert_true(fabs(plan_kv_token_ns(&p, &v) - 2 * 3 * 512 / 4.0) < 1e-9);
+  for (int l = 0; l < LAYERS; l++) t->layer[l].moe = false;
+  assert_true(fabs(plan_kv_token_ns(&p, &v) - 2 * 3 * 100) < 1e-9);
+  stage_table_free(t);
+  popularity_free(pop);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(by_hand),
+      cmocka_unit_test(reading_back),
       cmocka_unit_test(beginnings_are_computed_once),
       cmocka_unit_test(everything_is_accounted_for),
       cmocka_unit_test(turns_of_a_trace_wait_for_each_other),
