@@ -366,11 +366,25 @@ static void migrated(void **state) {
   db *d;
   rec_machine m;
   rec_run r;
+  rec_link_point *links;
   rec_trace t = {.source = "run", .stage = "attn", .resource = "gpu0", .end_ns = 1}, *list;
   int n;
   char fresh[300], *a = malloc(1 << 18), *b = malloc(1 << 18);
-  make_version_1(p->path, "INSERT INTO run VALUES (" RUN_OF_VERSION_1 ")");
+  make_version_1(p->path, "INSERT INTO run VALUES (" RUN_OF_VERSION_1 ");"
+                          "INSERT INTO link_curve VALUES (7, 'host', '@there', 0, '', 64, 1, 2, 3, 9, 'measured'),"
+                          " (7, 'host', '@there', 0, 'paused', 4096, 4, 5, 6, 9, 'measured')");
   CHECK_OK(db_open(p->path, false, &d));
+  CHECK_OK(db_link_list(d, 7, &links, &n)); /* nobody noted which belong together */
+  assert_int_equal(n, 2);
+  assert_true(links[0].bytes == 64 && links[0].ns == 2 && links[0].measurement == 0);
+  assert_true(links[1].bytes == 4096 && links[1].ns_high == 6 && links[1].measurement == 0);
+  assert_string_equal(links[1].load, "paused");
+  links[0].measurement = 1764500000123456789;
+  CHECK_OK(db_link_put(d, &links[0]));
+  free(links);
+  CHECK_OK(db_link_list(d, 7, &links, &n));
+  assert_true(n == 3 && links[2].measurement == 1764500000123456789 && links[0].measurement == 0);
+  free(links);
   CHECK_OK(db_machine_find(d, "old", &m));
   assert_int_equal(m.id, 7);
   CHECK_OK(db_run_get(d, 7, &r));
