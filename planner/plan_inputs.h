@@ -88,9 +88,10 @@ typedef struct {
   int64_t rank_rows;               /* on their way to one other machine: here for each of them, and there */
   int64_t device_limit, ram_limit; /* 0 = unknown */
   int64_t host_reserve;            /* of the RAM: what Linux keeps for page structures (1/64) and a GiB for everything else */
-  int n_devices, n_remotes;
+  int n_devices, n_remotes, n_here;
   plan_device_sizes device[STAGE_MAX_DEVICES];
   int64_t remote_limit[STAGE_MAX_REMOTES]; /* RAM of other machines; 0 = unknown */
+  bool here[STAGE_MAX_REMOTES];            /* n_here ranks on this machine: their experts and rows are in its memory */
 } plan_sizes;
 HF_MUST hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s);
 /* What a layer keeps on its home device: weights but those of routed experts, and KV pages of all users. */
@@ -103,7 +104,7 @@ bool plan_cuts_experts(const plan_inputs *in);
 int64_t plan_slot_bytes(const model_config *c, const int64_t *expert);
 /* What is left on a device for routed experts; may be negative. */
 int64_t plan_expert_room(const plan_sizes *s, int device, int depth);
-/* The same of another machine's RAM; very much when it is unknown. */
+/* The same of another machine's RAM, 0 when nothing is left; very much when it is unknown. 0, too, of a rank on this machine, whose memory it shares. */
 int64_t plan_remote_room(const plan_sizes *s, int remote);
 /* The same of this machine's own memory beside all else in it; only where ram_limit is known. May be negative. */
 int64_t plan_ram_room(const plan_inputs *in, const plan_sizes *s, int depth);

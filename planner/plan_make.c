@@ -36,8 +36,8 @@ static void fill_rooms(const plan_inputs *in, const plan_sizes *s, plan_eval *v)
   int64_t elsewhere = 0;
   v->cpu_room = 0;
   for (int r = 0; r < in->n_remotes; r++) {
-    v->remote_room[r] = plan_remote_room(s, r) > 0 ? plan_remote_room(s, r) : -1;
-    elsewhere += plan_remote_room(s, r) > 0 ? plan_remote_room(s, r) : 0;
+    v->remote_room[r] = in->remote[r].here ? 0 : plan_remote_room(s, r) > 0 ? plan_remote_room(s, r) : -1;
+    elsewhere += plan_remote_room(s, r);
   }
   for (int d = 0; d < v->n_devices; d++) elsewhere += v->room[d][first - 1] > 0 ? v->room[d][first - 1] : 0;
   if (s->ram_limit <= 0 || in->gpu.kind == GPU_VIRTUAL || in->gpu.kind == GPU_PACED) return;
@@ -47,6 +47,10 @@ static void fill_rooms(const plan_inputs *in, const plan_sizes *s, plan_eval *v)
     int64_t ram = plan_ram_room(in, s, depth);
     if (ram > 0 && ram + elsewhere >= s->all_experts) v->cpu_room = ram;
   }
+  if (s->n_here == 0 || v->cpu_room == 0 || v->cpu_room >= s->all_experts) return;
+  v->cpu_room = (v->cpu_room + s->n_here) / (1 + s->n_here); /* ranks here share it; 0 would be no limit */
+  for (int r = 0; r < in->n_remotes; r++)
+    if (in->remote[r].here) v->remote_room[r] = v->cpu_room;
 }
 
 ilp_prefill plan_prefill(const plan_inputs *in, const planned_options *o, const stage_table *t) {
@@ -305,7 +309,7 @@ static hf_status hash_inputs(const plan_inputs *in, const planned *out, char *to
   HF_TRY(st);
   const plan_request *r = &in->req;
   const int64_t numbers[] = {r->users, r->context,       r->prompt_tokens,   r->output_tokens,
-                             r->depth, in->chunk_tokens, COST_MODEL_VERSION, plan_standby_bytes(r, 1 << 20) + r->parked_users};
+                             r->depth, in->chunk_tokens, COST_MODEL_VERSION, r->parked_users};
   uint64_t h[2] = {0xcbf29ce484222325u, 0x84222325cbf29ce4u};
   for (int i = 0; i < 2; i++) {
     fnv(&h[i], text, strlen(text));
@@ -313,6 +317,7 @@ static hf_status hash_inputs(const plan_inputs *in, const planned *out, char *to
     fnv(&h[i], r->model, strlen(r->model));
     fnv(&h[i], in->format_name, strlen(in->format_name));
     fnv(&h[i], in->gpu.text, strlen(in->gpu.text));
+    if (r->standby != NULL && strcmp(r->standby, "none") != 0) fnv(&h[i], r->standby, strlen(r->standby));
   }
   free(text);
   snprintf(to, n, "fnv1a64x2:%016llx%016llx", (unsigned long long)h[0], (unsigned long long)h[1]);

@@ -124,7 +124,11 @@ hf_status plan_sizes_of(const plan_inputs *in, plan_sizes *s) {
     s->margin += s->device[d].margin;
     s->device_limit += s->device[d].limit;
   }
-  for (int i = 0; i < s->n_remotes; i++) s->remote_limit[i] = cost_mem_bytes(in->remote[i].rows, "cpu", -1);
+  for (int i = 0; i < s->n_remotes; i++) {
+    s->remote_limit[i] = cost_mem_bytes(in->remote[i].rows, "cpu", -1);
+    s->here[i] = in->remote[i].here;
+    s->n_here += s->here[i];
+  }
   return HF_OK;
 }
 
@@ -155,7 +159,8 @@ bool plan_can_fit(const plan_inputs *in, const plan_sizes *s, int depth) {
 }
 
 int64_t plan_remote_room(const plan_sizes *s, int remote) {
-  return s->remote_limit[remote] > 0 ? s->remote_limit[remote] - s->rank_rows : (int64_t)1 << 60;
+  const int64_t room = s->remote_limit[remote] > 0 ? s->remote_limit[remote] - s->rank_rows : (int64_t)1 << 60;
+  return s->here[remote] || room < 0 ? 0 : room;
 }
 
 /* Names of the rows that hold the model itself; a remote machine's experts have its name behind. */
@@ -188,7 +193,7 @@ static void add_parts(table *t, const char *where, const plan_device_sizes *v, i
 int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, const plan_resident *resident,
                      plan_budget rows[PLAN_MAX_BUDGET]) {
   table t = {rows, 0};
-  int64_t away = 0;
+  int64_t away = 0, ranks_here = 0;
   for (int d = 0; d < s->n_devices; d++) {
     char where[GPU_NAME];
     gpu_name(d, where);
@@ -202,6 +207,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
     add(&t, where, what, resident->remote[r], s->remote_limit[r]);
     add(&t, where, "rows for other machines", s->rank_rows, s->remote_limit[r]);
     away += resident->remote[r];
+    ranks_here += s->here[r] ? resident->remote[r] + s->rank_rows : 0;
   }
   const plan_device_sizes all = {
       .dense = s->dense, .head = s->head, .kv = s->kv, .activations = s->activations, .rope = s->rope, .limit = s->ram_limit};
@@ -210,6 +216,7 @@ int plan_budget_rows(const plan_inputs *in, const plan_sizes *s, int depth, cons
   add(&t, "ram", "step contexts and logits", depth * s->host_step, s->ram_limit);
   add(&t, "ram", "KV mirror", s->standby, s->ram_limit);
   add(&t, "ram", "rows for other machines", s->n_remotes * s->rank_rows, s->ram_limit);
+  add(&t, "ram", "ranks on this machine", ranks_here, s->ram_limit);
   add(&t, "ram", "operating system and its page tables", s->host_reserve, s->ram_limit);
   int64_t in_use = 0; /* of virtual devices: this machine's memory */
   for (int d = 0; d < s->n_devices && in->gpu.kind != GPU_CUDA; d++) {
@@ -290,7 +297,7 @@ int plan_remedies(const plan_inputs *in, const plan_sizes *s, int depth, int64_t
   int n = 0, worst = tightest_device(s, 1), fits = s->n_devices > 0 ? depth_that_fits(s, depth) : depth;
   bool device = s->n_devices > 0;
   if (device && plan_expert_room(s, worst, 1) < 0) n = device_remedies(in, s, worst, lines);
-  int64_t ram = s->all_experts + s->host_step + s->n_remotes * s->rank_rows + s->host_reserve + s->standby +
+  int64_t ram = s->all_experts + s->host_step + (s->n_remotes + s->n_here) * s->rank_rows + s->host_reserve + s->standby +
                 (device ? 0 : s->dense + s->head + s->kv + s->rope + s->activations),
           away = 0;
   for (int d = 0; d < s->n_devices; d++) away += plan_expert_room(s, d, 1) > 0 ? plan_expert_room(s, d, 1) : 0;

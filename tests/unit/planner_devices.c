@@ -307,6 +307,30 @@ static void ranks_of_one_machine(cost_input ci, cost_rows *r) {
   stage_table_free(crowd);
 }
 
+/* A rank on this machine has none of its memory again: its experts and rows are in the budget of the one there is. */
+static void memory_of_ranks_here(plan_inputs *in) {
+  static plan_sizes apart, here;
+  plan_budget rows[PLAN_MAX_BUDGET];
+  const plan_resident resident = {.remote = {4096}};
+  int64_t of_apart = 0, of_here = 0;
+  ok(plan_sizes_of(in, &apart));
+  in->remote[0].here = true;
+  ok(plan_sizes_of(in, &here));
+  assert_int_equal(plan_remote_room(&here, 0), 0);
+  for (int i = plan_budget_rows(in, &apart, 1, &resident, rows); i-- > 0;)
+    of_apart += strcmp(rows[i].where, "ram") == 0 ? rows[i].bytes : 0;
+  for (int i = plan_budget_rows(in, &here, 1, &resident, rows); i-- > 0;)
+    of_here += strcmp(rows[i].where, "ram") == 0 ? rows[i].bytes : 0;
+  assert_int_equal(of_here, of_apart + 4096 + here.rank_rows);
+  apart.ram_limit = here.ram_limit = of_here - 4096; /* by a page too little for all experts */
+  assert_true(plan_can_fit(in, &apart, 1));
+  assert_false(plan_can_fit(in, &here, 1));
+  here.ram_limit += 4096;
+  assert_true(plan_can_fit(in, &here, 1));
+  apart.remote_limit[0] = apart.rank_rows / 2; /* not even room for its rows: nothing, and nothing less */
+  assert_int_equal(plan_remote_room(&apart, 0), 0);
+}
+
 static void other_machines(void **state) {
   (void)state;
   cost_remote_name name[STAGE_MAX_REMOTES];
@@ -369,6 +393,7 @@ static void other_machines(void **state) {
   popularity_free(pop);
   stage_table_free(t);
   ranks_of_one_machine(ci, r);
+  memory_of_ranks_here(in);
   plan_inputs_close(in);
   cost_rows_free(r);
   db_close(d);
