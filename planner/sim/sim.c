@@ -172,12 +172,24 @@ static hf_status feed(sim *s) {
 
 /* ---- steps ---- */
 
+/* Steps until the context of a piece is where the price of a token of it changes (stage_table.near_tokens), at most so many. */
+static int to_the_bend(const sim *s, const sched_step *st, int more) {
+  const double bend = s->o->table->near_more != 0 ? s->o->table->near_tokens : 0;
+  for (int i = 0; i < st->n_pieces; i++) {
+    const double left = floor(bend) - (st->piece[i].start_pos + 1); /* a token sees itself */
+    if (left >= 1 && left < more) more = (int)left;
+  }
+  return more;
+}
+
 /* Decode steps of one micro-batch differ only by their context, and each lasts longer than the one before by the same (but for a window, so
- * those are taken in short runs): until one of its requests ends they are one event, cut short when somebody is admitted. */
+ * those are taken in short runs, and where the price of context changes): until one of its requests ends they are one event, cut short when somebody
+ * is admitted. */
 static hf_status start_run(sim *s, int m, const sim_work *w) {
   micro_batch *b = &s->mb[m];
   int more = s->o->trace == NULL ? sched_repeats(s->s, m) : 0;
   if (s->o->table->window > 0 && more > WINDOW_RUN) more = WINDOW_RUN;
+  more = to_the_bend(s, &b->step, more);
   if (more == 0) {
     sim_steps_start(s->stepper, m, w);
     return HF_OK;

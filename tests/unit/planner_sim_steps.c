@@ -634,6 +634,33 @@ static void runs_are_steps(void **state) {
 }
 
 /* AUTO: few steps are simulated in layers, many in steps. */
+/* Where near context costs more than far one, runs of steps know it: alone they take what the steps take one by one. */
+static void near_context_in_runs(void **state) {
+  (void)state;
+  stage_table *t = table();
+  popularity *p = skewed();
+  for (int users = 1; users <= 3; users += 2)
+    for (int prompt = 100; prompt < 1000; prompt += 400) {
+      sim_result layers, steps;
+      sim_options o = options(t, p, NULL, users, 1);
+      t->near_tokens = 700;
+      t->near_more = 4;
+      for (int l = 0; l < LAYERS; l++) t->layer[l].attn_ctx_ns = 500;
+      o.prompt_tokens = prompt;
+      o.output_tokens = 1500;
+      o.length_spread = users > 1 ? 0.3 : 0;
+      o.resolution = SIM_LAYERS;
+      assert_int_equal(sim_run(&o, &layers), HF_OK);
+      o.resolution = SIM_STEPS;
+      assert_int_equal(sim_run(&o, &steps), HF_OK);
+      assert_int_equal(layers.steps, steps.steps);
+      assert_true(steps.walked < steps.steps / 10);
+      assert_true(fabs(steps.wall_s / layers.wall_s - 1) < 1e-5);
+    }
+  popularity_free(p);
+  stage_table_free(t);
+}
+
 static void resolution_is_chosen(void **state) {
   (void)state;
   stage_table *t = NULL;
@@ -692,6 +719,7 @@ int main(void) {
       cmocka_unit_test(other_machines_queue),
       cmocka_unit_test(uploads_slow_the_cpu),
       cmocka_unit_test(runs_are_steps),
+      cmocka_unit_test(near_context_in_runs),
       cmocka_unit_test(resolution_is_chosen),
       cmocka_unit_test(a_million_requests),
   };
