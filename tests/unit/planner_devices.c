@@ -1,5 +1,6 @@
 /* Several devices and other machines: which are taken, which layers each is home of, what an expert elsewhere costs, what needs how much where. */
 #include "planner/plan_inputs.h"
+#include "planner/plan_make.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -331,6 +332,30 @@ static void memory_of_ranks_here(plan_inputs *in) {
   assert_int_equal(plan_remote_room(&apart, 0), 0);
 }
 
+/* Where memory does not hold all experts, the device having the others, a rank here and the first one have half of it each. */
+static void shares_of_ranks_here(plan_inputs *in, cost_rows *r) {
+  static plan_sizes s;
+  planned p;
+  int cpu = 0;
+  while (strcmp(r->device[cpu].kind, "cpu") != 0) cpu++;
+  const int64_t had = r->device[cpu].mem_bytes;
+  in->remote[0].here = true;
+  in->req.chunk_tokens = in->chunk_tokens = PLAN_CHUNK_LEAST; /* nothing to choose */
+  ok(plan_sizes_of(in, &s));
+  r->device[cpu].mem_bytes += s.all_experts * 3 / 4 - plan_ram_room(in, &s, PLAN_DEPTHS);
+  ok(plan_sizes_of(in, &s));
+  const int64_t room = plan_ram_room(in, &s, PLAN_DEPTHS);
+  assert_true(room > 0 && room < s.all_experts);
+  ok(plan_make(in, NULL, &p));
+  assert_int_equal(p.eval->cpu_room, (room + 1) / 2);
+  assert_int_equal(p.eval->remote_room[0], (room + 1) / 2);
+  const ilp_evaluation *e = &p.ilp->evaluation;
+  assert_true(e->fits && e->place_bytes[0] + e->place_bytes[2] <= room);
+  planned_free(&p);
+  r->device[cpu].mem_bytes = had;
+  in->remote[0].here = false;
+}
+
 static void other_machines(void **state) {
   (void)state;
   cost_remote_name name[STAGE_MAX_REMOTES];
@@ -376,6 +401,7 @@ static void other_machines(void **state) {
   int64_t there = 0;
   for (int i = 0; i < n; i++) there += strcmp(rows[i].where, "remote0") == 0 ? rows[i].bytes : 0;
   assert_int_equal(there, 4096 + s.rank_rows);
+  shares_of_ranks_here(in, r);
   stage_table_free(t);
   plan_inputs_close(in);
   q.gpu = "none"; /* a machine without a device may send experts away, too */
