@@ -443,11 +443,17 @@ static double sent_expert_ns(const engine *e, int layer, int expert, const dev_s
   return stage_curve_at(&sl->dexp, count[expert]) + (first ? sl->dexp_fixed_ns : 0);
 }
 
-/* Experts on a device where the layer is not at home, the way there and back included (sched/stages.h). */
-static int64_t guest_pace_ns(const engine *e, int layer, const dev_step *s, const dev_context *ctx) {
-  int k = 0, count[1024];
+/* Whose experts a recording with this context has: a guest's has its device's own, a micro-batch's may have tables of its own (residency.h), of the home. */
+static int device_of_context(const engine *e, int layer, const dev_context *ctx) {
+  for (int k = 0; k < e->n_devices; k++)
+    if (ctx == &e->device[k].ctx) return k;
+  return e->home[layer];
+}
+
+/* Experts on device k, where the layer is not at home, the way there and back included (sched/stages.h). */
+static int64_t guest_pace_ns(const engine *e, int layer, int k, const dev_step *s, const dev_context *ctx) {
+  int count[1024];
   double ns = 0;
-  while (ctx != &e->device[k].ctx) k++;
   if (!e->o.pace->place) return 0;
   const stage_place *p = stage_place_of(e->o.pace, layer, 1 + k);
   (void)count_tokens(e, s, ctx, layer, count);
@@ -476,7 +482,8 @@ static int64_t pace_device(void *user, dev_stage st, int layer, int expert, cons
     ns = stage_curve_at(&sl->shared, s->n_tok);
   } else if (st == DEV_STAGE_DEXP) {
     int count[1024];
-    if (ctx != &e->device[e->home[layer]].ctx) return guest_pace_ns(e, layer, s, ctx);
+    const int k = device_of_context(e, layer, ctx);
+    if (k != e->home[layer]) return guest_pace_ns(e, layer, k, s, ctx);
     bool any = count_tokens(e, s, ctx, layer, count) >= 0 && s->upload && e->layer[layer].uploads;
     for (int x = 0; x < ctx->n_experts; x++)
       if (count[x] && ctx->experts[(size_t)layer * (size_t)ctx->n_experts + (size_t)x].gate.data) {

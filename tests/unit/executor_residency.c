@@ -606,6 +606,34 @@ static void what_has_no_partner_stays(void **state) {
   model_close(m);
 }
 
+/* On a modelled machine an expert on the device takes its time there, also by a micro-batch's own tables. */
+static void a_paced_device_takes_its_time(void **state) {
+  (void)state;
+  enum { FIXED_NS = 2000000 };
+  run got;
+  serve_stats st;
+  stage_table *t = NULL;
+  open_named("deepseek_v3");
+  const model_config *c = model_get_config(m);
+  assert_int_equal(stage_table_new(c->n_layers, &t), HF_OK);
+  t->n_experts = c->n_experts;
+  t->top_k = c->top_k;
+  for (int l = 0; l < c->n_layers; l++) {
+    t->layer[l].moe = c->layer_is_moe[l];
+    t->layer[l].dexp_fixed_ns = FIXED_NS;
+  }
+  engine_options o = options(1, 50, 0);
+  o.pace = t;
+  engine *e = open_with(&o);
+  if (serve_with(e, &got, NULL, 0, &st) != HF_OK) fail_msg("%s", hf_error_line());
+  for (int l = 0; l < c->n_layers; l++)
+    if (c->layer_is_moe[l]) assert_true(st.stage[(size_t)l * DEV_STAGE_N + DEV_STAGE_DEXP].ns >= FIXED_NS);
+  serve_stats_free(&st);
+  engine_close(e);
+  stage_table_free(t);
+  model_close(m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(places_change_and_bits_do_not),
@@ -619,6 +647,7 @@ int main(void) {
       cmocka_unit_test(lack_of_memory),
       cmocka_unit_test(the_budget_is_kept),
       cmocka_unit_test(what_has_no_partner_stays),
+      cmocka_unit_test(a_paced_device_takes_its_time),
   };
   if (kern_init(NULL) != HF_OK) return 1;
   return cmocka_run_group_tests(tests, NULL, NULL);
