@@ -36,7 +36,14 @@ typedef struct {
   dev_context ctx;
 } engine_device;
 
-enum { ENGINE_PARTS = 16 };
+/* What the check of the whole model gave, every expert where the plan has it, while these devices were lost. */
+typedef struct {
+  unsigned lost;
+  const plan *placement;
+  uint64_t hash; /* of the logits; 0 = not known */
+} whole_check;
+
+enum { ENGINE_PARTS = 16, ENGINE_CHECKS = 8 /* kept, the last ones and that of the beginning */ };
 /* Layers [first, end) of every step, on one device; the part after it goes on with their activations on another one. */
 typedef struct {
   int device, first, end;
@@ -118,6 +125,8 @@ struct engine {
   bool lost_wrong;     /* the device was found to compute wrongly */
   int not_uploaded;    /* layers that were to upload and do not */
   float *check_logits; /* [vocab] what the check gave at first; NULL: there is no check */
+  whole_check whole[ENGINE_CHECKS];
+  int n_whole;         /* that were ever kept */
   watch watch;         /* of a device that computes on its own */
   watch guest_watch;   /* by device */
   int cpu_layer;       /* layer and step at work in the pool */
@@ -167,7 +176,9 @@ double kv_link_ns(const engine *e);                                  /* kv.c */
 size_t kv_row_bytes(const model_config *c, const engine_options *o); /* engine.c: of a token in a layer */
 /* check_device.c: what the check gives on a device that is taken to be good. */
 HF_MUST hf_status check_learn(engine *e);
-HF_MUST hf_status check_again(engine *e); /* the same of one that came back: HF_LOST when it is far from what it was */
+/* Of one that came back: HF_LOST when it gives other bits than it did with the same devices before, or, where these were never together, is far from what
+ * the others gave. */
+HF_MUST hf_status check_again(engine *e);
 HF_MUST hf_status engine_lost(engine *e); /* engine.c: HF_LOST, with the reason that the device gives */
 /* check_device.c: the device is given up, for it computes wrongly: HF_LOST. */
 HF_MUST hf_status engine_found_wrong(engine *e, const char *why);

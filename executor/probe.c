@@ -123,11 +123,15 @@ hf_status probe_ended(engine *e, bool *ended) {
   return HF_OK;
 }
 
-uint64_t probe_hash(const engine *e) {
-  const unsigned char *b = (const unsigned char *)e->probe->step.host_x;
+uint64_t probe_hash_of(const float *x, size_t n) {
+  const unsigned char *b = (const unsigned char *)x;
   uint64_t h = UINT64_C(14695981039346656037);
-  for (size_t i = 0; i < row_floats(&e->c) * sizeof(float); i++) h = (h ^ b[i]) * UINT64_C(1099511628211);
-  return h | 1; /* 0: not known */
+  for (size_t i = 0; i < n * sizeof *x; i++) h = (h ^ b[i]) * UINT64_C(1099511628211);
+  return h | 1;
+}
+
+uint64_t probe_hash(const engine *e) {
+  return probe_hash_of(e->probe->step.host_x, row_floats(&e->c));
 }
 
 typedef struct {

@@ -48,6 +48,7 @@ HF_MUST hf_status probe_begin(engine *e, probe_user user, const dev_expert *x, b
 /* Whether the user's probe has ended; its rows are in step.host_x. HF_LOST. */
 HF_MUST hf_status probe_ended(engine *e, bool *ended);
 uint64_t probe_hash(const engine *e);
+uint64_t probe_hash_of(const float *x, size_t n); /* never 0, which stands for what is not known */
 /* Whether the CPU makes the same of x, within the tolerance. */
 bool probe_as_on_cpu(engine *e, const moe_expert *x);
 
