@@ -243,7 +243,7 @@ HF_MUST hf_status dev_inject(dev *d, const dev_fault *f);
 
 /* 64-byte aligned. HF_MACHINE "device memory: N bytes for WHAT do not fit …" */
 HF_MUST hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out);
-void dev_release(dev *d, dev_addr a, size_t bytes);
+void dev_release(dev *d, dev_addr a, size_t bytes); /* d NULL: of a host device that is gone */
 /* Memory that no step in flight reads or writes (upload) or writes (read back); by the driver. */
 HF_MUST hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes);
 HF_MUST hf_status dev_read_back(dev *d, void *dst, dev_addr src, size_t bytes);

@@ -95,7 +95,7 @@ void dev_release(dev *d, dev_addr a, size_t bytes) {
   if (!a) return;
   size_t n = padded(bytes ? bytes : 1);
   mem_free((void *)(uintptr_t)a, n, -1);
-  atomic_fetch_sub(&d->mem_used, (int64_t)n);
+  if (d) atomic_fetch_sub(&d->mem_used, (int64_t)n);
 }
 
 hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {

@@ -492,6 +492,46 @@ static void each_device_has_its_budget(void **state) {
   model_close(m);
 }
 
+/* Memory has room for what one of three had, not for what two had: an error, after which the engine can be closed. So it is when memory is refused on the way. */
+static void a_second_loss_without_room_is_an_error(void **state) {
+  (void)state;
+  plan_budget rows[PLAN_MAX_BUDGET];
+  serve_stats st;
+  run got;
+  int n, failed = 0;
+  bool fits;
+  open_named("qwen2_moe");
+  engine_options o = options(3, 1, 50);
+  o.lost_devices = 1 << 2;
+  assert_int_equal(engine_budget(m, &o, rows, PLAN_MAX_BUDGET, &n, &fits), HF_OK);
+  const int64_t room = sum_of(rows, n, "ram");
+  o.lost_devices = 0;
+  for (int at = 0;; at += 1 + at / 8) {
+    o.ram_limit_bytes = at == 0 ? room : 0;
+    if (engine_open(m, &o, &got.e) != HF_OK) fail_msg("%s", hf_error_line());
+    engine *e = got.e;
+    hf_status s = HF_OK;
+    for (int k = 2; k >= 0; k -= 2) { /* those that have layers */
+      const serve_options so = {.sample = {.top_p = 1}, .chunk_tokens = CHUNK, .users = 3, .user = &got};
+      fill(&got, false);
+      dev_give_up(e->device[k].d, "rehearsed");
+      if (k == 0) hf_fail_alloc_at(at);
+      s = serve_run(e, got.req, REQUESTS, &so, &st);
+      hf_fail_alloc_at(0);
+      if (k == 2) assert_int_equal(s, HF_OK);
+      if (at == 0 || s == HF_OK) assert_int_equal(st.n_losses, 1);
+      serve_stats_free(&st);
+    }
+    engine_close(e);
+    hf_clear_error();
+    if (s == HF_OK) break;
+    assert_int_equal(s, at == 0 ? HF_NO : HF_MACHINE);
+    failed++;
+  }
+  assert_true(failed > 8);
+  model_close(m);
+}
+
 static void plans_for_other_devices_are_refused(void **state) {
   (void)state;
   engine *e = NULL;
@@ -536,6 +576,7 @@ int main(void) {
                                      cmocka_unit_test(a_guest_that_waits_in_turn_is_not_lost),
                                      cmocka_unit_test(lack_of_memory_is_an_error),
                                      cmocka_unit_test(each_device_has_its_budget),
+      cmocka_unit_test(a_second_loss_without_room_is_an_error),
                                      cmocka_unit_test(plans_for_other_devices_are_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
