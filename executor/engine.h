@@ -132,9 +132,10 @@ HF_MUST hf_status engine_take_back(engine *e, engine_return *out);
 int engine_lost_device(const engine *e);
 /* Devices that are left: 0 on the CPU alone. */
 int engine_devices_left(const engine *e);
-/* Whether memory has room for all once what is lost by now is done without; and, from then on, without a mirror beside the engine. */
-bool engine_can_do_without(const engine *e);
-void engine_without_standby(engine *e);
+/* What a loss moves to this machine's memory may have no room there beside the mirror (standby_bytes), also where a second loss is found while the first is
+ * mended: then fn is called, which frees it, and the engine goes on without. fn NULL: it stays, and engine_fail_over fails. */
+typedef void engine_tight_fn(void *user);
+void engine_on_tight(engine *e, engine_tight_fn *fn, void *user);
 /* Why the device was lost last; "" if it never was. */
 const char *engine_lost_reason(const engine *e);
 /* Whether that was another rank and no device. */

@@ -134,6 +134,8 @@ struct engine {
   bool aside_now;       /* in look_aside: the pool is at work */
   hf_status in_line;    /* of guests in the middle of the host's own part */
   bool cpu_away;        /* waiting for rows of other ranks */
+  engine_tight_fn *tight;
+  void *tight_user;
   engine_over_fn *over; /* told of steps that end meanwhile */
   void *over_user;
   hf_status aside; /* what it returned */

@@ -27,46 +27,45 @@ bool any_lost(const engine *e) {
 
 /* ---- steps in flight ---- */
 
-/* What a micro-batch has at work on devices that are left. *moved: it gave a sign of life. */
-static bool at_work(engine *e, int i, bool *moved) {
+/* Devices that are left on which a micro-batch has something at work. *moved is set when it gave a sign of life. */
+static unsigned at_work(engine *e, int i, bool *moved) {
   micro_batch *mb = &e->mb[i];
-  bool any = false;
+  unsigned busy = 0;
   for (int k = 0; k < e->n_devices; k++)
-    any = any || (mb->guest[k].running && !dev_finished(e->device[k].d, mb->step.stream) && !dev_lost(e->device[k].d));
+    if (mb->guest[k].running && !dev_finished(e->device[k].d, mb->step.stream) && !dev_lost(e->device[k].d)) busy |= 1u << k;
   dev *d = device_at_work(e, i)->d;
-  if (!mb->running || mb->held || dev_is_host(d) || dev_finished(d, i) || dev_lost(d)) return any;
+  if (!mb->running || mb->held || dev_is_host(d) || dev_finished(d, i) || dev_lost(d)) return busy;
   const int ready = atomic_load_explicit(&mb->step.ready, memory_order_acquire);
   const int beats = atomic_load_explicit(&mb->step.beats, memory_order_relaxed);
-  *moved = ready > mb->answered || beats != mb->beats;
+  *moved = *moved || ready > mb->answered || beats != mb->beats;
   if (ready > mb->answered) dev_host_done(&mb->step, ready - 1, 0);
   mb->answered = ready;
   mb->beats = beats;
-  return true;
+  return busy | 1u << (device_at_work(e, i) - e->device);
 }
 
-static bool copies_at_work(engine *e) {
+static unsigned copies_at_work(engine *e) {
   int64_t begun, ended;
-  bool any = false;
+  unsigned busy = 0;
   for (int k = 0; k < e->n_devices; k++) {
     dev_copies_count(e->device[k].d, &begun, &ended);
-    any = any || (begun != ended && !dev_lost(e->device[k].d));
+    if (begun != ended && !dev_lost(e->device[k].d)) busy |= 1u << k;
   }
-  return any;
+  return busy;
 }
 
 /* Steps on devices that are left come to an end, whatever they compute: nobody looks at it. One that does not get there is lost as well. */
 static void settle(engine *e) {
   int64_t since = hf_now_ns();
-  for (bool any = true; any;) { /* ends: a device without a sign of life is given up */
+  for (unsigned busy = 1; busy;) { /* ends: a device without a sign of life is given up */
     bool moved = false;
-    any = false;
-    for (int i = 0; i < e->o.depth; i++) any = at_work(e, i, &moved) || any;
-    any = any || copies_at_work(e);
+    busy = copies_at_work(e);
+    for (int i = 0; i < e->o.depth; i++) busy |= at_work(e, i, &moved);
     const int64_t now = hf_now_ns();
     if (moved) since = now;
     for (int k = 0; k < e->n_devices && now - since > watch_limit_ns(&e->watch, e->o.max_tok, e->o.depth); k++)
-      if (!dev_is_host(e->device[k].d)) dev_give_up(e->device[k].d, "no sign of life after another one was lost");
-    if (any) sched_yield();
+      if (busy >> k & 1) dev_give_up(e->device[k].d, "no sign of life after another one was lost");
+    if (busy) sched_yield();
   }
 }
 
@@ -341,6 +340,21 @@ void engine_options_without(const engine *e, const engine_options *base, unsigne
   hf_clear_error();
 }
 
+void engine_on_tight(engine *e, engine_tight_fn *fn, void *user) {
+  e->tight = fn;
+  e->tight_user = user;
+}
+
+/* True: these options fit once what stood beside the engine is gone, as it is now; or still do not. */
+static bool made_room(engine *e, const engine_options *o) {
+  const hf_status st = engine_must_fit(e, o);
+  hf_clear_error(); /* said again by whoever needs the room */
+  if (st != HF_NO || e->o.standby_bytes == 0 || !e->tight) return false;
+  e->tight(e->tight_user);
+  e->o.standby_bytes = 0;
+  return true;
+}
+
 static hf_status without_lost(engine *e) {
   engine_options o;
   settle(e);
@@ -351,6 +365,7 @@ static hf_status without_lost(engine *e) {
       e->times_lost[k]++;
     }
   engine_options_without(e, &e->o, lost, &o);
+  if (made_room(e, &o)) engine_options_without(e, &e->o, lost, &o);
   HF_TRY(rearrange(e, &o, lost, NULL));
   return check_learn(e);
 }
@@ -358,22 +373,10 @@ static hf_status without_lost(engine *e) {
 /* The device goes on; KV pages are whole, but for what lost steps have written. */
 static hf_status without_ranks(engine *e) {
   if (!any_slots(e)) e->o.upload_tokens = 0; /* layers that had experts away are recorded without uploads, and stay so */
+  (void)made_room(e, &e->o);
   HF_TRY(hf_note(engine_must_fit(e, &e->o), "%s, and with its experts the model", e->lost_reason));
   HF_TRY(load_experts_alone(e, NULL, NULL));
   return check_learn(e); /* sums are rounded in another order from now on */
-}
-
-bool engine_can_do_without(const engine *e) {
-  engine_options o = e->o;
-  if (o.ranks) ranks_forget(o.ranks);
-  if (any_lost(e)) engine_options_without(e, &e->o, lost_now(e), &o);
-  const hf_status st = engine_must_fit(e, &o);
-  if (st != HF_OK) hf_clear_error();
-  return st == HF_OK;
-}
-
-void engine_without_standby(engine *e) {
-  e->o.standby_bytes = 0;
 }
 
 /* The check that is learned anew may be what finds the next loss. Ends: each time there is a device or a rank less. */

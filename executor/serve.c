@@ -618,9 +618,11 @@ static void keep_in_mirror(server *v) {
     tokens_of(v, r, v->has[i].held);
     standby_keep_end(sb, i, v->text, v->has[i].held);
   }
-  if (engine_can_do_without(v->e)) return;
-  standby_give_up(sb, "memory has no room for it beside what the device held");
-  engine_without_standby(v->e);
+}
+
+/* engine_on_tight */
+static void give_mirror_up(void *user) {
+  standby_give_up(user, "memory has no room for it beside what was lost");
 }
 
 /* st: what the engine said. HF_OK when it was a loss that serving has survived. */
@@ -642,7 +644,8 @@ static hf_status survive(server *v, hf_status st) {
   if (v->o->standby) keep_in_mirror(v);
   HF_TRY(engine_fail_over(v->e));
   l->devices_left = engine_devices_left(v->e);
-  l->planned = l->devices_left > 0 && engine_opts(v->e)->placement == engine_opts(v->e)->without[l->device];
+  const plan *without = engine_opts(v->e)->without[l->device];
+  l->planned = l->devices_left > 0 && without && engine_opts(v->e)->placement == without;
   HF_TRY(begin_again(v, l));
   if (!v->lost_ns) v->lost_ns = now;
   l->recovery_ns = hf_now_ns() - now;
@@ -676,6 +679,18 @@ static hf_status change_depth(server *v) {
   return HF_OK;
 }
 
+/* Its last one that it has not come back from; or, where it was lost with others, the one that took the last device. NULL: none. */
+static serve_loss *loss_of(const server *v, int device) {
+  serve_loss *with_others = NULL;
+  for (int i = v->st->n_losses - 1; i >= 0; i--) {
+    serve_loss *l = &v->st->loss[i];
+    if (l->rank || l->back_s > 0) continue;
+    if (l->device == device) return l;
+    if (l->devices_left == 0 && !with_others) with_others = l;
+  }
+  return with_others;
+}
+
 /* No step is in flight. */
 static hf_status welcome(server *v) {
   const int64_t now = hf_now_ns();
@@ -687,16 +702,13 @@ static hf_status welcome(server *v) {
   if (engine_opts(v->e)->depth != v->depth) HF_TRY(change_depth(v));
   v->last_ns = hf_now_ns(); /* no time of decoding */
   v->check_ns = v->last_ns + engine_opts(v->e)->check_every_ns;
-  for (int i = v->st->n_losses - 1; i >= 0; i--) {
-    serve_loss *l = &v->st->loss[i];
-    if (l->rank || l->back_s > 0 || (l->device != back.device && l->devices_left > 0)) continue;
-    l->back_s = seconds(v->last_ns - v->start_ns);
-    l->stood_ns = v->last_ns - now;
-    l->probes = back.probes;
-    l->loaded_bytes = back.loaded_bytes;
-    if (v->o->on_back) v->o->on_back(v->o->user, l);
-    break;
-  }
+  serve_loss *l = loss_of(v, back.device);
+  if (!l) return HF_OK; /* of an earlier serving, or lost with another one that is back already */
+  l->back_s = seconds(v->last_ns - v->start_ns);
+  l->stood_ns = v->last_ns - now;
+  l->probes = back.probes;
+  l->loaded_bytes = back.loaded_bytes;
+  if (v->o->on_back) v->o->on_back(v->o->user, l);
   return HF_OK;
 }
 
@@ -851,7 +863,7 @@ static hf_status prepare(server *v) {
     any_forced = any_forced || v->reqs[i].forced;
   }
   qsort_r(v->order, (size_t)v->n_reqs, sizeof *v->order, by_arrival, v->reqs);
-  for (int m = 0; any_forced && m < v->depth; m++)
+  for (int m = 0; any_forced && m < SCHED_MAX_DEPTH; m++) /* a device that comes back may make it deeper */
     HF_TRY(hf_alloc(&v->forced[m], (size_t)c->n_layers * (size_t)eo->max_tok * (size_t)c->top_k, sizeof(int32_t),
                     "imposed routing"));
   v->full = v->n_reqs < v->o->users ? v->n_reqs : v->o->users;
@@ -880,8 +892,10 @@ hf_status serve_run(engine *e, serve_request *reqs, int n_reqs, const serve_opti
   v.start_ns = v.last_ns = hf_now_ns();
   v.check_ns = v.start_ns + engine_opts(e)->check_every_ns;
   engine_on_over(e, step_over, &v);
+  if (o->standby) engine_on_tight(e, give_mirror_up, o->standby);
   if (st == HF_OK) st = loop(&v);
   engine_on_over(e, NULL, NULL);
+  engine_on_tight(e, NULL, NULL);
   if (st != HF_OK) engine_drain(e); /* steps in flight read what is freed below */
   if (v.has) tell_all_final(&v);
   if (st == HF_OK) stats->pages_lost = engine_opts(e)->n_pages - sched_pages_free(v.s) - (o->known ? prefix_pages(o->known) : 0);

@@ -13,7 +13,7 @@
 #include "sched/prefix.h"
 #include "sched/sched.h"
 
-enum { SERVE_LOGPROBS = 20, SERVE_LOSSES = 8 };
+enum { SERVE_LOGPROBS = 20, SERVE_LOSSES = 32 /* devices come back, and are lost again */ };
 
 /* A device that was lost while requests ran. They go on with the tokens that they have; their KV comes from the mirror as far as that has it, and is computed
  * again from those. */

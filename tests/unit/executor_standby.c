@@ -342,6 +342,59 @@ static void a_mirror_without_room_after_a_loss_is_given_up(void **state) {
   assert_int_equal(engine_open(m, &o, &e), HF_NO);
 }
 
+/* Of two devices the second is lost while the first loss is being mended, with room for the mirror beside one of them only. */
+static void a_second_loss_may_take_its_room(void **state) {
+  (void)state;
+  run want, got;
+  serve_stats st;
+  plan_budget rows[PLAN_MAX_BUDGET];
+  int n, while_mended = 0;
+  bool fits;
+  model *tiny = NULL;
+  assert_int_equal(model_open("examples/tiny-moe", &tiny), HF_OK);
+  m = tiny;
+  engine_options o = options(1, 3, 100), alone = on_cpu(3);
+  assert_int_equal(serve_all(&alone, NULL, 0, &want, &st, &(standby_stats){0}), HF_OK);
+  serve_stats_free(&st);
+  o.more_devices = 1;
+  o.more_bytes[0] = 64 << 20;
+  o.standby_bytes = (o.n_pages + 4) * engine_kv_page_bytes(model_get_config(m), &o);
+  o.check_every_ns = FAR_NS;
+  assert_int_equal(engine_budget(m, &alone, rows, PLAN_MAX_BUDGET, &n, &fits), HF_OK);
+  for (int i = 0; i < n; i++) o.ram_limit_bytes += rows[i].bytes;
+  o.ram_limit_bytes += o.standby_bytes / 2;
+  o.lost_devices = 1 << 1;
+  assert_int_equal(engine_budget(m, &o, rows, PLAN_MAX_BUDGET, &n, &fits), HF_OK);
+  assert_true(fits);
+  o.lost_devices = 0;
+  for (int at = 200; at < 1400 && while_mended < 3; at += 15) {
+    engine *e = NULL;
+    standby *sb = NULL;
+    standby_stats beside;
+    fill(&got);
+    o.fault = (dev_fault){.kind = DEV_FAULT_ERROR, .at = at};
+    if (engine_open(m, &o, &e) != HF_OK) fail_msg("%s", hf_error_line());
+    if (standby_open(e, NULL, o.n_pages + 4, &sb) != HF_OK) fail_msg("%s", hf_error_line());
+    if (engine_devices_left(e) == 2) dev_give_up(e->device[1].d, "rehearsed");
+    const serve_options so = {.sample = {.top_p = 1},
+                              .chunk_tokens = 8,
+                              .users = o.max_seqs,
+                              .user = &got,
+                              .standby = sb,
+                              .known = standby_known(sb)};
+    if (serve_run(e, got.req, REQUESTS, &so, &st) != HF_OK) fail_msg("at %d: %s", at, hf_error_line());
+    standby_get_stats(sb, &beside);
+    if (engine_devices_left(e) == 0 && st.n_losses > 0) assert_true(beside.failed[0] != 0);
+    while_mended += st.n_losses == 1 && engine_devices_left(e) == 0;
+    for (int i = 0; i < REQUESTS; i++) assert_int_equal(got.req[i].n_out, out_len[i]);
+    serve_stats_free(&st);
+    standby_close(sb);
+    engine_close(e);
+  }
+  assert_true(while_mended > 0);
+  model_close(tiny);
+}
+
 static void lack_of_memory_is_an_error(void **state) {
   (void)state;
   m = heads;
@@ -570,6 +623,7 @@ int main(void) {
       cmocka_unit_test(a_file_that_does_not_answer_is_given_up),
       cmocka_unit_test(stopped_servings_leave_everything_in_order),
       cmocka_unit_test(a_mirror_without_room_after_a_loss_is_given_up),
+      cmocka_unit_test(a_second_loss_may_take_its_room),
       cmocka_unit_test(a_small_mirror_holds_what_it_can),
       cmocka_unit_test(lack_of_memory_is_an_error),
   };
