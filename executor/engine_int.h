@@ -126,14 +126,14 @@ struct engine {
   int not_uploaded;    /* layers that were to upload and do not */
   float *check_logits; /* [vocab] what the check gave at first; NULL: there is no check */
   whole_check whole[ENGINE_CHECKS];
-  int n_whole;         /* that were ever kept */
-  watch watch;         /* of a device that computes on its own */
-  watch guest_watch;   /* by device */
-  int cpu_layer;       /* layer and step at work in the pool */
+  int n_whole;       /* that were ever kept */
+  watch watch;       /* of a device that computes on its own */
+  watch guest_watch; /* by device */
+  int cpu_layer;     /* layer and step at work in the pool */
   dev_step *cpu_step;
-  bool aside_now;       /* in look_aside: the pool is at work */
-  hf_status in_line;    /* of guests in the middle of the host's own part */
-  bool cpu_away;        /* waiting for rows of other ranks */
+  bool aside_now;    /* in look_aside: the pool is at work */
+  hf_status in_line; /* of guests in the middle of the host's own part */
+  bool cpu_away;     /* waiting for rows of other ranks */
   engine_tight_fn *tight;
   void *tight_user;
   engine_over_fn *over; /* told of steps that end meanwhile */

@@ -576,7 +576,7 @@ int main(void) {
                                      cmocka_unit_test(a_guest_that_waits_in_turn_is_not_lost),
                                      cmocka_unit_test(lack_of_memory_is_an_error),
                                      cmocka_unit_test(each_device_has_its_budget),
-      cmocka_unit_test(a_second_loss_without_room_is_an_error),
+                                     cmocka_unit_test(a_second_loss_without_room_is_an_error),
                                      cmocka_unit_test(plans_for_other_devices_are_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -293,7 +293,8 @@ static void one_that_is_slightly_wrong_stays_away(void **state) {
       for (size_t k = 0; k < sizeof b; k++) b[k] ^= good ? 0 : 0x10;
       assert_int_equal(dev_upload(made->device[0].d, at, b, sizeof b), HF_OK);
       const hf_status st = engine_take_back(e, &back);
-      if (st != (good ? HF_OK : HF_LOST)) fail_msg("%s, %s: %s", good ? "good" : "wrong", i % 2 ? "movable" : "not", hf_error_line());
+      if (st != (good ? HF_OK : HF_LOST))
+        fail_msg("%s, %s: %s", good ? "good" : "wrong", i % 2 ? "movable" : "not", hf_error_line());
       hf_clear_error();
       if (!good) assert_int_equal(engine_fail_over(e), HF_OK);
     }

@@ -376,12 +376,8 @@ static void a_second_loss_may_take_its_room(void **state) {
     if (engine_open(m, &o, &e) != HF_OK) fail_msg("%s", hf_error_line());
     if (standby_open(e, NULL, o.n_pages + 4, &sb) != HF_OK) fail_msg("%s", hf_error_line());
     if (engine_devices_left(e) == 2) dev_give_up(e->device[1].d, "rehearsed");
-    const serve_options so = {.sample = {.top_p = 1},
-                              .chunk_tokens = 8,
-                              .users = o.max_seqs,
-                              .user = &got,
-                              .standby = sb,
-                              .known = standby_known(sb)};
+    const serve_options so = {
+        .sample = {.top_p = 1}, .chunk_tokens = 8, .users = o.max_seqs, .user = &got, .standby = sb, .known = standby_known(sb)};
     if (serve_run(e, got.req, REQUESTS, &so, &st) != HF_OK) fail_msg("at %d: %s", at, hf_error_line());
     standby_get_stats(sb, &beside);
     if (engine_devices_left(e) == 0 && st.n_losses > 0) assert_true(beside.failed[0] != 0);
