@@ -167,13 +167,16 @@ static void answers_are_kept(void **state) {
       "{\"id\":\"a\",\"ids\":[1,2]}\n{\"id\":\"b\",\"ids\":[3]}\n{\"id\":\"c\",\"ids\":[4]}\n{\"id\":\"b\",\"ids\":[5]}\n";
   const char done[] = "{\"id\":\"c\",\"prompt_tokens\":1,\"finish\":\"length\",\"x\":1}\n{\"id\":\"a\",\"prompt_tokens\":2,"
                       "\"finish\":\"cancelled\"}\n"
-                      "{\"id\":\"b\",\"prompt_tokens\":1,\"finish\":\"stop\"}\n{\"id\":\"zz\",\"prompt_tokens\":1,\"finish\":"
-                      "\"stop\"}\n{\"id\":\"a\",\"pro";
+                      "{\"id\":\"b\",\"prompt_tokens\":1,\"finish\":\"stop\"}\n{\"id\":\"a\",\"pro";
+  const char strange[] = "{\"id\":\"zz\",\"prompt_tokens\":1,\"finish\":\"stop\"}\n";
   snprintf(old, sizeof old, "%s/old.jsonl", folder);
   assert_int_equal(read_text(text, NULL, (prompt_options){0}, &l), HF_OK);
   assert_int_equal(hf_write_file(old, done, strlen(done)), HF_OK);
   assert_int_equal(prompts_keep(&l, old), HF_OK);
   assert_int_equal(prompts_keep(&l, "/nowhere/at/all"), HF_OK);
+  assert_int_equal(hf_write_file(old, strange, strlen(strange)), HF_OK);
+  assert_int_equal(prompts_keep(&l, old), HF_INPUT); /* it would be lost */
+  assert_non_null(strstr(hf_error_line(), "old.jsonl: line 1: answers request zz, which is none of these prompts"));
   assert_int_equal(prompts_drop_kept(&l, NULL, NULL, NULL, NULL), HF_OK);
   assert_int_equal(l.n_all, 4);
   assert_int_equal(l.n, 2);
