@@ -35,6 +35,24 @@ static __device__ __forceinline__ uint32_t load_weights(const void *p) {
   asm("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p));
   return v;
 }
+/* Flags in host memory: the host's stores before the one that is seen here come before what follows, and the other way round. */
+static __device__ __forceinline__ int32_t load_from_host(const int32_t *p) {
+  int32_t v;
+  asm volatile("ld.acquire.sys.global.s32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  return v;
+}
+static __device__ __forceinline__ void store_to_host(int32_t *p, int32_t v) {
+  __threadfence_system();
+  asm volatile("st.release.sys.global.s32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+static __device__ __forceinline__ uint64_t device_clock_ns() {
+  uint64_t ns;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
+  return ns;
+}
+static __device__ __forceinline__ void short_sleep() {
+  __nanosleep(200);
+}
 #else
 #define HFC_ON_HOST 1
 #define HFC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
@@ -50,6 +68,19 @@ static __forceinline__ uint16_t f16_of_f32(float f) {
 static __forceinline__ uint32_t load_weights(const void *p) {
   return *(const uint32_t *)p;
 }
+static __forceinline__ int32_t load_from_host(const int32_t *p) {
+  const int32_t v = *(const volatile int32_t *)p; /* a builtin's access would not be checked */
+  __atomic_thread_fence(__ATOMIC_ACQUIRE);
+  return v;
+}
+static __forceinline__ void store_to_host(int32_t *p, int32_t v) {
+  __atomic_thread_fence(__ATOMIC_RELEASE);
+  *(volatile int32_t *)p = v;
+}
+static __forceinline__ uint64_t device_clock_ns() {
+  return hfc_clock_ns();
+}
+static __forceinline__ void short_sleep() {}
 #endif
 
 static __device__ __forceinline__ float f32_of_bf16(uint32_t h) {

@@ -115,6 +115,55 @@ typedef struct {
 } hfc_argmax;
 int hfc_argmax_rows(const hfc_argmax *a, void *stream);
 
+/* y[t] = row ids[t] of w as f32: F32 in rows, F16, BF16 and Q8_0 in rows or tiles. Ids are the caller's to check. */
+enum { HFC_EMBED_F32, HFC_EMBED_F16, HFC_EMBED_BF16, HFC_EMBED_Q8_0 }; /* kern_format's numbers */
+typedef struct {
+  int n_tok, n_cols, format, tiles; /* tiles: KL_TILE16, an even number of columns */
+  const void *w;
+  size_t row_bytes;
+  const int32_t *ids;
+  float *y;
+  size_t y_stride;
+  const int32_t *count;
+} hfc_embed;
+int hfc_embed_rows(const hfc_embed *a, void *stream);
+
+/* y[t] = x[from ? from[t] : t], n numbers a row, or that added to y[t]: gathers, copies to and from the host's rows, adds its results. */
+typedef struct {
+  int n_tok, n, add;
+  const float *x;
+  size_t x_stride, y_stride;
+  float *y;
+  const int32_t *from; /* or 0 */
+  const int32_t *count;
+} hfc_copy;
+int hfc_copy_rows(const hfc_copy *a, void *stream);
+
+/* y[t] = silu(x[t]) * x2[t], or with gate x[t] * sigmoid(x2[t][0]); y may be x. */
+typedef struct {
+  int n_tok, n, gate;
+  const float *x, *x2;
+  size_t x_stride, x2_stride, y_stride;
+  float *y;
+  const int32_t *count;
+} hfc_combine;
+int hfc_combine_rows(const hfc_combine *a, void *stream);
+
+/* The hand-over. Flags lie in host memory that the device can see. Signal: *flag = value, after all that the stream wrote before. Wait: until
+ * *flag >= value, what the host wrote before that being visible to what follows; for limit_ns at the most: then *error = value, unless it is
+ * set, and the stream goes on. Where *error is set nothing waits, so a recording that has failed once drains. */
+typedef struct {
+  int32_t *flag;
+  int32_t value;
+} hfc_signal;
+int hfc_signal_host(const hfc_signal *a, void *stream);
+typedef struct {
+  const int32_t *flag;
+  int32_t *error, value;
+  const int64_t *limit_ns;
+} hfc_wait;
+int hfc_wait_host(const hfc_wait *a, void *stream);
+
 /* The paged KV cache of a layer, as kern_kv and device.h have it; type: kern_kv_type, F32, F16 or BF16 (others are declined). */
 typedef struct {
   char *base;

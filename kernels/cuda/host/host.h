@@ -26,6 +26,9 @@ enum { HFC_FAULT = 719 /* the number of a launch that failed, in the CUDA runtim
 /* Aligned to 256 bytes as device memory is, no byte more than asked for. NULL: no memory. name: of reports, borrowed. */
 void *hfc_host_alloc(size_t bytes, const char *name);
 void hfc_host_free(void *p); /* NULL ok */
+/* The caller's own memory, for kernels to read and write until it is taken back: what a GPU sees of pinned host memory. No two overlap. */
+void hfc_host_lend(void *p, size_t bytes, const char *name);
+void hfc_host_take_back(void *p);
 /* From now on a write there is a fault. p: from hfc_host_alloc. */
 void hfc_host_constant(void *p);
 /* "" or the first thing found since hfc_host_clear: "kernel K, block (x, y, z), thread (x, y, z): ..." */

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <map>
 #include <vector>
@@ -331,6 +332,12 @@ void hfc_barrier(int line) {
   leave();
 }
 
+uint64_t hfc_clock_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 void hfc_atomic(bool begins) {
   now.atomic = begins;
 }
@@ -374,6 +381,17 @@ extern "C" void *hfc_host_alloc(size_t bytes, const char *name) {
   r.end = (uintptr_t)p + bytes, r.room_end = (uintptr_t)p + room, r.name = name;
   memory()[(uintptr_t)p] = r;
   return p;
+}
+
+extern "C" void hfc_host_lend(void *p, size_t bytes, const char *name) {
+  region r;
+  r.end = r.room_end = (uintptr_t)p + bytes, r.name = name;
+  memory()[(uintptr_t)p] = r;
+}
+
+extern "C" void hfc_host_take_back(void *p) {
+  memory().erase((uintptr_t)p);
+  now.has_last = false;
 }
 
 extern "C" void hfc_host_free(void *p) {

@@ -46,6 +46,7 @@ uint64_t hfc_warp(hfc_kind kind, unsigned mask, uint64_t value, int from, int li
 void hfc_barrier(int line);
 void hfc_atomic(bool begins); /* accesses in between are no races */
 int hfc_run(const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void *), const void *args);
+uint64_t hfc_clock_ns();
 /* The kernel's arguments stay on the launcher's stack, where threads may read them. */
 template <class K> static inline int hfc_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const K &kernel) {
   return hfc_run(

@@ -46,5 +46,10 @@ int main(void) {
   NOTHING(hfc_attn_mla, hfc_attn);
   NOTHING(hfc_experts_sort, hfc_experts_lists);
   NOTHING(hfc_experts_sum, hfc_experts_sum_of);
+  NOTHING(hfc_embed_rows, hfc_embed);
+  NOTHING(hfc_copy_rows, hfc_copy);
+  NOTHING(hfc_combine_rows, hfc_combine);
+  NOTHING(hfc_signal_host, hfc_signal);
+  NOTHING(hfc_wait_host, hfc_wait);
   return failed;
 }
