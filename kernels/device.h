@@ -128,7 +128,8 @@ typedef struct {
 } dev_trace;
 
 /* Step context: written by the driver before launch, read by the device. One per micro-batch. */
-typedef struct {
+typedef struct dev_step dev_step;
+struct dev_step {
   int stream; /* index of the micro-batch */
   int layer;  /* for operations of DEV_LAYER_OF_STEP: one of the context's */
   int n_tok, n_logits, n_seq;
@@ -157,7 +158,10 @@ typedef struct {
   dev_trace *trace; /* [max_trace]; filled by the device, NULL = none */
   int n_trace, max_trace;
   int64_t launched_ns, finished_ns;
-} dev_step;
+  void (*answer)(dev_step *s,
+                 int layer); /* the device's own, set by a launch: takes the host's answer where the device cannot see it */
+  void *answer_to;
+};
 
 /* What operations need beside the step: constant while a recording lives. All addresses are the device's. */
 typedef struct {

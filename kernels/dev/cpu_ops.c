@@ -383,6 +383,7 @@ bool cpu_op_run(dev_recording *r, const dev_op *op, dev_step *s, int thread, int
 }
 
 void cpu_step_begin(dev_step *s) {
+  s->answer = NULL;
   atomic_store_explicit(&s->ready, 0, memory_order_relaxed);
   atomic_store_explicit(&s->done, 0, memory_order_relaxed);
   atomic_store_explicit(&s->done_at_ns, 0, memory_order_relaxed);
@@ -583,7 +584,7 @@ hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev_context
     r->adds_guests = r->adds_guests || ops[i].kind == DOP_ADD_GUESTS;
   }
   HF_GO(fail, list_uploads(r));
-  HF_GO(fail, alloc_scratch(r));
+  if (n_threads > 0) HF_GO(fail, alloc_scratch(r));
   *out = r;
   return HF_OK;
 fail:
@@ -593,6 +594,7 @@ fail:
 
 void cpu_recording_free(dev_recording *r) {
   if (!r) return;
+  if (r->impl) r->impl_free(r);
   size_t slots = (size_t)r->n_threads * (size_t)r->max_rows;
   moe_free(r->experts);
   free(r->table);

@@ -32,11 +32,13 @@ struct dev_recording {
   int n_uploads;
   bool of_step;     /* operations of the step's layer: DEV_LAYER_OF_STEP */
   bool adds_guests; /* an ADD_GUESTS */
+  void *impl;       /* of a device that computes elsewhere */
+  void (*impl_free)(dev_recording *r);
 };
 
 enum { CPU_OP_ROWS = 64 };
 
-/* Checks every operation (HF_INPUT names the bad one), copies the list, allocates scratch. */
+/* Checks every operation (HF_INPUT names the bad one), copies the list, allocates scratch for n_threads; 0: of a device that computes elsewhere. */
 HF_MUST hf_status cpu_record(dev *owner, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
                              int n_threads, dev_recording **out);
 void cpu_recording_free(dev_recording *r);
@@ -82,6 +84,12 @@ struct dev {
   void (*wait_limit)(dev *d, int64_t ns);                                                    /* NULL: nothing waits */
   void (*give_up)(dev *d); /* NULL: it cannot be lost; after `lost` and its reason were set */
   void (*copies_count)(dev *d, int64_t *begun, int64_t *ended); /* NULL: it has no copy queue */
+  /* Of a device with a memory of its own; NULL: it is host memory. up: to the device. */
+  hf_status (*mem_alloc)(dev *d, size_t bytes, const char *what, dev_addr *out);
+  void (*mem_release)(dev *d, dev_addr a);
+  hf_status (*copy)(dev *d, void *dst, const void *src, size_t bytes, bool up);
+  hf_status (*record)(dev *d, dev_recording *r); /* completes one of cpu_record; NULL: nothing to do */
+  bool rehearses;                                /* faults */
   char lost_reason[96];
   dev_fault fault;
   _Atomic int64_t n_memory_calls; /* allocations, uploads and reads since dev_inject */

@@ -53,7 +53,7 @@ hf_status dev_fault_check(const dev_fault *f) {
 }
 
 hf_status dev_inject(dev *d, const dev_fault *f) {
-  if (!d->give_up) return hf_fail(HF_UNSUPPORTED, "faults can be rehearsed on a virtual device only");
+  if (!d->rehearses) return hf_fail(HF_UNSUPPORTED, "faults can be rehearsed on a virtual device only");
   HF_TRY(dev_fault_check(f));
   d->fault = *f;
   return HF_OK;
@@ -85,22 +85,28 @@ hf_status dev_alloc(dev *d, size_t bytes, const char *what, dev_addr *out) {
                    (long long)used, (long long)d->mem_bytes);
   HF_TRY(memory_fault(d, "an allocation"));
   void *p;
-  HF_TRY(mem_alloc(n, -1, what, &p));
+  if (d->mem_alloc) {
+    HF_TRY(d->mem_alloc(d, n, what, out));
+  } else {
+    HF_TRY(mem_alloc(n, -1, what, &p));
+    *out = (dev_addr)(uintptr_t)p;
+  }
   atomic_fetch_add(&d->mem_used, (int64_t)n);
-  *out = (dev_addr)(uintptr_t)p;
   return HF_OK;
 }
 
 void dev_release(dev *d, dev_addr a, size_t bytes) {
   if (!a) return;
   size_t n = padded(bytes ? bytes : 1);
-  mem_free((void *)(uintptr_t)a, n, -1);
+  if (d && d->mem_release) d->mem_release(d, a);
+  else mem_free((void *)(uintptr_t)a, n, -1);
   if (d) atomic_fetch_sub(&d->mem_used, (int64_t)n);
 }
 
 hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {
   if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
   HF_TRY(memory_fault(d, "an upload"));
+  if (d->copy) return d->copy(d, (void *)(uintptr_t)dst, src, bytes, true);
   memcpy((void *)(uintptr_t)dst, src, bytes);
   return HF_OK;
 }
@@ -108,6 +114,7 @@ hf_status dev_upload(dev *d, dev_addr dst, const void *src, size_t bytes) {
 hf_status dev_read_back(dev *d, void *dst, dev_addr src, size_t bytes) {
   if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
   HF_TRY(memory_fault(d, "a read"));
+  if (d->copy) return d->copy(d, dst, (const void *)(uintptr_t)src, bytes, false);
   memcpy(dst, (const void *)(uintptr_t)src, bytes);
   return HF_OK;
 }
@@ -131,7 +138,14 @@ dev_addr dev_wrap(const dev *d, const void *host) {
 hf_status dev_record(dev *d, const dev_op *ops, int n_ops, const dev_context *ctx, int max_tok, int max_logits,
                      dev_recording **out) {
   if (d->lost) return hf_fail(HF_LOST, "device is lost: %s", d->lost_reason);
-  return cpu_record(d, ops, n_ops, ctx, max_tok, max_logits, d->n_threads, out);
+  HF_TRY(cpu_record(d, ops, n_ops, ctx, max_tok, max_logits, d->n_threads, out));
+  if (!d->record) return HF_OK;
+  const hf_status st = d->record(d, *out);
+  if (st != HF_OK) {
+    cpu_recording_free(*out);
+    *out = NULL;
+  }
+  return st;
 }
 
 void dev_recording_free(dev_recording *r) {
@@ -174,5 +188,6 @@ size_t dev_slot_bytes(const moe_expert *x, int d_model, int d_ff) {
 
 void dev_host_done(dev_step *step, int layer, int64_t at_ns) {
   atomic_store_explicit(&step->done_at_ns, at_ns, memory_order_relaxed);
+  if (step->answer) step->answer(step, layer);
   atomic_store_explicit(&step->done, layer + 1, memory_order_release);
 }

@@ -383,7 +383,7 @@ static void virt_wait_limit(dev *d, int64_t ns) {
 
 void dev_keep_beside(dev *d, const pool *p) {
   cpu_set_t spare;
-  if (d->host || !pool_spare_cpus(p, &spare, sizeof spare)) return;
+  if (d->launch != virt_launch || !pool_spare_cpus(p, &spare, sizeof spare)) return;
   virt *v = d->impl;
   (void)pthread_setaffinity_np(v->thread, sizeof spare, &spare);
 }
@@ -419,6 +419,7 @@ hf_status dev_virtual_new(int64_t mem_bytes, int n_streams, dev_pace_fn *pace, v
              .wait_limit = virt_wait_limit,
              .give_up = virt_give_up,
              .copies_count = virt_copies_count,
+             .rehearses = true,
              .n_threads = 1};
   int err = pthread_create(&v->thread, NULL, device_thread, v);
   if (err) {

@@ -56,6 +56,7 @@ typedef struct {
   int32_t page_table[STREAMS][SEQS * CONTEXT / PAGE];
   dev_op ops[128];
   int n_ops;
+  bool tiles; /* on a device that wants weights in KL_TILE16 */
 } rig;
 
 static topology topo;
@@ -96,12 +97,17 @@ static inline char *matrix_bytes(kern_format f, int rows, int cols, unsigned see
 static inline dev_mat put_matrix(rig *r, kern_format f, int rows, int cols, unsigned seed) {
   size_t row_bytes;
   char *data = matrix_bytes(f, rows, cols, seed, &row_bytes);
-  dev_mat w = {.format = f,
-               .layout = KL_ROWS,
-               .n_rows = rows,
-               .n_cols = cols,
-               .row_bytes = row_bytes,
-               .data = put(r, data, (size_t)rows * row_bytes)};
+  const kern_layout layout = r->tiles && f != KF_F32 ? KL_TILE16 : KL_ROWS;
+  const size_t bytes = kern_mat_bytes(layout, f, rows, cols);
+  if (layout == KL_TILE16) {
+    const kern_mat stored = {f, KL_ROWS, rows, cols, row_bytes, data};
+    char *tiles = zeroed(1, bytes);
+    kern_tile_pack(&stored, 0, rows, tiles);
+    free(data);
+    data = tiles;
+  }
+  dev_mat w = {
+      .format = f, .layout = layout, .n_rows = rows, .n_cols = cols, .row_bytes = row_bytes, .data = put(r, data, bytes)};
   free(data);
   return w;
 }
