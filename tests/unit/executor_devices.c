@@ -414,13 +414,13 @@ static void a_guest_that_waits_in_turn_is_not_lost(void **state) {
   plan *p = plan_of(2, NOT_AT_HOME);
   engine_options o = options(2, 2, 0);
   o.placement = p;
-  o.fault = (dev_fault){.kind = DEV_FAULT_SLOW, .at = 1, .factor = 300};
+  o.fault = (dev_fault){.kind = DEV_FAULT_SLOW, .at = 1, .factor = 1200};
   o.fault_device = 1;
   fill(&got, false);
   const serve_options so = {
       .sample = {.top_p = 1}, .chunk_tokens = CHUNK, .users = 3, .user = &got, .on_step = on_step, .on_loss = on_loss};
   if (engine_open(m, &o, &got.e) != HF_OK) fail_msg("%s", hf_error_line());
-  got.e->guest_watch.limit_ns = 50000000; /* a part of the slow device takes longer */
+  got.e->guest_watch.limit_ns = 200000000; /* a part of the slow device takes longer */
   if (serve_run(got.e, got.req, 2, &so, &st) != HF_OK) fail_msg("%s", hf_error_line());
   assert_int_equal(got.losses, 0);
   engine_close(got.e);
