@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "sched/gpus.h"
 
 extern char **environ;
 
@@ -182,12 +183,15 @@ double ask_decode_rate(const plan_question *q) {
 
 /* Devices of a plan's layers as --homes takes them; "" where there is no plan, or it is for more devices than gpu names: who executes it says so. */
 static void homes_of(const plan *p, const char *gpu, char *to, size_t room) {
-  int devices = 1;
+  gpu_set devices;
   size_t used = 0;
   to[0] = 0;
-  for (const char *c = gpu; *c; c++) devices += *c == '+';
-  for (int l = 0; p && devices > 1 && l < p->n_layers; l++) {
-    if (p->layer[l].home < 0 || p->layer[l].home >= devices || used + 16 > room) {
+  if (gpu_set_parse(gpu, &devices) != HF_OK) {
+    hf_clear_error(); /* whoever is asked says what is wrong */
+    return;
+  }
+  for (int l = 0; p && devices.n > 1 && l < p->n_layers; l++) {
+    if (p->layer[l].home < 0 || p->layer[l].home >= devices.n || used + 16 > room) {
       to[0] = 0;
       return;
     }

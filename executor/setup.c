@@ -50,19 +50,24 @@ hf_status make_plan(const run_options *r, const char *db_path, int users, int co
   return HF_OK;
 }
 
+/* The load of plan p on its machine, as long as it is not said which devices are left. */
+static plan_question question_again(const run_options *r, const char *db_path, const plan *p) {
+  return (plan_question){.db_path = db_path,
+                         .model = r->model,
+                         .machine = p->machine[0] ? p->machine : NULL,
+                         .kv_type = r->kv_type      ? r->kv_type
+                                    : p->kv_type[0] ? p->kv_type
+                                                    : NULL,
+                         .users = p->users,
+                         .context = p->context,
+                         .prompt_tokens = p->prompt_tokens,
+                         .output_tokens = p->output_tokens,
+                         .threads = r->threads,
+                         .store = true};
+}
+
 void make_plan_without(const run_options *r, const char *db_path, const plan *p, plan **out) {
-  plan_question q = {.db_path = db_path,
-                     .model = r->model,
-                     .machine = p->machine[0] ? p->machine : NULL,
-                     .kv_type = r->kv_type      ? r->kv_type
-                                : p->kv_type[0] ? p->kv_type
-                                                : NULL,
-                     .users = p->users,
-                     .context = p->context,
-                     .prompt_tokens = p->prompt_tokens,
-                     .output_tokens = p->output_tokens,
-                     .threads = r->threads,
-                     .store = true};
+  const plan_question q = question_again(r, db_path, p);
   *out = NULL;
   if (planned(&q, out) == HF_OK) return;
   hf_log(HF_LOG_INFO, "no plan for this machine's CPU alone, should the rest be lost: %s", hf_error_line());
@@ -70,13 +75,11 @@ void make_plan_without(const run_options *r, const char *db_path, const plan *p,
 }
 
 /* --gpu without its k-th device. */
-static bool devices_but(const char *gpu, int k, char *out, size_t room) {
+static bool devices_but(const gpu_set *all, int k, char *out, size_t room) {
   size_t n = 0;
-  for (int i = 0; *gpu; i++) {
-    const size_t len = strcspn(gpu, "+");
-    if (i != k && n + len + 2 > room) return false;
-    if (i != k) n += (size_t)snprintf(out + n, room - n, "%s%.*s", n > 0 ? "+" : "", (int)len, gpu);
-    gpu += len + (gpu[len] == '+');
+  for (int i = 0; i < all->n; i++) {
+    if (i != k && n + strlen(all->g[i].text) + 2 > room) return false;
+    if (i != k) n += (size_t)snprintf(out + n, room - n, "%s%s", n > 0 ? "+" : "", all->g[i].text);
   }
   return n > 0;
 }
@@ -99,23 +102,17 @@ void make_plans_without_each(const run_options *r, const char *db_path, const pl
                              plan *out[ENGINE_DEVICES]) {
   const int n = 1 + o->more_devices;
   char gpu[sizeof o->gpu];
-  plan_question q = {.db_path = db_path,
-                     .model = r->model,
-                     .gpu = gpu,
-                     .machine = p->machine[0] ? p->machine : NULL,
-                     .kv_type = r->kv_type      ? r->kv_type
-                                : p->kv_type[0] ? p->kv_type
-                                                : NULL,
-                     .users = p->users,
-                     .context = p->context,
-                     .prompt_tokens = p->prompt_tokens,
-                     .output_tokens = p->output_tokens,
-                     .depth = o->depth,
-                     .chunk_tokens = o->max_tok - o->max_seqs,
-                     .threads = r->threads,
-                     .store = true};
+  gpu_set all;
+  if (gpu_set_parse(o->gpu, &all) != HF_OK) {
+    hf_clear_error();
+    return;
+  }
+  plan_question q = question_again(r, db_path, p);
+  q.gpu = gpu;
+  q.depth = o->depth;
+  q.chunk_tokens = o->max_tok - o->max_seqs;
   for (int k = 0; k < n; k++) {
-    if (!devices_but(o->gpu, k, gpu, sizeof gpu)) continue;
+    if (!devices_but(&all, k, gpu, sizeof gpu)) continue;
     hf_status st = planned(&q, &out[k]);
     if (st == HF_OK) st = number_again(out[k], k, n);
     if (st == HF_OK) continue;

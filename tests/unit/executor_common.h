@@ -3,6 +3,7 @@
 #define HF_TESTS_EXECUTOR_COMMON_H
 
 #include "executor/serve.h"
+#include "sched/stages.h"
 
 /* Latent attention is computed plain for what was written before a loss, absorbed for what is decoded: with a KV cache in F16 that moves logits by less than
  * this (tests/golden/README.md), and a choice that is closer is no wrong one. */
@@ -38,5 +39,15 @@ static inline uint64_t hash_logits(int64_t request, int64_t position, const floa
 /* n tokens of the prompt of a request with this number. */
 static inline void fill_ids(int32_t *ids, int n, int number, int vocab) {
   for (int k = 0; k < n; k++) ids[k] = (number * 31 + k * 17 + 5) % vocab;
+}
+
+/* A modelled machine on which nothing takes time yet; NULL where there is no memory. */
+static inline stage_table *pace_of(const model_config *c) {
+  stage_table *t = NULL;
+  if (stage_table_new(c->n_layers, &t) != HF_OK) return NULL;
+  t->n_experts = c->n_experts;
+  t->top_k = c->top_k;
+  for (int l = 0; l < c->n_layers; l++) t->layer[l].moe = c->layer_is_moe[l];
+  return t;
 }
 #endif

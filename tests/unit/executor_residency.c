@@ -612,16 +612,11 @@ static void a_paced_device_takes_its_time(void **state) {
   enum { FIXED_NS = 2000000 };
   run got;
   serve_stats st;
-  stage_table *t = NULL;
   open_named("deepseek_v3");
   const model_config *c = model_get_config(m);
-  assert_int_equal(stage_table_new(c->n_layers, &t), HF_OK);
-  t->n_experts = c->n_experts;
-  t->top_k = c->top_k;
-  for (int l = 0; l < c->n_layers; l++) {
-    t->layer[l].moe = c->layer_is_moe[l];
-    t->layer[l].dexp_fixed_ns = FIXED_NS;
-  }
+  stage_table *t = pace_of(c);
+  assert_non_null(t);
+  for (int l = 0; l < c->n_layers; l++) t->layer[l].dexp_fixed_ns = FIXED_NS;
   engine_options o = options(1, 50, 0);
   o.pace = t;
   engine *e = open_with(&o);
